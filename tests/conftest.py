@@ -1,0 +1,52 @@
+"""What every test shares: an environment without network and telemetry, and one Prefect server for those who ask."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Before any test module imports torch, Prefect or MLflow, which read these once.
+os.environ.update(
+    {
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DVC_NO_ANALYTICS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "OMP_WAIT_POLICY": "passive",
+        "MPLBACKEND": "Agg",
+        "PREFECT_HOME": tempfile.mkdtemp(prefix="lumiere-prefect-"),
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        # A folder above the checkout may be someone's git repository; toy projects must not find it.
+        "GIT_CONFIG_NOSYSTEM": "1",
+    }
+)
+for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "LUMIERE_PARENT_RUN_ID", "LUMIERE_TRACKING", "PREFECT_API_URL"):
+    os.environ.pop(name, None)
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[str]:
+    """One temporary Prefect server for the session; yields its address."""
+    from prefect.settings import PREFECT_API_URL
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=180):
+        yield str(PREFECT_API_URL.value())
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs, to be copied: making one takes seconds."""
+    from lumiere import tracking
+
+    root = tmp_path_factory.mktemp("store")
+    tracking._client(root)
+    return root / ".lumiere" / "mlflow.db"
