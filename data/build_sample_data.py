@@ -1,0 +1,128 @@
+"""Build the sample videos from Microsoft's animated Fluent emoji (MIT), as packaged for npm.
+
+    npm install --prefix /tmp/emoji @lobehub/fluent-emoji-anim-{1,2,3,4} emoji-datasource-google
+    python data/build_sample_data.py --packages /tmp/emoji/node_modules
+
+Each animation is laid on one plain background, sampled at 16 frames per second by the rule "the last
+frame at or before k/16 s", and encoded as H.264 (yuv420p, closed GOP, faststart). The result is
+committed: nobody needs npm to use the project. `captions.csv` is not built: every sentence in it was
+written after looking at the clip (`--sheets` draws the contact sheets that were looked at).
+
+The difficult inputs at the end show what curation decides; they are made from the same animations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bisect
+import csv
+import itertools
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image, ImageDraw
+
+FPS = 16
+SIZE = 160
+BACKGROUND = (236, 239, 244)
+MAX_SECONDS = 4.0
+HERE = Path(__file__).resolve().parent
+
+
+def read_animation(path: Path) -> np.ndarray:
+    """Frames of an animated WebP on the background at FPS: uint8 (t, h, w, c)."""
+    image = Image.open(path)
+    pictures, starts, clock = [], [], 0
+    for index in range(image.n_frames):
+        image.seek(index)
+        rgba = image.convert("RGBA").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+        canvas = Image.new("RGBA", rgba.size, (*BACKGROUND, 255))
+        canvas.alpha_composite(rgba)
+        pictures.append(np.asarray(canvas.convert("RGB")))
+        starts.append(clock)
+        clock += int(image.info.get("duration", 0)) or 33
+    length = min(clock / 1000, MAX_SECONDS)
+    ticks = [k * 1000 / FPS for k in range(max(1, int(length * FPS)))]
+    frames = [pictures[bisect.bisect_right(starts, tick) - 1] for tick in ticks]
+    # The shortest loops last under a second; a looping emoji is repeated to a usable clip.
+    least = int(1.5 * FPS)
+    return np.stack(list(itertools.islice(itertools.cycle(frames), max(least, len(frames)))))
+
+
+def write_video(path: Path, frames: np.ndarray, codec: str = "libx264", crf: int = 18, **options: str) -> None:
+    """Encode uint8 (t, h, w, c) frames, one every 1/16 s."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream(codec, rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        stream.codec_context.thread_count = 1  # the same bytes whatever the number of cores
+        stream.options = {"crf": str(crf), "preset": "slow", **options}
+        for picture in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def find_animations(packages: Path) -> dict[str, Path]:
+    """Code points → WebP file, over the four packages."""
+    folders = packages.glob("@lobehub/fluent-emoji-anim-*/assets")
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.webp"))}
+
+
+def write_difficult(raw: Path, clips: dict[str, np.ndarray]) -> None:
+    """Inputs on which curation has something to decide."""
+    parts = [clips[name][:20] for name in ("fox_face", "steam_locomotive", "octopus", "rocket")]
+    write_video(raw / "difficult-compilation.mp4", np.concatenate(parts))
+    write_video(raw / "difficult-still.mp4", np.repeat(clips["owl"][:1], 32, axis=0))
+    write_video(raw / "difficult-duplicate.mp4", clips["penguin"], crf=30)
+    write_video(raw / "difficult-no-caption.mp4", clips["ghost"][:40, :, ::-1])
+    # x265 writes open GOPs by default, on which decord returns wrong frames without an error.
+    write_video(
+        raw / "difficult-open-gop.mp4", clips["dolphin"][:, :, ::-1], codec="libx265", crf=26,
+        **{"x265-params": "open-gop=1:keyint=16:min-keyint=8:scenecut=0:log-level=none:pools=1:frame-threads=1"},
+    )  # fmt: skip
+    whole = (raw / "penguin.mp4").read_bytes()
+    (raw / "difficult-truncated.mp4").write_bytes(whole[: len(whole) // 3])
+
+
+def draw_sheets(folder: Path, clips: dict[str, np.ndarray], per_sheet: int = 8, columns: int = 6) -> None:
+    """Contact sheets, eight clips each, six frames a clip: what the captions were written from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = sorted(clips)
+    for number, start in enumerate(range(0, len(names), per_sheet)):
+        sheet = Image.new("RGB", (columns * SIZE + 150, per_sheet * SIZE), "white")
+        draw = ImageDraw.Draw(sheet)
+        for row, name in enumerate(names[start : start + per_sheet]):
+            draw.text((4, row * SIZE + SIZE // 2), name, fill="black")
+            picks = np.linspace(0, len(clips[name]) - 1, columns).round().astype(int)
+            for column, pick in enumerate(picks):
+                sheet.paste(Image.fromarray(clips[name][pick]), (150 + column * SIZE, row * SIZE))
+        sheet.save(folder / f"sheet-{number:02d}.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--packages", type=Path, required=True, help="the node_modules folder of the npm packages")
+    parser.add_argument("--out", type=Path, default=HERE / "raw")
+    parser.add_argument("--sheets", type=Path, help="also draw contact sheets into this folder")
+    arguments = parser.parse_args()
+
+    animations = find_animations(arguments.packages)
+    with open(HERE / "subjects.csv", newline="") as file:
+        subjects = {row["name"]: row["code_points"] for row in csv.DictReader(file)}
+    absent = [name for name, code in subjects.items() if code not in animations]
+    if absent:
+        raise SystemExit(f"not in {arguments.packages}: {', '.join(absent)}; install the four packages named above")
+    clips = {}
+    for name, code in subjects.items():
+        clips[name] = read_animation(animations[code])
+        write_video(arguments.out / f"{name}.mp4", clips[name])
+    write_difficult(arguments.out, clips)
+    if arguments.sheets:
+        draw_sheets(arguments.sheets, clips)
+    print(json.dumps({"videos": len(list(arguments.out.glob("*.mp4")))}))
+
+
+if __name__ == "__main__":
+    main()
