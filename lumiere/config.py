@@ -1,0 +1,356 @@
+"""`params.yaml` as frozen dataclasses: one class per section, one section per stage.
+
+Every value is checked before any work starts. An error names the file, the key, the value and what is
+allowed, because a mistyped key that is silently ignored costs a night of training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class ConfigError(ValueError):
+    """A value in a params file that cannot be used."""
+
+
+def number(
+    default: Any, at_least: float | None = None, at_most: float | None = None, above: float | None = None
+) -> Any:
+    """A numeric field with an allowed range."""
+    return field(default=default, metadata={"at_least": at_least, "at_most": at_most, "above": above})
+
+
+def choice(default: str, *others: str) -> Any:
+    """A field that takes one of a few words."""
+    return field(default=default, metadata={"choices": (default, *others)})
+
+
+@dataclass(frozen=True)
+class CurateConfig:
+    """Which raw videos become training clips."""
+
+    seed: int = number(0, at_least=0)
+    timeout_s: float = number(60.0, above=0)  # wall clock for one video, in a process that can be killed
+    workers: int = number(2, at_least=1)
+    min_seconds: float = number(1.0, above=0)
+    min_side: int = number(64, at_least=1)  # pixels
+    shot_threshold: float = number(27.0, above=0)  # PySceneDetect ContentDetector
+    min_motion: float = number(0.01, at_least=0)  # mean length of the optical flow, pixels per frame at 64 pixels
+    max_hash_distance: int = number(4, at_least=0, at_most=64)  # bits of 64 below which two clips are duplicates
+    validation_fraction: float = number(0.1, at_least=0, at_most=0.5)
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """What a training clip is."""
+
+    fps: int = number(16, at_least=1)
+    num_frames: int = number(16, at_least=1)
+    size: int = number(128, at_least=8)  # pixels, height = width; the SSR's output size
+    clips_per_video: int = number(2, at_least=1)
+    clips_per_shard: int = number(64, at_least=1)
+    timeout_s: float = number(60.0, above=0)
+    workers: int = number(2, at_least=1)
+    text_encoder: str = "minilm"
+    max_text_tokens: int = number(32, at_least=3)  # a start, a word, an end
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """The training loop's settings, the same for every training."""
+
+    steps: int = number(100, at_least=0)
+    batch_size: int = number(4, at_least=1)
+    learning_rate: float = number(1e-3, above=0)
+    warmup_steps: int = number(20, at_least=0)
+    final_learning_rate: float = number(0.1, at_least=0, at_most=1)  # cosine's end, as a share of learning_rate
+    weight_decay: float = number(0.01, at_least=0)
+    max_grad_norm: float = number(1.0, above=0)
+    ema_decay: float = number(0.999, at_least=0, at_most=0.99999)
+    min_snr_gamma: float = number(0.0, at_least=0)  # 0 switches the weighting off
+    text_dropout: float = number(0.1, at_least=0, at_most=1)
+    checkpoint_every: int = number(50, at_least=1)
+    log_every: int = number(10, at_least=1)
+    validate_every: int = number(50, at_least=1)
+    divergence_factor: float = number(5.0, above=1)  # stop when the smoothed loss exceeds this times its best
+    seed: int = number(0, at_least=0)
+
+
+@dataclass(frozen=True)
+class PrepareT2IConfig:
+    """The frozen text-to-image model: shipped, a diffusers folder or hub name, or trained here."""
+
+    source: str = "pretrained/t2i"  # a folder, a hub name, or "train"
+    size: int = number(32, at_least=8)
+    block_out_channels: tuple[int, ...] = (32, 96, 128)
+    layers_per_block: int = number(1, at_least=1)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+    def __post_init__(self) -> None:
+        _check_widths(self.block_out_channels)
+
+
+@dataclass(frozen=True)
+class TrainBaseConfig:
+    """Temporal layers of the base Space-Time U-Net."""
+
+    init_from: str = ""  # a folder written by save_temporal; empty starts at the identity
+    resampling_init: str = choice("nearest", "he")
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+@dataclass(frozen=True)
+class TrainConditionedConfig:
+    """Fine-tuning on <J, C, M>; the mask mix is in relative weights."""
+
+    init_from: str = ""
+    mask_weights: dict[str, float] = field(
+        default_factory=lambda: {
+            "text_only": 1.0,
+            "first_frame": 2.0,
+            "inpainting": 1.0,
+            "outpainting": 0.5,
+            "cinemagraph": 1.0,
+        }
+    )
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+    def __post_init__(self) -> None:
+        allowed = {"text_only", "first_frame", "inpainting", "outpainting", "cinemagraph"}
+        unknown = sorted(set(self.mask_weights) - allowed)
+        if unknown:
+            raise ConfigError(f"mask_weights.{unknown[0]}: unknown mask kind; allowed: {', '.join(sorted(allowed))}")
+        if min(self.mask_weights.values(), default=0) < 0 or sum(self.mask_weights.values()) <= 0:
+            raise ConfigError(f"mask_weights: {self.mask_weights}; allowed: weights of at least 0 with a sum above 0")
+
+
+@dataclass(frozen=True)
+class TrainSSRConfig:
+    """The spatial super-resolution network, trained on windows of window_size frames."""
+
+    image_model: str = "pretrained/ssr_image"  # a folder with an image SR U-Net, or "train"
+    init_from: str = ""
+    size: int = number(128, at_least=8)  # pixels of the output
+    low_size: int = number(32, at_least=8)  # pixels of the base model's output
+    window_size: int = number(8, at_least=1)
+    crop: int = number(64, at_least=8)  # pixels of the high-resolution crop that a training step sees
+    max_noise_level: float = number(0.3, at_least=0, at_most=1)  # noise augmentation of the low-resolution input
+    block_out_channels: tuple[int, ...] = (32, 48, 96)
+    layers_per_block: int = number(1, at_least=1)
+    image_optim: OptimConfig = field(default_factory=OptimConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+    def __post_init__(self) -> None:
+        _check_widths(self.block_out_channels)
+
+
+@dataclass(frozen=True)
+class TrainStyleConfig:
+    """The text-to-image model fine-tuned on the pictures of one style."""
+
+    style: str = "line-art"  # a folder under data/styles
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+@dataclass(frozen=True)
+class BlendStyleConfig:
+    """W = alpha * W_style + (1 - alpha) * W_orig, for each alpha."""
+
+    alphas: tuple[float, ...] = (0.5, 1.0)
+
+    def __post_init__(self) -> None:
+        for alpha in self.alphas:
+            if not 0 <= alpha <= 1:
+                raise ConfigError(f"alphas: {alpha}; allowed: 0 to 1")
+        if not self.alphas or len({round(alpha * 100) for alpha in self.alphas}) != len(self.alphas):
+            raise ConfigError(f"alphas: {list(self.alphas)}; allowed: at least one value, each at least 0.01 apart")
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """Batch generation from a prompts file."""
+
+    num_inference_steps: int = number(20, at_least=1)
+    guidance_scale: float = number(3.0, at_least=1)
+    guidance_rescale: float = number(0.7, at_least=0, at_most=1)
+    num_frames: int = number(16, at_least=1)
+    fps: int = number(16, at_least=1)
+    ssr_steps: int = number(8, at_least=1)
+    window_size: int = number(8, at_least=1)
+    overlap: int = number(2, at_least=0)
+    set_size: int = number(24, at_least=2)  # text-to-video clips at base size, for the evaluation's distances
+    batch_size: int = number(4, at_least=1)  # clips of that set in one forward pass
+    seam_videos: int = number(2, at_least=1)  # clips super-resolved with and without MultiDiffusion
+    seed: int = number(0, at_least=0)
+
+    def __post_init__(self) -> None:
+        if self.overlap >= self.window_size:
+            raise ConfigError(f"overlap: {self.overlap}; allowed: 0 to window_size - 1 ({self.window_size - 1})")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What is measured, and with which features."""
+
+    judge: str = "pretrained/judge"  # the embedded judge, or an open_clip weights file
+    open_clip_model: str = ""  # an open_clip architecture name where real CLIP weights are given
+    num_videos: int = number(24, at_least=2)  # text-to-video samples for the distances
+    num_frames: int = number(16, at_least=2)
+    seed: int = number(0, at_least=0)
+
+
+@dataclass(frozen=True)
+class Params:
+    """A whole params file."""
+
+    curate: CurateConfig = field(default_factory=CurateConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    prepare_t2i: PrepareT2IConfig = field(default_factory=PrepareT2IConfig)
+    train_base: TrainBaseConfig = field(default_factory=TrainBaseConfig)
+    train_conditioned: TrainConditionedConfig = field(default_factory=TrainConditionedConfig)
+    train_ssr: TrainSSRConfig = field(default_factory=TrainSSRConfig)
+    train_style: TrainStyleConfig = field(default_factory=TrainStyleConfig)
+    blend_style: BlendStyleConfig = field(default_factory=BlendStyleConfig)
+    generate: GenerateConfig = field(default_factory=GenerateConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    def __post_init__(self) -> None:
+        if self.decode.num_frames / self.decode.fps > self.curate.min_seconds:
+            raise ConfigError(
+                f"decode.num_frames: {self.decode.num_frames} frames at {self.decode.fps} fps; "
+                f"allowed: at most curate.min_seconds ({self.curate.min_seconds:g} s)"
+            )
+        if self.evaluate.num_videos > self.generate.set_size:
+            raise ConfigError(
+                f"evaluate.num_videos: {self.evaluate.num_videos}; "
+                f"allowed: at most generate.set_size ({self.generate.set_size})"
+            )
+        if self.train_ssr.size > self.decode.size:
+            raise ConfigError(
+                f"train_ssr.size: {self.train_ssr.size}; allowed: at most decode.size ({self.decode.size})"
+            )
+        if self.train_ssr.crop > self.train_ssr.size:
+            raise ConfigError(
+                f"train_ssr.crop: {self.train_ssr.crop}; allowed: at most train_ssr.size ({self.train_ssr.size})"
+            )
+
+
+def load_params(path: str | Path = "params.yaml") -> Params:
+    """Read and check a params file.
+
+    Raises:
+        ConfigError: on a file that cannot be read, an unknown section or key, a key given twice, a wrong type or a
+            value outside its range. The message names the file, the key, the value and what is allowed. A section or
+            key that is left out has its default.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; run from the project's folder, or name a params file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {str(error).replace(chr(10), ' ')}") from None
+    try:
+        return _build(Params, raw, "")
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain dicts and lists, for JSON and for MLflow."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key given twice, of which the first would be ignored silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"{key}: given {keys.count(key)} times in one mapping; allowed: once")
+        return super().construct_mapping(node, deep)
+
+
+def _check_widths(block_out_channels: tuple[int, ...]) -> None:
+    # 16: the groups of the U-Net's norms.
+    if not block_out_channels or any(width < 16 or width % 16 for width in block_out_channels):
+        raise ConfigError(f"block_out_channels: {list(block_out_channels)}; allowed: at least one multiple of 16")
+
+
+def _build(cls: type, raw: Any, prefix: str) -> Any:
+    """A dataclass from a mapping; `prefix` is the key path so far, for messages."""
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{prefix.rstrip('.') or 'the file'}: {raw!r}; allowed: a mapping of {_names(cls)}")
+    hints = typing.get_type_hints(cls)
+    for key in raw:
+        if key not in hints:
+            raise ConfigError(f"{prefix}{key}: unknown key; allowed: {_names(cls)}")
+    values = {}
+    for item in dataclasses.fields(cls):
+        if item.name in raw:
+            key = f"{prefix}{item.name}"
+            values[item.name] = _convert(hints[item.name], raw[item.name], key)
+            _check_range(item.metadata, values[item.name], key)
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{prefix}{error}") from None
+
+
+def _names(cls: type) -> str:
+    return ", ".join(item.name for item in dataclasses.fields(cls))
+
+
+def _convert(hint: Any, value: Any, key: str) -> Any:
+    """`value` as the annotated type; YAML's numbers, words, lists and mappings are never coerced across kinds."""
+    origin = typing.get_origin(hint)
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast(type, hint), value, f"{key}.")
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else _convert(typing.get_args(hint)[0], value, key)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ConfigError(f"{key}: {value!r}; allowed: a list")
+        return tuple(_convert(typing.get_args(hint)[0], entry, f"{key}[{i}]") for i, entry in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{key}: {value!r}; allowed: a mapping")
+        return {str(k): _convert(typing.get_args(hint)[1], entry, f"{key}.{k}") for k, entry in value.items()}
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is float and is_number:
+        if not math.isfinite(value):
+            raise ConfigError(f"{key}: {value!r}; allowed: a finite number")
+        return float(value)
+    if hint is float and isinstance(value, str):
+        raise ConfigError(f"{key}: {value!r}; allowed: a number (YAML reads 1e-3 as text; write 1.0e-3 or 0.001)")
+    if type(value) is not hint:
+        raise ConfigError(f"{key}: {value!r}; allowed: {hint.__name__}")
+    return value
+
+
+def _check_range(metadata: Any, value: Any, key: str) -> None:
+    if "choices" in metadata and value not in metadata["choices"]:
+        raise ConfigError(f"{key}: {value!r}; allowed: {', '.join(metadata['choices'])}")
+    if "at_least" not in metadata:
+        return
+    least, most, above = metadata["at_least"], metadata["at_most"], metadata["above"]
+    inside = (least is None or value >= least) and (most is None or value <= most) and (above is None or value > above)
+    if not inside:
+        bounds = [
+            f"above {above:g}" if above is not None else "",
+            f"at least {least:g}" if least is not None else "",
+            f"at most {most:g}" if most is not None else "",
+        ]
+        raise ConfigError(f"{key}: {value!r}; allowed: {', '.join(bound for bound in bounds if bound)}")

@@ -1,0 +1,68 @@
+"""Text encoders: sentences in, token states and their mask out.
+
+An encoder is frozen and loaded on first use. What a model needs to know of it (its name, its width, how many
+tokens) is a small JSON config, so that saving a pipeline never copies a text encoder that a package ships.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CONFIG_NAME = "text_encoder.json"
+
+
+class TextEncoder(ABC):
+    """Turns sentences into token states for cross-attention."""
+
+    name: str
+    embed_dim: int
+
+    def __init__(self, max_tokens: int = 32) -> None:
+        """`max_tokens`: every sentence is padded or cut to this many tokens."""
+        self.max_tokens = max_tokens
+
+    @abstractmethod
+    def _token_states(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Token states (b, n, d) and mask (b, n), 1 = a token, n = max_tokens."""
+
+    @torch.no_grad()
+    def encode(self, texts: list[str], batch_size: int = 64) -> tuple[Tensor, Tensor]:
+        """Encode sentences; the empty sentence is the unconditional prompt.
+
+        Args:
+            texts: b sentences, in a list.
+            batch_size: how many go through the network at once.
+
+        Returns:
+            prompt_embeds (b, max_tokens, embed_dim), float32, zero where padded; mask (b, max_tokens), int64,
+            1 = attend.
+
+        Raises:
+            ValueError: on a single string, which would be encoded letter by letter.
+        """
+        if isinstance(texts, str):
+            raise ValueError(f"texts is the string {texts!r}; expected a list of strings")
+        chunks = [self._token_states(texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)]
+        if not chunks:
+            empty = torch.zeros(0, self.max_tokens, self.embed_dim)
+            return empty, torch.zeros(0, self.max_tokens, dtype=torch.int64)
+        states = torch.cat([chunk[0] for chunk in chunks]).float()
+        mask = torch.cat([chunk[1] for chunk in chunks]).long()
+        # Padding carries no meaning; zeros keep it from leaking through layers that take no mask.
+        return states * mask.unsqueeze(-1), mask
+
+    def to_config(self) -> dict[str, Any]:
+        """What `load_text_encoder` needs to build this encoder again."""
+        return {"name": self.name, "max_tokens": self.max_tokens}
+
+    def save_pretrained(self, folder: str | Path, **_: Any) -> None:
+        """Write the config; weights stay in the package or hub they come from."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG_NAME).write_text(json.dumps(self.to_config(), indent=2) + "\n", encoding="utf-8")

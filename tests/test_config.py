@@ -1,0 +1,134 @@
+"""Params files: what is wrong is told by file, key, value and what is allowed, before any work starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lumiere.config import ConfigError, Params, load_params, to_dict
+
+
+def load(tmp_path: Path, text: str) -> Params:
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_params(path)
+
+
+# text of the file -> what the message must hold, besides the file
+BAD = {
+    "curate: {sead: 1}": ("curate.sead", "unknown key", "seed"),
+    "currate: {seed: 1}": ("currate", "unknown key", "curate"),
+    "1: {seed: 1}": ("1: unknown key",),
+    "curate: {seed: true}": ("curate.seed", "True", "int"),
+    "curate: {seed: 1.0}": ("curate.seed", "1.0", "int"),
+    "curate: {seed: '1'}": ("curate.seed", "'1'", "int"),
+    "curate: {seed: -1}": ("curate.seed", "-1", "at least 0"),
+    "curate: {seed: null}": ("curate.seed", "None", "int"),
+    "curate: {seed: [1]}": ("curate.seed", "[1]", "int"),
+    "curate: {seed: {a: 1}}": ("curate.seed", "{'a': 1}", "int"),
+    "curate: {timeout_s: 0}": ("curate.timeout_s", "0", "above 0"),
+    "curate: {timeout_s: .nan}": ("curate.timeout_s", "nan", "finite"),
+    "curate: {timeout_s: .inf}": ("curate.timeout_s", "inf", "finite"),
+    "curate: {timeout_s: yes}": ("curate.timeout_s", "True", "float"),
+    "curate: {validation_fraction: 0.6}": ("curate.validation_fraction", "0.6", "at most 0.5"),
+    "curate: {max_hash_distance: 65}": ("curate.max_hash_distance", "65", "at least 0", "at most 64"),
+    "decode: {size: 4}": ("decode.size", "4", "at least 8"),
+    "decode: {text_encoder: 3}": ("decode.text_encoder", "3", "str"),
+    "decode: {max_text_tokens: 2}": ("decode.max_text_tokens", "2", "at least 3"),
+    "train_base: {optim: {learning_rate: 1e-3}}": ("train_base.optim.learning_rate", "'1e-3'", "1.0e-3"),
+    "train_base: {optim: {learning_rate: -.inf}}": ("train_base.optim.learning_rate", "-inf", "finite"),
+    "train_base: {optim: {lr: 0.1}}": ("train_base.optim.lr", "unknown key", "learning_rate"),
+    "train_base: {optim: 3}": ("train_base.optim", "3", "a mapping"),
+    "train_base: {optim: [1]}": ("train_base.optim", "[1]", "a mapping"),
+    "train_base: {optim: {ema_decay: 1.0}}": ("train_base.optim.ema_decay", "1.0", "at most 0.99999"),
+    "train_base: {optim: {divergence_factor: 1}}": ("train_base.optim.divergence_factor", "1.0", "above 1"),
+    "train_base: {optim: {batch_size: 0}}": ("train_base.optim.batch_size", "0", "at least 1"),
+    "train_base: {resampling_init: random}": ("train_base.resampling_init", "'random'", "nearest, he"),
+    "train_conditioned: {mask_weights: {loop: 1}}": ("train_conditioned.mask_weights.loop", "unknown", "inpainting"),
+    "train_conditioned: {mask_weights: {inpainting: -1}}": ("train_conditioned.mask_weights", "-1", "at least 0"),
+    "train_conditioned: {mask_weights: {inpainting: 0}}": ("train_conditioned.mask_weights", "sum above 0"),
+    "train_conditioned: {mask_weights: {}}": ("train_conditioned.mask_weights", "sum above 0"),
+    "train_conditioned: {mask_weights: {inpainting: .nan}}": (
+        "train_conditioned.mask_weights.inpainting",
+        "nan",
+        "finite",
+    ),
+    "train_conditioned: {mask_weights: {inpainting: x}}": (
+        "train_conditioned.mask_weights.inpainting",
+        "'x'",
+        "number",
+    ),
+    "train_conditioned: {mask_weights: [1]}": ("train_conditioned.mask_weights", "[1]", "a mapping"),
+    "prepare_t2i: {block_out_channels: 48}": ("prepare_t2i.block_out_channels", "48", "a list"),
+    "prepare_t2i: {block_out_channels: [48, 9.5]}": ("prepare_t2i.block_out_channels[1]", "9.5", "int"),
+    "prepare_t2i: {block_out_channels: [48, -16]}": ("prepare_t2i.block_out_channels", "-16", "multiple of 16"),
+    "train_ssr: {block_out_channels: []}": ("train_ssr.block_out_channels", "[]", "at least one"),
+    "blend_style: {alphas: [0.5, 1.5]}": ("blend_style.alphas", "1.5", "0 to 1"),
+    "blend_style: {alphas: [0.5, 0.5]}": ("blend_style.alphas", "[0.5, 0.5]", "apart"),
+    "blend_style: {alphas: []}": ("blend_style.alphas", "[]", "at least one"),
+    "generate: {window_size: 4, overlap: 4}": ("generate.overlap", "4", "0 to window_size - 1 (3)"),
+    "generate: {guidance_rescale: 2}": ("generate.guidance_rescale", "2.0", "at most 1"),
+    "curate:": ("curate", "None", "a mapping of seed"),
+    "": ("the file", "None", "a mapping of curate"),
+    "- 1": ("the file", "[1]", "a mapping"),
+    "curate: {seed: 1": ("not valid YAML",),
+    "curate: {seed: 1, seed: 2}": ("seed", "given 2 times", "once"),
+    "curate: {seed: 1}\ncurate: {workers: 1}": ("curate", "given 2 times"),
+    "curate: !!python/object/apply:os.getcwd []": ("not valid YAML",),
+}
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_what_is_wrong_is_told_in_one_line(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, text)
+    message = str(error.value)
+    assert message.startswith(f"{tmp_path / 'params.yaml'}: ") and "\n" not in message
+    for words in BAD[text]:
+        assert words in message
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such file"):
+        load_params(tmp_path / "nowhere.yaml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_params(tmp_path)
+    (tmp_path / "params.yaml").write_bytes(b"curate: \xff")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_defaults_are_themselves_allowed_and_come_back(tmp_path: Path) -> None:
+    text = yaml.safe_dump(to_dict(Params()))
+    assert load(tmp_path, text) == Params()
+
+
+def test_to_dict_is_plain_data() -> None:
+    plain = to_dict(Params())
+    assert json.loads(json.dumps(plain)) == plain
+    assert isinstance(plain["prepare_t2i"]["block_out_channels"], list)
+    assert plain["curate"].keys() == {item.name for item in dataclasses.fields(Params().curate)}
+
+
+def test_values_are_taken_and_the_rest_has_its_default(tmp_path: Path) -> None:
+    params = load(tmp_path, "train_ssr: {block_out_channels: [16, 32], optim: {learning_rate: 1, steps: 0}}")
+    assert params.train_ssr.block_out_channels == (16, 32)
+    assert params.train_ssr.optim.learning_rate == 1.0 and isinstance(params.train_ssr.optim.learning_rate, float)
+    assert params.train_ssr.optim.steps == 0
+    assert params.train_ssr.optim.batch_size == Params().train_ssr.optim.batch_size
+    assert params.decode == Params().decode
+
+
+def test_anchors_and_merges_work(tmp_path: Path) -> None:
+    text = "train_base: {optim: &optim {steps: 7, seed: 3}}\ntrain_conditioned: {optim: {<<: *optim, seed: 4}}\n"
+    params = load(tmp_path, text)
+    assert (params.train_conditioned.optim.steps, params.train_conditioned.optim.seed) == (7, 4)
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Params().curate.seed = 3  # type: ignore[misc]
