@@ -1,0 +1,80 @@
+"""The whole curation: list, measure in worker processes, judge."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from lumiere.config import CurateConfig
+from lumiere.curation.captions import Caption, normal_name, read_captions
+from lumiere.curation.measure import Measurement, measure_video
+from lumiere.curation.probe import list_inputs
+from lumiere.curation.reasons import CurationError, Reason, Rejection
+from lumiere.curation.verdicts import Row, judge
+from lumiere.data.workers import Failure, run_tasks
+
+
+def curate(
+    raw: Path, captions_file: Path, config: CurateConfig, scratch: Path
+) -> tuple[list[Row], dict[str, np.ndarray]]:
+    """Every input of a raw folder with its scores and a verdict.
+
+    Args:
+        raw: folder of videos; read only.
+        captions_file: CSV with the columns video, caption and optionally start, end.
+        scratch: folder for finished measurements, so that a killed run goes on where it was.
+
+    Returns:
+        The manifest's rows sorted by clip_id, and four small frames per clip, by clip_id.
+
+    Raises:
+        CurationError: if the folder or the captions are missing, or nothing in them can be used.
+    """
+    if not raw.is_dir():
+        raise CurationError(f"{raw}: no such folder; it must hold the raw videos")
+    captions = read_captions(captions_file)
+    names = list(list_inputs(raw))
+    if not names:
+        raise CurationError(f"{raw}: the folder holds no video")
+    outcomes = measure_all(raw, names, captions, config, scratch)
+    rows, pictures = judge(outcomes, captions, config)
+    if not any(row["verdict"] == "accepted" for row in rows):
+        counts = Counter(row["reason"] for row in rows).most_common()
+        told = "; ".join(f"{count} x {reason}: {Reason(reason).sentence}" for reason, count in counts)
+        raise CurationError(f"{raw}: no usable video among {len(names)} files ({told})")
+    return rows, pictures
+
+
+def measure_all(
+    raw: Path, names: list[str], captions: dict[str, list[Caption]], config: CurateConfig, scratch: Path
+) -> dict[str, Measurement | Rejection]:
+    """Each video's measurement, or why there is none; in whatever order they finish, kept by name."""
+    tasks = [(raw, name, _spans(captions.get(normal_name(name), [])), config.shot_threshold, scratch) for name in names]
+    outcomes: dict[str, Measurement | Rejection] = {}
+    finished = run_tasks(measure_video, tasks, config.workers, config.timeout_s)
+    for index, outcome in tqdm(finished, total=len(tasks), desc="curate", unit="video", mininterval=0.5):
+        outcomes[_printable(names[index])] = _rejection(outcome) if isinstance(outcome, Failure) else outcome
+    return outcomes
+
+
+def _spans(captions: list[Caption]) -> tuple[tuple[float, float], ...]:
+    return tuple(sorted({caption.span for caption in captions if caption.span is not None}))
+
+
+def _printable(name: str) -> str:
+    """The name itself, or with escapes where its bytes are no text, which a manifest could not hold."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _rejection(failure: Failure) -> Rejection:
+    if isinstance(failure.error, Rejection):
+        return failure.error
+    if failure.kind == "error":
+        return Rejection(Reason.UNREADABLE, f"It cannot be read: {failure.detail}.")
+    return Rejection(
+        Reason.TIMEOUT if failure.kind == "timeout" else Reason.CRASHED, f"It was given up: {failure.detail}."
+    )

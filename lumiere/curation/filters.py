@@ -1,0 +1,63 @@
+"""Scores of a shot. They judge nothing: thresholds are applied later, in `verdicts`."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+FLOW_SIDE = 64  # pixels; optical flow is measured on frames squashed to this square
+NUM_FLOW_PAIRS = 16
+NUM_SIGNATURE_FRAMES = 4
+
+# One thread: the pool has a process per core, and sums must not depend on the machine's core count.
+cv2.setNumThreads(1)
+
+
+def shrink(frame: np.ndarray) -> np.ndarray:
+    """uint8 (h, w, 3) -> uint8 (64, 64, 3), by area, so that large frames do not alias."""
+    return cv2.resize(frame, (FLOW_SIDE, FLOW_SIDE), interpolation=cv2.INTER_AREA)
+
+
+def sharpness(frame: np.ndarray) -> float:
+    """Variance of the Laplacian at full size; low for blurred pictures."""
+    return float(cv2.Laplacian(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.CV_32F).var())
+
+
+def motion(frames: np.ndarray) -> float:
+    """Mean length of the optical flow, pixels per frame at 64 pixels, over up to 16 pairs of neighbours.
+
+    Unsigned: signed flow averages to nothing where things swing back and forth.
+
+    Args:
+        frames: uint8 (t, 64, 64, 3).
+    """
+    if len(frames) < 2:
+        return 0.0
+    gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+    picks = np.unique(np.linspace(0, len(frames) - 2, NUM_FLOW_PAIRS).round().astype(int))
+    lengths = [_mean_flow(gray[i], gray[i + 1]) for i in picks]
+    return round(float(np.mean(lengths)), 5)
+
+
+def signature(frames: np.ndarray) -> np.ndarray:
+    """Frames at 1/8, 3/8, 5/8 and 7/8 of the shot: what duplicates are recognised by, uint8 (4, 64, 64, 3)."""
+    picks = (2 * np.arange(NUM_SIGNATURE_FRAMES) + 1) * len(frames) // (2 * NUM_SIGNATURE_FRAMES)
+    return frames[picks]
+
+
+def perceptual_hash(frame: np.ndarray) -> int:
+    """64 bits of a picture's coarse brightness: which of its 8x8 lowest cosine coefficients exceed their median.
+
+    Args:
+        frame: uint8 (64, 64, 3).
+    """
+    gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(gray, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
+    low = cv2.dct(small)[:8, :8].ravel()
+    return int.from_bytes(np.packbits(low > np.median(low[1:])).tobytes(), "big")  # the mean itself is no structure
+
+
+def _mean_flow(before: np.ndarray, after: np.ndarray) -> float:
+    flow = np.empty((*before.shape, 2), np.float32)
+    flow = cv2.calcOpticalFlowFarneback(before, after, flow, 0.5, 3, 15, 3, 5, 1.2, 0)  # (h, w, 2)
+    return float(np.linalg.norm(flow, axis=-1).mean())

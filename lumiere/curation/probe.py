@@ -1,0 +1,181 @@
+"""What a file is, without decoding it, and which decoder may be trusted with it.
+
+decord is exact and fast on ordinary closed-GOP files and silently wrong, or hung, on several others. It serves
+only where every check below passes; PyAV reads the rest, sequentially by timestamp.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+
+from lumiere.curation.reasons import Reason, Rejection
+from lumiere.data.video_io import VideoError, open_video
+
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".flv", ".wmv", ".ogv"}
+    | {".gif", ".3gp", ".mjpeg", ".h264", ".hevc"}
+)
+DECORD_CONTAINERS = frozenset({"mp4", "mov", "matroska", "webm"})
+DECORD_CODECS = frozenset({"h264", "hevc", "vp9", "mjpeg"})
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the container says.
+
+    Attributes:
+        width, height: pixels, as stored (before rotation).
+        frame_rate: average frames per second, 0 where unknown.
+        promised_frames: pictures a whole file must give, or None where the container does not say or often lies.
+        promised_seconds: the container's duration, or None.
+        decoder: "decord" or "pyav".
+        decoder_reason: why not decord; empty for decord.
+    """
+
+    codec: str
+    container: str
+    width: int
+    height: int
+    frame_rate: float
+    promised_frames: int | None
+    promised_seconds: float | None
+    decoder: str
+    decoder_reason: str
+
+
+@dataclass(frozen=True)
+class _Packets:
+    """What one pass over the packets shows."""
+
+    points: list[int | None]  # pts in file order
+    num_discarded: int  # cut away by an edit list
+    num_corrupt: int
+    num_leading: int  # before the first keyframe in time: they need pictures that are not there
+    is_open: bool  # a picture is shown before the keyframe that precedes it in the file
+
+
+def list_inputs(raw: Path) -> Iterator[str]:
+    """All files below `raw` but hidden ones, as sorted relative paths; links to folders are not followed."""
+    names = []
+    for folder, folders, files in os.walk(raw):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        names += [
+            Path(folder, name).relative_to(raw).as_posix() for name in [*files, *links] if not name.startswith(".")
+        ]
+    return iter(sorted(names))
+
+
+def locate(raw: Path, name: str) -> Path:
+    """The real path of an input; nothing is opened, since a pipe would hang whoever opens it.
+
+    Raises:
+        Rejection: NOT_A_VIDEO, NOT_A_FILE or OUTSIDE_FOLDER.
+    """
+    path = raw / name
+    if any("\ud800" <= letter <= "\udfff" for letter in name):  # how Python spells bytes that are no UTF-8
+        raise Rejection(Reason.NOT_A_FILE, "Its name holds bytes that are no text.")
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        raise Rejection(Reason.NOT_A_VIDEO)
+    try:
+        real = path.resolve(strict=True)
+        mode = real.stat().st_mode
+    except (OSError, RuntimeError):
+        raise Rejection(Reason.NOT_A_FILE) from None
+    if not real.is_relative_to(raw.resolve()):
+        raise Rejection(Reason.OUTSIDE_FOLDER)
+    if not stat.S_ISREG(mode):
+        raise Rejection(Reason.NOT_A_FILE)
+    return real
+
+
+def probe(path: Path) -> Probe:
+    """Reads the header and passes over all packets, twice; decodes nothing.
+
+    Raises:
+        VideoError: if it cannot be opened or holds no video.
+    """
+    with open_video(path) as container:
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        if context is None or not context.width or not context.height:
+            raise VideoError("no video stream that can be decoded")
+        packets = _read_packets(container, stream)
+        codec, kind = context.codec.canonical_name, container.format.name
+        seconds = container.duration / av.time_base if container.duration and container.duration > 0 else None
+        header_frames, rate = stream.frames, float(stream.average_rate or 0)
+        width, height = context.width, context.height
+    with open_video(path, ignore_editlist="1") as container:
+        stored = _read_packets(container, container.streams.video[0])
+    is_mp4 = "mp4" in kind.split(",")
+    has_edits = _shape(stored) != _shape(packets)
+    hidden = len(stored.points) - len(packets.points) + packets.num_discarded
+    doubt = _doubt(kind, codec, seconds, header_frames, packets, has_edits)
+    return Probe(
+        codec=codec,
+        container=kind.split(",")[0],
+        width=width,
+        height=height,
+        frame_rate=rate,
+        # Only mp4's table counts its samples; other headers are estimates, in both directions.
+        promised_frames=header_frames - max(0, hidden) - packets.num_leading if is_mp4 and header_frames else None,
+        promised_seconds=None if has_edits else seconds,
+        decoder="pyav" if doubt else "decord",
+        decoder_reason=doubt,
+    )
+
+
+def _doubt(kind: str, codec: str, seconds: float | None, header_frames: int, packets: _Packets, has_edits: bool) -> str:
+    """The first thing that speaks against decord, or nothing."""
+    points = [point for point in packets.points if point is not None]
+    # Matroska keeps no frame count, so there is none to disagree with; mp4 always has one.
+    counts_differ = header_frames != len(packets.points) and (header_frames > 0 or "mp4" in kind)
+    checks = {
+        f"container {kind.split(',')[0]}": not DECORD_CONTAINERS & set(kind.split(",")),
+        "no duration": seconds is None,
+        f"codec {codec}": codec not in DECORD_CODECS,
+        "no packets": not packets.points,
+        "discarded or corrupt packets": packets.num_discarded + packets.num_corrupt > 0,
+        "packets without a timestamp": len(points) < len(packets.points),
+        "repeated timestamps": len(set(points)) < len(points),
+        "open GOP": packets.is_open,
+        f"header counts {header_frames} frames, file holds {len(packets.points)}": counts_differ,
+        "edit list": has_edits,
+    }
+    return next((reason for reason, holds in checks.items() if holds), "")
+
+
+def _read_packets(container: av.container.InputContainer, stream: av.VideoStream) -> _Packets:
+    points: list[int | None] = []
+    num_discarded, num_corrupt, num_leading, is_open = 0, 0, 0, False
+    key, first_key = None, None
+    try:
+        for packet in container.demux(stream):
+            if not packet.size:
+                continue
+            num_discarded += packet.is_discard
+            num_corrupt += packet.is_corrupt
+            points.append(packet.pts)
+            if packet.pts is None:
+                continue
+            if packet.is_keyframe:
+                key = packet.pts
+                first_key = key if first_key is None else first_key
+            elif key is None or packet.pts < key:
+                is_open = True
+                num_leading += key is None or key == first_key
+    except av.error.FFmpegError:
+        num_corrupt += 1  # the file breaks off
+    return _Packets(points, num_discarded, num_corrupt, num_leading, is_open)
+
+
+def _shape(packets: _Packets) -> list[int | None]:
+    """Timestamps from the first on: an edit list that only shifts time (every B-frame file has one) changes nothing."""
+    first = next((point for point in packets.points if point is not None), 0)
+    return [None if point is None else point - first for point in packets.points]

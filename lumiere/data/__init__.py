@@ -1,0 +1,1 @@
+"""Videos in and out: reading, writing, clip shards and pictures of videos."""

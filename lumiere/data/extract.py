@@ -1,0 +1,129 @@
+"""Training windows out of one video: evenly spread, square, resized; run in a process that can be killed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lumiere.data.shards import pack_arrays, unpack_arrays
+from lumiere.data.video_io import VideoError, read_video
+from lumiere.files import content_hash, write_atomically
+
+VERSION = 1  # raise it when a change here changes the frames: older results are then not reused
+
+cv2.setNumThreads(1)  # the pool has a process per core
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """What a training clip is.
+
+    Attributes:
+        fps: frames per second.
+        num_frames: frames of one window.
+        size: height and width in pixels.
+        clips_per_video: windows taken from one clip of the manifest, fewer where it is too short for different ones.
+    """
+
+    fps: int
+    num_frames: int
+    size: int
+    clips_per_video: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """A stretch of a video.
+
+    Attributes:
+        path: the file.
+        sha256: of its content when it was curated.
+        start, end: seconds from its first frame.
+        decoder: "decord" or "pyav".
+    """
+
+    path: Path
+    sha256: str
+    start: float
+    end: float
+    decoder: str
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of one stretch.
+
+    Attributes:
+        videos: k packed arrays `frames`, uint8 (t, h, w, 3), as they stand in a shard.
+        starts: k times in seconds from the video's first frame.
+    """
+
+    videos: list[bytes]
+    starts: list[float]
+
+
+def extract_windows(source: Source, settings: WindowSettings, scratch: Path) -> Path:
+    """A file with the windows of one stretch, made now or by an earlier run that was killed.
+
+    Args:
+        scratch: folder for finished windows, keyed by content, stretch, settings and code version.
+
+    Raises:
+        VideoError: if the file has changed since curation, or gives fewer frames than a window has.
+    """
+    if content_hash(source.path) != source.sha256:
+        raise VideoError("the file has changed since it was curated; run the curate stage again")
+    key = json.dumps([VERSION, source.sha256, source.start, source.end, source.decoder, asdict(settings)])
+    path = scratch / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
+    if not path.is_file():
+        windows = _cut(source, settings)
+        packed = {f"video_{i}": np.frombuffer(video, np.uint8) for i, video in enumerate(windows.videos)}
+        write_atomically(path, pack_arrays(starts=np.array(windows.starts), **packed))
+    return path
+
+
+def load_windows(path: Path) -> Windows:
+    """What `extract_windows` wrote."""
+    arrays = unpack_arrays(path.read_bytes())
+    starts = arrays["starts"].tolist()
+    return Windows([arrays[f"video_{i}"].tobytes() for i in range(len(starts))], starts)
+
+
+def window_starts(num_ticks: int, num_frames: int, count: int) -> list[int]:
+    """First frames of up to `count` different windows, evenly spread from the first frame to the last."""
+    if num_ticks < num_frames:
+        return []
+    return sorted({round(start) for start in np.linspace(0, num_ticks - num_frames, count).tolist()})
+
+
+def square(frame: np.ndarray, size: int) -> np.ndarray:
+    """The largest centred square of a uint8 (h, w, 3), resized to (size, size, 3) without aliasing."""
+    height, width = frame.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    crop = frame[top : top + side, left : left + side]
+    if side == size:
+        return crop
+    # INTER_AREA weighs each source pixel by its share, also for factors such as 160 to 128.
+    return cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
+
+
+def _cut(source: Source, settings: WindowSettings) -> Windows:
+    frames = read_video(
+        source.path,
+        settings.fps,
+        source.start,
+        source.end,
+        source.decoder,
+        transform=lambda frame: square(frame, settings.size),
+    )
+    starts = window_starts(len(frames), settings.num_frames, settings.clips_per_video)
+    if not starts:
+        raise VideoError(f"{len(frames)} frames at {settings.fps} fps; a window needs {settings.num_frames}")
+    seconds = [round(source.start + start / settings.fps, 6) for start in starts]
+    return Windows([pack_arrays(frames=frames[start : start + settings.num_frames]) for start in starts], seconds)

@@ -1,0 +1,119 @@
+"""From a manifest to clip shards.
+
+Windows are cut in worker processes, captions embedded once; the shards' order is the manifest's, whatever
+finishes first.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from lumiere.data.extract import Source, WindowSettings, extract_windows, load_windows
+from lumiere.data.shards import Sample, write_index, write_shards
+from lumiere.data.video_io import VideoError
+from lumiere.data.workers import Failure, run_tasks
+
+SPLITS = ("train", "validation")
+TEXT_BATCH = 64  # captions embedded at a time
+
+Row = Mapping[str, Any]
+Embeddings = Mapping[str, tuple[np.ndarray, np.ndarray]]  # caption -> float16 (n, d), uint8 (n,)
+
+
+class Encoder(Protocol):
+    """What is used of a text encoder."""
+
+    def encode(self, texts: list[str]) -> tuple[Any, Any]: ...
+
+
+def cut_all(
+    rows: Sequence[Row], raw: Path, settings: WindowSettings, workers: int, timeout_s: float, scratch: Path
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Windows of every row, by clip_id, whatever order they finish in.
+
+    Returns:
+        Files with windows by clip_id, and for each clip that failed what went wrong.
+    """
+    tasks = [
+        (Source(raw / row["video"], row["sha256"], row["start"], row["end"], row["decoder"]), settings, scratch)
+        for row in rows
+    ]
+    files: dict[str, Path] = {}
+    failures: dict[str, str] = {}
+    finished = run_tasks(extract_windows, tasks, workers, timeout_s)
+    for index, outcome in tqdm(finished, total=len(tasks), desc="decode", unit="clip", mininterval=0.5):
+        clip_id = rows[index]["clip_id"]
+        if isinstance(outcome, Failure):
+            failures[clip_id] = str(outcome.error) if isinstance(outcome.error, VideoError) else outcome.detail
+        else:
+            files[clip_id] = outcome
+    return files, failures
+
+
+def embed_captions(captions: Sequence[str], encoder: Encoder) -> Embeddings:
+    """Token states of every different caption.
+
+    Encoded in sorted order and in fixed batches, since a batch's composition may change a state's last bit.
+    """
+    texts = sorted(set(captions))
+    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for start in tqdm(range(0, len(texts), TEXT_BATCH), desc="captions", unit="batch", mininterval=0.5):
+        batch = texts[start : start + TEXT_BATCH]
+        embeds, mask = (np.asarray(array.cpu()) for array in encoder.encode(batch))
+        pairs = zip(embeds.astype(np.float16), mask.astype(np.uint8), strict=True)
+        found.update(zip(batch, pairs, strict=True))
+    return found
+
+
+def write_clips(
+    folder: Path,
+    rows: Sequence[Row],
+    files: Mapping[str, Path],
+    failures: Mapping[str, str],
+    embeddings: Embeddings,
+    settings: WindowSettings,
+    clips_per_shard: int,
+    **text_settings: Any,
+) -> dict[str, int]:
+    """Shards and index of both splits, in the manifest's order; `folder` appears when it is whole.
+
+    Returns:
+        Clips per split.
+    """
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    splits = {}
+    for split in SPLITS:
+        chosen = [row for row in rows if row["split"] == split and row["clip_id"] in files]
+        samples = tqdm(
+            _samples(chosen, files, embeddings, settings.fps), desc=f"write {split}", unit="clip", mininterval=0.5
+        )
+        splits[split] = write_shards(temporary, split, samples, clips_per_shard)
+    shared = {key: value for key, value in asdict(settings).items() if key != "clips_per_video"}
+    write_index(temporary, splits, failures=dict(sorted(failures.items())), **shared, **text_settings)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+    return {split: len(entries) for split, entries in splits.items()}
+
+
+def _samples(rows: Sequence[Row], files: Mapping[str, Path], embeddings: Embeddings, fps: int) -> Iterator[Sample]:
+    for row in rows:
+        windows = load_windows(files[row["clip_id"]])
+        embeds, masks = zip(*(embeddings[caption] for caption in row["captions"]), strict=True)
+        for number, (video, start) in enumerate(zip(windows.videos, windows.starts, strict=True)):
+            info = {
+                "clip_id": f"{row['clip_id']}@{number}",
+                "video": row["video"],
+                "start": start,
+                "captions": list(row["captions"]),
+                "fps": fps,
+            }
+            yield Sample(video, np.stack(embeds), np.stack(masks), info)

@@ -1,0 +1,282 @@
+"""Reading videos at a fixed frame rate, and writing H.264 files that play everywhere.
+
+The resampling rule: output frame k is the last source frame at or before k / fps seconds, counted from the
+first frame's timestamp. It equals ffmpeg's `fps=<fps>:round=up`. Timestamps are exact fractions, because
+round(k * source_fps / fps) as an index is wrong on half the ticks.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+# Playlists (HLS, concat) name other files and are refused, whatever a file's suffix says.
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,ivf,h264,hevc,mjpeg,yuv4mpegpipe"
+OPEN_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+
+DECORD_BATCH = 32  # frames at full size in memory at a time
+
+
+class VideoError(ValueError):
+    """A video that cannot be read as asked."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Frames at a fixed rate, and what the source really held.
+
+    Attributes:
+        frames: uint8 (t, h, w, c), RGB, upright.
+        num_source_frames: pictures that the decoder really gave, up to the end of the span asked for.
+        duration: seconds from the first of them to the end of the last.
+    """
+
+    frames: np.ndarray
+    num_source_frames: int
+    duration: float
+
+
+def open_video(path: str | Path, **options: str) -> av.container.InputContainer:
+    """An open container; only real media formats and local files are accepted.
+
+    Raises:
+        VideoError: if it cannot be opened or holds no video stream.
+    """
+    try:
+        # An absolute path, so that a colon in a name is not taken for a protocol.
+        container = av.open(os.path.abspath(path), options={**OPEN_OPTIONS, **options}, metadata_errors="replace")
+    except (OSError, av.error.FFmpegError, ValueError) as error:
+        raise VideoError(f"cannot be opened ({_short(error)})") from None
+    if not container.streams.video:
+        container.close()
+        raise VideoError("no video stream")
+    return container
+
+
+def read_video(
+    path: str | Path,
+    fps: int | Fraction = 16,
+    start: float = 0.0,
+    end: float | None = None,
+    decoder: str = "pyav",
+    transform: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
+    """Frames of a video at `fps`, by the rule above.
+
+    Args:
+        path: any container and codec that FFmpeg reads; decord only where `lumiere.curation.probe` trusts it.
+        fps: output frames per second.
+        start, end: seconds from the first frame; output times are start + k / fps, below `end` and the video's end.
+        decoder: "pyav" or "decord".
+        transform: applied to each source frame (h, w, c), to keep large videos small in memory.
+
+    Returns:
+        uint8 (t, h, w, c), RGB, upright; t may be 0 where the span holds no tick.
+
+    Raises:
+        VideoError: if no frame can be decoded.
+    """
+    return decode(path, fps, start, end, decoder, transform).frames
+
+
+def decode(
+    path: str | Path,
+    fps: int | Fraction = 16,
+    start: float = 0.0,
+    end: float | None = None,
+    decoder: str = "pyav",
+    transform: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> Decoded:
+    """`read_video`, with the number of frames that really came."""
+    if decoder not in _DECODERS:
+        raise ValueError(f"decoder is {decoder!r}; allowed: {', '.join(sorted(_DECODERS))}")
+    return _DECODERS[decoder](path, Fraction(fps), start, end, transform or np.asarray)
+
+
+def select_ticks(
+    times: Sequence[Fraction],
+    fps: Fraction,
+    start: float = 0.0,
+    end: float | None = None,
+    duration: Fraction | None = None,
+) -> list[int]:
+    """For each tick start + k / fps below `end` and `duration`, the index of the last frame at or before it.
+
+    Args:
+        times: ascending seconds of the source frames, the first at 0.
+        duration: seconds; default is the last frame's time plus the last interval.
+    """
+    stop = times[-1] + _last_interval(times) if duration is None else duration
+    stop = stop if end is None else min(stop, Fraction(end))
+    first = Fraction(start)
+    num_ticks = max(0, math.ceil((stop - first) * fps))
+    return [bisect.bisect_right(times, first + k / fps) - 1 for k in range(num_ticks)]
+
+
+def source_frames(path: str | Path) -> Iterator[tuple[Fraction, np.ndarray]]:
+    """All frames of a file in order: (seconds from the stream's zero, uint8 (h, w, c)), upright.
+
+    Damaged packets are skipped; the decoder is flushed at the end, so that a truncated file gives all it has.
+    """
+    reformatter = VideoReformatter()  # shared: one per frame is half as fast
+    with open_video(path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"  # the pool has one process per core
+        assert stream.time_base is not None
+        time_base = Fraction(stream.time_base)
+        for frame in _frames(container, stream):
+            if frame.pts is None:
+                continue
+            picture = reformatter.reformat(frame, format="rgb24").to_ndarray()
+            yield (
+                frame.pts * time_base,
+                np.rot90(picture, frame.rotation // 90) if frame.rotation else picture,
+            )
+
+
+def packet_times(path: str | Path) -> list[Fraction]:
+    """Ascending presentation times in seconds from the first, of all packets; nothing is decoded."""
+    with open_video(path) as container:
+        stream = container.streams.video[0]
+        points = sorted(packet.pts for packet in container.demux(stream) if packet.size and packet.pts is not None)
+        assert stream.time_base is not None
+        time_base = Fraction(stream.time_base)
+    return [(point - points[0]) * time_base for point in points]
+
+
+def write_video(path: str | Path, frames: np.ndarray, fps: int | Fraction, crf: int = 16) -> None:
+    """An H.264 file (yuv420p, faststart) that plays in browsers; the same frames give the same bytes.
+
+    Written under a temporary name and renamed, so that no half file stands under `path`. Odd sizes get one
+    more row or column, a copy of the last, since yuv420p needs even ones.
+
+    Args:
+        frames: uint8 (t, h, w, c), RGB, t at least 1.
+        fps: frames per second.
+        crf: x264's constant rate factor, 0 (lossless) to 51.
+    """
+    frames = np.asarray(frames)
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
+        raise ValueError(f"frames are {frames.dtype} {frames.shape}; expected uint8 (t, h, w, 3) with t of at least 1")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
+    try:
+        with av.open(
+            str(temporary), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}
+        ) as container:
+            # One thread: x264's choices, and so the bytes, depend on the number of threads.
+            options = {"crf": str(crf), "preset": "medium", "threads": "1", "x264-params": "colormatrix=smpte170m"}
+            stream = container.add_stream("libx264", rate=Fraction(fps), options=options)
+            stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+            container.mux(stream.encode())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _decode_pyav(
+    path: str | Path, fps: Fraction, start: float, end: float | None, transform: Callable[[np.ndarray], np.ndarray]
+) -> Decoded:
+    """Sequential by timestamp: right on every readable file, since seeking is not exact."""
+    times: list[Fraction] = []
+    picked: list[np.ndarray] = []
+    held: np.ndarray | None = None  # the newest frame that no tick has taken yet
+    stop = None if end is None else Fraction(end)
+
+    def take_until(time: Fraction) -> None:
+        """Gives the held frame to each tick before `time`."""
+        while (tick := Fraction(start) + len(picked) / fps) < time and (stop is None or tick < stop):
+            assert held is not None
+            picked.append(transform(held))
+
+    origin: Fraction | None = None
+    for absolute, picture in source_frames(path):
+        origin = absolute if origin is None else origin
+        time = absolute - origin
+        if times and time <= times[-1]:
+            continue  # a repeated or backward timestamp would show nothing
+        take_until(time)
+        times.append(time)
+        held = picture
+        if stop is not None and time >= stop:
+            break
+    if not times:
+        raise VideoError("no frame could be decoded")
+    duration = times[-1] + _last_interval(times)
+    take_until(duration)
+    return Decoded(_stack(picked, held, transform), len(times), float(duration))
+
+
+def _decode_decord(
+    path: str | Path, fps: Fraction, start: float, end: float | None, transform: Callable[[np.ndarray], np.ndarray]
+) -> Decoded:
+    """By index, with the container's exact timestamps; decord's own are rounded to float32."""
+    import decord  # only here: PyAV alone serves where decord's wheels do not exist
+
+    times = packet_times(path)
+    try:
+        reader = decord.VideoReader(os.path.abspath(path), num_threads=1)
+        if len(reader) != len(times):
+            raise VideoError(f"decord counts {len(reader)} frames, the container {len(times)}")
+        indices = select_ticks(times, fps, start, end)
+        frames = []
+        for i in range(0, len(indices), DECORD_BATCH):
+            frames += [transform(picture) for picture in reader.get_batch(indices[i : i + DECORD_BATCH]).asnumpy()]
+        held = None if frames else reader[0].asnumpy()
+    except decord.DECORDError as error:
+        raise VideoError(f"decord: {_short(error)}") from None
+    return Decoded(_stack(frames, held, transform), len(times), float(times[-1] + _last_interval(times)))
+
+
+_DECODERS = {"pyav": _decode_pyav, "decord": _decode_decord}
+
+
+def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    """Decoded frames; the `try` stands around each packet, or the first damaged one would end the video."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except av.error.FFmpegError:
+            packet = None  # the demuxer gave up: flush what the decoder still holds
+        with contextlib.suppress(av.error.FFmpegError):
+            yield from stream.decode(packet)
+        if packet is None:
+            return
+
+
+def _last_interval(times: Sequence[Fraction]) -> Fraction:
+    """How long the last frame shows: as long as the one before it; a single picture shows for no time at all."""
+    return times[-1] - times[-2] if len(times) > 1 else Fraction(1, 1_000_000)
+
+
+def _stack(
+    frames: list[np.ndarray], example: np.ndarray | None, transform: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """(t, h, w, c), also for t = 0."""
+    if frames:
+        return np.stack(frames)
+    assert example is not None
+    return np.empty((0, *transform(example).shape), np.uint8)
+
+
+def _short(error: BaseException) -> str:
+    """The first line of an error, without paths or stack traces."""
+    strerror = getattr(error, "strerror", None)
+    return str(strerror or error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -1,0 +1,158 @@
+"""Worker processes that can be killed: a decoder that spins for ever costs one clip, not the run.
+
+A worker serves many tasks, because starting a process costs seconds; one that passes its task's limit is
+killed and replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, Generic, TypeVar
+
+Result = TypeVar("Result")
+
+START_LIMIT_S = 180.0  # imports on a busy machine; not counted against a task
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A task that gave no result.
+
+    Attributes:
+        kind: "timeout" (killed at its limit), "crashed" (the process died) or "error" (it raised).
+        detail: what happened, for a person.
+        error: the exception, where kind is "error".
+    """
+
+    kind: str
+    detail: str
+    error: Exception | None = None
+
+
+def run_tasks(
+    function: Callable[..., Result], tasks: Sequence[tuple], workers: int, timeout_s: float
+) -> Iterator[tuple[int, Result | Failure]]:
+    """Calls `function(*task)` for each task in other processes; yields (index, result) as they finish.
+
+    The order of what comes back depends on the machine: sort by the index.
+
+    Args:
+        function: importable by its name; its arguments, results and exceptions must pickle.
+        workers: processes.
+        timeout_s: wall-clock seconds for one task.
+    """
+    waiting = list(enumerate(tasks))[::-1]
+    slots = [_Slot(function, timeout_s) for _ in range(min(workers, len(tasks)))]
+    left = len(tasks)
+    try:
+        while left:
+            for slot in slots:
+                if slot.is_idle and waiting:
+                    slot.send(*waiting.pop())
+            limit = min(slot.deadline for slot in slots) - time.monotonic()
+            ready = wait([slot.connection for slot in slots], timeout=max(0.0, limit))
+            for slot in slots:
+                outcome = slot.collect(slot.connection in ready)
+                if outcome is not None:
+                    left -= 1
+                    yield outcome
+    finally:
+        for slot in slots:
+            slot.kill()
+
+
+class _Slot(Generic[Result]):
+    """One worker process at a time, and the task it holds."""
+
+    def __init__(self, function: Callable[..., Result], timeout_s: float) -> None:
+        self.function, self.timeout_s = function, timeout_s
+        self.index: int | None = None
+        self._start()
+
+    def _start(self) -> None:
+        # Not forked: a fork of a process with threads (torch, decoders) may hang.
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(self.function, theirs, os.getpid()), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.is_ready, self.index = False, None
+        self.deadline = time.monotonic() + START_LIMIT_S
+
+    @property
+    def is_idle(self) -> bool:
+        return self.is_ready and self.index is None
+
+    def send(self, index: int, task: tuple) -> None:
+        self.index = index
+        self.deadline = time.monotonic() + self.timeout_s
+        with contextlib.suppress(OSError):  # it has died; `collect` sees the closed pipe
+            self.connection.send((index, task))
+
+    def collect(self, has_message: bool) -> tuple[int, Result | Failure] | None:
+        """What this worker has to say: nothing, or the outcome of its task."""
+        if has_message:
+            try:
+                message = self.connection.recv()
+            except (EOFError, OSError):
+                return self._replace("crashed", "the worker process died")
+            if not self.is_ready:
+                self.is_ready, self.deadline = True, float("inf")
+                return None
+            index, outcome = message
+            assert index == self.index, "a result came for another task"
+            self.index, self.deadline = None, float("inf")
+            return index, outcome
+        if time.monotonic() >= self.deadline:
+            return self._replace("timeout", f"no result after {self.timeout_s:g} s")
+        return None
+
+    def _replace(self, kind: str, detail: str) -> tuple[int, Failure] | None:
+        if not self.is_ready:
+            raise RuntimeError(f"a worker process cannot start: {detail} (exit code {self.process.exitcode})")
+        index = self.index
+        self.kill()
+        if kind == "crashed":
+            detail += f" (exit code {self.process.exitcode})"
+        self._start()
+        return None if index is None else (index, Failure(kind, detail))
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+
+def _serve(function: Callable[..., Any], connection: Connection, parent: int) -> None:
+    """The worker's loop; it ends with its parent, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    connection.send("ready")
+    while True:
+        try:
+            index, task = connection.recv()
+        except EOFError:
+            return
+        try:
+            outcome = function(*task)
+        except Exception as error:  # whatever a decoder raises on a stranger's file is that file's outcome
+            outcome = Failure("error", f"{type(error).__name__}: {error}", error)
+        try:
+            connection.send((index, outcome))
+        except (TypeError, AttributeError, ValueError) as error:  # what was raised does not pickle
+            connection.send((index, Failure("error", f"{type(error).__name__}: {error}")))
+
+
+def _end_with_parent(parent: int) -> None:
+    """A decoder that spins never reads the pipe, so the pipe's end alone would not stop it."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

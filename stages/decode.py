@@ -1,0 +1,76 @@
+"""Stage `decode`: accepted videos become shards of uint8 clips with caption embeddings."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+import stages
+
+
+def main() -> None:
+    """Parses the paths, cuts the windows, embeds the captions, writes the shards."""
+    # Imported here: worker processes import this module anew, and need neither torch nor a text encoder.
+    from lumiere import tracking
+    from lumiere.config import ConfigError, load_params, to_dict
+    from lumiere.curation.manifest import read_manifest
+    from lumiere.data.extract import WindowSettings
+    from lumiere.data.prepare import cut_all, embed_captions, write_clips
+    from lumiere.data.video_io import VideoError
+    from lumiere.text import load_text_encoder
+
+    arguments = parse_arguments()
+    config = load_params(arguments.params).decode
+    rows = [row for row in read_manifest(arguments.manifest) if row["verdict"] == "accepted"]
+    seconds = config.num_frames / config.fps
+    short = [row for row in rows if row["end"] - row["start"] < seconds - 1e-6]
+    if short:
+        raise ConfigError(
+            f"decode.num_frames: {config.num_frames} at decode.fps {config.fps} are {seconds:g} s, but curation "
+            f"accepted {len(short)} shorter clips ({short[0]['clip_id']}); allowed: at most curate.min_seconds"
+        )
+    try:
+        encoder = load_text_encoder(config.text_encoder, config.max_text_tokens)
+    except ValueError as error:
+        raise ConfigError(f"decode.text_encoder: {error}") from None
+    settings = WindowSettings(config.fps, config.num_frames, config.size, config.clips_per_video)
+    with tracking.stage_run("decode", to_dict(config)) as run:
+        files, failures = cut_all(rows, arguments.raw, settings, config.workers, config.timeout_s, arguments.scratch)
+        for clip_id, failure in sorted(failures.items()):
+            print(f"left out: {clip_id}: {failure}", file=sys.stderr)
+        if not files:
+            raise VideoError(f"{arguments.raw}: not one of {len(rows)} accepted clips could be decoded")
+        captions = [caption for row in rows for caption in row["captions"]]
+        embeddings = embed_captions(captions, encoder)
+        numbers = write_clips(
+            arguments.out,
+            rows,
+            files,
+            failures,
+            embeddings,
+            settings,
+            config.clips_per_shard,
+            text_encoder=config.text_encoder,
+            embed_dim=encoder.embed_dim,
+            max_text_tokens=config.max_text_tokens,
+        )
+        run.log_metrics({f"clips_{split}": count for split, count in numbers.items()} | {"failures": len(failures)})
+    shutil.rmtree(arguments.scratch, ignore_errors=True)  # the shards hold all of it now
+    print(", ".join(f"{count} {split} clips" for split, count in numbers.items()) + f" in {arguments.out}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Paths as dvc.yaml gives them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--manifest", type=Path, required=True, help="what the curate stage wrote")
+    parser.add_argument("--raw", type=Path, required=True, help="folder of raw videos")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
+    parser.add_argument("--scratch", type=Path, default=Path(".lumiere/scratch/decode"), help="finished windows")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    stages.run(main)

@@ -1,0 +1,99 @@
+"""Which decoder is trusted with what, and what is not opened at all."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from lumiere.curation.probe import list_inputs, locate, probe
+from lumiere.curation.reasons import Reason, Rejection
+from lumiere.data.video_io import VideoError
+from tests.video_factory import audio_only, cut_by_edit_list, encode, numbered, open_gop, truncated
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("plain.mp4", "libx264", {"bf": "0"}),
+        ("b-frames.mp4", "libx264", {"bf": "3", "g": "12"}),
+        ("closed.mp4", "libx265", {"x265": "open-gop=0:keyint=12:scenecut=0"}),
+        ("plain.mkv", "libx264", {}),
+        ("vp9.webm", "libvpx-vp9", {"deadline": "realtime", "cpu-used": "8"}),
+        ("motion.mov", "mjpeg", {}),
+    ],
+)
+def test_ordinary_files_are_for_decord(tmp_path, name, codec, options):
+    path = encode(tmp_path / name, numbered(30), codec=codec, **options)
+    facts = probe(path)
+    assert (facts.decoder, facts.decoder_reason) == ("decord", "")
+    assert (facts.width, facts.height, facts.frame_rate) == (96, 64, 16)
+
+
+def test_open_gop_is_for_pyav(tmp_path):
+    facts = probe(open_gop(tmp_path / "a.mp4", numbered(48)))
+    assert (facts.decoder, facts.decoder_reason) == ("pyav", "open GOP")
+    assert facts.promised_frames == 48
+
+
+def test_a_trimming_edit_list_is_for_pyav_and_no_truncation(tmp_path):
+    whole = encode(tmp_path / "whole.mp4", numbered(48), bf="2", g="8")
+    facts = probe(cut_by_edit_list(tmp_path / "cut.mp4", whole, 20))
+    assert facts.decoder == "pyav"
+    assert facts.promised_frames <= 28
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "reason"),
+    [("a.ts", "libx264", "container mpegts"), ("a.avi", "libx264", "container avi"), ("a.mp4", "mpeg4", "codec mpeg4")],
+)
+def test_doubtful_containers_and_codecs_are_for_pyav(tmp_path, name, codec, reason):
+    facts = probe(encode(tmp_path / name, numbered(20), codec=codec))
+    assert (facts.decoder, facts.decoder_reason) == ("pyav", reason)
+
+
+def test_truncated_files_are_not_for_decord(tmp_path):
+    whole = encode(tmp_path / "whole.mp4", numbered(48), crf="1")
+    facts = probe(truncated(tmp_path / "part.mp4", whole, 0.5))
+    assert facts.decoder == "pyav"
+    assert facts.promised_frames == 48
+
+
+def test_sound_alone_is_no_video(tmp_path):
+    with pytest.raises(VideoError, match="no video stream"):
+        probe(audio_only(tmp_path / "a.mp4"))
+
+
+def test_only_regular_files_inside_the_folder_are_opened(tmp_path):
+    raw, outside = tmp_path / "raw", tmp_path / "outside.mp4"
+    (raw / "sub" / ".hidden").mkdir(parents=True)
+    outside.write_bytes(b"x")
+    for name in ("real.mp4", "notes.txt", "sub/b.mp4", ".hidden.mp4", "sub/.hidden/c.mp4"):
+        (raw / name).write_bytes(b"x")
+    os.mkfifo(raw / "pipe.mp4")
+    (raw / "inside.mp4").symlink_to("real.mp4")
+    (raw / "leads-out.mp4").symlink_to(outside)
+    (raw / "broken.mp4").symlink_to("nothing.mp4")
+    (raw / "loop.mp4").symlink_to("loop.mp4")
+    (raw / "folder.mp4").symlink_to("sub")
+    verdicts = {}
+    for name in list_inputs(raw):
+        try:
+            verdicts[name] = locate(raw, name).name
+        except Rejection as rejection:
+            verdicts[name] = rejection.reason
+    assert verdicts == {
+        "broken.mp4": Reason.NOT_A_FILE,
+        "folder.mp4": Reason.NOT_A_FILE,
+        "inside.mp4": "real.mp4",
+        "leads-out.mp4": Reason.OUTSIDE_FOLDER,
+        "loop.mp4": Reason.NOT_A_FILE,
+        "notes.txt": Reason.NOT_A_VIDEO,
+        "pipe.mp4": Reason.NOT_A_FILE,
+        "real.mp4": "real.mp4",
+        "sub/b.mp4": "b.mp4",
+    }
+
+
+def test_every_reason_has_a_sentence():
+    assert all(reason.sentence.endswith(".") for reason in Reason)

@@ -1,0 +1,118 @@
+"""Shots, motion, duplicates, splits: the scores and what is made of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lumiere.config import CurateConfig
+from lumiere.curation.dedupe import clusters, find_duplicates
+from lumiere.curation.filters import motion, shrink, signature
+from lumiere.curation.shots import find_shots
+from lumiere.curation.split import assign_splits, is_validation
+from tests.video_factory import encode, numbered
+
+
+def textured(step: int, count: int = 12) -> np.ndarray:
+    """A random texture that moves by `step` pixels a frame."""
+    noise = np.random.default_rng(0).integers(0, 256, (16, 64, 3), dtype=np.uint8)
+    wide = np.repeat(np.repeat(noise, 4, axis=0), 4, axis=1)
+    return np.stack([np.roll(wide, step * i, axis=1)[:, 64:128] for i in range(count)])
+
+
+def heart(color: tuple[int, int, int], phase: float = 0.0) -> np.ndarray:
+    """A beating disc on a plain background: emoji-like, told apart by colour alone."""
+    y, x = np.mgrid[:64, :64]
+    frames = np.full((24, 64, 64, 3), 235, np.uint8)
+    for i, frame in enumerate(frames):
+        frame[(x - 32) ** 2 + (y - 32) ** 2 < (18 + 4 * np.sin(i / 3 + phase)) ** 2] = color
+    return frames
+
+
+def clock(hour: int) -> np.ndarray:
+    """A clock's face that trembles; only its hand tells the hour."""
+    y, x = np.mgrid[:64, :64]
+    frames = heart((250, 250, 250))
+    for i, frame in enumerate(frames):
+        frame[abs((x - 32) ** 2 + (y - 32) ** 2 - 500) < 60] = 30
+        angle = np.pi / 6 * hour
+        for length in range(14):
+            row, column = round(32 - length * np.cos(angle)), round(32 + i % 2 + length * np.sin(angle))
+            frame[row - 1 : row + 2, column - 1 : column + 2] = 20
+    return frames
+
+
+def test_motion_has_no_sign():
+    left, right = motion(textured(-2)), motion(textured(2))
+    assert left == pytest.approx(right, rel=0.1)
+    assert left > 1
+    swing = np.concatenate([textured(2, 7), textured(2, 7)[::-1]])
+    assert motion(swing) > 1
+
+
+def test_stills_and_single_frames_do_not_move():
+    assert motion(np.repeat(textured(0)[:1], 20, axis=0)) < CurateConfig().min_motion
+    assert motion(textured(2, 1)) == 0
+
+
+@pytest.mark.parametrize("fps", [16, 25])
+def test_hard_cuts_are_found_on_their_frame(tmp_path, fps):
+    parts = [numbered(count, subject) for subject, count in ((1, 30), (2, 24), (3, 40))]
+    for part, color in zip(parts, ((250, 40, 40), (30, 30, 220), (40, 200, 60)), strict=True):
+        part[:, :40] = part[:, :40] // 4 + np.array(color, np.uint8) // 2
+    path = encode(tmp_path / "a.mp4", np.concatenate(parts), fps)
+    shots = find_shots(path, 27.0, 94 / fps)
+    assert np.allclose(shots, [(0, 30 / fps), (30 / fps, 54 / fps), (54 / fps, 94 / fps)], atol=1e-6)
+    assert all(start >= true for (start, _), true in zip(shots, (0, 30 / fps, 54 / fps), strict=True))
+
+
+def test_a_video_without_a_cut_is_one_shot(tmp_path):
+    assert find_shots(encode(tmp_path / "a.mp4", numbered(20)), 27.0, 1.25) == [(0.0, 1.25)]
+
+
+def test_a_re_encoding_is_a_duplicate_and_a_look_alike_is_not(tmp_path):
+    generator = np.random.default_rng(0)
+    noisy = np.clip(heart((30, 60, 230)).astype(int) + generator.integers(-6, 7, (24, 64, 64, 3)), 0, 255)
+    clips = {
+        "blue": heart((30, 60, 230)),
+        "blue again": noisy.astype(np.uint8),
+        "green": heart((40, 190, 60)),
+        "purple": heart((120, 40, 230)),
+        "three": clock(3),
+        "twelve": clock(12),
+        "six": clock(6),
+    }
+    names = list(clips)
+    pairs = find_duplicates([signature(frames) for frames in clips.values()], max_distance=4)
+    assert [(names[i], names[j]) for i, j in pairs] == [("blue", "blue again")]
+    # Also with a hash that tells nothing, colour and position decide.
+    assert find_duplicates([signature(frames) for frames in clips.values()], max_distance=64) == pairs
+
+
+def test_clusters_join_what_is_linked_through_others():
+    assert clusters(6, [(1, 4), (4, 5), (0, 2)]) == [0, 1, 0, 3, 1, 1]
+    assert clusters(3, []) == [0, 1, 2]
+    assert find_duplicates([], 4) == []
+
+
+def test_shrink_keeps_the_mean():
+    frame = np.random.default_rng(0).integers(0, 256, (128, 192, 3), dtype=np.uint8)
+    assert shrink(frame).shape == (64, 64, 3)
+    assert abs(shrink(frame).mean() - frame.mean()) < 1
+
+
+def test_adding_data_never_moves_a_clip():
+    names = [f"video-{i}" for i in range(2000)]
+    before = assign_splits(names[:1000], seed=3, fraction=0.1)
+    after = assign_splits(names, seed=3, fraction=0.1)
+    assert all(after[name] == split for name, split in before.items())
+    assert 150 < sum(split == "validation" for split in after.values()) < 250
+    assert after != assign_splits(names, seed=4, fraction=0.1)
+    assert before == {name: "validation" if is_validation(name, 3, 0.1) else "train" for name in names[:1000]}
+
+
+def test_no_split_stays_empty_where_two_groups_could_fill_both():
+    for seed in range(30):
+        assert set(assign_splits(["a", "b", "c"], seed, 0.1).values()) == {"train", "validation"}
+    assert assign_splits(["a"], 0, 0.1) == {"a": "train"} or is_validation("a", 0, 0.1)
+    assert set(assign_splits(["a", "b", "c"], 0, 0.0).values()) == {"train"}

@@ -1,0 +1,136 @@
+"""Shards, random access, the order of batches, and the way into model range."""
+
+from __future__ import annotations
+
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+
+from lumiere.data.clips import ClipStore, batch_indices, from_model_range, resize_video, to_model_range
+from lumiere.data.extract import square, window_starts
+from lumiere.data.pictures import contact_sheet, xt_slice
+from lumiere.data.shards import Sample, pack_arrays, write_index, write_shards
+
+
+def sample(number: int) -> Sample:
+    generator = np.random.default_rng(number)
+    info = {"clip_id": f"clip.{number}@0", "video": f"{number}.mp4", "start": 0.5, "captions": [str(number)], "fps": 16}
+    return Sample(
+        video=pack_arrays(frames=generator.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)),
+        prompt_embeds=generator.normal(size=(1, 4, 6)).astype(np.float16),
+        prompt_mask=np.ones((1, 4), np.uint8),
+        info=info,
+    )
+
+
+def write(folder, count=7):
+    folder.mkdir()
+    entries = write_shards(folder, "train", (sample(i) for i in range(count)), per_shard=3)
+    settings = {"fps": 16, "num_frames": 2, "size": 8, "text_encoder": "minilm", "embed_dim": 6, "max_text_tokens": 4}
+    write_index(folder, {"train": entries, "validation": []}, **settings)
+    return folder
+
+
+def test_any_clip_is_read_by_itself(tmp_path):
+    store = ClipStore(write(tmp_path / "clips"))
+    assert len(store) == 7
+    assert (store.fps, store.num_frames, store.size, store.embed_dim) == (16, 2, 8, 6)
+    for i in (6, 0, 3):
+        clip, source = store[i], sample(i)
+        assert clip.clip_id == f"clip.{i}@0"
+        assert clip.captions == [str(i)]
+        assert np.array_equal(clip.frames, source.frames)
+        assert np.array_equal(clip.prompt_embeds, source.prompt_embeds)
+    assert pickle.loads(pickle.dumps(store))[2].clip_id == "clip.2@0"
+    assert len(ClipStore(tmp_path / "clips", "validation")) == 0
+
+
+def test_shards_are_byte_stable_tars_without_names_or_times(tmp_path):
+    one, two = write(tmp_path / "one"), write(tmp_path / "two")
+    names = sorted(path.name for path in one.iterdir())
+    assert names == ["index.json", "train-00000.tar", "train-00001.tar", "train-00002.tar"]
+    for name in names:
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+    with tarfile.open(one / "train-00000.tar") as tar:
+        members = tar.getmembers()
+        assert [member.name for member in members[:3]] == ["000000.json", "000000.text.npz", "000000.video.npz"]
+        assert {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in members} == {(0, 0, 0, "", "", 0o644)}
+
+
+def test_unfinished_or_unknown_splits_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run the decode stage"):
+        ClipStore(tmp_path)
+    with pytest.raises(ValueError, match="allowed: train, validation"):
+        ClipStore(write(tmp_path / "clips"), "test")
+
+
+def test_each_epoch_holds_every_item_once_over_all_ranks():
+    num_items, batch_size, world_size = 12, 2, 3
+    epochs = []
+    for epoch in range(2):
+        steps = range(2 * epoch, 2 * epoch + 2)
+        taken = [batch_indices(num_items, batch_size, s, 5, r, world_size) for s in steps for r in range(world_size)]
+        epochs.append([item for batch in taken for item in batch])
+        assert sorted(epochs[-1]) == list(range(num_items))
+    assert epochs[0] != epochs[1]
+    assert batch_indices(num_items, batch_size, 0, 6) != batch_indices(num_items, batch_size, 0, 5)
+
+
+def test_a_batch_may_span_epochs_and_exceed_the_data():
+    stream = [item for step in range(5) for item in batch_indices(5, 4, step, seed=0)]
+    assert [sorted(stream[i : i + 5]) for i in range(0, 20, 5)] == [[0, 1, 2, 3, 4]] * 4
+    assert len(batch_indices(2, 7, 0, seed=0)) == 7
+    with pytest.raises(ValueError, match="no clips"):
+        batch_indices(0, 1, 0, seed=0)
+
+
+def test_model_range_and_back():
+    frames = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=-1)
+    video = to_model_range(frames)
+    assert video.shape == (3, 1, 16, 16)
+    assert (video.min(), video.max()) == (-1, 1)
+    assert np.array_equal(from_model_range(video), frames)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (6, 10), (16, 32)])
+def test_resizing_keeps_constants_and_the_mean(size):
+    video = torch.rand(2, 3, 4, 16, 16)
+    small = resize_video(video, size)
+    assert small.shape == (2, 3, 4, *size)
+    assert torch.allclose(resize_video(torch.full_like(video, 0.3), size), torch.tensor(0.3))
+    assert torch.allclose(small.mean(), video.mean(), atol=0.03)
+    frame = resize_video(video[:, :, 2:3], size)
+    assert torch.allclose(small[:, :, 2:3], frame)
+
+
+def test_a_fine_checkerboard_becomes_gray():
+    board = (torch.arange(32)[:, None] + torch.arange(32)) % 2
+    assert torch.allclose(resize_video(board.float().expand(1, 3, 1, 32, 32), 8), torch.tensor(0.5))
+    picture = np.repeat(board.numpy().astype(np.uint8)[..., None] * 255, 3, axis=-1)
+    assert np.abs(square(picture, 16).astype(int) - 127).max() <= 1
+
+
+def test_square_takes_the_middle():
+    frame = np.zeros((8, 16, 3), np.uint8)
+    frame[:, 4:12] = 200
+    assert (square(frame, 8) == 200).all()
+    assert (square(frame.transpose(1, 0, 2), 4) == 200).all()
+
+
+def test_windows_are_spread_evenly_and_differ():
+    assert window_starts(48, 16, 2) == [0, 32]
+    assert window_starts(48, 16, 3) == [0, 16, 32]
+    assert window_starts(17, 16, 4) == [0, 1]
+    assert window_starts(16, 16, 2) == [0]
+    assert window_starts(15, 16, 2) == []
+
+
+def test_pictures():
+    frames = np.random.default_rng(0).integers(0, 256, (5, 8, 12, 3), dtype=np.uint8)
+    sheet = np.asarray(contact_sheet(frames, columns=3))
+    assert sheet.shape == (18, 40, 3)
+    assert np.array_equal(sheet[10:, 14:26], frames[4])
+    assert np.array_equal(np.asarray(xt_slice(frames, scale=2))[::2], frames[:, 4])

@@ -1,0 +1,35 @@
+"""Worker processes: whatever a task does, the others' results come, each under its own index."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from lumiere.data.workers import Failure, run_tasks
+
+
+def work(number: int, how: str) -> int:
+    if how == "hang":
+        time.sleep(600)
+    if how == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "raise":
+        raise ValueError(f"number {number}")
+    time.sleep(0.05 * (number % 3))  # so that they finish in another order than they started
+    return 10 * number
+
+
+def test_failures_cost_only_themselves():
+    tasks = [(i, {3: "hang", 5: "die", 7: "raise"}.get(i, "")) for i in range(12)]
+    outcomes = dict(run_tasks(work, tasks, workers=2, timeout_s=1.0))
+    assert sorted(outcomes) == list(range(12))
+    assert {i: o for i, o in outcomes.items() if not isinstance(o, Failure)} == {
+        i: 10 * i for i in range(12) if i not in (3, 5, 7)
+    }
+    assert [outcomes[i].kind for i in (3, 5, 7)] == ["timeout", "crashed", "error"]
+    assert str(outcomes[7].error) == "number 7"
+
+
+def test_no_tasks_start_no_process():
+    assert list(run_tasks(work, [], workers=4, timeout_s=1.0)) == []
