@@ -1,0 +1,84 @@
+"""The conditioning video C and the mask M of every mode (paper, section 4).
+
+The network's input is <J, C, M> on the channel axis. M = 1 means "known"; C is the clean video times M. One network
+does every mode, text alone included: there nothing is known.
+
+Each function returns (conditioning (b, 3, t, h, w), known_mask (b, 1, t, h, w)), M as 0/1 in C's dtype, and leaves its
+arguments as they are. Videos are in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def text_only(video_shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Nothing is known. `video_shape`: (b, c, t, h, w)."""
+    if len(video_shape) != 5:
+        raise ValueError(f"video_shape {tuple(video_shape)}; expected (b, c, t, h, w)")
+    batch_size, _, num_frames, height, width = video_shape
+    return torch.zeros(*video_shape), torch.zeros(batch_size, 1, num_frames, height, width)
+
+
+def image_to_video(image: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
+    """The first frame is known. `image`: (b, 3, h, w)."""
+    _require(image, 4, "image", "(b, 3, h, w)")
+    if num_frames < 1:
+        raise ValueError(f"num_frames {num_frames}; allowed: at least 1")
+    batch_size, channels, height, width = image.shape
+    conditioning = image.new_zeros(batch_size, channels, num_frames, height, width)
+    known_mask = image.new_zeros(batch_size, 1, num_frames, height, width)
+    conditioning[:, :, 0] = image
+    known_mask[:, :, 0] = 1
+    return conditioning, known_mask
+
+
+def inpainting(video: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
+    """All but a region is known. `video`: (b, 3, t, h, w); `region`: (b, 1, t, h, w), 1 = generate."""
+    _require(video, 5, "video", "(b, 3, t, h, w)")
+    wanted = (video.shape[0], 1, *video.shape[2:])
+    _require_region(region, wanted)
+    known_mask = 1 - region.to(video.dtype)
+    return video * known_mask, known_mask
+
+
+def outpainting(video: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """The video is known in the middle of a larger frame of `height` x `width`."""
+    _require(video, 5, "video", "(b, 3, t, h, w)")
+    over_height, over_width = height - video.shape[-2], width - video.shape[-1]
+    if over_height < 0 or over_width < 0:
+        raise ValueError(f"height, width {height}, {width}; expected at least the video's {tuple(video.shape[-2:])}")
+    top, left = over_height // 2, over_width // 2
+    padding = (left, over_width - left, top, over_height - top)
+    known_mask = F.pad(video.new_ones(video.shape[0], 1, *video.shape[2:]), padding)
+    return F.pad(video, padding), known_mask
+
+
+def cinemagraph(image: Tensor, region: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
+    """A still picture in which a region moves: frame 0 is known whole, later frames outside the region.
+
+    `image`: (b, 3, h, w); `region`: (b, 1, h, w), 1 = where to generate.
+    """
+    _require(image, 4, "image", "(b, 3, h, w)")
+    _require_region(region, (image.shape[0], 1, *image.shape[2:]))
+    if num_frames < 1:
+        raise ValueError(f"num_frames {num_frames}; allowed: at least 1")
+    known_mask = (1 - region.to(image.dtype)).unsqueeze(2).repeat(1, 1, num_frames, 1, 1)
+    known_mask[:, :, 0] = 1
+    return image.unsqueeze(2) * known_mask, known_mask
+
+
+def _require(tensor: Tensor, ndim: int, name: str, shape: str) -> None:
+    if tensor.ndim != ndim or not tensor.is_floating_point():
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)} and dtype {tensor.dtype}; expected {shape}, float")
+
+
+def _require_region(region: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(region.shape) != shape:
+        raise ValueError(f"region has shape {tuple(region.shape)}; expected {shape}")
+    if not bool(((region == 0) | (region == 1)).all()):
+        raise ValueError("region has values other than 0 and 1; expected 1 = generate, 0 = keep")

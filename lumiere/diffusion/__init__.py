@@ -1,0 +1,1 @@
+"""Diffusion: the training objective, sampling, and windows over time."""

@@ -1,0 +1,100 @@
+"""The training objective, in terms of the text-to-image model's own noise scheduler.
+
+The T2I's weights are frozen, so its noise schedule and prediction type are not ours to choose: everything here
+is read from its diffusers scheduler. Notation: x_t = alpha_t x_0 + sigma_t noise, alpha_t^2 + sigma_t^2 = 1,
+SNR = alpha_t^2 / sigma_t^2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+
+
+def make_scheduler() -> Any:
+    """The scheduler of a T2I trained here: cosine, v-prediction, zero terminal SNR, trailing timesteps.
+
+    Zero terminal SNR lets sampling start from pure noise; the paper's is "near 0". Cosine: Nichol and Dhariwal 2021;
+    v-prediction: Salimans and Ho 2022; zero terminal SNR with trailing timesteps: Lin et al. 2023.
+    """
+    import lumiere.compat  # noqa: F401  before diffusers
+
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=True,
+        set_alpha_to_one=True,
+    )
+
+
+class Objective:
+    """Noising, target and weight of a diffusion loss."""
+
+    def __init__(self, scheduler: Any, min_snr_gamma: float = 0.0) -> None:
+        """`scheduler`: a diffusers scheduler; `min_snr_gamma`: 0 for no weighting (Hang et al. 2023)."""
+        self.prediction_type: str = scheduler.config.prediction_type
+        if self.prediction_type not in PREDICTION_TYPES:
+            raise ValueError(f"prediction_type {self.prediction_type!r}; allowed: {', '.join(PREDICTION_TYPES)}")
+        self.num_timesteps: int = scheduler.config.num_train_timesteps
+        self.alphas_cumprod: Tensor = scheduler.alphas_cumprod.float().clone()
+        self.min_snr_gamma = min_snr_gamma
+
+    def levels(self, timesteps: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
+        """alpha_t and sigma_t (b, 1, ...), broadcastable to `ndim` axes."""
+        alpha_squared = self.alphas_cumprod.to(timesteps.device)[timesteps].view(-1, *[1] * (ndim - 1))
+        return alpha_squared.sqrt(), (1 - alpha_squared).sqrt()
+
+    def sample_timesteps(self, batch_size: int, generator: torch.Generator) -> Tensor:
+        """Timesteps (b,), uniform and stratified over the batch, which lowers the loss' variance."""
+        offsets = torch.arange(batch_size) + torch.rand(batch_size, generator=generator)
+        timesteps = (offsets / batch_size * self.num_timesteps).long().clamp(max=self.num_timesteps - 1)
+        return timesteps[torch.randperm(batch_size, generator=generator)]
+
+    def add_noise(self, x_0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t = alpha_t x_0 + sigma_t noise, in x_0's dtype."""
+        alpha, sigma = self.levels(timesteps, x_0.ndim)
+        return (alpha * x_0 + sigma * noise).to(x_0.dtype)
+
+    def target(self, x_0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the network is trained to output."""
+        if self.prediction_type == "epsilon":
+            return noise
+        if self.prediction_type == "sample":
+            return x_0
+        alpha, sigma = self.levels(timesteps, x_0.ndim)
+        return alpha * noise - sigma * x_0
+
+    def pred_x_0(self, model_output: Tensor, x_t: Tensor, timesteps: Tensor) -> Tensor:
+        """The estimate of x_0 that a network output stands for, in x_t's dtype; the inverse of `target`."""
+        if self.prediction_type == "sample":
+            return model_output
+        alpha, sigma = self.levels(timesteps, x_t.ndim)
+        if self.prediction_type == "epsilon":
+            return ((x_t - sigma * model_output) / alpha).to(x_t.dtype)
+        return (alpha * x_t - sigma * model_output).to(x_t.dtype)
+
+    def weight(self, timesteps: Tensor) -> Tensor:
+        """Loss weight (b,) per sample: min-SNR, min(SNR, gamma) in x_0 space, or 1."""
+        if self.min_snr_gamma == 0:
+            return torch.ones(len(timesteps))
+        alpha, sigma = self.levels(timesteps, 1)
+        snr = (alpha / sigma.clamp(min=1e-6)) ** 2
+        clipped = snr.clamp(max=self.min_snr_gamma)
+        # The loss in x_0 space is SNR + 1 (v), SNR (epsilon) or 1 (sample) times smaller than in the output's space.
+        return {"epsilon": clipped / snr.clamp(min=1e-6), "sample": clipped, "v_prediction": clipped / (snr + 1)}[
+            self.prediction_type
+        ]
+
+    def loss(self, model_output: Tensor, x_0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Weighted mean squared error, a scalar, computed in float32."""
+        error = (model_output.float() - self.target(x_0, noise, timesteps).float()) ** 2
+        return (error.flatten(1).mean(1) * self.weight(timesteps).to(error.device)).mean()

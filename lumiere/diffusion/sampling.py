@@ -1,0 +1,204 @@
+"""Sampling: seeds, timesteps, guidance, and one denoising loop for clips and for windows of clips.
+
+Everything that steps from noise to a video goes through `denoise`; what differs between the base model and
+super-resolution is the network that it is given. Arithmetic of the sampler is float32, whatever the network's dtype.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lumiere.diffusion.windows import reconcile
+
+Network = Callable[[Tensor, Tensor], Tensor]
+"""(model_input (k, c_in, t, h, w), rows (k,): the clip that each entry belongs to) -> model output (k, c, t, h, w)."""
+
+
+# --- randomness ------------------------------------------------------------------------------------------------------
+
+
+def video_generators(
+    generator: torch.Generator | Sequence[torch.Generator] | None, num_videos: int
+) -> list[torch.Generator]:
+    """One generator per video, so that no video's noise depends on the batch that it is in.
+
+    Each is seeded by a number drawn from the caller's: the first video of a batch equals that seed's video alone, and
+    with a list of generators every video does.
+
+    Args:
+        generator: one for all, one per video, or None for torch's global state.
+        num_videos: how many are wanted.
+
+    Raises:
+        ValueError: on a list of another length.
+    """
+    if generator is None or isinstance(generator, torch.Generator):
+        sources: list[torch.Generator | None] = [generator] * num_videos
+    else:
+        sources = list(generator)
+        if len(sources) != num_videos:
+            raise ValueError(f"generator is a list of {len(sources)} for {num_videos} videos; pass one per video")
+    return [_child(source) for source in sources]
+
+
+def _child(source: torch.Generator | None) -> torch.Generator:
+    device = torch.device("cpu") if source is None else source.device
+    seed = int(torch.randint(2**62, (), generator=source, device=device))
+    return torch.Generator(device).manual_seed(seed)
+
+
+def draw_noise(shape: Sequence[int], generators: Sequence[torch.Generator], device: torch.device) -> Tensor:
+    """Standard normal noise (b, c, t, h, w), float32, each row drawn from and on the device of its own generator."""
+    rows = [torch.randn(tuple(shape[1:]), generator=source, device=source.device) for source in generators]
+    return torch.stack([row.to(device) for row in rows])
+
+
+# --- time ------------------------------------------------------------------------------------------------------------
+
+
+def check_prediction_type(scheduler: Any, expected: str, name: str) -> None:
+    """Raises ValueError where a scheduler reads the network's output as something else than it was trained to be."""
+    found = scheduler.config.get("prediction_type")
+    if found != expected:
+        kind = type(scheduler).__name__
+        raise ValueError(
+            f"{name} is a {kind} with prediction_type {found!r}, but the model predicts {expected!r}; "
+            f"make it with {kind}.from_config(config of the scheduler that was saved)"
+        )
+
+
+def select_timesteps(scheduler: Any, num_inference_steps: int, device: torch.device, strength: float = 1.0) -> Tensor:
+    """The timesteps to visit, from noisy to clean.
+
+    Args:
+        scheduler: any diffusers scheduler; its state is reset.
+        num_inference_steps: steps from pure noise.
+        device: where the timesteps go.
+        strength: the share of steps that is done, the last ones (SDEdit); rounds to whole steps, so there may be none.
+
+    Raises:
+        ValueError: outside the ranges.
+    """
+    if num_inference_steps < 1:
+        raise ValueError(f"num_inference_steps is {num_inference_steps}; allowed: at least 1")
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength is {strength}; allowed: 0 (keep the video) to 1 (ignore it)")
+    scheduler.set_timesteps(num_inference_steps, device=device)
+    # A second-order scheduler lists every step but one twice.
+    skipped = (num_inference_steps - round(num_inference_steps * strength)) * getattr(scheduler, "order", 1)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(skipped)
+    return scheduler.timesteps[skipped:]
+
+
+# --- guidance --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TextGuidance:
+    """Classifier-free guidance with text (Ho and Salimans 2022), rescaled (Lin et al. 2023).
+
+    Attributes:
+        prompt_embeds, prompt_mask: (b, n, d) and (b, n), one row per clip.
+        negative_embeds, negative_mask: likewise, what to move away from.
+        scale: 1 means no guidance, and one half of the work.
+        rescale: 0 to 1, how far the standard deviation is brought back to the conditional prediction's.
+    """
+
+    prompt_embeds: Tensor
+    prompt_mask: Tensor
+    negative_embeds: Tensor
+    negative_mask: Tensor
+    scale: float
+    rescale: float
+
+    def predict(self, unet: Any, model_input: Tensor, timestep: Tensor, rows: Tensor) -> Tensor:
+        """Both halves in one forward pass: (k, c_in, t, h, w) -> (k, c, t, h, w)."""
+        embeds, mask = self.prompt_embeds[rows], self.prompt_mask[rows]
+        if self.scale == 1:
+            return unet(model_input, timestep, embeds, mask).sample
+        both = model_input.repeat(2, 1, 1, 1, 1)
+        embeds = torch.cat([self.negative_embeds[rows], embeds])
+        mask = torch.cat([self.negative_mask[rows], mask])
+        negative, positive = unet(both, timestep, embeds, mask).sample.float().chunk(2)
+        return self.combine(negative, positive)
+
+    def combine(self, negative: Tensor, positive: Tensor) -> Tensor:
+        """Guided prediction of the two, (k, c, t, h, w) each."""
+        guided = negative + self.scale * (positive - negative)
+        axes = tuple(range(1, guided.ndim))
+        # Lin et al., equations 14 to 16: guidance raises the contrast; its standard deviation is brought back.
+        rescaled = guided * (positive.std(axes, keepdim=True) / guided.std(axes, keepdim=True).clamp(min=1e-8))
+        return torch.lerp(guided, rescaled, self.rescale)
+
+
+# --- windows and the loop --------------------------------------------------------------------------------------------
+
+
+def independent_windows(num_frames: int, window_size: int) -> list[tuple[int, int]]:
+    """Windows that share no frame, the last one shorter: what MultiDiffusion is compared with."""
+    return [(start, min(start + window_size, num_frames)) for start in range(0, num_frames, window_size)]
+
+
+def predict_in_windows(
+    network: Network, model_input: Tensor, windows: Sequence[tuple[int, int]], max_batch: int | None = None
+) -> Tensor:
+    """The network's prediction for whole clips, made window by window and reconciled.
+
+    Args:
+        network: sees some windows at a time; `rows` tells it whose.
+        model_input: (b, c_in, t, h, w).
+        windows: half-open frame ranges that cover t.
+        max_batch: how many windows of any clip go through the network at once; None for all.
+
+    Returns:
+        (b, c, t, h, w), the mean where windows overlap.
+    """
+    batch_size, num_frames = model_input.shape[0], model_input.shape[2]
+    if len(windows) == 1 and (max_batch is None or batch_size <= max_batch):
+        return network(model_input, torch.arange(batch_size, device=model_input.device))
+    outputs: list[Tensor] = []  # one (c, t_i, h, w) per pair of window and clip, window by window
+    for _, group in itertools.groupby(windows, key=lambda window: window[1] - window[0]):
+        pairs = [(row, window) for window in group for row in range(batch_size)]
+        size = max_batch or len(pairs)
+        for chunk in (pairs[first : first + size] for first in range(0, len(pairs), size)):
+            stacked = torch.stack([model_input[row, :, start:end] for row, (start, end) in chunk])
+            rows = torch.tensor([row for row, _ in chunk], device=model_input.device)
+            outputs.extend(network(stacked, rows))
+    predictions = [torch.stack(outputs[i * batch_size : (i + 1) * batch_size]) for i in range(len(windows))]
+    return reconcile(predictions, windows, num_frames)
+
+
+def denoise(
+    scheduler: Any,
+    predict: Callable[[Tensor, Tensor], Tensor],
+    x_t: Tensor,
+    timesteps: Tensor,
+    generators: list[torch.Generator],
+    on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
+    """From x_t to x_0, (b, c, t, h, w), by any diffusers scheduler.
+
+    Args:
+        scheduler: with its timesteps set.
+        predict: (scaled x_t, timestep) -> model output, for whole clips.
+        x_t: where to start, float32.
+        timesteps: the steps to do.
+        generators: one per video, for schedulers that add noise as they go.
+        on_step: called after each step with its number, timestep and x_t; returns the x_t to go on with.
+    """
+    takes_generator = "generator" in inspect.signature(scheduler.step).parameters
+    options = {"generator": generators} if takes_generator else {}
+    for i, timestep in enumerate(timesteps):
+        model_output = predict(scheduler.scale_model_input(x_t, timestep), timestep)
+        x_t = scheduler.step(model_output.float(), timestep, x_t, return_dict=False, **options)[0]
+        if on_step is not None:
+            x_t = on_step(i, timestep, x_t)
+    return x_t

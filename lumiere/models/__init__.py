@@ -1,0 +1,5 @@
+"""Networks."""
+
+from lumiere.models.stunet import SpaceTimeUNet, SpaceTimeUNetOutput
+
+__all__ = ["SpaceTimeUNet", "SpaceTimeUNetOutput"]

@@ -1,0 +1,452 @@
+"""The Space-Time U-Net: a frozen text-to-image U-Net, inflated (paper, section 3.1).
+
+Every level but the coarsest gets a convolutional inflation block, the coarsest gets temporal attention, and each
+spatial down- or upsampling is followed by a temporal one. At the start the network equals its image model on a video
+whose frames are all alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lumiere.compat  # noqa: F401  before diffusers
+
+import torch
+from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
+from diffusers.configuration_utils import register_to_config
+from diffusers.utils import BaseOutput
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lumiere.models.inflation import (
+    Conditions,
+    attentions_of,
+    check_supported,
+    out_channels_of,
+    run_attention,
+    run_downsampler,
+    run_pair,
+    run_upsampler,
+)
+from lumiere.models.temporal import AttentionInflationBlock, ConvInflationBlock, TemporalDownsample, TemporalUpsample
+
+CONFIG_FILE = "config.json"
+SPATIAL_FILE = "text_to_image.safetensors"
+TEMPORAL_FILE = "temporal.safetensors"
+TEMPORAL_CONFIG_FILE = "temporal.json"
+RESAMPLING_INITS = ("nearest", "he")
+
+
+@dataclass
+class SpaceTimeUNetOutput(BaseOutput):
+    """`sample` (b, c, t, h, w): the network's output, in the T2I's prediction type."""
+
+    sample: Tensor
+
+
+class SpaceTimeUNet(ModelMixin, ConfigMixin):
+    """A text-to-image U-Net inflated to video. Build it with `from_unet2d` or `from_pretrained`."""
+
+    config_name = CONFIG_FILE
+    _supports_gradient_checkpointing = True
+
+    @register_to_config
+    def __init__(
+        self,
+        unet2d_config: dict[str, Any],
+        conditioning_channels: int = 0,
+        temporal_resampling: bool | Sequence[bool] = True,
+        resampling_init: str = "nearest",
+        mid_attention_layers: int = 3,
+        temporal_head_dim: int = 32,
+    ) -> None:
+        """
+        Args:
+            unet2d_config: the config of the UNet2DConditionModel inside.
+            conditioning_channels: channels of (C, M) appended to the input; 4 in pixel space.
+            temporal_resampling: whether time is halved with space; one value, or one per spatial halving.
+            resampling_init: "nearest" (the paper's) or "he" (its ablation).
+            mid_attention_layers: temporal attention layers in the mid block; the rest of the coarsest level has one.
+            temporal_head_dim: width of a temporal attention head.
+        """
+        super().__init__()
+        if resampling_init not in RESAMPLING_INITS:
+            raise ValueError(f"resampling_init {resampling_init!r}; allowed: {', '.join(RESAMPLING_INITS)}")
+        if conditioning_channels < 0:
+            raise ValueError(f"conditioning_channels {conditioning_channels}; allowed: 0 or more")
+        if mid_attention_layers < 1 or temporal_head_dim < 2:
+            raise ValueError(
+                f"mid_attention_layers {mid_attention_layers}, temporal_head_dim {temporal_head_dim}; "
+                "allowed: at least 1 layer, heads at least 2 wide"
+            )
+        self.unet = UNet2DConditionModel.from_config(unet2d_config)
+        check_supported(self.unet)
+        self.unet.requires_grad_(False)
+        self.gradient_checkpointing = False
+
+        down, up = list(self.unet.down_blocks), list(self.unet.up_blocks)
+        halvings = [block.downsamplers is not None for block in down]
+        self._resampled = _spread(temporal_resampling, halvings)
+
+        def block_for(block: nn.Module, coarsest: bool) -> nn.Module:
+            channels = out_channels_of(block)
+            if coarsest:
+                return AttentionInflationBlock(channels, 1, temporal_head_dim)
+            return ConvInflationBlock(channels)
+
+        self.down_inflations = nn.ModuleList(block_for(block, i == len(down) - 1) for i, block in enumerate(down))
+        self.up_inflations = nn.ModuleList(block_for(block, i == 0) for i, block in enumerate(up))
+        self.mid_inflation = None
+        if self.unet.mid_block is not None:
+            width = out_channels_of(self.unet.mid_block)
+            self.mid_inflation = AttentionInflationBlock(width, mid_attention_layers, temporal_head_dim)
+        # A resampler stands after the spatial one of the same block; the up path mirrors the down path.
+        self.temporal_downsamplers = nn.ModuleDict(
+            {str(i): TemporalDownsample(out_channels_of(down[i]), resampling_init) for i in self._resampled}
+        )
+        self.temporal_upsamplers = nn.ModuleDict(
+            {
+                str(len(down) - 2 - i): TemporalUpsample(out_channels_of(up[len(down) - 2 - i]), resampling_init)
+                for i in self._resampled
+            }
+        )
+        self.conv_in_conditioning = None
+        if conditioning_channels:
+            conv_in = self.unet.conv_in
+            self.conv_in_conditioning = nn.Conv2d(
+                conditioning_channels, conv_in.out_channels, conv_in.kernel_size, padding=conv_in.padding, bias=False
+            )
+            nn.init.zeros_(self.conv_in_conditioning.weight)
+
+    # --- building ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_unet2d(
+        cls,
+        unet2d: UNet2DConditionModel,
+        conditioning_channels: int = 0,
+        temporal_resampling: bool | Sequence[bool] = True,
+        **settings: Any,
+    ) -> SpaceTimeUNet:
+        """Inflate a text-to-image U-Net; its weights are copied, the argument is left as it is.
+
+        Args:
+            unet2d: any diffusers UNet2DConditionModel.
+            conditioning_channels, temporal_resampling, settings: as in `__init__`.
+
+        Raises:
+            ValueError: when `unet2d` is not a UNet2DConditionModel, or one of the few kinds that cannot be inflated.
+        """
+        if not isinstance(unet2d, UNet2DConditionModel):
+            raise ValueError(f"unet2d is a {type(unet2d).__name__}; expected a diffusers UNet2DConditionModel")
+        config = {key: value for key, value in unet2d.config.items() if not key.startswith("_")}
+        # By keyword: diffusers takes positional values for defaults, and drops them in `from_config`.
+        model = cls(
+            unet2d_config=config,
+            conditioning_channels=conditioning_channels,
+            temporal_resampling=temporal_resampling,
+            **settings,
+        )
+        model.unet.load_state_dict(unet2d.state_dict())
+        model.train(unet2d.training)
+        return nn.Module.to(model, dtype=unet2d.dtype, device=unet2d.device)
+
+    def with_conditioning(self, conditioning_channels: int) -> SpaceTimeUNet:
+        """The same network with its input grown by (C, M); the added convolution starts at zero, so nothing changes."""
+        config = {key: value for key, value in self.config.items() if not key.startswith("_")}
+        grown = type(self)(**(config | {"conditioning_channels": conditioning_channels}))
+        grown.load_state_dict(self.state_dict(), strict=False)
+        grown.train(self.training)
+        return nn.Module.to(grown, dtype=self.dtype, device=self.device)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the noisy video alone."""
+        return self.unet.config.in_channels
+
+    @property
+    def total_channels(self) -> int:
+        """Channels of the input: the noisy video's and the conditioning's."""
+        return self.in_channels + self.config.conditioning_channels
+
+    def temporal_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters that inflation added: the only ones that train."""
+        return (p for name, p in self.named_parameters() if not name.startswith("unet."))
+
+    def spatial_parameters(self) -> Iterator[nn.Parameter]:
+        """The text-to-image model's parameters: frozen."""
+        return self.unet.parameters()
+
+    def temporal_state_dict(self) -> dict[str, Tensor]:
+        """The temporal weights by name."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("unet.")}
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """Recompute layers in the backward pass: less memory, more time, the same gradients."""
+        self.gradient_checkpointing = enabled
+
+    def enable_gradient_checkpointing(self, *_: Any) -> None:
+        """As in diffusers."""
+        self.set_gradient_checkpointing(True)
+
+    def disable_gradient_checkpointing(self) -> None:
+        """As in diffusers."""
+        self.set_gradient_checkpointing(False)
+
+    # --- forward ----------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float | int,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        class_labels: Tensor | None = None,
+        added_cond_kwargs: dict[str, Any] | None = None,
+        return_dict: bool = True,
+    ) -> SpaceTimeUNetOutput | tuple[Tensor]:
+        """Predict, for a whole clip at once, what the T2I predicts for an image.
+
+        Args:
+            sample: (b, c, t, h, w), the noisy video, followed on the channel axis by C and M where the model takes
+                conditioning. Any t >= 1.
+            timestep: noise index, an int, 0-d, or (b,).
+            encoder_hidden_states: text states (b, n, d), once per clip.
+            encoder_attention_mask: (b, n), 1 = attend.
+            class_labels, added_cond_kwargs: as the T2I takes them, once per clip.
+
+        Returns:
+            `.sample` (b, c_out, t, h, w).
+
+        Raises:
+            ValueError: on a sample or text of another shape.
+        """
+        self._check(sample, encoder_hidden_states, encoder_attention_mask)
+        batch_size, _, num_frames, height, width = sample.shape
+        conditions = self._conditions(
+            sample, timestep, encoder_hidden_states, encoder_attention_mask, class_labels, added_cond_kwargs or {}
+        )
+        unet = self.unet
+        factor = 2**unet.num_upsamplers
+        force_size = height % factor != 0 or width % factor != 0
+
+        # --- in: (b, c, t, h, w) -> (b t) c h w ------------------------------------------------------------------
+        frames = sample.transpose(1, 2).reshape(batch_size * num_frames, -1, height, width)
+        noisy = frames[:, : self.in_channels]
+        hidden = unet.conv_in(2 * noisy - 1.0 if unet.config.center_input_sample else noisy)
+        if self.conv_in_conditioning is not None:
+            hidden = hidden + self.conv_in_conditioning(frames[:, self.in_channels :])
+
+        # --- down: skips remember their frame count --------------------------------------------------------------
+        level_frames = num_frames
+        here = conditions.at(level_frames)
+        skips = [hidden]
+        frame_counts = []  # of each down block, for the way up
+        for index, block in enumerate(unet.down_blocks):
+            frame_counts.append(level_frames)
+            for layer, (resnet, attention) in enumerate(zip(block.resnets, attentions_of(block), strict=True)):
+                hidden = run_pair(resnet, attention, hidden, here)
+                if layer == len(block.resnets) - 1:
+                    hidden = self._inflate(self.down_inflations[index], hidden, level_frames)
+                skips.append(hidden)
+            if block.downsamplers is not None:
+                for downsampler in block.downsamplers:
+                    hidden = run_downsampler(downsampler, hidden, here)
+                if str(index) in self.temporal_downsamplers:
+                    hidden = self.temporal_downsamplers[str(index)](hidden, level_frames)
+                    level_frames = (level_frames + 1) // 2
+                    here = conditions.at(level_frames)
+                skips.append(hidden)
+
+        # --- mid ---------------------------------------------------------------------------------------------------
+        if unet.mid_block is not None and self.mid_inflation is not None:
+            hidden = unet.mid_block.resnets[0](hidden, here.temb)
+            for attention, resnet in zip(attentions_of(unet.mid_block), unet.mid_block.resnets[1:], strict=False):
+                hidden = run_attention(attention, hidden, here)
+                hidden = run_pair(resnet, None, hidden, here)
+            hidden = self._inflate(self.mid_inflation, hidden, level_frames)
+
+        # --- up ------------------------------------------------------------------------------------------------------
+        for index, block in enumerate(unet.up_blocks):
+            for resnet, attention in zip(block.resnets, attentions_of(block), strict=True):
+                hidden = run_pair(resnet, attention, torch.cat([hidden, skips.pop()], dim=1), here)
+            hidden = self._inflate(self.up_inflations[index], hidden, level_frames)
+            if block.upsamplers is not None:
+                size = skips[-1].shape[-2:] if force_size else None
+                for upsampler in block.upsamplers:
+                    hidden = run_upsampler(upsampler, hidden, here, size)
+                if str(index) in self.temporal_upsamplers:
+                    target = frame_counts[len(frame_counts) - 2 - index]
+                    hidden = self.temporal_upsamplers[str(index)](hidden, level_frames, target)
+                    level_frames = target
+                    here = conditions.at(level_frames)
+
+        # --- out: (b t) c h w -> (b, c, t, h, w) ---------------------------------------------------------------------
+        if unet.conv_norm_out is not None:
+            hidden = unet.conv_act(unet.conv_norm_out(hidden))
+        hidden = unet.conv_out(hidden)
+        output = hidden.view(batch_size, num_frames, -1, height, width).transpose(1, 2)
+        return SpaceTimeUNetOutput(sample=output) if return_dict else (output,)
+
+    def _inflate(self, block: nn.Module, hidden_states: Tensor, num_frames: int) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return torch.utils.checkpoint.checkpoint(block, hidden_states, num_frames, use_reentrant=False)
+        return block(hidden_states, num_frames)
+
+    def _conditions(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float | int,
+        encoder_hidden_states: Tensor | None,
+        encoder_attention_mask: Tensor | None,
+        class_labels: Tensor | None,
+        added_cond_kwargs: dict[str, Any],
+    ) -> Conditions:
+        """Timestep, class and text embeddings, once per clip, by the T2I's own methods."""
+        unet = self.unet
+        temb = unet.time_embedding(unet.get_time_embed(sample=sample, timestep=timestep))
+        class_emb = unet.get_class_embed(sample=sample, class_labels=class_labels)
+        if class_emb is not None:
+            temb = torch.cat([temb, class_emb], dim=-1) if unet.config.class_embeddings_concat else temb + class_emb
+        added = unet.get_aug_embed(
+            emb=temb, encoder_hidden_states=encoder_hidden_states, added_cond_kwargs=added_cond_kwargs
+        )
+        temb = temb if added is None else temb + added
+        if unet.time_embed_act is not None:
+            temb = unet.time_embed_act(temb)
+        text = unet.process_encoder_hidden_states(
+            encoder_hidden_states=encoder_hidden_states, added_cond_kwargs=added_cond_kwargs
+        )
+        bias = None
+        if encoder_attention_mask is not None:
+            bias = ((1 - encoder_attention_mask.to(sample.dtype)) * -10000.0).unsqueeze(1)
+        return Conditions(temb, text, bias, self.gradient_checkpointing)
+
+    def _check(self, sample: Tensor, text: Tensor | None, mask: Tensor | None) -> None:
+        if sample.ndim != 5 or sample.shape[1] != self.total_channels or 0 in sample.shape:
+            raise ValueError(
+                f"sample has shape {tuple(sample.shape)}; expected (b, {self.total_channels}, t, h, w) with t >= 1"
+            )
+        if text is not None and (text.ndim != 3 or text.shape[0] != sample.shape[0]):
+            raise ValueError(
+                f"encoder_hidden_states has shape {tuple(text.shape)}; "
+                f"expected ({sample.shape[0]}, n, d), once per clip"
+            )
+        if mask is not None and (text is None or mask.shape != text.shape[:2]):
+            wanted = None if text is None else tuple(text.shape[:2])
+            raise ValueError(f"encoder_attention_mask has shape {tuple(mask.shape)}; expected {wanted}")
+
+    # --- files ------------------------------------------------------------------------------------------------------
+
+    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
+        """Write config.json, the T2I's weights and the temporal weights, the two in files of their own."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.save_config(folder)
+        spatial = {name: value.contiguous() for name, value in self.unet.state_dict().items()}
+        save_file(spatial, folder / SPATIAL_FILE)
+        self.save_temporal(folder)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        torch_dtype: torch.dtype | None = None,
+        subfolder: str = "",
+        **_: Any,
+    ) -> SpaceTimeUNet:
+        """Load what `save_pretrained` wrote, in the saved dtype or `torch_dtype`; spatial parameters come frozen.
+
+        Raises:
+            ValueError: when a file is missing or does not fit.
+        """
+        folder = Path(pretrained_model_name_or_path) / subfolder
+        model = cls(**_load_config(folder))
+        spatial = _load(folder / SPATIAL_FILE)
+        _require_same_keys(spatial, model.unet.state_dict(), folder / SPATIAL_FILE)
+        nn.Module.to(model, dtype=next(iter(spatial.values())).dtype)
+        model.unet.load_state_dict(spatial)
+        model.load_temporal(folder)
+        if torch_dtype is not None:
+            nn.Module.to(model, dtype=torch_dtype)
+        return model.eval()
+
+    def save_temporal(self, save_directory: str | Path) -> None:
+        """Write the temporal weights alone, and what they belong to."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({n: v.contiguous() for n, v in self.temporal_state_dict().items()}, folder / TEMPORAL_FILE)
+        about = {
+            "block_out_channels": list(self.unet.config.block_out_channels),
+            "in_channels": self.in_channels,
+            "conditioning_channels": self.config.conditioning_channels,
+            "temporal_resampling": self.config.temporal_resampling,
+            "mid_attention_layers": self.config.mid_attention_layers,
+            "temporal_head_dim": self.config.temporal_head_dim,
+        }
+        (folder / TEMPORAL_CONFIG_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+    def load_temporal(self, save_directory: str | Path) -> None:
+        """Load temporal weights in place; spatial weights are not touched.
+
+        Raises:
+            ValueError: on a missing file, a missing or unexpected key, or another shape, naming the first; on weights
+                of another head width, which their shapes do not show.
+        """
+        path = Path(save_directory) / TEMPORAL_FILE
+        loaded, own = _load(path), self.temporal_state_dict()
+        _require_same_keys(loaded, own, path)
+        about = path.with_name(TEMPORAL_CONFIG_FILE)
+        head_dim = json.loads(about.read_text(encoding="utf-8"))["temporal_head_dim"] if about.is_file() else None
+        if head_dim not in (None, self.config.temporal_head_dim):
+            raise ValueError(f"{about}: temporal_head_dim {head_dim}, not {self.config.temporal_head_dim}")
+        self.load_state_dict(loaded, strict=False)
+
+
+def _spread(resampling: bool | Sequence[bool], halvings: list[bool]) -> list[int]:
+    """Indices of the down blocks after which time is halved."""
+    places = [index for index, halves in enumerate(halvings) if halves]
+    if isinstance(resampling, bool):
+        return places if resampling else []
+    if not isinstance(resampling, Sequence) or [type(wanted) for wanted in resampling] != [bool] * len(places):
+        raise ValueError(
+            f"temporal_resampling {resampling!r}; allowed: true, false, or a list of {len(places)} of them"
+        )
+    return [index for index, wanted in zip(places, resampling, strict=True) if wanted]
+
+
+def _load_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise ValueError(f"{folder}: no {CONFIG_FILE}; expected a folder written by SpaceTimeUNet.save_pretrained")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from None
+    if config.get("_class_name") != SpaceTimeUNet.__name__:
+        raise ValueError(f"{path}: the config of {config.get('_class_name')}, not of {SpaceTimeUNet.__name__}")
+    return {key: value for key, value in config.items() if not key.startswith("_")}
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a whole safetensors file: {error}") from None
+
+
+def _require_same_keys(loaded: dict[str, Tensor], own: dict[str, Tensor], path: Path) -> None:
+    missing, unexpected = sorted(set(own) - set(loaded)), sorted(set(loaded) - set(own))
+    if missing or unexpected:
+        what = f"no weights for layer {missing[0]!r}" if missing else f"unexpected layer {unexpected[0]!r}"
+        raise ValueError(f"{path}: {what} ({len(missing)} missing, {len(unexpected)} unexpected)")
+    for name, value in own.items():
+        if loaded[name].shape != value.shape:
+            raise ValueError(f"{path}: layer {name!r} has shape {tuple(loaded[name].shape)}, not {tuple(value.shape)}")

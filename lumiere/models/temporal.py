@@ -1,0 +1,167 @@
+"""Temporal layers: what inflation adds to an image network (paper, section 3.1).
+
+Frames travel folded into the batch, `(b t) c h w`. A layer that mixes time unfolds them once on the way in and once
+on the way out. A temporal convolution runs as a 2-D convolution with a (k, 1) kernel over `b c t (h w)`: on CPU and
+GPU alike that is a matrix product, where a (k, 1, 1) 3-D convolution is not.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+KERNEL_SIZE = 3
+
+
+def group_count(channels: int, most: int = 32, least_width: int = 4) -> int:
+    """The largest number of groups up to `most` that divides `channels`.
+
+    Groups have `least_width` channels where there are as many: a group of one channel would lose that channel's mean,
+    and everything where a level is one pixel wide.
+    """
+    allowed = range(1, max(1, min(most, channels // least_width)) + 1)
+    return max(groups for groups in allowed if channels % groups == 0)
+
+
+def unfold_time(hidden_states: Tensor, num_frames: int) -> Tensor:
+    """(b t) c h w -> b c t (h w)."""
+    frames, channels, height, width = hidden_states.shape
+    folded = hidden_states.reshape(frames // num_frames, num_frames, channels, height * width)
+    return folded.transpose(1, 2).contiguous()
+
+
+def fold_time(hidden_states: Tensor, height: int, width: int) -> Tensor:
+    """b c t (h w) -> (b t) c h w."""
+    batch_size, channels, num_frames, _ = hidden_states.shape
+    return hidden_states.transpose(1, 2).reshape(batch_size * num_frames, channels, height, width)
+
+
+class TemporalConv(nn.Conv2d):
+    """A convolution over time alone, on b c t (h w)."""
+
+    def __init__(self, channels: int, stride: int = 1, init: str = "he") -> None:
+        """`init`: "identity" passes its input on (every `stride`-th frame); "he" is random."""
+        super().__init__(channels, channels, (KERNEL_SIZE, 1), stride=(stride, 1), padding=(KERNEL_SIZE // 2, 0))
+        if init == "identity":
+            nn.init.dirac_(self.weight)
+        else:
+            nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
+        nn.init.zeros_(self.bias)  # type: ignore[arg-type]
+
+
+class TemporalDownsample(nn.Module):
+    """Halves the frame count: temporal convolution with stride 2; t frames become ceil(t / 2)."""
+
+    def __init__(self, channels: int, init: str = "nearest") -> None:
+        """`init`: "nearest" starts at nearest-neighbour resampling (the paper's), "he" at random (its ablation)."""
+        super().__init__()
+        self.conv = TemporalConv(channels, stride=2, init="identity" if init == "nearest" else "he")
+
+    def forward(self, hidden_states: Tensor, num_frames: int) -> Tensor:
+        """(b t) c h w -> (b ceil(t / 2)) c h w."""
+        height, width = hidden_states.shape[-2:]
+        return fold_time(self.conv(unfold_time(hidden_states, num_frames)), height, width)
+
+
+class TemporalUpsample(nn.Module):
+    """Doubles the frame count by repeating frames, then a temporal convolution; cut to the count asked for."""
+
+    def __init__(self, channels: int, init: str = "nearest") -> None:
+        """`init` as in `TemporalDownsample`."""
+        super().__init__()
+        self.conv = TemporalConv(channels, init="identity" if init == "nearest" else "he")
+
+    def forward(self, hidden_states: Tensor, num_frames: int, target_frames: int) -> Tensor:
+        """(b t) c h w -> (b target_frames) c h w, target_frames <= 2 t."""
+        height, width = hidden_states.shape[-2:]
+        repeated = unfold_time(hidden_states, num_frames).repeat_interleave(2, dim=2)
+        return fold_time(self.conv(repeated)[:, :, :target_frames], height, width)
+
+
+class ConvInflationBlock(nn.Module):
+    """Factorised space-time convolution in a residual, for every level but the coarsest.
+
+    2-D convolution, then temporal convolution, each with norm and activation, then a projection that starts at zero.
+    Norm statistics are per frame, so that a window of a clip sees what the whole clip sees.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.spatial_conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.spatial_norm = nn.GroupNorm(group_count(channels), channels)
+        self.temporal_conv = TemporalConv(channels)
+        self.temporal_norm = nn.GroupNorm(group_count(channels), channels)
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.proj_out.weight)
+        nn.init.zeros_(self.proj_out.bias)  # type: ignore[arg-type]
+
+    def forward(self, hidden_states: Tensor, num_frames: int) -> Tensor:
+        """(b t) c h w -> (b t) c h w."""
+        height, width = hidden_states.shape[-2:]
+        inner = F.silu(self.spatial_norm(self.spatial_conv(hidden_states)))
+        inner = fold_time(self.temporal_conv(unfold_time(inner, num_frames)), height, width)
+        inner = F.silu(self.temporal_norm(inner))
+        return hidden_states + self.proj_out(inner)
+
+
+def rotary_angles(num_frames: int, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (t, head_dim / 2) of rotary positions (Su et al. 2021); any frame count."""
+    rates = 10000.0 ** (-torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim)
+    angles = torch.arange(num_frames, device=device, dtype=torch.float32)[:, None] * rates
+    return angles.cos(), angles.sin()
+
+
+def rotate(states: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn each pair of channels of (..., t, d) by its frame's angle."""
+    cos, sin = (part.to(states.dtype) for part in angles)
+    first, second = states.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+class TemporalAttention(nn.Module):
+    """Pre-norm, bidirectional self-attention over time with rotary positions, in a residual."""
+
+    def __init__(self, channels: int, head_dim: int) -> None:
+        super().__init__()
+        if channels % 2:
+            raise ValueError(f"channels {channels}; allowed: an even number, rotary positions turn pairs")
+        most = max(1, channels // head_dim)
+        self.num_heads = max(heads for heads in range(1, most + 1) if channels % (2 * heads) == 0)
+        self.norm = nn.LayerNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels, bias=False)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, hidden_states: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+        """(n, t, c) -> (n, t, c)."""
+        n, num_frames, channels = hidden_states.shape
+        qkv = self.qkv(self.norm(hidden_states)).view(n, num_frames, 3, self.num_heads, channels // self.num_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (n, heads, t, d)
+        mixed = F.scaled_dot_product_attention(rotate(query, angles), rotate(key, angles), value)
+        return hidden_states + self.out(mixed.transpose(1, 2).reshape(n, num_frames, channels))
+
+
+class AttentionInflationBlock(nn.Module):
+    """Temporal self-attention layers, then a projection that starts at zero, in a residual: the coarsest level."""
+
+    def __init__(self, channels: int, num_layers: int, head_dim: int = 32) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(group_count(channels), channels)
+        layers = [TemporalAttention(channels, head_dim) for _ in range(num_layers)]
+        self.layers = nn.ModuleList(layers)
+        self.head_dim = channels // layers[0].num_heads
+        self.proj_out = nn.Linear(channels, channels)
+        nn.init.zeros_(self.proj_out.weight)
+        nn.init.zeros_(self.proj_out.bias)
+
+    def forward(self, hidden_states: Tensor, num_frames: int) -> Tensor:
+        """(b t) c h w -> (b t) c h w."""
+        frames, channels, height, width = hidden_states.shape
+        batch_size, pixels = frames // num_frames, height * width
+        inner = self.norm(hidden_states).reshape(batch_size, num_frames, channels, pixels)
+        inner = inner.permute(0, 3, 1, 2).reshape(batch_size * pixels, num_frames, channels)  # (b h w) t c
+        angles = rotary_angles(num_frames, self.head_dim, hidden_states.device)
+        for layer in self.layers:
+            inner = layer(inner, angles)
+        inner = self.proj_out(inner).view(batch_size, pixels, num_frames, channels).permute(0, 2, 3, 1)
+        return hidden_states + inner.reshape(frames, channels, height, width)
