@@ -1,0 +1,105 @@
+"""Training state on disk: safetensors and JSON, written aside and renamed, so that a kill never leaves half of it.
+
+State lives in a scratch folder named after a fingerprint of params, data and code, outside DVC's outputs: a run
+that is the same goes on where it stopped, and a run that differs in anything starts anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lumiere.files import content_hash
+
+TENSORS_FILE = "state.safetensors"
+STATE_FILE = "state.json"
+KEEP = 2
+
+
+def fingerprint(params: Any, files: Iterable[str | Path]) -> str:
+    """A short hex name for (params, contents of files); folders stand for the .py and data files in them."""
+    digest = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode())
+    for entry in sorted(Path(file) for file in files):
+        members = sorted(p for p in entry.rglob("*") if p.is_file()) if entry.is_dir() else [entry]
+        for member in members:
+            if "__pycache__" in member.parts:
+                continue
+            digest.update(str(member.relative_to(entry)).encode())
+            with open(member, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Write `step-NNNNNNN/` under `folder`, then drop all but it and the one before.
+
+    Later steps are dropped too: a run that is at `step` began before them, because they could not be read.
+
+    Raises:
+        OSError: when it cannot be written (a full disk); the checkpoints there stay as they were.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    target, aside = folder / f"step-{step:07d}", folder / f".writing-{os.getpid()}"
+    for leftover in folder.glob(".writing-*"):  # of a run that was killed in the middle
+        shutil.rmtree(leftover, ignore_errors=True)
+    aside.mkdir()
+    try:
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, aside / TENSORS_FILE)
+        about = {"step": step, "sha256": content_hash(aside / TENSORS_FILE), **state}
+        (aside / STATE_FILE).write_text(json.dumps(about), encoding="utf-8")
+        for name in (TENSORS_FILE, STATE_FILE):
+            with open(aside / name, "rb") as file:
+                os.fsync(file.fileno())
+        shutil.rmtree(target, ignore_errors=True)
+        aside.rename(target)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    steps = _steps(folder)
+    newest = steps.index(target) + 1
+    for other in steps[: max(0, newest - KEEP)] + steps[newest:]:
+        shutil.rmtree(other, ignore_errors=True)
+
+
+def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The newest readable checkpoint under `folder`, or None."""
+    for candidate in reversed(_steps(folder)):
+        try:
+            state = json.loads((candidate / STATE_FILE).read_text(encoding="utf-8"))
+            if state.get("sha256") not in (None, content_hash(candidate / TENSORS_FILE)):
+                raise ValueError(f"{TENSORS_FILE} is not what was written")
+            return load_file(candidate / TENSORS_FILE), state
+        except Exception as error:  # whatever is wrong with it, the one before it may be whole
+            print(f"checkpoint {candidate.name} cannot be read ({error}); trying the one before it", flush=True)
+    return None
+
+
+def _steps(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{7,}", path.name))
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimizer's per-parameter state as flat tensors, `optimizer/<index>/<key>`."""
+    state = optimizer.state_dict()["state"]
+    return {f"optimizer/{i}/{key}": value for i, entry in state.items() for key, value in entry.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """The inverse of `optimizer_tensors`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer/"):
+            _, index, key = name.split("/")
+            # A copy: what was loaded may be a view of the checkpoint's file.
+            state.setdefault(int(index), {})[key] = value.clone()
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

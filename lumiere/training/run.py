@@ -1,0 +1,35 @@
+"""A training as a stage runs it: state in a scratch folder of its own, resumed where params, data and code agree."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import lumiere
+from lumiere.config import OptimConfig
+from lumiere.training.checkpoint import fingerprint
+from lumiere.training.loop import Log, Task, TrainingResult, train
+from lumiere.training.record import write_record
+
+CODE = ("conditioning.py", "data", "diffusion", "models", "text", "training")
+
+
+class StagedTraining:
+    """Trainings of one stage; `finish` drops their state once the stage's output is written."""
+
+    def __init__(self, scratch: Path, params: Any, inputs: Iterable[Path]) -> None:
+        """`params` and the contents of `inputs`: with the code, what makes this run the same as an earlier one."""
+        code = [Path(lumiere.__file__).parent / name for name in CODE]
+        self._scratch = scratch / fingerprint(params, [*inputs, *code])
+
+    def train(self, task: Task, config: OptimConfig, log: Log, out: Path) -> TrainingResult:
+        """Train, and write the losses into `out` as `<task name>.json` and `.png`."""
+        result = train(task, config, self._scratch / task.name, log)
+        write_record(out, task.name, result)
+        return result
+
+    def finish(self) -> None:
+        """Drop the training state."""
+        shutil.rmtree(self._scratch, ignore_errors=True)

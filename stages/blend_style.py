@@ -1,0 +1,52 @@
+"""Stage `blend_style`: W = alpha W_style + (1 - alpha) W_orig on the spatial weights, for each alpha asked for."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+import stages
+from lumiere import tracking
+from lumiere.config import ConfigError, load_params, to_dict
+from lumiere.models.text_to_image import load_text_to_image
+from lumiere.style import blend_name, blend_style
+
+
+def main() -> None:
+    """Parse, blend, write `<style>-<100 alpha>.safetensors`."""
+    arguments = parse_arguments()
+    config = load_params(arguments.params).blend_style
+    shutil.rmtree(arguments.out, ignore_errors=True)
+    arguments.out.mkdir(parents=True)
+    with tracking.stage_run("blend_style", to_dict(config)) as run:
+        orig = load_text_to_image(arguments.t2i).unet.state_dict()
+        for path in sorted(arguments.style.glob("*.safetensors")):
+            style = load_file(path)
+            for alpha in config.alphas:
+                try:
+                    blended = blend_style(orig, style, alpha)
+                except ValueError as error:
+                    raise ConfigError(f"{path}: {error}") from None
+                distance = math.sqrt(sum(float(((blended[k] - orig[k]) ** 2).sum()) for k in orig))
+                name = blend_name(path.stem, alpha)
+                save_file(blended, arguments.out / f"{name}.safetensors")
+                run.log_metrics({f"weight_distance_{name}": distance})
+                print(f"{path.stem} at alpha {alpha:.2f}: {distance:.3f} away from the original weights")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Paths as dvc.yaml gives them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--t2i", type=Path, required=True, help="the text-to-image model")
+    parser.add_argument("--style", type=Path, required=True, help="folder with a style's weights")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the blended weights")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    stages.run(main)

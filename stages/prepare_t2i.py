@@ -1,0 +1,76 @@
+"""Stage `prepare_t2i`: the frozen text-to-image model: shipped, from a folder or hub, or trained on the clips."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+import stages
+from lumiere import tracking
+from lumiere.config import ConfigError, PrepareT2IConfig, load_params, to_dict
+from lumiere.data.clips import ClipStore
+from lumiere.diffusion.objective import make_scheduler
+from lumiere.models.text_to_image import TextToImage, load_text_to_image
+from lumiere.text import load_text_encoder
+from lumiere.training.run import StagedTraining
+from lumiere.training.text_to_image import CaptionedImages, TextToImageTask, build_unet
+
+
+def train_from_scratch(
+    config: PrepareT2IConfig, clips: Path, out: Path, scratch: Path, run: tracking.Run
+) -> tuple[TextToImage, StagedTraining]:
+    """A small pixel-space T2I, trained on the frames of the training clips."""
+    stores = ClipStore(clips), ClipStore(clips, "validation")
+    encoder = load_text_encoder(stores[0].text_encoder, stores[0].max_text_tokens)
+    torch.manual_seed(config.optim.seed)
+    unet = build_unet(config.size, config.block_out_channels, config.layers_per_block, encoder.embed_dim)
+    scheduler = make_scheduler()
+    train_images, held_out = (CaptionedImages.from_clips(store, config.size) for store in stores)
+    task = TextToImageTask("t2i", unet, scheduler, train_images, held_out, encoder.encode([""]), config.optim)
+    training = StagedTraining(scratch, to_dict(config), [clips])
+    training.train(task, config.optim, run.log_metrics, out)
+    return TextToImage(unet, scheduler, encoder.name), training
+
+
+def main() -> None:
+    """Parse, fetch or train, write."""
+    arguments = parse_arguments()
+    config = load_params(arguments.params).prepare_t2i
+    with tracking.stage_run("prepare_t2i", to_dict(config)) as run:
+        training = None
+        if config.source == "train":
+            t2i, training = train_from_scratch(config, arguments.clips, arguments.out, arguments.scratch, run)
+        else:
+            try:
+                t2i = load_text_to_image(config.source)
+            except ValueError as error:
+                raise ConfigError(f"{arguments.params}: prepare_t2i.source: {error}") from None
+            clip_encoder = ClipStore(arguments.clips).text_encoder
+            if t2i.text_encoder != clip_encoder:
+                raise ConfigError(
+                    f"{arguments.params}: decode.text_encoder: {clip_encoder!r}; allowed: {t2i.text_encoder!r}, "
+                    f"which {config.source} was trained with"
+                )
+        t2i.save(arguments.out)
+        parameters = sum(p.numel() for p in t2i.unet.parameters())
+        run.log_metrics({"parameters": parameters})
+        run.log_artifact(arguments.out / "unet" / "config.json")
+        if training:
+            training.finish()
+    print(f"{parameters / 1e6:.1f}M parameters from {config.source} in {arguments.out}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Paths as dvc.yaml gives them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--clips", type=Path, required=True, help="the decoded clips")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model")
+    parser.add_argument("--scratch", type=Path, default=Path(".lumiere/scratch/prepare_t2i"), help="training state")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    stages.run(main)

@@ -1,0 +1,83 @@
+"""A real but small training, and a program that is killed in the middle of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lumiere.config import OptimConfig
+from lumiere.diffusion.objective import make_scheduler
+from lumiere.training import checkpoint
+from lumiere.training.loop import train
+from lumiere.training.text_to_image import CaptionedImages, TextToImageTask, build_unet
+
+# log_every does not divide checkpoint_every: a log window is open at most checkpoints.
+CONFIG = OptimConfig(
+    steps=12, batch_size=2, warmup_steps=3, checkpoint_every=4, log_every=3, validate_every=5, learning_rate=1e-3
+)
+
+
+def make_task(held_out: int = 1) -> TextToImageTask:
+    """A text-to-image U-Net of 0.2M parameters on random pictures, the same each time."""
+    generator = torch.Generator().manual_seed(0)
+
+    def pictures(subjects: int) -> CaptionedImages:
+        images = torch.randint(0, 256, (2 * subjects, 3, 8, 8), generator=generator, dtype=torch.uint8)
+        embeds = [torch.randn(2, 4, 32, generator=generator) for _ in range(subjects)]
+        masks = [torch.ones(2, 4, dtype=torch.int64) for _ in range(subjects)]
+        return CaptionedImages(images, list(range(0, 2 * subjects + 1, 2)), embeds, masks)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet: Any = build_unet(8, (16, 32), 1, 32)
+    null = torch.zeros(1, 4, 32), torch.tensor([[1, 1, 0, 0]])
+    return TextToImageTask("small", unet, make_scheduler(), pictures(3), pictures(held_out), null, CONFIG)
+
+
+class Stop(Exception):
+    """What ends a training from within, as a bug or Ctrl-C would."""
+
+
+def at_step(task: TextToImageTask, step: int, action: Any) -> TextToImageTask:
+    """The task with `action()` done before the loss of `step`; what it returns replaces the loss unless None."""
+    plain = task.loss
+
+    def loss(here: int) -> Tensor:
+        replaced = action() if here == step else None
+        return plain(here) if replaced is None else replaced
+
+    task.loss = loss  # type: ignore[method-assign]
+    return task
+
+
+def kill() -> None:
+    """SIGKILL: nothing can be tidied up."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(where: str, scratch: Path) -> None:
+    """Train until killed: in the middle of step 7 ("step"), or while the checkpoint of step 8 is written ("save")."""
+    task = make_task()
+    if where == "step":
+        at_step(task, 6, kill)
+    else:
+        fsync = os.fsync
+
+        def die_at_step_8(descriptor: int) -> None:
+            fsync(descriptor)
+            if (scratch / "step-0000004").exists():
+                kill()
+
+        checkpoint.os.fsync = die_at_step_8  # type: ignore[attr-defined]
+    train(task, dataclasses.replace(CONFIG), scratch)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

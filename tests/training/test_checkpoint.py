@@ -1,0 +1,161 @@
+"""Training state on disk: written whole or not at all, and named after what it was trained on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lumiere.training.checkpoint import (
+    STATE_FILE,
+    TENSORS_FILE,
+    fingerprint,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
+
+
+def save(folder: Path, *steps: int) -> None:
+    for step in steps:
+        save_checkpoint(folder, step, {"w": torch.full((3,), float(step))}, {"best": step / 3})
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
+def test_tensors_and_numbers_come_back(dtype: torch.dtype, tmp_path: Path) -> None:
+    tensors = {"a/b": torch.arange(6).view(2, 3).to(dtype).t(), "scalar": torch.tensor(3.5)}
+    save_checkpoint(tmp_path / "new" / "folder", 5, tensors, {"best": 0.1 + 0.2, "losses": [[1, 1e-300]], "none": None})
+    found = load_checkpoint(tmp_path / "new" / "folder")
+    assert found is not None
+    assert all(
+        torch.equal(value, found[0][name]) and value.dtype == found[0][name].dtype for name, value in tensors.items()
+    )
+    assert (found[1]["step"], found[1]["best"], found[1]["losses"], found[1]["none"]) == (
+        5,
+        0.1 + 0.2,
+        [[1, 1e-300]],
+        None,
+    )
+
+
+def test_nothing_is_found_in_nothing(tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path / "nowhere") is None
+    (tmp_path / "step-notes").mkdir()
+    (tmp_path / ".writing-12").mkdir()
+    assert load_checkpoint(tmp_path) is None
+
+
+def test_the_newest_two_are_kept(tmp_path: Path) -> None:
+    save(tmp_path, 5, 10, 100)
+    assert names(tmp_path) == ["step-0000010", "step-0000100"]
+    found = load_checkpoint(tmp_path)
+    assert found is not None and found[1]["step"] == 100
+
+
+def test_the_same_step_can_be_written_again(tmp_path: Path) -> None:
+    save(tmp_path, 5, 5)
+    assert names(tmp_path) == ["step-0000005"]
+
+
+def test_what_was_just_written_survives_later_steps_that_cannot_be_read(tmp_path: Path) -> None:
+    save(tmp_path, 10)
+    for step in ("step-0000020", "step-0000030"):
+        (tmp_path / step).mkdir()
+    save(tmp_path, 15)
+    assert names(tmp_path) == ["step-0000010", "step-0000015"]
+
+
+def test_all_damaged_is_nothing_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path, 1, 2)
+    (tmp_path / "step-0000001" / STATE_FILE).write_text("{}")
+    (tmp_path / "step-0000001" / TENSORS_FILE).write_bytes(b"")
+    (tmp_path / "step-0000002" / TENSORS_FILE).unlink()
+    assert load_checkpoint(tmp_path) is None
+    assert "step-0000002 cannot be read" in capsys.readouterr().out
+
+
+def test_another_runs_leftovers_are_cleared(tmp_path: Path) -> None:
+    (tmp_path / ".writing-1").mkdir()
+    (tmp_path / ".writing-1" / TENSORS_FILE).write_bytes(b"half")
+    save(tmp_path, 1)
+    assert names(tmp_path) == ["step-0000001"]
+
+
+def test_state_that_json_cannot_hold_leaves_what_was_there(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    with pytest.raises(TypeError):
+        save_checkpoint(tmp_path, 2, {"w": torch.zeros(1)}, {"bad": object()})
+    assert names(tmp_path) == ["step-0000001"]
+
+
+def test_nothing_is_pickled(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    assert names(tmp_path / "step-0000001") == [STATE_FILE, TENSORS_FILE]
+    assert json.loads((tmp_path / "step-0000001" / STATE_FILE).read_text())["step"] == 1
+
+
+def test_an_optimizer_comes_back_to_the_bit() -> None:
+    def make() -> tuple[list[torch.nn.Parameter], torch.optim.AdamW]:
+        parameters = [
+            torch.nn.Parameter(torch.ones(2)),
+            torch.nn.Parameter(torch.ones(3)),
+            torch.nn.Parameter(torch.ones(1)),
+        ]
+        return parameters, torch.optim.AdamW(parameters, lr=0.1)
+
+    def step(parameters: list[torch.nn.Parameter], optimizer: torch.optim.AdamW) -> None:
+        (parameters[0].square().sum() + parameters[2].sum()).backward()  # the second never gets a gradient
+        optimizer.step()
+
+    parameters, optimizer = make()
+    for _ in range(3):
+        step(parameters, optimizer)
+    others, restored = make()
+    with torch.no_grad():
+        for one, other in zip(parameters, others, strict=True):
+            other.copy_(one)
+            other.grad = None if one.grad is None else one.grad.clone()
+    tensors = {name: value.clone() for name, value in optimizer_tensors(optimizer).items()}
+    restore_optimizer(restored, tensors)
+    step(parameters, optimizer)
+    step(others, restored)
+    assert all(torch.equal(one, other) for one, other in zip(parameters, others, strict=True))
+    assert torch.equal(tensors["optimizer/0/step"], torch.tensor(3.0))  # the loaded tensors are not written to
+
+
+def test_a_fingerprint_follows_params_and_contents(tmp_path: Path) -> None:
+    def make(root: Path) -> tuple[Path, Path]:
+        (root / "code").mkdir(parents=True)
+        (root / "code" / "a.py").write_text("a = 1")
+        (root / "data.tar").write_bytes(b"data")
+        return root / "code", root / "data.tar"
+
+    code, data = make(tmp_path / "here")
+    params = {"steps": 3, "seed": 0}
+    first = fingerprint(params, [code, data])
+    assert len(first) == 16 and int(first, 16) >= 0
+    assert fingerprint({"seed": 0, "steps": 3}, [str(data), str(code)]) == first  # no order
+    assert fingerprint(params, make(tmp_path / "elsewhere")) == first  # no place
+    (code / "__pycache__").mkdir()
+    (code / "__pycache__" / "a.pyc").write_bytes(b"1")
+    assert fingerprint(params, [code, data]) == first  # no caches
+
+    assert fingerprint(params | {"seed": 1}, [code, data]) != first
+    (code / "a.py").write_text("a = 2")
+    changed = fingerprint(params, [code, data])
+    (code / "a.py").rename(code / "b.py")
+    renamed = fingerprint(params, [code, data])
+    data.write_bytes(b"other")
+    assert len({first, changed, renamed, fingerprint(params, [code, data])}) == 4
+
+
+def test_a_fingerprint_of_something_missing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        fingerprint({}, [tmp_path / "nowhere"])

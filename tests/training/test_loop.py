@@ -1,0 +1,280 @@
+"""The training loop: whatever ends a run, the same command goes on to the same bits."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from lumiere.config import OptimConfig
+from lumiere.training import checkpoint
+from lumiere.training.checkpoint import load_checkpoint
+from lumiere.training.ema import EMA
+from lumiere.training.loop import Interrupted, TrainingDiverged, TrainingResult, learning_rate, train
+from lumiere.training.text_to_image import TextToImageTask
+from tests.conftest import REPOSITORY
+from tests.training.small_task import CONFIG, Stop, at_step, make_task
+
+Outcome = tuple[dict[str, Tensor], TrainingResult, list[tuple[dict[str, float], int]], bytes]
+
+
+def run(scratch: Path, task: TextToImageTask | None = None, config: OptimConfig = CONFIG) -> Outcome:
+    """Weights, result, what was logged, and the bytes of the last checkpoint's tensors."""
+    task = task or make_task()
+    logged: list[tuple[dict[str, float], int]] = []
+    result = train(task, config, scratch, lambda metrics, step: logged.append((metrics, step)))
+    weights = {name: value.clone() for name, value in task.unet.state_dict().items()}
+    return weights, result, logged, (scratch / f"step-{config.steps:07d}" / checkpoint.TENSORS_FILE).read_bytes()
+
+
+def same(one: Outcome, other: Outcome) -> bool:
+    """Bit by bit: weights, optimizer, average; and number by number: the two logs."""
+    return (
+        all(torch.equal(value, other[0][name]) for name, value in one[0].items())
+        and one[3] == other[3]
+        and one[1].losses == other[1].losses
+        and one[1].validation == other[1].validation
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return run(tmp_path_factory.mktemp("uninterrupted"))
+
+
+def stop() -> None:
+    raise Stop
+
+
+# --- going on --------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_learns_and_tells(uninterrupted: Outcome) -> None:
+    weights, result, logged, _ = uninterrupted
+    assert [step for step, _ in result.losses] == [3, 6, 9, 12]
+    assert [step for step, _ in result.validation] == [5, 10, 12]
+    assert all(math.isfinite(loss) for _, loss in result.losses + result.validation)
+    assert any(not torch.equal(value, weights[name]) for name, value in make_task().unet.state_dict().items())
+    metrics = [entry for entry, _ in logged if "loss" in entry]
+    assert all(entry.keys() == {"loss", "grad_norm", "learning_rate", "steps_per_second"} for entry in metrics)
+    assert metrics[-1]["learning_rate"] == learning_rate(CONFIG, 11)
+
+
+def test_two_runs_are_the_same_bits(uninterrupted: Outcome, tmp_path: Path) -> None:
+    assert same(run(tmp_path), uninterrupted)
+
+
+@pytest.mark.parametrize("step", [0, 3, 4, 5, 9, 11])
+def test_a_resumed_run_ends_in_the_same_bits(step: int, uninterrupted: Outcome, tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        run(tmp_path, at_step(make_task(), step, stop))
+    resumed = run(tmp_path)
+    assert resumed[1].resumed_from == step // 4 * 4
+    assert same(resumed, uninterrupted)
+    expected = [(m["loss"], s) for m, s in uninterrupted[2] if "loss" in m and s > resumed[1].resumed_from]
+    assert [(m["loss"], s) for m, s in resumed[2] if "loss" in m] == expected
+
+
+def test_a_run_stopped_again_and_again_ends_in_the_same_bits(uninterrupted: Outcome, tmp_path: Path) -> None:
+    every_step = dataclasses.replace(CONFIG, checkpoint_every=1)
+    for step in range(1, 12):
+        with pytest.raises(Stop):
+            run(tmp_path, at_step(make_task(), step, stop), every_step)
+    assert same(run(tmp_path), uninterrupted)
+
+
+@pytest.mark.parametrize("where", ["step", "save"])
+def test_a_run_killed_anywhere_ends_in_the_same_bits(where: str, uninterrupted: Outcome, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.training.small_task", where, str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names[-1] == "step-0000004" and len(names) == (2 if where == "save" else 1)
+    resumed = run(tmp_path)
+    assert resumed[1].resumed_from == 4 and same(resumed, uninterrupted)
+    assert not list(tmp_path.glob(".writing-*"))
+
+
+def test_a_finished_run_is_not_trained_again(uninterrupted: Outcome, tmp_path: Path) -> None:
+    run(tmp_path)
+    again = run(tmp_path, at_step(make_task(), 0, stop))
+    assert again[1].resumed_from == 12 and again[2] == [] and same(again, uninterrupted)
+
+
+def test_sigterm_saves_at_once_and_leaves_with_143(uninterrupted: Outcome, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted) as interrupted:
+        run(tmp_path, at_step(make_task(), 6, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    assert interrupted.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    resumed = run(tmp_path)
+    assert resumed[1].resumed_from == 7 and same(resumed, uninterrupted)
+
+
+def test_sigterm_in_the_last_step_is_not_swallowed(uninterrupted: Outcome, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run(tmp_path, at_step(make_task(), 11, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    assert same(run(tmp_path), uninterrupted)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "no state", "half a state"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage: str, uninterrupted: Outcome, tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        run(tmp_path, at_step(make_task(), 9, stop))
+    newest = tmp_path / "step-0000008"
+    tensors, state = newest / checkpoint.TENSORS_FILE, newest / checkpoint.STATE_FILE
+    whole = tensors.read_bytes()
+    if damage == "truncated":
+        tensors.write_bytes(whole[: len(whole) // 2])
+    elif damage == "flipped":
+        tensors.write_bytes(whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:])
+    elif damage == "no state":
+        state.unlink()
+    else:
+        state.write_bytes(state.read_bytes()[:50])
+    resumed = run(tmp_path)
+    assert resumed[1].resumed_from == 4 and same(resumed, uninterrupted)
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_keeps_the_checkpoints_there(
+    uninterrupted: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = checkpoint.save_file
+
+    def full_disk(tensors: dict[str, Tensor], path: Path) -> None:
+        if (tmp_path / "step-0000004").exists():
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        plain(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000004"]
+    monkeypatch.undo()
+    assert same(run(tmp_path), uninterrupted)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_the_run_with_its_last_good_checkpoint(value: float, tmp_path: Path) -> None:
+    task = make_task()
+    before = signal.getsignal(signal.SIGTERM)
+
+    def broken() -> Tensor:
+        return task.unet.conv_out.bias.sum() * value
+
+    with pytest.raises(TrainingDiverged, match=r"small: loss (nan|-?inf).* at step 9, .*lower learning_rate"):
+        run(tmp_path, at_step(task, 9, broken))
+    found = load_checkpoint(tmp_path)
+    assert found is not None and found[1]["step"] == 8
+    assert all(tensor.isfinite().all() for tensor in found[0].values())
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+class Parabola:
+    """(w - 1)^2 from 0; from step `bad` on its gradient is pushed the wrong way."""
+
+    name = "parabola"
+
+    def __init__(self, bad: int) -> None:
+        self.weight, self.bad = torch.nn.Parameter(torch.zeros(3)), bad
+
+    def trained_parameters(self) -> dict[str, torch.nn.Parameter]:
+        return {"weight": self.weight}
+
+    def loss(self, step: int) -> Tensor:
+        loss = (self.weight - 1).square().mean() + 0.01
+        return loss if step < self.bad else 2 * loss.detach() - loss
+
+    def validation_loss(self) -> None:
+        return None
+
+
+def test_a_loss_that_blows_up_stops_the_run_with_its_last_good_checkpoint(tmp_path: Path) -> None:
+    config = OptimConfig(steps=2000, warmup_steps=10, learning_rate=0.02, checkpoint_every=20, final_learning_rate=1.0)
+    with pytest.raises(TrainingDiverged, match=r"parabola: the smoothed loss rose from 0\.\d+ to \d"):
+        train(Parabola(bad=300), config, tmp_path)
+    found = load_checkpoint(tmp_path)
+    assert found is not None and 300 <= found[1]["step"] < 2000
+    assert found[0]["weights/weight"].isfinite().all()
+
+
+def test_a_noisy_start_is_no_divergence(tmp_path: Path) -> None:
+    config = OptimConfig(steps=60, warmup_steps=10, learning_rate=0.02, checkpoint_every=60)
+    assert train(Parabola(bad=1000), config, tmp_path).steps == 60
+
+
+def test_without_held_out_data_there_is_no_validation(tmp_path: Path) -> None:
+    outcome = run(tmp_path, make_task(held_out=0))
+    assert outcome[1].validation == [] and all("validation_loss" not in metrics for metrics, _ in outcome[2])
+
+
+def test_no_steps_leave_the_weights_as_they_are(tmp_path: Path) -> None:
+    task = make_task()
+    result = train(task, dataclasses.replace(CONFIG, steps=0), tmp_path)
+    assert result.losses == []
+    assert all(
+        torch.equal(value, make_task().unet.state_dict()[name]) for name, value in task.unet.state_dict().items()
+    )
+
+
+# --- averages and learning rates -------------------------------------------------------------------------------------
+
+
+def test_the_average_follows_its_formula_and_is_what_a_run_leaves(tmp_path: Path) -> None:
+    config = OptimConfig(steps=30, warmup_steps=0, learning_rate=0.1, ema_decay=0.8, checkpoint_every=30)
+    task = Parabola(bad=1000)
+    average, live = torch.zeros(3), []
+    plain = task.loss
+
+    def loss(step: int) -> Tensor:
+        live.append(task.weight.detach().clone())
+        return plain(step)
+
+    task.loss = loss  # type: ignore[method-assign]
+    train(task, config, tmp_path)
+    found = load_checkpoint(tmp_path)
+    assert found is not None
+    for step, weight in enumerate([*live[1:], found[0]["weights/weight"]]):
+        decay = min(0.8, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * weight
+    torch.testing.assert_close(task.weight.detach(), average)
+    assert torch.equal(found[0]["ema/weight"], task.weight)
+
+
+def test_swapping_twice_is_nothing() -> None:
+    weights = {"a": torch.randn(3), "b": torch.randn(2, 2)}
+    before = {name: weight.clone() for name, weight in weights.items()}
+    ema = EMA({name: weight + 1 for name, weight in weights.items()}, 0.9)
+    ema.swap(weights)
+    assert torch.equal(weights["a"], before["a"] + 1) and torch.equal(ema.average["a"], before["a"])
+    ema.swap(weights)
+    assert all(torch.equal(weight, before[name]) for name, weight in weights.items())
+
+
+def test_without_decay_the_average_is_the_weight() -> None:
+    weights = {"a": torch.randn(5)}
+    ema = EMA({"a": torch.randn(5)}, 0.0)
+    ema.update(weights, 0)
+    assert torch.equal(ema.average["a"], weights["a"])
+
+
+def test_the_learning_rate_warms_up_and_falls_to_its_share() -> None:
+    config = OptimConfig(steps=100, warmup_steps=10, learning_rate=2.0, final_learning_rate=0.25)
+    rates = [learning_rate(config, step) for step in range(101)]
+    assert rates[0] == pytest.approx(0.2) and rates[9] == rates[10] == pytest.approx(2.0)
+    assert rates[55] == pytest.approx(2.0 * (1 + 0.25) / 2) and rates[100] == pytest.approx(0.5)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert learning_rate(dataclasses.replace(config, warmup_steps=0), 0) == 2.0
