@@ -1,0 +1,63 @@
+"""What a pipeline returns, and videos in the form that was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import lumiere.compat  # noqa: F401  before diffusers
+
+import numpy as np
+from diffusers.utils import BaseOutput
+from PIL import Image
+from torch import Tensor
+
+OUTPUT_TYPES = ("pt", "np", "pil")
+
+
+@dataclass
+class LumierePipelineOutput(BaseOutput):
+    """Generated videos.
+
+    Attributes:
+        frames: "pt": (b, t, c, h, w) float32 in [0, 1]; "np": (b, t, h, w, c) float32 in [0, 1]; "pil": a list of
+            frames per video. Videos of one prompt follow each other.
+        fps: frames per second to play them at.
+        mode: which of the modes made them.
+        base_frames: the same before super-resolution, in the same form; None where there was none.
+        known: (b, t, c, h, w) in [0, 1], the pixels that were given, at the base model's size; None in modes that are
+            given none.
+        known_mask: (b, t, 1, h, w), 1 = given; None likewise.
+    """
+
+    frames: Any
+    fps: int
+    mode: str
+    base_frames: Any = None
+    known: Tensor | None = None
+    known_mask: Tensor | None = None
+
+
+@dataclass
+class LumiereUpscalePipelineOutput(BaseOutput):
+    """Enlarged videos: `frames` as in `LumierePipelineOutput`."""
+
+    frames: Any
+
+
+def check_output_type(output_type: str) -> None:
+    """Raises ValueError on an unknown one."""
+    if output_type not in OUTPUT_TYPES:
+        raise ValueError(f"output_type is {output_type!r}; allowed: {', '.join(OUTPUT_TYPES)}")
+
+
+def to_output(video: Tensor, output_type: str = "pt") -> Any:
+    """(b, c, t, h, w) in [-1, 1] as `output_type`; values outside are clamped."""
+    frames = ((video.float() + 1) / 2).clamp(0, 1).transpose(1, 2).contiguous()  # (b, t, c, h, w)
+    if output_type == "pt":
+        return frames
+    array = frames.permute(0, 1, 3, 4, 2).contiguous().cpu().numpy()  # (b, t, h, w, c)
+    if output_type == "np":
+        return array
+    pixels = (array * 255).round().astype(np.uint8)
+    return [[Image.fromarray(frame) for frame in clip] for clip in pixels]

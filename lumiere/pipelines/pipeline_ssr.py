@@ -1,0 +1,197 @@
+"""Spatial super-resolution with MultiDiffusion over time (paper, section 3.2).
+
+The network sees short windows that overlap; at every denoising step their predictions are reconciled, so that the
+whole clip is denoised as one, whatever its length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import lumiere.compat  # noqa: F401  before diffusers
+
+import torch
+from diffusers import SchedulerMixin
+from torch import Tensor
+
+from lumiere.data.clips import resize_video
+from lumiere.diffusion.objective import Objective
+from lumiere.diffusion.sampling import (
+    check_prediction_type,
+    denoise,
+    draw_noise,
+    independent_windows,
+    predict_in_windows,
+    select_timesteps,
+    video_generators,
+)
+from lumiere.diffusion.windows import temporal_windows
+from lumiere.models import SpaceTimeUNet
+from lumiere.pipelines.base import Callback, LumiereBasePipeline, check_range
+from lumiere.pipelines.inputs import read_video
+from lumiere.pipelines.pipeline_output import LumiereUpscalePipelineOutput, check_output_type, to_output
+
+
+class LumiereUpscalePipeline(LumiereBasePipeline):
+    """Enlarges videos of any length.
+
+    The network sees <x_t, low> on the channel axis, low being the enlarged video with noise of level `noise_level`,
+    which it is told as class label.
+    """
+
+    model_cpu_offload_seq = "unet"
+
+    def __init__(
+        self,
+        unet: SpaceTimeUNet,
+        scheduler: SchedulerMixin,
+        window_size: int = 8,
+        prediction_type: str | None = None,
+    ) -> None:
+        """
+        Args:
+            unet: six input channels, three output channels, no text, class_embed_type "timestep".
+            scheduler: any diffusers scheduler of the network's prediction type.
+            window_size: frames that the network was trained on.
+            prediction_type: the network's; by default the scheduler's.
+
+        Raises:
+            ValueError: on a network that is not for super-resolution.
+        """
+        super().__init__()
+        channels = unet.unet.config.out_channels
+        if unet.total_channels != 2 * channels or unet.unet.class_embedding is None:
+            raise ValueError(
+                f"unet takes {unet.total_channels} channels, gives {channels} and has class_embed_type "
+                f"{unet.unet.config.class_embed_type!r}; a super-resolution network takes twice what it gives, and "
+                "the noise level by class_embed_type 'timestep'"
+            )
+        self.register_modules(unet=unet, scheduler=scheduler)
+        self.register_to_config(
+            window_size=window_size, prediction_type=prediction_type or scheduler.config.prediction_type
+        )
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        video: Any,
+        num_inference_steps: int = 8,
+        noise_level: int = 50,
+        scale: float | None = None,
+        window_size: int | None = None,
+        overlap: int = 2,
+        multidiffusion: bool = True,
+        max_windows_per_batch: int | None = 4,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        output_type: str = "pt",
+        return_dict: bool = True,
+        callback_on_step_end: Callback | None = None,
+    ) -> LumiereUpscalePipelineOutput | tuple[Any]:
+        """Enlarge videos.
+
+        Args:
+            video: (b, t, 3, h, w) or (t, 3, h, w) in [0, 1], an array (b, t, h, w, 3) or (t, h, w, 3), or PIL frames.
+            num_inference_steps: denoising steps.
+            noise_level: 0 to num_train_timesteps - 1; the more, the more the network may invent.
+            scale: enlargement; by default the shorter side becomes the network's sample_size.
+            window_size: frames per window; by default those of training.
+            overlap: frames that neighbouring windows share.
+            multidiffusion: False denoises windows that share no frame, each by itself, for comparison.
+            max_windows_per_batch: windows in one forward pass; None for all.
+            generator: one for all, or one per video.
+            output_type: "pt", "np" or "pil".
+            return_dict: False for a plain tuple.
+            callback_on_step_end: called as callback(self, step, timestep, {"x_t": x_t}).
+
+        Raises:
+            ValueError: on input that cannot be used, with the cure.
+        """
+        check_output_type(output_type)
+        low = read_video(video)
+        generators = video_generators(generator, len(low))
+        x_0 = self.upscale(
+            low, generators, num_inference_steps, noise_level, scale, window_size, overlap, multidiffusion,
+            max_windows_per_batch, callback_on_step_end,
+        )  # fmt: skip
+        self.maybe_free_model_hooks()
+        frames = to_output(x_0, output_type)
+        return LumiereUpscalePipelineOutput(frames=frames) if return_dict else (frames,)
+
+    @torch.no_grad()
+    def upscale(
+        self,
+        low: Tensor,
+        generators: list[torch.Generator],
+        num_inference_steps: int = 8,
+        noise_level: int = 50,
+        scale: float | None = None,
+        window_size: int | None = None,
+        overlap: int = 2,
+        multidiffusion: bool = True,
+        max_windows_per_batch: int | None = 4,
+        callback_on_step_end: Callback | None = None,
+    ) -> Tensor:
+        """The same on model tensors: (b, 3, t, h, w) in [-1, 1], to larger h and w; one generator per video."""
+        windows = self.plan(low.shape[2], noise_level, window_size, overlap, multidiffusion, max_windows_per_batch)
+        objective = Objective(self.scheduler)
+        device, dtype = self._execution_device, self.unet.dtype
+
+        # --- low resolution, enlarged and noised -------------------------------------------------------------------
+        low = resize_video(low.to(device).float(), self.enlarged_size(low.shape[-2:], scale))
+        levels = torch.full((len(low),), noise_level, device=device)
+        low = objective.add_noise(low, draw_noise(low.shape, generators, device), levels).to(dtype)
+
+        # --- noise: one tensor for the whole clip, so that windows share it where they overlap ---------------------
+        timesteps = select_timesteps(self.scheduler, num_inference_steps, device)
+        x_t = draw_noise(low.shape, generators, device) * self.scheduler.init_noise_sigma
+
+        # --- denoise ------------------------------------------------------------------------------------------------
+        def predict(scaled_x_t: Tensor, timestep: Tensor) -> Tensor:
+            def network(model_input: Tensor, rows: Tensor) -> Tensor:
+                return self.unet(model_input, timestep, class_labels=levels[rows]).sample
+
+            model_input = torch.cat([scaled_x_t.to(dtype), low], dim=1)
+            return predict_in_windows(network, model_input, windows, max_windows_per_batch)
+
+        with self.progress_bar(total=len(timesteps)) as progress:
+            progress.set_description("super-resolution")
+            on_step = self._on_step(progress, callback_on_step_end)
+            return denoise(self.scheduler, predict, x_t, timesteps, generators, on_step).clamp(-1, 1)
+
+    def plan(
+        self,
+        num_frames: int,
+        noise_level: int = 50,
+        window_size: int | None = None,
+        overlap: int = 2,
+        multidiffusion: bool = True,
+        max_windows_per_batch: int | None = 4,
+    ) -> list[tuple[int, int]]:
+        """The windows of a clip; checks the settings, so that a mistake shows before the base model has run.
+
+        Raises:
+            ValueError: on settings that cannot be used.
+        """
+        check_prediction_type(self.scheduler, self.config.prediction_type, "scheduler")
+        check_range("noise_level", noise_level, 0, self.scheduler.config.num_train_timesteps - 1)
+        check_range("max_windows_per_batch", 1 if max_windows_per_batch is None else max_windows_per_batch, 1)
+        window_size = self.config.window_size if window_size is None else window_size
+        windows = temporal_windows(num_frames, window_size, overlap)  # checks its arguments
+        return windows if multidiffusion else independent_windows(num_frames, window_size)
+
+    def enlarged_size(self, size: Sequence[int], scale: float | None = None) -> tuple[int, int]:
+        """Height and width that a video of `size` is enlarged to.
+
+        Raises:
+            ValueError: where that would not be larger.
+        """
+        sample_size = self.unet.unet.config.sample_size
+        if scale is None:
+            smallest = sample_size if isinstance(sample_size, int) else min(sample_size)
+            scale = smallest / min(size)
+        if scale < 1:
+            raise ValueError(
+                f"video is {size[1]} x {size[0]} pixels, more than super-resolution gives; shrink it, or set scale"
+            )
+        return round(size[0] * scale), round(size[1] * scale)

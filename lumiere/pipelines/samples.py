@@ -1,0 +1,134 @@
+"""What a batch of generated videos leaves on disk; the layout is told in `lumiere.evaluation.samples`."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from lumiere.config import GenerateConfig
+from lumiere.data.clips import ClipStore
+from lumiere.data.pictures import contact_sheet, save_picture, xt_slice
+from lumiere.data.video_io import write_video
+from lumiere.diffusion.windows import temporal_windows
+from lumiere.evaluation import consecutive_mse, window_borders
+from lumiere.files import write_atomically
+from lumiere.pipelines.batch import Job
+from lumiere.pipelines.pipeline_lumiere import LumierePipeline
+from lumiere.pipelines.pipeline_output import LumierePipelineOutput, LumiereUpscalePipelineOutput
+
+
+def given_pixels(job: Job, stores: list[ClipStore]) -> dict[str, Any]:
+    """The `image`, `video` and `mask` arguments that a job's mode takes.
+
+    Raises:
+        ValueError: when the clip is in no store.
+    """
+    if not job.clip:
+        return {}
+    found = [(store, i) for store in stores for i, entry in enumerate(store.entries) if entry["clip_id"] == job.clip]
+    if not found:
+        known = ", ".join(entry["clip_id"] for entry in stores[0].entries[:3])
+        raise ValueError(f"{job.name}: clip {job.clip!r} is not among the decoded clips; there are {known}, ...")
+    store, index = found[0]
+    frames = torch.from_numpy(np.array(store[index].frames)).permute(0, 3, 1, 2).float() / 255  # (t, c, h, w)
+    pixels: dict[str, Any] = {}
+    if job.mode in ("image_to_video", "cinemagraph"):
+        pixels["image"] = frames[0]
+    else:
+        pixels["video"] = frames
+    if job.mask is not None:
+        pixels["mask"] = job.region(*frames.shape[-2:])
+    return pixels
+
+
+def to_uint8(frames: torch.Tensor) -> np.ndarray:
+    """(t, c, h, w) in [0, 1] -> uint8 (t, h, w, c)."""
+    return (frames.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def save_sample(folder: Path, job: Job, output: LumierePipelineOutput, settings: dict[str, Any]) -> None:
+    """Write one video, its settings, a contact sheet and an x-t slice."""
+    frames = to_uint8(output.frames[0])
+    write_video(folder / f"{job.name}.mp4", frames, fps=output.fps)
+    save_picture(contact_sheet(frames[:: max(1, len(frames) // 8)]), folder / f"{job.name}.sheet.png")
+    save_picture(xt_slice(frames), folder / f"{job.name}.xt.png")
+    base = output.frames if output.base_frames is None else output.base_frames
+    info = {
+        **settings,
+        "name": job.name,
+        "mode": job.mode,
+        "prompt": job.prompt,
+        "clip": job.clip,
+        "mask": job.mask,
+        "style": job.style,
+        "alpha": job.alpha if job.style else None,
+        "strength": job.strength if job.mode == "video_to_video" else None,
+        "fps": output.fps,
+        "num_frames": len(frames),
+        "base_size": list(base.shape[-2:]),
+        "size": list(frames.shape[1:3]),
+    }
+    write_atomically(folder / f"{job.name}.json", (json.dumps(info, indent=2) + "\n").encode())
+    if output.known is not None and output.known_mask is not None:
+        arrays = {
+            "generated": to_uint8(base[0]),
+            "known": to_uint8(output.known[0]),
+            "known_mask": output.known_mask[0, :, 0].to(torch.uint8).cpu().numpy(),
+        }
+        _save_arrays(folder / f"{job.name}.known.npz", arrays)
+
+
+def set_prompts(store: ClipStore, size: int, seed: int) -> list[str]:
+    """`size` different captions of training clips of different videos, drawn by seed."""
+    captions: dict[str, str] = {}
+    for i in np.random.default_rng(seed).permutation(len(store)):
+        clip = store[int(i)]
+        captions.setdefault(clip.video, clip.captions[0])
+        if len(captions) == size:
+            break
+    return list(dict.fromkeys(captions.values()))
+
+
+def save_text_to_video_set(folder: Path, frames: list[np.ndarray], prompts: list[str], fps: int) -> None:
+    """The clips at base size that the distances are measured on."""
+    _save_arrays(folder / "t2v_set.npz", {"frames": np.stack(frames)})
+    text = json.dumps({"prompts": prompts, "fps": fps}, indent=1) + "\n"
+    write_atomically(folder / "t2v_set.json", text.encode())
+
+
+def save_seams(folder: Path, pipe: LumierePipeline, low: list[np.ndarray], config: GenerateConfig) -> None:
+    """Super-resolve clips with and without MultiDiffusion, and keep the errors of consecutive frames.
+
+    Both are measured at the same places: the borders of the windows that are denoised each by itself.
+    """
+    upscale = pipe.upscaler()
+    upscale.set_progress_bar_config(leave=False)
+    videos = []
+    for index, frames in enumerate(low):
+        errors = {}
+        for name, multidiffusion in (("mse_multidiffusion", True), ("mse_independent", False)):
+            made = upscale(
+                frames,
+                num_inference_steps=config.ssr_steps,
+                window_size=config.window_size,
+                overlap=config.overlap,
+                multidiffusion=multidiffusion,
+                generator=torch.Generator().manual_seed(config.seed),
+            )
+            large = cast(LumiereUpscalePipelineOutput, made).frames[0]
+            errors[name] = consecutive_mse(large.permute(0, 2, 3, 1).numpy()).tolist()
+        videos.append({"name": f"set-{index}", **errors})
+    borders = window_borders(temporal_windows(len(low[0]), config.window_size, 0), len(low[0]))
+    seams = {"window_size": config.window_size, "overlap": config.overlap, "borders": borders, "videos": videos}
+    write_atomically(folder / "seams.json", (json.dumps(seams, indent=1) + "\n").encode())
+
+
+def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    write_atomically(path, buffer.getvalue())

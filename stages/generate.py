@@ -1,0 +1,122 @@
+"""Stage `generate`: a batch of videos in every mode, base then super-resolution, and what the evaluation needs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import stages
+from lumiere import tracking
+from lumiere.config import ConfigError, GenerateConfig, load_params, to_dict
+from lumiere.data.clips import ClipStore
+from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
+from lumiere.pipelines.assemble import assemble_pipeline
+from lumiere.pipelines.batch import Job, read_jobs
+from lumiere.pipelines.samples import (
+    given_pixels,
+    save_sample,
+    save_seams,
+    save_text_to_video_set,
+    set_prompts,
+)
+from lumiere.style import blend_name
+
+
+def settings_of(config: GenerateConfig) -> dict[str, Any]:
+    """The pipeline's arguments that every row shares."""
+    return {
+        "num_inference_steps": config.num_inference_steps,
+        "guidance_scale": config.guidance_scale,
+        "guidance_rescale": config.guidance_rescale,
+        "num_frames": config.num_frames,
+        "fps": config.fps,
+        "ssr_steps": config.ssr_steps,
+        "ssr_window_size": config.window_size,
+        "ssr_overlap": config.overlap,
+    }
+
+
+def generate_one(pipe: LumierePipeline, job: Job, stores: list[ClipStore], config: GenerateConfig, out: Path) -> None:
+    """One row of the prompts file: `<name>.mp4`, its sidecar, contact sheet and x-t slice."""
+    style: dict[str, Any] = {"style": blend_name(job.style, job.alpha), "alpha": 1.0} if job.style else {}
+    output = pipe(
+        job.prompt,
+        mode=job.mode,
+        strength=job.strength,
+        generator=torch.Generator().manual_seed(config.seed),
+        **given_pixels(job, stores),
+        **style,
+        **settings_of(config),
+    )
+    save_sample(out, job, cast(LumierePipelineOutput, output), {"seed": config.seed, **settings_of(config)})
+
+
+def main() -> None:
+    """Parse, assemble the pipeline, generate, write."""
+    arguments = parse_arguments()
+    config = load_params(arguments.params).generate
+    stores = [ClipStore(arguments.clips), ClipStore(arguments.clips, "validation")]
+    with tracking.stage_run("generate", to_dict(config)) as run:
+        try:
+            jobs = read_jobs(arguments.prompts)
+            pipe = assemble_pipeline(
+                arguments.conditioned, arguments.ssr, arguments.blended, config.num_frames, config.fps
+            )
+            for job in jobs:
+                given_pixels(job, stores)
+                if job.style:
+                    pipe.styles.check(blend_name(job.style, job.alpha), 1.0)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        for folder in (arguments.out, arguments.pipeline):
+            shutil.rmtree(folder, ignore_errors=True)
+        arguments.out.mkdir(parents=True)
+        pipe.save_pretrained(arguments.pipeline)
+        pipe.set_progress_bar_config(leave=False)
+
+        for job in tqdm(jobs, desc="generate", unit="video"):
+            generate_one(pipe, job, stores, config, arguments.out)
+            for suffix in (".mp4", ".sheet.png", ".xt.png"):
+                run.log_artifact(arguments.out / f"{job.name}{suffix}", "videos")
+        names = [job.name for job in jobs]
+        (arguments.out / "index.json").write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
+
+        prompts = set_prompts(stores[0], config.set_size, config.seed)
+        frames: list[np.ndarray] = []
+        for start in tqdm(range(0, len(prompts), config.batch_size), desc="text-to-video set", unit="batch"):
+            batch = prompts[start : start + config.batch_size]
+            generators = [torch.Generator().manual_seed(config.seed + start + i) for i in range(len(batch))]
+            made = cast(
+                LumierePipelineOutput,
+                pipe(batch, generator=generators, upscale=False, output_type="np", **settings_of(config)),
+            ).frames
+            frames.extend((clip * 255).round().astype(np.uint8) for clip in made)
+        save_text_to_video_set(arguments.out, frames, prompts, config.fps)
+        save_seams(arguments.out, pipe, frames[: config.seam_videos], config)
+        run.log_metrics({"videos": len(jobs), "text_to_video_set": len(frames)})
+    print(f"{len(jobs)} videos in {arguments.out}, the pipeline in {arguments.pipeline}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Paths as dvc.yaml gives them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--conditioned", type=Path, required=True, help="the conditioned Space-Time U-Net")
+    parser.add_argument("--ssr", type=Path, required=True, help="the super-resolution network")
+    parser.add_argument("--blended", type=Path, required=True, help="blended style weights")
+    parser.add_argument("--clips", type=Path, required=True, help="the decoded clips, for pixels and captions")
+    parser.add_argument("--prompts", type=Path, required=True, help="CSV file, one video per row")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the videos")
+    parser.add_argument("--pipeline", type=Path, required=True, help="folder for the assembled pipeline")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    stages.run(main)

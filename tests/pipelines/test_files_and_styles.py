@@ -1,0 +1,156 @@
+"""Pipelines on disk, styles, and errors."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from PIL import Image
+from safetensors.torch import save_file
+
+from lumiere.pipelines import LumierePipeline
+from tests.pipelines.test_modes import IMAGE, STEPS, VIDEO, box, seed
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def style_weights(pipe: LumierePipeline) -> dict[str, torch.Tensor]:
+    torch.manual_seed(3)
+    return {name: value + 0.1 * torch.randn_like(value) for name, value in pipe.unet.unet.state_dict().items()}
+
+
+def test_round_trip_gives_the_same_videos_and_the_same_bytes(pipe: LumierePipeline, tmp_path: Path) -> None:
+    pipe.add_style("line-art", style_weights(pipe))
+    options = {"style": "line-art", "alpha": 0.6, "image": IMAGE, **STEPS}
+    before = pipe("a cat", generator=seed(), **options).frames
+    pipe.save_pretrained(tmp_path / "one")
+    assert pipe.text_encoder is not None
+    loaded = LumierePipeline.from_pretrained(tmp_path / "one")
+    loaded.set_progress_bar_config(disable=True)
+    assert list(loaded.styles) == ["line-art"] and loaded.text_encoder.name == pipe.text_encoder.name
+    assert torch.equal(loaded("a cat", generator=seed(), **options).frames, before)
+    loaded.save_pretrained(tmp_path / "two")
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
+    assert str(tmp_path).encode() not in b"".join(files_of(tmp_path / "two").values())
+    loaded.save_pretrained(tmp_path / "one")  # onto itself
+
+
+def test_round_trip_without_super_resolution(base_only: LumierePipeline, tmp_path: Path) -> None:
+    base_only.save_pretrained(tmp_path)
+    loaded = LumierePipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    output = loaded("a cat", generator=seed(), **STEPS)
+    assert loaded.ssr_unet is None and output.base_frames is None
+    assert torch.equal(output.frames, base_only("a cat", generator=seed(), **STEPS).frames)
+    other = LumierePipeline(**loaded.components)
+    other.set_progress_bar_config(disable=True)
+    assert torch.equal(output.frames, other("a cat", num_frames=5, generator=seed(), **STEPS).frames)
+
+
+def test_missing_folder_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no model_index\.json; expected a folder written by LumierePipeline"):
+        LumierePipeline.from_pretrained(tmp_path)
+
+
+def test_style_blends_the_spatial_weights_for_one_call(pipe: LumierePipeline, tmp_path: Path) -> None:
+    save_file(style_weights(pipe), tmp_path / "ink.safetensors")
+    pipe.add_style("ink", tmp_path / "ink.safetensors")
+    before = {name: value.clone() for name, value in pipe.unet.state_dict().items()}
+    parameters = [id(parameter) for parameter in pipe.unet.parameters()]
+    options = {"upscale": False, **STEPS}
+    unstyled = pipe("a cat", generator=seed(), **options).frames
+    assert torch.equal(pipe("a cat", style="ink", alpha=0.0, generator=seed(), **options).frames, unstyled)
+    half, full = (pipe("a cat", style="ink", alpha=a, generator=seed(), **options).frames for a in (0.5, 1.0))
+    assert not torch.allclose(half, unstyled) and not torch.allclose(full, half)
+    os.remove(tmp_path / "ink.safetensors")  # cached: the file is not read again
+    assert torch.equal(pipe("a cat", style="ink", alpha=0.5, generator=seed(), **options).frames, half)
+
+    def fails(*_: object) -> dict[str, torch.Tensor]:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        pipe("a cat", style="ink", alpha=1.0, callback_on_step_end=fails, **options)
+    after = pipe.unet.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert [id(parameter) for parameter in pipe.unet.parameters()] == parameters
+    assert not any(parameter.requires_grad for parameter in pipe.unet.spatial_parameters())
+
+
+def test_style_is_the_blend_of_the_paper(pipe: LumierePipeline) -> None:
+    style = style_weights(pipe)
+    pipe.add_style("ink", style)
+    styled = pipe("a cat", style="ink", alpha=0.5, upscale=False, generator=seed(), **STEPS).frames
+    mean = {name: (value + style[name]) / 2 for name, value in pipe.unet.unet.state_dict().items()}
+    pipe.unet.unet.load_state_dict(mean)
+    by_hand = pipe("a cat", upscale=False, generator=seed(), **STEPS).frames
+    torch.testing.assert_close(styled, by_hand, rtol=0, atol=1e-4)
+
+
+CLEAR = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prompt": " "}, "prompt is empty; describe"),
+        ({"prompt": []}, "prompt is empty"),
+        ({"prompt": ["a", "b"], "negative_prompt": ["c"] * 3}, "negative_prompt has 3 entries for 2 prompts"),
+        ({"mode": "dream"}, "mode is 'dream'; allowed: text_to_video"),
+        ({"mode": "inpainting", "video": VIDEO}, "takes video and mask; given: video"),
+        ({"image": IMAGE, "video": VIDEO}, "image and video together make no mode"),
+        ({"image": IMAGE, "mask": box(8, 8)}, "mask is 8 x 8 pixels, image 16 x 16; make them the same size"),
+        ({"image": IMAGE, "mask": torch.zeros(16, 16)}, "mask has no region; mark 1"),
+        ({"image": IMAGE, "mask": box(16, 16).expand(3, -1, -1)}, "mask has 3 frames, image 1"),
+        ({"video": VIDEO, "mask": box(16, 16).expand(4, -1, -1)}, "mask has 4 frames, video 5"),
+        ({"video": VIDEO[:, :0]}, "video has no frames"),
+        ({"video": []}, "video has no frames"),
+        ({"video": VIDEO, "num_frames": 3}, "num_frames is 3, but video has 5 frames; cut it"),
+        ({"video": VIDEO, "strength": 1.5}, r"strength is 1\.5; allowed: 0"),
+        ({"image": CLEAR}, "image has transparency; paste it on a background"),
+        ({"image": "cat.png"}, "image is a str; expected a tensor"),
+        ({"image": IMAGE * 255}, "image has values from .* expected uint8, or numbers in"),
+        ({"image": IMAGE.expand(3, -1, -1, -1)}, "image has 3 entries for 1 prompts; pass one for all"),
+        ({"style": "ink"}, "style is 'ink'; this pipeline has: none"),
+        ({"generator": [seed(), seed()]}, "generator is a list of 2 for 1 videos; pass one per video"),
+        ({"guidance_scale": 0.5}, r"guidance_scale is 0\.5; allowed: at least 1"),
+        ({"num_frames": 0}, "num_frames is 0; allowed: at least 1"),
+        ({"num_inference_steps": 0}, "num_inference_steps is 0; allowed: at least 1"),
+        ({"window_size": 2, "overlap": 2}, "overlap 2 with window_size 2"),
+        ({"max_windows_per_batch": 0}, "max_windows_per_batch is 0; allowed: at least 1"),
+        ({"output_type": "latent"}, "output_type is 'latent'; allowed: pt, np, pil"),
+        ({"noise_level": 1000}, "noise_level is 1000; allowed: 0 to 999"),
+        ({"ssr_steps": 0}, "ssr_steps is 0; allowed: at least 1"),
+        ({"ssr_overlap": 4}, "overlap 4 with window_size 4"),
+    ],
+)
+def test_bad_input_is_named_with_its_cure(pipe: LumierePipeline, arguments: dict, message: str) -> None:
+    pipe.unet.forward = None  # a mistake shows before any work
+    with pytest.raises(ValueError, match=message):
+        pipe(**{"prompt": "a cat", "num_inference_steps": 1, **arguments})
+
+
+def test_alpha_outside_its_range(pipe: LumierePipeline) -> None:
+    pipe.add_style("ink", style_weights(pipe))
+    with pytest.raises(ValueError, match=r"alpha is 1\.2; allowed: 0"):
+        pipe("a cat", style="ink", alpha=1.2)
+    pipe.add_style("other", {"conv_in.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match="style 'other' does not fit"):
+        pipe("a cat", style="other", alpha=0.5)
+    with pytest.raises(ValueError, match="letters, digits"):
+        pipe.add_style("../ink", {})
+
+
+def test_scheduler_of_another_prediction_type(pipe: LumierePipeline) -> None:
+    pipe.scheduler = DDIMScheduler(prediction_type="epsilon")
+    with pytest.raises(ValueError, match="prediction_type 'epsilon', but the model predicts 'v_prediction'"):
+        pipe("a cat")
+
+
+def test_conditioned_modes_need_a_conditioned_network(base_only: LumierePipeline) -> None:
+    with pytest.raises(ValueError, match="mode 'image_to_video' needs a network with conditioning channels"):
+        base_only("a cat", image=IMAGE)

@@ -1,0 +1,187 @@
+"""Every mode of the base pipeline, with tiny random networks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler
+from PIL import Image
+from torch import Tensor
+
+from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
+
+STEPS = {"num_inference_steps": 2, "ssr_steps": 2}
+
+
+def seed(number: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(number)
+
+
+def box(height: int, width: int) -> Tensor:
+    mask = torch.zeros(height, width)
+    mask[height // 4 : height // 2, width // 4 : width // 2] = 1
+    return mask
+
+
+IMAGE = torch.rand(1, 3, 16, 16, generator=seed(1))
+VIDEO = torch.rand(1, 5, 3, 16, 16, generator=seed(2))
+INPUTS = {
+    "text_to_video": {},
+    "image_to_video": {"image": IMAGE},
+    "inpainting": {"video": VIDEO, "mask": box(16, 16)},
+    "outpainting": {"video": VIDEO, "mode": "outpainting"},
+    "cinemagraph": {"image": IMAGE, "mask": box(16, 16)},
+    "video_to_video": {"video": VIDEO, "strength": 0.5},
+}
+
+
+@pytest.mark.parametrize("mode", INPUTS)
+def test_every_mode_gives_frames_at_both_sizes(pipe: LumierePipeline, mode: str) -> None:
+    output = pipe("a cat", generator=seed(), **INPUTS[mode], **STEPS)
+    assert isinstance(output, LumierePipelineOutput) and output.mode == mode and output.fps == 16
+    assert output.base_frames.shape == (1, 5, 3, 16, 16) and output.frames.shape == (1, 5, 3, 32, 32)
+    for frames in (output.frames, output.base_frames):
+        assert frames.min() >= 0 and frames.max() <= 1 and frames.std() > 0.01
+    again = pipe("a cat", generator=seed(), **INPUTS[mode], **STEPS)
+    other = pipe("a cat", generator=seed(1), **INPUTS[mode], **STEPS)
+    assert torch.equal(output.frames, again.frames) and not torch.equal(output.frames, other.frames)
+    assert (output.known is None) == (mode in ("text_to_video", "video_to_video"))
+
+
+def test_known_pixels_are_the_input(pipe: LumierePipeline) -> None:
+    def known(mode: str) -> tuple[Tensor, Tensor]:
+        output = pipe("a cat", keep_known=True, upscale=False, generator=seed(), **INPUTS[mode], **STEPS)
+        where = output.known_mask.bool().expand_as(output.frames)
+        torch.testing.assert_close(output.frames[where], output.known[where])
+        assert not torch.equal(output.frames, output.known)
+        return output.frames[0], output.known_mask[0, :, 0]
+
+    frames, mask = known("image_to_video")
+    torch.testing.assert_close(frames[0], IMAGE[0])
+    assert mask[0].all() and not mask[1:].any()
+
+    frames, mask = known("inpainting")
+    outside = box(16, 16) == 0
+    torch.testing.assert_close(frames[..., outside], VIDEO[0][..., outside])
+    assert torch.equal(mask, (1 - box(16, 16)).expand(5, -1, -1))
+
+    frames, mask = known("cinemagraph")
+    torch.testing.assert_close(frames[0], IMAGE[0])
+    torch.testing.assert_close(frames[..., outside], IMAGE[..., outside].expand(5, -1, -1))
+
+    frames, mask = known("outpainting")
+    assert mask[:, 2:14, 2:14].all() and mask.sum() == 5 * 12 * 12
+
+
+def test_known_pixels_survive_super_resolution_at_their_own_detail(pipe: LumierePipeline) -> None:
+    large = torch.rand(1, 3, 32, 32, generator=seed(3))
+    output = pipe("a cat", image=large, mask=box(32, 32), keep_known=True, generator=seed(), **STEPS)
+    known = output.known_mask[0, 1, 0].repeat_interleave(2, 0).repeat_interleave(2, 1).bool()
+    torch.testing.assert_close(output.frames[0, 3][:, known], large[0][:, known])
+    torch.testing.assert_close(output.frames[0, 0], large[0])
+
+
+def test_a_video_does_not_depend_on_its_batch(pipe: LumierePipeline) -> None:
+    for scheduler in (type(pipe.scheduler), EulerAncestralDiscreteScheduler):  # the latter adds noise as it goes
+        pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+        both = pipe(["a cat", "a red dog"], negative_prompt="a fish", generator=[seed(5), seed(6)], **STEPS).frames
+        alone = pipe("a red dog", negative_prompt="a fish", generator=seed(6), **STEPS).frames
+        torch.testing.assert_close(both[1:], alone, rtol=0, atol=1e-4)
+    several = pipe("a cat", num_videos_per_prompt=3, generator=seed(5), max_windows_per_batch=2, **STEPS).frames
+    torch.testing.assert_close(several[:1], pipe("a cat", generator=seed(5), **STEPS).frames, rtol=0, atol=1e-4)
+    assert not torch.allclose(several[0], several[1], atol=1e-2)
+
+
+def test_rows_belong_to_their_prompt_and_picture(pipe: LumierePipeline) -> None:
+    images = torch.rand(2, 3, 16, 16, generator=seed(7))
+    prompts = ["a cat", "a red dog"]
+    many = pipe(
+        prompts, image=images, num_videos_per_prompt=2, keep_known=True, upscale=False, generator=seed(), **STEPS
+    ).frames
+    for row, image in zip(many, images.repeat_interleave(2, dim=0), strict=True):
+        torch.testing.assert_close(row[0], image)
+
+
+def test_guidance_moves_the_result_and_scale_one_is_half_the_work(pipe: LumierePipeline) -> None:
+    batches: list[int] = []
+    pipe.unet.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
+    options = {"upscale": False, **STEPS}
+    guided = pipe("a cat", guidance_scale=4.0, generator=seed(), **options).frames
+    plain = pipe("a cat", guidance_scale=1.0, generator=seed(), **options).frames
+    assert batches == [2, 2, 1, 1] and not torch.allclose(guided, plain)
+    same = pipe("a cat", negative_prompt="a cat", guidance_scale=4.0, generator=seed(), **options).frames
+    torch.testing.assert_close(same, plain, rtol=0, atol=1e-4)
+
+
+def test_strength_goes_from_the_source_to_pure_noise(base_only: LumierePipeline) -> None:
+    def edit(strength: float) -> Tensor:
+        return base_only("a cat", video=VIDEO, strength=strength, num_inference_steps=4, generator=seed()).frames
+
+    torch.testing.assert_close(edit(0.0), VIDEO)
+    distances = [(edit(strength) - VIDEO).pow(2).mean() for strength in (0.25, 0.5, 1.0)]
+    assert distances == sorted(distances) and distances[0] < distances[2] / 2
+    # Terminal SNR is zero: at full strength nothing of the source is left.
+    from_text = base_only("a cat", num_inference_steps=4, generator=seed()).frames
+    torch.testing.assert_close(edit(1.0), from_text, rtol=0, atol=1e-4)
+
+
+def test_inputs_of_every_kind_are_one(pipe: LumierePipeline) -> None:
+    pixels = (torch.rand(16, 16, 3, generator=seed(8)) * 255).round().to(torch.uint8).numpy()
+    kinds = [
+        Image.fromarray(pixels), pixels, pixels.astype(np.float32) / 255,
+        torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255,
+    ]  # fmt: skip
+    options = {"upscale": False, "num_inference_steps": 1}
+    results = [pipe("a cat", image=image, generator=seed(), **options).frames for image in kinds]
+    assert all(torch.equal(result, results[0]) for result in results)
+    frames = np.stack([pixels] * 5)
+    videos = [frames, [Image.fromarray(frame) for frame in frames], torch.from_numpy(frames).permute(0, 3, 1, 2)]
+    masks = [box(16, 16).numpy(), Image.fromarray((box(16, 16).numpy() * 255).astype(np.uint8)), box(16, 16).bool()]
+    masks += [box(16, 16).to(torch.uint8), box(16, 16).expand(5, -1, -1)]
+    results = [pipe("a cat", video=video, mask=masks[0], generator=seed(), **options).frames for video in videos]
+    results += [pipe("a cat", video=frames, mask=mask, generator=seed(), **options).frames for mask in masks]
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+def test_output_types(pipe: LumierePipeline) -> None:
+    as_tensor = pipe("a cat", generator=seed(), **STEPS).frames
+    as_array = pipe("a cat", generator=seed(), output_type="np", **STEPS).frames
+    as_pictures = pipe("a cat", generator=seed(), output_type="pil", return_dict=False, **STEPS)[0]
+    assert as_array.shape == (1, 5, 32, 32, 3)
+    np.testing.assert_array_equal(as_array, as_tensor.permute(0, 1, 3, 4, 2).numpy())
+    assert len(as_pictures[0]) == 5 and as_pictures[0][0].size == (32, 32)
+
+
+def test_other_sizes_lengths_and_schedulers(pipe: LumierePipeline) -> None:
+    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+    wide = torch.rand(1, 3, 20, 50, generator=seed(9))
+    output = pipe("a cat", image=wide, height=16, width=24, num_frames=7, fps=8, generator=seed(), **STEPS)
+    assert output.frames.shape == (1, 7, 3, 32, 48) and output.fps == 8
+    # Centre crop: 50 wide at 20 high is cut to 30 wide, the aspect ratio of 24 x 16.
+    middle = torch.nn.functional.interpolate(wide[..., 10:40], size=(16, 24), mode="bilinear", antialias=True)
+    torch.testing.assert_close(output.known[0, 0], middle[0])
+
+
+def test_base_model_in_windows(pipe: LumierePipeline) -> None:
+    options = {"upscale": False, "generator": seed(), **STEPS}
+    long = pipe("a cat", image=IMAGE, num_frames=9, window_size=4, overlap=2, **options)
+    assert long.frames.shape == (1, 9, 3, 16, 16)
+    one, whole = (
+        pipe("a cat", num_frames=6, window_size=size, upscale=False, generator=seed(), **STEPS).frames
+        for size in (6, None)
+    )
+    assert torch.equal(one, whole)
+
+
+def test_callback_sees_and_changes_every_step(pipe: LumierePipeline) -> None:
+    seen = []
+
+    def callback(called: object, step: int, timestep: Tensor, kwargs: dict[str, Tensor]) -> dict[str, Tensor]:
+        seen.append((type(called).__name__, step, int(timestep), kwargs["x_t"].shape[-1]))
+        return {"x_t": torch.zeros_like(kwargs["x_t"])}
+
+    output = pipe("a cat", generator=seed(), callback_on_step_end=callback, **STEPS)
+    first, last = "LumierePipeline", "LumiereUpscalePipeline"
+    assert seen == [(first, 0, 999, 16), (first, 1, 499, 16), (last, 0, 999, 32), (last, 1, 499, 32)]
+    torch.testing.assert_close(output.frames, torch.full_like(output.frames, 0.5))

@@ -1,0 +1,153 @@
+"""Super-resolution in windows, and the sampler's parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from lumiere.data.clips import resize_video
+from lumiere.diffusion.objective import make_scheduler
+from lumiere.diffusion.sampling import TextGuidance, denoise, independent_windows, predict_in_windows, select_timesteps
+from lumiere.diffusion.windows import temporal_windows
+from lumiere.models import SpaceTimeUNet
+from lumiere.pipelines import LumierePipeline, LumiereUpscalePipeline
+from lumiere.training.super_resolution import enlarge
+from tests.pipelines.conftest import ssr_unet, text_to_image_unet
+from tests.pipelines.test_modes import seed
+
+
+@pytest.fixture
+def upscaler() -> LumiereUpscalePipeline:
+    torch.manual_seed(0)
+    pipe = LumiereUpscalePipeline(ssr_unet(), make_scheduler(), window_size=4)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def low(num_frames: int, batch_size: int = 1, height: int = 16, width: int = 16) -> Tensor:
+    return torch.rand(batch_size, num_frames, 3, height, width, generator=seed(1))
+
+
+@pytest.mark.parametrize("num_frames", [1, 5, 8, 9, 16])
+def test_any_number_of_frames(upscaler: LumiereUpscalePipeline, num_frames: int) -> None:
+    frames = upscaler(low(num_frames), num_inference_steps=2, overlap=2, generator=seed()).frames
+    assert frames.shape == (1, num_frames, 3, 32, 32) and frames.min() >= 0 and frames.max() <= 1
+    assert (frames.flatten(2).std(dim=2) > 0.01).all()
+
+
+def test_one_window_is_no_windows(upscaler: LumiereUpscalePipeline) -> None:
+    results = [
+        upscaler(low(8), num_inference_steps=2, generator=seed(), **options).frames
+        for options in ({"window_size": 8}, {"window_size": 20}, {"window_size": 8, "multidiffusion": False})
+    ]
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
+def test_batching_windows_and_videos_changes_nothing(upscaler: LumiereUpscalePipeline) -> None:
+    def run(video: Tensor, generators: list[torch.Generator], most: int | None) -> Tensor:
+        return upscaler(video, num_inference_steps=2, generator=generators, max_windows_per_batch=most).frames
+
+    videos = low(9, batch_size=2)
+    together = run(videos, [seed(1), seed(2)], None)
+    for most in (1, 3):
+        torch.testing.assert_close(run(videos, [seed(1), seed(2)], most), together, rtol=0, atol=1e-4)
+    torch.testing.assert_close(run(videos[1:], [seed(2)], None), together[1:], rtol=0, atol=1e-4)
+
+
+def test_independent_windows_do_not_see_each_other(upscaler: LumiereUpscalePipeline) -> None:
+    video = low(8)
+    changed = video.clone()
+    changed[:, 4:] = 0
+    options = {"num_inference_steps": 2, "multidiffusion": False}
+    alone, other = (upscaler(v, generator=seed(), **options).frames for v in (video, changed))
+    torch.testing.assert_close(alone[:, :4], other[:, :4], rtol=0, atol=1e-5)
+    options["multidiffusion"] = True
+    joined, other = (upscaler(v, generator=seed(), **options).frames for v in (video, changed))
+    assert not torch.allclose(joined[:, :4], other[:, :4], atol=1e-3)
+
+
+def test_low_resolution_is_enlarged_as_in_training() -> None:
+    video = torch.randn(2, 3, 4, 16, 16, generator=seed())
+    torch.testing.assert_close(resize_video(video, 32), enlarge(video, 32))
+    torch.testing.assert_close(resize_video(video, (40, 56)), enlarge(video, (40, 56)))
+
+
+def test_size_noise_level_and_errors(upscaler: LumiereUpscalePipeline) -> None:
+    wide = low(3, height=16, width=24)
+    frames = upscaler(wide, num_inference_steps=1, generator=seed()).frames
+    assert frames.shape[-2:] == (32, 48)
+    assert upscaler(wide, num_inference_steps=1, scale=1.5).frames.shape[-2:] == (24, 36)
+    assert not torch.equal(frames, upscaler(wide, num_inference_steps=1, noise_level=300, generator=seed()).frames)
+    with pytest.raises(ValueError, match="noise_level is -1"):
+        upscaler(wide, noise_level=-1)
+    with pytest.raises(ValueError, match="video is 64 x 64 pixels, more than"):
+        upscaler(low(1, height=64, width=64))
+    with pytest.raises(ValueError, match="overlap 4 with window_size 4"):
+        upscaler(low(9), overlap=4)
+    with pytest.raises(ValueError, match="a super-resolution network takes twice what it gives"):
+        LumiereUpscalePipeline(SpaceTimeUNet.from_unet2d(text_to_image_unet()), make_scheduler())
+
+
+def test_round_trip_and_inside_the_whole_pipeline(
+    upscaler: LumiereUpscalePipeline, pipe: LumierePipeline, tmp_path: Path
+) -> None:
+    upscaler.save_pretrained(tmp_path)
+    loaded = LumiereUpscalePipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    results = [each(low(5), num_inference_steps=2, generator=seed()).frames for each in (upscaler, loaded)]
+    assert torch.equal(*results) and loaded.config.window_size == 4
+    inside = pipe.upscaler()
+    assert inside.unet is pipe.ssr_unet and inside.config.window_size == 4
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("windows", [temporal_windows(9, 4, 2), independent_windows(9, 4), [(0, 9)]])
+@pytest.mark.parametrize("max_batch", [1, 2, None])
+def test_identical_predictions_are_the_identity(windows: list[tuple[int, int]], max_batch: int | None) -> None:
+    video = torch.randn(2, 3, 9, 4, 4, generator=seed())
+    sizes = []
+
+    def network(model_input: Tensor, rows: Tensor) -> Tensor:
+        assert len(model_input) == len(rows)
+        sizes.append(len(rows))
+        return model_input * (rows + 1).view(-1, 1, 1, 1, 1)  # framewise, and each clip its own
+
+    result = predict_in_windows(network, video, windows, max_batch)
+    torch.testing.assert_close(result, video * torch.tensor([1.0, 2.0]).view(-1, 1, 1, 1, 1))
+    assert max_batch is None or max(sizes) <= max_batch
+    assert sum(sizes) == 2 * len(windows)
+
+
+def test_independent_windows_cover_every_frame_once() -> None:
+    for num_frames in range(1, 20):
+        frames = [i for start, end in independent_windows(num_frames, 4) for i in range(start, end)]
+        assert frames == list(range(num_frames))
+
+
+def test_an_oracle_network_is_followed_to_its_video() -> None:
+    scheduler = make_scheduler()
+    x_0 = torch.rand(1, 3, 2, 4, 4, generator=seed()) * 2 - 1
+    alphas = scheduler.alphas_cumprod
+
+    def oracle(x_t: Tensor, timestep: Tensor) -> Tensor:
+        alpha, sigma = alphas[timestep].sqrt(), (1 - alphas[timestep]).sqrt()
+        noise = (x_t - alpha * x_0) / sigma
+        return alpha * noise - sigma * x_0
+
+    timesteps = select_timesteps(scheduler, 5, torch.device("cpu"))
+    result = denoise(scheduler, oracle, torch.randn(x_0.shape, generator=seed()), timesteps, [seed()])
+    torch.testing.assert_close(result, x_0, rtol=0, atol=1e-3)
+
+
+def test_rescaled_guidance_keeps_the_contrast_of_the_conditional_prediction() -> None:
+    nothing = torch.zeros(1, 1, 1)
+    negative, positive = torch.randn(2, 1, 3, 4, 8, 8, generator=seed())
+    for rescale, expected in ((0.0, None), (1.0, positive.std())):
+        guided = TextGuidance(nothing, nothing, nothing, nothing, 5.0, rescale).combine(negative, positive)
+        plain = negative + 5 * (positive - negative)
+        torch.testing.assert_close(guided.std(), plain.std() if expected is None else expected)
