@@ -1,0 +1,182 @@
+"""Runs one DVC stage so that it can neither outlive the flow nor take the flow with it.
+
+Cancelling or killing a Prefect flow leaves its grandchildren (`dvc`, the trainer, its workers) running. So
+each stage runs under a small process of its own, this file's `main`, which holds the reading end of a pipe
+from the flow. However the flow ends, even by `kill -9`, the pipe closes; the supervisor then stops the
+stage's process group, politely first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+
+GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL: time to write a checkpoint and to end the MLflow run
+POLL_SECONDS = 0.1
+
+
+class Supervisors:
+    """The supervisors of one flow run, so that all can be stopped when it is interrupted."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+        self._is_stopped = False
+
+    def run(
+        self,
+        command: list[str],
+        root: Path,
+        env: dict[str, str],
+        on_text: Callable[[str, bool], None],
+        keep_open: tuple[int, ...] = (),
+    ) -> int:
+        """Run `command` in `root` and return its exit status.
+
+        Args:
+            command: the program and its arguments.
+            root: its working folder.
+            env: its whole environment.
+            on_text: called with each piece of output and whether it is a whole line; a progress bar's states,
+                which end in a carriage return, are not.
+            keep_open: file descriptors that stay open until the stage is gone, such as a lock's.
+        """
+        with self._lock:
+            if self._is_stopped:
+                return 128 + signal.SIGTERM
+            process = subprocess.Popen(
+                [sys.executable, "-P", str(Path(__file__).resolve()), *command],
+                cwd=root,
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # the terminal's Ctrl-C goes to the flow alone
+                pass_fds=keep_open,
+            )
+            self._running.add(process)
+        try:
+            assert process.stdout is not None
+            for text, is_line in split_output(process.stdout.fileno()):
+                on_text(text, is_line)
+            return process.wait()
+        finally:
+            with self._lock:
+                self._running.discard(process)
+            _close_pipe(process)
+            process.wait()
+
+    def stop(self) -> None:
+        """Stop every stage, and let no other start; returns at once."""
+        with self._lock:
+            self._is_stopped = True
+            for process in self._running:
+                _close_pipe(process)
+
+
+_guards: dict[int, subprocess.Popen[bytes]] = {}  # by the process they look after; their pipes close with this one
+
+
+def tie_to_this_process(marker: str) -> None:
+    """Let the children with `marker` in their command line end when this process does, however it does.
+
+    Prefect's embedded server is one: Prefect stops it on an orderly exit only.
+    """
+    for child in psutil.Process().children():
+        if child.pid not in _guards and marker in " ".join(child.cmdline()):
+            command = [sys.executable, "-P", str(Path(__file__).resolve()), "--guard", str(child.pid)]
+            _guards[child.pid] = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+
+def split_output(descriptor: int) -> Iterator[tuple[str, bool]]:
+    r"""(text, is_line) for each non-empty piece of output that ends in \n (a line) or \r (a bar's state)."""
+    buffer = b""
+    while chunk := os.read(descriptor, 65536):
+        *pieces, buffer = re.split(rb"(\r?\n|\r)", buffer + chunk)
+        for text, ending in zip(pieces[::2], pieces[1::2], strict=True):
+            if text.strip():
+                yield text.decode(errors="replace").rstrip(), ending != b"\r"
+    if buffer.strip():
+        yield buffer.decode(errors="replace").rstrip(), True
+
+
+def _close_pipe(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(OSError):
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def main(command: list[str]) -> int:
+    """Run `command` in a session of its own until it ends or until standard input closes."""
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_default_signals)
+    try:
+        with selectors.DefaultSelector() as selector:
+            selector.register(sys.stdin, selectors.EVENT_READ)
+            while child.poll() is None and not selector.select(POLL_SECONDS):
+                pass  # readable means closed: the flow never writes
+        status = child.poll()
+        return 128 + signal.SIGTERM if status is None else status
+    finally:
+        _stop_group(child)
+
+
+def guard(pid: int) -> int:
+    """Wait until standard input closes, then end this process."""
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)  # knows its start time, so no other process can be taken for it
+        sys.stdin.read()
+        process.terminate()
+        with contextlib.suppress(psutil.TimeoutExpired):
+            process.wait(GRACE_SECONDS)
+        process.kill()
+    return 0
+
+
+def _default_signals() -> None:
+    """Ignored signals would be inherited by the stage."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _stop_group(child: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, then SIGKILL, to the stage's processes, also to those that opened a group of their own."""
+    family = [process for process in psutil.process_iter() if _belongs(process, child.pid)]
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(family, timeout=GRACE_SECONDS)
+    alive += [process for process in psutil.process_iter() if _belongs(process, child.pid)]
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(timeout=GRACE_SECONDS)
+
+
+def _belongs(process: psutil.Process, leader: int) -> bool:
+    """Whether the process is of the leader's session or group, or descends from it."""
+    with contextlib.suppress(psutil.Error, OSError):
+        if process.pid == leader or leader in (os.getpgid(process.pid), os.getsid(process.pid)):
+            return True
+        return any(parent.pid == leader for parent in process.parents())
+    return False
+
+
+if __name__ == "__main__":
+    arguments = sys.argv[1:]
+    sys.exit(guard(int(arguments[1])) if arguments[0] == "--guard" else main(arguments))

@@ -1,0 +1,187 @@
+"""The flow on a toy project: real DVC, a real Prefect server, a real MLflow store."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from flows.pipeline import lumiere_pipeline, main, pipeline_lock
+from lumiere import tracking
+from tests.flows.conftest import REPOSITORY, events
+from tests.flows.test_supervisor import wait_until
+
+
+@pytest.fixture(autouse=True)
+def _server(prefect_server: str) -> None:
+    """All tests here share one Prefect server."""
+
+
+@pytest.fixture
+def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without MLflow, where a test does not look at it: a new store takes seconds."""
+    monkeypatch.setenv("LUMIERE_TRACKING", "off")
+
+
+def run(root: Path, **options: Any) -> Any:
+    return lumiere_pipeline(str(root), **options, return_state=True)
+
+
+def mlflow_runs(root: Path) -> list[Any]:
+    """Newest first."""
+    client = tracking._client(root)
+    return list(client.search_runs([tracking._experiment_id(client, root)], order_by=["attributes.start_time DESC"]))
+
+
+def statuses(root: Path) -> dict[str, str]:
+    """How the stages of the newest pipeline run ended, as its MLflow run tells it."""
+    parent = next(run for run in mlflow_runs(root) if run.data.tags["stage"] == "pipeline")
+    return {k.removeprefix("stage."): v for k, v in parent.data.tags.items() if k.startswith("stage.")}
+
+
+def test_a_diamond_runs_side_by_side_then_is_cached(toy_project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (toy_project / "meet").touch()
+    state = run(toy_project)
+    assert state.is_completed() and state.message == "4 ran", state
+    assert (toy_project / "d.txt").read_text() == "(d (b (a first))(c (a first)))"
+    times = {(kind, name): at for kind, name, _, at in events(toy_project)}
+    assert times["start", "b"] < times["end", "c"] and times["start", "c"] < times["end", "b"]
+    assert times["end", "a"] < min(times["start", "b"], times["start", "c"])
+    assert times["start", "d"] > max(times["end", "b"], times["end", "c"])
+    output = capfd.readouterr()
+    assert "size.characters" in output.out and "make ui" in output.out
+
+    parent, *_ = [found for found in mlflow_runs(toy_project) if found.data.tags["stage"] == "pipeline"]
+    children = [r for r in mlflow_runs(toy_project) if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert sorted(child.info.run_name for child in children) == ["a", "b", "c", "d"]
+    assert {child.info.status for child in [*children, parent]} == {"FINISHED"}
+    assert all(child.data.params == {"optim.steps": "3"} for child in children)
+    assert parent.data.tags["dvc_lock_md5"] == tracking._lock_tag(toy_project)["dvc_lock_md5"]
+
+    state = run(toy_project)
+    assert state.is_completed() and state.message == "4 cached"
+    assert len(events(toy_project)) == 8  # nothing was started
+    newest = mlflow_runs(toy_project)[:5]
+    cached = {found.info.run_name: found for found in newest if found.data.tags.get("cached") == "true"}
+    assert set(cached) == {"a", "b", "c", "d"}
+    assert cached["d"].data.metrics == {"size.characters": 26.0}
+
+
+def test_prefect_shows_cached_tasks_and_artifacts(toy_project: Path, untracked: None) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    run(toy_project, stages=["b"])
+    state = run(toy_project, stages=["b"])
+    with get_client(sync_client=True) as client:
+        chosen = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+        tasks = client.read_task_runs(flow_run_filter=chosen)
+        keys = {artifact.key for artifact in client.read_artifacts(flow_run_filter=chosen)}
+    assert {task.name: task.state_name for task in tasks} == {"a": "Cached", "b": "Cached"}
+    assert "lumiere-stages" in keys
+    (toy_project / "b.txt").unlink()
+    state = run(toy_project, stages=["b"])
+    assert state.is_completed() and state.message == "2 cached"  # checked out from DVC's cache
+    assert (toy_project / "b.txt").exists()
+
+
+def test_a_failed_branch_stops_what_depends_on_it_only(toy_project: Path) -> None:
+    (toy_project / "fail-b").touch()
+    state = run(toy_project)
+    assert state.is_failed() and state.message.startswith("failed: b")
+    assert statuses(toy_project) == {"a": "ran", "b": "failed", "c": "ran", "d": "not run"}
+    by_name = {found.info.run_name: found.info.status for found in mlflow_runs(toy_project)}
+    assert by_name["b"] == "FAILED" and by_name["c"] == "FINISHED"
+    assert any(name.startswith("pipeline-") and status == "FAILED" for name, status in by_name.items())
+    (toy_project / "fail-b").unlink()
+    assert run(toy_project).is_completed()
+    assert statuses(toy_project) == {"a": "cached", "b": "ran", "c": "cached", "d": "ran"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_flow_leaves_nothing_behind_and_the_next_run_succeeds(
+    toy_project: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    if number != signal.SIGKILL:
+        monkeypatch.setenv("LUMIERE_TRACKING", "off")
+    (toy_project / "slow").touch()
+    env = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}  # so with an embedded server of its own
+    command = [sys.executable, "-m", "flows.pipeline", "--root", str(toy_project)]
+    log = (toy_project / "log.txt").open("wb")
+    process = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: len(events(toy_project)) >= 2, 120)
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert {pid for _, _, pid, _ in events(toy_project)} <= {child.pid for child in family}
+        assert any("prefect.server" in " ".join(child.cmdline()) for child in family)
+        process.send_signal(number)
+        assert process.wait(30) != 0
+        wait_until(lambda: not any(child.is_running() for child in family))
+    finally:
+        process.kill()
+        log.close()
+    (toy_project / "slow").unlink()
+    with pipeline_lock(toy_project):  # free, as soon as the supervisor is gone
+        pass
+    if number == signal.SIGKILL:  # once is enough: it takes a few seconds
+        assert run(toy_project, stages=["a"]).message == "1 ran"
+        killed = {found.info.run_name: found.info.status for found in mlflow_runs(toy_project)[::-1][:2]}
+        assert set(killed.values()) == {"KILLED"}, (toy_project / "log.txt").read_text()
+
+
+def test_an_overlapping_run_is_refused(toy_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.pipeline.LOCK_SECONDS", 0.5)
+    with pipeline_lock(toy_project):
+        state = run(toy_project)
+    assert state.is_failed()
+    assert f"another pipeline run (process {os.getpid()}) is at work" in state.message
+    assert not events(toy_project)
+
+
+def test_bad_params_stop_before_any_work(toy_project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (toy_project / "params.yaml").write_text("curate:\n  sead: 3\n")
+    assert main(["--root", str(toy_project)]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "params.yaml: curate.sead: unknown key; allowed: seed" in error
+    assert run(toy_project).is_failed()
+    assert not events(toy_project)
+
+
+def test_unknown_stage_and_broken_dag(toy_project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--root", str(toy_project), "--stages", "x"]) == 1
+    assert "'x' is not a stage; allowed: a, b, c, d" in capsys.readouterr().err
+    (toy_project / "dvc.yaml").write_text("stages: 3")
+    assert main(["--root", str(toy_project)]) == 1
+    assert not events(toy_project)
+
+
+def test_force_runs_the_named_stage_only(toy_project: Path, untracked: None) -> None:
+    assert run(toy_project, stages=["b"]).message == "2 ran"
+    assert run(toy_project, stages=["b"], force=True).message == "1 cached, 1 ran"
+    assert [name for kind, name, *_ in events(toy_project) if kind == "start"] == ["a", "b", "b"]
+
+
+def test_scheduling_without_a_server_says_what_to_do(toy_project: Path) -> None:
+    env = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
+    command = [sys.executable, "-m", "flows.pipeline", "--root", str(toy_project), "--schedule", "0 3 * * *"]
+    done = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "PREFECT_API_URL" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_dvc_repro_alone_makes_the_same_outputs(toy_project: Path, tmp_path: Path, untracked: None) -> None:
+    twin = tmp_path / "twin"
+    shutil.copytree(toy_project, twin)
+    assert run(toy_project).is_completed()
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet"], cwd=twin, env=env, check=True)
+    ours, theirs = (yaml.safe_load((root / "dvc.lock").read_text()) for root in (toy_project, twin))
+    assert ours == theirs  # but for the order of b and c, which is that in which they ended

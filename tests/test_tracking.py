@@ -1,0 +1,173 @@
+"""Runs in a real SQLite store."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lumiere import tracking
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "a project"
+    (root / ".lumiere").mkdir(parents=True)
+    shutil.copy(empty_store, root / ".lumiere")
+    (root / "dvc.yaml").write_text("stages: {}\n")
+    monkeypatch.chdir(root)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", tracking.PARENT_VARIABLE, "LUMIERE_TRACKING", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def only_run() -> Any:
+    client = tracking._client(Path.cwd())
+    (run,) = client.search_runs([tracking._experiment_id(client, Path.cwd())])
+    return run
+
+
+def test_a_stage_run_keeps_everything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    Path("dvc.lock").write_text("schema: '2.0'\n")
+    Path("sub").mkdir()
+    monkeypatch.chdir("sub")  # the store belongs to the project, not to the current folder
+    video = tmp_path / "a video.mp4"
+    video.write_bytes(b"\0" * 10)
+    with tracking.stage_run("train_base", {"init_from": "", "optim": {"steps": 7, "note": "x" * 7000}}) as run:
+        for step in range(500):
+            run.log_metrics({"loss": 1 / (step + 1), "recall@1": 0.5}, step=step)
+        run.log_artifact(video, "videos")
+        run.log_dict({"b": 1}, "notes/params.json")
+        run.set_tags({"device": "cpu"})
+    monkeypatch.chdir(tmp_path / "a project")
+    found = only_run()
+    client = tracking._client(Path.cwd())
+    assert found.info.status == "FINISHED" and found.info.run_name == "train_base"
+    assert found.data.params["optim.steps"] == "7" and len(found.data.params["optim.note"]) == 6000
+    assert found.data.metrics["recall_1"] == 0.5
+    history = client.get_metric_history(found.info.run_id, "loss")
+    assert sorted((point.step, point.value) for point in history)[-1] == (499, 1 / 500)
+    assert len(history) == 500
+    assert [file.path for file in client.list_artifacts(found.info.run_id, "videos")] == ["videos/a video.mp4"]
+    assert found.data.tags["stage"] == "train_base" and len(found.data.tags["dvc_lock_md5"]) == 32
+    assert Path(".lumiere/mlflow.db").exists() and not Path("sub/.lumiere").exists()
+
+
+def test_exceptions_end_as_failed_and_exits_as_killed() -> None:
+    with pytest.raises(ZeroDivisionError), tracking.stage_run("a", {}):
+        _ = 1 / 0
+    assert only_run().info.status == "FAILED"
+    with pytest.raises(KeyboardInterrupt), tracking.stage_run("b", {}):
+        raise KeyboardInterrupt
+    client = tracking._client(Path.cwd())
+    runs = client.search_runs([tracking._experiment_id(client, Path.cwd())])
+    assert {run.info.run_name: run.info.status for run in runs} == {"a": "FAILED", "b": "KILLED"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_process_ends_as_killed(number: signal.Signals) -> None:
+    code = (
+        "import time; from lumiere import tracking\n"
+        "with tracking.stage_run('a', {}) as run:\n"
+        "    run.log_metrics({'loss': 1.0}); print('here', flush=True); time.sleep(60)"
+    )
+    env = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=env)
+    assert process.stdout is not None and process.stdout.readline()
+    process.send_signal(number)
+    assert process.wait(20) in (128 + signal.SIGTERM, -signal.SIGKILL)
+    if number == signal.SIGKILL:  # nobody could write it down; the next pipeline run does
+        assert only_run().info.status == "RUNNING"
+        tracking._close_abandoned_runs(Path.cwd())
+    else:
+        assert only_run().data.metrics == {"loss": 1.0}
+    assert only_run().info.status == "KILLED"
+
+
+def test_parent_and_children_and_a_foreign_run_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path.cwd()
+    with tracking.pipeline_run(root, {"curate": {"seed": 0}}) as parent:
+        assert parent.run_id
+        monkeypatch.setenv(tracking.PARENT_VARIABLE, parent.run_id)
+        monkeypatch.setenv("MLFLOW_RUN_ID", parent.run_id)
+        with tracking.stage_run("a", {"x": 1}) as child:
+            assert child.run_id != parent.run_id
+        tracking.log_cached_stage(root, parent.run_id, "b", {"y": 2}, {"score": 3.0})
+    client = tracking._client(root)
+    runs = {run.info.run_name: run for run in client.search_runs([tracking._experiment_id(client, root)])}
+    assert runs["a"].data.tags["mlflow.parentRunId"] == runs["b"].data.tags["mlflow.parentRunId"] == parent.run_id
+    assert runs["b"].data.tags["cached"] == "true" and runs["b"].data.metrics == {"score": 3.0}
+    assert [file.path for file in client.list_artifacts(str(parent.run_id))] == ["params.json"]
+
+
+def test_a_broken_store_costs_one_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    with tracking.stage_run("a", {}) as run:
+        run._client = None
+        run.log_metrics({"loss": 1.0})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////dev/null/none.db")
+    with tracking.stage_run("b", {"x": 1}) as run:
+        run.log_metrics({"loss": 1.0})
+        run.set_tags({"a": "b"})
+    assert run.run_id is None
+    assert len([record for record in caplog.records if record.name == "lumiere.tracking"]) == 1
+    with pytest.raises(Exception), tracking.pipeline_run(Path.cwd(), {}):  # noqa: B017  MLflow's own, of many kinds
+        pass
+
+
+def test_off_and_other_ranks_write_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    with tracking.stage_run("a", {"x": 1}) as run:
+        run.log_metrics({"loss": 1.0})
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("LUMIERE_TRACKING", "off")
+    with tracking.stage_run("a", {"x": 1}), tracking.pipeline_run(Path.cwd(), {}) as parent:
+        parent.log_artifact("no such file")
+    tracking.log_cached_stage(Path.cwd(), None, "a", {}, {})
+    assert [path.name for path in Path(".lumiere").iterdir()] == ["mlflow.db"]
+    client = tracking._client(Path.cwd())
+    assert client.get_experiment_by_name(tracking.EXPERIMENT) is None
+
+
+def test_a_moved_project_does_not_write_into_its_old_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tracking.stage_run("a", {}):
+        pass
+    (tmp_path / "a project").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
+    Path("file.txt").write_text("x")
+    with tracking.stage_run("b", {}) as run:
+        run.log_artifact("file.txt")
+    assert list((tmp_path / "moved" / ".lumiere" / "mlartifacts").rglob("file.txt"))
+    assert not (tmp_path / "a project").exists()
+    assert only_run().info.run_name == "b"
+
+
+def test_four_processes_may_open_a_new_store_at_once() -> None:
+    Path(".lumiere/mlflow.db").unlink()
+    code = (
+        "from lumiere import tracking\n"
+        "with tracking.stage_run('a', {}) as run:\n"
+        "    assert run.run_id is not None\n"
+        "    [run.log_metrics({'loss': 1.0}, step=i) for i in range(150)]"
+    )
+    env = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    begun = time.monotonic()
+    processes = [subprocess.Popen([sys.executable, "-c", code], env=env) for _ in range(4)]
+    assert [process.wait(120) for process in processes] == [0] * 4
+    assert time.monotonic() - begun < 60
+    client = tracking._client(Path.cwd())
+    runs = client.search_runs([tracking._experiment_id(client, Path.cwd())])
+    assert [run.info.status for run in runs] == ["FINISHED"] * 4
+    assert all(len(client.get_metric_history(run.info.run_id, "loss")) == 150 for run in runs)
+
+
+def test_numbers_are_flat_and_finite() -> None:
+    values = {"a": {"b": 1, "c": float("nan"), "d": "text"}, "e": 0.5, "f": [1, 2], "g": True}
+    assert tracking.numbers(values) == {"a.b": 1.0, "e": 0.5, "g": 1.0}
