@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -20,6 +19,7 @@ from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
 from lumiere.pipelines.assemble import assemble_pipeline
 from lumiere.pipelines.batch import Job, read_jobs
 from lumiere.pipelines.samples import (
+    generate_set,
     given_pixels,
     save_sample,
     save_seams,
@@ -89,15 +89,7 @@ def main() -> None:
         (arguments.out / "index.json").write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
 
         prompts = set_prompts(stores[0], config.set_size, config.seed)
-        frames: list[np.ndarray] = []
-        for start in tqdm(range(0, len(prompts), config.batch_size), desc="text-to-video set", unit="batch"):
-            batch = prompts[start : start + config.batch_size]
-            generators = [torch.Generator().manual_seed(config.seed + start + i) for i in range(len(batch))]
-            made = cast(
-                LumierePipelineOutput,
-                pipe(batch, generator=generators, upscale=False, output_type="np", **settings_of(config)),
-            ).frames
-            frames.extend((clip * 255).round().astype(np.uint8) for clip in made)
+        frames = generate_set(pipe, prompts, config, settings_of(config))
         save_text_to_video_set(arguments.out, frames, prompts, config.fps)
         save_seams(arguments.out, pipe, frames[: config.seam_videos], config)
         run.log_metrics({"videos": len(jobs), "text_to_video_set": len(frames)})

@@ -142,11 +142,6 @@ class TextGuidance:
 # --- windows and the loop --------------------------------------------------------------------------------------------
 
 
-def independent_windows(num_frames: int, window_size: int) -> list[tuple[int, int]]:
-    """Windows that share no frame, the last one shorter: what MultiDiffusion is compared with."""
-    return [(start, min(start + window_size, num_frames)) for start in range(0, num_frames, window_size)]
-
-
 def predict_in_windows(
     network: Network, model_input: Tensor, windows: Sequence[tuple[int, int]], max_batch: int | None = None
 ) -> Tensor:

@@ -37,6 +37,11 @@ def temporal_windows(num_frames: int, window_size: int, overlap: int) -> list[tu
     return [(start, start + window_size) for start in starts]
 
 
+def independent_windows(num_frames: int, window_size: int) -> list[tuple[int, int]]:
+    """Windows that share no frame, the last one shorter: what MultiDiffusion is compared with."""
+    return [(start, min(start + window_size, num_frames)) for start in range(0, num_frames, window_size)]
+
+
 def reconcile(predictions: Sequence[Tensor], windows: Sequence[tuple[int, int]], num_frames: int) -> Tensor:
     """The clip that fits all windows' predictions best in the least-squares sense: their mean where they overlap.
 

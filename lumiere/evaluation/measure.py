@@ -116,17 +116,13 @@ def score_samples(judge: Judge, samples: Sequence[Sample]) -> list[SampleScores]
 
 
 def score_seams(record: dict[str, Any]) -> SeamScores:
-    """From the errors that generate measured on the SSR's own output."""
-    curves = {
-        key: np.asarray([video[f"mse_{key}"] for video in record["videos"]], dtype=np.float64)
-        for key in ("multidiffusion", "independent")
-    }
-    ratios = {key: seam_ratio(curve, record["borders"]) for key, curve in curves.items()}
+    """From the errors that `read_seams` measured."""
+    curves = {key: record[key] for key in ("multidiffusion", "independent")}
     return SeamScores(
-        **ratios,
+        **{key: seam_ratio(curve, record["borders"]) for key, curve in curves.items()},
         curves={key: curve.mean(0) for key, curve in curves.items()},
         borders=list(record["borders"]),
-        num_videos=len(record["videos"]),
+        num_videos=len(curves["independent"]),
         window_size=record["window_size"],
         overlap=record["overlap"],
     )

@@ -6,8 +6,9 @@ index.json        list of names
 <name>.known.npz  where the mode was given pixels: generated and known uint8 (t, h, w, 3), known_mask (t, h, w)
 t2v_set.npz       frames: uint8 (n, t, h, w, 3), text-to-video at base size, made for the distances
 t2v_set.json      {"prompts": [n sentences], "fps": …}
-seams.json        {"window_size", "overlap", "borders": [i, …], "videos": [{"name", "mse_multidiffusion": [t − 1],
-                  "mse_independent": [t − 1]}, …]}, the errors of `consecutive_mse`
+seams.json        {"window_size", "overlap"} of the super-resolution that made seams.npz
+seams.npz         multidiffusion and independent: uint8 (n, t, h, w, 3), the same clips with windows reconciled at
+                  every step, and with windows that share no frame
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import numpy as np
 
 from lumiere.data.clips import ClipStore, from_model_range, resize_video, to_model_range
 from lumiere.data.video_io import read_video
+from lumiere.diffusion.windows import independent_windows
+from lumiere.evaluation.seams import consecutive_mse, window_borders
 
 
 class SamplesError(ValueError):
@@ -119,8 +122,21 @@ def read_real_set(clips: Path, size: tuple[int, int], num_frames: int, max_video
 
 
 def read_seams(folder: Path) -> dict[str, Any]:
-    """The consecutive-frame errors with and without MultiDiffusion."""
-    return _read_json(folder / "seams.json")
+    """Errors of consecutive frames with and without MultiDiffusion, and where the independent windows meet.
+
+    Both are measured at the same places, as in the paper's figure: the borders of the windows that share no frame.
+    """
+    settings, path = _read_json(folder / "seams.json"), folder / "seams.npz"
+    if not path.is_file():
+        raise SamplesError(f"{path}: no such file; run the generate stage first")
+    with np.load(path, allow_pickle=False) as arrays:
+        videos = {key: arrays[key] for key in ("multidiffusion", "independent")}
+    errors = {key: np.stack([consecutive_mse(clip) for clip in clips]) for key, clips in videos.items()}
+    num_frames = videos["independent"].shape[1]
+    borders = window_borders(independent_windows(num_frames, settings["window_size"]), num_frames)
+    if not borders:
+        raise SamplesError(f"{path}: {num_frames} frames make one window, so there is no border to look at")
+    return {**settings, "borders": borders, **errors}
 
 
 def _read_json(path: Path) -> Any:

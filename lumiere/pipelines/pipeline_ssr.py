@@ -21,12 +21,11 @@ from lumiere.diffusion.sampling import (
     check_prediction_type,
     denoise,
     draw_noise,
-    independent_windows,
     predict_in_windows,
     select_timesteps,
     video_generators,
 )
-from lumiere.diffusion.windows import temporal_windows
+from lumiere.diffusion.windows import independent_windows, temporal_windows
 from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines.base import Callback, LumiereBasePipeline, check_range
 from lumiere.pipelines.inputs import read_video

@@ -9,13 +9,12 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from lumiere.config import GenerateConfig
 from lumiere.data.clips import ClipStore
 from lumiere.data.pictures import contact_sheet, save_picture, xt_slice
 from lumiere.data.video_io import write_video
-from lumiere.diffusion.windows import temporal_windows
-from lumiere.evaluation import consecutive_mse, window_borders
 from lumiere.files import write_atomically
 from lumiere.pipelines.batch import Job
 from lumiere.pipelines.pipeline_lumiere import LumierePipeline
@@ -94,6 +93,19 @@ def set_prompts(store: ClipStore, size: int, seed: int) -> list[str]:
     return list(dict.fromkeys(captions.values()))
 
 
+def generate_set(
+    pipe: LumierePipeline, prompts: list[str], config: GenerateConfig, settings: dict[str, Any]
+) -> list[np.ndarray]:
+    """One text-to-video clip per prompt at base size, uint8 (t, h, w, c), each with a seed of its own."""
+    frames: list[np.ndarray] = []
+    for start in tqdm(range(0, len(prompts), config.batch_size), desc="text-to-video set", unit="batch"):
+        batch = prompts[start : start + config.batch_size]
+        generators = [torch.Generator().manual_seed(config.seed + start + i) for i in range(len(batch))]
+        output = cast(LumierePipelineOutput, pipe(batch, generator=generators, upscale=False, **settings))
+        frames.extend(to_uint8(clip) for clip in output.frames)
+    return frames
+
+
 def save_text_to_video_set(folder: Path, frames: list[np.ndarray], prompts: list[str], fps: int) -> None:
     """The clips at base size that the distances are measured on."""
     _save_arrays(folder / "t2v_set.npz", {"frames": np.stack(frames)})
@@ -102,30 +114,24 @@ def save_text_to_video_set(folder: Path, frames: list[np.ndarray], prompts: list
 
 
 def save_seams(folder: Path, pipe: LumierePipeline, low: list[np.ndarray], config: GenerateConfig) -> None:
-    """Super-resolve clips with and without MultiDiffusion, and keep the errors of consecutive frames.
-
-    Both are measured at the same places: the borders of the windows that are denoised each by itself.
-    """
+    """Super-resolve clips with and without MultiDiffusion, for the seam measure of the evaluation."""
     upscale = pipe.upscaler()
     upscale.set_progress_bar_config(leave=False)
-    videos = []
-    for index, frames in enumerate(low):
-        errors = {}
-        for name, multidiffusion in (("mse_multidiffusion", True), ("mse_independent", False)):
-            made = upscale(
+    made: dict[str, list[np.ndarray]] = {"multidiffusion": [], "independent": []}
+    for frames in low:
+        for name, clips in made.items():
+            output = upscale(
                 frames,
                 num_inference_steps=config.ssr_steps,
                 window_size=config.window_size,
                 overlap=config.overlap,
-                multidiffusion=multidiffusion,
+                multidiffusion=name == "multidiffusion",
                 generator=torch.Generator().manual_seed(config.seed),
             )
-            large = cast(LumiereUpscalePipelineOutput, made).frames[0]
-            errors[name] = consecutive_mse(large.permute(0, 2, 3, 1).numpy()).tolist()
-        videos.append({"name": f"set-{index}", **errors})
-    borders = window_borders(temporal_windows(len(low[0]), config.window_size, 0), len(low[0]))
-    seams = {"window_size": config.window_size, "overlap": config.overlap, "borders": borders, "videos": videos}
-    write_atomically(folder / "seams.json", (json.dumps(seams, indent=1) + "\n").encode())
+            clips.append(to_uint8(cast(LumiereUpscalePipelineOutput, output).frames[0]))
+    _save_arrays(folder / "seams.npz", {name: np.stack(clips) for name, clips in made.items()})
+    settings = {"window_size": config.window_size, "overlap": config.overlap}
+    write_atomically(folder / "seams.json", (json.dumps(settings) + "\n").encode())
 
 
 def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lumiere.data.clips import resize_video
 from lumiere.diffusion.objective import make_scheduler
-from lumiere.diffusion.sampling import TextGuidance, denoise, independent_windows, predict_in_windows, select_timesteps
-from lumiere.diffusion.windows import temporal_windows
+from lumiere.diffusion.sampling import TextGuidance, denoise, predict_in_windows, select_timesteps
+from lumiere.diffusion.windows import independent_windows, temporal_windows
 from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines import LumierePipeline, LumiereUpscalePipeline
 from lumiere.training.super_resolution import enlarge
