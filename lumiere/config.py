@@ -112,7 +112,7 @@ class TrainBaseConfig:
 class TrainConditionedConfig:
     """Fine-tuning on <J, C, M>; the mask mix is in relative weights."""
 
-    init_from: str = ""
+    init_from: str = ""  # a folder written by save_temporal, for the added input convolution; empty starts at zero
     mask_weights: dict[str, float] = field(
         default_factory=lambda: {
             "text_only": 1.0,
@@ -237,6 +237,11 @@ class Params:
         if self.train_ssr.size > self.decode.size:
             raise ConfigError(
                 f"train_ssr.size: {self.train_ssr.size}; allowed: at most decode.size ({self.decode.size})"
+            )
+        if self.train_ssr.window_size > self.decode.num_frames:
+            raise ConfigError(
+                f"train_ssr.window_size: {self.train_ssr.window_size}; "
+                f"allowed: at most decode.num_frames ({self.decode.num_frames})"
             )
         if self.train_ssr.crop > self.train_ssr.size:
             raise ConfigError(

@@ -19,6 +19,7 @@ from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
 from lumiere.pipelines.assemble import assemble_pipeline
 from lumiere.pipelines.batch import Job, read_jobs
 from lumiere.pipelines.samples import (
+    check_jobs,
     generate_set,
     given_pixels,
     save_sample,
@@ -67,12 +68,14 @@ def main() -> None:
         try:
             jobs = read_jobs(arguments.prompts)
             pipe = assemble_pipeline(
-                arguments.conditioned, arguments.ssr, arguments.blended, config.num_frames, config.fps
+                arguments.conditioned,
+                arguments.ssr,
+                arguments.blended,
+                config.num_frames,
+                config.fps,
+                config.window_size,
             )
-            for job in jobs:
-                given_pixels(job, stores)
-                if job.style:
-                    pipe.styles.check(blend_name(job.style, job.alpha), 1.0)
+            check_jobs(arguments.prompts, jobs, pipe, stores, config)
         except ValueError as error:
             raise ConfigError(str(error)) from None
         for folder in (arguments.out, arguments.pipeline):

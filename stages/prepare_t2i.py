@@ -31,7 +31,7 @@ def train_from_scratch(
     task = TextToImageTask("t2i", unet, scheduler, train_images, held_out, encoder.encode([""]), config.optim)
     training = StagedTraining(scratch, to_dict(config), [clips])
     training.train(task, config.optim, run.log_metrics, out)
-    return TextToImage(unet, scheduler, encoder.name), training
+    return TextToImage(unet, scheduler, encoder.name, encoder.max_tokens), training
 
 
 def main() -> None:
@@ -47,12 +47,13 @@ def main() -> None:
                 t2i = load_text_to_image(config.source)
             except ValueError as error:
                 raise ConfigError(f"{arguments.params}: prepare_t2i.source: {error}") from None
-            clip_encoder = ClipStore(arguments.clips).text_encoder
-            if t2i.text_encoder != clip_encoder:
-                raise ConfigError(
-                    f"{arguments.params}: decode.text_encoder: {clip_encoder!r}; allowed: {t2i.text_encoder!r}, "
-                    f"which {config.source} was trained with"
-                )
+            clips = ClipStore(arguments.clips)
+            for key in ("text_encoder", "max_text_tokens"):
+                if getattr(clips, key) != getattr(t2i, key):
+                    raise ConfigError(
+                        f"{arguments.params}: decode.{key}: {getattr(clips, key)!r}; allowed: {getattr(t2i, key)!r}, "
+                        f"which {config.source} was trained with"
+                    )
         t2i.save(arguments.out)
         parameters = sum(p.numel() for p in t2i.unet.parameters())
         run.log_metrics({"parameters": parameters})

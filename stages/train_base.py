@@ -16,6 +16,7 @@ from lumiere.models.text_to_image import load_text_to_image, save_companions
 from lumiere.text import load_text_encoder
 from lumiere.training.run import StagedTraining
 from lumiere.training.video import CaptionedVideos, SpaceTimeTask
+from lumiere.training.warm_start import warm_start
 
 
 def main() -> None:
@@ -28,19 +29,19 @@ def main() -> None:
         unet = SpaceTimeUNet.from_unet2d(t2i.unet, resampling_init=config.resampling_init)
         if config.init_from:
             try:
-                unet.load_temporal(config.init_from)
+                warm_start(unet, config.init_from, input_only=False)
             except ValueError as error:
                 raise ConfigError(f"{arguments.params}: train_base.init_from: {error}") from None
         stores = ClipStore(arguments.clips), ClipStore(arguments.clips, "validation")
         train_videos, held_out = (CaptionedVideos.load(store, t2i.unet.config.sample_size) for store in stores)
-        null_text = load_text_encoder(t2i.text_encoder, stores[0].max_text_tokens).encode([""])
+        null_text = load_text_encoder(t2i.text_encoder, t2i.max_text_tokens).encode([""])
         task = SpaceTimeTask("train_base", unet, t2i.scheduler, train_videos, held_out, null_text, config.optim)
 
         inputs = [arguments.clips, arguments.t2i, *([Path(config.init_from)] if config.init_from else [])]
         training = StagedTraining(arguments.scratch, to_dict(config), inputs)
         result = training.train(task, config.optim, run.log_metrics, arguments.out)
         unet.save_pretrained(arguments.out)
-        save_companions(arguments.out, t2i.scheduler, t2i.text_encoder)
+        save_companions(arguments.out, t2i.scheduler, t2i.text_encoder, t2i.max_text_tokens)
         run.log_metrics({"temporal_parameters": sum(p.numel() for p in unet.temporal_parameters())})
         run.log_artifact(arguments.out / "train_base.png")
         training.finish()

@@ -16,6 +16,7 @@ from lumiere.models.text_to_image import load_scheduler, save_companions
 from lumiere.text import load_text_encoder
 from lumiere.training.run import StagedTraining
 from lumiere.training.video import CaptionedVideos, SpaceTimeTask
+from lumiere.training.warm_start import warm_start
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
         unet = base.with_conditioning(base.in_channels + 1)
         if config.init_from:
             try:
-                unet.load_temporal(config.init_from)
+                warm_start(unet, config.init_from, input_only=True)
             except ValueError as error:
                 raise ConfigError(f"{arguments.params}: train_conditioned.init_from: {error}") from None
         stores = ClipStore(arguments.clips), ClipStore(arguments.clips, "validation")
@@ -50,7 +51,7 @@ def main() -> None:
         training = StagedTraining(arguments.scratch, to_dict(config), inputs)
         result = training.train(task, config.optim, run.log_metrics, arguments.out)
         unet.save_pretrained(arguments.out)
-        save_companions(arguments.out, scheduler, encoder.name)
+        save_companions(arguments.out, scheduler, encoder.name, encoder.max_tokens)
         run.log_artifact(arguments.out / "train_conditioned.png")
         training.finish()
     loss = f"held-out loss {result.validation[-1][1]:.4f} after " if result.validation else ""

@@ -12,6 +12,7 @@ import lumiere.compat  # noqa: F401  before diffusers
 import diffusers
 import torch
 from diffusers import UNet2DConditionModel
+from safetensors import SafetensorError
 
 SCHEDULER_FILE = "scheduler_config.json"
 
@@ -23,27 +24,29 @@ class TextToImage:
     Attributes:
         unet: the network.
         scheduler: the diffusers scheduler it was trained with.
-        text_encoder: a name for `lumiere.text.load_text_encoder`.
+        text_encoder, max_text_tokens: name and length for `lumiere.text.load_text_encoder`; the pooled text embedding
+            sees padding, so a model is always used at the length that it was trained with.
     """
 
     unet: UNet2DConditionModel
     scheduler: Any
     text_encoder: str
+    max_text_tokens: int = 32
 
     def save(self, folder: str | Path) -> None:
         """Write `unet/`, `scheduler/` and `text_encoder/`, as a diffusers pipeline has them."""
         folder = Path(folder)
         self.unet.save_pretrained(folder / "unet")
-        save_companions(folder, self.scheduler, self.text_encoder)
+        save_companions(folder, self.scheduler, self.text_encoder, self.max_text_tokens)
 
 
-def save_companions(folder: str | Path, scheduler: Any, text_encoder: str) -> None:
+def save_companions(folder: str | Path, scheduler: Any, text_encoder: str, max_text_tokens: int = 32) -> None:
     """Write `scheduler/` and `text_encoder/` beside a network's weights."""
     from lumiere.text import load_text_encoder
 
     folder = Path(folder)
     scheduler.save_pretrained(folder / "scheduler")
-    load_text_encoder(text_encoder).save_pretrained(folder / "text_encoder")
+    load_text_encoder(text_encoder, max_text_tokens).save_pretrained(folder / "text_encoder")
 
 
 def load_scheduler(folder: str | Path) -> Any:
@@ -70,12 +73,13 @@ def load_text_to_image(source: str | Path) -> TextToImage:
     if not (Path(source) / "unet").is_dir():
         return _from_hub(str(source))
     folder = Path(source)
-    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
-    text_folder = folder / "text_encoder" / "text_encoder.json"
-    if not text_folder.is_file():
-        raise ValueError(f"{text_folder}: no such file; it names the text encoder, e.g. {{'name': 'minilm', ...}}")
-    text_encoder = json.loads(text_folder.read_text(encoding="utf-8"))["name"]
-    return TextToImage(unet, load_scheduler(folder / "scheduler"), text_encoder)
+    text_file = folder / "text_encoder" / "text_encoder.json"
+    if not text_file.is_file():
+        raise ValueError(f"{text_file}: no such file; it names the text encoder, e.g. {{'name': 'minilm', ...}}")
+    text = json.loads(text_file.read_text(encoding="utf-8"))
+    return TextToImage(
+        _load_unet(folder / "unet"), load_scheduler(folder / "scheduler"), text["name"], text["max_tokens"]
+    )
 
 
 def load_image_network(source: str | Path) -> tuple[UNet2DConditionModel, Any]:
@@ -87,8 +91,14 @@ def load_image_network(source: str | Path) -> tuple[UNet2DConditionModel, Any]:
     folder = Path(source)
     if not (folder / "unet" / "config.json").is_file():
         raise ValueError(f"{folder}: no unet/config.json; expected a folder with unet/ and scheduler/")
-    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
-    return unet, load_scheduler(folder / "scheduler")
+    return _load_unet(folder / "unet"), load_scheduler(folder / "scheduler")
+
+
+def _load_unet(folder: Path) -> UNet2DConditionModel:
+    try:
+        return UNet2DConditionModel.from_pretrained(folder, torch_dtype=torch.float32)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{folder}: no U-Net can be read: {_one_line(error)}") from None
 
 
 def _from_hub(name: str) -> TextToImage:
@@ -98,6 +108,10 @@ def _from_hub(name: str) -> TextToImage:
         )
     except Exception as error:
         raise ValueError(
-            f"{name}: neither a folder with unet/ and scheduler/ nor a hub name that can be fetched: {error}"
+            f"{name}: neither a folder with unet/ and scheduler/ nor a hub name that can be fetched: {_one_line(error)}"
         ) from None
     return load_text_to_image(folder)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

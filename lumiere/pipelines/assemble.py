@@ -12,7 +12,9 @@ from lumiere.pipelines.pipeline_lumiere import LumierePipeline
 from lumiere.text import load_text_encoder
 
 
-def assemble_pipeline(base: Path, ssr: Path | None, styles: Path | None, num_frames: int, fps: int) -> LumierePipeline:
+def assemble_pipeline(
+    base: Path, ssr: Path | None, styles: Path | None, num_frames: int, fps: int, ssr_window_size: int
+) -> LumierePipeline:
     """Put the pieces together.
 
     Args:
@@ -20,6 +22,7 @@ def assemble_pipeline(base: Path, ssr: Path | None, styles: Path | None, num_fra
         ssr: a super-resolution network with `scheduler/`, or None.
         styles: a folder of spatial weights, `<name>.safetensors`, or None.
         num_frames, fps: what `base` was trained on.
+        ssr_window_size: frames that `ssr` sees at a time.
 
     Raises:
         ValueError: when a piece is missing.
@@ -32,6 +35,7 @@ def assemble_pipeline(base: Path, ssr: Path | None, styles: Path | None, num_fra
         ssr_scheduler=load_scheduler(ssr / "scheduler") if ssr else None,
         num_frames=num_frames,
         fps=fps,
+        ssr_window_size=ssr_window_size,
     )
     for path in sorted(styles.glob("*.safetensors")) if styles else ():
         pipe.add_style(path.stem, path)

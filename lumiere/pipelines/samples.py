@@ -19,20 +19,21 @@ from lumiere.files import write_atomically
 from lumiere.pipelines.batch import Job
 from lumiere.pipelines.pipeline_lumiere import LumierePipeline
 from lumiere.pipelines.pipeline_output import LumierePipelineOutput, LumiereUpscalePipelineOutput
+from lumiere.style import blend_name
 
 
 def given_pixels(job: Job, stores: list[ClipStore]) -> dict[str, Any]:
     """The `image`, `video` and `mask` arguments that a job's mode takes.
 
     Raises:
-        ValueError: when the clip is in no store.
+        ValueError: when the clip is in no store, or the mask's box holds no pixel of it.
     """
     if not job.clip:
         return {}
     found = [(store, i) for store in stores for i, entry in enumerate(store.entries) if entry["clip_id"] == job.clip]
     if not found:
         known = ", ".join(entry["clip_id"] for entry in stores[0].entries[:3])
-        raise ValueError(f"{job.name}: clip {job.clip!r} is not among the decoded clips; there are {known}, ...")
+        raise ValueError(f"clip {job.clip!r} is not among the decoded clips; there are {known}, ...")
     store, index = found[0]
     frames = torch.from_numpy(np.array(store[index].frames)).permute(0, 3, 1, 2).float() / 255  # (t, c, h, w)
     pixels: dict[str, Any] = {}
@@ -42,7 +43,24 @@ def given_pixels(job: Job, stores: list[ClipStore]) -> dict[str, Any]:
         pixels["video"] = frames
     if job.mask is not None:
         pixels["mask"] = job.region(*frames.shape[-2:])
+        if not pixels["mask"].any():
+            raise ValueError(f"mask {job.mask}: no pixel of the clip lies in it; make the box larger")
     return pixels
+
+
+def check_jobs(
+    prompts: Path, jobs: list[Job], pipe: LumierePipeline, stores: list[ClipStore], config: GenerateConfig
+) -> None:
+    """Raises ValueError, naming file and row, on a job that cannot be done, before any is begun."""
+    for job in jobs:
+        try:
+            video = given_pixels(job, stores).get("video")
+            if video is not None and len(video) != config.num_frames:
+                raise ValueError(f"generate.num_frames: {config.num_frames}; allowed: the clip's {len(video)}")
+            if job.style:
+                pipe.styles.check(blend_name(job.style, job.alpha), 1.0)
+        except ValueError as error:
+            raise ValueError(f"{prompts}: {job.name}: {error}") from None
 
 
 def to_uint8(frames: torch.Tensor) -> np.ndarray:

@@ -24,5 +24,6 @@ def write_record(folder: Path, name: str, result: TrainingResult) -> None:
             axes.plot(*zip(*series, strict=True), label=label, marker="o" if len(series) < 12 else None)
     axes.set(title=name, xlabel="step", ylabel="loss")
     axes.grid(alpha=0.3)
-    axes.legend()
+    if axes.lines:
+        axes.legend()
     figure.savefig(folder / f"{name}.png", dpi=100, metadata={"Software": None})

@@ -121,8 +121,10 @@ class SuperResolutionTask:
         clips = batch_indices(len(self.train_store), self.config.batch_size, step, seed)
         return self._loss(self.train_store, clips, generator_for(self.name, seed, 0, step))
 
-    def validation_loss(self) -> float:
-        """Mean loss over crops of held-out clips at fixed noise and timesteps."""
+    def validation_loss(self) -> float | None:
+        """Mean loss over crops of held-out clips at fixed noise and timesteps; None without any."""
+        if not len(self.validation_store):
+            return None
         self.network.eval()
         clips = torch.linspace(0, len(self.validation_store) - 1, VALIDATION_CLIPS).round().int().tolist()
         loss = self._loss(self.validation_store, clips, generator_for(f"{self.name}-validation"))

@@ -39,7 +39,8 @@ class CaptionedVideos:
             videos.append(((small + 1) * 127.5).round().clamp(0, 255).to(torch.uint8))
             embeds.append(torch.from_numpy(clip.prompt_embeds))
             masks.append(torch.from_numpy(clip.prompt_mask).long())
-        return cls(torch.stack(videos), embeds, masks)
+        empty = torch.zeros(0, 3, store.num_frames, size, size, dtype=torch.uint8)
+        return cls(torch.stack(videos) if videos else empty, embeds, masks)
 
     def draw(self, clip: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """One clip (3, t, h, w) in [-1, 1] with one of its captions: prompt_embeds (n, d), mask (n,)."""
@@ -97,8 +98,10 @@ class SpaceTimeTask:
         clips = batch_indices(len(self.train_videos), size, step, seed)
         return self._loss(self.train_videos, clips, generator_for(self.name, seed, 0, step), self.config.text_dropout)
 
-    def validation_loss(self) -> float:
-        """Mean loss over held-out clips at fixed noise, timesteps and masks."""
+    def validation_loss(self) -> float | None:
+        """Mean loss over held-out clips at fixed noise, timesteps and masks; None without any."""
+        if not len(self.validation_videos):
+            return None
         self.unet.eval()
         clips = torch.linspace(0, len(self.validation_videos) - 1, VALIDATION_CLIPS).round().int().tolist()
         loss = self._loss(self.validation_videos, clips, generator_for(f"{self.name}-validation"), 0.0)

@@ -1,0 +1,115 @@
+"""A project of tiny clips, networks and prompts, in which the stages run as dvc.yaml calls them."""
+
+from __future__ import annotations
+
+import importlib
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import stages
+from lumiere.data.prepare import embed_captions
+from lumiere.data.shards import Sample, pack_arrays, write_index, write_shards
+from lumiere.text import load_text_encoder
+from tests.conftest import REPOSITORY
+from tests.video_factory import numbered
+
+FRAMES, FPS, SIZE, LARGE, TOKENS = 8, 16, 16, 32, 8  # tokens: not the encoder's default
+SUBJECTS = ["cat", "dog", "crab", "horse", "pig", "owl", "fox", "ant"]  # the last two are held out
+STYLE = "ink-wash"
+OPTIM = {"steps": 3, "batch_size": 2, "learning_rate": 0.01, "warmup_steps": 1, "ema_decay": 0.5, "log_every": 2}
+OPTIM |= {"checkpoint_every": 2, "validate_every": 2}
+PARAMS: dict[str, Any] = {
+    "curate": {"min_seconds": 0.5},
+    "decode": {"fps": FPS, "num_frames": FRAMES, "size": LARGE, "max_text_tokens": TOKENS},
+    "prepare_t2i": {"source": "train", "size": SIZE, "block_out_channels": [16, 32], "optim": OPTIM},
+    "train_base": {"init_from": "", "optim": OPTIM},
+    "train_conditioned": {"init_from": "", "optim": OPTIM},
+    "train_ssr": {
+        "image_model": "train", "init_from": "", "size": LARGE, "low_size": SIZE, "window_size": 4, "crop": 16,
+        "block_out_channels": [16, 32], "image_optim": OPTIM, "optim": OPTIM,
+    },
+    "train_style": {"style": STYLE, "optim": OPTIM},
+    "blend_style": {"alphas": [0.5, 1.0]},
+    "generate": {
+        "num_inference_steps": 2, "ssr_steps": 2, "num_frames": FRAMES, "fps": FPS, "window_size": 4, "overlap": 1,
+        "set_size": 4, "seam_videos": 1,
+    },
+    "evaluate": {"judge": str(REPOSITORY / "pretrained" / "judge"), "num_videos": 4, "num_frames": FRAMES},
+}  # fmt: skip
+PROMPTS = f"""\
+name,mode,prompt,clip,mask,style,alpha,strength
+text,text_to_video,an ink drawing of a cat,,,{STYLE},0.5,
+image,image_to_video,a dog runs,dog@0,,{STYLE},1.0,
+inpaint,inpainting,a crab walks,crab@0,"0,0,0.5,1",,,
+outpaint,outpainting,a horse gallops,horse@0,,,,
+cinemagraph,cinemagraph,an owl blinks,fox@0,"0.25,0.25,0.75,0.75",,,
+edit,video_to_video,a red pig,pig@0,,,,0.6
+"""
+
+
+def commands() -> dict[str, list[str]]:
+    """Every stage's arguments, as dvc.yaml gives them."""
+    dag = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))
+    return {name: shlex.split(stage["cmd"])[3:] for name, stage in dag["stages"].items()}
+
+
+def run_stage(root: Path, name: str, params: dict[str, Any] | None = None, **paths: Path) -> None:
+    """Run a stage in `root` as dvc.yaml does, with other values in its sections of params, or other paths."""
+    values = {section: {**entries, **(params or {}).get(section, {})} for section, entries in PARAMS.items()}
+    (root / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    replaced = [part for key, path in paths.items() for part in (f"--{key}", str(path))]  # argparse takes the last
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("LUMIERE_TRACKING", "off")
+        patch.setattr(sys, "argv", [name, *commands()[name], *replaced])
+        stages.run(importlib.import_module(f"stages.{name}").main)
+
+
+def write_clips(folder: Path, held_out: int = 2) -> None:
+    """What the decode stage would write: one clip of every subject, the last ones for validation."""
+    encoder = load_text_encoder("minilm", TOKENS)
+    captions = {name: [f"a {name}", f"a small {name} moves"] for name in SUBJECTS}
+    embeddings = embed_captions([text for texts in captions.values() for text in texts], encoder)
+    samples = []
+    for i, name in enumerate(SUBJECTS):
+        embeds, masks = zip(*(embeddings[text] for text in captions[name]), strict=True)
+        info = {"clip_id": f"{name}@0", "video": f"{name}.mp4", "start": 0.0, "captions": captions[name], "fps": FPS}
+        frames = numbered(FRAMES, subject=i, height=LARGE, width=96)[:, :, :LARGE]
+        samples.append(Sample(pack_arrays(frames=frames), np.stack(embeds), np.stack(masks), info))
+    folder.mkdir(parents=True)
+    first = len(SUBJECTS) - held_out
+    splits = {"train": write_shards(folder, "train", samples[:first], 64)}
+    splits["validation"] = write_shards(folder, "validation", samples[first:], 64)
+    settings = {"fps": FPS, "num_frames": FRAMES, "size": LARGE, "text_encoder": "minilm"}
+    write_index(folder, splits, **settings, embed_dim=encoder.embed_dim, max_text_tokens=TOKENS)
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips, prompts and a style's pictures, where dvc.yaml looks for them."""
+    root = tmp_path_factory.mktemp("tiny project")  # with a space in its name
+    write_clips(root / "outputs" / "clips")
+    style = root / "data" / "styles" / STYLE
+    style.mkdir(parents=True)
+    (root / "data" / "prompts.csv").write_text(PROMPTS, encoding="utf-8")
+    for i, name in enumerate(SUBJECTS[:3]):
+        Image.fromarray(255 - numbered(1, subject=i)[0]).save(style / f"{name}.png")
+    rows = [f"{name}.png,an ink drawing of a {name}" for name in SUBJECTS[:3]]
+    (style / "captions.csv").write_text("\n".join(["image,caption", *rows]) + "\n", encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="session")
+def chain(project: Path) -> Iterator[Path]:
+    """The project after all stages from the T2I to the evaluation."""
+    for name in list(commands())[2:]:
+        run_stage(project, name)
+    yield project

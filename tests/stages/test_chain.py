@@ -1,0 +1,290 @@
+"""The stages from the text-to-image model to the evaluation, one after the other on tiny networks."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lumiere.config import GenerateConfig
+from lumiere.data.clips import ClipStore
+from lumiere.data.video_io import read_video, write_video
+from lumiere.models import SpaceTimeUNet
+from lumiere.models.text_to_image import load_text_to_image
+from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
+from lumiere.pipelines.batch import read_jobs
+from lumiere.pipelines.samples import given_pixels, to_uint8
+from lumiere.style import blend_name
+from lumiere.training.super_resolution import SuperResolutionTask
+from lumiere.training.video import SpaceTimeTask
+from stages.generate import settings_of
+from tests.stages.conftest import FPS, FRAMES, LARGE, PARAMS, SIZE, STYLE, TOKENS, run_stage, write_clips
+
+GIVEN = {"image", "inpaint", "outpaint", "cinemagraph"}  # rows that were given pixels to keep
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def generate(root: Path, name: str) -> LumierePipelineOutput:
+    """A row of the prompts file, with the pipeline that the generate stage saved."""
+    pipe = LumierePipeline.from_pretrained(root / "outputs" / "pipeline")
+    pipe.set_progress_bar_config(disable=True)
+    config = GenerateConfig(**PARAMS["generate"])
+    job = next(job for job in read_jobs(root / "data" / "prompts.csv") if job.name == name)
+    clips = root / "outputs" / "clips"
+    output = pipe(
+        job.prompt,
+        mode=job.mode,
+        strength=job.strength,
+        style=blend_name(job.style, job.alpha) if job.style else None,
+        alpha=1.0,
+        generator=torch.Generator().manual_seed(config.seed),
+        **given_pixels(job, [ClipStore(clips), ClipStore(clips, "validation")]),
+        **settings_of(config),
+    )
+    assert isinstance(output, LumierePipelineOutput)
+    return output
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------
+
+
+def test_only_temporal_weights_are_trained(chain: Path) -> None:
+    t2i = load_text_to_image(chain / "outputs" / "t2i")
+    base, conditioned = (SpaceTimeUNet.from_pretrained(chain / "outputs" / n) for n in ("base", "conditioned"))
+    spatial = t2i.unet.state_dict()
+    assert equal(base.unet.state_dict(), spatial) and equal(conditioned.unet.state_dict(), spatial)
+    fresh = SpaceTimeUNet.from_unet2d(t2i.unet)
+    temporal = base.temporal_state_dict()
+    # Zero at the start, and so moved by training alone, whatever the seed.
+    started_at_zero = {n for n, value in fresh.temporal_state_dict().items() if not value.any()}
+    assert started_at_zero and any(temporal[name].any() for name in started_at_zero)
+    further = conditioned.temporal_state_dict()
+    assert any(not torch.equal(value, further[name]) for name, value in temporal.items())
+    assert further["conv_in_conditioning.weight"].any()  # zero at the start
+
+
+def test_networks_keep_the_length_of_text_that_they_were_trained_with(chain: Path) -> None:
+    for name in ("t2i", "base", "conditioned", "pipeline"):
+        config = json.loads((chain / "outputs" / name / "text_encoder" / "text_encoder.json").read_text())
+        assert config == {"name": "minilm", "max_tokens": TOKENS}, name
+
+
+def test_a_blend_is_a_straight_line_between_weights(chain: Path) -> None:
+    original = load_text_to_image(chain / "outputs" / "t2i").unet.state_dict()
+    style = load_file(chain / "outputs" / "style" / f"{STYLE}.safetensors")
+    half, whole = (
+        load_file(chain / "outputs" / "blended" / f"{STYLE}-{alpha}.safetensors") for alpha in ("050", "100")
+    )
+    assert equal(whole, style) and not equal(style, original)
+    for name, value in half.items():
+        torch.testing.assert_close(value, (style[name] + original[name]) / 2)
+
+
+def test_losses_are_kept_beside_the_weights(chain: Path) -> None:
+    names = {"t2i": "t2i", "base": "train_base", "conditioned": "train_conditioned", "style": "train_style"}
+    for folder, name in {**names, "ssr": "train_ssr"}.items():
+        record = json.loads((chain / "outputs" / folder / f"{name}.json").read_text())
+        assert [step for step, _ in record["loss"]] == [step for step, _ in record["validation_loss"]] == [2, 3]
+        assert (chain / "outputs" / folder / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+    assert (chain / "outputs" / "ssr" / "ssr_image.json").is_file()
+
+
+def test_no_training_state_is_left(chain: Path) -> None:
+    assert not list((chain / ".lumiere" / "scratch").glob("*/*"))
+
+
+# --- the same bytes --------------------------------------------------------------------------------------------------
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, task: type, name: str, step: int) -> None:
+    plain = task.loss  # type: ignore[attr-defined]
+
+    def loss(self: object, here: int) -> Tensor:
+        if here == step and self.name == name:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+        return plain(self, here)
+
+    monkeypatch.setattr(task, "loss", loss)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize("stage, folder, task", [
+    ("train_base", "base", SpaceTimeTask), ("train_ssr", "ssr", SuperResolutionTask),
+])  # fmt: skip
+def test_a_stage_writes_the_same_bytes_again_and_after_an_interruption(
+    stage: str, folder: str, task: type, interrupted: bool, chain: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    paths = {"out": tmp_path / folder, "scratch": tmp_path / "scratch"}
+    if interrupted:
+        with monkeypatch.context() as patch:
+            stop_at(patch, task, stage, 2)
+            with pytest.raises(KeyboardInterrupt):
+                run_stage(chain, stage, **paths)
+        assert list((tmp_path / "scratch").glob(f"*/{stage}/step-0000002"))
+    run_stage(chain, stage, **paths)
+    assert (f"{stage}: going on from step 2 of 3" in capfd.readouterr().out) == interrupted
+    assert contents(tmp_path / folder) == contents(chain / "outputs" / folder)
+
+
+def test_other_params_do_not_resume(
+    chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    paths = {"out": tmp_path / "base", "scratch": tmp_path / "scratch"}
+    with monkeypatch.context() as patch:
+        stop_at(patch, SpaceTimeTask, "train_base", 2)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(chain, "train_base", **paths)
+    run_stage(chain, "train_base", {"train_base": {"resampling_init": "he"}}, **paths)
+    assert "going on" not in capfd.readouterr().out
+
+
+def test_generate_writes_the_same_bytes_again(chain: Path, tmp_path: Path) -> None:
+    run_stage(chain, "generate", out=tmp_path / "videos", pipeline=tmp_path / "pipeline")
+    for name in ("videos", "pipeline"):
+        assert contents(tmp_path / name) == contents(chain / "outputs" / name)
+
+
+# --- starting from what is given -------------------------------------------------------------------------------------
+
+
+def test_a_text_to_image_model_is_taken_from_a_folder(chain: Path, tmp_path: Path) -> None:
+    source = str(chain / "outputs" / "t2i")
+    run_stage(chain, "prepare_t2i", {"prepare_t2i": {"source": source}}, out=tmp_path / "t2i")
+    weights = (load_text_to_image(folder).unet.state_dict() for folder in (source, tmp_path / "t2i"))
+    assert equal(*weights)
+
+
+def test_temporal_weights_are_taken_from_a_folder(chain: Path, tmp_path: Path) -> None:
+    for stage, folder in (("train_base", "base"), ("train_conditioned", "conditioned"), ("train_ssr", "ssr")):
+        given, section = str(chain / "outputs" / folder), {"optim": {"steps": 0}}
+        if stage == "train_ssr":
+            section["image_optim"] = {"steps": 0}
+        run_stage(chain, stage, {stage: {**section, "init_from": given}}, out=tmp_path / folder)
+        wanted, made = (load_file(path / "temporal.safetensors") for path in (Path(given), tmp_path / folder))
+        if stage == "train_conditioned":  # all else comes from the base network
+            wanted = load_file(chain / "outputs" / "base" / "temporal.safetensors") | {
+                name: value for name, value in wanted.items() if name.startswith("conv_in_conditioning.")
+            }
+        assert equal(wanted, made), stage
+
+
+def test_nothing_need_be_held_out(chain: Path, tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips", held_out=0)
+    for stage, folder in (("prepare_t2i", "t2i"), ("train_base", "base"), ("train_ssr", "ssr")):
+        run_stage(chain, stage, clips=tmp_path / "clips", out=tmp_path / folder)
+        record = json.loads(next((tmp_path / folder).glob(f"{stage.replace('prepare_', '')}.json")).read_text())
+        assert record["loss"] and not record["validation_loss"]
+
+
+# --- videos ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_video_plays(chain: Path) -> None:
+    videos = chain / "outputs" / "videos"
+    names = json.loads((videos / "index.json").read_text())
+    assert names == ["text", "image", "inpaint", "outpaint", "cinemagraph", "edit"]
+    for name in names:
+        with av.open(str(videos / f"{name}.mp4")) as container:
+            (stream,) = container.streams
+            assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+            assert stream.average_rate == FPS
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        assert np.stack(frames).shape == (FRAMES, LARGE, LARGE, 3)
+        info = json.loads((videos / f"{name}.json").read_text())
+        assert info["name"] == name and info["num_frames"] == FRAMES and info["fps"] == FPS
+        assert (info["base_size"], info["size"]) == ([SIZE, SIZE], [LARGE, LARGE])
+        assert (videos / f"{name}.sheet.png").is_file() and (videos / f"{name}.xt.png").is_file()
+
+
+def test_the_known_pixels_are_the_clips_own(chain: Path) -> None:
+    videos, clips = chain / "outputs" / "videos", chain / "outputs" / "clips"
+    assert {path.name.split(".")[0] for path in videos.glob("*.known.npz")} == GIVEN
+    stores = ClipStore(clips), ClipStore(clips, "validation")
+    real = {entry["clip_id"]: store[i].frames for store in stores for i, entry in enumerate(store.entries)}
+    for name in GIVEN:
+        with np.load(videos / f"{name}.known.npz") as arrays:
+            generated, known, mask = (arrays[key] for key in ("generated", "known", "known_mask"))
+        assert generated.shape == known.shape == (FRAMES, SIZE, SIZE, 3) and mask.shape == (FRAMES, SIZE, SIZE)
+        assert set(np.unique(mask)) == {0, 1}
+        clip = real[json.loads((videos / f"{name}.json").read_text())["clip"]]
+        small = clip.reshape(FRAMES, SIZE, 2, SIZE, 2, 3).mean(axis=(2, 4))
+        if name == "cinemagraph":
+            small = np.repeat(small[:1], FRAMES, axis=0)
+        if name != "outpaint":  # which makes the clip smaller still
+            assert np.abs(known - small)[mask == 1].max() <= 1
+    masks = {name: np.load(videos / f"{name}.known.npz")["known_mask"] for name in GIVEN}
+    assert masks["image"][0].all() and not masks["image"][1:].any()
+    assert not masks["inpaint"][:, :, : SIZE // 2].any() and masks["inpaint"][:, :, SIZE // 2 :].all()
+    assert masks["outpaint"][:, 2:-2, 2:-2].all() and masks["outpaint"].sum() == FRAMES * (SIZE - 4) ** 2
+    assert masks["cinemagraph"][0].all() and masks["cinemagraph"][1:].sum() == (FRAMES - 1) * (
+        SIZE**2 - (SIZE // 2) ** 2
+    )
+
+
+@pytest.mark.parametrize("name", ["text", "inpaint", "edit"])
+def test_the_saved_pipeline_makes_the_same_video(name: str, chain: Path, tmp_path: Path) -> None:
+    output = generate(chain, name)
+    videos = chain / "outputs" / "videos"
+    frames = to_uint8(output.frames[0])
+    luma = [made @ np.array([0.299, 0.587, 0.114]) for made in (read_video(videos / f"{name}.mp4", fps=FPS), frames)]
+    assert np.abs(luma[0] - luma[1]).mean() < 10  # of 255; the colour of single pixels is lost in yuv420p
+    write_video(tmp_path / "again.mp4", frames, FPS)
+    assert (tmp_path / "again.mp4").read_bytes() == (videos / f"{name}.mp4").read_bytes()
+    if name in GIVEN:
+        with np.load(videos / f"{name}.known.npz") as arrays:
+            assert np.array_equal(arrays["generated"], to_uint8(output.base_frames[0]))
+
+
+def test_a_style_changes_the_video(chain: Path) -> None:
+    """The row's own style and none, all else alike."""
+    pipe = LumierePipeline.from_pretrained(chain / "outputs" / "pipeline")
+    pipe.set_progress_bar_config(disable=True)
+    assert list(pipe.styles) == [f"{STYLE}-050", f"{STYLE}-100"]
+    made = [
+        pipe(
+            "a cat",
+            num_inference_steps=2,
+            upscale=False,
+            style=style,
+            alpha=1.0,
+            generator=torch.Generator().manual_seed(0),
+        )
+        for style in (None, *pipe.styles)
+    ]
+    distances = [float((entry.frames - made[0].frames).abs().mean()) for entry in made[1:]]
+    assert distances[0] > 0 and distances[1] > 0
+
+
+def test_the_evaluations_set_and_seams_are_complete(chain: Path) -> None:
+    videos = chain / "outputs" / "videos"
+    prompts = json.loads((videos / "t2v_set.json").read_text())["prompts"]
+    assert len(set(prompts)) == 4
+    assert np.load(videos / "t2v_set.npz")["frames"].shape == (4, FRAMES, SIZE, SIZE, 3)
+    with np.load(videos / "seams.npz") as seams:
+        assert {seams[key].shape for key in seams.files} == {(1, FRAMES, LARGE, LARGE, 3)}
+        assert not np.array_equal(seams["multidiffusion"], seams["independent"])
+
+
+def test_every_metric_is_a_number(chain: Path) -> None:
+    metrics = json.loads((chain / "outputs" / "metrics" / "evaluate.json").read_text())
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert {f"known_psnr_{mode}" for mode in ("image_to_video", "inpainting", "outpainting", "cinemagraph")} <= set(
+        metrics
+    )
+    assert metrics["frechet_num_clips"] == 4
+    assert (chain / "outputs" / "evaluation" / "report.md").is_file()

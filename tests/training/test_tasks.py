@@ -1,0 +1,290 @@
+"""What the loop trains: which weights, from which pixels and sentences, with all randomness drawn from the step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lumiere.config import OptimConfig, TrainSSRConfig
+from lumiere.data.clips import ClipStore, resize_video
+from lumiere.data.images import load_captioned_folder
+from lumiere.data.shards import Sample, pack_arrays, write_index, write_shards
+from lumiere.diffusion.objective import make_scheduler
+from lumiere.models import SpaceTimeUNet
+from lumiere.models.text_to_image import TextToImage, load_image_network, load_scheduler, load_text_to_image
+from lumiere.training.loop import TrainingResult
+from lumiere.training.record import write_record
+from lumiere.training.run import StagedTraining
+from lumiere.training.seeding import generator_for
+from lumiere.training.super_resolution import SuperResolutionTask, build_ssr_unet, enlarge
+from lumiere.training.text_to_image import CaptionedImages, TextToImageTask, build_unet
+from lumiere.training.video import CaptionedVideos, SpaceTimeTask
+from tests.training.small_task import CONFIG, Stop, at_step, make_task
+from tests.video_factory import numbered
+
+FRAMES, LARGE, SIZE, TOKENS, DIM = 6, 32, 8, 4, 32
+NULL = torch.zeros(1, TOKENS, DIM), torch.tensor([[1, 1, 0, 0]])
+OPTIM = OptimConfig(batch_size=2, text_dropout=0.0)
+SSR = TrainSSRConfig(size=LARGE, low_size=16, window_size=3, crop=16)
+MIX = {"text_only": 1.0, "inpainting": 1.0}
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[ClipStore, ClipStore]:
+    """Four clips to train on, one held out, none in "empty"; two captions a clip, told apart by their states."""
+    folder, generator = tmp_path_factory.mktemp("clips"), np.random.default_rng(0)
+    samples = [
+        Sample(
+            pack_arrays(frames=numbered(FRAMES, subject=i, height=LARGE, width=96)[:, :, :LARGE]),
+            generator.standard_normal((2, TOKENS, DIM)).astype(np.float16),
+            np.ones((2, TOKENS), np.uint8),
+            {"clip_id": f"{i}@0", "video": f"{i}.mp4", "start": 0.0, "captions": ["a", "b"], "fps": 16},
+        )
+        for i in range(5)
+    ]
+    splits = {"train": write_shards(folder, "train", samples[:4], 9)}
+    splits |= {"validation": write_shards(folder, "validation", samples[4:], 9), "empty": []}
+    shared: dict[str, Any] = {"fps": 16, "num_frames": FRAMES, "size": LARGE, "text_encoder": "minilm"}
+    write_index(folder, splits, **shared, embed_dim=DIM, max_text_tokens=TOKENS)
+    return ClipStore(folder), ClipStore(folder, "validation")
+
+
+def image_unet() -> Any:
+    torch.manual_seed(0)
+    return build_unet(SIZE, (16, 32), 1, DIM)
+
+
+def base_task(stores: tuple[ClipStore, ClipStore], mix: dict[str, float] | None = None) -> SpaceTimeTask:
+    unet = SpaceTimeUNet.from_unet2d(image_unet(), conditioning_channels=4 if mix else 0)
+    train, held_out = (CaptionedVideos.load(store, SIZE) for store in stores)
+    return SpaceTimeTask("base", unet, make_scheduler(), train, held_out, NULL, OPTIM, mix)
+
+
+def t2i_task(stores: tuple[ClipStore, ClipStore]) -> TextToImageTask:
+    train, held_out = (CaptionedImages.from_clips(store, SIZE) for store in stores)
+    return TextToImageTask("t2i", image_unet(), make_scheduler(), train, held_out, NULL, OPTIM)
+
+
+def ssr_task(stores: tuple[ClipStore, ClipStore], inflated: bool = True) -> SuperResolutionTask:
+    torch.manual_seed(0)
+    network: Any = build_ssr_unet(LARGE, (16, 32), 1)
+    if inflated:
+        network = SpaceTimeUNet.from_unet2d(network, temporal_resampling=False)
+    frames = SSR.window_size if inflated else 1
+    return SuperResolutionTask("ssr", network, make_scheduler(), stores, SSR.low_size, frames, SSR, OPTIM)
+
+
+TASKS: dict[str, Callable[[tuple[ClipStore, ClipStore]], Any]] = {
+    "base": base_task,
+    "conditioned": lambda stores: base_task(stores, MIX),
+    "t2i": t2i_task,
+    "ssr": ssr_task,
+    "ssr image": lambda stores: ssr_task(stores, inflated=False),
+}
+
+
+# --- every task ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_loss_is_a_function_of_its_step(name: str, stores: tuple[ClipStore, ClipStore]) -> None:
+    task = TASKS[name](stores)
+    losses = [task.loss(step).item() for step in (0, 1)]
+    torch.manual_seed(7)  # nothing is drawn from the global generator
+    with torch.no_grad():  # as the loop does
+        held_out = task.validation_loss()
+        assert task.validation_loss() == held_out > 0
+    assert [task.loss(step).item() for step in (0, 1)] == losses and losses[0] != losses[1]
+    network = task.network if hasattr(task, "network") else task.unet
+    assert network.training
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_what_is_trained_has_a_gradient_and_nothing_else(name: str, stores: tuple[ClipStore, ClipStore]) -> None:
+    task = TASKS[name](stores)
+    network = task.network if hasattr(task, "network") else task.unet
+    trained = task.trained_parameters()
+    frozen = {n for n, _ in network.named_parameters()} - trained.keys()
+    assert frozen == {n for n, _ in network.named_parameters() if n.startswith("unet.")}
+    task.loss(0).backward()
+    assert any(p.grad is not None and p.grad.any() for p in trained.values())
+    assert all(p.grad is None for n, p in network.named_parameters() if n in frozen)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_nothing_need_be_held_out(name: str, stores: tuple[ClipStore, ClipStore]) -> None:
+    task = TASKS[name]((stores[0], ClipStore(stores[0].folder, "empty")))
+    assert task.validation_loss() is None
+
+
+@pytest.mark.parametrize("task_of", [base_task, t2i_task])
+def test_dropped_text_is_the_empty_sentence(
+    task_of: Callable[..., Any], stores: tuple[ClipStore, ClipStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for dropout in (0.0, 1.0):
+        task = task_of(stores)
+        task.config = replace(OPTIM, text_dropout=dropout)
+        seen: list[Tensor] = []
+        plain = task.unet.forward
+
+        def forward(*args: Any, seen: list[Tensor] = seen, plain: Any = plain, **kwargs: Any) -> Any:
+            seen.append(kwargs["encoder_hidden_states"] if kwargs else args[2])
+            return plain(*args, **kwargs)
+
+        monkeypatch.setattr(task.unet, "forward", forward)
+        task.loss(0)
+        assert seen[0].shape == (2, TOKENS, DIM) and bool((seen[0] == 0).all()) == (dropout == 1.0)
+
+
+# --- data ------------------------------------------------------------------------------------------------------------
+
+
+def test_videos_and_pictures_are_those_of_the_clips(stores: tuple[ClipStore, ClipStore]) -> None:
+    videos, pictures = CaptionedVideos.load(stores[0], LARGE), CaptionedImages.from_clips(stores[0], LARGE)
+    assert len(videos) == len(pictures) == 4
+    assert np.array_equal(videos.videos[2].permute(1, 2, 3, 0).numpy(), stores[0][2].frames)
+    video, embeds, mask = videos.draw(2, generator_for("draw"))
+    assert video.shape == (3, FRAMES, LARGE, LARGE) and video.min() >= -1 and video.max() <= 1
+    own = torch.from_numpy(stores[0][2].prompt_embeds).float()
+    assert any(torch.equal(embeds, entry) for entry in own) and mask.shape == (TOKENS,)
+    drawn = [pictures.draw(2, generator_for("draw", i)) for i in range(60)]
+    frames = [next(f for f in range(FRAMES) if torch.equal(image, video[:, f])) for image, _, _ in drawn]
+    assert set(frames) == set(range(FRAMES))  # all of its frames, and both of its captions
+    assert all(any(torch.equal(text, entry) for _, text, _ in drawn) for entry in own)
+
+
+def test_a_style_has_one_picture_and_caption_a_subject() -> None:
+    pictures = np.arange(2 * 3 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3, 3)
+    embeds, masks = torch.randn(2, TOKENS, DIM), torch.ones(2, TOKENS, dtype=torch.int64)
+    images = CaptionedImages.from_pairs(pictures, embeds, masks)
+    for i in range(2):
+        image, text, _ = images.draw(i, generator_for(i))
+        assert torch.equal(((image + 1) * 127.5).round().permute(1, 2, 0).byte(), torch.from_numpy(pictures[i]))
+        assert torch.equal(text, embeds[i])
+
+
+def test_super_resolution_sees_the_same_place_twice(stores: tuple[ClipStore, ClipStore]) -> None:
+    task, places = ssr_task(stores), set()
+    clip = torch.from_numpy(np.array(stores[0][1].frames)).permute(3, 0, 1, 2).float() / 127.5 - 1  # (3, t, h, w)
+    low = enlarge(resize_video(clip[None], SSR.low_size), LARGE)[0]
+    windows = {
+        (start, top, left): clip[:, start : start + 3, top : top + 16, left : left + 16]
+        for start in range(FRAMES - 2) for top in range(LARGE - 15) for left in range(LARGE - 15)
+    }  # fmt: skip
+    for i in range(15):
+        high_crop, low_crop = task._draw(stores[0], 1, generator_for("crop", i))
+        start, top, left = next(place for place, window in windows.items() if torch.equal(window, high_crop))
+        assert torch.allclose(low[:, start : start + 3, top : top + 16, left : left + 16], low_crop, atol=1e-6)
+        places.add((start, top, left))
+    assert len(places) > 10
+
+
+def test_enlarging_keeps_frames_apart_and_plain_colours() -> None:
+    video = torch.arange(4.0).view(1, 1, 4, 1, 1).expand(2, 3, 4, 5, 7)
+    large = enlarge(video, (10, 21))
+    assert large.shape == (2, 3, 4, 10, 21) and torch.equal(large[..., 0, 0], video[..., 0, 0])
+    assert torch.equal(large.amax(dim=(-1, -2)), large.amin(dim=(-1, -2)))
+
+
+def test_a_folder_of_pictures(tmp_path: Path) -> None:
+    wide = np.zeros((10, 30, 4), np.uint8)
+    wide[:, 10:20] = (255, 0, 0, 255)  # what the centre crop keeps; the rest is transparent
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    Image.new("RGBA", (6, 6), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    Image.new("L", (4, 9), 50).save(tmp_path / "grey.jpg", quality=100)
+    (tmp_path / "captions.csv").write_text('image,caption\nwide.png,"red, all of it"\nclear.png,b\ngrey.jpg,c\n')
+    pictures, captions = load_captioned_folder(tmp_path, 5)
+    assert pictures.shape == (3, 5, 5, 3) and pictures.dtype == np.uint8 and captions == ["red, all of it", "b", "c"]
+    assert (pictures[0] == (255, 0, 0)).all() and (pictures[1] == 255).all()
+    assert np.abs(pictures[2].astype(int) - 50).max() <= 2
+
+
+@pytest.mark.parametrize("listing, expected", [
+    (None, "captions.csv: no such file"), ("image,caption\n", "at least one row"),
+    ("a,b\n1,2\n", "columns image, caption"),
+    ("image,caption\nnowhere.png,x\n", "nowhere.png: not a readable picture"),
+    ("image,caption\ncaptions.csv,x\n", "captions.csv: not a readable picture"),
+])  # fmt: skip
+def test_a_folder_that_cannot_be_used_is_told(listing: str | None, expected: str, tmp_path: Path) -> None:
+    if listing is not None:
+        (tmp_path / "captions.csv").write_text(listing)
+    with pytest.raises(ValueError, match=expected):
+        load_captioned_folder(tmp_path, 8)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_text_to_image_model_comes_back(tmp_path: Path) -> None:
+    TextToImage(image_unet().half(), make_scheduler(), "minilm", 12).save(tmp_path)
+    loaded = load_text_to_image(tmp_path)
+    assert (loaded.text_encoder, loaded.max_text_tokens, loaded.unet.dtype) == ("minilm", 12, torch.float32)
+    assert loaded.scheduler.config.prediction_type == "v_prediction"
+    for name, value in image_unet().half().state_dict().items():
+        assert torch.equal(loaded.unet.state_dict()[name], value.float())
+
+
+def test_what_a_model_lacks_is_told(tmp_path: Path) -> None:
+    TextToImage(image_unet(), make_scheduler(), "minilm").save(tmp_path)
+    (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"half")
+    for load in (load_text_to_image, load_image_network):
+        with pytest.raises(ValueError, match="unet: no U-Net can be read") as error:
+            load(tmp_path)
+        assert "\n" not in str(error.value)
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text('{"_class_name": "Nothing"}')
+    with pytest.raises(ValueError, match="'Nothing' is not in diffusers"):
+        load_scheduler(tmp_path / "scheduler")
+    for load in (load_scheduler, load_image_network):
+        with pytest.raises(ValueError, match="nowhere"):
+            load(tmp_path / "nowhere")
+
+
+def test_a_record_has_the_same_bytes_whenever_it_is_written(tmp_path: Path) -> None:
+    for name, seconds in (("one", 1.0), ("two", 2.0)):
+        result = TrainingResult(3, 0, seconds, [(2, 0.5), (3, 0.25)], [(3, 0.75)])
+        write_record(tmp_path / name, "training", result)
+    for suffix in ("json", "png"):
+        one, two = ((tmp_path / name / f"training.{suffix}").read_bytes() for name in ("one", "two"))
+        assert one == two
+    record = json.loads((tmp_path / "one" / "training.json").read_text())
+    assert record == {"steps": 3, "loss": [[2, 0.5], [3, 0.25]], "validation_loss": [[3, 0.75]]}
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_record_of_no_steps(tmp_path: Path) -> None:
+    write_record(tmp_path, "none", TrainingResult(0, 0, 0.0))
+    assert (tmp_path / "none.png").is_file()
+
+
+def test_state_is_found_by_params_and_inputs_and_dropped_at_the_end(tmp_path: Path) -> None:
+    given, scratch = tmp_path / "given", tmp_path / "scratch"
+    given.write_text("a")
+
+    def resumed_from(params: dict[str, int]) -> int:
+        training = StagedTraining(scratch, params, [given])
+        return training.train(make_task(), CONFIG, lambda metrics, step: None, tmp_path / "out").resumed_from
+
+    with pytest.raises(Stop):
+        StagedTraining(scratch, {"seed": 1}, [given]).train(
+            at_step(make_task(), 5, _stop), CONFIG, lambda metrics, step: None, tmp_path / "out"
+        )
+    assert resumed_from({"seed": 2}) == 0
+    assert resumed_from({"seed": 1}) == 4
+    given.write_text("b")
+    assert resumed_from({"seed": 1}) == 0
+    assert len(list(scratch.iterdir())) == 3
+    StagedTraining(scratch, {"seed": 1}, [given]).finish()
+    assert len(list(scratch.iterdir())) == 2
+
+
+def _stop() -> None:
+    raise Stop
