@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from lumiere.models import SpaceTimeUNet
@@ -31,7 +32,11 @@ def warm_start(unet: SpaceTimeUNet, folder: str | Path, input_only: bool) -> Non
         raise ValueError(
             f"{path}: no such file; expected a folder written by SpaceTimeUNet.save_temporal, or an empty value"
         )
-    loaded = {name: value for name, value in load_file(path).items() if name.startswith(INPUT_LAYER) == input_only}
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a whole safetensors file: {error}") from None
+    loaded = {name: value for name, value in weights.items() if name.startswith(INPUT_LAYER) == input_only}
     own = {name: v for name, v in unet.temporal_state_dict().items() if name.startswith(INPUT_LAYER) == input_only}
     for name in sorted(set(loaded) ^ set(own)):
         raise ValueError(f"{path}: layer {name!r} is {'unexpected' if name in loaded else 'missing'}")

@@ -19,6 +19,7 @@ BAD_PARAMS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("prepare_t2i", {"block_out_channels": [24]}, ("prepare_t2i.block_out_channels", "24", "multiple of 16")),
     ("train_base", {"init_from": "nowhere"}, ("train_base.init_from", "nowhere/temporal.safetensors")),
     ("train_base", {"init_from": "outputs/ssr"}, ("train_base.init_from", "outputs/ssr/temporal.safetensors", "layer")),
+    ("train_base", {"init_from": "data/half"}, ("train_base.init_from", "half/temporal.safetensors", "not a whole")),
     ("train_base", {"resampling_init": "zeros"}, ("train_base.resampling_init", "zeros", "nearest, he")),
     ("train_conditioned", {"init_from": "outputs/base"}, ("train_conditioned.init_from", "conv_in_conditioning")),
     ("train_conditioned", {"mask_weights": {"loop": 1.0}}, ("train_conditioned.mask_weights.loop", "inpainting")),
@@ -59,6 +60,7 @@ BAD_ROWS: dict[str, tuple[str, ...]] = {
 def unfinished_models(chain: Path) -> None:
     """Models that arrived in part."""
     (chain / "data" / "half" / "unet").mkdir(parents=True)
+    (chain / "data" / "half" / "temporal.safetensors").write_bytes(b"half")
     shutil.copytree(chain / "outputs" / "t2i", chain / "data" / "no weights")
     next((chain / "data" / "no weights" / "unet").glob("*.safetensors")).unlink()
 
