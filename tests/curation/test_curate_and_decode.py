@@ -320,7 +320,8 @@ def test_the_stage_ends_in_one_clear_line_where_nothing_is_usable(tmp_path):
 
 def test_both_stages_run_from_the_command_line(many, tmp_path):
     raw, rows = many
-    (tmp_path / "params.yaml").write_text("decode: {size: 32, clips_per_shard: 4, workers: 2}\n")
+    params = "decode: {size: 32, clips_per_shard: 4, workers: 2}\ntrain_ssr: {size: 32, crop: 16}\n"
+    (tmp_path / "params.yaml").write_text(params)
     write_manifest(tmp_path / "manifest.parquet", rows)
     arguments = ("--params", tmp_path / "params.yaml", "--manifest", tmp_path / "manifest.parquet", "--raw", raw)
     result = run_stage("decode", *arguments, "--out", tmp_path / "clips", "--scratch", tmp_path / "scratch")
