@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from lumiere.config import ConfigError
 from lumiere.curation.reasons import CurationError
 from lumiere.data.video_io import VideoError
+
+OUTPUTS = ("out", "report", "metrics", "pipeline")
 
 
 def run(main: Callable[[], None]) -> None:
@@ -17,3 +22,35 @@ def run(main: Callable[[], None]) -> None:
     except (ConfigError, CurationError, VideoError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def parse_arguments(description: str | None, scratch: str = "", **paths: str) -> argparse.Namespace:
+    """The command line that dvc.yaml gives a stage: a params file, paths, and a scratch folder where work can resume.
+
+    Args:
+        description: shown by `--help`.
+        scratch: what the scratch folder holds; the default folder is named after the stage. Empty for none.
+        paths: name of a path and what it is.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: params.yaml")
+    for name, about in paths.items():
+        parser.add_argument(f"--{name}", type=Path, required=True, help=about)
+    if scratch:
+        folder = Path(".lumiere/scratch") / Path(sys.argv[0]).stem
+        parser.add_argument("--scratch", type=Path, default=folder, help=f"{scratch}; default: {folder}")
+    arguments = parser.parse_args()
+    for name in paths:
+        path = getattr(arguments, name)
+        if name not in OUTPUTS and not path.exists():
+            parser.exit(1, f"error: --{name} {path}: no such file or folder; `dvc repro` makes what a stage needs\n")
+    return arguments
+
+
+@contextmanager
+def blaming(params: Path, key: str) -> Iterator[None]:
+    """Turns a ValueError about what a params key names into one that names the file and the key."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"{params}: {key}: {error}") from None

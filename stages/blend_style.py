@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import shutil
-from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
@@ -18,7 +16,12 @@ from lumiere.style import blend_name, blend_style
 
 def main() -> None:
     """Parse, blend, write `<style>-<100 alpha>.safetensors`."""
-    arguments = parse_arguments()
+    arguments = stages.parse_arguments(
+        __doc__,
+        t2i="the text-to-image model",
+        style="folder with a style's weights",
+        out="folder for the blended weights",
+    )
     config = load_params(arguments.params).blend_style
     shutil.rmtree(arguments.out, ignore_errors=True)
     arguments.out.mkdir(parents=True)
@@ -36,16 +39,6 @@ def main() -> None:
                 save_file(blended, arguments.out / f"{name}.safetensors")
                 run.log_metrics({f"weight_distance_{name}": distance})
                 print(f"{path.stem} at alpha {alpha:.2f}: {distance:.3f} away from the original weights")
-
-
-def parse_arguments() -> argparse.Namespace:
-    """Paths as dvc.yaml gives them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--t2i", type=Path, required=True, help="the text-to-image model")
-    parser.add_argument("--style", type=Path, required=True, help="folder with a style's weights")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the blended weights")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

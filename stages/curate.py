@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
-from pathlib import Path
 
 import stages
 
@@ -20,7 +18,15 @@ def main() -> None:
     from lumiere.curation.report import counts, write_report
     from lumiere.files import write_atomically
 
-    arguments = parse_arguments()
+    arguments = stages.parse_arguments(
+        __doc__,
+        raw="folder of raw videos",
+        captions="CSV: video, caption and optionally start, end",
+        out="the manifest, parquet",
+        report="folder for the report",
+        metrics="JSON file for the counts",
+        scratch="finished measurements",
+    )
     config = load_params(arguments.params).curate
     with tracking.stage_run("curate", to_dict(config)) as run:
         rows, pictures = curate(arguments.raw, arguments.captions, config, arguments.scratch)
@@ -33,19 +39,6 @@ def main() -> None:
         run.log_artifact(arguments.report)
         run.log_artifact(arguments.out)
     print(f"{numbers['accepted']} clips accepted, {numbers['rejected']} rejected: see {arguments.report}/report.md")
-
-
-def parse_arguments() -> argparse.Namespace:
-    """Paths as dvc.yaml gives them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--raw", type=Path, required=True, help="folder of raw videos")
-    parser.add_argument("--captions", type=Path, required=True, help="CSV: video, caption and optionally start, end")
-    parser.add_argument("--out", type=Path, required=True, help="the manifest, parquet")
-    parser.add_argument("--report", type=Path, required=True, help="folder for the report")
-    parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the counts")
-    parser.add_argument("--scratch", type=Path, default=Path(".lumiere/scratch/curate"), help="finished measurements")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
-from pathlib import Path
 
 import stages
 
@@ -21,7 +19,13 @@ def main() -> None:
     from lumiere.data.video_io import VideoError
     from lumiere.text import load_text_encoder
 
-    arguments = parse_arguments()
+    arguments = stages.parse_arguments(
+        __doc__,
+        manifest="what the curate stage wrote",
+        raw="folder of raw videos",
+        out="folder for the shards",
+        scratch="finished windows",
+    )
     config = load_params(arguments.params).decode
     rows = [row for row in read_manifest(arguments.manifest) if row["verdict"] == "accepted"]
     seconds = config.num_frames / config.fps
@@ -31,10 +35,8 @@ def main() -> None:
             f"decode.num_frames: {config.num_frames} at decode.fps {config.fps} are {seconds:g} s, but curation "
             f"accepted {len(short)} shorter clips ({short[0]['clip_id']}); allowed: at most curate.min_seconds"
         )
-    try:
+    with stages.blaming(arguments.params, "decode.text_encoder"):
         encoder = load_text_encoder(config.text_encoder, config.max_text_tokens)
-    except ValueError as error:
-        raise ConfigError(f"decode.text_encoder: {error}") from None
     settings = WindowSettings(config.fps, config.num_frames, config.size, config.clips_per_video)
     with tracking.stage_run("decode", to_dict(config)) as run:
         files, failures = cut_all(rows, arguments.raw, settings, config.workers, config.timeout_s, arguments.scratch)
@@ -59,17 +61,6 @@ def main() -> None:
         run.log_metrics({f"clips_{split}": count for split, count in numbers.items()} | {"failures": len(failures)})
     shutil.rmtree(arguments.scratch, ignore_errors=True)  # the shards hold all of it now
     print(", ".join(f"{count} {split} clips" for split, count in numbers.items()) + f" in {arguments.out}")
-
-
-def parse_arguments() -> argparse.Namespace:
-    """Paths as dvc.yaml gives them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--manifest", type=Path, required=True, help="what the curate stage wrote")
-    parser.add_argument("--raw", type=Path, required=True, help="folder of raw videos")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
-    parser.add_argument("--scratch", type=Path, default=Path(".lumiere/scratch/decode"), help="finished windows")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

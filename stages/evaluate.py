@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
-from pathlib import Path
 
 import stages
 
@@ -26,7 +24,13 @@ def main() -> None:
     )
     from lumiere.files import write_atomically
 
-    arguments = parse_arguments()
+    arguments = stages.parse_arguments(
+        __doc__,
+        videos="what the generate stage wrote",
+        clips="the decoded clips",
+        out="folder for the report",
+        metrics="JSON file for the metrics",
+    )
     config = load_params(arguments.params).evaluate
     with tracking.stage_run("evaluate", to_dict(config)) as run:
         try:
@@ -53,17 +57,6 @@ def main() -> None:
         f"clip Fréchet {metrics['frechet_clip']:.3f} (floor {metrics['frechet_clip_floor']:.3f}): "
         f"see {arguments.out}/report.md"
     )
-
-
-def parse_arguments() -> argparse.Namespace:
-    """Paths as dvc.yaml gives them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--videos", type=Path, required=True, help="what the generate stage wrote")
-    parser.add_argument("--clips", type=Path, required=True, help="the decoded clips")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the report")
-    parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the metrics")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

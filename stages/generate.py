@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from pathlib import Path
@@ -61,7 +60,16 @@ def generate_one(pipe: LumierePipeline, job: Job, stores: list[ClipStore], confi
 
 def main() -> None:
     """Parse, assemble the pipeline, generate, write."""
-    arguments = parse_arguments()
+    arguments = stages.parse_arguments(
+        __doc__,
+        conditioned="the conditioned Space-Time U-Net",
+        ssr="the super-resolution network",
+        blended="blended style weights",
+        clips="the decoded clips, for pixels and captions",
+        prompts="CSV file, one video per row",
+        out="folder for the videos",
+        pipeline="folder for the assembled pipeline",
+    )
     config = load_params(arguments.params).generate
     stores = [ClipStore(arguments.clips), ClipStore(arguments.clips, "validation")]
     with tracking.stage_run("generate", to_dict(config)) as run:
@@ -97,20 +105,6 @@ def main() -> None:
         save_seams(arguments.out, pipe, frames[: config.seam_videos], config)
         run.log_metrics({"videos": len(jobs), "text_to_video_set": len(frames)})
     print(f"{len(jobs)} videos in {arguments.out}, the pipeline in {arguments.pipeline}")
-
-
-def parse_arguments() -> argparse.Namespace:
-    """Paths as dvc.yaml gives them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--conditioned", type=Path, required=True, help="the conditioned Space-Time U-Net")
-    parser.add_argument("--ssr", type=Path, required=True, help="the super-resolution network")
-    parser.add_argument("--blended", type=Path, required=True, help="blended style weights")
-    parser.add_argument("--clips", type=Path, required=True, help="the decoded clips, for pixels and captions")
-    parser.add_argument("--prompts", type=Path, required=True, help="CSV file, one video per row")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the videos")
-    parser.add_argument("--pipeline", type=Path, required=True, help="folder for the assembled pipeline")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
@@ -12,10 +11,12 @@ from lumiere import tracking
 from lumiere.config import ConfigError, PrepareT2IConfig, load_params, to_dict
 from lumiere.data.clips import ClipStore
 from lumiere.diffusion.objective import make_scheduler
+from lumiere.models.small import build_text_to_image_unet
 from lumiere.models.text_to_image import TextToImage, load_text_to_image
 from lumiere.text import load_text_encoder
+from lumiere.training.captioned import CaptionedClips
 from lumiere.training.run import StagedTraining
-from lumiere.training.text_to_image import CaptionedImages, TextToImageTask, build_unet
+from lumiere.training.text_to_image import TextToImageTask
 
 
 def train_from_scratch(
@@ -25,10 +26,11 @@ def train_from_scratch(
     stores = ClipStore(clips), ClipStore(clips, "validation")
     encoder = load_text_encoder(stores[0].text_encoder, stores[0].max_text_tokens)
     torch.manual_seed(config.optim.seed)
-    unet = build_unet(config.size, config.block_out_channels, config.layers_per_block, encoder.embed_dim)
+    unet = build_text_to_image_unet(config.size, config.block_out_channels, config.layers_per_block, encoder.embed_dim)
     scheduler = make_scheduler()
-    train_images, held_out = (CaptionedImages.from_clips(store, config.size) for store in stores)
-    task = TextToImageTask("t2i", unet, scheduler, train_images, held_out, encoder.encode([""]), config.optim)
+    null_text = encoder.encode([""])
+    train_clips, held_out = (CaptionedClips.from_store(store, config.size, null_text) for store in stores)
+    task = TextToImageTask("t2i", unet, scheduler, train_clips, held_out, config.optim)
     training = StagedTraining(scratch, to_dict(config), [clips])
     training.train(task, config.optim, run.log_metrics, out)
     return TextToImage(unet, scheduler, encoder.name, encoder.max_tokens), training
@@ -36,17 +38,20 @@ def train_from_scratch(
 
 def main() -> None:
     """Parse, fetch or train, write."""
-    arguments = parse_arguments()
+    arguments = stages.parse_arguments(
+        __doc__,
+        clips="the decoded clips",
+        out="folder for the model",
+        scratch="training state",
+    )
     config = load_params(arguments.params).prepare_t2i
     with tracking.stage_run("prepare_t2i", to_dict(config)) as run:
         training = None
         if config.source == "train":
             t2i, training = train_from_scratch(config, arguments.clips, arguments.out, arguments.scratch, run)
         else:
-            try:
+            with stages.blaming(arguments.params, "prepare_t2i.source"):
                 t2i = load_text_to_image(config.source)
-            except ValueError as error:
-                raise ConfigError(f"{arguments.params}: prepare_t2i.source: {error}") from None
             clips = ClipStore(arguments.clips)
             for key in ("text_encoder", "max_text_tokens"):
                 if getattr(clips, key) != getattr(t2i, key):
@@ -61,16 +66,6 @@ def main() -> None:
         if training:
             training.finish()
     print(f"{parameters / 1e6:.1f}M parameters from {config.source} in {arguments.out}")
-
-
-def parse_arguments() -> argparse.Namespace:
-    """Paths as dvc.yaml gives them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--clips", type=Path, required=True, help="the decoded clips")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the model")
-    parser.add_argument("--scratch", type=Path, default=Path(".lumiere/scratch/prepare_t2i"), help="training state")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
@@ -13,14 +12,20 @@ from lumiere.config import ConfigError, load_params, to_dict
 from lumiere.data.clips import ClipStore
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.models import SpaceTimeUNet
+from lumiere.models.small import build_ssr_unet
 from lumiere.models.text_to_image import load_image_network
 from lumiere.training.run import StagedTraining
-from lumiere.training.super_resolution import SuperResolutionTask, build_ssr_unet
+from lumiere.training.super_resolution import SuperResolutionTask
 
 
 def main() -> None:
     """Parse, train the image network where none is given, inflate, train, write."""
-    arguments = parse_arguments()
+    arguments = stages.parse_arguments(
+        __doc__,
+        clips="the decoded clips",
+        out="folder for the super-resolution network",
+        scratch="training state",
+    )
     config = load_params(arguments.params).train_ssr
     stores = ClipStore(arguments.clips), ClipStore(arguments.clips, "validation")
     given = {"image_model": config.image_model, "init_from": config.init_from}
@@ -39,19 +44,15 @@ def main() -> None:
             )
             training.train(image_task, config.image_optim, run.log_metrics, arguments.out)
         else:
-            try:
+            with stages.blaming(arguments.params, "train_ssr.image_model"):
                 image_unet, scheduler = load_image_network(config.image_model)
-            except ValueError as error:
-                raise ConfigError(f"{arguments.params}: train_ssr.image_model: {error}") from None
 
         torch.manual_seed(config.optim.seed)
         # Time is not resampled here: a window is short already, and detail belongs to its own frame.
         unet = SpaceTimeUNet.from_unet2d(image_unet, temporal_resampling=False)
         if config.init_from:
-            try:
+            with stages.blaming(arguments.params, "train_ssr.init_from"):
                 unet.load_temporal(config.init_from)
-            except ValueError as error:
-                raise ConfigError(f"{arguments.params}: train_ssr.init_from: {error}") from None
         task = SuperResolutionTask(
             "train_ssr", unet, scheduler, stores, config.low_size, config.window_size, config, config.optim
         )
@@ -60,18 +61,7 @@ def main() -> None:
         scheduler.save_pretrained(arguments.out / "scheduler")
         run.log_artifact(arguments.out / "train_ssr.png")
         training.finish()
-    loss = f"held-out loss {result.validation[-1][1]:.4f} after " if result.validation else ""
-    print(f"{loss}{result.steps} steps; {arguments.out}")
-
-
-def parse_arguments() -> argparse.Namespace:
-    """Paths as dvc.yaml gives them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--clips", type=Path, required=True, help="the decoded clips")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the super-resolution network")
-    parser.add_argument("--scratch", type=Path, default=Path(".lumiere/scratch/train_ssr"), help="training state")
-    return parser.parse_args()
+    print(f"{result.summary()}; {arguments.out}")
 
 
 if __name__ == "__main__":

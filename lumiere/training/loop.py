@@ -60,6 +60,11 @@ class TrainingResult:
     losses: list[tuple[int, float]] = field(default_factory=list)  # (step, mean loss since the last entry)
     validation: list[tuple[int, float]] = field(default_factory=list)
 
+    def summary(self) -> str:
+        """Steps and the last loss, in words."""
+        what, entries = ("held-out loss", self.validation) if self.validation else ("loss", self.losses)
+        return f"{what} {entries[-1][1]:.4f} after {self.steps} steps" if entries else f"{self.steps} steps"
+
 
 def learning_rate(config: OptimConfig, step: int) -> float:
     """Linear warm-up, then a cosine from learning_rate to learning_rate * final_learning_rate."""

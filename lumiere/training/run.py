@@ -19,10 +19,13 @@ CODE = ("conditioning.py", "data", "diffusion", "models", "text", "training")
 class StagedTraining:
     """Trainings of one stage; `finish` drops their state once the stage's output is written."""
 
-    def __init__(self, scratch: Path, params: Any, inputs: Iterable[Path]) -> None:
-        """`params` and the contents of `inputs`: with the code, what makes this run the same as an earlier one."""
+    def __init__(self, scratch: Path, params: Any, inputs: Iterable[str | Path]) -> None:
+        """`params` and the contents of `inputs`: with the code, what makes this run the same as an earlier one.
+
+        An input that is an empty string, as params name one that is not used, is left out.
+        """
         code = [Path(lumiere.__file__).parent / name for name in CODE]
-        self._scratch = scratch / fingerprint(params, [*inputs, *code])
+        self._scratch = scratch / fingerprint(params, [*(Path(name) for name in inputs if name != ""), *code])
 
     def train(self, task: Task, config: OptimConfig, log: Log, out: Path) -> TrainingResult:
         """Train, and write the losses into `out` as `<task name>.json` and `.png`."""

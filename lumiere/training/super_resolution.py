@@ -22,28 +22,6 @@ from lumiere.training.seeding import generator_for
 VALIDATION_CLIPS = 8
 
 
-def build_ssr_unet(size: int, block_out_channels: tuple[int, ...], layers_per_block: int) -> nn.Module:
-    """A small image super-resolution UNet2DConditionModel: no text, six input channels, noise level as class label."""
-    import lumiere.compat  # noqa: F401  before diffusers
-
-    from diffusers import UNet2DConditionModel
-
-    levels = len(block_out_channels)
-    return UNet2DConditionModel(
-        sample_size=size,
-        in_channels=6,
-        out_channels=3,
-        block_out_channels=block_out_channels,
-        layers_per_block=layers_per_block,
-        down_block_types=("DownBlock2D",) * levels,
-        up_block_types=("UpBlock2D",) * levels,
-        mid_block_type=None,
-        norm_num_groups=8,
-        resnet_time_scale_shift="scale_shift",
-        class_embed_type="timestep",
-    )
-
-
 def enlarge(video: Tensor, size: int | tuple[int, int]) -> Tensor:
     """(b, c, t, h, w) enlarged bilinearly, frame by frame: what the SSR network is conditioned on."""
     size = (size, size) if isinstance(size, int) else size

@@ -10,7 +10,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from lumiere.training.text_to_image import build_unet
+from lumiere.models.small import build_text_to_image_unet
 
 TEXT_TOKENS, TEXT_DIM = 5, 32
 
@@ -136,7 +136,7 @@ def make_unet2d(name: str, seed: int = 0) -> UNet2DConditionModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name == "ours":
-            return build_unet(8, (16, 32, 32), 1, TEXT_DIM).eval()  # type: ignore[return-value]
+            return build_text_to_image_unet(8, (16, 32, 32), 1, TEXT_DIM).eval()  # type: ignore[return-value]
         return UNet2DConditionModel(**{**TINY, **CONFIGS[name]}).eval()
 
 

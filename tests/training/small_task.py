@@ -14,9 +14,11 @@ from torch import Tensor
 
 from lumiere.config import OptimConfig
 from lumiere.diffusion.objective import make_scheduler
+from lumiere.models.small import build_text_to_image_unet
 from lumiere.training import checkpoint
+from lumiere.training.captioned import CaptionedClips
 from lumiere.training.loop import train
-from lumiere.training.text_to_image import CaptionedImages, TextToImageTask, build_unet
+from lumiere.training.text_to_image import TextToImageTask
 
 # log_every does not divide checkpoint_every: a log window is open at most checkpoints.
 CONFIG = OptimConfig(
@@ -28,17 +30,18 @@ def make_task(held_out: int = 1) -> TextToImageTask:
     """A text-to-image U-Net of 0.2M parameters on random pictures, the same each time."""
     generator = torch.Generator().manual_seed(0)
 
-    def pictures(subjects: int) -> CaptionedImages:
-        images = torch.randint(0, 256, (2 * subjects, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    null = torch.zeros(1, 4, 32), torch.tensor([[1, 1, 0, 0]])
+
+    def pictures(subjects: int) -> CaptionedClips:
+        videos = torch.randint(0, 256, (subjects, 3, 2, 8, 8), generator=generator, dtype=torch.uint8)
         embeds = [torch.randn(2, 4, 32, generator=generator) for _ in range(subjects)]
         masks = [torch.ones(2, 4, dtype=torch.int64) for _ in range(subjects)]
-        return CaptionedImages(images, list(range(0, 2 * subjects + 1, 2)), embeds, masks)
+        return CaptionedClips(videos, embeds, masks, *null)
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        unet: Any = build_unet(8, (16, 32), 1, 32)
-    null = torch.zeros(1, 4, 32), torch.tensor([[1, 1, 0, 0]])
-    return TextToImageTask("small", unet, make_scheduler(), pictures(3), pictures(held_out), null, CONFIG)
+        unet: Any = build_text_to_image_unet(8, (16, 32), 1, 32)
+    return TextToImageTask("small", unet, make_scheduler(), pictures(3), pictures(held_out), CONFIG)
 
 
 class Stop(Exception):

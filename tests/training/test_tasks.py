@@ -20,14 +20,16 @@ from lumiere.data.images import load_captioned_folder
 from lumiere.data.shards import Sample, pack_arrays, write_index, write_shards
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.models import SpaceTimeUNet
+from lumiere.models.small import build_ssr_unet, build_text_to_image_unet
 from lumiere.models.text_to_image import TextToImage, load_image_network, load_scheduler, load_text_to_image
+from lumiere.training.captioned import CaptionedClips
 from lumiere.training.loop import TrainingResult
 from lumiere.training.record import write_record
 from lumiere.training.run import StagedTraining
 from lumiere.training.seeding import generator_for
-from lumiere.training.super_resolution import SuperResolutionTask, build_ssr_unet, enlarge
-from lumiere.training.text_to_image import CaptionedImages, TextToImageTask, build_unet
-from lumiere.training.video import CaptionedVideos, SpaceTimeTask
+from lumiere.training.super_resolution import SuperResolutionTask, enlarge
+from lumiere.training.text_to_image import TextToImageTask
+from lumiere.training.video import SpaceTimeTask
 from tests.training.small_task import CONFIG, Stop, at_step, make_task
 from tests.video_factory import numbered
 
@@ -60,18 +62,18 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[ClipStore, ClipSto
 
 def image_unet() -> Any:
     torch.manual_seed(0)
-    return build_unet(SIZE, (16, 32), 1, DIM)
+    return build_text_to_image_unet(SIZE, (16, 32), 1, DIM)
 
 
 def base_task(stores: tuple[ClipStore, ClipStore], mix: dict[str, float] | None = None) -> SpaceTimeTask:
     unet = SpaceTimeUNet.from_unet2d(image_unet(), conditioning_channels=4 if mix else 0)
-    train, held_out = (CaptionedVideos.load(store, SIZE) for store in stores)
-    return SpaceTimeTask("base", unet, make_scheduler(), train, held_out, NULL, OPTIM, mix)
+    train, held_out = (CaptionedClips.from_store(store, SIZE, NULL) for store in stores)
+    return SpaceTimeTask("base", unet, make_scheduler(), train, held_out, OPTIM, mix)
 
 
 def t2i_task(stores: tuple[ClipStore, ClipStore]) -> TextToImageTask:
-    train, held_out = (CaptionedImages.from_clips(store, SIZE) for store in stores)
-    return TextToImageTask("t2i", image_unet(), make_scheduler(), train, held_out, NULL, OPTIM)
+    train, held_out = (CaptionedClips.from_store(store, SIZE, NULL) for store in stores)
+    return TextToImageTask("t2i", image_unet(), make_scheduler(), train, held_out, OPTIM)
 
 
 def ssr_task(stores: tuple[ClipStore, ClipStore], inflated: bool = True) -> SuperResolutionTask:
@@ -149,14 +151,15 @@ def test_dropped_text_is_the_empty_sentence(
 
 
 def test_videos_and_pictures_are_those_of_the_clips(stores: tuple[ClipStore, ClipStore]) -> None:
-    videos, pictures = CaptionedVideos.load(stores[0], LARGE), CaptionedImages.from_clips(stores[0], LARGE)
-    assert len(videos) == len(pictures) == 4
-    assert np.array_equal(videos.videos[2].permute(1, 2, 3, 0).numpy(), stores[0][2].frames)
-    video, embeds, mask = videos.draw(2, generator_for("draw"))
+    clips = CaptionedClips.from_store(stores[0], LARGE, NULL)
+    assert len(clips) == 4
+    assert np.array_equal(clips.videos[2].permute(1, 2, 3, 0).numpy(), stores[0][2].frames)
+    video, embeds, mask = (drawn[0] for drawn in clips.draw([2], generator_for("draw")))
     assert video.shape == (3, FRAMES, LARGE, LARGE) and video.min() >= -1 and video.max() <= 1
     own = torch.from_numpy(stores[0][2].prompt_embeds).float()
     assert any(torch.equal(embeds, entry) for entry in own) and mask.shape == (TOKENS,)
-    drawn = [pictures.draw(2, generator_for("draw", i)) for i in range(60)]
+    batch = clips.draw([2] * 60, generator_for("draw"), one_frame=True)
+    drawn = list(zip(*batch, strict=True))
     frames = [next(f for f in range(FRAMES) if torch.equal(image, video[:, f])) for image, _, _ in drawn]
     assert set(frames) == set(range(FRAMES))  # all of its frames, and both of its captions
     assert all(any(torch.equal(text, entry) for _, text, _ in drawn) for entry in own)
@@ -165,9 +168,9 @@ def test_videos_and_pictures_are_those_of_the_clips(stores: tuple[ClipStore, Cli
 def test_a_style_has_one_picture_and_caption_a_subject() -> None:
     pictures = np.arange(2 * 3 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3, 3)
     embeds, masks = torch.randn(2, TOKENS, DIM), torch.ones(2, TOKENS, dtype=torch.int64)
-    images = CaptionedImages.from_pairs(pictures, embeds, masks)
+    images = CaptionedClips.from_pictures(pictures, (embeds, masks), NULL)
     for i in range(2):
-        image, text, _ = images.draw(i, generator_for(i))
+        image, text, _ = (drawn[0] for drawn in images.draw([i], generator_for(i), one_frame=True))
         assert torch.equal(((image + 1) * 127.5).round().permute(1, 2, 0).byte(), torch.from_numpy(pictures[i]))
         assert torch.equal(text, embeds[i])
 
