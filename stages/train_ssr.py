@@ -39,9 +39,7 @@ def main() -> None:
         if config.image_model == "train":
             image_unet = build_ssr_unet(config.size, config.block_out_channels, config.layers_per_block)
             scheduler = make_scheduler()
-            image_task = SuperResolutionTask(
-                "ssr_image", image_unet, scheduler, stores, config.low_size, 1, config, config.image_optim
-            )
+            image_task = SuperResolutionTask("ssr_image", image_unet, scheduler, stores, 1, config, config.image_optim)
             training.train(image_task, config.image_optim, run.log_metrics, arguments.out)
         else:
             with stages.blaming(arguments.params, "train_ssr.image_model"):
@@ -53,9 +51,7 @@ def main() -> None:
         if config.init_from:
             with stages.blaming(arguments.params, "train_ssr.init_from"):
                 unet.load_temporal(config.init_from)
-        task = SuperResolutionTask(
-            "train_ssr", unet, scheduler, stores, config.low_size, config.window_size, config, config.optim
-        )
+        task = SuperResolutionTask("train_ssr", unet, scheduler, stores, config.window_size, config, config.optim)
         result = training.train(task, config.optim, run.log_metrics, arguments.out)
         unet.save_pretrained(arguments.out)
         scheduler.save_pretrained(arguments.out / "scheduler")

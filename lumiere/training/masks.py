@@ -14,12 +14,15 @@ from lumiere import conditioning
 
 
 def random_box(num_frames: int, height: int, width: int, moving: bool, generator: torch.Generator) -> Tensor:
-    """A box of a quarter to three quarters of each side, still or drifting: (1, 1, t, h, w), 1 inside."""
+    """A box of a quarter of each side to the whole, still or drifting: (1, 1, t, h, w), 1 inside.
+
+    A quarter of the sides are whole, so that halves and stripes, which users ask for, are trained on too.
+    """
 
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * float(torch.rand((), generator=generator))
 
-    box_height, box_width = (max(1, round(side * uniform(0.25, 0.75))) for side in (height, width))
+    box_height, box_width = (max(1, round(side * min(1.0, uniform(0.25, 1.25)))) for side in (height, width))
     start_top, end_top = (uniform(0, height - box_height) for _ in range(2))
     start_left, end_left = (uniform(0, width - box_width) for _ in range(2))
     region = torch.zeros(1, 1, num_frames, height, width)

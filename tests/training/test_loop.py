@@ -31,7 +31,7 @@ def run(scratch: Path, task: TextToImageTask | None = None, config: OptimConfig 
     task = task or make_task()
     logged: list[tuple[dict[str, float], int]] = []
     result = train(task, config, scratch, lambda metrics, step: logged.append((metrics, step)))
-    weights = {name: value.clone() for name, value in task.unet.state_dict().items()}
+    weights = {name: value.clone() for name, value in task.network.state_dict().items()}
     return weights, result, logged, (scratch / f"step-{config.steps:07d}" / checkpoint.TENSORS_FILE).read_bytes()
 
 
@@ -62,7 +62,7 @@ def test_a_run_learns_and_tells(uninterrupted: Outcome) -> None:
     assert [step for step, _ in result.losses] == [3, 6, 9, 12]
     assert [step for step, _ in result.validation] == [5, 10, 12]
     assert all(math.isfinite(loss) for _, loss in result.losses + result.validation)
-    assert any(not torch.equal(value, weights[name]) for name, value in make_task().unet.state_dict().items())
+    assert any(not torch.equal(value, weights[name]) for name, value in make_task().network.state_dict().items())
     metrics = [entry for entry, _ in logged if "loss" in entry]
     assert all(entry.keys() == {"loss", "grad_norm", "learning_rate", "steps_per_second"} for entry in metrics)
     assert metrics[-1]["learning_rate"] == learning_rate(CONFIG, 11)
@@ -173,7 +173,7 @@ def test_a_loss_that_is_no_number_stops_the_run_with_its_last_good_checkpoint(va
     before = signal.getsignal(signal.SIGTERM)
 
     def broken() -> Tensor:
-        return task.unet.conv_out.bias.sum() * value
+        return task.network.conv_out.bias.sum() * value
 
     with pytest.raises(TrainingDiverged, match=r"small: loss (nan|-?inf).* at step 9, .*lower learning_rate"):
         run(tmp_path, at_step(task, 9, broken))
@@ -226,7 +226,7 @@ def test_no_steps_leave_the_weights_as_they_are(tmp_path: Path) -> None:
     result = train(task, dataclasses.replace(CONFIG, steps=0), tmp_path)
     assert result.losses == []
     assert all(
-        torch.equal(value, make_task().unet.state_dict()[name]) for name, value in task.unet.state_dict().items()
+        torch.equal(value, make_task().network.state_dict()[name]) for name, value in task.network.state_dict().items()
     )
 
 

@@ -27,16 +27,18 @@ def sides(region: torch.Tensor) -> list[tuple[int, int, int, int]]:
 
 
 @pytest.mark.parametrize("moving", [False, True])
-def test_a_box_takes_a_quarter_to_three_quarters_of_each_side(moving: bool) -> None:
-    moved = 0
+def test_a_box_takes_a_quarter_of_each_side_to_the_whole(moving: bool) -> None:
+    moved = whole = 0
     for i in range(50):
         boxes = sides(random_box(FRAMES, HEIGHT, WIDTH, moving, generator_for("box", i)))
         assert len({box[2:] for box in boxes}) == 1  # its size stays
-        assert HEIGHT // 4 <= boxes[0][2] <= HEIGHT * 3 // 4 and WIDTH // 4 <= boxes[0][3] <= WIDTH * 3 // 4
+        assert HEIGHT // 4 <= boxes[0][2] <= HEIGHT and WIDTH // 4 <= boxes[0][3] <= WIDTH
+        whole += boxes[0][2:] == (HEIGHT, WIDTH) or HEIGHT == boxes[0][2] or WIDTH == boxes[0][3]
         moved += len(set(boxes)) > 1
         steps = [abs(b[1] - a[1]) for a, b in itertools.pairwise(boxes)]
         assert max(steps) <= WIDTH * 3 / 4 / (FRAMES - 1) + 1  # it drifts and does not jump
-    assert (moved > 40) if moving else not moved
+    assert (moved > 35) if moving else not moved
+    assert 10 < whole < 35  # 44 % of boxes span one side or both
 
 
 def test_a_box_in_a_single_pixel_and_frame() -> None:
@@ -45,7 +47,8 @@ def test_a_box_in_a_single_pixel_and_frame() -> None:
 
 def test_boxes_reach_every_pixel() -> None:
     regions = torch.cat([random_box(1, 8, 8, False, generator_for("box", i)) for i in range(400)])
-    assert regions.any(dim=0).all() and not regions.all(dim=0).any()
+    share = regions.mean(dim=0)
+    assert 0 < share.min() and share.max() < 1
 
 
 def test_kinds_come_in_proportion_and_never_at_weight_zero() -> None:

@@ -82,7 +82,7 @@ def ssr_task(stores: tuple[ClipStore, ClipStore], inflated: bool = True) -> Supe
     if inflated:
         network = SpaceTimeUNet.from_unet2d(network, temporal_resampling=False)
     frames = SSR.window_size if inflated else 1
-    return SuperResolutionTask("ssr", network, make_scheduler(), stores, SSR.low_size, frames, SSR, OPTIM)
+    return SuperResolutionTask("ssr", network, make_scheduler(), stores, frames, SSR, OPTIM)
 
 
 TASKS: dict[str, Callable[[tuple[ClipStore, ClipStore]], Any]] = {
@@ -106,20 +106,18 @@ def test_a_loss_is_a_function_of_its_step(name: str, stores: tuple[ClipStore, Cl
         held_out = task.validation_loss()
         assert task.validation_loss() == held_out > 0
     assert [task.loss(step).item() for step in (0, 1)] == losses and losses[0] != losses[1]
-    network = task.network if hasattr(task, "network") else task.unet
-    assert network.training
+    assert task.network.training
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_what_is_trained_has_a_gradient_and_nothing_else(name: str, stores: tuple[ClipStore, ClipStore]) -> None:
     task = TASKS[name](stores)
-    network = task.network if hasattr(task, "network") else task.unet
     trained = task.trained_parameters()
-    frozen = {n for n, _ in network.named_parameters()} - trained.keys()
-    assert frozen == {n for n, _ in network.named_parameters() if n.startswith("unet.")}
+    frozen = {n for n, _ in task.network.named_parameters()} - trained.keys()
+    assert frozen == {n for n, _ in task.network.named_parameters() if n.startswith("unet.")}
     task.loss(0).backward()
     assert any(p.grad is not None and p.grad.any() for p in trained.values())
-    assert all(p.grad is None for n, p in network.named_parameters() if n in frozen)
+    assert all(p.grad is None for n, p in task.network.named_parameters() if n in frozen)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -136,13 +134,13 @@ def test_dropped_text_is_the_empty_sentence(
         task = task_of(stores)
         task.config = replace(OPTIM, text_dropout=dropout)
         seen: list[Tensor] = []
-        plain = task.unet.forward
+        plain = task.network.forward
 
         def forward(*args: Any, seen: list[Tensor] = seen, plain: Any = plain, **kwargs: Any) -> Any:
             seen.append(kwargs["encoder_hidden_states"] if kwargs else args[2])
             return plain(*args, **kwargs)
 
-        monkeypatch.setattr(task.unet, "forward", forward)
+        monkeypatch.setattr(task.network, "forward", forward)
         task.loss(0)
         assert seen[0].shape == (2, TOKENS, DIM) and bool((seen[0] == 0).all()) == (dropout == 1.0)
 
