@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from lumiere.config import ConfigError
 from lumiere.curation.reasons import CurationError
 from lumiere.data.video_io import VideoError
+
+THREADS = 2
 
 OUTPUTS = ("out", "report", "metrics", "pipeline")
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a stage's main; what its user can mend ends in one line and exit code 1, without a traceback."""
+    """Runs a stage's main; what its user can mend ends in one line and exit code 1, without a traceback.
+
+    The number of threads is fixed, whatever the machine has: sums in another order have other last bits, and a stage
+    is to write the same bytes under `dvc repro` and in a flow, on two cores and on twenty. LUMIERE_NUM_THREADS sets
+    another number.
+    """
+    os.environ["OMP_NUM_THREADS"] = os.environ.get("LUMIERE_NUM_THREADS", str(THREADS))
+    if torch := sys.modules.get("torch"):  # loaded before; otherwise it follows the environment
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     try:
         main()
     except (ConfigError, CurationError, VideoError) as error:
@@ -45,6 +58,15 @@ def parse_arguments(description: str | None, scratch: str = "", **paths: str) ->
         if name not in OUTPUTS and not path.exists():
             parser.exit(1, f"error: --{name} {path}: no such file or folder; `dvc repro` makes what a stage needs\n")
     return arguments
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what is wrong with a stage's input into one line that names it."""
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ConfigError(f"{path}: cannot be used: {error}; `dvc repro` makes what a stage needs") from None
 
 
 @contextmanager

@@ -23,17 +23,21 @@ def main() -> None:
         out="folder for the blended weights",
     )
     config = load_params(arguments.params).blend_style
-    shutil.rmtree(arguments.out, ignore_errors=True)
-    arguments.out.mkdir(parents=True)
     with tracking.stage_run("blend_style", to_dict(config)) as run:
-        orig = load_text_to_image(arguments.t2i).unet.state_dict()
+        with stages.reading(arguments.t2i):
+            orig = load_text_to_image(arguments.t2i).unet.state_dict()
+        styles = {}
         for path in sorted(arguments.style.glob("*.safetensors")):
-            style = load_file(path)
+            with stages.reading(path):
+                styles[path] = load_file(path)
+                blend_style(orig, styles[path], 0.0)  # says whether the two fit, before anything is replaced
+        if not styles:
+            raise ConfigError(f"{arguments.style}: no style in it; expected <style>.safetensors")
+        shutil.rmtree(arguments.out, ignore_errors=True)
+        arguments.out.mkdir(parents=True)
+        for path, style in styles.items():
             for alpha in config.alphas:
-                try:
-                    blended = blend_style(orig, style, alpha)
-                except ValueError as error:
-                    raise ConfigError(f"{path}: {error}") from None
+                blended = blend_style(orig, style, alpha)
                 distance = math.sqrt(sum(float(((blended[k] - orig[k]) ** 2).sum()) for k in orig))
                 name = blend_name(path.stem, alpha)
                 save_file(blended, arguments.out / f"{name}.safetensors")

@@ -27,7 +27,8 @@ def main() -> None:
         scratch="finished windows",
     )
     config = load_params(arguments.params).decode
-    rows = [row for row in read_manifest(arguments.manifest) if row["verdict"] == "accepted"]
+    with stages.reading(arguments.manifest):
+        rows = [row for row in read_manifest(arguments.manifest) if row["verdict"] == "accepted"]
     seconds = config.num_frames / config.fps
     short = [row for row in rows if row["end"] - row["start"] < seconds - 1e-6]
     if short:
@@ -45,7 +46,8 @@ def main() -> None:
         if not files:
             raise VideoError(f"{arguments.raw}: not one of {len(rows)} accepted clips could be decoded")
         captions = [caption for row in rows for caption in row["captions"]]
-        embeddings = embed_captions(captions, encoder)
+        with stages.blaming(arguments.params, "decode.text_encoder"):  # its weights are loaded here
+            embeddings = embed_captions(captions, encoder)
         numbers = write_clips(
             arguments.out,
             rows,
@@ -54,7 +56,7 @@ def main() -> None:
             embeddings,
             settings,
             config.clips_per_shard,
-            text_encoder=config.text_encoder,
+            text_encoder=encoder.name,
             embed_dim=encoder.embed_dim,
             max_text_tokens=config.max_text_tokens,
         )

@@ -71,7 +71,8 @@ def main() -> None:
         pipeline="folder for the assembled pipeline",
     )
     config = load_params(arguments.params).generate
-    stores = [ClipStore(arguments.clips), ClipStore(arguments.clips, "validation")]
+    with stages.reading(arguments.clips):
+        stores = [ClipStore(arguments.clips), ClipStore(arguments.clips, "validation")]
     with tracking.stage_run("generate", to_dict(config)) as run:
         try:
             jobs = read_jobs(arguments.prompts)

@@ -23,15 +23,16 @@ def train_from_scratch(
     config: PrepareT2IConfig, clips: Path, out: Path, scratch: Path, run: tracking.Run
 ) -> tuple[TextToImage, StagedTraining]:
     """A small pixel-space T2I, trained on the frames of the training clips."""
-    stores = ClipStore(clips), ClipStore(clips, "validation")
-    encoder = load_text_encoder(stores[0].text_encoder, stores[0].max_text_tokens)
+    with stages.reading(clips):
+        stores = ClipStore(clips), ClipStore(clips, "validation")
+        encoder = load_text_encoder(stores[0].text_encoder, stores[0].max_text_tokens)
+        null_text = encoder.encode([""])
     torch.manual_seed(config.optim.seed)
     unet = build_text_to_image_unet(config.size, config.block_out_channels, config.layers_per_block, encoder.embed_dim)
     scheduler = make_scheduler()
-    null_text = encoder.encode([""])
     train_clips, held_out = (CaptionedClips.from_store(store, config.size, null_text) for store in stores)
     task = TextToImageTask("t2i", unet, scheduler, train_clips, held_out, config.optim)
-    training = StagedTraining(scratch, to_dict(config), [clips])
+    training = StagedTraining(scratch, to_dict(config), [__file__, clips])
     training.train(task, config.optim, run.log_metrics, out)
     return TextToImage(unet, scheduler, encoder.name, encoder.max_tokens), training
 
@@ -52,7 +53,13 @@ def main() -> None:
         else:
             with stages.blaming(arguments.params, "prepare_t2i.source"):
                 t2i = load_text_to_image(config.source)
-            clips = ClipStore(arguments.clips)
+            with stages.reading(arguments.clips):
+                clips = ClipStore(arguments.clips)
+            if t2i.unet.config.sample_size != config.size:
+                raise ConfigError(
+                    f"{arguments.params}: prepare_t2i.size: {config.size}; allowed: {t2i.unet.config.sample_size}, "
+                    f"which {config.source} was trained for"
+                )
             for key in ("text_encoder", "max_text_tokens"):
                 if getattr(clips, key) != getattr(t2i, key):
                     raise ConfigError(

@@ -28,19 +28,21 @@ def main() -> None:
     )
     config = load_params(arguments.params).train_base
     with tracking.stage_run("train_base", to_dict(config)) as run:
-        t2i = load_text_to_image(arguments.t2i)
+        with stages.reading(arguments.t2i):
+            t2i = load_text_to_image(arguments.t2i)
+            null_text = load_text_encoder(t2i.text_encoder, t2i.max_text_tokens).encode([""])
         torch.manual_seed(config.optim.seed)
         unet = SpaceTimeUNet.from_unet2d(t2i.unet, resampling_init=config.resampling_init)
         if config.init_from:
             with stages.blaming(arguments.params, "train_base.init_from"):
                 warm_start(unet, config.init_from, input_only=False)
-        stores = ClipStore(arguments.clips), ClipStore(arguments.clips, "validation")
-        null_text = load_text_encoder(t2i.text_encoder, t2i.max_text_tokens).encode([""])
+        with stages.reading(arguments.clips):
+            stores = ClipStore(arguments.clips), ClipStore(arguments.clips, "validation")
         size = t2i.unet.config.sample_size
         train_clips, held_out = (CaptionedClips.from_store(store, size, null_text) for store in stores)
         task = SpaceTimeTask("train_base", unet, t2i.scheduler, train_clips, held_out, config.optim)
 
-        inputs = [arguments.clips, arguments.t2i, config.init_from]
+        inputs = [__file__, arguments.clips, arguments.t2i, config.init_from]
         training = StagedTraining(arguments.scratch, to_dict(config), inputs)
         result = training.train(task, config.optim, run.log_metrics, arguments.out)
         unet.save_pretrained(arguments.out)

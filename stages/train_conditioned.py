@@ -29,21 +29,24 @@ def main() -> None:
     config = load_params(arguments.params).train_conditioned
     with tracking.stage_run("train_conditioned", to_dict(config)) as run:
         torch.manual_seed(config.optim.seed)
-        base = SpaceTimeUNet.from_pretrained(arguments.base, torch_dtype=torch.float32)
+        with stages.reading(arguments.base):
+            base = SpaceTimeUNet.from_pretrained(arguments.base, torch_dtype=torch.float32)
+            scheduler = load_scheduler(arguments.base / "scheduler")
         unet = base.with_conditioning(base.in_channels + 1)
         if config.init_from:
             with stages.blaming(arguments.params, "train_conditioned.init_from"):
                 warm_start(unet, config.init_from, input_only=True)
-        stores = ClipStore(arguments.clips), ClipStore(arguments.clips, "validation")
-        encoder = load_text_encoder(stores[0].text_encoder, stores[0].max_text_tokens)
-        null_text, size = encoder.encode([""]), unet.unet.config.sample_size
+        with stages.reading(arguments.clips):
+            stores = ClipStore(arguments.clips), ClipStore(arguments.clips, "validation")
+            encoder = load_text_encoder(stores[0].text_encoder, stores[0].max_text_tokens)
+            null_text = encoder.encode([""])
+        size = unet.unet.config.sample_size
         train_clips, held_out = (CaptionedClips.from_store(store, size, null_text) for store in stores)
-        scheduler = load_scheduler(arguments.base / "scheduler")
         task = SpaceTimeTask(
             "train_conditioned", unet, scheduler, train_clips, held_out, config.optim, config.mask_weights
         )
 
-        inputs = [arguments.clips, arguments.base, config.init_from]
+        inputs = [__file__, arguments.clips, arguments.base, config.init_from]
         training = StagedTraining(arguments.scratch, to_dict(config), inputs)
         result = training.train(task, config.optim, run.log_metrics, arguments.out)
         unet.save_pretrained(arguments.out)

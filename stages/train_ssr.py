@@ -27,13 +27,14 @@ def main() -> None:
         scratch="training state",
     )
     config = load_params(arguments.params).train_ssr
-    stores = ClipStore(arguments.clips), ClipStore(arguments.clips, "validation")
+    with stages.reading(arguments.clips):
+        stores = ClipStore(arguments.clips), ClipStore(arguments.clips, "validation")
     given = {"image_model": config.image_model, "init_from": config.init_from}
     folders = {key: Path(name) for key, name in given.items() if name and name != "train"}
     for key, folder in folders.items():
         if not folder.is_dir():
             raise ConfigError(f"{arguments.params}: train_ssr.{key}: {folder}: no such folder")
-    training = StagedTraining(arguments.scratch, to_dict(config), [arguments.clips, *folders.values()])
+    training = StagedTraining(arguments.scratch, to_dict(config), [__file__, arguments.clips, *folders.values()])
     with tracking.stage_run("train_ssr", to_dict(config)) as run:
         torch.manual_seed(config.image_optim.seed)
         if config.image_model == "train":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from safetensors.torch import save_file
 
@@ -27,15 +29,20 @@ def main() -> None:
     )
     config = load_params(arguments.params).train_style
     with tracking.stage_run("train_style", to_dict(config)) as run:
-        t2i = load_text_to_image(arguments.t2i)
-        encoder = load_text_encoder(arguments.t2i / "text_encoder")
+        with stages.reading(arguments.t2i):
+            t2i = load_text_to_image(arguments.t2i)
+            encoder = load_text_encoder(arguments.t2i / "text_encoder")
+            null_text = encoder.encode([""])
         with stages.blaming(arguments.params, "train_style.style"):
             pictures, captions = load_captioned_folder(arguments.styles / config.style, t2i.unet.config.sample_size)
-        images = CaptionedClips.from_pictures(pictures, encoder.encode(captions), encoder.encode([""]))
+        images = CaptionedClips.from_pictures(pictures, encoder.encode(captions), null_text)
         torch.manual_seed(config.optim.seed)
-        # Nothing is held out of so few pictures: the "held-out" curve of this training is on the pictures themselves.
-        task = TextToImageTask("train_style", t2i.unet, t2i.scheduler, images, images, config.optim)
-        training = StagedTraining(arguments.scratch, to_dict(config), [arguments.t2i, arguments.styles / config.style])
+        nothing = replace(
+            images, videos=images.videos[:0], prompt_embeds=[], prompt_masks=[]
+        )  # too few to hold any out
+        task = TextToImageTask("train_style", t2i.unet, t2i.scheduler, images, nothing, config.optim)
+        inputs = [__file__, arguments.t2i, arguments.styles / config.style]
+        training = StagedTraining(arguments.scratch, to_dict(config), inputs)
         result = training.train(task, config.optim, run.log_metrics, arguments.out)
         save_file(
             {name: value.contiguous() for name, value in t2i.unet.state_dict().items()},

@@ -36,6 +36,27 @@ def make_scheduler() -> Any:
     )
 
 
+def without_variance(model_output: Tensor, num_channels: int) -> Tensor:
+    """The part of a network's output that `prediction_type` speaks of: its first `num_channels` channels.
+
+    A network that learned its variance (Nichol and Dhariwal 2021; DeepFloyd IF) gives as many channels again behind
+    them, which interpolate the log-variance of a step. Neither the loss nor the samplers use those.
+
+    Args:
+        model_output: (b, c or 2 c, ...).
+        num_channels: c, channels of the image.
+
+    Raises:
+        ValueError: on another number of channels.
+    """
+    if model_output.shape[1] not in (num_channels, 2 * num_channels):
+        raise ValueError(
+            f"model_output has {model_output.shape[1]} channels; expected {num_channels}, "
+            f"or {2 * num_channels} with a learned variance"
+        )
+    return model_output[:, :num_channels]
+
+
 class Objective:
     """Noising, target and weight of a diffusion loss."""
 
@@ -75,6 +96,7 @@ class Objective:
 
     def pred_x_0(self, model_output: Tensor, x_t: Tensor, timesteps: Tensor) -> Tensor:
         """The estimate of x_0 that a network output stands for, in x_t's dtype; the inverse of `target`."""
+        model_output = without_variance(model_output, x_t.shape[1])
         if self.prediction_type == "sample":
             return model_output
         alpha, sigma = self.levels(timesteps, x_t.ndim)
@@ -95,6 +117,7 @@ class Objective:
         ]
 
     def loss(self, model_output: Tensor, x_0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Weighted mean squared error, a scalar, computed in float32."""
+        """Weighted mean squared error, a scalar, computed in float32; a learned variance is left as it is."""
+        model_output = without_variance(model_output, x_0.shape[1])
         error = (model_output.float() - self.target(x_0, noise, timesteps).float()) ** 2
         return (error.flatten(1).mean(1) * self.weight(timesteps).to(error.device)).mean()

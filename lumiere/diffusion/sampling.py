@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lumiere.diffusion.objective import without_variance
 from lumiere.diffusion.windows import reconcile
 
 Network = Callable[[Tensor, Tensor], Tensor]
@@ -65,12 +66,17 @@ def draw_noise(shape: Sequence[int], generators: Sequence[torch.Generator], devi
 
 def check_prediction_type(scheduler: Any, expected: str, name: str) -> None:
     """Raises ValueError where a scheduler reads the network's output as something else than it was trained to be."""
-    found = scheduler.config.get("prediction_type")
+    kind, found = type(scheduler).__name__, scheduler.config.get("prediction_type")
     if found != expected:
-        kind = type(scheduler).__name__
         raise ValueError(
             f"{name} is a {kind} with prediction_type {found!r}, but the model predicts {expected!r}; "
             f"make it with {kind}.from_config(config of the scheduler that was saved)"
+        )
+    variance = scheduler.config.get("variance_type")
+    if variance in ("learned", "learned_range"):
+        raise ValueError(
+            f"{name} is a {kind} with variance_type {variance!r}, but a learned variance is not used; "
+            f"make it with {kind}.from_config({name}.config, variance_type='fixed_small')"
         )
 
 
@@ -123,11 +129,12 @@ class TextGuidance:
         """Both halves in one forward pass: (k, c_in, t, h, w) -> (k, c, t, h, w)."""
         embeds, mask = self.prompt_embeds[rows], self.prompt_mask[rows]
         if self.scale == 1:
-            return unet(model_input, timestep, embeds, mask).sample
+            return without_variance(unet(model_input, timestep, embeds, mask).sample, unet.in_channels)
         both = model_input.repeat(2, 1, 1, 1, 1)
         embeds = torch.cat([self.negative_embeds[rows], embeds])
         mask = torch.cat([self.negative_mask[rows], mask])
-        negative, positive = unet(both, timestep, embeds, mask).sample.float().chunk(2)
+        output = without_variance(unet(both, timestep, embeds, mask).sample, unet.in_channels)
+        negative, positive = output.float().chunk(2)
         return self.combine(negative, positive)
 
     def combine(self, negative: Tensor, positive: Tensor) -> Tensor:

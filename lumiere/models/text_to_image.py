@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,13 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors import SafetensorError
 
+from lumiere.text import DiffusersTextEncoder, load_text_encoder
+from lumiere.text.encoder import CONFIG_NAME as TEXT_FILE
+from lumiere.text.hub import one_line, pipeline_folder
+
 SCHEDULER_FILE = "scheduler_config.json"
+PIXELS = 3  # channels of an image
+LEARNED_VARIANCES = ("learned", "learned_range")
 
 
 @dataclass
@@ -42,8 +49,6 @@ class TextToImage:
 
 def save_companions(folder: str | Path, scheduler: Any, text_encoder: str, max_text_tokens: int = 32) -> None:
     """Write `scheduler/` and `text_encoder/` beside a network's weights."""
-    from lumiere.text import load_text_encoder
-
     folder = Path(folder)
     scheduler.save_pretrained(folder / "scheduler")
     load_text_encoder(text_encoder, max_text_tokens).save_pretrained(folder / "text_encoder")
@@ -52,8 +57,11 @@ def save_companions(folder: str | Path, scheduler: Any, text_encoder: str, max_t
 def load_scheduler(folder: str | Path) -> Any:
     """The scheduler in a diffusers `scheduler/` folder, of whichever class it names.
 
+    A learned variance is replaced by a fixed one: of the networks' output only the mean is used
+    (`lumiere.diffusion.objective.without_variance`).
+
     Raises:
-        ValueError: when there is none, or its class is unknown.
+        ValueError: when there is none, its class is unknown, or it has no noise schedule in discrete steps.
     """
     path = Path(folder) / SCHEDULER_FILE
     if not path.is_file():
@@ -61,24 +69,47 @@ def load_scheduler(folder: str | Path) -> Any:
     name = json.loads(path.read_text(encoding="utf-8")).get("_class_name", "")
     if not hasattr(diffusers, name):
         raise ValueError(f"{path}: scheduler class {name!r} is not in diffusers")
-    return getattr(diffusers, name).from_pretrained(str(folder))
+    scheduler = getattr(diffusers, name).from_pretrained(str(folder))
+    if not hasattr(scheduler, "alphas_cumprod"):
+        raise ValueError(f"{path}: {name} has no alphas_cumprod; allowed: one that has, such as DDPMScheduler")
+    if scheduler.config.get("variance_type") in LEARNED_VARIANCES:
+        scheduler = type(scheduler).from_config(scheduler.config, variance_type="fixed_small")
+    return scheduler
 
 
 def load_text_to_image(source: str | Path) -> TextToImage:
-    """Load a T2I from a folder of ours, a diffusers pipeline folder, or a hub name; weights in float32.
+    """Load a pixel-space T2I; weights in float32, from safetensors.
+
+    Args:
+        source: a folder of ours; a diffusers pipeline's folder with `unet/`, `scheduler/`, `text_encoder/` and
+            `tokenizer/`; or the hub name of such a pipeline.
 
     Raises:
-        ValueError: when it holds no U-Net or scheduler.
+        ValueError: when a part is missing, or the model cannot be trained on frames and sentences alone: latent
+            models, super-resolution, models conditioned on more than text.
     """
-    if not (Path(source) / "unet").is_dir():
-        return _from_hub(str(source))
-    folder = Path(source)
-    text_file = folder / "text_encoder" / "text_encoder.json"
-    if not text_file.is_file():
-        raise ValueError(f"{text_file}: no such file; it names the text encoder, e.g. {{'name': 'minilm', ...}}")
-    text = json.loads(text_file.read_text(encoding="utf-8"))
+    folder = pipeline_folder(str(source))
+    text_file = folder / "text_encoder" / TEXT_FILE
+    if text_file.is_file():
+        folder = pipeline_folder(str(source), "unet", "scheduler", "text_encoder")
+        text = json.loads(text_file.read_text(encoding="utf-8"))
+        return TextToImage(
+            _load_unet(folder / "unet"), load_scheduler(folder / "scheduler"), text["name"], text["max_tokens"]
+        )
+    if not (folder / "text_encoder" / "config.json").is_file():
+        raise ValueError(
+            f"{text_file}: no such file, and no config.json beside it; expected a folder with unet/, scheduler/ and "
+            "text_encoder/ as prepare_t2i or a diffusers pipeline writes them"
+        )
+    config = _unet_config(folder / "unet")
+    _check_pixel_space(folder, config)
+    encoder = DiffusersTextEncoder(str(source))
+    width = config["encoder_hid_dim"] or config["cross_attention_dim"]
+    if {encoder.embed_dim} != set(width if isinstance(width, (list, tuple)) else [width]):
+        raise ValueError(f"{folder / 'unet'}: takes text {width} wide, but its text encoder gives {encoder.embed_dim}")
+    folder = pipeline_folder(str(source), "unet", "scheduler", "text_encoder", "tokenizer")
     return TextToImage(
-        _load_unet(folder / "unet"), load_scheduler(folder / "scheduler"), text["name"], text["max_tokens"]
+        _load_unet(folder / "unet"), load_scheduler(folder / "scheduler"), encoder.name, encoder.max_tokens
     )
 
 
@@ -94,24 +125,51 @@ def load_image_network(source: str | Path) -> tuple[UNet2DConditionModel, Any]:
     return _load_unet(folder / "unet"), load_scheduler(folder / "scheduler")
 
 
+def _unet_config(folder: Path) -> dict[str, Any]:
+    """The settings of a U-Net, those that its file leaves out included."""
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}/config.json: no such file; expected a U-Net saved by diffusers")
+    stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if stored.get("_class_name") != UNet2DConditionModel.__name__:
+        raise ValueError(f"{folder}: a {stored.get('_class_name')}; allowed: {UNet2DConditionModel.__name__}")
+    settings = inspect.signature(UNet2DConditionModel.__init__).parameters.values()
+    return {setting.name: setting.default for setting in settings} | stored
+
+
+def _check_pixel_space(folder: Path, config: dict[str, Any]) -> None:
+    """Raises ValueError unless the stages can train this network: pixels and text in, pixels out."""
+    if (folder / "vae").is_dir() or config["in_channels"] == 4:
+        raise ValueError(
+            f"{folder}: a latent model, which the stages do not take yet; allowed: one in pixel space, such as "
+            "DeepFloyd IF stage I"
+        )
+    if config["in_channels"] != PIXELS or config["out_channels"] not in (PIXELS, 2 * PIXELS):
+        raise ValueError(
+            f"{folder / 'unet'}: takes {config['in_channels']} channels and gives {config['out_channels']}; allowed: "
+            f"{PIXELS}, and {PIXELS} or, with a learned variance, {2 * PIXELS}: an image model, not super-resolution"
+        )
+    allowed = {
+        "class_embed_type": (None,),
+        "num_class_embeds": (None,),
+        "addition_embed_type": (None, "text"),
+        "encoder_hid_dim_type": (None, "text_proj"),
+    }
+    for key, values in allowed.items():
+        if config[key] not in values:
+            words = " or ".join("none" if value is None else repr(value) for value in values)
+            raise ValueError(
+                f"{folder / 'unet'}: {key} {config[key]!r}; allowed: {words}, as the stages give a model text alone"
+            )
+
+
 def _load_unet(folder: Path) -> UNet2DConditionModel:
     try:
-        return UNet2DConditionModel.from_pretrained(folder, torch_dtype=torch.float32)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{folder}: no U-Net can be read: {_one_line(error)}") from None
-
-
-def _from_hub(name: str) -> TextToImage:
-    try:
-        folder = diffusers.DiffusionPipeline.download(
-            name, allow_patterns=["unet/*", "scheduler/*", "text_encoder/*.json"]
+        unet, info = UNet2DConditionModel.from_pretrained(
+            folder, torch_dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except Exception as error:
-        raise ValueError(
-            f"{name}: neither a folder with unet/ and scheduler/ nor a hub name that can be fetched: {_one_line(error)}"
-        ) from None
-    return load_text_to_image(folder)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ValueError(f"{folder}: no U-Net can be read: {one_line(error)}") from None
+    if info["missing_keys"]:
+        lacking = sorted(info["missing_keys"])
+        raise ValueError(f"{folder}: no weights for {lacking[0]!r} ({len(lacking)} lacking)")
+    return unet

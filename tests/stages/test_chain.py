@@ -98,7 +98,8 @@ def test_losses_are_kept_beside_the_weights(chain: Path) -> None:
     names = {"t2i": "t2i", "base": "train_base", "conditioned": "train_conditioned", "style": "train_style"}
     for folder, name in {**names, "ssr": "train_ssr"}.items():
         record = json.loads((chain / "outputs" / folder / f"{name}.json").read_text())
-        assert [step for step, _ in record["loss"]] == [step for step, _ in record["validation_loss"]] == [2, 3]
+        assert [step for step, _ in record["loss"]] == [2, 3]
+        assert [step for step, _ in record["validation_loss"]] == ([] if folder == "style" else [2, 3])
         assert (chain / "outputs" / folder / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
     assert (chain / "outputs" / "ssr" / "ssr_image.json").is_file()
 

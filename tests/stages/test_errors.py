@@ -85,7 +85,7 @@ def test_params(
     line = error_of(capfd, chain, stage, {stage: values}, out=tmp_path / "out")
     for part in (*expected, *(["params.yaml"] if values not in ({"judge": "nowhere"}, {"num_frames": 6}) else [])):
         assert part in line, line
-    assert not (tmp_path / "out").exists() or stage == "blend_style"
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("row", BAD_ROWS)
@@ -116,3 +116,28 @@ def test_a_text_to_image_model_of_another_text_length(chain: Path, capfd: pytest
     finally:
         encoder.write_text(before)
     assert "decode.max_text_tokens: 8; allowed: 32" in line
+
+
+# input, what is done to it -> the stage that reads it and what the line must hold
+BAD_INPUTS = {
+    "clips without an index": ("train_base", "clips", "index.json", None, "index.json"),
+    "half a text-to-image model": ("train_base", "t2i", "unet/config.json", "{", "unet"),
+    "half a base": ("train_conditioned", "base", "temporal.safetensors", "half", "temporal.safetensors"),
+    "half a style": ("blend_style", "style", "ink-wash.safetensors", "half", "ink-wash.safetensors"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUTS)
+def test_inputs(name: str, chain: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    stage, argument, file, content, expected = BAD_INPUTS[name]
+    damaged = tmp_path / argument
+    shutil.copytree(chain / "outputs" / argument, damaged)
+    (damaged / file).unlink()
+    if content is not None:
+        (damaged / file).write_text(content)
+    paths = {argument: damaged, "out": tmp_path / "out"}
+    line = error_of(capfd, chain, stage, **paths)
+    assert str(damaged) in line and expected in line and "dvc repro" in line
+    assert not (tmp_path / "out").exists()
+    shutil.rmtree(damaged)
+    assert f"--{argument} {damaged}: no such file or folder" in error_of(capfd, chain, stage, **paths)

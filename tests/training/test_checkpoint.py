@@ -81,6 +81,17 @@ def test_all_damaged_is_nothing_found(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "step-0000002 cannot be read" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("damage", ["{}\n", "", '{"step": 1}\n'])
+def test_a_damaged_state_beside_whole_tensors_is_not_trusted(damage: str, tmp_path: Path) -> None:
+    save(tmp_path, 1, 2)
+    (tmp_path / "step-0000002" / STATE_FILE).write_text(damage)
+    found = load_checkpoint(tmp_path)
+    assert found is not None and found[1]["step"] == 1
+    path = tmp_path / "step-0000001" / STATE_FILE
+    path.write_text(path.read_text().replace('"step": 1', '"step": 7'))
+    assert load_checkpoint(tmp_path) is None
+
+
 def test_another_runs_leftovers_are_cleared(tmp_path: Path) -> None:
     (tmp_path / ".writing-1").mkdir()
     (tmp_path / ".writing-1" / TENSORS_FILE).write_bytes(b"half")
@@ -98,7 +109,7 @@ def test_state_that_json_cannot_hold_leaves_what_was_there(tmp_path: Path) -> No
 def test_nothing_is_pickled(tmp_path: Path) -> None:
     save(tmp_path, 1)
     assert names(tmp_path / "step-0000001") == [STATE_FILE, TENSORS_FILE]
-    assert json.loads((tmp_path / "step-0000001" / STATE_FILE).read_text())["step"] == 1
+    assert json.loads((tmp_path / "step-0000001" / STATE_FILE).read_text().splitlines()[0])["step"] == 1
 
 
 def test_an_optimizer_comes_back_to_the_bit() -> None:

@@ -207,8 +207,8 @@ def test_a_loss_that_blows_up_stops_the_run_with_its_last_good_checkpoint(tmp_pa
     with pytest.raises(TrainingDiverged, match=r"parabola: the smoothed loss rose from 0\.\d+ to \d"):
         train(Parabola(bad=300), config, tmp_path)
     found = load_checkpoint(tmp_path)
-    assert found is not None and 300 <= found[1]["step"] < 2000
-    assert found[0]["weights/weight"].isfinite().all()
+    assert found is not None and found[1]["step"] < 362
+    assert found[1]["smoothed"] < 1.1 * found[1]["best"]  # not one of the blow-up's own
 
 
 def test_a_noisy_start_is_no_divergence(tmp_path: Path) -> None:

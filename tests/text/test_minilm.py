@@ -82,8 +82,8 @@ def test_a_length_it_cannot_do_is_told(max_tokens: int) -> None:
 
 def test_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(minilm, "WEIGHTS_SHA256", "0" * 64)
-    with pytest.raises(RuntimeError, match=r"model\.safetensors has sha256 53aa5117.*, not 0000"):
-        minilm._model_folder.__wrapped__()
+    with pytest.raises(ValueError, match=r"model\.safetensors has sha256 53aa5117.*, not 0000"):
+        minilm.model_folder.__wrapped__()
 
 
 def test_loading_is_silent_and_draws_nothing_from_the_callers_randomness() -> None:

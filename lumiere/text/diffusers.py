@@ -1,0 +1,134 @@
+"""The text encoder of a diffusers pipeline: T5 (DeepFloyd IF) or CLIP (Stable Diffusion).
+
+What the U-Net is given is what its own pipeline gave it in training, since its weights are frozen: all states of the
+sentence padded to the pipeline's length, padding included, and no mask over them
+(`diffusers.IFPipeline.encode_prompt`, `diffusers.StableDiffusionPipeline.encode_prompt`).
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lumiere.text.encoder import TextEncoder
+from lumiere.text.hub import one_line, pipeline_folder
+
+ENCODER, TOKENIZER = "text_encoder", "tokenizer"
+MIN_TOKENS = 3  # a start, a word, an end
+MAX_TOKENS = 77  # IFPipeline pads to 77 whatever its tokenizer says; CLIP has 77 positions
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a pipeline calls a class of text encoder."""
+
+    takes_mask: bool  # whether padding is masked inside the text encoder
+    lowers: bool  # whether sentences are put into lower case and stripped before the tokenizer
+
+
+# IFPipeline masks padding inside T5 and lowers the prompt; StableDiffusionPipeline leaves both to CLIP's tokenizer,
+# whose causal attention lets no word see the padding behind it.
+KINDS = {"T5EncoderModel": Kind(takes_mask=True, lowers=True), "CLIPTextModel": Kind(takes_mask=False, lowers=False)}
+
+
+class DiffusersTextEncoder(TextEncoder):
+    """`text_encoder/` and `tokenizer/` of a diffusers pipeline."""
+
+    def __init__(self, source: str, max_tokens: int | None = None) -> None:
+        """
+        Args:
+            source: the pipeline's folder, relative to the current folder or absolute, or its hub name.
+            max_tokens: 3 to what the tokenizer takes, at most 77; None for the most, which is what diffusers pads to.
+
+        Raises:
+            ValueError: when there is no text encoder of a known class, or it does not take so many tokens.
+        """
+        self.source = Path(source).as_posix() if Path(source).is_dir() else source  # without "./" and a last "/"
+        self.name = f"diffusers:{self.source}"
+        self.kind, self.embed_dim, positions = _describe(pipeline_folder(source) / ENCODER)
+        most = min(int(_load_tokenizer(_anywhere(self.source)).model_max_length), positions, MAX_TOKENS)
+        max_tokens = most if max_tokens is None else max_tokens
+        if not MIN_TOKENS <= max_tokens <= most:
+            raise ValueError(f"max_tokens {max_tokens}; allowed: {MIN_TOKENS} to {most}, which {self.source} takes")
+        super().__init__(max_tokens)
+
+    def _token_states(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        kind, source = KINDS[self.kind], _anywhere(self.source)
+        tokenizer, model = _load_tokenizer(source), _load_model(source, self.kind)
+        tokens = tokenizer(
+            [text.lower().strip() for text in texts] if kind.lowers else texts,
+            padding="max_length",
+            truncation=True,
+            max_length=self.max_tokens,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        masked = kind.takes_mask or getattr(model.config, "use_attention_mask", False)
+        states = model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask if masked else None)[0]
+        return states, torch.ones_like(tokens.input_ids)  # padding is attended to: see the module's docstring
+
+
+def _anywhere(source: str) -> str:
+    """A name that caches can go by, whatever the current folder is."""
+    return str(Path(source).resolve()) if Path(source).is_dir() else source
+
+
+def _describe(folder: Path) -> tuple[str, int, int]:
+    """Class, width of a token's state, and the number of positions that the network knows."""
+    import lumiere.compat  # noqa: F401  before transformers
+
+    from transformers import AutoConfig
+
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}/config.json: no such file; expected a text encoder saved by transformers")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises what its parsers raise
+        raise ValueError(f"{folder}: no text encoder can be read: {one_line(error)}") from None
+    kind = (config.architectures or ["nothing"])[0]
+    if kind not in KINDS:
+        raise ValueError(f"{folder}: text encoder of class {kind!r}; allowed: {', '.join(KINDS)}")
+    return kind, config.hidden_size, getattr(config, "max_position_embeddings", MAX_TOKENS)
+
+
+@functools.cache
+def _load_tokenizer(source: str) -> Any:
+    import lumiere.compat  # noqa: F401  before transformers
+
+    from transformers import AutoTokenizer
+
+    folder = pipeline_folder(source, TOKENIZER) / TOKENIZER
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; expected a tokenizer saved by transformers")
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises what its parsers raise
+        raise ValueError(
+            f"{folder}: no tokenizer can be read (a spiece.model needs the package sentencepiece): {one_line(error)}"
+        ) from None
+
+
+@functools.cache
+def _load_model(source: str, kind: str) -> Any:
+    """The network, frozen, in the dtype of its file; once per process, since T5-XXL is 19 GB in float32."""
+    import lumiere.compat  # noqa: F401  before transformers
+
+    import transformers
+
+    folder = pipeline_folder(source, ENCODER) / ENCODER
+    try:
+        with torch.random.fork_rng(devices=[]):  # weights about to be replaced must not move the caller's draws
+            model, info = getattr(transformers, kind).from_pretrained(
+                folder, dtype="auto", use_safetensors=True, local_files_only=True, output_loading_info=True
+            )
+    except Exception as error:  # transformers raises what its parsers raise
+        raise ValueError(f"{folder}: no {kind} can be read from safetensors: {one_line(error)}") from None
+    lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    if lacking:
+        raise ValueError(f"{folder}: no weights for {lacking[0]!r} ({len(lacking)} lacking)")
+    return model.eval().requires_grad_(False)

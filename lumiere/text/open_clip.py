@@ -1,0 +1,116 @@
+"""The text tower of an open_clip model: token states before pooling.
+
+They are the penultimate layer's, normalised by the tower's last norm, as Stable Diffusion 2 takes them
+(`FrozenOpenCLIPEmbedder`, layer "penultimate"): the last layer is bent towards the one pooled vector that CLIP trains.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lumiere.text.encoder import TextEncoder
+from lumiere.text.hub import one_line
+
+MIN_TOKENS = 3  # a start, a word, an end
+
+
+class OpenCLIPTextEncoder(TextEncoder):
+    """A text tower of open_clip's own kind, with pre-trained weights."""
+
+    def __init__(self, source: str, max_tokens: int = 32) -> None:
+        """
+        Args:
+            source: "<architecture>/<weights>": one of `open_clip.list_models()`, and one of its pretrained tags or a
+                .safetensors file of the whole CLIP model, its path relative to the current folder or absolute. A tag
+                is downloaded, as safetensors where there are any; other files are read with weights_only.
+            max_tokens: 3 to the tower's context length, 77 for most.
+
+        Raises:
+            ValueError: on an architecture, weights or a length that cannot be used.
+        """
+        self.name = f"open_clip:{source}"
+        self.architecture, _, self.weights = source.partition("/")
+        self.embed_dim, self.context_length = _describe(self.architecture)
+        _check_weights(self.architecture, self.weights)
+        if not MIN_TOKENS <= max_tokens <= self.context_length:
+            most = f"{self.context_length}, which {self.architecture} takes"
+            raise ValueError(f"max_tokens {max_tokens}; allowed: {MIN_TOKENS} to {most}")
+        super().__init__(max_tokens)
+
+    def _token_states(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        weights = str(Path(self.weights).resolve()) if Path(self.weights).is_file() else self.weights
+        tokenizer, tower = _load(self.architecture, weights)
+        wrapped = getattr(tokenizer, "tokenizer", None)  # of transformers, in open_clip's wrapper
+        pad_id = 0 if wrapped is None else wrapped.pad_token_id
+        ids = tokenizer(texts, context_length=self.max_tokens)  # cut here, so that a long sentence keeps its end
+        # Everything up to the last token that is no padding: in open_clip's own vocabulary 0 is "!" as well.
+        mask = (ids != pad_id).long().flip(1).cummax(dim=1).values.flip(1)
+        # The tower's attention mask has one size; the states of padding are cut off again.
+        ids = F.pad(ids, (0, self.context_length - self.max_tokens), value=pad_id)
+        layer = max(len(tower.transformer.resblocks) - 2, 0)
+        states = tower.forward_intermediates(
+            ids,
+            indices=[layer],
+            stop_early=True,
+            normalize_intermediates=True,
+            intermediates_only=True,
+            output_fmt="NLC",
+        )["text_intermediates"][0]
+        return states[:, : self.max_tokens], mask
+
+
+def _describe(architecture: str) -> tuple[int, int]:
+    """Width of a token's state and context length, from open_clip's list of architectures."""
+    import lumiere.compat  # noqa: F401  before open_clip: it imports torchvision
+
+    import open_clip
+    from open_clip.model import CLIPTextCfg
+
+    known = open_clip.list_models()
+    if architecture not in known:
+        close = ", ".join(difflib.get_close_matches(architecture, known, n=5) or known[:5])
+        raise ValueError(f"open_clip architecture {architecture!r}; allowed: one of open_clip's, such as {close}")
+    config = CLIPTextCfg(**open_clip.get_model_config(architecture)["text_cfg"])
+    if config.hf_model_name:
+        raise ValueError(
+            f"open_clip architecture {architecture!r} has the text tower {config.hf_model_name}; "
+            "allowed: an architecture whose text tower is open_clip's own"
+        )
+    return config.width, config.context_length
+
+
+def _check_weights(architecture: str, weights: str) -> None:
+    """Raises ValueError unless `weights` is a safetensors file or a tag of this architecture."""
+    import open_clip
+
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if weights in tags or (Path(weights).suffix == ".safetensors" and Path(weights).is_file()):
+        return
+    found = f"weights {weights!r}" if weights else "no weights"
+    raise ValueError(
+        f"open_clip:{architecture}: {found}; allowed: open_clip:{architecture}/ and a .safetensors file"
+        + (f", or one of {', '.join(tags)}" if tags else "")
+    )
+
+
+@functools.cache
+def _load(architecture: str, weights: str) -> tuple[Any, Any]:
+    """Tokenizer and text tower; the image tower is dropped."""
+    import open_clip
+
+    try:
+        with torch.random.fork_rng(devices=[]):  # weights about to be replaced must not move the caller's draws
+            model = open_clip.create_model(
+                architecture, pretrained=weights, force_custom_text=True, require_pretrained=True, weights_only=True
+            )
+        tokenizer = open_clip.get_tokenizer(architecture)
+    except Exception as error:  # a download, a file, or keys that do not fit
+        raise ValueError(f"open_clip:{architecture}/{weights}: cannot be loaded: {one_line(error)}") from None
+    return tokenizer, model.text.eval().requires_grad_(False)

@@ -1,0 +1,80 @@
+"""Tiny pipelines on disk, of diffusers' and transformers' own classes: DeepFloyd IF's and CLIP's shapes."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+from typing import Any
+
+import lumiere.compat  # noqa: F401  before diffusers
+
+import torch
+from diffusers import DDPMScheduler, IFPipeline, UNet2DConditionModel
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+from tests.models.zoo import CONFIGS, TEXT_DIM, TINY
+
+WORDS = ["a", "cat", "dog", "runs", "red", *string.ascii_lowercase[1:]]
+
+
+def tokenizer(max_length: int = 77, start: str = "") -> PreTrainedTokenizerFast:
+    """Whole words, an end token and, where `start` is given, a start token."""
+    vocabulary = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", "<s>", *WORDS])}
+    plain = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    plain.pre_tokenizer = Whitespace()
+    plain.post_processor = TemplateProcessing(
+        single=f"{start} $A </s>".strip(), special_tokens=[("</s>", 1), ("<s>", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=plain, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=max_length
+    )
+
+
+def t5(width: int = TEXT_DIM) -> T5EncoderModel:
+    torch.manual_seed(1)
+    return T5EncoderModel(
+        T5Config(vocab_size=64, d_model=width, d_kv=8, d_ff=16, num_layers=2, num_heads=2, dropout_rate=0.0)
+    ).eval()
+
+
+def clip(positions: int = 77) -> CLIPTextModel:
+    torch.manual_seed(1)
+    config = CLIPTextConfig(
+        vocab_size=64, hidden_size=TEXT_DIM, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=positions, eos_token_id=1, bos_token_id=3, pad_token_id=0,
+    )  # fmt: skip
+    return CLIPTextModel(config).eval()
+
+
+def if_unet(**changes: Any) -> UNet2DConditionModel:
+    torch.manual_seed(2)
+    return UNet2DConditionModel(**(TINY | CONFIGS["if_stage_1"] | changes))
+
+
+def if_scheduler(**changes: Any) -> DDPMScheduler:
+    """As DeepFloyd IF stores it: learned variance, dynamic thresholding."""
+    settings = {"beta_schedule": "squaredcos_cap_v2", "variance_type": "learned_range", "thresholding": True}
+    return DDPMScheduler(**(settings | {"prediction_type": "epsilon", "sample_max_value": 1.5} | changes))
+
+
+def save_if(folder: Path, **parts: Any) -> IFPipeline:
+    """DeepFloyd IF, tiny; `parts` replace its own."""
+    components = {"tokenizer": tokenizer(), "text_encoder": t5(), "unet": if_unet(), "scheduler": if_scheduler()}
+    unused = {"safety_checker": None, "feature_extractor": None, "watermarker": None, "requires_safety_checker": False}
+    pipe = IFPipeline(**(components | parts), **unused)
+    pipe.save_pretrained(folder)
+    return pipe
+
+
+def save_clip_pipeline(folder: Path, positions: int = 77) -> None:
+    """A pixel-space pipeline with CLIP's text encoder, three channels out."""
+    tokenizer(positions, start="<s>").save_pretrained(folder / "tokenizer")
+    clip(positions).save_pretrained(folder / "text_encoder")
+    torch.manual_seed(2)
+    settings = TINY | CONFIGS["sd1"] | {"in_channels": 3, "out_channels": 3}
+    UNet2DConditionModel(**settings).save_pretrained(folder / "unet")
+    DDPMScheduler(prediction_type="v_prediction").save_pretrained(folder / "scheduler")
