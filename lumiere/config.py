@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from lumiere.style import STYLE_NAME
 
 
 class ConfigError(ValueError):
@@ -60,13 +63,14 @@ class DecodeConfig:
     clips_per_shard: int = number(64, at_least=1)
     timeout_s: float = number(60.0, above=0)
     workers: int = number(2, at_least=1)
+    # "minilm", "open_clip:<architecture>/<tag or .safetensors file>" or "diffusers:<folder or hub name>"
     text_encoder: str = "minilm"
-    max_text_tokens: int = number(32, at_least=3)  # a start, a word, an end
+    max_text_tokens: int = number(32, at_least=3)  # a start, a word, an end; the encoder sets the upper bound
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """The training loop's settings, the same for every training."""
+    """The training loop's settings, the same for every training; super-resolution, which sees no text, has no more."""
 
     steps: int = number(100, at_least=0)
     batch_size: int = number(4, at_least=1)
@@ -77,7 +81,6 @@ class OptimConfig:
     max_grad_norm: float = number(1.0, above=0)
     ema_decay: float = number(0.999, at_least=0, at_most=0.99999)
     min_snr_gamma: float = number(0.0, at_least=0)  # 0 switches the weighting off
-    text_dropout: float = number(0.1, at_least=0, at_most=1)
     checkpoint_every: int = number(50, at_least=1)
     log_every: int = number(10, at_least=1)
     validate_every: int = number(50, at_least=1)
@@ -86,14 +89,22 @@ class OptimConfig:
 
 
 @dataclass(frozen=True)
+class TextOptimConfig(OptimConfig):
+    """The settings of a training on text."""
+
+    text_dropout: float = number(0.1, at_least=0, at_most=1)  # share of clips trained with the empty sentence
+
+
+@dataclass(frozen=True)
 class PrepareT2IConfig:
     """The frozen text-to-image model: shipped, a diffusers folder or hub name, or trained here."""
 
     source: str = "pretrained/t2i"  # a folder, a hub name, or "train"
-    size: int = number(32, at_least=8)
+    size: int = number(32, at_least=8)  # pixels, height = width; a model that is given has to have it
+    # The rest is for "train" alone.
     block_out_channels: tuple[int, ...] = (32, 96, 128)
     layers_per_block: int = number(1, at_least=1)
-    optim: OptimConfig = field(default_factory=OptimConfig)
+    optim: TextOptimConfig = field(default_factory=TextOptimConfig)
 
     def __post_init__(self) -> None:
         _check_widths(self.block_out_channels)
@@ -105,7 +116,14 @@ class TrainBaseConfig:
 
     init_from: str = ""  # a folder written by save_temporal; empty starts at the identity
     resampling_init: str = choice("nearest", "he")
-    optim: OptimConfig = field(default_factory=OptimConfig)
+    optim: TextOptimConfig = field(default_factory=TextOptimConfig)
+
+    def __post_init__(self) -> None:
+        if self.resampling_init != "nearest" and self.init_from:
+            raise ConfigError(
+                f"resampling_init: {self.resampling_init!r}; "
+                f"allowed: nearest, because the weights in init_from ({self.init_from!r}) replace it"
+            )
 
 
 @dataclass(frozen=True)
@@ -122,7 +140,7 @@ class TrainConditionedConfig:
             "cinemagraph": 1.0,
         }
     )
-    optim: OptimConfig = field(default_factory=OptimConfig)
+    optim: TextOptimConfig = field(default_factory=TextOptimConfig)
 
     def __post_init__(self) -> None:
         allowed = {"text_only", "first_frame", "inpainting", "outpainting", "cinemagraph"}
@@ -141,9 +159,10 @@ class TrainSSRConfig:
     init_from: str = ""
     size: int = number(128, at_least=8)  # pixels of the output
     low_size: int = number(32, at_least=8)  # pixels of the base model's output
-    window_size: int = number(8, at_least=1)
+    window_size: int = number(8, at_least=1)  # frames; generate.window_size may differ
     crop: int = number(64, at_least=8)  # pixels of the high-resolution crop that a training step sees
     max_noise_level: float = number(0.3, at_least=0, at_most=1)  # noise augmentation of the low-resolution input
+    # Of the image network, for "train" alone.
     block_out_channels: tuple[int, ...] = (32, 48, 96)
     layers_per_block: int = number(1, at_least=1)
     image_optim: OptimConfig = field(default_factory=OptimConfig)
@@ -151,6 +170,10 @@ class TrainSSRConfig:
 
     def __post_init__(self) -> None:
         _check_widths(self.block_out_channels)
+        if self.low_size >= self.size:
+            raise ConfigError(f"low_size: {self.low_size}; allowed: below size ({self.size})")
+        if self.crop > self.size:
+            raise ConfigError(f"crop: {self.crop}; allowed: at most train_ssr.size ({self.size})")
 
 
 @dataclass(frozen=True)
@@ -158,7 +181,11 @@ class TrainStyleConfig:
     """The text-to-image model fine-tuned on the pictures of one style."""
 
     style: str = "line-art"  # a folder under data/styles
-    optim: OptimConfig = field(default_factory=OptimConfig)
+    optim: TextOptimConfig = field(default_factory=TextOptimConfig)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(STYLE_NAME, self.style):
+            raise ConfigError(f"style: {self.style!r}; allowed: letters, digits, - and _")
 
 
 @dataclass(frozen=True)
@@ -182,10 +209,10 @@ class GenerateConfig:
     num_inference_steps: int = number(20, at_least=1)
     guidance_scale: float = number(3.0, at_least=1)
     guidance_rescale: float = number(0.7, at_least=0, at_most=1)
-    num_frames: int = number(16, at_least=1)
+    num_frames: int = number(16, at_least=3)  # the evaluation looks for seams between windows, and elsewhere
     fps: int = number(16, at_least=1)
     ssr_steps: int = number(8, at_least=1)
-    window_size: int = number(8, at_least=1)
+    window_size: int = number(8, at_least=2)
     overlap: int = number(2, at_least=0)
     set_size: int = number(24, at_least=2)  # text-to-video clips at base size, for the evaluation's distances
     batch_size: int = number(4, at_least=1)  # clips of that set in one forward pass
@@ -195,6 +222,11 @@ class GenerateConfig:
     def __post_init__(self) -> None:
         if self.overlap >= self.window_size:
             raise ConfigError(f"overlap: {self.overlap}; allowed: 0 to window_size - 1 ({self.window_size - 1})")
+        if self.window_size >= self.num_frames:
+            raise ConfigError(
+                f"window_size: {self.window_size}; allowed: below num_frames ({self.num_frames}), "
+                "since the evaluation compares windows"
+            )
 
 
 @dataclass(frozen=True)
@@ -206,6 +238,17 @@ class EvaluateConfig:
     num_videos: int = number(24, at_least=2)  # text-to-video samples for the distances
     num_frames: int = number(16, at_least=2)
     seed: int = number(0, at_least=0)
+
+
+# Values that cannot exceed one of another section.
+AT_MOST = (
+    ("prepare_t2i.size", "decode.size"),
+    ("train_ssr.size", "decode.size"),
+    ("train_ssr.window_size", "decode.num_frames"),
+    ("evaluate.num_videos", "generate.set_size"),
+    ("evaluate.num_frames", "generate.num_frames"),
+    ("evaluate.num_frames", "decode.num_frames"),
+)
 
 
 @dataclass(frozen=True)
@@ -229,24 +272,18 @@ class Params:
                 f"decode.num_frames: {self.decode.num_frames} frames at {self.decode.fps} fps; "
                 f"allowed: at most curate.min_seconds ({self.curate.min_seconds:g} s)"
             )
-        if self.evaluate.num_videos > self.generate.set_size:
+        if self.train_ssr.low_size != self.prepare_t2i.size:
             raise ConfigError(
-                f"evaluate.num_videos: {self.evaluate.num_videos}; "
-                f"allowed: at most generate.set_size ({self.generate.set_size})"
+                f"train_ssr.low_size: {self.train_ssr.low_size}; allowed: prepare_t2i.size ({self.prepare_t2i.size})"
             )
-        if self.train_ssr.size > self.decode.size:
-            raise ConfigError(
-                f"train_ssr.size: {self.train_ssr.size}; allowed: at most decode.size ({self.decode.size})"
-            )
-        if self.train_ssr.window_size > self.decode.num_frames:
-            raise ConfigError(
-                f"train_ssr.window_size: {self.train_ssr.window_size}; "
-                f"allowed: at most decode.num_frames ({self.decode.num_frames})"
-            )
-        if self.train_ssr.crop > self.train_ssr.size:
-            raise ConfigError(
-                f"train_ssr.crop: {self.train_ssr.crop}; allowed: at most train_ssr.size ({self.train_ssr.size})"
-            )
+        for key, other in AT_MOST:
+            value, limit = self._value(key), self._value(other)
+            if value > limit:
+                raise ConfigError(f"{key}: {value}; allowed: at most {other} ({limit})")
+
+    def _value(self, key: str) -> int:
+        section, name = key.split(".")
+        return getattr(getattr(self, section), name)
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:

@@ -6,13 +6,34 @@ Only the spatial, text-to-image weights are blended; temporal weights stay as th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor  # not at run time: reading params takes the names from here, and needs no torch
+
+STYLE_NAME = r"[A-Za-z0-9_-]+"  # a style is a file, a folder and a word on the command line
 
 
-def blend_name(style: str, alpha: float) -> str:
-    """The name of a style's blend, such as `line-art-050` for alpha 0.5."""
-    return f"{style}-{round(alpha * 100):03d}"
+def blend_file(style: str, alpha: float) -> Path:
+    """Where a style's blend lies in a folder of blends: `line-art/0.5.safetensors`; the style itself is alpha 1.0."""
+    return Path(style) / f"{float(alpha)!r}.safetensors"
+
+
+def alpha_of(path: Path) -> float:
+    """The alpha of a file named by `blend_file`.
+
+    Raises:
+        ValueError: where it is not.
+    """
+    try:
+        alpha = float(path.stem)
+    except ValueError:
+        alpha = -1.0
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"{path}: not a blend; expected a name such as {blend_file(path.stem, 0.5)}")
+    return alpha
 
 
 def blend_style(orig_state: Mapping[str, Tensor], style_state: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
@@ -28,7 +49,7 @@ def blend_style(orig_state: Mapping[str, Tensor], style_state: Mapping[str, Tens
     Raises:
         ValueError: when alpha is outside [0, 1], or keys, shapes or dtypes differ, naming the key.
     """
-    if not 0 <= alpha <= 1:
+    if not (isinstance(alpha, Real) and 0 <= alpha <= 1):
         raise ValueError(f"alpha {alpha}; allowed: 0 to 1")
     for key in sorted(set(orig_state) ^ set(style_state)):
         side = "style" if key in orig_state else "original"

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from lumiere.config import ConfigError, Params, load_params, to_dict
+from lumiere.config import ConfigError, Params, TrainStyleConfig, load_params, to_dict
+from lumiere.pipelines.styles import StyleBook
+from tests.conftest import REPOSITORY
 
 
 def load(tmp_path: Path, text: str) -> Params:
@@ -70,6 +77,25 @@ BAD = {
     "blend_style: {alphas: [0.5, 1.5]}": ("blend_style.alphas", "1.5", "0 to 1"),
     "blend_style: {alphas: [0.5, 0.5]}": ("blend_style.alphas", "[0.5, 0.5]", "apart"),
     "blend_style: {alphas: []}": ("blend_style.alphas", "[]", "at least one"),
+    "train_ssr: {low_size: 128}": ("train_ssr.low_size", "128", "below size (128)"),
+    "train_ssr: {low_size: 64}": ("train_ssr.low_size", "64", "prepare_t2i.size (32)"),
+    "train_ssr: {crop: 256}": ("train_ssr.crop", "256", "train_ssr.size (128)"),
+    "train_ssr: {optim: {text_dropout: 0.1}}": ("train_ssr.optim.text_dropout", "unknown key", "learning_rate"),
+    "train_ssr: {image_optim: {text_dropout: 0.1}}": ("train_ssr.image_optim.text_dropout", "unknown key"),
+    "{prepare_t2i: {size: 64}, train_ssr: {low_size: 64, size: 128}, decode: {size: 48}}": (
+        "prepare_t2i.size",
+        "64",
+        "decode.size (48)",
+    ),
+    "decode: {size: 64}": ("train_ssr.size", "128", "decode.size (64)"),
+    "train_base: {init_from: a/b, resampling_init: he}": ("train_base.resampling_init", "'he'", "nearest", "'a/b'"),
+    "train_style: {style: my ink.v2}": ("train_style.style", "'my ink.v2'", "letters, digits, - and _"),
+    "train_style: {style: ''}": ("train_style.style", "''", "letters"),
+    "generate: {window_size: 16}": ("generate.window_size", "16", "below num_frames (16)"),
+    "generate: {window_size: 1, overlap: 0}": ("generate.window_size", "1", "at least 2"),
+    "generate: {num_frames: 12}": ("evaluate.num_frames", "16", "generate.num_frames (12)"),
+    "{generate: {num_frames: 24}, evaluate: {num_frames: 24}}": ("evaluate.num_frames", "24", "decode.num_frames (16)"),
+    "evaluate: {num_videos: 25}": ("evaluate.num_videos", "25", "generate.set_size (24)"),
     "generate: {window_size: 4, overlap: 4}": ("generate.overlap", "4", "0 to window_size - 1 (3)"),
     "generate: {guidance_rescale: 2}": ("generate.guidance_rescale", "2.0", "at most 1"),
     "curate:": ("curate", "None", "a mapping of seed"),
@@ -102,6 +128,21 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         load_params(tmp_path / "params.yaml")
 
 
+def test_params_yaml_has_every_key() -> None:
+    """A default in code is no dependency of DVC's, so the project's own file leaves none to it."""
+
+    def missing(config: Any, raw: dict[str, Any], prefix: str = "") -> Iterator[str]:
+        for item in dataclasses.fields(config):
+            value = getattr(config, item.name)
+            if item.name not in raw:
+                yield prefix + item.name
+            elif dataclasses.is_dataclass(value):
+                yield from missing(value, raw[item.name], f"{prefix}{item.name}.")
+
+    path = REPOSITORY / "params.yaml"
+    assert list(missing(load_params(path), yaml.safe_load(path.read_text(encoding="utf-8")))) == []
+
+
 def test_defaults_are_themselves_allowed_and_come_back(tmp_path: Path) -> None:
     text = yaml.safe_dump(to_dict(Params()))
     assert load(tmp_path, text) == Params()
@@ -121,6 +162,35 @@ def test_values_are_taken_and_the_rest_has_its_default(tmp_path: Path) -> None:
     assert params.train_ssr.optim.steps == 0
     assert params.train_ssr.optim.batch_size == Params().train_ssr.optim.batch_size
     assert params.decode == Params().decode
+
+
+def test_what_goes_together_is_taken(tmp_path: Path) -> None:
+    assert load(tmp_path, "train_base: {resampling_init: he}").train_base.init_from == ""
+    assert (
+        load(tmp_path, "generate: {num_frames: 80, window_size: 24}").train_ssr.window_size == 8
+    )  # longer than trained
+    assert load(tmp_path, "{prepare_t2i: {size: 64}, train_ssr: {low_size: 64}}").train_ssr.low_size == 64
+    assert load(tmp_path, "train_base: {optim: {text_dropout: 0}}").train_base.optim.text_dropout == 0
+
+
+@pytest.mark.parametrize("name", ["ink", "my-ink_2", "my ink.v2", "../ink", "ink\n", "é", ""])
+def test_a_style_that_can_be_trained_can_be_generated_with(name: str, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    weights.touch()
+    expected = (
+        pytest.raises(ValueError, match="letters, digits, - and _")
+        if name not in ("ink", "my-ink_2")
+        else nullcontext()
+    )
+    with expected:
+        TrainStyleConfig(style=name)
+    with expected:
+        StyleBook().add(name, weights)
+
+
+def test_params_are_read_without_torch() -> None:
+    code = "import sys, lumiere.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
 
 
 def test_anchors_and_merges_work(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import posixpath
 import unicodedata
@@ -10,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lumiere.curation.reasons import CurationError
-
-REQUIRED = ("video", "caption")
+from lumiere.data.tables import read_table
 
 
 @dataclass(frozen=True)
@@ -33,28 +31,15 @@ def read_captions(path: Path) -> dict[str, list[Caption]]:
     """All rows with a sentence, by video (a path relative to the raw folder), in the file's order.
 
     Raises:
-        CurationError: if the file is missing, is no UTF-8 CSV, or lacks a column.
+        CurationError: if the file is missing, or no CSV file in UTF-8 with these columns.
     """
     try:
-        # utf-8-sig: spreadsheets put a mark in front that would become part of the first column's name.
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = [(name or "").strip().lower() for name in reader.fieldnames or []]
-            missing = [name for name in REQUIRED if name not in columns]
-            if missing:
-                found = ", ".join(columns) or "none"
-                raise CurationError(f"{path}: no column {missing[0]!r}; it needs {', '.join(REQUIRED)}; found: {found}")
-            reader.fieldnames = columns
-            rows = [(reader.line_num, row) for row in reader]
-    except FileNotFoundError:
-        raise CurationError(f"{path}: no such file; it must hold the columns {', '.join(REQUIRED)}") from None
-    except IsADirectoryError:
-        raise CurationError(f"{path}: a folder; a CSV file with the columns {', '.join(REQUIRED)} is needed") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise CurationError(f"{path}: not a CSV file in UTF-8 ({error})") from None
+        rows = read_table(path, ("video", "caption"), ("start", "end"))
+    except ValueError as error:
+        raise CurationError(str(error)) from None
     captions: dict[str, list[Caption]] = {}
     for line, row in rows:
-        name, text = (row["video"] or "").strip(), " ".join((row["caption"] or "").split())
+        name, text = row["video"], " ".join(row["caption"].split())
         if name and text:
             captions.setdefault(normal_name(name), []).append(_caption(line, row, text))
     return captions
@@ -65,8 +50,8 @@ def normal_name(name: str) -> str:
     return unicodedata.normalize("NFC", posixpath.normpath(name.replace("\\", "/")))
 
 
-def _caption(line: int, row: dict[str, str | None], text: str) -> Caption:
-    start, end = ((row.get(key) or "").strip() for key in ("start", "end"))
+def _caption(line: int, row: dict[str, str], text: str) -> Caption:
+    start, end = row["start"], row["end"]
     if not start and not end:
         return Caption(text)
     try:

@@ -22,7 +22,7 @@ SCHEMA = pa.schema(
         ("detail", pa.string()),  # the reason in a sentence; "duplicate_of:<video>" for a duplicate
         ("captions", pa.list_(pa.string())),
         ("split", pa.string()),  # "train", "validation", or empty for what is rejected
-        ("group", pa.string()),  # what stays on one side of the split: the first of a cluster of duplicates
+        ("group", pa.string()),  # what stays on one side of the split: the best of the videos that look alike
         ("decoder", pa.string()),  # "decord" or "pyav"
         ("decoder_reason", pa.string()),  # why not decord
         ("codec", pa.string()),

@@ -11,7 +11,7 @@ import numpy as np
 
 from lumiere.config import CurateConfig
 from lumiere.curation.captions import Caption, normal_name
-from lumiere.curation.dedupe import clusters, find_duplicates
+from lumiere.curation.dedupe import clusters, find_duplicates, find_look_alikes
 from lumiere.curation.filters import perceptual_hash
 from lumiere.curation.manifest import empty_row
 from lumiere.curation.measure import Measurement, Segment, containing_shot
@@ -45,11 +45,7 @@ def judge(
             # The full name, so that it cannot meet the clip_id of a video with another suffix.
             row = {**empty_row(), "clip_id": name, "video": name, "captions": [c.text for c in captions[name]]}
             rows.append(_reject(row, Reason.CAPTION_WITHOUT_VIDEO))
-    _mark_duplicates(rows, pictures, config.max_hash_distance)
-    accepted = [row for row in rows if row["verdict"] == "accepted"]
-    splits = assign_splits((row["group"] for row in accepted), config.seed, config.validation_fraction)
-    for row in accepted:
-        row["split"] = splits[row["group"]]
+    _split_and_mark_duplicates(rows, pictures, config)
     rows.sort(key=lambda row: row["clip_id"])
     assert len({row["clip_id"] for row in rows}) == len(rows), "two rows share a clip_id"
     return rows, pictures
@@ -165,8 +161,8 @@ def _part_row(
     return {**row, "verdict": "accepted"}
 
 
-def _mark_duplicates(rows: list[Row], pictures: Mapping[str, np.ndarray], max_distance: float) -> None:
-    """Rejects all but the best of what shows the same, and gives it and its video one group.
+def _split_and_mark_duplicates(rows: list[Row], pictures: Mapping[str, np.ndarray], config: CurateConfig) -> None:
+    """Puts what looks alike on one side of the split, and rejects all but the best of what shows the same.
 
     Best is the largest picture, then the highest bitrate, then the first name.
     """
@@ -174,19 +170,30 @@ def _mark_duplicates(rows: list[Row], pictures: Mapping[str, np.ndarray], max_di
         (row for row in rows if row["verdict"] == "accepted"),
         key=lambda row: (-row["width"] * row["height"], -row["bitrate"], row["clip_id"]),
     )
-    pairs = find_duplicates([pictures[row["clip_id"]] for row in order], max_distance)
+    signatures = [pictures[row["clip_id"]] for row in order]
+    pairs = find_duplicates(signatures, config.max_hash_distance)
     pairs = [(i, j) for i, j in pairs if order[i]["video"] != order[j]["video"]]
-    videos = {row["video"]: i for i, row in reversed(list(enumerate(order)))}  # each video by its best clip
-    groups = clusters(len(order), [*pairs, *((videos[row["video"]], i) for i, row in enumerate(order))])
+    _split(order, [*pairs, *find_look_alikes(signatures)], config)
     kept = clusters(len(order), pairs)
     for i, row in enumerate(order):
-        row["group"] = order[groups[i]]["group"]  # `order` is walked from each cluster's first, whose group is its own
         if kept[i] != i:
             row |= {
                 "verdict": "rejected",
                 "reason": Reason.DUPLICATE.value,
                 "detail": f"duplicate_of:{order[kept[i]]['video']}",
+                "split": "",
             }
+
+
+def _split(order: list[Row], alike: list[tuple[int, int]], config: CurateConfig) -> None:
+    """Gives each clip its group, named after its best, and the group's side; all clips of a video are in one."""
+    own = [row["group"] for row in order]  # the video's own name, for which is drawn
+    first = {name: i for i, name in reversed(list(enumerate(own)))}
+    roots = clusters(len(order), [*alike, *((first[name], i) for i, name in enumerate(own))])
+    groups = {name: own[root] for name, root in zip(own, roots, strict=True)}
+    splits = assign_splits(groups, config.seed, config.validation_fraction)
+    for row, name in zip(order, own, strict=True):
+        row |= {"group": groups[name], "split": splits[groups[name]]}
 
 
 def _facts(video: Measurement) -> Row:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from lumiere.data.tables import read_table
 
 
 def load_captioned_folder(folder: Path, size: int) -> tuple[np.ndarray, list[str]]:
@@ -27,11 +28,12 @@ def load_captioned_folder(folder: Path, size: int) -> tuple[np.ndarray, list[str
         raise ValueError(
             f"{listing}: no such file; a style is a folder with captions.csv (image,caption) and its pictures"
         )
-    with listing.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"image", "caption"} <= set(rows[0]):
-        raise ValueError(f"{listing}: expected the columns image, caption and at least one row")
-    return np.stack([_read(folder / row["image"], size) for row in rows]), [row["caption"] for row in rows]
+    rows = read_table(listing, ("image", "caption"))
+    for line, row in rows:
+        for column, cure in (("image", "name a picture in the same folder"), ("caption", "say what the picture shows")):
+            if not row[column]:
+                raise ValueError(f"{listing}, line {line}: the {column} is empty; {cure}")
+    return np.stack([_read(folder / row["image"], size) for _, row in rows]), [row["caption"] for _, row in rows]
 
 
 def _read(path: Path, size: int) -> np.ndarray:

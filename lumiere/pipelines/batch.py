@@ -7,7 +7,6 @@ the frame, `x0,y0,x1,y1`), `style` with `alpha`, and `strength` of video to vide
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lumiere.data.tables import read_table
 from lumiere.pipelines.inputs import MODES
 
-COLUMNS = ("name", "mode", "prompt", "clip", "mask", "style", "alpha", "strength")
+REQUIRED = ("name", "mode", "prompt")
+OPTIONAL = ("clip", "mask", "style", "alpha", "strength")
 
 
 @dataclass(frozen=True)
@@ -48,28 +49,15 @@ def read_jobs(path: str | Path) -> list[Job]:
     Raises:
         ValueError: naming the file, the line, and what is allowed.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; expected a CSV file with the columns {', '.join(COLUMNS)}")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        unknown = sorted(set(reader.fieldnames or ()) - set(COLUMNS))
-        missing = [column for column in COLUMNS[:3] if column not in (reader.fieldnames or ())]
-        if unknown or missing:
-            what = f"unknown column {unknown[0]!r}" if unknown else f"no column {missing[0]!r}"
-            raise ValueError(f"{path}: {what}; allowed: {', '.join(COLUMNS)}")
-        jobs = [_job(f"{path}, line {reader.line_num}", row) for row in reader]
+    jobs = [_job(f"{path}, line {line}", row) for line, row in read_table(Path(path), REQUIRED, OPTIONAL)]
     names = [job.name for job in jobs]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice or not jobs:
-        raise ValueError(
-            f"{path}: {f'name {twice!r} stands twice' if twice else 'no rows'}; expected one name per video"
-        )
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{path}: name {name!r} stands twice; expected one name per video")
     return jobs
 
 
-def _job(where: str, row: dict[str, str | None]) -> Job:
-    values = {column: (row.get(column) or "").strip() for column in COLUMNS}
+def _job(where: str, values: dict[str, str]) -> Job:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", values["name"]):
         raise ValueError(f"{where}: name {values['name']!r}; allowed: letters, digits, '.', '_', '-'")
     if values["mode"] not in MODES:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from lumiere.config import CurateConfig
-from lumiere.curation.dedupe import clusters, find_duplicates
+from lumiere.curation.dedupe import clusters, find_duplicates, find_look_alikes
 from lumiere.curation.filters import motion, shrink, signature
 from lumiere.curation.shots import find_shots
 from lumiere.curation.split import assign_splits, is_validation
+from lumiere.data.video_io import read_video
 from tests.video_factory import encode, numbered
+
+RAW = Path(__file__).resolve().parents[2] / "data" / "raw"
 
 
 def textured(step: int, count: int = 12) -> np.ndarray:
@@ -89,6 +94,34 @@ def test_a_re_encoding_is_a_duplicate_and_a_look_alike_is_not(tmp_path):
     assert find_duplicates([signature(frames) for frames in clips.values()], max_distance=64) == pairs
 
 
+def frames_of(name: str) -> np.ndarray:
+    return signature(np.stack([shrink(frame) for frame in read_video(RAW / f"{name}.mp4", fps=16)]))
+
+
+def test_look_alikes_know_no_colour_contrast_or_phase():
+    clips = [heart((30, 60, 230)), heart((40, 190, 60)), 255 - heart((30, 60, 230)), heart((250, 220, 40), phase=2.0)]
+    clips += [textured(2, 24), np.full((24, 64, 64, 3), 200, np.uint8), np.zeros((24, 64, 64, 3), np.uint8)]
+    pairs = find_look_alikes([signature(frames) for frames in clips])
+    assert pairs == [(i, j) for i in range(4) for j in range(i + 1, 4)]
+    assert find_look_alikes([signature(clips[0])]) == find_look_alikes([]) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ("blue_heart", "green_heart", True),
+        ("ram", "sheep", True),
+        ("oncoming_automobile", "oncoming_taxi", True),
+        ("passenger_ship", "ship", True),
+        ("clock12", "cyclone", False),
+        ("clown_face", "nerd_face", False),
+        ("monkey_face", "tropical_fish", False),
+    ],
+)
+def test_the_samples_borderline_pairs_lie_on_their_sides(one, other, alike):
+    assert find_look_alikes([frames_of(one), frames_of(other)]) == ([(0, 1)] if alike else [])
+
+
 def test_clusters_join_what_is_linked_through_others():
     assert clusters(6, [(1, 4), (4, 5), (0, 2)]) == [0, 1, 0, 3, 1, 1]
     assert clusters(3, []) == [0, 1, 2]
@@ -101,18 +134,34 @@ def test_shrink_keeps_the_mean():
     assert abs(shrink(frame).mean() - frame.mean()) < 1
 
 
+def alone(names: list[str]) -> dict[str, str]:
+    return {name: name for name in names}
+
+
 def test_adding_data_never_moves_a_clip():
     names = [f"video-{i}" for i in range(2000)]
-    before = assign_splits(names[:1000], seed=3, fraction=0.1)
-    after = assign_splits(names, seed=3, fraction=0.1)
+    before = assign_splits(alone(names[:1000]), seed=3, fraction=0.1)
+    after = assign_splits(alone(names), seed=3, fraction=0.1)
     assert all(after[name] == split for name, split in before.items())
     assert 150 < sum(split == "validation" for split in after.values()) < 250
-    assert after != assign_splits(names, seed=4, fraction=0.1)
+    assert after != assign_splits(alone(names), seed=4, fraction=0.1)
     assert before == {name: "validation" if is_validation(name, 3, 0.1) else "train" for name in names[:1000]}
+
+
+def test_a_look_alike_moves_clips_into_training_only():
+    names = [f"video-{i}" for i in range(2000)]
+    draws = assign_splits(alone(names), seed=3, fraction=0.5)
+    groups = {name: names[i - i % 2] for i, name in enumerate(names)}  # pairs
+    splits = assign_splits(groups, seed=3, fraction=0.5)
+    for one, other in zip(names[::2], names[1::2], strict=True):
+        held_out = draws[one] == draws[other] == "validation"
+        assert splits[one] == ("validation" if held_out else "train")
+    assert set(splits.values()) == {"train", "validation"}
 
 
 def test_no_split_stays_empty_where_two_groups_could_fill_both():
     for seed in range(30):
-        assert set(assign_splits(["a", "b", "c"], seed, 0.1).values()) == {"train", "validation"}
-    assert assign_splits(["a"], 0, 0.1) == {"a": "train"} or is_validation("a", 0, 0.1)
-    assert set(assign_splits(["a", "b", "c"], 0, 0.0).values()) == {"train"}
+        assert set(assign_splits(alone(["a", "b", "c"]), seed, 0.1).values()) == {"train", "validation"}
+        assert set(assign_splits({"a": "a", "b": "a", "c": "c"}, seed, 0.1).values()) == {"train", "validation"}
+    assert assign_splits({"a": "a"}, 0, 0.1) == {"a": "train"} or is_validation("a", 0, 0.1)
+    assert set(assign_splits(alone(["a", "b", "c"]), 0, 0.0).values()) == {"train"}

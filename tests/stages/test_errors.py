@@ -18,10 +18,10 @@ BAD_PARAMS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("prepare_t2i", {"size": 4}, ("prepare_t2i.size", "4", "at least 8")),
     ("prepare_t2i", {"block_out_channels": [24]}, ("prepare_t2i.block_out_channels", "24", "multiple of 16")),
     ("train_base", {"init_from": "nowhere"}, ("train_base.init_from", "nowhere/temporal.safetensors")),
-    ("train_base", {"init_from": "outputs/ssr"}, ("train_base.init_from", "outputs/ssr/temporal.safetensors", "layer")),
+    ("train_base", {"init_from": "outputs/ssr"}, ("train_base.init_from", "ssr/temporal.json", "in_channels 6")),
     ("train_base", {"init_from": "data/half"}, ("train_base.init_from", "half/temporal.safetensors", "not a whole")),
     ("train_base", {"resampling_init": "zeros"}, ("train_base.resampling_init", "zeros", "nearest, he")),
-    ("train_conditioned", {"init_from": "outputs/base"}, ("train_conditioned.init_from", "conv_in_conditioning")),
+    ("train_conditioned", {"init_from": "outputs/base"}, ("train_conditioned.init_from", "conditioning_channels 0")),
     ("train_conditioned", {"mask_weights": {"loop": 1.0}}, ("train_conditioned.mask_weights.loop", "inpainting")),
     ("train_ssr", {"image_model": "nowhere"}, ("train_ssr.image_model", "nowhere")),
     ("train_ssr", {"image_model": "data/half"}, ("train_ssr.image_model", "data/half")),
@@ -31,7 +31,7 @@ BAD_PARAMS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("train_style", {"style": "oil"}, ("train_style.style", "oil/captions.csv", "image,caption")),
     ("blend_style", {"alphas": [1.5]}, ("blend_style.alphas", "1.5", "0 to 1")),
     ("generate", {"overlap": 4}, ("generate.overlap", "4", "window_size")),
-    ("generate", {"num_frames": 6}, ("prompts.csv", "inpaint:", "generate.num_frames", "6", "8")),
+    ("generate", {"num_frames": 12}, ("prompts.csv", "inpaint:", "generate.num_frames", "12", "8")),
     ("evaluate", {"judge": "nowhere"}, ("nowhere",)),
     ("evaluate", {"num_videos": 5}, ("evaluate.num_videos", "5", "generate.set_size (4)")),
 ]
@@ -47,8 +47,7 @@ BAD_ROWS: dict[str, tuple[str, ...]] = {
     'a,inpainting,a cat,dog@0,"0,0,1",,,': ("line 2", "mask", "x0,y0,x1,y1"),
     'a,inpainting,a cat,dog@0,"0.5,0,0.5,1",,,': ("line 2", "mask", "x0 < x1"),
     'a,inpainting,a cat,dog@0,"0,0,0.01,1",,,': ("a:", "mask", "no pixel"),
-    "a,text_to_video,a cat,,,oil,1.0,": ("a:", "oil-100", "ink-wash-050"),
-    "a,text_to_video,a cat,,,ink-wash,0.75,": ("a:", "ink-wash-075", "ink-wash-050"),
+    "a,text_to_video,a cat,,,oil,1.0,": ("a:", "oil", "ink-wash"),
     "a,text_to_video,a cat,,,ink-wash,1.5,": ("line 2", "alpha", "1.5", "0 to 1"),
     "a,video_to_video,a cat,dog@0,,,,strong": ("line 2", "strength", "strong"),
     "a,text_to_video,a cat,,,,,\na,text_to_video,a dog,,,,,": ("'a' stands twice",),
@@ -83,7 +82,7 @@ def test_params(
     capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     line = error_of(capfd, chain, stage, {stage: values}, out=tmp_path / "out")
-    for part in (*expected, *(["params.yaml"] if values not in ({"judge": "nowhere"}, {"num_frames": 6}) else [])):
+    for part in (*expected, *(["params.yaml"] if values not in ({"judge": "nowhere"}, {"num_frames": 12}) else [])):
         assert part in line, line
     assert not (tmp_path / "out").exists()
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lumiere.config import OptimConfig, TrainSSRConfig
+from lumiere.config import TextOptimConfig, TrainSSRConfig
 from lumiere.data.clips import ClipStore, resize_video
 from lumiere.data.images import load_captioned_folder
 from lumiere.data.shards import Sample, pack_arrays, write_index, write_shards
@@ -27,7 +27,7 @@ from lumiere.training.loop import TrainingResult
 from lumiere.training.record import write_record
 from lumiere.training.run import StagedTraining
 from lumiere.training.seeding import generator_for
-from lumiere.training.super_resolution import SuperResolutionTask, enlarge
+from lumiere.training.super_resolution import SuperResolutionTask
 from lumiere.training.text_to_image import TextToImageTask
 from lumiere.training.video import SpaceTimeTask
 from tests.training.small_task import CONFIG, Stop, at_step, make_task
@@ -35,7 +35,7 @@ from tests.video_factory import numbered
 
 FRAMES, LARGE, SIZE, TOKENS, DIM = 6, 32, 8, 4, 32
 NULL = torch.zeros(1, TOKENS, DIM), torch.tensor([[1, 1, 0, 0]])
-OPTIM = OptimConfig(batch_size=2, text_dropout=0.0)
+OPTIM = TextOptimConfig(batch_size=2, text_dropout=0.0)
 SSR = TrainSSRConfig(size=LARGE, low_size=16, window_size=3, crop=16)
 MIX = {"text_only": 1.0, "inpainting": 1.0}
 
@@ -176,7 +176,7 @@ def test_a_style_has_one_picture_and_caption_a_subject() -> None:
 def test_super_resolution_sees_the_same_place_twice(stores: tuple[ClipStore, ClipStore]) -> None:
     task, places = ssr_task(stores), set()
     clip = torch.from_numpy(np.array(stores[0][1].frames)).permute(3, 0, 1, 2).float() / 127.5 - 1  # (3, t, h, w)
-    low = enlarge(resize_video(clip[None], SSR.low_size), LARGE)[0]
+    low = resize_video(resize_video(clip[None], SSR.low_size), LARGE)[0]
     windows = {
         (start, top, left): clip[:, start : start + 3, top : top + 16, left : left + 16]
         for start in range(FRAMES - 2) for top in range(LARGE - 15) for left in range(LARGE - 15)
@@ -187,13 +187,6 @@ def test_super_resolution_sees_the_same_place_twice(stores: tuple[ClipStore, Cli
         assert torch.allclose(low[:, start : start + 3, top : top + 16, left : left + 16], low_crop, atol=1e-6)
         places.add((start, top, left))
     assert len(places) > 10
-
-
-def test_enlarging_keeps_frames_apart_and_plain_colours() -> None:
-    video = torch.arange(4.0).view(1, 1, 4, 1, 1).expand(2, 3, 4, 5, 7)
-    large = enlarge(video, (10, 21))
-    assert large.shape == (2, 3, 4, 10, 21) and torch.equal(large[..., 0, 0], video[..., 0, 0])
-    assert torch.equal(large.amax(dim=(-1, -2)), large.amin(dim=(-1, -2)))
 
 
 def test_a_folder_of_pictures(tmp_path: Path) -> None:
