@@ -20,6 +20,7 @@ class StageNode:
 
     name: str
     dependencies: tuple[str, ...]  # names of the stages whose outputs it reads
+    outputs: tuple[Path, ...]  # files and folders, metrics among them
     metrics: tuple[Path, ...]  # the metrics files it writes
     is_changed: bool  # DVC would run it again for its own sake; its upstream is not looked at
 
@@ -41,6 +42,12 @@ def read_dag(root: Path) -> list[StageNode]:
         }
         order = TopologicalSorter(parents).static_order()
         return [_node(name, stages[name], tuple(parents[name])) for name in order]
+
+
+def is_changed(root: Path, name: str) -> bool:
+    """Whether DVC would run the stage now; a tenth of a second."""
+    with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
+        return any(bool(stage.status()) for stage in repo.index.stages if _name(stage) == name)
 
 
 def with_upstream(nodes: list[StageNode], names: list[str]) -> list[StageNode]:
@@ -78,6 +85,7 @@ def _node(name: str, stage: Any, dependencies: tuple[str, ...]) -> StageNode:
     return StageNode(
         name=name,
         dependencies=dependencies,
+        outputs=tuple(Path(out.fs_path) for out in stage.outs),
         metrics=tuple(Path(out.fs_path) for out in stage.outs if out.metric and out.fs_path.endswith(".json")),
         is_changed=bool(stage.status()),
     )

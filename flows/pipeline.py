@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import fcntl
 import os
 import re
@@ -17,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import prefect
 from dvc.exceptions import DvcException
@@ -26,6 +27,7 @@ from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLi
 from prefect.futures import wait
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
 
 from flows import TELEMETRY_OFF, dag, report
 from flows.report import StageResult
@@ -36,6 +38,7 @@ from lumiere.config import ConfigError, load_params, to_dict
 
 PROJECT = Path(__file__).resolve().parents[1]
 LOCK_SECONDS = 20.0  # a killed run's stages may take 10 s to stop; the lock is theirs until then
+SLOT_SECONDS = 0.5  # between two looks whether a waiting stage is still wanted
 THREADS: Any = ThreadPoolTaskRunner()
 
 
@@ -54,17 +57,39 @@ class PipelineRun:
         self.root = root
         self.params = params
         self.forced = forced
-        self.slots = threading.Semaphore(max_parallel)
         self.lock = lock
         self.supervisors = Supervisors()
         self.screen = Screen()
         self.results: dict[str, StageResult] = {}
         self.parent_id: str | None = None
+        self._slots = threading.Semaphore(max_parallel)
+        self._dvc = threading.Lock()
+
+    @contextlib.contextmanager
+    def slot(self) -> Iterator[None]:
+        """One of the places for stages that run side by side; refused when the run has been stopped."""
+        while not self._slots.acquire(timeout=SLOT_SECONDS):
+            self._check_wanted()
+        try:
+            self._check_wanted()
+            yield
+        finally:
+            self._slots.release()
+
+    def _check_wanted(self) -> None:
+        if self.supervisors.is_stopped:
+            raise PipelineFailed("the run was stopped before this stage began")
 
     def is_stale(self, node: dag.StageNode) -> bool:
-        """Whether DVC has to be asked. After an upstream stage ran it may still find nothing to do."""
+        """Whether DVC has to run. After an upstream stage ran it may still find nothing to do.
+
+        What the graph said at the start may be old by now: params, code and data can be edited during a run.
+        """
         has_new_input = any(self.results[name].status == "ran" for name in node.dependencies if name in self.results)
-        return node.is_changed or node.name in self.forced or has_new_input
+        if node.is_changed or node.name in self.forced or has_new_input:
+            return True
+        with self._dvc:  # DVC's API is not meant for threads
+            return dag.is_changed(self.root, node.name)
 
     def stage_environment(self) -> dict[str, str]:
         """The environment of `dvc` and of the stage: this interpreter first, telemetry off."""
@@ -81,29 +106,39 @@ class PipelineRun:
 @prefect.task(cache_policy=NO_CACHE, persist_result=False)
 def run_stage(node: dag.StageNode, run: PipelineRun) -> State[Any]:
     """Let DVC reproduce one stage whose dependencies are done."""
-    with run.slots:
+    with run.slot():
         started = time.monotonic()
-        output = StageOutput(node.name, run.screen, prefect.get_run_logger())
-        status = 0
-        if run.is_stale(node):
-            force = ["--force"] if node.name in run.forced else []
-            command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *force, node.name]
-            status = run.supervisors.run(command, run.root, run.stage_environment(), output, (run.lock,))
-        seconds = time.monotonic() - started
-    word = "failed" if status else "ran" if output.has_run else "cached"
-    run.results[node.name] = StageResult(node.name, word, seconds)
-    if status:
-        return Failed(message=f"stage {node.name} ended with exit code {status}")
-    if word == "ran":
-        return Completed(message=f"{seconds:.1f} s")
+        try:
+            result, state = _reproduce(node, run)
+        except BaseException:  # DVC, MLflow or Prefect failed, if not the stage itself
+            run.results[node.name] = StageResult(node.name, "failed", time.monotonic() - started)
+            raise
+    run.results[node.name] = dataclasses.replace(result, seconds=time.monotonic() - started)
+    return state
+
+
+def _reproduce(node: dag.StageNode, run: PipelineRun) -> tuple[StageResult, State[Any]]:
+    output = StageOutput(node.name, run.screen, prefect.get_run_logger())
+    if run.is_stale(node):
+        force = ["--force"] if node.name in run.forced else []
+        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *force, node.name]
+        status = run.supervisors.run(command, run.root, run.stage_environment(), output, (run.lock,))
+        if status:
+            return StageResult(node.name, "failed"), Failed(message=f"stage {node.name} ended with exit code {status}")
     figures = tracking.numbers(dag.read_metrics(node))
+    if output.has_run:
+        return StageResult(node.name, "ran", metrics=figures, outputs=node.outputs), Completed()
     tracking.log_cached_stage(run.root, run.parent_id, node.name, run.params.get(node.name, {}), figures)
-    return Completed(name="Cached", message="nothing that it depends on has changed")
+    result = StageResult(node.name, "cached", metrics=figures, outputs=node.outputs)
+    return result, Completed(name="Cached", message="nothing that it depends on has changed")
 
 
 @prefect.flow(name="lumiere-pipeline", task_runner=THREADS, validate_parameters=True)
 def lumiere_pipeline(
-    root: str = "", stages: list[str] | None = None, force: bool = False, max_parallel: int = 2
+    root: str = "",
+    stages: list[str] | None = None,
+    force: bool = False,
+    max_parallel: Annotated[int, Field(ge=1)] = 2,
 ) -> State[Any]:
     """Bring every stage up to date.
 
@@ -133,34 +168,40 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
     try:
         with tracking.pipeline_run(run.root, run.params) as tracked:
             run.parent_id = tracked.run_id
-            _submit_and_wait(nodes, run)
-            results = [run.results.get(node.name, StageResult(node.name, "not run")) for node in nodes]
+            results = _submit_and_wait(nodes, run)
             tracked.set_tags({f"stage.{result.stage}": result.status for result in results})
             tracked.log_metrics({f"seconds/{result.stage}": result.seconds for result in results})
-            failed = [result.stage for result in results if result.status == "failed"]
-            if failed:
-                raise PipelineFailed(f"failed: {', '.join(failed)}; the reason stands above, in the lines of the stage")
+            for word in ("failed", "not run"):
+                if found := ", ".join(result.stage for result in results if result.status == word):
+                    raise PipelineFailed(f"{word}: {found}; the reason stands above, in the lines of the stage")
     except PipelineFailed as error:
         failure = str(error)
     run.screen.clear()
-    metrics = {node.name: tracking.numbers(dag.read_metrics(node)) for node in nodes}
-    report.publish_artifacts(results, metrics)
-    report.print_report(run.root, results, metrics)
+    report.publish_artifacts(results)
+    report.print_report(run.root, results)
     return Failed(message=failure) if failure else Completed(message=summary(results))
 
 
-def _submit_and_wait(nodes: list[dag.StageNode], run: PipelineRun) -> None:
-    """One task per stage. Each has a thread, which waits for its dependencies; `run.slots` bounds the work."""
+def _submit_and_wait(nodes: list[dag.StageNode], run: PipelineRun) -> list[StageResult]:
+    """One task per stage. Each has a thread, which waits for its dependencies; `run.slot` bounds the work."""
     futures: dict[str, Any] = {}
     try:
         for node in nodes:
             task: Any = run_stage.with_options(name=node.name, task_run_name=node.name)
             upstream = [futures[name] for name in node.dependencies if name in futures]
             futures[node.name] = task.submit(node, run, wait_for=upstream)
-        wait(list(futures.values()))
+        wait(list(futures.values()))  # a task that failed does not raise here
+        return [_result(node.name, futures[node.name].state, run) for node in nodes]
     except BaseException:  # Ctrl-C, SIGTERM, Prefect's cancellation
         run.supervisors.stop()
         raise
+
+
+def _result(stage: str, state: State[Any], run: PipelineRun) -> StageResult:
+    """How a stage ended: as it noted itself, but for what Prefect saw go wrong around it."""
+    result = run.results.get(stage, StageResult(stage, "not run"))
+    waits_for_ever = state.is_pending()  # what it depends on has failed
+    return result if state.is_completed() or waits_for_ever else StageResult(stage, "failed", result.seconds)
 
 
 def summary(results: list[StageResult]) -> str:

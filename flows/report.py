@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from prefect.artifacts import create_table_artifact
 from rich.console import Console
@@ -21,11 +21,11 @@ class StageResult:
     stage: str
     status: str  # ran, cached, failed or "not run"
     seconds: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)  # of this run, or of the earlier one that stands
+    outputs: tuple[Path, ...] = ()  # the same: empty unless it ran or is cached
 
 
-def print_report(
-    root: Path, results: list[StageResult], metrics: dict[str, dict[str, Any]], console: Console | None = None
-) -> None:
+def print_report(root: Path, results: list[StageResult], console: Console | None = None) -> None:
     """The table of stages, the table of metrics, the videos, and how to look at the rest."""
     console = console or Console()
     stages = Table("stage", "status", title="Stages", title_justify="left")
@@ -34,36 +34,34 @@ def print_report(
         colour = COLOURS[result.status]
         stages.add_row(result.stage, f"[{colour}]{result.status}[/]", f"{result.seconds:.1f}")
     console.print(stages)
-    if any(metrics.values()):
+    if rows := metric_rows(results):
         figures = Table("stage", "metric", title="Metrics", title_justify="left")
         figures.add_column("value", justify="right")
-        for row in metric_rows(metrics):
+        for row in rows:
             figures.add_row(row["stage"], row["metric"], row["value"])
         console.print(figures)
-    videos = sorted((root / "outputs" / "videos").rglob("*.mp4"))
+    videos = sorted(video for result in results for folder in result.outputs for video in folder.rglob("*.mp4"))
     if videos:
         console.print(f"{len(videos)} videos:")
         for video in videos[:MAX_VIDEOS]:
-            console.print(f"  {video.relative_to(root)}", soft_wrap=True, highlight=False)
+            console.print(f"  {os.path.relpath(video, root)}", soft_wrap=True, highlight=False)
         if len(videos) > MAX_VIDEOS:
             console.print(f"  … and {len(videos) - MAX_VIDEOS} more")
     console.print("To review the runs in MLflow: [bold]make ui[/]", soft_wrap=True)
 
 
-def publish_artifacts(results: list[StageResult], metrics: dict[str, dict[str, Any]]) -> None:
+def publish_artifacts(results: list[StageResult]) -> None:
     """The two tables as Prefect artifacts; Prefect allows [a-z0-9-] in keys."""
     rows = [{"stage": r.stage, "status": r.status, "seconds": round(r.seconds, 1)} for r in results]
     create_table_artifact(rows, key="lumiere-stages", description="Stages of the last pipeline run")
-    if any(metrics.values()):
-        create_table_artifact(
-            metric_rows(metrics), key="lumiere-metrics", description="Metrics of the last pipeline run"
-        )
+    if figures := metric_rows(results):
+        create_table_artifact(figures, key="lumiere-metrics", description="Metrics of the last pipeline run")
 
 
-def metric_rows(metrics: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
-    """{stage: {name: number}} -> one row per number."""
+def metric_rows(results: list[StageResult]) -> list[dict[str, str]]:
+    """One row per number; a stage that failed or was not run has none."""
     return [
-        {"stage": stage, "metric": name, "value": f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"}
-        for stage, values in metrics.items()
-        for name, value in values.items()
+        {"stage": result.stage, "metric": name, "value": f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"}
+        for result in results
+        for name, value in result.metrics.items()
     ]

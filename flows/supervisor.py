@@ -76,6 +76,11 @@ class Supervisors:
             _close_pipe(process)
             process.wait()
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._is_stopped
+
     def stop(self) -> None:
         """Stop every stage, and let no other start; returns at once."""
         with self._lock:

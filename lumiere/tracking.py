@@ -3,6 +3,9 @@
 A pipeline run is one parent run; every stage is a child of it. A stage learns its parent's id from
 `LUMIERE_PARENT_RUN_ID`; never from `MLFLOW_RUN_ID`, which makes the first child overwrite its parent.
 
+The tag `dvc_lock_md5` names the `dvc.lock` in which the stage is recorded. DVC writes it after the stage, so the
+parent sets it, on the runs that finished; a stage that plain `dvc repro` starts has no parent, and so no such tag.
+
 Environment:
     MLFLOW_TRACKING_URI: the store; by default SQLite in `.lumiere/` of the project.
     LUMIERE_TRACKING: `off` switches every call into a no-op.
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -38,7 +42,9 @@ if TYPE_CHECKING:
 PARENT_VARIABLE = "LUMIERE_PARENT_RUN_ID"
 EXPERIMENT = "lumiere"
 FLUSH_EVERY = 200  # metrics: single writes to SQLite cost 70 ms each, a batch costs one
+CLOCK_SECONDS = 2.0  # start times are counted from the machine's start, which clock corrections move
 FLUSH_SECONDS = 5.0  # so that a curve can be watched while it grows
+CODE = ("lumiere", "stages", "flows")
 MAX_PARAM_LENGTH = 6000  # MLflow's limit, characters
 
 logger = logging.getLogger(__name__)
@@ -70,6 +76,8 @@ class Run:
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Write a nested mapping as flat params: `optim.steps`."""
+        if self.run_id is None:
+            return
         from mlflow.entities import Param
 
         items = [Param(key, str(value)[:MAX_PARAM_LENGTH]) for key, value in flatten(params).items()]
@@ -91,6 +99,8 @@ class Run:
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Write tags; values become text."""
+        if self.run_id is None:
+            return
         from mlflow.entities import RunTag
 
         items = [RunTag(key, str(value)[:MAX_PARAM_LENGTH]) for key, value in tags.items()]
@@ -98,6 +108,8 @@ class Run:
 
     def flush(self) -> None:
         """Write the buffered metrics."""
+        if self.run_id is None:
+            return
         from mlflow.entities import Metric
 
         with self._lock:
@@ -109,8 +121,7 @@ class Run:
 
     def end(self, status: str = "FINISHED") -> None:
         """Close the run with MLflow's word for how it ended: FINISHED, FAILED or KILLED."""
-        if self.run_id is not None:
-            self.flush()
+        self.flush()
         self._attempt(lambda client, run_id: client.set_terminated(run_id, status=status))
 
     def _attempt(self, action: Callable[[MlflowClient, str], Any]) -> None:
@@ -129,6 +140,15 @@ class Run:
 
 def _log_batch(client: MlflowClient, run_id: str, **batch: Any) -> None:
     client.log_batch(run_id, **batch)
+
+
+def _tag_family(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
+    """Tag a run and those of its children that have finished."""
+    experiment = client.get_run(run_id).info.experiment_id
+    children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run_id}'")
+    finished = [child.info.run_id for child in children if child.info.status == "FINISHED"]
+    for one, (key, value) in itertools.product([run_id, *finished], tags.items()):
+        client.set_tag(one, key, value)
 
 
 @contextlib.contextmanager
@@ -172,9 +192,10 @@ def pipeline_run(root: Path, params: Mapping[str, Any]) -> Iterator[Run]:
             yield run
         finally:
             lock = root / "dvc.lock"
-            run.set_tags(_lock_tag(root))
             if lock.exists():
                 run.log_artifact(lock)
+                digest = hashlib.md5(lock.read_bytes()).hexdigest()
+                run._attempt(partial(_tag_family, tags={"dvc_lock_md5": digest}))
 
 
 def log_cached_stage(
@@ -254,11 +275,11 @@ def _experiment_id(client: MlflowClient, root: Path) -> str:
 def _create_run(root: Path, name: str, tags: dict[str, str], parent_id: str | None, strict: bool = False) -> Run:
     client = _client(root)
     parent = {"mlflow.parentRunId": parent_id} if parent_id else {}
-    origin = {"mlflow.source.name": tags["stage"], "host": socket.gethostname(), "pid": str(os.getpid())}
+    origin = {"mlflow.source.name": tags["stage"], "host": socket.gethostname()} | _process_tags()
     run = client.create_run(
         _experiment_id(client, root),
         run_name=name,
-        tags=tags | parent | origin | _git_tags(root) | _lock_tag(root),
+        tags=tags | parent | origin | _git_tags(root),
     )
     return Run(client, run.info.run_id, strict=strict)
 
@@ -294,17 +315,32 @@ def _close_abandoned_runs(root: Path) -> None:
     client = _client(root)
     running = client.search_runs([_experiment_id(client, root)], "attributes.status = 'RUNNING'")
     for run in running:
-        pid = run.data.tags.get("pid", "")
-        if run.data.tags.get("host") == socket.gethostname() and pid.isdigit() and not psutil.pid_exists(int(pid)):
+        if run.data.tags.get("host") == socket.gethostname() and not _is_alive(run.data.tags):
             client.set_terminated(run.info.run_id, status="KILLED")
 
 
+def _process_tags() -> dict[str, str]:
+    """This process; the time of its start tells it from a later one with the same number."""
+    return {"pid": str(os.getpid()), "pid_started": str(psutil.Process().create_time())}
+
+
+def _is_alive(tags: Mapping[str, str]) -> bool:
+    try:
+        started = psutil.Process(int(tags["pid"])).create_time()
+        return abs(started - float(tags["pid_started"])) < CLOCK_SECONDS
+    except (KeyError, ValueError, psutil.NoSuchProcess):
+        return False
+
+
 def _git_tags(root: Path) -> dict[str, str]:
-    """The commit that the code came from, and whether files differed from it."""
+    """The commit that the code came from, and whether code, params or data differed from it."""
     commit = _git(root, "rev-parse", "HEAD")
     if not commit:
         return {}
-    is_dirty = bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
+    # Not dvc.lock, which every run writes. Of new files those that a run may read; outputs are in .gitignore.
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock")
+    added = _git(root, "ls-files", "--others", "--exclude-standard", "--", *CODE, "*.yaml")
+    is_dirty = bool(changed or added)
     return {"mlflow.source.git.commit": commit, "git_commit": commit, "git_dirty": str(is_dirty).lower()}
 
 
@@ -314,12 +350,6 @@ def _git(root: Path, *arguments: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def _lock_tag(root: Path) -> dict[str, str]:
-    """dvc.lock names every input and output by its hash; its own hash names the whole state."""
-    lock = root / "dvc.lock"
-    return {"dvc_lock_md5": hashlib.md5(lock.read_bytes()).hexdigest()} if lock.exists() else {}
 
 
 def _metric_name(name: str) -> str:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Registered before Prefect is imported, so that it runs after Prefect's own handlers.
+PREFECT_HOME = tempfile.mkdtemp(prefix="lumiere-prefect-")
+atexit.register(shutil.rmtree, PREFECT_HOME, ignore_errors=True)
 
 # Before any test module imports torch, Prefect or MLflow, which read these once.
 os.environ.update(
@@ -20,7 +26,7 @@ os.environ.update(
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "OMP_WAIT_POLICY": "passive",
         "MPLBACKEND": "Agg",
-        "PREFECT_HOME": tempfile.mkdtemp(prefix="lumiere-prefect-"),
+        "PREFECT_HOME": PREFECT_HOME,
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         # A folder above the checkout may be someone's git repository; toy projects must not find it.
         "GIT_CONFIG_NOSYSTEM": "1",

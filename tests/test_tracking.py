@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from lumiere import tracking
@@ -36,7 +39,7 @@ def only_run() -> Any:
 
 
 def test_a_stage_run_keeps_everything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    Path("dvc.lock").write_text("schema: '2.0'\n")
+    Path("dvc.lock").write_text("schema: '2.0'\n")  # of an earlier run: nobody knows yet what this one's will be
     Path("sub").mkdir()
     monkeypatch.chdir("sub")  # the store belongs to the project, not to the current folder
     video = tmp_path / "a video.mp4"
@@ -57,7 +60,7 @@ def test_a_stage_run_keeps_everything(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert sorted((point.step, point.value) for point in history)[-1] == (499, 1 / 500)
     assert len(history) == 500
     assert [file.path for file in client.list_artifacts(found.info.run_id, "videos")] == ["videos/a video.mp4"]
-    assert found.data.tags["stage"] == "train_base" and len(found.data.tags["dvc_lock_md5"]) == 32
+    assert found.data.tags["stage"] == "train_base" and "dvc_lock_md5" not in found.data.tags
     assert Path(".lumiere/mlflow.db").exists() and not Path("sub/.lumiere").exists()
 
 
@@ -92,6 +95,18 @@ def test_a_killed_process_ends_as_killed(number: signal.Signals) -> None:
     assert only_run().info.status == "KILLED"
 
 
+def test_a_later_process_with_the_same_number_does_not_keep_a_run_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tracking.stage_run("a", {}):
+        tracking._close_abandoned_runs(Path.cwd())
+        assert only_run().info.status == "RUNNING"
+        earlier = {"pid": str(os.getpid()), "pid_started": str(psutil.Process().create_time() - 100)}
+        client = tracking._client(Path.cwd())
+        for key, value in earlier.items():
+            client.set_tag(only_run().info.run_id, key, value)
+        tracking._close_abandoned_runs(Path.cwd())
+        assert only_run().info.status == "KILLED"
+
+
 def test_parent_and_children_and_a_foreign_run_id(monkeypatch: pytest.MonkeyPatch) -> None:
     root = Path.cwd()
     with tracking.pipeline_run(root, {"curate": {"seed": 0}}) as parent:
@@ -101,17 +116,66 @@ def test_parent_and_children_and_a_foreign_run_id(monkeypatch: pytest.MonkeyPatc
         with tracking.stage_run("a", {"x": 1}) as child:
             assert child.run_id != parent.run_id
         tracking.log_cached_stage(root, parent.run_id, "b", {"y": 2}, {"score": 3.0})
+        with pytest.raises(ZeroDivisionError), tracking.stage_run("c", {}):
+            _ = 1 / 0
+        Path("dvc.lock").write_text("with a and b\n")
     client = tracking._client(root)
     runs = {run.info.run_name: run for run in client.search_runs([tracking._experiment_id(client, root)])}
     assert runs["a"].data.tags["mlflow.parentRunId"] == runs["b"].data.tags["mlflow.parentRunId"] == parent.run_id
     assert runs["b"].data.tags["cached"] == "true" and runs["b"].data.metrics == {"score": 3.0}
-    assert [file.path for file in client.list_artifacts(str(parent.run_id))] == ["params.json"]
+    assert {file.path for file in client.list_artifacts(str(parent.run_id))} == {"params.json", "dvc.lock"}
+    digest = hashlib.md5(b"with a and b\n").hexdigest()
+    tagged = {name[:1]: run.data.tags.get("dvc_lock_md5") for name, run in runs.items()}
+    assert tagged == {"p": digest, "a": digest, "b": digest, "c": None}  # DVC records no failed stage
+
+
+def test_new_code_makes_a_run_dirty_and_outputs_do_not(tmp_path: Path) -> None:
+    root = tmp_path / "repository"
+    root.mkdir()
+
+    def git(*arguments: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        subprocess.run(["git", *who, *arguments], cwd=root, check=True, capture_output=True)
+
+    def is_dirty() -> str:
+        return tracking._git_tags(root)["git_dirty"]
+
+    assert tracking._git_tags(root) == {}
+    git("init")
+    (root / "lumiere").mkdir()
+    for name, text in {"lumiere/a.py": "a", "params.yaml": "a: 1", "dvc.lock": "1", ".gitignore": "outputs/"}.items():
+        (root / name).write_text(text)
+    git("add", ".")
+    git("commit", "-m", "first")
+    assert is_dirty() == "false"
+    (root / "outputs").mkdir()
+    (root / "outputs" / "a.yaml").write_text("made by a run")
+    (root / "dvc.lock").write_text("2")
+    (root / "notes.txt").write_text("not read by any run")
+    assert is_dirty() == "false"
+    for name in ("lumiere/new.py", "flows/sub/new.py", "stages/new.py", "my params.yaml"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("new")
+        assert is_dirty() == "true", name
+        (root / name).unlink()
+        assert is_dirty() == "false"
+    (root / "params.yaml").write_text("a: 2")
+    assert is_dirty() == "true"
 
 
 def test_a_broken_store_costs_one_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     with tracking.stage_run("a", {}) as run:
-        run._client = None
+        with sqlite3.connect(".lumiere/mlflow.db") as store:  # it breaks under a run that has begun
+            for table in ("metrics", "tags", "params"):
+                store.execute(f"ALTER TABLE {table} RENAME TO lost_{table}")
         run.log_metrics({"loss": 1.0})
+        run.flush()
+        run.log_params({"x": 1})
+        run.set_tags({"a": "b"})
+    assert run.run_id is not None
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "lumiere.tracking"]
+    assert "cannot be written" in warning
+    caplog.clear()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////dev/null/none.db")
     with tracking.stage_run("b", {"x": 1}) as run:
         run.log_metrics({"loss": 1.0})
@@ -134,6 +198,19 @@ def test_off_and_other_ranks_write_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     assert [path.name for path in Path(".lumiere").iterdir()] == ["mlflow.db"]
     client = tracking._client(Path.cwd())
     assert client.get_experiment_by_name(tracking.EXPERIMENT) is None
+
+
+def test_off_does_not_even_import_mlflow() -> None:
+    code = (
+        "import sys; from pathlib import Path; from lumiere import tracking\n"
+        "with tracking.pipeline_run(Path.cwd(), {}) as parent, tracking.stage_run('a', {'x': 1}) as run:\n"
+        "    for one in (parent, run):\n"
+        "        one.log_params({'x': 1}); one.log_metrics({'loss': 1.0}); one.set_tags({'a': 'b'}); one.flush()\n"
+        "        one.log_artifact('nothing'); one.log_dict({}, 'a.json')\n"
+        "sys.exit('mlflow' in sys.modules)"
+    )
+    env = os.environ | {"PYTHONPATH": str(REPOSITORY), "LUMIERE_TRACKING": "off"}
+    assert subprocess.run([sys.executable, "-c", code], env=env).returncode == 0
 
 
 def test_a_moved_project_does_not_write_into_its_old_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

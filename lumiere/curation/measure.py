@@ -17,10 +17,18 @@ from lumiere.curation.probe import Probe, locate, probe
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.shots import find_shots
 from lumiere.data.shards import pack_arrays, unpack_arrays
-from lumiere.data.video_io import Decoded, VideoError, decode
+from lumiere.data.video_io import Decoded, VideoError, code_version, decode
 from lumiere.files import content_hash, write_atomically
 
-VERSION = 1  # raise it when a change here changes what is measured: older results are then not reused
+# Older results are not reused when one of these changes.
+CODE = code_version(
+    __name__,
+    "lumiere.curation.filters",
+    "lumiere.curation.probe",
+    "lumiere.curation.shots",
+    "lumiere.data.shards",
+    "lumiere.data.video_io",
+)
 SAMPLE_FPS = 16  # scores are taken on what training sees
 SPAN_TOLERANCE_S = 0.1  # people mark spans by hand
 DURATION_TOLERANCE = 0.1  # share of the container's duration that may be missing
@@ -84,11 +92,21 @@ def measure_video(raw: Path, name: str, spans: tuple[Span, ...], shot_threshold:
         scratch: folder of finished measurements, keyed by content, spans, threshold and code version.
 
     Raises:
-        Rejection: if it must not even be opened.
+        Rejection: if it must not even be opened, or could not be for now. Only what the file itself is to blame for
+            is kept in `scratch`.
     """
     path = locate(raw, name)
+    try:
+        return _measure_once(path, spans, shot_threshold, scratch)
+    except (OSError, MemoryError) as error:
+        cause = getattr(error, "strerror", None) or type(error).__name__  # without paths, which differ by machine
+        detail = f"The machine could not read it ({cause}); `dvc repro -f curate` tries again."
+        raise Rejection(Reason.UNREADABLE, detail) from error
+
+
+def _measure_once(path: Path, spans: tuple[Span, ...], shot_threshold: float, scratch: Path) -> Measurement:
     sha256 = content_hash(path)
-    key = json.dumps([VERSION, sha256, spans, shot_threshold])
+    key = json.dumps([CODE, sha256, spans, shot_threshold])
     cached = scratch / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
     if cached.is_file():
         return from_bytes(cached.read_bytes())

@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 
 from lumiere.data.shards import pack_arrays, unpack_arrays
-from lumiere.data.video_io import VideoError, read_video
+from lumiere.data.video_io import VideoError, code_version, read_video
 from lumiere.files import content_hash, write_atomically
 
-VERSION = 1  # raise it when a change here changes the frames: older results are then not reused
+# Older results are not reused when one of these changes.
+CODE = code_version(__name__, "lumiere.data.shards", "lumiere.data.video_io")
 
 cv2.setNumThreads(1)  # the pool has a process per core
 
@@ -78,7 +79,7 @@ def extract_windows(source: Source, settings: WindowSettings, scratch: Path) -> 
     """
     if content_hash(source.path) != source.sha256:
         raise VideoError("the file has changed since it was curated; run the curate stage again")
-    key = json.dumps([VERSION, source.sha256, source.start, source.end, source.decoder, asdict(settings)])
+    key = json.dumps([CODE, source.sha256, source.start, source.end, source.decoder, asdict(settings)])
     path = scratch / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
     if not path.is_file():
         windows = _cut(source, settings)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from lumiere.data.extract import Source, WindowSettings, extract_windows, load_windows
@@ -22,6 +23,8 @@ from lumiere.data.workers import Failure, run_tasks
 
 SPLITS = ("train", "validation")
 TEXT_BATCH = 64  # captions embedded at a time
+
+_owned: dict[Path, FileLock] = {}  # folders of this process
 
 Row = Mapping[str, Any]
 Embeddings = Mapping[str, tuple[np.ndarray, np.ndarray]]  # caption -> float16 (n, d), uint8 (n,)
@@ -38,9 +41,15 @@ def cut_all(
 ) -> tuple[dict[str, Path], dict[str, str]]:
     """Windows of every row, by clip_id, whatever order they finish in.
 
+    The scratch folder belongs to this process until it ends, since the files that are returned lie there.
+
     Returns:
         Files with windows by clip_id, and for each clip that failed what went wrong.
+
+    Raises:
+        VideoError: another process uses the scratch folder.
     """
+    _own(scratch)
     tasks = [
         (Source(raw / row["video"], row["sha256"], row["start"], row["end"], row["decoder"]), settings, scratch)
         for row in rows
@@ -86,7 +95,11 @@ def write_clips(
 
     Returns:
         Clips per split.
+
+    Raises:
+        VideoError: another process writes into `folder`.
     """
+    _own(folder)
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -102,6 +115,18 @@ def write_clips(
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
     return {split: len(entries) for split, entries in splits.items()}
+
+
+def _own(folder: Path) -> None:
+    """Keep other processes out of a folder until this one ends, however it does."""
+    lock = _owned.setdefault(folder.resolve(), FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0))
+    if lock.is_locked:
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise VideoError(f"{folder}: another decoding is at work in this folder; try again when it is done") from None
 
 
 def _samples(rows: Sequence[Row], files: Mapping[str, Path], embeddings: Embeddings, fps: int) -> Iterator[Sample]:

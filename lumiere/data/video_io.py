@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import errno
+import importlib.metadata
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,9 +23,15 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from lumiere.files import content_hash
+
 # Playlists (HLS, concat) name other files and are refused, whatever a file's suffix says.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,ivf,h264,hevc,mjpeg,yuv4mpegpipe"
 OPEN_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+
+MACHINE_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT})
+# What frames and scores depend on, besides our own code.
+LIBRARIES = ("av", "decord", "numpy", "opencv-python", "scenedetect")
 
 DECORD_BATCH = 32  # frames at full size in memory at a time
 
@@ -46,16 +55,24 @@ class Decoded:
     duration: float
 
 
+def code_version(*modules: str) -> dict[str, str]:
+    """What finished work depends on besides its input: the content of imported modules, and versions of libraries."""
+    code = {name: content_hash(Path(str(sys.modules[name].__file__))) for name in modules}
+    return code | {name: _installed_version(name) for name in LIBRARIES}
+
+
 def open_video(path: str | Path, **options: str) -> av.container.InputContainer:
     """An open container; only real media formats and local files are accepted.
 
     Raises:
         VideoError: if it cannot be opened or holds no video stream.
+        OSError: if the machine cannot open files now, which says nothing about this one.
     """
     try:
         # An absolute path, so that a colon in a name is not taken for a protocol.
         container = av.open(os.path.abspath(path), options={**OPEN_OPTIONS, **options}, metadata_errors="replace")
-    except (OSError, av.error.FFmpegError, ValueError) as error:
+    except (av.error.FFmpegError, ValueError) as error:
+        _raise_machine_error(error)
         raise VideoError(f"cannot be opened ({_short(error)})") from None
     if not container.streams.video:
         container.close()
@@ -253,12 +270,29 @@ def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> I
             packet = next(packets)
         except StopIteration:
             return
-        except av.error.FFmpegError:
+        except av.error.FFmpegError as error:
+            _raise_machine_error(error)
             packet = None  # the demuxer gave up: flush what the decoder still holds
         with contextlib.suppress(av.error.FFmpegError):
             yield from stream.decode(packet)
         if packet is None:
             return
+
+
+def _installed_version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:  # decord has wheels for some machines only
+        return ""
+
+
+def _raise_machine_error(error: Exception) -> None:
+    """Raise it if it speaks of the machine's state; FFmpeg wraps these like a damaged file's errors.
+
+    Not EIO and ENOMEM, which FFmpeg also uses for files that end too early or promise absurd sizes.
+    """
+    if getattr(error, "errno", None) in MACHINE_ERRORS:
+        raise error
 
 
 def _last_interval(times: Sequence[Fraction]) -> Fraction:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import bisect
+import errno
+import os
+import resource
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 
+from lumiere.data import video_io
 from lumiere.data.video_io import VideoError, decode, read_video, select_ticks, write_video
 from tests.video_factory import cut_by_edit_list, encode, numbered, open_gop, read_numbers, rotated, truncated
 
@@ -112,6 +116,31 @@ def test_what_is_no_video_is_refused(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(VideoError):
         read_video(path)
+
+
+def test_too_many_open_files_are_no_fault_of_the_video(tmp_path):
+    path = encode(tmp_path / "a.mp4", numbered(4))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        with pytest.raises(OSError) as caught:
+            read_video(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.errno == errno.EMFILE
+    assert len(read_video(path)) == 4
+
+
+def test_a_disk_that_goes_away_does_not_shorten_the_video():
+    class Broken:
+        def demux(self, stream):
+            raise av.error.OSError(errno.ESTALE, "Stale file handle")
+            yield
+
+    with pytest.raises(OSError, match="Stale"):
+        list(video_io._frames(Broken(), None))
 
 
 def test_a_colon_in_a_name_is_no_protocol(tmp_path, monkeypatch):

@@ -35,7 +35,11 @@ with tracking.stage_run(name, {"optim": {"steps": 3}}) as run, open("events.txt"
         raise RuntimeError("as the test asked for")
     text = "".join(pathlib.Path(path).read_text() for path in inputs)
     pathlib.Path(f"{name}.txt").write_text(f"({name} {text})")
-    pathlib.Path(f"{name}.json").write_text(json.dumps({"size": {"characters": len(text)}}))
+    figures = json.dumps({"size": {"characters": len(text)}})
+    pathlib.Path(f"{name}.json").write_text("{" if pathlib.Path(f"corrupt-{name}").exists() else figures)
+    if name == "d":
+        pathlib.Path("videos").mkdir()
+        pathlib.Path("videos/one.mp4").touch()
     print("end", name, os.getpid(), time.time(), file=events, flush=True)
 """
 
@@ -44,7 +48,7 @@ stages:
   d:
     cmd: python stage.py d b.txt c.txt
     deps: [b.txt, c.txt]
-    outs: [d.txt]
+    outs: [d.txt, videos]
     metrics: [{d.json: {cache: false}}]
   b: {cmd: python stage.py b a.txt, deps: [a.txt], outs: [b.txt]}
   c: {cmd: python stage.py c a.txt, deps: [a.txt], outs: [c.txt]}
@@ -67,6 +71,12 @@ def toy_project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site-cache"))
     return root
+
+
+def repro(root: Path, *arguments: str) -> None:
+    """Plain `dvc repro`, with this interpreter's environment on the path."""
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet", *arguments], cwd=root, env=env, check=True)
 
 
 def events(root: Path) -> list[tuple[str, str, int, float]]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from flows import dag
+from tests.flows.conftest import REPOSITORY, repro
 
 
 def test_order_follows_dependencies(toy_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,6 +18,7 @@ def test_order_follows_dependencies(toy_project: Path, monkeypatch: pytest.Monke
     assert nodes["a"].dependencies == ()
     assert nodes["b"].dependencies == nodes["c"].dependencies == ("a",)
     assert nodes["d"].dependencies == ("b", "c")
+    assert set(nodes["d"].outputs) == {toy_project / name for name in ("d.txt", "d.json", "videos")}
     assert nodes["d"].metrics == (toy_project / "d.json",)
     assert all(node.is_changed for node in nodes.values())
 
@@ -27,8 +30,24 @@ def test_upstream_is_included(toy_project: Path) -> None:
         dag.with_upstream(nodes, ["x"])
 
 
+def test_a_state_can_be_asked_again(toy_project: Path) -> None:
+    assert dag.is_changed(toy_project, "a")
+    repro(toy_project, "a")
+    assert not dag.is_changed(toy_project, "a")
+    (toy_project / "input.txt").write_text("second")
+    assert dag.is_changed(toy_project, "a")
+
+
+def test_plots_are_pictures_that_a_stage_writes() -> None:
+    """`dvc plots show` complains of a folder in which anything else lies."""
+    config = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())
+    folders = {out for stage in config["stages"].values() for out in stage["outs"]}
+    for plot in config["plots"]:
+        assert plot.endswith(".png") and str(Path(plot).parent) in folders, plot
+
+
 def test_the_project_has_the_ten_stages() -> None:
-    names = [node.name for node in dag.read_dag(Path(__file__).resolve().parents[2])]
+    names = [node.name for node in dag.read_dag(REPOSITORY)]
     assert set(names) == {
         "curate",
         "decode",

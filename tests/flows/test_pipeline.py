@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import yaml
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.states import Completed, Crashed, Failed, Pending
 
-from flows.pipeline import lumiere_pipeline, main, pipeline_lock
+from flows import dag
+from flows.pipeline import PipelineFailed, PipelineRun, _result, lumiere_pipeline, main, pipeline_lock
+from flows.report import StageResult
+from flows.supervisor import Supervisors
 from lumiere import tracking
-from tests.flows.conftest import REPOSITORY, events
+from tests.flows.conftest import REPOSITORY, events, repro
 from tests.flows.test_supervisor import wait_until
 
 
@@ -47,6 +55,15 @@ def statuses(root: Path) -> dict[str, str]:
     return {k.removeprefix("stage."): v for k, v in parent.data.tags.items() if k.startswith("stage.")}
 
 
+def this_run(state: Any) -> FlowRunFilter:
+    return FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+
+
+def artifacts(state: Any) -> set[str | None]:
+    with get_client(sync_client=True) as client:
+        return {artifact.key for artifact in client.read_artifacts(flow_run_filter=this_run(state))}
+
+
 def test_a_diamond_runs_side_by_side_then_is_cached(toy_project: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (toy_project / "meet").touch()
     state = run(toy_project)
@@ -64,7 +81,8 @@ def test_a_diamond_runs_side_by_side_then_is_cached(toy_project: Path, capfd: py
     assert sorted(child.info.run_name for child in children) == ["a", "b", "c", "d"]
     assert {child.info.status for child in [*children, parent]} == {"FINISHED"}
     assert all(child.data.params == {"optim.steps": "3"} for child in children)
-    assert parent.data.tags["dvc_lock_md5"] == tracking._lock_tag(toy_project)["dvc_lock_md5"]
+    digest = hashlib.md5((toy_project / "dvc.lock").read_bytes()).hexdigest()
+    assert {found.data.tags["dvc_lock_md5"] for found in [*children, parent]} == {digest}
 
     state = run(toy_project)
     assert state.is_completed() and state.message == "4 cached"
@@ -76,17 +94,12 @@ def test_a_diamond_runs_side_by_side_then_is_cached(toy_project: Path, capfd: py
 
 
 def test_prefect_shows_cached_tasks_and_artifacts(toy_project: Path, untracked: None) -> None:
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-
     run(toy_project, stages=["b"])
     state = run(toy_project, stages=["b"])
     with get_client(sync_client=True) as client:
-        chosen = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
-        tasks = client.read_task_runs(flow_run_filter=chosen)
-        keys = {artifact.key for artifact in client.read_artifacts(flow_run_filter=chosen)}
+        tasks = client.read_task_runs(flow_run_filter=this_run(state))
     assert {task.name: task.state_name for task in tasks} == {"a": "Cached", "b": "Cached"}
-    assert "lumiere-stages" in keys
+    assert artifacts(state) == {"lumiere-stages"}
     (toy_project / "b.txt").unlink()
     state = run(toy_project, stages=["b"])
     assert state.is_completed() and state.message == "2 cached"  # checked out from DVC's cache
@@ -106,17 +119,106 @@ def test_a_failed_branch_stops_what_depends_on_it_only(toy_project: Path) -> Non
     assert statuses(toy_project) == {"a": "cached", "b": "ran", "c": "cached", "d": "ran"}
 
 
+def test_figures_of_earlier_runs_are_not_shown_as_this_ones(
+    toy_project: Path, untracked: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run(toy_project)
+    assert "size.characters" in (output := capfd.readouterr().out) and "videos/one.mp4" in output
+    run(toy_project)
+    assert "size.characters" in (output := capfd.readouterr().out) and "videos/one.mp4" in output  # cached
+    (toy_project / "input.txt").write_text("second")
+    (toy_project / "fail-b").touch()
+    state = run(toy_project)
+    output = capfd.readouterr().out
+    assert (toy_project / "d.json").exists() and (toy_project / "videos" / "one.mp4").exists()
+    assert "not run" in output and "size.characters" not in output and "one.mp4" not in output
+    assert artifacts(state) == {"lumiere-stages"}
+
+
+def test_a_stage_whose_figures_cannot_be_read_has_failed(toy_project: Path, untracked: None) -> None:
+    (toy_project / "corrupt-d").touch()
+    state = run(toy_project)
+    assert state.is_failed() and state.message.startswith("failed: d"), state
+
+
+def test_a_stage_that_cannot_be_started_has_failed(
+    toy_project: Path, untracked: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def start(*_: object) -> int:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(Supervisors, "run", start)
+    assert main(["--root", str(toy_project), "--stages", "b"]) == 1
+    assert "error: failed: a;" in capsys.readouterr().err
+    assert not events(toy_project)
+
+
+def test_a_task_that_prefect_lost_is_no_success(toy_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong before or after a stage's own code: what has no good end has failed."""
+    nodes = dag.read_dag(toy_project)
+    prepared = PipelineRun(toy_project, {}, set(), 1, 0)
+    prepared.results["a"] = StageResult("a", "ran")
+    for state, expected in ((Completed(), "ran"), (Crashed(), "failed"), (Failed(), "failed")):
+        assert _result(nodes[0].name, state, prepared).status == expected
+    assert _result("d", Pending(name="NotReady"), prepared).status == "not run"
+    assert _result("d", Crashed(), prepared).status == "failed"
+    monkeypatch.setattr("flows.pipeline._submit_and_wait", lambda *_: [StageResult("a", "not run")])
+    state = run(toy_project)
+    assert state.is_failed() and state.message.startswith("not run: a")
+
+
+def test_an_edit_during_the_run_is_seen(toy_project: Path, untracked: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(toy_project)
+    original = dag.read_dag
+
+    def read_then_edit(root: Path) -> list[dag.StageNode]:
+        nodes = original(root)
+        (root / "input.txt").write_text("second")
+        return nodes
+
+    monkeypatch.setattr(dag, "read_dag", read_then_edit)
+    assert run(toy_project).message == "4 ran"
+    assert "second" in (toy_project / "d.txt").read_text()
+
+
+def test_no_place_to_run_is_refused_before_any_work(toy_project: Path, untracked: None) -> None:
+    state = run(toy_project, max_parallel=0)
+    assert state.is_failed() and "max_parallel" in state.message, state
+    assert not events(toy_project)
+
+
+def test_waiting_stages_give_up_when_the_run_is_stopped(toy_project: Path) -> None:
+    prepared = PipelineRun(toy_project, {}, set(), 1, 0)
+    gave_up: list[PipelineFailed] = []
+
+    def wait_for_a_slot() -> None:
+        try:
+            with prepared.slot():
+                pytest.fail("it began")
+        except PipelineFailed as error:
+            gave_up.append(error)
+
+    with prepared.slot():
+        thread = threading.Thread(target=wait_for_a_slot, daemon=True)
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+        prepared.supervisors.stop()
+        thread.join(5)
+        assert not thread.is_alive() and len(gave_up) == 1
+    wait_for_a_slot()  # also where a slot is free
+    assert len(gave_up) == 2
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_flow_leaves_nothing_behind_and_the_next_run_succeeds(
-    toy_project: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    toy_project: Path, number: signal.Signals
 ) -> None:
-    if number != signal.SIGKILL:
-        monkeypatch.setenv("LUMIERE_TRACKING", "off")
     (toy_project / "slow").touch()
     env = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}  # so with an embedded server of its own
     command = [sys.executable, "-m", "flows.pipeline", "--root", str(toy_project)]
-    log = (toy_project / "log.txt").open("wb")
-    process = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=log, stderr=log)
+    output = (toy_project / "log.txt").open("wb")
+    process = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=output, stderr=output)
     try:
         wait_until(lambda: len(events(toy_project)) >= 2, 120)
         family = psutil.Process(process.pid).children(recursive=True)
@@ -127,14 +229,16 @@ def test_a_killed_flow_leaves_nothing_behind_and_the_next_run_succeeds(
         wait_until(lambda: not any(child.is_running() for child in family))
     finally:
         process.kill()
-        log.close()
+        output.close()
     (toy_project / "slow").unlink()
     with pipeline_lock(toy_project):  # free, as soon as the supervisor is gone
         pass
-    if number == signal.SIGKILL:  # once is enough: it takes a few seconds
+    if number == signal.SIGKILL:  # only the next run can tell
         assert run(toy_project, stages=["a"]).message == "1 ran"
-        killed = {found.info.run_name: found.info.status for found in mlflow_runs(toy_project)[::-1][:2]}
-        assert set(killed.values()) == {"KILLED"}, (toy_project / "log.txt").read_text()
+    parent, child = mlflow_runs(toy_project)[::-1][:2]
+    assert (parent.data.tags["stage"], child.data.tags["stage"]) == ("pipeline", "a")
+    log = (toy_project / "log.txt").read_text()
+    assert (parent.info.status, child.info.status) == ("KILLED", "KILLED"), log
 
 
 def test_an_overlapping_run_is_refused(toy_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +285,6 @@ def test_dvc_repro_alone_makes_the_same_outputs(toy_project: Path, tmp_path: Pat
     twin = tmp_path / "twin"
     shutil.copytree(toy_project, twin)
     assert run(toy_project).is_completed()
-    env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet"], cwd=twin, env=env, check=True)
+    repro(twin)
     ours, theirs = (yaml.safe_load((root / "dvc.lock").read_text()) for root in (toy_project, twin))
     assert ours == theirs  # but for the order of b and c, which is that in which they ended
