@@ -198,8 +198,8 @@ class BlendStyleConfig:
         for alpha in self.alphas:
             if not 0 <= alpha <= 1:
                 raise ConfigError(f"alphas: {alpha}; allowed: 0 to 1")
-        if not self.alphas or len({round(alpha * 100) for alpha in self.alphas}) != len(self.alphas):
-            raise ConfigError(f"alphas: {list(self.alphas)}; allowed: at least one value, each at least 0.01 apart")
+        if not self.alphas or len(set(self.alphas)) != len(self.alphas):
+            raise ConfigError(f"alphas: {list(self.alphas)}; allowed: at least one value, each once")
 
 
 @dataclass(frozen=True)

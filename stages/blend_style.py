@@ -11,11 +11,11 @@ import stages
 from lumiere import tracking
 from lumiere.config import ConfigError, load_params, to_dict
 from lumiere.models.text_to_image import load_text_to_image
-from lumiere.style import blend_name, blend_style
+from lumiere.style import blend_file, blend_style
 
 
 def main() -> None:
-    """Parse, blend, write `<style>-<100 alpha>.safetensors`."""
+    """Parse, blend, write `<style>/<alpha>.safetensors`."""
     arguments = stages.parse_arguments(
         __doc__,
         t2i="the text-to-image model",
@@ -39,10 +39,11 @@ def main() -> None:
             for alpha in config.alphas:
                 blended = blend_style(orig, style, alpha)
                 distance = math.sqrt(sum(float(((blended[k] - orig[k]) ** 2).sum()) for k in orig))
-                name = blend_name(path.stem, alpha)
-                save_file(blended, arguments.out / f"{name}.safetensors")
-                run.log_metrics({f"weight_distance_{name}": distance})
-                print(f"{path.stem} at alpha {alpha:.2f}: {distance:.3f} away from the original weights")
+                target = arguments.out / blend_file(path.stem, alpha)
+                target.parent.mkdir(exist_ok=True)
+                save_file(blended, target)
+                run.log_metrics({f"weight_distance_{path.stem}-{alpha:g}": distance})
+                print(f"{path.stem} at alpha {alpha:g}: {distance:.3f} away from the original weights")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import stages
 
@@ -13,15 +14,9 @@ def main() -> None:
     from lumiere import tracking
     from lumiere.config import ConfigError, load_params, to_dict
     from lumiere.evaluation.judge import load_judge
-    from lumiere.evaluation.measure import flat_metrics, score_samples, score_seams, score_set
+    from lumiere.evaluation.measure import evaluate, flat_metrics
     from lumiere.evaluation.report import write_report
-    from lumiere.evaluation.samples import (
-        SamplesError,
-        read_generated_set,
-        read_real_set,
-        read_samples,
-        read_seams,
-    )
+    from lumiere.evaluation.samples import SamplesError, read_generated_set, read_real_set, read_samples, read_seams
     from lumiere.files import write_atomically
 
     arguments = stages.parse_arguments(
@@ -33,30 +28,39 @@ def main() -> None:
     )
     config = load_params(arguments.params).evaluate
     with tracking.stage_run("evaluate", to_dict(config)) as run:
-        try:
+        with stages.blaming(arguments.params, "evaluate"):
             judge = load_judge(config.judge, config.open_clip_model)
+        try:
             generated = read_generated_set(arguments.videos, config.num_videos, config.num_frames)
-            samples, seams = read_samples(arguments.videos), score_seams(read_seams(arguments.videos))
+            real = read_real_set(arguments.clips, generated.frames.shape[2:4], generated.frames.shape[1])
+            samples, seams = read_samples(arguments.videos), read_seams(arguments.videos)
         except (SamplesError, FileNotFoundError) as error:
             raise ConfigError(str(error)) from None
-        num_frames, size = generated.frames.shape[1], generated.frames.shape[2:4]
-        real = read_real_set(arguments.clips, size, num_frames)
-        print(f"measuring {len(generated.frames)} clips, {len(samples)} samples against {len(real.frames)} real clips")
-        scores = score_set(judge, generated, real, config.seed)
-        sample_scores = score_samples(judge, samples)
-        metrics = flat_metrics(scores, sample_scores, seams)
+        print(
+            f"measuring {len(generated.frames)} clips and {len(samples)} samples against real clips of "
+            f"{len(real.frames)} of {real.num_sources} videos"
+        )
+        evaluation = evaluate(judge, generated, real, samples, seams, config.seed)
+        for name, why in evaluation.left_out().items():
+            print(f"left out: {name}: {why}", file=sys.stderr)
+        if evaluation.familiarity is not None and (warning := evaluation.familiarity.warning()):
+            print(f"warning: {warning}", file=sys.stderr)
+        metrics = flat_metrics(evaluation)
 
         shutil.rmtree(arguments.out, ignore_errors=True)
-        write_report(arguments.out, scores, sample_scores, seams, generated, real, judge.name, judge.preprocessing)
+        write_report(arguments.out, evaluation, judge, generated, real)
         write_atomically(arguments.metrics, (json.dumps(metrics, indent=2) + "\n").encode())
         run.log_metrics(metrics)
         run.set_tags({"judge": judge.name, "preprocessing": judge.preprocessing})
         run.log_artifact(arguments.out)
-    print(
-        f"R@1 {metrics['retrieval_r1']:.2f} of {len(generated.frames)} (real {metrics['real_retrieval_r1']:.2f}), "
-        f"clip Fréchet {metrics['frechet_clip']:.3f} (floor {metrics['frechet_clip_floor']:.3f}): "
-        f"see {arguments.out}/report.md"
-    )
+    headline = {
+        "R@1": "retrieval_r1",
+        "of real clips": "real_retrieval_r1",
+        "clip Fréchet": "frechet_clip",
+        "its floor": "frechet_clip_floor",
+    }
+    found = ", ".join(f"{name} {metrics[key]:.3g}" for name, key in headline.items() if key in metrics)
+    print(f"{found or 'measured'}: see {arguments.out}/report.md")
 
 
 if __name__ == "__main__":

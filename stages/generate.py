@@ -26,11 +26,10 @@ from lumiere.pipelines.samples import (
     save_text_to_video_set,
     set_prompts,
 )
-from lumiere.style import blend_name
 
 
 def settings_of(config: GenerateConfig) -> dict[str, Any]:
-    """The pipeline's arguments that every row shares."""
+    """What every row shares: the defaults of the pipeline, so that whoever loads it gets the same videos."""
     return {
         "num_inference_steps": config.num_inference_steps,
         "guidance_scale": config.guidance_scale,
@@ -45,15 +44,14 @@ def settings_of(config: GenerateConfig) -> dict[str, Any]:
 
 def generate_one(pipe: LumierePipeline, job: Job, stores: list[ClipStore], config: GenerateConfig, out: Path) -> None:
     """One row of the prompts file: `<name>.mp4`, its sidecar, contact sheet and x-t slice."""
-    style: dict[str, Any] = {"style": blend_name(job.style, job.alpha), "alpha": 1.0} if job.style else {}
     output = pipe(
         job.prompt,
         mode=job.mode,
         strength=job.strength,
+        style=job.style or None,
+        alpha=job.alpha,
         generator=torch.Generator().manual_seed(config.seed),
         **given_pixels(job, stores),
-        **style,
-        **settings_of(config),
     )
     save_sample(out, job, cast(LumierePipelineOutput, output), {"seed": config.seed, **settings_of(config)})
 
@@ -76,14 +74,7 @@ def main() -> None:
     with tracking.stage_run("generate", to_dict(config)) as run:
         try:
             jobs = read_jobs(arguments.prompts)
-            pipe = assemble_pipeline(
-                arguments.conditioned,
-                arguments.ssr,
-                arguments.blended,
-                config.num_frames,
-                config.fps,
-                config.window_size,
-            )
+            pipe = assemble_pipeline(arguments.conditioned, arguments.ssr, arguments.blended, **settings_of(config))
             check_jobs(arguments.prompts, jobs, pipe, stores, config)
         except ValueError as error:
             raise ConfigError(str(error)) from None
@@ -101,7 +92,7 @@ def main() -> None:
         (arguments.out / "index.json").write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
 
         prompts = set_prompts(stores[0], config.set_size, config.seed)
-        frames = generate_set(pipe, prompts, config, settings_of(config))
+        frames = generate_set(pipe, prompts, config)
         save_text_to_video_set(arguments.out, frames, prompts, config.fps)
         save_seams(arguments.out, pipe, frames[: config.seam_videos], config)
         run.log_metrics({"videos": len(jobs), "text_to_video_set": len(frames)})

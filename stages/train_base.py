@@ -14,7 +14,6 @@ from lumiere.text import load_text_encoder
 from lumiere.training.captioned import CaptionedClips
 from lumiere.training.run import StagedTraining
 from lumiere.training.video import SpaceTimeTask
-from lumiere.training.warm_start import warm_start
 
 
 def main() -> None:
@@ -35,7 +34,7 @@ def main() -> None:
         unet = SpaceTimeUNet.from_unet2d(t2i.unet, resampling_init=config.resampling_init)
         if config.init_from:
             with stages.blaming(arguments.params, "train_base.init_from"):
-                warm_start(unet, config.init_from, input_only=False)
+                unet.load_temporal(config.init_from, part="motion")
         with stages.reading(arguments.clips):
             stores = ClipStore(arguments.clips), ClipStore(arguments.clips, "validation")
         size = t2i.unet.config.sample_size

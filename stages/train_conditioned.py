@@ -14,7 +14,6 @@ from lumiere.text import load_text_encoder
 from lumiere.training.captioned import CaptionedClips
 from lumiere.training.run import StagedTraining
 from lumiere.training.video import SpaceTimeTask
-from lumiere.training.warm_start import warm_start
 
 
 def main() -> None:
@@ -35,7 +34,7 @@ def main() -> None:
         unet = base.with_conditioning(base.in_channels + 1)
         if config.init_from:
             with stages.blaming(arguments.params, "train_conditioned.init_from"):
-                warm_start(unet, config.init_from, input_only=True)
+                unet.load_temporal(config.init_from, part="conditioning")
         with stages.reading(arguments.clips):
             stores = ClipStore(arguments.clips), ClipStore(arguments.clips, "validation")
             encoder = load_text_encoder(stores[0].text_encoder, stores[0].max_text_tokens)

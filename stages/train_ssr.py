@@ -13,6 +13,7 @@ from lumiere.data.clips import ClipStore
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.small import build_ssr_unet
+from lumiere.models.super_resolution import check_super_resolution
 from lumiere.models.text_to_image import load_image_network
 from lumiere.training.run import StagedTraining
 from lumiere.training.super_resolution import SuperResolutionTask
@@ -45,6 +46,7 @@ def main() -> None:
         else:
             with stages.blaming(arguments.params, "train_ssr.image_model"):
                 image_unet, scheduler = load_image_network(config.image_model)
+                check_super_resolution(image_unet, config.image_model)
 
         torch.manual_seed(config.optim.seed)
         # Time is not resampled here: a window is short already, and detail belongs to its own frame.

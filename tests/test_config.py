@@ -75,7 +75,7 @@ BAD = {
     "prepare_t2i: {block_out_channels: [48, -16]}": ("prepare_t2i.block_out_channels", "-16", "multiple of 16"),
     "train_ssr: {block_out_channels: []}": ("train_ssr.block_out_channels", "[]", "at least one"),
     "blend_style: {alphas: [0.5, 1.5]}": ("blend_style.alphas", "1.5", "0 to 1"),
-    "blend_style: {alphas: [0.5, 0.5]}": ("blend_style.alphas", "[0.5, 0.5]", "apart"),
+    "blend_style: {alphas: [0.5, 0.5]}": ("blend_style.alphas", "[0.5, 0.5]", "once"),
     "blend_style: {alphas: []}": ("blend_style.alphas", "[]", "at least one"),
     "train_ssr: {low_size: 128}": ("train_ssr.low_size", "128", "below size (128)"),
     "train_ssr: {low_size: 64}": ("train_ssr.low_size", "64", "prepare_t2i.size (32)"),

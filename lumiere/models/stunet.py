@@ -7,10 +7,8 @@ whose frames are all alike.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lumiere.compat  # noqa: F401  before diffusers
@@ -19,8 +17,6 @@ import torch
 from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lumiere.models.inflation import (
@@ -34,11 +30,8 @@ from lumiere.models.inflation import (
     run_upsampler,
 )
 from lumiere.models.temporal import AttentionInflationBlock, ConvInflationBlock, TemporalDownsample, TemporalUpsample
+from lumiere.models.weights import CONFIG_FILE, SpaceTimeWeights
 
-CONFIG_FILE = "config.json"
-SPATIAL_FILE = "text_to_image.safetensors"
-TEMPORAL_FILE = "temporal.safetensors"
-TEMPORAL_CONFIG_FILE = "temporal.json"
 RESAMPLING_INITS = ("nearest", "he")
 
 
@@ -49,7 +42,8 @@ class SpaceTimeUNetOutput(BaseOutput):
     sample: Tensor
 
 
-class SpaceTimeUNet(ModelMixin, ConfigMixin):
+# ModelMixin is named here too because diffusers, loading a pipeline, looks for it in the module of a component's class.
+class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
     """A text-to-image U-Net inflated to video. Build it with `from_unet2d` or `from_pretrained`."""
 
     config_name = CONFIG_FILE
@@ -174,17 +168,17 @@ class SpaceTimeUNet(ModelMixin, ConfigMixin):
         """Channels of the input: the noisy video's and the conditioning's."""
         return self.in_channels + self.config.conditioning_channels
 
-    def temporal_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters that inflation added: the only ones that train."""
-        return (p for name, p in self.named_parameters() if not name.startswith("unet."))
-
-    def spatial_parameters(self) -> Iterator[nn.Parameter]:
-        """The text-to-image model's parameters: frozen."""
-        return self.unet.parameters()
-
-    def temporal_state_dict(self) -> dict[str, Tensor]:
-        """The temporal weights by name."""
-        return {name: value for name, value in self.state_dict().items() if not name.startswith("unet.")}
+    def temporal_settings(self) -> dict[str, Any]:
+        """As in `SpaceTimeWeights`; temporal resampling as one value per spatial halving."""
+        halvings = [i for i, block in enumerate(self.unet.down_blocks) if block.downsamplers is not None]
+        return {
+            "block_out_channels": list(self.unet.config.block_out_channels),
+            "in_channels": self.in_channels,
+            "conditioning_channels": self.config.conditioning_channels,
+            "temporal_resampling": [i in self._resampled for i in halvings],
+            "mid_attention_layers": 0 if self.mid_inflation is None else self.config.mid_attention_layers,
+            "temporal_head_dim": self.config.temporal_head_dim,
+        }
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Recompute layers in the backward pass: less memory, more time, the same gradients."""
@@ -341,72 +335,6 @@ class SpaceTimeUNet(ModelMixin, ConfigMixin):
             wanted = None if text is None else tuple(text.shape[:2])
             raise ValueError(f"encoder_attention_mask has shape {tuple(mask.shape)}; expected {wanted}")
 
-    # --- files ------------------------------------------------------------------------------------------------------
-
-    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
-        """Write config.json, the T2I's weights and the temporal weights, the two in files of their own."""
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.save_config(folder)
-        spatial = {name: value.contiguous() for name, value in self.unet.state_dict().items()}
-        save_file(spatial, folder / SPATIAL_FILE)
-        self.save_temporal(folder)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | Path,
-        torch_dtype: torch.dtype | None = None,
-        subfolder: str = "",
-        **_: Any,
-    ) -> SpaceTimeUNet:
-        """Load what `save_pretrained` wrote, in the saved dtype or `torch_dtype`; spatial parameters come frozen.
-
-        Raises:
-            ValueError: when a file is missing or does not fit.
-        """
-        folder = Path(pretrained_model_name_or_path) / subfolder
-        model = cls(**_load_config(folder))
-        spatial = _load(folder / SPATIAL_FILE)
-        _require_same_keys(spatial, model.unet.state_dict(), folder / SPATIAL_FILE)
-        nn.Module.to(model, dtype=next(iter(spatial.values())).dtype)
-        model.unet.load_state_dict(spatial)
-        model.load_temporal(folder)
-        if torch_dtype is not None:
-            nn.Module.to(model, dtype=torch_dtype)
-        return model.eval()
-
-    def save_temporal(self, save_directory: str | Path) -> None:
-        """Write the temporal weights alone, and what they belong to."""
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({n: v.contiguous() for n, v in self.temporal_state_dict().items()}, folder / TEMPORAL_FILE)
-        about = {
-            "block_out_channels": list(self.unet.config.block_out_channels),
-            "in_channels": self.in_channels,
-            "conditioning_channels": self.config.conditioning_channels,
-            "temporal_resampling": self.config.temporal_resampling,
-            "mid_attention_layers": self.config.mid_attention_layers,
-            "temporal_head_dim": self.config.temporal_head_dim,
-        }
-        (folder / TEMPORAL_CONFIG_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-
-    def load_temporal(self, save_directory: str | Path) -> None:
-        """Load temporal weights in place; spatial weights are not touched.
-
-        Raises:
-            ValueError: on a missing file, a missing or unexpected key, or another shape, naming the first; on weights
-                of another head width, which their shapes do not show.
-        """
-        path = Path(save_directory) / TEMPORAL_FILE
-        loaded, own = _load(path), self.temporal_state_dict()
-        _require_same_keys(loaded, own, path)
-        about = path.with_name(TEMPORAL_CONFIG_FILE)
-        head_dim = json.loads(about.read_text(encoding="utf-8"))["temporal_head_dim"] if about.is_file() else None
-        if head_dim not in (None, self.config.temporal_head_dim):
-            raise ValueError(f"{about}: temporal_head_dim {head_dim}, not {self.config.temporal_head_dim}")
-        self.load_state_dict(loaded, strict=False)
-
 
 def _spread(resampling: bool | Sequence[bool], halvings: list[bool]) -> list[int]:
     """Indices of the down blocks after which time is halved."""
@@ -418,35 +346,3 @@ def _spread(resampling: bool | Sequence[bool], halvings: list[bool]) -> list[int
             f"temporal_resampling {resampling!r}; allowed: true, false, or a list of {len(places)} of them"
         )
     return [index for index, wanted in zip(places, resampling, strict=True) if wanted]
-
-
-def _load_config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise ValueError(f"{folder}: no {CONFIG_FILE}; expected a folder written by SpaceTimeUNet.save_pretrained")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from None
-    if config.get("_class_name") != SpaceTimeUNet.__name__:
-        raise ValueError(f"{path}: the config of {config.get('_class_name')}, not of {SpaceTimeUNet.__name__}")
-    return {key: value for key, value in config.items() if not key.startswith("_")}
-
-
-def _load(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a whole safetensors file: {error}") from None
-
-
-def _require_same_keys(loaded: dict[str, Tensor], own: dict[str, Tensor], path: Path) -> None:
-    missing, unexpected = sorted(set(own) - set(loaded)), sorted(set(loaded) - set(own))
-    if missing or unexpected:
-        what = f"no weights for layer {missing[0]!r}" if missing else f"unexpected layer {unexpected[0]!r}"
-        raise ValueError(f"{path}: {what} ({len(missing)} missing, {len(unexpected)} unexpected)")
-    for name, value in own.items():
-        if loaded[name].shape != value.shape:
-            raise ValueError(f"{path}: layer {name!r} has shape {tuple(loaded[name].shape)}, not {tuple(value.shape)}")

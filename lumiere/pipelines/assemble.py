@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,17 +13,14 @@ from lumiere.pipelines.pipeline_lumiere import LumierePipeline
 from lumiere.text import load_text_encoder
 
 
-def assemble_pipeline(
-    base: Path, ssr: Path | None, styles: Path | None, num_frames: int, fps: int, ssr_window_size: int
-) -> LumierePipeline:
+def assemble_pipeline(base: Path, ssr: Path | None, styles: Path | None, **defaults: Any) -> LumierePipeline:
     """Put the pieces together.
 
     Args:
         base: a base or conditioned network with `scheduler/` and `text_encoder/` beside it.
         ssr: a super-resolution network with `scheduler/`, or None.
-        styles: a folder of spatial weights, `<name>.safetensors`, or None.
-        num_frames, fps: what `base` was trained on.
-        ssr_window_size: frames that `ssr` sees at a time.
+        styles: a folder of blends, as the stage `blend_style` writes it, or None.
+        defaults: of a call, such as num_frames and guidance_scale; as in `LumierePipeline.__init__`.
 
     Raises:
         ValueError: when a piece is missing.
@@ -33,10 +31,8 @@ def assemble_pipeline(
         text_encoder=load_text_encoder(base / "text_encoder"),
         ssr_unet=SpaceTimeUNet.from_pretrained(ssr, torch_dtype=torch.float32) if ssr else None,
         ssr_scheduler=load_scheduler(ssr / "scheduler") if ssr else None,
-        num_frames=num_frames,
-        fps=fps,
-        ssr_window_size=ssr_window_size,
+        **defaults,
     )
-    for path in sorted(styles.glob("*.safetensors")) if styles else ():
-        pipe.add_style(path.stem, path)
+    if styles:
+        pipe.styles.load(styles)
     return pipe

@@ -31,7 +31,7 @@ class Job:
     clip: str = ""
     mask: tuple[float, float, float, float] | None = None
     style: str = ""
-    alpha: float = 1.0
+    alpha: float = 0.75
     strength: float = 0.6
 
     def region(self, height: int, width: int) -> Tensor:
@@ -78,7 +78,7 @@ def _job(where: str, values: dict[str, str]) -> Job:
         clip=values["clip"],
         mask=_box(where, values["mask"]) if values["mask"] else None,
         style=values["style"],
-        alpha=_share(where, "alpha", values["alpha"], 1.0),
+        alpha=_share(where, "alpha", values["alpha"], 0.75),
         strength=_share(where, "strength", values["strength"], 0.6),
     )
 

@@ -6,7 +6,7 @@ where to generate, and goes the same way as the picture or video that it belongs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,7 @@ def infer_mode(mode: str | None, image: Any, video: Any, mask: Any) -> str:
                 return name
         meanings = ", ".join(f"{' + '.join(parts) or 'prompt only'}: {name}" for name, parts in MODES.items())
         raise ValueError(f"{' and '.join(sorted(given))} together make no mode; allowed: {meanings}")
-    if mode not in MODES:
+    if mode not in tuple(MODES):  # which may be of a type that has no hash
         raise ValueError(f"mode is {mode!r}; allowed: {', '.join(MODES)}")
     if set(MODES[mode]) != given:
         takes = " and ".join(MODES[mode]) or "the prompt alone"
@@ -93,7 +93,8 @@ class Given:
             return conditioning.inpainting(fit(self.video, large), region)
         assert self.mode == "outpainting"
         # Margins are whole pixels of the base size on both sides, so that they scale.
-        inner = [side - 2 * max(1, round(side * (1 - self.outpaint_scale) / 2)) for side in size]
+        least = 0 if self.outpaint_scale == 1 else 1
+        inner = [side - 2 * max(least, round(side * (1 - self.outpaint_scale) / 2)) for side in size]
         if min(inner) < 1:
             raise ValueError(f"outpaint_scale is {self.outpaint_scale}; nothing of the video is left; make it larger")
         video = fit(self.video, (round(inner[0] * scale), round(inner[1] * scale)))
@@ -124,12 +125,54 @@ def fit_region(region: Tensor, size: tuple[int, int], large: tuple[int, int]) ->
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
+def read_given(
+    mode: str, image: Any, video: Any, mask: Any, outpaint_scale: float, num_prompts: int, videos_per_prompt: int
+) -> Given:
+    """The user's pixels, one row per generated video.
+
+    Raises:
+        ValueError: on pixels that cannot be used, naming the argument and the cure.
+    """
+    pixels = {
+        "image": None if image is None else read_image(image),
+        "video": None if video is None else read_video(video),
+        "mask": None,
+    }
+    name = MODES[mode][0] if mask is not None else ""
+    subject = pixels.get(name)
+    if subject is not None:
+        region = pixels["mask"] = read_mask(mask, subject, name)
+        if mode == "cinemagraph" and region.shape[2] != 1:
+            raise ValueError(f"mask has {region.shape[2]} frames; a cinemagraph takes one still mask (h, w)")
+    rows = {name: spread(value, num_prompts, videos_per_prompt, name) for name, value in pixels.items()}
+    return Given(mode, rows["image"], rows["video"], rows["mask"], outpaint_scale)
+
+
 def read_prompt(prompt: str | Sequence[str]) -> list[str]:
     """One or more sentences as a list; ValueError where there is none, or an empty one."""
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    if not prompts or not all(isinstance(entry, str) and entry.strip() for entry in prompts):
+    prompts = _sentences(prompt, "prompt")
+    if not prompts or not all(entry.strip() for entry in prompts):
         raise ValueError("prompt is empty; describe the video in a sentence")
     return prompts
+
+
+def read_negatives(negative_prompt: str | Sequence[str] | None, num_prompts: int) -> list[str]:
+    """One sentence per prompt to move away from, by default the empty one; ValueError on another number of them."""
+    negatives = _sentences("" if negative_prompt is None else negative_prompt, "negative_prompt")
+    if len(negatives) not in (1, num_prompts):
+        raise ValueError(
+            f"negative_prompt has {len(negatives)} entries for {num_prompts} prompts; "
+            "pass one for all, or one per prompt"
+        )
+    return negatives * (num_prompts // len(negatives))
+
+
+def _sentences(value: Any, name: str) -> list[str]:
+    entries = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    for entry in entries:
+        if not isinstance(entry, str):
+            raise ValueError(f"{name} has {entry!r} in it; expected a sentence, or a list of them")
+    return entries
 
 
 def read_image(image: Any) -> Tensor:
@@ -140,7 +183,7 @@ def read_image(image: Any) -> Tensor:
         ValueError: on anything else, with the cure.
     """
     if isinstance(image, (list, tuple)) and image and all(isinstance(entry, Image.Image) for entry in image):
-        return torch.cat([read_image(entry) for entry in _same_size(image, "image")])
+        return _same_size([read_image(entry) for entry in image], "image").flatten(0, 1)
     values = _tensor(image, "image", channels_last_at=(3, 4))
     if values.ndim == 3:
         values = values.unsqueeze(0)
@@ -151,7 +194,7 @@ def read_image(image: Any) -> Tensor:
 
 def read_video(video: Any) -> Tensor:
     """(b, 3, t, h, w) in [-1, 1] from a tensor (b, t, 3, h, w) or (t, 3, h, w) in [0, 1], an array (t, h, w, 3) or
-    (b, t, h, w, 3), a list of PIL frames or a list of such lists.
+    (b, t, h, w, 3), a list of frames (tensors (3, h, w), arrays (h, w, 3) or PIL images), or a list of videos.
 
     Raises:
         ValueError: on anything else, with the cure.
@@ -159,8 +202,8 @@ def read_video(video: Any) -> Tensor:
     if isinstance(video, (list, tuple)):
         if not video:
             raise ValueError("video has no frames; pass at least one")
-        if all(isinstance(frame, Image.Image) for frame in video):
-            video = torch.stack([_from_pil(frame, "video") for frame in _same_size(video, "video")])
+        if all(isinstance(entry, Image.Image) or getattr(entry, "ndim", None) == 3 for entry in video):
+            video = _same_size([_tensor(frame, "video", channels_last_at=(3,)) for frame in video], "video")
         else:
             clips = [read_video(clip) for clip in video]
             if len({clip.shape for clip in clips}) > 1:
@@ -226,10 +269,11 @@ def spread(tensor: Tensor | None, num_prompts: int, videos_per_prompt: int, name
     return tensor.repeat_interleave(videos_per_prompt, dim=0)
 
 
-def _same_size(pictures: Sequence[Image.Image], name: str) -> Sequence[Image.Image]:
-    if len({picture.size for picture in pictures}) > 1:
+def _same_size(pictures: list[Tensor], name: str) -> Tensor:
+    """The pictures as one tensor, along a new first axis."""
+    if len({picture.shape for picture in pictures}) > 1:
         raise ValueError(f"{name}: pictures of different sizes; make them the same size")
-    return pictures
+    return torch.stack(pictures)
 
 
 def _from_pil(picture: Image.Image, name: str) -> Tensor:

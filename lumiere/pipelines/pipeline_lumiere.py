@@ -25,18 +25,14 @@ from lumiere.diffusion.sampling import (
 )
 from lumiere.diffusion.windows import temporal_windows
 from lumiere.models import SpaceTimeUNet
-from lumiere.pipelines.base import Callback, LumiereBasePipeline, check_range
+from lumiere.pipelines.base import Callback, LumiereBasePipeline, check_callables, check_range, check_whole
 from lumiere.pipelines.inputs import (
     CONDITIONED_MODES,
-    MODES,
-    Given,
     fit,
     infer_mode,
-    read_image,
-    read_mask,
+    read_given,
+    read_negatives,
     read_prompt,
-    read_video,
-    spread,
 )
 from lumiere.pipelines.pipeline_output import LumierePipelineOutput, check_output_type, to_output
 from lumiere.pipelines.pipeline_ssr import LumiereUpscalePipeline
@@ -67,6 +63,11 @@ class LumierePipeline(LumiereBasePipeline):
         num_frames: int = 16,
         fps: int = 16,
         ssr_window_size: int = 8,
+        ssr_overlap: int = 2,
+        num_inference_steps: int = 20,
+        guidance_scale: float = 3.0,
+        guidance_rescale: float = 0.7,
+        ssr_steps: int = 8,
         prediction_type: str | None = None,
         ssr_prediction_type: str | None = None,
     ) -> None:
@@ -76,8 +77,9 @@ class LumierePipeline(LumiereBasePipeline):
             scheduler: any diffusers scheduler of the T2I's prediction type.
             text_encoder: what the T2I was trained with; required to generate.
             ssr_unet, ssr_scheduler: super-resolution; both or none.
-            num_frames, fps: what `unet` was trained on, the defaults of a call.
-            ssr_window_size: frames that `ssr_unet` was trained on.
+            num_frames, fps: what `unet` was trained on; the defaults of a call, as all that follow.
+            ssr_window_size, ssr_overlap: windows that suit `ssr_unet`.
+            num_inference_steps, guidance_scale, guidance_rescale, ssr_steps: what suits the networks.
             prediction_type, ssr_prediction_type: the networks'; by default their schedulers'.
 
         Raises:
@@ -100,6 +102,11 @@ class LumierePipeline(LumiereBasePipeline):
             num_frames=num_frames,
             fps=fps,
             ssr_window_size=ssr_window_size,
+            ssr_overlap=ssr_overlap,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            guidance_rescale=guidance_rescale,
+            ssr_steps=ssr_steps,
             prediction_type=prediction_type or scheduler.config.prediction_type,
             ssr_prediction_type=ssr_prediction_type,
         )
@@ -138,13 +145,14 @@ class LumierePipeline(LumiereBasePipeline):
         pipe.styles.load(folder / STYLES_FOLDER)
         return pipe
 
-    def add_style(self, name: str, weights: str | Path | Mapping[str, Tensor]) -> None:
-        """Name a style: a safetensors file, or the state dict, of the T2I fine-tuned on it.
+    def add_style(self, name: str, weights: str | Path | Mapping[str, Tensor], alpha: float = 1.0) -> None:
+        """Name a style: a safetensors file, or the state dict, of the T2I fine-tuned on it; or, with `alpha` below 1,
+        a finished blend of it, which serves that alpha alone.
 
         Raises:
             ValueError: on a name that cannot be a file's, or no such file.
         """
-        self.styles.add(name, weights)
+        self.styles.add(name, weights, alpha)
 
     # --- generation ---------------------------------------------------------------------------------------------------
 
@@ -164,19 +172,19 @@ class LumierePipeline(LumiereBasePipeline):
         keep_known: bool = False,
         style: str | None = None,
         alpha: float = 0.75,
-        num_inference_steps: int = 20,
-        guidance_scale: float = 3.0,
-        guidance_rescale: float = 0.7,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        guidance_rescale: float | None = None,
         num_videos_per_prompt: int = 1,
         height: int | None = None,
         width: int | None = None,
         window_size: int | None = None,
         overlap: int = 2,
         upscale: bool = True,
-        ssr_steps: int = 8,
+        ssr_steps: int | None = None,
         noise_level: int = 50,
         ssr_window_size: int | None = None,
-        ssr_overlap: int = 2,
+        ssr_overlap: int | None = None,
         multidiffusion: bool = True,
         max_windows_per_batch: int | None = 4,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
@@ -186,19 +194,21 @@ class LumierePipeline(LumiereBasePipeline):
     ) -> LumierePipelineOutput | tuple[Any]:
         """Generate videos.
 
+        Settings that are None by default are those that the pipeline was made with (`pipe.config`).
+
         Args:
             prompt: what to see; several make several videos.
             negative_prompt: what to move away from, one for all or one per prompt; by default the empty sentence.
-            num_frames: by default the training's, or the video's own.
-            fps: told in the output; by default the training's.
+            num_frames: by default the video's own, if there is one.
+            fps: told in the output.
             image: (b, 3, h, w) in [0, 1], an array (h, w, 3), or PIL: the first frame, or the picture to move.
-            video: (b, t, 3, h, w) or (t, 3, h, w) in [0, 1], an array (t, h, w, 3), or PIL frames.
+            video: (b, t, 3, h, w) or (t, 3, h, w) in [0, 1], an array (t, h, w, 3), or a list of frames of any kind.
             mask: 1 where to generate, as large as the image or video, still (h, w) or moving (t, h, w).
             mode: a key of `inputs.MODES`; by default what the inputs mean.
             strength: video_to_video: how much of the denoising is done anew, 0 to 1.
             outpaint_scale: outpainting: the share of each side that the video takes.
             keep_known: put the given pixels back exactly at the end.
-            style, alpha: a style's name and weight, 0 to 1; the paper picks 0.5 to 1 by hand.
+            style, alpha: a style of `pipe.styles` and its weight, 0 to 1; the paper picks 0.5 to 1 by hand.
             num_inference_steps: denoising steps of the base model.
             guidance_scale: 1 switches text guidance off.
             guidance_rescale: 0 to 1.
@@ -208,31 +218,44 @@ class LumierePipeline(LumiereBasePipeline):
             upscale: run super-resolution where the pipeline has it.
             ssr_steps, noise_level, ssr_window_size, ssr_overlap, multidiffusion: as in `LumiereUpscalePipeline`.
             max_windows_per_batch: clips or windows in one forward pass, at both resolutions; None for all.
-            generator: one for all, or one per video; a video's bits do not depend on the batch that it is in.
+            generator: one for all, or one per video; a video does not depend on the batch that it is in, to
+                floating-point tolerance.
             output_type: "pt", "np" or "pil".
             return_dict: False for a plain tuple (frames,).
             callback_on_step_end: called after each step of the base model as callback(self, step, timestep,
-                {"x_t": x_t}); of super-resolution, with that pipeline as its first argument.
+                {"x_t": x_t}); of super-resolution, with that pipeline as its first argument. It returns the dict,
+                in which x_t may be another, or None for no change.
 
         Raises:
             ValueError: on input that cannot be used, naming the argument and the cure.
         """
         # --- check inputs ----------------------------------------------------------------------------------------
+        num_inference_steps = self._or_default("num_inference_steps", num_inference_steps)
+        guidance_scale = self._or_default("guidance_scale", guidance_scale)
+        guidance_rescale = self._or_default("guidance_rescale", guidance_rescale)
+        fps = self._or_default("fps", fps)
+        ssr_steps = self._or_default("ssr_steps", ssr_steps)
+        ssr_window_size = self._or_default("ssr_window_size", ssr_window_size)
+        ssr_overlap = self._or_default("ssr_overlap", ssr_overlap)
         check_output_type(output_type)
         check_prediction_type(self.scheduler, self.config.prediction_type, "scheduler")
-        check_range("guidance_scale", guidance_scale, 1)
-        check_range("guidance_rescale", guidance_rescale, 0, 1)
-        check_range("num_videos_per_prompt", num_videos_per_prompt, 1)
-        check_range("max_windows_per_batch", 1 if max_windows_per_batch is None else max_windows_per_batch, 1)
-        check_range("outpaint_scale", outpaint_scale, 0, 1)
+        check_range(1, guidance_scale=guidance_scale, fps=fps)
+        check_range(0, 1, guidance_rescale=guidance_rescale, outpaint_scale=outpaint_scale, strength=strength)
+        check_whole(1, num_inference_steps=num_inference_steps, num_videos_per_prompt=num_videos_per_prompt)
+        check_whole(1, max_windows_per_batch=1 if max_windows_per_batch is None else max_windows_per_batch)
+        check_whole(1, window_size=1 if window_size is None else window_size)
+        check_whole(1, ssr_steps=ssr_steps, ssr_window_size=ssr_window_size)
+        check_whole(0, overlap=overlap, ssr_overlap=ssr_overlap)
+        check_callables(generator, callback_on_step_end)
         prompts = read_prompt(prompt)
+        negatives = read_negatives(negative_prompt, len(prompts))
         num_videos = len(prompts) * num_videos_per_prompt
         if style is not None:
             self.styles.check(style, alpha)
         mode = infer_mode(mode, image, video, mask)
         if mode in CONDITIONED_MODES and not self.unet.config.conditioning_channels:
             raise ValueError(f"mode {mode!r} needs a network with conditioning channels; load the conditioned model")
-        given = self._given(mode, image, video, mask, outpaint_scale, len(prompts), num_videos_per_prompt)
+        given = read_given(mode, image, video, mask, outpaint_scale, len(prompts), num_videos_per_prompt)
         num_frames = self._count_frames(num_frames, given.video)
         windows = temporal_windows(
             num_frames, num_frames if window_size is None else window_size, 0 if window_size is None else overlap
@@ -240,7 +263,6 @@ class LumierePipeline(LumiereBasePipeline):
         size = self._size(height, width)
         upscaler = self.upscaler() if upscale and self.ssr_unet is not None else None
         if upscaler is not None:
-            check_range("ssr_steps", ssr_steps, 1)
             upscaler.plan(num_frames, noise_level, ssr_window_size, ssr_overlap, multidiffusion, max_windows_per_batch)
             upscaler.enlarged_size(size)
         device, dtype = self._execution_device, self.unet.dtype
@@ -248,7 +270,9 @@ class LumierePipeline(LumiereBasePipeline):
         ssr_generators = video_generators(generators, num_videos)  # drawn now: the base model's steps do not matter
 
         # --- encode prompts: once, one row per video ---------------------------------------------------------------
-        guidance = self._encode(prompts, negative_prompt, num_videos_per_prompt, guidance_scale, guidance_rescale)
+        embeds, masks = self._encode([*prompts, *negatives], num_videos_per_prompt)
+        (positive, negative), (mask_of, mask_of_negative) = embeds.chunk(2), masks.chunk(2)
+        guidance = TextGuidance(positive, mask_of, negative, mask_of_negative, guidance_scale, guidance_rescale)
 
         # --- C and M: given to both halves of guidance ------------------------------------------------------------
         shape = (num_videos, self.unet.in_channels, num_frames, *size)
@@ -306,7 +330,7 @@ class LumierePipeline(LumiereBasePipeline):
             return (frames,)
         return LumierePipelineOutput(
             frames=frames,
-            fps=self.config.fps if fps is None else fps,
+            fps=fps,
             mode=mode,
             base_frames=None if upscaler is None else to_output(base, output_type),
             known=None if known is None else to_output(known),
@@ -329,31 +353,15 @@ class LumierePipeline(LumiereBasePipeline):
 
     # --- paragraphs of __call__ --------------------------------------------------------------------------------------
 
-    def _given(
-        self, mode: str, image: Any, video: Any, mask: Any, outpaint_scale: float, num_prompts: int, per_prompt: int
-    ) -> Given:
-        """The user's pixels, one row per video."""
-        pixels = {
-            "image": None if image is None else read_image(image),
-            "video": None if video is None else read_video(video),
-        }
-        region = None
-        name = MODES[mode][0] if mask is not None else ""
-        subject = pixels.get(name)
-        if subject is not None:
-            region = read_mask(mask, subject, name)
-            if mode == "cinemagraph" and region.shape[2] != 1:
-                raise ValueError(f"mask has {region.shape[2]} frames; a cinemagraph takes one still mask (h, w)")
-        rows = {name: spread(value, num_prompts, per_prompt, name) for name, value in pixels.items()}
-        return Given(
-            mode, rows["image"], rows["video"], spread(region, num_prompts, per_prompt, "mask"), outpaint_scale
-        )
+    def _or_default(self, name: str, value: Any) -> Any:
+        """A setting of the call, or the pipeline's own."""
+        return self.config[name] if value is None else value
 
     def _count_frames(self, num_frames: int | None, video: Tensor | None) -> int:
         """How many frames to make; a video tells it."""
         if num_frames is None:
             return self.config.num_frames if video is None else video.shape[2]
-        check_range("num_frames", num_frames, 1)
+        check_whole(1, num_frames=num_frames)
         if video is not None and num_frames != video.shape[2]:
             raise ValueError(
                 f"num_frames is {num_frames}, but video has {video.shape[2]} frames; cut it, or leave num_frames out"
@@ -365,30 +373,13 @@ class LumierePipeline(LumiereBasePipeline):
         own = self.unet.unet.config.sample_size
         own_height, own_width = (own, own) if isinstance(own, int) else own
         size = (own_height if height is None else height, own_width if width is None else width)
-        check_range("height", size[0], 1)
-        check_range("width", size[1], 1)
+        check_whole(1, height=size[0], width=size[1])
         return size
 
-    def _encode(
-        self,
-        prompts: list[str],
-        negative_prompt: str | Sequence[str] | None,
-        per_prompt: int,
-        scale: float,
-        rescale: float,
-    ) -> TextGuidance:
-        """All sentences in one go, each repeated for its videos."""
+    def _encode(self, sentences: list[str], per_prompt: int) -> tuple[Tensor, Tensor]:
+        """Text states and masks of all sentences in one go, each repeated for its videos."""
         if self.text_encoder is None:
             raise ValueError("this pipeline has no text_encoder; set pipe.text_encoder = load_text_encoder(name)")
-        negatives = [negative_prompt or ""] if isinstance(negative_prompt, (str, type(None))) else list(negative_prompt)
-        if len(negatives) not in (1, len(prompts)):
-            raise ValueError(
-                f"negative_prompt has {len(negatives)} entries for {len(prompts)} prompts; "
-                "pass one for all, or one per prompt"
-            )
-        negatives = negatives * (len(prompts) // len(negatives))
-        embeds, mask = self.text_encoder.encode([*prompts, *negatives])
+        embeds, mask = self.text_encoder.encode(sentences)
         embeds = embeds.to(self._execution_device, self.unet.dtype).repeat_interleave(per_prompt, dim=0)
-        mask = mask.to(self._execution_device).repeat_interleave(per_prompt, dim=0)
-        (positive, negative), (positive_mask, negative_mask) = embeds.chunk(2), mask.chunk(2)
-        return TextGuidance(positive, positive_mask, negative, negative_mask, scale, rescale)
+        return embeds, mask.to(self._execution_device).repeat_interleave(per_prompt, dim=0)

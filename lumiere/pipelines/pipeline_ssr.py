@@ -27,7 +27,8 @@ from lumiere.diffusion.sampling import (
 )
 from lumiere.diffusion.windows import independent_windows, temporal_windows
 from lumiere.models import SpaceTimeUNet
-from lumiere.pipelines.base import Callback, LumiereBasePipeline, check_range
+from lumiere.models.super_resolution import check_super_resolution
+from lumiere.pipelines.base import Callback, LumiereBasePipeline, check_callables, check_range, check_whole
 from lumiere.pipelines.inputs import read_video
 from lumiere.pipelines.pipeline_output import LumiereUpscalePipelineOutput, check_output_type, to_output
 
@@ -59,13 +60,9 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
             ValueError: on a network that is not for super-resolution.
         """
         super().__init__()
-        channels = unet.unet.config.out_channels
-        if unet.total_channels != 2 * channels or unet.unet.class_embedding is None:
-            raise ValueError(
-                f"unet takes {unet.total_channels} channels, gives {channels} and has class_embed_type "
-                f"{unet.unet.config.class_embed_type!r}; a super-resolution network takes twice what it gives, and "
-                "the noise level by class_embed_type 'timestep'"
-            )
+        check_super_resolution(unet.unet)
+        if unet.config.conditioning_channels:
+            raise ValueError(f"unet has {unet.config.conditioning_channels} conditioning channels; expected none")
         self.register_modules(unet=unet, scheduler=scheduler)
         self.register_to_config(
             window_size=window_size, prediction_type=prediction_type or scheduler.config.prediction_type
@@ -90,7 +87,8 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         """Enlarge videos.
 
         Args:
-            video: (b, t, 3, h, w) or (t, 3, h, w) in [0, 1], an array (b, t, h, w, 3) or (t, h, w, 3), or PIL frames.
+            video: (b, t, 3, h, w) or (t, 3, h, w) in [0, 1], an array (b, t, h, w, 3) or (t, h, w, 3), or a list of
+                frames of any kind.
             num_inference_steps: denoising steps.
             noise_level: 0 to num_train_timesteps - 1; the more, the more the network may invent.
             scale: enlargement; by default the shorter side becomes the network's sample_size.
@@ -101,12 +99,15 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
             generator: one for all, or one per video.
             output_type: "pt", "np" or "pil".
             return_dict: False for a plain tuple.
-            callback_on_step_end: called as callback(self, step, timestep, {"x_t": x_t}).
+            callback_on_step_end: called as callback(self, step, timestep, {"x_t": x_t}); returns the dict, in which x_t
+                may be another, or None for no change.
 
         Raises:
             ValueError: on input that cannot be used, with the cure.
         """
         check_output_type(output_type)
+        check_whole(1, num_inference_steps=num_inference_steps)
+        check_callables(generator, callback_on_step_end)
         low = read_video(video)
         generators = video_generators(generator, len(low))
         x_0 = self.upscale(
@@ -173,9 +174,11 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
             ValueError: on settings that cannot be used.
         """
         check_prediction_type(self.scheduler, self.config.prediction_type, "scheduler")
-        check_range("noise_level", noise_level, 0, self.scheduler.config.num_train_timesteps - 1)
-        check_range("max_windows_per_batch", 1 if max_windows_per_batch is None else max_windows_per_batch, 1)
         window_size = self.config.window_size if window_size is None else window_size
+        check_whole(0, self.scheduler.config.num_train_timesteps - 1, noise_level=noise_level)
+        check_whole(1, max_windows_per_batch=1 if max_windows_per_batch is None else max_windows_per_batch)
+        check_whole(1, window_size=window_size)
+        check_whole(0, overlap=overlap)
         windows = temporal_windows(num_frames, window_size, overlap)  # checks its arguments
         return windows if multidiffusion else independent_windows(num_frames, window_size)
 
@@ -189,6 +192,7 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         if scale is None:
             smallest = sample_size if isinstance(sample_size, int) else min(sample_size)
             scale = smallest / min(size)
+        check_range(0, scale=scale)
         if scale < 1:
             raise ValueError(
                 f"video is {size[1]} x {size[0]} pixels, more than super-resolution gives; shrink it, or set scale"

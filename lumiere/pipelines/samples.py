@@ -19,7 +19,6 @@ from lumiere.files import write_atomically
 from lumiere.pipelines.batch import Job
 from lumiere.pipelines.pipeline_lumiere import LumierePipeline
 from lumiere.pipelines.pipeline_output import LumierePipelineOutput, LumiereUpscalePipelineOutput
-from lumiere.style import blend_name
 
 
 def given_pixels(job: Job, stores: list[ClipStore]) -> dict[str, Any]:
@@ -58,7 +57,7 @@ def check_jobs(
             if video is not None and len(video) != config.num_frames:
                 raise ValueError(f"generate.num_frames: {config.num_frames}; allowed: the clip's {len(video)}")
             if job.style:
-                pipe.styles.check(blend_name(job.style, job.alpha), 1.0)
+                pipe.styles.check(job.style, job.alpha)
         except ValueError as error:
             raise ValueError(f"{prompts}: {job.name}: {error}") from None
 
@@ -111,15 +110,13 @@ def set_prompts(store: ClipStore, size: int, seed: int) -> list[str]:
     return list(dict.fromkeys(captions.values()))
 
 
-def generate_set(
-    pipe: LumierePipeline, prompts: list[str], config: GenerateConfig, settings: dict[str, Any]
-) -> list[np.ndarray]:
+def generate_set(pipe: LumierePipeline, prompts: list[str], config: GenerateConfig) -> list[np.ndarray]:
     """One text-to-video clip per prompt at base size, uint8 (t, h, w, c), each with a seed of its own."""
     frames: list[np.ndarray] = []
     for start in tqdm(range(0, len(prompts), config.batch_size), desc="text-to-video set", unit="batch"):
         batch = prompts[start : start + config.batch_size]
         generators = [torch.Generator().manual_seed(config.seed + start + i) for i in range(len(batch))]
-        output = cast(LumierePipelineOutput, pipe(batch, generator=generators, upscale=False, **settings))
+        output = cast(LumierePipelineOutput, pipe(batch, generator=generators, upscale=False))
         frames.extend(to_uint8(clip) for clip in output.frames)
     return frames
 

@@ -1,115 +1,120 @@
 """A pipeline's styles: spatial weights by name, blended into the text-to-image model for one call.
 
-Blends are cached, and the network's own parameters are put back as the objects that they were.
+The blend is made anew for each call, so it is always of the weights that the network has; the network's own parameters
+are put back as the objects that they were.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-import weakref
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lumiere.models import SpaceTimeUNet
-from lumiere.style import blend_style
+from lumiere.pipelines.base import check_range
+from lumiere.style import STYLE_NAME, alpha_of, blend_file, blend_style
 
 FOLDER = "styles"
-SUFFIX = ".safetensors"
-CACHED_BLENDS = 4
+Weights = Path | Mapping[str, Tensor]
 
 
 class StyleBook:
-    """Styles by name, read from file when first used."""
+    """Styles by name, each at one alpha or more; files are read when used."""
 
     def __init__(self) -> None:
-        self._sources: dict[str, Path | Mapping[str, Tensor]] = {}
-        self._blends: OrderedDict[tuple[Any, ...], dict[str, Tensor]] = OrderedDict()
-        self._blended_for: weakref.ref[SpaceTimeUNet] | None = None
+        self._styles: dict[str, dict[float, Weights]] = {}
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._sources))
+        return iter(sorted(self._styles))
 
     def __len__(self) -> int:
-        return len(self._sources)
+        return len(self._styles)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._sources
+        return name in self._styles
 
-    def add(self, name: str, weights: str | Path | Mapping[str, Tensor]) -> None:
-        """Name a style.
+    def add(self, name: str, weights: str | Path | Mapping[str, Tensor], alpha: float = 1.0) -> None:
+        """Name a style, or one more of its blends.
 
         Args:
             name: letters, digits, - and _.
-            weights: a safetensors file, or the state dict itself, of the T2I's UNet2DConditionModel.
+            weights: a safetensors file, or the state dict itself, of a T2I's UNet2DConditionModel.
+            alpha: how much of the style is in them: 1 is the style itself, from which every blend is made; less is a
+                finished blend, which serves that very alpha.
 
         Raises:
-            ValueError: on another name, or no such file.
+            ValueError: on another name or alpha, or no such file.
         """
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        if not (isinstance(name, str) and re.fullmatch(STYLE_NAME, name)):
             raise ValueError(f"style name {name!r}; allowed: letters, digits, - and _")
+        check_range(0, 1, alpha=alpha)
         if isinstance(weights, (str, Path)):
             weights = Path(weights)
-            if not weights.is_file():
-                raise ValueError(f"style {name!r}: {weights}: no such file")
-        self._sources[name] = weights
-        self._blends.clear()
+        _check_there(name, weights)
+        self._styles.setdefault(name, {})[float(alpha)] = weights
 
     def check(self, name: str, alpha: float) -> None:
-        """Raises ValueError on an unknown style or an alpha outside [0, 1]."""
-        if name not in self._sources:
+        """Raises ValueError on an unknown style, an alpha outside [0, 1] or that its weights do not serve."""
+        if not (isinstance(name, str) and name in self._styles):
             raise ValueError(f"style is {name!r}; this pipeline has: {', '.join(self) or 'none (see add_style)'}")
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha is {alpha}; allowed: 0 (no style) to 1")
+        check_range(0, 1, alpha=alpha)
+        alphas = self._styles[name]
+        if not {float(alpha), 1.0} & alphas.keys():
+            raise ValueError(
+                f"alpha is {alpha}, but of style {name!r} there are only the blends of alpha "
+                f"{', '.join(map(str, sorted(alphas)))}; other blends are made from the style itself, alpha 1.0"
+            )
+        _check_there(name, alphas.get(float(alpha), alphas.get(1.0)))
 
     @contextmanager
     def applied(self, unet: SpaceTimeUNet, name: str, alpha: float) -> Iterator[None]:
         """Within, the spatial weights of `unet` are the blend; temporal weights are not touched."""
         spatial = unet.unet
         original = spatial.state_dict(keep_vars=True)
-        spatial.load_state_dict(self._blend(unet, name, alpha), assign=True)
+        spatial.load_state_dict(self._blend(unet, name, float(alpha)), assign=True)
         try:
             yield
         finally:
             spatial.load_state_dict(original, assign=True)
 
     def save(self, folder: Path) -> None:
-        """Write every style as `<folder>/<name>.safetensors`."""
-        for name, source in self._sources.items():
-            folder.mkdir(parents=True, exist_ok=True)
-            target = folder / f"{name}{SUFFIX}"
-            if not isinstance(source, Path):
-                save_file({key: value.contiguous() for key, value in source.items()}, target)
-            elif source.resolve() != target.resolve():
-                shutil.copyfile(source, target)
+        """Write all weights, as `lumiere.style.blend_file` names them."""
+        for name, alphas in self._styles.items():
+            for alpha, weights in alphas.items():
+                target = folder / blend_file(name, alpha)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if not isinstance(weights, Path):
+                    save_file({key: value.contiguous() for key, value in weights.items()}, target)
+                elif weights.resolve() != target.resolve():
+                    shutil.copyfile(weights, target)
 
     def load(self, folder: Path) -> None:
-        """Name every style that `save` wrote."""
-        for path in sorted(folder.glob(f"*{SUFFIX}")):
-            self.add(path.stem, path)
+        """Add all weights that `save`, or the stage `blend_style`, wrote.
+
+        Raises:
+            ValueError: on a file that is not named so.
+        """
+        for path in sorted(folder.rglob("*.safetensors")):
+            self.add(path.parent.name, path, alpha_of(path))
 
     def _blend(self, unet: SpaceTimeUNet, name: str, alpha: float) -> dict[str, Tensor]:
-        if self._blended_for is None or self._blended_for() is not unet:
-            self._blends.clear()
-            self._blended_for = weakref.ref(unet)
-        key = (name, float(alpha), unet.dtype, unet.device)
-        if key not in self._blends:
-            original = unet.unet.state_dict()
-            source = self._sources[name]
-            style = load_file(source) if isinstance(source, Path) else source
-            # Styles are kept in the precision that they were saved with; unknown keys are left to blend_style.
-            style = {k: v.to(original[k]) if k in original else v for k, v in style.items()}
-            try:
-                self._blends[key] = blend_style(original, style, alpha)
-            except ValueError as error:
-                raise ValueError(f"style {name!r} does not fit this pipeline's text-to-image model: {error}") from None
-            while len(self._blends) > CACHED_BLENDS:
-                self._blends.popitem(last=False)
-        self._blends.move_to_end(key)
-        return self._blends[key]
+        alphas, original = self._styles[name], unet.unet.state_dict()
+        finished = alpha in alphas
+        weights = alphas[alpha if finished else 1.0]
+        style = load_file(weights) if isinstance(weights, Path) else weights
+        # Styles are kept in the precision that they were saved with; unknown keys are left to blend_style.
+        style = {key: value.to(original[key]) if key in original else value for key, value in style.items()}
+        try:
+            return blend_style(original, style, 1.0 if finished else alpha)
+        except ValueError as error:
+            raise ValueError(f"style {name!r} does not fit this pipeline's text-to-image model: {error}") from None
+
+
+def _check_there(name: str, weights: Weights | None) -> None:
+    if isinstance(weights, Path) and not weights.is_file():
+        raise ValueError(f"style {name!r}: {weights}: no such file")

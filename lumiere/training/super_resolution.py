@@ -10,22 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lumiere.config import OptimConfig, TrainSSRConfig
 from lumiere.data.clips import ClipStore, resize_video, to_model_range
 from lumiere.models import SpaceTimeUNet
 from lumiere.training.task import DiffusionTask
-
-
-def enlarge(video: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """(b, c, t, h, w) enlarged bilinearly, frame by frame: what the SSR network is conditioned on."""
-    size = (size, size) if isinstance(size, int) else size
-    batch_size, channels, num_frames = video.shape[:3]
-    frames = video.transpose(1, 2).flatten(0, 1)
-    frames = F.interpolate(frames, size=size, mode="bilinear", align_corners=False)
-    return frames.view(batch_size, num_frames, channels, *size).transpose(1, 2)
 
 
 class SuperResolutionTask(DiffusionTask[ClipStore]):
@@ -62,7 +52,7 @@ class SuperResolutionTask(DiffusionTask[ClipStore]):
         start = below(store.num_frames - self.window_size + 1)
         frames = to_model_range(store[clip].frames[start : start + self.window_size]).unsqueeze(0)
         high = resize_video(frames, self.ssr.size)
-        low = enlarge(resize_video(high, self.ssr.low_size), self.ssr.size)
+        low = resize_video(resize_video(high, self.ssr.low_size), self.ssr.size)
         top, left = (below(self.ssr.size - self.ssr.crop + 1) for _ in range(2))
         rows, columns = slice(top, top + self.ssr.crop), slice(left, left + self.ssr.crop)
         return high[0, :, :, rows, columns], low[0, :, :, rows, columns]

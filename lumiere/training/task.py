@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from lumiere.config import OptimConfig
+from lumiere.config import OptimConfig, TextOptimConfig
 from lumiere.data.clips import batch_indices
 from lumiere.diffusion.objective import Objective
 from lumiere.models import SpaceTimeUNet
@@ -44,18 +44,16 @@ class DiffusionTask(ABC, Generic[Clips]):
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """All of an image network's parameters, the temporal ones of an inflated network."""
-        named = self.network.named_parameters()
         if isinstance(self.network, SpaceTimeUNet):
-            return {name: p for name, p in named if not name.startswith("unet.")}
-        return dict(named)
+            return dict(self.network.named_temporal_parameters())
+        return dict(self.network.named_parameters())
 
     def loss(self, step: int) -> Tensor:
         """One batch's loss."""
-        seed = self.config.seed
-        clips = batch_indices(len(self.train_data), self.config.batch_size, step, seed)
-        return self.batch_loss(
-            self.train_data, clips, generator_for(self.name, seed, 0, step), self.config.text_dropout
-        )
+        config, seed = self.config, self.config.seed
+        clips = batch_indices(len(self.train_data), config.batch_size, step, seed)
+        text_dropout = config.text_dropout if isinstance(config, TextOptimConfig) else 0.0
+        return self.batch_loss(self.train_data, clips, generator_for(self.name, seed, 0, step), text_dropout)
 
     def validation_loss(self) -> float | None:
         """Mean loss over held-out clips, the same noise, timesteps and crops or masks each time; None without any."""

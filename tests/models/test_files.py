@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lumiere.compat  # noqa: F401  before diffusers
+
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.stunet import CONFIG_FILE, SPATIAL_FILE, TEMPORAL_CONFIG_FILE, TEMPORAL_FILE
+from lumiere.models.weights import CONFIG_FILE, SPATIAL_FILE, TEMPORAL_CONFIG_FILE, TEMPORAL_FILE, weights_hash
+from tests.conftest import REPOSITORY
 from tests.models.zoo import NAMES, as_video, make_inputs, make_unet2d, randomise_temporal
 
 
@@ -111,15 +117,68 @@ def test_load_temporal_works_in_place_and_leaves_spatial_weights(tmp_path: Path)
     assert all(torch.equal(value, model.temporal_state_dict()[k]) for k, value in donor.temporal_state_dict().items())
 
 
-def test_a_network_that_does_not_fit_is_named_by_its_layer(tmp_path: Path) -> None:
-    make(conditioning_channels=4).save_temporal(tmp_path / "conditioned")
-    make().save_temporal(tmp_path / "plain")
-    with pytest.raises(ValueError, match=r"temporal\.safetensors: unexpected layer 'conv_in_conditioning\.weight'"):
-        make().load_temporal(tmp_path / "conditioned")
-    with pytest.raises(ValueError, match=r"no weights for layer 'conv_in_conditioning\.weight' \(1 missing, 0 unexp"):
-        make(conditioning_channels=4).load_temporal(tmp_path / "plain")
-    with pytest.raises(ValueError, match=r"layer 'mid_inflation\.layers\.2\.norm\.bias'"):
-        make(mid_attention_layers=2).load_temporal(tmp_path / "plain")
+@pytest.mark.parametrize("part", ["motion", "conditioning"])
+def test_a_part_of_temporal_weights_can_be_loaded(part: str, tmp_path: Path) -> None:
+    donor = make(seed=3, conditioning_channels=4)
+    donor.save_temporal(tmp_path)
+    model = make(seed=4, conditioning_channels=4 if part == "conditioning" else 0)
+    before = {key: value.clone() for key, value in model.temporal_state_dict().items()}
+    model.load_temporal(tmp_path, part=part)
+    wanted = donor.temporal_state_dict()
+    for name, value in model.temporal_state_dict().items():
+        loaded = (name == "conv_in_conditioning.weight") == (part == "conditioning")
+        assert torch.equal(value, (wanted if loaded else before)[name]), name
+
+
+def test_a_part_is_checked_as_the_whole_is(tmp_path: Path) -> None:
+    make(temporal_head_dim=8).save_temporal(tmp_path)
+    with pytest.raises(ValueError, match="temporal_head_dim 8, not 16"):
+        make(temporal_head_dim=16).load_temporal(tmp_path, part="motion")
+    with pytest.raises(ValueError, match="conditioning_channels 0, not 4"):
+        make(conditioning_channels=4, temporal_head_dim=8).load_temporal(tmp_path, part="conditioning")
+    with pytest.raises(ValueError, match="part is 'input'; allowed: all, motion, conditioning"):
+        make(temporal_head_dim=8).load_temporal(tmp_path, part="input")
+
+
+@pytest.mark.parametrize(
+    ("saved", "settings", "message"),
+    [
+        ({"conditioning_channels": 4}, {}, "conditioning_channels 4, not 0"),
+        ({}, {"conditioning_channels": 4}, "conditioning_channels 0, not 4"),
+        ({}, {"mid_attention_layers": 2}, "mid_attention_layers 3, not 2"),
+        ({"temporal_head_dim": 8}, {"temporal_head_dim": 16}, "temporal_head_dim 8, not 16"),
+        ({}, {"temporal_resampling": (True, False)}, r"temporal_resampling \[true, true\], not \[true, false\]"),
+        ({"name": "sd2"}, {}, r"block_out_channels \[16, 32\], not \[16, 32, 32\]"),
+        ({"name": "if_stage_2"}, {"name": "sd_inpainting"}, "in_channels 6, not 9"),
+    ],
+)
+def test_a_network_of_other_settings_is_refused_by_the_setting(
+    saved: dict[str, Any], settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    make(**saved).save_temporal(tmp_path)
+    with pytest.raises(ValueError, match=rf"temporal\.json: {message}"):
+        make(**settings).load_temporal(tmp_path)
+
+
+def test_settings_that_mean_the_same_fit(tmp_path: Path) -> None:
+    make().save_temporal(tmp_path)
+    make(temporal_resampling=[True, True]).load_temporal(tmp_path)
+    make("without_mid_block").save_temporal(tmp_path)
+    make("without_mid_block", mid_attention_layers=1).load_temporal(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["conv_in_conditioning.weight", "mid_inflation.layers.2.norm.bias"])
+def test_layers_that_do_not_fit_are_named(name: str, tmp_path: Path) -> None:
+    model = make(conditioning_channels=4)
+    model.save_temporal(tmp_path)
+    weights = load_file(tmp_path / TEMPORAL_FILE)
+    save_file({**weights, f"{name}s": torch.zeros(1)}, tmp_path / TEMPORAL_FILE)
+    with pytest.raises(ValueError, match=rf"temporal\.safetensors: unexpected layer '{name}s' \(0 missing, 1 unexp"):
+        model.load_temporal(tmp_path)
+    del weights[name]
+    save_file(weights, tmp_path / TEMPORAL_FILE)
+    with pytest.raises(ValueError, match=rf"no weights for layer '{name}' \(1 missing, 0 unexpected\)"):
+        model.load_temporal(tmp_path)
 
 
 def test_a_failed_load_changes_nothing(tmp_path: Path) -> None:
@@ -135,10 +194,56 @@ def test_a_failed_load_changes_nothing(tmp_path: Path) -> None:
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-def test_another_head_width_is_refused_though_the_shapes_fit(tmp_path: Path) -> None:
-    make(temporal_head_dim=8).save_temporal(tmp_path)
-    with pytest.raises(ValueError, match="temporal_head_dim 8, not 16"):
-        make(temporal_head_dim=16).load_temporal(tmp_path)
+# --- which image model temporal weights belong to --------------------------------------------------------------------
+
+
+def test_one_image_model_has_one_hash_in_every_precision_that_holds_it() -> None:
+    state = make_unet2d("ours").state_dict()
+    half = {name: value.half() for name, value in state.items()}
+    again = {name: value.float() for name, value in half.items()}
+    shuffled = dict(reversed(list(again.items())))
+    hashes = {weights_hash(each) for each in (state, half, again, shuffled)}
+    hashes |= {weights_hash({name: value.half() for name, value in again.items()})}
+    assert len(hashes) == 1
+    name, value = next(iter(state.items()))
+    renamed = {f"{key}_" if key == name else key: each for key, each in state.items()}
+    for other in (state | {name: value * 1.01}, state | {name: value.flatten()}, renamed):
+        assert weights_hash(other) not in hashes
+
+
+@pytest.mark.parametrize("change", [torch.nn.Module.half, torch.nn.Module.float, torch.nn.Module.bfloat16])
+def test_temporal_weights_know_their_image_model_at_any_precision(
+    change: Callable[[torch.nn.Module], torch.nn.Module], tmp_path: Path
+) -> None:
+    make().save_temporal(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        change(make()).load_temporal(tmp_path)  # type: ignore[operator]
+
+
+def test_temporal_weights_of_another_image_model_are_loaded_with_a_warning(tmp_path: Path) -> None:
+    donor = make()
+    donor.save_temporal(tmp_path)
+    other = SpaceTimeUNet.from_unet2d(make_unet2d("ours", seed=1))
+    hashes = [weights_hash(each.unet.state_dict())[:12] for each in (donor, other)]
+    with pytest.warns(UserWarning, match=rf"belong to the image model {hashes[0]}, but this network has {hashes[1]};"):
+        other.load_temporal(tmp_path)
+    assert all(torch.equal(v, other.temporal_state_dict()[k]) for k, v in donor.temporal_state_dict().items())
+    with pytest.warns(UserWarning, match="load the image model they were trained on"):
+        other.load_temporal(tmp_path, part="motion")
+
+
+@pytest.mark.parametrize("temporal, image, channels", [("temporal", "t2i", 4), ("temporal_ssr", "ssr_image", 0)])
+def test_the_shipped_weights_name_the_shipped_image_models(temporal: str, image: str, channels: int) -> None:
+    folder = REPOSITORY / "pretrained"
+    unet2d = UNet2DConditionModel.from_pretrained(folder / image / "unet", torch_dtype=torch.float32)
+    unet = SpaceTimeUNet.from_unet2d(unet2d, channels, temporal_resampling=image == "t2i")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        unet.load_temporal(folder / temporal)
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_missing_or_broken_is_named(tmp_path: Path) -> None:
@@ -146,6 +251,10 @@ def test_what_is_missing_or_broken_is_named(tmp_path: Path) -> None:
         SpaceTimeUNet.from_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"temporal\.safetensors: no such file"):
         make().load_temporal(tmp_path)
+    make().save_temporal(tmp_path / "temporal")
+    (tmp_path / "temporal" / TEMPORAL_CONFIG_FILE).unlink()
+    with pytest.raises(ValueError, match=r"temporal\.json: no such file"):
+        make().load_temporal(tmp_path / "temporal")
     make().save_pretrained(tmp_path)
     (tmp_path / SPATIAL_FILE).write_bytes((tmp_path / SPATIAL_FILE).read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"text_to_image\.safetensors: not a whole safetensors file"):
@@ -165,3 +274,9 @@ def test_the_saved_dtype_comes_back_unless_another_is_asked_for(dtype: torch.dty
     assert {parameter.dtype for parameter in loaded.parameters()} == {dtype}
     loaded = SpaceTimeUNet.from_pretrained(tmp_path / "unet", torch_dtype=torch.float16)
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float16}
+
+
+def test_a_keyword_that_is_none_is_refused(tmp_path: Path) -> None:
+    make().save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="unexpected keyword 'torch_dtpye'; allowed: torch_dtype, subfolder"):
+        SpaceTimeUNet.from_pretrained(tmp_path, torch_dtpye=torch.float16)

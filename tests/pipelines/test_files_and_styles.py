@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 from diffusers import DDIMScheduler
 from PIL import Image
 from safetensors.torch import save_file
+from torch import Tensor
 
 from lumiere.pipelines import LumierePipeline
+from lumiere.style import blend_style
 from tests.pipelines.test_modes import IMAGE, STEPS, VIDEO, box, seed
 
 
@@ -19,7 +22,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def style_weights(pipe: LumierePipeline) -> dict[str, torch.Tensor]:
+def style_weights(pipe: LumierePipeline) -> dict[str, Tensor]:
     torch.manual_seed(3)
     return {name: value + 0.1 * torch.randn_like(value) for name, value in pipe.unet.unet.state_dict().items()}
 
@@ -67,10 +70,9 @@ def test_style_blends_the_spatial_weights_for_one_call(pipe: LumierePipeline, tm
     assert torch.equal(pipe("a cat", style="ink", alpha=0.0, generator=seed(), **options).frames, unstyled)
     half, full = (pipe("a cat", style="ink", alpha=a, generator=seed(), **options).frames for a in (0.5, 1.0))
     assert not torch.allclose(half, unstyled) and not torch.allclose(full, half)
-    os.remove(tmp_path / "ink.safetensors")  # cached: the file is not read again
     assert torch.equal(pipe("a cat", style="ink", alpha=0.5, generator=seed(), **options).frames, half)
 
-    def fails(*_: object) -> dict[str, torch.Tensor]:
+    def fails(*_: object) -> dict[str, Tensor]:
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -91,6 +93,83 @@ def test_style_is_the_blend_of_the_paper(pipe: LumierePipeline) -> None:
     torch.testing.assert_close(styled, by_hand, rtol=0, atol=1e-4)
 
 
+def test_a_blend_is_of_the_weights_that_the_network_has_now(pipe: LumierePipeline, tmp_path: Path) -> None:
+    pipe.add_style("ink", style_weights(pipe))
+    options = {"style": "ink", "upscale": False, **STEPS}
+
+    def make() -> Tensor:
+        return pipe("a cat", alpha=0.5, generator=seed(), **options).frames
+
+    def differs_by(change: Callable[[Tensor], Tensor]) -> bool:
+        before = make()
+        change(next(pipe.unet.spatial_parameters()).data)  # past autograd, which would count it as a version
+        return not torch.equal(make(), before)
+
+    assert differs_by(lambda weight: weight.mul_(2))
+    before = make()
+    trained = style_weights(pipe)
+    pipe.unet.unet.load_state_dict(trained)
+    assert not torch.equal(make(), before)
+    save_file(trained, tmp_path / "ink.safetensors")
+    pipe.add_style("ink", tmp_path / "ink.safetensors")
+    before = make()
+    save_file({name: value * 1.1 for name, value in trained.items()}, tmp_path / "ink.safetensors")
+    assert not torch.equal(make(), before)
+
+
+def test_a_finished_blend_serves_its_own_alpha_alone(pipe: LumierePipeline, tmp_path: Path) -> None:
+    options = {"style": "ink", "upscale": False, **STEPS}
+    style, original = style_weights(pipe), pipe.unet.unet.state_dict()
+
+    def make(made_by: LumierePipeline, alpha: float) -> Tensor:
+        return made_by("a cat", alpha=alpha, generator=seed(), **options).frames
+
+    pipe.add_style("ink", blend_style(original, style, 0.504), alpha=0.504)
+    pipe.save_pretrained(tmp_path)
+    loaded = LumierePipeline.from_pretrained(tmp_path)
+    for each in (pipe, loaded):
+        each.set_progress_bar_config(disable=True)
+        with pytest.raises(ValueError, match=r"alpha is 0\.5, but of style 'ink' .* of alpha 0\.504; .* alpha 1\.0"):
+            make(each, 0.5)
+    exact = make(loaded, 0.504)
+    loaded.add_style("ink", style)  # from which any blend can be made
+    assert list(loaded.styles) == ["ink"]
+    by_hand = make(pipe, 0.504)
+    assert torch.equal(exact, by_hand) and torch.equal(make(loaded, 0.504), exact)
+    assert not torch.equal(make(loaded, 0.5), exact)
+    del loaded.styles._styles["ink"][0.504]
+    torch.testing.assert_close(make(loaded, 0.504), exact, rtol=0, atol=1e-5)
+
+
+def test_a_folder_of_styles_that_is_none(pipe: LumierePipeline, tmp_path: Path) -> None:
+    save_file(style_weights(pipe), tmp_path / "ink.safetensors")
+    with pytest.raises(ValueError, match=r"ink\.safetensors: not a blend; expected a name such as ink/0\.5\.safetens"):
+        pipe.styles.load(tmp_path)
+    pipe.add_style("ink", tmp_path / "ink.safetensors")
+    os.remove(tmp_path / "ink.safetensors")
+    with pytest.raises(ValueError, match=r"style 'ink': .*ink\.safetensors: no such file"):
+        pipe("a cat", style="ink")
+
+
+def test_a_pipeline_keeps_the_settings_that_suit_it(pipe: LumierePipeline, tmp_path: Path) -> None:
+    settings = {
+        "num_frames": 3, "fps": 8, "num_inference_steps": 3, "guidance_scale": 1.5, "guidance_rescale": 0.3,
+        "ssr_steps": 1, "ssr_window_size": 2, "ssr_overlap": 1,
+    }  # fmt: skip
+    tuned = LumierePipeline(**pipe.components, **settings)
+    tuned.save_pretrained(tmp_path)
+    loaded = LumierePipeline.from_pretrained(tmp_path)
+    for each in (tuned, loaded):
+        each.set_progress_bar_config(disable=True)
+    given = pipe("a cat", generator=seed(), **settings)
+    for each in (tuned, loaded):
+        output = each("a cat", generator=seed())
+        assert torch.equal(output.frames, given.frames) and output.fps == given.fps == 8
+    other = loaded("a cat", generator=seed(), num_inference_steps=2, guidance_scale=4.0).frames
+    by_hand = pipe("a cat", generator=seed(), **{**settings, "num_inference_steps": 2, "guidance_scale": 4.0}).frames
+    assert torch.equal(other, by_hand) and not torch.equal(other, given.frames)
+
+
 CLEAR = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
 
 
@@ -99,6 +178,34 @@ CLEAR = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
     [
         ({"prompt": " "}, "prompt is empty; describe"),
         ({"prompt": []}, "prompt is empty"),
+        ({"prompt": None}, "prompt has None in it; expected a sentence"),
+        ({"prompt": ["a", 3]}, "prompt has 3 in it; expected a sentence"),
+        ({"negative_prompt": [None]}, "negative_prompt has None in it; expected a sentence"),
+        ({"negative_prompt": 3}, "negative_prompt has 3 in it; expected a sentence"),
+        ({"negative_prompt": []}, "negative_prompt has 0 entries for 1 prompts"),
+        ({"num_frames": 2.5}, r"num_frames is 2\.5; allowed: at least 1, whole numbers"),
+        ({"num_inference_steps": 2.5}, r"num_inference_steps is 2\.5; allowed: at least 1, whole numbers"),
+        ({"num_videos_per_prompt": None}, "num_videos_per_prompt is None; allowed: at least 1"),
+        ({"height": 16.5}, r"height is 16\.5; allowed: at least 1, whole numbers"),
+        ({"window_size": 2.5}, r"window_size is 2\.5; allowed"),
+        ({"overlap": 0.5, "window_size": 2}, r"overlap is 0\.5; allowed: at least 0, whole numbers"),
+        ({"max_windows_per_batch": 1.5}, r"max_windows_per_batch is 1\.5; allowed"),
+        ({"ssr_window_size": "4"}, "ssr_window_size is '4'; allowed"),
+        ({"ssr_overlap": 1.5}, r"ssr_overlap is 1\.5; allowed"),
+        ({"ssr_steps": 1.5}, r"ssr_steps is 1\.5; allowed"),
+        ({"noise_level": 2.5}, r"noise_level is 2\.5; allowed: 0 to 999, whole numbers"),
+        ({"guidance_scale": "high"}, "guidance_scale is 'high'; allowed: at least 1"),
+        ({"guidance_rescale": [1]}, r"guidance_rescale is \[1\]; allowed: 0 to 1"),
+        ({"strength": None}, "strength is None; allowed: 0 to 1"),
+        ({"outpaint_scale": None}, "outpaint_scale is None; allowed: 0 to 1"),
+        ({"fps": "fast"}, "fps is 'fast'; allowed"),
+        ({"mode": []}, r"mode is \[\]; allowed"),
+        ({"style": []}, r"style is \[\]; this pipeline has: none"),
+        ({"generator": 5}, r"generator is 5; allowed: torch\.Generator\(\)\.manual_seed\(n\), or one per video"),
+        ({"generator": [5]}, r"generator is \[5\]; allowed"),
+        ({"callback_on_step_end": 5}, "callback_on_step_end is 5; allowed: a function"),
+        ({"video": [VIDEO[0, 0], VIDEO[0, 0, :, :8]]}, "video: pictures of different sizes"),
+        ({"video": [5]}, "video is a int; expected a tensor"),
         ({"prompt": ["a", "b"], "negative_prompt": ["c"] * 3}, "negative_prompt has 3 entries for 2 prompts"),
         ({"mode": "dream"}, "mode is 'dream'; allowed: text_to_video"),
         ({"mode": "inpainting", "video": VIDEO}, "takes video and mask; given: video"),
@@ -138,6 +245,10 @@ def test_alpha_outside_its_range(pipe: LumierePipeline) -> None:
     pipe.add_style("ink", style_weights(pipe))
     with pytest.raises(ValueError, match=r"alpha is 1\.2; allowed: 0"):
         pipe("a cat", style="ink", alpha=1.2)
+    with pytest.raises(ValueError, match="alpha is None; allowed: 0"):
+        pipe("a cat", style="ink", alpha=None)
+    with pytest.raises(ValueError, match="alpha is 2; allowed: 0"):
+        pipe.add_style("ink", {}, alpha=2)
     pipe.add_style("other", {"conv_in.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match="style 'other' does not fit"):
         pipe("a cat", style="other", alpha=0.5)

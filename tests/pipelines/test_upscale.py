@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import lumiere.compat  # noqa: F401  before diffusers
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from lumiere.data.clips import resize_video
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.diffusion.sampling import TextGuidance, denoise, predict_in_windows, select_timesteps
 from lumiere.diffusion.windows import independent_windows, temporal_windows
 from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines import LumierePipeline, LumiereUpscalePipeline
-from lumiere.training.super_resolution import enlarge
-from tests.pipelines.conftest import ssr_unet, text_to_image_unet
+from tests.pipelines.conftest import ssr_unet
 from tests.pipelines.test_modes import seed
 
 
@@ -69,12 +71,6 @@ def test_independent_windows_do_not_see_each_other(upscaler: LumiereUpscalePipel
     assert not torch.allclose(joined[:, :4], other[:, :4], atol=1e-3)
 
 
-def test_low_resolution_is_enlarged_as_in_training() -> None:
-    video = torch.randn(2, 3, 4, 16, 16, generator=seed())
-    torch.testing.assert_close(resize_video(video, 32), enlarge(video, 32))
-    torch.testing.assert_close(resize_video(video, (40, 56)), enlarge(video, (40, 56)))
-
-
 def test_size_noise_level_and_errors(upscaler: LumiereUpscalePipeline) -> None:
     wide = low(3, height=16, width=24)
     frames = upscaler(wide, num_inference_steps=1, generator=seed()).frames
@@ -87,8 +83,25 @@ def test_size_noise_level_and_errors(upscaler: LumiereUpscalePipeline) -> None:
         upscaler(low(1, height=64, width=64))
     with pytest.raises(ValueError, match="overlap 4 with window_size 4"):
         upscaler(low(9), overlap=4)
-    with pytest.raises(ValueError, match="a super-resolution network takes twice what it gives"):
-        LumiereUpscalePipeline(SpaceTimeUNet.from_unet2d(text_to_image_unet()), make_scheduler())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"in_channels": 3}, "unet takes 3 channels, gives 3 .* a super-resolution network takes twice what it gives"),
+        ({"class_embed_type": None}, "class_embed_type None; .* the noise level by class_embed_type 'timestep'"),
+        ({"down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D")}, "unet attends to text"),
+    ],
+)
+def test_a_network_that_is_not_for_super_resolution(changes: dict[str, Any], message: str) -> None:
+    unet2d = UNet2DConditionModel.from_config(ssr_unet().unet.config, cross_attention_dim=8, **changes)
+    with pytest.raises(ValueError, match=message):
+        LumiereUpscalePipeline(SpaceTimeUNet.from_unet2d(unet2d), make_scheduler())
+
+
+def test_a_conditioned_network_is_not_for_super_resolution() -> None:
+    with pytest.raises(ValueError, match="unet has 4 conditioning channels; expected none"):
+        LumiereUpscalePipeline(ssr_unet().with_conditioning(4), make_scheduler())
 
 
 def test_round_trip_and_inside_the_whole_pipeline(

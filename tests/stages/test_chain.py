@@ -21,10 +21,8 @@ from lumiere.models.text_to_image import load_text_to_image
 from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
 from lumiere.pipelines.batch import read_jobs
 from lumiere.pipelines.samples import given_pixels, to_uint8
-from lumiere.style import blend_name
 from lumiere.training.super_resolution import SuperResolutionTask
 from lumiere.training.video import SpaceTimeTask
-from stages.generate import settings_of
 from tests.stages.conftest import FPS, FRAMES, LARGE, PARAMS, SIZE, STYLE, TOKENS, run_stage, write_clips
 
 GIVEN = {"image", "inpaint", "outpaint", "cinemagraph"}  # rows that were given pixels to keep
@@ -49,11 +47,10 @@ def generate(root: Path, name: str) -> LumierePipelineOutput:
         job.prompt,
         mode=job.mode,
         strength=job.strength,
-        style=blend_name(job.style, job.alpha) if job.style else None,
-        alpha=1.0,
+        style=job.style or None,
+        alpha=job.alpha,
         generator=torch.Generator().manual_seed(config.seed),
         **given_pixels(job, [ClipStore(clips), ClipStore(clips, "validation")]),
-        **settings_of(config),
     )
     assert isinstance(output, LumierePipelineOutput)
     return output
@@ -86,9 +83,7 @@ def test_networks_keep_the_length_of_text_that_they_were_trained_with(chain: Pat
 def test_a_blend_is_a_straight_line_between_weights(chain: Path) -> None:
     original = load_text_to_image(chain / "outputs" / "t2i").unet.state_dict()
     style = load_file(chain / "outputs" / "style" / f"{STYLE}.safetensors")
-    half, whole = (
-        load_file(chain / "outputs" / "blended" / f"{STYLE}-{alpha}.safetensors") for alpha in ("050", "100")
-    )
+    half, whole = (load_file(chain / "outputs" / "blended" / STYLE / f"{alpha}.safetensors") for alpha in (0.5, 1.0))
     assert equal(whole, style) and not equal(style, original)
     for name, value in half.items():
         torch.testing.assert_close(value, (style[name] + original[name]) / 2)
@@ -255,20 +250,20 @@ def test_a_style_changes_the_video(chain: Path) -> None:
     """The row's own style and none, all else alike."""
     pipe = LumierePipeline.from_pretrained(chain / "outputs" / "pipeline")
     pipe.set_progress_bar_config(disable=True)
-    assert list(pipe.styles) == [f"{STYLE}-050", f"{STYLE}-100"]
+    assert list(pipe.styles) == [STYLE]
     made = [
         pipe(
             "a cat",
             num_inference_steps=2,
             upscale=False,
             style=style,
-            alpha=1.0,
+            alpha=alpha,
             generator=torch.Generator().manual_seed(0),
         )
-        for style in (None, *pipe.styles)
+        for style, alpha in ((None, 1.0), (STYLE, 0.5), (STYLE, 1.0), (STYLE, 0.504))
     ]
     distances = [float((entry.frames - made[0].frames).abs().mean()) for entry in made[1:]]
-    assert distances[0] > 0 and distances[1] > 0
+    assert all(distance > 0 for distance in distances) and not torch.equal(made[1].frames, made[3].frames)
 
 
 def test_the_evaluations_set_and_seams_are_complete(chain: Path) -> None:

@@ -25,6 +25,7 @@ BAD_PARAMS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("train_conditioned", {"mask_weights": {"loop": 1.0}}, ("train_conditioned.mask_weights.loop", "inpainting")),
     ("train_ssr", {"image_model": "nowhere"}, ("train_ssr.image_model", "nowhere")),
     ("train_ssr", {"image_model": "data/half"}, ("train_ssr.image_model", "data/half")),
+    ("train_ssr", {"image_model": "outputs/t2i"}, ("train_ssr.image_model", "outputs/t2i", "channels")),
     ("train_ssr", {"init_from": "nowhere"}, ("train_ssr.init_from", "nowhere")),
     ("train_ssr", {"window_size": 9}, ("train_ssr.window_size", "9", "decode.num_frames (8)")),
     ("train_ssr", {"crop": 64}, ("train_ssr.crop", "64", "train_ssr.size (32)")),

@@ -1,0 +1,217 @@
+"""The two kinds of weights of a Space-Time U-Net, and their files.
+
+Spatial weights are the image model's, inside `unet`: frozen. All others are temporal: they alone train. Each kind has a
+safetensors file of its own, so that a motion module is small enough to share, and a style swap is one file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lumiere.compat  # noqa: F401  before diffusers
+
+import torch
+from diffusers import ModelMixin
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+CONFIG_FILE = "config.json"
+SPATIAL_FILE = "text_to_image.safetensors"
+TEMPORAL_FILE = "temporal.safetensors"
+TEMPORAL_CONFIG_FILE = "temporal.json"
+
+SPATIAL_PREFIX = "unet."
+CONDITIONING_PREFIX = "conv_in_conditioning."
+PARTS = ("all", "motion", "conditioning")
+IMAGE_MODEL = "image_model_sha256"
+
+# What a diffusers pipeline hands to its components beside torch_dtype, as of diffusers 0.42; none of it matters here.
+FROM_PIPELINE = {
+    "device_map", "max_memory", "offload_folder", "offload_state_dict", "variant", "use_safetensors", "use_flashpack",
+    "low_cpu_mem_usage", "disable_mmap",
+}  # fmt: skip
+
+Self = TypeVar("Self", bound="SpaceTimeWeights")
+
+
+class SpaceTimeWeights(ModelMixin):
+    """A diffusers model with spatial weights in `unet`, and temporal ones in all else."""
+
+    def temporal_settings(self) -> dict[str, Any]:
+        """What two networks must have in common to share temporal weights, as JSON has it."""
+        raise NotImplementedError
+
+    # --- in memory --------------------------------------------------------------------------------------------------
+
+    def named_temporal_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters that inflation added, by name: the only ones that train."""
+        return ((name, p) for name, p in self.named_parameters() if not name.startswith(SPATIAL_PREFIX))
+
+    def temporal_parameters(self) -> Iterator[nn.Parameter]:
+        """The same without names."""
+        return (parameter for _, parameter in self.named_temporal_parameters())
+
+    def spatial_parameters(self) -> Iterator[nn.Parameter]:
+        """The text-to-image model's parameters: frozen."""
+        return self.unet.parameters()
+
+    def temporal_state_dict(self) -> dict[str, Tensor]:
+        """The temporal weights by name."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith(SPATIAL_PREFIX)}
+
+    # --- files ------------------------------------------------------------------------------------------------------
+
+    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
+        """Write config.json, the T2I's weights and the temporal weights, the two in files of their own."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.save_config(folder)
+        _write(self.unet.state_dict(), folder / SPATIAL_FILE)
+        self.save_temporal(folder)
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Self],
+        pretrained_model_name_or_path: str | Path,
+        torch_dtype: torch.dtype | None = None,
+        subfolder: str = "",
+        **from_pipeline: Any,
+    ) -> Self:
+        """Load what `save_pretrained` wrote, in the saved dtype or `torch_dtype`; spatial parameters come frozen.
+
+        Raises:
+            ValueError: when a file is missing or does not fit.
+            TypeError: on a keyword that neither stands above nor comes from a diffusers pipeline.
+        """
+        if unknown := sorted(set(from_pipeline) - FROM_PIPELINE):
+            raise TypeError(
+                f"{cls.__name__}.from_pretrained got an unexpected keyword {unknown[0]!r}; allowed: torch_dtype, "
+                "subfolder"
+            )
+        folder = Path(pretrained_model_name_or_path) / subfolder
+        model = cls(**_read_config(folder, cls.__name__))
+        spatial = _read(folder / SPATIAL_FILE)
+        _require_same_keys(spatial, model.unet.state_dict(), folder / SPATIAL_FILE)
+        nn.Module.to(model, dtype=next(iter(spatial.values())).dtype)
+        model.unet.load_state_dict(spatial)
+        model.load_temporal(folder)
+        if torch_dtype is not None:
+            nn.Module.to(model, dtype=torch_dtype)
+        return model.eval()
+
+    def save_temporal(self, save_directory: str | Path) -> None:
+        """Write the temporal weights alone, and which network and image model they belong to."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(self.temporal_state_dict(), folder / TEMPORAL_FILE)
+        about = {**self.temporal_settings(), IMAGE_MODEL: weights_hash(self.unet.state_dict())}
+        (folder / TEMPORAL_CONFIG_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+    def load_temporal(self, save_directory: str | Path, part: str = "all") -> None:
+        """Load temporal weights in place; spatial weights are not touched.
+
+        One folder serves networks with and without conditioning: with nothing known the two are the same network,
+        because the added input convolution has no bias.
+
+        Warns when the weights belong to another image model, as they do where a style or a fine-tuned model has taken
+        its place. In bfloat16 that is not looked at, since the image model's own weights are rounded.
+
+        Args:
+            save_directory: a folder written by `save_temporal` or `save_pretrained`.
+            part: "all"; "conditioning", the added input convolution alone; or "motion", everything but it. The rest is
+                left as it is, and may differ.
+
+        Raises:
+            ValueError: on a missing file, another setting, a missing or unexpected key, or another shape, naming the
+                first.
+        """
+        if part not in PARTS:
+            raise ValueError(f"part is {part!r}; allowed: {', '.join(PARTS)}")
+        path = Path(save_directory) / TEMPORAL_FILE
+        loaded, own = _part_of(_read(path), part), _part_of(self.temporal_state_dict(), part)
+        about_path = path.with_name(TEMPORAL_CONFIG_FILE)
+        about = _read_json(about_path)
+        for key, value in self.temporal_settings().items():
+            is_conditioning = key == "conditioning_channels"
+            if (part == "all" or (part == "conditioning") == is_conditioning) and about.get(key) != value:
+                raise ValueError(f"{about_path}: {key} {json.dumps(about.get(key))}, not {json.dumps(value)}")
+        _require_same_keys(loaded, own, path)
+        self._compare_image_model(about.get(IMAGE_MODEL), about_path)
+        self.load_state_dict(loaded, strict=False)
+
+    def _compare_image_model(self, trained_on: str | None, path: Path) -> None:
+        if self.dtype == torch.bfloat16 or trained_on == (own := weights_hash(self.unet.state_dict())):
+            return
+        warnings.warn(
+            f"{path}: the temporal weights belong to the image model {str(trained_on)[:12]}, but this network has "
+            f"{own[:12]}; where that is not a style or a fine-tuned version of it, load the image model they were "
+            "trained on, or train them on this one",
+            stacklevel=3,
+        )
+
+
+def weights_hash(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and values, hexadecimal; values as float16, so that a model saved in half precision
+    and its float32 original are one."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {tuple(value.shape)}\n".encode())
+        value = value.detach().cpu()
+        digest.update((value.float().half() if value.is_floating_point() else value).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _part_of(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    wanted = {"all": (True, False), "motion": (False,), "conditioning": (True,)}[part]
+    return {name: value for name, value in state.items() if name.startswith(CONDITIONING_PREFIX) in wanted}
+
+
+def _write(state: Mapping[str, Tensor], path: Path) -> None:
+    save_file({name: value.contiguous() for name, value in state.items()}, path)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a whole safetensors file: {error}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: not a JSON object")
+    return content
+
+
+def _read_config(folder: Path, class_name: str) -> dict[str, Any]:
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise ValueError(f"{folder}: no {CONFIG_FILE}; expected a folder written by {class_name}.save_pretrained")
+    config = _read_json(path)
+    if config.get("_class_name") != class_name:
+        raise ValueError(f"{path}: the config of {config.get('_class_name')}, not of {class_name}")
+    return {key: value for key, value in config.items() if not key.startswith("_")}
+
+
+def _require_same_keys(loaded: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
+    missing, unexpected = sorted(set(own) - set(loaded)), sorted(set(loaded) - set(own))
+    if missing or unexpected:
+        what = f"no weights for layer {missing[0]!r}" if missing else f"unexpected layer {unexpected[0]!r}"
+        raise ValueError(f"{path}: {what} ({len(missing)} missing, {len(unexpected)} unexpected)")
+    for name, value in own.items():
+        if loaded[name].shape != value.shape:
+            raise ValueError(f"{path}: layer {name!r} has shape {tuple(loaded[name].shape)}, not {tuple(value.shape)}")
