@@ -23,6 +23,11 @@ class Retrieval:
     num_queries: int
     num_candidates: int
 
+    def chance(self) -> Retrieval:
+        """What a random order of the same candidates scores on average."""
+        n = self.num_candidates
+        return Retrieval(1 / n, min(5, n) / n, (n + 1) / 2, self.num_queries, n)
+
 
 def retrieval(queries: np.ndarray, candidates: np.ndarray, targets: np.ndarray | None = None) -> Retrieval:
     """Rank candidates by cosine similarity for each query.

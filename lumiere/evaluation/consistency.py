@@ -14,7 +14,9 @@ MOTION_SIZE = 64  # pixels; flow is measured at one size, so that resolutions co
 def temporal_flicker(frames: np.ndarray) -> float:
     """VBench's temporal flickering: 1 − mean |frame(k+1) − frame(k)| / 255.
 
-    1 is a still picture: read it together with the motion, since a model that moves nothing scores best.
+    1 is a still picture: read it together with the motion, since a model that moves nothing scores best. VBench
+    scores still scenes only, where every change is flicker; here motion counts too, so the score is read against
+    that of real clips, not for itself.
 
     Args:
         frames: uint8 (t, h, w, c), at least 2 frames.

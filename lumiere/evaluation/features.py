@@ -10,6 +10,8 @@ import numpy as np
 from lumiere.evaluation.frechet import frechet_distance
 
 FRAMES_PER_CLIP = 4  # evenly spaced; neighbours differ too little to count as samples
+MIN_CLIPS, MIN_VIDEOS = 2, 4  # generated clips, and real source videos, that a distance with its floor needs
+NUM_DRAWS = 8
 
 
 def frame_features(embeddings: np.ndarray) -> np.ndarray:
@@ -55,7 +57,7 @@ class Distance:
 
 
 def distance_with_floor(
-    kind: str, generated: np.ndarray, real: np.ndarray, groups: Sequence[str], seed: int, num_draws: int = 8
+    kind: str, generated: np.ndarray, real: np.ndarray, groups: Sequence[str], seed: int, num_draws: int = NUM_DRAWS
 ) -> Distance:
     """Distance of generated clips from real ones, and of real clips from other real ones at the same n.
 
@@ -75,9 +77,10 @@ def distance_with_floor(
     if generated.shape[1:] != real.shape[1:]:
         raise ValueError(f"generated {generated.shape} and real {real.shape} clips; t and d must agree")
     names = sorted(set(groups))
+    if len(generated) < MIN_CLIPS or len(names) < MIN_VIDEOS:
+        found = f"{len(generated)} generated clips and {len(names)} real videos"
+        raise ValueError(f"{found}; at least {MIN_CLIPS} and {MIN_VIDEOS} are needed")
     n = min(len(generated), len(names) // 2)
-    if n < 2:
-        raise ValueError(f"{len(generated)} generated clips and {len(names)} real videos; at least 2 and 4 are needed")
     owner = np.asarray(groups)
     values, floors, references = [], [], []
     for draw in range(num_draws):

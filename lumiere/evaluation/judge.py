@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from open_clip.model import CustomTextCLIP
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from lumiere.text.minilm import model_folder
@@ -42,6 +43,8 @@ class Judge:
         tokenize: sentences → token tensor.
         transform: PIL image → normalised tensor, open_clip's own for inference.
         preprocessing: one sentence for the report; a score without it cannot be compared.
+        trained_on: what the report says of its training; empty where that is told elsewhere.
+        captions: the sentences it was trained on; empty where they are not known.
     """
 
     name: str
@@ -49,6 +52,8 @@ class Judge:
     tokenize: Callable[[list[str]], torch.Tensor]
     transform: Callable[[Image.Image], torch.Tensor]
     preprocessing: str
+    trained_on: str = ""
+    captions: frozenset[str] = frozenset()
     batch_size: int = 128
 
     @torch.no_grad()
@@ -81,25 +86,13 @@ def load_judge(source: str | Path = "pretrained/judge", open_clip_model: str = "
         open_clip_model: an open_clip architecture such as "ViT-B-32"; empty for the embedded judge.
 
     Raises:
-        ValueError: on an unknown architecture or a weights file that is no safetensors.
-        FileNotFoundError: where the folder holds no judge.
+        ValueError: on an unknown architecture, and where the source holds no judge or a broken one.
     """
-    if open_clip_model:
-        return _load_open_clip(str(source), open_clip_model)
-    folder = Path(source)
-    config_path, weights = folder / "config.json", folder / "model.safetensors"
-    for path in (config_path, weights):
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no judge here; give the embedded judge's folder, or set open_clip_model")
-    config = json.loads(config_path.read_text(encoding="utf-8"))
-    model, tokenize = build_model(config)
-    state = {key: value.float() if value.is_floating_point() else value for key, value in load_file(weights).items()}
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    missing = [key for key in missing if not key.startswith(TEXT_TRANSFORMER)]
-    if missing or unexpected:
-        raise ValueError(f"{weights}: missing {missing[:3]}, unexpected {unexpected[:3]}; it is not this config's")
-    preprocess = PreprocessCfg(**config["preprocess"])
-    return Judge("embedded judge", model.eval(), tokenize, *_transform(preprocess))
+    try:
+        return _load_open_clip(str(source), open_clip_model) if open_clip_model else _load_embedded(Path(source))
+    except (OSError, RuntimeError, KeyError, TypeError, json.JSONDecodeError, SafetensorError) as error:
+        detail = " ".join(str(error).split())[:200]
+        raise ValueError(f"judge: {str(source)!r} cannot be loaded: {type(error).__name__}: {detail}") from error
 
 
 def build_model(config: dict[str, Any]) -> tuple[CustomTextCLIP, Callable[[list[str]], torch.Tensor]]:
@@ -116,8 +109,15 @@ def build_model(config: dict[str, Any]) -> tuple[CustomTextCLIP, Callable[[list[
     return model, tokenize
 
 
-def save_judge(folder: str | Path, model: CustomTextCLIP, config: dict[str, Any]) -> None:
-    """Write config.json and model.safetensors (fp16) without the frozen text transformer."""
+def save_judge(folder: str | Path, model: CustomTextCLIP, config: dict[str, Any], captions: Iterable[str]) -> None:
+    """Write config.json, model.safetensors (fp16, without the frozen text transformer) and captions.txt.
+
+    Args:
+        folder: created where it does not exist.
+        model: from `build_model(config)`.
+        config: the model's, and under "training" what the report says of it.
+        captions: the sentences that the model was trained on; later evaluations ask whether it knows their clips.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {
@@ -127,6 +127,32 @@ def save_judge(folder: str | Path, model: CustomTextCLIP, config: dict[str, Any]
     }
     save_file(state, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    lines = sorted({" ".join(caption.split()) for caption in captions})
+    (folder / "captions.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _load_embedded(folder: Path) -> Judge:
+    config_path, weights, captions = (folder / name for name in ("config.json", "model.safetensors", "captions.txt"))
+    for path in (config_path, weights, captions):
+        if not path.is_file():
+            raise ValueError(f"judge: no {path}; allowed: the embedded judge's folder, or set open_clip_model")
+    config = json.loads(config_path.read_text(encoding="utf-8"))
+    model, tokenize = build_model(config)
+    state = {key: value.float() if value.is_floating_point() else value for key, value in load_file(weights).items()}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    missing = [key for key in missing if not key.startswith(TEXT_TRANSFORMER)]
+    if missing or unexpected:
+        raise ValueError(f"{weights}: missing {missing[:3]}, unexpected {unexpected[:3]}; it is not this config's")
+    preprocess = PreprocessCfg(**config["preprocess"])
+    return Judge(
+        "embedded judge",
+        model.eval(),
+        tokenize,
+        image_transform_v2(preprocess, is_train=False),
+        _describe(preprocess),
+        trained_on=_describe_training(config.get("training")),
+        captions=frozenset(captions.read_text(encoding="utf-8").splitlines()),
+    )
 
 
 def _load_open_clip(weights: str, architecture: str) -> Judge:
@@ -146,12 +172,19 @@ def _load_open_clip(weights: str, architecture: str) -> Judge:
     return Judge(name, model.eval(), open_clip.get_tokenizer(architecture), transform, _describe(cfg))
 
 
-def _transform(cfg: PreprocessCfg) -> tuple[Callable[[Image.Image], torch.Tensor], str]:
-    return image_transform_v2(cfg, is_train=False), _describe(cfg)
-
-
 def _describe(cfg: PreprocessCfg) -> str:
     return (
         f"uint8 RGB, {cfg.resize_mode} side resized to {cfg.size} px ({cfg.interpolation}, antialiased, PIL), "
         f"centre crop, scaled to [0, 1], mean {tuple(cfg.mean)}, std {tuple(cfg.std)}; unit-length embeddings"
+    )
+
+
+def _describe_training(training: dict[str, Any] | None) -> str:
+    """As `lumiere.evaluation.train_judge` records it; a model that was not trained says nothing."""
+    if training is None:
+        return ""
+    split = training["split"]
+    return (
+        f"{training['frames']} frames of {training['subjects']} videos and their captions; "
+        f"held out were {split['fraction']:.0%} of the videos, drawn with seed {split['seed']}"
     )

@@ -1,124 +1,173 @@
-"""The evaluation for people: a page of tables, plots and contact sheets. The same scores give the same bytes."""
+"""The evaluation for people: a page of tables and pictures. The same scores give the same bytes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 
-from lumiere.data.pictures import contact_sheet, save_picture
-from lumiere.evaluation.measure import SampleScores, SeamScores, SetScores
-from lumiere.evaluation.samples import VideoSet
-
-matplotlib.use("Agg")  # before pyplot: there may be no display
-
-import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
-from PIL import Image
-
-BLUE, RED, GREY = "#4c78a8", "#e45756", "#9d9d9d"
-SHEET_VIDEOS, SHEET_FRAMES = 12, 4
+from lumiere.evaluation.alignment import Retrieval
+from lumiere.evaluation.features import NUM_DRAWS
+from lumiere.evaluation.judge import Judge
+from lumiere.evaluation.measure import Evaluation, Familiarity, LeftOut, SampleScores, SeamScores, SetScores
+from lumiere.evaluation.plots import draw_all
+from lumiere.evaluation.samples import RealSet, VideoSet
 
 
-def write_report(
-    folder: Path,
-    scores: SetScores,
-    samples: Sequence[SampleScores],
-    seams: SeamScores,
-    generated: VideoSet,
-    real: VideoSet,
-    judge_name: str,
-    preprocessing: str,
-) -> None:
-    """Write report.md, seams.png, retrieval.png, consistency.png, distances.png, generated.png and real.png."""
+def write_report(folder: Path, evaluation: Evaluation, judge: Judge, generated: VideoSet, real: RealSet) -> None:
+    """Write report.md and the pictures that `lumiere.evaluation.plots` draws."""
     folder.mkdir(parents=True, exist_ok=True)
-    _draw_seams(folder / "seams.png", seams)
-    _draw_retrieval(folder / "retrieval.png", scores, generated.prompts)
-    _draw_consistency(folder / "consistency.png", scores)
-    _draw_distances(folder / "distances.png", scores)
-    for name, videos in (("generated", generated), ("real", real)):
-        save_picture(_sheet(videos), folder / f"{name}.png")
-    page = _page(scores, samples, seams, generated, judge_name, preprocessing)
-    (folder / "report.md").write_text(page, encoding="utf-8")
-
-
-def _page(
-    scores: SetScores,
-    samples: Sequence[SampleScores],
-    seams: SeamScores,
-    generated: VideoSet,
-    judge_name: str,
-    preprocessing: str,
-) -> str:
-    n, t, height, width = generated.frames.shape[:4]
-    found, real = scores.retrieval, scores.real_retrieval
+    draw_all(folder, evaluation, generated, real)
     lines = [
         "# Evaluation",
         "",
-        f"{n} text-to-video clips of {t} frames at {width}×{height} against real clips brought to the same size and "
-        f"length. Features and text alignment: **{judge_name}**. Numbers compare runs that share the judge, the "
-        "preprocessing and n; they are neither CLIPSIM nor FVD.",
+        *_introduction(evaluation.familiarity, judge, generated, real),
+        *_distances(evaluation.scores),
+        *_alignment(evaluation.scores, evaluation.familiarity),
+        *_consistency(evaluation.scores),
+        *_seams(evaluation.seams),
+        *_samples(evaluation.samples),
+        *_method(judge, generated, real),
+    ]
+    (folder / "report.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _introduction(familiarity: Familiarity | None, judge: Judge, generated: VideoSet, real: RealSet) -> list[str]:
+    n, t, height, width = generated.frames.shape[:4]
+    lines = [
+        f"{n} text-to-video clips of {t} frames at {width}×{height} against real clips of {len(real.frames)} of the "
+        f"{real.num_sources} source videos, brought to the same size and length. ↑ more is better, ↓ less is better, "
+        "→ near to real is better.",
         "",
-        "![generated](generated.png)",
-        "![real](real.png)",
+        f"Features and text alignment: **{judge.name}**. Numbers compare runs that share the judge, the preprocessing "
+        "and n; they are neither CLIPSIM nor FVD.",
         "",
-        "## Distances",
+    ]
+    if judge.trained_on:
+        lines += [f"The judge was trained on {judge.trained_on}.", ""]
+    if familiarity is not None:
+        lines += [
+            f"Of the {familiarity.num_clips} real clips here it was trained on {familiarity.seen}; of the "
+            f"{familiarity.num_held_out} among them that are held out, on {familiarity.seen_held_out}.",
+            "",
+        ]
+        if warning := familiarity.warning():
+            lines += [f"**Mind that {warning}.**", ""]
+    return [
+        *lines,
+        "Generated:",
         "",
-        "| features | generated | real-versus-real floor | n generated | n real | dimensions |",
-        "|---|---:|---:|---:|---:|---:|",
+        "![generated clips](generated.png)",
+        "",
+        "Real, of the same sentences where there are such:",
+        "",
+        "![real clips](real.png)",
+        "",
+    ]
+
+
+def _distances(scores: SetScores) -> list[str]:
+    lines = ["## Distances", ""]
+    if isinstance(scores.distances, LeftOut):
+        return [*lines, f"Left out: {scores.distances.why}.", ""]
+    return [
+        *lines,
+        "| features | generated ↓ | real-versus-real floor | over the floor | n | n reference | dimensions |",
+        "|---|---:|---:|---:|---:|---:|---:|",
         *(
-            f"| {kind} | {d.value:.4f} | {d.floor:.4f} ± {d.floor_spread:.4f} | {d.num_clips} | {d.num_reference} "
-            f"| {d.dimensions} |"
+            f"| {kind} | {d.value:.4f} | {d.floor:.4f} ± {d.floor_spread:.4f} | {_over(d.value, d.floor)} "
+            f"| {d.num_clips} | {d.num_reference} | {d.dimensions} |"
             for kind, d in scores.distances.items()
         ),
         "",
         "`frame`: 4 single frames per clip, each a sample. `clip`: mean over time and mean change from frame to frame. "
-        "`motion`: the change alone. The floor is the same distance for as many real clips of other subjects: small "
-        "samples raise both, so only the gap between them speaks. Both are means over 8 draws of the reference. A "
-        "generated clip may show a subject that the reference holds, a floor clip never does: a value a little below "
-        "the floor means as good as real under this judge, not better.",
+        "`motion`: the change alone. The floor is the same distance for n real clips of other subjects: small samples "
+        f"raise both, so only the gap between them speaks. Both are means over {NUM_DRAWS} draws of the reference, ± "
+        "the standard deviation over them. A generated clip may show a subject that the reference holds, a floor clip "
+        "never does: a value a little below the floor means as good as real under this judge, not better.",
         "",
         "![distances](distances.png)",
         "",
+    ]
+
+
+def _alignment(scores: SetScores, familiarity: Familiarity | None) -> list[str]:
+    found, real = scores.retrieval, scores.real_retrieval
+    mismatched = "" if scores.mismatched is None else f"{scores.mismatched:.3f}"
+    lines = [
         "## Text alignment",
         "",
-        "| | generated | as many real clips |",
-        "|---|---:|---:|",
-        f"| similarity with the own prompt | {scores.alignment:.3f} | {scores.real_alignment:.3f} |",
-        f"| similarity with the other prompts | {scores.mismatched:.3f} | |",
-        f"| prompt finds its video first (R@1) | {found.recall_1:.1%} | {real.recall_1:.1%} |",
-        f"| among the first five (R@5) | {found.recall_5:.1%} | {real.recall_5:.1%} |",
-        f"| median rank of {found.num_candidates} | {found.median_rank:g} | {real.median_rank:g} |",
+        "| | generated | real | chance |",
+        "|---|---:|---:|---:|",
+        f"| similarity with the own prompt ↑ | {scores.alignment:.3f} | {scores.real_alignment:.3f} | {mismatched} |",
+    ]
+    if isinstance(found, LeftOut):
+        return [*lines, "", f"Retrieval left out: {found.why}.", ""]
+    chance = found.chance()
+    r1, r5, rank = ("", "", "") if isinstance(real, LeftOut) else _retrieval_cells(real)
+    lines += [
+        f"| R@1: the prompt finds its video first ↑ | {found.recall_1:.1%} | {r1} | {chance.recall_1:.1%} |",
+        f"| R@5: among the first five ↑ | {found.recall_5:.1%} | {r5} | {chance.recall_5:.1%} |",
+        f"| median rank of {found.num_candidates} ↓ | {found.median_rank:g} | {rank} | {chance.median_rank:g} |",
         "",
-        f"Chance: R@1 {1 / found.num_candidates:.1%}, median rank {(found.num_candidates + 1) / 2:g}. The embedded "
-        "judge has seen the real training clips: the right column is its ceiling, not an independent score.",
-        "",
-        "![similarity of prompts and videos](retrieval.png)",
-        "",
+        f"Each of {found.num_queries} different prompts ranks all {found.num_candidates} videos by cosine similarity "
+        "with their mean frame embedding; ties count against it. Chance: the similarity with the other prompts, and "
+        "the ranks of a random order.",
+    ]
+    if isinstance(real, LeftOut):
+        lines += ["", f"Retrieval of real clips left out: {real.why}."]
+    if familiarity is not None and familiarity.seen:
+        known = f"{familiarity.seen} of {familiarity.num_clips} real clips"
+        lines += ["", f"The judge was trained on {known}: their column is a ceiling, not a second opinion."]
+    return [*lines, "", "![similarity of prompts and videos](retrieval.png)", ""]
+
+
+def _consistency(scores: SetScores) -> list[str]:
+    flicker, real_flicker = np.mean(scores.flicker), np.mean(scores.real_flicker)
+    motion, real_motion = np.mean(scores.motion), np.mean(scores.real_motion)
+    return [
         "## Consistency",
         "",
-        "| | generated | real |",
+        f"| | generated ({len(scores.flicker)}) | real ({len(scores.real_flicker)}) |",
         "|---|---:|---:|",
-        f"| flicker score (1 = still) | {np.mean(scores.flicker):.4f} | {np.mean(scores.real_flicker):.4f} |",
-        f"| motion, pixels per frame at 64 px | {np.mean(scores.motion):.3f} | {np.mean(scores.real_motion):.3f} |",
+        f"| flicker score (1 = still) → | {flicker:.4f} | {real_flicker:.4f} |",
+        f"| motion, pixels per frame at 64 px → | {motion:.3f} | {real_motion:.3f} |",
+        "",
+        "The flicker score is VBench's, 1 − mean absolute change / 255, on all clips and not on still scenes alone: a "
+        "model that moves nothing scores best, so read it with the motion (mean length of Farnebäck's optical flow).",
         "",
         "![flicker and motion](consistency.png)",
         "",
-        "## Window seams of the super-resolution",
+    ]
+
+
+def _seams(seams: SeamScores | LeftOut) -> list[str]:
+    lines = ["## Window seams of the super-resolution", ""]
+    if isinstance(seams, LeftOut):
+        return [*lines, f"Left out: {seams.why}.", ""]
+    own = "" if seams.own is None else f"{seams.own:.3f}"
+    return [
+        *lines,
+        f"Mean squared error of consecutive frames at window borders over that elsewhere, {seams.num_videos} videos, "
+        f"windows of {seams.window_size} frames; 1 = no seam, above 1 the windows show.",
         "",
-        f"Mean squared error between consecutive frames at window borders over that elsewhere, {seams.num_videos} "
-        f"videos, windows of {seams.window_size} frames overlapping by {seams.overlap}: "
-        f"**{seams.multidiffusion:.3f}** with MultiDiffusion, **{seams.independent:.3f}** with independent windows "
-        "(1 = no seam).",
+        "| measured at the borders of | independent windows ↓ | MultiDiffusion ↓ |",
+        "|---|---:|---:|",
+        f"| windows that share no frame ({_pairs(seams.borders)}) | {seams.independent:.3f} "
+        f"| {seams.multidiffusion:.3f} |",
+        f"| windows that overlap by {seams.overlap} ({_pairs(seams.own_borders)}) | | {own} |",
         "",
         "![seams](seams.png)",
         "",
+    ]
+
+
+def _samples(samples: list[SampleScores]) -> list[str]:
+    return [
         "## Samples",
         "",
-        "| sample | mode | prompt | similarity | flicker score | motion | PSNR of known pixels, dB |",
+        "| sample | mode | prompt | similarity ↑ | flicker score | motion | PSNR of known pixels, dB ↑ |",
         "|---|---|---|---:|---:|---:|---:|",
         *(
             f"| {_cell(s.name)} | {_cell(s.mode)} | {_cell(s.prompt)} | {s.alignment:.3f} | {s.flicker:.4f} "
@@ -126,83 +175,39 @@ def _page(
             for s in samples
         ),
         "",
+    ]
+
+
+def _method(judge: Judge, generated: VideoSet, real: RealSet) -> list[str]:
+    t, height, width = generated.frames.shape[1:4]
+    return [
         "## How it was measured",
         "",
-        f"- Generated clips: the first {t} frames, uint8, no re-encoding. Real clips: the first {t} frames of one clip "
-        f"per source video, area-resized to {width}×{height}.",
-        f"- Judge's input: {preprocessing}.",
+        f"- Generated clips: the first {t} frames, uint8, no re-encoding; of clips that share a prompt only the first. "
+        f"Real clips: the first {t} frames of one clip of each of {len(real.frames)} of {real.num_sources} source "
+        f"videos, training and held out, area-resized to {width}×{height}.",
+        "- Beside the generated clips' alignment, flicker and motion stand those of as many real clips, drawn by seed, "
+        "all with different prompts.",
+        f"- Judge's input: {judge.preprocessing}.",
         "- Samples are read back from their H.264 files at full size; PSNR is taken before encoding, at base size.",
         "",
     ]
-    return "\n".join(lines)
 
 
-def _draw_seams(path: Path, seams: SeamScores) -> None:
-    figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
-    for border in seams.borders:
-        axes.axvline(border + 0.5, color=GREY, linewidth=6, alpha=0.3)
-    for key, colour, label in [("independent", RED, "independent windows"), ("multidiffusion", BLUE, "MultiDiffusion")]:
-        curve = seams.curves[key]
-        axes.plot(np.arange(len(curve)) + 0.5, curve, color=colour, marker="o", markersize=3, label=label)
-    axes.set(xlabel="between frames (grey: window border)", ylabel="MSE of consecutive frames", ylim=(0, None))
-    axes.legend()
-    _save(figure, path)
+def _retrieval_cells(found: Retrieval) -> tuple[str, str, str]:
+    return f"{found.recall_1:.1%}", f"{found.recall_5:.1%}", f"{found.median_rank:g}"
 
 
-def _draw_retrieval(path: Path, scores: SetScores, prompts: Sequence[str]) -> None:
-    n = len(prompts)
-    figure, axes = plt.subplots(figsize=(9, max(3.0, 0.22 * n + 1)), layout="constrained")
-    image = axes.imshow(scores.similarity, cmap="viridis", aspect="auto")  # equal cells would push the prompts out
-    axes.set_yticks(range(n), [prompt if len(prompt) <= 60 else prompt[:58] + "…" for prompt in prompts], fontsize=7)
-    axes.set(xlabel="video", title="similarity of prompts and videos")
-    figure.colorbar(image, shrink=0.7)
-    _save(figure, path)
+def _over(value: float, floor: float) -> str:
+    return f"{value / floor:.2f}" if floor > 0 else ""
 
 
-def _draw_consistency(path: Path, scores: SetScores) -> None:
-    figure, panels = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
-    rows = [
-        ("flicker score (1 = still)", scores.flicker, scores.real_flicker),
-        ("motion, pixels per frame at 64 px", scores.motion, scores.real_motion),
-    ]
-    for axes, (title, generated, real) in zip(panels, rows, strict=True):
-        axes.bar([0, 1], [np.mean(generated), np.mean(real)], color=[BLUE, GREY], tick_label=["generated", "real"])
-        for x, values in ((0, generated), (1, real)):
-            axes.plot(np.linspace(x - 0.3, x + 0.3, len(values)), sorted(values), ".", color="black", markersize=3)
-        axes.set_title(title)
-    panels[0].set_ylim(min(min(scores.flicker), min(scores.real_flicker)) - 0.01, 1)
-    _save(figure, path)
-
-
-def _draw_distances(path: Path, scores: SetScores) -> None:
-    figure, panels = plt.subplots(1, len(scores.distances), figsize=(8, 2.8), layout="constrained")
-    for axes, (kind, distance) in zip(panels, scores.distances.items(), strict=True):
-        axes.bar([0, 1], [distance.value, distance.floor], color=[BLUE, GREY], tick_label=["generated", "real floor"])
-        axes.errorbar([1], [distance.floor], [distance.floor_spread], color="black", capsize=3)
-        axes.set_title(f"{kind}, n = {distance.num_clips}")
-    _save(figure, path)
-
-
-def _sheet(videos: VideoSet) -> Image.Image:
-    """Four frames a clip, three clips a row, the prompt's start under the first frame."""
-    picks = np.unique(np.linspace(0, len(videos.frames) - 1, min(SHEET_VIDEOS, len(videos.frames))).round().astype(int))
-    moments = np.unique(np.linspace(0, videos.frames.shape[1] - 1, SHEET_FRAMES).round().astype(int))
-    factor = max(1, 96 // videos.frames.shape[2])
-    frames = [np.repeat(np.repeat(videos.frames[i, k], factor, axis=0), factor, axis=1) for i in picks for k in moments]
-    labels = [_part(videos.prompts[i], place) for i in picks for place in range(len(moments))]
-    return contact_sheet(frames, columns=3 * len(moments), labels=labels)
-
-
-def _part(prompt: str, place: int, letters: int = 15) -> str:
-    """The prompt runs on under the clip's frames."""
-    return prompt[place * letters : (place + 1) * letters]
+def _pairs(borders: list[int]) -> str:
+    """The pairs of frames at borders, counted from 0: `7|8`."""
+    shown = ", ".join(f"{border}\\|{border + 1}" for border in borders[:6])
+    return f"frames {shown}, …" if len(borders) > 6 else f"frames {shown}"
 
 
 def _cell(text: str) -> str:
     """Text that cannot break a table."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
-
-
-def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=100, metadata={"Software": None})  # no version in the file: the bytes stay the same
-    plt.close(figure)

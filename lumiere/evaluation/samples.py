@@ -14,6 +14,7 @@ seams.npz         multidiffusion and independent: uint8 (n, t, h, w, 3), the sam
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ import numpy as np
 
 from lumiere.data.clips import ClipStore, from_model_range, resize_video, to_model_range
 from lumiere.data.video_io import read_video
-from lumiere.diffusion.windows import independent_windows
+from lumiere.diffusion.windows import independent_windows, temporal_windows
 from lumiere.evaluation.seams import consecutive_mse, window_borders
+
+MAX_REAL = 256  # real clips that are measured; a few hundred are enough for a reference
 
 
 class SamplesError(ValueError):
@@ -60,6 +63,21 @@ class VideoSet:
     groups: list[str]
 
 
+@dataclass(frozen=True)
+class RealSet(VideoSet):
+    """Real clips, each of another source video.
+
+    Attributes:
+        captions: all sentences of each clip; `prompts` holds the first.
+        held_out: whether each belongs to the validation split.
+        num_sources: source videos there are; more than clips where not all are measured.
+    """
+
+    captions: list[list[str]]
+    held_out: list[bool]
+    num_sources: int
+
+
 def read_samples(folder: Path) -> list[Sample]:
     """All samples that index.json names, in its order."""
     samples = []
@@ -89,42 +107,52 @@ def read_generated_set(folder: Path, num_videos: int, num_frames: int) -> VideoS
     if frames.ndim != 5 or frames.dtype != np.uint8 or len(frames) != len(prompts):
         found = f"{frames.dtype} {frames.shape} for {len(prompts)} prompts"
         raise SamplesError(f"{path}: {found}; expected uint8 (n, t, h, w, 3)")
+    if frames.shape[1] < 2:
+        raise SamplesError(f"{path}: clips of {frames.shape[1]} frame; what changes over time needs at least 2")
     first = sorted({prompt: i for i, prompt in reversed(list(enumerate(prompts)))}.values())[:num_videos]
     return VideoSet(frames[first, :num_frames], [prompts[i] for i in first], [str(i) for i in first])
 
 
-def read_real_set(clips: Path, size: tuple[int, int], num_frames: int, max_videos: int = 256) -> VideoSet:
+def read_real_set(clips: Path, size: tuple[int, int], num_frames: int, max_videos: int = MAX_REAL) -> RealSet:
     """One real clip of each source video, both splits, at the generated clips' size and length.
 
+    Where there are more source videos than `max_videos`, those taken are evenly spread over their sorted names.
     Frames are resized by the rule that made the training clips (`resize_video`: area), so that both sides of a
     distance went the same way.
     """
     chosen: dict[str, tuple[ClipStore, int]] = {}
     for split in ("train", "validation"):
         store = ClipStore(clips, split)
+        if len(store) and store.num_frames < num_frames:
+            raise SamplesError(f"{clips}: clips of {store.num_frames} frames; generated ones have {num_frames}")
         for i, entry in enumerate(store.entries):
-            chosen.setdefault(entry["clip_id"].rpartition("@")[0] or entry["clip_id"], (store, i))
+            chosen.setdefault(_source(entry["clip_id"]), (store, i))
+    if not chosen:
+        raise SamplesError(f"{clips}: no clips; run the decode stage first")
     names = sorted(chosen)
     picks = np.unique(np.linspace(0, len(names) - 1, min(max_videos, len(names))).round().astype(int))
-    videos, prompts, groups = [], [], []
-    for name in (names[k] for k in picks):
-        store, i = chosen[name]
+    videos, found, held_out = [], [], []
+    for store, i in (chosen[names[k]] for k in picks):
         clip = store[i]
-        if len(clip.frames) < num_frames or not clip.captions:
-            continue
         video = resize_video(to_model_range(clip.frames[:num_frames])[None], size)[0]
         videos.append(from_model_range(video))
-        prompts.append(clip.captions[0])
-        groups.append(clip.video)
-    if not videos:
-        raise SamplesError(f"{clips}: no clip of at least {num_frames} frames")
-    return VideoSet(np.stack(videos), prompts, groups)
+        found.append(clip)
+        held_out.append(store.split == "validation")
+    return RealSet(
+        frames=np.stack(videos),
+        prompts=[clip.captions[0] for clip in found],
+        groups=[clip.video for clip in found],
+        captions=[clip.captions for clip in found],
+        held_out=held_out,
+        num_sources=len(names),
+    )
 
 
 def read_seams(folder: Path) -> dict[str, Any]:
-    """Errors of consecutive frames with and without MultiDiffusion, and where the independent windows meet.
+    """Errors of consecutive frames with and without MultiDiffusion, and where windows meet.
 
-    Both are measured at the same places, as in the paper's figure: the borders of the windows that share no frame.
+    `borders` are those of the windows that share no frame, where both are measured, as in the paper's figure;
+    `own_borders` are those of MultiDiffusion's overlapping windows.
     """
     settings, path = _read_json(folder / "seams.json"), folder / "seams.npz"
     if not path.is_file():
@@ -132,11 +160,20 @@ def read_seams(folder: Path) -> dict[str, Any]:
     with np.load(path, allow_pickle=False) as arrays:
         videos = {key: arrays[key] for key in ("multidiffusion", "independent")}
     errors = {key: np.stack([consecutive_mse(clip) for clip in clips]) for key, clips in videos.items()}
-    num_frames = videos["independent"].shape[1]
-    borders = window_borders(independent_windows(num_frames, settings["window_size"]), num_frames)
-    if not borders:
-        raise SamplesError(f"{path}: {num_frames} frames make one window, so there is no border to look at")
-    return {**settings, "borders": borders, **errors}
+    num_frames, window_size = videos["independent"].shape[1], settings["window_size"]
+    apart = independent_windows(num_frames, window_size)
+    overlapping = temporal_windows(num_frames, window_size, settings["overlap"])
+    return {
+        **settings,
+        **errors,
+        "borders": window_borders(apart, num_frames),
+        "own_borders": window_borders(overlapping, num_frames),
+    }
+
+
+def _source(clip_id: str) -> str:
+    """The source video of a clip: its id without the number of the part and of the window, `trip` of `trip#1@0`."""
+    return re.sub(r"(#\d+)?(@\d+)?$", "", clip_id)
 
 
 def _read_json(path: Path) -> Any:

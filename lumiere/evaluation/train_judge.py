@@ -1,9 +1,9 @@
 """Train the embedded judge on the sample videos and write its card: `python -m lumiere.evaluation.train_judge`.
 
 A small open_clip ResNet sees single frames, the frozen MiniLM text tower sees their sentences, and open_clip's
-ClipLoss pulls the pairs together. Subjects of the validation split (the same hash rule as curation's) are
-never seen. Frames are degraded on purpose (crops, low resolution, blur, noise, colour), because the judge is
-asked about generated frames, which are soft and noisy in just these ways.
+ClipLoss pulls the pairs together. Subjects that the split's hash draws for validation are never seen; with the same
+seed and fraction they include all that curation holds out. Frames are degraded on purpose (crops, low resolution,
+blur, noise, colour), because the judge is asked about generated frames, which are soft and noisy in just these ways.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import math
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,6 @@ from lumiere.evaluation.judge import Judge, build_model, load_judge, save_judge
 import open_clip
 from open_clip.model import CustomTextCLIP
 
-SPLIT_SEED, SPLIT_FRACTION = 0, 0.1
 FPS = 16
 STORED_SIZE = 80  # frames are kept a little larger than the input, so that crops have something to cut
 INPUT_SIZE = 64
@@ -65,8 +65,9 @@ compare runs of this project with each other, never with a paper.
 all-MiniLM-L6-v2, frozen, with a trained linear projection; {embed_dim} dimensions. `model.safetensors`: fp16,
 {megabytes} MB, without the frozen text tower, which its own package holds.
 
-**Trained on.** {frames} frames of {subjects} sample videos (`data/raw`, 16 fps) and their captions; the {held_out} of
-subjects that are held out for validation were never seen. {steps} steps of {batch_size} different subjects,
+**Trained on.** {frames} frames of {subjects} sample videos (`data/raw`, 16 fps) and their captions (`captions.txt`).
+{held_out} of the subjects, drawn by a hash of their names with seed {split_seed}, were never seen; with the same `seed`
+and `validation_fraction`, all that `curate` holds out are among them. {steps} steps of {batch_size} different subjects,
 `open_clip.ClipLoss`, AdamW, learning rate 1e-3 with warm-up and cosine, seed {seed}. Frames were cropped, tinted,
 brought to 32 px and less, blurred and made noisy, because generated frames are all that. Made by
 `python -m lumiere.evaluation.train_judge`.
@@ -195,11 +196,18 @@ def pooled_states(model: CustomTextCLIP, tokens: torch.Tensor) -> np.ndarray:
         return model.text.pooler(model.text.transformer(input_ids=tokens, attention_mask=mask), mask).numpy()
 
 
-def measure(judge: Judge, raw: Path, captions: dict[str, list[str]], size: int, num_frames: int = 8) -> dict[str, Any]:
-    """Text → video retrieval with the shipped preprocessing, on train subjects, held-out subjects, and held-out
-    sentences among all videos. `size` is the resolution the frames are brought to first."""
+def held_out_names(names: Iterable[str], split: dict[str, Any]) -> set[str]:
+    """The videos that are not trained on: those that the split's own draw holds out."""
+    return {name for name in names if is_validation(Path(name).stem, split["seed"], split["fraction"])}
+
+
+def measure(
+    judge: Judge, raw: Path, captions: dict[str, list[str]], unseen: set[str], size: int, num_frames: int = 8
+) -> dict[str, Any]:
+    """Text → video retrieval with the shipped preprocessing, on train subjects, held-out (unseen) subjects, and
+    held-out sentences among all videos. `size` is the resolution the frames are brought to first."""
     names = sorted(captions)
-    held_out = np.array([is_validation(Path(name).stem, SPLIT_SEED, SPLIT_FRACTION) for name in names])
+    held_out = np.array([name in unseen for name in names])
     clips = []
     for name in names:
         frames = read_frames(raw / name, size)
@@ -251,7 +259,8 @@ def write_card(folder: Path) -> Path:
         size=size,
         embed_dim=config["embed_dim"],
         megabytes=f"{megabytes:.1f}",
-        held_out=f"{SPLIT_FRACTION:.0%}",
+        held_out=f"{training['split']['fraction']:.0%}",
+        split_seed=training["split"]["seed"],
         chance=f"{math.log(training['batch_size']):.2f}",
         curve=", ".join(f"{step}: {loss:.2f}" for step, loss in training["loss_curve"]),
         table="\n".join(table),
@@ -271,15 +280,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--split-seed", type=int, default=0, help="curate.seed of params.yaml")
+    parser.add_argument("--split-fraction", type=float, default=0.1, help="curate.validation_fraction of params.yaml")
     arguments = parser.parse_args()
 
     captions = read_captions(arguments.captions)
-    names = [n for n in sorted(captions) if not is_validation(Path(n).stem, SPLIT_SEED, SPLIT_FRACTION)]
+    split = {"seed": arguments.split_seed, "fraction": arguments.split_fraction}
+    unseen = held_out_names(captions, split)
+    names = sorted(captions.keys() - unseen)
     videos = [read_frames(arguments.raw / name, STORED_SIZE) for name in names]
     model, tokenize = build_model(CONFIG)
     model.eval()
     texts = [pooled_states(model, tokenize(captions[name])) for name in names]
-    print(f"{len(names)} subjects, {sum(map(len, videos))} frames; {len(captions) - len(names)} held out", flush=True)
+    print(f"{len(names)} subjects, {sum(map(len, videos))} frames; {len(unseen)} held out", flush=True)
     model, curve = train(videos, texts, arguments.steps, arguments.batch_size, arguments.seed)
 
     training = {
@@ -288,13 +301,15 @@ def main() -> None:
         "steps": arguments.steps,
         "batch_size": arguments.batch_size,
         "seed": arguments.seed,
+        "split": split,
         "loss_curve": curve,
     }
     config = {**CONFIG, "training": training}
-    save_judge(arguments.out, model, config)
+    sentences = [caption for name in names for caption in captions[name]]
+    save_judge(arguments.out, model, config, sentences)
     judge = load_judge(arguments.out)  # what is measured is what was written
-    config["retrieval"] = {f"{size}px": measure(judge, arguments.raw, captions, size) for size in (128, 32)}
-    save_judge(arguments.out, model, config)
+    config["retrieval"] = {f"{size}px": measure(judge, arguments.raw, captions, unseen, size) for size in (128, 32)}
+    save_judge(arguments.out, model, config, sentences)
     card = write_card(arguments.out)
     print(card.read_text(encoding="utf-8"))
 

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from lumiere.curation.split import is_validation
 from lumiere.evaluation import retrieval, train_judge
 from lumiere.evaluation.judge import build_model, load_judge, save_judge
-from lumiere.evaluation.train_judge import CONFIG, INPUT_SIZE, SPLIT_FRACTION, SPLIT_SEED
+from lumiere.evaluation.train_judge import CONFIG, INPUT_SIZE, held_out_names
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "pretrained" / "judge"
@@ -29,15 +28,20 @@ def test_is_small_and_has_a_card_with_the_measured_numbers(judge):
         for scores in results.values():
             assert f"{scores['r1']:.1%}" in card and f"{scores['r5']:.1%}" in card
     assert "not CLIPSIM" in card
+    split = config["training"]["split"]
+    assert f"seed {split['seed']}" in judge.trained_on and f"{split['fraction']:.0%}" in judge.trained_on
+    assert f"names with seed {split['seed']}" in card
 
 
 def test_card_agrees_with_a_new_measurement(judge):
     """The held-out subjects again, a tenth of the data: the shipped numbers are exact."""
     captions = train_judge.read_captions(ROOT / "data" / "captions.csv")
-    held_out = {n: c for n, c in captions.items() if is_validation(Path(n).stem, SPLIT_SEED, SPLIT_FRACTION)}
     config = json.loads((FOLDER / "config.json").read_text())
-    assert config["training"]["subjects"] == len(captions) - len(held_out)
-    found = train_judge.measure(judge, ROOT / "data" / "raw", held_out, 32)["held_out"]
+    unseen = held_out_names(captions, config["training"]["split"])
+    assert config["training"]["subjects"] == len(captions) - len(unseen)
+    assert judge.captions == {text for name in captions.keys() - unseen for text in captions[name]}
+    held_out = {name: captions[name] for name in unseen}
+    found = train_judge.measure(judge, ROOT / "data" / "raw", held_out, unseen, 32)["held_out"]
     shipped = config["retrieval"]["32px"]["held_out"]
     assert found["sentences"] == shipped["sentences"]
     assert found["r1"] == pytest.approx(shipped["r1"], abs=0.04)  # other machines round otherwise: two may flip
@@ -74,8 +78,10 @@ def test_refuses_floats_and_says_what_it_expects(judge):
 def test_saved_and_loaded_is_the_same_model(tmp_path):
     torch.manual_seed(0)
     model, _ = build_model(CONFIG)
-    save_judge(tmp_path, model, CONFIG)
-    loaded = load_judge(tmp_path).model
+    save_judge(tmp_path, model, CONFIG, ["a cat", "a dog,\nrunning", "a cat"])
+    judge = load_judge(tmp_path)
+    assert judge.captions == {"a cat", "a dog, running"}
+    loaded = judge.model
     images = torch.randn(2, 3, INPUT_SIZE, INPUT_SIZE)
     with torch.no_grad():
         written, read = model.eval().encode_image(images, normalize=True), loaded.encode_image(images, normalize=True)
@@ -90,7 +96,7 @@ def test_degraded_frames_stay_images():
 
 
 def test_errors_name_what_is_wrong(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no judge here"):
+    with pytest.raises(ValueError, match=r"no .*config\.json"):
         load_judge(tmp_path)
     with pytest.raises(ValueError, match="open_clip_model"):
         load_judge(FOLDER, "no-such-architecture")
@@ -99,3 +105,28 @@ def test_errors_name_what_is_wrong(tmp_path):
         load_judge(tmp_path / "weights.pt", "ViT-B-32")
     with pytest.raises(ValueError, match="laion2b"):
         load_judge("no-such-tag", "ViT-B-32")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", b"{"),
+        ("config.json", b"{}"),
+        ("config.json", b"[]"),
+        ("model.safetensors", b"not safetensors"),
+        ("model.safetensors", b""),
+    ],
+)
+def test_a_broken_folder_is_named(tmp_path, name, content):
+    for path in FOLDER.iterdir():
+        (tmp_path / path.name).write_bytes(content if path.name == name else path.read_bytes())
+    with pytest.raises(ValueError, match=r"judge: .* cannot be loaded") as caught:
+        load_judge(tmp_path)
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_broken_open_clip_weights_are_named(tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"not safetensors")
+    with pytest.raises(ValueError, match=r"weights\.safetensors' cannot be loaded"):
+        load_judge(weights, "RN50-quickgelu")
