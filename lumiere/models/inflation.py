@@ -11,32 +11,64 @@ from typing import Any
 
 import torch
 import torch.utils.checkpoint
-from diffusers.models.attention_processor import Attention
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 
 @dataclass
 class Conditions:
-    """What every layer of a forward pass is given: per clip, repeated to a level's frame count on demand."""
+    """What every layer of a forward pass is given: text per clip, the timestep's embedding per frame."""
 
-    temb: Tensor  # (b, d)
+    temb: Tensor  # (b, d), or (b t, d) at a level of t frames
     encoder_hidden_states: Tensor | None  # (b, n, d)
     encoder_attention_bias: Tensor | None  # (b, 1, n), added to attention scores
     checkpointing: bool = False
 
     def at(self, num_frames: int) -> Conditions:
-        """The same, each clip's entry repeated once per frame: (b t, ...)."""
+        """The same for a level of `num_frames` frames; text stays as it is (`TextPerClip`)."""
 
-        def repeat(entry: Tensor | None) -> Tensor | None:
-            return None if entry is None else entry.repeat_interleave(num_frames, dim=0)
+        temb = self.temb.repeat_interleave(num_frames, dim=0)
+        return Conditions(temb, self.encoder_hidden_states, self.encoder_attention_bias, self.checkpointing)
 
-        return Conditions(
-            self.temb.repeat_interleave(num_frames, dim=0),
-            repeat(self.encoder_hidden_states),
-            repeat(self.encoder_attention_bias),
-            self.checkpointing,
-        )
+
+class TextPerClip:
+    """Wraps an attention processor: text comes once per clip, (b, n, d), whatever the number of frames.
+
+    Attention to text treats every query by itself, so all frames of a clip are queries of one call, and the text's keys
+    and values are computed once instead of once per frame. Where pixels are keys as well (DeepFloyd IF), the text is
+    repeated.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        if encoder_hidden_states is None or len(encoder_hidden_states) == len(hidden_states):
+            return self.processor(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+        batch_size = len(encoder_hidden_states)
+        num_frames = len(hidden_states) // batch_size
+        if hidden_states.ndim == 3 and isinstance(self.processor, (AttnProcessor, AttnProcessor2_0)):
+            folded = hidden_states.reshape(batch_size, -1, hidden_states.shape[-1])  # b (t h w) c
+            output = self.processor(attn, folded, encoder_hidden_states, attention_mask, temb)
+            return output.reshape(*hidden_states.shape[:2], -1)
+        text = encoder_hidden_states.repeat_interleave(num_frames, dim=0)
+        mask = None if attention_mask is None else attention_mask.repeat_interleave(num_frames, dim=0)
+        return self.processor(attn, hidden_states, text, mask, temb)
+
+
+def share_text(unet: nn.Module) -> None:
+    """Let every attention of an image network take its text once per clip."""
+    for module in unet.modules():
+        if isinstance(module, Attention):
+            module.set_processor(TextPerClip(module.processor))
 
 
 def check_supported(unet: Any) -> None:

@@ -28,6 +28,7 @@ from lumiere.models.inflation import (
     run_downsampler,
     run_pair,
     run_upsampler,
+    share_text,
 )
 from lumiere.models.temporal import AttentionInflationBlock, ConvInflationBlock, TemporalDownsample, TemporalUpsample
 from lumiere.models.weights import CONFIG_FILE, SpaceTimeWeights
@@ -80,6 +81,7 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
             )
         self.unet = UNet2DConditionModel.from_config(unet2d_config)
         check_supported(self.unet)
+        share_text(self.unet)
         self.unet.requires_grad_(False)
         self.gradient_checkpointing = False
 
@@ -116,6 +118,7 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
                 conditioning_channels, conv_in.out_channels, conv_in.kernel_size, padding=conv_in.padding, bias=False
             )
             nn.init.zeros_(self.conv_in_conditioning.weight)
+        nn.Module.to(self, memory_format=torch.channels_last)
 
     # --- building ---------------------------------------------------------------------------------------------------
 
@@ -230,7 +233,8 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         force_size = height % factor != 0 or width % factor != 0
 
         # --- in: (b, c, t, h, w) -> (b t) c h w ------------------------------------------------------------------
-        frames = sample.transpose(1, 2).reshape(batch_size * num_frames, -1, height, width)
+        # In channels-last memory: see lumiere/models/temporal.py.
+        frames = sample.permute(0, 2, 3, 4, 1).reshape(batch_size * num_frames, height, width, -1).permute(0, 3, 1, 2)
         noisy = frames[:, : self.in_channels]
         hidden = unet.conv_in(2 * noisy - 1.0 if unet.config.center_input_sample else noisy)
         if self.conv_in_conditioning is not None:
@@ -284,7 +288,7 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         if unet.conv_norm_out is not None:
             hidden = unet.conv_act(unet.conv_norm_out(hidden))
         hidden = unet.conv_out(hidden)
-        output = hidden.view(batch_size, num_frames, -1, height, width).transpose(1, 2)
+        output = hidden.unflatten(0, (batch_size, num_frames)).transpose(1, 2)
         return SpaceTimeUNetOutput(sample=output) if return_dict else (output,)
 
     def _inflate(self, block: nn.Module, hidden_states: Tensor, num_frames: int) -> Tensor:
