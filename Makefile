@@ -5,6 +5,7 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 ARGS ?=
 PORT ?= 5000
+BENCHMARKS ?= benchmarks/models.py
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -37,7 +38,7 @@ help:
 	@echo 'make demo      the whole pipeline on the sample videos; ARGS="--stages evaluate" for a part'
 	@echo 'make ui        look at its runs in MLflow; PORT=5000'
 	@echo 'make test      the tests; ARGS="-k windows" for some'
-	@echo 'make bench     the benchmarks'
+	@echo 'make bench     the benchmarks; BENCHMARKS=benchmarks/models.py ARGS="--frames 16" for one'
 	@echo 'make lint      ruff, formatting and types;  make format  puts right what it can'
 	@echo 'PYTHON=python3.12 chooses the interpreter (3.11 or newer), PIP_FLAGS=... goes to pip'
 
@@ -60,9 +61,8 @@ test: $(STAMP)
 	@$(PY) -m pytest $(ARGS)
 
 bench: $(STAMP)
-	@for file in benchmarks/bench_*.py; do \
-	  test -e "$$file" || { echo 'there are no benchmarks yet'; break; }; \
-	  echo "$$file"; $(PY) "$$file" $(ARGS); done
+	@$(PY) -m pip install --quiet $(PIP_FLAGS) --constraint constraints.txt -e '.[bench]'
+	@for file in $(BENCHMARKS); do echo "$$file"; $(PY) "$$file" $(ARGS) || exit 1; done
 
 lint: $(STAMP)
 	@$(PY) -m ruff check .

@@ -18,6 +18,7 @@ from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from lumiere.models.inflation import (
     Conditions,
@@ -118,7 +119,7 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
                 conditioning_channels, conv_in.out_channels, conv_in.kernel_size, padding=conv_in.padding, bias=False
             )
             nn.init.zeros_(self.conv_in_conditioning.weight)
-        nn.Module.to(self, memory_format=torch.channels_last)
+        convert_conv2d_weight_memory_format(self, torch.channels_last)
 
     # --- building ---------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""Speed and memory against peers, in one run each; see docs/performance.md."""

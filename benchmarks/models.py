@@ -1,0 +1,223 @@
+"""Network calls side by side in one run: the image model per frame, AnimateDiff, lumiere-pytorch, and ours.
+
+    python benchmarks/models.py                        # both frame counts, forward and training step
+    python benchmarks/models.py --frames 16 --repeats 3 --json out.json
+
+All are built on the same text-to-image U-Net with random weights (4.58M parameters; 32/64/128 channels; 32 x 32
+pixels; 32 text tokens of width 384). Contenders take turns, round by round, so that whatever else the machine does
+hits all alike; times are medians. A training step computes gradients for the motion or temporal layers alone, for the
+image model (which stands for nothing that one would do) for all of its weights. Memory is the growth of the process's
+peak over one call, each in a process of its own; on a GPU the allocator's peak. FLOPs are counted by
+torch.utils.flop_counter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import lumiere.compat  # noqa: F401  before diffusers
+
+import diffusers
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.peers import TEXT_TOKENS, TEXT_WIDTH, animate_diff, image_model, lumiere_pytorch
+from lumiere.models import SpaceTimeUNet
+
+Call = Callable[[], Tensor]
+SIZE = 32
+
+
+class Contender:
+    """A network with what it is called with: `forward()` on a clip, and `step()`, forward and backward."""
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        torch.manual_seed(0)
+        unet2d = image_model().to(device)
+        self.name, self.device = name, device
+        self.is_image_model = name.startswith("T2I")
+        if self.is_image_model:
+            self.network: nn.Module = unet2d
+            if name.endswith("NHWC"):  # the memory format that ours has
+                self.network.to(memory_format=torch.channels_last)
+        elif name == "AnimateDiff":
+            self.network = animate_diff(unet2d)
+        elif name == "lumiere-pytorch":
+            self.network = lumiere_pytorch(unet2d, SIZE)
+        else:
+            # 16 layers of temporal attention in the mid block bring ours to the size of its peers.
+            layers = 16 if name.endswith("1.4M") else 3
+            self.network = SpaceTimeUNet.from_unet2d(unet2d, mid_attention_layers=layers)
+        self.network.to(device)
+        self.trained = self._trained(unet2d)
+        for parameter in self.network.parameters():
+            parameter.requires_grad_(False)
+        for parameter in self.trained:
+            parameter.requires_grad_(True)
+
+    def _trained(self, unet2d: nn.Module) -> list[nn.Parameter]:
+        if isinstance(self.network, SpaceTimeUNet):
+            return list(self.network.temporal_parameters())
+        if self.is_image_model:
+            return list(self.network.parameters())
+        if self.name == "AnimateDiff":
+            return [p for name, p in self.network.named_parameters() if "motion_modules" in name]
+        return list(self.network.parameters())  # lumiere-pytorch lists its temporal ones alone
+
+    def inputs(self, num_frames: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        video = torch.randn(1, 3, num_frames, SIZE, SIZE, generator=generator)
+        text = torch.randn(1, TEXT_TOKENS, TEXT_WIDTH, generator=generator)
+        return video.to(self.device), text.to(self.device)
+
+    def forward(self, num_frames: int) -> Tensor:
+        video, text = self.inputs(num_frames)
+        if self.is_image_model:
+            frames = video[0].transpose(0, 1).contiguous()
+            return self.network(frames, 500, text.expand(num_frames, -1, -1)).sample
+        if self.name == "lumiere-pytorch":
+            return self.network(video, text=text)
+        if self.name == "AnimateDiff":  # takes its text once per frame
+            return self.network(video, 500, text.expand(num_frames, -1, -1)).sample
+        return self.network(video, 500, text).sample
+
+    def step(self, num_frames: int) -> Tensor:
+        for parameter in self.trained:
+            parameter.grad = None
+        loss = self.forward(num_frames).square().mean()
+        loss.backward()
+        return loss
+
+    def run(self, mode: str, num_frames: int) -> None:
+        if mode == "forward":
+            with torch.no_grad():
+                self.forward(num_frames)
+        else:
+            self.step(num_frames)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+NAMES = ["T2I per frame", "T2I, NHWC", "AnimateDiff", "lumiere-pytorch", "ours, 0.6M", "ours, 1.4M"]
+
+
+def count_flops(contender: Contender, num_frames: int) -> int:
+    """Multiplications and additions of a forward pass."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        contender.forward(num_frames)
+    return counter.get_total_flops()
+
+
+def memory_of(name: str, mode: str, num_frames: int, device: str, threads: int, pipe: Any) -> None:
+    """Peak memory of one call beyond what was there before, MiB, in a fresh process."""
+    torch.set_num_threads(threads)
+    contender = Contender(name, torch.device(device))
+    if device == "cuda":
+        before = float(torch.cuda.memory_allocated())
+        contender.run(mode, num_frames)
+        pipe.send((torch.cuda.max_memory_allocated() - before) / 2**20)
+        return
+    contender.run(mode, 1 if name != "lumiere-pytorch" else 4)  # libraries' own buffers are there before
+    with open("/proc/self/statm", encoding="ascii") as file:
+        before = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    contender.run(mode, num_frames)
+    pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before)
+
+
+def measure_memory(name: str, mode: str, num_frames: int, device: str, threads: int) -> float:
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=memory_of, args=(name, mode, num_frames, device, threads, sender))
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    finally:
+        process.join()
+
+
+def main() -> None:
+    """Measure and print a table per mode and frame count."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, nargs="+", default=[16, 80], help="frames of a clip; default: 16 80")
+    parser.add_argument("--modes", nargs="+", choices=["forward", "step"], default=["forward", "step"])
+    parser.add_argument("--repeats", type=int, default=5, help="rounds; default: 5")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads; default: 2")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--no-memory", action="store_true", help="leave memory out")
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+
+    contenders = []
+    for name in NAMES:
+        try:
+            contenders.append(Contender(name, device))
+        except ImportError as error:
+            print(f"left out: {name}: {error}; pip install -e '.[bench]' has it")
+    where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{platform.machine()} CPU"
+    print(
+        f"{where}, {arguments.threads} threads, float32; torch {torch.__version__}, diffusers {diffusers.__version__}"
+    )
+    rows = []
+    for mode in arguments.modes:
+        for num_frames in arguments.frames:
+            times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+            for _ in range(arguments.repeats + 1):  # the first round warms up
+                for contender in contenders:
+                    started = time.perf_counter()
+                    contender.run(mode, num_frames)
+                    times[contender.name].append(time.perf_counter() - started)
+            medians = {name: statistics.median(values[1:]) for name, values in times.items()}
+            reference = medians["T2I per frame"]
+            print(f"\n{mode}, 1 clip of {num_frames} frames")
+            print(
+                f"{'':18}{'trained':>9}{'median':>10}{'range':>16}{'T2I / it':>10}{'MiB':>8}{'GFLOP':>8}{'GFLOP/s':>9}"
+            )
+            for contender in contenders:
+                seconds, each = medians[contender.name], times[contender.name][1:]
+                flops = count_flops(contender, num_frames) / 1e9 if mode == "forward" else None
+                mebibytes = None
+                if not arguments.no_memory:
+                    mebibytes = measure_memory(contender.name, mode, num_frames, arguments.device, arguments.threads)
+                trained = sum(p.numel() for p in contender.trained) / 1e6
+                rows.append(
+                    {
+                        "mode": mode,
+                        "num_frames": num_frames,
+                        "name": contender.name,
+                        "trained_parameters": round(trained * 1e6),
+                        "seconds": seconds,
+                        "speed_against_t2i": reference / seconds,
+                        "peak_mib": mebibytes,
+                        "gflop": flops,
+                    }
+                )
+                print(
+                    f"{contender.name:18}{trained:8.2f}M{seconds:9.3f}s{min(each):8.3f}–{max(each):.3f}"
+                    f"{reference / seconds:10.2f}{'' if mebibytes is None else format(mebibytes, '.0f'):>8}"
+                    f"{'' if flops is None else format(flops, '.1f'):>8}"
+                    f"{'' if flops is None else format(flops / seconds, '.1f'):>9}",
+                    flush=True,
+                )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
