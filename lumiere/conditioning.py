@@ -24,22 +24,49 @@ def text_only(video_shape: Sequence[int]) -> tuple[Tensor, Tensor]:
     return torch.zeros(*video_shape), torch.zeros(batch_size, 1, num_frames, height, width)
 
 
-def image_to_video(image: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
-    """The first frame is known. `image`: (b, 3, h, w)."""
-    _require(image, 4, "image", "(b, 3, h, w)")
-    if num_frames < 1:
-        raise ValueError(f"num_frames {num_frames}; allowed: at least 1")
-    batch_size, channels, height, width = image.shape
-    conditioning = image.new_zeros(batch_size, channels, num_frames, height, width)
-    known_mask = image.new_zeros(batch_size, 1, num_frames, height, width)
-    conditioning[:, :, 0] = image
-    known_mask[:, :, 0] = 1
+def image_to_video(image: Tensor | None, num_frames: int, last_image: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The first frame is known, the last, or both.
+
+    Args:
+        image: the first frame (b, 3, h, w), or None where only the last is known.
+        num_frames: t; at least 2 where both are known.
+        last_image: the last frame, likewise.
+
+    Raises:
+        ValueError: without any picture, on pictures that differ in shape or dtype, or too few frames.
+    """
+    ends = [(name, picture) for name, picture in (("image", image), ("last_image", last_image)) if picture is not None]
+    if not ends:
+        raise ValueError("image and last_image are both None; pass the first frame, the last, or both")
+    if num_frames < len(ends):
+        what = " for a first and a last one" if len(ends) == 2 else ""
+        raise ValueError(f"num_frames {num_frames}; allowed: at least {len(ends)}{what}")
+    for name, picture in ends:
+        _require(picture, 4, name, "(b, 3, h, w)")
+    first = ends[0][1]
+    if any(picture.shape != first.shape or picture.dtype != first.dtype for _, picture in ends):
+        raise ValueError(
+            f"last_image has shape {tuple(ends[1][1].shape)} and dtype {ends[1][1].dtype}; "
+            f"expected the image's, {tuple(first.shape)} and {first.dtype}"
+        )
+    batch_size, channels, height, width = first.shape
+    conditioning = first.new_zeros(batch_size, channels, num_frames, height, width)
+    known_mask = first.new_zeros(batch_size, 1, num_frames, height, width)
+    for name, picture in ends:
+        frame = 0 if name == "image" else num_frames - 1
+        conditioning[:, :, frame] = picture
+        known_mask[:, :, frame] = 1
     return conditioning, known_mask
 
 
 def inpainting(video: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
-    """All but a region is known. `video`: (b, 3, t, h, w); `region`: (b, 1, t, h, w), 1 = generate."""
+    """All but a region is known.
+
+    `video`: (b, 3, t, h, w); `region`: (b, 1, t, h, w), or (b, 1, h, w) for one that stands still, 1 = generate.
+    """
     _require(video, 5, "video", "(b, 3, t, h, w)")
+    if region.ndim == 4:
+        region = region.unsqueeze(2).expand(-1, -1, video.shape[2], -1, -1)
     wanted = (video.shape[0], 1, *video.shape[2:])
     _require_region(region, wanted)
     known_mask = 1 - region.to(video.dtype)

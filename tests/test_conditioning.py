@@ -67,6 +67,21 @@ def test_the_first_frame_alone_is_known_in_image_to_video() -> None:
     assert conditioning.image_to_video(IMAGE, 1)[1].all()
 
 
+def test_the_last_frame_is_known_alone_or_beside_the_first() -> None:
+    last = some(B, 3, H, W, seed=7)
+    c, m = conditioning.image_to_video(None, T, last_image=last)
+    assert m[:, :, -1].all() and not m[:, :, :-1].any() and torch.equal(c[:, :, -1], last)
+    c, m = conditioning.image_to_video(IMAGE, T, last_image=last)
+    assert torch.equal(c[:, :, 0], IMAGE) and torch.equal(c[:, :, -1], last)
+    assert m[:, :, [0, -1]].all() and not m[:, :, 1:-1].any() and not c[:, :, 1:-1].any()
+
+
+def test_a_region_that_stands_still() -> None:
+    c, m = conditioning.inpainting(VIDEO, STILL_REGION)
+    still = STILL_REGION.unsqueeze(2).expand(-1, -1, T, -1, -1)
+    assert torch.equal(m, 1 - still) and torch.equal(c, VIDEO * (1 - still))
+
+
 def test_all_but_the_region_is_known_in_inpainting() -> None:
     assert torch.equal(conditioning.inpainting(VIDEO, REGION)[1], 1 - REGION)
 
@@ -110,6 +125,10 @@ def test_the_dtype_is_the_videos(dtype: torch.dtype) -> None:
         (lambda: conditioning.text_only((1, 3, 4, 4)), "video_shape (1, 3, 4, 4)"),
         (lambda: conditioning.image_to_video(VIDEO, T), "expected (b, 3, h, w)"),
         (lambda: conditioning.image_to_video(IMAGE, 0), "num_frames 0"),
+        (lambda: conditioning.image_to_video(None, T), "image and last_image are both None"),
+        (lambda: conditioning.image_to_video(IMAGE, 1, IMAGE), "num_frames 1; allowed: at least 2"),
+        (lambda: conditioning.image_to_video(IMAGE, T, IMAGE[..., :2]), "last_image has shape (2, 3, 6, 2)"),
+        (lambda: conditioning.image_to_video(None, T, VIDEO), "last_image has shape"),
         (lambda: conditioning.image_to_video((IMAGE * 100).byte(), 2), "torch.uint8"),
         (lambda: conditioning.inpainting(IMAGE, REGION), "expected (b, 3, t, h, w)"),
         (lambda: conditioning.inpainting(VIDEO, REGION[:, :, :1]), f"expected {(B, 1, T, H, W)}"),

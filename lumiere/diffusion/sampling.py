@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lumiere.diffusion.objective import without_variance
-from lumiere.diffusion.windows import reconcile
+from lumiere.diffusion.windows import Reconciler
 
 Network = Callable[[Tensor, Tensor], Tensor]
 """(model_input (k, c_in, t, h, w), rows (k,): the clip that each entry belongs to) -> model output (k, c, t, h, w)."""
@@ -67,10 +67,21 @@ def draw_noise(shape: Sequence[int], generators: Sequence[torch.Generator], devi
 def check_prediction_type(scheduler: Any, expected: str, name: str) -> None:
     """Raises ValueError where a scheduler reads the network's output as something else than it was trained to be."""
     kind, found = type(scheduler).__name__, scheduler.config.get("prediction_type")
+    # `from_config` keeps settings that a class does not have, such as the prediction type of a flow scheduler.
+    if "prediction_type" not in inspect.signature(type(scheduler).__init__).parameters:
+        raise ValueError(
+            f"{name} is a {kind}, which has no prediction_type, but the model predicts {expected!r}; "
+            "take a diffusion scheduler, such as DDIMScheduler or DPMSolverMultistepScheduler"
+        )
     if found != expected:
         raise ValueError(
             f"{name} is a {kind} with prediction_type {found!r}, but the model predicts {expected!r}; "
             f"make it with {kind}.from_config(config of the scheduler that was saved)"
+        )
+    if expected == "epsilon" and scheduler.config.get("rescale_betas_zero_snr"):
+        raise ValueError(
+            f"{name} is a {kind} with zero terminal SNR, where the noise tells nothing of the video, but the model "
+            f"predicts 'epsilon'; make it with {kind}.from_config({name}.config, rescale_betas_zero_snr=False)"
         )
     variance = scheduler.config.get("variance_type")
     if variance in ("learned", "learned_range"):
@@ -149,33 +160,91 @@ class TextGuidance:
 # --- windows and the loop --------------------------------------------------------------------------------------------
 
 
+class BatchSize:
+    """How many windows or clips go through a network at once: as many as asked for, fewer once memory has run out.
+
+    One object serves all steps of a video, so that memory runs out once and not at every step.
+    """
+
+    def __init__(self, most: int | None) -> None:
+        """`most`: None for all at once."""
+        self.most = most
+
+    def split(self, total: int, run: Callable[[int, int], None]) -> None:
+        """Call run(first, end) on consecutive parts of `total`; where memory runs out, again on half as many.
+
+        Raises:
+            torch.OutOfMemoryError: when memory runs out with a part of one.
+        """
+        first = 0
+        while first < total:
+            end = total if self.most is None else min(total, first + self.most)
+            try:
+                run(first, end)
+                first = end
+                continue
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = str(error).strip().split("\n")[0]
+            # Outside of the handler: the error holds on to the tensors of the frames that it came through.
+            if end - first == 1:
+                raise torch.OutOfMemoryError(
+                    "out of memory with one window at a time; make the window, the number of frames or the picture "
+                    f"smaller, or load the pipeline in bfloat16 ({reason})"
+                )
+            self.most = (end - first) // 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Also on the CPU, where torch has no class of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
 def predict_in_windows(
-    network: Network, model_input: Tensor, windows: Sequence[tuple[int, int]], max_batch: int | None = None
+    network: Network,
+    inputs: Sequence[Tensor],
+    windows: Sequence[tuple[int, int]],
+    batch_size: BatchSize | int | None = None,
+    weights: Sequence[Tensor] | None = None,
 ) -> Tensor:
     """The network's prediction for whole clips, made window by window and reconciled.
 
+    Only the windows that are in the network exist beside the inputs and the result.
+
     Args:
         network: sees some windows at a time; `rows` tells it whose.
-        model_input: (b, c_in, t, h, w).
+        inputs: (b, c_i, t, h, w) each; the network sees windows of them, one after the other on the channel axis.
         windows: half-open frame ranges that cover t.
-        max_batch: how many windows of any clip go through the network at once; None for all.
+        batch_size: how many windows of any clip go through the network at once; None for all.
+        weights: (t_i,) per window, for a weighted mean.
 
     Returns:
         (b, c, t, h, w), the mean where windows overlap.
     """
-    batch_size, num_frames = model_input.shape[0], model_input.shape[2]
-    if len(windows) == 1 and (max_batch is None or batch_size <= max_batch):
-        return network(model_input, torch.arange(batch_size, device=model_input.device))
-    outputs: list[Tensor] = []  # one (c, t_i, h, w) per pair of window and clip, window by window
-    for _, group in itertools.groupby(windows, key=lambda window: window[1] - window[0]):
-        pairs = [(row, window) for window in group for row in range(batch_size)]
-        size = max_batch or len(pairs)
-        for chunk in (pairs[first : first + size] for first in range(0, len(pairs), size)):
-            stacked = torch.stack([model_input[row, :, start:end] for row, (start, end) in chunk])
-            rows = torch.tensor([row for row, _ in chunk], device=model_input.device)
-            outputs.extend(network(stacked, rows))
-    predictions = [torch.stack(outputs[i * batch_size : (i + 1) * batch_size]) for i in range(len(windows))]
-    return reconcile(predictions, windows, num_frames)
+    batches = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
+    num_clips, num_frames, device = inputs[0].shape[0], inputs[0].shape[2], inputs[0].device
+    reconciler = Reconciler(windows, num_frames, weights)
+    whole: list[Tensor] = []  # where all goes in at once, the prediction is the result
+    for _, group in itertools.groupby(enumerate(windows), key=lambda entry: entry[1][1] - entry[1][0]):
+        pairs = [(index, row) for index, _ in group for row in range(num_clips)]
+
+        def run(first: int, end: int, pairs: list[tuple[int, int]] = pairs) -> None:
+            chunk = pairs[first:end]
+            rows = torch.tensor([row for _, row in chunk], device=device)
+            if len(windows) == 1 and len(chunk) == num_clips:
+                whole.append(network(torch.cat(list(inputs), dim=1), rows))
+                return
+            cuts = [(row, slice(*windows[index])) for index, row in chunk]
+            parts = [torch.stack([part[row, :, frames] for row, frames in cuts]) for part in inputs]
+            outputs = network(torch.cat(parts, dim=1), rows).float()  # all memory is taken before anything is added
+            for (index, row), output in zip(chunk, outputs, strict=True):
+                reconciler.add(index, output, num_clips, row)
+
+        batches.split(len(pairs), run)
+    return whole[0] if whole else reconciler.result()
 
 
 def denoise(

@@ -42,13 +42,89 @@ def independent_windows(num_frames: int, window_size: int) -> list[tuple[int, in
     return [(start, min(start + window_size, num_frames)) for start in range(0, num_frames, window_size)]
 
 
-def reconcile(predictions: Sequence[Tensor], windows: Sequence[tuple[int, int]], num_frames: int) -> Tensor:
+def tapered_weights(windows: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """A weight (t_i,) for every frame of every window, the larger the farther it is from the window's ends.
+
+    Where two windows overlap, the clip fades linearly from the one into the other.
+    """
+    lengths = [end - start for start, end in windows]
+    return [torch.minimum(torch.arange(1.0, n + 1), torch.arange(float(n), 0, -1)) for n in lengths]
+
+
+class Reconciler:
+    """Takes windows' predictions one by one and adds them up in place: none has to be kept.
+
+    argmin over J' of sum_i w_i ||J'|window_i - prediction_i||^2 = sum_i w_i prediction_i / sum_i w_i, frame by frame,
+    accumulated in float32.
+    """
+
+    def __init__(
+        self, windows: Sequence[tuple[int, int]], num_frames: int, weights: Sequence[Tensor] | None = None
+    ) -> None:
+        """
+        Args:
+            windows: half-open frame ranges, in any order.
+            num_frames: t of the result.
+            weights: (t_i,) per window, above zero; all the same by default.
+
+        Raises:
+            ValueError: on a window outside the clip, weights that do not fit, or a frame in no window.
+        """
+        self.windows, self.num_frames = windows, num_frames
+        self.weights = [torch.ones(end - start) for start, end in windows] if weights is None else list(weights)
+        self.is_mean = weights is None
+        if len(self.weights) != len(windows):
+            raise ValueError(f"{len(self.weights)} weights for {len(windows)} windows; expected one each")
+        self.sums = torch.zeros(num_frames)
+        for (start, end), weight in zip(windows, self.weights, strict=True):
+            if not 0 <= start < end <= num_frames:
+                raise ValueError(f"window ({start}, {end}) of {num_frames} frames; expected a part of the clip")
+            if tuple(weight.shape) != (end - start,) or not bool((weight > 0).all()):
+                raise ValueError(f"weight of window ({start}, {end}): expected {end - start} numbers above zero")
+            self.sums[start:end] += weight.cpu()
+        uncovered = (self.sums == 0).nonzero().flatten().tolist()
+        if uncovered:
+            raise ValueError(f"frame {uncovered[0]} is in no window ({len(uncovered)} uncovered of {num_frames})")
+        self.total: Tensor | None = None
+
+    def add(self, index: int, prediction: Tensor, batch_size: int, row: int) -> None:
+        """Add one clip's prediction (c, t_i, h, w) for window `index`; it is row `row` of `batch_size` clips."""
+        start, end = self.windows[index]
+        if self.total is None:
+            channels, _, height, width = prediction.shape
+            shape = (batch_size, channels, self.num_frames, height, width)
+            self.total = prediction.new_zeros(shape, dtype=torch.float32)
+        target = self.total[row, :, start:end]
+        if prediction.shape != target.shape:
+            raise ValueError(
+                f"window ({start}, {end}) of {self.num_frames} frames with a prediction (c, t, h, w) of "
+                f"shape {tuple(prediction.shape)}"
+            )
+        if self.is_mean:
+            target += prediction
+        else:
+            target.addcmul_(prediction.float(), self.weights[index].to(prediction.device).view(-1, 1, 1))
+
+    def result(self) -> Tensor:
+        """(b, c, t, h, w), float32. Once, when all windows of all clips are in."""
+        assert self.total is not None
+        total, self.total = self.total, None
+        return total.div_(self.sums.to(total.device).view(-1, 1, 1))
+
+
+def reconcile(
+    predictions: Sequence[Tensor],
+    windows: Sequence[tuple[int, int]],
+    num_frames: int,
+    weights: Sequence[Tensor] | None = None,
+) -> Tensor:
     """The clip that fits all windows' predictions best in the least-squares sense: their mean where they overlap.
 
     Args:
         predictions: one (b, c, t_i, h, w) per window.
         windows: half-open frame ranges, in any order.
         num_frames: t of the result.
+        weights: (t_i,) per window, above zero, for a weighted mean.
 
     Returns:
         (b, c, t, h, w) in the predictions' dtype, accumulated in float32.
@@ -61,17 +137,10 @@ def reconcile(predictions: Sequence[Tensor], windows: Sequence[tuple[int, int]],
     first = predictions[0]
     if first.ndim != 5:
         raise ValueError(f"a prediction has shape {tuple(first.shape)}; expected (b, c, t, h, w)")
-    total = first.new_zeros((*first.shape[:2], num_frames, *first.shape[3:]), dtype=torch.float32)
-    counts = total.new_zeros(num_frames)
-    for prediction, (start, end) in zip(predictions, windows, strict=True):
-        shape = (*first.shape[:2], end - start, *first.shape[3:])
-        if not 0 <= start < end <= num_frames or tuple(prediction.shape) != shape:
-            raise ValueError(
-                f"window ({start}, {end}) of {num_frames} frames with a prediction of shape {tuple(prediction.shape)}"
-            )
-        total[:, :, start:end] += prediction
-        counts[start:end] += 1
-    uncovered = (counts == 0).nonzero().flatten().tolist()
-    if uncovered:
-        raise ValueError(f"frame {uncovered[0]} is in no window ({len(uncovered)} uncovered of {num_frames})")
-    return (total / counts.view(-1, 1, 1)).to(first.dtype)
+    reconciler = Reconciler(windows, num_frames, weights)
+    for index, prediction in enumerate(predictions):
+        if prediction.ndim != 5 or len(prediction) != len(first):
+            raise ValueError(f"window {windows[index]} with a prediction of shape {tuple(prediction.shape)}")
+        for row, clip in enumerate(prediction):
+            reconciler.add(index, clip, len(first), row)
+    return reconciler.result().to(first.dtype)

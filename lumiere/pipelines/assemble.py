@@ -1,4 +1,4 @@
-"""A `LumierePipeline` from what the training stages wrote."""
+"""A `LumierePipeline` from what the training stages wrote, or from the weights that come with the repository."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from typing import Any
 import torch
 
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.text_to_image import load_scheduler
+from lumiere.models.text_to_image import load_image_network, load_scheduler, load_text_to_image
 from lumiere.pipelines.pipeline_lumiere import LumierePipeline
 from lumiere.text import load_text_encoder
+
+PRETRAINED = Path(__file__).resolve().parents[2] / "pretrained"  # beside the package, in a checkout
+DEMO_PARTS = ("t2i", "temporal", "ssr_image", "temporal_ssr")
+# What suits these networks: the values of `generate` in params.yaml.
+DEMO_DEFAULTS: dict[str, Any] = {"guidance_scale": 1.5}
 
 
 def assemble_pipeline(base: Path, ssr: Path | None, styles: Path | None, **defaults: Any) -> LumierePipeline:
@@ -36,3 +41,31 @@ def assemble_pipeline(base: Path, ssr: Path | None, styles: Path | None, **defau
     if styles:
         pipe.styles.load(styles)
     return pipe
+
+
+def demo_pipeline(pretrained: Path = PRETRAINED) -> LumierePipeline:
+    """The demo model from its weights: text-to-image and super-resolution networks, inflated, with temporal weights.
+
+    Raises:
+        ValueError: when a part is missing.
+    """
+    for part in DEMO_PARTS:
+        if not (pretrained / part).is_dir():
+            raise ValueError(
+                f"{pretrained / part}: no such folder; the demo weights come with the repository: install it from its "
+                "checkout with `pip install -e .`, or name the folder of another model"
+            )
+    image_model = load_text_to_image(pretrained / "t2i")
+    unet = SpaceTimeUNet.from_unet2d(image_model.unet, conditioning_channels=image_model.unet.config.in_channels + 1)
+    unet.load_temporal(pretrained / "temporal")
+    ssr_image, ssr_scheduler = load_image_network(pretrained / "ssr_image")
+    ssr_unet = SpaceTimeUNet.from_unet2d(ssr_image, temporal_resampling=False)
+    ssr_unet.load_temporal(pretrained / "temporal_ssr")
+    return LumierePipeline(
+        unet=unet.eval(),
+        scheduler=image_model.scheduler,
+        text_encoder=load_text_encoder(pretrained / "t2i" / "text_encoder"),
+        ssr_unet=ssr_unet.eval(),
+        ssr_scheduler=ssr_scheduler,
+        **DEMO_DEFAULTS,
+    )

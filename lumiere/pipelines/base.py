@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ClassVar
 
 import lumiere.compat  # noqa: F401  before diffusers
 
@@ -14,11 +14,14 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 Callback = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
-"""diffusers' callback_on_step_end: (pipeline, step, timestep, {"x_t": x_t}) -> the dict, perhaps changed, or None."""
+"""diffusers' callback_on_step_end: (pipeline, step, timestep, {name: tensor}) -> the dict, perhaps changed, or None."""
 
 
 class LumiereBasePipeline(DiffusionPipeline):
     """A diffusers pipeline whose files do not tell where it was loaded from: equal pipelines are equal bytes."""
+
+    # What callback_on_step_end_tensor_inputs can name; diffusers' own attribute.
+    _callback_tensor_inputs: ClassVar[list[str]] = ["x_t"]
 
     def to_json_string(self) -> str:
         """The content of model_index.json."""
@@ -26,19 +29,50 @@ class LumiereBasePipeline(DiffusionPipeline):
         config.pop("_name_or_path", None)
         return json.dumps(config, indent=2, sort_keys=True) + "\n"
 
-    def _on_step(self, progress: Any, callback: Callback | None) -> Callable[[int, Tensor, Tensor], Tensor]:
-        """What `denoise` calls after a step: the progress bar, and the user's callback, which may change x_t."""
+    def _on_step(
+        self,
+        progress: Any,
+        callback: Callback | None,
+        names: Sequence[str] = ("x_t",),
+        tensors: dict[str, Tensor] | None = None,
+    ) -> Callable[[int, Tensor, Tensor], Tensor]:
+        """What `denoise` calls after a step: the progress bar, and the user's callback.
+
+        Args:
+            progress: the bar.
+            callback: sees the tensors that it asked for by `names`, as far as there are any, and may change them.
+            names: as in `callback_on_step_end_tensor_inputs`.
+            tensors: those beside x_t, in which the changed ones are put.
+        """
+        others = {} if tensors is None else tensors
 
         def on_step(step: int, timestep: Tensor, x_t: Tensor) -> Tensor:
             progress.update()
-            changed = None if callback is None else callback(self, step, timestep, {"x_t": x_t})
+            if callback is None:
+                return x_t
+            shown = {name: tensor for name, tensor in {**others, "x_t": x_t}.items() if name in names}
+            changed = callback(self, step, timestep, shown)
             if changed is None:
                 return x_t
-            if not isinstance(changed, dict) or not set(changed) <= {"x_t"}:
-                raise ValueError('callback_on_step_end: expected {"x_t": x_t}, or None for no change, to be returned')
+            if not isinstance(changed, dict) or not set(changed) <= set(shown):
+                expected = ", ".join(f'"{name}": {name}' for name in shown)
+                raise ValueError(
+                    f"callback_on_step_end: expected {{{expected}}}, or None for no change, to be returned"
+                )
+            others.update({name: tensor for name, tensor in changed.items() if name != "x_t"})
             return changed.get("x_t", x_t)
 
         return on_step
+
+    def _check_callback(self, callback: Any, names: Any) -> None:
+        """Raises ValueError unless `callback` is a function or None, and `names` are tensors that it can be shown."""
+        if callback is not None and not callable(callback):
+            raise ValueError(f"callback_on_step_end is {callback!r}; allowed: a function")
+        if isinstance(names, str) or not set(names) <= set(self._callback_tensor_inputs):
+            raise ValueError(
+                f"callback_on_step_end_tensor_inputs is {names!r}; "
+                f"allowed: a list of {', '.join(self._callback_tensor_inputs)}"
+            )
 
 
 def check_range(least: float, most: float | None = None, **values: Any) -> None:
@@ -58,10 +92,13 @@ def _check_numbers(kind: type, kind_name: str, least: float, most: float | None,
             raise ValueError(f"{name} is {value!r}; allowed: {allowed}{kind_name}")
 
 
-def check_callables(generator: Any, callback: Any) -> None:
-    """Raises ValueError unless `generator` is a torch.Generator, a list of them or None, and `callback` callable."""
+def check_generator(generator: Any) -> None:
+    """Raises ValueError unless `generator` is a torch.Generator, a list of them or None."""
     generators = generator if isinstance(generator, (list, tuple)) else [generator]
     if generator is not None and not all(isinstance(entry, torch.Generator) for entry in generators):
         raise ValueError(f"generator is {generator!r}; allowed: torch.Generator().manual_seed(n), or one per video")
-    if callback is not None and not callable(callback):
-        raise ValueError(f"callback_on_step_end is {callback!r}; allowed: a function")
+
+
+def check_whole_or_none(**values: Any) -> None:
+    """Raises ValueError, naming the argument, unless each is None or a whole number above zero."""
+    check_whole(1, **{name: value for name, value in values.items() if value is not None})

@@ -6,7 +6,7 @@ where to generate, and goes the same way as the picture or video that it belongs
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,25 +31,38 @@ MODES: dict[str, tuple[str, ...]] = {
 CONDITIONED_MODES = ("image_to_video", "inpainting", "outpainting", "cinemagraph")
 
 
-def infer_mode(mode: str | None, image: Any, video: Any, mask: Any) -> str:
+def infer_mode(mode: str | None, image: Any, video: Any, mask: Any, last_image: Any = None) -> str:
     """The mode that was named, or the one that the inputs mean.
 
     Raises:
         ValueError: on an unknown mode, or inputs that do not make one.
     """
-    given = {name for name, value in (("image", image), ("video", video), ("mask", mask)) if value is not None}
+    inputs = {"image": image, "last_image": last_image, "video": video, "mask": mask}
+    given = [name for name, value in inputs.items() if value is not None]
     if mode is None:
-        for name, needed in MODES.items():
-            if set(needed) == given and name != "outpainting":
+        for name in MODES:
+            if _takes(name, given) and name != "outpainting":
                 return name
         meanings = ", ".join(f"{' + '.join(parts) or 'prompt only'}: {name}" for name, parts in MODES.items())
-        raise ValueError(f"{' and '.join(sorted(given))} together make no mode; allowed: {meanings}")
+        raise ValueError(
+            f"{' and '.join(given)} together make no mode; allowed: {meanings}; "
+            "in image_to_video last_image beside the image, or in its place"
+        )
     if mode not in tuple(MODES):  # which may be of a type that has no hash
         raise ValueError(f"mode is {mode!r}; allowed: {', '.join(MODES)}")
-    if set(MODES[mode]) != given:
-        takes = " and ".join(MODES[mode]) or "the prompt alone"
-        raise ValueError(f"mode {mode!r} takes {takes}; given: {' and '.join(sorted(given)) or 'the prompt alone'}")
+    if not _takes(mode, given):
+        takes = "image, last_image or both" if mode == "image_to_video" else " and ".join(MODES[mode])
+        raise ValueError(
+            f"mode {mode!r} takes {takes or 'the prompt alone'}; given: {' and '.join(given) or 'the prompt alone'}"
+        )
     return mode
+
+
+def _takes(mode: str, given: Sequence[str]) -> bool:
+    """Whether these inputs make the mode; the last frame serves as well as the first, or beside it."""
+    if mode == "image_to_video":
+        return bool(given) and set(given) <= {"image", "last_image"}
+    return set(MODES[mode]) == set(given)
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,7 @@ class Given:
     Attributes:
         mode: one of `MODES`.
         image: (b, 3, h, w) in [-1, 1].
+        last_image: likewise, of its own size.
         video: (b, 3, t, h, w) in [-1, 1].
         region: (b, 1, t or 1, h, w), 1 = generate.
         outpaint_scale: size of an outpainted video in its frame, as a share of each side.
@@ -69,6 +83,7 @@ class Given:
     video: Tensor | None = None
     region: Tensor | None = None
     outpaint_scale: float = 0.75
+    last_image: Tensor | None = None
 
     def known(self, num_frames: int, size: tuple[int, int], scale: float = 1.0) -> tuple[Tensor, Tensor]:
         """C (b, 3, t, h, w) and M (b, 1, t, h, w) of a conditioned mode.
@@ -80,8 +95,11 @@ class Given:
         """
         large = (round(size[0] * scale), round(size[1] * scale))
         if self.mode == "image_to_video":
-            assert self.image is not None
-            return conditioning.image_to_video(fit(self.image.unsqueeze(2), large)[:, :, 0], num_frames)
+            first, last = (
+                None if picture is None else fit(picture.unsqueeze(2), large)[:, :, 0]
+                for picture in (self.image, self.last_image)
+            )
+            return conditioning.image_to_video(first, num_frames, last)
         if self.mode == "cinemagraph":
             assert self.image is not None and self.region is not None
             region = fit_region(self.region, size, large)[:, :, 0]
@@ -126,7 +144,14 @@ def fit_region(region: Tensor, size: tuple[int, int], large: tuple[int, int]) ->
 
 
 def read_given(
-    mode: str, image: Any, video: Any, mask: Any, outpaint_scale: float, num_prompts: int, videos_per_prompt: int
+    mode: str,
+    image: Any,
+    video: Any,
+    mask: Any,
+    outpaint_scale: float,
+    num_prompts: int,
+    videos_per_prompt: int,
+    last_image: Any = None,
 ) -> Given:
     """The user's pixels, one row per generated video.
 
@@ -135,6 +160,7 @@ def read_given(
     """
     pixels = {
         "image": None if image is None else read_image(image),
+        "last_image": None if last_image is None else read_image(last_image, "last_image"),
         "video": None if video is None else read_video(video),
         "mask": None,
     }
@@ -145,37 +171,10 @@ def read_given(
         if mode == "cinemagraph" and region.shape[2] != 1:
             raise ValueError(f"mask has {region.shape[2]} frames; a cinemagraph takes one still mask (h, w)")
     rows = {name: spread(value, num_prompts, videos_per_prompt, name) for name, value in pixels.items()}
-    return Given(mode, rows["image"], rows["video"], rows["mask"], outpaint_scale)
+    return Given(mode, rows["image"], rows["video"], rows["mask"], outpaint_scale, rows["last_image"])
 
 
-def read_prompt(prompt: str | Sequence[str]) -> list[str]:
-    """One or more sentences as a list; ValueError where there is none, or an empty one."""
-    prompts = _sentences(prompt, "prompt")
-    if not prompts or not all(entry.strip() for entry in prompts):
-        raise ValueError("prompt is empty; describe the video in a sentence")
-    return prompts
-
-
-def read_negatives(negative_prompt: str | Sequence[str] | None, num_prompts: int) -> list[str]:
-    """One sentence per prompt to move away from, by default the empty one; ValueError on another number of them."""
-    negatives = _sentences("" if negative_prompt is None else negative_prompt, "negative_prompt")
-    if len(negatives) not in (1, num_prompts):
-        raise ValueError(
-            f"negative_prompt has {len(negatives)} entries for {num_prompts} prompts; "
-            "pass one for all, or one per prompt"
-        )
-    return negatives * (num_prompts // len(negatives))
-
-
-def _sentences(value: Any, name: str) -> list[str]:
-    entries = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
-    for entry in entries:
-        if not isinstance(entry, str):
-            raise ValueError(f"{name} has {entry!r} in it; expected a sentence, or a list of them")
-    return entries
-
-
-def read_image(image: Any) -> Tensor:
+def read_image(image: Any, name: str = "image") -> Tensor:
     """(b, 3, h, w) in [-1, 1] from a tensor (b, 3, h, w) or (3, h, w) in [0, 1], an array (h, w, 3) or (b, h, w, 3), a
     PIL image or a list of them.
 
@@ -183,12 +182,12 @@ def read_image(image: Any) -> Tensor:
         ValueError: on anything else, with the cure.
     """
     if isinstance(image, (list, tuple)) and image and all(isinstance(entry, Image.Image) for entry in image):
-        return _same_size([read_image(entry) for entry in image], "image").flatten(0, 1)
-    values = _tensor(image, "image", channels_last_at=(3, 4))
+        return _same_size([read_image(entry, name) for entry in image], name).flatten(0, 1)
+    values = _tensor(image, name, channels_last_at=(3, 4))
     if values.ndim == 3:
         values = values.unsqueeze(0)
     if values.ndim != 4 or values.shape[1] != 3 or 0 in values.shape:
-        raise ValueError(f"image has shape {tuple(values.shape)}; expected a tensor (b, 3, h, w) or an RGB picture")
+        raise ValueError(f"{name} has shape {tuple(values.shape)}; expected a tensor (b, 3, h, w) or an RGB picture")
     return values * 2 - 1
 
 
@@ -222,19 +221,21 @@ def read_video(video: Any) -> Tensor:
 def read_mask(mask: Any, like: Tensor, name: str) -> Tensor:
     """(b, 1, t, h, w) of 0 and 1 from (h, w), (t, h, w), (b, t, h, w) or (b, t, 1, h, w); t = 1 is a still mask.
 
+    A list holds one mask (h, w) per frame.
+
     Args:
-        mask: tensor or array (boolean, uint8, or float in [0, 1]) or a PIL image; above one half = generate.
+        mask: tensor or array (boolean, uint8, or float in [0, 1]), a PIL image, or a list of such; above one half =
+            generate.
         like: the picture (b, 3, h, w) or video (b, 3, t, h, w) that it belongs to.
         name: what that is called.
 
     Raises:
         ValueError: on another size, another number of frames, or no region.
     """
-    if isinstance(mask, Image.Image):
-        mask = np.asarray(mask.convert("L"))
-    values = _tensor(mask, "mask")
-    if values.numel() and getattr(mask, "dtype", None) in (np.uint8, torch.uint8) and values.max() <= 1 / 255:
-        values = values * 255  # bytes of 0 and 1
+    if isinstance(mask, (list, tuple)):
+        values = _same_size([_mask_values(entry) for entry in mask], "mask") if mask else torch.zeros(0)
+    else:
+        values = _mask_values(mask)
     if not 2 <= values.ndim <= 5 or (values.ndim == 5 and values.shape[2] != 1):
         raise ValueError(
             f"mask has shape {tuple(values.shape)}; expected (h, w), (t, h, w), (b, t, h, w) or (b, t, 1, h, w)"
@@ -257,6 +258,17 @@ def read_mask(mask: Any, like: Tensor, name: str) -> Tensor:
     return region.unsqueeze(1)
 
 
+def _mask_values(mask: Any) -> Tensor:
+    """Float32 in [0, 1], of any shape; bytes may be 0 and 1 or 0 and 255."""
+    if isinstance(mask, Image.Image):
+        _check_picture(mask, "mask")
+        mask = np.asarray(mask.convert("L"))
+    values = _tensor(mask, "mask")
+    if values.numel() and getattr(mask, "dtype", None) in (np.uint8, torch.uint8) and values.max() <= 1 / 255:
+        values = values * 255
+    return values
+
+
 def spread(tensor: Tensor | None, num_prompts: int, videos_per_prompt: int, name: str) -> Tensor | None:
     """One row per generated video, from one row for all or one per prompt."""
     if tensor is None:
@@ -276,14 +288,19 @@ def _same_size(pictures: list[Tensor], name: str) -> Tensor:
     return torch.stack(pictures)
 
 
-def _from_pil(picture: Image.Image, name: str) -> Tensor:
-    """(3, h, w) in [0, 1]."""
+def _check_picture(picture: Image.Image, name: str) -> None:
+    """Raises ValueError on a picture of several frames, or with transparency."""
     if getattr(picture, "n_frames", 1) > 1:
         raise ValueError(
             f"{name} is an animated picture; pass its first frame (picture.seek(0); picture.copy()), or a video"
         )
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         raise ValueError(f"{name} has transparency; paste it on a background and convert it to RGB first")
+
+
+def _from_pil(picture: Image.Image, name: str) -> Tensor:
+    """(3, h, w) in [0, 1]."""
+    _check_picture(picture, name)
     return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).float() / 255
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lumiere.compat  # noqa: F401  before diffusers
 
 import torch
-from diffusers import SchedulerMixin
+from diffusers import AutoencoderKL, SchedulerMixin
 from torch import Tensor
 
 from lumiere import conditioning
 from lumiere.diffusion.sampling import (
+    BatchSize,
     TextGuidance,
     check_prediction_type,
     denoise,
@@ -25,33 +25,29 @@ from lumiere.diffusion.sampling import (
 )
 from lumiere.diffusion.windows import temporal_windows
 from lumiere.models import SpaceTimeUNet
-from lumiere.pipelines.base import Callback, LumiereBasePipeline, check_callables, check_range, check_whole
-from lumiere.pipelines.inputs import (
-    CONDITIONED_MODES,
-    fit,
-    infer_mode,
-    read_given,
-    read_negatives,
-    read_prompt,
-)
-from lumiere.pipelines.pipeline_output import LumierePipelineOutput, check_output_type, to_output
+from lumiere.pipelines.base import Callback, check_generator, check_range, check_whole, check_whole_or_none
+from lumiere.pipelines.inputs import CONDITIONED_MODES, fit, infer_mode, read_given
+from lumiere.pipelines.latents import LatentSpace
+from lumiere.pipelines.pipeline_output import LumierePipelineOutput, check_output_type, psnr_of_known, to_output
 from lumiere.pipelines.pipeline_ssr import LumiereUpscalePipeline
-from lumiere.pipelines.styles import FOLDER as STYLES_FOLDER
+from lumiere.pipelines.prompts import read_prompts
+from lumiere.pipelines.stored import StoredPipeline
 from lumiere.pipelines.styles import StyleBook
-from lumiere.text import TextEncoder, load_text_encoder
-
-TEXT_ENCODER_FOLDER = "text_encoder"
+from lumiere.text import TextEncoder
 
 
-class LumierePipeline(LumiereBasePipeline):
+class LumierePipeline(StoredPipeline):
     """Text to video, image to video, inpainting, outpainting, cinemagraphs and video to video, each of them styled.
 
     The mode follows from what is given (`infer_mode`) or is named. Modes that are given pixels need a network with
     conditioning channels; that network does text to video as well.
     """
 
-    model_cpu_offload_seq = "unet->ssr_unet"
-    _optional_components = ["text_encoder", "ssr_unet", "ssr_scheduler"]  # noqa: RUF012  diffusers' own attribute
+    model_cpu_offload_seq = "unet->vae->ssr_unet"
+    _optional_components: ClassVar[list[str]] = ["text_encoder", "vae", "ssr_unet", "ssr_scheduler"]
+    _callback_tensor_inputs: ClassVar[list[str]] = [
+        "x_t", "prompt_embeds", "negative_prompt_embeds", "conditioning", "known_mask",
+    ]  # fmt: skip
 
     def __init__(
         self,
@@ -70,17 +66,19 @@ class LumierePipeline(LumiereBasePipeline):
         ssr_steps: int = 8,
         prediction_type: str | None = None,
         ssr_prediction_type: str | None = None,
+        vae: AutoencoderKL | None = None,
     ) -> None:
         """
         Args:
-            unet: the base network, with 0 or 4 conditioning channels.
+            unet: the base network, with 0 or 4 conditioning channels; 5 in latents.
             scheduler: any diffusers scheduler of the T2I's prediction type.
-            text_encoder: what the T2I was trained with; required to generate.
+            text_encoder: what the T2I was trained with; without it, a call takes prompt_embeds.
             ssr_unet, ssr_scheduler: super-resolution; both or none.
             num_frames, fps: what `unet` was trained on; the defaults of a call, as all that follow.
             ssr_window_size, ssr_overlap: windows that suit `ssr_unet`.
             num_inference_steps, guidance_scale, guidance_rescale, ssr_steps: what suits the networks.
             prediction_type, ssr_prediction_type: the networks'; by default their schedulers'.
+            vae: of a T2I that works in latents; super-resolution works in pixels.
 
         Raises:
             ValueError: on networks that do not fit.
@@ -91,11 +89,14 @@ class LumierePipeline(LumiereBasePipeline):
                 f"unet has {unet.config.conditioning_channels} conditioning channels; "
                 f"expected 0 or {unet.in_channels + 1}"
             )
+        if vae is not None and vae.config.latent_channels != unet.in_channels:
+            raise ValueError(f"vae has {vae.config.latent_channels} latent channels, unet takes {unet.in_channels}")
         if (ssr_unet is None) != (ssr_scheduler is None):
             raise ValueError("ssr_unet and ssr_scheduler belong together; pass both or none")
         self.register_modules(
-            unet=unet, scheduler=scheduler, text_encoder=text_encoder, ssr_unet=ssr_unet, ssr_scheduler=ssr_scheduler
-        )
+            unet=unet, scheduler=scheduler, text_encoder=text_encoder, vae=vae,
+            ssr_unet=ssr_unet, ssr_scheduler=ssr_scheduler,
+        )  # fmt: skip
         if ssr_scheduler is not None:
             ssr_prediction_type = ssr_prediction_type or ssr_scheduler.config.prediction_type
         self.register_to_config(
@@ -112,58 +113,17 @@ class LumierePipeline(LumiereBasePipeline):
         )
         self.styles = StyleBook()
 
-    # --- files ------------------------------------------------------------------------------------------------------
-
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """As in diffusers, with the text encoder's config and the styles in folders of their own."""
-        folder, text_encoder = Path(save_directory), self.text_encoder
-        # diffusers saves and loads the kinds of component that it knows; a text encoder is none of them.
-        self.register_modules(text_encoder=None)
-        try:
-            super().save_pretrained(folder, **kwargs)
-        finally:
-            self.register_modules(text_encoder=text_encoder)
-        if text_encoder is not None:
-            text_encoder.save_pretrained(folder / TEXT_ENCODER_FOLDER)
-        self.styles.save(folder / STYLES_FOLDER)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> LumierePipeline:
-        """Load what `save_pretrained` wrote; components may be given instead, as in diffusers.
-
-        Raises:
-            ValueError: when that is not such a folder.
-        """
-        folder = Path(pretrained_model_name_or_path)
-        if not (folder / cls.config_name).is_file():
-            raise ValueError(
-                f"{folder}: no {cls.config_name}; expected a folder written by {cls.__name__}.save_pretrained"
-            )
-        if "text_encoder" not in kwargs and (folder / TEXT_ENCODER_FOLDER).is_dir():
-            kwargs["text_encoder"] = load_text_encoder(folder / TEXT_ENCODER_FOLDER)
-        pipe = super().from_pretrained(str(folder), **kwargs)
-        pipe.styles.load(folder / STYLES_FOLDER)
-        return pipe
-
-    def add_style(self, name: str, weights: str | Path | Mapping[str, Tensor], alpha: float = 1.0) -> None:
-        """Name a style: a safetensors file, or the state dict, of the T2I fine-tuned on it; or, with `alpha` below 1,
-        a finished blend of it, which serves that alpha alone.
-
-        Raises:
-            ValueError: on a name that cannot be a file's, or no such file.
-        """
-        self.styles.add(name, weights, alpha)
-
     # --- generation ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
         negative_prompt: str | Sequence[str] | None = None,
         num_frames: int | None = None,
         fps: int | None = None,
         image: Any = None,
+        last_image: Any = None,
         video: Any = None,
         mask: Any = None,
         mode: str | None = None,
@@ -185,12 +145,19 @@ class LumierePipeline(LumiereBasePipeline):
         noise_level: int = 50,
         ssr_window_size: int | None = None,
         ssr_overlap: int | None = None,
+        ssr_window_weights: str = "mean",
         multidiffusion: bool = True,
-        max_windows_per_batch: int | None = 4,
+        batch_size: int | None = 4,
+        ssr_batch_size: int | None = 4,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         output_type: str = "pt",
         return_dict: bool = True,
         callback_on_step_end: Callback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("x_t",),
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        prompt_attention_mask: Tensor | None = None,
+        negative_prompt_attention_mask: Tensor | None = None,
     ) -> LumierePipelineOutput | tuple[Any]:
         """Generate videos.
 
@@ -202,32 +169,39 @@ class LumierePipeline(LumiereBasePipeline):
             num_frames: by default the video's own, if there is one.
             fps: told in the output.
             image: (b, 3, h, w) in [0, 1], an array (h, w, 3), or PIL: the first frame, or the picture to move.
+            last_image: image to video: the last frame, beside the first or in its place.
             video: (b, t, 3, h, w) or (t, 3, h, w) in [0, 1], an array (t, h, w, 3), or a list of frames of any kind.
-            mask: 1 where to generate, as large as the image or video, still (h, w) or moving (t, h, w).
+            mask: 1 where to generate, as large as the image or video, still (h, w) or moving: (t, h, w), or a list.
             mode: a key of `inputs.MODES`; by default what the inputs mean.
             strength: video_to_video: how much of the denoising is done anew, 0 to 1.
             outpaint_scale: outpainting: the share of each side that the video takes.
-            keep_known: put the given pixels back exactly at the end.
+            keep_known: put the given pixels back exactly at the end; `known_psnr` tells how far off they were.
             style, alpha: a style of `pipe.styles` and its weight, 0 to 1; the paper picks 0.5 to 1 by hand.
             num_inference_steps: denoising steps of the base model.
             guidance_scale: 1 switches text guidance off.
             guidance_rescale: 0 to 1.
             num_videos_per_prompt: each with noise of its own.
-            height, width: by default the T2I's sample_size.
+            height, width: in pixels; by default the T2I's sample_size.
             window_size, overlap: base model in windows, for clips longer than trained; by default in one.
             upscale: run super-resolution where the pipeline has it.
-            ssr_steps, noise_level, ssr_window_size, ssr_overlap, multidiffusion: as in `LumiereUpscalePipeline`.
-            max_windows_per_batch: clips or windows in one forward pass, at both resolutions; None for all.
+            ssr_steps, noise_level, ssr_window_size, ssr_overlap, ssr_window_weights, multidiffusion: as in
+                `LumiereUpscalePipeline`.
+            batch_size, ssr_batch_size: clips or windows in one forward pass of either network, each of them twice with
+                guidance; None for all. Where memory runs out, it goes on with half as many.
             generator: one for all, or one per video; a video does not depend on the batch that it is in, to
                 floating-point tolerance.
             output_type: "pt", "np" or "pil".
             return_dict: False for a plain tuple (frames,).
             callback_on_step_end: called after each step of the base model as callback(self, step, timestep,
                 {"x_t": x_t}); of super-resolution, with that pipeline as its first argument. It returns the dict,
-                in which x_t may be another, or None for no change.
+                in which tensors may be others, or None for no change.
+            callback_on_step_end_tensor_inputs: which tensors the dict holds; super-resolution has x_t alone.
+            prompt_embeds, negative_prompt_embeds: (b, n, d) in place of sentences, with
+            prompt_attention_mask, negative_prompt_attention_mask: (b, n), 1 = attend; all by default.
 
         Raises:
             ValueError: on input that cannot be used, naming the argument and the cure.
+            torch.OutOfMemoryError: where one clip or window at a time is too much.
         """
         # --- check inputs ----------------------------------------------------------------------------------------
         num_inference_steps = self._or_default("num_inference_steps", num_inference_steps)
@@ -242,54 +216,63 @@ class LumierePipeline(LumiereBasePipeline):
         check_range(1, guidance_scale=guidance_scale, fps=fps)
         check_range(0, 1, guidance_rescale=guidance_rescale, outpaint_scale=outpaint_scale, strength=strength)
         check_whole(1, num_inference_steps=num_inference_steps, num_videos_per_prompt=num_videos_per_prompt)
-        check_whole(1, max_windows_per_batch=1 if max_windows_per_batch is None else max_windows_per_batch)
-        check_whole(1, window_size=1 if window_size is None else window_size)
+        check_whole_or_none(batch_size=batch_size, ssr_batch_size=ssr_batch_size, window_size=window_size)
         check_whole(1, ssr_steps=ssr_steps, ssr_window_size=ssr_window_size)
         check_whole(0, overlap=overlap, ssr_overlap=ssr_overlap)
-        check_callables(generator, callback_on_step_end)
-        prompts = read_prompt(prompt)
-        negatives = read_negatives(negative_prompt, len(prompts))
+        check_generator(generator)
+        self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
+        prompts = read_prompts(
+            prompt, negative_prompt, prompt_embeds, negative_prompt_embeds,
+            prompt_attention_mask, negative_prompt_attention_mask,
+            guided=guidance_scale != 1, has_encoder=self.text_encoder is not None, text_dim=self._text_dim(),
+        )  # fmt: skip
         num_videos = len(prompts) * num_videos_per_prompt
         if style is not None:
             self.styles.check(style, alpha)
-        mode = infer_mode(mode, image, video, mask)
+        mode = infer_mode(mode, image, video, mask, last_image)
         if mode in CONDITIONED_MODES and not self.unet.config.conditioning_channels:
             raise ValueError(f"mode {mode!r} needs a network with conditioning channels; load the conditioned model")
-        given = read_given(mode, image, video, mask, outpaint_scale, len(prompts), num_videos_per_prompt)
+        given = read_given(mode, image, video, mask, outpaint_scale, len(prompts), num_videos_per_prompt, last_image)
         num_frames = self._count_frames(num_frames, given.video)
         windows = temporal_windows(
             num_frames, num_frames if window_size is None else window_size, 0 if window_size is None else overlap
         )
-        size = self._size(height, width)
+        space = LatentSpace(self.vae)
+        size = self._size(height, width, space.factor)
         upscaler = self.upscaler() if upscale and self.ssr_unet is not None else None
         if upscaler is not None:
-            upscaler.plan(num_frames, noise_level, ssr_window_size, ssr_overlap, multidiffusion, max_windows_per_batch)
+            upscaler.plan(num_frames, noise_level, ssr_window_size, ssr_overlap, multidiffusion, ssr_window_weights)
             upscaler.enlarged_size(size)
         device, dtype = self._execution_device, self.unet.dtype
         generators = video_generators(generator, num_videos)
         ssr_generators = video_generators(generators, num_videos)  # drawn now: the base model's steps do not matter
 
         # --- encode prompts: once, one row per video ---------------------------------------------------------------
-        embeds, masks = self._encode([*prompts, *negatives], num_videos_per_prompt)
-        (positive, negative), (mask_of, mask_of_negative) = embeds.chunk(2), masks.chunk(2)
-        guidance = TextGuidance(positive, mask_of, negative, mask_of_negative, guidance_scale, guidance_rescale)
+        (positive, mask_of), (negative, mask_of_negative) = (
+            (embeds.to(device, dtype), mask.to(device))
+            for embeds, mask in prompts.encode(self.text_encoder, num_videos_per_prompt)
+        )
+        tensors = {"prompt_embeds": positive, "negative_prompt_embeds": negative}
 
         # --- C and M: given to both halves of guidance ------------------------------------------------------------
-        shape = (num_videos, self.unet.in_channels, num_frames, *size)
+        latent_size = (size[0] // space.factor, size[1] // space.factor)
+        shape = (num_videos, self.unet.in_channels, num_frames, *latent_size)
         known = known_mask = None
         if mode in CONDITIONED_MODES:
             known, known_mask = (tensor.to(device) for tensor in given.known(num_frames, size))
-        conditions: list[Tensor] = []
         if self.unet.config.conditioning_channels:
-            pair = conditioning.text_only(shape) if known is None or known_mask is None else (known, known_mask)
-            conditions = [tensor.to(device, dtype) for tensor in pair]
+            if known is None or known_mask is None:
+                c, m = conditioning.text_only(shape)
+            else:
+                c, m = space.condition(known, known_mask)
+            tensors |= {"conditioning": c.to(device, dtype), "known_mask": m.to(device, dtype)}
 
         # --- noise, or the noised source (SDEdit) --------------------------------------------------------------------
         edited = mode == "video_to_video"
         timesteps = select_timesteps(self.scheduler, num_inference_steps, device, strength if edited else 1.0)
         x_t = draw_noise(shape, generators, device)
         if given.video is not None and edited:
-            source = fit(given.video, size).to(device)
+            source = space.encode(fit(given.video, size).to(device))
             if len(timesteps):
                 source = self.scheduler.add_noise(source, x_t, timesteps[:1].expand(num_videos))
             x_t = source
@@ -297,27 +280,37 @@ class LumierePipeline(LumiereBasePipeline):
             x_t = x_t * self.scheduler.init_noise_sigma
 
         # --- denoise --------------------------------------------------------------------------------------------------
-        def predict(scaled_x_t: Tensor, timestep: Tensor) -> Tensor:
-            def network(model_input: Tensor, rows: Tensor) -> Tensor:
-                return guidance.predict(self.unet, model_input, timestep, rows)
+        batches = BatchSize(batch_size)
 
-            model_input = torch.cat([scaled_x_t.to(dtype), *conditions], dim=1)
-            return predict_in_windows(network, model_input, windows, max_windows_per_batch)
+        def predict(scaled_x_t: Tensor, timestep: Tensor) -> Tensor:
+            guidance = TextGuidance(
+                tensors["prompt_embeds"], mask_of, tensors["negative_prompt_embeds"], mask_of_negative,
+                guidance_scale, guidance_rescale,
+            )  # fmt: skip
+
+            def network(model_input: Tensor, rows: Tensor) -> Tensor:
+                return guidance.predict(self.unet, model_input.to(dtype), timestep, rows)
+
+            conditions = [tensors[name] for name in ("conditioning", "known_mask") if name in tensors]
+            return predict_in_windows(network, [scaled_x_t, *conditions], windows, batches)
 
         styled = nullcontext() if style is None else self.styles.applied(self.unet, style, alpha)
         with styled, self.progress_bar(total=len(timesteps)) as progress:
             progress.set_description("base model")
-            on_step = self._on_step(progress, callback_on_step_end)
-            x_0 = denoise(self.scheduler, predict, x_t, timesteps, generators, on_step).clamp(-1, 1)
-        if keep_known and known is not None and known_mask is not None:
-            x_0 = known + (1 - known_mask) * x_0  # C is the clean video times M
+            on_step = self._on_step(progress, callback_on_step_end, callback_on_step_end_tensor_inputs, tensors)
+            x_0 = space.decode(denoise(self.scheduler, predict, x_t, timesteps, generators, on_step))
+        known_psnr = None
+        if known is not None and known_mask is not None:
+            known_psnr = psnr_of_known(x_0, known, known_mask)
+            if keep_known:
+                x_0 = known + (1 - known_mask) * x_0  # C is the clean video times M
 
         # --- super-resolution -----------------------------------------------------------------------------------------
         base = x_0
         if upscaler is not None:
             x_0 = upscaler.upscale(
                 base, ssr_generators, ssr_steps, noise_level, None, ssr_window_size, ssr_overlap, multidiffusion,
-                max_windows_per_batch, callback_on_step_end,
+                ssr_window_weights, ssr_batch_size, callback_on_step_end, callback_on_step_end_tensor_inputs,
             )  # fmt: skip
             if keep_known and known is not None:
                 large, large_mask = (t.to(device) for t in given.known(num_frames, size, x_0.shape[-1] / size[1]))
@@ -335,6 +328,7 @@ class LumierePipeline(LumiereBasePipeline):
             base_frames=None if upscaler is None else to_output(base, output_type),
             known=None if known is None else to_output(known),
             known_mask=None if known_mask is None else known_mask.transpose(1, 2),
+            known_psnr=known_psnr,
         )
 
     def upscaler(self) -> LumiereUpscalePipeline:
@@ -368,18 +362,18 @@ class LumierePipeline(LumiereBasePipeline):
             )
         return num_frames
 
-    def _size(self, height: int | None, width: int | None) -> tuple[int, int]:
-        """Height and width of the base model's frames."""
+    def _size(self, height: int | None, width: int | None, factor: int) -> tuple[int, int]:
+        """Height and width of the base model's frames in pixels, `factor` of them to a latent."""
         own = self.unet.unet.config.sample_size
         own_height, own_width = (own, own) if isinstance(own, int) else own
-        size = (own_height if height is None else height, own_width if width is None else width)
+        size = (own_height * factor if height is None else height, own_width * factor if width is None else width)
         check_whole(1, height=size[0], width=size[1])
+        if size[0] % factor or size[1] % factor:
+            raise ValueError(f"height, width are {size[0]}, {size[1]}; allowed: multiples of {factor}")
         return size
 
-    def _encode(self, sentences: list[str], per_prompt: int) -> tuple[Tensor, Tensor]:
-        """Text states and masks of all sentences in one go, each repeated for its videos."""
-        if self.text_encoder is None:
-            raise ValueError("this pipeline has no text_encoder; set pipe.text_encoder = load_text_encoder(name)")
-        embeds, mask = self.text_encoder.encode(sentences)
-        embeds = embeds.to(self._execution_device, self.unet.dtype).repeat_interleave(per_prompt, dim=0)
-        return embeds, mask.to(self._execution_device).repeat_interleave(per_prompt, dim=0)
+    def _text_dim(self) -> int | None:
+        """How wide the text states are, if the T2I's config tells."""
+        config = self.unet.unet.config
+        dim = config.get("encoder_hid_dim") or config.get("cross_attention_dim")
+        return dim if isinstance(dim, int) else None

@@ -8,6 +8,7 @@ from typing import Any
 import lumiere.compat  # noqa: F401  before diffusers
 
 import numpy as np
+import torch
 from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
@@ -28,6 +29,8 @@ class LumierePipelineOutput(BaseOutput):
         known: (b, t, c, h, w) in [0, 1], the pixels that were given, at the base model's size; None in modes that are
             given none.
         known_mask: (b, t, 1, h, w), 1 = given; None likewise.
+        known_psnr: (b,), in dB, how well the base model kept the given pixels, before `keep_known` put them back; not a
+            number where nothing was given, None likewise.
     """
 
     frames: Any
@@ -36,6 +39,7 @@ class LumierePipelineOutput(BaseOutput):
     base_frames: Any = None
     known: Tensor | None = None
     known_mask: Tensor | None = None
+    known_psnr: Tensor | None = None
 
 
 @dataclass
@@ -53,7 +57,8 @@ def check_output_type(output_type: str) -> None:
 
 def to_output(video: Tensor, output_type: str = "pt") -> Any:
     """(b, c, t, h, w) in [-1, 1] as `output_type`; values outside are clamped."""
-    frames = ((video.float() + 1) / 2).clamp(0, 1).transpose(1, 2).contiguous()  # (b, t, c, h, w)
+    # In place after the first: an enlarged video is large.
+    frames = video.float().add(1).div_(2).clamp_(0, 1).transpose(1, 2).contiguous()  # (b, t, c, h, w)
     if output_type == "pt":
         return frames
     array = frames.permute(0, 1, 3, 4, 2).contiguous().cpu().numpy()  # (b, t, h, w, c)
@@ -61,3 +66,16 @@ def to_output(video: Tensor, output_type: str = "pt") -> Any:
         return array
     pixels = (array * 255).round().astype(np.uint8)
     return [[Image.fromarray(frame) for frame in clip] for clip in pixels]
+
+
+def psnr_of_known(video: Tensor, known: Tensor, known_mask: Tensor) -> Tensor:
+    """PSNR (b,) in dB of a video against C where M is 1, both in [-1, 1]; not a number where M is 0 everywhere.
+
+    Args:
+        video: (b, c, t, h, w).
+        known: C, (b, c, t, h, w).
+        known_mask: M, (b, 1, t, h, w).
+    """
+    count = known_mask.flatten(1).sum(1) * video.shape[1]
+    error = ((video - known) * known_mask).flatten(1).square().sum(1) / count
+    return 10 * torch.log10(4 / error)  # the range is 2 wide

@@ -18,6 +18,7 @@ from torch import Tensor
 from lumiere.data.clips import resize_video
 from lumiere.diffusion.objective import Objective
 from lumiere.diffusion.sampling import (
+    BatchSize,
     check_prediction_type,
     denoise,
     draw_noise,
@@ -25,12 +26,21 @@ from lumiere.diffusion.sampling import (
     select_timesteps,
     video_generators,
 )
-from lumiere.diffusion.windows import independent_windows, temporal_windows
+from lumiere.diffusion.windows import independent_windows, tapered_weights, temporal_windows
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.super_resolution import check_super_resolution
-from lumiere.pipelines.base import Callback, LumiereBasePipeline, check_callables, check_range, check_whole
+from lumiere.pipelines.base import (
+    Callback,
+    LumiereBasePipeline,
+    check_generator,
+    check_range,
+    check_whole,
+    check_whole_or_none,
+)
 from lumiere.pipelines.inputs import read_video
 from lumiere.pipelines.pipeline_output import LumiereUpscalePipelineOutput, check_output_type, to_output
+
+WINDOW_WEIGHTS = ("mean", "tapered")
 
 
 class LumiereUpscalePipeline(LumiereBasePipeline):
@@ -78,11 +88,13 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         window_size: int | None = None,
         overlap: int = 2,
         multidiffusion: bool = True,
-        max_windows_per_batch: int | None = 4,
+        window_weights: str = "mean",
+        batch_size: int | None = 4,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         output_type: str = "pt",
         return_dict: bool = True,
         callback_on_step_end: Callback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("x_t",),
     ) -> LumiereUpscalePipelineOutput | tuple[Any]:
         """Enlarge videos.
 
@@ -95,24 +107,29 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
             window_size: frames per window; by default those of training.
             overlap: frames that neighbouring windows share.
             multidiffusion: False denoises windows that share no frame, each by itself, for comparison.
-            max_windows_per_batch: windows in one forward pass; None for all.
+            window_weights: how windows are reconciled where they overlap: "mean", as in the paper, or "tapered", which
+                fades from the one into the next.
+            batch_size: windows in one forward pass; None for all. Where memory runs out, it goes on with half as many.
             generator: one for all, or one per video.
             output_type: "pt", "np" or "pil".
             return_dict: False for a plain tuple.
             callback_on_step_end: called as callback(self, step, timestep, {"x_t": x_t}); returns the dict, in which x_t
                 may be another, or None for no change.
+            callback_on_step_end_tensor_inputs: as in diffusers; there is x_t alone.
 
         Raises:
             ValueError: on input that cannot be used, with the cure.
+            torch.OutOfMemoryError: where one window at a time is too much.
         """
         check_output_type(output_type)
         check_whole(1, num_inference_steps=num_inference_steps)
-        check_callables(generator, callback_on_step_end)
+        check_generator(generator)
+        self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         low = read_video(video)
         generators = video_generators(generator, len(low))
         x_0 = self.upscale(
             low, generators, num_inference_steps, noise_level, scale, window_size, overlap, multidiffusion,
-            max_windows_per_batch, callback_on_step_end,
+            window_weights, batch_size, callback_on_step_end, callback_on_step_end_tensor_inputs,
         )  # fmt: skip
         self.maybe_free_model_hooks()
         frames = to_output(x_0, output_type)
@@ -129,11 +146,15 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         window_size: int | None = None,
         overlap: int = 2,
         multidiffusion: bool = True,
-        max_windows_per_batch: int | None = 4,
+        window_weights: str = "mean",
+        batch_size: int | None = 4,
         callback_on_step_end: Callback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("x_t",),
     ) -> Tensor:
         """The same on model tensors: (b, 3, t, h, w) in [-1, 1], to larger h and w; one generator per video."""
-        windows = self.plan(low.shape[2], noise_level, window_size, overlap, multidiffusion, max_windows_per_batch)
+        windows = self.plan(low.shape[2], noise_level, window_size, overlap, multidiffusion, window_weights)
+        check_whole_or_none(batch_size=batch_size)
+        weights = tapered_weights(windows) if window_weights == "tapered" else None
         objective = Objective(self.scheduler)
         device, dtype = self._execution_device, self.unet.dtype
 
@@ -147,17 +168,18 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         x_t = draw_noise(low.shape, generators, device) * self.scheduler.init_noise_sigma
 
         # --- denoise ------------------------------------------------------------------------------------------------
+        batches = BatchSize(batch_size)
+
         def predict(scaled_x_t: Tensor, timestep: Tensor) -> Tensor:
             def network(model_input: Tensor, rows: Tensor) -> Tensor:
-                return self.unet(model_input, timestep, class_labels=levels[rows]).sample
+                return self.unet(model_input.to(dtype), timestep, class_labels=levels[rows]).sample
 
-            model_input = torch.cat([scaled_x_t.to(dtype), low], dim=1)
-            return predict_in_windows(network, model_input, windows, max_windows_per_batch)
+            return predict_in_windows(network, [scaled_x_t, low], windows, batches, weights)
 
         with self.progress_bar(total=len(timesteps)) as progress:
             progress.set_description("super-resolution")
-            on_step = self._on_step(progress, callback_on_step_end)
-            return denoise(self.scheduler, predict, x_t, timesteps, generators, on_step).clamp(-1, 1)
+            on_step = self._on_step(progress, callback_on_step_end, callback_on_step_end_tensor_inputs)
+            return denoise(self.scheduler, predict, x_t, timesteps, generators, on_step).clamp_(-1, 1)
 
     def plan(
         self,
@@ -166,7 +188,7 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         window_size: int | None = None,
         overlap: int = 2,
         multidiffusion: bool = True,
-        max_windows_per_batch: int | None = 4,
+        window_weights: str = "mean",
     ) -> list[tuple[int, int]]:
         """The windows of a clip; checks the settings, so that a mistake shows before the base model has run.
 
@@ -176,7 +198,8 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         check_prediction_type(self.scheduler, self.config.prediction_type, "scheduler")
         window_size = self.config.window_size if window_size is None else window_size
         check_whole(0, self.scheduler.config.num_train_timesteps - 1, noise_level=noise_level)
-        check_whole(1, max_windows_per_batch=1 if max_windows_per_batch is None else max_windows_per_batch)
+        if window_weights not in WINDOW_WEIGHTS:
+            raise ValueError(f"window_weights is {window_weights!r}; allowed: {', '.join(WINDOW_WEIGHTS)}")
         check_whole(1, window_size=window_size)
         check_whole(0, overlap=overlap)
         windows = temporal_windows(num_frames, window_size, overlap)  # checks its arguments

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -76,7 +77,10 @@ class StyleBook:
         """Within, the spatial weights of `unet` are the blend; temporal weights are not touched."""
         spatial = unet.unet
         original = spatial.state_dict(keep_vars=True)
-        spatial.load_state_dict(self._blend(unet, name, float(alpha)), assign=True)
+        blend = self._blend(unet, name, float(alpha))
+        # In the memory layout of the originals, with which the network is fastest, and the last bits are the same.
+        laid_out = {key: torch.empty_like(original[key]).copy_(value) for key, value in blend.items()}
+        spatial.load_state_dict(laid_out, assign=True)
         try:
             yield
         finally:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lumiere.diffusion.windows import reconcile, temporal_windows
+from lumiere.diffusion.windows import reconcile, tapered_weights, temporal_windows
 
 
 @pytest.mark.parametrize("window_size", range(1, 9))
@@ -93,11 +93,47 @@ def test_inputs_are_not_changed() -> None:
         ([(1, 1, 3, 1, 1)], [(0, 4)], "window (0, 4)"),
         ([(1, 1, 4, 1, 1)], [(1, 5)], "window (1, 5) of 4 frames"),
         ([(1, 1, 4, 1, 1)], [(-1, 3)], "window (-1, 3)"),
-        ([(1, 1, 4, 2, 2), (1, 1, 4, 1, 1)], [(0, 4), (0, 4)], "shape (1, 1, 4, 1, 1)"),
+        ([(1, 1, 4, 2, 2), (1, 1, 4, 1, 1)], [(0, 4), (0, 4)], "shape (1, 4, 1, 1)"),
+        ([(2, 1, 4, 1, 1), (1, 1, 4, 1, 1)], [(0, 4), (0, 4)], "shape (1, 1, 4, 1, 1)"),
         ([(1, 4, 2, 2)], [(0, 4)], "expected (b, c, t, h, w)"),
     ],
 )
 def test_what_does_not_fit_is_named(shapes: list[tuple[int, ...]], windows: list[tuple[int, int]], words: str) -> None:
     with pytest.raises(ValueError) as error:
         reconcile([torch.zeros(shape) for shape in shapes], windows, 4)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("arguments", [(16, 8, 2), (17, 5, 3), (9, 4, 0), (3, 8, 2), (10, 3, 2), (19, 8, 7)])
+def test_tapered_weights_solve_the_weighted_problem(arguments: tuple[int, int, int]) -> None:
+    windows = temporal_windows(*arguments)
+    weights, num_frames = tapered_weights(windows), arguments[0]
+    video = some(num_frames)
+    torch.testing.assert_close(reconcile(cut(video, windows), windows, num_frames, weights), video)
+    predictions = [some(end - start, seed) for seed, (start, end) in enumerate(windows)]
+    for frame in range(num_frames):
+        here = [(w[frame - s], p[:, :, frame - s]) for w, p, (s, e) in zip(weights, predictions, windows, strict=True)
+                if s <= frame < e]  # fmt: skip
+        expected = torch.stack([w * p for w, p in here]).sum(0) / sum(w for w, _ in here)
+        torch.testing.assert_close(reconcile(predictions, windows, num_frames, weights)[:, :, frame], expected)
+
+
+def test_tapered_windows_fade_linearly_into_each_other() -> None:
+    windows = temporal_windows(14, 8, 2)
+    predictions = [torch.zeros(1, 1, 8, 1, 1), torch.ones(1, 1, 8, 1, 1)]
+    made = reconcile(predictions, windows, 14, tapered_weights(windows)).flatten()
+    torch.testing.assert_close(made, torch.tensor([0.0] * 6 + [1 / 3, 2 / 3] + [1.0] * 6))
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ([torch.ones(4)], "1 weights for 2 windows"),
+        ([torch.ones(4), torch.ones(3)], "expected 4 numbers above zero"),
+        ([torch.ones(4), torch.tensor([1.0, 1, 1, 0])], "expected 4 numbers above zero"),
+    ],
+)
+def test_weights_that_do_not_fit(weights: list[Tensor], words: str) -> None:
+    with pytest.raises(ValueError) as error:
+        reconcile([some(4)] * 2, [(0, 4), (0, 4)], 4, weights)
     assert words in str(error.value)

@@ -99,7 +99,7 @@ def test_a_video_does_not_depend_on_its_batch(pipe: LumierePipeline) -> None:
         both = pipe(["a cat", "a red dog"], negative_prompt="a fish", generator=[seed(5), seed(6)], **STEPS).frames
         alone = pipe("a red dog", negative_prompt="a fish", generator=seed(6), **STEPS).frames
         torch.testing.assert_close(both[1:], alone, rtol=0, atol=5e-5)
-    several = pipe("a cat", num_videos_per_prompt=3, generator=seed(5), max_windows_per_batch=2, **STEPS).frames
+    several = pipe("a cat", num_videos_per_prompt=3, generator=seed(5), batch_size=2, **STEPS).frames
     torch.testing.assert_close(several[:1], pipe("a cat", generator=seed(5), **STEPS).frames, rtol=0, atol=5e-5)
     assert not torch.allclose(several[0], several[1], atol=1e-2)
 

@@ -50,7 +50,7 @@ def test_one_window_is_no_windows(upscaler: LumiereUpscalePipeline) -> None:
 
 def test_batching_windows_and_videos_changes_nothing(upscaler: LumiereUpscalePipeline) -> None:
     def run(video: Tensor, generators: list[torch.Generator], most: int | None) -> Tensor:
-        return upscaler(video, num_inference_steps=2, generator=generators, max_windows_per_batch=most).frames
+        return upscaler(video, num_inference_steps=2, generator=generators, batch_size=most).frames
 
     videos = low(9, batch_size=2)
     together = run(videos, [seed(1), seed(2)], None)
@@ -69,6 +69,23 @@ def test_independent_windows_do_not_see_each_other(upscaler: LumiereUpscalePipel
     options["multidiffusion"] = True
     joined, other = (upscaler(v, generator=seed(), **options).frames for v in (video, changed))
     assert not torch.allclose(joined[:, :4], other[:, :4], atol=1e-3)
+
+
+def test_tapered_windows(upscaler: LumiereUpscalePipeline, pipe: LumierePipeline) -> None:
+    def make(num_frames: int, weights: str) -> Tensor:
+        return upscaler(low(num_frames), num_inference_steps=2, window_weights=weights, generator=seed()).frames
+
+    mean, tapered = make(9, "mean"), make(9, "tapered")
+    assert not torch.equal(mean, tapered) and (mean - tapered).abs().mean() < 0.1
+    assert torch.equal(make(4, "mean"), make(4, "tapered"))  # one window
+    wrong = "window_weights is 'round'; allowed: mean, tapered"
+    with pytest.raises(ValueError, match=wrong):
+        make(9, "round")
+    with pytest.raises(ValueError, match=wrong):
+        pipe("a cat", ssr_window_weights="round")
+    joined = pipe("a cat", ssr_window_weights="tapered", num_inference_steps=1, ssr_steps=1, generator=seed()).frames
+    plain = pipe("a cat", num_inference_steps=1, ssr_steps=1, generator=seed()).frames
+    assert not torch.equal(joined, plain)
 
 
 def test_size_noise_level_and_errors(upscaler: LumiereUpscalePipeline) -> None:
@@ -130,7 +147,7 @@ def test_identical_predictions_are_the_identity(windows: list[tuple[int, int]], 
         sizes.append(len(rows))
         return model_input * (rows + 1).view(-1, 1, 1, 1, 1)  # framewise, and each clip its own
 
-    result = predict_in_windows(network, video, windows, max_batch)
+    result = predict_in_windows(network, [video[:, :1], video[:, 1:]], windows, max_batch)
     torch.testing.assert_close(result, video * torch.tensor([1.0, 2.0]).view(-1, 1, 1, 1, 1))
     assert max_batch is None or max(sizes) <= max_batch
     assert sum(sizes) == 2 * len(windows)

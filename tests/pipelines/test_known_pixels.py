@@ -1,0 +1,109 @@
+"""First and last frames, masks of every kind, and how well given pixels are kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lumiere.pipelines import LumierePipeline
+from lumiere.pipelines.pipeline_output import psnr_of_known
+from tests.pipelines.test_modes import IMAGE, STEPS, VIDEO, box, seed
+
+LAST = torch.rand(1, 3, 16, 16, generator=seed(11))
+
+
+@pytest.mark.parametrize(
+    ("pictures", "frames"),
+    [({"image": IMAGE}, [0]), ({"last_image": LAST}, [4]), ({"image": IMAGE, "last_image": LAST}, [0, 4])],
+)
+@pytest.mark.parametrize("mode", [None, "image_to_video"])
+def test_first_and_last_frames(
+    pipe: LumierePipeline, pictures: dict[str, Tensor], frames: list[int], mode: str | None
+) -> None:
+    output = pipe("a cat", **pictures, mode=mode, keep_known=True, generator=seed(), **STEPS)
+    assert output.mode == "image_to_video"
+    assert [i for i in range(5) if output.known_mask[0, i].any()] == frames
+    for frame, picture in zip(frames, pictures.values(), strict=True):
+        assert output.known_mask[0, frame].all()
+        torch.testing.assert_close(output.base_frames[0, frame], picture[0])
+
+
+def test_the_network_is_told_of_the_last_frame(pipe: LumierePipeline) -> None:
+    options: dict[str, Any] = {"upscale": False, "generator": None, **STEPS}
+
+    def make(**pictures: Tensor) -> Tensor:
+        return pipe("a cat", **pictures, **{**options, "generator": seed()}).frames
+
+    both, first, last = make(image=IMAGE, last_image=LAST), make(image=IMAGE), make(last_image=LAST)
+    assert not torch.equal(both, first) and not torch.equal(both, last) and not torch.equal(first, last)
+
+
+def test_pictures_of_both_ends_belong_to_their_prompt(pipe: LumierePipeline) -> None:
+    firsts, large = torch.rand(2, 3, 16, 16, generator=seed(3)), torch.rand(2, 3, 24, 24, generator=seed(4))
+    output = pipe(["a cat", "a dog"], image=firsts, last_image=large, keep_known=True, upscale=False, **STEPS)
+    lasts = torch.nn.functional.interpolate(large, size=(16, 16), mode="bilinear", antialias=True)
+    torch.testing.assert_close(output.frames[:, 0], firsts)
+    torch.testing.assert_close(output.frames[:, -1], lasts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"last_image": LAST, "mask": box(16, 16)}, "last_image and mask together make no mode"),
+        ({"last_image": LAST, "video": VIDEO}, "last_image and video together make no mode"),
+        ({"mode": "cinemagraph", "last_image": LAST, "mask": box(16, 16)}, "takes image and mask; given: last_image"),
+        ({"mode": "image_to_video"}, "takes image, last_image or both; given: the prompt alone"),
+        ({"image": IMAGE, "last_image": LAST, "num_frames": 1}, "num_frames 1; allowed: at least 2 for a first and a"),
+        ({"last_image": LAST * 255}, "last_image has values from"),
+        ({"last_image": Image.new("RGBA", (16, 16))}, "last_image has transparency"),
+        ({"last_image": "cat.png"}, "last_image is a str"),
+        ({"last_image": LAST.expand(3, -1, -1, -1)}, "last_image has 3 entries for 1 prompts"),
+        ({"image": IMAGE, "mask": Image.new("RGBA", (16, 16))}, "mask has transparency"),
+        ({"video": VIDEO, "mask": []}, "mask has shape"),
+        ({"video": VIDEO, "mask": [box(16, 16)] * 4}, "mask has 4 frames, video 5"),
+        ({"video": VIDEO, "mask": [box(16, 16), box(8, 8)]}, "mask: pictures of different sizes"),
+    ],
+)
+def test_bad_pictures_and_masks(pipe: LumierePipeline, arguments: dict[str, Any], message: str) -> None:
+    pipe.unet.forward = None
+    with pytest.raises(ValueError, match=message):
+        pipe("a cat", num_inference_steps=1, **arguments)
+
+
+def test_a_moving_mask_of_every_kind(pipe: LumierePipeline) -> None:
+    moving = torch.zeros(5, 16, 16)
+    for i in range(5):
+        moving[i, 2 * i : 2 * i + 4, 4:12] = 1
+    pictures = [Image.fromarray((frame.numpy() * 255).astype(np.uint8)) for frame in moving]
+    kinds: list[Any] = [moving, moving[None], moving[None, :, None], moving.numpy(), list(moving), pictures]
+    kinds += [[frame.numpy().astype(bool) for frame in moving]]
+    outputs = [pipe("a cat", video=VIDEO, mask=mask, upscale=False, generator=seed(), **STEPS) for mask in kinds]
+    for output in outputs:
+        assert torch.equal(output.known_mask[0, :, 0], 1 - moving)
+        assert torch.equal(output.frames, outputs[0].frames)
+
+
+def test_kept_pixels_are_measured_before_they_are_put_back(pipe: LumierePipeline) -> None:
+    options: dict[str, Any] = {"video": VIDEO, "mask": box(16, 16), "upscale": False, **STEPS}
+    free, kept = (pipe("a cat", generator=seed(), keep_known=keep, **options) for keep in (False, True))
+    known = box(16, 16) == 0
+    error = (free.frames[0] - VIDEO[0])[..., known].square().mean()
+    torch.testing.assert_close(free.known_psnr, -10 * error.log10().view(1), rtol=1e-4, atol=1e-3)
+    assert torch.equal(free.known_psnr, kept.known_psnr)
+    torch.testing.assert_close(kept.frames[0][..., ~known], free.frames[0][..., ~known])
+    assert pipe("a cat", upscale=False, **STEPS).known_psnr is None
+
+
+def test_psnr_is_of_each_video_and_of_given_pixels_alone() -> None:
+    known, mask = torch.zeros(3, 3, 2, 4, 4), torch.zeros(3, 1, 2, 4, 4)
+    mask[:2, :, 0] = 1
+    video = torch.ones_like(known)
+    video[0] = 0.2
+    psnr = psnr_of_known(video, known, mask)
+    torch.testing.assert_close(psnr[:2], torch.tensor([20.0, 6.0206]))
+    assert psnr[2].isnan()

@@ -1,0 +1,102 @@
+"""Batches as memory allows, and no more memory than the windows in the network need."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from lumiere.diffusion.sampling import BatchSize, predict_in_windows
+from lumiere.diffusion.windows import temporal_windows
+from lumiere.pipelines import LumierePipeline
+from tests.pipelines.test_modes import STEPS, seed
+
+
+def short_of_memory(most: int, sizes: list[int]) -> Callable[..., None]:
+    """A forward pre-hook that has memory for so many rows."""
+
+    def hook(_: object, args: tuple[Tensor, ...]) -> None:
+        sizes.append(len(args[0]))
+        if len(args[0]) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.\nmore")
+
+    return hook
+
+
+def test_out_of_memory_halves_the_batch_once_and_gives_the_same_videos(pipe: LumierePipeline) -> None:
+    options = {"num_videos_per_prompt": 5, "batch_size": None, "ssr_batch_size": None, **STEPS}
+    whole = pipe("a cat", generator=seed(), **options).frames
+    base, ssr = [], []
+    pipe.unet.register_forward_pre_hook(short_of_memory(4, base))
+    pipe.ssr_unet.register_forward_pre_hook(short_of_memory(3, ssr))
+    made = pipe("a cat", generator=seed(), **options).frames
+    # Five videos, twice for guidance: 10 rows fail, 2 videos fit. Two windows each: 10 and 5 fail, 2 fit.
+    assert base == [10, 4, 4, 2, 4, 4, 2]
+    assert ssr == [10, 5, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2]
+    torch.testing.assert_close(made, whole, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("resolution", ["base", "ssr"])
+def test_out_of_memory_with_one_is_one_clear_error(pipe: LumierePipeline, resolution: str) -> None:
+    unet = pipe.unet if resolution == "base" else pipe.ssr_unet
+    unet.register_forward_pre_hook(short_of_memory(0, []))
+    with pytest.raises(torch.OutOfMemoryError, match=r"^out of memory with one window at a time; .*\(CUDA out of mem"):
+        pipe("a cat", num_videos_per_prompt=3, **STEPS)
+
+
+def test_other_errors_are_passed_on() -> None:
+    def run(first: int, end: int) -> None:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        BatchSize(None).split(4, run)
+
+
+def test_memory_of_the_cpu_runs_out_too() -> None:
+    done: list[tuple[int, int]] = []
+
+    def run(first: int, end: int) -> None:
+        if end - first > 2:
+            torch.empty(2**60, dtype=torch.uint8)
+        done.append((first, end))
+
+    BatchSize(None).split(5, run)
+    assert done == [(0, 2), (2, 4), (4, 5)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 7, None])
+def test_any_batch_size_gives_the_same_videos(pipe: LumierePipeline, batch_size: int | None) -> None:
+    options = {"num_videos_per_prompt": 2, "num_frames": 9, "window_size": 4, "overlap": 1, **STEPS}
+    one = pipe(["a cat", "a dog"], generator=seed(), batch_size=4, ssr_batch_size=4, **options).frames
+    other = pipe(["a cat", "a dog"], generator=seed(), batch_size=batch_size, ssr_batch_size=batch_size, **options)
+    torch.testing.assert_close(other.frames, one, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("num_frames", [16, 80, 320])
+def test_only_the_windows_in_the_network_exist_beside_the_video(num_frames: int) -> None:
+    """Neither are whole clips put together for the network, nor its outputs kept until the end."""
+    alive: list[weakref.ref[Tensor]] = []
+    largest = 0
+
+    def network(model_input: Tensor, rows: Tensor) -> Tensor:
+        nonlocal largest
+        largest = max(largest, model_input.numel())
+        assert not any(reference() is not None for reference in alive)
+        output = model_input[:, :3] + 0
+        alive[:] = [weakref.ref(output), weakref.ref(model_input)]
+        return output
+
+    video = torch.randn(1, 3, num_frames, 2, 2, generator=seed())
+    made = predict_in_windows(network, [video, video], temporal_windows(num_frames, 8, 2), 2)
+    torch.testing.assert_close(made, video)
+    assert largest == 2 * 6 * 8 * 2 * 2
+
+
+def test_another_precision(pipe: LumierePipeline) -> None:
+    plain = pipe("a cat", generator=seed(), **STEPS).frames
+    half = pipe.to(torch.bfloat16)("a cat", generator=seed(), num_videos_per_prompt=1, **STEPS).frames
+    assert pipe.unet.dtype == torch.bfloat16 and half.dtype == torch.float32
+    assert (half - plain).abs().mean() < 0.1
