@@ -32,43 +32,78 @@ class Conditions:
         return Conditions(temb, self.encoder_hidden_states, self.encoder_attention_bias, self.checkpointing)
 
 
-class TextPerClip:
-    """Wraps an attention processor: text comes once per clip, (b, n, d), whatever the number of frames.
+class TextPerClip(Attention):
+    """An image network's attention that takes text once per clip, (b, n, d), whatever the number of frames.
 
     Attention to text treats every query by itself, so all frames of a clip are queries of one call, and the text's keys
-    and values are computed once instead of once per frame. Where pixels are keys as well (DeepFloyd IF), the text is
-    repeated.
+    and values are computed once instead of once per frame. Where pixels are keys as well (DeepFloyd IF), and under
+    processors other than diffusers' plain ones, the text is repeated. The processor itself stays the user's to choose.
     """
 
-    def __init__(self, processor: Any) -> None:
-        self.processor = processor
-
-    def __call__(
+    def forward(
         self,
-        attn: Attention,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
+        **kwargs: Any,
     ) -> Tensor:
         if encoder_hidden_states is None or len(encoder_hidden_states) == len(hidden_states):
-            return self.processor(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+            return super().forward(hidden_states, encoder_hidden_states, attention_mask, **kwargs)
         batch_size = len(encoder_hidden_states)
-        num_frames = len(hidden_states) // batch_size
-        if hidden_states.ndim == 3 and isinstance(self.processor, (AttnProcessor, AttnProcessor2_0)):
+        plain = type(self.processor) in (AttnProcessor, AttnProcessor2_0) and self.group_norm is None
+        if hidden_states.ndim == 3 and plain:
             folded = hidden_states.reshape(batch_size, -1, hidden_states.shape[-1])  # b (t h w) c
-            output = self.processor(attn, folded, encoder_hidden_states, attention_mask, temb)
+            output = super().forward(folded, encoder_hidden_states, attention_mask, **kwargs)
             return output.reshape(*hidden_states.shape[:2], -1)
+        num_frames = len(hidden_states) // batch_size
         text = encoder_hidden_states.repeat_interleave(num_frames, dim=0)
         mask = None if attention_mask is None else attention_mask.repeat_interleave(num_frames, dim=0)
-        return self.processor(attn, hidden_states, text, mask, temb)
+        return super().forward(hidden_states, text, mask, **kwargs)
 
 
 def share_text(unet: nn.Module) -> None:
     """Let every attention of an image network take its text once per clip."""
     for module in unet.modules():
         if isinstance(module, Attention):
-            module.set_processor(TextPerClip(module.processor))
+            module.__class__ = TextPerClip
+
+
+def takes_text(unet: Any) -> bool:
+    """Whether an image network attends to text, anywhere."""
+    attentions = [module for module in unet.modules() if isinstance(module, Attention)]
+    attends = any(each.is_cross_attention or each.added_kv_proj_dim is not None for each in attentions)
+    return attends or unet.config.addition_embed_type == "text"
+
+
+def check_conditions(
+    unet: Any,
+    batch_size: int,
+    timestep: Tensor | float | int,
+    text: Tensor | None,
+    mask: Tensor | None,
+    class_labels: Tensor | None,
+    added_cond_kwargs: dict[str, Any],
+) -> None:
+    """Raise ValueError on a condition that is not one per clip, or that the image network wants otherwise."""
+    if isinstance(timestep, Tensor) and tuple(timestep.shape) not in ((), (1,), (batch_size,)):
+        raise ValueError(f"timestep has shape {tuple(timestep.shape)}; expected a number, () or ({batch_size},)")
+    width = unet.config.encoder_hid_dim or unet.config.cross_attention_dim
+    width = width if isinstance(width, int) else "d"
+    if text is None and takes_text(unet):
+        raise ValueError(f"encoder_hidden_states is None; expected ({batch_size}, n, {width}), once per clip")
+    if text is not None and (
+        text.ndim != 3 or len(text) != batch_size or (takes_text(unet) and width not in ("d", text.shape[2]))
+    ):
+        raise ValueError(
+            f"encoder_hidden_states has shape {tuple(text.shape)}; expected ({batch_size}, n, {width}), once per clip"
+        )
+    if mask is not None and (text is None or mask.shape != text.shape[:2]):
+        wanted = None if text is None else tuple(text.shape[:2])
+        raise ValueError(f"encoder_attention_mask has shape {tuple(mask.shape)}; expected {wanted}")
+    added = {f"added_cond_kwargs[{name!r}]": value for name, value in added_cond_kwargs.items()}
+    for name, value in {"class_labels": class_labels, **added}.items():
+        if isinstance(value, Tensor) and (value.ndim == 0 or len(value) != batch_size):
+            raise ValueError(f"{name} has shape {tuple(value.shape)}; expected ({batch_size}, ...), once per clip")
 
 
 def check_supported(unet: Any) -> None:
@@ -137,6 +172,12 @@ def run_upsampler(
     if isinstance(upsampler, ResnetBlock2D):
         return upsampler(hidden_states, conditions.temb)
     return upsampler(hidden_states, size)
+
+
+def size_factor(unet: Any) -> int:
+    """What height and width must be divisible by: ResNet upsamplers (DeepFloyd IF) give twice the size and no other."""
+    upsamplers = [each for block in unet.up_blocks for each in block.upsamplers or []]
+    return 2 ** len(upsamplers) if all(isinstance(each, ResnetBlock2D) for each in upsamplers) else 1
 
 
 def out_channels_of(block: nn.Module) -> int:

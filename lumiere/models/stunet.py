@@ -23,6 +23,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from lumiere.models.inflation import (
     Conditions,
     attentions_of,
+    check_conditions,
     check_supported,
     out_channels_of,
     run_attention,
@@ -30,6 +31,7 @@ from lumiere.models.inflation import (
     run_pair,
     run_upsampler,
     share_text,
+    size_factor,
 )
 from lumiere.models.temporal import AttentionInflationBlock, ConvInflationBlock, TemporalDownsample, TemporalUpsample
 from lumiere.models.weights import CONFIG_FILE, SpaceTimeWeights
@@ -88,6 +90,7 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
 
         down, up = list(self.unet.down_blocks), list(self.unet.up_blocks)
         halvings = [block.downsamplers is not None for block in down]
+        self._size_factor = size_factor(self.unet)
         self._resampled = _spread(temporal_resampling, halvings)
 
         def block_for(block: nn.Module, coarsest: bool) -> nn.Module:
@@ -138,7 +141,8 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
             conditioning_channels, temporal_resampling, settings: as in `__init__`.
 
         Raises:
-            ValueError: when `unet2d` is not a UNet2DConditionModel, or one of the few kinds that cannot be inflated.
+            ValueError: when `unet2d` is not a UNet2DConditionModel, is one of the few kinds that cannot be inflated, or
+                carries adapters.
         """
         if not isinstance(unet2d, UNet2DConditionModel):
             raise ValueError(f"unet2d is a {type(unet2d).__name__}; expected a diffusers UNet2DConditionModel")
@@ -150,6 +154,12 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
             temporal_resampling=temporal_resampling,
             **settings,
         )
+        odd = sorted(model.unet.state_dict().keys() ^ unet2d.state_dict().keys())
+        if odd:
+            raise ValueError(
+                f"unet2d has other layers than its config describes, {odd[0]!r} for one; fuse or unload adapters, and "
+                "unfuse projections, before inflation"
+            )
         model.unet.load_state_dict(unet2d.state_dict())
         model.train(unet2d.training)
         return nn.Module.to(model, dtype=unet2d.dtype, device=unet2d.device)
@@ -222,9 +232,18 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
             `.sample` (b, c_out, t, h, w).
 
         Raises:
-            ValueError: on a sample or text of another shape.
+            ValueError: on a sample or condition of another shape, naming it.
         """
-        self._check(sample, encoder_hidden_states, encoder_attention_mask)
+        self._check_sample(sample)
+        check_conditions(
+            self.unet,
+            len(sample),
+            timestep,
+            encoder_hidden_states,
+            encoder_attention_mask,
+            class_labels,
+            added_cond_kwargs or {},
+        )
         batch_size, _, num_frames, height, width = sample.shape
         conditions = self._conditions(
             sample, timestep, encoder_hidden_states, encoder_attention_mask, class_labels, added_cond_kwargs or {}
@@ -326,19 +345,16 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
             bias = ((1 - encoder_attention_mask.to(sample.dtype)) * -10000.0).unsqueeze(1)
         return Conditions(temb, text, bias, self.gradient_checkpointing)
 
-    def _check(self, sample: Tensor, text: Tensor | None, mask: Tensor | None) -> None:
+    def _check_sample(self, sample: Tensor) -> None:
         if sample.ndim != 5 or sample.shape[1] != self.total_channels or 0 in sample.shape:
             raise ValueError(
                 f"sample has shape {tuple(sample.shape)}; expected (b, {self.total_channels}, t, h, w) with t >= 1"
             )
-        if text is not None and (text.ndim != 3 or text.shape[0] != sample.shape[0]):
+        if any(size % self._size_factor for size in sample.shape[-2:]):
             raise ValueError(
-                f"encoder_hidden_states has shape {tuple(text.shape)}; "
-                f"expected ({sample.shape[0]}, n, d), once per clip"
+                f"sample has shape {tuple(sample.shape)}; expected h and w divisible by {self._size_factor}, since "
+                "this image network's upsamplers give twice the size and no other"
             )
-        if mask is not None and (text is None or mask.shape != text.shape[:2]):
-            wanted = None if text is None else tuple(text.shape[:2])
-            raise ValueError(f"encoder_attention_mask has shape {tuple(mask.shape)}; expected {wanted}")
 
 
 def _spread(resampling: bool | Sequence[bool], halvings: list[bool]) -> list[int]:

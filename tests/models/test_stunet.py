@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+import lumiere.compat  # noqa: F401  before diffusers
+
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from lumiere.models import SpaceTimeUNet
-from tests.models.zoo import NAMES, NEED_WHOLE_HALVINGS, as_video, make_inputs, make_unet2d, randomise_temporal
+from lumiere.models.small import build_text_to_image_unet
+from tests.models.zoo import (
+    CONFIGS,
+    NAMES,
+    NEED_WHOLE_HALVINGS,
+    TEXT_DIM,
+    TINY,
+    as_video,
+    make_inputs,
+    make_unet2d,
+    randomise_temporal,
+)
 
 
 def inflate(name: str = "ours", **settings: Any) -> tuple[SpaceTimeUNet, Any, Tensor, dict[str, Any]]:
@@ -57,6 +71,68 @@ def test_equals_the_image_model_at_odd_sizes(name: str) -> None:
     image, given = make_inputs(unet2d, size=(7, 10))
     output = SpaceTimeUNet.from_unet2d(unet2d)(as_video(image, 3), **given).sample
     torch.testing.assert_close(output, as_video(unet2d(image, **given).sample, 3), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("halvings", "resampling", "mid_frames"),
+    [
+        *((halvings, True, (17, 9, 5, 3, 2)[halvings]) for halvings in (1, 2, 3, 4)),
+        (4, [False, True, False, True], 5),
+        (4, [False, False, False, True], 9),
+        (4, False, 17),
+        (3, [True, True, False], 5),
+    ],
+)
+@torch.no_grad()
+def test_one_to_four_halvings_of_time(halvings: int, resampling: Any, mid_frames: int) -> None:
+    """An odd frame count at every level, and a size that does not halve evenly."""
+    unet2d = build_text_to_image_unet(16, (16,) * (halvings + 1), 1, TEXT_DIM).eval()
+    image, given = make_inputs(unet2d, size=(9, 14))
+    model = SpaceTimeUNet.from_unet2d(unet2d, temporal_resampling=resampling)
+    seen: list[int] = []
+    model.mid_inflation.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[1]))
+    output = model(as_video(image, 17), **given).sample
+    assert seen == [mid_frames]
+    torch.testing.assert_close(output, as_video(unet2d(image, **given).sample, 17), atol=2e-5, rtol=1e-4)
+    randomise_temporal(model)
+    video = random_video(image, 17)
+    moved = video.clone()
+    moved[:, :, 0] += 1
+    difference = model(moved, **given).sample - model(video, **given).sample
+    assert difference.shape == video.shape and difference[:, :, -1].abs().max() > 1e-7
+
+
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_images_go_through_as_videos_of_one_frame(name: str) -> None:
+    """Each of a batch of images is alone, as a clip is, whatever the temporal weights."""
+    model, unet2d, image, given = inflate(name)
+    torch.testing.assert_close(
+        model(image.unsqueeze(2), **given).sample.squeeze(2), unet2d(image, **given).sample, atol=2e-5, rtol=1e-4
+    )
+    randomise_temporal(model)
+    both = model(image.unsqueeze(2), **given).sample
+    changed = image.clone()
+    changed[1] += 1
+    output = model(changed.unsqueeze(2), **given).sample
+    torch.testing.assert_close(output[0], both[0], atol=2e-5, rtol=1e-4)
+    assert (output[1] - both[1]).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_the_ablation_starts_elsewhere_and_only_in_its_resampling() -> None:
+    """He start moves the temporal resampling alone: without it the image model is met again."""
+    model, unet2d, image, given = inflate("ours", resampling_init="he")
+    nearest = SpaceTimeUNet.from_unet2d(unet2d)
+    expected = as_video(unet2d(image, **given).sample, 5)
+    assert (model(as_video(image, 5), **given).sample - expected).abs().max() > 1e-2
+    for own, other in zip(
+        [*model.temporal_downsamplers.values(), *model.temporal_upsamplers.values()],
+        [*nearest.temporal_downsamplers.values(), *nearest.temporal_upsamplers.values()],
+        strict=True,
+    ):
+        own.load_state_dict(other.state_dict())
+    torch.testing.assert_close(model(as_video(image, 5), **given).sample, expected, atol=2e-5, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -112,18 +188,35 @@ def test_every_temporal_parameter_gets_a_gradient_once_the_projections_moved(nam
             assert parameter.grad is not None and parameter.grad.abs().sum() > 0, parameter_name
 
 
-def test_an_optimizer_step_leaves_the_image_model_bit_equal() -> None:
-    model, unet2d, image, given = inflate("ours")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
-    for _ in range(2):
+@pytest.mark.parametrize("name", ["ours", "sd1", "if_stage_2"])
+def test_training_leaves_the_image_model_bit_equal(name: str) -> None:
+    model, unet2d, image, given = inflate(name, conditioning_channels=4)
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-2, weight_decay=0.1)
+    before = {key: value.clone() for key, value in model.temporal_state_dict().items()}
+    for _ in range(3):
         optimizer.zero_grad()
-        model(random_video(image, 4), **given).sample.square().mean().backward()
+        model(random_video(image, 3, 4), **given).sample.square().mean().backward()
         optimizer.step()
-    assert all(torch.equal(value, model.unet.state_dict()[name]) for name, value in unet2d.state_dict().items())
-    assert any(block.proj_out.weight.abs().sum() > 0 for block in model.down_inflations)
+    spatial = unet2d.state_dict()
+    assert spatial.keys() == model.unet.state_dict().keys()
+    assert all(torch.equal(value, model.unet.state_dict()[key]) for key, value in spatial.items())
+    assert all(not torch.equal(value, before[key]) for key, value in model.temporal_state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["sd1", "if_stage_1", "without_text", "without_mid_block"])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_two_kinds_of_weights_split_the_network_buffers_too(name: str) -> None:
+    model = SpaceTimeUNet.from_unet2d(make_unet2d(name), conditioning_channels=4)
+    temporal = model.temporal_state_dict()
+    spatial = {f"unet.{key}": value for key, value in model.unet.state_dict().items()}
+    assert not temporal.keys() & spatial.keys()
+    assert temporal.keys() | spatial.keys() == model.state_dict().keys()
+    assert all(key.startswith("unet.") for key, _ in model.named_buffers())
+    assert temporal.keys() == {key for key, _ in model.named_temporal_parameters()}
+
+
+@pytest.mark.parametrize(
+    "name", ["ours", "sd1", "sdxl", "if_stage_1", "if_stage_2", "without_text", "without_mid_block"]
+)
 def test_gradient_checkpointing_changes_nothing(name: str) -> None:
     model, _, image, given = inflate(name)
     randomise_temporal(model)
@@ -296,14 +389,29 @@ def test_bfloat16_runs_and_stays_close(name: str) -> None:
     assert (output.float() - expected).abs().mean() < 0.05 * expected.abs().mean()
 
 
-@torch.no_grad()
-def test_channels_last_memory_is_taken() -> None:
-    model, _, image, given = inflate("ours")
+@pytest.mark.parametrize("name", ["ours", "sd1", "if_stage_1"])
+def test_memory_formats_give_the_same(name: str) -> None:
+    """Of the input, of the weights, and in the gradients."""
+    model, _, image, given = inflate(name)
     randomise_temporal(model)
     video = random_video(image, 4)
-    expected = model(video, **given).sample
-    output = model.to(memory_format=torch.channels_last)(video, **given).sample
-    torch.testing.assert_close(output, expected, atol=2e-5, rtol=1e-4)
+    by_frame = video.transpose(1, 2).contiguous().transpose(1, 2)
+
+    def run(sample: Tensor) -> list[Tensor]:
+        model.zero_grad()
+        output = model(sample, **given).sample
+        output.square().mean().backward()
+        return [output.detach(), *(parameter.grad.clone() for parameter in model.temporal_parameters())]
+
+    expected = run(video)
+    runs = [run(video.contiguous(memory_format=torch.channels_last_3d)), run(by_frame)]
+    model.to(memory_format=torch.contiguous_format)
+    runs.append(run(video))
+    model.to(memory_format=torch.channels_last)
+    runs.append(run(video))
+    for found in runs:
+        for value, wanted in zip(found, expected, strict=True):
+            torch.testing.assert_close(value, wanted, atol=2e-5, rtol=1e-3)
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
@@ -315,7 +423,17 @@ def test_channels_last_memory_is_taken() -> None:
         ({"sample": torch.zeros(2, 4, 8, 8)}, "sample has shape (2, 4, 8, 8); expected (b, 4, t, h, w)"),
         ({"sample": torch.zeros(2, 7, 3, 8, 8)}, "expected (b, 4, t, h, w)"),
         ({"sample": torch.zeros(2, 4, 0, 8, 8)}, "t >= 1"),
-        ({"encoder_hidden_states": torch.zeros(6, 5, 32)}, "expected (2, n, d), once per clip"),
+        ({"encoder_hidden_states": torch.zeros(6, 5, 32)}, "shape (6, 5, 32); expected (2, n, 32), once per clip"),
+        ({"encoder_hidden_states": torch.zeros(2, 5, 31)}, "shape (2, 5, 31); expected (2, n, 32), once per clip"),
+        ({"encoder_hidden_states": torch.zeros(2, 32)}, "shape (2, 32); expected (2, n, 32), once per clip"),
+        ({"encoder_hidden_states": None}, "encoder_hidden_states is None; expected (2, n, 32), once per clip"),
+        ({"timestep": torch.zeros(6)}, "timestep has shape (6,); expected a number, () or (2,)"),
+        ({"timestep": torch.zeros(2, 1)}, "timestep has shape (2, 1); expected a number, () or (2,)"),
+        ({"class_labels": torch.zeros(6)}, "class_labels has shape (6,); expected (2, ...), once per clip"),
+        (
+            {"added_cond_kwargs": {"time_ids": torch.zeros(3, 6)}},
+            "added_cond_kwargs['time_ids'] has shape (3, 6); expected (2, ...), once per clip",
+        ),
         ({"encoder_attention_mask": torch.ones(2, 4)}, "encoder_attention_mask has shape (2, 4); expected (2, 5)"),
     ],
 )
@@ -324,6 +442,26 @@ def test_wrong_shapes_are_named(change: dict[str, Tensor], words: str) -> None:
     with pytest.raises(ValueError) as error:
         model(**({"sample": as_video(image, 3)} | given | change))
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["if_stage_1", "if_stage_2"])
+def test_sizes_that_the_image_model_cannot_take_are_named(name: str) -> None:
+    model, unet2d, _, given = inflate(name)
+    factor = 2 ** len(model.temporal_downsamplers)
+    image = torch.zeros(2, unet2d.config.in_channels, 8, 2 * factor + 1)
+    with pytest.raises(RuntimeError):
+        unet2d(image, **given)
+    with pytest.raises(ValueError, match=rf"sample has shape .*; expected h and w divisible by {factor}"):
+        model(as_video(image, 2), **given)
+
+
+@pytest.mark.parametrize(("name", "argument"), [("class_labels", "class_labels"), ("sdxl", "text_embeds")])
+def test_a_condition_that_lacks_is_named(name: str, argument: str) -> None:
+    model, _, image, given = inflate(name)
+    given.pop("class_labels", None)
+    given.pop("added_cond_kwargs", None)
+    with pytest.raises(ValueError, match=argument):
+        model(as_video(image, 2), **given)
 
 
 @pytest.mark.parametrize(
@@ -357,8 +495,6 @@ def test_only_a_diffusers_unet_is_inflated() -> None:
     ],
 )
 def test_the_few_kinds_that_cannot_be_inflated_are_refused(change: dict[str, Any], words: str) -> None:
-    from tests.models.zoo import CONFIGS, TINY, UNet2DConditionModel
-
     unet2d = UNet2DConditionModel(**{**TINY, **CONFIGS["one_level"], "block_out_channels": (32,), **change})
     with pytest.raises(ValueError, match="cannot be inflated") as error:
         SpaceTimeUNet.from_unet2d(unet2d)

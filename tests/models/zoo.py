@@ -38,7 +38,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "layers_per_block": 1,
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        "transformer_layers_per_block": (1, 2, 3),
+        "transformer_layers_per_block": (1, 1, 2),
         "cross_attention_dim": TEXT_DIM,
         "attention_head_dim": (2, 4, 4),
         "use_linear_projection": True,
