@@ -1,0 +1,243 @@
+"""The command `lumiere`.
+
+Modules that need torch are imported when a command runs: help is there at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+BAD_INPUT = 2
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"max_content_width": 110},
+)
+
+
+@app.callback()
+def lumiere() -> None:
+    """Text to video with a Space-Time U-Net."""
+
+
+def _option(*names: str, help: str, metavar: str | None = None) -> Any:
+    return typer.Option(*names, help=help, metavar=metavar, show_default=False)
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str | None, typer.Argument(help="What to see, in a sentence.", show_default=False)] = None,
+    output: Annotated[
+        str | None,
+        _option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="Where to write: *.mp4, *.webm, *.gif, *.webp; PNGs as fox-%03d.png or a folder, fox/. With "
+            "--from-file a folder, or a name such as out/{name}.gif.",
+        ),
+    ] = None,
+    image: Annotated[str | None, _option("--image", metavar="FILE", help="The first frame.")] = None,
+    last_image: Annotated[
+        str | None, _option("--last-image", metavar="FILE", help="The last frame, with or without a first one.")
+    ] = None,
+    video: Annotated[
+        str | None, _option("--video", metavar="FILE", help="A video to change: all of it, or what --mask marks.")
+    ] = None,
+    mask: Annotated[
+        str | None,
+        _option(
+            "--mask",
+            metavar="FILE|BOX",
+            help="Where to generate: a picture or a video, white = generate, as large as the input; or a box "
+            "x0,y0,x1,y1 in shares of the frame, such as 0.5,0,1,1 for the right half.",
+        ),
+    ] = None,
+    cinemagraph: Annotated[
+        bool, _option("--cinemagraph", help="Move the masked region of --image. The two together mean it anyway.")
+    ] = False,
+    outpaint: Annotated[
+        bool, _option("--outpaint", help="Put --video into the middle of a larger frame, and make what surrounds it.")
+    ] = False,
+    strength: Annotated[
+        str | None,
+        _option("--strength", metavar="0..1", help="How far --video may be left behind, where it has no mask [0.6]."),
+    ] = None,
+    style: Annotated[str | None, _option("--style", metavar="NAME", help="One of the model's styles.")] = None,
+    alpha: Annotated[
+        str | None, _option("--alpha", metavar="0..1", help="The style's weight [0.75]; the paper picks 0.5 to 1.")
+    ] = None,
+    keep_known: Annotated[
+        bool, _option("--keep-known", help="Put the given pixels back exactly; without, they come back roughly.")
+    ] = False,
+    negative_prompt: Annotated[
+        str | None, _option("--negative-prompt", metavar="TEXT", help="What to move away from.")
+    ] = None,
+    seed: Annotated[
+        str | None,
+        _option("--seed", metavar="N", help="The same seed, the same video; by default a new one each time."),
+    ] = None,
+    num_videos: Annotated[
+        str | None, _option("--num-videos", metavar="N", help="How many, with the seeds N, N + 1, ... [1].")
+    ] = None,
+    frames: Annotated[
+        str | None, _option("--frames", metavar="N", help="How long; by default what the model was trained on.")
+    ] = None,
+    steps: Annotated[
+        str | None, _option("--steps", metavar="N", help="Denoising steps of the base model; by default the model's.")
+    ] = None,
+    guidance: Annotated[
+        str | None,
+        _option("--guidance", metavar="N", help="How strongly the text guides, from 1; default the model's."),
+    ] = None,
+    upscale: Annotated[
+        bool | None, _option("--upscale/--no-upscale", help="Super-resolution, or the base model's small frames.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        _option(
+            "--model",
+            metavar="FOLDER",
+            help="A folder of LumierePipeline.save_pretrained, or `demo`. By default outputs/pipeline of the current "
+            "folder, which `make demo` writes; where there is none, the demo weights that come with the repository.",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        _option("--device", metavar="NAME", help="cpu, cuda, cuda:1, ...; by default a GPU if there is one."),
+    ] = None,
+    from_file: Annotated[
+        Path | None,
+        _option(
+            "--from-file",
+            metavar="CSV",
+            help="One video per row: the column prompt, and if wanted name and any of these options (image, "
+            "last_image, ...). Other options hold for all rows. It continues where it stopped, and a row that fails "
+            "does not stop the others; the exit code is then 1.",
+        ),
+    ] = None,
+    from_json: Annotated[
+        Path | None,
+        _option(
+            "--from-json",
+            metavar="JSON",
+            help="Make a video again from the settings beside it; other options change it.",
+        ),
+    ] = None,
+    sheet: Annotated[bool, _option("--sheet", help="Write a contact sheet beside the video, *.sheet.png.")] = False,
+) -> None:
+    """Make a video from text, pictures or a video.
+
+    Beside fox.mp4 stands fox.json with all settings, enough to make it again.
+
+    \b
+    Examples:
+      lumiere generate "a red fox runs" -o fox.mp4
+      lumiere generate "a red fox runs" -o fox.gif --seed 7 --num-videos 4 --sheet
+      lumiere generate "a taxi bounces" -o taxi.mp4 --image taxi.png --last-image end.png
+      lumiere generate "a campfire burns" -o fire.webm --image fire.png --mask 0.3,0.1,0.7,0.6 --cinemagraph
+      lumiere generate "a cat in a hat" -o hat.mp4 --video cat.mp4 --mask hat-mask.png
+      lumiere generate "a cat on a beach" -o beach.mp4 --video cat.mp4 --outpaint
+      lumiere generate "a tin robot walks" -o robot.mp4 --video walk.mp4 --strength 0.7
+      lumiere generate "a fox" -o fox.webp --style line-art --alpha 0.8
+      lumiere generate --from-file prompts.csv -o videos/
+      lumiere generate --from-json fox.json -o again.mp4
+
+    Exit codes: 0 made; 1 some rows of --from-file failed; 2 bad input, and nothing was written.
+    """
+    options = {
+        "prompt": prompt, "negative_prompt": negative_prompt, "image": image, "last_image": last_image, "video": video,
+        "mask": mask, "cinemagraph": cinemagraph or None, "outpaint": outpaint or None, "strength": strength,
+        "style": style, "alpha": alpha, "keep_known": keep_known or None, "frames": frames, "num_videos": num_videos,
+        "seed": seed, "steps": steps, "guidance": guidance, "upscale": upscale,
+    }  # fmt: skip
+    given = {name: value for name, value in options.items() if value is not None}
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models are folders; nothing is fetched
+    try:
+        if prompt is None and from_file is None and from_json is None:
+            raise ValueError(
+                'no prompt; describe the video in a sentence, such as lumiere generate "a fox runs" -o fox.mp4'
+            )
+        if output is None:
+            raise ValueError("no output; name the file to write, such as -o fox.mp4")
+        if from_file is not None:
+            failures = _generate_batch(given, output, from_file, from_json, model, device, sheet)
+            raise typer.Exit(1 if failures else 0)
+        _generate_one(given, output, from_json, model, device, sheet)
+    except ValueError as error:
+        _tell(f"error: {' '.join(str(error).split())}")
+        raise typer.Exit(BAD_INPUT) from None
+
+
+def _generate_one(
+    given: dict[str, Any], output: str, from_json: Path | None, model: str | None, device: str | None, sheet: bool
+) -> None:
+    from lumiere.cli_generate import Job, drift, run
+    from lumiere.cli_model import Model
+    from lumiere.cli_request import make_request, read_settings, request_values
+
+    settings = None if from_json is None else read_settings(from_json)
+    if settings is not None:
+        # Another number of videos, or another mode, is the user's choice: what is given here comes first.
+        given = {**request_values(settings), **given}
+        model = model or settings.get("model")
+    job = Job(make_request(given), output, sheet)
+    job.check()
+    chosen = Model.choose(model, device)
+    _tell(f"model: {_described(chosen.folder)}")
+    for note in drift(settings, job.request, chosen) if settings is not None else []:
+        _tell(f"note: {note}; the video will not be the same")
+    for path in run(job, chosen, _tell):
+        typer.echo(path)
+
+
+def _generate_batch(
+    given: dict[str, Any],
+    output: str,
+    from_file: Path,
+    from_json: Path | None,
+    model: str | None,
+    device: str | None,
+    sheet: bool,
+) -> dict[str, str]:
+    from lumiere.cli_generate import Job, run_batch
+    from lumiere.cli_model import Model
+    from lumiere.cli_request import read_rows
+    from lumiere.export import check_writable, target_of
+
+    if from_json is not None or "prompt" in given:
+        raise ValueError("--from-file takes its prompts from the file; leave out the prompt and --from-json")
+    if "{name}" not in output:
+        if Path(output).suffix and not Path(output).is_dir():
+            raise ValueError(f"-o {output}: --from-file makes several videos; name a folder, or out/{{name}}.mp4")
+        output = os.path.join(output, "{name}.mp4")
+    check_writable(target_of(output.replace("{name}", "name")).path.parent)
+    rows = read_rows(from_file, given)
+    jobs = [
+        (name, row if isinstance(row, ValueError) else Job(row, output.replace("{name}", name), sheet))
+        for name, row in rows
+    ]
+    chosen = Model.choose(model, device)
+    _tell(f"model: {_described(chosen.folder)}")
+    return run_batch(jobs, chosen, _tell)
+
+
+def _described(folder: Path | None) -> str:
+    return "the demo weights that come with lumiere" if folder is None else str(folder)
+
+
+def _tell(line: str) -> None:
+    """To the user; standard output has the names of the files and nothing else."""
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,286 @@
+"""What `lumiere generate` does with a request: load the model, make the videos, write them and how they were made."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lumiere.cli_model import Model, first_line
+from lumiere.cli_request import DEFAULT_ALPHA, DEFAULT_STRENGTH, Request, is_settings, option
+from lumiere.data.pictures import contact_sheet, save_picture
+from lumiere.export import Target, check_writable, renamed, target_of
+from lumiere.files import content_hash, write_atomically
+
+if TYPE_CHECKING:
+    from lumiere.pipelines import LumierePipeline
+
+SHEET_FRAMES = 16
+# Settings that no option sets; they are the model's own.
+MODEL_SETTINGS = ("fps", "guidance_rescale", "ssr_steps", "ssr_window_size", "ssr_overlap", "prediction_type")
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request and where its videos go."""
+
+    request: Request
+    output: str
+    sheet: bool = False
+
+    @property
+    def targets(self) -> list[Target]:
+        """One per video; several have their number in the name."""
+        num_videos = self.request.num_videos
+        return [target_of(self.output, i + 1 if num_videos > 1 else None) for i in range(num_videos)]
+
+    def check(self) -> None:
+        """Raises ValueError where the videos cannot be written, or would take the place of something else."""
+        inputs = {path.resolve(): name for name, path in self.request.input_files().items()}
+        for target in self.targets:
+            check_writable(target.path.parent)
+            for path in (*target.files(1), target.settings, target.sheet):
+                if name := inputs.get(path.resolve()):
+                    raise ValueError(f"{path} is also {option(name)}; choose another name with -o")
+                if path.is_dir():
+                    raise ValueError(f"{path} is a folder; choose another name with -o")
+            if target.settings.is_file() and _read_json(target.settings) is None:
+                raise ValueError(
+                    f"{target.settings} is in the way, and was not written by lumiere; choose another name with -o"
+                )
+
+    def is_done(self, model: Model) -> bool:
+        """Whether all its files are there, made as it asks from the same model and the same inputs."""
+        asked = _asked(self.request, model)
+        for target in self.targets:
+            settings = _read_json(target.settings) or {}
+            files = target.files(settings.get("frames", 1)) + [target.sheet] * self.sheet
+            if settings.get("asked") != asked or not all(path.is_file() for path in files):
+                return False
+        return True
+
+
+def run(job: Job, model: Model, tell: Tell) -> list[Path]:
+    """Make and write the videos of one job.
+
+    Returns:
+        What was written, settings and contact sheets aside.
+
+    Raises:
+        ValueError: on input that cannot be used, a place that cannot be written, or too little memory; with the cure.
+    """
+    job.check()
+    with _memory_told():
+        return _run(job, model, tell)
+
+
+def _run(job: Job, model: Model, tell: Tell) -> list[Path]:
+    import torch
+
+    from lumiere.cli_pixels import read_pixels
+
+    pipe, request = model.pipe, job.request
+    asked = _asked(request, model)
+    _check_style(request, model)
+    pixels, num_frames, notes = read_pixels(request, pipe.config.fps, pipe.config.num_frames)
+    for note in notes:
+        tell(f"note: {note}")
+    request = _resolved(request, pipe, num_frames, secrets.randbits(32))
+    assert request.seed is not None
+    output: Any = pipe(
+        request.prompt,
+        negative_prompt=request.negative_prompt,
+        num_frames=num_frames,
+        mode=request.mode,
+        strength=DEFAULT_STRENGTH if request.strength is None else request.strength,
+        keep_known=request.keep_known,
+        style=request.style,
+        alpha=DEFAULT_ALPHA if request.alpha is None else request.alpha,
+        num_inference_steps=request.steps,
+        guidance_scale=request.guidance,
+        num_videos_per_prompt=request.num_videos,
+        # Longer than trained: in windows of what it was trained on.
+        window_size=pipe.config.num_frames if num_frames > pipe.config.num_frames else None,
+        upscale=bool(request.upscale),
+        generator=[torch.Generator().manual_seed(request.seed + i) for i in range(request.num_videos)],
+        **pixels,
+    )
+    base = output.frames if output.base_frames is None else output.base_frames
+    made = {
+        "mode": output.mode,
+        "size": list(output.frames.shape[-2:]),
+        "base_size": list(base.shape[-2:]),
+        **{name: pipe.config[name] for name in MODEL_SETTINGS},
+        "fps": output.fps,
+        "device": model.device,
+        "torch": torch.__version__,
+        "model": model.name,
+        "model_sha256": model.digest,
+        "files_sha256": asked["files_sha256"],
+        "asked": asked,
+    }
+    written: list[Path] = []
+    for i, (target, video) in enumerate(zip(job.targets, output.frames, strict=True)):
+        frames = (video.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).cpu().numpy()  # (t, h, w, c)
+        # A video of several is made again alone: its own seed is all that told it from the others.
+        own = replace(request, seed=request.seed + i, num_videos=1)
+        settings = {
+            "lumiere": importlib.metadata.version("lumiere"),
+            **{field.name: getattr(own, field.name) for field in fields(own)},
+            "known_psnr": _decibels(output.known_psnr, i),
+            **made,
+        }
+        _write(target, frames, output.fps, settings, job.sheet)
+        written.append(target.path)
+        size = f"{frames.shape[2]} x {frames.shape[1]}"
+        tell(f"{target.path}: {len(frames)} frames of {size}, seed {own.seed}{_fidelity(settings)}")
+    return written
+
+
+def run_batch(jobs: list[tuple[str, Job | ValueError]], model: Model, tell: Tell) -> dict[str, str]:
+    """Make what is not there yet; a job that fails does not stop the others.
+
+    Returns:
+        What went wrong, by name.
+    """
+    failures: dict[str, str] = {}
+    there = 0
+    for number, (name, job) in enumerate(jobs, 1):
+        tell(f"[{number}/{len(jobs)}] {name}")
+        if isinstance(job, Job) and job.is_done(model):
+            there += 1
+            tell("already there")
+            continue
+        try:
+            if isinstance(job, ValueError):
+                raise job
+            run(job, model, tell)
+        except ValueError as error:
+            failures[name] = first_line(error)
+        except Exception as error:  # whatever it is, the other rows may be fine
+            failures[name] = f"{type(error).__name__}: {first_line(error)}"
+        if name in failures:
+            tell(f"failed: {failures[name]}")
+    tell(f"{len(jobs) - there - len(failures)} made, {there} already there, {len(failures)} failed")
+    for name, reason in failures.items():
+        tell(f"  {name}: {reason}")
+    return failures
+
+
+def drift(settings: dict[str, Any], request: Request, model: Model) -> list[str]:
+    """Why a video made again from its settings will not be the same, as far as can be told."""
+    notes = []
+    if settings.get("model_sha256") != model.digest:
+        notes.append(f"the model in {model.name} is not the one that made it")
+    hashes = settings.get("files_sha256", {})
+    for name, path in request.input_files().items():
+        if hashes.get(name) != content_hash(path):
+            notes.append(f"{option(name)} {path} is not the file that it was made from")
+    return notes
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _memory_told() -> Iterator[None]:
+    """Turns a lack of memory into a ValueError with the cure."""
+    import torch
+
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        on_cpu = "defaultcpuallocator" in str(error).lower()  # which raises a plain RuntimeError
+        if not (on_cpu or isinstance(error, (MemoryError, torch.OutOfMemoryError))):
+            raise
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        raise ValueError(
+            "out of memory; ask for less with --frames or --num-videos, or leave super-resolution out with --no-upscale"
+        ) from None
+
+
+def _write(target: Target, frames: Any, fps: int, settings: dict[str, Any], sheet: bool) -> None:
+    """The video, its contact sheet, and last its settings, which say that the rest is whole."""
+    try:
+        before = _read_json(target.settings) or {}
+        target.settings.unlink(missing_ok=True)  # it must not stand beside another video, not even for a moment
+        target.write(frames, fps)
+        for left_over in target.files(before.get("frames", 0))[len(frames) :]:  # of a longer sequence of ours
+            left_over.unlink(missing_ok=True)
+        if sheet:
+            with renamed(target.sheet) as temporary:
+                save_picture(contact_sheet(_spread(frames)), temporary)
+        write_atomically(target.settings, (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode())
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise ValueError(f"{target.path}: cannot be written ({reason}); choose another place with -o") from None
+
+
+def _asked(request: Request, model: Model) -> dict[str, Any]:
+    """All that a video depends on, but for what is drawn."""
+    hashes = {name: content_hash(path) for name, path in request.input_files().items()}
+    return {**request.asked(), "model_sha256": model.digest, "files_sha256": hashes}
+
+
+def _resolved(request: Request, pipe: LumierePipeline, num_frames: int, seed: int) -> Request:
+    """With the model's own settings where none are asked for."""
+    return replace(
+        request,
+        negative_prompt=request.negative_prompt or "",
+        frames=num_frames,
+        seed=seed if request.seed is None else request.seed,
+        steps=pipe.config.num_inference_steps if request.steps is None else request.steps,
+        guidance=pipe.config.guidance_scale if request.guidance is None else request.guidance,
+        upscale=pipe.ssr_unet is not None and request.upscale is not False,
+        alpha=DEFAULT_ALPHA if request.style and request.alpha is None else request.alpha,
+        strength=DEFAULT_STRENGTH
+        if request.mode == "video_to_video" and request.strength is None
+        else request.strength,
+    )
+
+
+def _check_style(request: Request, model: Model) -> None:
+    styles = model.pipe.styles
+    if request.style is None:
+        return
+    if request.style not in styles:
+        cure = f"it has {', '.join(styles)}" if len(styles) else "it has none; `make demo` trains one, line-art"
+        raise ValueError(f"--style {request.style}: the model {model.name} has no such style; {cure}")
+    styles.check(request.style, DEFAULT_ALPHA if request.alpha is None else request.alpha)
+
+
+def _decibels(values: Any, index: int) -> float | None:
+    """How well the given pixels of a video were kept; None where there are none, or they are all exact."""
+    value = math.nan if values is None else float(values[index])
+    return round(value, 1) if math.isfinite(value) else None
+
+
+def _fidelity(settings: dict[str, Any]) -> str:
+    if settings["known_psnr"] is None:
+        return ""
+    cure = "" if settings["keep_known"] else ", see --keep-known"
+    return f"; the base model kept the given pixels to {settings['known_psnr']} dB{cure}"
+
+
+def _spread(frames: Any) -> Any:
+    """At most `SHEET_FRAMES` of the frames, first and last among them."""
+    count = min(SHEET_FRAMES, len(frames))
+    return frames[[round(i * (len(frames) - 1) / max(1, count - 1)) for i in range(count)]]
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """A settings file's content, or None where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if is_settings(content) else None

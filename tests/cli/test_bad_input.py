@@ -1,0 +1,146 @@
+"""Whatever is wrong: one sentence with the cure, exit code 2, and no file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lumiere.pipelines import LumierePipeline
+from tests.cli.conftest import Generate, names_in
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "no prompt; describe the video"),
+        ((" ",), "the prompt is empty; describe"),
+        (("a", "--image", "@gone.png"), "gone.png: no such file; check the path"),
+        (("a", "--image", "."), "is a folder; name a file in it"),
+        (("a", "--image", "@text.png"), "text.png: not a picture; give a whole PNG or JPEG"),
+        (("a", "--image", "@cut.png"), "cut.png: cannot be read ("),
+        (("a", "--image", "@alpha.png"), "alpha.png: has transparency; put it on a background"),
+        (("a", "--image", "@animated.gif"), "animated.gif: an animated picture; give one frame"),
+        (("a", "--image", "@deep.png"), "deep.png: more than 8 bits a pixel (I;16); save it as an 8-bit PNG"),
+        (("a", "--last-image", "@alpha.png"), "--last-image"),
+        (("a", "--video", "@empty.mp4"), "empty.mp4: cannot be opened"),
+        (("a", "--video", "@image.png"), "give a video with pictures in it, such as an mp4"),
+        (("a", "--video", "@animated.webp"), "animated WebP is written, but not read; convert it to mp4"),
+        (("a", "--video", "@short.mp4", "--frames", "4"), "use at most 3, or leave --frames out"),
+        (("a", "--image", "@image.png", "--mask", "@small.png"), "10 x 10 pixels, but --image has 20 x 20; make them"),
+        (("a", "--image", "@image.png", "--mask", "@black.png"), "black.png: no region; paint white where to generate"),
+        (("a", "--image", "@image.png", "--mask", "@alpha.png"), "has transparency"),
+        (("a", "--image", "@image.png", "--mask", "gone.png"), "name a picture, a video, or a box x0,y0,x1,y1"),
+        (("a", "--image", "@image.png", "--mask", "3,3,9,9"), "a box is x0,y0,x1,y1 in shares of the frame"),
+        (("a", "--image", "@image.png", "--mask", "0.5,0,0.5,1"), "with 0 <= x0 < x1 <= 1"),
+        (("a", "--image", "@image.png", "--mask", "0.5,0.5,0.51,0.51"), "no pixel of 20 x 20 lies in it; make the box"),
+        (("a", "--image", "@image.png", "--mask", "@moving.mp4"), "a cinemagraph takes a still mask; give a picture"),
+        (("a", "--video", "@video.mp4", "--mask", "@short.mp4"), "3 frames, but --video has 5; give a still mask"),
+        (("a", "--mask", "@mask.png"), "--mask takes --image (cinemagraph) or --video (inpainting)"),
+        (("a", "--cinemagraph", "--image", "@image.png"), "--cinemagraph takes --image, and --mask"),
+        (("a", "--outpaint"), "--outpaint takes --video"),
+        (("a", "--image", "@image.png", "--video", "@video.mp4"), "--video and --image are two modes"),
+        (("a", "--image", "@image.png", "--mask", "0,0,1,1", "--last-image", "@last.jpg"), "takes no --mask"),
+        (("a", "--style", "oil"), "has no such style; it has ink"),
+        (("a", "--style", "ink", "--alpha", "1.5"), "--alpha is 1.5; allowed: 0 to 1"),
+        (("a", "--style", "ink", "--alpha", "nan"), "--alpha is nan; allowed: 0 to 1"),
+        (("a", "--alpha", "0.5"), "name one with --style, or leave --alpha out"),
+        (("a", "--strength", "0.5"), "--strength is for video to video"),
+        (("a", "--frames", "0"), "--frames is 0; allowed: whole numbers, at least 1"),
+        (("a", "--frames", "2.5"), "--frames is 2.5; allowed: whole numbers, at least 1"),
+        (("a", "--guidance", "much"), "--guidance is much; allowed: at least 1"),
+        (("a", "--seed", "-1"), "--seed is -1; allowed: whole numbers, 0 to"),
+        (("a", "-o", "fox.avi"), "suffix '.avi' is not written; allowed: .mp4, .webm, .gif, .webp"),
+        (("a", "-o", "fox.png"), "one PNG holds one frame; name a sequence, such as fox-%03d.png"),
+        (("a", "-o", "/proc/fox.mp4"), "/proc: cannot be written"),
+        (("a", "-o", "@image.png/fox.mp4"), "image.png is a file, not a folder"),
+        (("a", "--video", "@video.mp4", "-o", "@video.mp4"), "video.mp4 is also --video; choose another name"),
+        (("a", "--device", "gpu"), "--device gpu: not usable here"),
+        (("a", "--from-json", "@image.png"), "not JSON; expected the JSON file that lumiere generate writes"),
+        (("a", "--from-file", "gone.csv"), "leave out the prompt and --from-json"),
+        (("--from-file", "gone.csv"), "name a folder, or out/{name}.mp4"),
+        (("--from-file", "gone.csv", "-o", "videos"), "gone.csv: no such file; expected a CSV file"),
+    ],
+)
+def test_one_sentence_with_the_cure(
+    generate: Generate, tmp_path: Path, inputs: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    before = {path: path.read_bytes() for path in inputs.iterdir()}
+    result = generate("-o", "new/fox.mp4", *arguments)  # the last -o counts
+    assert result.exit_code == 2, result.output
+    errors = [line for line in result.stderr.splitlines() if not line.startswith(("model: ", "note: "))]
+    assert len(errors) == 1 and errors[0].startswith("error: ") and message in errors[0], result.stderr
+    assert result.stdout == "" and list(tmp_path.iterdir()) == []
+    assert {path: path.read_bytes() for path in inputs.iterdir()} == before
+
+
+def test_no_output_and_no_model(generate: Generate, tmp_path: Path) -> None:
+    assert "no output; name the file to write, such as -o fox.mp4" in generate("a fox").stderr
+    result = generate("a fox", "-o", "a.mp4", "--model", str(tmp_path), with_model=False)
+    assert result.exit_code == 2 and "no model_index.json; expected a folder" in result.stderr
+
+
+def test_what_is_not_ours_is_not_replaced(generate: Generate, tmp_path: Path) -> None:
+    Path("fox.json").write_text('{"prompt": "mine"}')
+    result = generate("a fox", "-o", "fox.mp4")
+    assert result.exit_code == 2 and "fox.json is in the way, and was not written by lumiere" in result.stderr
+    assert names_in(tmp_path) == ["fox.json"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_out_of_memory(generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(LumierePipeline, "__call__", fails)
+    result = generate("a fox", "-o", "fox.mp4")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith("error: out of memory; ask for less with --frames or --num-videos")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["fox.mp4", "fox.webm", "fox.gif", "fox.webp", "fox/"])
+def test_a_full_disk_leaves_nothing_of_a_new_video_and_all_of_an_old_one(
+    generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    assert generate("a fox", "-o", name).exit_code == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".json"}
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    for output in (name, f"new-{name}"):
+        result = generate("a cat", "-o", output)
+        assert result.exit_code == 2 and "cannot be written (No space left on device); choose another" in result.stderr
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_an_error_that_is_no_ones_input_is_shown_whole(generate: Generate, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(LumierePipeline, "__call__", fails)
+    result = generate("a fox", "-o", "fox.mp4")
+    assert result.exit_code == 1 and isinstance(result.exception, RuntimeError)
+
+
+def test_a_picture_is_turned_upright(generate: Generate) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (20, 10, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotated by 90 degrees
+    Image.fromarray(noise).save("turned.jpg", exif=exif)
+    Image.new("L", (20, 10), 255).save("mask.png")
+    assert generate("a", "-o", "a.gif", "--image", "turned.jpg", "--mask", "mask.png").exit_code == 0

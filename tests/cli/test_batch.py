@@ -1,0 +1,125 @@
+"""`lumiere generate --from-file`: goes on where it stopped, and past rows that fail."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lumiere.cli_request import Request, read_rows
+from lumiere.pipelines import LumierePipeline
+from tests.cli.conftest import Generate
+
+ROWS = """name,prompt,image,alpha,style,seed,frames
+fox,a red fox runs,,,,1,
+broken,a cat,gone.png,,,,
+styled,"a dog, styled",,0.5,ink,,3
+,a bird flies over the sea and far away,pictures/here.png,,,,
+odd,a cow,,7,ink,,
+"""
+BIRD = "004-a-bird-flies-over-the-sea"
+
+
+@pytest.fixture
+def table(tmp_path: Path, inputs: Path) -> Path:
+    """A prompts file in a folder of its own, with the picture it names."""
+    folder = tmp_path / "work"
+    (folder / "pictures").mkdir(parents=True)
+    (folder / "pictures" / "here.png").write_bytes((inputs / "image.png").read_bytes())
+    path = folder / "prompts.csv"
+    path.write_text(ROWS, encoding="utf-8")
+    return path
+
+
+def videos() -> dict[str, int]:
+    return {path.stem: path.stat().st_mtime_ns for path in sorted(Path("out").glob("*.mp4"))}
+
+
+def test_rows_that_fail_do_not_stop_the_others(generate: Generate, table: Path) -> None:
+    result = generate("--from-file", str(table), "-o", "out", "--no-upscale")
+    assert result.exit_code == 1, result.output
+    assert list(videos()) == [BIRD, "fox", "styled"]
+    summary = result.stderr.splitlines()[-3:]
+    assert summary[0] == "3 made, 0 already there, 2 failed"
+    assert summary[1].endswith("gone.png: no such file; check the path") and summary[1].startswith("  broken: --image")
+    assert summary[2] == "  odd: --alpha is 7; allowed: 0 to 1"
+    styled = json.loads(Path("out/styled.json").read_text())
+    assert (styled["prompt"], styled["alpha"], styled["frames"]) == ("a dog, styled", 0.5, 3)
+    assert styled["upscale"] is False and json.loads(Path("out/fox.json").read_text())["seed"] == 1
+
+
+def test_it_continues_where_it_stopped(
+    generate: Generate, table: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = LumierePipeline.__call__, []
+
+    def stopped(self: Any, prompt: str, **options: Any) -> Any:
+        calls.append(prompt)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(self, prompt, **options)
+
+    monkeypatch.setattr(LumierePipeline, "__call__", stopped)
+    assert generate("--from-file", str(table), "-o", "out").exit_code not in (0, 2)
+    assert list(videos()) == ["fox"]
+
+    first = videos()
+    result = generate("--from-file", str(table), "-o", "out")
+    assert "2 made, 1 already there, 2 failed" in result.stderr and len(calls) == 4
+    assert videos()["fox"] == first["fox"]
+
+    table.write_text(ROWS.replace("red fox", "blue fox").replace("gone.png", "").replace(",7,", ",1,"))
+    (table.parent / "pictures" / "here.png").write_bytes((inputs / "mask.png").read_bytes())
+    result = generate("--from-file", str(table), "-o", "out")
+    assert result.exit_code == 0 and "4 made, 1 already there, 0 failed" in result.stderr
+    assert calls[4:] == ["a blue fox runs", "a cat", "a bird flies over the sea and far away", "a cow"]
+
+    Path("out/styled.mp4").unlink()
+    assert "1 made, 4 already there" in generate("--from-file", str(table), "-o", "out").stderr
+    monkeypatch.setattr(LumierePipeline, "from_pretrained", None)  # not even loaded where all is there
+    assert "0 made, 5 already there" in generate("--from-file", str(table), "-o", "out").stderr
+
+
+def test_an_unexpected_error_is_one_rows_failure(
+    generate: Generate, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = LumierePipeline.__call__
+
+    def breaks(self: Any, prompt: str, **options: Any) -> Any:
+        if "fox" in prompt:
+            raise KeyError("shape")
+        return original(self, prompt, **options)
+
+    monkeypatch.setattr(LumierePipeline, "__call__", breaks)
+    result = generate("--from-file", str(table), "-o", "out/{name}.gif", "--sheet")
+    assert result.exit_code == 1 and "  fox: KeyError: 'shape'" in result.stderr
+    assert sorted(path.name for path in Path("out").glob("*.gif")) == [f"{BIRD}.gif", "styled.gif"]
+    assert len(list(Path("out").glob("*.sheet.png"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name\nfox\n", "no column 'prompt'"),
+        ("prompt,colour\na,b\n", "unknown column 'colour'"),
+        ("prompt\n", "no rows below"),
+        ("name,prompt\na,x\na,y\n", "name 'a' stands twice"),
+        ("name,prompt\n../a,x\n", "name '../a'; allowed: letters"),
+    ],
+)
+def test_a_file_that_cannot_be_used(generate: Generate, tmp_path: Path, content: str, message: str) -> None:
+    Path("prompts.csv").write_text(content)
+    result = generate("--from-file", "prompts.csv", "-o", "out")
+    assert result.exit_code == 2 and message in result.stderr.splitlines()[-1]
+    assert not Path("out").exists()
+
+
+def test_a_row_says_all_that_options_say(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.csv"
+    path.write_text("prompt,upscale,keep_known,num_videos,guidance\na fox,no,yes,2,1.5\na cat,maybe,,,\n,,,,2\n")
+    rows = dict(read_rows(path, {"steps": "3"}))
+    assert rows["001-a-fox"] == Request("a fox", upscale=False, keep_known=True, num_videos=2, guidance=1.5, steps=3)
+    assert str(rows["002-a-cat"]) == "upscale is 'maybe'; allowed: yes, no"
+    assert "prompt is empty" in str(rows["003"])

@@ -1,0 +1,181 @@
+"""`lumiere generate`: what comes out, in every mode and format, and making it again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from lumiere.cli_model import Model
+from lumiere.data.video_io import source_frames
+from tests.cli.conftest import Generate, names_in
+
+
+def settings(name: str) -> dict:
+    return json.loads(Path(name).read_text(encoding="utf-8"))
+
+
+def pictures(pattern: str) -> np.ndarray:
+    """The PNGs of a sequence, (t, h, w, c)."""
+    return np.stack([np.asarray(Image.open(path)) for path in sorted(Path().glob(pattern))])
+
+
+def test_help_is_there_at_once_and_shows_examples() -> None:
+    code = "import sys; from lumiere.cli import app\ntry: app(['generate', '--help'])\nfinally: print(*sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert 'lumiere generate "a red fox runs" -o fox.mp4' in shown
+    assert not {"torch", "diffusers", "numpy", "av", "PIL"} & set(shown.split())
+
+
+@pytest.mark.parametrize("name", ["a fox.mp4", "fox.WEBM", "new/folder/fox.gif", "fox.webp"])
+def test_a_file(generate: Generate, tmp_path: Path, name: str) -> None:
+    result = generate("a red fox", "-o", name, "--sheet", "--seed", "3")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{tmp_path / name}\n"
+    stem = name.rsplit(".", 1)[0]
+    assert names_in(tmp_path) == sorted([name, f"{stem}.json", f"{stem}.sheet.png"])
+    if name.endswith("webp"):
+        with Image.open(name) as picture:
+            assert picture.n_frames == 5 and picture.size == (32, 32)
+            picture.seek(4)
+            picture.load()
+            assert picture.info["timestamp"] == 500 and picture.info["duration"] == 125
+        return
+    frames = list(source_frames(name))
+    assert len(frames) == 5 and frames[0][1].shape == (32, 32, 3)
+    assert float(frames[4][0] - frames[0][0]) == pytest.approx(0.5, abs=0.011)  # 8 a second; GIF has hundredths
+    with av.open(name) as container:
+        expected = {"mp4": "h264", "ebm": "vp9", "EBM": "vp9", "gif": "gif"}[name[-3:]]
+        assert container.streams.video[0].codec_context.name == expected
+
+
+@pytest.mark.parametrize(
+    ("output", "files"),
+    [
+        ("fox/", ["fox.json", *(f"fox/{i:04d}.png" for i in range(5))]),
+        ("fox", ["fox.json", *(f"fox/{i:04d}.png" for i in range(5))]),
+        ("fox-%03d.png", ["fox.json", *(f"fox-{i:03d}.png" for i in range(5))]),
+        ("d/%d.png", ["d/frames.json", *(f"d/{i}.png" for i in range(5))]),
+    ],
+)
+def test_a_sequence_of_pictures(generate: Generate, tmp_path: Path, output: str, files: list[str]) -> None:
+    (tmp_path / "fox").mkdir() if output == "fox" else None
+    assert generate("a red fox", "-o", output).exit_code == 0
+    assert names_in(tmp_path) == sorted(files)
+    # A shorter one takes the place of the longer.
+    assert generate("a red fox", "-o", output, "--frames", "3").exit_code == 0
+    assert len(names_in(tmp_path)) == 4
+
+
+def test_the_formats_hold_the_same_pictures(generate: Generate) -> None:
+    for name in ("a/", "a.mp4", "a.webm", "a.gif"):
+        assert generate("a red fox", "-o", name, "--seed", "3").exit_code == 0
+    exact = pictures("a/*.png").mean(axis=-1)  # grey: mp4 and webm halve the size of colours, and this is noise
+    for name in ("a.mp4", "a.webm", "a.gif"):
+        shown = np.stack([frame for _, frame in source_frames(name)]).mean(axis=-1)
+        assert 10 * np.log10(255**2 / np.mean((shown - exact) ** 2)) > 24, name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mode"),
+    [
+        ((), "text_to_video"),
+        (("--image", "@image.png"), "image_to_video"),
+        (("--last-image", "@last.jpg"), "image_to_video"),
+        (("--image", "@image.png", "--last-image", "@last.jpg"), "image_to_video"),
+        (("--image", "@image.png", "--mask", "@mask.png"), "cinemagraph"),
+        (("--image", "@image.png", "--mask", "0.2,0.2,0.8,0.8", "--cinemagraph"), "cinemagraph"),
+        (("--video", "@video.mp4", "--mask", "@mask.png"), "inpainting"),
+        (("--video", "@video.mp4", "--mask", "@moving.mp4"), "inpainting"),
+        (("--video", "@video.mp4", "--mask", "0.5,0,1,1"), "inpainting"),
+        (("--video", "@video.mp4", "--outpaint"), "outpainting"),
+        (("--video", "@video.mp4", "--strength", "0.5"), "video_to_video"),
+        (("--video", "@short.mp4"), "video_to_video"),
+        (("--style", "ink", "--alpha", "0.5"), "text_to_video"),
+        (("--frames", "7", "--guidance", "2", "--negative-prompt", "blurry"), "text_to_video"),
+    ],
+)
+def test_every_mode_and_from_its_settings_again(generate: Generate, arguments: tuple[str, ...], mode: str) -> None:
+    result = generate("a red fox", "-o", "a/", *arguments)
+    assert result.exit_code == 0, result.output
+    made = settings("a.json")
+    expected = 7 if "--frames" in arguments else 3 if "@short.mp4" in arguments else 5
+    assert (made["mode"], made["frames"], made["size"]) == (mode, expected, [32, 32])
+    assert ("use at most" in result.stderr) is False
+    assert ("the first 5 frames" in result.stderr) == ("@video.mp4" in arguments)
+    conditioned = mode not in ("text_to_video", "video_to_video")
+    assert (made["known_psnr"] is not None) == conditioned
+    again = generate("--from-json", "a.json", "-o", "b/")
+    assert again.exit_code == 0 and "will not be the same" not in again.stderr, again.output
+    np.testing.assert_array_equal(pictures("b/*.png"), pictures("a/*.png"))
+    assert settings("b.json") == {**made, "asked": settings("b.json")["asked"]}
+
+
+def test_a_moving_mask_is_another_than_a_still_one(generate: Generate) -> None:
+    for name, mask in (("still", "@mask.png"), ("moving", "@moving.mp4")):
+        generate("a fox", "-o", f"{name}/", "--video", "@video.mp4", "--mask", mask, "--seed", "1", "--keep-known")
+    assert (pictures("still/*.png") != pictures("moving/*.png")).any()
+
+
+def test_given_pixels_can_be_kept_exactly(generate: Generate, inputs: Path) -> None:
+    assert generate("a fox", "-o", "a/", "--image", "@image.png", "--keep-known", "--no-upscale").exit_code == 0
+    first = np.asarray(Image.open(inputs / "image.png").resize((16, 16), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(pictures("a/*.png")[0] - first).mean() < 12
+    assert settings("a.json")["keep_known"] is True and settings("a.json")["upscale"] is False
+
+
+def test_several_videos_each_of_which_can_be_made_alone(generate: Generate, tmp_path: Path) -> None:
+    assert generate("a fox", "-o", "a-%02d.png", "--num-videos", "2", "--seed", "7").exit_code == 0
+    assert [settings(f"a-{i}.json")["seed"] for i in (1, 2)] == [7, 8]
+    first, second = (pictures(f"a-{i}-*.png") for i in (1, 2))
+    assert (first != second).any()
+    assert generate("--from-json", "a-2.json", "-o", "b/").exit_code == 0
+    assert np.abs(pictures("b/*.png").astype(int) - second).max() <= 1
+    result = generate("a fox", "-o", "c.mp4", "--num-videos", "2")
+    assert result.stdout.split() == [str(tmp_path / f"c-{i}.mp4") for i in (1, 2)]
+
+
+def test_another_seed_each_time_unless_it_is_given(generate: Generate) -> None:
+    seeds = []
+    for _ in range(2):
+        generate("a fox", "-o", "a.gif", "--no-upscale")
+        seeds.append(settings("a.json")["seed"])
+    assert seeds[0] != seeds[1]
+
+
+def test_settings_are_changed_by_options_and_tell_of_other_inputs(generate: Generate, inputs: Path) -> None:
+    picture = Path("mine.png")
+    picture.write_bytes((inputs / "image.png").read_bytes())
+    generate("a fox", "-o", "a.gif", "--image", "mine.png", "--seed", "1")
+    Image.new("RGB", (20, 20), "red").save(picture)
+    again = generate("a red fox", "--from-json", "a.json", "-o", "b.gif", "--no-upscale")
+    assert "mine.png is not the file that it was made from; the video will not be the same" in again.stderr
+    made = settings("b.json")
+    assert (made["prompt"], made["size"], made["seed"]) == ("a red fox", [16, 16], 1)
+
+
+def test_the_projects_own_model_is_the_default(
+    model: Path, generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Model.choose(None, None).name == "demo"
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "pipeline").symlink_to(model)
+    result = generate("a fox", "-o", "a.gif", with_model=False)
+    assert result.exit_code == 0 and f"model: {tmp_path}/outputs/pipeline" in result.stderr
+    assert Model.choose("demo", None).folder is None
+
+
+def test_the_shipped_demo_weights(generate: Generate) -> None:
+    arguments = ("a yellow taxi bounces", "-o", "taxi.mp4", "--frames", "2", "--steps", "1", "--seed", "0")
+    result = generate(*arguments, "--no-upscale", with_model=False)
+    assert result.exit_code == 0, result.output
+    assert "model: the demo weights" in result.stderr
+    made = settings("taxi.json")
+    assert (made["model"], made["size"], made["guidance"]) == ("demo", [32, 32], 1.5)
+    assert len(list(source_frames("taxi.mp4"))) == 2
