@@ -16,9 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import platform
-import resource
 import statistics
 import sys
 import time
@@ -132,10 +130,17 @@ def memory_of(name: str, mode: str, num_frames: int, device: str, threads: int, 
         pipe.send((torch.cuda.max_memory_allocated() - before) / 2**20)
         return
     contender.run(mode, 1 if name != "lumiere-pytorch" else 4)  # libraries' own buffers are there before
-    with open("/proc/self/statm", encoding="ascii") as file:
-        before = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")  # the peak starts anew, at what is there
+    before = _peak_mib()
     contender.run(mode, num_frames)
-    pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before)
+    pipe.send(_peak_mib() - before)
+
+
+def _peak_mib() -> float:
+    """The largest resident size that this process has had, MiB; Linux."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def measure_memory(name: str, mode: str, num_frames: int, device: str, threads: int) -> float:

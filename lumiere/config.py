@@ -130,7 +130,8 @@ class TrainBaseConfig:
 class TrainConditionedConfig:
     """Fine-tuning on <J, C, M>; the mask mix is in relative weights."""
 
-    init_from: str = ""  # a folder written by save_temporal, for the added input convolution; empty starts at zero
+    init_from: str = ""  # a folder written by save_temporal, for the convolutions on C and M; empty starts at zero
+    conditioning_blocks: bool = True  # every inflation block sees C and M; false: the first convolution alone (paper)
     mask_weights: dict[str, float] = field(
         default_factory=lambda: {
             "text_only": 1.0,

@@ -75,6 +75,5 @@ def _rejection(failure: Failure) -> Rejection:
         return failure.error
     if failure.kind == "error":
         return Rejection(Reason.UNREADABLE, f"It cannot be read: {failure.detail}.")
-    return Rejection(
-        Reason.TIMEOUT if failure.kind == "timeout" else Reason.CRASHED, f"It was given up: {failure.detail}; `dvc repro -f curate` tries again."
-    )
+    reason = Reason.TIMEOUT if failure.kind == "timeout" else Reason.CRASHED
+    return Rejection(reason, f"It was given up: {failure.detail}; `dvc repro -f curate` tries again.")
