@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 SHEET_FRAMES = 16
 # Settings that no option sets; they are the model's own.
-MODEL_SETTINGS = ("fps", "guidance_rescale", "ssr_steps", "ssr_window_size", "ssr_overlap", "prediction_type")
+MODEL_SETTINGS = (
+    "fps", "guidance_rescale", "image_strength", "ssr_steps", "ssr_window_size", "ssr_overlap", "prediction_type",
+)  # fmt: skip
 
 Tell = Callable[[str], None]
 
@@ -268,7 +270,7 @@ def _fidelity(settings: dict[str, Any]) -> str:
     if settings["known_psnr"] is None:
         return ""
     cure = "" if settings["keep_known"] else ", see --keep-known"
-    return f"; the base model kept the given pixels to {settings['known_psnr']} dB{cure}"
+    return f"; the given pixels come back at {settings['known_psnr']} dB{cure}"
 
 
 def _spread(frames: Any) -> Any:

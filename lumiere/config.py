@@ -130,8 +130,7 @@ class TrainBaseConfig:
 class TrainConditionedConfig:
     """Fine-tuning on <J, C, M>; the mask mix is in relative weights."""
 
-    init_from: str = ""  # a folder written by save_temporal, for the convolutions on C and M; empty starts at zero
-    conditioning_blocks: bool = True  # every inflation block sees C and M; false: the first convolution alone (paper)
+    init_from: str = ""  # a folder written by save_temporal, for the added input convolution; empty starts at zero
     mask_weights: dict[str, float] = field(
         default_factory=lambda: {
             "text_only": 1.0,
@@ -210,6 +209,7 @@ class GenerateConfig:
     num_inference_steps: int = number(20, at_least=1)
     guidance_scale: float = number(3.0, at_least=1)
     guidance_rescale: float = number(0.7, at_least=0, at_most=1)
+    image_strength: float = number(1.0, at_least=0, at_most=1)  # below 1 a given picture is where its video starts
     num_frames: int = number(16, at_least=3)  # the evaluation looks for seams between windows, and elsewhere
     fps: int = number(16, at_least=1)
     ssr_steps: int = number(8, at_least=1)

@@ -34,6 +34,7 @@ def settings_of(config: GenerateConfig) -> dict[str, Any]:
         "num_inference_steps": config.num_inference_steps,
         "guidance_scale": config.guidance_scale,
         "guidance_rescale": config.guidance_rescale,
+        "image_strength": config.image_strength,
         "num_frames": config.num_frames,
         "fps": config.fps,
         "ssr_steps": config.ssr_steps,

@@ -31,7 +31,7 @@ def main() -> None:
         with stages.reading(arguments.base):
             base = SpaceTimeUNet.from_pretrained(arguments.base, torch_dtype=torch.float32)
             scheduler = load_scheduler(arguments.base / "scheduler")
-        unet = base.with_conditioning(base.in_channels + 1, config.conditioning_blocks)
+        unet = base.with_conditioning(base.in_channels + 1)
         if config.init_from:
             with stages.blaming(arguments.params, "train_conditioned.init_from"):
                 unet.load_temporal(config.init_from, part="conditioning")

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 import torch.utils.checkpoint
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
@@ -184,16 +183,3 @@ def size_factor(unet: Any) -> int:
 def out_channels_of(block: nn.Module) -> int:
     """The width at which a block leaves its last resnet."""
     return int(block.resnets[-1].out_channels)  # type: ignore[index,union-attr]
-
-
-def known_at(known: Tensor, num_frames: int, level_frames: int, states: Tensor) -> Tensor:
-    """C and M (b t, c, h, w) as a level sees them: averaged in space, every 2^k-th frame, as temporal resampling keeps.
-
-    `states`: the level's hidden states (b t', c', h', w'), t' = level_frames.
-    """
-    stride = 1
-    while -(-num_frames // stride) > level_frames:
-        stride *= 2
-    kept = known.unflatten(0, (-1, num_frames))[:, ::stride].flatten(0, 1)
-    height, width = states.shape[-2:]
-    return F.adaptive_avg_pool2d(kept, (height, width))

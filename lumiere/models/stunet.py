@@ -25,7 +25,6 @@ from lumiere.models.inflation import (
     attentions_of,
     check_conditions,
     check_supported,
-    known_at,
     out_channels_of,
     run_attention,
     run_downsampler,
@@ -63,7 +62,6 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         resampling_init: str = "nearest",
         mid_attention_layers: int = 3,
         temporal_head_dim: int = 32,
-        conditioning_blocks: bool = False,
     ) -> None:
         """
         Args:
@@ -73,8 +71,6 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
             resampling_init: "nearest" (the paper's) or "he" (its ablation).
             mid_attention_layers: temporal attention layers in the mid block; the rest of the coarsest level has one.
             temporal_head_dim: width of a temporal attention head.
-            conditioning_blocks: whether every inflation block sees (C, M) too, at its level's size; False: the first
-                convolution alone, as in the paper.
         """
         super().__init__()
         if resampling_init not in RESAMPLING_INITS:
@@ -97,20 +93,18 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         self._size_factor = size_factor(self.unet)
         self._resampled = _spread(temporal_resampling, halvings)
 
-        shown = conditioning_channels if conditioning_blocks else 0
-
         def block_for(block: nn.Module, coarsest: bool) -> nn.Module:
             channels = out_channels_of(block)
             if coarsest:
-                return AttentionInflationBlock(channels, 1, temporal_head_dim, shown)
-            return ConvInflationBlock(channels, shown)
+                return AttentionInflationBlock(channels, 1, temporal_head_dim)
+            return ConvInflationBlock(channels)
 
         self.down_inflations = nn.ModuleList(block_for(block, i == len(down) - 1) for i, block in enumerate(down))
         self.up_inflations = nn.ModuleList(block_for(block, i == 0) for i, block in enumerate(up))
         self.mid_inflation = None
         if self.unet.mid_block is not None:
             width = out_channels_of(self.unet.mid_block)
-            self.mid_inflation = AttentionInflationBlock(width, mid_attention_layers, temporal_head_dim, shown)
+            self.mid_inflation = AttentionInflationBlock(width, mid_attention_layers, temporal_head_dim)
         # A resampler stands after the spatial one of the same block; the up path mirrors the down path.
         self.temporal_downsamplers = nn.ModuleDict(
             {str(i): TemporalDownsample(out_channels_of(down[i]), resampling_init) for i in self._resampled}
@@ -170,14 +164,10 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         model.train(unet2d.training)
         return nn.Module.to(model, dtype=unet2d.dtype, device=unet2d.device)
 
-    def with_conditioning(self, conditioning_channels: int, blocks: bool = False) -> SpaceTimeUNet:
-        """The same network with its input grown by (C, M), which start at zero, so nothing changes.
-
-        `blocks`: `conditioning_blocks` of `__init__`.
-        """
+    def with_conditioning(self, conditioning_channels: int) -> SpaceTimeUNet:
+        """The same network with its input grown by (C, M); the added convolution starts at zero, so nothing changes."""
         config = {key: value for key, value in self.config.items() if not key.startswith("_")}
-        added = {"conditioning_channels": conditioning_channels, "conditioning_blocks": blocks}
-        grown = type(self)(**(config | added))
+        grown = type(self)(**(config | {"conditioning_channels": conditioning_channels}))
         grown.load_state_dict(self.state_dict(), strict=False)
         grown.train(self.training)
         return nn.Module.to(grown, dtype=self.dtype, device=self.device)
@@ -199,7 +189,6 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
             "block_out_channels": list(self.unet.config.block_out_channels),
             "in_channels": self.in_channels,
             "conditioning_channels": self.config.conditioning_channels,
-            "conditioning_blocks": self.config.conditioning_blocks,
             "temporal_resampling": [i in self._resampled for i in halvings],
             "mid_attention_layers": 0 if self.mid_inflation is None else self.config.mid_attention_layers,
             "temporal_head_dim": self.config.temporal_head_dim,
@@ -268,15 +257,8 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         frames = sample.permute(0, 2, 3, 4, 1).reshape(batch_size * num_frames, height, width, -1).permute(0, 3, 1, 2)
         noisy = frames[:, : self.in_channels]
         hidden = unet.conv_in(2 * noisy - 1.0 if unet.config.center_input_sample else noisy)
-        known = frames[:, self.in_channels :]
         if self.conv_in_conditioning is not None:
-            hidden = hidden + self.conv_in_conditioning(known)
-
-        def inflate(block: nn.Module, states: Tensor) -> Tensor:
-            here = known_at(known, num_frames, level_frames, states) if self.config.conditioning_blocks else None
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                return torch.utils.checkpoint.checkpoint(block, states, level_frames, here, use_reentrant=False)
-            return block(states, level_frames, here)
+            hidden = hidden + self.conv_in_conditioning(frames[:, self.in_channels :])
 
         # --- down: skips remember their frame count --------------------------------------------------------------
         level_frames = num_frames
@@ -288,7 +270,7 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
             for layer, (resnet, attention) in enumerate(zip(block.resnets, attentions_of(block), strict=True)):
                 hidden = run_pair(resnet, attention, hidden, here)
                 if layer == len(block.resnets) - 1:
-                    hidden = inflate(self.down_inflations[index], hidden)
+                    hidden = self._inflate(self.down_inflations[index], hidden, level_frames)
                 skips.append(hidden)
             if block.downsamplers is not None:
                 for downsampler in block.downsamplers:
@@ -305,13 +287,13 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
             for attention, resnet in zip(attentions_of(unet.mid_block), unet.mid_block.resnets[1:], strict=False):
                 hidden = run_attention(attention, hidden, here)
                 hidden = run_pair(resnet, None, hidden, here)
-            hidden = inflate(self.mid_inflation, hidden)
+            hidden = self._inflate(self.mid_inflation, hidden, level_frames)
 
         # --- up ------------------------------------------------------------------------------------------------------
         for index, block in enumerate(unet.up_blocks):
             for resnet, attention in zip(block.resnets, attentions_of(block), strict=True):
                 hidden = run_pair(resnet, attention, torch.cat([hidden, skips.pop()], dim=1), here)
-            hidden = inflate(self.up_inflations[index], hidden)
+            hidden = self._inflate(self.up_inflations[index], hidden, level_frames)
             if block.upsamplers is not None:
                 size = skips[-1].shape[-2:] if force_size else None
                 for upsampler in block.upsamplers:
@@ -328,6 +310,11 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         hidden = unet.conv_out(hidden)
         output = hidden.unflatten(0, (batch_size, num_frames)).transpose(1, 2)
         return SpaceTimeUNetOutput(sample=output) if return_dict else (output,)
+
+    def _inflate(self, block: nn.Module, hidden_states: Tensor, num_frames: int) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return torch.utils.checkpoint.checkpoint(block, hidden_states, num_frames, use_reentrant=False)
+        return block(hidden_states, num_frames)
 
     def _conditions(
         self,

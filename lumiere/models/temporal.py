@@ -90,15 +90,6 @@ class TemporalUpsample(nn.Module):
         return fold_time(both[:, :, :target_frames], height, width)
 
 
-def conditioning_conv(conditioning_channels: int, channels: int) -> nn.Conv2d | None:
-    """What brings C and M into an inflation block: starts at zero, without bias; None without conditioning."""
-    if not conditioning_channels:
-        return None
-    conv = nn.Conv2d(conditioning_channels, channels, 3, padding=1, bias=False)
-    nn.init.zeros_(conv.weight)
-    return conv
-
-
 class ConvInflationBlock(nn.Module):
     """Factorised space-time convolution in a residual, for every level but the coarsest.
 
@@ -106,10 +97,8 @@ class ConvInflationBlock(nn.Module):
     Norm statistics are per frame, so that a window of a clip sees what the whole clip sees.
     """
 
-    def __init__(self, channels: int, conditioning_channels: int = 0) -> None:
-        """`conditioning_channels`: of C and M, where the block sees them; 0 where not."""
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conditioning_conv = conditioning_conv(conditioning_channels, channels)
         self.spatial_conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.spatial_norm = nn.GroupNorm(group_count(channels), channels)
         self.temporal_conv = TemporalConv(channels)
@@ -118,13 +107,10 @@ class ConvInflationBlock(nn.Module):
         nn.init.zeros_(self.proj_out.weight)
         nn.init.zeros_(self.proj_out.bias)  # type: ignore[arg-type]
 
-    def forward(self, hidden_states: Tensor, num_frames: int, known: Tensor | None = None) -> Tensor:
-        """(b t) c h w -> (b t) c h w; `known`: C and M at this level, (b t) c_k h w."""
+    def forward(self, hidden_states: Tensor, num_frames: int) -> Tensor:
+        """(b t) c h w -> (b t) c h w."""
         height, width = hidden_states.shape[-2:]
-        inner = self.spatial_conv(hidden_states)
-        if self.conditioning_conv is not None:
-            inner = inner + self.conditioning_conv(known)
-        inner = F.silu(self.spatial_norm(inner))
+        inner = F.silu(self.spatial_norm(self.spatial_conv(hidden_states)))
         inner = fold_time(self.temporal_conv(unfold_time(inner, num_frames)), height, width)
         inner = F.silu(self.temporal_norm(inner))
         return hidden_states + self.proj_out(inner)
@@ -169,10 +155,8 @@ class TemporalAttention(nn.Module):
 class AttentionInflationBlock(nn.Module):
     """Temporal self-attention layers, then a projection that starts at zero, in a residual: the coarsest level."""
 
-    def __init__(self, channels: int, num_layers: int, head_dim: int = 32, conditioning_channels: int = 0) -> None:
-        """`conditioning_channels`: of C and M, where the block sees them; 0 where not."""
+    def __init__(self, channels: int, num_layers: int, head_dim: int = 32) -> None:
         super().__init__()
-        self.conditioning_conv = conditioning_conv(conditioning_channels, channels)
         self.norm = nn.GroupNorm(group_count(channels), channels)
         layers = [TemporalAttention(channels, head_dim) for _ in range(num_layers)]
         self.layers = nn.ModuleList(layers)
@@ -181,14 +165,11 @@ class AttentionInflationBlock(nn.Module):
         nn.init.zeros_(self.proj_out.weight)
         nn.init.zeros_(self.proj_out.bias)
 
-    def forward(self, hidden_states: Tensor, num_frames: int, known: Tensor | None = None) -> Tensor:
-        """(b t) c h w -> (b t) c h w; `known`: C and M at this level, (b t) c_k h w."""
+    def forward(self, hidden_states: Tensor, num_frames: int) -> Tensor:
+        """(b t) c h w -> (b t) c h w."""
         frames, channels, height, width = hidden_states.shape
         batch_size, pixels = frames // num_frames, height * width
-        inner = self.norm(hidden_states)
-        if self.conditioning_conv is not None:
-            inner = inner + self.conditioning_conv(known)
-        inner = unfold_time(inner, num_frames).permute(0, 3, 2, 1)  # b (h w) t c
+        inner = unfold_time(self.norm(hidden_states), num_frames).permute(0, 3, 2, 1)  # b (h w) t c
         inner = inner.reshape(batch_size * pixels, num_frames, channels)
         angles = rotary_angles(num_frames, self.head_dim, hidden_states.device)
         for layer in self.layers:

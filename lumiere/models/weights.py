@@ -27,7 +27,7 @@ TEMPORAL_FILE = "temporal.safetensors"
 TEMPORAL_CONFIG_FILE = "temporal.json"
 
 SPATIAL_PREFIX = "unet."
-CONDITIONING_LAYERS = ("conv_in_conditioning", "conditioning_conv")
+CONDITIONING_PREFIX = "conv_in_conditioning."
 PARTS = ("all", "motion", "conditioning")
 IMAGE_MODEL = "image_model_sha256"
 
@@ -117,15 +117,15 @@ class SpaceTimeWeights(ModelMixin):
         """Load temporal weights in place; spatial weights are not touched.
 
         One folder serves networks with and without conditioning: with nothing known the two are the same network,
-        because the added convolutions have no bias.
+        because the added input convolution has no bias.
 
         Warns when the weights belong to another image model, as they do where a style or a fine-tuned model has taken
         its place. In bfloat16 that is not looked at, since the image model's own weights are rounded.
 
         Args:
             save_directory: a folder written by `save_temporal` or `save_pretrained`.
-            part: "all"; "conditioning", the convolutions on C and M alone; or "motion", everything but them. The
-                rest is left as it is, and may differ.
+            part: "all"; "conditioning", the added input convolution alone; or "motion", everything but it. The rest is
+                left as it is, and may differ.
 
         Raises:
             ValueError: on a missing file, another setting, a missing or unexpected key, or another shape, naming the
@@ -138,7 +138,7 @@ class SpaceTimeWeights(ModelMixin):
         about_path = path.with_name(TEMPORAL_CONFIG_FILE)
         about = _read_json(about_path)
         for key, value in self.temporal_settings().items():
-            is_conditioning = key in ("conditioning_channels", "conditioning_blocks")
+            is_conditioning = key == "conditioning_channels"
             if (part == "all" or (part == "conditioning") == is_conditioning) and about.get(key) != value:
                 raise ValueError(f"{about_path}: {key} {json.dumps(about.get(key))}, not {json.dumps(value)}")
         _require_same_keys(loaded, own, path)
@@ -169,7 +169,7 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
 
 def _part_of(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
     wanted = {"all": (True, False), "motion": (False,), "conditioning": (True,)}[part]
-    return {name: value for name, value in state.items() if (name.split(".")[-2] in CONDITIONING_LAYERS) in wanted}
+    return {name: value for name, value in state.items() if name.startswith(CONDITIONING_PREFIX) in wanted}
 
 
 def _write(state: Mapping[str, Tensor], path: Path) -> None:

@@ -15,7 +15,7 @@ from lumiere.text import load_text_encoder
 PRETRAINED = Path(__file__).resolve().parents[2] / "pretrained"  # beside the package, in a checkout
 DEMO_PARTS = ("t2i", "temporal", "ssr_image", "temporal_ssr")
 # What suits these networks: the values of `generate` in params.yaml.
-DEMO_DEFAULTS: dict[str, Any] = {"guidance_scale": 1.5}
+DEMO_DEFAULTS: dict[str, Any] = {"guidance_scale": 1.5, "image_strength": 0.7}
 
 
 def assemble_pipeline(base: Path, ssr: Path | None, styles: Path | None, **defaults: Any) -> LumierePipeline:

@@ -85,6 +85,17 @@ class Given:
     outpaint_scale: float = 0.75
     last_image: Tensor | None = None
 
+    def still(self, num_frames: int, size: tuple[int, int]) -> Tensor | None:
+        """The given picture on every frame, first into last where there are both, (b, 3, t, h, w); None without."""
+        first, last = (
+            None if picture is None else fit(picture.unsqueeze(2), size) for picture in (self.image, self.last_image)
+        )
+        if first is None or last is None:
+            picture = last if first is None else first
+            return None if picture is None else picture.expand(-1, -1, num_frames, -1, -1)
+        share = torch.linspace(0, 1, num_frames).view(-1, 1, 1)
+        return torch.lerp(first, last, share)
+
     def known(self, num_frames: int, size: tuple[int, int], scale: float = 1.0) -> tuple[Tensor, Tensor]:
         """C (b, 3, t, h, w) and M (b, 1, t, h, w) of a conditioned mode.
 

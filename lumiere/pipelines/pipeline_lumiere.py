@@ -19,6 +19,7 @@ from lumiere.diffusion.sampling import (
     check_prediction_type,
     denoise,
     draw_noise,
+    hold_known,
     predict_in_windows,
     select_timesteps,
     video_generators,
@@ -63,6 +64,7 @@ class LumierePipeline(StoredPipeline):
         num_inference_steps: int = 20,
         guidance_scale: float = 3.0,
         guidance_rescale: float = 0.7,
+        image_strength: float = 1.0,
         ssr_steps: int = 8,
         prediction_type: str | None = None,
         ssr_prediction_type: str | None = None,
@@ -76,7 +78,7 @@ class LumierePipeline(StoredPipeline):
             ssr_unet, ssr_scheduler: super-resolution; both or none.
             num_frames, fps: what `unet` was trained on; the defaults of a call, as all that follow.
             ssr_window_size, ssr_overlap: windows that suit `ssr_unet`.
-            num_inference_steps, guidance_scale, guidance_rescale, ssr_steps: what suits the networks.
+            num_inference_steps, guidance_scale, guidance_rescale, image_strength, ssr_steps: what suits the networks.
             prediction_type, ssr_prediction_type: the networks'; by default their schedulers'.
             vae: of a T2I that works in latents; super-resolution works in pixels.
 
@@ -107,6 +109,7 @@ class LumierePipeline(StoredPipeline):
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             guidance_rescale=guidance_rescale,
+            image_strength=image_strength,
             ssr_steps=ssr_steps,
             prediction_type=prediction_type or scheduler.config.prediction_type,
             ssr_prediction_type=ssr_prediction_type,
@@ -128,7 +131,9 @@ class LumierePipeline(StoredPipeline):
         mask: Any = None,
         mode: str | None = None,
         strength: float = 0.6,
+        image_strength: float | None = None,
         outpaint_scale: float = 0.75,
+        guide_known: bool = True,
         keep_known: bool = False,
         style: str | None = None,
         alpha: float = 0.75,
@@ -174,8 +179,13 @@ class LumierePipeline(StoredPipeline):
             mask: 1 where to generate, as large as the image or video, still (h, w) or moving: (t, h, w), or a list.
             mode: a key of `inputs.MODES`; by default what the inputs mean.
             strength: video_to_video: how much of the denoising is done anew, 0 to 1.
+            image_strength: the same where a picture is given: below 1 the clip starts from the picture on every frame,
+                noised, and not from noise alone.
             outpaint_scale: outpainting: the share of each side that the video takes.
-            keep_known: put the given pixels back exactly at the end; `known_psnr` tells how far off they were.
+            guide_known: hold the estimate of x_0 to the given pixels at every step, in pixel space; False trusts the
+                network's own painting of C.
+            keep_known: put the given pixels back exactly at the end, after super-resolution too; `known_psnr` tells how
+                far off they were before.
             style, alpha: a style of `pipe.styles` and its weight, 0 to 1; the paper picks 0.5 to 1 by hand.
             num_inference_steps: denoising steps of the base model.
             guidance_scale: 1 switches text guidance off.
@@ -208,6 +218,7 @@ class LumierePipeline(StoredPipeline):
         guidance_scale = self._or_default("guidance_scale", guidance_scale)
         guidance_rescale = self._or_default("guidance_rescale", guidance_rescale)
         fps = self._or_default("fps", fps)
+        image_strength = self._or_default("image_strength", image_strength)
         ssr_steps = self._or_default("ssr_steps", ssr_steps)
         ssr_window_size = self._or_default("ssr_window_size", ssr_window_size)
         ssr_overlap = self._or_default("ssr_overlap", ssr_overlap)
@@ -215,6 +226,7 @@ class LumierePipeline(StoredPipeline):
         check_prediction_type(self.scheduler, self.config.prediction_type, "scheduler")
         check_range(1, guidance_scale=guidance_scale, fps=fps)
         check_range(0, 1, guidance_rescale=guidance_rescale, outpaint_scale=outpaint_scale, strength=strength)
+        check_range(0, 1, image_strength=image_strength)
         check_whole(1, num_inference_steps=num_inference_steps, num_videos_per_prompt=num_videos_per_prompt)
         check_whole_or_none(batch_size=batch_size, ssr_batch_size=ssr_batch_size, window_size=window_size)
         check_whole(1, ssr_steps=ssr_steps, ssr_window_size=ssr_window_size)
@@ -268,11 +280,16 @@ class LumierePipeline(StoredPipeline):
             tensors |= {"conditioning": c.to(device, dtype), "known_mask": m.to(device, dtype)}
 
         # --- noise, or the noised source (SDEdit) --------------------------------------------------------------------
-        edited = mode == "video_to_video"
-        timesteps = select_timesteps(self.scheduler, num_inference_steps, device, strength if edited else 1.0)
+        source, share = None, 1.0
+        if given.video is not None and mode == "video_to_video":
+            source, share = fit(given.video, size), strength
+        elif image_strength < 1:
+            source = given.still(num_frames, size)
+            share = 1.0 if source is None else image_strength
+        timesteps = select_timesteps(self.scheduler, num_inference_steps, device, share)
         x_t = draw_noise(shape, generators, device)
-        if given.video is not None and edited:
-            source = space.encode(fit(given.video, size).to(device))
+        if source is not None:
+            source = space.encode(source.to(device))
             if len(timesteps):
                 source = self.scheduler.add_noise(source, x_t, timesteps[:1].expand(num_videos))
             x_t = source
@@ -281,6 +298,7 @@ class LumierePipeline(StoredPipeline):
 
         # --- denoise --------------------------------------------------------------------------------------------------
         batches = BatchSize(batch_size)
+        guided = guide_known and known is not None and self.vae is None
 
         def predict(scaled_x_t: Tensor, timestep: Tensor) -> Tensor:
             guidance = TextGuidance(
@@ -292,7 +310,11 @@ class LumierePipeline(StoredPipeline):
                 return guidance.predict(self.unet, model_input.to(dtype), timestep, rows)
 
             conditions = [tensors[name] for name in ("conditioning", "known_mask") if name in tensors]
-            return predict_in_windows(network, [scaled_x_t, *conditions], windows, batches)
+            output = predict_in_windows(network, [scaled_x_t, *conditions], windows, batches)
+            if not guided:
+                return output
+            c, m = (tensor.float() for tensor in conditions)
+            return hold_known(self.scheduler, self.config.prediction_type, output, scaled_x_t, timestep, c, m)
 
         styled = nullcontext() if style is None else self.styles.applied(self.unet, style, alpha)
         with styled, self.progress_bar(total=len(timesteps)) as progress:
@@ -312,9 +334,11 @@ class LumierePipeline(StoredPipeline):
                 base, ssr_generators, ssr_steps, noise_level, None, ssr_window_size, ssr_overlap, multidiffusion,
                 ssr_window_weights, ssr_batch_size, callback_on_step_end, callback_on_step_end_tensor_inputs,
             )  # fmt: skip
-            if keep_known and known is not None:
+            if known is not None:
                 large, large_mask = (t.to(device) for t in given.known(num_frames, size, x_0.shape[-1] / size[1]))
-                x_0 = large + (1 - large_mask) * x_0
+                known_psnr = psnr_of_known(x_0, large, large_mask)
+                if keep_known:
+                    x_0 = large + (1 - large_mask) * x_0
 
         # --- output ---------------------------------------------------------------------------------------------------
         self.maybe_free_model_hooks()

@@ -29,8 +29,8 @@ class LumierePipelineOutput(BaseOutput):
         known: (b, t, c, h, w) in [0, 1], the pixels that were given, at the base model's size; None in modes that are
             given none.
         known_mask: (b, t, 1, h, w), 1 = given; None likewise.
-        known_psnr: (b,), in dB, how well the base model kept the given pixels, before `keep_known` put them back; not a
-            number where nothing was given, None likewise.
+        known_psnr: (b,), in dB, how well `frames` keep the given pixels, before `keep_known` puts them back; infinite
+            where they are exact, not a number where M is 0 everywhere. None where nothing was given.
     """
 
     frames: Any

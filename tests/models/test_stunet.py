@@ -12,7 +12,6 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.inflation import known_at
 from lumiere.models.small import build_text_to_image_unet
 from tests.models.zoo import (
     CONFIGS,
@@ -372,35 +371,6 @@ def test_growing_the_input_of_a_trained_network_changes_nothing() -> None:
     assert changed - {"_use_default_values"} == {"conditioning_channels"} and grown.config.conditioning_channels == 4
     assert not any(parameter.requires_grad for parameter in grown.spatial_parameters())
     assert not grown.training and grown.with_conditioning(4).conv_in_conditioning is not grown.conv_in_conditioning
-
-
-@pytest.mark.parametrize("name", ["ours", "sd_inpainting", "if_stage_1", "without_mid_block", "one_level"])
-def test_every_inflation_block_can_see_what_is_known(name: str) -> None:
-    model, unet2d, image, given = inflate(name, conditioning_channels=4, conditioning_blocks=True)
-    channels = unet2d.config.in_channels
-    video = random_video(image, 5, extra_channels=4)
-    plain = SpaceTimeUNet.from_unet2d(unet2d)
-    torch.testing.assert_close(model(video, **given).sample, plain(video[:, :channels], **given).sample)
-
-    added = {key: p for key, p in model.named_temporal_parameters() if "conditioning_conv" in key}
-    blocks = len(model.down_inflations) + len(model.up_inflations) + (model.mid_inflation is not None)
-    assert len(added) == blocks and not any(p.any() for p in added.values())
-    randomise_temporal(model)
-    unknown = torch.cat([video[:, :channels], torch.zeros_like(video[:, channels:])], dim=1)
-    with torch.no_grad():
-        without = model(unknown, **given).sample
-        for parameter in added.values():
-            parameter.zero_()
-        torch.testing.assert_close(model(unknown, **given).sample, without)  # nothing known, nothing changed
-    randomise_temporal(model)
-    model(video, **given).sample.square().mean().backward()
-    assert all(p.grad is not None and p.grad.any() for p in added.values())
-
-
-def test_a_level_sees_the_frames_that_it_keeps() -> None:
-    known = torch.arange(2 * 7, dtype=torch.float32)[:, None, None, None].expand(-1, 4, 8, 6)  # 2 clips of 7 frames
-    seen = known_at(known, 7, 2, torch.zeros(2 * 2, 16, 4, 3))
-    assert seen.shape == (4, 4, 4, 3) and seen[:, 0, 0, 0].tolist() == [0, 4, 7, 11]
 
 
 # --- dtypes -----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from torch import Tensor
 from lumiere.pipelines import LumierePipeline
 from lumiere.pipelines.pipeline_output import psnr_of_known
 from tests.pipelines.test_modes import IMAGE, STEPS, VIDEO, box, seed
+from tests.pipelines.test_schedulers import SOLVERS, made_by
 
 LAST = torch.rand(1, 3, 16, 16, generator=seed(11))
 
@@ -89,7 +90,7 @@ def test_a_moving_mask_of_every_kind(pipe: LumierePipeline) -> None:
 
 
 def test_kept_pixels_are_measured_before_they_are_put_back(pipe: LumierePipeline) -> None:
-    options: dict[str, Any] = {"video": VIDEO, "mask": box(16, 16), "upscale": False, **STEPS}
+    options: dict[str, Any] = {"video": VIDEO, "mask": box(16, 16), "upscale": False, "guide_known": False, **STEPS}
     free, kept = (pipe("a cat", generator=seed(), keep_known=keep, **options) for keep in (False, True))
     known = box(16, 16) == 0
     error = (free.frames[0] - VIDEO[0])[..., known].square().mean()
@@ -107,3 +108,41 @@ def test_psnr_is_of_each_video_and_of_given_pixels_alone() -> None:
     psnr = psnr_of_known(video, known, mask)
     torch.testing.assert_close(psnr[:2], torch.tensor([20.0, 6.0206]))
     assert psnr[2].isnan()
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_known_pixels_are_held_at_every_step(pipe: LumierePipeline, name: str) -> None:
+    """With every scheduler, so that what the rest is painted to fit is the given pixels."""
+    pipe.scheduler = made_by(name, pipe.scheduler)
+    seen: list[Tensor] = []
+    plain = pipe.unet.forward
+
+    def forward(sample: Tensor, *args: Any, **kwargs: Any) -> Any:
+        seen.append(sample.clone())
+        return plain(sample, *args, **kwargs)
+
+    pipe.unet.forward = forward
+    try:
+        options: dict[str, Any] = {"video": VIDEO, "mask": box(16, 16), "num_inference_steps": 5, "upscale": False}
+        output = pipe("a cat", guidance_scale=1, generator=seed(), **options)
+    finally:
+        pipe.unet.forward = plain
+    known = box(16, 16) == 0
+    torch.testing.assert_close(output.frames[0][..., known], VIDEO[0][..., known], atol=1e-4, rtol=0)
+    assert output.known_psnr.item() > 60
+    clean = (VIDEO[0].transpose(0, 1) * 2 - 1)[..., known].flatten()
+    likeness = [torch.corrcoef(torch.stack([s[0, :3][..., known].flatten(), clean]))[0, 1].item() for s in seen]
+    assert likeness == sorted(likeness) and likeness[0] < 0.2 and likeness[-1] > 0.8
+
+
+def test_a_video_can_start_from_its_picture(pipe: LumierePipeline) -> None:
+    def distance(strength: float) -> float:
+        options: dict[str, Any] = {"upscale": False, "num_inference_steps": 4, "generator": seed()}
+        frames = pipe("a cat", image=IMAGE, image_strength=strength, **options).frames[0, 1:]
+        return (frames - IMAGE).square().mean().item()
+
+    assert distance(0.0) < 1e-9 < distance(0.5) < distance(1.0)
+    both = pipe("a cat", image=IMAGE, last_image=LAST, image_strength=0.0, num_frames=3, upscale=False, **STEPS)
+    torch.testing.assert_close(both.frames[0, 1], (IMAGE[0] + LAST[0]) / 2)
+    with pytest.raises(ValueError, match=r"image_strength is 1\.5; allowed: 0 to 1"):
+        pipe("a cat", image=IMAGE, image_strength=1.5)
