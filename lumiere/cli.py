@@ -69,14 +69,18 @@ def generate(
     ] = False,
     strength: Annotated[
         str | None,
-        _option("--strength", metavar="0..1", help="How far --video may be left behind, where it has no mask [0.6]."),
+        _option(
+            "--strength",
+            metavar="0..1",
+            help="How far --video without a mask [0.6], or --image as the start of every frame, may be left behind.",
+        ),
     ] = None,
     style: Annotated[str | None, _option("--style", metavar="NAME", help="One of the model's styles.")] = None,
     alpha: Annotated[
         str | None, _option("--alpha", metavar="0..1", help="The style's weight [0.75]; the paper picks 0.5 to 1.")
     ] = None,
     keep_known: Annotated[
-        bool, _option("--keep-known", help="Put the given pixels back exactly; without, they come back roughly.")
+        bool, _option("--keep-known", help="Put the given pixels back exactly, after super-resolution too.")
     ] = False,
     negative_prompt: Annotated[
         str | None, _option("--negative-prompt", metavar="TEXT", help="What to move away from.")

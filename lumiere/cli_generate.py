@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lumiere.cli_model import Model, first_line
-from lumiere.cli_request import DEFAULT_ALPHA, DEFAULT_STRENGTH, Request, is_settings, option
+from lumiere.cli_request import DEFAULT_ALPHA, DEFAULT_STRENGTH, FROM_A_PICTURE, Request, is_settings, option
 from lumiere.data.pictures import contact_sheet, save_picture
 from lumiere.export import Target, check_writable, renamed, target_of
 from lumiere.files import content_hash, write_atomically
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SHEET_FRAMES = 16
 # Settings that no option sets; they are the model's own.
 MODEL_SETTINGS = (
-    "fps", "guidance_rescale", "image_strength", "ssr_steps", "ssr_window_size", "ssr_overlap", "prediction_type",
+    "fps", "guidance_rescale", "ssr_steps", "ssr_window_size", "ssr_overlap", "prediction_type",
 )  # fmt: skip
 
 Tell = Callable[[str], None]
@@ -102,7 +102,9 @@ def _run(job: Job, model: Model, tell: Tell) -> list[Path]:
         negative_prompt=request.negative_prompt,
         num_frames=num_frames,
         mode=request.mode,
+        # Of a video, or of a picture: the pipeline looks at the one that is given.
         strength=DEFAULT_STRENGTH if request.strength is None else request.strength,
+        image_strength=request.strength,
         keep_known=request.keep_known,
         style=request.style,
         alpha=DEFAULT_ALPHA if request.alpha is None else request.alpha,
@@ -244,10 +246,16 @@ def _resolved(request: Request, pipe: LumierePipeline, num_frames: int, seed: in
         guidance=pipe.config.guidance_scale if request.guidance is None else request.guidance,
         upscale=pipe.ssr_unet is not None and request.upscale is not False,
         alpha=DEFAULT_ALPHA if request.style and request.alpha is None else request.alpha,
-        strength=DEFAULT_STRENGTH
-        if request.mode == "video_to_video" and request.strength is None
-        else request.strength,
+        strength=_strength(request, pipe),
     )
+
+
+def _strength(request: Request, pipe: LumierePipeline) -> float | None:
+    if request.strength is not None:
+        return request.strength
+    if request.mode in FROM_A_PICTURE:
+        return pipe.config.image_strength
+    return DEFAULT_STRENGTH if request.mode == "video_to_video" else None
 
 
 def _check_style(request: Request, model: Model) -> None:

@@ -21,6 +21,7 @@ FILES = ("image", "last_image", "video", "mask")
 FLAGS = ("cinemagraph", "outpaint", "keep_known", "upscale")
 WHOLE = {"seed": (0, 2**63 - 1), "num_videos": (1, None), "frames": (1, None), "steps": (1, None)}
 NUMBERS = {"alpha": (0, 1), "strength": (0, 1), "guidance": (1, None)}
+FROM_A_PICTURE = ("image_to_video", "cinemagraph")
 YES, NO = ("1", "true", "yes"), ("0", "false", "no")
 BOX = re.compile(r"\s*,\s*".join([r"\s*[-+]?(?:\d+\.?\d*|\.\d+)"] * 4) + r"\s*")
 
@@ -203,8 +204,8 @@ def _check_mode(request: Request) -> None:
         raise ValueError("--mask takes --image (cinemagraph) or --video (inpainting); give one of them")
     if request.mask and request.last_image:
         raise ValueError("--last-image takes no --mask; leave one of them out")
-    if request.strength is not None and request.mode != "video_to_video":
-        raise ValueError("--strength is for video to video; give --video without --mask, or leave --strength out")
+    if request.strength is not None and request.mode not in ("video_to_video", *FROM_A_PICTURE):
+        raise ValueError("--strength is for --video without --mask, or for --image; leave it out")
     if request.alpha is not None and not request.style:
         raise ValueError("--alpha is a style's weight; name one with --style, or leave --alpha out")
 

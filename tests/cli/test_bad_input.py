@@ -50,7 +50,7 @@ from tests.cli.conftest import Generate, names_in
         (("a", "--style", "ink", "--alpha", "1.5"), "--alpha is 1.5; allowed: 0 to 1"),
         (("a", "--style", "ink", "--alpha", "nan"), "--alpha is nan; allowed: 0 to 1"),
         (("a", "--alpha", "0.5"), "name one with --style, or leave --alpha out"),
-        (("a", "--strength", "0.5"), "--strength is for video to video"),
+        (("a", "--strength", "0.5"), "--strength is for --video without --mask, or for --image"),
         (("a", "--frames", "0"), "--frames is 0; allowed: whole numbers, at least 1"),
         (("a", "--frames", "2.5"), "--frames is 2.5; allowed: whole numbers, at least 1"),
         (("a", "--guidance", "much"), "--guidance is much; allowed: at least 1"),

@@ -96,6 +96,7 @@ def test_the_formats_hold_the_same_pictures(generate: Generate) -> None:
         (("--video", "@video.mp4", "--mask", "0.5,0,1,1"), "inpainting"),
         (("--video", "@video.mp4", "--outpaint"), "outpainting"),
         (("--video", "@video.mp4", "--strength", "0.5"), "video_to_video"),
+        (("--image", "@image.png", "--strength", "0.5"), "image_to_video"),
         (("--video", "@short.mp4"), "video_to_video"),
         (("--style", "ink", "--alpha", "0.5"), "text_to_video"),
         (("--frames", "7", "--guidance", "2", "--negative-prompt", "blurry"), "text_to_video"),

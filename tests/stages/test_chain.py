@@ -243,7 +243,8 @@ def test_the_saved_pipeline_makes_the_same_video(name: str, chain: Path, tmp_pat
     assert (tmp_path / "again.mp4").read_bytes() == (videos / f"{name}.mp4").read_bytes()
     if name in GIVEN:
         with np.load(videos / f"{name}.known.npz") as arrays:
-            assert np.array_equal(arrays["generated"], to_uint8(output.base_frames[0]))
+            small = torch.nn.functional.adaptive_avg_pool2d(output.frames[0], output.base_frames.shape[-2:])
+            assert np.array_equal(arrays["generated"], to_uint8(small))
 
 
 def test_a_style_changes_the_video(chain: Path) -> None:
