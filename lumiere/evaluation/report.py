@@ -189,8 +189,8 @@ def _method(judge: Judge, generated: VideoSet, real: RealSet) -> list[str]:
         "- Beside the generated clips' alignment, flicker and motion stand those of as many real clips, drawn by seed, "
         "all with different prompts.",
         f"- Judge's input: {judge.preprocessing}.",
-        "- Samples are read back from their H.264 files at full size. PSNR is taken before encoding, on frames averaged "
-        "down to base size.",
+        "- Samples are read back from their H.264 files at full size. PSNR is taken before encoding, on frames "
+        "averaged down to base size.",
         "",
     ]
 
