@@ -98,7 +98,10 @@ def tie_to_this_process(marker: str) -> None:
     Prefect's embedded server is one: Prefect stops it on an orderly exit only.
     """
     for child in psutil.Process().children():
-        if child.pid not in _guards and marker in " ".join(child.cmdline()):
+        words: list[str] = []
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile, or is a zombie, which has no words
+            words = child.cmdline()
+        if child.pid not in _guards and marker in " ".join(words):
             command = [sys.executable, "-P", str(Path(__file__).resolve()), "--guard", str(child.pid)]
             _guards[child.pid] = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 

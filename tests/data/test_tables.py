@@ -91,4 +91,4 @@ def test_prompts_are_whole(table: Path) -> None:
     with pytest.raises(ValueError, match=r"table\.csv, line 2: 4 cells for 3 columns"):
         read_jobs(table)
     table.write_text('name,mode,prompt\na,text_to_video,"a cat, asleep"\n', encoding="utf-8-sig")
-    assert [(job.prompt, job.clip, job.alpha) for job in read_jobs(table)] == [("a cat, asleep", "", 1.0)]
+    assert [(job.prompt, job.clip, job.alpha) for job in read_jobs(table)] == [("a cat, asleep", "", 0.75)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -218,7 +219,9 @@ def test_a_killed_flow_leaves_nothing_behind_and_the_next_run_succeeds(
     env = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}  # so with an embedded server of its own
     command = [sys.executable, "-m", "flows.pipeline", "--root", str(toy_project)]
     output = (toy_project / "log.txt").open("wb")
-    process = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=output, stderr=output)
+    # A job that a shell put into the background ignores SIGINT, and so would this process.
+    default: Any = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=output, stderr=output, preexec_fn=default)
     try:
         wait_until(lambda: len(events(toy_project)) >= 2, 120)
         family = psutil.Process(process.pid).children(recursive=True)
@@ -229,6 +232,7 @@ def test_a_killed_flow_leaves_nothing_behind_and_the_next_run_succeeds(
         wait_until(lambda: not any(child.is_running() for child in family))
     finally:
         process.kill()
+        process.wait()
         output.close()
     (toy_project / "slow").unlink()
     with pipeline_lock(toy_project):  # free, as soon as the supervisor is gone
