@@ -176,7 +176,7 @@ def generate(
             failures = _generate_batch(given, output, from_file, from_json, model, device, sheet)
             raise typer.Exit(1 if failures else 0)
         _generate_one(given, output, from_json, model, device, sheet)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         _tell(f"error: {' '.join(str(error).split())}")
         raise typer.Exit(BAD_INPUT) from None
 

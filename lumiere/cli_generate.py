@@ -49,6 +49,11 @@ class Job:
         inputs = {path.resolve(): name for name, path in self.request.input_files().items()}
         for target in self.targets:
             check_writable(target.path.parent)
+            for given, what in inputs.items():
+                if target.is_sequence and given.parent == target.path.parent.resolve() and given.suffix == ".png":
+                    raise ValueError(
+                        f"{option(what)} {given} lies where the pictures go; choose another folder with -o"
+                    )
             for path in (*target.files(1), target.settings, target.sheet):
                 if name := inputs.get(path.resolve()):
                     raise ValueError(f"{path} is also {option(name)}; choose another name with -o")
@@ -159,13 +164,13 @@ def run_batch(jobs: list[tuple[str, Job | ValueError]], model: Model, tell: Tell
     there = 0
     for number, (name, job) in enumerate(jobs, 1):
         tell(f"[{number}/{len(jobs)}] {name}")
-        if isinstance(job, Job) and job.is_done(model):
-            there += 1
-            tell("already there")
-            continue
         try:
             if isinstance(job, ValueError):
                 raise job
+            if job.is_done(model):
+                there += 1
+                tell("already there")
+                continue
             run(job, model, tell)
         except ValueError as error:
             failures[name] = first_line(error)
@@ -277,8 +282,9 @@ def _decibels(values: Any, index: int) -> float | None:
 def _fidelity(settings: dict[str, Any]) -> str:
     if settings["known_psnr"] is None:
         return ""
-    cure = "" if settings["keep_known"] else ", see --keep-known"
-    return f"; the given pixels come back at {settings['known_psnr']} dB{cure}"
+    if settings["keep_known"]:
+        return f"; the given pixels are put back exactly, from {settings['known_psnr']} dB"
+    return f"; the given pixels come back at {settings['known_psnr']} dB, see --keep-known"
 
 
 def _spread(frames: Any) -> Any:
