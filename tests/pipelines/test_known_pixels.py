@@ -132,7 +132,7 @@ def test_known_pixels_are_held_at_every_step(pipe: LumierePipeline, name: str) -
     assert output.known_psnr.item() > 60
     clean = (VIDEO[0].transpose(0, 1) * 2 - 1)[..., known].flatten()
     likeness = [torch.corrcoef(torch.stack([s[0, :3][..., known].flatten(), clean]))[0, 1].item() for s in seen]
-    # Heun looks at every step twice, the second time a level further, so its last look is at a noisier level than theirs.
+    # Heun looks at every step twice, the second time a level further; its last look is at a noisier level.
     seen_once, least = (likeness[::2], 0.7) if name == "HeunDiscreteScheduler" else (likeness, 0.8)
     assert seen_once == sorted(seen_once) and seen_once[0] < 0.2 and seen_once[-1] > least
 
