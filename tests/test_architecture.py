@@ -17,6 +17,7 @@ ORCHESTRATION = {"dvc", "prefect", "mlflow"}
 NOT_TRACKED = {
     "lumiere/__init__.py",
     "lumiere/config.py",
+    "lumiere/params_file.py",
     "lumiere/tracking.py",
     "lumiere/files.py",
     "lumiere/compat.py",
