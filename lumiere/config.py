@@ -47,11 +47,39 @@ class DecodeConfig:
 
 
 @dataclass(frozen=True)
+class LaunchConfig:
+    """How trainings are computed: nothing of what is learned, but the last bits of it."""
+
+    processes: int = number(1, at_least=1)  # on this machine; torchrun or accelerate launch for several machines
+    strategy: str = choice("ddp", "fsdp")  # of several processes: each has the whole network, or a share (FSDP2)
+    precision: str = choice("fp32", "bf16", "fp16")  # of the arithmetic; weights and optimizer stay in float32
+    gradient_accumulation: int = number(1, at_least=1)  # parts that a process takes its share of a batch in
+    gradient_checkpointing: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.strategy == "fsdp" and self.precision == "fp16":
+            raise ConfigError("precision: 'fp16'; allowed with strategy fsdp: fp32, bf16")
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """What no result depends on; changing it makes no stage stale."""
+
+    workers: int = number(0, at_least=0)  # processes that read clips, for each training process; 0: itself
+    cache_mb: int = number(512, at_least=0)  # decoded clips that each of them keeps in memory
+    timeout_s: float = number(1800.0, above=0)  # a training process that says nothing for so long ends the training
+    sample_every: int = number(0, at_least=0)  # steps between sample videos of a training's held-out clips; 0: none
+    sample_guidance_scale: float = number(3.0, at_least=1)
+
+
+@dataclass(frozen=True)
 class OptimConfig:
     """The training loop's settings, the same for every training; super-resolution, which sees no text, has no more."""
 
     steps: int = number(100, at_least=0)
-    batch_size: int = number(4, at_least=1)
+    batch_size: int = number(4, at_least=1)  # clips of a step, over all processes
+    optimizer: str = choice("adamw", "adafactor")
     learning_rate: float = number(1e-3, above=0)
     warmup_steps: int = number(20, at_least=0)
     final_learning_rate: float = number(0.1, at_least=0, at_most=1)  # cosine's end, as a share of learning_rate
@@ -63,6 +91,7 @@ class OptimConfig:
     log_every: int = number(10, at_least=1)
     validate_every: int = number(50, at_least=1)
     divergence_factor: float = number(5.0, above=1)  # stop when the smoothed loss exceeds this times its best
+    shuffle_buffer: int = number(4096, at_least=1)  # clips among which the order is random; shards are shuffled too
     seed: int = number(0, at_least=0)
 
 
@@ -78,8 +107,9 @@ class PrepareT2IConfig:
     """The frozen text-to-image model: shipped, a diffusers folder or hub name, or trained here."""
 
     source: str = "pretrained/t2i"  # a folder, a hub name, or "train"
-    size: int = number(32, at_least=8)  # pixels, height = width; a model that is given has to have it
+    size: int = number(32, at_least=8)  # pixels, height = width; a given model may have been trained for another
     # The rest is for "train" alone.
+    unet_config: str = ""  # a UNet2DConditionModel's config.json; empty: a small network of the two that follow
     block_out_channels: tuple[int, ...] = (32, 96, 128)
     layers_per_block: int = number(1, at_least=1)
     optim: TextOptimConfig = field(default_factory=TextOptimConfig)
@@ -94,6 +124,7 @@ class TrainBaseConfig:
 
     init_from: str = ""  # a folder written by save_temporal; empty starts at the identity
     resampling_init: str = choice("nearest", "he")
+    image_share: float = number(0.0, at_least=0, at_most=1)  # of the steps that train on single frames
     optim: TextOptimConfig = field(default_factory=TextOptimConfig)
 
     def __post_init__(self) -> None:
@@ -102,6 +133,20 @@ class TrainBaseConfig:
                 f"resampling_init: {self.resampling_init!r}; "
                 f"allowed: nearest, because the weights in init_from ({self.init_from!r}) replace it"
             )
+
+
+# What is known of a training clip; lumiere.training.masks draws each.
+MASK_KINDS = (
+    "text_only",
+    "first_frame",
+    "last_frame",
+    "first_and_last",
+    "inpainting_box",
+    "inpainting_moving_box",
+    "inpainting_free_form",
+    "outpainting",
+    "cinemagraph",
+)
 
 
 @dataclass(frozen=True)
@@ -113,20 +158,24 @@ class TrainConditionedConfig:
         default_factory=lambda: {
             "text_only": 1.0,
             "first_frame": 2.0,
-            "inpainting": 1.0,
+            "last_frame": 0.5,
+            "first_and_last": 0.5,
+            "inpainting_box": 0.25,
+            "inpainting_moving_box": 0.25,
+            "inpainting_free_form": 0.5,
             "outpainting": 0.5,
             "cinemagraph": 1.0,
         }
     )
+    image_share: float = number(0.0, at_least=0, at_most=1)
     optim: TextOptimConfig = field(default_factory=TextOptimConfig)
 
     def __post_init__(self) -> None:
-        allowed = {"text_only", "first_frame", "inpainting", "outpainting", "cinemagraph"}
-        unknown = sorted(set(self.mask_weights) - allowed)
-        if unknown:
-            raise ConfigError(f"mask_weights.{unknown[0]}: unknown mask kind; allowed: {', '.join(sorted(allowed))}")
         if min(self.mask_weights.values(), default=0) < 0 or sum(self.mask_weights.values()) <= 0:
             raise ConfigError(f"mask_weights: {self.mask_weights}; allowed: weights of at least 0 with a sum above 0")
+        unknown = sorted(set(self.mask_weights) - set(MASK_KINDS))
+        if unknown:
+            raise ConfigError(f"mask_weights.{unknown[0]}: unknown mask kind; allowed: {', '.join(MASK_KINDS)}")
 
 
 @dataclass(frozen=True)
@@ -141,6 +190,7 @@ class TrainSSRConfig:
     crop: int = number(64, at_least=8)  # pixels of the high-resolution crop that a training step sees
     max_noise_level: float = number(0.3, at_least=0, at_most=1)  # noise augmentation of the low-resolution input
     # Of the image network, for "train" alone.
+    unet_config: str = ""  # a UNet2DConditionModel's config.json; empty: a small network of the two that follow
     block_out_channels: tuple[int, ...] = (32, 48, 96)
     layers_per_block: int = number(1, at_least=1)
     image_optim: OptimConfig = field(default_factory=OptimConfig)
@@ -219,6 +269,16 @@ class EvaluateConfig:
     seed: int = number(0, at_least=0)
 
 
+# The loop's settings, of each training.
+OPTIMS = (
+    "prepare_t2i.optim",
+    "train_base.optim",
+    "train_conditioned.optim",
+    "train_ssr.image_optim",
+    "train_ssr.optim",
+    "train_style.optim",
+)
+
 # Values that cannot exceed one of another section.
 AT_MOST = (
     ("prepare_t2i.size", "decode.size"),
@@ -244,6 +304,8 @@ class Params:
     blend_style: BlendStyleConfig = field(default_factory=BlendStyleConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     def __post_init__(self) -> None:
         if self.decode.num_frames / self.decode.fps > self.curate.min_seconds:
@@ -255,12 +317,20 @@ class Params:
             raise ConfigError(
                 f"train_ssr.low_size: {self.train_ssr.low_size}; allowed: prepare_t2i.size ({self.prepare_t2i.size})"
             )
+        parts = self.launch.processes * self.launch.gradient_accumulation
+        for key in OPTIMS:
+            batch_size = self._value(key).batch_size
+            if batch_size % parts:
+                raise ConfigError(
+                    f"{key}.batch_size: {batch_size}; allowed: a multiple of {parts}, which is launch.processes × "
+                    "launch.gradient_accumulation"
+                )
         for key, other in AT_MOST:
             value, limit = self._value(key), self._value(other)
             if value > limit:
                 raise ConfigError(f"{key}: {value}; allowed: at most {other} ({limit})")
 
-    def _value(self, key: str) -> int:
+    def _value(self, key: str) -> Any:
         section, name = key.split(".")
         return getattr(getattr(self, section), name)
 

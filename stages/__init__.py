@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from lumiere.config import ConfigError
+from lumiere.config import ConfigError, Params
 from lumiere.curation.reasons import CurationError
 from lumiere.data.video_io import VideoError
 
@@ -33,8 +33,21 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except (ConfigError, CurationError, VideoError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        rank = os.environ.get("RANK", "0")
+        print(f"error: {error}" if rank == "0" else f"error in process {rank}: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def spread(params: Params) -> None:
+    """Where params ask for several processes, runs this stage in them, and leaves when they are done."""
+    from lumiere.training.launch import is_launched, run_in_processes  # late: not every stage needs torch
+
+    if params.launch.processes == 1 or is_launched():
+        return
+    module = sys.modules["__main__"].__spec__
+    assert module is not None, "stages are run with python -m"
+    run_in_processes(module.name, sys.argv[1:], params.launch.processes)
+    sys.exit(0)
 
 
 def parse_arguments(description: str | None, scratch: str = "", **paths: str) -> argparse.Namespace:

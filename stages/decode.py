@@ -47,7 +47,7 @@ def main() -> None:
             raise VideoError(f"{arguments.raw}: not one of {len(rows)} accepted clips could be decoded")
         captions = [caption for row in rows for caption in row["captions"]]
         with stages.blaming(arguments.params, "decode.text_encoder"):  # its weights are loaded here
-            embeddings = embed_captions(captions, encoder)
+            embeddings = embed_captions([*captions, ""], encoder)
         numbers = write_clips(
             arguments.out,
             rows,

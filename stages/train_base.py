@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 import stages
@@ -10,8 +12,9 @@ from lumiere.config import load_params, to_dict
 from lumiere.data.clips import ClipStore
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import load_text_to_image, save_companions
-from lumiere.text import load_text_encoder
-from lumiere.training.captioned import CaptionedClips
+from lumiere.training.captioned import StoredClips
+from lumiere.training.parallel import is_main_process
+from lumiere.training.preview import VideoPreview
 from lumiere.training.run import StagedTraining
 from lumiere.training.video import SpaceTimeTask
 
@@ -25,25 +28,35 @@ def main() -> None:
         out="folder for the Space-Time U-Net",
         scratch="training state",
     )
-    config = load_params(arguments.params).train_base
+    params = load_params(arguments.params)
+    stages.spread(params)
+    config = params.train_base
     with tracking.stage_run("train_base", to_dict(config)) as run:
         with stages.reading(arguments.t2i):
             t2i = load_text_to_image(arguments.t2i)
-            null_text = load_text_encoder(t2i.text_encoder, t2i.max_text_tokens).encode([""])
         torch.manual_seed(config.optim.seed)
         unet = SpaceTimeUNet.from_unet2d(t2i.unet, resampling_init=config.resampling_init)
         if config.init_from:
             with stages.blaming(arguments.params, "train_base.init_from"):
                 unet.load_temporal(config.init_from, part="motion")
         with stages.reading(arguments.clips):
-            stores = ClipStore(arguments.clips), ClipStore(arguments.clips, "validation")
-        size = t2i.unet.config.sample_size
-        train_clips, held_out = (CaptionedClips.from_store(store, size, null_text) for store in stores)
-        task = SpaceTimeTask("train_base", unet, t2i.scheduler, train_clips, held_out, config.optim)
+            train_clips, held_out = (
+                StoredClips(ClipStore(arguments.clips, split), t2i.unet.config.sample_size, params.runtime.cache_mb)
+                for split in ("train", "validation")
+            )
+        task = SpaceTimeTask(
+            "train_base", unet, t2i.scheduler, train_clips, held_out, config.optim, image_share=config.image_share
+        )
 
         inputs = [__file__, arguments.clips, arguments.t2i, config.init_from]
-        training = StagedTraining(arguments.scratch, to_dict(config), inputs)
-        result = training.train(task, config.optim, run.log_metrics, arguments.out)
+        training = StagedTraining(arguments.scratch, params, config, inputs)
+        preview = VideoPreview(
+            task, t2i.scheduler, params.runtime.sample_every, params.runtime.sample_guidance_scale, train_clips.store.fps,
+            training.folder / "samples", partial(run.log_artifact, folder="samples"),
+        )  # fmt: skip
+        result = training.train(task, config.optim, run.log_metrics, arguments.out, preview)
+        if not is_main_process():
+            return
         unet.save_pretrained(arguments.out)
         save_companions(arguments.out, t2i.scheduler, t2i.text_encoder, t2i.max_text_tokens)
         run.log_metrics({"temporal_parameters": sum(p.numel() for p in unet.temporal_parameters())})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 import stages
@@ -10,8 +12,9 @@ from lumiere.config import load_params, to_dict
 from lumiere.data.clips import ClipStore
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import load_scheduler, save_companions
-from lumiere.text import load_text_encoder
-from lumiere.training.captioned import CaptionedClips
+from lumiere.training.captioned import StoredClips
+from lumiere.training.parallel import is_main_process
+from lumiere.training.preview import VideoPreview
 from lumiere.training.run import StagedTraining
 from lumiere.training.video import SpaceTimeTask
 
@@ -25,7 +28,9 @@ def main() -> None:
         out="folder for the conditioned Space-Time U-Net",
         scratch="training state",
     )
-    config = load_params(arguments.params).train_conditioned
+    params = load_params(arguments.params)
+    stages.spread(params)
+    config = params.train_conditioned
     with tracking.stage_run("train_conditioned", to_dict(config)) as run:
         torch.manual_seed(config.optim.seed)
         with stages.reading(arguments.base):
@@ -36,20 +41,26 @@ def main() -> None:
             with stages.blaming(arguments.params, "train_conditioned.init_from"):
                 unet.load_temporal(config.init_from, part="conditioning")
         with stages.reading(arguments.clips):
-            stores = ClipStore(arguments.clips), ClipStore(arguments.clips, "validation")
-            encoder = load_text_encoder(stores[0].text_encoder, stores[0].max_text_tokens)
-            null_text = encoder.encode([""])
-        size = unet.unet.config.sample_size
-        train_clips, held_out = (CaptionedClips.from_store(store, size, null_text) for store in stores)
+            train_clips, held_out = (
+                StoredClips(ClipStore(arguments.clips, split), unet.unet.config.sample_size, params.runtime.cache_mb)
+                for split in ("train", "validation")
+            )
         task = SpaceTimeTask(
-            "train_conditioned", unet, scheduler, train_clips, held_out, config.optim, config.mask_weights
-        )
+            "train_conditioned", unet, scheduler, train_clips, held_out, config.optim, config.mask_weights,
+            config.image_share,
+        )  # fmt: skip
 
         inputs = [__file__, arguments.clips, arguments.base, config.init_from]
-        training = StagedTraining(arguments.scratch, to_dict(config), inputs)
-        result = training.train(task, config.optim, run.log_metrics, arguments.out)
+        training = StagedTraining(arguments.scratch, params, config, inputs)
+        preview = VideoPreview(
+            task, scheduler, params.runtime.sample_every, params.runtime.sample_guidance_scale, train_clips.store.fps,
+            training.folder / "samples", partial(run.log_artifact, folder="samples"),
+        )  # fmt: skip
+        result = training.train(task, config.optim, run.log_metrics, arguments.out, preview)
+        if not is_main_process():
+            return
         unet.save_pretrained(arguments.out)
-        save_companions(arguments.out, scheduler, encoder.name, encoder.max_tokens)
+        save_companions(arguments.out, scheduler, train_clips.store.text_encoder, train_clips.store.max_text_tokens)
         run.log_artifact(arguments.out / "train_conditioned.png")
         training.finish()
     print(f"{result.summary()}; {arguments.out}")

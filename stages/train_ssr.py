@@ -15,6 +15,8 @@ from lumiere.models import SpaceTimeUNet
 from lumiere.models.small import build_ssr_unet
 from lumiere.models.super_resolution import check_super_resolution
 from lumiere.models.text_to_image import load_image_network
+from lumiere.training.captioned import StoredClips
+from lumiere.training.parallel import is_main_process
 from lumiere.training.run import StagedTraining
 from lumiere.training.super_resolution import SuperResolutionTask
 
@@ -27,21 +29,28 @@ def main() -> None:
         out="folder for the super-resolution network",
         scratch="training state",
     )
-    config = load_params(arguments.params).train_ssr
+    params = load_params(arguments.params)
+    stages.spread(params)
+    config = params.train_ssr
     with stages.reading(arguments.clips):
-        stores = ClipStore(arguments.clips), ClipStore(arguments.clips, "validation")
+        train_clips, held_out = (
+            StoredClips(ClipStore(arguments.clips, split), config.size, params.runtime.cache_mb)
+            for split in ("train", "validation")
+        )
     given = {"image_model": config.image_model, "init_from": config.init_from}
     folders = {key: Path(name) for key, name in given.items() if name and name != "train"}
     for key, folder in folders.items():
         if not folder.is_dir():
             raise ConfigError(f"{arguments.params}: train_ssr.{key}: {folder}: no such folder")
-    training = StagedTraining(arguments.scratch, to_dict(config), [__file__, arguments.clips, *folders.values()])
+    training = StagedTraining(arguments.scratch, params, config, [__file__, arguments.clips, *folders.values()])
     with tracking.stage_run("train_ssr", to_dict(config)) as run:
         torch.manual_seed(config.image_optim.seed)
         if config.image_model == "train":
             image_unet = build_ssr_unet(config.size, config.block_out_channels, config.layers_per_block)
             scheduler = make_scheduler()
-            image_task = SuperResolutionTask("ssr_image", image_unet, scheduler, stores, 1, config, config.image_optim)
+            image_task = SuperResolutionTask(
+                "ssr_image", image_unet, scheduler, train_clips, held_out, 1, config, config.image_optim
+            )
             training.train(image_task, config.image_optim, run.log_metrics, arguments.out)
         else:
             with stages.blaming(arguments.params, "train_ssr.image_model"):
@@ -54,8 +63,12 @@ def main() -> None:
         if config.init_from:
             with stages.blaming(arguments.params, "train_ssr.init_from"):
                 unet.load_temporal(config.init_from)
-        task = SuperResolutionTask("train_ssr", unet, scheduler, stores, config.window_size, config, config.optim)
+        task = SuperResolutionTask(
+            "train_ssr", unet, scheduler, train_clips, held_out, config.window_size, config, config.optim
+        )
         result = training.train(task, config.optim, run.log_metrics, arguments.out)
+        if not is_main_process():
+            return
         unet.save_pretrained(arguments.out)
         scheduler.save_pretrained(arguments.out / "scheduler")
         run.log_artifact(arguments.out / "train_ssr.png")

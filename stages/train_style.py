@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from safetensors.torch import save_file
 
@@ -13,7 +11,8 @@ from lumiere.config import load_params, to_dict
 from lumiere.data.images import load_captioned_folder
 from lumiere.models.text_to_image import load_text_to_image
 from lumiere.text import load_text_encoder
-from lumiere.training.captioned import CaptionedClips
+from lumiere.training.captioned import Pictures
+from lumiere.training.parallel import is_main_process
 from lumiere.training.run import StagedTraining
 from lumiere.training.text_to_image import TextToImageTask
 
@@ -27,23 +26,25 @@ def main() -> None:
         out="folder for the style's weights",
         scratch="training state",
     )
-    config = load_params(arguments.params).train_style
+    params = load_params(arguments.params)
+    stages.spread(params)
+    config = params.train_style
     with tracking.stage_run("train_style", to_dict(config)) as run:
         with stages.reading(arguments.t2i):
             t2i = load_text_to_image(arguments.t2i)
             encoder = load_text_encoder(arguments.t2i / "text_encoder")
-            null_text = encoder.encode([""])
         with stages.blaming(arguments.params, "train_style.style"):
             pictures, captions = load_captioned_folder(arguments.styles / config.style, t2i.unet.config.sample_size)
-        images = CaptionedClips.from_pictures(pictures, encoder.encode(captions), null_text)
+        null_embeds, null_mask = (part[0] for part in encoder.encode([""]))
+        images = Pictures(pictures, encoder.encode(captions), (null_embeds, null_mask))
+        nothing = Pictures(pictures[:0], encoder.encode([""]), images.null_text)  # too few to hold any out
         torch.manual_seed(config.optim.seed)
-        nothing = replace(
-            images, videos=images.videos[:0], prompt_embeds=[], prompt_masks=[]
-        )  # too few to hold any out
         task = TextToImageTask("train_style", t2i.unet, t2i.scheduler, images, nothing, config.optim)
         inputs = [__file__, arguments.t2i, arguments.styles / config.style]
-        training = StagedTraining(arguments.scratch, to_dict(config), inputs)
+        training = StagedTraining(arguments.scratch, params, config, inputs)
         result = training.train(task, config.optim, run.log_metrics, arguments.out)
+        if not is_main_process():
+            return
         save_file(
             {name: value.contiguous() for name, value in t2i.unet.state_dict().items()},
             arguments.out / f"{config.style}.safetensors",

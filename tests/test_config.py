@@ -56,15 +56,15 @@ BAD = {
     "train_base: {optim: {batch_size: 0}}": ("train_base.optim.batch_size", "0", "at least 1"),
     "train_base: {resampling_init: random}": ("train_base.resampling_init", "'random'", "nearest, he"),
     "train_conditioned: {mask_weights: {loop: 1}}": ("train_conditioned.mask_weights.loop", "unknown", "inpainting"),
-    "train_conditioned: {mask_weights: {inpainting: -1}}": ("train_conditioned.mask_weights", "-1", "at least 0"),
-    "train_conditioned: {mask_weights: {inpainting: 0}}": ("train_conditioned.mask_weights", "sum above 0"),
+    "train_conditioned: {mask_weights: {inpainting_box: -1}}": ("train_conditioned.mask_weights", "-1", "at least 0"),
+    "train_conditioned: {mask_weights: {inpainting_box: 0}}": ("train_conditioned.mask_weights", "sum above 0"),
     "train_conditioned: {mask_weights: {}}": ("train_conditioned.mask_weights", "sum above 0"),
-    "train_conditioned: {mask_weights: {inpainting: .nan}}": (
+    "train_conditioned: {mask_weights: {inpainting_box: .nan}}": (
         "train_conditioned.mask_weights.inpainting",
         "nan",
         "finite",
     ),
-    "train_conditioned: {mask_weights: {inpainting: x}}": (
+    "train_conditioned: {mask_weights: {inpainting_box: x}}": (
         "train_conditioned.mask_weights.inpainting",
         "'x'",
         "number",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from lumiere.data.shards import read_index, read_sample
+from lumiere.data.shards import read_index, read_null_text, read_sample
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,15 @@ class ClipStore:
     def __len__(self) -> int:
         return len(self.entries)
 
+    @property
+    def shards(self) -> list[str]:
+        """The shard of each clip."""
+        return [entry["tar"] for entry in self.entries]
+
+    def null_text(self) -> tuple[np.ndarray, np.ndarray]:
+        """The empty sentence: states float16 (n, d) and mask uint8 (n,)."""
+        return read_null_text(self.folder)
+
     def __getitem__(self, i: int) -> Clip:
         sample = read_sample(self.folder, self.entries[i])
         info = sample.info
@@ -76,19 +85,26 @@ class ClipStore:
         )
 
 
-def batch_indices(
-    num_items: int, batch_size: int, step: int, seed: int, rank: int = 0, world_size: int = 1
-) -> list[int]:
-    """The items of one rank's batch at one step: a pure function, so that a resumed run sees the same data.
+def clip_order(shards: Sequence[str], seed: int, epoch: int, buffer: int) -> np.ndarray:
+    """The order of one epoch, every clip once: shards at random, then clips at random among `buffer` that follow.
 
-    The ranks' batches follow each other in one endless stream of epochs; each epoch is a new permutation that
-    holds every item once. A batch may span two epochs, so none is ever short.
+    At any time the clips read next lie in few shards, so that reading stays nearly sequential however many shards
+    there are. A pure function: a resumed run, and any number of processes, see the same data.
+
+    Args:
+        shards: the shard of each clip; clips of a shard follow each other.
+        seed, epoch: name the order.
+        buffer: clips that are shuffled among each other; with as many as there are clips, any order is possible.
     """
-    if num_items < 1:
-        raise ValueError("there are no clips to draw batches from")
-    first = (step * world_size + rank) * batch_size
-    positions = range(first, first + batch_size)
-    return [int(_permutation(num_items, seed, p // num_items)[p % num_items]) for p in positions]
+    random = np.random.default_rng([seed, epoch])
+    first = np.flatnonzero([i == 0 or shards[i] != shards[i - 1] for i in range(len(shards))])
+    groups = np.split(np.arange(len(shards)), first[1:])
+    order = np.concatenate([groups[i] for i in random.permutation(len(groups))])
+    # The blocks begin elsewhere in each epoch, so that neighbours do not stay neighbours.
+    start = int(random.integers(buffer)) if buffer < len(order) else 0
+    for block in np.split(order, range(start, len(order), buffer)):
+        random.shuffle(block)
+    return order
 
 
 def to_model_range(frames: np.ndarray) -> torch.Tensor:
@@ -122,8 +138,3 @@ def resize_video(video: torch.Tensor, size: int | tuple[int, int]) -> torch.Tens
     else:
         frames = F.interpolate(frames, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
     return frames.reshape(b, t, c, height, width).transpose(1, 2)
-
-
-@functools.lru_cache(maxsize=8)
-def _permutation(num_items: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(num_items)

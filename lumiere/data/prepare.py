@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from lumiere.data.extract import Source, WindowSettings, extract_windows, load_windows
-from lumiere.data.shards import Sample, write_index, write_shards
+from lumiere.data.shards import Sample, write_index, write_null_text, write_shards
 from lumiere.data.video_io import VideoError
 from lumiere.data.workers import Failure, run_tasks
 
@@ -93,6 +93,8 @@ def write_clips(
 ) -> dict[str, int]:
     """Shards and index of both splits, in the manifest's order; `folder` appears when it is whole.
 
+    `embeddings` holds every caption and the empty sentence.
+
     Returns:
         Clips per split.
 
@@ -111,6 +113,7 @@ def write_clips(
         )
         splits[split] = write_shards(temporary, split, samples, clips_per_shard)
     shared = {key: value for key, value in asdict(settings).items() if key != "clips_per_video"}
+    write_null_text(temporary, *embeddings[""])
     write_index(temporary, splits, failures=dict(sorted(failures.items())), **shared, **text_settings)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)

@@ -2,6 +2,7 @@
 
 A sample is three members: `<key>.video.npz` (frames), `<key>.text.npz` (caption embeddings), `<key>.json`.
 `index.json` keeps each member's offset and size, so that any sample is one read away without a tar scan.
+`null_text.npz` holds the states of the empty sentence, for classifier-free guidance.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 INDEX = "index.json"
+NULL_TEXT = "null_text.npz"
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,24 @@ def write_index(folder: Path, splits: dict[str, list[dict[str, Any]]], **setting
     """`index.json`: the splits' entries and what all clips share (fps, num_frames, size, text_encoder, ...)."""
     text = json.dumps({**settings, "splits": splits}, indent=1, sort_keys=True, ensure_ascii=False)
     (folder / INDEX).write_text(text + "\n", encoding="utf-8")
+
+
+def write_null_text(folder: Path, prompt_embeds: np.ndarray, prompt_mask: np.ndarray) -> None:
+    """`null_text.npz`: the empty sentence's states float16 (n, d) and mask uint8 (n,)."""
+    (folder / NULL_TEXT).write_bytes(pack_arrays(prompt_embeds=prompt_embeds, prompt_mask=prompt_mask))
+
+
+def read_null_text(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The inverse of `write_null_text`.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    path = folder / NULL_TEXT
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; run the decode stage again")
+    arrays = unpack_arrays(path.read_bytes())
+    return arrays["prompt_embeds"], arrays["prompt_mask"]
 
 
 def read_index(folder: str | Path) -> dict[str, Any]:

@@ -74,12 +74,6 @@ class Objective:
         alpha_squared = self.alphas_cumprod.to(timesteps.device)[timesteps].view(-1, *[1] * (ndim - 1))
         return alpha_squared.sqrt(), (1 - alpha_squared).sqrt()
 
-    def sample_timesteps(self, batch_size: int, generator: torch.Generator) -> Tensor:
-        """Timesteps (b,), uniform and stratified over the batch, which lowers the loss' variance."""
-        offsets = torch.arange(batch_size) + torch.rand(batch_size, generator=generator)
-        timesteps = (offsets / batch_size * self.num_timesteps).long().clamp(max=self.num_timesteps - 1)
-        return timesteps[torch.randperm(batch_size, generator=generator)]
-
     def add_noise(self, x_0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x_t = alpha_t x_0 + sigma_t noise, in x_0's dtype."""
         alpha, sigma = self.levels(timesteps, x_0.ndim)
@@ -116,8 +110,8 @@ class Objective:
             self.prediction_type
         ]
 
-    def loss(self, model_output: Tensor, x_0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Weighted mean squared error, a scalar, computed in float32; a learned variance is left as it is."""
+    def losses(self, model_output: Tensor, x_0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Weighted mean squared error of each sample (b,), in float32; a learned variance is left as it is."""
         model_output = without_variance(model_output, x_0.shape[1])
         error = (model_output.float() - self.target(x_0, noise, timesteps).float()) ** 2
-        return (error.flatten(1).mean(1) * self.weight(timesteps).to(error.device)).mean()
+        return error.flatten(1).mean(1) * self.weight(timesteps).to(error.device)

@@ -31,7 +31,8 @@ def video_generators(
     """One generator per video, so that no video's noise depends on the batch that it is in.
 
     Each is seeded by a number drawn from the caller's: the first video of a batch equals that seed's video alone, and
-    with a list of generators every video does.
+    with a list of generators every video does. Videos of one generator never share their noise: torch's generator on
+    the CPU knows seeds by their lower 32 bits alone, so numbers that are alike in these are passed over.
 
     Args:
         generator: one for all, one per video, or None for torch's global state.
@@ -41,18 +42,21 @@ def video_generators(
         ValueError: on a list of another length.
     """
     if generator is None or isinstance(generator, torch.Generator):
-        sources: list[torch.Generator | None] = [generator] * num_videos
-    else:
-        sources = list(generator)
-        if len(sources) != num_videos:
-            raise ValueError(f"generator is a list of {len(sources)} for {num_videos} videos; pass one per video")
-    return [_child(source) for source in sources]
+        device = torch.device("cpu") if generator is None else generator.device
+        return [torch.Generator(device).manual_seed(seed) for seed in draw_seeds(generator, num_videos)]
+    if len(generator) != num_videos:
+        raise ValueError(f"generator is a list of {len(generator)} for {num_videos} videos; pass one per video")
+    return [child for source in generator for child in video_generators(source, 1)]
 
 
-def _child(source: torch.Generator | None) -> torch.Generator:
-    device = torch.device("cpu") if source is None else source.device
-    seed = int(torch.randint(2**62, (), generator=source, device=device))
-    return torch.Generator(device).manual_seed(seed)
+def draw_seeds(generator: torch.Generator | None, count: int) -> list[int]:
+    """Seeds that differ in their lower 32 bits."""
+    device = torch.device("cpu") if generator is None else generator.device
+    seeds: dict[int, int] = {}
+    while len(seeds) < count:
+        seed = int(torch.randint(2**62, (), generator=generator, device=device))
+        seeds.setdefault(seed % 2**32, seed)
+    return list(seeds.values())
 
 
 def draw_noise(shape: Sequence[int], generators: Sequence[torch.Generator], device: torch.device) -> Tensor:
@@ -63,6 +67,8 @@ def draw_noise(shape: Sequence[int], generators: Sequence[torch.Generator], devi
 
 # --- time ------------------------------------------------------------------------------------------------------------
 
+WORKING = "DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler or UniPCMultistepScheduler"
+
 
 def check_prediction_type(scheduler: Any, expected: str, name: str) -> None:
     """Raises ValueError where a scheduler reads the network's output as something else than it was trained to be."""
@@ -71,7 +77,7 @@ def check_prediction_type(scheduler: Any, expected: str, name: str) -> None:
     if "prediction_type" not in inspect.signature(type(scheduler).__init__).parameters:
         raise ValueError(
             f"{name} is a {kind}, which has no prediction_type, but the model predicts {expected!r}; "
-            "take a diffusion scheduler, such as DDIMScheduler or DPMSolverMultistepScheduler"
+            f"take a diffusion scheduler, such as {WORKING}"
         )
     if found != expected:
         raise ValueError(
@@ -82,6 +88,11 @@ def check_prediction_type(scheduler: Any, expected: str, name: str) -> None:
         raise ValueError(
             f"{name} is a {kind} with zero terminal SNR, where the noise tells nothing of the video, but the model "
             f"predicts 'epsilon'; make it with {kind}.from_config({name}.config, rescale_betas_zero_snr=False)"
+        )
+    if "sigma_data" in inspect.signature(type(scheduler).__init__).parameters:
+        raise ValueError(
+            f"{name} is a {kind}, which scales what the model sees and predicts as EDM does, but the model was trained "
+            f"without; take another, such as {WORKING}"
         )
     variance = scheduler.config.get("variance_type")
     if variance in ("learned", "learned_range"):
@@ -101,13 +112,19 @@ def select_timesteps(scheduler: Any, num_inference_steps: int, device: torch.dev
         strength: the share of steps that is done, the last ones (SDEdit); rounds to whole steps, so there may be none.
 
     Raises:
-        ValueError: outside the ranges.
+        ValueError: outside the ranges, or on a scheduler that cannot go this way.
     """
     if num_inference_steps < 1:
         raise ValueError(f"num_inference_steps is {num_inference_steps}; allowed: at least 1")
     if not 0 <= strength <= 1:
         raise ValueError(f"strength is {strength}; allowed: 0 (keep the video) to 1 (ignore it)")
     scheduler.set_timesteps(num_inference_steps, device=device)
+    # KDPM2's ancestral kind has no numbers for some noise schedules, inverse schedulers go the other way.
+    if not (scheduler.timesteps.isfinite().all() and scheduler.timesteps[0] >= scheduler.timesteps[-1]):
+        raise ValueError(
+            f"scheduler is a {type(scheduler).__name__}, whose timesteps do not lead from noise to a video with this "
+            f"noise schedule; take another, such as {WORKING}"
+        )
     # A second-order scheduler lists every step but one twice.
     skipped = (num_inference_steps - round(num_inference_steps * strength)) * getattr(scheduler, "order", 1)
     if hasattr(scheduler, "set_begin_index"):
@@ -157,55 +174,13 @@ class TextGuidance:
         return torch.lerp(guided, rescaled, self.rescale)
 
 
-# --- known pixels ----------------------------------------------------------------------------------------------------
-
-
-def signal_level(scheduler: Any, timestep: Tensor) -> tuple[Tensor, Tensor]:
-    """alpha_t and sigma_t, alpha_t^2 + sigma_t^2 = 1, at one of the scheduler's timesteps."""
-    sigmas = getattr(scheduler, "sigmas", None)
-    if sigmas is None:
-        alpha_squared = scheduler.alphas_cumprod[int(timestep)].float()
-    else:  # these count in sigma_t / alpha_t, and may stand between two training timesteps
-        index = int((scheduler.timesteps == timestep).nonzero()[0])
-        alpha_squared = 1 / (1 + sigmas[index].float() ** 2)
-    alpha_squared = alpha_squared.to(timestep.device)
-    return alpha_squared.sqrt(), (1 - alpha_squared).sqrt().clamp(min=1e-6)
-
-
-def hold_known(
-    scheduler: Any,
-    prediction_type: str,
-    model_output: Tensor,
-    scaled_x_t: Tensor,
-    timestep: Tensor,
-    known: Tensor,
-    known_mask: Tensor,
-) -> Tensor:
-    """The model output whose estimate of x_0 is the given pixels where they are known.
-
-    x_t's known part is then the given pixels with their share of noise at every step, as it was in training, and the
-    rest is painted to fit.
-
-    Args:
-        scheduler: with its timesteps set.
-        prediction_type: of the network.
-        model_output: (b, c, t, h, w).
-        scaled_x_t: what the network saw, likewise.
-        timestep: 0-d.
-        known, known_mask: C (b, c, t, h, w) and M (b, 1, t, h, w).
-    """
-    if prediction_type == "sample":
-        wanted = known
-    else:
-        alpha, sigma = signal_level(scheduler, timestep)
-        if prediction_type == "epsilon":
-            wanted = (scaled_x_t - alpha * known) / sigma
-        else:  # v = alpha noise - sigma x_0
-            wanted = (alpha * scaled_x_t - known) / sigma
-    return torch.where(known_mask > 0.5, wanted, model_output.float())
-
-
 # --- windows and the loop --------------------------------------------------------------------------------------------
+
+
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory", "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
+)  # fmt: skip
 
 
 class BatchSize:
@@ -238,8 +213,8 @@ class BatchSize:
             # Outside of the handler: the error holds on to the tensors of the frames that it came through.
             if end - first == 1:
                 raise torch.OutOfMemoryError(
-                    "out of memory with one window at a time; make the window, the number of frames or the picture "
-                    f"smaller, or load the pipeline in bfloat16 ({reason})"
+                    "out of memory with one clip, window or frame at a time; make window_size, num_frames or "
+                    f"height and width smaller, or load the pipeline in bfloat16 ({reason})"
                 )
             self.most = (end - first) // 2
             if torch.cuda.is_available():
@@ -247,8 +222,8 @@ class BatchSize:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Also on the CPU, where torch has no class of its own for it."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    """Also on the CPU, and inside of CUDA's libraries, where torch has no class of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError) or any(part in str(error) for part in OUT_OF_MEMORY)
 
 
 def predict_in_windows(

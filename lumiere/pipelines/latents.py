@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lumiere.diffusion.sampling import BatchSize
+from lumiere.pipelines.base import check_whole
 
 
 class LatentSpace:
@@ -23,6 +24,22 @@ class LatentSpace:
         self.vae = vae
         self.frames_per_batch = frames_per_batch
         self.factor = 1 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
+
+    def frame_size(self, height: int | None, width: int | None, sample_size: int | Sequence[int]) -> tuple[int, int]:
+        """Height and width of frames in pixels, by default those of a network of `sample_size`.
+
+        Raises:
+            ValueError: where they are not whole latents.
+        """
+        own_height, own_width = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
+        size = (
+            own_height * self.factor if height is None else height,
+            own_width * self.factor if width is None else width,
+        )
+        check_whole(1, height=size[0], width=size[1])
+        if size[0] % self.factor or size[1] % self.factor:
+            raise ValueError(f"height, width are {size[0]}, {size[1]}; allowed: multiples of {self.factor}")
+        return size
 
     def encode(self, video: Tensor) -> Tensor:
         """The mode of the latents' distribution, scaled as the network knows it; float32."""

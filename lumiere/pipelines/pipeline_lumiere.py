@@ -9,32 +9,29 @@ from typing import Any, ClassVar
 import lumiere.compat  # noqa: F401  before diffusers
 
 import torch
-from diffusers import AutoencoderKL, SchedulerMixin
 from torch import Tensor
 
 from lumiere import conditioning
+from lumiere.diffusion.known import hold_known
 from lumiere.diffusion.sampling import (
     BatchSize,
     TextGuidance,
     check_prediction_type,
     denoise,
     draw_noise,
-    hold_known,
     predict_in_windows,
     select_timesteps,
     video_generators,
 )
 from lumiere.diffusion.windows import temporal_windows
-from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines.base import Callback, check_generator, check_range, check_whole, check_whole_or_none
-from lumiere.pipelines.inputs import CONDITIONED_MODES, fit, infer_mode, read_given
+from lumiere.pipelines.inputs import CONDITIONED_MODES, infer_mode, read_given
+from lumiere.pipelines.known import KnownPixels
 from lumiere.pipelines.latents import LatentSpace
-from lumiere.pipelines.pipeline_output import LumierePipelineOutput, check_output_type, psnr_of_known, to_output
+from lumiere.pipelines.pipeline_output import LumierePipelineOutput, check_output_type, to_output
 from lumiere.pipelines.pipeline_ssr import LumiereUpscalePipeline
-from lumiere.pipelines.prompts import read_prompts
+from lumiere.pipelines.prompts import read_prompts, text_dim
 from lumiere.pipelines.stored import StoredPipeline
-from lumiere.pipelines.styles import StyleBook
-from lumiere.text import TextEncoder
 
 
 class LumierePipeline(StoredPipeline):
@@ -44,79 +41,9 @@ class LumierePipeline(StoredPipeline):
     conditioning channels; that network does text to video as well.
     """
 
-    model_cpu_offload_seq = "unet->vae->ssr_unet"
-    _optional_components: ClassVar[list[str]] = ["text_encoder", "vae", "ssr_unet", "ssr_scheduler"]
     _callback_tensor_inputs: ClassVar[list[str]] = [
         "x_t", "prompt_embeds", "negative_prompt_embeds", "conditioning", "known_mask",
     ]  # fmt: skip
-
-    def __init__(
-        self,
-        unet: SpaceTimeUNet,
-        scheduler: SchedulerMixin,
-        text_encoder: TextEncoder | None = None,
-        ssr_unet: SpaceTimeUNet | None = None,
-        ssr_scheduler: SchedulerMixin | None = None,
-        num_frames: int = 16,
-        fps: int = 16,
-        ssr_window_size: int = 8,
-        ssr_overlap: int = 2,
-        num_inference_steps: int = 20,
-        guidance_scale: float = 3.0,
-        guidance_rescale: float = 0.7,
-        image_strength: float = 1.0,
-        ssr_steps: int = 8,
-        prediction_type: str | None = None,
-        ssr_prediction_type: str | None = None,
-        vae: AutoencoderKL | None = None,
-    ) -> None:
-        """
-        Args:
-            unet: the base network, with 0 or 4 conditioning channels; 5 in latents.
-            scheduler: any diffusers scheduler of the T2I's prediction type.
-            text_encoder: what the T2I was trained with; without it, a call takes prompt_embeds.
-            ssr_unet, ssr_scheduler: super-resolution; both or none.
-            num_frames, fps: what `unet` was trained on; the defaults of a call, as all that follow.
-            ssr_window_size, ssr_overlap: windows that suit `ssr_unet`.
-            num_inference_steps, guidance_scale, guidance_rescale, image_strength, ssr_steps: what suits the networks.
-            prediction_type, ssr_prediction_type: the networks'; by default their schedulers'.
-            vae: of a T2I that works in latents; super-resolution works in pixels.
-
-        Raises:
-            ValueError: on networks that do not fit.
-        """
-        super().__init__()
-        if unet.config.conditioning_channels not in (0, unet.in_channels + 1):
-            raise ValueError(
-                f"unet has {unet.config.conditioning_channels} conditioning channels; "
-                f"expected 0 or {unet.in_channels + 1}"
-            )
-        if vae is not None and vae.config.latent_channels != unet.in_channels:
-            raise ValueError(f"vae has {vae.config.latent_channels} latent channels, unet takes {unet.in_channels}")
-        if (ssr_unet is None) != (ssr_scheduler is None):
-            raise ValueError("ssr_unet and ssr_scheduler belong together; pass both or none")
-        self.register_modules(
-            unet=unet, scheduler=scheduler, text_encoder=text_encoder, vae=vae,
-            ssr_unet=ssr_unet, ssr_scheduler=ssr_scheduler,
-        )  # fmt: skip
-        if ssr_scheduler is not None:
-            ssr_prediction_type = ssr_prediction_type or ssr_scheduler.config.prediction_type
-        self.register_to_config(
-            num_frames=num_frames,
-            fps=fps,
-            ssr_window_size=ssr_window_size,
-            ssr_overlap=ssr_overlap,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            guidance_rescale=guidance_rescale,
-            image_strength=image_strength,
-            ssr_steps=ssr_steps,
-            prediction_type=prediction_type or scheduler.config.prediction_type,
-            ssr_prediction_type=ssr_prediction_type,
-        )
-        self.styles = StyleBook()
-
-    # --- generation ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def __call__(
@@ -190,7 +117,7 @@ class LumierePipeline(StoredPipeline):
             num_inference_steps: denoising steps of the base model.
             guidance_scale: 1 switches text guidance off.
             guidance_rescale: 0 to 1.
-            num_videos_per_prompt: each with noise of its own.
+            num_videos_per_prompt: each with noise of its own; videos of one prompt follow each other.
             height, width: in pixels; by default the T2I's sample_size.
             window_size, overlap: base model in windows, for clips longer than trained; by default in one.
             upscale: run super-resolution where the pipeline has it.
@@ -198,8 +125,9 @@ class LumierePipeline(StoredPipeline):
                 `LumiereUpscalePipeline`.
             batch_size, ssr_batch_size: clips or windows in one forward pass of either network, each of them twice with
                 guidance; None for all. Where memory runs out, it goes on with half as many.
-            generator: one for all, or one per video; a video does not depend on the batch that it is in, to
-                floating-point tolerance.
+            generator: one for all, whose first video is that seed's alone; or one per video, each of which is its
+                seed's alone, in whatever batch it is made, to floating-point tolerance. Of a seed, torch uses 32 bits
+                on the CPU.
             output_type: "pt", "np" or "pil".
             return_dict: False for a plain tuple (frames,).
             callback_on_step_end: called after each step of the base model as callback(self, step, timestep,
@@ -236,7 +164,8 @@ class LumierePipeline(StoredPipeline):
         prompts = read_prompts(
             prompt, negative_prompt, prompt_embeds, negative_prompt_embeds,
             prompt_attention_mask, negative_prompt_attention_mask,
-            guided=guidance_scale != 1, has_encoder=self.text_encoder is not None, text_dim=self._text_dim(),
+            guided=guidance_scale != 1, has_encoder=self.text_encoder is not None,
+            text_dim=text_dim(self.unet.unet.config),
         )  # fmt: skip
         num_videos = len(prompts) * num_videos_per_prompt
         if style is not None:
@@ -245,12 +174,12 @@ class LumierePipeline(StoredPipeline):
         if mode in CONDITIONED_MODES and not self.unet.config.conditioning_channels:
             raise ValueError(f"mode {mode!r} needs a network with conditioning channels; load the conditioned model")
         given = read_given(mode, image, video, mask, outpaint_scale, len(prompts), num_videos_per_prompt, last_image)
-        num_frames = self._count_frames(num_frames, given.video)
+        num_frames = given.count_frames(num_frames, self.config.num_frames)
         windows = temporal_windows(
             num_frames, num_frames if window_size is None else window_size, 0 if window_size is None else overlap
         )
         space = LatentSpace(self.vae)
-        size = self._size(height, width, space.factor)
+        size = space.frame_size(height, width, self.unet.unet.config.sample_size)
         upscaler = self.upscaler() if upscale and self.ssr_unet is not None else None
         if upscaler is not None:
             upscaler.plan(num_frames, noise_level, ssr_window_size, ssr_overlap, multidiffusion, ssr_window_weights)
@@ -269,23 +198,16 @@ class LumierePipeline(StoredPipeline):
         # --- C and M: given to both halves of guidance ------------------------------------------------------------
         latent_size = (size[0] // space.factor, size[1] // space.factor)
         shape = (num_videos, self.unet.in_channels, num_frames, *latent_size)
-        known = known_mask = None
+        known = None
         if mode in CONDITIONED_MODES:
-            known, known_mask = (tensor.to(device) for tensor in given.known(num_frames, size))
+            known = KnownPixels(*(tensor.to(device) for tensor in given.known(num_frames, size)))
         if self.unet.config.conditioning_channels:
-            if known is None or known_mask is None:
-                c, m = conditioning.text_only(shape)
-            else:
-                c, m = space.condition(known, known_mask)
-            tensors |= {"conditioning": c.to(device, dtype), "known_mask": m.to(device, dtype)}
+            c, m = conditioning.text_only(shape) if known is None else space.condition(known.pixels, known.mask)
+            # Copies: a callback may change them in place. In float32, as all but the network.
+            tensors |= {"conditioning": c.to(device, copy=True), "known_mask": m.to(device, copy=True)}
 
         # --- noise, or the noised source (SDEdit) --------------------------------------------------------------------
-        source, share = None, 1.0
-        if given.video is not None and mode == "video_to_video":
-            source, share = fit(given.video, size), strength
-        elif image_strength < 1:
-            source = given.still(num_frames, size)
-            share = 1.0 if source is None else image_strength
+        source, share = given.start(num_frames, size, strength, image_strength)
         timesteps = select_timesteps(self.scheduler, num_inference_steps, device, share)
         x_t = draw_noise(shape, generators, device)
         if source is not None:
@@ -313,19 +235,16 @@ class LumierePipeline(StoredPipeline):
             output = predict_in_windows(network, [scaled_x_t, *conditions], windows, batches)
             if not guided:
                 return output
-            c, m = (tensor.float() for tensor in conditions)
-            return hold_known(self.scheduler, self.config.prediction_type, output, scaled_x_t, timestep, c, m)
+            return hold_known(self.scheduler, self.config.prediction_type, output, scaled_x_t, timestep, *conditions)
 
         styled = nullcontext() if style is None else self.styles.applied(self.unet, style, alpha)
         with styled, self.progress_bar(total=len(timesteps)) as progress:
             progress.set_description("base model")
             on_step = self._on_step(progress, callback_on_step_end, callback_on_step_end_tensor_inputs, tensors)
             x_0 = space.decode(denoise(self.scheduler, predict, x_t, timesteps, generators, on_step))
-        known_psnr = None
-        if known is not None and known_mask is not None:
-            known_psnr = psnr_of_known(x_0, known, known_mask)
-            if keep_known:
-                x_0 = known + (1 - known_mask) * x_0  # C is the clean video times M
+        known_psnr = None if known is None else known.psnr(x_0)
+        if known is not None and keep_known:
+            x_0 = known.put_back(x_0)
 
         # --- super-resolution -----------------------------------------------------------------------------------------
         base = x_0
@@ -335,10 +254,10 @@ class LumierePipeline(StoredPipeline):
                 ssr_window_weights, ssr_batch_size, callback_on_step_end, callback_on_step_end_tensor_inputs,
             )  # fmt: skip
             if known is not None:
-                large, large_mask = (t.to(device) for t in given.known(num_frames, size, x_0.shape[-1] / size[1]))
-                known_psnr = psnr_of_known(x_0, large, large_mask)
-                if keep_known:
-                    x_0 = large + (1 - large_mask) * x_0
+                scale = x_0.shape[-1] / size[1]
+                large = KnownPixels(*(tensor.to(device) for tensor in given.known(num_frames, size, scale)))
+                known_psnr = large.psnr(x_0)
+                x_0 = large.put_back(x_0) if keep_known else x_0
 
         # --- output ---------------------------------------------------------------------------------------------------
         self.maybe_free_model_hooks()
@@ -350,8 +269,8 @@ class LumierePipeline(StoredPipeline):
             fps=fps,
             mode=mode,
             base_frames=None if upscaler is None else to_output(base, output_type),
-            known=None if known is None else to_output(known),
-            known_mask=None if known_mask is None else known_mask.transpose(1, 2),
+            known=None if known is None else to_output(known.pixels),
+            known_mask=None if known is None else known.mask.transpose(1, 2),
             known_psnr=known_psnr,
         )
 
@@ -369,35 +288,6 @@ class LumierePipeline(StoredPipeline):
         pipe.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
         return pipe
 
-    # --- paragraphs of __call__ --------------------------------------------------------------------------------------
-
     def _or_default(self, name: str, value: Any) -> Any:
         """A setting of the call, or the pipeline's own."""
         return self.config[name] if value is None else value
-
-    def _count_frames(self, num_frames: int | None, video: Tensor | None) -> int:
-        """How many frames to make; a video tells it."""
-        if num_frames is None:
-            return self.config.num_frames if video is None else video.shape[2]
-        check_whole(1, num_frames=num_frames)
-        if video is not None and num_frames != video.shape[2]:
-            raise ValueError(
-                f"num_frames is {num_frames}, but video has {video.shape[2]} frames; cut it, or leave num_frames out"
-            )
-        return num_frames
-
-    def _size(self, height: int | None, width: int | None, factor: int) -> tuple[int, int]:
-        """Height and width of the base model's frames in pixels, `factor` of them to a latent."""
-        own = self.unet.unet.config.sample_size
-        own_height, own_width = (own, own) if isinstance(own, int) else own
-        size = (own_height * factor if height is None else height, own_width * factor if width is None else width)
-        check_whole(1, height=size[0], width=size[1])
-        if size[0] % factor or size[1] % factor:
-            raise ValueError(f"height, width are {size[0]}, {size[1]}; allowed: multiples of {factor}")
-        return size
-
-    def _text_dim(self) -> int | None:
-        """How wide the text states are, if the T2I's config tells."""
-        config = self.unet.unet.config
-        dim = config.get("encoder_hid_dim") or config.get("cross_attention_dim")
-        return dim if isinstance(dim, int) else None

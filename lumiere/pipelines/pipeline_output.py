@@ -8,7 +8,6 @@ from typing import Any
 import lumiere.compat  # noqa: F401  before diffusers
 
 import numpy as np
-import torch
 from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
@@ -66,16 +65,3 @@ def to_output(video: Tensor, output_type: str = "pt") -> Any:
         return array
     pixels = (array * 255).round().astype(np.uint8)
     return [[Image.fromarray(frame) for frame in clip] for clip in pixels]
-
-
-def psnr_of_known(video: Tensor, known: Tensor, known_mask: Tensor) -> Tensor:
-    """PSNR (b,) in dB of a video against C where M is 1, both in [-1, 1]; not a number where M is 0 everywhere.
-
-    Args:
-        video: (b, c, t, h, w).
-        known: C, (b, c, t, h, w).
-        known_mask: M, (b, 1, t, h, w).
-    """
-    count = known_mask.flatten(1).sum(1) * video.shape[1]
-    error = ((video - known) * known_mask).flatten(1).square().sum(1) / count
-    return 10 * torch.log10(4 / error)  # the range is 2 wide

@@ -37,8 +37,8 @@ from lumiere.pipelines.base import (
     check_whole,
     check_whole_or_none,
 )
-from lumiere.pipelines.inputs import read_video
 from lumiere.pipelines.pipeline_output import LumiereUpscalePipelineOutput, check_output_type, to_output
+from lumiere.pipelines.pixels import read_video
 
 WINDOW_WEIGHTS = ("mean", "tapered")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +101,12 @@ def read_prompts(
             "this pipeline has no text_encoder; pass negative_prompt_embeds too, or set guidance_scale to 1"
         )
     return Prompts(positive, negative)
+
+
+def text_dim(config: Mapping[str, Any]) -> int | None:
+    """How wide a T2I's text states are, if its U-Net's config tells."""
+    dim = config.get("encoder_hid_dim") or config.get("cross_attention_dim")
+    return dim if isinstance(dim, int) else None
 
 
 def read_prompt(prompt: Any) -> list[str]:

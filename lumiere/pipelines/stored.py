@@ -1,27 +1,96 @@
-"""A pipeline on disk: diffusers' folders, with the text encoder's config and the styles in folders of their own."""
+"""What a pipeline is made of, and its folder: diffusers' own, with folders for the text encoder and the styles."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import lumiere.compat  # noqa: F401  before diffusers
 
+from diffusers import AutoencoderKL, SchedulerMixin
 from torch import Tensor
 
+from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines.base import LumiereBasePipeline
 from lumiere.pipelines.styles import FOLDER as STYLES_FOLDER
 from lumiere.pipelines.styles import StyleBook
-from lumiere.text import load_text_encoder
+from lumiere.text import TextEncoder, load_text_encoder
 
 TEXT_ENCODER_FOLDER = "text_encoder"
 
 
 class StoredPipeline(LumiereBasePipeline):
-    """What `LumierePipeline` saves and loads beside diffusers' own components."""
+    """The networks, settings and styles of `LumierePipeline`, and how it saves and loads them."""
 
-    styles: StyleBook
+    model_cpu_offload_seq = "unet->vae->ssr_unet"
+    _optional_components: ClassVar[list[str]] = ["text_encoder", "vae", "ssr_unet", "ssr_scheduler"]
+
+    def __init__(
+        self,
+        unet: SpaceTimeUNet,
+        scheduler: SchedulerMixin,
+        text_encoder: TextEncoder | None = None,
+        ssr_unet: SpaceTimeUNet | None = None,
+        ssr_scheduler: SchedulerMixin | None = None,
+        num_frames: int = 16,
+        fps: int = 16,
+        ssr_window_size: int = 8,
+        ssr_overlap: int = 2,
+        num_inference_steps: int = 20,
+        guidance_scale: float = 3.0,
+        guidance_rescale: float = 0.7,
+        image_strength: float = 1.0,
+        ssr_steps: int = 8,
+        prediction_type: str | None = None,
+        ssr_prediction_type: str | None = None,
+        vae: AutoencoderKL | None = None,
+    ) -> None:
+        """
+        Args:
+            unet: the base network, with 0 or 4 conditioning channels; 5 in latents.
+            scheduler: any diffusers scheduler of the T2I's prediction type.
+            text_encoder: what the T2I was trained with; without it, a call takes prompt_embeds.
+            ssr_unet, ssr_scheduler: super-resolution; both or none.
+            num_frames, fps: what `unet` was trained on; the defaults of a call, as all that follow.
+            ssr_window_size, ssr_overlap: windows that suit `ssr_unet`.
+            num_inference_steps, guidance_scale, guidance_rescale, image_strength, ssr_steps: what suits the networks.
+            prediction_type, ssr_prediction_type: the networks'; by default their schedulers'.
+            vae: of a T2I that works in latents; super-resolution works in pixels.
+
+        Raises:
+            ValueError: on networks that do not fit.
+        """
+        super().__init__()
+        if unet.config.conditioning_channels not in (0, unet.in_channels + 1):
+            raise ValueError(
+                f"unet has {unet.config.conditioning_channels} conditioning channels; "
+                f"expected 0 or {unet.in_channels + 1}"
+            )
+        if vae is not None and vae.config.latent_channels != unet.in_channels:
+            raise ValueError(f"vae has {vae.config.latent_channels} latent channels, unet takes {unet.in_channels}")
+        if (ssr_unet is None) != (ssr_scheduler is None):
+            raise ValueError("ssr_unet and ssr_scheduler belong together; pass both or none")
+        self.register_modules(
+            unet=unet, scheduler=scheduler, text_encoder=text_encoder, vae=vae,
+            ssr_unet=ssr_unet, ssr_scheduler=ssr_scheduler,
+        )  # fmt: skip
+        if ssr_scheduler is not None:
+            ssr_prediction_type = ssr_prediction_type or ssr_scheduler.config.prediction_type
+        self.register_to_config(
+            num_frames=num_frames,
+            fps=fps,
+            ssr_window_size=ssr_window_size,
+            ssr_overlap=ssr_overlap,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            guidance_rescale=guidance_rescale,
+            image_strength=image_strength,
+            ssr_steps=ssr_steps,
+            prediction_type=prediction_type or scheduler.config.prediction_type,
+            ssr_prediction_type=ssr_prediction_type,
+        )
+        self.styles = StyleBook()
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """As in diffusers, with the text encoder's config and the styles in folders of their own."""

@@ -1,14 +1,14 @@
 """A pipeline's styles: spatial weights by name, blended into the text-to-image model for one call.
 
-The blend is made anew for each call, so it is always of the weights that the network has; the network's own parameters
-are put back as the objects that they were.
+The last blend is kept, and used again as long as neither the style nor the network's own weights have changed. The
+network's own parameters are put back as the objects that they were.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,10 +25,14 @@ Weights = Path | Mapping[str, Tensor]
 
 
 class StyleBook:
-    """Styles by name, each at one alpha or more; files are read when used."""
+    """Styles by name, each at one alpha or more; files are read when used.
+
+    One blend is held in memory, on the device of the network.
+    """
 
     def __init__(self) -> None:
         self._styles: dict[str, dict[float, Weights]] = {}
+        self._last: tuple[Hashable, dict[str, Tensor]] = ((), {})  # what it was made of, and the blend
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._styles))
@@ -70,17 +74,21 @@ class StyleBook:
                 f"alpha is {alpha}, but of style {name!r} there are only the blends of alpha "
                 f"{', '.join(map(str, sorted(alphas)))}; other blends are made from the style itself, alpha 1.0"
             )
-        _check_there(name, alphas.get(float(alpha), alphas.get(1.0)))
+        _check_there(name, self._source(name, float(alpha)))
 
     @contextmanager
     def applied(self, unet: SpaceTimeUNet, name: str, alpha: float) -> Iterator[None]:
         """Within, the spatial weights of `unet` are the blend; temporal weights are not touched."""
         spatial = unet.unet
         original = spatial.state_dict(keep_vars=True)
-        blend = self._blend(unet, name, float(alpha))
-        # In the memory layout of the originals, with which the network is fastest, and the last bits are the same.
-        laid_out = {key: torch.empty_like(original[key]).copy_(value) for key, value in blend.items()}
-        spatial.load_state_dict(laid_out, assign=True)
+        source = (name, float(alpha), _state_of(original), _state_of(self._source(name, float(alpha))))
+        if self._last[0] != source:
+            self._last = ((), {})  # frees the blend before the next is made
+            blend = self._blend(spatial.state_dict(), name, float(alpha))
+            # In the memory layout of the originals, with which the network is fastest, and the last bits are the same.
+            laid_out = {key: torch.empty_like(original[key]).copy_(value) for key, value in blend.items()}
+            self._last = (source, laid_out)
+        spatial.load_state_dict(self._last[1], assign=True)
         try:
             yield
         finally:
@@ -106,10 +114,13 @@ class StyleBook:
         for path in sorted(folder.rglob("*.safetensors")):
             self.add(path.parent.name, path, alpha_of(path))
 
-    def _blend(self, unet: SpaceTimeUNet, name: str, alpha: float) -> dict[str, Tensor]:
-        alphas, original = self._styles[name], unet.unet.state_dict()
-        finished = alpha in alphas
-        weights = alphas[alpha if finished else 1.0]
+    def _source(self, name: str, alpha: float) -> Weights:
+        """What the blend is made from: it itself, where it is there finished, or the style."""
+        alphas = self._styles[name]
+        return alphas[alpha if alpha in alphas else 1.0]
+
+    def _blend(self, original: Mapping[str, Tensor], name: str, alpha: float) -> dict[str, Tensor]:
+        finished, weights = alpha in self._styles[name], self._source(name, alpha)
         style = load_file(weights) if isinstance(weights, Path) else weights
         # Styles are kept in the precision that they were saved with; unknown keys are left to blend_style.
         style = {key: value.to(original[key]) if key in original else value for key, value in style.items()}
@@ -119,6 +130,19 @@ class StyleBook:
             raise ValueError(f"style {name!r} does not fit this pipeline's text-to-image model: {error}") from None
 
 
-def _check_there(name: str, weights: Weights | None) -> None:
+def _state_of(weights: Weights) -> Hashable:
+    """Differs as soon as the weights do, without keeping a copy of them.
+
+    Sums, because `tensor.data` can be changed without being counted as a version.
+    """
+    if isinstance(weights, Path):
+        stat = weights.stat()
+        return weights, stat.st_mtime_ns, stat.st_size, stat.st_ino
+    tensors = weights.values()
+    sums = [tensor.detach().sum(dtype=torch.float64) for tensor in tensors]
+    return tuple((id(tensor), tensor._version, float(total)) for tensor, total in zip(tensors, sums, strict=True))
+
+
+def _check_there(name: str, weights: Weights) -> None:
     if isinstance(weights, Path) and not weights.is_file():
         raise ValueError(f"style {name!r}: {weights}: no such file")

@@ -2,7 +2,8 @@
 
 A task says what is trained and what its loss is at a step; the loop does the rest: learning rate, clipping,
 averaging, logging, validation at fixed noise, checkpoints, resumption, and stopping when the loss blows up.
-Every random draw of a step comes from (seed, step), so a run killed anywhere resumes to the same bits.
+Every random draw comes from the seed and an example's position in the stream, so a run killed anywhere resumes to the
+same bits, and several processes learn the same as one.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 from tqdm import tqdm
 
-from lumiere.config import ConfigError, OptimConfig
+from lumiere.config import ConfigError, LaunchConfig, RuntimeConfig, OptimConfig
 from lumiere.training.checkpoint import (
     last_checkpoint,
     load_checkpoint,
@@ -29,23 +32,48 @@ from lumiere.training.checkpoint import (
     save_checkpoint,
 )
 from lumiere.training.ema import EMA
+from lumiere.training.loader import Positions, make_loader, to_device
+from lumiere.training.parallel import Parallel
+from lumiere.training.seeding import generator_for
+from lumiere.training.throughput import StepClock, memory_bytes, peak_flops
 
 Log = Callable[[dict[str, float], int], None]
+Batch = dict[str, Tensor]
+DEFAULT_LAUNCH, DEFAULT_RUNTIME = LaunchConfig(), RuntimeConfig()
 
 
 class Task(Protocol):
     """What the loop trains."""
 
     name: str
+    network: Any
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that the optimizer sees, by name."""
 
-    def loss(self, step: int) -> Tensor:
-        """The scalar loss of one step, all randomness drawn from the step."""
+    def example(self, position: int) -> Batch:
+        """The training example at a position of the stream, on the CPU, all randomness drawn from the position."""
 
-    def validation_loss(self) -> float | None:
-        """The loss on held-out clips at fixed noise and timesteps; None where nothing is held out."""
+    def held_out(self) -> int:
+        """How many validation examples there are."""
+
+    def validation_example(self, i: int) -> Batch:
+        """One of them, with fixed noise and timestep."""
+
+    def losses(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Each example's loss (b,); `network` is the task's own as the processes of a training share it."""
+
+    def flops(self, batch: Batch) -> int:
+        """Of the forward and backward pass of a batch on the CPU; 0 where unknown."""
+
+
+class Preview(Protocol):
+    """What is shown of a network in training."""
+
+    every: int  # steps
+
+    def __call__(self, network: nn.Module, parallel: Parallel, step: int) -> None:
+        """With the averaged weights in the network; all processes call it."""
 
 
 class TrainingDiverged(ConfigError):
@@ -81,79 +109,122 @@ def learning_rate(config: OptimConfig, step: int) -> float:
     return config.learning_rate * (config.final_learning_rate + (1 - config.final_learning_rate) * cosine)
 
 
-def train(task: Task, config: OptimConfig, scratch: Path, log: Log = lambda metrics, step: None) -> TrainingResult:
-    """Train `task`, leaving the averaged (EMA) weights in its parameters.
+def make_optimizer(config: OptimConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """AdamW, or Adafactor (Shazeer and Stern 2018), whose second moments take a row and a column per matrix."""
+    if config.optimizer == "adafactor":
+        return torch.optim.Adafactor(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99))
+
+
+def train(
+    task: Task,
+    config: OptimConfig,
+    scratch: Path,
+    log: Log = lambda metrics, step: None,
+    launch: LaunchConfig = DEFAULT_LAUNCH,
+    runtime: RuntimeConfig = DEFAULT_RUNTIME,
+    preview: Preview | None = None,
+) -> TrainingResult:
+    """Train `task`, leaving the averaged (EMA) weights in its network, in every process.
 
     Args:
         task: what is trained.
         config: the loop's settings.
-        scratch: folder for training state; a checkpoint found there is resumed.
-        log: called with metrics and the step they belong to.
+        scratch: folder for training state, one for all processes; a checkpoint found there is resumed.
+        log: called with metrics and the step they belong to, by the first process.
+        launch: how it is computed.
+        runtime: workers, memory and patience.
+        preview: called every so many steps.
 
     Raises:
         TrainingDiverged: the loss is NaN, or above `divergence_factor` times its best; the message says where.
         Interrupted: SIGTERM came; the state was saved first.
+        ValueError: the processes do not divide a batch evenly.
     """
     # --- what is trained, and how -------------------------------------------------------------------------------
+    parallel = Parallel(launch, runtime.timeout_s)
+    parts = launch.gradient_accumulation
+    found = load_checkpoint(scratch)
+    steps = range(found[1]["step"] if found else 0, config.steps)
+    positions = Positions(steps, config.batch_size, parts, parallel.rank, parallel.world_size)
+    flops = task.flops(default_collate([task.example(i) for i in next(iter(positions))])) if steps else 0
+    network = parallel.prepare(task.network)
     parameters = task.trained_parameters()
-    optimizer = torch.optim.AdamW(
-        list(parameters.values()), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
-    )
+    plain_optimizer = make_optimizer(config, list(parameters.values()))
+    optimizer = parallel.prepare_optimizer(plain_optimizer)
     ema = EMA(dict(parameters), config.ema_decay)
     result = TrainingResult(steps=config.steps, resumed_from=0, seconds=0.0)
     smoothed = best = None
     window: list[float] = []  # losses since the last entry of the log
 
     # --- resume ---------------------------------------------------------------------------------------------------
-    found = load_checkpoint(scratch)
     if found is not None:
         tensors, state = found
         with torch.no_grad():
             for name, parameter in parameters.items():
-                parameter.copy_(tensors[f"weights/{name}"])
-                ema.average[name].copy_(tensors[f"ema/{name}"])
-        restore_optimizer(optimizer, tensors)
+                parallel.copy_(parameter, tensors[f"weights/{name}"])
+                parallel.copy_(ema.average[name], tensors[f"ema/{name}"])
+        restore_optimizer(plain_optimizer, tensors)
+        parallel.restore_scaler(state["scaler"])
         result.resumed_from, smoothed, best = state["step"], state["smoothed"], state["best"]
         window = state["window"]
         result.seconds = state["seconds"]
         result.losses = [tuple(entry) for entry in state["losses"]]
         result.validation = [tuple(entry) for entry in state["validation"]]
-        print(f"{task.name}: going on from step {result.resumed_from} of {config.steps}", flush=True)
+        if parallel.is_main:
+            print(f"{task.name}: going on from step {result.resumed_from} of {config.steps}", flush=True)
+    parallel.wait()  # until all have read it
 
     def save(step: int) -> None:
         tensors: dict[str, Tensor] = {f"weights/{name}": p for name, p in parameters.items()}
-        tensors |= {f"ema/{name}": a for name, a in ema.average.items()} | optimizer_tensors(optimizer)
+        tensors |= {f"ema/{name}": a for name, a in ema.average.items()} | optimizer_tensors(plain_optimizer)
+        tensors = {name: parallel.whole(tensor) for name, tensor in tensors.items()}
         state = {"smoothed": smoothed, "best": best, "window": window, "losses": result.losses}
         state |= {"validation": result.validation, "seconds": seconds_before + time.monotonic() - started}
-        save_checkpoint(scratch, step, tensors, state)
+        if parallel.is_main:
+            save_checkpoint(scratch, step, tensors, state | {"scaler": parallel.scaler_state()})
+        parallel.wait()
 
     def validate(step: int) -> None:
-        ema.swap(dict(parameters))
-        with torch.no_grad():
-            loss = task.validation_loss()
-        ema.swap(dict(parameters))
-        if loss is None:
+        if not task.held_out():
             return
+        with _averaged(ema, parameters), torch.no_grad():
+            loss = _validation_loss(task, network, parallel, positions.size)
         result.validation.append((step, loss))
-        log({"validation_loss": loss}, step)
+        if parallel.is_main:
+            log({"validation_loss": loss}, step)
 
     # --- steps ------------------------------------------------------------------------------------------------------
     seconds_before, started = result.seconds, time.monotonic()
-    timed_from, timed_since = result.resumed_from, started
-    bar = tqdm(total=config.steps, initial=result.resumed_from, desc=task.name, unit="step", mininterval=1.0)
+    batches = iter(make_loader(task, positions, runtime, parallel.device))
+    peak = peak_flops(parallel.device, parallel.dtype) if flops else 0.0
+    clock = StepClock(flops * parts * parallel.world_size, config.batch_size, peak * parallel.world_size)
+    bar = tqdm(
+        total=config.steps, initial=result.resumed_from, desc=task.name, unit="step", mininterval=1.0,
+        disable=not parallel.is_main,
+    )  # fmt: skip
     with bar as progress, _TerminationFlag() as terminated:
-        for step in range(result.resumed_from, config.steps):
+        clock.start(result.resumed_from)
+        for step in steps:
             rate = learning_rate(config, step)
-            for group in optimizer.param_groups:
+            for group in plain_optimizer.param_groups:
                 group["lr"] = rate
-            optimizer.zero_grad(set_to_none=True)
-            loss = task.loss(step)
-            loss.backward()
-            grad_norm = torch.nn.utils.clip_grad_norm_(list(parameters.values()), config.max_grad_norm, foreach=True)
-            value = float(loss.detach())
-            if not math.isfinite(value) or not math.isfinite(float(grad_norm)):
+            plain_optimizer.zero_grad(set_to_none=True)
+            torch.manual_seed(generator_for(task.name, config.seed, parallel.rank, step).initial_seed())  # for dropout
+            local = 0.0  # this process' share of the loss
+            for part in range(parts):
+                with clock.waiting():
+                    batch = to_device(next(batches), parallel.device)
+                with parallel.accumulate(network, last=part == parts - 1):
+                    with parallel.autocast():
+                        loss = task.losses(network, batch).mean() / parts
+                    parallel.backward(loss)
+                local += float(loss.detach())
+            grad_norm = parallel.clip_grad_norm(list(parameters.values()), config.max_grad_norm)
+            value, signals = parallel.sum(local / parallel.world_size, float(bool(terminated)))
+            if not math.isfinite(value) or not (math.isfinite(grad_norm) or launch.precision == "fp16"):
                 raise TrainingDiverged(
-                    f"{task.name}: loss {value}, gradient norm {float(grad_norm)} at step {step}, "
+                    f"{task.name}: loss {value}, gradient norm {grad_norm} at step {step}, "
                     f"learning rate {rate:.2e}; {_cure(scratch)}"
                 )
             optimizer.step()
@@ -169,29 +240,62 @@ def train(task: Task, config: OptimConfig, scratch: Path, log: Log = lambda metr
                 )
             window.append(value)
             done = step + 1
-            if done % config.log_every == 0 or done == config.steps:
+            last = done == config.steps
+            if done % config.log_every == 0 or last:
                 mean = sum(window) / len(window)
                 result.losses.append((done, mean))
-                rate_per_s = (done - timed_from) / (time.monotonic() - timed_since)
-                metrics = {"loss": mean, "grad_norm": float(grad_norm), "learning_rate": rate}
-                log(metrics | {"steps_per_second": rate_per_s}, done)
+                metrics = {"loss": mean, "grad_norm": grad_norm, "learning_rate": rate} | clock.rates(done)
+                if parallel.is_main:
+                    log(metrics | {"memory_gb": memory_bytes(parallel.device) / 1e9}, done)
                 progress.set_postfix(loss=f"{mean:.4f}", refresh=False)
-                window, timed_from, timed_since = [], done, time.monotonic()
-            if done % config.validate_every == 0 or done == config.steps:
-                validate(done)
+                window = []
+            if done % config.validate_every == 0 or last:
+                with clock.paused():
+                    validate(done)
+            if preview is not None and preview.every and (done % preview.every == 0 or last):
+                with clock.paused(), _averaged(ema, parameters), torch.no_grad():
+                    preview(network, parallel, done)
             # A blow-up shows late: half-way there (on a log scale) nothing is saved any more.
             rising = best is not None and smoothed > math.sqrt(config.divergence_factor) * best
-            if terminated or ((done % config.checkpoint_every == 0 or done == config.steps) and not rising):
-                save(done)
+            if signals or ((done % config.checkpoint_every == 0 or last) and not rising):
+                with clock.paused():
+                    save(done)
             progress.update()
-            if terminated:
-                print(f"{task.name}: stopped at step {done} of {config.steps}; the same command goes on", flush=True)
+            if signals:
                 raise Interrupted(143)
 
     # --- what is kept: the average ------------------------------------------------------------------------------------
     ema.swap(dict(parameters))
+    parallel.restore(task.network)
     result.seconds = seconds_before + time.monotonic() - started
     return result
+
+
+@contextmanager
+def _averaged(ema: EMA, parameters: dict[str, nn.Parameter]) -> Iterator[None]:
+    """With the averages as the network's weights."""
+    ema.swap(dict(parameters))
+    try:
+        yield
+    finally:
+        ema.swap(dict(parameters))
+
+
+def _validation_loss(task: Task, network: nn.Module, parallel: Parallel, batch_size: int) -> float:
+    """Mean loss over the held-out examples, spread over the processes; each does as many batches as the others."""
+    network.eval()
+    batch_size *= 4  # without gradients there is room for more
+    total, rounds = 0.0, math.ceil(task.held_out() / (batch_size * parallel.world_size))
+    for i in range(rounds):
+        first = (i * parallel.world_size + parallel.rank) * batch_size
+        chosen = range(first, first + batch_size)
+        examples = [task.validation_example(min(k, task.held_out() - 1)) for k in chosen]
+        counts = torch.tensor([float(k < task.held_out()) for k in chosen])
+        with parallel.autocast():
+            losses = task.losses(network, to_device(default_collate(examples), parallel.device))
+        total += float((losses.float().cpu() * counts).sum())
+    network.train()
+    return parallel.sum(total)[0] / task.held_out()
 
 
 def _cure(scratch: Path) -> str:

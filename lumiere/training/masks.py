@@ -1,37 +1,21 @@
 """Random conditioning for fine-tuning on <J, C, M>: what is known of a clip, in the mix that params give.
 
-The paper names the modes but not their mix; see docs/deviations.md.
+The paper names the modes but not their mix; see docs/deviations.md. A region is where to generate: (t, h, w) bool, in
+no frame empty and in none the whole (a frame of one pixel has no other). Frames may be latents: nothing depends on the
+number of channels, and sizes are shares of the frame's.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lumiere import conditioning
-
-
-def random_box(num_frames: int, height: int, width: int, moving: bool, generator: torch.Generator) -> Tensor:
-    """A box of a quarter of each side to the whole, still or drifting: (1, 1, t, h, w), 1 inside.
-
-    A quarter of the sides are whole, so that halves and stripes, which users ask for, are trained on too.
-    """
-
-    def uniform(low: float, high: float) -> float:
-        return low + (high - low) * float(torch.rand((), generator=generator))
-
-    box_height, box_width = (max(1, round(side * min(1.0, uniform(0.25, 1.25)))) for side in (height, width))
-    start_top, end_top = (uniform(0, height - box_height) for _ in range(2))
-    start_left, end_left = (uniform(0, width - box_width) for _ in range(2))
-    region = torch.zeros(1, 1, num_frames, height, width)
-    for frame in range(num_frames):
-        share = frame / max(1, num_frames - 1) if moving else 0.0
-        top = round(start_top + share * (end_top - start_top))
-        left = round(start_left + share * (end_left - start_left))
-        region[:, :, frame, top : top + box_height, left : left + box_width] = 1
-    return region
+from lumiere.config import MASK_KINDS
 
 
 def draw_kind(weights: Mapping[str, float], generator: torch.Generator) -> str:
@@ -42,25 +26,175 @@ def draw_kind(weights: Mapping[str, float], generator: torch.Generator) -> str:
 
 
 def draw_conditioning(video: Tensor, kind: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """C (1, 3, t, h, w) and M (1, 1, t, h, w) of one clip `video` (1, 3, t, h, w) in [-1, 1].
+    """C (1, c, t, h, w) and M (1, 1, t, h, w) of one clip `video` (1, c, t, h, w): pixels in [-1, 1], or latents.
+
+    Of a clip of one frame, that frame is the first and the last.
 
     Raises:
         ValueError: on an unknown kind.
     """
     num_frames, height, width = video.shape[2:]
+    first, last = video[:, :, 0], video[:, :, -1]
     if kind == "text_only":
-        return conditioning.text_only(video.shape)
-    if kind == "first_frame":
-        return conditioning.image_to_video(video[:, :, 0], num_frames)
-    moving = bool(torch.rand((), generator=generator) < 0.5)
-    if kind == "inpainting":
-        return conditioning.inpainting(video, random_box(num_frames, height, width, moving, generator))
+        nothing, known_mask = conditioning.text_only(video.shape)
+        return nothing.to(video), known_mask.to(video)
+    if kind == "first_frame" or (kind == "first_and_last" and num_frames == 1):
+        return conditioning.image_to_video(first, num_frames)
+    if kind == "last_frame":
+        return conditioning.image_to_video(None, num_frames, last)
+    if kind == "first_and_last":
+        return conditioning.image_to_video(first, num_frames, last)
+    region = random_region(kind, num_frames, height, width, generator)
+    return conditioning.inpainting(video, region[None, None].to(video))
+
+
+def random_region(kind: str, num_frames: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """Where to generate in the kinds that keep a part of each frame.
+
+    Raises:
+        ValueError: on an unknown kind.
+    """
+    size = (num_frames, height, width)
+    if kind == "inpainting_box":
+        return random_box(*size, moving=False, generator=generator)
+    if kind == "inpainting_moving_box":
+        return random_box(*size, moving=True, generator=generator)
+    if kind == "inpainting_free_form":
+        return random_strokes(*size, moving=_coin(generator), brush=FREE_FORM, generator=generator)
     if kind == "outpainting":
-        return conditioning.inpainting(video, 1 - random_box(num_frames, height, width, False, generator))
+        return ~random_box(*size, moving=False, generator=generator)
     if kind == "cinemagraph":
         # Training has no still picture with a moving part; the clip itself stands for it: its first frame whole, and
         # its own pixels outside the region.
-        region = random_box(num_frames, height, width, False, generator)
-        region[:, :, 0] = 0
-        return conditioning.inpainting(video, region)
-    raise ValueError(f"mask kind {kind!r}: unknown")
+        if _coin(generator):
+            region = random_box(*size, moving=False, generator=generator)
+        else:
+            region = random_strokes(*size, moving=False, brush=BLOB, generator=generator)
+        region[0] = False
+        return region
+    raise ValueError(f"mask kind {kind!r}: unknown; allowed: {', '.join(MASK_KINDS)}")
+
+
+def random_box(num_frames: int, height: int, width: int, moving: bool, generator: torch.Generator) -> Tensor:
+    """A box, still or drifting: (t, h, w), True inside.
+
+    One that stands still takes a quarter of each side to the whole. A quarter of the sides are whole, so that halves
+    and stripes, which users ask for, are trained on too, but never both sides of a box. One that moves takes a quarter
+    to three quarters, which leaves it room.
+    """
+    sides = (height, width)
+    most = 0.75 if moving else 1.25
+    box = [max(1, round(side * min(1.0, _uniform(0.25, most, generator)))) for side in sides]
+    divisible = [axis for axis in (0, 1) if sides[axis] > 1]
+    if box == [height, width] and divisible:
+        axis = divisible[_integer(0, len(divisible) - 1, generator)]
+        box[axis] = min(sides[axis] - 1, max(1, round(sides[axis] * _uniform(0.25, 1, generator))))
+
+    inside = []
+    for side, length in zip(sides, box, strict=True):
+        start, end = (_integer(0, side - length, generator) for _ in range(2))
+        offset = start + _drift(num_frames, end - start if moving else 0)[:, None]  # (t, 1)
+        positions = torch.arange(side)
+        inside.append((positions >= offset) & (positions < offset + length))  # (t, side)
+    rows, columns = inside
+    return rows[:, :, None] & columns[:, None, :]
+
+
+@dataclass(frozen=True)
+class Brush:
+    """Ranges of what strokes are like; lengths as shares of sqrt(h w)."""
+
+    strokes: tuple[int, int]
+    segments: tuple[int, int]  # of a stroke; its turns are one fewer
+    step: tuple[float, float]  # length of a segment
+    thickness: tuple[float, float]
+
+
+# After "Free-Form Image Inpainting with Gated Convolution" (Yu et al., arXiv 1806.03589).
+FREE_FORM = Brush(strokes=(1, 4), segments=(4, 12), step=(0.1, 0.4), thickness=(0.05, 0.2))
+# One patch with a round outline: water, smoke, a flag.
+BLOB = Brush(strokes=(1, 1), segments=(2, 6), step=(0.05, 0.25), thickness=(0.2, 0.5))
+
+
+def random_strokes(
+    num_frames: int, height: int, width: int, moving: bool, brush: Brush, generator: torch.Generator
+) -> Tensor:
+    """Random walks of a round brush, still or drifting together by up to half a side: (t, h, w), True inside.
+
+    Where they leave nothing of a frame, which is so in tiny ones only, a box stands for them.
+    """
+    drift = [_integer(-(side // 2), side // 2, generator) if moving else 0 for side in (height, width)]
+    # The strokes are painted once, on what all frames together see of them; each frame cuts its window out of that.
+    canvas = (height + abs(drift[0]), width + abs(drift[1]))
+    # Rows abs(dy) to h - 1 and columns abs(dx) to w - 1 are in every window. Strokes begin there, at pixels' centres,
+    # so that no frame is without them.
+    starts = [(abs(drift[0]), height - 1), (abs(drift[1]), width - 1)]
+    painted = _paint(canvas, starts, brush, math.sqrt(height * width), generator)
+
+    rows, columns = (
+        max(0, shift) - _drift(num_frames, shift)[:, None] + torch.arange(side)  # (t, side)
+        for side, shift in zip((height, width), drift, strict=True)
+    )
+    region = painted[rows[:, :, None], columns[:, None, :]]
+    if bool(region.flatten(1).all(dim=1).any()):
+        return random_box(num_frames, height, width, moving, generator)
+    return region
+
+
+def _paint(
+    canvas: tuple[int, int],
+    starts: list[tuple[int, int]],
+    brush: Brush,
+    scale: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """Strokes on a canvas (h, w), True inside; `starts`: the rows and the columns, both ends included, to begin in."""
+    n, k = _integer(*brush.strokes, generator), _integer(*brush.segments, generator)
+    start = torch.stack([torch.randint(low, high + 1, (n,), generator=generator) for low, high in starts], dim=-1) + 0.5
+    # A new walk goes anywhere; at each vertex it turns by about 50 degrees, so that it winds and seldom turns back.
+    turns = 0.9 * torch.randn(n, k, generator=generator)
+    turns[:, 0] = 2 * math.pi * torch.rand(n, generator=generator)
+    heading = turns.cumsum(dim=1)
+    low, high = (scale * share for share in brush.step)
+    length = low + (high - low) * torch.rand(n, k, generator=generator)
+    steps = length[:, :, None] * torch.stack([heading.sin(), heading.cos()], dim=-1)
+    vertices = torch.cat([start[:, None], start[:, None] + steps.cumsum(dim=1)], dim=1)  # (n, k + 1, 2)
+    side = torch.tensor(canvas)
+    vertices = side - (vertices.remainder(2 * side) - side).abs()  # reflected at the canvas's borders
+
+    low, high = (scale * share / 2 for share in brush.thickness)
+    radius = low + (high - low) * torch.rand(n, generator=generator)
+    # A line of less than half a pixel's radius would have gaps.
+    return _near(vertices, radius.clamp(min=0.5), *canvas)
+
+
+def _near(vertices: Tensor, radius: Tensor, height: int, width: int) -> Tensor:
+    """Pixels whose centre is no farther than radius (n,) from one of n lines through vertices (n, k + 1, 2): (h, w)."""
+    start, step = vertices[:, :-1].flatten(0, 1), vertices.diff(dim=1).flatten(0, 1)  # (n k, 2)
+    y = (torch.arange(height) + 0.5 - start[:, :1])[:, :, None]  # (n k, h, 1)
+    x = (torch.arange(width) + 0.5 - start[:, 1:])[:, None, :]  # (n k, 1, w)
+    step_y, step_x = step[:, :, None, None].unbind(dim=1)  # (n k, 1, 1)
+    squared_length = (step_y**2 + step_x**2).clamp(min=1e-6)
+    # p - share * step, with p = (y, x): from the segment's nearest point to the pixel.
+    share = ((y * step_y + x * step_x) / squared_length).clamp_(0, 1)  # (n k, h, w)
+    squared_distance = (y - share * step_y).square_() + (x - share * step_x).square_()
+    squared_radius = radius.square().repeat_interleave(vertices.shape[1] - 1)
+    return (squared_distance <= squared_radius[:, None, None]).any(dim=0)
+
+
+def _drift(num_frames: int, distance: int) -> Tensor:
+    """Whole pixels from 0 in the first frame to `distance` in the last: (t,)."""
+    return (torch.linspace(0, 1, num_frames) * distance).round().long()
+
+
+def _uniform(low: float, high: float, generator: torch.Generator) -> float:
+    return low + (high - low) * float(torch.rand((), generator=generator))
+
+
+def _integer(low: int, high: int, generator: torch.Generator) -> int:
+    """From low to high, both included."""
+    return int(torch.randint(low, high + 1, (), generator=generator))
+
+
+def _coin(generator: torch.Generator) -> bool:
+    return bool(torch.rand((), generator=generator) < 0.5)

@@ -10,15 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lumiere.config import OptimConfig, TrainSSRConfig
-from lumiere.data.clips import ClipStore, resize_video, to_model_range
-from lumiere.models import SpaceTimeUNet
-from lumiere.training.task import DiffusionTask
+from lumiere.data.clips import resize_video
+from lumiere.training.captioned import StoredClips, pixels
+from lumiere.training.task import Batch, DiffusionTask, NetworkCall, is_inflated
 
 
-class SuperResolutionTask(DiffusionTask[ClipStore]):
+class SuperResolutionTask(DiffusionTask[StoredClips]):
     """An image network (`window_size` 1) or an inflated one, on crops of clips."""
 
     validation_clips = 8
@@ -28,47 +27,49 @@ class SuperResolutionTask(DiffusionTask[ClipStore]):
         name: str,
         network: Any,
         scheduler: Any,
-        stores: tuple[ClipStore, ClipStore],
+        train_data: StoredClips,
+        validation_data: StoredClips,
         window_size: int,
         ssr: TrainSSRConfig,
         config: OptimConfig,
     ) -> None:
         """
         Args:
-            name, network, scheduler, config: as in `DiffusionTask`.
-            stores: training and validation clips.
+            name, network, scheduler, train_data, validation_data, config: as in `DiffusionTask`.
             window_size: frames that a step sees.
             ssr: sizes, crop and noise augmentation.
         """
-        super().__init__(name, network, scheduler, *stores, config)
+        super().__init__(name, network, scheduler, train_data, validation_data, config)
         self.ssr, self.window_size = ssr, window_size
 
-    def _draw(self, store: ClipStore, clip: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A crop of a window, high (3, t, h, w) and enlarged low resolution of the same."""
+    def draw(self, data: StoredClips, clip: int, generator: torch.Generator, training: bool, one_frame: bool) -> Batch:
+        """A crop of a window, `high` and enlarged `low` resolution of the same, float32 (3, t, h, w) in [-1, 1]."""
 
         def below(bound: int) -> int:
             return int(torch.randint(bound, (), generator=generator))
 
-        start = below(store.num_frames - self.window_size + 1)
-        frames = to_model_range(store[clip].frames[start : start + self.window_size]).unsqueeze(0)
-        high = resize_video(frames, self.ssr.size)
+        start = below(data.num_frames - self.window_size + 1)
+        high = pixels(data[clip].video[:, start : start + self.window_size]).unsqueeze(0)
         low = resize_video(resize_video(high, self.ssr.low_size), self.ssr.size)
         top, left = (below(self.ssr.size - self.ssr.crop + 1) for _ in range(2))
         rows, columns = slice(top, top + self.ssr.crop), slice(left, left + self.ssr.crop)
-        return high[0, :, :, rows, columns], low[0, :, :, rows, columns]
-
-    def batch_loss(self, data: ClipStore, clips: list[int], generator: torch.Generator, text_dropout: float) -> Tensor:
-        """The loss of a crop of a window of each of b clips; there is no text."""
-        drawn = [self._draw(data, clip, generator) for clip in clips]
-        x_0, low = (torch.stack([entry[i] for entry in drawn]) for i in range(2))
         most = round(self.ssr.max_noise_level * (self.objective.num_timesteps - 1))
-        levels = torch.randint(most + 1, (len(x_0),), generator=generator)
-        low = self.objective.add_noise(low, torch.randn(low.shape, generator=generator), levels)
-        noise = torch.randn(x_0.shape, generator=generator)
-        timesteps = self.objective.sample_timesteps(len(x_0), generator)
+        level = torch.tensor(below(most + 1))
+        low_noise = torch.randn(low[0, :, :, rows, columns].shape, generator=generator)
+        return {
+            "high": high[0, :, :, rows, columns],
+            "low": low[0, :, :, rows, columns],
+            "low_noise": low_noise,
+            "levels": level,
+        }
+
+    def call(self, batch: Batch) -> NetworkCall:
+        """<x_t, low>, the low resolution noised to its level, which is the class label; there is no text."""
+        x_0, timesteps, levels = batch["high"], batch["timesteps"], batch["levels"]
+        low = self.objective.add_noise(batch["low"], batch["low_noise"], levels)
+        noise = self.noise_for(batch, x_0)
         sample = torch.cat([self.objective.add_noise(x_0, noise, timesteps), low], dim=1)
-        if isinstance(self.network, SpaceTimeUNet):
-            output = self.network(sample, timesteps, class_labels=levels).sample
-        else:
-            output = self.network(sample[:, :, 0], timesteps, None, class_labels=levels).sample.unsqueeze(2)
-        return self.objective.loss(output, x_0, noise, timesteps)
+        if is_inflated(self.network):
+            return NetworkCall((sample, timesteps), {"class_labels": levels}, x_0, noise, timesteps)
+        image, noise = x_0[:, :, 0], noise[:, :, 0]
+        return NetworkCall((sample[:, :, 0], timesteps, None), {"class_labels": levels}, image, noise, timesteps)

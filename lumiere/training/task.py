@@ -1,30 +1,62 @@
-"""What the trainings have in common: a network on clips, its objective, and where a step's randomness comes from."""
+"""What the trainings have in common: a network on clips, its objective, and where an example's randomness comes from.
+
+Everything that is random about an example is drawn from (training, seed, its position in the stream of examples): a
+resumed run, another number of processes and other parts of a batch see the same data, noise and timesteps.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sized
-from typing import Any, Generic, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lumiere.config import OptimConfig, TextOptimConfig
-from lumiere.data.clips import batch_indices
+from lumiere.config import OptimConfig
+from lumiere.data.clips import clip_order
 from lumiere.diffusion.objective import Objective
 from lumiere.models import SpaceTimeUNet
 from lumiere.training.seeding import generator_for
+from lumiere.training.throughput import count_flops
 
-Clips = TypeVar("Clips", bound=Sized)
+Batch = dict[str, Tensor]
 
 
-class DiffusionTask(ABC, Generic[Clips]):
+class Stream(Protocol):
+    """Clips in shards."""
+
+    @property
+    def shards(self) -> Sequence[str]:
+        """The shard of each clip."""
+
+    def __len__(self) -> int:
+        """How many clips."""
+
+
+Data = TypeVar("Data", bound=Stream)
+
+
+@dataclass
+class NetworkCall:
+    """One forward pass and what its output is compared with."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    x_0: Tensor
+    noise: Tensor
+    timesteps: Tensor
+
+
+class DiffusionTask(ABC, Generic[Data]):
     """A diffusion network on training and held-out clips: the loop's view of every training here."""
 
     validation_clips = 16
 
     def __init__(
-        self, name: str, network: Any, scheduler: Any, train_data: Clips, validation_data: Clips, config: OptimConfig
+        self, name: str, network: Any, scheduler: Any, train_data: Data, validation_data: Data, config: OptimConfig
     ) -> None:
         """
         Args:
@@ -37,30 +69,88 @@ class DiffusionTask(ABC, Generic[Clips]):
         self.name, self.network, self.config = name, network.train(), config
         self.objective = Objective(scheduler, config.min_snr_gamma)
         self.train_data, self.validation_data = train_data, validation_data
+        self._order: tuple[int, np.ndarray] | None = None
 
     @abstractmethod
-    def batch_loss(self, data: Clips, clips: list[int], generator: torch.Generator, text_dropout: float) -> Tensor:
-        """The scalar loss of a batch of clips, all randomness drawn from the generator."""
+    def draw(self, data: Data, clip: int, generator: torch.Generator, training: bool, one_frame: bool) -> Batch:
+        """An example of one clip, on the CPU, all randomness drawn from the generator; no text is dropped unless
+        `training`."""
+
+    @abstractmethod
+    def call(self, batch: Batch) -> NetworkCall:
+        """The forward pass of a batch, on the batch's device."""
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """All of an image network's parameters, the temporal ones of an inflated network."""
-        if isinstance(self.network, SpaceTimeUNet):
-            return dict(self.network.named_temporal_parameters())
-        return dict(self.network.named_parameters())
+        """Those that need a gradient: the temporal ones of an inflated network, all of an image network's or, where
+        it carries adapters, theirs."""
+        return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
 
-    def loss(self, step: int) -> Tensor:
-        """One batch's loss."""
+    def one_frame(self, step: int) -> bool:
+        """Whether a step trains on single frames."""
+        return False
+
+    def example(self, position: int) -> Batch:
+        """The training example at a position of the endless stream of epochs; step s has positions s * batch_size on.
+
+        Raises:
+            ValueError: when there are no clips.
+        """
         config, seed = self.config, self.config.seed
-        clips = batch_indices(len(self.train_data), config.batch_size, step, seed)
-        text_dropout = config.text_dropout if isinstance(config, TextOptimConfig) else 0.0
-        return self.batch_loss(self.train_data, clips, generator_for(self.name, seed, 0, step), text_dropout)
+        step, place = divmod(position, config.batch_size)
+        generator = generator_for(self.name, seed, position)
+        example = self.draw(self.train_data, self._clip_at(position), generator, True, self.one_frame(step))
+        return example | self._noise_level(place, config.batch_size, (self.name, seed, step), generator)
 
-    def validation_loss(self) -> float | None:
-        """Mean loss over held-out clips, the same noise, timesteps and crops or masks each time; None without any."""
-        if not len(self.validation_data):
-            return None
-        self.network.eval()
-        clips = torch.linspace(0, len(self.validation_data) - 1, self.validation_clips).round().int().tolist()
-        loss = self.batch_loss(self.validation_data, clips, generator_for(f"{self.name}-validation"), 0.0)
-        self.network.train()
-        return float(loss)
+    def held_out(self) -> int:
+        """How many validation examples there are: 0 without held-out clips."""
+        return self.validation_clips if len(self.validation_data) else 0
+
+    def validation_example(self, i: int) -> Batch:
+        """The i-th, the same noise, timestep and crop or mask each time."""
+        total = self.validation_clips
+        key = f"{self.name}-validation"
+        generator = generator_for(key, i)
+        clip = round(i * (len(self.validation_data) - 1) / (total - 1))
+        example = self.draw(self.validation_data, clip, generator, False, False)
+        return example | self._noise_level(i, total, (key,), generator)
+
+    def losses(self, network: nn.Module, batch: Batch) -> Tensor:
+        """The loss of each example (b,), weighted; `network` is the task's own, maybe wrapped."""
+        call = self.call(batch)
+        output = network(*call.args, **call.kwargs).sample
+        return self.objective.losses(output, call.x_0, call.noise, call.timesteps)
+
+    def flops(self, batch: Batch) -> int:
+        """Floating-point operations of the forward and backward pass of a batch, without recomputation."""
+        call = self.call(batch)
+        return count_flops(self.network, call.args, call.kwargs)
+
+    def noise_for(self, batch: Batch, like: Tensor) -> Tensor:
+        """Gaussian noise shaped like `like` (b, ...), each example's from its own seed, on the device of `like`."""
+        noise = torch.empty_like(like)
+        for row, seed in zip(noise, batch["noise_seed"].tolist(), strict=True):
+            row.normal_(generator=torch.Generator(like.device).manual_seed(seed))
+        return noise
+
+    def _clip_at(self, position: int) -> int:
+        if not len(self.train_data):
+            raise ValueError("there are no clips to draw batches from")
+        epoch, place = divmod(position, len(self.train_data))
+        if self._order is None or self._order[0] != epoch:
+            config = self.config
+            order = clip_order(self.train_data.shards, config.seed, epoch, config.shuffle_buffer)
+            self._order = epoch, order
+        return int(self._order[1][place])
+
+    def _noise_level(self, place: int, total: int, key: tuple[int | str, ...], generator: torch.Generator) -> Batch:
+        """A timestep, stratified over the `total` examples of a batch, which lowers the loss' variance."""
+        strata = torch.randperm(total, generator=generator_for("strata", *key))
+        level = (int(strata[place]) + float(torch.rand((), generator=generator, dtype=torch.float64))) / total
+        timestep = min(int(level * self.objective.num_timesteps), self.objective.num_timesteps - 1)
+        seed = torch.randint(2**62, (), generator=generator)
+        return {"timesteps": torch.tensor(timestep), "noise_seed": seed}
+
+
+def is_inflated(network: Any) -> bool:
+    """Whether a network sees clips rather than images."""
+    return isinstance(network, SpaceTimeUNet)

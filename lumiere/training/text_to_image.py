@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from lumiere.training.captioned import CaptionedClips
-from lumiere.training.task import DiffusionTask
+from lumiere.training.captioned import Clips, draw_captioned, pixels
+from lumiere.training.task import Batch, DiffusionTask, NetworkCall
 
 
-class TextToImageTask(DiffusionTask[CaptionedClips]):
+class TextToImageTask(DiffusionTask[Clips]):
     """Plain captioned pictures: a frame of each clip."""
 
     validation_clips = 64
 
-    def batch_loss(
-        self, data: CaptionedClips, clips: list[int], generator: torch.Generator, text_dropout: float
-    ) -> Tensor:
-        """The loss of a frame of each of b clips."""
-        x_0, embeds, mask = data.draw(clips, generator, text_dropout, one_frame=True)
-        noise = torch.randn(x_0.shape, generator=generator)
-        timesteps = self.objective.sample_timesteps(len(x_0), generator)
+    def draw(self, data: Clips, clip: int, generator: torch.Generator, training: bool, one_frame: bool) -> Batch:
+        """A frame of a clip and a caption."""
+        text_dropout = getattr(self.config, "text_dropout", 0.0) if training else 0.0
+        return draw_captioned(data, clip, generator, text_dropout, one_frame=True)
+
+    def call(self, batch: Batch) -> NetworkCall:
+        """The noisy frames (b, 3, h, w)."""
+        x_0, timesteps = pixels(batch["video"][:, :, 0]), batch["timesteps"]
+        noise = self.noise_for(batch, x_0)
         x_t = self.objective.add_noise(x_0, noise, timesteps)
-        output = self.network(x_t, timesteps, encoder_hidden_states=embeds, encoder_attention_mask=mask).sample
-        return self.objective.loss(output, x_0, noise, timesteps)
+        text = {"encoder_hidden_states": batch["prompt_embeds"], "encoder_attention_mask": batch["prompt_mask"]}
+        return NetworkCall((x_t, timesteps), text, x_0, noise, timesteps)

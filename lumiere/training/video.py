@@ -6,16 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lumiere.config import OptimConfig
 from lumiere.models import SpaceTimeUNet
-from lumiere.training.captioned import CaptionedClips
+from lumiere.training.captioned import Clips, draw_captioned, pixels
 from lumiere.training.masks import draw_conditioning, draw_kind
-from lumiere.training.task import DiffusionTask
+from lumiere.training.seeding import generator_for
+from lumiere.training.task import Batch, DiffusionTask, NetworkCall
 
 
-class SpaceTimeTask(DiffusionTask[CaptionedClips]):
+WHOLE_FRAMES = ("first_frame", "last_frame", "first_and_last", "cinemagraph")  # mask kinds that know some
+
+
+class SpaceTimeTask(DiffusionTask[Clips]):
     """Base training, and conditioned training where `mask_weights` is given."""
 
     def __init__(
@@ -23,29 +26,48 @@ class SpaceTimeTask(DiffusionTask[CaptionedClips]):
         name: str,
         unet: SpaceTimeUNet,
         scheduler: Any,
-        train_data: CaptionedClips,
-        validation_data: CaptionedClips,
+        train_data: Clips,
+        validation_data: Clips,
         config: OptimConfig,
         mask_weights: Mapping[str, float] | None = None,
+        image_share: float = 0.0,
     ) -> None:
-        """`mask_weights`: how often each kind of conditioning is drawn, relative to the others; None for text alone."""
+        """
+        Args:
+            name, unet, scheduler, train_data, validation_data, config: as in `DiffusionTask`.
+            mask_weights: how often each kind of conditioning is drawn, relative to the others; None for text alone.
+            image_share: share of the steps that train on single frames.
+        """
         super().__init__(name, unet, scheduler, train_data, validation_data, config)
-        self.mask_weights = mask_weights
+        self.mask_weights, self.image_share = mask_weights, image_share
 
-    def batch_loss(
-        self, data: CaptionedClips, clips: list[int], generator: torch.Generator, text_dropout: float
-    ) -> Tensor:
-        """The loss of b clips of all their frames."""
-        x_0, embeds, mask = data.draw(clips, generator, text_dropout)
-        noise = torch.randn(x_0.shape, generator=generator)
-        timesteps = self.objective.sample_timesteps(len(x_0), generator)
+    def one_frame(self, step: int) -> bool:
+        """Drawn for a whole step, since the clips of a batch are equally long."""
+        if self.image_share == 0:
+            return False
+        draw = torch.rand((), generator=generator_for(self.name, self.config.seed, "images", step))
+        return bool(draw < self.image_share)
+
+    def draw(self, data: Clips, clip: int, generator: torch.Generator, training: bool, one_frame: bool) -> Batch:
+        """All frames of a clip or one, a caption and, for conditioned training, what is known of the clip."""
+        text_dropout = getattr(self.config, "text_dropout", 0.0) if training else 0.0
+        example = draw_captioned(data, clip, generator, text_dropout, one_frame)
+        if self.mask_weights is not None:
+            weights = dict(self.mask_weights)
+            if one_frame:  # of which these would know everything
+                weights = {kind: weight for kind, weight in weights.items() if kind not in WHOLE_FRAMES}
+            kind = draw_kind(weights, generator) if sum(weights.values()) else "text_only"
+            _, known_mask = draw_conditioning(pixels(example["video"]).unsqueeze(0), kind, generator)
+            example["known_mask"] = known_mask[0].to(torch.uint8)
+        return example
+
+    def call(self, batch: Batch) -> NetworkCall:
+        """The noisy clips (b, c, t, h, w), with C and M appended where the network takes them."""
+        x_0, timesteps = pixels(batch["video"]), batch["timesteps"]
+        noise = self.noise_for(batch, x_0)
         sample = self.objective.add_noise(x_0, noise, timesteps)
         if self.mask_weights is not None:
-            drawn_conditions = [
-                draw_conditioning(video.unsqueeze(0), draw_kind(self.mask_weights, generator), generator)
-                for video in x_0
-            ]
-            known = [torch.cat(pair, dim=1) for pair in drawn_conditions]  # <C, M>
-            sample = torch.cat([sample, torch.cat(known)], dim=1)  # <J, C, M>
-        output = self.network(sample, timesteps, embeds, mask).sample
-        return self.objective.loss(output, x_0, noise, timesteps)
+            known_mask = batch["known_mask"].to(x_0.dtype)
+            sample = torch.cat([sample, x_0 * known_mask, known_mask], dim=1)  # <J, C, M>
+        text = batch["prompt_embeds"], batch["prompt_mask"]
+        return NetworkCall((sample, timesteps, *text), {}, x_0, noise, timesteps)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lumiere.data.clips import ClipStore, batch_indices, from_model_range, resize_video, to_model_range
+from lumiere.data.clips import ClipStore, clip_order, from_model_range, resize_video, to_model_range
 from lumiere.data.extract import square, window_starts
 from lumiere.data.pictures import contact_sheet, xt_slice
 from lumiere.data.shards import Sample, pack_arrays, write_index, write_shards
@@ -67,24 +67,27 @@ def test_unfinished_or_unknown_splits_are_named(tmp_path):
         ClipStore(write(tmp_path / "clips"), "test")
 
 
-def test_each_epoch_holds_every_item_once_over_all_ranks():
-    num_items, batch_size, world_size = 12, 2, 3
-    epochs = []
-    for epoch in range(2):
-        steps = range(2 * epoch, 2 * epoch + 2)
-        taken = [batch_indices(num_items, batch_size, s, 5, r, world_size) for s in steps for r in range(world_size)]
-        epochs.append([item for batch in taken for item in batch])
-        assert sorted(epochs[-1]) == list(range(num_items))
-    assert epochs[0] != epochs[1]
-    assert batch_indices(num_items, batch_size, 0, 6) != batch_indices(num_items, batch_size, 0, 5)
+@pytest.mark.parametrize("buffer", [1, 3, 8, 20, 1000])
+def test_an_epoch_has_every_clip_once_and_is_a_pure_function(buffer):
+    shards = ["a"] * 9 + ["b"] * 9 + ["c"] * 2
+    orders = [clip_order(shards, 5, epoch, buffer).tolist() for epoch in range(4)]
+    assert all(sorted(order) == list(range(20)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+    assert clip_order(shards, 5, 2, buffer).tolist() == orders[2] != clip_order(shards, 6, 2, buffer).tolist()
 
 
-def test_a_batch_may_span_epochs_and_exceed_the_data():
-    stream = [item for step in range(5) for item in batch_indices(5, 4, step, seed=0)]
-    assert [sorted(stream[i : i + 5]) for i in range(0, 20, 5)] == [[0, 1, 2, 3, 4]] * 4
-    assert len(batch_indices(2, 7, 0, seed=0)) == 7
-    with pytest.raises(ValueError, match="no clips"):
-        batch_indices(0, 1, 0, seed=0)
+def test_few_shards_are_read_at_a_time():
+    shards = [f"{i // 10:03d}" for i in range(1000)]
+    order = clip_order(shards, 0, 0, 50)
+    assert max(len({shards[i] for i in order[first : first + 50]}) for first in range(0, 950)) <= 14
+    assert len({shards[i] for i in order[:50]}) >= 5
+    assert [shards[i] for i in order] != sorted(shards)
+
+
+def test_with_a_large_buffer_any_clip_may_come_first():
+    shards = [str(i // 4) for i in range(12)]
+    first = {int(clip_order(shards, 0, epoch, 100)[0]) for epoch in range(200)}
+    assert first == set(range(12))
 
 
 def test_model_range_and_back():

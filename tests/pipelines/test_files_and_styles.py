@@ -225,6 +225,8 @@ CLEAR = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
         ({"image": IMAGE, "mask": torch.zeros(16, 16)}, "mask has no region; mark 1"),
         ({"image": IMAGE, "mask": box(16, 16).expand(3, -1, -1)}, "mask has 3 frames, image 1"),
         ({"video": VIDEO, "mask": box(16, 16).expand(4, -1, -1)}, "mask has 4 frames, video 5"),
+        ({"video": VIDEO, "mask": box(8, 8)}, "mask is 8 x 8 pixels, video 16 x 16; make them the same size"),
+        ({"video": VIDEO, "mask": torch.zeros(5, 16, 16)}, "mask has no region; mark 1"),
         ({"video": VIDEO[:, :0]}, "video has no frames"),
         ({"video": []}, "video has no frames"),
         ({"video": VIDEO, "num_frames": 3}, "num_frames is 3, but video has 5 frames; cut it"),

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from lumiere.pipelines import LumierePipeline
-from lumiere.pipelines.pipeline_output import psnr_of_known
+from lumiere.pipelines.known import KnownPixels
 from tests.pipelines.test_modes import IMAGE, STEPS, VIDEO, box, seed
 from tests.pipelines.test_schedulers import SOLVERS, made_by
 
@@ -100,12 +100,35 @@ def test_kept_pixels_are_measured_before_they_are_put_back(pipe: LumierePipeline
     assert pipe("a cat", upscale=False, **STEPS).known_psnr is None
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_what_a_callback_makes_of_known_pixels_is_measured_against_what_was_given(
+    pipe: LumierePipeline, in_place: bool
+) -> None:
+    def callback(_: object, __: int, ___: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor] | None:
+        if not in_place:
+            return {"conditioning": torch.ones_like(tensors["conditioning"]), "known_mask": tensors["known_mask"]}
+        tensors["conditioning"].fill_(1)
+        return None
+
+    names = ["conditioning", "known_mask"]
+    options: dict[str, Any] = {"video": VIDEO, "mask": box(16, 16), "num_inference_steps": 5, "upscale": False}
+    options |= {"callback_on_step_end": callback, "callback_on_step_end_tensor_inputs": names}
+    made, kept = (pipe("a cat", generator=seed(), keep_known=keep, **options) for keep in (False, True))
+    known = box(16, 16) == 0
+    torch.testing.assert_close(made.frames[..., known], torch.ones_like(VIDEO)[..., known], rtol=0, atol=1e-4)
+    error = (1 - VIDEO[0][..., known]).square().mean()
+    for output in (made, kept):
+        torch.testing.assert_close(output.known_psnr, -10 * error.log10().view(1), rtol=1e-3, atol=0)
+        torch.testing.assert_close(output.known[0][..., known], VIDEO[0][..., known])
+    torch.testing.assert_close(kept.frames[0][..., known], VIDEO[0][..., known])
+
+
 def test_psnr_is_of_each_video_and_of_given_pixels_alone() -> None:
     known, mask = torch.zeros(3, 3, 2, 4, 4), torch.zeros(3, 1, 2, 4, 4)
     mask[:2, :, 0] = 1
     video = torch.ones_like(known)
     video[0] = 0.2
-    psnr = psnr_of_known(video, known, mask)
+    psnr = KnownPixels(known, mask).psnr(video)
     torch.testing.assert_close(psnr[:2], torch.tensor([20.0, 6.0206]))
     assert psnr[2].isnan()
 

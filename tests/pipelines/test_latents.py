@@ -15,6 +15,7 @@ from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines import LumierePipeline
 from lumiere.pipelines.latents import LatentSpace
 from tests.pipelines.conftest import WordHashEncoder, shaken, ssr_unet, text_to_image_unet
+from tests.pipelines.test_memory import short_of_memory
 from tests.pipelines.test_modes import INPUTS, STEPS, VIDEO, box, seed
 
 
@@ -81,6 +82,15 @@ def test_frames_are_decoded_some_at_a_time(vae: AutoencoderKL) -> None:
         results = [LatentSpace(vae, most).decode(latents) for most in (None, 4)]
     assert sizes == [10, 4, 4, 2] and results[0].shape == (2, 3, 5, 16, 16)
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-5)
+
+
+def test_decoding_goes_on_with_half_as_many_frames(vae: AutoencoderKL) -> None:
+    latents, sizes = torch.randn(1, 4, 5, 8, 8, generator=seed()), []
+    with torch.no_grad():
+        whole = LatentSpace(vae, None).decode(latents)
+        vae.decoder.register_forward_pre_hook(short_of_memory(2, sizes))
+        torch.testing.assert_close(LatentSpace(vae).decode(latents), whole, rtol=0, atol=1e-5)
+    assert sizes == [5, 2, 2, 1]
 
 
 def test_round_trip_sizes_and_source(latent_pipe: LumierePipeline, tmp_path: Path) -> None:

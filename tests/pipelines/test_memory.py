@@ -12,7 +12,8 @@ from torch import Tensor
 from lumiere.diffusion.sampling import BatchSize, predict_in_windows
 from lumiere.diffusion.windows import temporal_windows
 from lumiere.pipelines import LumierePipeline
-from tests.pipelines.test_modes import STEPS, seed
+from tests.pipelines.test_files_and_styles import style_weights
+from tests.pipelines.test_modes import IMAGE, STEPS, seed
 
 
 def short_of_memory(most: int, sizes: list[int]) -> Callable[..., None]:
@@ -43,8 +44,30 @@ def test_out_of_memory_halves_the_batch_once_and_gives_the_same_videos(pipe: Lum
 def test_out_of_memory_with_one_is_one_clear_error(pipe: LumierePipeline, resolution: str) -> None:
     unet = pipe.unet if resolution == "base" else pipe.ssr_unet
     unet.register_forward_pre_hook(short_of_memory(0, []))
-    with pytest.raises(torch.OutOfMemoryError, match=r"^out of memory with one window at a time; .*\(CUDA out of mem"):
+    message = r"^out of memory with one clip, window or frame at a time; make window_size, .* smaller, .*\(CUDA out of"
+    with pytest.raises(torch.OutOfMemoryError, match=message):
         pipe("a cat", num_videos_per_prompt=3, **STEPS)
+
+
+@pytest.mark.parametrize("name", ["unet", "ssr_unet"])
+def test_after_memory_ran_out_the_pipeline_is_as_it_was(pipe: LumierePipeline, name: str) -> None:
+    pipe.add_style("ink", style_weights(pipe))
+    options = {"style": "ink", "alpha": 0.5, "image": IMAGE, "num_videos_per_prompt": 2, **STEPS}
+    plain = pipe("a cat", generator=seed(), **options).frames
+    before = {key: value.clone() for key, value in pipe.unet.state_dict().items()}
+    calls: list[int] = []
+
+    def hook(_: object, args: tuple[Tensor, ...]) -> None:
+        calls.append(len(args[0]))
+        if len(calls) > 1:  # in the middle: what came before is done
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    handle = getattr(pipe, name).register_forward_pre_hook(hook)
+    with pytest.raises(torch.OutOfMemoryError, match="out of memory with one"):
+        pipe("a cat", generator=seed(), **options)
+    handle.remove()
+    assert all(torch.equal(value, before[key]) for key, value in pipe.unet.state_dict().items())
+    assert torch.equal(pipe("a cat", generator=seed(), **options).frames, plain)
 
 
 def test_other_errors_are_passed_on() -> None:
@@ -53,6 +76,19 @@ def test_other_errors_are_passed_on() -> None:
 
     with pytest.raises(RuntimeError, match="shapes do not match"):
         BatchSize(None).split(4, run)
+
+
+@pytest.mark.parametrize("status", ["out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"])
+def test_memory_runs_out_inside_of_cuda(status: str) -> None:
+    done: list[tuple[int, int]] = []
+
+    def run(first: int, end: int) -> None:
+        if end - first > 2:
+            raise RuntimeError(f"CUDA error: {status}")
+        done.append((first, end))
+
+    BatchSize(None).split(4, run)
+    assert done == [(0, 2), (2, 4)]
 
 
 def test_memory_of_the_cpu_runs_out_too() -> None:

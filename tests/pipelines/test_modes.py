@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from diffusers import DPMSolverMultistepScheduler, EulerAncestralDiscreteSchedul
 from PIL import Image
 from torch import Tensor
 
-from lumiere.diffusion.sampling import draw_noise, video_generators
+from lumiere.diffusion.sampling import draw_noise, draw_seeds, video_generators
 from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
 
 STEPS = {"num_inference_steps": 2, "ssr_steps": 2}
@@ -35,6 +37,13 @@ INPUTS = {
     "cinemagraph": {"image": IMAGE, "mask": box(16, 16)},
     "video_to_video": {"video": VIDEO, "strength": 0.5},
 }
+
+
+@pytest.mark.parametrize("mode", INPUTS)
+def test_a_mode_is_inferred_or_named(pipe: LumierePipeline, mode: str) -> None:
+    options = {**INPUTS[mode], "upscale": False, **STEPS}
+    inferred, named = (pipe("a cat", generator=seed(), **{**options, **name}) for name in ({}, {"mode": mode}))
+    assert inferred.mode == named.mode == mode and torch.equal(inferred.frames, named.frames)
 
 
 @pytest.mark.parametrize("mode", INPUTS)
@@ -102,6 +111,32 @@ def test_a_video_does_not_depend_on_its_batch(pipe: LumierePipeline) -> None:
     several = pipe("a cat", num_videos_per_prompt=3, generator=seed(5), batch_size=2, **STEPS).frames
     torch.testing.assert_close(several[:1], pipe("a cat", generator=seed(5), **STEPS).frames, rtol=0, atol=5e-5)
     assert not torch.allclose(several[0], several[1], atol=1e-2)
+
+
+@pytest.mark.parametrize("mode", INPUTS)
+def test_every_video_of_a_batch_is_its_own_and_equals_its_seed_alone(pipe: LumierePipeline, mode: str) -> None:
+    prompts, options = ["a cat", "a red dog"], {**INPUTS[mode], **STEPS}
+    seeds = [3, 7, 2**31, 5]  # videos of one prompt follow each other
+    batch = pipe(
+        prompts, num_videos_per_prompt=2, generator=[seed(n) for n in seeds], batch_size=3, ssr_batch_size=5, **options
+    ).frames
+    for i, number in enumerate(seeds):
+        alone = pipe(prompts[i // 2], generator=seed(number), **options).frames
+        torch.testing.assert_close(batch[i : i + 1], alone, rtol=0, atol=1e-4)
+    shared = pipe(prompts, num_videos_per_prompt=3, generator=seed(), **options).frames
+    for one, other in itertools.combinations([*batch, *shared], 2):
+        assert not torch.allclose(one, other, atol=1e-2)
+
+
+def test_videos_of_one_generator_never_share_their_noise() -> None:
+    """torch's generator on the CPU knows seeds by 32 bits, in which two of the first 40,000 drawn are alike."""
+    noise = [torch.randn(4, generator=seed(number)) for number in (1, 1 + 2**32)]
+    assert torch.equal(*noise)
+    bits = [number % 2**32 for number in draw_seeds(seed(5), 40_000)]
+    assert len(bits) == len(set(bits)) == 40_000
+    children, alone = video_generators(seed(4), 3), video_generators([seed(4)], 1)
+    assert children[0].initial_seed() == alone[0].initial_seed()
+    assert len({child.initial_seed() for child in children}) == 3
 
 
 def test_rows_belong_to_their_prompt_and_picture(pipe: LumierePipeline) -> None:

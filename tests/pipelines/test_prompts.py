@@ -35,6 +35,26 @@ def test_states_give_what_their_sentences_give(pipe: LumierePipeline) -> None:
         torch.testing.assert_close(frames, by_text, rtol=0, atol=1e-5)
 
 
+def test_sentences_are_encoded_once(pipe: LumierePipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, calls = pipe.text_encoder, []
+    assert encoder is not None
+    plain = encoder.encode
+    monkeypatch.setattr(encoder, "encode", lambda texts: calls.append(list(texts)) or plain(texts))
+    options: dict[str, Any] = {"num_videos_per_prompt": 2, "num_inference_steps": 3, "ssr_steps": 2, "batch_size": 1}
+    pipe(["a cat", "a dog"], negative_prompt="a fish", num_frames=9, window_size=4, **options)
+    assert calls == [["a cat", "a dog", "a fish", "a fish"]]
+
+
+def test_negative_prompts_belong_to_their_prompts(pipe: LumierePipeline) -> None:
+    prompts, negatives, options = ["a cat", "a dog"], ["a fish", "a red bird"], {"guidance_scale": 4.0, **OPTIONS}
+    both = pipe(prompts, negative_prompt=negatives, generator=[seed(1), seed(2)], **options).frames
+    for i in range(2):
+        alone = pipe(prompts[i], negative_prompt=negatives[i], generator=seed(1 + i), **options).frames
+        torch.testing.assert_close(both[i : i + 1], alone, rtol=0, atol=5e-5)
+        other = pipe(prompts[i], negative_prompt=negatives[1 - i], generator=seed(1 + i), **options).frames
+        assert not torch.allclose(alone, other, atol=1e-3)
+
+
 def test_states_of_another_length_are_padded_and_padding_is_not_seen(pipe: LumierePipeline) -> None:
     encoder = pipe.text_encoder
     assert encoder is not None

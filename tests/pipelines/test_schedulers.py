@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import lumiere.compat  # noqa: F401  before diffusers
 
 import diffusers
@@ -9,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lumiere.diffusion.known import hold_known, signal_level
 from lumiere.diffusion.objective import Objective, make_scheduler
 from lumiere.diffusion.sampling import check_prediction_type, denoise, draw_noise, select_timesteps
 from lumiere.pipelines import LumierePipeline
@@ -18,11 +22,16 @@ SOLVERS = [
     "DDIMScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "EulerDiscreteScheduler",
     "HeunDiscreteScheduler", "UniPCMultistepScheduler",
 ]  # fmt: skip
+# Those that tell their estimate of x_0.
+STEPPERS = [
+    "DDIMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "LMSDiscreteScheduler",
+]  # fmt: skip
 CPU = torch.device("cpu")
 
 
-def made_by(name: str, base: object) -> object:
-    return getattr(diffusers, name).from_config(base.config)  # type: ignore[attr-defined]
+def made_by(name: str, base: Any, **settings: Any) -> Any:
+    return getattr(diffusers, name).from_config(base.config, **settings)
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -62,9 +71,67 @@ def test_every_mode_of_start_with_every_scheduler(pipe: LumierePipeline, name: s
     assert (edited - VIDEO).square().mean().sqrt() < 0.25 and (edited - ours).square().mean().sqrt() < 0.25
 
 
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])
+@pytest.mark.parametrize("name", STEPPERS)
+def test_held_pixels_are_what_the_scheduler_reads_at_every_step(name: str, prediction_type: str, spacing: str) -> None:
+    """Midpoints of second-order schedulers included, which stand between two of their levels."""
+    settings = {"prediction_type": prediction_type, "timestep_spacing": spacing, "rescale_betas_zero_snr": False}
+    # Linear: with cosine's last beta some of them divide zero by zero.
+    scheduler = made_by(name, make_scheduler(), **settings, beta_schedule="linear", clip_sample=False)
+    known = torch.linspace(-0.9, 0.9, 96).view(1, 3, 2, 4, 4)
+    seen: list[Tensor] = []
+    plain = scheduler.step
+
+    def step(*args: Any, return_dict: bool, **kwargs: Any) -> tuple[Tensor]:
+        output = plain(*args, **kwargs)
+        seen.append(output.pred_original_sample)
+        return (output.prev_sample,)
+
+    def predict(scaled_x_t: Tensor, timestep: Tensor) -> Tensor:
+        everywhere = torch.ones(1, 1, 2, 4, 4)
+        output = torch.zeros_like(known)
+        return hold_known(scheduler, prediction_type, output, scaled_x_t, timestep, known, everywhere)
+
+    step.__signature__ = inspect.signature(plain)  # type: ignore[attr-defined]
+    scheduler.step = step
+    timesteps = select_timesteps(scheduler, 5, CPU)
+    x_t = draw_noise(known.shape, [seed()], CPU) * scheduler.init_noise_sigma
+    denoise(scheduler, predict, x_t, timesteps, [seed()])
+    assert len(seen) == len(timesteps)
+    for pred_x_0 in seen:
+        torch.testing.assert_close(pred_x_0, known, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", [*SOLVERS, "KDPM2DiscreteScheduler"])
+def test_levels_of_noise_are_the_schedulers_own(name: str) -> None:
+    """What is held is x_t's own share of the given pixels, also where timesteps repeat themselves (Karras' sigmas)."""
+    base = make_scheduler()
+    scheduler = made_by(name, base, **({} if name == "DDIMScheduler" else {"use_karras_sigmas": True}))
+    levels: list[float] = []
+
+    def predict(scaled_x_t: Tensor, timestep: Tensor) -> Tensor:
+        alpha, sigma = signal_level(scheduler, timestep)
+        torch.testing.assert_close(alpha**2 + sigma**2, torch.tensor(1.0))
+        levels.append(alpha.item())
+        return torch.zeros_like(scaled_x_t)
+
+    timesteps = select_timesteps(scheduler, 30, CPU)
+    denoise(scheduler, predict, torch.zeros(1, 3, 2, 4, 4), timesteps, [seed()])
+    assert levels == sorted(levels) and len(set(levels)) >= 25 and levels[0] < 0.01 and levels[-1] > 0.9
+
+
+def test_a_scheduler_that_cannot_go_from_noise_to_a_video(pipe: LumierePipeline) -> None:
+    for name in ("KDPM2AncestralDiscreteScheduler", "DPMSolverMultistepInverseScheduler"):
+        pipe.scheduler = made_by(name, make_scheduler())
+        with pytest.raises(ValueError, match=f"scheduler is a {name}, whose timesteps do not lead .* such as DDIMSch"):
+            pipe("a cat", **STEPS)
+
+
 @pytest.mark.parametrize(
     ("scheduler", "message"),
     [
+        (made_by("EDMEulerScheduler", make_scheduler()), "EDMEulerScheduler, which scales .* take another, such as"),
         (diffusers.DDIMScheduler(prediction_type="epsilon"), "a DDIMScheduler with prediction_type 'epsilon', but"),
         (diffusers.EulerDiscreteScheduler(), "prediction_type 'epsilon', but the model predicts 'v_prediction'"),
         (made_by("FlowMatchEulerDiscreteScheduler", make_scheduler()), "FlowMatch.*has no prediction_type.*take a dif"),

@@ -13,7 +13,14 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from lumiere.diffusion.objective import make_scheduler
-from lumiere.diffusion.sampling import TextGuidance, denoise, predict_in_windows, select_timesteps
+from lumiere.diffusion.sampling import (
+    TextGuidance,
+    denoise,
+    draw_noise,
+    predict_in_windows,
+    select_timesteps,
+    video_generators,
+)
 from lumiere.diffusion.windows import independent_windows, temporal_windows
 from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines import LumierePipeline, LumiereUpscalePipeline
@@ -38,6 +45,37 @@ def test_any_number_of_frames(upscaler: LumiereUpscalePipeline, num_frames: int)
     frames = upscaler(low(num_frames), num_inference_steps=2, overlap=2, generator=seed()).frames
     assert frames.shape == (1, num_frames, 3, 32, 32) and frames.min() >= 0 and frames.max() <= 1
     assert (frames.flatten(2).std(dim=2) > 0.01).all()
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "window_size", "overlap"), [(9, 4, 0), (9, 4, 3), (7, 3, 1), (5, 2, 1), (4, 1, 0), (10, 6, 5)]
+)
+@pytest.mark.parametrize("batch_size", [2, None])
+def test_any_windows_against_the_loop_written_out(
+    upscaler: LumiereUpscalePipeline, num_frames: int, window_size: int, overlap: int, batch_size: int | None
+) -> None:
+    """Each window through the network by itself; the mean of their predictions at every step."""
+    video, scheduler = low(num_frames), upscaler.scheduler
+    options = {"window_size": window_size, "overlap": overlap, "batch_size": batch_size}
+    made = upscaler(video, num_inference_steps=2, noise_level=100, generator=seed(), **options).frames
+    generators, levels = video_generators(seed(), 1), torch.tensor([100])
+    enlarged = torch.nn.functional.interpolate(
+        video[0] * 2 - 1, size=(32, 32), mode="bilinear", antialias=True, align_corners=False
+    ).transpose(0, 1)[None]
+    enlarged = scheduler.add_noise(enlarged, draw_noise(enlarged.shape, generators, torch.device("cpu")), levels)
+    x_t = draw_noise(enlarged.shape, generators, torch.device("cpu"))
+    stride = window_size - overlap
+    starts = sorted({min(start, num_frames - window_size) for start in range(0, num_frames - overlap, stride)})
+    scheduler.set_timesteps(2)
+    for timestep in scheduler.timesteps:
+        total, count = torch.zeros_like(x_t), torch.zeros(num_frames, 1, 1)
+        for frames in (slice(start, start + window_size) for start in starts):
+            with torch.no_grad():
+                both = torch.cat([x_t[:, :, frames], enlarged[:, :, frames]], dim=1)
+                total[:, :, frames] += upscaler.unet(both, timestep, class_labels=levels).sample
+            count[frames] += 1
+        x_t = scheduler.step(total / count, timestep, x_t).prev_sample
+    torch.testing.assert_close(made, (x_t.transpose(1, 2).clamp(-1, 1) + 1) / 2, rtol=0, atol=1e-5)
 
 
 def test_one_window_is_no_windows(upscaler: LumiereUpscalePipeline) -> None:

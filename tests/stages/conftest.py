@@ -16,7 +16,7 @@ from PIL import Image
 
 import stages
 from lumiere.data.prepare import embed_captions
-from lumiere.data.shards import Sample, pack_arrays, write_index, write_shards
+from lumiere.data.shards import Sample, pack_arrays, write_index, write_null_text, write_shards
 from lumiere.text import load_text_encoder
 from tests.conftest import REPOSITORY
 from tests.video_factory import numbered
@@ -79,7 +79,7 @@ def write_clips(folder: Path, held_out: int = 2) -> None:
     """What the decode stage would write: one clip of every subject, the last ones for validation."""
     encoder = load_text_encoder("minilm", TOKENS)
     captions = {name: [f"a {name}", f"a small {name} moves"] for name in SUBJECTS}
-    embeddings = embed_captions([text for texts in captions.values() for text in texts], encoder)
+    embeddings = embed_captions([text for texts in captions.values() for text in texts] + [""], encoder)
     samples = []
     for i, name in enumerate(SUBJECTS):
         embeds, masks = zip(*(embeddings[text] for text in captions[name]), strict=True)
@@ -91,6 +91,7 @@ def write_clips(folder: Path, held_out: int = 2) -> None:
     splits = {"train": write_shards(folder, "train", samples[:first], 64)}
     splits["validation"] = write_shards(folder, "validation", samples[first:], 64)
     settings = {"fps": FPS, "num_frames": FRAMES, "size": LARGE, "text_encoder": "minilm"}
+    write_null_text(folder, *embeddings[""])
     write_index(folder, splits, **settings, embed_dim=encoder.embed_dim, max_text_tokens=TOKENS)
 
 

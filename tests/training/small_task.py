@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lumiere.config import OptimConfig
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.models.small import build_text_to_image_unet
 from lumiere.training import checkpoint
-from lumiere.training.captioned import CaptionedClips
+from lumiere.training.captioned import Pictures
 from lumiere.training.loop import train
+from lumiere.training.task import Batch
 from lumiere.training.text_to_image import TextToImageTask
 
 # log_every does not divide checkpoint_every: a log window is open at most checkpoints.
@@ -30,18 +30,19 @@ def make_task(held_out: int = 1) -> TextToImageTask:
     """A text-to-image U-Net of 0.2M parameters on random pictures, the same each time."""
     generator = torch.Generator().manual_seed(0)
 
-    null = torch.zeros(1, 4, 32), torch.tensor([[1, 1, 0, 0]])
+    null = torch.zeros(4, 32), torch.tensor([1, 1, 0, 0])
 
-    def pictures(subjects: int) -> CaptionedClips:
-        videos = torch.randint(0, 256, (subjects, 3, 2, 8, 8), generator=generator, dtype=torch.uint8)
-        embeds = [torch.randn(2, 4, 32, generator=generator) for _ in range(subjects)]
-        masks = [torch.ones(2, 4, dtype=torch.int64) for _ in range(subjects)]
-        return CaptionedClips(videos, embeds, masks, *null)
+    def pictures(subjects: int) -> Pictures:
+        videos = torch.randint(0, 256, (subjects, 8, 8, 3), generator=generator, dtype=torch.uint8).numpy()
+        prompts = torch.randn(subjects, 4, 32, generator=generator), torch.ones(subjects, 4, dtype=torch.int64)
+        return Pictures(videos, prompts, null)
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         unet: Any = build_text_to_image_unet(8, (16, 32), 1, 32)
-    return TextToImageTask("small", unet, make_scheduler(), pictures(3), pictures(held_out), CONFIG)
+    task = TextToImageTask("small", unet, make_scheduler(), pictures(3), pictures(held_out), CONFIG)
+    task.validation_clips = 5  # no multiple of a batch
+    return task
 
 
 class Stop(Exception):
@@ -49,14 +50,15 @@ class Stop(Exception):
 
 
 def at_step(task: TextToImageTask, step: int, action: Any) -> TextToImageTask:
-    """The task with `action()` done before the loss of `step`; what it returns replaces the loss unless None."""
-    plain = task.loss
+    """The task with `action()` done before the first example of `step`."""
+    plain = task.example
 
-    def loss(here: int) -> Tensor:
-        replaced = action() if here == step else None
-        return plain(here) if replaced is None else replaced
+    def example(position: int) -> Batch:
+        if position == step * CONFIG.batch_size:
+            action()
+        return plain(position)
 
-    task.loss = loss  # type: ignore[method-assign]
+    task.example = example  # type: ignore[method-assign]
     return task
 
 

@@ -12,17 +12,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lumiere.config import OptimConfig
 from lumiere.training import checkpoint
 from lumiere.training.checkpoint import load_checkpoint
 from lumiere.training.ema import EMA
 from lumiere.training.loop import Interrupted, TrainingDiverged, TrainingResult, learning_rate, train
+from lumiere.training.task import Batch
 from lumiere.training.text_to_image import TextToImageTask
 from tests.conftest import REPOSITORY
 from tests.training.small_task import CONFIG, Stop, at_step, make_task
 
+METRICS = {"loss", "grad_norm", "learning_rate", "steps_per_second", "clips_per_second", "data_wait_share"}
+METRICS |= {"tflops", "mfu", "memory_gb"}
 Outcome = tuple[dict[str, Tensor], TrainingResult, list[tuple[dict[str, float], int]], bytes]
 
 
@@ -64,7 +67,8 @@ def test_a_run_learns_and_tells(uninterrupted: Outcome) -> None:
     assert all(math.isfinite(loss) for _, loss in result.losses + result.validation)
     assert any(not torch.equal(value, weights[name]) for name, value in make_task().network.state_dict().items())
     metrics = [entry for entry, _ in logged if "loss" in entry]
-    assert all(entry.keys() == {"loss", "grad_norm", "learning_rate", "steps_per_second"} for entry in metrics)
+    assert all(entry.keys() == METRICS for entry in metrics)
+    assert all(0 < entry["mfu"] < 2 and 0 <= entry["data_wait_share"] <= 1 for entry in metrics)
     assert metrics[-1]["learning_rate"] == learning_rate(CONFIG, 11)
 
 
@@ -172,11 +176,15 @@ def test_a_loss_that_is_no_number_stops_the_run_with_its_last_good_checkpoint(va
     task = make_task()
     before = signal.getsignal(signal.SIGTERM)
 
-    def broken() -> Tensor:
-        return task.network.conv_out.bias.sum() * value
+    plain, calls = task.losses, []
 
+    def losses(network: nn.Module, batch: Batch) -> Tensor:
+        calls.extend([1] * network.training)
+        return plain(network, batch) * (value if len(calls) == 10 else 1)
+
+    task.losses = losses  # type: ignore[method-assign]
     with pytest.raises(TrainingDiverged, match=r"small: loss (nan|-?inf).* at step 9, .*lower learning_rate"):
-        run(tmp_path, at_step(task, 9, broken))
+        run(tmp_path, task)
     found = load_checkpoint(tmp_path)
     assert found is not None and found[1]["step"] == 8
     assert all(tensor.isfinite().all() for tensor in found[0].values())
@@ -188,18 +196,32 @@ class Parabola:
 
     name = "parabola"
 
-    def __init__(self, bad: int) -> None:
-        self.weight, self.bad = torch.nn.Parameter(torch.zeros(3)), bad
+    def __init__(self, bad: int, batch_size: int = 4) -> None:
+        self.network, self.bad, self.batch_size = nn.Module(), bad, batch_size
+        self.network.weight = nn.Parameter(torch.zeros(3))
 
-    def trained_parameters(self) -> dict[str, torch.nn.Parameter]:
-        return {"weight": self.weight}
+    @property
+    def weight(self) -> Tensor:
+        return self.network.weight
 
-    def loss(self, step: int) -> Tensor:
-        loss = (self.weight - 1).square().mean() + 0.01
-        return loss if step < self.bad else 2 * loss.detach() - loss
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        return dict(self.network.named_parameters())
 
-    def validation_loss(self) -> None:
-        return None
+    def example(self, position: int) -> Batch:
+        return {"step": torch.tensor(position // self.batch_size)}
+
+    def losses(self, network: nn.Module, batch: Batch) -> Tensor:
+        loss = ((self.weight - 1).square().mean() + 0.01).expand(self.batch_size)
+        return loss if int(batch["step"][0]) < self.bad else 2 * loss.detach() - loss
+
+    def held_out(self) -> int:
+        return 0
+
+    def validation_example(self, i: int) -> Batch:
+        raise NotImplementedError("nothing is held out")
+
+    def flops(self, batch: Batch) -> int:
+        return 0
 
 
 def test_a_loss_that_blows_up_stops_the_run_with_its_last_good_checkpoint(tmp_path: Path) -> None:
@@ -237,13 +259,13 @@ def test_the_average_follows_its_formula_and_is_what_a_run_leaves(tmp_path: Path
     config = OptimConfig(steps=30, warmup_steps=0, learning_rate=0.1, ema_decay=0.8, checkpoint_every=30)
     task = Parabola(bad=1000)
     average, live = torch.zeros(3), []
-    plain = task.loss
+    plain = task.losses
 
-    def loss(step: int) -> Tensor:
+    def losses(network: nn.Module, batch: Batch) -> Tensor:
         live.append(task.weight.detach().clone())
-        return plain(step)
+        return plain(network, batch)
 
-    task.loss = loss  # type: ignore[method-assign]
+    task.losses = losses  # type: ignore[method-assign]
     train(task, config, tmp_path)
     found = load_checkpoint(tmp_path)
     assert found is not None

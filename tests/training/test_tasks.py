@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,31 +14,33 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import default_collate
 
-from lumiere.config import TextOptimConfig, TrainSSRConfig
+from lumiere.config import LaunchConfig, Params, TextOptimConfig, TrainSSRConfig
 from lumiere.data.clips import ClipStore, resize_video
 from lumiere.data.images import load_captioned_folder
-from lumiere.data.shards import Sample, pack_arrays, write_index, write_shards
+from lumiere.data.shards import Sample, pack_arrays, write_index, write_null_text, write_shards
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.small import build_ssr_unet, build_text_to_image_unet
 from lumiere.models.text_to_image import TextToImage, load_image_network, load_scheduler, load_text_to_image
-from lumiere.training.captioned import CaptionedClips
+from lumiere.training.captioned import Pictures, StoredClips, draw_captioned, pixels
 from lumiere.training.loop import TrainingResult
 from lumiere.training.record import write_record
 from lumiere.training.run import StagedTraining
 from lumiere.training.seeding import generator_for
 from lumiere.training.super_resolution import SuperResolutionTask
+from lumiere.training.task import Batch
 from lumiere.training.text_to_image import TextToImageTask
 from lumiere.training.video import SpaceTimeTask
 from tests.training.small_task import CONFIG, Stop, at_step, make_task
 from tests.video_factory import numbered
 
 FRAMES, LARGE, SIZE, TOKENS, DIM = 6, 32, 8, 4, 32
-NULL = torch.zeros(1, TOKENS, DIM), torch.tensor([[1, 1, 0, 0]])
+NULL = torch.zeros(TOKENS, DIM), torch.tensor([1, 1, 0, 0])
 OPTIM = TextOptimConfig(batch_size=2, text_dropout=0.0)
 SSR = TrainSSRConfig(size=LARGE, low_size=16, window_size=3, crop=16)
-MIX = {"text_only": 1.0, "inpainting": 1.0}
+MIX = {"text_only": 1.0, "inpainting_box": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +59,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[ClipStore, ClipSto
     splits = {"train": write_shards(folder, "train", samples[:4], 9)}
     splits |= {"validation": write_shards(folder, "validation", samples[4:], 9), "empty": []}
     shared: dict[str, Any] = {"fps": 16, "num_frames": FRAMES, "size": LARGE, "text_encoder": "minilm"}
+    write_null_text(folder, NULL[0].half().numpy(), NULL[1].byte().numpy())
     write_index(folder, splits, **shared, embed_dim=DIM, max_text_tokens=TOKENS)
     return ClipStore(folder), ClipStore(folder, "validation")
 
@@ -67,12 +71,12 @@ def image_unet() -> Any:
 
 def base_task(stores: tuple[ClipStore, ClipStore], mix: dict[str, float] | None = None) -> SpaceTimeTask:
     unet = SpaceTimeUNet.from_unet2d(image_unet(), conditioning_channels=4 if mix else 0)
-    train, held_out = (CaptionedClips.from_store(store, SIZE, NULL) for store in stores)
+    train, held_out = (StoredClips(store, SIZE) for store in stores)
     return SpaceTimeTask("base", unet, make_scheduler(), train, held_out, OPTIM, mix)
 
 
 def t2i_task(stores: tuple[ClipStore, ClipStore]) -> TextToImageTask:
-    train, held_out = (CaptionedClips.from_store(store, SIZE, NULL) for store in stores)
+    train, held_out = (StoredClips(store, SIZE) for store in stores)
     return TextToImageTask("t2i", image_unet(), make_scheduler(), train, held_out, OPTIM)
 
 
@@ -82,7 +86,8 @@ def ssr_task(stores: tuple[ClipStore, ClipStore], inflated: bool = True) -> Supe
     if inflated:
         network = SpaceTimeUNet.from_unet2d(network, temporal_resampling=False)
     frames = SSR.window_size if inflated else 1
-    return SuperResolutionTask("ssr", network, make_scheduler(), stores, frames, SSR, OPTIM)
+    train, held_out = (StoredClips(store, LARGE) for store in stores)
+    return SuperResolutionTask("ssr", network, make_scheduler(), train, held_out, frames, SSR, OPTIM)
 
 
 TASKS: dict[str, Callable[[tuple[ClipStore, ClipStore]], Any]] = {
@@ -97,16 +102,48 @@ TASKS: dict[str, Callable[[tuple[ClipStore, ClipStore]], Any]] = {
 # --- every task ------------------------------------------------------------------------------------------------------
 
 
+def training_batch(task: Any, step: int) -> Batch:
+    size = task.config.batch_size
+    return default_collate([task.example(i) for i in range(step * size, (step + 1) * size)])
+
+
+def held_out_batch(task: Any) -> Batch:
+    return default_collate([task.validation_example(i) for i in range(task.held_out())])
+
+
+def loss_at(task: Any, step: int) -> Tensor:
+    return task.losses(task.network, training_batch(task, step)).mean()
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_a_loss_is_a_function_of_its_step(name: str, stores: tuple[ClipStore, ClipStore]) -> None:
     task = TASKS[name](stores)
-    losses = [task.loss(step).item() for step in (0, 1)]
+    losses = [loss_at(task, step).item() for step in (0, 1)]
     torch.manual_seed(7)  # nothing is drawn from the global generator
     with torch.no_grad():  # as the loop does
-        held_out = task.validation_loss()
-        assert task.validation_loss() == held_out > 0
-    assert [task.loss(step).item() for step in (0, 1)] == losses and losses[0] != losses[1]
-    assert task.network.training
+        held_out = task.losses(task.network, held_out_batch(task))
+        assert torch.equal(task.losses(task.network, held_out_batch(task)), held_out) and (held_out > 0).all()
+    assert [loss_at(task, step).item() for step in (0, 1)] == losses and losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_an_example_has_the_same_loss_in_any_batch(name: str, stores: tuple[ClipStore, ClipStore]) -> None:
+    task = TASKS[name](stores)
+    with torch.no_grad():
+        together = task.losses(task.network, training_batch(task, 0))
+        apart = [task.losses(task.network, default_collate([task.example(i)])) for i in range(OPTIM.batch_size)]
+    torch.testing.assert_close(torch.cat(apart), together)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_timesteps_of_a_batch_are_spread_over_the_noise_levels(name: str, stores: tuple[ClipStore, ClipStore]) -> None:
+    task = TASKS[name](stores)
+    task.config = replace(OPTIM, batch_size=8)
+    for step in range(3):
+        timesteps = training_batch(task, step)["timesteps"]
+        assert sorted((timesteps * 8 // task.objective.num_timesteps).tolist()) == list(range(8))
+    first, second = (training_batch(task, step)["timesteps"] for step in (0, 1))
+    assert not torch.equal(first, second)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -114,63 +151,75 @@ def test_what_is_trained_has_a_gradient_and_nothing_else(name: str, stores: tupl
     task = TASKS[name](stores)
     trained = task.trained_parameters()
     frozen = {n for n, _ in task.network.named_parameters()} - trained.keys()
-    assert frozen == {n for n, _ in task.network.named_parameters() if n.startswith("unet.")}
-    task.loss(0).backward()
+    inflated = isinstance(task.network, SpaceTimeUNet)
+    assert frozen == {n for n, _ in task.network.named_parameters() if inflated and n.startswith("unet.")}
+    loss_at(task, 0).backward()
     assert any(p.grad is not None and p.grad.any() for p in trained.values())
     assert all(p.grad is None for n, p in task.network.named_parameters() if n in frozen)
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_nothing_need_be_held_out(name: str, stores: tuple[ClipStore, ClipStore]) -> None:
-    task = TASKS[name]((stores[0], ClipStore(stores[0].folder, "empty")))
-    assert task.validation_loss() is None
+    assert TASKS[name]((stores[0], ClipStore(stores[0].folder, "empty"))).held_out() == 0
 
 
 @pytest.mark.parametrize("task_of", [base_task, t2i_task])
-def test_dropped_text_is_the_empty_sentence(
-    task_of: Callable[..., Any], stores: tuple[ClipStore, ClipStore], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dropped_text_is_the_empty_sentence(task_of: Callable[..., Any], stores: tuple[ClipStore, ClipStore]) -> None:
     for dropout in (0.0, 1.0):
         task = task_of(stores)
         task.config = replace(OPTIM, text_dropout=dropout)
-        seen: list[Tensor] = []
-        plain = task.network.forward
+        text = training_batch(task, 0)["prompt_embeds"]
+        assert text.shape == (2, TOKENS, DIM) and bool((text == 0).all()) == (dropout == 1.0)
+        assert (held_out_batch(task)["prompt_embeds"] != 0).any()
 
-        def forward(*args: Any, seen: list[Tensor] = seen, plain: Any = plain, **kwargs: Any) -> Any:
-            seen.append(kwargs["encoder_hidden_states"] if kwargs else args[2])
-            return plain(*args, **kwargs)
 
-        monkeypatch.setattr(task.network, "forward", forward)
-        task.loss(0)
-        assert seen[0].shape == (2, TOKENS, DIM) and bool((seen[0] == 0).all()) == (dropout == 1.0)
+def test_a_share_of_the_steps_trains_on_single_frames(stores: tuple[ClipStore, ClipStore]) -> None:
+    task = base_task(stores, MIX)
+    task.image_share = 0.5
+    frames = [training_batch(task, step)["video"].shape[2] for step in range(40)]
+    assert set(frames) == {1, FRAMES} and 10 < frames.count(1) < 30
+    loss_at(task, frames.index(1)).backward()
+    assert all(p.grad is not None for p in task.trained_parameters().values())
+    assert all(example.shape[1] == FRAMES for example in held_out_batch(task)["video"])
 
 
 # --- data ------------------------------------------------------------------------------------------------------------
 
 
 def test_videos_and_pictures_are_those_of_the_clips(stores: tuple[ClipStore, ClipStore]) -> None:
-    clips = CaptionedClips.from_store(stores[0], LARGE, NULL)
+    clips = StoredClips(stores[0], LARGE)
     assert len(clips) == 4
-    assert np.array_equal(clips.videos[2].permute(1, 2, 3, 0).numpy(), stores[0][2].frames)
-    video, embeds, mask = (drawn[0] for drawn in clips.draw([2], generator_for("draw")))
-    assert video.shape == (3, FRAMES, LARGE, LARGE) and video.min() >= -1 and video.max() <= 1
+    assert np.array_equal(clips[2].video.permute(1, 2, 3, 0).numpy(), stores[0][2].frames)
+    drawn = draw_captioned(clips, 2, generator_for("draw"))
+    assert drawn["video"].shape == (3, FRAMES, LARGE, LARGE) and drawn["prompt_mask"].shape == (TOKENS,)
+    assert pixels(drawn["video"]).min() >= -1 and pixels(drawn["video"]).max() <= 1
     own = torch.from_numpy(stores[0][2].prompt_embeds).float()
-    assert any(torch.equal(embeds, entry) for entry in own) and mask.shape == (TOKENS,)
-    batch = clips.draw([2] * 60, generator_for("draw"), one_frame=True)
-    drawn = list(zip(*batch, strict=True))
-    frames = [next(f for f in range(FRAMES) if torch.equal(image, video[:, f])) for image, _, _ in drawn]
+    many = [draw_captioned(clips, 2, generator_for("draw", i), one_frame=True) for i in range(60)]
+    frames = [next(f for f in range(FRAMES) if torch.equal(d["video"][:, 0], clips[2].video[:, f])) for d in many]
     assert set(frames) == set(range(FRAMES))  # all of its frames, and both of its captions
-    assert all(any(torch.equal(text, entry) for _, text, _ in drawn) for entry in own)
+    assert all(any(torch.equal(d["prompt_embeds"], entry) for d in many) for entry in own)
+
+
+@pytest.mark.parametrize("cache_mb", [0, 0.002, 10])  # none, two of the clips, all
+def test_clips_kept_in_memory_are_the_clips(cache_mb: float, stores: tuple[ClipStore, ClipStore]) -> None:
+    clips, plain = StoredClips(stores[0], SIZE, cache_mb), StoredClips(stores[0], SIZE, 0)
+    for i in [0, 1, 0, 2, 3, 0, 1]:
+        assert torch.equal(clips[i].video, plain[i].video) and torch.equal(
+            clips[i].prompt_embeds, plain[i].prompt_embeds
+        )
+    assert len(clips._cache) == {0: 0, 0.002: 1, 10: 4}[cache_mb]
+    assert pickle.loads(pickle.dumps(clips))._cache == {}  # a worker begins with its own
 
 
 def test_a_style_has_one_picture_and_caption_a_subject() -> None:
     pictures = np.arange(2 * 3 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3, 3)
     embeds, masks = torch.randn(2, TOKENS, DIM), torch.ones(2, TOKENS, dtype=torch.int64)
-    images = CaptionedClips.from_pictures(pictures, (embeds, masks), NULL)
+    images = Pictures(pictures, (embeds, masks), NULL)
+    assert len(images) == len(images.shards) == 2
     for i in range(2):
-        image, text, _ = (drawn[0] for drawn in images.draw([i], generator_for(i), one_frame=True))
-        assert torch.equal(((image + 1) * 127.5).round().permute(1, 2, 0).byte(), torch.from_numpy(pictures[i]))
-        assert torch.equal(text, embeds[i])
+        drawn = draw_captioned(images, i, generator_for(i), one_frame=True)
+        assert torch.equal(drawn["video"][:, 0].permute(1, 2, 0), torch.from_numpy(pictures[i]))
+        assert torch.equal(drawn["prompt_embeds"], embeds[i])
 
 
 def test_super_resolution_sees_the_same_place_twice(stores: tuple[ClipStore, ClipStore]) -> None:
@@ -182,9 +231,9 @@ def test_super_resolution_sees_the_same_place_twice(stores: tuple[ClipStore, Cli
         for start in range(FRAMES - 2) for top in range(LARGE - 15) for left in range(LARGE - 15)
     }  # fmt: skip
     for i in range(15):
-        high_crop, low_crop = task._draw(stores[0], 1, generator_for("crop", i))
-        start, top, left = next(place for place, window in windows.items() if torch.equal(window, high_crop))
-        assert torch.allclose(low[:, start : start + 3, top : top + 16, left : left + 16], low_crop, atol=1e-6)
+        drawn = task.draw(task.train_data, 1, generator_for("crop", i), True, False)
+        start, top, left = next(place for place, window in windows.items() if torch.equal(window, drawn["high"]))
+        assert torch.allclose(low[:, start : start + 3, top : top + 16, left : left + 16], drawn["low"], atol=1e-6)
         places.add((start, top, left))
     assert len(places) > 10
 
@@ -263,20 +312,22 @@ def test_state_is_found_by_params_and_inputs_and_dropped_at_the_end(tmp_path: Pa
     given, scratch = tmp_path / "given", tmp_path / "scratch"
     given.write_text("a")
 
-    def resumed_from(params: dict[str, int]) -> int:
-        training = StagedTraining(scratch, params, [given])
+    def staged(seed: int, parts: int = 1) -> StagedTraining:
+        params = Params(launch=LaunchConfig(gradient_accumulation=parts))
+        return StagedTraining(scratch, params, replace(OPTIM, seed=seed), [given])
+
+    def resumed_from(training: StagedTraining) -> int:
         return training.train(make_task(), CONFIG, lambda metrics, step: None, tmp_path / "out").resumed_from
 
     with pytest.raises(Stop):
-        StagedTraining(scratch, {"seed": 1}, [given]).train(
-            at_step(make_task(), 5, _stop), CONFIG, lambda metrics, step: None, tmp_path / "out"
-        )
-    assert resumed_from({"seed": 2}) == 0
-    assert resumed_from({"seed": 1}) == 4
+        staged(1).train(at_step(make_task(), 5, _stop), CONFIG, lambda metrics, step: None, tmp_path / "out")
+    assert resumed_from(staged(2)) == 0
+    assert resumed_from(staged(1, parts=2)) == 0
+    assert resumed_from(staged(1)) == 4
     given.write_text("b")
-    assert resumed_from({"seed": 1}) == 0
-    assert len(list(scratch.iterdir())) == 3
-    StagedTraining(scratch, {"seed": 1}, [given]).finish()
+    assert resumed_from(staged(1)) == 0
+    assert len(list(scratch.iterdir())) == 3  # the oldest was dropped
+    staged(1).finish()
     assert len(list(scratch.iterdir())) == 2
 
 

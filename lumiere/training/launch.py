@@ -1,0 +1,54 @@
+"""A program as several processes of one training on this runtime, by torch's elastic launcher (what torchrun runs)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Sequence
+
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from lumiere.config import ConfigError
+
+SAVING_SECONDS = 600  # from SIGTERM, after which a process saves its state, to SIGKILL
+
+
+def is_launched() -> bool:
+    """Whether this process was started as one of several, here, by torchrun or by accelerate."""
+    return "RANK" in os.environ
+
+
+def run_in_processes(module: str, arguments: Sequence[str], processes: int) -> None:
+    """Run `python -m module arguments` as `processes` processes, and wait for them.
+
+    SIGTERM is handed on to each. When one fails or is killed, the others are ended.
+
+    Raises:
+        ConfigError: one of them failed; what it said stands above.
+        SystemExit: SIGTERM or Ctrl-C came.
+    """
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SAVING_SECONDS))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,  # DVC or Prefect run the stage again, and it goes on from its checkpoint
+        monitor_interval=1.0,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", module, *arguments)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        how = f"exit code {failure.exitcode}"
+        if failure.exitcode < 0:
+            how = f"killed by {signal.Signals(-failure.exitcode).name}"
+        raise ConfigError(f"process {rank} of {processes} failed ({how}), so the others were ended") from None
+    except SignalException as error:
+        sys.exit(128 + error.sigval)

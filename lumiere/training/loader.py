@@ -1,0 +1,79 @@
+"""Batches for one process of a training, read and drawn ahead by worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lumiere.config import RuntimeConfig
+
+
+class Examples(Protocol):
+    """Where a stream's examples come from."""
+
+    def example(self, position: int) -> dict[str, Tensor]:
+        """The example at a position."""
+
+
+class _Stream(Dataset[dict[str, Tensor]]):
+    def __init__(self, examples: Examples) -> None:
+        self.examples = examples
+
+    def __getitem__(self, position: int) -> dict[str, Tensor]:
+        return self.examples.example(position)
+
+
+class Positions(Sampler[list[int]]):
+    """The positions of a process' parts of each batch; all processes and parts together tile the stream.
+
+    Step s has the positions s * batch_size on. Its first `world_size` parts are the processes' first, and so on.
+    """
+
+    def __init__(self, steps: range, batch_size: int, parts: int, rank: int = 0, world_size: int = 1) -> None:
+        """`parts`: gradient accumulation; raises ValueError unless they divide a batch evenly."""
+        if batch_size % (parts * world_size):
+            raise ValueError(
+                f"batch_size {batch_size}; allowed: a multiple of {parts * world_size}, which is {world_size} "
+                f"processes × {parts} parts of gradient accumulation"
+            )
+        self.steps, self.batch_size, self.parts = steps, batch_size, parts
+        self.rank, self.world_size = rank, world_size
+        self.size = batch_size // (parts * world_size)
+
+    def __len__(self) -> int:
+        return len(self.steps) * self.parts
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self.steps:
+            for part in range(self.parts):
+                first = step * self.batch_size + (part * self.world_size + self.rank) * self.size
+                yield list(range(first, first + self.size))
+
+
+def make_loader(
+    examples: Examples, positions: Positions, runtime: RuntimeConfig, device: torch.device
+) -> DataLoader[dict[str, Tensor]]:
+    """Batches at `positions`, in order, whatever the number of workers; in pinned memory for a GPU.
+
+    A worker that gives nothing for `timeout_s` ends the training with an error.
+    """
+    return DataLoader(
+        _Stream(examples),
+        batch_sampler=positions,
+        num_workers=runtime.workers,
+        pin_memory=device.type == "cuda",
+        timeout=runtime.timeout_s if runtime.workers else 0,
+        prefetch_factor=4 if runtime.workers else None,
+        generator=torch.Generator(),  # its own: the global one's draws are left alone
+    )
+
+
+def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """A batch on the training's device; seeds stay on the CPU, where they are read."""
+    return {
+        name: value if name == "noise_seed" else value.to(device, non_blocking=True) for name, value in batch.items()
+    }

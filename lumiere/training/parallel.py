@@ -1,0 +1,185 @@
+"""The processes of a training, one or many: accelerate below (devices, DDP, mixed precision), FSDP2 from torch.
+
+accelerate shards by the blocks whose `forward` it wraps. The Space-Time U-Net walks its image model's layers itself, so
+the layers are sharded here, with torch's `fully_shard`.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from lumiere.config import LaunchConfig
+from lumiere.models import SpaceTimeUNet
+
+MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LAYERS = ("resnets", "attentions", "downsamplers", "upsamplers")  # of diffusers' blocks
+
+
+class Parallel:
+    """This process among those of a training."""
+
+    def __init__(self, launch: LaunchConfig, timeout_s: float = 1800.0) -> None:
+        """Joins the other processes, where torchrun or accelerate started several.
+
+        Args:
+            launch: how trainings are computed.
+            timeout_s: when another process says nothing for so long, waiting for it ends with an error.
+        """
+        self.launch = launch
+        AcceleratorState._reset_state()  # another training of this process may have had another precision
+        self._accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),  # only when told does accelerate join processes on CPUs
+            mixed_precision=MIXED_PRECISION[launch.precision],
+            kwargs_handlers=[
+                InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_s)),
+                DistributedDataParallelKwargs(broadcast_buffers=False),
+            ],
+        )
+        self.rank, self.world_size = self._accelerator.process_index, self._accelerator.num_processes
+        self.device, self.dtype = self._accelerator.device, DTYPES[launch.precision]
+        self.is_main = self._accelerator.is_main_process
+        self._sharded = launch.strategy == "fsdp" and self.world_size > 1
+
+    # --- the network ------------------------------------------------------------------------------------------------
+
+    def prepare(self, network: Any) -> nn.Module:
+        """The network as it is trained: on the device, compiled, and wrapped or sharded where there are several."""
+        if self.launch.gradient_checkpointing:
+            network.enable_gradient_checkpointing()
+        if self._sharded:
+            nn.Module.to(network, self.device)
+            _shard(network, self.world_size, self.device)
+            wrapped = network
+        else:
+            wrapped = self._accelerator.prepare_model(network)
+        if self.launch.compile:
+            network.compile()
+        return wrapped
+
+    def restore(self, network: Any) -> None:
+        """Undo `prepare`: a plain network with whole weights, in every process."""
+        if self._sharded:
+            _unshard(network)
+        else:
+            self._accelerator.unwrap_model(network, keep_fp32_wrapper=False)
+        if self.launch.gradient_checkpointing:
+            network.disable_gradient_checkpointing()
+        network._compiled_call_impl = None
+
+    def prepare_optimizer(self, optimizer: torch.optim.Optimizer) -> Any:
+        """An optimizer that knows of loss scaling."""
+        return self._accelerator.prepare_optimizer(optimizer)
+
+    # --- a step -----------------------------------------------------------------------------------------------------
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Arithmetic in the launch's precision."""
+        return self._accelerator.autocast()
+
+    def accumulate(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[Any]:
+        """For one part of a batch: gradients are exchanged at the last."""
+        if self._sharded:
+            wrapped.set_requires_gradient_sync(last)  # type: ignore[operator]
+            return nullcontext()
+        return nullcontext() if last else self._accelerator.no_sync(wrapped)
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds a loss' gradients, scaled where the precision needs it."""
+        self._accelerator.backward(loss)
+
+    def clip_grad_norm(self, parameters: list[nn.Parameter], max_norm: float) -> float:
+        """Clips the gradients of all processes together; returns their norm before."""
+        if self.launch.precision == "fp16":
+            self._accelerator.unscale_gradients()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm, foreach=True)
+        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+
+    def sum(self, *values: float) -> list[float]:
+        """Each value's sum over the processes; all of them call it."""
+        if self.world_size == 1:
+            return list(values)
+        return self._accelerator.reduce(torch.tensor(values, device=self.device), "sum").tolist()
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        self._accelerator.wait_for_everyone()
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    def whole(self, tensor: Tensor) -> Tensor:
+        """A tensor that may be sharded, whole; all processes call it."""
+        return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+    def copy_(self, target: Tensor, whole: Tensor) -> None:
+        """The inverse of `whole`, in place."""
+        if isinstance(target, DTensor):
+            whole = distribute_tensor(whole.to(target.device), target.device_mesh, target.placements)
+        target.copy_(whole)
+
+    def scaler_state(self) -> dict[str, Any]:
+        """Of the loss scaling; empty where there is none."""
+        return {} if self._accelerator.scaler is None else self._accelerator.scaler.state_dict()
+
+    def restore_scaler(self, state: dict[str, Any]) -> None:
+        """The inverse of `scaler_state`."""
+        if self._accelerator.scaler is not None and state:
+            self._accelerator.scaler.load_state_dict(state)
+
+
+def is_main_process() -> bool:
+    """Whether this process, maybe one of several that torchrun started, is the one that writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _layers(network: Any) -> list[nn.Module]:
+    """The modules that a forward pass calls one after the other, which are gathered and dropped one at a time."""
+    unet = network.unet if isinstance(network, SpaceTimeUNet) else network
+    layers: list[nn.Module] = []
+    for block in [*unet.down_blocks, unet.mid_block, *unet.up_blocks]:
+        for name in LAYERS:
+            layers += [layer for layer in getattr(block, name, None) or [] if layer is not None]
+    if isinstance(network, SpaceTimeUNet):
+        layers += [*network.down_inflations, *network.up_inflations]
+        layers += [*network.temporal_downsamplers.values(), *network.temporal_upsamplers.values()]
+        layers += [network.mid_inflation] if network.mid_inflation is not None else []
+    return layers
+
+
+def _shard(network: nn.Module, world_size: int, device: torch.device) -> None:
+    for parameter in network.parameters():
+        parameter.data = parameter.data.contiguous()  # channels-last weights cannot be sharded
+    mesh = init_device_mesh(device.type, (world_size,), mesh_dim_names=("shard",))
+    for layer in [*_layers(network), network]:
+        fully_shard(layer, mesh=mesh)
+
+
+def _unshard(network: nn.Module) -> None:
+    for layer in [*_layers(network), network]:
+        layer.__class__ = type(layer).__mro__[2]  # fully_shard put FSDPModule and a class of its own before it
+        layer._forward_pre_hooks.clear()
+        layer._forward_hooks.clear()
+    for module in network.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if isinstance(parameter, DTensor):
+                whole = parameter.full_tensor().detach().cpu()
+                setattr(module, name, nn.Parameter(whole, requires_grad=parameter.requires_grad))
+
+
+def barrier_if_many() -> None:
+    """Before another process reads what this one wrote."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()

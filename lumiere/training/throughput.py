@@ -1,0 +1,120 @@
+"""What a step costs and how near to the device's peak it runs: counted FLOPs, measured peak, memory."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def count_flops(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Floating-point operations of one forward and backward pass of a network with a `.sample` output.
+
+    Counted on meta tensors, which hold no numbers: nothing is computed and no memory taken. Matrix products,
+    convolutions and attention count (a multiplication and an addition are two); recomputation does not.
+
+    Args:
+        network: its frozen parameters take no gradient and cost none.
+        args, kwargs: of its forward pass.
+    """
+    weights = {
+        name: value.detach().to("meta").requires_grad_(value.requires_grad)
+        for name, value in [*network.named_parameters(), *network.named_buffers()]
+    }
+    args, kwargs = pytree.tree_map_only(Tensor, lambda value: value.detach().to("meta"), (args, kwargs))
+    checkpointing = getattr(network, "gradient_checkpointing", False)
+    if checkpointing:
+        network.disable_gradient_checkpointing()  # type: ignore[operator]
+    try:
+        with FlopCounterMode(display=False) as counter:
+            output = torch.func.functional_call(network, weights, args, kwargs).sample
+            output.sum().backward()
+    finally:
+        if checkpointing:
+            network.enable_gradient_checkpointing()  # type: ignore[operator]
+    return counter.get_total_flops()
+
+
+@functools.cache
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of a large matrix product, the best of a few: what a device reaches, not what its sheet says."""
+    size, tries = (8192, 10) if device.type == "cuda" else (1024, 3)
+    matrix = torch.ones(size, size, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(tries):
+        _wait_for(device)
+        started = time.perf_counter()
+        matrix @ matrix
+        _wait_for(device)
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def memory_bytes(device: torch.device) -> int:
+    """The most that was allocated on a GPU since the start; a process' memory now elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return psutil.Process().memory_info().rss
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class StepClock:
+    """Rates since the last entry of the log."""
+
+    def __init__(self, flops_per_step: int, clips_per_step: int, peak: float) -> None:
+        """
+        Args:
+            flops_per_step: of all processes together; 0 where unknown.
+            clips_per_step: as the batch size.
+            peak: FLOP/s of all processes' devices together.
+        """
+        self.flops_per_step, self.clips_per_step, self.peak = flops_per_step, clips_per_step, peak
+        self._start(0)
+
+    def _start(self, step: int) -> None:
+        self._step, self._since, self.waited = step, time.perf_counter(), 0.0
+
+    def start(self, step: int) -> None:
+        """Before the first step that is timed."""
+        self._start(step)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """For data."""
+        started = time.perf_counter()
+        yield
+        self.waited += time.perf_counter() - started
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """For what is no step."""
+        started = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - started
+
+    def rates(self, step: int) -> dict[str, float]:
+        """Since the last call, up to before `step`."""
+        seconds = time.perf_counter() - self._since
+        steps_per_second = (step - self._step) / seconds
+        rates = {
+            "steps_per_second": steps_per_second,
+            "clips_per_second": steps_per_second * self.clips_per_step,
+            "data_wait_share": self.waited / seconds,
+        }
+        if self.flops_per_step:
+            rates["tflops"] = steps_per_second * self.flops_per_step / 1e12
+            rates["mfu"] = steps_per_second * self.flops_per_step / self.peak
+        self._start(step)
+        return rates

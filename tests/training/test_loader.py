@@ -1,0 +1,62 @@
+"""Batches: every position once, in order, whoever reads it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from torch import Tensor
+
+from lumiere.config import RuntimeConfig
+from lumiere.training.loader import Positions, make_loader
+from tests.training.small_task import CONFIG, make_task
+
+
+class Counting:
+    """An example that is its position; one of them takes for ever."""
+
+    def __init__(self, stuck: int = -1) -> None:
+        self.stuck = stuck
+
+    def example(self, position: int) -> dict[str, Tensor]:
+        if position == self.stuck:
+            time.sleep(60)
+        return {"position": torch.tensor(position)}
+
+
+@pytest.mark.parametrize("world_size, parts", [(1, 1), (1, 3), (2, 1), (2, 3), (6, 1)])
+def test_processes_and_parts_tile_the_stream(world_size: int, parts: int) -> None:
+    ranks = [Positions(range(2, 5), 6, parts, rank, world_size) for rank in range(world_size)]
+    streams = [list(positions) for positions in ranks]
+    assert {len(stream) for stream in streams} == {len(ranks[0])} == {3 * parts}
+    for step in range(3):
+        batch = [p for stream in streams for part in stream[step * parts : (step + 1) * parts] for p in part]
+        assert sorted(batch) == list(range((step + 2) * 6, (step + 3) * 6))
+
+
+def test_parts_that_do_not_divide_a_batch_are_refused() -> None:
+    with pytest.raises(ValueError, match="batch_size 6; allowed: a multiple of 4, which is 2 processes × 2 parts"):
+        Positions(range(3), 6, 2, 0, 2)
+
+
+def test_workers_give_the_same_batches_in_order() -> None:
+    cpu = torch.device("cpu")
+    positions = Positions(range(3, 7), CONFIG.batch_size, 1)
+    batches = [list(make_loader(make_task(), positions, RuntimeConfig(workers=n), cpu)) for n in (0, 2)]
+    assert [len(found) for found in batches] == [4, 4]
+    for alone, read_ahead in zip(*batches, strict=True):
+        assert alone.keys() == read_ahead.keys()
+        assert all(torch.equal(alone[name], read_ahead[name]) for name in alone)
+
+
+def test_nothing_is_drawn_from_the_global_generator() -> None:
+    before = torch.get_rng_state()
+    loader = make_loader(make_task(), Positions(range(2), 2, 1), RuntimeConfig(workers=0), torch.device("cpu"))
+    assert len(list(loader)) == 2 and torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_worker_that_hangs_ends_the_training() -> None:
+    runtime = RuntimeConfig(workers=1, timeout_s=2.0)
+    with pytest.raises(RuntimeError, match="timed out after 2"):
+        list(make_loader(Counting(stuck=4), Positions(range(4), 2, 1), runtime, torch.device("cpu")))
