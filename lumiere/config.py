@@ -209,6 +209,7 @@ class TrainStyleConfig:
     """The text-to-image model fine-tuned on the pictures of one style."""
 
     style: str = "line-art"  # a folder under data/styles
+    lora_rank: int = number(0, at_least=0)  # of the adapters that are trained; 0: all weights are
     optim: TextOptimConfig = field(default_factory=TextOptimConfig)
 
     def __post_init__(self) -> None:
@@ -320,6 +321,8 @@ class Params:
         parts = self.launch.processes * self.launch.gradient_accumulation
         for key in OPTIMS:
             batch_size = self._value(key).batch_size
+            if self._value(key).optimizer == "adafactor" and self.launch.strategy == "fsdp":
+                raise ConfigError(f"{key}.optimizer: 'adafactor'; allowed with launch.strategy fsdp: adamw")
             if batch_size % parts:
                 raise ConfigError(
                     f"{key}.batch_size: {batch_size}; allowed: a multiple of {parts}, which is launch.processes × "

@@ -5,6 +5,7 @@ Only the spatial, text-to-image weights are blended; temporal weights stay as th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor  # not at run time: reading params takes the names from here, and needs no torch
 
+LORA_WEIGHT = re.compile(r"(?:unet\.)?(.+)\.lora_([AB])\.weight")  # diffusers' names, of a pipeline's part or a network
 STYLE_NAME = r"[A-Za-z0-9_-]+"  # a style is a file, a folder and a word on the command line
 
 
@@ -69,3 +71,43 @@ def blend_style(orig_state: Mapping[str, Tensor], style_state: Mapping[str, Tens
         else:
             blended[key] = (alpha * style.float() + (1 - alpha) * orig.float()).to(orig.dtype)
     return blended
+
+
+def is_lora(weights: Mapping[str, Tensor]) -> bool:
+    """Whether these are low-rank adapters rather than the weights of a network."""
+    return any(LORA_WEIGHT.fullmatch(key) for key in weights)
+
+
+def merge_lora(orig_state: Mapping[str, Tensor], lora: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The style's weights from low-rank adapters of scale 1: W + B A for each W adapted (Hu et al. 2021).
+
+    Args:
+        orig_state: state dict of the T2I.
+        lora: `<layer>.lora_A.weight` (r, in, ...) and `<layer>.lora_B.weight` (out, r, ...) of linear layers and
+            convolutions, with or without the prefix `unet.`.
+
+    Returns:
+        All weights: new tensors in the original dtype, summed in float32, and the others themselves.
+
+    Raises:
+        ValueError: on other adapters, or those of another network, naming the key.
+    """
+    factors: dict[str, dict[str, Tensor]] = {}
+    for key, value in lora.items():
+        match = LORA_WEIGHT.fullmatch(key)
+        if match is None:
+            raise ValueError(f"{key}: not of a plain LoRA; allowed: <layer>.lora_A.weight and <layer>.lora_B.weight")
+        factors.setdefault(f"{match[1]}.weight", {})[match[2]] = value.float().flatten(1)
+    style = dict(orig_state)
+    for key, parts in factors.items():
+        if key not in orig_state:
+            raise ValueError(f"{key}: missing from the original weights")
+        if len(parts) < 2:
+            raise ValueError(f"{key}: its adapter has lora_{min(parts)} only; expected lora_A and lora_B")
+        orig, a, b = orig_state[key], parts["A"], parts["B"]  # a (r, in kh kw), b (out, r)
+        if a.shape[0] != b.shape[1] or (b.shape[0], a.shape[1]) != orig.flatten(1).shape:
+            raise ValueError(
+                f"{key}: {tuple(orig.shape)} in the original; {tuple(b.shape)} times {tuple(a.shape)} do not fit"
+            )
+        style[key] = (orig.float() + (b @ a).view(orig.shape).to(orig.device)).to(orig.dtype)
+    return style

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import argparse
 
 import torch
 
@@ -13,29 +13,29 @@ from lumiere.data.clips import ClipStore
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.models.small import build_text_to_image_unet
 from lumiere.models.text_to_image import TextToImage, load_text_to_image
-from lumiere.training.captioned import StoredClips
+from lumiere.training.captioned import open_clips
 from lumiere.training.parallel import is_main_process
 from lumiere.training.run import StagedTraining
 from lumiere.training.text_to_image import TextToImageTask
 
 
 def train_from_scratch(
-    params: Params, clips: Path, out: Path, scratch: Path, run: tracking.Run
+    params: Params, arguments: argparse.Namespace, run: tracking.Run
 ) -> tuple[TextToImage, StagedTraining]:
     """A small pixel-space T2I, trained on the frames of the training clips."""
     config = params.prepare_t2i
-    with stages.reading(clips):
-        train_clips, held_out = (
-            StoredClips(ClipStore(clips, split), config.size, params.runtime.cache_mb)
-            for split in ("train", "validation")
-        )
+    with stages.reading(arguments.clips):
+        train_clips, held_out = open_clips(arguments.clips, config.size, params.runtime.cache_mb)
     store = train_clips.store
     torch.manual_seed(config.optim.seed)
-    unet = build_text_to_image_unet(config.size, config.block_out_channels, config.layers_per_block, store.embed_dim)
+    with stages.blaming(arguments.params, "prepare_t2i.unet_config"):
+        unet = build_text_to_image_unet(
+            config.size, config.block_out_channels, config.layers_per_block, store.embed_dim, config.unet_config
+        )
     scheduler = make_scheduler()
     task = TextToImageTask("t2i", unet, scheduler, train_clips, held_out, config.optim)
-    training = StagedTraining(scratch, params, config, [__file__, clips])
-    training.train(task, config.optim, run.log_metrics, out)
+    training = StagedTraining(arguments.scratch, params, config, [__file__, arguments.clips, config.unet_config])
+    training.train(task, config.optim, run.log_metrics, arguments.out)
     return TextToImage(unet, scheduler, store.text_encoder, store.max_text_tokens), training
 
 
@@ -54,7 +54,7 @@ def main() -> None:
     with tracking.stage_run("prepare_t2i", to_dict(config)) as run:
         training = None
         if config.source == "train":
-            t2i, training = train_from_scratch(params, arguments.clips, arguments.out, arguments.scratch, run)
+            t2i, training = train_from_scratch(params, arguments, run)
         else:
             with stages.blaming(arguments.params, "prepare_t2i.source"):
                 t2i = load_text_to_image(config.source)

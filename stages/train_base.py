@@ -9,10 +9,9 @@ import torch
 import stages
 from lumiere import tracking
 from lumiere.config import load_params, to_dict
-from lumiere.data.clips import ClipStore
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import load_text_to_image, save_companions
-from lumiere.training.captioned import StoredClips
+from lumiere.training.captioned import open_clips
 from lumiere.training.parallel import is_main_process
 from lumiere.training.preview import VideoPreview
 from lumiere.training.run import StagedTraining
@@ -40,10 +39,7 @@ def main() -> None:
             with stages.blaming(arguments.params, "train_base.init_from"):
                 unet.load_temporal(config.init_from, part="motion")
         with stages.reading(arguments.clips):
-            train_clips, held_out = (
-                StoredClips(ClipStore(arguments.clips, split), t2i.unet.config.sample_size, params.runtime.cache_mb)
-                for split in ("train", "validation")
-            )
+            train_clips, held_out = open_clips(arguments.clips, t2i.unet.config.sample_size, params.runtime.cache_mb)
         task = SpaceTimeTask(
             "train_base", unet, t2i.scheduler, train_clips, held_out, config.optim, image_share=config.image_share
         )
@@ -51,7 +47,7 @@ def main() -> None:
         inputs = [__file__, arguments.clips, arguments.t2i, config.init_from]
         training = StagedTraining(arguments.scratch, params, config, inputs)
         preview = VideoPreview(
-            task, t2i.scheduler, params.runtime.sample_every, params.runtime.sample_guidance_scale, train_clips.store.fps,
+            task, t2i.scheduler, params.runtime, train_clips.store.fps,
             training.folder / "samples", partial(run.log_artifact, folder="samples"),
         )  # fmt: skip
         result = training.train(task, config.optim, run.log_metrics, arguments.out, preview)

@@ -9,10 +9,9 @@ import torch
 import stages
 from lumiere import tracking
 from lumiere.config import load_params, to_dict
-from lumiere.data.clips import ClipStore
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import load_scheduler, save_companions
-from lumiere.training.captioned import StoredClips
+from lumiere.training.captioned import open_clips
 from lumiere.training.parallel import is_main_process
 from lumiere.training.preview import VideoPreview
 from lumiere.training.run import StagedTraining
@@ -41,10 +40,7 @@ def main() -> None:
             with stages.blaming(arguments.params, "train_conditioned.init_from"):
                 unet.load_temporal(config.init_from, part="conditioning")
         with stages.reading(arguments.clips):
-            train_clips, held_out = (
-                StoredClips(ClipStore(arguments.clips, split), unet.unet.config.sample_size, params.runtime.cache_mb)
-                for split in ("train", "validation")
-            )
+            train_clips, held_out = open_clips(arguments.clips, unet.unet.config.sample_size, params.runtime.cache_mb)
         task = SpaceTimeTask(
             "train_conditioned", unet, scheduler, train_clips, held_out, config.optim, config.mask_weights,
             config.image_share,
@@ -53,7 +49,7 @@ def main() -> None:
         inputs = [__file__, arguments.clips, arguments.base, config.init_from]
         training = StagedTraining(arguments.scratch, params, config, inputs)
         preview = VideoPreview(
-            task, scheduler, params.runtime.sample_every, params.runtime.sample_guidance_scale, train_clips.store.fps,
+            task, scheduler, params.runtime, train_clips.store.fps,
             training.folder / "samples", partial(run.log_artifact, folder="samples"),
         )  # fmt: skip
         result = training.train(task, config.optim, run.log_metrics, arguments.out, preview)

@@ -9,13 +9,12 @@ import torch
 import stages
 from lumiere import tracking
 from lumiere.config import ConfigError, load_params, to_dict
-from lumiere.data.clips import ClipStore
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.small import build_ssr_unet
 from lumiere.models.super_resolution import check_super_resolution
 from lumiere.models.text_to_image import load_image_network
-from lumiere.training.captioned import StoredClips
+from lumiere.training.captioned import open_clips
 from lumiere.training.parallel import is_main_process
 from lumiere.training.run import StagedTraining
 from lumiere.training.super_resolution import SuperResolutionTask
@@ -33,20 +32,22 @@ def main() -> None:
     stages.spread(params)
     config = params.train_ssr
     with stages.reading(arguments.clips):
-        train_clips, held_out = (
-            StoredClips(ClipStore(arguments.clips, split), config.size, params.runtime.cache_mb)
-            for split in ("train", "validation")
-        )
+        train_clips, held_out = open_clips(arguments.clips, config.size, params.runtime.cache_mb)
     given = {"image_model": config.image_model, "init_from": config.init_from}
     folders = {key: Path(name) for key, name in given.items() if name and name != "train"}
     for key, folder in folders.items():
         if not folder.is_dir():
             raise ConfigError(f"{arguments.params}: train_ssr.{key}: {folder}: no such folder")
-    training = StagedTraining(arguments.scratch, params, config, [__file__, arguments.clips, *folders.values()])
+    training = StagedTraining(
+        arguments.scratch, params, config, [__file__, arguments.clips, config.unet_config, *folders.values()]
+    )
     with tracking.stage_run("train_ssr", to_dict(config)) as run:
         torch.manual_seed(config.image_optim.seed)
         if config.image_model == "train":
-            image_unet = build_ssr_unet(config.size, config.block_out_channels, config.layers_per_block)
+            with stages.blaming(arguments.params, "train_ssr.unet_config"):
+                image_unet = build_ssr_unet(
+                    config.size, config.block_out_channels, config.layers_per_block, config.unet_config
+                )
             scheduler = make_scheduler()
             image_task = SuperResolutionTask(
                 "ssr_image", image_unet, scheduler, train_clips, held_out, 1, config, config.image_optim

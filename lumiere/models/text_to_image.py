@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from lumiere.text.encoder import CONFIG_NAME as TEXT_FILE
 from lumiere.text.hub import one_line, pipeline_folder
 
 SCHEDULER_FILE = "scheduler_config.json"
+SIZE_FILE = "size.json"
 PIXELS = 3  # channels of an image
 LEARNED_VARIANCES = ("learned", "learned_range")
 
@@ -33,18 +35,44 @@ class TextToImage:
         scheduler: the diffusers scheduler it was trained with.
         text_encoder, max_text_tokens: name and length for `lumiere.text.load_text_encoder`; the pooled text embedding
             sees padding, so a model is always used at the length that it was trained with.
+        trained_size: pixels that its own images have, where it is used at another size; None where it is not.
     """
 
     unet: UNet2DConditionModel
     scheduler: Any
     text_encoder: str
     max_text_tokens: int = 32
+    trained_size: int | None = None
+
+    def use_at(self, size: int) -> None:
+        """Use the network at another image size: what is trained on it, and drawn with it, has that size.
+
+        A U-Net in pixel space is convolutional, so it takes other sizes; what it paints there is another matter until
+        it is fine-tuned at that size. The size it was trained for stays on record, in `size.json`.
+
+        Raises:
+            ValueError: where the network cannot halve that size as often as it has to.
+        """
+        own = self.unet.config.sample_size
+        if size == own:
+            return
+        factor = 2**self.unet.num_upsamplers
+        if size % factor:
+            raise ValueError(
+                f"size {size}; allowed: {own}, which it was trained for, or another multiple of {factor}, since it "
+                f"halves an image {self.unet.num_upsamplers} times"
+            )
+        self.trained_size = self.trained_size or own
+        self.unet.register_to_config(sample_size=size)
 
     def save(self, folder: str | Path) -> None:
         """Write `unet/`, `scheduler/` and `text_encoder/`, as a diffusers pipeline has them."""
         folder = Path(folder)
         self.unet.save_pretrained(folder / "unet")
         save_companions(folder, self.scheduler, self.text_encoder, self.max_text_tokens)
+        if self.trained_size is not None:
+            sizes = {"trained": self.trained_size, "used": self.unet.config.sample_size}
+            (folder / SIZE_FILE).write_text(json.dumps(sizes, indent=2) + "\n", encoding="utf-8")
 
 
 def save_companions(folder: str | Path, scheduler: Any, text_encoder: str, max_text_tokens: int = 32) -> None:
@@ -93,19 +121,21 @@ def load_text_to_image(source: str | Path) -> TextToImage:
     if text_file.is_file():
         folder = pipeline_folder(str(source), "unet", "scheduler", "text_encoder")
         text = json.loads(text_file.read_text(encoding="utf-8"))
-        return TextToImage(
-            _load_unet(folder / "unet"), load_scheduler(folder / "scheduler"), text["name"], text["max_tokens"]
-        )
+        unet, scheduler = _load_unet(folder / "unet"), load_scheduler(folder / "scheduler")
+        size_file = folder / SIZE_FILE
+        trained_size = json.loads(size_file.read_text(encoding="utf-8"))["trained"] if size_file.is_file() else None
+        return TextToImage(unet, scheduler, text["name"], text["max_tokens"], trained_size)
     if not (folder / "text_encoder" / "config.json").is_file():
         raise ValueError(
             f"{text_file}: no such file, and no config.json beside it; expected a folder with unet/, scheduler/ and "
             "text_encoder/ as prepare_t2i or a diffusers pipeline writes them"
         )
-    config = _unet_config(folder / "unet")
-    _check_pixel_space(folder, config)
+    config = read_stored_config(folder / "unet")
+    if (folder / "vae").is_dir():
+        raise ValueError(_latent(folder / "unet"))
+    check_pixel_space(config, str(folder / "unet"))
     encoder = DiffusersTextEncoder(str(source))
-    width = config["encoder_hid_dim"] or config["cross_attention_dim"]
-    if {encoder.embed_dim} != set(width if isinstance(width, (list, tuple)) else [width]):
+    if (width := text_width(config)) != encoder.embed_dim:
         raise ValueError(f"{folder / 'unet'}: takes text {width} wide, but its text encoder gives {encoder.embed_dim}")
     folder = pipeline_folder(str(source), "unet", "scheduler", "text_encoder", "tokenizer")
     return TextToImage(
@@ -125,8 +155,12 @@ def load_image_network(source: str | Path) -> tuple[UNet2DConditionModel, Any]:
     return _load_unet(folder / "unet"), load_scheduler(folder / "scheduler")
 
 
-def _unet_config(folder: Path) -> dict[str, Any]:
-    """The settings of a U-Net, those that its file leaves out included."""
+def read_stored_config(folder: Path) -> dict[str, Any]:
+    """The settings of a U-Net that diffusers saved, those that its file leaves out included.
+
+    Raises:
+        ValueError: when there is no config.json, or it is of another class.
+    """
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}/config.json: no such file; expected a U-Net saved by diffusers")
     stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -136,16 +170,29 @@ def _unet_config(folder: Path) -> dict[str, Any]:
     return {setting.name: setting.default for setting in settings} | stored
 
 
-def _check_pixel_space(folder: Path, config: dict[str, Any]) -> None:
-    """Raises ValueError unless the stages can train this network: pixels and text in, pixels out."""
-    if (folder / "vae").is_dir() or config["in_channels"] == 4:
-        raise ValueError(
-            f"{folder}: a latent model, which the stages do not take yet; allowed: one in pixel space, such as "
-            "DeepFloyd IF stage I"
-        )
+def text_width(config: Mapping[str, Any]) -> Any:
+    """How wide the text states are that a U-Net of these settings takes; a list where its levels differ."""
+    width = config["encoder_hid_dim"] or config["cross_attention_dim"]
+    if isinstance(width, (list, tuple)):
+        return width[0] if len(set(width)) == 1 else list(width)
+    return width
+
+
+def check_pixel_space(config: Mapping[str, Any], name: str) -> None:
+    """Whether the stages can train a network of these settings: pixels and text in, pixels out.
+
+    Args:
+        config: the settings of a UNet2DConditionModel, all of them.
+        name: what the error calls it.
+
+    Raises:
+        ValueError: where they cannot.
+    """
+    if config["in_channels"] == 4:
+        raise ValueError(_latent(name))
     if config["in_channels"] != PIXELS or config["out_channels"] not in (PIXELS, 2 * PIXELS):
         raise ValueError(
-            f"{folder / 'unet'}: takes {config['in_channels']} channels and gives {config['out_channels']}; allowed: "
+            f"{name}: takes {config['in_channels']} channels and gives {config['out_channels']}; allowed: "
             f"{PIXELS}, and {PIXELS} or, with a learned variance, {2 * PIXELS}: an image model, not super-resolution"
         )
     allowed = {
@@ -157,9 +204,14 @@ def _check_pixel_space(folder: Path, config: dict[str, Any]) -> None:
     for key, values in allowed.items():
         if config[key] not in values:
             words = " or ".join("none" if value is None else repr(value) for value in values)
-            raise ValueError(
-                f"{folder / 'unet'}: {key} {config[key]!r}; allowed: {words}, as the stages give a model text alone"
-            )
+            raise ValueError(f"{name}: {key} {config[key]!r}; allowed: {words}, as the stages give a model text alone")
+
+
+def _latent(name: Any) -> str:
+    return (
+        f"{name}: a latent model, which the stages do not take yet; allowed: one in pixel space, such as DeepFloyd IF "
+        "stage I"
+    )
 
 
 def _load_unet(folder: Path) -> UNet2DConditionModel:

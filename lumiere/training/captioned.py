@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -74,6 +75,16 @@ class StoredClips:
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_cache": OrderedDict()}
+
+
+def open_clips(folder: Path, size: int, cache_mb: float) -> tuple[StoredClips, StoredClips]:
+    """The clips to train on and those held out.
+
+    Raises:
+        OSError, ValueError: there are none, or not such as the decode stage writes.
+    """
+    stores = ClipStore(folder), ClipStore(folder, "validation")
+    return StoredClips(stores[0], size, cache_mb), StoredClips(stores[1], size, cache_mb)
 
 
 class Pictures:

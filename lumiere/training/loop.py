@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 from tqdm import tqdm
 
-from lumiere.config import ConfigError, LaunchConfig, RuntimeConfig, OptimConfig
+from lumiere.config import ConfigError, LaunchConfig, OptimConfig, RuntimeConfig
 from lumiere.training.checkpoint import (
     last_checkpoint,
     load_checkpoint,
@@ -162,9 +162,9 @@ def train(
         tensors, state = found
         with torch.no_grad():
             for name, parameter in parameters.items():
-                parallel.copy_(parameter, tensors[f"weights/{name}"])
-                parallel.copy_(ema.average[name], tensors[f"ema/{name}"])
-        restore_optimizer(plain_optimizer, tensors)
+                parameter.copy_(parallel.like(tensors[f"weights/{name}"], parameter))
+                ema.average[name].copy_(parallel.like(tensors[f"ema/{name}"], parameter))
+        restore_optimizer(plain_optimizer, tensors, parallel.like)
         parallel.restore_scaler(state["scaler"])
         result.resumed_from, smoothed, best = state["step"], state["smoothed"], state["best"]
         window = state["window"]

@@ -7,6 +7,7 @@ the layers are sharded here, with torch's `fully_shard`.
 from __future__ import annotations
 
 import os
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
@@ -26,6 +27,7 @@ from lumiere.models import SpaceTimeUNet
 
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks")  # FSDP's
 LAYERS = ("resnets", "attentions", "downsamplers", "upsamplers")  # of diffusers' blocks
 
 
@@ -124,11 +126,11 @@ class Parallel:
         """A tensor that may be sharded, whole; all processes call it."""
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
-    def copy_(self, target: Tensor, whole: Tensor) -> None:
-        """The inverse of `whole`, in place."""
-        if isinstance(target, DTensor):
-            whole = distribute_tensor(whole.to(target.device), target.device_mesh, target.placements)
-        target.copy_(whole)
+    def like(self, whole: Tensor, parameter: Tensor) -> Tensor:
+        """A copy of a whole tensor, sharded as a parameter of its shape is: the inverse of `whole`."""
+        if isinstance(parameter, DTensor) and whole.shape == parameter.shape:
+            return distribute_tensor(whole.to(parameter.device), parameter.device_mesh, parameter.placements)
+        return whole.clone()
 
     def scaler_state(self) -> dict[str, Any]:
         """Of the loss scaling; empty where there is none."""
@@ -163,15 +165,17 @@ def _shard(network: nn.Module, world_size: int, device: torch.device) -> None:
     for parameter in network.parameters():
         parameter.data = parameter.data.contiguous()  # channels-last weights cannot be sharded
     mesh = init_device_mesh(device.type, (world_size,), mesh_dim_names=("shard",))
+    # The root too gives back what it gathered: the weights are exchanged with their averages between passes.
     for layer in [*_layers(network), network]:
-        fully_shard(layer, mesh=mesh)
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")  # which nobody writes into
 
 
 def _unshard(network: nn.Module) -> None:
     for layer in [*_layers(network), network]:
         layer.__class__ = type(layer).__mro__[2]  # fully_shard put FSDPModule and a class of its own before it
-        layer._forward_pre_hooks.clear()
-        layer._forward_hooks.clear()
+        for hooks in HOOKS:
+            getattr(layer, hooks).clear()
     for module in network.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             if isinstance(parameter, DTensor):

@@ -12,6 +12,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from lumiere.config import RuntimeConfig
 from lumiere.data.clips import from_model_range
 from lumiere.data.video_io import write_video
 from lumiere.training.loader import to_device
@@ -26,20 +27,20 @@ class VideoPreview:
     """Writes `step-NNNNNNN.mp4`, a few videos side by side, and hands it on."""
 
     def __init__(
-        self, task: SpaceTimeTask, scheduler: Any, every: int, guidance_scale: float, fps: int, folder: Path,
+        self, task: SpaceTimeTask, scheduler: Any, runtime: RuntimeConfig, fps: int, folder: Path,
         show: Callable[[Path], None],
     ) -> None:  # fmt: skip
         """
         Args:
             task: its held-out clips give the sentences and, for conditioned training, the known parts.
             scheduler: the network's noise schedule and prediction type.
-            every: steps; 0 for never.
-            guidance_scale: of the text.
+            runtime: how often, and how strongly guided by the text.
             fps: of the video.
             folder: where it is written.
             show: called with the file by the first process.
         """
-        self.task, self.every, self.guidance_scale, self.fps = task, every, guidance_scale, fps
+        self.task, self.fps = task, fps
+        self.every, self.guidance_scale = runtime.sample_every, runtime.sample_guidance_scale
         self.scheduler = DDIMScheduler.from_config(scheduler.config, timestep_spacing="trailing")
         self.folder, self.show = folder, show
 

@@ -14,7 +14,6 @@ from lumiere.training.masks import draw_conditioning, draw_kind
 from lumiere.training.seeding import generator_for
 from lumiere.training.task import Batch, DiffusionTask, NetworkCall
 
-
 WHOLE_FRAMES = ("first_frame", "last_frame", "first_and_last", "cinemagraph")  # mask kinds that know some
 
 

@@ -74,8 +74,8 @@ def digest(tensors: dict[str, Tensor]) -> str:
     return sums.hexdigest()
 
 
-def main() -> None:
-    """Train; with --processes as many of it."""
+def main(argv: list[str] | None = None) -> None:
+    """Train; with --processes as many of it. Each writes what it saw, learned and logged beside `out`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--processes", type=int, default=1)
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--optimizer", default="adamw")
     parser.add_argument("--at", type=int, default=-1, help="step at which the second process does --action")
     parser.add_argument("--action", default="")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.processes > 1 and not is_launched():
         try:
             run_in_processes("tests.training.parallel_task", sys.argv[1:], arguments.processes)
@@ -116,7 +116,7 @@ def main() -> None:
         "losses": result.losses, "validation": result.validation, "logged": logged, "seen": seen,
         "resumed_from": result.resumed_from, "weights": digest(weights), "class": type(task.network).__name__,
         "frozen": before == digest(dict(task.network.unet.state_dict())),
-        "norms": {name: float(value.double().norm()) for name, value in weights.items()},
+        "norm": float(sum(value.double().square().sum() for value in weights.values())),
     }  # fmt: skip
     arguments.out.with_suffix(f".{rank}.json").write_text(json.dumps(about))
 

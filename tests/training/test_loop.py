@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lumiere.config import OptimConfig
+from lumiere.config import LaunchConfig, OptimConfig
 from lumiere.training import checkpoint
 from lumiere.training.checkpoint import load_checkpoint
 from lumiere.training.ema import EMA
@@ -300,3 +300,53 @@ def test_the_learning_rate_warms_up_and_falls_to_its_share() -> None:
     assert rates[55] == pytest.approx(2.0 * (1 + 0.25) / 2) and rates[100] == pytest.approx(0.5)
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert learning_rate(dataclasses.replace(config, warmup_steps=0), 0) == 2.0
+
+
+# --- how it is computed ----------------------------------------------------------------------------------------------
+
+
+def test_adafactor_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, optimizer="adafactor", learning_rate=1e-2)
+    whole = run(tmp_path / "whole", config=config)
+    with pytest.raises(Stop):
+        run(tmp_path / "resumed", at_step(make_task(), 9, stop), config)
+    assert same(run(tmp_path / "resumed", config=config), whole)
+    found = load_checkpoint(tmp_path / "whole")
+    assert found is not None
+    kept = sum(tensor.numel() for name, tensor in found[0].items() if name.startswith("optimizer/"))
+    assert kept < 0.2 * sum(p.numel() for p in make_task().network.parameters())  # a row and a column per matrix
+
+
+def test_half_precision_keeps_weights_whole_and_the_loss_near(uninterrupted: Outcome, tmp_path: Path) -> None:
+    task = make_task()
+    result = train(task, CONFIG, tmp_path, launch=LaunchConfig(precision="bf16"))
+    assert all(value.dtype == torch.float32 for value in task.network.state_dict().values())
+    losses = [[loss for _, loss in one.losses] for one in (result, uninterrupted[1])]
+    assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+def test_checkpointing_of_activations_changes_nothing(tmp_path: Path) -> None:
+    outcomes = []
+    for checkpointing in (False, True):
+        task = make_task()
+        train(task, CONFIG, tmp_path / str(checkpointing), launch=LaunchConfig(gradient_checkpointing=checkpointing))
+        outcomes.append({name: value.clone() for name, value in task.network.state_dict().items()})
+    for name, value in outcomes[0].items():
+        torch.testing.assert_close(outcomes[1][name], value)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_run_on_a_gpu_resumes(precision: str, tmp_path: Path) -> None:
+    launch = LaunchConfig(precision=precision)
+    whole = train(make_task(), CONFIG, tmp_path / "whole", launch=launch)
+    with pytest.raises(Stop):
+        train(at_step(make_task(), 9, stop), CONFIG, tmp_path / "resumed", launch=launch)
+    resumed = train(make_task(), CONFIG, tmp_path / "resumed", launch=launch)
+    assert resumed.resumed_from == 8
+    assert [loss for _, loss in resumed.losses] == pytest.approx([loss for _, loss in whole.losses], rel=1e-2)
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="batch_size 2; allowed: a multiple of 4"):
+        train(make_task(), CONFIG, tmp_path, launch=LaunchConfig(gradient_accumulation=4))

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from lumiere.training.checkpoint import load_checkpoint
 from tests.conftest import REPOSITORY
+from tests.training import parallel_task
 from tests.training.parallel_task import CONFIG
 
 TWO = ("--processes", "2")
@@ -27,9 +29,14 @@ def start(out: Path, *options: str) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str], out: Path) -> list[dict[str, Any]]:
+def wait(process: subprocess.Popen[str], expected: int = 0) -> str:
+    """What it said."""
     said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said
+    assert process.returncode == expected, said
+    return said
+
+
+def told(out: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(out.parent.glob(f"{out.stem}.[0-9].json"))]
 
 
@@ -37,11 +44,13 @@ def finish(process: subprocess.Popen[str], out: Path) -> list[dict[str, Any]]:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     """What each process of a run tells; the runs go on side by side."""
     folder = tmp_path_factory.mktemp("runs")
-    options = {"one": (), "parts": ("--parts", "2"), "two": TWO, "sharded": SHARDED}
-    started = {
-        name: (start(folder / f"{name}.json", *given), folder / f"{name}.json") for name, given in options.items()
-    }
-    return {name: finish(*one) for name, one in started.items()}
+    outs = {name: folder / f"{name}.json" for name in ("one", "parts", "two", "sharded")}
+    started = {"two": start(outs["two"], *TWO), "sharded": start(outs["sharded"], *SHARDED)}
+    parallel_task.main([str(outs["one"])])
+    parallel_task.main([str(outs["parts"]), "--parts", "2"])
+    for process in started.values():
+        wait(process)
+    return {name: told(out) for name, out in outs.items()}
 
 
 @pytest.mark.parametrize("name", ["parts", "two", "sharded"])
@@ -52,7 +61,7 @@ def test_the_losses_are_those_of_one_process(name: str, runs: dict[str, list[dic
         for curve in ("losses", "validation"):
             assert [step for step, _ in process[curve]] == [step for step, _ in one[curve]]
             assert [loss for _, loss in process[curve]] == pytest.approx([loss for _, loss in one[curve]], rel=1e-4)
-        assert process["norms"] == pytest.approx(one["norms"], rel=1e-4)
+        assert process["norm"] == pytest.approx(one["norm"], rel=1e-4)
         assert process["frozen"] and process["class"] == "SpaceTimeUNet"
     assert len({process["weights"] for process in many}) == 1  # whole, and the same in every process
 
@@ -70,22 +79,23 @@ def test_only_the_first_process_logs(runs: dict[str, list[dict[str, Any]]]) -> N
     assert first["logged"] and not second["logged"]
 
 
-@pytest.mark.parametrize("action, options, says", [
-    ("kill", SHARDED, "process 1 of 2 failed (killed by SIGKILL), so the others were ended"),
-    ("hang", TWO, "of 2 failed (exit code 1), so the others were ended"),
-    ("term", TWO, ""),
-])  # fmt: skip
-def test_a_process_that_dies_or_hangs_ends_all_and_the_next_run_goes_on(
-    action: str, options: tuple[str, ...], says: str, runs: dict[str, list[dict[str, Any]]], tmp_path: Path
+def test_a_dead_process_ends_the_others_and_the_next_run_goes_on(
+    runs: dict[str, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
     out = tmp_path / "run.json"
-    process = start(out, *options, "--at", "4", "--action", action)
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == (143 if action == "term" else 1), said
-    assert says in said
-    assert not list(tmp_path.glob("run.[0-9].json"))
-    resumed = finish(start(out, *options), out)
-    assert resumed[0]["resumed_from"] == (5 if action == "term" else 3)
-    whole = runs["sharded" if options == SHARDED else "two"]
-    assert [one["weights"] for one in resumed] == [one["weights"] for one in whole]
-    assert resumed[0]["losses"] == whole[0]["losses"]
+    said = wait(start(out, *SHARDED, "--at", "4", "--action", "kill"), expected=1)
+    assert "process 1 of 2 failed (killed by SIGKILL), so the others were ended" in said
+    assert told(out) == []
+    wait(start(out, *SHARDED))
+    for resumed, whole in zip(told(out), runs["sharded"], strict=True):
+        assert resumed["resumed_from"] == 3
+        assert resumed["weights"] == whole["weights"] and resumed["losses"] == whole["losses"]
+
+
+@pytest.mark.parametrize("action, code", [("hang", 1), ("term", 143)])
+def test_a_hung_process_or_a_signal_ends_all_with_the_state_kept(action: str, code: int, tmp_path: Path) -> None:
+    out = tmp_path / "run.json"
+    said = wait(start(out, *TWO, "--at", "4", "--action", action), expected=code)
+    assert told(out) == [] and ("so the others were ended" in said) == (action == "hang")
+    found = load_checkpoint(tmp_path / "run")
+    assert found is not None and found[1]["step"] == (5 if action == "term" else 3)

@@ -43,10 +43,9 @@ SSR = TrainSSRConfig(size=LARGE, low_size=16, window_size=3, crop=16)
 MIX = {"text_only": 1.0, "inpainting_box": 1.0}
 
 
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[ClipStore, ClipStore]:
+def write_clips(folder: Path) -> tuple[ClipStore, ClipStore]:
     """Four clips to train on, one held out, none in "empty"; two captions a clip, told apart by their states."""
-    folder, generator = tmp_path_factory.mktemp("clips"), np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     samples = [
         Sample(
             pack_arrays(frames=numbered(FRAMES, subject=i, height=LARGE, width=96)[:, :, :LARGE]),

@@ -1,0 +1,100 @@
+"""How much faster the clips are read and drawn than they are trained on, at the mini profile.
+
+    python benchmarks/loader.py            after `make demo`, which decodes the clips
+
+Reading: shards -> decompressed -> resized -> drawn -> batched, without what is kept in memory (`cache_mb: 0`), as it is
+where the clips do not fit; once more with it. The step is that of `train_base`. Ratios of medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import default_collate
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lumiere.config import RuntimeConfig, load_params
+from lumiere.models import SpaceTimeUNet
+from lumiere.models.text_to_image import load_text_to_image
+from lumiere.training.captioned import open_clips
+from lumiere.training.loader import Positions, make_loader
+from lumiere.training.video import SpaceTimeTask
+
+
+def seconds_per_batch(task: SpaceTimeTask, batches: int, workers: int) -> float:
+    """Of a loader that nobody waits for: total time, since workers read several batches at once."""
+    positions = Positions(range(batches + 4), task.config.batch_size, 1)
+    loader = iter(make_loader(task, positions, RuntimeConfig(workers=workers), torch.device("cpu")))
+    for _ in range(4):  # the workers start
+        next(loader)
+    started = time.perf_counter()
+    for _ in range(batches):
+        next(loader)
+    return (time.perf_counter() - started) / batches
+
+
+def seconds_per_step(task: SpaceTimeTask, steps: int) -> float:
+    """Median of forward, backward and optimizer on a batch that is at hand."""
+    parameters = list(task.trained_parameters().values())
+    optimizer = torch.optim.AdamW(parameters, lr=1e-5)
+    batch = default_collate([task.example(i) for i in range(task.config.batch_size)])
+    times = []
+    for _ in range(steps + 1):
+        started = time.perf_counter()
+        optimizer.zero_grad(set_to_none=True)
+        task.losses(task.network, batch).mean().backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
+        optimizer.step()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[1:])
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=Path, default=Path("outputs/clips"))
+    parser.add_argument("--t2i", type=Path, default=Path("pretrained/t2i"))
+    parser.add_argument("--batches", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    if not (arguments.clips / "index.json").is_file():
+        sys.exit(f"{arguments.clips}: no decoded clips; run `make demo` first, or name a folder with --clips")
+
+    config, t2i = load_params().train_base, load_text_to_image(arguments.t2i)
+    unet = SpaceTimeUNet.from_unet2d(t2i.unet)
+
+    def task(cache_mb: float) -> SpaceTimeTask:
+        clips = open_clips(arguments.clips, t2i.unet.config.sample_size, cache_mb)
+        return SpaceTimeTask("train_base", unet, t2i.scheduler, *clips, config.optim)
+
+    step = seconds_per_step(task(0), arguments.steps)
+    rows: list[dict[str, Any]] = []
+    for label, cache_mb, workers in (
+        ("in the training process", 0, 0), ("one worker", 0, 1), ("two workers", 0, 2),
+        ("in the training process, clips in memory", 512, 0),
+    ):  # fmt: skip
+        loading = task(cache_mb)
+        if cache_mb:
+            seconds_per_batch(loading, len(loading.train_data) // config.optim.batch_size, 0)  # an epoch fills it
+        seconds = seconds_per_batch(loading, arguments.batches, workers)
+        rows.append({"reader": label, "ms_per_batch": 1000 * seconds, "steps_per_batch": step / seconds})
+
+    print(f"batch of {config.optim.batch_size} clips, {torch.get_num_threads()} threads, torch {torch.__version__}; ")
+    print(f"training step {1000 * step:.0f} ms\n\n| read | per batch | times faster than the step |\n|---|---|---|")
+    for row in rows:
+        print(f"| {row['reader']} | {row['ms_per_batch']:.1f} ms | {row['steps_per_batch']:.1f} |")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"step_ms": 1000 * step, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

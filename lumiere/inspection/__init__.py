@@ -1,0 +1,1 @@
+"""What a params file's networks need, before any of them is built: parameters, memory, arithmetic."""
