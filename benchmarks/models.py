@@ -2,13 +2,14 @@
 
     python benchmarks/models.py                        # both frame counts, forward and training step
     python benchmarks/models.py --frames 16 --repeats 3 --json out.json
+    python benchmarks/models.py --device cuda          # these, and a training step at the width of SD 1.5
 
 All are built on the same text-to-image U-Net with random weights (4.58M parameters; 32/64/128 channels; 32 x 32
 pixels; 32 text tokens of width 384). Contenders take turns, round by round, so that whatever else the machine does
-hits all alike; times are medians. A training step computes gradients for the motion or temporal layers alone, for the
-image model (which stands for nothing that one would do) for all of its weights. Memory is the growth of the process's
-peak over one call, each in a process of its own; on a GPU the allocator's peak. FLOPs are counted by
-torch.utils.flop_counter.
+hits all alike; times are medians. A training step is forward, backward and AdamW's, for the motion or temporal layers
+alone, for the image model (which stands for nothing that one would do) for all of its weights. Memory is the growth of
+the process's peak over one call, each in a process of its own; on a GPU the allocator's peak. FLOPs are counted by
+torch.utils.flop_counter. The large step is described in benchmarks/large.py.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import large
+from benchmarks.memory import peak, start_peak
 from benchmarks.peers import TEXT_TOKENS, TEXT_WIDTH, animate_diff, image_model, lumiere_pytorch
 from lumiere.models import SpaceTimeUNet
 
@@ -41,7 +44,7 @@ SIZE = 32
 
 
 class Contender:
-    """A network with what it is called with: `forward()` on a clip, and `step()`, forward and backward."""
+    """A network with what it is called with: `forward()` on a clip, and `step()`, which trains on it."""
 
     def __init__(self, name: str, device: torch.device) -> None:
         torch.manual_seed(0)
@@ -66,6 +69,7 @@ class Contender:
             parameter.requires_grad_(False)
         for parameter in self.trained:
             parameter.requires_grad_(True)
+        self.optimizer = torch.optim.AdamW(self.trained, lr=1e-5)
 
     def _trained(self, unet2d: nn.Module) -> list[nn.Parameter]:
         if isinstance(self.network, SpaceTimeUNet):
@@ -94,10 +98,10 @@ class Contender:
         return self.network(video, 500, text).sample
 
     def step(self, num_frames: int) -> Tensor:
-        for parameter in self.trained:
-            parameter.grad = None
+        self.optimizer.zero_grad()
         loss = self.forward(num_frames).square().mean()
         loss.backward()
+        self.optimizer.step()
         return loss
 
     def run(self, mode: str, num_frames: int) -> None:
@@ -124,23 +128,10 @@ def memory_of(name: str, mode: str, num_frames: int, device: str, threads: int, 
     """Peak memory of one call beyond what was there before, MiB, in a fresh process."""
     torch.set_num_threads(threads)
     contender = Contender(name, torch.device(device))
-    if device == "cuda":
-        before = float(torch.cuda.memory_allocated())
-        contender.run(mode, num_frames)
-        pipe.send((torch.cuda.max_memory_allocated() - before) / 2**20)
-        return
-    contender.run(mode, 1 if name != "lumiere-pytorch" else 4)  # libraries' own buffers are there before
-    with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
-        file.write("5")  # the peak starts anew, at what is there
-    before = _peak_mib()
+    contender.run(mode, 1 if name != "lumiere-pytorch" else 4)  # libraries' and the optimizer's own are there before
+    before = start_peak(contender.device)
     contender.run(mode, num_frames)
-    pipe.send(_peak_mib() - before)
-
-
-def _peak_mib() -> float:
-    """The largest resident size that this process has had, MiB; Linux."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    pipe.send(peak(contender.device) - before)
 
 
 def measure_memory(name: str, mode: str, num_frames: int, device: str, threads: int) -> float:
@@ -155,20 +146,8 @@ def measure_memory(name: str, mode: str, num_frames: int, device: str, threads: 
         process.join()
 
 
-def main() -> None:
-    """Measure and print a table per mode and frame count."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, nargs="+", default=[16, 80], help="frames of a clip; default: 16 80")
-    parser.add_argument("--modes", nargs="+", choices=["forward", "step"], default=["forward", "step"])
-    parser.add_argument("--repeats", type=int, default=5, help="rounds; default: 5")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads; default: 2")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--no-memory", action="store_true", help="leave memory out")
-    parser.add_argument("--json", type=Path, help="also write the figures there")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    device = torch.device(arguments.device)
-
+def compare(arguments: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
+    """Measure and print a table per mode and frame count; returns the rows of all."""
     contenders = []
     for name in NAMES:
         try:
@@ -179,7 +158,7 @@ def main() -> None:
     print(
         f"{where}, {arguments.threads} threads, float32; torch {torch.__version__}, diffusers {diffusers.__version__}"
     )
-    rows = []
+    rows: list[dict[str, Any]] = []
     for mode in arguments.modes:
         for num_frames in arguments.frames:
             times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
@@ -220,6 +199,30 @@ def main() -> None:
                     f"{'' if flops is None else format(flops / seconds, '.1f'):>9}",
                     flush=True,
                 )
+    return rows
+
+
+def main() -> None:
+    """Compare the small networks, and measure the large one where it is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, nargs="+", default=[16, 80], help="frames of a clip; default: 16 80")
+    parser.add_argument("--modes", nargs="+", choices=["forward", "step"], default=["forward", "step"])
+    parser.add_argument("--repeats", type=int, default=5, help="rounds; default: 5")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads; default: 2")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--no-memory", action="store_true", help="leave memory out")
+    parser.add_argument("--large", choices=[*large.SIZES, "none"], help="the large step; default: sd15 on a GPU")
+    parser.add_argument("--only-large", action="store_true", help="leave the comparison out")
+    parser.add_argument("--no-compile", action="store_true", help="the large step without torch.compile alone")
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+
+    rows = [] if arguments.only_large else compare(arguments, device)
+    size = arguments.large or ("sd15" if device.type == "cuda" else "none")
+    if size != "none":
+        rows += large.main(size, device, arguments.repeats, not arguments.no_compile)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 

@@ -5,14 +5,20 @@ Modules that need torch are imported when a command runs: help is there at once.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-BAD_INPUT = 2
+from lumiere.cli_inspect import inspect
+
+BAD_INPUT, STOPPED = 2, 130  # as of a shell's command that Ctrl-C ended
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,18 +29,41 @@ app = typer.Typer(
 )
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"lumiere {importlib.metadata.version('lumiere')}")
+        raise typer.Exit()
+
+
 @app.callback()
-def lumiere() -> None:
-    """Text to video with a Space-Time U-Net."""
+def lumiere(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Text to video with a Space-Time U-Net.
+
+    \b
+    A first video, and all that can be asked for:
+      lumiere generate "a penguin waddles from side to side" -o penguin.mp4
+      lumiere generate --help
+    \b
+    What a training takes, before it is begun:
+      lumiere inspect --params profiles/h100.yaml
+    """
 
 
 def _option(*names: str, help: str, metavar: str | None = None) -> Any:
     return typer.Option(*names, help=help, metavar=metavar, show_default=False)
 
 
-@app.command()
+@app.command(context_settings={"allow_extra_args": True})
 def generate(
-    prompt: Annotated[str | None, typer.Argument(help="What to see, in a sentence.", show_default=False)] = None,
+    context: typer.Context,
+    prompt: Annotated[
+        str | None,
+        typer.Argument(metavar="PROMPT", help="What to see: a sentence, in quotes.", show_default=False),
+    ] = None,
     output: Annotated[
         str | None,
         _option(
@@ -143,19 +172,35 @@ def generate(
     Beside fox.mp4 stands fox.json with all settings, enough to make it again.
 
     \b
-    Examples:
-      lumiere generate "a red fox runs" -o fox.mp4
-      lumiere generate "a red fox runs" -o fox.gif --seed 7 --num-videos 4 --sheet
-      lumiere generate "a taxi bounces" -o taxi.mp4 --image taxi.png --last-image end.png
-      lumiere generate "a campfire burns" -o fire.webm --image fire.png --mask 0.3,0.1,0.7,0.6 --cinemagraph
-      lumiere generate "a cat in a hat" -o hat.mp4 --video cat.mp4 --mask hat-mask.png
-      lumiere generate "a cat on a beach" -o beach.mp4 --video cat.mp4 --outpaint
-      lumiere generate "a tin robot walks" -o robot.mp4 --video walk.mp4 --strength 0.7
-      lumiere generate "a fox" -o fox.webp --style line-art --alpha 0.8
+    Examples; each uses what those above it made:
+      lumiere generate "a yellow taxi bounces gently" -o taxi.mp4
+      lumiere generate "a yellow taxi bounces gently" -o frames/ --seed 7
+      lumiere generate "a red crab" -o crab.gif --num-videos 2 --sheet
+    \b
+    Image to video, from one picture or between two; a cinemagraph:
+      lumiere generate "a yellow taxi" -o drive.mp4 --image frames/0000.png
+      lumiere generate "a yellow taxi" -o between.mp4 \\
+          --image frames/0000.png --last-image frames/0004.png
+      lumiere generate "a yellow taxi" -o wheels.webm \\
+          --image frames/0000.png --mask 0,0.6,1,1 --cinemagraph
+    \b
+    Inpainting, outpainting, video to video:
+      lumiere generate "a blue bus" -o roof.mp4 --video taxi.mp4 --mask 0,0,1,0.5
+      lumiere generate "a yellow taxi" -o wide.mp4 --video taxi.mp4 --outpaint
+      lumiere generate "a blue bus" -o bus.mp4 --video taxi.mp4 --strength 0.7
+    \b
+    The same again, or with other options:
+      lumiere generate --from-json taxi.json -o again.mp4
+      lumiere generate "a blue taxi" --from-json taxi.json -o blue.mp4
+    \b
+    Many videos:
+      printf 'name,prompt\\nfox,a red fox\\ncat,a black cat\\n' > prompts.csv
       lumiere generate --from-file prompts.csv -o videos/
-      lumiere generate --from-json fox.json -o again.mp4
+    \b
+    In a style, where `make demo` has trained a model that has one:
+      lumiere generate "a fox" -o ink.mp4 --style line-art --alpha 0.8
 
-    Exit codes: 0 made; 1 some rows of --from-file failed; 2 bad input, and nothing was written.
+    Exit codes: 0 made; 1 some rows of --from-file failed; 2 bad input, and nothing was written; 130 stopped.
     """
     options = {
         "prompt": prompt, "negative_prompt": negative_prompt, "image": image, "last_image": last_image, "video": video,
@@ -166,19 +211,27 @@ def generate(
     given = {name: value for name, value in options.items() if value is not None}
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models are folders; nothing is fetched
     try:
+        if context.args:
+            sentence = " ".join([prompt or "", *context.args])
+            raise ValueError(f'more than one prompt; put the sentence in quotes: "{sentence}"')
         if prompt is None and from_file is None and from_json is None:
             raise ValueError(
                 'no prompt; describe the video in a sentence, such as lumiere generate "a fox runs" -o fox.mp4'
             )
-        if output is None:
+        if not output:
             raise ValueError("no output; name the file to write, such as -o fox.mp4")
-        if from_file is not None:
+        with _terminated_like_ctrl_c():
+            if from_file is None:
+                _generate_one(given, output, from_json, model, device, sheet)
+                return
             failures = _generate_batch(given, output, from_file, from_json, model, device, sheet)
-            raise typer.Exit(1 if failures else 0)
-        _generate_one(given, output, from_json, model, device, sheet)
+        raise typer.Exit(1 if failures else 0)
     except (ValueError, OSError) as error:
-        _tell(f"error: {' '.join(str(error).split())}")
+        _tell(f"error: {_sentence(error)}")
         raise typer.Exit(BAD_INPUT) from None
+    except KeyboardInterrupt:
+        _tell("stopped; nothing is half-written" + ", and the same command continues" * (from_file is not None))
+        raise typer.Exit(STOPPED) from None
 
 
 def _generate_one(
@@ -186,13 +239,15 @@ def _generate_one(
 ) -> None:
     from lumiere.cli_generate import Job, drift, run
     from lumiere.cli_model import Model
-    from lumiere.cli_request import make_request, read_settings, request_values
+    from lumiere.cli_request import changed, make_request, option, read_settings
 
     settings = None if from_json is None else read_settings(from_json)
     if settings is not None:
-        # Another number of videos, or another mode, is the user's choice: what is given here comes first.
-        given = {**request_values(settings), **given}
+        given, left_out = changed(settings, given)
         model = model or settings.get("model")
+        if left_out:
+            names = ", ".join(option(name) for name in left_out)
+            _tell(f"note: {from_json}: left out, since it does not go with what is given now: {names}")
     job = Job(make_request(given), output, sheet)
     job.check()
     chosen = Model.choose(model, device)
@@ -212,7 +267,7 @@ def _generate_batch(
     device: str | None,
     sheet: bool,
 ) -> dict[str, str]:
-    from lumiere.cli_generate import Job, run_batch
+    from lumiere.cli_generate import Job, check_apart, run_batch
     from lumiere.cli_model import Model
     from lumiere.cli_request import read_rows
     from lumiere.export import check_writable, target_of
@@ -223,12 +278,13 @@ def _generate_batch(
         if Path(output).suffix and not Path(output).is_dir():
             raise ValueError(f"-o {output}: --from-file makes several videos; name a folder, or out/{{name}}.mp4")
         output = os.path.join(output, "{name}.mp4")
-    check_writable(target_of(output.replace("{name}", "name")).path.parent)
+    check_writable(target_of(output.replace("{name}", "name")).beside.parent)
     rows = read_rows(from_file, given)
     jobs = [
         (name, row if isinstance(row, ValueError) else Job(row, output.replace("{name}", name), sheet))
         for name, row in rows
     ]
+    check_apart(from_file, jobs)
     chosen = Model.choose(model, device)
     _tell(f"model: {_described(chosen.folder)}")
     return run_batch(jobs, chosen, _tell)
@@ -238,10 +294,29 @@ def _described(folder: Path | None) -> str:
     return "the demo weights that come with lumiere" if folder is None else str(folder)
 
 
+@contextmanager
+def _terminated_like_ctrl_c() -> Iterator[None]:
+    """SIGTERM ends the work as Ctrl-C does: nothing temporary is left behind."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _sentence(error: ValueError | OSError) -> str:
+    """What an error says, on one line."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; check the path and its permissions"
+    return " ".join(str(error).split())
+
+
 def _tell(line: str) -> None:
     """To the user; standard output has the names of the files and nothing else."""
     print(line, file=sys.stderr, flush=True)
 
+
+app.command()(inspect)
 
 if __name__ == "__main__":
     app()

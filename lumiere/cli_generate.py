@@ -13,12 +13,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lumiere.cli_model import Model, first_line
-from lumiere.cli_request import DEFAULT_ALPHA, DEFAULT_STRENGTH, FROM_A_PICTURE, Request, is_settings, option
+from lumiere.cli_request import (
+    DEFAULT_ALPHA,
+    DEFAULT_STRENGTH,
+    FROM_A_PICTURE,
+    MOST_FRAMES,
+    Request,
+    is_settings,
+    option,
+)
 from lumiere.data.pictures import contact_sheet, save_picture
-from lumiere.export import Target, check_writable, renamed, target_of
-from lumiere.files import content_hash, write_atomically
+from lumiere.export import Move, Target, check_writable, staging, swap, target_of
+from lumiere.files import content_hash
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from lumiere.pipelines import LumierePipeline
 
 SHEET_FRAMES = 16
@@ -28,6 +38,8 @@ MODEL_SETTINGS = (
 )  # fmt: skip
 
 Tell = Callable[[str], None]
+Result = tuple[Target, "np.ndarray", dict[str, Any]]
+"""Where a video goes, its frames, uint8 (t, h, w, 3), and its settings."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,7 @@ class Job:
         """Raises ValueError where the videos cannot be written, or would take the place of something else."""
         inputs = {path.resolve(): name for name, path in self.request.input_files().items()}
         for target in self.targets:
-            check_writable(target.path.parent)
+            check_writable(target.beside.parent)
             for given, what in inputs.items():
                 if target.is_sequence and given.parent == target.path.parent.resolve() and given.suffix == ".png":
                     raise ValueError(
@@ -63,13 +75,15 @@ class Job:
                 raise ValueError(
                     f"{target.settings} is in the way, and was not written by lumiere; choose another name with -o"
                 )
+            if target.has_folder:
+                _check_folder(target)
 
     def is_done(self, model: Model) -> bool:
         """Whether all its files are there, made as it asks from the same model and the same inputs."""
         asked = _asked(self.request, model)
         for target in self.targets:
             settings = _read_json(target.settings) or {}
-            files = target.files(settings.get("frames", 1)) + [target.sheet] * self.sheet
+            files = target.files(_num_frames(settings)) + [target.sheet] * self.sheet
             if settings.get("asked") != asked or not all(path.is_file() for path in files):
                 return False
         return True
@@ -79,7 +93,7 @@ def run(job: Job, model: Model, tell: Tell) -> list[Path]:
     """Make and write the videos of one job.
 
     Returns:
-        What was written, settings and contact sheets aside.
+        What was written: files, patterns or folders; settings and contact sheets aside.
 
     Raises:
         ValueError: on input that cannot be used, a place that cannot be written, or too little memory; with the cure.
@@ -136,7 +150,7 @@ def _run(job: Job, model: Model, tell: Tell) -> list[Path]:
         "files_sha256": asked["files_sha256"],
         "asked": asked,
     }
-    written: list[Path] = []
+    results: list[Result] = []
     for i, (target, video) in enumerate(zip(job.targets, output.frames, strict=True)):
         frames = (video.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).cpu().numpy()  # (t, h, w, c)
         # A video of several is made again alone: its own seed is all that told it from the others.
@@ -147,11 +161,24 @@ def _run(job: Job, model: Model, tell: Tell) -> list[Path]:
             "known_psnr": _decibels(output.known_psnr, i),
             **made,
         }
-        _write(target, frames, output.fps, settings, job.sheet)
-        written.append(target.path)
+        results.append((target, frames, settings))
+    _write(results, output.fps, job.sheet)
+    for target, frames, settings in results:
         size = f"{frames.shape[2]} x {frames.shape[1]}"
-        tell(f"{target.path}: {len(frames)} frames of {size}, seed {own.seed}{_fidelity(settings)}")
-    return written
+        tell(f"{target.place}: {len(frames)} frames of {size}, seed {settings['seed']}{_fidelity(settings)}")
+    return [target.place for target in job.targets]
+
+
+def check_apart(table: Path, jobs: list[tuple[str, Job | ValueError]]) -> None:
+    """Raises ValueError where two rows would write the same file."""
+    writers: dict[Path, str] = {}
+    for name, job in jobs:
+        if isinstance(job, ValueError):
+            continue
+        for target in job.targets:
+            other = writers.setdefault(target.beside, name)
+            if other != name:
+                raise ValueError(f"{table}: {other!r} and {name!r} would both write {target.place}; rename one of them")
 
 
 def run_batch(jobs: list[tuple[str, Job | ValueError]], model: Model, tell: Tell) -> dict[str, str]:
@@ -191,7 +218,8 @@ def drift(settings: dict[str, Any], request: Request, model: Model) -> list[str]
         notes.append(f"the model in {model.name} is not the one that made it")
     hashes = settings.get("files_sha256", {})
     for name, path in request.input_files().items():
-        if hashes.get(name) != content_hash(path):
+        # Another file than that of the settings is the user's choice.
+        if settings.get(name) == str(path) and hashes.get(name) != content_hash(path):
             notes.append(f"{option(name)} {path} is not the file that it was made from")
     return notes
 
@@ -217,21 +245,55 @@ def _memory_told() -> Iterator[None]:
         ) from None
 
 
-def _write(target: Target, frames: Any, fps: int, settings: dict[str, Any], sheet: bool) -> None:
-    """The video, its contact sheet, and last its settings, which say that the rest is whole."""
+def _write(results: list[Result], fps: int, sheet: bool) -> None:
+    """Videos, contact sheets and settings, all of them or none.
+
+    Raises:
+        ValueError: where they cannot be written, and with what is there left as it is.
+    """
+    first = results[0][0]
     try:
-        before = _read_json(target.settings) or {}
-        target.settings.unlink(missing_ok=True)  # it must not stand beside another video, not even for a moment
-        target.write(frames, fps)
-        for left_over in target.files(before.get("frames", 0))[len(frames) :]:  # of a longer sequence of ours
-            left_over.unlink(missing_ok=True)
-        if sheet:
-            with renamed(target.sheet) as temporary:
-                save_picture(contact_sheet(_spread(frames)), temporary)
-        write_atomically(target.settings, (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode())
+        with staging(first.beside.parent) as aside:
+            moves = []
+            for number, result in enumerate(results):
+                moves += _staged(result, fps, sheet, aside / str(number))
+            swap(moves, aside)
     except OSError as error:
         reason = error.strerror or first_line(error)
-        raise ValueError(f"{target.path}: cannot be written ({reason}); choose another place with -o") from None
+        raise ValueError(f"{first.place}: cannot be written ({reason}); choose another place with -o") from None
+
+
+def _staged(result: Result, fps: int, sheet: bool, aside: Path) -> list[Move]:
+    """Write one video, its contact sheet and its settings below `aside`; what is to go where, and in which order."""
+    target, frames, settings = result
+    before = _read_json(target.settings)
+    aside.mkdir()
+    # Settings never stand beside another video, not even for a moment: the old ones go first, the new ones come last.
+    moves: list[Move] = [(None, target.settings), *target.stage(aside, frames, fps)]
+    if before is not None and not target.has_folder:  # of a longer sequence of ours
+        moves += [(None, file) for file in target.files(_num_frames(before))[len(frames) :]]
+    new_sheet, new_settings = (aside.with_name(f"{aside.name}.{suffix}") for suffix in ("sheet.png", "json"))
+    if sheet:
+        save_picture(contact_sheet(_spread(frames)), new_sheet)
+        moves.append((new_sheet, target.sheet))
+    elif before is not None:
+        moves.append((None, target.sheet))
+    new_settings.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return [*moves, (new_settings, target.settings)]
+
+
+def _check_folder(target: Target) -> None:
+    """Raises ValueError where a folder for pictures has anything else in it: the folder is replaced as a whole."""
+    folder = target.path.parent
+    if folder.is_symlink():
+        raise ValueError(f"{folder} is a link; name the folder itself with -o")
+    ours = set(target.files(_num_frames(_read_json(target.settings) or {})))
+    others = sorted(set(folder.iterdir()) - ours) if folder.is_dir() else []
+    if others:
+        raise ValueError(
+            f"{folder} has files that lumiere did not write, such as {others[0].name}; name a new folder with -o, or a "
+            f"file in this one, such as {folder / 'fox.mp4'}"
+        )
 
 
 def _asked(request: Request, model: Model) -> dict[str, Any]:
@@ -291,6 +353,12 @@ def _spread(frames: Any) -> Any:
     """At most `SHEET_FRAMES` of the frames, first and last among them."""
     count = min(SHEET_FRAMES, len(frames))
     return frames[[round(i * (len(frames) - 1) / max(1, count - 1)) for i in range(count)]]
+
+
+def _num_frames(settings: dict[str, Any]) -> int:
+    """How many pictures a sequence of ours has; 0 where its settings do not tell."""
+    frames = settings.get("frames")
+    return frames if isinstance(frames, int) and 0 < frames <= MOST_FRAMES else 0
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

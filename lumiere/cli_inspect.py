@@ -32,7 +32,7 @@ def inspect(
     ] = 16,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
 ) -> None:
-    """Count parameters, memory and arithmetic, without building or loading anything.
+    """Count parameters, memory and FLOPs, without building anything.
 
     Of a params file: for every network that it trains the memory of a training step on a GPU, whole and sharded, and
     the FLOPs of a step and of a video. Of a folder: its networks, and one forward pass.

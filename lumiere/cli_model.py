@@ -89,8 +89,11 @@ class Model:
         logging.disable_progress_bar()
         try:
             pipe = demo_pipeline() if self.folder is None else LumierePipeline.from_pretrained(self.folder)
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"--model {self.name}: cannot be loaded ({first_line(error)})") from None
+        except (OSError, SafetensorError, KeyError, TypeError) as error:  # the latter two of JSON that is another's
+            raise ValueError(
+                f"--model {self.name}: cannot be loaded ({first_line(error)}); expected a folder of "
+                "LumierePipeline.save_pretrained"
+            ) from None
         return pipe.to(device)
 
 

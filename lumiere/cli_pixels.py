@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,12 @@ def read_picture(name: str, path: Path) -> Image.Image:
     """
     picture = _open(name, path)
     where = f"{option(name)} {path}"
-    if getattr(picture, "n_frames", 1) > 1:
+    if not _is_still(picture):
         raise ValueError(f"{where}: an animated picture; give one frame of it as a picture, or an mp4 with --video")
     _refuse_alpha(where, picture)
     if picture.mode in DEEP_MODES:
         raise ValueError(f"{where}: more than 8 bits a pixel ({picture.mode}); save it as an 8-bit PNG or a JPEG")
-    return ImageOps.exif_transpose(picture).convert("RGB")
+    return _upright(picture).convert("RGB")
 
 
 def read_frames(name: str, path: Path, fps: int, most: int) -> tuple[np.ndarray, bool]:
@@ -98,11 +99,11 @@ def _read_mask(request: Request, fps: int, shape: tuple[int, ...]) -> np.ndarray
     path = Path(request.mask)
     try:
         with Image.open(path) as opened:
-            still = getattr(opened, "n_frames", 1) == 1
+            still = _is_still(opened)
     except (OSError, ValueError, Image.DecompressionBombError):
         still = False
     if still:
-        picture = _open("mask", path)
+        picture = _upright(_open("mask", path))
         _refuse_alpha(f"--mask {path}", picture)
         mask = np.asarray(picture.convert("L" if picture.mode not in DEEP_MODES else "F"))
         mask = np.where(mask > (mask.max() if picture.mode in DEEP_MODES else 255) / 2, 255, 0).astype(np.uint8)
@@ -135,6 +136,19 @@ def _open(name: str, path: Path) -> Image.Image:
         reason = "not a picture" if isinstance(error, Image.UnidentifiedImageError) else f"cannot be read ({error})"
         raise ValueError(f"{option(name)} {path}: {reason}; give a whole PNG or JPEG") from None
     return picture
+
+
+def _is_still(picture: Image.Image) -> bool:
+    """Cameras' JPEGs may hold a preview, or the other eye's view, after the picture itself (MPO)."""
+    return picture.format == "MPO" or getattr(picture, "n_frames", 1) == 1
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turned as EXIF says; a note of the camera that cannot be read says nothing."""
+    try:
+        return ImageOps.exif_transpose(picture)
+    except (OSError, ValueError, SyntaxError, struct.error):
+        return picture
 
 
 def _refuse_alpha(where: str, picture: Image.Image) -> None:

@@ -6,7 +6,6 @@ Nothing here needs torch, so that most mistakes show before a model is loaded.
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -19,9 +18,20 @@ from lumiere.data.tables import read_table
 DEFAULT_ALPHA, DEFAULT_STRENGTH = 0.75, 0.6
 FILES = ("image", "last_image", "video", "mask")
 FLAGS = ("cinemagraph", "outpaint", "keep_known", "upscale")
-WHOLE = {"seed": (0, 2**63 - 1), "num_videos": (1, None), "frames": (1, None), "steps": (1, None)}
-NUMBERS = {"alpha": (0, 1), "strength": (0, 1), "guidance": (1, None)}
+MOST_SEED, MOST_FRAMES = 2**63 - 1, 10_000
+WHOLE = {"seed": (0, MOST_SEED), "num_videos": (1, 1000), "frames": (1, MOST_FRAMES), "steps": (1, 1000)}
+NUMBERS = {"alpha": (0, 1), "strength": (0, 1), "guidance": (1, 100)}
 FROM_A_PICTURE = ("image_to_video", "cinemagraph")
+# What an option takes the place of in settings that are read again: the two make no mode together.
+REPLACES = {
+    "image": ("video", "outpaint"),
+    "last_image": ("video", "outpaint", "mask", "cinemagraph"),
+    "video": ("image", "last_image", "cinemagraph"),
+    "mask": ("last_image", "outpaint"),
+    "cinemagraph": ("video", "outpaint", "last_image"),
+    "outpaint": ("image", "last_image", "mask", "cinemagraph"),
+}
+LONGEST_SLUG = 80
 YES, NO = ("1", "true", "yes"), ("0", "false", "no")
 BOX = re.compile(r"\s*,\s*".join([r"\s*[-+]?(?:\d+\.?\d*|\.\d+)"] * 4) + r"\s*")
 
@@ -91,7 +101,7 @@ def make_request(values: Mapping[str, Any]) -> Request:
     Raises:
         ValueError: in terms of the command line, with the cure.
     """
-    given = {name: _parse(name, value) for name, value in values.items() if value is not None and value != ""}
+    given = _parsed(values)
     for name in FILES:
         if name in given and not (name == "mask" and BOX.fullmatch(given[name])):
             given[name] = os.path.abspath(given[name])
@@ -100,6 +110,11 @@ def make_request(values: Mapping[str, Any]) -> Request:
         raise ValueError("the prompt is empty; describe the video in a sentence")
     _check_mode(request)
     _check_mask(request)
+    if request.seed is not None and request.seed > MOST_SEED - (request.num_videos - 1):
+        raise ValueError(
+            f"--seed {request.seed} with --num-videos {request.num_videos}: the last seed would be above {MOST_SEED}; "
+            "use a smaller one"
+        )
     for name, path in request.input_files().items():
         if not path.is_file():
             raise ValueError(f"{option(name)} {path}: {_no_file(name, path)}")
@@ -152,10 +167,13 @@ def read_settings(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}; {cure}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(f"{path}: not JSON; {cure}") from None
     if not is_settings(content):
         raise ValueError(f"{path}: other settings; {cure}")
+    for name, kind in (("model", str), ("files_sha256", dict)):
+        if not isinstance(content.get(name, kind()), kind):
+            raise ValueError(f"{path}: {name} is {content[name]!r}; {cure}")
     return content
 
 
@@ -164,32 +182,77 @@ def is_settings(content: Any) -> bool:
     return isinstance(content, dict) and "lumiere" in content and isinstance(content.get("prompt"), str)
 
 
-def request_values(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a settings file that `make_request` takes."""
-    return {field.name: settings[field.name] for field in fields(Request) if settings.get(field.name) is not None}
+def changed(settings: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The settings of a video, with other options.
+
+    Args:
+        settings: of a settings file.
+        given: what is to be another, as for `make_request`; "" takes a setting away.
+
+    Returns:
+        What `make_request` takes, and the settings left out since they do not go with `given`.
+
+    Raises:
+        ValueError: on a value that is impossible.
+    """
+    before = _settings_values(settings)
+    now = _parsed(given)
+    gone = {other for name in REPLACES if now.get(name) for other in REPLACES[name]}
+    if any(before.get(name) for name in gone & {"image", "video"}):
+        gone.add("mask")  # it lies on them
+    values = {name: value for name, value in before.items() if name not in gone} | dict(given)
+    old, new = (Request(**_parsed({name: each.get(name) for name in REPLACES})) for each in (before, values))
+    if _meaning_of_strength(old) != _meaning_of_strength(new):
+        gone.add("strength")
+    if (now.get("style") if "style" in given else before.get("style")) != before.get("style"):
+        gone.add("alpha")
+    if "video" in given or (before.get("video") and not new.video):
+        gone.add("frames")  # as many as the former video had
+    left_out = [name for name, value in before.items() if name in gone - given.keys() and value is not False]
+    return {name: value for name, value in values.items() if name not in left_out}, left_out
 
 
 # --- checks ----------------------------------------------------------------------------------------------------------
 
 
+def _parsed(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _parse(name, value) for name, value in values.items() if value is not None and value != ""}
+
+
 def _parse(name: str, value: Any) -> Any:
+    """A value of the right type, from text, or from whatever a JSON file holds."""
     if name in FLAGS:
         text = str(value).lower()
         if text not in (*YES, *NO):
             raise ValueError(f"{name} is {value!r}; allowed: yes, no")
         return text in YES
     if name not in WHOLE and name not in NUMBERS:
-        return str(value)
+        return _parse_text(name, value)
     whole = name in WHOLE
     least, most = WHOLE[name] if whole else NUMBERS[name]
     try:
         number = int(value) if whole else float(value)
-    except ValueError:
-        number = math.nan
-    if not (number >= least and (most is None or number <= most)):
-        allowed = f"at least {least}" if most is None else f"{least} to {most}"
-        raise ValueError(f"{option(name)} is {value}; allowed: {'whole numbers, ' * whole}{allowed}")
+        fits = least <= number <= most and not isinstance(value, bool) and (isinstance(value, str) or number == value)
+    except (ValueError, TypeError, OverflowError):
+        fits = False
+    if not fits:
+        raise ValueError(f"{option(name)} is {_short(value)}; allowed: {'whole numbers, ' * whole}{least} to {most}")
     return number
+
+
+def _parse_text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{option(name)} is {_short(value)}; expected text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{option(name)} is {value!r}, which is not in UTF-8; write it anew, or rename it") from None
+    return value
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def _check_mode(request: Request) -> None:
@@ -229,6 +292,18 @@ def _no_file(name: str, path: Path) -> str:
     )
 
 
+def _settings_values(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a settings file that makes a request."""
+    return _parsed({field.name: settings.get(field.name) for field in fields(Request)})
+
+
+def _meaning_of_strength(request: Request) -> str | None:
+    """What may be left behind: the picture, the video, or nothing."""
+    if request.mode in FROM_A_PICTURE:
+        return "picture"
+    return "video" if request.mode == "video_to_video" else None
+
+
 def _slug(prompt: str) -> str:
     """The first words of a sentence as a part of a file's name."""
-    return "-".join(re.findall(r"[a-z0-9]+", prompt.lower())[:6])
+    return "-".join(re.findall(r"[a-z0-9]+", prompt.lower())[:6])[:LONGEST_SLUG]

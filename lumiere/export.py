@@ -6,8 +6,8 @@ import itertools
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,8 +19,12 @@ from PIL import Image
 from lumiere.data.pictures import save_picture
 from lumiere.data.video_io import write_video
 
-NUMBER = re.compile(r"%0?\d*d")  # as ffmpeg and printf have it
+NUMBER = re.compile(r"%0?\d?d")  # as ffmpeg and printf have it
 FOLDER_PATTERN = "%04d.png"
+LONGEST_NAME = 200  # bytes; most disks take 255, and settings, sheet and number are longer than the name itself
+
+Move = tuple[Path | None, Path]
+"""What is to stand in a place, and the place; None for nothing."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,12 @@ class Target:
     Attributes:
         path: a file; of a PNG sequence its pattern, such as fox-%03d.png.
         beside: what its settings and its contact sheet are called, without suffix.
+        has_folder: whether it is a sequence with a folder to itself.
     """
 
     path: Path
     beside: Path
+    has_folder: bool = False
 
     @property
     def settings(self) -> Path:
@@ -46,6 +52,11 @@ class Target:
         return self.beside.with_name(self.beside.name + ".sheet.png")
 
     @property
+    def place(self) -> Path:
+        """What to call it: the file, the pattern, or the folder."""
+        return self.path.parent if self.has_folder else self.path
+
+    @property
     def is_sequence(self) -> bool:
         """Whether it is one PNG per frame."""
         return self.path.suffix.lower() == ".png"
@@ -56,14 +67,17 @@ class Target:
             return [self.path]
         return [self.path.with_name(_numbered(self.path.name, i)) for i in range(num_frames)]
 
-    def write(self, frames: np.ndarray, fps: int | float) -> None:
-        """Write uint8 (t, h, w, 3) at `fps` frames per second; no file stands under its name until it is whole."""
+    def stage(self, aside: Path, frames: np.ndarray, fps: int | float) -> list[Move]:
+        """Write uint8 (t, h, w, 3) at `fps` frames per second into the folder `aside`, and tell what goes where."""
+        files = [aside / file.name for file in self.files(len(frames))]
         if self.is_sequence:
-            with ExitStack() as whole:
-                for frame, file in zip(frames, self.files(len(frames)), strict=True):
-                    save_picture(Image.fromarray(frame), whole.enter_context(renamed(file)))
+            for frame, file in zip(frames, files, strict=True):
+                save_picture(Image.fromarray(frame), file)
         else:
-            WRITERS[self.path.suffix.lower()](self.path, frames, fps)
+            WRITERS[self.path.suffix.lower()](files[0], frames, fps)
+        if self.has_folder:
+            return [(aside, self.path.parent)]
+        return list(zip(files, self.files(len(frames)), strict=True))
 
 
 def target_of(output: str | Path, index: int | None = None) -> Target:
@@ -75,14 +89,20 @@ def target_of(output: str | Path, index: int | None = None) -> Target:
         index: of one among several videos; it goes into the name.
 
     Raises:
-        ValueError: on a suffix that is not written.
+        ValueError: on a suffix that is not written, or a name that no disk takes.
     """
     path = Path(os.path.abspath(output))
+    _check_names(path)
     number = "" if index is None else f"-{index}"
     suffix = path.suffix.lower()
     if str(output).endswith(("/", os.sep)) or path.is_dir() or not suffix:
+        if Path.cwd().is_relative_to(path) or path.name.lower() in WRITERS:
+            raise ValueError(
+                f"-o {output}: a name is missing; name a file, such as {Path(output) / 'fox.mp4'}, or a folder for "
+                f"PNGs, such as {Path(output) / 'fox'}/"
+            )
         folder = path.with_name(path.name + number)
-        return Target(folder / FOLDER_PATTERN, folder)
+        return Target(folder / FOLDER_PATTERN, folder, has_folder=True)
     if suffix == ".png":
         if len(NUMBER.findall(path.name)) != 1:
             raise ValueError(
@@ -114,16 +134,70 @@ def check_writable(folder: Path) -> None:
         raise ValueError(f"{there}: cannot be written ({error.strerror}); choose another place with -o") from None
 
 
+# --- whole or not at all ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """A hidden folder in `folder`, for what is not whole yet.
+
+    `folder` is made if need be, and goes again if nothing comes of it.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".lumiere-", dir=folder, ignore_cleanup_errors=True) as aside:
+            yield Path(aside)
+    except BaseException:
+        for path in made:
+            with suppress(OSError):
+                path.rmdir()
+        raise
+
+
+def swap(moves: Sequence[Move], aside: Path) -> None:
+    """Put everything in its place by renaming, in this order; all of it, or on an error none.
+
+    Args:
+        moves: files and folders, on one disk.
+        aside: a folder on that disk, which takes what stood there before.
+    """
+    undo: list[tuple[Path, Path]] = []
+    try:
+        for number, (new, place) in enumerate(moves):
+            if os.path.lexists(place):
+                old = aside / f"old-{number}"
+                undo.append((old, place))
+                _set_aside(place, old, leave=new is not None)
+            if new is not None:
+                undo.append((place, new))
+                os.replace(new, place)
+    except BaseException:  # Ctrl-C too
+        for moved, back in reversed(undo):
+            if os.path.lexists(moved):
+                os.rename(moved, back)
+        raise
+
+
+def _set_aside(place: Path, old: Path, leave: bool) -> None:
+    """Rename a file, or give it a second name, so that even a killed run finds it in its place.
+
+    A folder cannot have two names, nor can a file on some disks.
+    """
+    if leave:
+        with suppress(OSError):
+            os.link(place, old, follow_symlinks=False)
+            return
+    os.rename(place, old)
+
+
 # --- writers -------------------------------------------------------------------------------------------------------
 
 
 def write_webm(path: Path, frames: np.ndarray, fps: int | float, crf: int = 20) -> None:
     """VP9 (yuv420p, constant quality); odd sizes get one more row or column, a copy of the last."""
     frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
-    with (
-        renamed(path) as temporary,
-        av.open(str(temporary), "w", format="webm", options={"fflags": "+bitexact"}) as container,
-    ):
+    with av.open(str(path), "w", format="webm", options={"fflags": "+bitexact"}) as container:
         # One thread, as in write_video: the same frames give the same bytes.
         options = {"crf": str(crf), "b": "0", "threads": "1", "row-mt": "0"}
         stream = container.add_stream("libvpx-vp9", rate=Fraction(fps).limit_denominator(1001), options=options)
@@ -138,21 +212,19 @@ def write_gif(path: Path, frames: np.ndarray, fps: int | float) -> None:
     palette = Image.fromarray(frames.reshape(-1, *frames.shape[2:])).quantize(256, dither=Image.Dither.NONE)
     pictures = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     # GIF counts in hundredths of a second.
-    with renamed(path) as temporary:
-        pictures[0].save(
-            temporary, "GIF", save_all=True, append_images=pictures[1:], duration=_durations(len(frames), fps, 10),
-            loop=0, disposal=1, optimize=False,
-        )  # fmt: skip
+    pictures[0].save(
+        path, "GIF", save_all=True, append_images=pictures[1:], duration=_durations(len(frames), fps, 10),
+        loop=0, disposal=1, optimize=False,
+    )  # fmt: skip
 
 
 def write_webp(path: Path, frames: np.ndarray, fps: int | float) -> None:
     """An endless animated WebP."""
     pictures = [Image.fromarray(frame) for frame in frames]
-    with renamed(path) as temporary:
-        pictures[0].save(
-            temporary, "WEBP", save_all=True, append_images=pictures[1:], duration=_durations(len(frames), fps, 1),
-            loop=0, quality=90, method=4,
-        )  # fmt: skip
+    pictures[0].save(
+        path, "WEBP", save_all=True, append_images=pictures[1:], duration=_durations(len(frames), fps, 1),
+        loop=0, quality=90, method=4,
+    )  # fmt: skip
 
 
 def _write_mp4(path: Path, frames: np.ndarray, fps: int | float) -> None:
@@ -177,13 +249,11 @@ def _numbered(name: str, number: int) -> str:
     return NUMBER.sub(lambda found: found[0] % number, name)
 
 
-@contextmanager
-def renamed(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder, renamed to `path` at the end, or removed on an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _check_names(path: Path) -> None:
+    for name in path.parts:
+        try:
+            size = len(name.encode())
+        except UnicodeEncodeError:
+            raise ValueError(f"-o {os.fsencode(name)!r}: not in UTF-8; choose another name with -o") from None
+        if size > LONGEST_NAME:
+            raise ValueError(f"-o {name[:20]}...: a name of {size} bytes; use at most {LONGEST_NAME}")

@@ -13,7 +13,10 @@ import torch
 import torch.utils.checkpoint
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
+
+from lumiere.models.lean import LeanConv2d, LeanResnet, LeanTransformer, attend
 
 
 @dataclass
@@ -47,25 +50,45 @@ class TextPerClip(Attention):
         attention_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        if encoder_hidden_states is None or len(encoder_hidden_states) == len(hidden_states):
-            return super().forward(hidden_states, encoder_hidden_states, attention_mask, **kwargs)
-        batch_size = len(encoder_hidden_states)
-        plain = type(self.processor) in (AttnProcessor, AttnProcessor2_0) and self.group_norm is None
-        if hidden_states.ndim == 3 and plain:
+        text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        batch_size, per_frame = len(text), len(text) == len(hidden_states)
+        kind = type(self.processor) if hidden_states.ndim == 3 and self.group_norm is None else None
+        if kind in (AttnProcessor, AttnProcessor2_0) and not per_frame:
             folded = hidden_states.reshape(batch_size, -1, hidden_states.shape[-1])  # b (t h w) c
-            output = super().forward(folded, encoder_hidden_states, attention_mask, **kwargs)
-            return output.reshape(*hidden_states.shape[:2], -1)
+            return self(folded, text, attention_mask, **kwargs).reshape(*hidden_states.shape[:2], -1)
+        if kind is AttnProcessor2_0 and self._is_plain() and not kwargs:
+            return self._attend(hidden_states, text, attention_mask)
+        if per_frame:
+            return super().forward(hidden_states, encoder_hidden_states, attention_mask, **kwargs)
         num_frames = len(hidden_states) // batch_size
-        text = encoder_hidden_states.repeat_interleave(num_frames, dim=0)
+        text = text.repeat_interleave(num_frames, dim=0)
         mask = None if attention_mask is None else attention_mask.repeat_interleave(num_frames, dim=0)
         return super().forward(hidden_states, text, mask, **kwargs)
 
+    def _is_plain(self) -> bool:
+        extras = (self.spatial_norm, self.norm_q, self.norm_k, self.norm_cross)
+        scaled = self.residual_connection or self.rescale_output_factor != 1 or not self.scale_qk
+        return all(extra is None for extra in extras) and not scaled
 
-def share_text(unet: nn.Module) -> None:
-    """Let every attention of an image network take its text once per clip."""
+    def _attend(self, hidden_states: Tensor, text: Tensor, bias: Tensor | None) -> Tensor:
+        """What diffusers' own processor does with (b, l, c), and `attend`."""
+        query, key, value = self.to_q(hidden_states), self.to_k(text), self.to_v(text)
+        query, key, value = (states.unflatten(2, (self.heads, -1)) for states in (query, key, value))
+        return self.to_out[1](self.to_out[0](attend(query, key, value, bias).flatten(2)))
+
+
+LEAN: dict[type[nn.Module], type[nn.Module]] = {
+    Attention: TextPerClip,
+    ResnetBlock2D: LeanResnet,
+    Transformer2DModel: LeanTransformer,
+    nn.Conv2d: LeanConv2d,
+}
+
+
+def make_lean(unet: nn.Module) -> None:
+    """Let an image network take its text once per clip, and keep and copy little; its weights and names stay."""
     for module in unet.modules():
-        if isinstance(module, Attention):
-            module.__class__ = TextPerClip
+        module.__class__ = LEAN.get(type(module), type(module))
 
 
 def takes_text(unet: Any) -> bool:

@@ -25,12 +25,12 @@ from lumiere.models.inflation import (
     attentions_of,
     check_conditions,
     check_supported,
+    make_lean,
     out_channels_of,
     run_attention,
     run_downsampler,
     run_pair,
     run_upsampler,
-    share_text,
     size_factor,
 )
 from lumiere.models.temporal import AttentionInflationBlock, ConvInflationBlock, TemporalDownsample, TemporalUpsample
@@ -84,7 +84,7 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
             )
         self.unet = UNet2DConditionModel.from_config(unet2d_config)
         check_supported(self.unet)
-        share_text(self.unet)
+        make_lean(self.unet)
         self.unet.requires_grad_(False)
         self.gradient_checkpointing = False
 

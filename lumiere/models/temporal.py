@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lumiere.models.lean import attend, norm_silu
+
 KERNEL_SIZE = 3
 
 
@@ -82,12 +84,13 @@ class TemporalUpsample(nn.Module):
         """(b t) c h w -> (b target_frames) c h w, target_frames <= 2 t."""
         height, width = hidden_states.shape[-2:]
         first, middle, last = self.conv.weight.unbind(dim=2)  # each (c, c, 1)
-        even, odd = torch.stack([first, middle + last], dim=2), torch.stack([first + middle, last], dim=2)
-        weight, bias = torch.cat([even, odd]), self.conv.bias.repeat(2)  # type: ignore[union-attr]
+        odd, even = torch.stack([first + middle, last], dim=2), torch.stack([first, middle + last], dim=2)
+        weight, bias = torch.cat([odd, even]), self.conv.bias.repeat(2)  # type: ignore[union-attr]
         pairs = F.conv2d(unfold_time(hidden_states, num_frames), weight, bias, padding=(1, 0))  # (b, 2 c, t + 1, h w)
-        evens, odds = pairs.chunk(2, dim=1)
-        both = torch.stack([evens[:, :, :-1], odds[:, :, 1:]], dim=3).flatten(2, 3)  # (b, c, 2 t, h w)
-        return fold_time(both[:, :, :target_frames], height, width)
+        # The i-th pair is y[2i-1] and y[2i]; in memory, b (t + 1) (h w) 2 c.
+        both = pairs.permute(0, 2, 3, 1).unflatten(3, (2, -1)).transpose(2, 3).flatten(1, 2)  # (b, 2 t + 2, h w, c)
+        both = both[:, 1 : target_frames + 1].flatten(0, 1)
+        return both.unflatten(1, (height, width)).permute(0, 3, 1, 2)
 
 
 class ConvInflationBlock(nn.Module):
@@ -110,24 +113,24 @@ class ConvInflationBlock(nn.Module):
     def forward(self, hidden_states: Tensor, num_frames: int) -> Tensor:
         """(b t) c h w -> (b t) c h w."""
         height, width = hidden_states.shape[-2:]
-        inner = F.silu(self.spatial_norm(self.spatial_conv(hidden_states)))
+        inner = norm_silu(self.spatial_norm, self.spatial_conv(hidden_states))
         inner = fold_time(self.temporal_conv(unfold_time(inner, num_frames)), height, width)
-        inner = F.silu(self.temporal_norm(inner))
+        inner = norm_silu(self.temporal_norm, inner)
         return hidden_states + self.proj_out(inner)
 
 
 def rotary_angles(num_frames: int, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (t, head_dim / 2) of rotary positions (Su et al. 2021); any frame count."""
+    """Cosines and signed sines (t, head_dim) of rotary positions (Su et al. 2021); any frame count."""
     rates = 10000.0 ** (-torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim)
     angles = torch.arange(num_frames, device=device, dtype=torch.float32)[:, None] * rates
-    return angles.cos(), angles.sin()
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def rotate(states: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each pair of channels of (..., t, d) by its frame's angle."""
+    """Turn each pair of channels, i and i + d / 2, of (..., t, d) by its frame's angle."""
     cos, sin = (part.to(states.dtype) for part in angles)
-    first, second = states.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    return torch.addcmul(states * cos, states.roll(states.shape[-1] // 2, dims=-1), sin)
 
 
 class TemporalAttention(nn.Module):
@@ -146,10 +149,11 @@ class TemporalAttention(nn.Module):
     def forward(self, hidden_states: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
         """(n, t, c) -> (n, t, c)."""
         n, num_frames, channels = hidden_states.shape
-        qkv = self.qkv(self.norm(hidden_states)).view(n, num_frames, 3, self.num_heads, channels // self.num_heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (n, heads, t, d)
-        mixed = F.scaled_dot_product_attention(rotate(query, angles), rotate(key, angles), value)
-        return hidden_states + self.out(mixed.transpose(1, 2).reshape(n, num_frames, channels))
+        qkv = self.qkv(self.norm(hidden_states)).view(n, num_frames, 3 * self.num_heads, channels // self.num_heads)
+        both, value = qkv.split([2 * self.num_heads, self.num_heads], dim=2)
+        query, key = rotate(both.transpose(1, 2), angles).transpose(1, 2).chunk(2, dim=2)  # each (n, t, heads, d)
+        mixed = attend(query, key, value).reshape(n, num_frames, channels)
+        return hidden_states + self.out(mixed)
 
 
 class AttentionInflationBlock(nn.Module):

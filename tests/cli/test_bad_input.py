@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,28 @@ from tests.cli.conftest import Generate, names_in
         (("a", "--style", "ink", "--alpha", "nan"), "--alpha is nan; allowed: 0 to 1"),
         (("a", "--alpha", "0.5"), "name one with --style, or leave --alpha out"),
         (("a", "--strength", "0.5"), "--strength is for --video without --mask, or for --image"),
-        (("a", "--frames", "0"), "--frames is 0; allowed: whole numbers, at least 1"),
-        (("a", "--frames", "2.5"), "--frames is 2.5; allowed: whole numbers, at least 1"),
-        (("a", "--guidance", "much"), "--guidance is much; allowed: at least 1"),
+        (("a", "--frames", "0"), "--frames is 0; allowed: whole numbers, 1 to 10000"),
+        (("a", "--frames", "2.5"), "--frames is 2.5; allowed: whole numbers, 1 to 10000"),
+        (("a", "--guidance", "much"), "--guidance is much; allowed: 1 to 100"),
+        (("a", "--frames", "1000000000000"), "--frames is 1000000000000; allowed: whole numbers, 1 to 10000"),
+        (("a", "--num-videos", "1000000000"), "--num-videos is 1000000000; allowed: whole numbers, 1 to 1000"),
+        (("a", "--steps", "1001"), "--steps is 1001; allowed: whole numbers, 1 to 1000"),
+        (("a", "--guidance", "inf"), "--guidance is inf; allowed: 1 to 100"),
+        (("a", "--seed", "9" * 5000), "9...; allowed: whole numbers, 0 to"),
         (("a", "--seed", "-1"), "--seed is -1; allowed: whole numbers, 0 to"),
+        (("a", "--seed", str(2**64 - 1)), "--seed is 18446744073709551615; allowed: whole numbers, 0 to"),
+        (
+            ("a", "--seed", str(2**63 - 2), "--num-videos", "3"),
+            "the last seed would be above 9223372036854775807; use a",
+        ),
+        (("a", "red", "fox"), 'more than one prompt; put the sentence in quotes: "a red fox"'),
+        (("a\udcff",), "which is not in UTF-8"),
         (("a", "-o", "fox.avi"), "suffix '.avi' is not written; allowed: .mp4, .webm, .gif, .webp"),
         (("a", "-o", "fox.png"), "one PNG holds one frame; name a sequence, such as fox-%03d.png"),
+        (("a", "-o", "fox-%0999d.png"), "one PNG holds one frame; name a sequence, such as"),
+        (("a", "-o", ".mp4"), "-o .mp4: a name is missing; name a file, such as"),
+        (("a", "-o", "x" * 300 + ".mp4"), "a name of 304 bytes; use at most 200"),
+        (("a", "-o", ""), "no output; name the file to write, such as -o fox.mp4"),
         (("a", "-o", "/proc/fox.mp4"), "/proc: cannot be written"),
         (("a", "-o", "@image.png/fox.mp4"), "image.png is a file, not a folder"),
         (("a", "--video", "@video.mp4", "-o", "@video.mp4"), "video.mp4 is also --video; choose another name"),
@@ -83,6 +100,14 @@ def test_no_output_and_no_model(generate: Generate, tmp_path: Path) -> None:
     assert "no output; name the file to write, such as -o fox.mp4" in generate("a fox").stderr
     result = generate("a fox", "-o", "a.mp4", "--model", str(tmp_path), with_model=False)
     assert result.exit_code == 2 and "no model_index.json; expected a folder" in result.stderr
+
+
+@pytest.mark.parametrize("index", ["{}", "[]", "{"])
+def test_a_model_that_is_another_program_s(generate: Generate, index: str) -> None:
+    Path("model").mkdir()
+    Path("model/model_index.json").write_text(index)
+    result = generate("a fox", "-o", "a.mp4", "--model", "model", with_model=False)
+    assert result.exit_code == 2 and len(result.stderr.splitlines()) == 2, result.stderr
 
 
 def test_what_is_not_ours_is_not_replaced(generate: Generate, tmp_path: Path) -> None:
@@ -116,7 +141,7 @@ def test_a_full_disk_leaves_nothing_of_a_new_video_and_all_of_an_old_one(
     generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     assert generate("a fox", "-o", name).exit_code == 0
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".json"}
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -137,10 +162,50 @@ def test_an_error_that_is_no_ones_input_is_shown_whole(generate: Generate, monke
     assert result.exit_code == 1 and isinstance(result.exception, RuntimeError)
 
 
-def test_a_picture_is_turned_upright(generate: Generate) -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"frames": [5]}, "--frames is [5]; allowed: whole numbers, 1 to 10000"),
+        ({"frames": 2.5}, "--frames is 2.5; allowed: whole numbers"),
+        ({"frames": True}, "--frames is True; allowed: whole numbers"),
+        ({"seed": float("inf")}, "--seed is inf; allowed: whole numbers"),
+        ({"seed": {}}, "--seed is {}; allowed: whole numbers"),
+        ({"guidance": None, "alpha": [1]}, "--alpha is [1]; allowed: 0 to 1"),
+        ({"strength": 10**400}, "0...; allowed: 0 to 1"),
+        ({"image": ["image.png"]}, "--image is ['image.png']; expected text"),
+        ({"style": 3}, "--style is 3; expected text"),
+        ({"prompt": "\ud800"}, "which is not in UTF-8; write it anew"),
+        ({"upscale": "maybe"}, "upscale is 'maybe'; allowed: yes, no"),
+        ({"model": 3}, "model is 3; expected the JSON file that lumiere generate writes"),
+        ({"files_sha256": []}, "files_sha256 is []; expected the JSON file"),
+        ({"prompt": 3}, "other settings; expected the JSON file"),
+    ],
+)
+def test_settings_edited_by_hand(generate: Generate, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    Path("fox.json").write_text(json.dumps({"lumiere": "0", "prompt": "a fox", **change}))
+    result = generate("--from-json", "fox.json", "-o", "new.mp4")
+    assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1, result.stderr
+    assert result.stderr.startswith("error: ") and message in result.stderr
+    assert names_in(tmp_path) == ["fox.json"]
+
+
+def test_json_that_never_ends(generate: Generate) -> None:
+    Path("fox.json").write_text("[" * 100_000)
+    assert "fox.json: not JSON; expected the JSON file" in generate("--from-json", "fox.json", "-o", "a.mp4").stderr
+
+
+def test_a_cameras_picture_with_a_preview_is_one_picture(generate: Generate, inputs: Path) -> None:
+    with Image.open(inputs / "image.png") as picture:
+        picture.save("camera.jpg", format="MPO", save_all=True, append_images=[picture.rotate(90)])
+    assert generate("a", "-o", "a.gif", "--image", "camera.jpg", "--no-upscale").exit_code == 0
+
+
+def test_a_picture_and_its_mask_are_turned_upright(generate: Generate) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (20, 10, 3), dtype=np.uint8)
     exif = Image.Exif()
     exif[0x0112] = 6  # rotated by 90 degrees
     Image.fromarray(noise).save("turned.jpg", exif=exif)
     Image.new("L", (20, 10), 255).save("mask.png")
-    assert generate("a", "-o", "a.gif", "--image", "turned.jpg", "--mask", "mask.png").exit_code == 0
+    Image.new("L", (10, 20), 255).save("turned-mask.jpg", exif=exif)
+    for mask in ("mask.png", "turned-mask.jpg"):
+        assert generate("a", "-o", "a.gif", "--image", "turned.jpg", "--mask", mask).exit_code == 0

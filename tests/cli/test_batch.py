@@ -62,7 +62,9 @@ def test_it_continues_where_it_stopped(
         return original(self, prompt, **options)
 
     monkeypatch.setattr(LumierePipeline, "__call__", stopped)
-    assert generate("--from-file", str(table), "-o", "out").exit_code not in (0, 2)
+    result = generate("--from-file", str(table), "-o", "out")
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1] == "stopped; nothing is half-written, and the same command continues"
     assert list(videos()) == ["fox"]
 
     first = videos()
@@ -107,6 +109,7 @@ def test_an_unexpected_error_is_one_rows_failure(
         ("prompt\n", "no rows below"),
         ("name,prompt\na,x\na,y\n", "name 'a' stands twice"),
         ("name,prompt\n../a,x\n", "name '../a'; allowed: letters"),
+        ("name,prompt,num_videos\na,x,2\na-2,y,\n", "'a' and 'a-2' would both write"),
     ],
 )
 def test_a_file_that_cannot_be_used(generate: Generate, tmp_path: Path, content: str, message: str) -> None:

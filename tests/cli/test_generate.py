@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from lumiere.cli import app
 from lumiere.cli_model import Model
 from lumiere.data.video_io import source_frames
 from tests.cli.conftest import Generate, names_in
@@ -29,8 +32,23 @@ def pictures(pattern: str) -> np.ndarray:
 def test_help_is_there_at_once_and_shows_examples() -> None:
     code = "import sys; from lumiere.cli import app\ntry: app(['generate', '--help'])\nfinally: print(*sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert 'lumiere generate "a red fox runs" -o fox.mp4' in shown
+    assert 'lumiere generate "a yellow taxi bounces gently" -o taxi.mp4' in shown
     assert not {"torch", "diffusers", "numpy", "av", "PIL"} & set(shown.split())
+
+
+def test_the_examples_of_help_work_one_after_the_other(generate: Generate) -> None:
+    shown = CliRunner().invoke(app, ["generate", "--help"], env={"COLUMNS": "80"}).stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    block = shown[shown.index("Examples") : shown.index("Exit codes")].replace("\\\n", " ")
+    lines = [line.strip() for line in block.splitlines() if line.startswith("    ")]
+    assert sum(line.startswith("lumiere generate") for line in lines) == len(lines) - 1 == 13
+    for line in lines:
+        if line.startswith("printf"):
+            subprocess.run(line, shell=True, check=True)
+            continue
+        words = shlex.split(line.replace("line-art", "ink"))[2:]
+        result = generate(*words, "--no-upscale", "--steps", "1")
+        assert result.exit_code == 0, (line, result.output)
 
 
 @pytest.mark.parametrize("name", ["a fox.mp4", "fox.WEBM", "new/folder/fox.gif", "fox.webp"])
@@ -133,7 +151,10 @@ def test_given_pixels_can_be_kept_exactly(generate: Generate, inputs: Path) -> N
 
 def test_several_videos_each_of_which_can_be_made_alone(generate: Generate, tmp_path: Path) -> None:
     assert generate("a fox", "-o", "a-%02d.png", "--num-videos", "2", "--seed", "7").exit_code == 0
-    assert [settings(f"a-{i}.json")["seed"] for i in (1, 2)] == [7, 8]
+    assert [(settings(f"a-{i}.json")["seed"], settings(f"a-{i}.json")["num_videos"]) for i in (1, 2)] == [
+        (7, 1),
+        (8, 1),
+    ]
     first, second = (pictures(f"a-{i}-*.png") for i in (1, 2))
     assert (first != second).any()
     assert generate("--from-json", "a-2.json", "-o", "b/").exit_code == 0
@@ -159,6 +180,37 @@ def test_settings_are_changed_by_options_and_tell_of_other_inputs(generate: Gene
     assert "mine.png is not the file that it was made from; the video will not be the same" in again.stderr
     made = settings("b.json")
     assert (made["prompt"], made["size"], made["seed"]) == ("a red fox", [16, 16], 1)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "mode", "left_out"),
+    [
+        (("--video", "@video.mp4"), ("--mask", "0.5,0,1,1"), "inpainting", "--strength"),
+        (("--video", "@video.mp4"), ("--outpaint",), "outpainting", "--strength"),
+        (("--video", "@video.mp4"), ("--image", "@image.png"), "image_to_video", "--video, --strength, --frames"),
+        (("--video", "@video.mp4"), ("--video", "@short.mp4"), "video_to_video", "--frames"),
+        (("--video", "@video.mp4", "--outpaint"), ("--mask", "0.5,0,1,1"), "inpainting", "--outpaint"),
+        (("--video", "@video.mp4", "--mask", "@moving.mp4"), ("--image", "@image.png"), "image_to_video", "--mask"),
+        (("--image", "@image.png", "--strength", "0.5"), ("--mask", "0.5,0,1,1"), "cinemagraph", None),
+        (("--image", "@image.png", "--mask", "0,0,1,0.5"), ("--last-image", "@last.jpg"), "image_to_video", "--mask"),
+        (("--image", "@image.png"), ("--image", ""), "text_to_video", "--strength"),
+        (("--style", "ink", "--alpha", "0.5"), ("--style", ""), "text_to_video", "--alpha"),
+        (("--seed", "0"), ("--image", "@image.png"), "image_to_video", None),
+    ],
+)
+def test_settings_that_do_not_go_with_other_options_are_left_out(
+    generate: Generate, first: tuple[str, ...], then: tuple[str, ...], mode: str, left_out: str | None
+) -> None:
+    assert generate("a fox", "-o", "a.gif", "--no-upscale", *first).exit_code == 0
+    result = generate("--from-json", "a.json", "-o", "b.gif", *then)
+    assert result.exit_code == 0, result.output
+    former, made = settings("a.json"), settings("b.json")
+    assert (made["mode"], made["seed"], made["upscale"]) == (mode, former["seed"], False)
+    notes = [line.rpartition(": ")[2] for line in result.stderr.splitlines() if "left out" in line]
+    assert (left_out is None) == (not notes) and (left_out or "") in "".join(notes)
+    if left_out is None:
+        assert made["frames"] == former["frames"]
+        assert made["strength"] == (0.5 if "0.5" in first else 1.0)
 
 
 def test_the_projects_own_model_is_the_default(

@@ -8,36 +8,22 @@ import lumiere.compat  # noqa: F401  before diffusers
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.small import build_text_to_image_unet
 from tests.models.zoo import (
-    CONFIGS,
     NAMES,
     NEED_WHOLE_HALVINGS,
     TEXT_DIM,
-    TINY,
     as_video,
+    inflate,
     make_inputs,
     make_unet2d,
+    random_video,
     randomise_temporal,
+    shared,
 )
-
-
-def inflate(name: str = "ours", **settings: Any) -> tuple[SpaceTimeUNet, Any, Tensor, dict[str, Any]]:
-    """A network, its image model, one random image per clip, and the other arguments."""
-    unet2d = make_unet2d(name)
-    image, given = make_inputs(unet2d)
-    return SpaceTimeUNet.from_unet2d(unet2d, **settings), unet2d, image, given
-
-
-def random_video(image: Tensor, num_frames: int, extra_channels: int = 0) -> Tensor:
-    batch_size, channels, height, width = image.shape
-    generator = torch.Generator().manual_seed(5)
-    return torch.randn(batch_size, channels + extra_channels, num_frames, height, width, generator=generator)
-
 
 # --- equality with the text-to-image model ---------------------------------------------------------------------------
 
@@ -46,7 +32,7 @@ def random_video(image: Tensor, num_frames: int, extra_channels: int = 0) -> Ten
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
 def test_equals_the_image_model_where_all_frames_are_alike(name: str, num_frames: int) -> None:
-    model, unet2d, image, given = inflate(name)
+    model, unet2d, image, given = shared(name)
     expected = unet2d(image, **given).sample
     output = model(as_video(image, num_frames), **given).sample
     torch.testing.assert_close(output, as_video(expected, num_frames), atol=2e-5, rtol=1e-4)
@@ -55,7 +41,7 @@ def test_equals_the_image_model_where_all_frames_are_alike(name: str, num_frames
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
 def test_equals_the_image_model_on_any_video_without_temporal_resampling(name: str) -> None:
-    model, unet2d, image, given = inflate(name, temporal_resampling=False)
+    model, unet2d, image, given = shared(name, temporal_resampling=False)
     video = random_video(image, 3)
     output = model(video, **given).sample
     for frame in range(3):
@@ -67,9 +53,9 @@ def test_equals_the_image_model_on_any_video_without_temporal_resampling(name: s
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in NEED_WHOLE_HALVINGS])
 @torch.no_grad()
 def test_equals_the_image_model_at_odd_sizes(name: str) -> None:
-    unet2d = make_unet2d(name)
+    model, unet2d, _, _ = shared(name)
     image, given = make_inputs(unet2d, size=(7, 10))
-    output = SpaceTimeUNet.from_unet2d(unet2d)(as_video(image, 3), **given).sample
+    output = model(as_video(image, 3), **given).sample
     torch.testing.assert_close(output, as_video(unet2d(image, **given).sample, 3), atol=2e-5, rtol=1e-4)
 
 
@@ -86,6 +72,7 @@ def test_equals_the_image_model_at_odd_sizes(name: str) -> None:
 @torch.no_grad()
 def test_one_to_four_halvings_of_time(halvings: int, resampling: Any, mid_frames: int) -> None:
     """An odd frame count at every level, and a size that does not halve evenly."""
+    torch.manual_seed(0)
     unet2d = build_text_to_image_unet(16, (16,) * (halvings + 1), 1, TEXT_DIM).eval()
     image, given = make_inputs(unet2d, size=(9, 14))
     model = SpaceTimeUNet.from_unet2d(unet2d, temporal_resampling=resampling)
@@ -106,11 +93,11 @@ def test_one_to_four_halvings_of_time(halvings: int, resampling: Any, mid_frames
 @torch.no_grad()
 def test_images_go_through_as_videos_of_one_frame(name: str) -> None:
     """Each of a batch of images is alone, as a clip is, whatever the temporal weights."""
-    model, unet2d, image, given = inflate(name)
+    model, unet2d, image, given = shared(name)
     torch.testing.assert_close(
         model(image.unsqueeze(2), **given).sample.squeeze(2), unet2d(image, **given).sample, atol=2e-5, rtol=1e-4
     )
-    randomise_temporal(model)
+    model = shared(name, moved=True)[0]
     both = model(image.unsqueeze(2), **given).sample
     changed = image.clone()
     changed[1] += 1
@@ -138,7 +125,7 @@ def test_the_ablation_starts_elsewhere_and_only_in_its_resampling() -> None:
 @torch.no_grad()
 def test_resampling_starts_at_nearest_neighbour() -> None:
     """Two halvings: the coarsest level sees frames 0 and 4, so frames 1 to 3 reach others through skips only."""
-    model, _, image, given = inflate("sd1")
+    model, _, image, given = shared("sd1")
     video = random_video(image, 8)
     changed = video.clone()
     changed[:, :, 3] += 1
@@ -167,13 +154,13 @@ def test_the_argument_is_left_as_it_is_and_shares_no_memory() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_iterators_are_disjoint_and_complete(name: str) -> None:
-    model = SpaceTimeUNet.from_unet2d(make_unet2d(name), conditioning_channels=4)
+    model, unet2d, _, _ = shared(name, conditioning_channels=4)
     temporal, spatial = list(model.temporal_parameters()), list(model.spatial_parameters())
     assert not {id(p) for p in temporal} & {id(p) for p in spatial}
     assert {id(p) for p in temporal + spatial} == {id(p) for p in model.parameters()}
     assert len(temporal) + len(spatial) == len(list(model.parameters()))
     assert all(p.requires_grad for p in temporal) and not any(p.requires_grad for p in spatial)
-    assert len(spatial) == len(list(make_unet2d(name).parameters()))
+    assert len(spatial) == len(list(unet2d.parameters()))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -205,7 +192,7 @@ def test_training_leaves_the_image_model_bit_equal(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_two_kinds_of_weights_split_the_network_buffers_too(name: str) -> None:
-    model = SpaceTimeUNet.from_unet2d(make_unet2d(name), conditioning_channels=4)
+    model = shared(name, conditioning_channels=4)[0]
     temporal = model.temporal_state_dict()
     spatial = {f"unet.{key}": value for key, value in model.unet.state_dict().items()}
     assert not temporal.keys() & spatial.keys()
@@ -242,8 +229,7 @@ def test_it_is_trained_or_evaluated_as_its_image_model_is() -> None:
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
 def test_first_and_last_frame_depend_on_each_other(name: str) -> None:
-    model, _, image, given = inflate(name)
-    randomise_temporal(model)
+    model, _, image, given = shared(name, moved=True)
     video = random_video(image, 16)
     output = model(video, **given).sample
     for here, there in ((0, -1), (-1, 0)):
@@ -255,15 +241,14 @@ def test_first_and_last_frame_depend_on_each_other(name: str) -> None:
 @pytest.mark.parametrize("num_frames", range(1, 10))
 @torch.no_grad()
 def test_any_frame_count(num_frames: int) -> None:
-    model, _, image, given = inflate("sd1")
-    randomise_temporal(model)
+    model, _, image, given = shared("sd1", moved=True)
     output = model(random_video(image, num_frames), **given).sample
     assert output.shape == (2, 4, num_frames, 8, 8) and output.isfinite().all()
 
 
 @torch.no_grad()
 def test_a_level_of_t_frames_downsamples_to_half_rounded_up() -> None:
-    model, _, image, given = inflate("sd1")
+    model, _, image, given = shared("sd1")
     seen: list[int] = []
     handle = model.mid_inflation.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[1]))
     for num_frames in (1, 5, 16, 80):
@@ -284,7 +269,7 @@ def test_resampling_can_be_chosen_per_spatial_halving(resampling: Any, mid_frame
 
 
 def test_attention_is_at_the_coarsest_level_only() -> None:
-    model = SpaceTimeUNet.from_unet2d(make_unet2d("sd1"))
+    model = shared("sd1")[0]
     kinds = [type(block).__name__ for block in [*model.down_inflations, *model.up_inflations]]
     conv, attention = "ConvInflationBlock", "AttentionInflationBlock"
     assert kinds == [conv, conv, attention, attention, conv, conv]
@@ -296,8 +281,7 @@ def test_attention_is_at_the_coarsest_level_only() -> None:
 
 @torch.no_grad()
 def test_clips_of_a_batch_do_not_meet() -> None:
-    model, _, image, given = inflate("ours")
-    randomise_temporal(model)
+    model, _, image, given = shared("ours", moved=True)
     video = random_video(image, 5)
     together = model(video, **given).sample
     for clip in range(2):
@@ -308,7 +292,7 @@ def test_clips_of_a_batch_do_not_meet() -> None:
 
 @torch.no_grad()
 def test_masked_tokens_are_not_seen_and_others_are() -> None:
-    model, _, image, given = inflate("sd1")
+    model, _, image, given = shared("sd1")
     video = random_video(image, 3)
     output = model(video, **given).sample
     text = given["encoder_hidden_states"].clone()
@@ -321,7 +305,7 @@ def test_masked_tokens_are_not_seen_and_others_are() -> None:
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32])
 @torch.no_grad()
 def test_masks_of_any_dtype(dtype: torch.dtype) -> None:
-    model, _, image, given = inflate("sd1")
+    model, _, image, given = shared("sd1")
     video = random_video(image, 2)
     mask = given["encoder_attention_mask"].to(dtype)
     assert torch.equal(model(video, **(given | {"encoder_attention_mask": mask})).sample, model(video, **given).sample)
@@ -329,7 +313,7 @@ def test_masks_of_any_dtype(dtype: torch.dtype) -> None:
 
 @torch.no_grad()
 def test_timesteps_as_number_scalar_and_vector() -> None:
-    model, _, image, given = inflate("sd1")
+    model, _, image, given = shared("sd1")
     video = random_video(image, 2)
     outputs = [
         model(video, **(given | {"timestep": timestep})).sample
@@ -412,90 +396,3 @@ def test_memory_formats_give_the_same(name: str) -> None:
     for found in runs:
         for value, wanted in zip(found, expected, strict=True):
             torch.testing.assert_close(value, wanted, atol=2e-5, rtol=1e-3)
-
-
-# --- errors -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"sample": torch.zeros(2, 4, 8, 8)}, "sample has shape (2, 4, 8, 8); expected (b, 4, t, h, w)"),
-        ({"sample": torch.zeros(2, 7, 3, 8, 8)}, "expected (b, 4, t, h, w)"),
-        ({"sample": torch.zeros(2, 4, 0, 8, 8)}, "t >= 1"),
-        ({"encoder_hidden_states": torch.zeros(6, 5, 32)}, "shape (6, 5, 32); expected (2, n, 32), once per clip"),
-        ({"encoder_hidden_states": torch.zeros(2, 5, 31)}, "shape (2, 5, 31); expected (2, n, 32), once per clip"),
-        ({"encoder_hidden_states": torch.zeros(2, 32)}, "shape (2, 32); expected (2, n, 32), once per clip"),
-        ({"encoder_hidden_states": None}, "encoder_hidden_states is None; expected (2, n, 32), once per clip"),
-        ({"timestep": torch.zeros(6)}, "timestep has shape (6,); expected a number, () or (2,)"),
-        ({"timestep": torch.zeros(2, 1)}, "timestep has shape (2, 1); expected a number, () or (2,)"),
-        ({"class_labels": torch.zeros(6)}, "class_labels has shape (6,); expected (2, ...), once per clip"),
-        (
-            {"added_cond_kwargs": {"time_ids": torch.zeros(3, 6)}},
-            "added_cond_kwargs['time_ids'] has shape (3, 6); expected (2, ...), once per clip",
-        ),
-        ({"encoder_attention_mask": torch.ones(2, 4)}, "encoder_attention_mask has shape (2, 4); expected (2, 5)"),
-    ],
-)
-def test_wrong_shapes_are_named(change: dict[str, Tensor], words: str) -> None:
-    model, _, image, given = inflate("sd1")
-    with pytest.raises(ValueError) as error:
-        model(**({"sample": as_video(image, 3)} | given | change))
-    assert words in str(error.value)
-
-
-@pytest.mark.parametrize("name", ["if_stage_1", "if_stage_2"])
-def test_sizes_that_the_image_model_cannot_take_are_named(name: str) -> None:
-    model, unet2d, _, given = inflate(name)
-    factor = 2 ** len(model.temporal_downsamplers)
-    image = torch.zeros(2, unet2d.config.in_channels, 8, 2 * factor + 1)
-    with pytest.raises(RuntimeError):
-        unet2d(image, **given)
-    with pytest.raises(ValueError, match=rf"sample has shape .*; expected h and w divisible by {factor}"):
-        model(as_video(image, 2), **given)
-
-
-@pytest.mark.parametrize(("name", "argument"), [("class_labels", "class_labels"), ("sdxl", "text_embeds")])
-def test_a_condition_that_lacks_is_named(name: str, argument: str) -> None:
-    model, _, image, given = inflate(name)
-    given.pop("class_labels", None)
-    given.pop("added_cond_kwargs", None)
-    with pytest.raises(ValueError, match=argument):
-        model(as_video(image, 2), **given)
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"temporal_resampling": [True]}, "list of 2"),
-        ({"temporal_resampling": [True, 1]}, "list of 2"),
-        ({"temporal_resampling": 1}, "temporal_resampling 1"),
-        ({"temporal_resampling": "yes"}, "'yes'"),
-        ({"resampling_init": "zero"}, "'zero'; allowed: nearest, he"),
-        ({"conditioning_channels": -1}, "conditioning_channels -1"),
-        ({"mid_attention_layers": 0}, "mid_attention_layers 0"),
-    ],
-)
-def test_wrong_settings_are_named(settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match="allowed") as error:
-        SpaceTimeUNet.from_unet2d(make_unet2d("sd1"), **settings)
-    assert words in str(error.value)
-
-
-def test_only_a_diffusers_unet_is_inflated() -> None:
-    with pytest.raises(ValueError, match="Linear; expected a diffusers UNet2DConditionModel"):
-        SpaceTimeUNet.from_unet2d(torch.nn.Linear(2, 2))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"down_block_types": ("KDownBlock2D",), "up_block_types": ("KUpBlock2D",), "layers_per_block": 2}, "K"),
-        ({"addition_embed_type": "image_hint", "encoder_hid_dim": 16}, "hint"),
-    ],
-)
-def test_the_few_kinds_that_cannot_be_inflated_are_refused(change: dict[str, Any], words: str) -> None:
-    unet2d = UNet2DConditionModel(**{**TINY, **CONFIGS["one_level"], "block_out_channels": (32,), **change})
-    with pytest.raises(ValueError, match="cannot be inflated") as error:
-        SpaceTimeUNet.from_unet2d(unet2d)
-    assert words in str(error.value)

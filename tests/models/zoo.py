@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import lumiere.compat  # noqa: F401  before diffusers
@@ -10,6 +11,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from lumiere.models import SpaceTimeUNet
 from lumiere.models.small import build_text_to_image_unet
 
 TEXT_TOKENS, TEXT_DIM = 5, 32
@@ -179,3 +181,28 @@ def randomise_temporal(model: Any, seed: int = 2, scale: float = 0.1) -> None:
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.temporal_parameters():
         parameter.add_(scale * torch.randn(parameter.shape, generator=generator).to(parameter.dtype))
+
+
+def inflate(name: str = "ours", **settings: Any) -> tuple[SpaceTimeUNet, Any, Tensor, dict[str, Any]]:
+    """A network, its image model, one random image per clip, and the other arguments."""
+    unet2d = make_unet2d(name)
+    image, given = make_inputs(unet2d)
+    return SpaceTimeUNet.from_unet2d(unet2d, **settings), unet2d, image, given
+
+
+@cache
+def shared(
+    name: str = "ours", moved: bool = False, **settings: Any
+) -> tuple[SpaceTimeUNet, Any, Tensor, dict[str, Any]]:
+    """As `inflate`, built once for all the tests that change nothing; `moved`: with random temporal weights."""
+    found = inflate(name, **settings)
+    if moved:
+        randomise_temporal(found[0])
+    return found
+
+
+def random_video(image: Tensor, num_frames: int, extra_channels: int = 0) -> Tensor:
+    """(b, c + extra_channels, t, h, w), of the size of an image (b, c, h, w)."""
+    batch_size, channels, height, width = image.shape
+    generator = torch.Generator().manual_seed(5)
+    return torch.randn(batch_size, channels + extra_channels, num_frames, height, width, generator=generator)

@@ -1,0 +1,159 @@
+"""The image network's and the temporal layers' arithmetic, keeping little for the backward pass and copying little.
+
+PyTorch keeps what the gradients of all of a layer's arguments would need, trained or not. Here most layers are frozen:
+their convolutions need no input kept, and a norm's output is cheaper made anew than kept. `torch.compile` and autocast
+have plans of their own for both, so there the plain operations run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from torch import Tensor, nn
+
+CPU_HEAD_DIM = 16  # PyTorch's attention on a CPU is slower with narrower heads than with these
+FEW_FRAMES = 32
+
+
+def keeps_little(*tensors: Tensor) -> bool:
+    """Whether tensors are of one dtype, in a pass that goes back and that no compiler or autocast has plans for."""
+    alike = all(tensor.dtype == tensors[0].dtype for tensor in tensors)
+    device = tensors[0].device.type
+    autocast = device != "meta" and torch.is_autocast_enabled(device)  # meta tensors, to count operations, have none
+    planned = torch.compiler.is_compiling() or autocast
+    return alike and not planned and torch.is_grad_enabled() and tensors[0].requires_grad
+
+
+def add(fresh: Tensor, other: Tensor) -> Tensor:
+    """`fresh + other` in the memory of `fresh`, a convolution's output, which no gradient needs.
+
+    Not for views, such as a linear layer's output by frames: gradients through those are copied around.
+    """
+    return fresh.add_(other) if fresh.dtype == other.dtype else fresh + other
+
+
+class _FrozenConvolution(torch.autograd.Function):
+    """A convolution that keeps its weight alone."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
+        ctx.save_for_backward(weight)
+        by_channel = inputs.is_contiguous(memory_format=torch.channels_last)
+        ctx.memory_format = torch.channels_last if by_channel else torch.contiguous_format
+        ctx.shape, ctx.settings = inputs.shape, settings
+        return F.conv2d(inputs, weight, bias, *settings)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (weight,) = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.settings
+        # Only its shape and memory format are read.
+        inputs = torch.empty(ctx.shape, dtype=grad.dtype, device=grad.device, memory_format=ctx.memory_format)
+        grad_inputs, _, _ = torch.ops.aten.convolution_backward(
+            grad, inputs, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, False, False]
+        )
+        return grad_inputs, *[None] * 6
+
+
+class LeanConv2d(nn.Conv2d):
+    """A convolution that does not keep its input while it is frozen; in channels-last memory a 1 x 1 is a product."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self._is_product and input.is_contiguous(memory_format=torch.channels_last):
+            return F.linear(input.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+        frozen = not (weight.requires_grad or (bias is not None and bias.requires_grad))
+        plain = self.padding_mode == "zeros" and isinstance(self.padding, tuple)
+        if frozen and plain and keeps_little(input, weight):
+            return _FrozenConvolution.apply(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        return super()._conv_forward(input, weight, bias)
+
+    @property
+    def _is_product(self) -> bool:
+        return self.kernel_size == self.stride == (1, 1) and self.padding in ((0, 0), "valid") and self.groups == 1
+
+
+class _NormSiLU(torch.autograd.Function):
+    """SiLU of a group norm, in place; the norm's output is made anew in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+        n, c, h, w = inputs.shape
+        normed, mean, rstd = torch.native_group_norm(inputs, weight, bias, n, c, h * w, groups, eps)
+        ctx.save_for_backward(inputs, weight, bias, mean, rstd)
+        ctx.groups, ctx.eps = groups, eps
+        return F.silu(normed, inplace=True)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, weight, bias, mean, rstd = ctx.saved_tensors
+        n, c, h, w = inputs.shape
+        normed = F.group_norm(inputs, ctx.groups, weight, bias, ctx.eps)
+        grad = torch.ops.aten.silu_backward.grad_input(grad, normed, grad_input=normed)
+        grads = torch.ops.aten.native_group_norm_backward(
+            grad, inputs, mean, rstd, weight, n, c, h * w, ctx.groups, list(ctx.needs_input_grad[:3])
+        )
+        return *grads, None, None
+
+
+def norm_silu(norm: nn.GroupNorm, hidden_states: Tensor) -> Tensor:
+    """silu(norm(x)) on n c h w."""
+    # The kernel takes no other strides; on a GPU not channels-last memory either, which `F.group_norm` copies.
+    by_channel = hidden_states.is_contiguous(memory_format=torch.channels_last)
+    usual = hidden_states.is_contiguous() or (by_channel and hidden_states.stride(0) == hidden_states[0].numel())
+    on_cpu = hidden_states.device.type == "cpu"
+    if usual and on_cpu and keeps_little(hidden_states, norm.weight, norm.bias):
+        return _NormSiLU.apply(hidden_states, norm.weight, norm.bias, norm.num_groups, norm.eps)
+    return F.silu(norm(hidden_states), inplace=not torch.is_grad_enabled())
+
+
+class LeanResnet(ResnetBlock2D):
+    """A ResNet block of an image network; of the kinds with SiLU at one size, the arithmetic alone is done."""
+
+    def forward(self, input_tensor: Tensor, temb: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        resized = self.upsample is not None or self.downsample is not None
+        known = self.time_embedding_norm in ("default", "scale_shift") and isinstance(self.nonlinearity, nn.SiLU)
+        if resized or not known or self.time_emb_proj is None:
+            return super().forward(input_tensor, temb, *args, **kwargs)
+        temb = self.time_emb_proj(temb if self.skip_time_act else F.silu(temb))[:, :, None, None]
+        hidden = self.conv1(norm_silu(self.norm1, input_tensor))
+        if self.time_embedding_norm == "default":
+            hidden = norm_silu(self.norm2, add(hidden, temb))
+        else:
+            scale, shift = temb.chunk(2, dim=1)
+            hidden = F.silu(torch.addcmul(shift, self.norm2(hidden), 1 + scale), inplace=not torch.is_grad_enabled())
+        hidden = self.conv2(self.dropout(hidden))
+        shortcut = input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor)
+        hidden = add(hidden, shortcut)
+        return hidden if self.output_scale_factor == 1 else hidden / self.output_scale_factor
+
+
+class LeanTransformer(Transformer2DModel):
+    """An image network's transformer that stays in channels-last memory; diffusers copies into the other format."""
+
+    def _get_output_for_continuous_inputs(
+        self, hidden_states: Tensor, residual: Tensor, batch_size: int, height: int, width: int, inner_dim: int
+    ) -> Tensor:
+        if self.use_linear_projection:
+            hidden_states = self.proj_out(hidden_states)
+        hidden_states = hidden_states.reshape(batch_size, height, width, -1).permute(0, 3, 1, 2)
+        if not self.use_linear_projection:
+            hidden_states = self.proj_out(hidden_states)
+        return hidden_states + residual
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Attention of (b, l, heads, d) to (b, n, heads, d), with a bias (b, 1, n) on the scores: (b, l, heads, d)."""
+    width = query.shape[-1]
+    query, key, value = (states.transpose(1, 2) for states in (query, key, value))
+    if query.device.type == "cpu" and query.shape[2] == key.shape[2] <= FEW_FRAMES and bias is None:
+        return ((query * width**-0.5 @ key.mT).softmax(-1) @ value).transpose(1, 2)
+    narrow = query.device.type == "cpu" and width < CPU_HEAD_DIM
+    if narrow:
+        query, key, value = (F.pad(states, (0, CPU_HEAD_DIM - width)) for states in (query, key, value))
+    bias = None if bias is None else bias[:, None]
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=width**-0.5).transpose(1, 2)
+    return mixed[..., :width] if narrow else mixed
