@@ -25,6 +25,7 @@ make "a red heart beats, shrinking small and then leaping up larger" --seed 1 \
     --video data/raw/heart.mp4 --outpaint -o modes/outpainting.mp4
 make "a yellow taxi seen from the front rocks slightly as it drives" --seed 1 \
     --video data/raw/oncoming_automobile.mp4 --strength 0.6 -o modes/video.mp4
+make "an ink drawing of a fire engine" --style line-art --alpha 0.8 --seed 0 -o modes/style.mp4
 
 python - <<'END'
 from pathlib import Path

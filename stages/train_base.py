@@ -39,10 +39,11 @@ def main() -> None:
             with stages.blaming(arguments.params, "train_base.init_from"):
                 unet.load_temporal(config.init_from, part="motion")
         with stages.reading(arguments.clips):
-            train_clips, held_out = open_clips(arguments.clips, t2i.unet.config.sample_size, params.runtime.cache_mb)
+            train_clips, held_out = open_clips(arguments.clips, t2i.size, params.runtime.cache_mb)
         task = SpaceTimeTask(
-            "train_base", unet, t2i.scheduler, train_clips, held_out, config.optim, image_share=config.image_share
-        )
+            "train_base", unet, t2i.scheduler, train_clips, held_out, config.optim,
+            image_share=config.image_share, vae=t2i.vae,
+        )  # fmt: skip
 
         inputs = [__file__, arguments.clips, arguments.t2i, config.init_from]
         training = StagedTraining(arguments.scratch, params, config, inputs)
@@ -54,7 +55,7 @@ def main() -> None:
         if not is_main_process():
             return
         unet.save_pretrained(arguments.out)
-        save_companions(arguments.out, t2i.scheduler, t2i.text_encoder, t2i.max_text_tokens)
+        save_companions(arguments.out, t2i.scheduler, t2i.text_encoder, t2i.max_text_tokens, t2i.vae)
         run.log_metrics({"temporal_parameters": sum(p.numel() for p in unet.temporal_parameters())})
         run.log_artifact(arguments.out / "train_base.png")
         training.finish()

@@ -10,6 +10,7 @@ import stages
 from lumiere import tracking
 from lumiere.config import load_params, to_dict
 from lumiere.models import SpaceTimeUNet
+from lumiere.models.autoencoder import load_vae, vae_factor
 from lumiere.models.text_to_image import load_scheduler, save_companions
 from lumiere.training.captioned import open_clips
 from lumiere.training.parallel import is_main_process
@@ -34,29 +35,31 @@ def main() -> None:
         torch.manual_seed(config.optim.seed)
         with stages.reading(arguments.base):
             base = SpaceTimeUNet.from_pretrained(arguments.base, torch_dtype=torch.float32)
-            scheduler = load_scheduler(arguments.base / "scheduler")
+            scheduler, vae = load_scheduler(arguments.base / "scheduler"), load_vae(arguments.base / "vae")
         unet = base.with_conditioning(base.in_channels + 1)
         if config.init_from:
             with stages.blaming(arguments.params, "train_conditioned.init_from"):
                 unet.load_temporal(config.init_from, part="conditioning")
         with stages.reading(arguments.clips):
-            train_clips, held_out = open_clips(arguments.clips, unet.unet.config.sample_size, params.runtime.cache_mb)
+            size = unet.unet.config.sample_size * vae_factor(vae)
+            train_clips, held_out = open_clips(arguments.clips, size, params.runtime.cache_mb)
+        store = train_clips.store
         task = SpaceTimeTask(
             "train_conditioned", unet, scheduler, train_clips, held_out, config.optim, config.mask_weights,
-            config.image_share,
+            config.image_share, vae,
         )  # fmt: skip
 
         inputs = [__file__, arguments.clips, arguments.base, config.init_from]
         training = StagedTraining(arguments.scratch, params, config, inputs)
         preview = VideoPreview(
-            task, scheduler, params.runtime, train_clips.store.fps,
+            task, scheduler, params.runtime, store.fps,
             training.folder / "samples", partial(run.log_artifact, folder="samples"),
         )  # fmt: skip
         result = training.train(task, config.optim, run.log_metrics, arguments.out, preview)
         if not is_main_process():
             return
         unet.save_pretrained(arguments.out)
-        save_companions(arguments.out, scheduler, train_clips.store.text_encoder, train_clips.store.max_text_tokens)
+        save_companions(arguments.out, scheduler, store.text_encoder, store.max_text_tokens, vae)
         run.log_artifact(arguments.out / "train_conditioned.png")
         training.finish()
     print(f"{result.summary()}; {arguments.out}")

@@ -1,9 +1,12 @@
-"""Stage `train_style`: the text-to-image model fine-tuned on the pictures of one style."""
+"""Stage `train_style`: the text-to-image model fine-tuned on the pictures of one style, wholly or by adapters."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 import stages
 from lumiere import tracking
@@ -14,7 +17,14 @@ from lumiere.text import load_text_encoder
 from lumiere.training.captioned import Pictures
 from lumiere.training.parallel import is_main_process
 from lumiere.training.run import StagedTraining
+from lumiere.training.style import add_lora, fuse_lora
 from lumiere.training.text_to_image import TextToImageTask
+
+
+def write(weights: dict[str, Tensor], path: Path) -> None:
+    """A safetensors file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in weights.items()}, path)
 
 
 def main() -> None:
@@ -34,21 +44,22 @@ def main() -> None:
             t2i = load_text_to_image(arguments.t2i)
             encoder = load_text_encoder(arguments.t2i / "text_encoder")
         with stages.blaming(arguments.params, "train_style.style"):
-            pictures, captions = load_captioned_folder(arguments.styles / config.style, t2i.unet.config.sample_size)
+            pictures, captions = load_captioned_folder(arguments.styles / config.style, t2i.size)
         null_embeds, null_mask = (part[0] for part in encoder.encode([""]))
         images = Pictures(pictures, encoder.encode(captions), (null_embeds, null_mask))
         nothing = Pictures(pictures[:0], encoder.encode([""]), images.null_text)  # too few to hold any out
         torch.manual_seed(config.optim.seed)
-        task = TextToImageTask("train_style", t2i.unet, t2i.scheduler, images, nothing, config.optim)
+        if config.lora_rank:
+            add_lora(t2i.unet, config.lora_rank)
+        task = TextToImageTask("train_style", t2i.unet, t2i.scheduler, images, nothing, config.optim, t2i.vae)
         inputs = [__file__, arguments.t2i, arguments.styles / config.style]
         training = StagedTraining(arguments.scratch, params, config, inputs)
         result = training.train(task, config.optim, run.log_metrics, arguments.out)
         if not is_main_process():
             return
-        save_file(
-            {name: value.contiguous() for name, value in t2i.unet.state_dict().items()},
-            arguments.out / f"{config.style}.safetensors",
-        )
+        if config.lora_rank:
+            write(fuse_lora(t2i.unet), arguments.out / "lora" / f"{config.style}.lora.safetensors")
+        write(t2i.unet.state_dict(), arguments.out / f"{config.style}.safetensors")
         run.log_artifact(arguments.out / "train_style.png")
         training.finish()
     print(f"{result.summary()}; {arguments.out}")

@@ -193,8 +193,10 @@ def write_video(path: str | Path, frames: np.ndarray, fps: int | Fraction, crf: 
         with av.open(
             str(temporary), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}
         ) as container:
-            # One thread: x264's choices, and so the bytes, depend on the number of threads.
-            options = {"crf": str(crf), "preset": "medium", "threads": "1", "x264-params": "colormatrix=smpte170m"}
+            # One thread: x264's choices, and so the bytes, depend on the number of threads. No macroblock tree: for
+            # small frames its SIMD code reads memory that nobody wrote.
+            parameters = "colormatrix=smpte170m:mbtree=0"
+            options = {"crf": str(crf), "preset": "medium", "threads": "1", "x264-params": parameters}
             stream = container.add_stream("libx264", rate=Fraction(fps), options=options)
             stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
             for frame in frames:

@@ -168,6 +168,8 @@ class TextGuidance:
     def combine(self, negative: Tensor, positive: Tensor) -> Tensor:
         """Guided prediction of the two, (k, c, t, h, w) each."""
         guided = negative + self.scale * (positive - negative)
+        if self.rescale == 0:
+            return guided
         axes = tuple(range(1, guided.ndim))
         # Lin et al., equations 14 to 16: guidance raises the contrast; its standard deviation is brought back.
         rescaled = guided * (positive.std(axes, keepdim=True) / guided.std(axes, keepdim=True).clamp(min=1e-8))

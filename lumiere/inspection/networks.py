@@ -65,10 +65,12 @@ class Workload:
     def loss(self, batch_size: int) -> tuple[Callable[[], Tensor], list[Tensor]]:
         """The forward pass of a training step, and what it is given."""
         sample, given = self.inputs(batch_size)
-        target = torch.zeros_like(sample[:, :3])  # the clean clip, or the noise
+        config = getattr(self.network, "unet", self.network).config
+        channels = min(config.in_channels, config.out_channels)  # without a condition, without a learned variance
+        target = torch.zeros_like(sample[:, :channels])  # the clean clip, or the noise
 
         def run() -> Tensor:
-            output = self.network(sample, **given).sample[:, :3]
+            output = self.network(sample, **given).sample[:, :channels]
             return ((output.float() - target) ** 2).mean()
 
         return run, [sample, target, *(each for each in given.values() if each is not None)]
@@ -89,12 +91,12 @@ def workloads(params: Params, root: Path = Path()) -> list[Workload]:
     image_model = on_meta(lambda: text_to_image_network(params, root))
     ssr_image = on_meta(lambda: super_resolution_network(params, root))
     text = (params.decode.max_text_tokens, text_width(image_model.config))
-    frames, low = params.decode.num_frames, t2i.size
-    conditioned = inflate(image_model, conditioning_channels=image_model.config.in_channels + 1)
+    frames, low, channels = params.decode.num_frames, image_model.config.sample_size, image_model.config.in_channels
+    conditioned = inflate(image_model, conditioning_channels=channels + 1)
     in_channels = conditioned.total_channels
     enlarger = inflate(ssr_image, temporal_resampling=False)
     ssr_window = min(generate.window_size, generate.num_frames)
-    found = [Workload("text-to-image", image_model, (3, low, low), text, t2i.optim if trains_t2i else None)]
+    found = [Workload("text-to-image", image_model, (channels, low, low), text, t2i.optim if trains_t2i else None)]
     found.append(
         Workload(
             "base, conditioned",
@@ -202,7 +204,10 @@ def _given(source: str, root: Path, size: int) -> UNet2DConditionModel:
     here = root / source
     folder = here if here.is_dir() else pipeline_folder(source)
     settings = {k: v for k, v in read_stored_config(folder / "unet").items() if not k.startswith("_") and k != "self"}
-    return UNet2DConditionModel.from_config(settings | {"sample_size": size})
+    factor, autoencoder = 1, folder / "vae" / "config.json"
+    if autoencoder.is_file():  # of a latent model
+        factor = 2 ** (len(json.loads(autoencoder.read_text(encoding="utf-8"))["block_out_channels"]) - 1)
+    return UNet2DConditionModel.from_config(settings | {"sample_size": size // factor})
 
 
 def _whole(settings: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""The text-to-image model that is inflated: a U-Net, the scheduler it was trained with, its text encoder's name."""
+"""The text-to-image model that is inflated: a U-Net, its scheduler, the name of its text encoder, its VAE if any."""
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,17 +11,19 @@ from typing import Any
 import lumiere.compat  # noqa: F401  before diffusers
 
 import diffusers
-import torch
-from diffusers import UNet2DConditionModel
-from safetensors import SafetensorError
+from diffusers import AutoencoderKL, UNet2DConditionModel
 
+from lumiere.models.autoencoder import load_vae, vae_factor
+from lumiere.models.stored import load_network, read_stored_config
 from lumiere.text import DiffusersTextEncoder, load_text_encoder
 from lumiere.text.encoder import CONFIG_NAME as TEXT_FILE
-from lumiere.text.hub import one_line, pipeline_folder
+from lumiere.text.hub import pipeline_folder
 
 SCHEDULER_FILE = "scheduler_config.json"
 SIZE_FILE = "size.json"
 PIXELS = 3  # channels of an image
+LATENTS = 4  # channels of Stable Diffusion's latents
+PARTS = ("unet", "scheduler", "text_encoder", "vae")
 LEARNED_VARIANCES = ("learned", "learned_range")
 
 
@@ -36,6 +37,7 @@ class TextToImage:
         text_encoder, max_text_tokens: name and length for `lumiere.text.load_text_encoder`; the pooled text embedding
             sees padding, so a model is always used at the length that it was trained with.
         trained_size: pixels that its own images have, where it is used at another size; None where it is not.
+        vae: of a model that works in latents; None for one in pixel space.
     """
 
     unet: UNet2DConditionModel
@@ -43,43 +45,59 @@ class TextToImage:
     text_encoder: str
     max_text_tokens: int = 32
     trained_size: int | None = None
+    vae: AutoencoderKL | None = None
+
+    @property
+    def size(self) -> int:
+        """Pixels of its images, height = width."""
+        return self.unet.config.sample_size * vae_factor(self.vae)
 
     def use_at(self, size: int) -> None:
         """Use the network at another image size: what is trained on it, and drawn with it, has that size.
 
-        A U-Net in pixel space is convolutional, so it takes other sizes; what it paints there is another matter until
-        it is fine-tuned at that size. The size it was trained for stays on record, in `size.json`.
+        A U-Net is convolutional, so it takes other sizes; what it paints there is another matter until it is fine-tuned
+        at that size. The size it was trained for stays on record, in `size.json`.
 
         Raises:
             ValueError: where the network cannot halve that size as often as it has to.
         """
-        own = self.unet.config.sample_size
+        own = self.size
         if size == own:
             return
-        factor = 2**self.unet.num_upsamplers
+        halvings, side = self.unet.num_upsamplers, vae_factor(self.vae)
+        factor = side * 2**halvings
         if size % factor:
+            what = "an image" if self.vae is None else f"latents of {side} pixels a side"
             raise ValueError(
                 f"size {size}; allowed: {own}, which it was trained for, or another multiple of {factor}, since it "
-                f"halves an image {self.unet.num_upsamplers} times"
+                f"halves {what} {halvings} times"
             )
         self.trained_size = self.trained_size or own
-        self.unet.register_to_config(sample_size=size)
+        self.unet.register_to_config(sample_size=size // side)
 
     def save(self, folder: str | Path) -> None:
-        """Write `unet/`, `scheduler/` and `text_encoder/`, as a diffusers pipeline has them."""
+        """Write `unet/`, `scheduler/`, `text_encoder/` and `vae/`, as a diffusers pipeline has them."""
         folder = Path(folder)
         self.unet.save_pretrained(folder / "unet")
-        save_companions(folder, self.scheduler, self.text_encoder, self.max_text_tokens)
+        save_companions(folder, self.scheduler, self.text_encoder, self.max_text_tokens, self.vae)
         if self.trained_size is not None:
-            sizes = {"trained": self.trained_size, "used": self.unet.config.sample_size}
+            sizes = {"trained": self.trained_size, "used": self.size}
             (folder / SIZE_FILE).write_text(json.dumps(sizes, indent=2) + "\n", encoding="utf-8")
 
 
-def save_companions(folder: str | Path, scheduler: Any, text_encoder: str, max_text_tokens: int = 32) -> None:
-    """Write `scheduler/` and `text_encoder/` beside a network's weights."""
+def save_companions(
+    folder: str | Path,
+    scheduler: Any,
+    text_encoder: str,
+    max_text_tokens: int = 32,
+    vae: AutoencoderKL | None = None,
+) -> None:
+    """Write `scheduler/`, `text_encoder/` and, of a latent model, `vae/` beside a network's weights."""
     folder = Path(folder)
     scheduler.save_pretrained(folder / "scheduler")
     load_text_encoder(text_encoder, max_text_tokens).save_pretrained(folder / "text_encoder")
+    if vae is not None:
+        vae.save_pretrained(folder / "vae")
 
 
 def load_scheduler(folder: str | Path) -> Any:
@@ -106,41 +124,44 @@ def load_scheduler(folder: str | Path) -> Any:
 
 
 def load_text_to_image(source: str | Path) -> TextToImage:
-    """Load a pixel-space T2I; weights in float32, from safetensors.
+    """Load a T2I, in pixel space or with its VAE; weights in float32, from safetensors.
 
     Args:
-        source: a folder of ours; a diffusers pipeline's folder with `unet/`, `scheduler/`, `text_encoder/` and
-            `tokenizer/`; or the hub name of such a pipeline.
+        source: a folder of ours; a diffusers pipeline's folder with `unet/`, `scheduler/`, `text_encoder/`,
+            `tokenizer/` and, of a latent model, `vae/`; or the hub name of such a pipeline.
 
     Raises:
-        ValueError: when a part is missing, or the model cannot be trained on frames and sentences alone: latent
-            models, super-resolution, models conditioned on more than text.
+        ValueError: when a part is missing, or the model cannot be trained on frames and sentences alone:
+            super-resolution, inpainting, models conditioned on more than the text of one encoder.
     """
     folder = pipeline_folder(str(source))
     text_file = folder / "text_encoder" / TEXT_FILE
     if text_file.is_file():
-        folder = pipeline_folder(str(source), "unet", "scheduler", "text_encoder")
+        folder = pipeline_folder(str(source), *PARTS)
         text = json.loads(text_file.read_text(encoding="utf-8"))
-        unet, scheduler = _load_unet(folder / "unet"), load_scheduler(folder / "scheduler")
         size_file = folder / SIZE_FILE
         trained_size = json.loads(size_file.read_text(encoding="utf-8"))["trained"] if size_file.is_file() else None
-        return TextToImage(unet, scheduler, text["name"], text["max_tokens"], trained_size)
+        unet, scheduler, vae = _load_parts(folder)
+        return TextToImage(unet, scheduler, text["name"], text["max_tokens"], trained_size, vae)
     if not (folder / "text_encoder" / "config.json").is_file():
         raise ValueError(
             f"{text_file}: no such file, and no config.json beside it; expected a folder with unet/, scheduler/ and "
             "text_encoder/ as prepare_t2i or a diffusers pipeline writes them"
         )
-    config = read_stored_config(folder / "unet")
+    config, name = read_stored_config(folder / "unet"), str(folder / "unet")
     if (folder / "vae").is_dir():
-        raise ValueError(_latent(folder / "unet"))
-    check_pixel_space(config, str(folder / "unet"))
+        check_text_alone(config, name, read_stored_config(folder / "vae", AutoencoderKL)["latent_channels"])
+    else:
+        check_pixel_space(config, name)
     encoder = DiffusersTextEncoder(str(source))
     if (width := text_width(config)) != encoder.embed_dim:
-        raise ValueError(f"{folder / 'unet'}: takes text {width} wide, but its text encoder gives {encoder.embed_dim}")
-    folder = pipeline_folder(str(source), "unet", "scheduler", "text_encoder", "tokenizer")
-    return TextToImage(
-        _load_unet(folder / "unet"), load_scheduler(folder / "scheduler"), encoder.name, encoder.max_tokens
-    )
+        raise ValueError(f"{name}: takes text {width} wide, but its text encoder gives {encoder.embed_dim}")
+    unet, scheduler, vae = _load_parts(pipeline_folder(str(source), *PARTS, "tokenizer"))
+    return TextToImage(unet, scheduler, encoder.name, encoder.max_tokens, vae=vae)
+
+
+def _load_parts(folder: Path) -> tuple[UNet2DConditionModel, Any, AutoencoderKL | None]:
+    return load_network(folder / "unet"), load_scheduler(folder / "scheduler"), load_vae(folder / "vae")
 
 
 def load_image_network(source: str | Path) -> tuple[UNet2DConditionModel, Any]:
@@ -152,22 +173,7 @@ def load_image_network(source: str | Path) -> tuple[UNet2DConditionModel, Any]:
     folder = Path(source)
     if not (folder / "unet" / "config.json").is_file():
         raise ValueError(f"{folder}: no unet/config.json; expected a folder with unet/ and scheduler/")
-    return _load_unet(folder / "unet"), load_scheduler(folder / "scheduler")
-
-
-def read_stored_config(folder: Path) -> dict[str, Any]:
-    """The settings of a U-Net that diffusers saved, those that its file leaves out included.
-
-    Raises:
-        ValueError: when there is no config.json, or it is of another class.
-    """
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder}/config.json: no such file; expected a U-Net saved by diffusers")
-    stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if stored.get("_class_name") != UNet2DConditionModel.__name__:
-        raise ValueError(f"{folder}: a {stored.get('_class_name')}; allowed: {UNet2DConditionModel.__name__}")
-    settings = inspect.signature(UNet2DConditionModel.__init__).parameters.values()
-    return {setting.name: setting.default for setting in settings} | stored
+    return load_network(folder / "unet"), load_scheduler(folder / "scheduler")
 
 
 def text_width(config: Mapping[str, Any]) -> Any:
@@ -179,7 +185,7 @@ def text_width(config: Mapping[str, Any]) -> Any:
 
 
 def check_pixel_space(config: Mapping[str, Any], name: str) -> None:
-    """Whether the stages can train a network of these settings: pixels and text in, pixels out.
+    """Whether the stages can train a network of these settings without a VAE: pixels and text in, pixels out.
 
     Args:
         config: the settings of a UNet2DConditionModel, all of them.
@@ -188,12 +194,29 @@ def check_pixel_space(config: Mapping[str, Any], name: str) -> None:
     Raises:
         ValueError: where they cannot.
     """
-    if config["in_channels"] == 4:
-        raise ValueError(_latent(name))
-    if config["in_channels"] != PIXELS or config["out_channels"] not in (PIXELS, 2 * PIXELS):
+    if config["in_channels"] == LATENTS:
+        raise ValueError(
+            f"{name}: the network of a latent model, without its VAE; allowed: a pipeline's folder that has vae/, or a "
+            f"network in pixel space, of {PIXELS} channels"
+        )
+    check_text_alone(config, name, PIXELS)
+
+
+def check_text_alone(config: Mapping[str, Any], name: str, num_channels: int) -> None:
+    """Whether the stages can train a network of these settings: what is denoised and text in, a prediction out.
+
+    Args:
+        config, name: as in `check_pixel_space`.
+        num_channels: of what is denoised, pixels or latents.
+
+    Raises:
+        ValueError: where they cannot.
+    """
+    if config["in_channels"] != num_channels or config["out_channels"] not in (num_channels, 2 * num_channels):
         raise ValueError(
             f"{name}: takes {config['in_channels']} channels and gives {config['out_channels']}; allowed: "
-            f"{PIXELS}, and {PIXELS} or, with a learned variance, {2 * PIXELS}: an image model, not super-resolution"
+            f"{num_channels}, and {num_channels} or, with a learned variance, {2 * num_channels}: a text-to-image "
+            "model, not super-resolution or inpainting"
         )
     allowed = {
         "class_embed_type": (None,),
@@ -204,24 +227,7 @@ def check_pixel_space(config: Mapping[str, Any], name: str) -> None:
     for key, values in allowed.items():
         if config[key] not in values:
             words = " or ".join("none" if value is None else repr(value) for value in values)
-            raise ValueError(f"{name}: {key} {config[key]!r}; allowed: {words}, as the stages give a model text alone")
-
-
-def _latent(name: Any) -> str:
-    return (
-        f"{name}: a latent model, which the stages do not take yet; allowed: one in pixel space, such as DeepFloyd IF "
-        "stage I"
-    )
-
-
-def _load_unet(folder: Path) -> UNet2DConditionModel:
-    try:
-        unet, info = UNet2DConditionModel.from_pretrained(
-            folder, torch_dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ValueError(f"{folder}: no U-Net can be read: {one_line(error)}") from None
-    if info["missing_keys"]:
-        lacking = sorted(info["missing_keys"])
-        raise ValueError(f"{folder}: no weights for {lacking[0]!r} ({len(lacking)} lacking)")
-    return unet
+            raise ValueError(
+                f"{name}: {key} {config[key]!r}; allowed: {words}, as the stages give a model the text of one encoder "
+                "alone (SDXL takes more)"
+            )

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from lumiere.models import SpaceTimeUNet
+from lumiere.models.autoencoder import load_vae
 from lumiere.models.text_to_image import load_image_network, load_scheduler, load_text_to_image
 from lumiere.pipelines.pipeline_lumiere import LumierePipeline
+from lumiere.pipelines.styles import FOLDER
 from lumiere.text import load_text_encoder
 
 PRETRAINED = Path(__file__).resolve().parents[2] / "pretrained"  # beside the package, in a checkout
@@ -22,7 +24,7 @@ def assemble_pipeline(base: Path, ssr: Path | None, styles: Path | None, **defau
     """Put the pieces together.
 
     Args:
-        base: a base or conditioned network with `scheduler/` and `text_encoder/` beside it.
+        base: a base or conditioned network with `scheduler/`, `text_encoder/` and, of a latent model, `vae/` beside it.
         ssr: a super-resolution network with `scheduler/`, or None.
         styles: a folder of blends, as the stage `blend_style` writes it, or None.
         defaults: of a call, such as num_frames and guidance_scale; as in `LumierePipeline.__init__`.
@@ -36,6 +38,7 @@ def assemble_pipeline(base: Path, ssr: Path | None, styles: Path | None, **defau
         text_encoder=load_text_encoder(base / "text_encoder"),
         ssr_unet=SpaceTimeUNet.from_pretrained(ssr, torch_dtype=torch.float32) if ssr else None,
         ssr_scheduler=load_scheduler(ssr / "scheduler") if ssr else None,
+        vae=load_vae(base / "vae"),
         **defaults,
     )
     if styles:
@@ -45,6 +48,8 @@ def assemble_pipeline(base: Path, ssr: Path | None, styles: Path | None, **defau
 
 def demo_pipeline(pretrained: Path = PRETRAINED) -> LumierePipeline:
     """The demo model from its weights: text-to-image and super-resolution networks, inflated, with temporal weights.
+
+    Its styles are the files of `styles/`, by their names.
 
     Raises:
         ValueError: when a part is missing.
@@ -61,7 +66,7 @@ def demo_pipeline(pretrained: Path = PRETRAINED) -> LumierePipeline:
     ssr_image, ssr_scheduler = load_image_network(pretrained / "ssr_image")
     ssr_unet = SpaceTimeUNet.from_unet2d(ssr_image, temporal_resampling=False)
     ssr_unet.load_temporal(pretrained / "temporal_ssr")
-    return LumierePipeline(
+    pipe = LumierePipeline(
         unet=unet.eval(),
         scheduler=image_model.scheduler,
         text_encoder=load_text_encoder(pretrained / "t2i" / "text_encoder"),
@@ -69,3 +74,6 @@ def demo_pipeline(pretrained: Path = PRETRAINED) -> LumierePipeline:
         ssr_scheduler=ssr_scheduler,
         **DEMO_DEFAULTS,
     )
+    for path in sorted((pretrained / FOLDER).glob("*.safetensors")):
+        pipe.add_style(path.stem, path)
+    return pipe

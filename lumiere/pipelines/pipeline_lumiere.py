@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lumiere import conditioning
 from lumiere.diffusion.known import hold_known
+from lumiere.diffusion.latents import LatentSpace
 from lumiere.diffusion.sampling import (
     BatchSize,
     TextGuidance,
@@ -27,7 +28,6 @@ from lumiere.diffusion.windows import temporal_windows
 from lumiere.pipelines.base import Callback, check_generator, check_range, check_whole, check_whole_or_none
 from lumiere.pipelines.inputs import CONDITIONED_MODES, infer_mode, read_given
 from lumiere.pipelines.known import KnownPixels
-from lumiere.pipelines.latents import LatentSpace
 from lumiere.pipelines.pipeline_output import LumierePipelineOutput, check_output_type, to_output
 from lumiere.pipelines.pipeline_ssr import LumiereUpscalePipeline
 from lumiere.pipelines.prompts import read_prompts, text_dim
@@ -157,6 +157,7 @@ class LumierePipeline(StoredPipeline):
         check_range(0, 1, image_strength=image_strength)
         check_whole(1, num_inference_steps=num_inference_steps, num_videos_per_prompt=num_videos_per_prompt)
         check_whole_or_none(batch_size=batch_size, ssr_batch_size=ssr_batch_size, window_size=window_size)
+        check_whole_or_none(height=height, width=width)
         check_whole(1, ssr_steps=ssr_steps, ssr_window_size=ssr_window_size)
         check_whole(0, overlap=overlap, ssr_overlap=ssr_overlap)
         check_generator(generator)

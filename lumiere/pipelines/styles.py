@@ -1,11 +1,19 @@
 """A pipeline's styles: spatial weights by name, blended into the text-to-image model for one call.
 
+A style is a safetensors file, or a mapping, of tensors by name, in any floating-point precision:
+
+- either all weights of the T2I's UNet2DConditionModel, by the names of its state dict, as `train_style` writes
+  `<style>.safetensors`;
+- or a LoRA of it, the names of which lumiere.style.merge_lora tells, as `train_style` writes `<style>.lora.safetensors`
+  and diffusers' pipelines read it. It is merged into the network's own weights when a blend is made.
+
 The last blend is kept, and used again as long as neither the style nor the network's own weights have changed. The
 network's own parameters are put back as the objects that they were.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Hashable, Iterator, Mapping
@@ -13,14 +21,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines.base import check_range
-from lumiere.style import STYLE_NAME, alpha_of, blend_file, blend_style
+from lumiere.style import STYLE_NAME, alpha_of, blend_file, blend_style, is_lora, merge_lora
 
 FOLDER = "styles"
+LORA_SETTINGS = "lora_adapter_metadata"  # of a file that diffusers wrote
 Weights = Path | Mapping[str, Tensor]
 
 
@@ -48,7 +58,7 @@ class StyleBook:
 
         Args:
             name: letters, digits, - and _.
-            weights: a safetensors file, or the state dict itself, of a T2I's UNet2DConditionModel.
+            weights: a safetensors file, or the tensors themselves: a T2I's UNet2DConditionModel, or a LoRA of it.
             alpha: how much of the style is in them: 1 is the style itself, from which every blend is made; less is a
                 finished blend, which serves that very alpha.
 
@@ -121,13 +131,30 @@ class StyleBook:
 
     def _blend(self, original: Mapping[str, Tensor], name: str, alpha: float) -> dict[str, Tensor]:
         finished, weights = alpha in self._styles[name], self._source(name, alpha)
-        style = load_file(weights) if isinstance(weights, Path) else weights
-        # Styles are kept in the precision that they were saved with; unknown keys are left to blend_style.
-        style = {key: value.to(original[key]) if key in original else value for key, value in style.items()}
         try:
+            style = _read(weights) if isinstance(weights, Path) else weights
+            if is_lora(style):
+                style = merge_lora(original, style)
+            # Styles are kept in the precision that they were saved with; unknown keys are left to blend_style.
+            style = {key: value.to(original[key]) if key in original else value for key, value in style.items()}
             return blend_style(original, style, 1.0 if finished else alpha)
         except ValueError as error:
             raise ValueError(f"style {name!r} does not fit this pipeline's text-to-image model: {error}") from None
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """A style's file.
+
+    Raises:
+        ValueError: on a LoRA with a scale other than 1, which diffusers keeps beside the tensors.
+    """
+    with safe_open(path, framework="pt") as file:
+        stored = json.loads((file.metadata() or {}).get(LORA_SETTINGS, "{}"))
+    settings = {key.removeprefix("unet."): value for key, value in stored.items()}
+    scaled = [key for key in ("use_rslora", "alpha_pattern", "rank_pattern") if settings.get(key)]
+    if scaled or settings.get("lora_alpha") != settings.get("r"):
+        raise ValueError(f"{path}: its LoRA has a scale of its own ({', '.join(scaled) or 'lora_alpha'}); allowed: 1")
+    return load_file(path)
 
 
 def _state_of(weights: Weights) -> Hashable:

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -46,15 +46,12 @@ class Parallel:
         self._accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),  # only when told does accelerate join processes on CPUs
             mixed_precision=MIXED_PRECISION[launch.precision],
-            kwargs_handlers=[
-                InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_s)),
-                DistributedDataParallelKwargs(broadcast_buffers=False),
-            ],
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_s))],
         )
         self.rank, self.world_size = self._accelerator.process_index, self._accelerator.num_processes
         self.device, self.dtype = self._accelerator.device, DTYPES[launch.precision]
         self.is_main = self._accelerator.is_main_process
-        self._sharded = launch.strategy == "fsdp" and self.world_size > 1
+        self.is_sharded = launch.strategy == "fsdp" and self.world_size > 1
 
     # --- the network ------------------------------------------------------------------------------------------------
 
@@ -62,7 +59,7 @@ class Parallel:
         """The network as it is trained: on the device, compiled, and wrapped or sharded where there are several."""
         if self.launch.gradient_checkpointing:
             network.enable_gradient_checkpointing()
-        if self._sharded:
+        if self.is_sharded:
             nn.Module.to(network, self.device)
             _shard(network, self.world_size, self.device)
             wrapped = network
@@ -74,7 +71,7 @@ class Parallel:
 
     def restore(self, network: Any) -> None:
         """Undo `prepare`: a plain network with whole weights, in every process."""
-        if self._sharded:
+        if self.is_sharded:
             _unshard(network)
         else:
             self._accelerator.unwrap_model(network, keep_fp32_wrapper=False)
@@ -94,7 +91,7 @@ class Parallel:
 
     def accumulate(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[Any]:
         """For one part of a batch: gradients are exchanged at the last."""
-        if self._sharded:
+        if self.is_sharded:
             wrapped.set_requires_gradient_sync(last)  # type: ignore[operator]
             return nullcontext()
         return nullcontext() if last else self._accelerator.no_sync(wrapped)

@@ -20,7 +20,7 @@ from lumiere.training.parallel import Parallel
 from lumiere.training.task import Batch
 from lumiere.training.video import SpaceTimeTask
 
-VIDEOS, STEPS, MIN_SIDE = 4, 12, 96
+VIDEOS, STEPS, MIN_SIDE = 3, 10, 96
 
 
 class VideoPreview:
@@ -41,18 +41,20 @@ class VideoPreview:
         """
         self.task, self.fps = task, fps
         self.every, self.guidance_scale = runtime.sample_every, runtime.sample_guidance_scale
-        self.scheduler = DDIMScheduler.from_config(scheduler.config, timestep_spacing="trailing")
+        # What x_0 is clipped to is the range of pixels; latents have none, and some schedulers do not say so.
+        unclipped = {} if task.space.vae is None else {"clip_sample": False}
+        self.scheduler = DDIMScheduler.from_config(scheduler.config, timestep_spacing="trailing", **unclipped)
         self.folder, self.show = folder, show
 
     def __call__(self, network: nn.Module, parallel: Parallel, step: int) -> None:
         """Sample with the weights as they are."""
         number = min(VIDEOS, self.task.held_out())
-        if not number:
+        if not number or not (parallel.is_main or parallel.is_sharded):  # a sharded network needs all processes
             return
         network.eval()
         batch = to_device(default_collate([self.task.validation_example(i) for i in range(number)]), parallel.device)
         with parallel.autocast():
-            videos = self._sample(network, batch)
+            videos = self._sample(network if parallel.is_sharded else self.task.network, batch)
         network.train()
         if parallel.is_main:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -61,25 +63,25 @@ class VideoPreview:
             self.show(path)
 
     def _sample(self, network: nn.Module, batch: Batch) -> Tensor:
-        """(b, c, t, h, w) in [-1, 1]."""
+        """Pixels (b, 3, t, h, w) in [-1, 1]."""
         embeds, mask = (part.to(batch["prompt_mask"].device) for part in self.task.train_data.null_text)
         number = len(batch["prompt_mask"])
-        unguided = batch | {
+        unguided = {
             "prompt_embeds": embeds.float().expand(number, *embeds.shape),
             "prompt_mask": mask.long().expand(number, *mask.shape),
         }
-        both = {name: torch.cat([unguided[name], value]) for name, value in batch.items()}
-        call = self.task.call(both)  # for what is known and the text; its noisy video is replaced
-        known = call.args[0][:, call.x_0.shape[1] :]
-        x_t = call.noise[:number]
+        call = self.task.call(batch)  # for what is known; its noisy video is replaced
+        known = call.args[0][:, call.x_0.shape[1] :].repeat(2, 1, 1, 1, 1)
+        x_t = call.noise
+        text = [torch.cat([unguided[name], batch[name]]) for name in unguided]
         self.scheduler.set_timesteps(STEPS, device=x_t.device)
         for timestep in self.scheduler.timesteps:
             sample = torch.cat([x_t.repeat(2, 1, 1, 1, 1), known], dim=1)
-            output = network(sample, timestep.expand(2 * number), *call.args[2:], **call.kwargs).sample
+            output = network(sample, timestep.expand(2 * number), *text, **call.kwargs).sample
             negative, positive = output[:, : x_t.shape[1]].float().chunk(2)
             guided = negative + self.guidance_scale * (positive - negative)
             x_t = self.scheduler.step(guided, timestep, x_t).prev_sample
-        return x_t
+        return self.task.space.decode(x_t)
 
 
 def _side_by_side(videos: Tensor) -> np.ndarray:

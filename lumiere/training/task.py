@@ -6,6 +6,7 @@ resumed run, another number of processes and other parts of a batch see the same
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from lumiere.config import OptimConfig
 from lumiere.data.clips import clip_order
+from lumiere.diffusion.latents import LatentShapes, LatentSpace
 from lumiere.diffusion.objective import Objective
 from lumiere.models import SpaceTimeUNet
 from lumiere.training.seeding import generator_for
@@ -56,7 +58,14 @@ class DiffusionTask(ABC, Generic[Data]):
     validation_clips = 16
 
     def __init__(
-        self, name: str, network: Any, scheduler: Any, train_data: Data, validation_data: Data, config: OptimConfig
+        self,
+        name: str,
+        network: Any,
+        scheduler: Any,
+        train_data: Data,
+        validation_data: Data,
+        config: OptimConfig,
+        vae: Any | None = None,
     ) -> None:
         """
         Args:
@@ -65,9 +74,11 @@ class DiffusionTask(ABC, Generic[Data]):
             scheduler: the diffusers scheduler with the network's noise schedule and prediction type.
             train_data, validation_data: clips; nothing need be held out.
             config: the loop's settings.
+            vae: of a network that works in latents: an AutoencoderKL, which is no part of what is trained.
         """
         self.name, self.network, self.config = name, network.train(), config
         self.objective = Objective(scheduler, config.min_snr_gamma)
+        self.space = LatentSpace(vae)
         self.train_data, self.validation_data = train_data, validation_data
         self._order: tuple[int, np.ndarray] | None = None
 
@@ -121,8 +132,10 @@ class DiffusionTask(ABC, Generic[Data]):
         return self.objective.losses(output, call.x_0, call.noise, call.timesteps)
 
     def flops(self, batch: Batch) -> int:
-        """Floating-point operations of the forward and backward pass of a batch, without recomputation."""
-        call = self.call(batch)
+        """Floating-point operations of the network's forward and backward pass on a batch, without recomputation."""
+        shapes = copy.copy(self)
+        shapes.space = LatentShapes(self.space.vae)  # a VAE is not counted, and slow where the batch is
+        call = shapes.call(batch)
         return count_flops(self.network, call.args, call.kwargs)
 
     def noise_for(self, batch: Batch, like: Tensor) -> Tensor:

@@ -19,8 +19,9 @@ class TextToImageTask(DiffusionTask[Clips]):
         return draw_captioned(data, clip, generator, text_dropout, one_frame=True)
 
     def call(self, batch: Batch) -> NetworkCall:
-        """The noisy frames (b, 3, h, w)."""
-        x_0, timesteps = pixels(batch["video"][:, :, 0]), batch["timesteps"]
+        """The noisy frames (b, c, h, w), pixels or latents."""
+        video, timesteps = pixels(batch["video"]), batch["timesteps"]  # of one frame
+        x_0 = self.space.on(video.device).encode(video)[:, :, 0]
         noise = self.noise_for(batch, x_0)
         x_t = self.objective.add_noise(x_0, noise, timesteps)
         text = {"encoder_hidden_states": batch["prompt_embeds"], "encoder_attention_mask": batch["prompt_mask"]}

@@ -30,14 +30,15 @@ class SpaceTimeTask(DiffusionTask[Clips]):
         config: OptimConfig,
         mask_weights: Mapping[str, float] | None = None,
         image_share: float = 0.0,
+        vae: Any | None = None,
     ) -> None:
         """
         Args:
-            name, unet, scheduler, train_data, validation_data, config: as in `DiffusionTask`.
+            name, unet, scheduler, train_data, validation_data, config, vae: as in `DiffusionTask`.
             mask_weights: how often each kind of conditioning is drawn, relative to the others; None for text alone.
             image_share: share of the steps that train on single frames.
         """
-        super().__init__(name, unet, scheduler, train_data, validation_data, config)
+        super().__init__(name, unet, scheduler, train_data, validation_data, config, vae)
         self.mask_weights, self.image_share = mask_weights, image_share
 
     def one_frame(self, step: int) -> bool:
@@ -61,12 +62,15 @@ class SpaceTimeTask(DiffusionTask[Clips]):
         return example
 
     def call(self, batch: Batch) -> NetworkCall:
-        """The noisy clips (b, c, t, h, w), with C and M appended where the network takes them."""
-        x_0, timesteps = pixels(batch["video"]), batch["timesteps"]
+        """The noisy clips (b, c, t, h, w), pixels or latents, with C and M appended where the network takes them."""
+        video, timesteps = pixels(batch["video"]), batch["timesteps"]
+        space = self.space.on(video.device)
+        x_0 = space.encode(video)
         noise = self.noise_for(batch, x_0)
         sample = self.objective.add_noise(x_0, noise, timesteps)
         if self.mask_weights is not None:
-            known_mask = batch["known_mask"].to(x_0.dtype)
-            sample = torch.cat([sample, x_0 * known_mask, known_mask], dim=1)  # <J, C, M>
+            known_mask = batch["known_mask"].to(video.dtype)
+            # Hidden pixels go before the VAE, whose latents tell of their neighbours, too.
+            sample = torch.cat([sample, *space.condition(video * known_mask, known_mask)], dim=1)  # <J, C, M>
         text = batch["prompt_embeds"], batch["prompt_mask"]
         return NetworkCall((sample, timesteps, *text), {}, x_0, noise, timesteps)

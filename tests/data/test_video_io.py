@@ -179,3 +179,17 @@ def test_write_refuses_what_is_no_video(tmp_path):
     for frames in (np.zeros((0, 8, 8, 3), np.uint8), np.zeros((2, 8, 8, 3), np.float32), np.zeros((2, 8, 8), np.uint8)):
         with pytest.raises(ValueError, match="expected uint8"):
             write_video(tmp_path / "a.mp4", frames, 16)
+
+
+def test_the_same_frames_give_the_same_bytes_whatever_is_in_memory(tmp_path):
+    generator = np.random.default_rng(0)
+    picture = generator.normal(128, 60, (8, 8, 3)).repeat(4, axis=0).repeat(4, axis=1)
+    frames = np.stack([np.roll(picture, t, axis=1) + generator.normal(0, 8, picture.shape) for t in range(8)])
+    frames = frames.clip(0, 255).astype(np.uint8)
+    written = set()
+    for _ in range(25):
+        garbage = [np.full(generator.integers(100, 200_000), 7 * n, np.uint8) for n in range(30)]
+        del garbage[::2]
+        write_video(tmp_path / "a.mp4", frames, 16)
+        written.add((tmp_path / "a.mp4").read_bytes())
+    assert len(written) == 1

@@ -11,19 +11,37 @@ import lumiere.compat  # noqa: F401  before diffusers
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 from safetensors.torch import load_file, save_file
+from torch.utils.data import default_collate
 
-from lumiere.config import OptimConfig
+from lumiere.config import TextOptimConfig
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import TextToImage, load_scheduler, load_text_to_image
 from lumiere.pipelines import LumierePipeline
 from lumiere.text import hub as hub_module
 from lumiere.text import load_text_encoder
-from lumiere.training.captioned import CaptionedClips
 from lumiere.training.video import SpaceTimeTask
-from tests.models.zoo import TEXT_DIM
-from tests.text.pipelines import clip, if_scheduler, if_unet, save_clip_pipeline, save_if, t5, tokenizer
+from tests.models.zoo import CONFIGS, TEXT_DIM
+from tests.text.pipelines import (
+    SD_SCHEDULERS,
+    Sentences,
+    clip,
+    if_scheduler,
+    if_unet,
+    save_clip_pipeline,
+    save_if,
+    save_stable_diffusion,
+    t5,
+    tokenizer,
+    vae,
+)
 
 FRAMES, SIZE = 3, 8
 
@@ -32,6 +50,13 @@ FRAMES, SIZE = 3, 8
 def deepfloyd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("IF")
     save_if(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("SD")
+    save_stable_diffusion(folder)
     return folder
 
 
@@ -78,7 +103,53 @@ def test_a_hub_name_fetches_all_its_parts(deepfloyd: Path, monkeypatch: pytest.M
     t2i = load_text_to_image("someone/tiny-if")
     assert t2i.text_encoder == "diffusers:someone/tiny-if"
     assert {"unet/*.safetensors", "text_encoder/*.safetensors", "tokenizer/*.model", "scheduler/*.json"} <= {*fetched}
+    assert {"vae/*.safetensors", "vae/*.json"} <= {*fetched}
     assert not any(pattern.endswith((".bin", "/*", ".ckpt")) for pattern in fetched)
+
+
+@pytest.mark.parametrize("kind", SD_SCHEDULERS)
+def test_a_latent_model_has_its_vae_frozen_and_its_size_in_pixels(kind: str, tmp_path: Path) -> None:
+    save_stable_diffusion(tmp_path / "model", kind)
+    vae().half().save_pretrained(tmp_path / "model" / "vae")
+    t2i = load_text_to_image(tmp_path / "model")
+    assert (t2i.size, t2i.unet.config.sample_size, t2i.max_text_tokens) == (16, 8, 77)
+    assert t2i.scheduler.alphas_cumprod[-1] > 1e-3  # no zero terminal SNR
+    t2i.save(tmp_path / "ours")
+    for loaded in (t2i, load_text_to_image(tmp_path / "ours")):
+        assert type(loaded.scheduler).__name__ == SD_SCHEDULERS[kind]["_class_name"]
+        assert loaded.vae is not None and loaded.vae.dtype == torch.float32 and not loaded.vae.training
+        assert not any(p.requires_grad for p in loaded.vae.parameters())
+        for name, value in vae().half().state_dict().items():
+            assert torch.equal(loaded.vae.state_dict()[name], value.float())
+
+
+def test_weights_of_a_vae_may_have_the_names_of_old(stable_diffusion: Path, tmp_path: Path) -> None:
+    """Stable Diffusion 1.5's has: its attention was a class of its own once."""
+    shutil.copytree(stable_diffusion, tmp_path / "model")
+    weights = tmp_path / "model" / "vae" / "diffusion_pytorch_model.safetensors"
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    state = load_file(weights)
+    for new, name in old.items():
+        state = {key.replace(f".{new}.", f".{name}."): value for key, value in state.items()}
+    assert any(".query." in key for key in state)
+    save_file(state, weights, {"format": "pt"})
+    loaded = load_text_to_image(tmp_path / "model").vae
+    assert loaded is not None
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in vae().state_dict().items())
+
+
+def test_a_latent_model_is_used_at_another_size(stable_diffusion: Path, tmp_path: Path) -> None:
+    t2i = load_text_to_image(stable_diffusion)
+    t2i.use_at(16)
+    assert t2i.trained_size is None
+    for size in (20, 33):  # latents of 10 cannot be halved twice; 33 pixels are no whole latents
+        with pytest.raises(ValueError, match=rf"size {size}; allowed: 16, .* of 8, since it halves latents of 2"):
+            t2i.use_at(size)
+    t2i.use_at(24)
+    t2i.save(tmp_path)
+    assert json.loads((tmp_path / "size.json").read_text()) == {"trained": 16, "used": 24}
+    again = load_text_to_image(tmp_path)
+    assert (again.size, again.unet.config.sample_size, again.trained_size) == (24, 12, 16)
 
 
 # --- what it is used for ---------------------------------------------------------------------------------------------
@@ -107,13 +178,11 @@ def test_inflated_it_equals_the_model_as_its_own_pipeline_calls_it(tmp_path: Pat
 def test_it_trains(kind: str, conditioned: bool, tmp_path: Path) -> None:
     t2i = folders(kind, tmp_path)
     encoder = load_text_encoder(t2i.text_encoder, t2i.max_text_tokens)
-    embeds, masks = encoder.encode(["a cat runs", "a red dog"])
-    videos = torch.randint(0, 256, (2, 3, FRAMES, SIZE, SIZE), generator=torch.Generator().manual_seed(0))
-    clips = CaptionedClips(videos.byte(), list(embeds[:, None]), list(masks[:, None]), *encoder.encode([""]))
+    clips = Sentences(encoder, SIZE, FRAMES)
     unet = SpaceTimeUNet.from_unet2d(t2i.unet, conditioning_channels=4 if conditioned else 0)
     mix = {"first_frame": 1.0} if conditioned else None
-    task = SpaceTimeTask("base", unet, t2i.scheduler, clips, clips, OptimConfig(batch_size=2), mix)
-    loss = task.loss(0)
+    task = SpaceTimeTask("base", unet, t2i.scheduler, clips, clips, TextOptimConfig(batch_size=2), mix)
+    loss = task.losses(unet, default_collate([task.example(i) for i in range(2)])).mean()
     loss.backward()
     assert loss.isfinite() and any(p.grad is not None and p.grad.any() for p in unet.temporal_parameters())
     assert all(p.grad is None for p in unet.spatial_parameters())
@@ -170,7 +239,7 @@ def change_config(folder: Path, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize("changes, expected", [
-    ({"in_channels": 4}, "a latent model, which the stages do not take yet; allowed: one in pixel space, such as Deep"),
+    ({"in_channels": 4}, "of a latent model, without its VAE; allowed: a pipeline's folder that has vae/, or"),
     ({"in_channels": 6}, "takes 6 channels and gives 6; allowed: 3, and 3 or"),
     ({"out_channels": 8}, "takes 3 channels and gives 8; allowed: 3, and 3 or"),
     ({"class_embed_type": "timestep"}, "class_embed_type 'timestep'; allowed: none, as the stages"),
@@ -189,10 +258,31 @@ def test_a_network_that_the_stages_cannot_train_is_told(
     assert "\n" not in str(error.value)
 
 
-def test_a_latent_model_is_told_by_its_vae(deepfloyd: Path, tmp_path: Path) -> None:
-    shutil.copytree(deepfloyd, tmp_path / "model")
-    (tmp_path / "model" / "vae").mkdir()
-    with pytest.raises(ValueError, match="a latent model"):
+@pytest.mark.parametrize("changes, expected", [
+    (CONFIGS["sd_inpainting"], "takes 9 channels and gives 4; allowed: 4, and 4 or, .*: a text-to-image model, not"),
+    (CONFIGS["sdxl"], r"addition_embed_type 'text_time'; allowed: .* of one encoder alone \(SDXL takes more\)"),
+    ({"in_channels": 3, "out_channels": 3}, "takes 3 channels and gives 3; allowed: 4, and 4 or"),
+])  # fmt: skip
+def test_a_latent_network_that_the_stages_cannot_train_is_told(
+    changes: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    save_stable_diffusion(tmp_path, **changes)
+    with pytest.raises(ValueError, match=expected) as error:
+        load_text_to_image(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_vae_that_cannot_be_read_is_told(stable_diffusion: Path, tmp_path: Path) -> None:
+    shutil.copytree(stable_diffusion, tmp_path / "model")
+    folder = tmp_path / "model" / "vae"
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(ValueError, match="vae: no VAE can be read"):
+        load_text_to_image(tmp_path / "model")
+    (folder / "config.json").write_text(json.dumps({"_class_name": "AutoencoderTiny"}))
+    with pytest.raises(ValueError, match=f"vae: a AutoencoderTiny; allowed: {AutoencoderKL.__name__}"):
+        load_text_to_image(tmp_path / "model")
+    (folder / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"vae/config\.json: no such file; expected a VAE"):
         load_text_to_image(tmp_path / "model")
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
+from lumiere.diffusion.latents import LatentSpace
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines import LumierePipeline
-from lumiere.pipelines.latents import LatentSpace
 from tests.pipelines.conftest import WordHashEncoder, shaken, ssr_unet, text_to_image_unet
 from tests.pipelines.test_memory import short_of_memory
 from tests.pipelines.test_modes import INPUTS, STEPS, VIDEO, box, seed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -22,6 +23,7 @@ from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
 from lumiere.pipelines.batch import read_jobs
 from lumiere.pipelines.samples import given_pixels, to_uint8
 from lumiere.training.super_resolution import SuperResolutionTask
+from lumiere.training.task import Batch, DiffusionTask
 from lumiere.training.video import SpaceTimeTask
 from tests.stages.conftest import FPS, FRAMES, LARGE, PARAMS, SIZE, STYLE, TOKENS, run_stage, write_clips
 
@@ -107,14 +109,14 @@ def test_no_training_state_is_left(chain: Path) -> None:
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, task: type, name: str, step: int) -> None:
-    plain = task.loss  # type: ignore[attr-defined]
+    plain = task.example  # type: ignore[attr-defined]
 
-    def loss(self: object, here: int) -> Tensor:
-        if here == step and self.name == name:  # type: ignore[attr-defined]
+    def example(self: DiffusionTask[Any], position: int) -> Batch:
+        if position == step * self.config.batch_size and self.name == name:
             raise KeyboardInterrupt
-        return plain(self, here)
+        return plain(self, position)
 
-    monkeypatch.setattr(task, "loss", loss)
+    monkeypatch.setattr(task, "example", example)
 
 
 @pytest.mark.parametrize("interrupted", [False, True])

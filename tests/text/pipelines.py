@@ -1,7 +1,8 @@
-"""Tiny pipelines on disk, of diffusers' and transformers' own classes: DeepFloyd IF's and CLIP's shapes."""
+"""Tiny pipelines on disk, of diffusers' and transformers' own classes: DeepFloyd IF's, Stable Diffusion's."""
 
 from __future__ import annotations
 
+import json
 import string
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 import lumiere.compat  # noqa: F401  before diffusers
 
 import torch
-from diffusers import DDPMScheduler, IFPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDPMScheduler, IFPipeline, UNet2DConditionModel
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
+from lumiere.text import TextEncoder
+from lumiere.training.captioned import CaptionedClip
 from tests.models.zoo import CONFIGS, TEXT_DIM, TINY
 
 WORDS = ["a", "cat", "dog", "runs", "red", *string.ascii_lowercase[1:]]
@@ -78,3 +81,62 @@ def save_clip_pipeline(folder: Path, positions: int = 77) -> None:
     settings = TINY | CONFIGS["sd1"] | {"in_channels": 3, "out_channels": 3}
     UNet2DConditionModel(**settings).save_pretrained(folder / "unet")
     DDPMScheduler(prediction_type="v_prediction").save_pretrained(folder / "scheduler")
+
+
+# --- Stable Diffusion ------------------------------------------------------------------------------------------------
+
+BETAS = {"beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "num_train_timesteps": 1000}
+# scheduler_config.json as it is shipped: 1.5's, 2.1's, and Euler's, which many put in their place.
+SD_SCHEDULERS: dict[str, dict[str, Any]] = {
+    "sd1": BETAS | {
+        "_class_name": "PNDMScheduler", "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True,
+        "steps_offset": 1, "trained_betas": None,
+    },
+    "sd2": BETAS | {
+        "_class_name": "DDIMScheduler", "clip_sample": False, "prediction_type": "v_prediction",
+        "set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1, "trained_betas": None,
+    },
+    "euler": BETAS | {
+        "_class_name": "EulerDiscreteScheduler", "interpolation_type": "linear", "prediction_type": "epsilon",
+        "steps_offset": 1, "timestep_spacing": "leading", "trained_betas": None, "use_karras_sigmas": False,
+    },
+}  # fmt: skip
+
+
+def vae() -> AutoencoderKL:
+    """Two pixels a latent; by the mid block's attention every latent of a frame hears of all others."""
+    torch.manual_seed(3)
+    return AutoencoderKL(
+        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=2,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, sample_size=16,
+    ).eval()  # fmt: skip
+
+
+def save_stable_diffusion(folder: Path, kind: str = "sd1", **unet_changes: Any) -> None:
+    """Latents 4 x 8 x 8 of pixels 16 x 16, CLIP's 77 tokens; `kind`: of `SD_SCHEDULERS`."""
+    tokenizer(start="<s>").save_pretrained(folder / "tokenizer")
+    clip().save_pretrained(folder / "text_encoder")
+    vae().save_pretrained(folder / "vae")
+    torch.manual_seed(2)
+    unet = UNet2DConditionModel(**(TINY | CONFIGS["sd2" if kind == "sd2" else "sd1"] | unet_changes))
+    unet.save_pretrained(folder / "unet")
+    (folder / "scheduler").mkdir()
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SD_SCHEDULERS[kind]))
+
+
+class Sentences:
+    """Random clips of `num_frames` frames, each with a sentence as a pipeline's own encoder gives it."""
+
+    def __init__(self, encoder: TextEncoder, size: int, num_frames: int = 3) -> None:
+        generator = torch.Generator().manual_seed(0)
+        embeds, masks = encoder.encode(["a cat runs", "a red dog"])
+        videos = torch.randint(0, 256, (2, 3, num_frames, size, size), generator=generator, dtype=torch.uint8)
+        self.clips = [CaptionedClip(*clip) for clip in zip(videos, embeds[:, None], masks[:, None], strict=True)]
+        null_embeds, null_mask = encoder.encode([""])
+        self.null_text, self.shards = (null_embeds[0], null_mask[0]), ["", ""]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, i: int) -> CaptionedClip:
+        return self.clips[i]

@@ -33,7 +33,7 @@ def test_a_preview_shows_the_network_and_leaves_it_alone(
             preview(task.network, parallel, step)
     assert [path.name for path in shown] == ["step-0000001.mp4", "step-0000002.mp4"]
     one, two = (read_video(path, 16) for path in shown)
-    assert one.shape == (FRAMES, 96, 4 * 96, 3) and np.array_equal(one, two)
+    assert one.shape == (FRAMES, 96, 3 * 96, 3) and np.array_equal(one, two)
     assert one.std() > 5  # a picture
     assert torch.equal(torch.get_rng_state(), state) and task.network.training
     assert all(torch.equal(value, before[key]) for key, value in task.network.state_dict().items())
