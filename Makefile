@@ -58,7 +58,7 @@ demo: $(STAMP)
 	@$(PY) -m flows.pipeline $(ARGS)
 
 test: $(STAMP)
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 bench: $(STAMP)
 	@$(PY) -m pip install --quiet $(PIP_FLAGS) --constraint constraints.txt -e '.[bench]'

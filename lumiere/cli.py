@@ -197,7 +197,7 @@ def generate(
       printf 'name,prompt\\nfox,a red fox\\ncat,a black cat\\n' > prompts.csv
       lumiere generate --from-file prompts.csv -o videos/
     \b
-    In a style, where `make demo` has trained a model that has one:
+    In a style; the demo weights have line-art:
       lumiere generate "a fox" -o ink.mp4 --style line-art --alpha 0.8
 
     Exit codes: 0 made; 1 some rows of --from-file failed; 2 bad input, and nothing was written; 130 stopped.

@@ -330,7 +330,7 @@ def _check_style(request: Request, model: Model) -> None:
     if request.style is None:
         return
     if request.style not in styles:
-        cure = f"it has {', '.join(styles)}" if len(styles) else "it has none; `make demo` trains one, line-art"
+        cure = f"it has {', '.join(styles)}" if len(styles) else "it has none; --model demo has line-art"
         raise ValueError(f"--style {request.style}: the model {model.name} has no such style; {cure}")
     styles.check(request.style, DEFAULT_ALPHA if request.alpha is None else request.alpha)
 

@@ -43,8 +43,9 @@ class Model:
     def digest(self) -> str:
         """SHA-256 over the names and contents of its files."""
         from lumiere.pipelines.assemble import DEMO_DEFAULTS, DEMO_PARTS, PRETRAINED
+        from lumiere.pipelines.styles import FOLDER
 
-        roots = [PRETRAINED / part for part in DEMO_PARTS] if self.folder is None else [self.folder]
+        roots = [PRETRAINED / part for part in (*DEMO_PARTS, FOLDER)] if self.folder is None else [self.folder]
         digest = hashlib.sha256(repr(DEMO_DEFAULTS).encode() if self.folder is None else b"")
         for root in roots:
             for path in sorted(root.rglob("*")):

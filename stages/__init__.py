@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -36,12 +37,19 @@ def run(main: Callable[[], None]) -> None:
         rank = os.environ.get("RANK", "0")
         print(f"error: {error}" if rank == "0" else f"error in process {rank}: {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"error: {error}; make room and run the stage again", file=sys.stderr)
+        sys.exit(1)
 
 
 def spread(params: Params) -> None:
     """Where params ask for several processes, runs this stage in them, and leaves when they are done."""
-    from lumiere.training.launch import is_launched, run_in_processes  # late: not every stage needs torch
+    from lumiere.training.launch import end_with_launcher, is_launched, run_in_processes  # late: not all need torch
 
+    if is_launched():
+        end_with_launcher()
     if params.launch.processes == 1 or is_launched():
         return
     module = sys.modules["__main__"].__spec__

@@ -33,13 +33,16 @@ def main() -> None:
     config = params.train_ssr
     with stages.reading(arguments.clips):
         train_clips, held_out = open_clips(arguments.clips, config.size, params.runtime.cache_mb)
+    unet_config = config.unet_config if config.image_model == "train" else ""
+    if unet_config and not Path(unet_config).is_file():
+        raise ConfigError(f"{arguments.params}: train_ssr.unet_config: {unet_config}: no such file")
     given = {"image_model": config.image_model, "init_from": config.init_from}
     folders = {key: Path(name) for key, name in given.items() if name and name != "train"}
     for key, folder in folders.items():
         if not folder.is_dir():
             raise ConfigError(f"{arguments.params}: train_ssr.{key}: {folder}: no such folder")
     training = StagedTraining(
-        arguments.scratch, params, config, [__file__, arguments.clips, config.unet_config, *folders.values()]
+        arguments.scratch, params, config, [__file__, arguments.clips, unet_config, *folders.values()]
     )
     with tracking.stage_run("train_ssr", to_dict(config)) as run:
         torch.manual_seed(config.image_optim.seed)

@@ -28,6 +28,8 @@ os.environ.update(
         "MPLBACKEND": "Agg",
         "PREFECT_HOME": PREFECT_HOME,
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        # Workers side by side have a core each.
+        **({"OMP_NUM_THREADS": "1"} if "PYTEST_XDIST_WORKER" in os.environ else {}),
         # A folder above the checkout may be someone's git repository; toy projects must not find it.
         "GIT_CONFIG_NOSYSTEM": "1",
     }

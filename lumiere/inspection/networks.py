@@ -11,11 +11,12 @@ from typing import Any
 import lumiere.compat  # noqa: F401  before diffusers
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from lumiere.config import OptimConfig, Params
 from lumiere.models import SpaceTimeUNet
+from lumiere.models.autoencoder import latent_factor
 from lumiere.models.inflation import takes_text
 from lumiere.models.small import build_ssr_unet, build_text_to_image_unet
 from lumiere.models.text_to_image import read_stored_config, text_width
@@ -204,9 +205,9 @@ def _given(source: str, root: Path, size: int) -> UNet2DConditionModel:
     here = root / source
     folder = here if here.is_dir() else pipeline_folder(source)
     settings = {k: v for k, v in read_stored_config(folder / "unet").items() if not k.startswith("_") and k != "self"}
-    factor, autoencoder = 1, folder / "vae" / "config.json"
-    if autoencoder.is_file():  # of a latent model
-        factor = 2 ** (len(json.loads(autoencoder.read_text(encoding="utf-8"))["block_out_channels"]) - 1)
+    factor = 1
+    if (folder / "vae").is_dir():  # of a latent model
+        factor = latent_factor(read_stored_config(folder / "vae", AutoencoderKL)["block_out_channels"])
     return UNet2DConditionModel.from_config(settings | {"sample_size": size // factor})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import lumiere.compat  # noqa: F401  before diffusers
@@ -22,4 +23,9 @@ def load_vae(folder: Path) -> AutoencoderKL | None:
 
 def vae_factor(vae: AutoencoderKL | None) -> int:
     """How many pixels long a latent's side is; 1 without a VAE, where latents are pixels."""
-    return 1 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
+    return 1 if vae is None else latent_factor(vae.config.block_out_channels)
+
+
+def latent_factor(block_out_channels: Sequence[int]) -> int:
+    """The same of a VAE's widths: each block but the last halves the side."""
+    return 2 ** (len(block_out_channels) - 1)

@@ -22,9 +22,9 @@ FEW_FRAMES = 32
 def keeps_little(*tensors: Tensor) -> bool:
     """Whether tensors are of one dtype, in a pass that goes back and that no compiler or autocast has plans for."""
     alike = all(tensor.dtype == tensors[0].dtype for tensor in tensors)
-    device = tensors[0].device.type
-    autocast = device != "meta" and torch.is_autocast_enabled(device)  # meta tensors, to count operations, have none
-    planned = torch.compiler.is_compiling() or autocast
+    # Autocast does not know meta tensors, which stand for those of a GPU where operations are counted.
+    device = tensors[0].device.type.replace("meta", "cuda")
+    planned = torch.compiler.is_compiling() or torch.is_autocast_enabled(device)
     return alike and not planned and torch.is_grad_enabled() and tensors[0].requires_grad
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -165,9 +165,18 @@ def _state_of(weights: Weights) -> Hashable:
     if isinstance(weights, Path):
         stat = weights.stat()
         return weights, stat.st_mtime_ns, stat.st_size, stat.st_ino
-    tensors = weights.values()
-    sums = [tensor.detach().sum(dtype=torch.float64) for tensor in tensors]
-    return tuple((id(tensor), tensor._version, float(total)) for tensor, total in zip(tensors, sums, strict=True))
+    described = [(id(tensor), tensor._version, tensor.dtype, str(tensor.device)) for tensor in weights.values()]
+    return tuple(described), tuple(_sums(list(weights.values())))
+
+
+def _sums(tensors: Sequence[Tensor]) -> list[float]:
+    """Read from each device at once; float32 where there is nothing wider."""
+    found: list[float] = []
+    for device in sorted({str(tensor.device) for tensor in tensors}):
+        dtype = torch.float32 if device.startswith("mps") else torch.float64
+        here = [tensor.detach().sum(dtype=dtype) for tensor in tensors if str(tensor.device) == device]
+        found += torch.stack(here).tolist()
+    return found
 
 
 def _check_there(name: str, weights: Weights) -> None:

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lumiere.config import ConfigError
 from lumiere.files import content_hash
 
 TENSORS_FILE = "state.safetensors"
@@ -46,7 +48,7 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state: 
     Later steps are dropped too: a run that is at `step` began before them, because they could not be read.
 
     Raises:
-        OSError: when it cannot be written (a full disk); the checkpoints there stay as they were.
+        ConfigError: when it cannot be written (a full disk); the checkpoints there stay as they were.
     """
     folder.mkdir(parents=True, exist_ok=True)
     target, aside = folder / f"step-{step:07d}", folder / f".writing-{os.getpid()}"
@@ -62,9 +64,13 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state: 
                 os.fsync(file.fileno())
         shutil.rmtree(target, ignore_errors=True)
         aside.rename(target)
-    except BaseException:
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(
+            f"{folder}: the state of step {step} cannot be written: {error}; make room, and the same command goes on "
+            "from the checkpoint before it"
+        ) from None
+    finally:
         shutil.rmtree(aside, ignore_errors=True)
-        raise
     steps = _steps(folder)
     newest = steps.index(target) + 1
     for other in steps[: max(0, newest - KEEP)] + steps[newest:]:

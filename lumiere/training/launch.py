@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -14,12 +15,24 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from lumiere.config import ConfigError
 
+LAUNCHER = "LUMIERE_LAUNCHER"  # its process id
+PR_SET_PDEATHSIG = 1
 SAVING_SECONDS = 600  # from SIGTERM, after which a process saves its state, to SIGKILL
 
 
 def is_launched() -> bool:
     """Whether this process was started as one of several, here, by torchrun or by accelerate."""
     return "RANK" in os.environ
+
+
+def end_with_launcher() -> None:
+    """Lets this process be killed when its launcher is, however it ends (Linux); nothing where torchrun began it."""
+    launcher = os.environ.get(LAUNCHER)
+    if launcher is None or sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(launcher):  # it ended before
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def run_in_processes(module: str, arguments: Sequence[str], processes: int) -> None:
@@ -32,6 +45,7 @@ def run_in_processes(module: str, arguments: Sequence[str], processes: int) -> N
         SystemExit: SIGTERM or Ctrl-C came.
     """
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SAVING_SECONDS))
+    os.environ[LAUNCHER] = str(os.getpid())
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lumiere.config import RuntimeConfig
+from lumiere.config import ConfigError, RuntimeConfig
 
 
 class Examples(Protocol):
@@ -34,9 +35,9 @@ class Positions(Sampler[list[int]]):
     """
 
     def __init__(self, steps: range, batch_size: int, parts: int, rank: int = 0, world_size: int = 1) -> None:
-        """`parts`: gradient accumulation; raises ValueError unless they divide a batch evenly."""
+        """`parts`: gradient accumulation; raises ConfigError unless they divide a batch evenly."""
         if batch_size % (parts * world_size):
-            raise ValueError(
+            raise ConfigError(
                 f"batch_size {batch_size}; allowed: a multiple of {parts * world_size}, which is {world_size} "
                 f"processes × {parts} parts of gradient accumulation"
             )
@@ -54,6 +55,16 @@ class Positions(Sampler[list[int]]):
                 yield list(range(first, first + self.size))
 
 
+def _outlive_signals(worker: int) -> None:
+    """A signal to the whole group is for the training, which saves first and then ends its workers by another."""
+
+    def obey_the_next(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, obey_the_next)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def make_loader(
     examples: Examples, positions: Positions, runtime: RuntimeConfig, device: torch.device
 ) -> DataLoader[dict[str, Tensor]]:
@@ -68,6 +79,7 @@ def make_loader(
         pin_memory=device.type == "cuda",
         timeout=runtime.timeout_s if runtime.workers else 0,
         prefetch_factor=4 if runtime.workers else None,
+        worker_init_fn=_outlive_signals,
         generator=torch.Generator(),  # its own: the global one's draws are left alone
     )
 

@@ -110,7 +110,7 @@ def learning_rate(config: OptimConfig, step: int) -> float:
 
 
 def make_optimizer(config: OptimConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """AdamW, or Adafactor (Shazeer and Stern 2018), whose second moments take a row and a column per matrix."""
+    """AdamW, or Adafactor (Shazeer and Stern 2018), which keeps a row and a column of a weight's last two axes."""
     if config.optimizer == "adafactor":
         return torch.optim.Adafactor(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99))
@@ -155,6 +155,7 @@ def train(
     ema = EMA(dict(parameters), config.ema_decay)
     result = TrainingResult(steps=config.steps, resumed_from=0, seconds=0.0)
     smoothed = best = None
+    settling = config.warmup_steps + min(50, (config.steps - config.warmup_steps) // 4)  # steps of a noisy mean
     window: list[float] = []  # losses since the last entry of the log
 
     # --- resume ---------------------------------------------------------------------------------------------------
@@ -171,18 +172,24 @@ def train(
         result.seconds = state["seconds"]
         result.losses = [tuple(entry) for entry in state["losses"]]
         result.validation = [tuple(entry) for entry in state["validation"]]
+        del tensors, state
         if parallel.is_main:
             print(f"{task.name}: going on from step {result.resumed_from} of {config.steps}", flush=True)
+    found = None
     parallel.wait()  # until all have read it
 
     def save(step: int) -> None:
         tensors: dict[str, Tensor] = {f"weights/{name}": p for name, p in parameters.items()}
         tensors |= {f"ema/{name}": a for name, a in ema.average.items()} | optimizer_tensors(plain_optimizer)
-        tensors = {name: parallel.whole(tensor) for name, tensor in tensors.items()}
+        whole = {}
+        for name, tensor in tensors.items():  # one at a time: that much more memory is needed on the device
+            gathered = parallel.whole(tensor)
+            if parallel.is_main:
+                whole[name] = gathered.cpu()
         state = {"smoothed": smoothed, "best": best, "window": window, "losses": result.losses}
         state |= {"validation": result.validation, "seconds": seconds_before + time.monotonic() - started}
         if parallel.is_main:
-            save_checkpoint(scratch, step, tensors, state | {"scaler": parallel.scaler_state()})
+            save_checkpoint(scratch, step, whole, state | {"scaler": parallel.scaler_state()})
         parallel.wait()
 
     def validate(step: int) -> None:
@@ -233,7 +240,10 @@ def train(
             smoothed = value if smoothed is None else 0.98 * smoothed + 0.02 * value
             if step >= config.warmup_steps:
                 best = smoothed if best is None else min(best, smoothed)
-            if best is not None and step > config.warmup_steps + 50 and smoothed > config.divergence_factor * best:
+            # A blow-up shows late: half-way there (on a log scale) nothing is saved or kept any more.
+            rising = best is not None and smoothed > math.sqrt(config.divergence_factor) * best
+            limit = math.sqrt(config.divergence_factor) if step + 1 == config.steps else config.divergence_factor
+            if best is not None and step > settling and smoothed > limit * best:
                 raise TrainingDiverged(
                     f"{task.name}: the smoothed loss rose from {best:.4f} to {smoothed:.4f} by step {step}, "
                     f"learning rate {rate:.2e}; {_cure(scratch)}"
@@ -255,14 +265,14 @@ def train(
             if preview is not None and preview.every and (done % preview.every == 0 or last):
                 with clock.paused(), _averaged(ema, parameters), torch.no_grad():
                     preview(network, parallel, done)
-            # A blow-up shows late: half-way there (on a log scale) nothing is saved any more.
-            rising = best is not None and smoothed > math.sqrt(config.divergence_factor) * best
-            if signals or ((done % config.checkpoint_every == 0 or last) and not rising):
+            if (signals or done % config.checkpoint_every == 0 or last) and not rising:
                 with clock.paused():
                     save(done)
             progress.update()
             if signals:
                 raise Interrupted(143)
+        if parallel.sum(float(bool(terminated)))[0]:  # in the last step, after it was asked
+            raise Interrupted(143)
 
     # --- what is kept: the average ------------------------------------------------------------------------------------
     ema.swap(dict(parameters))

@@ -13,7 +13,6 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
@@ -60,7 +59,6 @@ class Parallel:
         if self.launch.gradient_checkpointing:
             network.enable_gradient_checkpointing()
         if self.is_sharded:
-            nn.Module.to(network, self.device)
             _shard(network, self.world_size, self.device)
             wrapped = network
         else:
@@ -178,9 +176,3 @@ def _unshard(network: nn.Module) -> None:
             if isinstance(parameter, DTensor):
                 whole = parameter.full_tensor().detach().cpu()
                 setattr(module, name, nn.Parameter(whole, requires_grad=parameter.requires_grad))
-
-
-def barrier_if_many() -> None:
-    """Before another process reads what this one wrote."""
-    if dist.is_available() and dist.is_initialized():
-        dist.barrier()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 import lumiere
-from lumiere.config import OptimConfig, Params, to_dict
+from lumiere.config import ConfigError, OptimConfig, Params, to_dict
 from lumiere.training.checkpoint import fingerprint
 from lumiere.training.loop import Log, Preview, Task, TrainingResult, train
 from lumiere.training.parallel import is_main_process
@@ -18,6 +20,8 @@ from lumiere.training.record import write_record
 
 CODE = ("conditioning.py", "data", "diffusion", "files.py", "models", "text", "training")
 KEPT = 2  # states of other runs of the same stage, for who goes back to earlier params
+
+_owned: dict[Path, FileLock] = {}
 
 
 class StagedTraining:
@@ -36,12 +40,14 @@ class StagedTraining:
             "launch": to_dict(params.launch),
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
+            "processes": os.environ.get("WORLD_SIZE", "1"),  # also where torchrun was told, not params
         }
         self.folder = scratch / fingerprint(settings, [*(Path(name) for name in inputs if name != ""), *code])
         if not is_main_process():
             return
+        _own(self.folder)
         others = [path for path in scratch.glob("*") if path.is_dir() and path != self.folder]
-        for old in sorted(others, key=lambda path: path.stat().st_mtime)[:-KEPT]:
+        for old in sorted(others, key=_last_written)[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 
     def train(
@@ -57,3 +63,27 @@ class StagedTraining:
         """Drop the training state."""
         if is_main_process():
             shutil.rmtree(self.folder, ignore_errors=True)
+            _disown(self.folder)
+
+
+def _own(folder: Path) -> None:
+    """Keep other runs of the same training out until it is finished, or this process ends, however it does."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = _owned.setdefault(folder.resolve(), FileLock(folder.with_suffix(".lock"), timeout=0))
+    if lock.is_locked:
+        return
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ConfigError(f"{folder}: the same training is at work there; try again when it is done") from None
+
+
+def _disown(folder: Path) -> None:
+    lock = _owned.pop(folder.resolve(), None)
+    if lock is not None:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _last_written(folder: Path) -> float:
+    return max(path.stat().st_mtime for path in [folder, *folder.glob("*")])

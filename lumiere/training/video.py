@@ -61,6 +61,19 @@ class SpaceTimeTask(DiffusionTask[Clips]):
             example["known_mask"] = known_mask[0].to(torch.uint8)
         return example
 
+    def flops(self, batch: Batch) -> int:
+        """Of an average step, where some train on single frames."""
+        if self.image_share == 0:
+            return super().flops(batch)
+
+        def at(num_frames: int) -> int:
+            videos = {name: batch[name][:, :, :1] for name in ("video", "known_mask") if name in batch}
+            longer = {name: video.expand(-1, -1, num_frames, -1, -1) for name, video in videos.items()}
+            return super(SpaceTimeTask, self).flops(batch | longer)
+
+        whole = self.train_data[0].video.shape[1]
+        return round(self.image_share * at(1) + (1 - self.image_share) * at(whole))
+
     def call(self, batch: Batch) -> NetworkCall:
         """The noisy clips (b, c, t, h, w), pixels or latents, with C and M appended where the network takes them."""
         video, timesteps = pixels(batch["video"]), batch["timesteps"]

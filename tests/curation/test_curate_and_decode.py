@@ -181,7 +181,9 @@ class LengthEncoder:
 def prepared(rows, raw, folder, scratch, **changes) -> ClipStore:
     """The shards of accepted rows, written by the stage's own steps."""
     files, failures = prepare.cut_all(rows, raw, SETTINGS, 2, 20.0, scratch)
-    embeddings = prepare.embed_captions([caption for row in rows for caption in row["captions"]], LengthEncoder())
+    embeddings = prepare.embed_captions(
+        ["", *(caption for row in rows for caption in row["captions"])], LengthEncoder()
+    )
     prepare.write_clips(
         folder, rows, files, failures, embeddings, SETTINGS, 3, text_encoder="test", embed_dim=2, max_text_tokens=2
     )

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lumiere.data import extract, prepare
@@ -16,6 +17,7 @@ from tests.video_factory import encode, numbered
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = WindowSettings(fps=16, num_frames=16, size=32, clips_per_video=1)
+NO_CAPTIONS = {"": (np.zeros((2, 2), np.float16), np.ones(2, np.uint8))}
 HOLDER = """
 import sys, time
 from pathlib import Path
@@ -30,7 +32,7 @@ time.sleep(60)
 def test_a_second_decoding_is_refused_until_the_first_is_gone(tmp_path, folder):
     def decode() -> None:
         files, failures = prepare.cut_all([], tmp_path, SETTINGS, 1, 20.0, tmp_path / "scratch")
-        prepare.write_clips(tmp_path / "clips", [], files, failures, {}, SETTINGS, 3)
+        prepare.write_clips(tmp_path / "clips", [], files, failures, NO_CAPTIONS, SETTINGS, 3)
 
     command = [sys.executable, "-c", HOLDER, str(tmp_path / folder)]
     other = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)

@@ -20,7 +20,7 @@ from lumiere.diffusion.objective import make_scheduler
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.small import build_text_to_image_unet
 from lumiere.training.captioned import CaptionedClip, Text
-from lumiere.training.launch import is_launched, run_in_processes
+from lumiere.training.launch import end_with_launcher, is_launched, run_in_processes
 from lumiere.training.loop import train
 from lumiere.training.video import SpaceTimeTask
 
@@ -33,6 +33,7 @@ CONFIG = TextOptimConfig(
 ACTIONS = {
     "hang": lambda: time.sleep(100),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "orphan": lambda: os.kill(os.getppid(), signal.SIGKILL),
     "term": lambda: os.kill(os.getppid(), signal.SIGTERM),  # the launcher, as a scheduler would
 }
 
@@ -93,6 +94,8 @@ def main(argv: list[str] | None = None) -> None:
             sys.exit(str(error))
         return
 
+    if is_launched():
+        end_with_launcher()
     rank, task = os.environ.get("RANK", "0"), make_task()
     plain, seen = task.example, []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import sys
@@ -10,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from lumiere.config import OptimConfig
+from lumiere.config import OptimConfig, RuntimeConfig
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.models.small import build_text_to_image_unet
 from lumiere.training import checkpoint
@@ -68,10 +68,23 @@ def kill() -> None:
 
 
 def main(where: str, scratch: Path) -> None:
-    """Train until killed: in the middle of step 7 ("step"), or while the checkpoint of step 8 is written ("save")."""
-    task = make_task()
+    """Train until killed: in the middle of step 7 ("step"), or while the checkpoint of step 8 is written ("save").
+
+    "group": until a signal goes to the training and to the workers that read for it.
+    """
+    task, workers = make_task(), 0
     if where == "step":
         at_step(task, 6, kill)
+    elif where == "group":
+        workers, losses = 1, task.losses
+
+        def signal_all(network: Any, batch: Batch) -> Tensor:
+            if (scratch / "step-0000004").exists() and not (scratch / "signalled").exists():
+                (scratch / "signalled").touch()
+                os.killpg(0, signal.SIGTERM)
+            return losses(network, batch)
+
+        task.losses = signal_all  # type: ignore[method-assign]
     else:
         fsync = os.fsync
 
@@ -81,7 +94,7 @@ def main(where: str, scratch: Path) -> None:
                 kill()
 
         checkpoint.os.fsync = die_at_step_8  # type: ignore[attr-defined]
-    train(task, dataclasses.replace(CONFIG), scratch)
+    train(task, CONFIG, scratch, runtime=RuntimeConfig(workers=workers))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from lumiere.config import RuntimeConfig
 from lumiere.training.loader import Positions, make_loader
+from tests.conftest import REPOSITORY
 from tests.training.small_task import CONFIG, make_task
 
 
@@ -40,7 +43,7 @@ def test_parts_that_do_not_divide_a_batch_are_refused() -> None:
         Positions(range(3), 6, 2, 0, 2)
 
 
-def test_workers_give_the_same_batches_in_order() -> None:
+def compare_workers() -> None:
     cpu = torch.device("cpu")
     positions = Positions(range(3, 7), CONFIG.batch_size, 1)
     batches = [list(make_loader(make_task(), positions, RuntimeConfig(workers=n), cpu)) for n in (0, 2)]
@@ -50,13 +53,20 @@ def test_workers_give_the_same_batches_in_order() -> None:
         assert all(torch.equal(alone[name], read_ahead[name]) for name in alone)
 
 
+def wait_for_a_hung_worker() -> None:
+    runtime = RuntimeConfig(workers=1, timeout_s=2.0)
+    with pytest.raises(RuntimeError, match="timed out after 2"):
+        list(make_loader(Counting(stuck=4), Positions(range(4), 2, 1), runtime, torch.device("cpu")))
+
+
+@pytest.mark.parametrize("what", ["compare_workers", "wait_for_a_hung_worker"])
+def test_workers_read_ahead_in_order_and_end_when_they_hang(what: str) -> None:
+    # In a process of its own: workers are forked, and who knows what other tests have left here.
+    code = f"from tests.training import test_loader; test_loader.{what}()"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, timeout=50)
+
+
 def test_nothing_is_drawn_from_the_global_generator() -> None:
     before = torch.get_rng_state()
     loader = make_loader(make_task(), Positions(range(2), 2, 1), RuntimeConfig(workers=0), torch.device("cpu"))
     assert len(list(loader)) == 2 and torch.equal(torch.get_rng_state(), before)
-
-
-def test_a_worker_that_hangs_ends_the_training() -> None:
-    runtime = RuntimeConfig(workers=1, timeout_s=2.0)
-    with pytest.raises(RuntimeError, match="timed out after 2"):
-        list(make_loader(Counting(stuck=4), Positions(range(4), 2, 1), runtime, torch.device("cpu")))

@@ -22,7 +22,7 @@ SHARDED = (*TWO, "--strategy", "fsdp", "--parts", "2")
 
 def start(out: Path, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.training.parallel_task", str(out), *options]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5"}
     environment.pop("RANK", None)
     return subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -99,3 +99,11 @@ def test_a_hung_process_or_a_signal_ends_all_with_the_state_kept(action: str, co
     assert told(out) == [] and ("so the others were ended" in said) == (action == "hang")
     found = load_checkpoint(tmp_path / "run")
     assert found is not None and found[1]["step"] == (5 if action == "term" else 3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's death signal")
+def test_no_process_outlives_a_killed_launcher(tmp_path: Path) -> None:
+    out = tmp_path / "run.json"
+    started = start(out, *TWO, "--at", "2", "--action", "orphan")
+    wait(started, expected=-9)  # the pipe ends when the last process does
+    assert told(out) == []

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +36,7 @@ from lumiere.training.super_resolution import SuperResolutionTask
 from lumiere.training.task import Batch
 from lumiere.training.text_to_image import TextToImageTask
 from lumiere.training.video import SpaceTimeTask
+from tests.conftest import REPOSITORY
 from tests.training.small_task import CONFIG, Stop, at_step, make_task
 from tests.video_factory import numbered
 
@@ -325,9 +329,24 @@ def test_state_is_found_by_params_and_inputs_and_dropped_at_the_end(tmp_path: Pa
     assert resumed_from(staged(1)) == 4
     given.write_text("b")
     assert resumed_from(staged(1)) == 0
-    assert len(list(scratch.iterdir())) == 3  # the oldest was dropped
+    assert len([path for path in scratch.iterdir() if path.is_dir()]) == 3  # the oldest was dropped
     staged(1).finish()
-    assert len(list(scratch.iterdir())) == 2
+    assert len([path for path in scratch.iterdir() if path.is_dir()]) == 2
+
+
+def test_the_same_training_does_not_run_twice_at_once(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from lumiere.config import Params, TextOptimConfig;"
+        "from lumiere.training.run import StagedTraining;"
+        "StagedTraining(Path(sys.argv[1]), Params(), TextOptimConfig(), [])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # a part of what is the same
+    mine = StagedTraining(tmp_path, Params(), TextOptimConfig(), [])
+    refused = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1 and "the same training is at work there" in refused.stderr
+    mine.finish()
+    subprocess.run(command, cwd=REPOSITORY, env=environment, check=True)
 
 
 def _stop() -> None:
