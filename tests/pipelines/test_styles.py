@@ -91,3 +91,11 @@ def test_another_alpha_or_style_is_another_blend(pipe: LumierePipeline, blends: 
     style["conv_in.weight"].zero_()  # the user's own tensor
     again = pipe("a cat", style="ink", alpha=0.5, generator=seed(), **OPTIONS).frames
     assert not torch.equal(again, made[0]) and len(blends) == 5
+
+
+def test_a_blend_is_made_anew_for_another_precision(pipe: LumierePipeline, blends: list[float]) -> None:
+    pipe.add_style("ink", style_weights(pipe))
+    for dtype in (torch.float32, torch.bfloat16, torch.float32):
+        pipe.to(dtype)
+        pipe("a cat", style="ink", alpha=0.5, generator=seed(), **OPTIONS)
+    assert blends == [0.5, 0.5, 0.5]
