@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import os
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ import lumiere.compat  # noqa: F401  before diffusers
 import torch
 from torch import Tensor
 
+from benchmarks.memory import in_a_process
 from benchmarks.overhead import Case
 from lumiere.pipelines.assemble import demo_pipeline
 
@@ -116,15 +116,7 @@ def measure_memory(device: str, threads: int, *job: Any) -> dict[str, Any]:
     """`memory_here` in a process of its own."""
     # glibc would keep freed blocks below 32 MiB: up to 150 MiB that no tensor has. Read as the child starts.
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**18))
-    context = multiprocessing.get_context("spawn")  # a forked child inherits its parent's peak
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(device, threads, job, sender))
-    process.start()
-    sender.close()
-    try:
-        return receiver.recv()
-    finally:
-        process.join()
+    return in_a_process(_child, device, threads, job)
 
 
 def add_growth(earlier: dict[str, Any], row: dict[str, Any]) -> None:

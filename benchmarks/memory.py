@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,3 +25,16 @@ def peak(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def in_a_process(target: Callable[..., None], *args: Any) -> Any:
+    """What `target(*args, sender)` sends, in a process of its own: a forked child would inherit its parent's peak."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=target, args=(*args, sender))
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    finally:
+        process.join()

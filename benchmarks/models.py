@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import platform
 import statistics
 import sys
@@ -35,7 +34,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import large
-from benchmarks.memory import peak, start_peak
+from benchmarks.memory import in_a_process, peak, start_peak
 from benchmarks.peers import TEXT_TOKENS, TEXT_WIDTH, animate_diff, image_model, lumiere_pytorch
 from lumiere.models import SpaceTimeUNet
 
@@ -135,15 +134,7 @@ def memory_of(name: str, mode: str, num_frames: int, device: str, threads: int, 
 
 
 def measure_memory(name: str, mode: str, num_frames: int, device: str, threads: int) -> float:
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=memory_of, args=(name, mode, num_frames, device, threads, sender))
-    process.start()
-    sender.close()
-    try:
-        return receiver.recv()
-    finally:
-        process.join()
+    return in_a_process(memory_of, name, mode, num_frames, device, threads)
 
 
 def compare(arguments: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:

@@ -128,19 +128,21 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         load_params(tmp_path / "params.yaml")
 
 
+def missing_keys(config: Any, raw: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Of a params file, those that it leaves to a default, by their full names."""
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if item.name not in raw:
+            yield prefix + item.name
+        elif dataclasses.is_dataclass(value):
+            yield from missing_keys(value, raw[item.name], f"{prefix}{item.name}.")
+
+
 def test_params_yaml_has_every_key() -> None:
     """A default in code is no dependency of DVC's, so the project's own file leaves none to it."""
 
-    def missing(config: Any, raw: dict[str, Any], prefix: str = "") -> Iterator[str]:
-        for item in dataclasses.fields(config):
-            value = getattr(config, item.name)
-            if item.name not in raw:
-                yield prefix + item.name
-            elif dataclasses.is_dataclass(value):
-                yield from missing(value, raw[item.name], f"{prefix}{item.name}.")
-
     path = REPOSITORY / "params.yaml"
-    assert list(missing(load_params(path), yaml.safe_load(path.read_text(encoding="utf-8")))) == []
+    assert list(missing_keys(load_params(path), yaml.safe_load(path.read_text(encoding="utf-8")))) == []
 
 
 def test_defaults_are_themselves_allowed_and_come_back(tmp_path: Path) -> None:

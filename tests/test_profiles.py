@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from lumiere.models import SpaceTimeUNet
 from lumiere.models.small import build_ssr_unet, build_text_to_image_unet, read_unet_config
 from lumiere.models.text_to_image import TextToImage, load_text_to_image
 from tests.conftest import REPOSITORY
+from tests.test_config import missing_keys
 
 PROFILES = REPOSITORY / "profiles"
 NAMES = ["paper", "h100"]
@@ -51,16 +50,8 @@ def built() -> dict[str, tuple[Params, dict[str, Workload]]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_profile_says_everything(name: str) -> None:
-    def missing(config: Any, raw: dict[str, Any], prefix: str = "") -> Iterator[str]:
-        for item in dataclasses.fields(config):
-            value = getattr(config, item.name)
-            if item.name not in raw:
-                yield prefix + item.name
-            elif dataclasses.is_dataclass(value):
-                yield from missing(value, raw[item.name], f"{prefix}{item.name}.")
-
     path = PROFILES / f"{name}.yaml"
-    assert list(missing(load_params(path), yaml.safe_load(path.read_text(encoding="utf-8")))) == []
+    assert list(missing_keys(load_params(path), yaml.safe_load(path.read_text(encoding="utf-8")))) == []
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,7 +7,7 @@ on other frames of the same clips. `lumiere.pipelines.cascade` samples.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -21,8 +21,10 @@ from lumiere.training.video import SpaceTimeTask
 ENDS = "first_and_last"  # the mask kind of a segment: its keyframes are known
 
 
-class KeyframeTask(SpaceTimeTask):
-    """Every `stride`-th frame of a clip, from any of the frames that leave room for all keyframes."""
+class CascadeTask(SpaceTimeTask):
+    """A network of the cascade, on frames that follow from the keyframes' distance."""
+
+    masks: ClassVar[dict[str, float] | None] = None
 
     def __init__(
         self,
@@ -39,8 +41,12 @@ class KeyframeTask(SpaceTimeTask):
             name, unet, scheduler, train_data, validation_data, config: as in `DiffusionTask`.
             stride: from one keyframe to the next, in frames.
         """
-        super().__init__(name, unet, scheduler, train_data, validation_data, config)
+        super().__init__(name, unet, scheduler, train_data, validation_data, config, mask_weights=self.masks)
         self.stride = stride
+
+
+class KeyframeTask(CascadeTask):
+    """Every `stride`-th frame of a clip, from any of the frames that leave room for all keyframes."""
 
     def draw(self, data: Clips, clip: int, generator: torch.Generator, training: bool, one_frame: bool) -> Batch:
         """As many keyframes as fit into the clip."""
@@ -50,26 +56,10 @@ class KeyframeTask(SpaceTimeTask):
         return example | {"video": example["video"][:, start :: self.stride][:, : _keyframes(example, self.stride)]}
 
 
-class SegmentTask(SpaceTimeTask):
+class SegmentTask(CascadeTask):
     """`stride` + 1 frames from anywhere in a clip, the first and the last of them known: TSR on <J, C, M>."""
 
-    def __init__(
-        self,
-        name: str,
-        unet: SpaceTimeUNet,
-        scheduler: Any,
-        train_data: Clips,
-        validation_data: Clips,
-        config: OptimConfig,
-        stride: int,
-    ) -> None:
-        """
-        Args:
-            name, unet, scheduler, train_data, validation_data, config: as in `DiffusionTask`; `unet` takes C and M.
-            stride: as in `KeyframeTask`.
-        """
-        super().__init__(name, unet, scheduler, train_data, validation_data, config, mask_weights={ENDS: 1.0})
-        self.stride = stride
+    masks: ClassVar[dict[str, float] | None] = {ENDS: 1.0}
 
     def draw(self, data: Clips, clip: int, generator: torch.Generator, training: bool, one_frame: bool) -> Batch:
         """A segment, at any frame and not at keyframes alone, since those too may begin at any frame of a video."""

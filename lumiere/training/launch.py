@@ -1,4 +1,4 @@
-"""A program as several processes of one training on this runtime, by torch's elastic launcher (what torchrun runs)."""
+"""A program as several processes of one training on this machine, by torch's elastic launcher (what torchrun runs)."""
 
 from __future__ import annotations
 
