@@ -6,6 +6,7 @@ super-resolution is the network that it is given. Arithmetic of the sampler is f
 
 from __future__ import annotations
 
+import copy
 import inspect
 import itertools
 from collections.abc import Callable, Sequence
@@ -61,8 +62,10 @@ def draw_seeds(generator: torch.Generator | None, count: int) -> list[int]:
 
 def draw_noise(shape: Sequence[int], generators: Sequence[torch.Generator], device: torch.device) -> Tensor:
     """Standard normal noise (b, c, t, h, w), float32, each row drawn from and on the device of its own generator."""
-    rows = [torch.randn(tuple(shape[1:]), generator=source, device=source.device) for source in generators]
-    return torch.stack([row.to(device) for row in rows])
+    noise = torch.empty(tuple(shape), device=device)
+    for row, source in zip(noise, generators, strict=True):
+        row.copy_(torch.randn(row.shape, generator=source, device=source.device))
+    return noise
 
 
 # --- time ------------------------------------------------------------------------------------------------------------
@@ -275,26 +278,70 @@ def predict_in_windows(
 def denoise(
     scheduler: Any,
     predict: Callable[[Tensor, Tensor], Tensor],
-    x_t: Tensor,
+    start: Callable[[], Tensor],
     timesteps: Tensor,
     generators: list[torch.Generator],
     on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """From x_t to x_0, (b, c, t, h, w), by any diffusers scheduler.
 
+    Beside what the scheduler remembers, x_t and the prediction are all that is kept of a clip's size.
+
     Args:
         scheduler: with its timesteps set.
-        predict: (scaled x_t, timestep) -> model output, for whole clips.
-        x_t: where to start, float32.
+        predict: (scaled x_t, timestep) -> model output, for whole clips, which is overwritten.
+        start: makes the x_t to begin with, float32; a function, so that nobody else keeps it.
         timesteps: the steps to do.
         generators: one per video, for schedulers that add noise as they go.
         on_step: called after each step with its number, timestep and x_t; returns the x_t to go on with.
     """
-    takes_generator = "generator" in inspect.signature(scheduler.step).parameters
-    options = {"generator": generators} if takes_generator else {}
+    x_t = start()
+    stepper = Stepper(scheduler, generators)
     for i, timestep in enumerate(timesteps):
-        model_output = predict(scheduler.scale_model_input(x_t, timestep), timestep)
-        x_t = scheduler.step(model_output.float(), timestep, x_t, return_dict=False, **options)[0]
+        x_t = stepper.step(predict(scheduler.scale_model_input(x_t, timestep), timestep), timestep, x_t)
         if on_step is not None:
             x_t = on_step(i, timestep, x_t)
     return x_t
+
+
+class Stepper:
+    """Steps of any diffusers scheduler, some frames at a time: what it computes on the way is several times its input.
+
+    Every part has a scheduler of its own, which remembers its frames alone. A video's frames are parted alike in any
+    batch.
+    """
+
+    part_size = 2**20  # numbers of a video
+
+    def __init__(self, scheduler: Any, generators: list[torch.Generator]) -> None:
+        """`generators`: one per video, for schedulers that add noise as they go."""
+        self.scheduler = scheduler
+        takes_generator = "generator" in inspect.signature(scheduler.step).parameters
+        self.options = {"generator": generators} if takes_generator else {}
+        self.schedulers: list[Any] = []
+
+    def step(self, model_output: Tensor, timestep: Tensor, x_t: Tensor) -> Tensor:
+        """The next x_t, float32, in the memory of `model_output` where that can be; all (b, c, t, h, w)."""
+        parts = self._parts(x_t)
+        if len(parts) == 1:
+            return self._step(self.scheduler, model_output.float(), timestep, x_t)
+        if not self.schedulers:  # after scale_model_input, which some want to see first
+            self.schedulers = [self.scheduler, *(copy.deepcopy(self.scheduler) for _ in parts[1:])]
+        result = model_output if model_output.dtype == torch.float32 else torch.empty_like(x_t)
+        for scheduler, frames in zip(self.schedulers, parts, strict=True):
+            # Copies: some schedulers remember what they are given, and the memory is written to.
+            given = (tensor[:, :, frames].to(torch.float32, copy=True) for tensor in (model_output, x_t))
+            result[:, :, frames] = self._step(scheduler, next(given), timestep, next(given))
+        return result
+
+    def _step(self, scheduler: Any, model_output: Tensor, timestep: Tensor, x_t: Tensor) -> Tensor:
+        stepped: Tensor = scheduler.step(model_output, timestep, x_t, return_dict=False, **self.options)[0]
+        return stepped
+
+    def _parts(self, x_t: Tensor) -> list[slice]:
+        """Frames that go through the scheduler together."""
+        num_frames = x_t.shape[2]
+        length = max(1, self.part_size // x_t[0, :, 0].numel())
+        if self.scheduler.config.get("thresholding"):  # by a quantile of the whole video
+            length = num_frames
+        return [slice(start, start + length) for start in range(0, num_frames, length)]

@@ -23,9 +23,11 @@ class KnownPixels:
     def psnr(self, video: Tensor) -> Tensor:
         """PSNR (b,) in dB of a video (b, c, t, h, w) where M is 1; not a number where M is 0 everywhere."""
         count = self.mask.flatten(1).sum(1) * video.shape[1]
-        error = ((video - self.pixels) * self.mask).flatten(1).square().sum(1) / count
-        return 10 * torch.log10(4 / error)  # the range is 2 wide
+        error = torch.zeros(len(video), device=video.device)
+        for frame, pixels, mask in zip(video.unbind(2), self.pixels.unbind(2), self.mask.unbind(2), strict=True):
+            error += ((frame - pixels) * mask).square_().flatten(1).sum(1)
+        return 10 * torch.log10(4 * count / error)  # the range is 2 wide
 
     def put_back(self, video: Tensor) -> Tensor:
         """The video (b, c, t, h, w) with the given pixels where M is 1."""
-        return self.pixels + (1 - self.mask) * video
+        return torch.where(self.mask > 0.5, self.pixels, video)

@@ -210,14 +210,13 @@ class LumierePipeline(StoredPipeline):
         # --- noise, or the noised source (SDEdit) --------------------------------------------------------------------
         source, share = given.start(num_frames, size, strength, image_strength)
         timesteps = select_timesteps(self.scheduler, num_inference_steps, device, share)
-        x_t = draw_noise(shape, generators, device)
-        if source is not None:
-            source = space.encode(source.to(device))
-            if len(timesteps):
-                source = self.scheduler.add_noise(source, x_t, timesteps[:1].expand(num_videos))
-            x_t = source
-        else:
-            x_t = x_t * self.scheduler.init_noise_sigma
+
+        def start() -> Tensor:
+            noise = draw_noise(shape, generators, device)
+            if source is None:
+                return noise.mul_(self.scheduler.init_noise_sigma)
+            x_0 = space.encode(source.to(device))
+            return self.scheduler.add_noise(x_0, noise, timesteps[:1].expand(num_videos)) if len(timesteps) else x_0
 
         # --- denoise --------------------------------------------------------------------------------------------------
         batches = BatchSize(batch_size)
@@ -242,7 +241,7 @@ class LumierePipeline(StoredPipeline):
         with styled, self.progress_bar(total=len(timesteps)) as progress:
             progress.set_description("base model")
             on_step = self._on_step(progress, callback_on_step_end, callback_on_step_end_tensor_inputs, tensors)
-            x_0 = space.decode(denoise(self.scheduler, predict, x_t, timesteps, generators, on_step))
+            x_0 = space.decode(denoise(self.scheduler, predict, start, timesteps, generators, on_step))
         known_psnr = None if known is None else known.psnr(x_0)
         if known is not None and keep_known:
             x_0 = known.put_back(x_0)

@@ -8,6 +8,7 @@ from typing import Any
 import lumiere.compat  # noqa: F401  before diffusers
 
 import numpy as np
+import torch
 from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
@@ -56,12 +57,14 @@ def check_output_type(output_type: str) -> None:
 
 def to_output(video: Tensor, output_type: str = "pt") -> Any:
     """(b, c, t, h, w) in [-1, 1] as `output_type`; values outside are clamped."""
-    # In place after the first: an enlarged video is large.
-    frames = video.float().add(1).div_(2).clamp_(0, 1).transpose(1, 2).contiguous()  # (b, t, c, h, w)
+    frames = video.transpose(1, 2)  # (b, t, c, h, w)
+    if output_type != "pt":
+        frames = frames.permute(0, 1, 3, 4, 2)
+    # One copy, and all else in place: an enlarged video is large.
+    frames = frames.to(torch.float32, copy=True, memory_format=torch.contiguous_format).add_(1).div_(2).clamp_(0, 1)
     if output_type == "pt":
         return frames
-    array = frames.permute(0, 1, 3, 4, 2).contiguous().cpu().numpy()  # (b, t, h, w, c)
+    array = frames.cpu().numpy()  # (b, t, h, w, c)
     if output_type == "np":
         return array
-    pixels = (array * 255).round().astype(np.uint8)
-    return [[Image.fromarray(frame) for frame in clip] for clip in pixels]
+    return [[Image.fromarray((frame * 255).round().astype(np.uint8)) for frame in clip] for clip in array]

@@ -159,13 +159,21 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         device, dtype = self._execution_device, self.unet.dtype
 
         # --- low resolution, enlarged and noised -------------------------------------------------------------------
-        low = resize_video(low.to(device).float(), self.enlarged_size(low.shape[-2:], scale))
+        size = self.enlarged_size(low.shape[-2:], scale)
+        shape = (*low.shape[:3], *size)
         levels = torch.full((len(low),), noise_level, device=device)
-        low = objective.add_noise(low, draw_noise(low.shape, generators, device), levels).to(dtype)
+        noised = draw_noise(shape, generators, device)
+        for frame in range(shape[2]):  # in place: an enlarged video is large
+            now = slice(frame, frame + 1)
+            enlarged = resize_video(low[:, :, now].to(device).float(), size)
+            noised[:, :, now] = objective.add_noise(enlarged, noised[:, :, now], levels)
+        noised = noised.to(dtype)
 
         # --- noise: one tensor for the whole clip, so that windows share it where they overlap ---------------------
         timesteps = select_timesteps(self.scheduler, num_inference_steps, device)
-        x_t = draw_noise(low.shape, generators, device) * self.scheduler.init_noise_sigma
+
+        def start() -> Tensor:
+            return draw_noise(shape, generators, device).mul_(self.scheduler.init_noise_sigma)
 
         # --- denoise ------------------------------------------------------------------------------------------------
         batches = BatchSize(batch_size)
@@ -174,12 +182,12 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
             def network(model_input: Tensor, rows: Tensor) -> Tensor:
                 return self.unet(model_input.to(dtype), timestep, class_labels=levels[rows]).sample
 
-            return predict_in_windows(network, [scaled_x_t, low], windows, batches, weights)
+            return predict_in_windows(network, [scaled_x_t, noised], windows, batches, weights)
 
         with self.progress_bar(total=len(timesteps)) as progress:
             progress.set_description("super-resolution")
             on_step = self._on_step(progress, callback_on_step_end, callback_on_step_end_tensor_inputs)
-            return denoise(self.scheduler, predict, x_t, timesteps, generators, on_step).clamp_(-1, 1)
+            return denoise(self.scheduler, predict, start, timesteps, generators, on_step).clamp_(-1, 1)
 
     def plan(
         self,

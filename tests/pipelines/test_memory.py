@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from lumiere.diffusion.sampling import BatchSize, predict_in_windows
+from lumiere.diffusion.sampling import BatchSize, Stepper, predict_in_windows
 from lumiere.diffusion.windows import temporal_windows
 from lumiere.pipelines import LumierePipeline
 from tests.pipelines.test_files_and_styles import style_weights
@@ -129,6 +132,43 @@ def test_only_the_windows_in_the_network_exist_beside_the_video(num_frames: int)
     made = predict_in_windows(network, [video, video], temporal_windows(num_frames, 8, 2), 2)
     torch.testing.assert_close(made, video)
     assert largest == 2 * 6 * 8 * 2 * 2
+
+
+class Storages(TorchDispatchMode):
+    """The most bytes that were in tensors at once, of those made within."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: dict[int, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = function(*args, **(kwargs or {}))
+        for storage in (leaf.untyped_storage() for leaf in tree_leaves(output) if isinstance(leaf, Tensor)):
+            if storage._cdata not in self.alive:
+                self.alive[storage._cdata] = storage.nbytes()
+                weakref.finalize(storage, self.alive.pop, storage._cdata)
+        self.peak = max(self.peak, sum(self.alive.values()))
+        return output
+
+
+@pytest.mark.parametrize("output_type", ["pt", "np"])
+def test_a_longer_video_takes_its_own_memory_three_times(
+    pipe: LumierePipeline, output_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The noised low resolution, x_t and the prediction; neither the scheduler's arithmetic nor the first noise."""
+    monkeypatch.setattr(Stepper, "part_size", 8 * 3 * 32 * 32)
+    upscaler = pipe.upscaler()
+    peaks: dict[int, int] = {}
+    for num_frames in (16, 32, 64):
+        low = torch.rand(1, num_frames, 3, 16, 16, generator=seed())
+        with Storages() as storages:
+            made = upscaler(low, num_inference_steps=3, batch_size=1, generator=seed(), output_type=output_type).frames
+        peaks[num_frames] = storages.peak
+    per_frame = [(peaks[2 * n] - peaks[n]) / n / (3 * 32 * 32 * 4) for n in (16, 32)]
+    assert made.shape[1] == 64
+    # 3, and the low resolution as it was given and as it is read: a quarter each.
+    assert all(3 < videos < 3.8 for videos in per_frame), per_frame
 
 
 def test_another_precision(pipe: LumierePipeline) -> None:

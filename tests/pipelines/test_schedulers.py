@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import Any
 
 import lumiere.compat  # noqa: F401  before diffusers
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from lumiere.diffusion.known import hold_known, signal_level
 from lumiere.diffusion.objective import Objective, make_scheduler
-from lumiere.diffusion.sampling import check_prediction_type, denoise, draw_noise, select_timesteps
+from lumiere.diffusion.sampling import Stepper, check_prediction_type, denoise, draw_noise, select_timesteps
 from lumiere.pipelines import LumierePipeline
 from tests.pipelines.test_modes import IMAGE, STEPS, VIDEO, seed
 
@@ -27,6 +28,7 @@ STEPPERS = [
     "DDIMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler",
     "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "LMSDiscreteScheduler",
 ]  # fmt: skip
+ANCESTRAL = {"EulerAncestralDiscreteScheduler", "KDPM2AncestralDiscreteScheduler"}  # add noise as they go
 CPU = torch.device("cpu")
 
 
@@ -54,9 +56,48 @@ def test_solvers_of_one_equation_end_at_one_video(name: str, prediction_type: st
     check_prediction_type(scheduler, prediction_type, "scheduler")
     noise = draw_noise(mean.shape, [seed()], CPU)
     timesteps = select_timesteps(scheduler, 50, CPU)
-    made = denoise(scheduler, network, noise * scheduler.init_noise_sigma, timesteps, [seed()])
+    made = denoise(scheduler, network, lambda: noise * scheduler.init_noise_sigma, timesteps, [seed()])
     distance = (made - (mean + 0.3 * noise)).square().mean().sqrt()
     assert distance < 0.06 and (made - mean).std() > 0.2
+
+
+@pytest.mark.parametrize("name", sorted({*SOLVERS, *STEPPERS, "DEISMultistepScheduler"} - ANCESTRAL))
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])
+def test_steps_of_some_frames_at_a_time_are_those_of_the_video(
+    name: str, prediction_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of schedulers that remember what they saw; and no x_t that was shown is written to later."""
+    settings = {"prediction_type": prediction_type, "rescale_betas_zero_snr": False, "clip_sample": False}
+    scheduler = made_by(name, make_scheduler(), beta_schedule="linear", **settings)
+    noise = draw_noise((2, 3, 5, 4, 4), [seed(), seed(1)], CPU)
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def network(scaled_x_t: Tensor, timestep: Tensor) -> Tensor:
+        return (0.5 * scaled_x_t).tanh() - 0.1
+
+    def on_step(step: int, timestep: Tensor, x_t: Tensor) -> Tensor:
+        seen.append((x_t, x_t.clone()))
+        return x_t
+
+    made: list[Tensor] = []
+    for part_size in (2**20, 2 * 3 * 4 * 4):
+        monkeypatch.setattr(Stepper, "part_size", part_size)
+        timesteps = select_timesteps(scheduler, 6, CPU)
+        start = partial(torch.mul, noise, scheduler.init_noise_sigma)
+        made.append(denoise(scheduler, network, start, timesteps, [seed(), seed(1)], on_step))
+    torch.testing.assert_close(made[1], made[0])
+    assert all(torch.equal(x_t, copied) for x_t, copied in seen)
+
+
+def test_dynamic_thresholding_sees_the_whole_video(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = made_by("DDIMScheduler", make_scheduler(), thresholding=True, clip_sample=False)
+    made: list[Tensor] = []
+    for part_size in (2**20, 1):
+        monkeypatch.setattr(Stepper, "part_size", part_size)
+        timesteps = select_timesteps(scheduler, 3, CPU)
+        noise = partial(draw_noise, (1, 3, 5, 4, 4), [seed()], CPU)
+        made.append(denoise(scheduler, lambda x_t, timestep: -3 * x_t, noise, timesteps, [seed()]))
+    assert torch.equal(*made)
 
 
 @pytest.mark.parametrize("name", [*SOLVERS, "EulerAncestralDiscreteScheduler"])
@@ -97,7 +138,7 @@ def test_held_pixels_are_what_the_scheduler_reads_at_every_step(name: str, predi
     scheduler.step = step
     timesteps = select_timesteps(scheduler, 5, CPU)
     x_t = draw_noise(known.shape, [seed()], CPU) * scheduler.init_noise_sigma
-    denoise(scheduler, predict, x_t, timesteps, [seed()])
+    denoise(scheduler, predict, lambda: x_t, timesteps, [seed()])
     assert len(seen) == len(timesteps)
     for pred_x_0 in seen:
         torch.testing.assert_close(pred_x_0, known, rtol=0, atol=2e-3)
@@ -117,7 +158,7 @@ def test_levels_of_noise_are_the_schedulers_own(name: str) -> None:
         return torch.zeros_like(scaled_x_t)
 
     timesteps = select_timesteps(scheduler, 30, CPU)
-    denoise(scheduler, predict, torch.zeros(1, 3, 2, 4, 4), timesteps, [seed()])
+    denoise(scheduler, predict, lambda: torch.zeros(1, 3, 2, 4, 4), timesteps, [seed()])
     assert levels == sorted(levels) and len(set(levels)) >= 25 and levels[0] < 0.01 and levels[-1] > 0.9
 
 

@@ -208,7 +208,7 @@ def test_an_oracle_network_is_followed_to_its_video() -> None:
         return alpha * noise - sigma * x_0
 
     timesteps = select_timesteps(scheduler, 5, torch.device("cpu"))
-    result = denoise(scheduler, oracle, torch.randn(x_0.shape, generator=seed()), timesteps, [seed()])
+    result = denoise(scheduler, oracle, lambda: torch.randn(x_0.shape, generator=seed()), timesteps, [seed()])
     torch.testing.assert_close(result, x_0, rtol=0, atol=1e-3)
 
 
