@@ -32,10 +32,10 @@ from torch.utils.data import default_collate
 from benchmarks.foils_measure import MeasureSettings, draw, measure, sample
 from lumiere.config import Params, TextOptimConfig
 from lumiere.data.clips import ClipStore
+from lumiere.foils.training import KeyframeTask, SegmentTask
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import load_text_to_image
 from lumiere.training.captioned import StoredClips
-from lumiere.training.cascade import KeyframeTask, SegmentTask
 from lumiere.training.loop import TrainingResult, train
 from lumiere.training.run import StagedTraining
 from lumiere.training.video import SpaceTimeTask

@@ -18,9 +18,9 @@ from lumiere.data.clips import from_model_range
 from lumiere.evaluation import distance_with_floor, motion_magnitude, seam_ratio, temporal_flicker
 from lumiere.evaluation.judge import load_judge
 from lumiere.evaluation.samples import read_real_set
+from lumiere.foils.sampling import fill_in
 from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines import LumierePipeline
-from lumiere.pipelines.cascade import fill_in
 from lumiere.training.captioned import StoredClips
 
 Videos = dict[str, np.ndarray]  # uint8 (n, t, h, w, 3) by contender

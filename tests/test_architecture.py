@@ -82,6 +82,11 @@ def test_evaluation_and_curation_stand_beside_training() -> None:
     assert offenders(files("lumiere/curation"), "lumiere.models", "lumiere.pipelines", "lumiere.evaluation") == []
 
 
+def test_foils_are_for_benchmarks_alone() -> None:
+    paths = [path for package in PACKAGES for path in files(package) if ROOT / "lumiere" / "foils" not in path.parents]
+    assert offenders(paths, "lumiere.foils") == []
+
+
 def test_flows_start_stages_and_never_import_them() -> None:
     assert offenders(files("flows"), "stages") == []
     assert offenders(files("stages"), "flows", *ORCHESTRATION) == []

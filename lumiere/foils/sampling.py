@@ -1,6 +1,6 @@
 """Sampling of a cascade: keyframes from text, then the frames between each two of them, segment by segment.
 
-What `lumiere.training.cascade` trains; a foil for `LumierePipeline`, which makes all frames at once.
+What `lumiere.foils.training` trains; a foil for `LumierePipeline`, which makes all frames at once.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The paper (section 1) holds that such systems cannot resolve fast motion: keyframes alias it, and temporal
 super-resolution (TSR) sees a short segment at a time. Both networks are Space-Time U-Nets, both tasks the product's own
-on other frames of the same clips. `lumiere.pipelines.cascade` samples.
+on other frames of the same clips. `lumiere.foils.sampling` samples.
 """
 
 from __future__ import annotations

@@ -19,13 +19,13 @@ from benchmarks import foils, foils_measure
 from lumiere.config import TextOptimConfig
 from lumiere.data.shards import Sample, pack_arrays, write_index, write_null_text, write_shards
 from lumiere.diffusion.objective import make_scheduler
+from lumiere.foils.sampling import fill_in, sample_cascade
+from lumiere.foils.training import KeyframeTask, SegmentTask
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.small import build_text_to_image_unet
 from lumiere.models.text_to_image import TextToImage
 from lumiere.pipelines import LumierePipeline
-from lumiere.pipelines.cascade import fill_in, sample_cascade
 from lumiere.training.captioned import CaptionedClip, pixels
-from lumiere.training.cascade import KeyframeTask, SegmentTask
 from lumiere.training.loop import train
 from lumiere.training.video import SpaceTimeTask
 from tests.video_factory import numbered
