@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -19,6 +21,8 @@ from lumiere.data.video_io import VideoError
 THREADS = 2
 
 OUTPUTS = ("out", "report", "metrics", "pipeline")
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run(main: Callable[[], None]) -> None:
@@ -37,11 +41,18 @@ def run(main: Callable[[], None]) -> None:
         rank = os.environ.get("RANK", "0")
         print(f"error: {error}" if rank == "0" else f"error in process {rank}: {error}", file=sys.stderr)
         sys.exit(1)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, SafetensorError) as error:
+        if _errno(error) not in NO_ROOM:
             raise
-        print(f"error: {error}; make room and run the stage again", file=sys.stderr)
+        outputs = ", ".join(path for flag, path in pairwise(sys.argv) if flag.removeprefix("--") in OUTPUTS)
+        print(f"error: {outputs}: cannot be written: {error}; make room and run the stage again", file=sys.stderr)
         sys.exit(1)
+
+
+def _errno(error: OSError | SafetensorError) -> int | None:
+    """The operating system's number; safetensors has it in its words alone."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else getattr(error, "errno", None)
 
 
 def spread(params: Params) -> None:

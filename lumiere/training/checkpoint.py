@@ -50,12 +50,11 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state: 
     Raises:
         ConfigError: when it cannot be written (a full disk); the checkpoints there stay as they were.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     target, aside = folder / f"step-{step:07d}", folder / f".writing-{os.getpid()}"
     for leftover in folder.glob(".writing-*"):  # of a run that was killed in the middle
         shutil.rmtree(leftover, ignore_errors=True)
-    aside.mkdir()
     try:
+        aside.mkdir(parents=True)
         save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, aside / TENSORS_FILE)
         about = json.dumps({"step": step, "tensors": content_hash(aside / TENSORS_FILE), **state})
         (aside / STATE_FILE).write_text(f"{about}\n{_digest(about)}\n", encoding="utf-8")

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.elastic.multiprocessing.api import PContext
 
 from lumiere.config import ConfigError, LaunchConfig, RuntimeConfig, TextOptimConfig
 from lumiere.diffusion.objective import make_scheduler
@@ -30,6 +31,7 @@ CONFIG = TextOptimConfig(
 )  # fmt: skip
 
 
+GRACE = 3  # seconds from SIGTERM to SIGKILL for what is left when a process failed: torch's fixed 30 prove no more
 ACTIONS = {
     "hang": lambda: time.sleep(100),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
@@ -88,6 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--action", default="")
     arguments = parser.parse_args(argv)
     if arguments.processes > 1 and not is_launched():
+        PContext.close.__defaults__ = (None, GRACE)
         try:
             run_in_processes("tests.training.parallel_task", sys.argv[1:], arguments.processes)
         except ConfigError as error:

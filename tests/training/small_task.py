@@ -1,4 +1,4 @@
-"""A real but small training, and a program that is killed in the middle of it."""
+"""A real but small training, and a program in which it is killed in the middle, or the disk gets full."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import stages
 from lumiere.config import OptimConfig, RuntimeConfig
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.models.small import build_text_to_image_unet
@@ -19,6 +20,7 @@ from lumiere.training.captioned import Pictures
 from lumiere.training.loop import train
 from lumiere.training.task import Batch
 from lumiere.training.text_to_image import TextToImageTask
+from tests.full_disk import fill_disk
 
 # log_every does not divide checkpoint_every: a log window is open at most checkpoints.
 CONFIG = OptimConfig(
@@ -70,11 +72,14 @@ def kill() -> None:
 def main(where: str, scratch: Path) -> None:
     """Train until killed: in the middle of step 7 ("step"), or while the checkpoint of step 8 is written ("save").
 
-    "group": until a signal goes to the training and to the workers that read for it.
+    "group": until a signal goes to the training and to the workers that read for it. "full": until the disk is full,
+    between the checkpoints of steps 4 and 8.
     """
     task, workers = make_task(), 0
     if where == "step":
         at_step(task, 6, kill)
+    elif where == "full":
+        at_step(task, 6, fill_disk)
     elif where == "group":
         workers, losses = 1, task.losses
 
@@ -98,4 +103,4 @@ def main(where: str, scratch: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    stages.run(lambda: main(sys.argv[1], Path(sys.argv[2])))

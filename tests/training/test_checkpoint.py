@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lumiere.config import ConfigError
 from lumiere.training.checkpoint import (
     STATE_FILE,
     TENSORS_FILE,
@@ -104,6 +105,12 @@ def test_state_that_json_cannot_hold_leaves_what_was_there(tmp_path: Path) -> No
     with pytest.raises(TypeError):
         save_checkpoint(tmp_path, 2, {"w": torch.zeros(1)}, {"bad": object()})
     assert names(tmp_path) == ["step-0000001"]
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file/training: the state of step 1 cannot be written"):
+        save(tmp_path / "file" / "training", 1)
 
 
 def test_nothing_is_pickled(tmp_path: Path) -> None:

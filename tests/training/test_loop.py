@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lumiere.config import ConfigError, LaunchConfig, OptimConfig
+from lumiere.config import LaunchConfig, OptimConfig
 from lumiere.training import checkpoint
 from lumiere.training.checkpoint import load_checkpoint
 from lumiere.training.ema import EMA
@@ -51,6 +51,15 @@ def same(one: Outcome, other: Outcome) -> bool:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return run(tmp_path_factory.mktemp("uninterrupted"))
+
+
+def run_apart(where: str, scratch: Path) -> subprocess.CompletedProcess[str]:
+    """`small_task` as a program, with as many threads as here."""
+    command = [sys.executable, "-m", "tests.training.small_task", where, str(scratch)]
+    environment = os.environ | {"LUMIERE_NUM_THREADS": str(torch.get_num_threads())}
+    return subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False, start_new_session=True
+    )
 
 
 def stop() -> None:
@@ -97,9 +106,7 @@ def test_a_run_stopped_again_and_again_ends_in_the_same_bits(uninterrupted: Outc
 
 @pytest.mark.parametrize("where", ["step", "save"])
 def test_a_run_killed_anywhere_ends_in_the_same_bits(where: str, uninterrupted: Outcome, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.training.small_task", where, str(tmp_path)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    done = run_apart(where, tmp_path)
     assert done.returncode == -signal.SIGKILL, done.stderr
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names[-1] == "step-0000004" and len(names) == (2 if where == "save" else 1)
@@ -126,11 +133,7 @@ def test_sigterm_saves_at_once_and_leaves_with_143(uninterrupted: Outcome, tmp_p
 
 def test_a_signal_to_all_of_a_trainings_processes_saves(uninterrupted: Outcome, tmp_path: Path) -> None:
     """Workers outlive it."""
-    command = [sys.executable, "-m", "tests.training.small_task", "group", str(tmp_path)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False, start_new_session=True
-    )
+    done = run_apart("group", tmp_path)
     assert done.returncode == 143, done.stderr
     resumed = run(tmp_path)
     assert 0 < resumed[1].resumed_from < 12 and same(resumed, uninterrupted)
@@ -164,23 +167,15 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage: str, uninterr
 # --- what goes wrong -------------------------------------------------------------------------------------------------
 
 
-def test_a_full_disk_keeps_the_checkpoints_there(
-    uninterrupted: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain = checkpoint.save_file
-
-    def full_disk(tensors: dict[str, Tensor], path: Path) -> None:
-        if (tmp_path / "step-0000004").exists():
-            path.write_bytes(b"half")
-            raise OSError(28, "No space left on device")
-        plain(tensors, path)
-
-    monkeypatch.setattr(checkpoint, "save_file", full_disk)
-    with pytest.raises(ConfigError, match=r"state of step 8 cannot be written: .*No space left.*make room"):
-        run(tmp_path)
+def test_a_full_disk_is_one_sentence_and_keeps_the_checkpoints_there(uninterrupted: Outcome, tmp_path: Path) -> None:
+    done = run_apart("full", tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    (line,) = (line for line in done.stderr.splitlines() if "error" in line)
+    assert line.startswith(f"error: {tmp_path}: the state of step 8 cannot be written: ")
+    assert "File too large" in line and "make room, and the same command goes on" in line
     assert [path.name for path in tmp_path.iterdir()] == ["step-0000004"]
-    monkeypatch.undo()
-    assert same(run(tmp_path), uninterrupted)
+    resumed = run(tmp_path)
+    assert resumed[1].resumed_from == 4 and same(resumed, uninterrupted)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
