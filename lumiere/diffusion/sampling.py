@@ -70,6 +70,8 @@ def draw_noise(shape: Sequence[int], generators: Sequence[torch.Generator], devi
 
 # --- time ------------------------------------------------------------------------------------------------------------
 
+# They take the history of steps that were skipped for granted.
+FROM_NOISE_ALONE = ("LMSDiscreteScheduler", "PNDMScheduler")
 WORKING = "DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler or UniPCMultistepScheduler"
 
 
@@ -130,6 +132,11 @@ def select_timesteps(scheduler: Any, num_inference_steps: int, device: torch.dev
         )
     # A second-order scheduler lists every step but one twice.
     skipped = (num_inference_steps - round(num_inference_steps * strength)) * getattr(scheduler, "order", 1)
+    if skipped and type(scheduler).__name__ in FROM_NOISE_ALONE:
+        raise ValueError(
+            f"scheduler is a {type(scheduler).__name__}, which cannot begin in the middle; set strength and "
+            f"image_strength to 1, or take another, such as {WORKING}"
+        )
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(skipped)
     return scheduler.timesteps[skipped:]
@@ -282,6 +289,7 @@ def denoise(
     timesteps: Tensor,
     generators: list[torch.Generator],
     on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Tensor:
     """From x_t to x_0, (b, c, t, h, w), by any diffusers scheduler.
 
@@ -294,6 +302,7 @@ def denoise(
         timesteps: the steps to do.
         generators: one per video, for schedulers that add noise as they go.
         on_step: called after each step with its number, timestep and x_t; returns the x_t to go on with.
+        interrupted: asked after each step; True ends it there.
     """
     x_t = start()
     stepper = Stepper(scheduler, generators)
@@ -301,6 +310,8 @@ def denoise(
         x_t = stepper.step(predict(scheduler.scale_model_input(x_t, timestep), timestep), timestep, x_t)
         if on_step is not None:
             x_t = on_step(i, timestep, x_t)
+        if interrupted():
+            break
     return x_t
 
 

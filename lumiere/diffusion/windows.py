@@ -42,6 +42,17 @@ def independent_windows(num_frames: int, window_size: int) -> list[tuple[int, in
     return [(start, min(start + window_size, num_frames)) for start in range(0, num_frames, window_size)]
 
 
+def named_weights(windows: Sequence[tuple[int, int]], name: str) -> list[Tensor] | None:
+    """How windows are reconciled where they overlap: "mean", as in the paper, or "tapered".
+
+    Raises:
+        ValueError: on another name.
+    """
+    if name not in ("mean", "tapered"):
+        raise ValueError(f"window_weights is {name!r}; allowed: mean, tapered")
+    return tapered_weights(windows) if name == "tapered" else None
+
+
 def tapered_weights(windows: Sequence[tuple[int, int]]) -> list[Tensor]:
     """A weight (t_i,) for every frame of every window, the larger the farther it is from the window's ends.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -22,6 +23,19 @@ class LumiereBasePipeline(DiffusionPipeline):
 
     # What callback_on_step_end_tensor_inputs can name; diffusers' own attribute.
     _callback_tensor_inputs: ClassVar[list[str]] = ["x_t"]
+
+    _interrupt = False
+    _num_timesteps = 0
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether a callback set `pipe._interrupt = True`, as in diffusers: no further step is done."""
+        return self._interrupt
+
+    @property
+    def num_timesteps(self) -> int:
+        """How many steps the call does."""
+        return self._num_timesteps
 
     def to_json_string(self) -> str:
         """The content of model_index.json."""
@@ -59,13 +73,24 @@ class LumiereBasePipeline(DiffusionPipeline):
                 raise ValueError(
                     f"callback_on_step_end: expected {{{expected}}}, or None for no change, to be returned"
                 )
+            for name, tensor in changed.items():
+                if not isinstance(tensor, Tensor) or tensor.shape != shown[name].shape:
+                    shape = tuple(getattr(tensor, "shape", ())) or type(tensor).__name__
+                    raise ValueError(
+                        f"callback_on_step_end: {name} came back as {shape}; expected {tuple(shown[name].shape)}"
+                    )
             others.update({name: tensor for name, tensor in changed.items() if name != "x_t"})
             return changed.get("x_t", x_t)
 
         return on_step
 
-    def _check_callback(self, callback: Any, names: Any) -> None:
-        """Raises ValueError unless `callback` is a function or None, and `names` are tensors that it can be shown."""
+    def _check_callback(self, callback: Any, names: Any) -> Sequence[str]:
+        """The tensors to show: `names`, or those that one of diffusers' PipelineCallback asks for.
+
+        Raises:
+            ValueError: unless `callback` is a function or None, and the names are tensors that it can be shown.
+        """
+        names = getattr(callback, "tensor_inputs", names)
         if callback is not None and not callable(callback):
             raise ValueError(f"callback_on_step_end is {callback!r}; allowed: a function")
         if isinstance(names, str) or not set(names) <= set(self._callback_tensor_inputs):
@@ -73,6 +98,7 @@ class LumiereBasePipeline(DiffusionPipeline):
                 f"callback_on_step_end_tensor_inputs is {names!r}; "
                 f"allowed: a list of {', '.join(self._callback_tensor_inputs)}"
             )
+        return names
 
 
 def check_range(least: float, most: float | None = None, **values: Any) -> None:
@@ -87,7 +113,8 @@ def check_whole(least: int, most: int | None = None, **values: Any) -> None:
 
 def _check_numbers(kind: type, kind_name: str, least: float, most: float | None, values: dict[str, Any]) -> None:
     for name, value in values.items():
-        if not (isinstance(value, kind) and value >= least and (most is None or value <= most)):  # type: ignore[operator]
+        inside = isinstance(value, kind) and least <= value <= (sys.float_info.max if most is None else most)  # type: ignore[operator]
+        if not inside:
             allowed = f"at least {least:g}" if most is None else f"{least:g} to {most:g}"
             raise ValueError(f"{name} is {value!r}; allowed: {allowed}{kind_name}")
 

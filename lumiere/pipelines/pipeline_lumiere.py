@@ -24,7 +24,7 @@ from lumiere.diffusion.sampling import (
     select_timesteps,
     video_generators,
 )
-from lumiere.diffusion.windows import temporal_windows
+from lumiere.diffusion.windows import named_weights, temporal_windows
 from lumiere.pipelines.base import Callback, check_generator, check_range, check_whole, check_whole_or_none
 from lumiere.pipelines.inputs import CONDITIONED_MODES, infer_mode, read_given
 from lumiere.pipelines.known import KnownPixels
@@ -72,6 +72,7 @@ class LumierePipeline(StoredPipeline):
         width: int | None = None,
         window_size: int | None = None,
         overlap: int = 2,
+        window_weights: str = "mean",
         upscale: bool = True,
         ssr_steps: int | None = None,
         noise_level: int = 50,
@@ -109,8 +110,8 @@ class LumierePipeline(StoredPipeline):
             image_strength: the same where a picture is given: below 1 the clip starts from the picture on every frame,
                 noised, and not from noise alone.
             outpaint_scale: outpainting: the share of each side that the video takes.
-            guide_known: hold the estimate of x_0 to the given pixels at every step, in pixel space; False trusts the
-                network's own painting of C.
+            guide_known: hold the estimate of x_0 to the given pixels at every step, of super-resolution too; False
+                trusts the base network's own painting of C. A base model of latents is not held: see `known_psnr`.
             keep_known: put the given pixels back exactly at the end, after super-resolution too; `known_psnr` tells how
                 far off they were before.
             style, alpha: a style of `pipe.styles` and its weight, 0 to 1; the paper picks 0.5 to 1 by hand.
@@ -119,7 +120,8 @@ class LumierePipeline(StoredPipeline):
             guidance_rescale: 0 to 1.
             num_videos_per_prompt: each with noise of its own; videos of one prompt follow each other.
             height, width: in pixels; by default the T2I's sample_size.
-            window_size, overlap: base model in windows, for clips longer than trained; by default in one.
+            window_size, overlap, window_weights: base model in windows, as in `LumiereUpscalePipeline`; by default in
+                one up to the length that it was trained on, and beyond in windows of that length.
             upscale: run super-resolution where the pipeline has it.
             ssr_steps, noise_level, ssr_window_size, ssr_overlap, ssr_window_weights, multidiffusion: as in
                 `LumiereUpscalePipeline`.
@@ -131,9 +133,10 @@ class LumierePipeline(StoredPipeline):
             output_type: "pt", "np" or "pil".
             return_dict: False for a plain tuple (frames,).
             callback_on_step_end: called after each step of the base model as callback(self, step, timestep,
-                {"x_t": x_t}); of super-resolution, with that pipeline as its first argument. It returns the dict,
-                in which tensors may be others, or None for no change.
-            callback_on_step_end_tensor_inputs: which tensors the dict holds; super-resolution has x_t alone.
+                {"x_t": x_t}). It returns the dict, in which tensors may be others, or None for no change. Where it
+                sets `pipe._interrupt = True`, the call ends with the base model's video as it is.
+            callback_on_step_end_tensor_inputs: which tensors the dict holds. With x_t alone, super-resolution calls it
+                too, with that pipeline as its first argument.
             prompt_embeds, negative_prompt_embeds: (b, n, d) in place of sentences, with
             prompt_attention_mask, negative_prompt_attention_mask: (b, n), 1 = attend; all by default.
 
@@ -161,7 +164,7 @@ class LumierePipeline(StoredPipeline):
         check_whole(1, ssr_steps=ssr_steps, ssr_window_size=ssr_window_size)
         check_whole(0, overlap=overlap, ssr_overlap=ssr_overlap)
         check_generator(generator)
-        self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
+        shown = self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         prompts = read_prompts(
             prompt, negative_prompt, prompt_embeds, negative_prompt_embeds,
             prompt_attention_mask, negative_prompt_attention_mask,
@@ -176,9 +179,10 @@ class LumierePipeline(StoredPipeline):
             raise ValueError(f"mode {mode!r} needs a network with conditioning channels; load the conditioned model")
         given = read_given(mode, image, video, mask, outpaint_scale, len(prompts), num_videos_per_prompt, last_image)
         num_frames = given.count_frames(num_frames, self.config.num_frames)
-        windows = temporal_windows(
-            num_frames, num_frames if window_size is None else window_size, 0 if window_size is None else overlap
-        )
+        if window_size is None:
+            window_size, overlap = self.config.num_frames, min(overlap, self.config.num_frames - 1)
+        windows = temporal_windows(num_frames, window_size, overlap)
+        weights = named_weights(windows, window_weights)
         space = LatentSpace(self.vae)
         size = space.frame_size(height, width, self.unet.unet.config.sample_size)
         upscaler = self.upscaler() if upscale and self.ssr_unet is not None else None
@@ -210,6 +214,7 @@ class LumierePipeline(StoredPipeline):
         # --- noise, or the noised source (SDEdit) --------------------------------------------------------------------
         source, share = given.start(num_frames, size, strength, image_strength)
         timesteps = select_timesteps(self.scheduler, num_inference_steps, device, share)
+        self._interrupt, self._num_timesteps = False, len(timesteps)
 
         def start() -> Tensor:
             noise = draw_noise(shape, generators, device)
@@ -232,7 +237,7 @@ class LumierePipeline(StoredPipeline):
                 return guidance.predict(self.unet, model_input.to(dtype), timestep, rows)
 
             conditions = [tensors[name] for name in ("conditioning", "known_mask") if name in tensors]
-            output = predict_in_windows(network, [scaled_x_t, *conditions], windows, batches)
+            output = predict_in_windows(network, [scaled_x_t, *conditions], windows, batches, weights)
             if not guided:
                 return output
             return hold_known(self.scheduler, self.config.prediction_type, output, scaled_x_t, timestep, *conditions)
@@ -240,22 +245,30 @@ class LumierePipeline(StoredPipeline):
         styled = nullcontext() if style is None else self.styles.applied(self.unet, style, alpha)
         with styled, self.progress_bar(total=len(timesteps)) as progress:
             progress.set_description("base model")
-            on_step = self._on_step(progress, callback_on_step_end, callback_on_step_end_tensor_inputs, tensors)
-            x_0 = space.decode(denoise(self.scheduler, predict, start, timesteps, generators, on_step))
+            on_step = self._on_step(progress, callback_on_step_end, shown, tensors)
+            x_0 = space.decode(
+                denoise(self.scheduler, predict, start, timesteps, generators, on_step, lambda: self._interrupt)
+            )
         known_psnr = None if known is None else known.psnr(x_0)
         if known is not None and keep_known:
             x_0 = known.put_back(x_0)
 
         # --- super-resolution -----------------------------------------------------------------------------------------
         base = x_0
+        if self._interrupt:
+            upscaler = None
         if upscaler is not None:
+            sees_all = set(shown) <= set(upscaler._callback_tensor_inputs)
+            large = None
+            if known is not None:
+                scale = upscaler.enlarged_size(size)[1] / size[1]
+                large = KnownPixels(*(tensor.to(device) for tensor in given.known(num_frames, size, scale)))
             x_0 = upscaler.upscale(
                 base, ssr_generators, ssr_steps, noise_level, None, ssr_window_size, ssr_overlap, multidiffusion,
-                ssr_window_weights, ssr_batch_size, callback_on_step_end, callback_on_step_end_tensor_inputs,
+                ssr_window_weights, ssr_batch_size, callback_on_step_end if sees_all else None,
+                known=large if guide_known else None,
             )  # fmt: skip
-            if known is not None:
-                scale = x_0.shape[-1] / size[1]
-                large = KnownPixels(*(tensor.to(device) for tensor in given.known(num_frames, size, scale)))
+            if large is not None:
                 known_psnr = large.psnr(x_0)
                 x_0 = large.put_back(x_0) if keep_known else x_0
 

@@ -16,6 +16,7 @@ from diffusers import SchedulerMixin
 from torch import Tensor
 
 from lumiere.data.clips import resize_video
+from lumiere.diffusion.known import hold_known
 from lumiere.diffusion.objective import Objective
 from lumiere.diffusion.sampling import (
     BatchSize,
@@ -26,7 +27,7 @@ from lumiere.diffusion.sampling import (
     select_timesteps,
     video_generators,
 )
-from lumiere.diffusion.windows import independent_windows, tapered_weights, temporal_windows
+from lumiere.diffusion.windows import independent_windows, named_weights, temporal_windows
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.super_resolution import check_super_resolution
 from lumiere.pipelines.base import (
@@ -37,10 +38,9 @@ from lumiere.pipelines.base import (
     check_whole,
     check_whole_or_none,
 )
+from lumiere.pipelines.known import KnownPixels
 from lumiere.pipelines.pipeline_output import LumiereUpscalePipelineOutput, check_output_type, to_output
 from lumiere.pipelines.pixels import read_video
-
-WINDOW_WEIGHTS = ("mean", "tapered")
 
 
 class LumiereUpscalePipeline(LumiereBasePipeline):
@@ -124,12 +124,12 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         check_output_type(output_type)
         check_whole(1, num_inference_steps=num_inference_steps)
         check_generator(generator)
-        self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
+        shown = self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         low = read_video(video)
         generators = video_generators(generator, len(low))
         x_0 = self.upscale(
             low, generators, num_inference_steps, noise_level, scale, window_size, overlap, multidiffusion,
-            window_weights, batch_size, callback_on_step_end, callback_on_step_end_tensor_inputs,
+            window_weights, batch_size, callback_on_step_end, shown,
         )  # fmt: skip
         self.maybe_free_model_hooks()
         frames = to_output(x_0, output_type)
@@ -150,11 +150,15 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         batch_size: int | None = 4,
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("x_t",),
+        known: KnownPixels | None = None,
     ) -> Tensor:
-        """The same on model tensors: (b, 3, t, h, w) in [-1, 1], to larger h and w; one generator per video."""
+        """The same on model tensors: (b, 3, t, h, w) in [-1, 1], to larger h and w; one generator per video.
+
+        `known`: pixels of the larger size that the estimate of x_0 is held to at every step.
+        """
         windows = self.plan(low.shape[2], noise_level, window_size, overlap, multidiffusion, window_weights)
         check_whole_or_none(batch_size=batch_size)
-        weights = tapered_weights(windows) if window_weights == "tapered" else None
+        weights = named_weights(windows, window_weights)
         objective = Objective(self.scheduler)
         device, dtype = self._execution_device, self.unet.dtype
 
@@ -171,6 +175,7 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
 
         # --- noise: one tensor for the whole clip, so that windows share it where they overlap ---------------------
         timesteps = select_timesteps(self.scheduler, num_inference_steps, device)
+        self._interrupt, self._num_timesteps = False, len(timesteps)
 
         def start() -> Tensor:
             return draw_noise(shape, generators, device).mul_(self.scheduler.init_noise_sigma)
@@ -178,16 +183,23 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         # --- denoise ------------------------------------------------------------------------------------------------
         batches = BatchSize(batch_size)
 
-        def predict(scaled_x_t: Tensor, timestep: Tensor) -> Tensor:
-            def network(model_input: Tensor, rows: Tensor) -> Tensor:
-                return self.unet(model_input.to(dtype), timestep, class_labels=levels[rows]).sample
+        held = [] if known is None else [known.pixels, known.mask]
 
-            return predict_in_windows(network, [scaled_x_t, noised], windows, batches, weights)
+        def predict(scaled_x_t: Tensor, timestep: Tensor) -> Tensor:
+            def network(inputs: Tensor, rows: Tensor) -> Tensor:
+                output = self.unet(inputs[:, :6].to(dtype), timestep, class_labels=levels[rows]).sample
+                if not held:
+                    return output
+                x_t, pixels, mask = inputs[:, :3], inputs[:, 6:9], inputs[:, 9:]
+                return hold_known(self.scheduler, self.config.prediction_type, output, x_t, timestep, pixels, mask)
+
+            return predict_in_windows(network, [scaled_x_t, noised, *held], windows, batches, weights)
 
         with self.progress_bar(total=len(timesteps)) as progress:
             progress.set_description("super-resolution")
             on_step = self._on_step(progress, callback_on_step_end, callback_on_step_end_tensor_inputs)
-            return denoise(self.scheduler, predict, start, timesteps, generators, on_step).clamp_(-1, 1)
+            x_0 = denoise(self.scheduler, predict, start, timesteps, generators, on_step, lambda: self._interrupt)
+        return x_0.clamp_(-1, 1)
 
     def plan(
         self,
@@ -206,11 +218,10 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         check_prediction_type(self.scheduler, self.config.prediction_type, "scheduler")
         window_size = self.config.window_size if window_size is None else window_size
         check_whole(0, self.scheduler.config.num_train_timesteps - 1, noise_level=noise_level)
-        if window_weights not in WINDOW_WEIGHTS:
-            raise ValueError(f"window_weights is {window_weights!r}; allowed: {', '.join(WINDOW_WEIGHTS)}")
         check_whole(1, window_size=window_size)
         check_whole(0, overlap=overlap)
         windows = temporal_windows(num_frames, window_size, overlap)  # checks its arguments
+        named_weights(windows, window_weights)
         return windows if multidiffusion else independent_windows(num_frames, window_size)
 
     def enlarged_size(self, size: Sequence[int], scale: float | None = None) -> tuple[int, int]:
@@ -220,12 +231,13 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
             ValueError: where that would not be larger.
         """
         sample_size = self.unet.unet.config.sample_size
+        smallest = sample_size if isinstance(sample_size, int) else min(sample_size)
         if scale is None:
-            smallest = sample_size if isinstance(sample_size, int) else min(sample_size)
             scale = smallest / min(size)
         check_range(0, scale=scale)
         if scale < 1:
             raise ValueError(
-                f"video is {size[1]} x {size[0]} pixels, more than super-resolution gives; shrink it, or set scale"
+                f"video is {size[1]} x {size[0]} pixels, more than the {smallest} that super-resolution gives; make it "
+                "smaller, or go without super-resolution (upscale=False)"
             )
         return round(size[0] * scale), round(size[1] * scale)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler
+from diffusers.callbacks import PipelineCallback
 from PIL import Image
 from torch import Tensor
 
@@ -229,8 +231,14 @@ def test_base_model_in_windows(base_only: LumierePipeline) -> None:
             count[start:end] += 1
         x_t = scheduler.step(total / count, timestep, x_t).prev_sample
     torch.testing.assert_close(made, (x_t.transpose(1, 2).clamp(-1, 1) + 1) / 2, rtol=0, atol=1e-5)
-    whole, alone = (base_only("a cat", window_size=size, generator=seed(), **options).frames for size in (None, 20))
-    assert torch.equal(whole, alone) and not torch.allclose(made, whole, atol=1e-3)
+    whole = base_only("a cat", window_size=20, generator=seed(), **options).frames
+    assert not torch.allclose(made, whole, atol=1e-3)
+    # Beyond the trained length, which is 5 here, windows are the default.
+    usual, trained = (base_only("a cat", window_size=size, generator=seed(), **options).frames for size in (None, 5))
+    assert torch.equal(usual, trained) and not torch.allclose(usual, whole, atol=1e-3)
+    tapered = base_only("a cat", window_weights="tapered", generator=seed(), **options).frames
+    assert not torch.allclose(usual, tapered, atol=1e-4)
+    torch.testing.assert_close(usual, tapered, rtol=0, atol=0.2)
 
 
 def test_base_model_in_windows_of_what_is_known(pipe: LumierePipeline) -> None:
@@ -258,6 +266,38 @@ def test_a_callback_may_return_nothing_or_the_dict(pipe: LumierePipeline) -> Non
     for returned in (None, {}):
         made = pipe("a cat", generator=seed(), callback_on_step_end=lambda *_, value=returned: value, **STEPS).frames
         assert torch.equal(made, plain)
+    with pytest.raises(
+        ValueError, match=r"callback_on_step_end: x_t came back as \(1, 3\); expected \(1, 3, 5, 16, 16\)"
+    ):
+        pipe("a cat", callback_on_step_end=lambda *_: {"x_t": torch.zeros(1, 3)}, **STEPS)
     for wrong in (plain, {"latents": plain}):
         with pytest.raises(ValueError, match=r'callback_on_step_end: expected {"x_t": x_t}, or None for no change'):
             pipe("a cat", callback_on_step_end=lambda *_, value=wrong: value, **STEPS)
+
+
+def test_a_callback_interrupts_as_in_diffusers(pipe: LumierePipeline) -> None:
+    """The steps that are left are not done, nor is super-resolution; the next call is whole again."""
+    seen: list[tuple[int, int]] = []
+
+    def callback(called: LumierePipeline, step: int, _: Tensor, __: dict[str, Tensor]) -> None:
+        seen.append((step, called.num_timesteps))
+        called._interrupt = step == 1
+
+    options: dict[str, Any] = {"num_inference_steps": 4, "ssr_steps": 2}
+    output = pipe("a cat", generator=seed(), callback_on_step_end=callback, **options)
+    assert seen == [(0, 4), (1, 4)] and pipe.interrupt
+    assert output.frames.shape == (1, 5, 3, 16, 16) and output.base_frames is None
+    assert pipe("a cat", generator=seed(), **options).frames.shape == (1, 5, 3, 32, 32)
+
+
+def test_a_callback_of_diffusers_own_kind_says_which_tensors_it_wants(pipe: LumierePipeline) -> None:
+    class Watching(PipelineCallback):
+        tensor_inputs = ["x_t", "prompt_embeds"]  # noqa: RUF012  as diffusers has it
+
+        def callback_fn(self, _: Any, __: int, ___: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            seen.append(set(tensors))
+            return tensors
+
+    seen: list[set[str]] = []
+    pipe("a cat", callback_on_step_end=Watching(cutoff_step_ratio=1.0), **STEPS)
+    assert seen == [{"x_t", "prompt_embeds"}] * 2

@@ -193,3 +193,11 @@ def test_noise_prediction_knows_nothing_at_zero_terminal_snr() -> None:
     scheduler = diffusers.DDIMScheduler(prediction_type="epsilon", rescale_betas_zero_snr=True)
     with pytest.raises(ValueError, match=r"zero terminal SNR.*DDIMScheduler\.from_config\(scheduler\.config, resc"):
         check_prediction_type(scheduler, "epsilon", "scheduler")
+
+
+@pytest.mark.parametrize("name", ["LMSDiscreteScheduler", "PNDMScheduler"])
+def test_schedulers_that_need_all_their_steps_do_not_start_from_a_picture(pipe: LumierePipeline, name: str) -> None:
+    pipe.scheduler = made_by(name, pipe.scheduler, beta_schedule="linear", rescale_betas_zero_snr=False)
+    assert pipe("a cat", upscale=False, num_inference_steps=8).frames.isfinite().all()
+    with pytest.raises(ValueError, match=f"scheduler is a {name}, which cannot begin in the middle; set strength"):
+        pipe("a cat", video=VIDEO, strength=0.5, num_inference_steps=8)
