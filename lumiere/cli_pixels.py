@@ -11,8 +11,7 @@ from PIL import Image, ImageOps
 
 from lumiere.cli_request import Request, option
 from lumiere.data.video_io import VideoError, read_video
-
-DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+from lumiere.pipelines.pixels import DEEP_MODES
 
 
 def read_pixels(request: Request, fps: int, frames: int) -> tuple[dict[str, Any], int, list[str]]:

@@ -67,8 +67,20 @@ class SpaceTimeWeights(ModelMixin):
 
     # --- files ------------------------------------------------------------------------------------------------------
 
-    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
-        """Write config.json, the T2I's weights and the temporal weights, the two in files of their own."""
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
+    ) -> None:
+        """Write config.json, the T2I's weights and the temporal weights, the two in files of their own.
+
+        Raises:
+            ValueError: on variant, max_shard_size or safe_serialization=False: these files have one form.
+        """
+        _refuse(variant=variant, max_shard_size=max_shard_size)
+        _refuse(safe_serialization=None if safe_serialization else False)
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self.save_config(folder)
@@ -81,19 +93,24 @@ class SpaceTimeWeights(ModelMixin):
         pretrained_model_name_or_path: str | Path,
         torch_dtype: torch.dtype | None = None,
         subfolder: str = "",
+        dtype: torch.dtype | None = None,
         **from_pipeline: Any,
     ) -> Self:
-        """Load what `save_pretrained` wrote, in the saved dtype or `torch_dtype`; spatial parameters come frozen.
+        """Load what `save_pretrained` wrote, in the saved dtype or `dtype`; spatial parameters come frozen.
+
+        `torch_dtype` is diffusers' older name of `dtype`.
 
         Raises:
-            ValueError: when a file is missing or does not fit.
+            ValueError: when a file is missing or does not fit, or on a variant, which there is none of.
             TypeError: on a keyword that neither stands above nor comes from a diffusers pipeline.
         """
         if unknown := sorted(set(from_pipeline) - FROM_PIPELINE):
             raise TypeError(
-                f"{cls.__name__}.from_pretrained got an unexpected keyword {unknown[0]!r}; allowed: torch_dtype, "
-                "subfolder"
+                f"{cls.__name__}.from_pretrained got an unexpected keyword {unknown[0]!r}; allowed: dtype, "
+                "torch_dtype, subfolder"
             )
+        _refuse(variant=from_pipeline.get("variant"))
+        dtype = torch_dtype if dtype is None else dtype
         folder = Path(pretrained_model_name_or_path) / subfolder
         model = cls(**_read_config(folder, cls.__name__))
         spatial = _read(folder / SPATIAL_FILE)
@@ -101,8 +118,8 @@ class SpaceTimeWeights(ModelMixin):
         nn.Module.to(model, dtype=next(iter(spatial.values())).dtype)
         model.unet.load_state_dict(spatial)
         model.load_temporal(folder)
-        if torch_dtype is not None:
-            nn.Module.to(model, dtype=torch_dtype)
+        if dtype is not None:
+            nn.Module.to(model, dtype=dtype)
         return model.eval()
 
     def save_temporal(self, save_directory: str | Path) -> None:
@@ -165,6 +182,16 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
         value = value.detach().cpu()
         digest.update((value.float().half() if value.is_floating_point() else value).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _refuse(**options: Any) -> None:
+    """Raises ValueError on the first option of diffusers that is not None."""
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(
+                f"{name} is {value!r}; weights are stored whole, as safetensors, in the network's own precision: leave "
+                "it out, and convert the network itself with .to(dtype)"
+            )
 
 
 def _part_of(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:

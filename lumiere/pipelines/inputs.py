@@ -45,7 +45,7 @@ def infer_mode(mode: str | None, image: Any, video: Any, mask: Any, last_image: 
                 return name
         meanings = ", ".join(f"{' + '.join(parts) or 'prompt only'}: {name}" for name, parts in MODES.items())
         raise ValueError(
-            f"{' and '.join(given)} together make no mode; allowed: {meanings}; "
+            f"no mode is made from {' and '.join(given)}; allowed: {meanings}; "
             "in image_to_video last_image beside the image, or in its place"
         )
     if mode not in tuple(MODES):  # which may be of a type that has no hash
@@ -203,9 +203,7 @@ def read_given(
     name = MODES[mode][0] if mask is not None else ""
     subject = pixels.get(name)
     if subject is not None:
-        region = pixels["mask"] = read_mask(mask, subject, name)
-        if mode == "cinemagraph" and region.shape[2] != 1:
-            raise ValueError(f"mask has {region.shape[2]} frames; a cinemagraph takes one still mask (h, w)")
+        pixels["mask"] = read_mask(mask, subject, name)
     rows = {name: spread(value, num_prompts, videos_per_prompt, name) for name, value in pixels.items()}
     return Given(mode, rows["image"], rows["video"], rows["mask"], outpaint_scale, rows["last_image"])
 

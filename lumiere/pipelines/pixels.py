@@ -9,15 +9,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # PIL's own conversion to 8 bits cuts off all above 255
+
 
 def read_image(image: Any, name: str = "image") -> Tensor:
     """(b, 3, h, w) in [-1, 1] from a tensor (b, 3, h, w) or (3, h, w) in [0, 1], an array (h, w, 3) or (b, h, w, 3), a
-    PIL image or a list of them.
+    PIL image, or a list of any of these.
 
     Raises:
         ValueError: on anything else, with the cure.
     """
-    if isinstance(image, (list, tuple)) and image and all(isinstance(entry, Image.Image) for entry in image):
+    if isinstance(image, (list, tuple)) and image:
         return _same_size([read_image(entry, name) for entry in image], name).flatten(0, 1)
     values = _tensor(image, name, channels_last_at=(3, 4))
     if values.ndim == 3:
@@ -57,7 +59,7 @@ def read_video(video: Any) -> Tensor:
 def read_mask(mask: Any, like: Tensor, name: str) -> Tensor:
     """(b, 1, t, h, w) of 0 and 1 from (h, w), (t, h, w), (b, t, h, w) or (b, t, 1, h, w); t = 1 is a still mask.
 
-    A list holds one mask (h, w) per frame.
+    A list holds one mask (h, w) per frame. As many masks (h, w) as there are pictures are one each.
 
     Args:
         mask: tensor or array (boolean, uint8, or float in [0, 1]), a PIL image, or a list of such; above one half =
@@ -66,7 +68,7 @@ def read_mask(mask: Any, like: Tensor, name: str) -> Tensor:
         name: what that is called.
 
     Raises:
-        ValueError: on another size, another number of frames, or no region.
+        ValueError: on another size, another number of frames or pictures, or no region.
     """
     if isinstance(mask, (list, tuple)):
         values = _same_size([_mask_values(entry) for entry in mask], "mask") if mask else torch.zeros(0)
@@ -77,6 +79,8 @@ def read_mask(mask: Any, like: Tensor, name: str) -> Tensor:
             f"mask has shape {tuple(values.shape)}; expected (h, w), (t, h, w), (b, t, h, w) or (b, t, 1, h, w)"
         )
     values = values.squeeze(2) if values.ndim == 5 else values
+    if like.ndim == 4 and values.ndim == 3 and len(values) == len(like):
+        values = values.unsqueeze(1)
     values = values.view(*(1,) * (4 - values.ndim), *values.shape)  # (b, t, h, w)
     if values.shape[-2:] != like.shape[-2:]:
         raise ValueError(
@@ -85,9 +89,8 @@ def read_mask(mask: Any, like: Tensor, name: str) -> Tensor:
         )
     num_frames = like.shape[2] if like.ndim == 5 else 1
     if values.shape[1] not in (1, num_frames):
-        raise ValueError(
-            f"mask has {values.shape[1]} frames, {name} {num_frames}; pass one still mask, or one per frame"
-        )
+        kinds = "one per frame, or one per video as (b, 1, h, w)" if like.ndim == 5 else "or one per picture"
+        raise ValueError(f"mask has {values.shape[1]} frames, {name} {num_frames}; pass one still mask, {kinds}")
     region = (values > 0.5).float()
     if not bool(region.flatten(1).any(dim=1).all()):
         raise ValueError("mask has no region; mark 1 (white) where to generate")
@@ -113,13 +116,17 @@ def _same_size(pictures: list[Tensor], name: str) -> Tensor:
 
 
 def _check_picture(picture: Image.Image, name: str) -> None:
-    """Raises ValueError on a picture of several frames, or with transparency."""
+    """Raises ValueError on a picture of several frames, with transparency, or of more than 8 bits a channel."""
     if getattr(picture, "n_frames", 1) > 1:
         raise ValueError(
             f"{name} is an animated picture; pass its first frame (picture.seek(0); picture.copy()), or a video"
         )
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         raise ValueError(f"{name} has transparency; paste it on a background and convert it to RGB first")
+    if picture.mode in DEEP_MODES:
+        raise ValueError(
+            f"{name} has more than 8 bits a pixel ({picture.mode}); scale it to 0-255 and convert it to L or RGB first"
+        )
 
 
 def _from_pil(picture: Image.Image, name: str) -> Tensor:

@@ -16,6 +16,7 @@ from lumiere.pipelines.base import LumiereBasePipeline
 from lumiere.pipelines.styles import FOLDER as STYLES_FOLDER
 from lumiere.pipelines.styles import StyleBook
 from lumiere.text import TextEncoder, load_text_encoder
+from lumiere.text.encoder import CONFIG_NAME
 
 TEXT_ENCODER_FOLDER = "text_encoder"
 
@@ -93,7 +94,11 @@ class StoredPipeline(LumiereBasePipeline):
         self.styles = StyleBook()
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """As in diffusers, with the text encoder's config and the styles in folders of their own."""
+        """As in diffusers, with the text encoder's config and the styles in folders of their own.
+
+        Raises:
+            ValueError: on variant, max_shard_size or safe_serialization=False, which our networks' files do not have.
+        """
         folder, text_encoder = Path(save_directory), self.text_encoder
         # diffusers saves and loads the kinds of component that it knows; a text encoder is none of them.
         self.register_modules(text_encoder=None)
@@ -101,7 +106,9 @@ class StoredPipeline(LumiereBasePipeline):
             super().save_pretrained(folder, **kwargs)
         finally:
             self.register_modules(text_encoder=text_encoder)
-        if text_encoder is not None:
+        if text_encoder is None:
+            (folder / TEXT_ENCODER_FOLDER / CONFIG_NAME).unlink(missing_ok=True)  # an earlier pipeline's
+        else:
             text_encoder.save_pretrained(folder / TEXT_ENCODER_FOLDER)
         self.styles.save(folder / STYLES_FOLDER)
 
@@ -115,12 +122,21 @@ class StoredPipeline(LumiereBasePipeline):
         folder = Path(pretrained_model_name_or_path)
         if not (folder / cls.config_name).is_file():
             raise ValueError(
-                f"{folder}: no {cls.config_name}; expected a folder written by {cls.__name__}.save_pretrained"
+                f"{folder}: no {cls.config_name}; expected a folder written by {cls.__name__}.save_pretrained, a local "
+                "one: names of a hub are not looked up, so download first (huggingface_hub.snapshot_download)"
             )
-        if "text_encoder" not in kwargs and (folder / TEXT_ENCODER_FOLDER).is_dir():
+        if "text_encoder" not in kwargs and (folder / TEXT_ENCODER_FOLDER / CONFIG_NAME).is_file():
             kwargs["text_encoder"] = load_text_encoder(folder / TEXT_ENCODER_FOLDER)
         pipe = super().from_pretrained(str(folder), **kwargs)
         pipe.styles.load(folder / STYLES_FOLDER)
+        return pipe
+
+    @classmethod
+    def from_pipe(cls, pipeline: Any, **kwargs: Any) -> Self:
+        """As in diffusers, with the styles."""
+        pipe = super().from_pipe(pipeline, **kwargs)
+        if isinstance(pipeline, StoredPipeline):
+            pipe.styles = pipeline.styles.copy()
         return pipe
 
     def add_style(self, name: str, weights: str | Path | Mapping[str, Tensor], alpha: float = 1.0) -> None:

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -52,6 +52,12 @@ class StyleBook:
 
     def __contains__(self, name: object) -> bool:
         return name in self._styles
+
+    def copy(self) -> StyleBook:
+        """A book of the same styles, to which others can be added."""
+        book = StyleBook()
+        book._styles = {name: dict(alphas) for name, alphas in self._styles.items()}
+        return book
 
     def add(self, name: str, weights: str | Path | Mapping[str, Tensor], alpha: float = 1.0) -> None:
         """Name a style, or one more of its blends.
@@ -88,9 +94,18 @@ class StyleBook:
 
     @contextmanager
     def applied(self, unet: SpaceTimeUNet, name: str, alpha: float) -> Iterator[None]:
-        """Within, the spatial weights of `unet` are the blend; temporal weights are not touched."""
+        """Within, the spatial weights of `unet` are the blend; temporal weights are not touched.
+
+        Raises:
+            ValueError: where the style's file is broken or does not fit, or accelerate holds the network's weights.
+        """
         spatial = unet.unet
         original = spatial.state_dict(keep_vars=True)
+        if any(value.is_meta for value in original.values()):
+            raise ValueError(
+                f"style {name!r}: enable_sequential_cpu_offload() leaves no weights in the network to blend with; "
+                "use enable_model_cpu_offload()"
+            )
         source = (name, float(alpha), _state_of(original), _state_of(self._source(name, float(alpha))))
         if self._last[0] != source:
             self._last = ((), {})  # frees the blend before the next is made
@@ -105,15 +120,22 @@ class StyleBook:
             spatial.load_state_dict(original, assign=True)
 
     def save(self, folder: Path) -> None:
-        """Write all weights, as `lumiere.style.blend_file` names them."""
-        for name, alphas in self._styles.items():
-            for alpha, weights in alphas.items():
-                target = folder / blend_file(name, alpha)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if not isinstance(weights, Path):
-                    save_file({key: value.contiguous() for key, value in weights.items()}, target)
-                elif weights.resolve() != target.resolve():
-                    shutil.copyfile(weights, target)
+        """Write all weights, as `lumiere.style.blend_file` names them, in place of those that `folder` held."""
+        kept, new = set(), {}
+        for name, alpha, weights in self._entries():
+            target = folder / blend_file(name, alpha)
+            if isinstance(weights, Path) and weights.resolve() == target.resolve():
+                kept.add(target)
+            else:  # aside at first: a style's own file may be among those that are replaced
+                new[target] = target.with_suffix(".new")
+                _write(weights, new[target])
+        moved = [entry for entry in self._entries() if _lies_in(folder, entry[2])]
+        for path in set(folder.rglob("*.safetensors")) - kept:
+            path.unlink()
+        for target, aside in new.items():
+            aside.replace(target)
+        for name, alpha, _ in moved:
+            self._styles[name][alpha] = folder / blend_file(name, alpha)
 
     def load(self, folder: Path) -> None:
         """Add all weights that `save`, or the stage `blend_style`, wrote.
@@ -124,6 +146,9 @@ class StyleBook:
         for path in sorted(folder.rglob("*.safetensors")):
             self.add(path.parent.name, path, alpha_of(path))
 
+    def _entries(self) -> list[tuple[str, float, Weights]]:
+        return [(name, alpha, weights) for name, alphas in self._styles.items() for alpha, weights in alphas.items()]
+
     def _source(self, name: str, alpha: float) -> Weights:
         """What the blend is made from: it itself, where it is there finished, or the style."""
         alphas = self._styles[name]
@@ -131,8 +156,8 @@ class StyleBook:
 
     def _blend(self, original: Mapping[str, Tensor], name: str, alpha: float) -> dict[str, Tensor]:
         finished, weights = alpha in self._styles[name], self._source(name, alpha)
+        style = _read(weights) if isinstance(weights, Path) else weights
         try:
-            style = _read(weights) if isinstance(weights, Path) else weights
             if is_lora(style):
                 style = merge_lora(original, style)
             # Styles are kept in the precision that they were saved with; unknown keys are left to blend_style.
@@ -142,14 +167,29 @@ class StyleBook:
             raise ValueError(f"style {name!r} does not fit this pipeline's text-to-image model: {error}") from None
 
 
+def _lies_in(folder: Path, weights: Weights) -> bool:
+    return isinstance(weights, Path) and folder.resolve() in weights.resolve().parents
+
+
+def _write(weights: Weights, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(weights, Path):
+        shutil.copyfile(weights, path)
+    else:
+        save_file({key: value.contiguous() for key, value in weights.items()}, path)
+
+
 def _read(path: Path) -> dict[str, Tensor]:
     """A style's file.
 
     Raises:
-        ValueError: on a LoRA with a scale other than 1, which diffusers keeps beside the tensors.
+        ValueError: on a broken file, or a LoRA with a scale other than 1, which diffusers keeps beside the tensors.
     """
-    with safe_open(path, framework="pt") as file:
-        stored = json.loads((file.metadata() or {}).get(LORA_SETTINGS, "{}"))
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = json.loads((file.metadata() or {}).get(LORA_SETTINGS, "{}"))
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a whole safetensors file ({error}); copy it again") from None
     settings = {key.removeprefix("unet."): value for key, value in stored.items()}
     scaled = [key for key in ("use_rslora", "alpha_pattern", "rank_pattern") if settings.get(key)]
     if scaled or settings.get("lora_alpha") != settings.get("r"):
@@ -160,12 +200,15 @@ def _read(path: Path) -> dict[str, Tensor]:
 def _state_of(weights: Weights) -> Hashable:
     """Differs as soon as the weights do, without keeping a copy of them.
 
-    Sums, because `tensor.data` can be changed without being counted as a version.
+    Sums, because `tensor.data` can be changed without being counted as a version. Tensors of inference mode have none.
     """
     if isinstance(weights, Path):
         stat = weights.stat()
         return weights, stat.st_mtime_ns, stat.st_size, stat.st_ino
-    described = [(id(tensor), tensor._version, tensor.dtype, str(tensor.device)) for tensor in weights.values()]
+    described = [
+        (id(tensor), None if tensor.is_inference() else tensor._version, tensor.dtype, str(tensor.device))
+        for tensor in weights.values()
+    ]
     return tuple(described), tuple(_sums(list(weights.values())))
 
 

@@ -272,11 +272,31 @@ def test_the_saved_dtype_comes_back_unless_another_is_asked_for(dtype: torch.dty
     SpaceTimeUNet.from_unet2d(make_unet2d("ours").to(dtype)).save_pretrained(tmp_path / "unet")
     loaded = SpaceTimeUNet.from_pretrained(tmp_path, subfolder="unet")
     assert {parameter.dtype for parameter in loaded.parameters()} == {dtype}
-    loaded = SpaceTimeUNet.from_pretrained(tmp_path / "unet", torch_dtype=torch.float16)
-    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float16}
+    for name in ("dtype", "torch_dtype"):  # the latter is diffusers' older name
+        loaded = SpaceTimeUNet.from_pretrained(tmp_path / "unet", **{name: torch.float16})
+        assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float16}
 
 
 def test_a_keyword_that_is_none_is_refused(tmp_path: Path) -> None:
     make().save_pretrained(tmp_path)
-    with pytest.raises(TypeError, match="unexpected keyword 'torch_dtpye'; allowed: torch_dtype, subfolder"):
+    with pytest.raises(TypeError, match="unexpected keyword 'torch_dtpye'; allowed: dtype, torch_dtype, sub"):
         SpaceTimeUNet.from_pretrained(tmp_path, torch_dtpye=torch.float16)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"variant": "fp16"}, "variant is 'fp16'; .* convert the network itself"),
+        ({"safe_serialization": False}, "safe_serialization is False; "),
+        ({"max_shard_size": "1GB"}, "max_shard_size is '1GB'; "),
+    ],
+)
+def test_an_option_of_diffusers_that_would_change_the_files_is_refused(
+    option: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make().save_pretrained(tmp_path, **option)
+    assert read_all(tmp_path) == {}
+    make().save_pretrained(tmp_path, safe_serialization=True, variant=None)
+    with pytest.raises(ValueError, match="variant is 'fp16'; "):
+        SpaceTimeUNet.from_pretrained(tmp_path, variant="fp16")

@@ -99,3 +99,33 @@ def test_a_blend_is_made_anew_for_another_precision(pipe: LumierePipeline, blend
         pipe.to(dtype)
         pipe("a cat", style="ink", alpha=0.5, generator=seed(), **OPTIONS)
     assert blends == [0.5, 0.5, 0.5]
+
+
+def test_a_network_of_inference_mode_is_styled(pipe: LumierePipeline, tmp_path: Path) -> None:
+    pipe.add_style("ink", style_weights(pipe))
+    pipe.save_pretrained(tmp_path)
+    options = {"style": "ink", "alpha": 0.5, **OPTIONS}
+    with torch.inference_mode():
+        loaded = LumierePipeline.from_pretrained(tmp_path)
+        loaded.set_progress_bar_config(disable=True)
+        inside = loaded("a cat", generator=seed(), **options).frames
+    assert all(parameter.is_inference() for parameter in loaded.unet.parameters())
+    for each in (loaded, pipe):
+        assert torch.equal(each("a cat", generator=seed(), **options).frames, inside)
+
+
+def test_a_network_that_is_offloaded_weight_by_weight_is_not_styled(pipe: LumierePipeline) -> None:
+    pipe.add_style("ink", style_weights(pipe))
+    pipe.enable_sequential_cpu_offload(device="cpu")
+    with pytest.raises(ValueError, match=r"style 'ink': .*enable_sequential_cpu_offload.*; use enable_model_cpu_off"):
+        pipe("a cat", style="ink", **OPTIONS)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 1000])
+def test_a_style_whose_file_is_broken(pipe: LumierePipeline, tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "ink.safetensors"
+    save_file(style_weights(pipe), path)
+    path.write_bytes(path.read_bytes()[:keep])
+    pipe.add_style("ink", path)
+    with pytest.raises(ValueError, match=r"^.*ink\.safetensors: not a whole safetensors file \(.*\); copy it again"):
+        pipe("a cat", style="ink", **OPTIONS)
