@@ -267,7 +267,7 @@ def _generate_batch(
     device: str | None,
     sheet: bool,
 ) -> dict[str, str]:
-    from lumiere.cli_generate import Job, check_apart, run_batch
+    from lumiere.cli_generate import Job, check_apart, check_style, run_batch
     from lumiere.cli_model import Model
     from lumiere.cli_request import read_rows
     from lumiere.export import check_writable, target_of
@@ -287,6 +287,8 @@ def _generate_batch(
     check_apart(from_file, jobs)
     chosen = Model.choose(model, device)
     _tell(f"model: {_described(chosen.folder)}")
+    if "style" in given:
+        check_style(given["style"], None, chosen)  # of all rows
     return run_batch(jobs, chosen, _tell)
 
 

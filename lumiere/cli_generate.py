@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lumiere.cli_model import Model, first_line
+from lumiere.cli_model import Model, ModelError, first_line
 from lumiere.cli_request import (
     DEFAULT_ALPHA,
     DEFAULT_STRENGTH,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lumiere.pipelines import LumierePipeline
 
 SHEET_FRAMES = 16
+MOST_DECIBELS = 100.0  # for pixels that are exact, too, since JSON has no infinity
 # Settings that no option sets; they are the model's own.
 MODEL_SETTINGS = (
     "fps", "guidance_rescale", "ssr_steps", "ssr_window_size", "ssr_overlap", "prediction_type",
@@ -110,7 +111,7 @@ def _run(job: Job, model: Model, tell: Tell) -> list[Path]:
 
     pipe, request = model.pipe, job.request
     asked = _asked(request, model)
-    _check_style(request, model)
+    check_style(request.style, request.alpha, model)
     pixels, num_frames, notes = read_pixels(request, pipe.config.fps, pipe.config.num_frames)
     for note in notes:
         tell(f"note: {note}")
@@ -130,8 +131,6 @@ def _run(job: Job, model: Model, tell: Tell) -> list[Path]:
         num_inference_steps=request.steps,
         guidance_scale=request.guidance,
         num_videos_per_prompt=request.num_videos,
-        # Longer than trained: in windows of what it was trained on.
-        window_size=pipe.config.num_frames if num_frames > pipe.config.num_frames else None,
         upscale=bool(request.upscale),
         generator=[torch.Generator().manual_seed(request.seed + i) for i in range(request.num_videos)],
         **pixels,
@@ -186,6 +185,9 @@ def run_batch(jobs: list[tuple[str, Job | ValueError]], model: Model, tell: Tell
 
     Returns:
         What went wrong, by name.
+
+    Raises:
+        ModelError: where no job can be done.
     """
     failures: dict[str, str] = {}
     there = 0
@@ -199,6 +201,8 @@ def run_batch(jobs: list[tuple[str, Job | ValueError]], model: Model, tell: Tell
                 tell("already there")
                 continue
             run(job, model, tell)
+        except ModelError:
+            raise
         except ValueError as error:
             failures[name] = first_line(error)
         except Exception as error:  # whatever it is, the other rows may be fine
@@ -209,6 +213,17 @@ def run_batch(jobs: list[tuple[str, Job | ValueError]], model: Model, tell: Tell
     for name, reason in failures.items():
         tell(f"  {name}: {reason}")
     return failures
+
+
+def check_style(style: str | None, alpha: float | None, model: Model) -> None:
+    """Raises ValueError where the model has not such a style."""
+    styles = model.pipe.styles
+    if style is None:
+        return
+    if style not in styles:
+        cure = f"it has {', '.join(styles)}" if len(styles) else "it has none; --model demo has line-art"
+        raise ValueError(f"--style {style}: the model {model.name} has no such style; {cure}")
+    styles.check(style, DEFAULT_ALPHA if alpha is None else alpha)
 
 
 def drift(settings: dict[str, Any], request: Request, model: Model) -> list[str]:
@@ -232,11 +247,12 @@ def _memory_told() -> Iterator[None]:
     """Turns a lack of memory into a ValueError with the cure."""
     import torch
 
+    from lumiere.diffusion.sampling import is_out_of_memory
+
     try:
         yield
-    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        on_cpu = "defaultcpuallocator" in str(error).lower()  # which raises a plain RuntimeError
-        if not (on_cpu or isinstance(error, (MemoryError, torch.OutOfMemoryError))):
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
             raise
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -325,20 +341,10 @@ def _strength(request: Request, pipe: LumierePipeline) -> float | None:
     return DEFAULT_STRENGTH if request.mode == "video_to_video" else None
 
 
-def _check_style(request: Request, model: Model) -> None:
-    styles = model.pipe.styles
-    if request.style is None:
-        return
-    if request.style not in styles:
-        cure = f"it has {', '.join(styles)}" if len(styles) else "it has none; --model demo has line-art"
-        raise ValueError(f"--style {request.style}: the model {model.name} has no such style; {cure}")
-    styles.check(request.style, DEFAULT_ALPHA if request.alpha is None else request.alpha)
-
-
 def _decibels(values: Any, index: int) -> float | None:
-    """How well the given pixels of a video were kept; None where there are none, or they are all exact."""
+    """How well the given pixels of a video were kept; None where there are none."""
     value = math.nan if values is None else float(values[index])
-    return round(value, 1) if math.isfinite(value) else None
+    return None if math.isnan(value) else round(min(MOST_DECIBELS, value), 1)
 
 
 def _fidelity(settings: dict[str, Any]) -> str:
@@ -346,6 +352,8 @@ def _fidelity(settings: dict[str, Any]) -> str:
         return ""
     if settings["keep_known"]:
         return f"; the given pixels are put back exactly, from {settings['known_psnr']} dB"
+    if settings["known_psnr"] > 60:  # an error of a quarter of an 8-bit step
+        return "; the given pixels come back as they were"
     return f"; the given pixels come back at {settings['known_psnr']} dB, see --keep-known"
 
 

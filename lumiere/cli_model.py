@@ -16,6 +16,10 @@ PROJECT_PIPELINE = Path("outputs/pipeline")
 DEMO = "demo"
 
 
+class ModelError(ValueError):
+    """The model, or what it is to run on, cannot be used: no request can be met."""
+
+
 class Model:
     """A pipeline that is loaded when it is needed.
 
@@ -58,7 +62,7 @@ class Model:
         """Where it runs.
 
         Raises:
-            ValueError: on a device that this machine has not.
+            ModelError: on a device that this machine has not.
         """
         import torch
 
@@ -68,7 +72,7 @@ class Model:
             torch.empty(1, device=self._device)
         except (RuntimeError, AssertionError) as error:  # a CPU build of torch asserts that it has no CUDA
             reason = str(error).splitlines()[0]
-            raise ValueError(f"--device {self._device}: not usable here ({reason}); use --device cpu") from None
+            raise ModelError(f"--device {self._device}: not usable here ({reason}); use --device cpu") from None
         return self._device
 
     @cached_property
@@ -76,7 +80,7 @@ class Model:
         """The pipeline itself.
 
         Raises:
-            ValueError: when the folder is none of a pipeline.
+            ModelError: when the folder is none of a pipeline, or holds one that does not fit together.
         """
         import lumiere.compat  # noqa: F401  before diffusers
 
@@ -90,8 +94,9 @@ class Model:
         logging.disable_progress_bar()
         try:
             pipe = demo_pipeline() if self.folder is None else LumierePipeline.from_pretrained(self.folder)
-        except (OSError, SafetensorError, KeyError, TypeError) as error:  # the latter two of JSON that is another's
-            raise ValueError(
+        # A KeyError or TypeError is of JSON that is another's.
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ModelError(
                 f"--model {self.name}: cannot be loaded ({first_line(error)}); expected a folder of "
                 "LumierePipeline.save_pretrained"
             ) from None

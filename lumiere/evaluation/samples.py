@@ -40,7 +40,7 @@ class Sample:
     Attributes:
         info: its sidecar, with at least name, mode and prompt.
         frames: uint8 (t, h, w, 3), as read back from the mp4.
-        known: for modes that were given pixels: generated, known, known_mask at base size.
+        known: for modes that were given pixels: generated, known, known_mask.
     """
 
     info: dict[str, Any]

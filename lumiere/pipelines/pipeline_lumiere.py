@@ -259,18 +259,17 @@ class LumierePipeline(StoredPipeline):
             upscaler = None
         if upscaler is not None:
             sees_all = set(shown) <= set(upscaler._callback_tensor_inputs)
-            large = None
             if known is not None:
                 scale = upscaler.enlarged_size(size)[1] / size[1]
-                large = KnownPixels(*(tensor.to(device) for tensor in given.known(num_frames, size, scale)))
+                known = KnownPixels(*(tensor.to(device) for tensor in given.known(num_frames, size, scale)))
             x_0 = upscaler.upscale(
                 base, ssr_generators, ssr_steps, noise_level, None, ssr_window_size, ssr_overlap, multidiffusion,
                 ssr_window_weights, ssr_batch_size, callback_on_step_end if sees_all else None,
-                known=large if guide_known else None,
+                known=known if guide_known else None,
             )  # fmt: skip
-            if large is not None:
-                known_psnr = large.psnr(x_0)
-                x_0 = large.put_back(x_0) if keep_known else x_0
+            if known is not None:
+                known_psnr = known.psnr(x_0)
+                x_0 = known.put_back(x_0) if keep_known else x_0
 
         # --- output ---------------------------------------------------------------------------------------------------
         self.maybe_free_model_hooks()

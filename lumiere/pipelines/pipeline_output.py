@@ -26,8 +26,8 @@ class LumierePipelineOutput(BaseOutput):
         fps: frames per second to play them at.
         mode: which of the modes made them.
         base_frames: the same before super-resolution, in the same form; None where there was none.
-        known: (b, t, c, h, w) in [0, 1], the pixels that were given, at the base model's size; None in modes that are
-            given none.
+        known: (b, t, c, h, w) in [0, 1], the pixels that were given, as large as `frames`; None in modes that are given
+            none.
         known_mask: (b, t, 1, h, w), 1 = given; None likewise.
         known_psnr: (b,), in dB, how well `frames` keep the given pixels, before `keep_known` puts them back; infinite
             where they are exact, not a number where M is 0 everywhere. None where nothing was given.

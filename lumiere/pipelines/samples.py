@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tqdm import tqdm
 
 from lumiere.config import GenerateConfig
@@ -92,10 +91,8 @@ def save_sample(folder: Path, job: Job, output: LumierePipelineOutput, settings:
     }
     write_atomically(folder / f"{job.name}.json", (json.dumps(info, indent=2) + "\n").encode())
     if output.known is not None and output.known_mask is not None:
-        # What super-resolution makes of them counts too: its frames, averaged down to where the pixels were given.
-        averaged = F.adaptive_avg_pool2d(output.frames[0].float(), base.shape[-2:])
         arrays = {
-            "generated": to_uint8(averaged),
+            "generated": frames,
             "known": to_uint8(output.known[0]),
             "known_mask": output.known_mask[0, :, 0].to(torch.uint8).cpu().numpy(),
         }

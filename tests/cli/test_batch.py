@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,21 @@ def test_a_row_says_all_that_options_say(tmp_path: Path) -> None:
     assert rows["001-a-fox"] == Request("a fox", upscale=False, keep_known=True, num_videos=2, guidance=1.5, steps=3)
     assert str(rows["002-a-cat"]) == "upscale is 'maybe'; allowed: yes, no"
     assert "prompt is empty" in str(rows["003"])
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (("--model", "nowhere"), "no model_index.json"),
+        (("--device", "cuda:77"), "--device cuda:77: not usable here"),
+        (("--style", "oil"), "--style oil: the model .* has no such style; it has ink"),
+    ],
+)
+def test_what_no_row_can_be_made_with_is_told_once(
+    generate: Generate, table: Path, model: Path, options: tuple[str, ...], message: str
+) -> None:
+    own_model = () if "--model" in options else ("--model", str(model))
+    result = generate("--from-file", str(table), "-o", "out", *own_model, *options, with_model=False)
+    assert result.exit_code == 2, result.output
+    told = [line for line in result.stderr.splitlines() if re.search(message, line)]
+    assert len(told) == 1 and told[0].startswith("error: ") and not list(Path().glob("out/*"))

@@ -232,3 +232,39 @@ def test_the_shipped_demo_weights(generate: Generate) -> None:
     made = settings("taxi.json")
     assert (made["model"], made["size"], made["guidance"]) == ("demo", [32, 32], 1.5)
     assert len(list(source_frames("taxi.mp4"))) == 2
+
+
+@pytest.mark.parametrize(
+    "mode, options",
+    [
+        ("image_to_video", ("--image", "image.png")),
+        ("image_to_video", ("--last-image", "last.jpg")),
+        ("image_to_video", ("--image", "image.png", "--last-image", "last.jpg")),
+        ("inpainting", ("--video", "video.mp4", "--mask", "mask.png")),
+        ("inpainting", ("--video", "video.mp4", "--mask", "0.5,0,1,1")),
+        ("outpainting", ("--video", "video.mp4", "--outpaint")),
+        ("cinemagraph", ("--image", "image.png", "--mask", "mask.png")),
+        ("video_to_video", ("--video", "video.mp4", "--strength", "0.5")),
+        ("text_to_video", ("--style", "line-art", "--alpha", "0.8")),
+    ],
+)
+def test_the_shipped_demo_weights_in_every_mode(
+    generate: Generate, inputs: Path, mode: str, options: tuple[str, ...]
+) -> None:
+    given = [str(inputs / option) if (inputs / option).is_file() else option for option in options]
+    arguments = ("a yellow taxi", "-o", "made.webp", "--frames", "3", "--steps", "4", "--seed", "0", "--no-upscale")
+    result = generate(*arguments, *given, with_model=False)
+    assert result.exit_code == 0, result.output
+    made = settings("made.json")
+    assert (made["mode"], made["size"], made["frames"]) == (mode, [32, 32], 3)
+    kept = mode not in ("text_to_video", "video_to_video")
+    assert (made["known_psnr"] > 60) if kept else made["known_psnr"] is None
+
+
+def test_the_shipped_super_resolution_keeps_what_is_given(generate: Generate, inputs: Path) -> None:
+    arguments = ("a yellow taxi", "-o", "taxi.gif", "--frames", "2", "--steps", "2", "--seed", "0")
+    given = ("--video", str(inputs / "video.mp4"), "--mask", "0.5,0,1,1")
+    result = generate(*arguments, *given, with_model=False)
+    assert result.exit_code == 0 and "the given pixels come back as they were" in result.stderr, result.output
+    made = settings("taxi.json")
+    assert (made["size"], made["base_size"]) == ([128, 128], [32, 32]) and made["known_psnr"] > 60

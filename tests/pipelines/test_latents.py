@@ -52,9 +52,9 @@ def test_every_mode(latent_pipe: LumierePipeline, mode: str) -> None:
     assert seen[0] == (2, 9, 5, 8, 8)  # <J, C, M>: 4 + 4 + 1
     assert output.base_frames.shape == (1, 5, 3, 16, 16) and output.frames.shape == (1, 5, 3, 32, 32)
     if output.known is not None:
-        assert output.known.shape == output.base_frames.shape and output.known_psnr.isfinite().all()
+        assert output.known.shape == output.frames.shape and output.known_psnr.isfinite().all()
         where = output.known_mask.bool().expand_as(output.known)
-        torch.testing.assert_close(output.base_frames[where], output.known[where])
+        torch.testing.assert_close(output.frames[where], output.known[where])
 
 
 def test_c_is_the_latents_of_what_is_given_and_m_where_a_latent_is_known_whole(vae: AutoencoderKL) -> None:
