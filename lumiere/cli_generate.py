@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from lumiere.pipelines import LumierePipeline
 
 SHEET_FRAMES = 16
-MOST_DECIBELS = 100.0  # for pixels that are exact, too, since JSON has no infinity
+MOST_DECIBELS = 99.0  # for pixels that are exact, too, since JSON has no infinity
 # Settings that no option sets; they are the model's own.
 MODEL_SETTINGS = (
     "fps", "guidance_rescale", "ssr_steps", "ssr_window_size", "ssr_overlap", "prediction_type",
