@@ -50,17 +50,17 @@ def sample(
     folder = scratch / f"{settings.videos}-videos-{settings.sampling_steps}-steps-{settings.guidance_scale}"
     folder.mkdir(parents=True, exist_ok=True)
     picks = np.unique(np.linspace(0, len(held_out) - 1, settings.videos).round().astype(int))
-    clips = [held_out[int(i)] for i in picks]
+    texts = [held_out.text(int(i)) for i in picks]
     null, null_mask = held_out.null_text
     options: dict[str, Any] = {
-        "prompt_embeds": torch.stack([clip.prompt_embeds[0] for clip in clips]).float(),
-        "prompt_attention_mask": torch.stack([clip.prompt_mask[0] for clip in clips]).long(),
+        "prompt_embeds": torch.stack([embeds[0] for embeds, _ in texts]).float(),
+        "prompt_attention_mask": torch.stack([mask[0] for _, mask in texts]).long(),
         "negative_prompt_embeds": null[None].float(),
         "negative_prompt_attention_mask": null_mask[None].long(),
         "num_inference_steps": settings.sampling_steps,
         "guidance_scale": settings.guidance_scale,
     }
-    generators = [torch.Generator().manual_seed(settings.seed + i) for i in range(len(clips))]
+    generators = [torch.Generator().manual_seed(settings.seed + i) for i in range(len(picks))]
     num_keyframes = (held_out.num_frames - 1) // stride + 1
 
     def call(network: SpaceTimeUNet, num_frames: int) -> torch.Tensor:
@@ -81,7 +81,7 @@ def sample(
         "ours": _kept(folder / "ours.npy", lambda: call(ours, held_out.num_frames))[:, :frames],
         "cascade": _kept(folder / "cascade.npy", lambda: filled(1.0)),
         "cascade, from a blend": _kept(folder / "blend.npy", lambda: filled(BLEND_STRENGTH)),
-        "real": np.stack([clip.video[:, :frames].permute(1, 2, 3, 0).numpy() for clip in clips]),
+        "real": np.stack([held_out.video(int(i), slice(frames)).permute(1, 2, 3, 0).numpy() for i in picks]),
     }
 
 

@@ -50,7 +50,7 @@ class DecodeConfig:
 class LaunchConfig:
     """How trainings are computed: nothing of what is learned, but the last bits of it."""
 
-    processes: int = number(1, at_least=1)  # on this machine; torchrun or accelerate launch for several machines
+    processes: int = number(1, at_least=1)  # on this machine; torchrun for several machines
     strategy: str = choice("ddp", "fsdp")  # of several processes: each has the whole network, or a share (FSDP2)
     precision: str = choice("fp32", "bf16", "fp16")  # of the arithmetic; weights and optimizer stay in float32
     gradient_accumulation: int = number(1, at_least=1)  # parts that a process takes its share of a batch in
@@ -67,7 +67,7 @@ class RuntimeConfig:
     """What no result depends on; changing it makes no stage stale."""
 
     workers: int = number(0, at_least=0)  # processes that read clips, for each training process; 0: itself
-    cache_mb: int = number(512, at_least=0)  # decoded clips that each of them keeps in memory
+    cache_mb: int = number(512, at_least=0)  # decoded clips that each of them keeps in memory, where all of a split fit
     timeout_s: float = number(1800.0, above=0)  # a training process that says nothing for so long ends the training
     sample_every: int = number(0, at_least=0)  # steps between sample videos of a training's held-out clips; 0: none
     sample_guidance_scale: float = number(3.0, at_least=1)

@@ -13,6 +13,7 @@ def main() -> None:
     """Parses the paths, measures, writes the report and the metrics."""
     from lumiere import tracking
     from lumiere.config import ConfigError, load_params, to_dict
+    from lumiere.data.shards import ShardError
     from lumiere.evaluation.judge import load_judge
     from lumiere.evaluation.measure import evaluate, flat_metrics
     from lumiere.evaluation.report import write_report
@@ -34,7 +35,7 @@ def main() -> None:
             generated = read_generated_set(arguments.videos, config.num_videos, config.num_frames)
             real = read_real_set(arguments.clips, generated.frames.shape[2:4], generated.frames.shape[1])
             samples, seams = read_samples(arguments.videos), read_seams(arguments.videos)
-        except (SamplesError, FileNotFoundError) as error:
+        except (SamplesError, ShardError, FileNotFoundError) as error:
             raise ConfigError(str(error)) from None
         print(
             f"measuring {len(generated.frames)} clips and {len(samples)} samples against real clips of "

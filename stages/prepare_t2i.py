@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 import torch
 
@@ -15,6 +16,7 @@ from lumiere.models.small import build_text_to_image_unet
 from lumiere.models.text_to_image import TextToImage, load_text_to_image
 from lumiere.training.captioned import open_clips
 from lumiere.training.parallel import is_main_process
+from lumiere.training.preview import SamplePreview
 from lumiere.training.run import StagedTraining
 from lumiere.training.text_to_image import TextToImageTask
 
@@ -35,7 +37,10 @@ def train_from_scratch(
     scheduler = make_scheduler()
     task = TextToImageTask("t2i", unet, scheduler, train_clips, held_out, config.optim)
     training = StagedTraining(arguments.scratch, params, config, [__file__, arguments.clips, config.unet_config])
-    training.train(task, config.optim, run.log_metrics, arguments.out)
+    preview = SamplePreview(
+        task, scheduler, params.runtime, training.folder / "samples", partial(run.log_artifact, folder="samples")
+    )
+    training.train(task, config.optim, run.log_metrics, arguments.out, preview)
     return TextToImage(unet, scheduler, store.text_encoder, store.max_text_tokens), training
 
 

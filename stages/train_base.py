@@ -13,7 +13,7 @@ from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import load_text_to_image, save_companions
 from lumiere.training.captioned import open_clips
 from lumiere.training.parallel import is_main_process
-from lumiere.training.preview import VideoPreview
+from lumiere.training.preview import SamplePreview
 from lumiere.training.run import StagedTraining
 from lumiere.training.video import SpaceTimeTask
 
@@ -47,9 +47,9 @@ def main() -> None:
 
         inputs = [__file__, arguments.clips, arguments.t2i, config.init_from]
         training = StagedTraining(arguments.scratch, params, config, inputs)
-        preview = VideoPreview(
-            task, t2i.scheduler, params.runtime, train_clips.store.fps,
-            training.folder / "samples", partial(run.log_artifact, folder="samples"),
+        preview = SamplePreview(
+            task, t2i.scheduler, params.runtime, training.folder / "samples",
+            partial(run.log_artifact, folder="samples"), train_clips.store.fps,
         )  # fmt: skip
         result = training.train(task, config.optim, run.log_metrics, arguments.out, preview)
         if not is_main_process():

@@ -14,7 +14,7 @@ from lumiere.models.autoencoder import load_vae, vae_factor
 from lumiere.models.text_to_image import load_scheduler, save_companions
 from lumiere.training.captioned import open_clips
 from lumiere.training.parallel import is_main_process
-from lumiere.training.preview import VideoPreview
+from lumiere.training.preview import SamplePreview
 from lumiere.training.run import StagedTraining
 from lumiere.training.video import SpaceTimeTask
 
@@ -51,9 +51,9 @@ def main() -> None:
 
         inputs = [__file__, arguments.clips, arguments.base, config.init_from]
         training = StagedTraining(arguments.scratch, params, config, inputs)
-        preview = VideoPreview(
-            task, scheduler, params.runtime, store.fps,
-            training.folder / "samples", partial(run.log_artifact, folder="samples"),
+        preview = SamplePreview(
+            task, scheduler, params.runtime, training.folder / "samples",
+            partial(run.log_artifact, folder="samples"), store.fps,
         )  # fmt: skip
         result = training.train(task, config.optim, run.log_metrics, arguments.out, preview)
         if not is_main_process():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from lumiere.models.super_resolution import check_super_resolution
 from lumiere.models.text_to_image import load_image_network
 from lumiere.training.captioned import open_clips
 from lumiere.training.parallel import is_main_process
+from lumiere.training.preview import SuperResolutionPreview
 from lumiere.training.run import StagedTraining
 from lumiere.training.super_resolution import SuperResolutionTask
 
@@ -45,6 +47,7 @@ def main() -> None:
         arguments.scratch, params, config, [__file__, arguments.clips, unet_config, *folders.values()]
     )
     with tracking.stage_run("train_ssr", to_dict(config)) as run:
+        samples, show = training.folder / "samples", partial(run.log_artifact, folder="samples")
         torch.manual_seed(config.image_optim.seed)
         if config.image_model == "train":
             with stages.blaming(arguments.params, "train_ssr.unet_config"):
@@ -55,7 +58,8 @@ def main() -> None:
             image_task = SuperResolutionTask(
                 "ssr_image", image_unet, scheduler, train_clips, held_out, 1, config, config.image_optim
             )
-            training.train(image_task, config.image_optim, run.log_metrics, arguments.out)
+            preview = SuperResolutionPreview(image_task, scheduler, params.runtime, samples, show)
+            training.train(image_task, config.image_optim, run.log_metrics, arguments.out, preview)
         else:
             with stages.blaming(arguments.params, "train_ssr.image_model"):
                 image_unet, scheduler = load_image_network(config.image_model)
@@ -70,7 +74,8 @@ def main() -> None:
         task = SuperResolutionTask(
             "train_ssr", unet, scheduler, train_clips, held_out, config.window_size, config, config.optim
         )
-        result = training.train(task, config.optim, run.log_metrics, arguments.out)
+        preview = SuperResolutionPreview(task, scheduler, params.runtime, samples, show, train_clips.store.fps)
+        result = training.train(task, config.optim, run.log_metrics, arguments.out, preview)
         if not is_main_process():
             return
         unet.save_pretrained(arguments.out)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -16,9 +18,12 @@ from lumiere.models.text_to_image import load_text_to_image
 from lumiere.text import load_text_encoder
 from lumiere.training.captioned import Pictures
 from lumiere.training.parallel import is_main_process
+from lumiere.training.preview import SamplePreview
 from lumiere.training.run import StagedTraining
 from lumiere.training.style import add_lora, fuse_lora
 from lumiere.training.text_to_image import TextToImageTask
+
+HELD_OUT = 10  # of so many pictures, the last
 
 
 def write(weights: dict[str, Tensor], path: Path) -> None:
@@ -45,16 +50,23 @@ def main() -> None:
             encoder = load_text_encoder(arguments.t2i / "text_encoder")
         with stages.blaming(arguments.params, "train_style.style"):
             pictures, captions = load_captioned_folder(arguments.styles / config.style, t2i.size)
-        null_embeds, null_mask = (part[0] for part in encoder.encode([""]))
-        images = Pictures(pictures, encoder.encode(captions), (null_embeds, null_mask))
-        nothing = Pictures(pictures[:0], encoder.encode([""]), images.null_text)  # too few to hold any out
+        embeds, mask = encoder.encode([*captions, ""])
+        last = np.arange(len(pictures)) % HELD_OUT == HELD_OUT - 1
+        images, held_out = (
+            Pictures(pictures[chosen], (embeds[:-1][chosen], mask[:-1][chosen]), (embeds[-1], mask[-1]))
+            for chosen in (~last, last)
+        )
         torch.manual_seed(config.optim.seed)
         if config.lora_rank:
             add_lora(t2i.unet, config.lora_rank)
-        task = TextToImageTask("train_style", t2i.unet, t2i.scheduler, images, nothing, config.optim, t2i.vae)
+        task = TextToImageTask("train_style", t2i.unet, t2i.scheduler, images, held_out, config.optim, t2i.vae)
         inputs = [__file__, arguments.t2i, arguments.styles / config.style]
         training = StagedTraining(arguments.scratch, params, config, inputs)
-        result = training.train(task, config.optim, run.log_metrics, arguments.out)
+        preview = SamplePreview(
+            task, t2i.scheduler, params.runtime, training.folder / "samples",
+            partial(run.log_artifact, folder="samples"),
+        )  # fmt: skip
+        result = training.train(task, config.optim, run.log_metrics, arguments.out, preview)
         if not is_main_process():
             return
         if config.lora_rank:

@@ -17,7 +17,7 @@ from lumiere.config import Params, load_params
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.inspection.meter import measure
 from lumiere.inspection.networks import Workload, workloads
-from lumiere.inspection.plan import AUTOCAST, RESERVE, count, optimizer_bytes
+from lumiere.inspection.plan import AUTOCAST, RESERVE, count, forward, optimizer_bytes
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.small import build_ssr_unet, build_text_to_image_unet, read_unet_config
 from lumiere.models.text_to_image import TextToImage, load_text_to_image
@@ -95,6 +95,26 @@ def test_the_base_of_the_h100_profile_fits_one_gpu(built: dict[str, tuple[Params
     weights, trained = count(base.network.parameters()), list(base.network.temporal_parameters())
     state = 4 * (weights + 2 * count(trained)) + optimizer_bytes(trained, base.optim.optimizer)
     assert cost.activation_bytes + state < 80e9 * (1 - RESERVE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_validation_and_a_preview_take_no_more_than_a_step(
+    name: str, built: dict[str, tuple[Params, dict[str, Workload]]]
+) -> None:
+    params, networks = built[name]
+    launch = params.launch
+    for title, workload in networks.items():
+        assert workload.optim is not None
+        micro_batch = workload.optim.batch_size // (launch.processes * launch.gradient_accumulation)
+        network = workload.network.train()
+        network.enable_gradient_checkpointing() if launch.gradient_checkpointing else None
+        run, inputs = workload.loss(micro_batch)
+        step = measure(network, run, flops=False, autocast=AUTOCAST[launch.precision], inputs=inputs)
+        network.disable_gradient_checkpointing()
+        # A validation has a step's clips at once, a preview one, with its sentence and without.
+        for batch_size in (micro_batch, 2 if workload.text else 1):
+            shown = forward(workload, batch_size, workload.shape, launch, flops=False)
+            assert 0 < shown.activation_bytes < step.activation_bytes, (title, batch_size)
 
 
 # --- architectures by config file ------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from lumiere.data.shards import read_index, read_null_text, read_sample
+from lumiere.data.shards import ALL, check_shards, read_frames, read_index, read_info, read_null_text, read_text
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class ClipStore:
     Args:
         folder: what the decode stage wrote.
         split: "train" or "validation".
+
+    Raises:
+        FileNotFoundError: if the folder holds no finished shards.
+        ShardError: if they are of an older form, or one is missing or not whole.
+        ValueError: for a split that is not there.
     """
 
     def __init__(self, folder: str | Path, split: str = "train") -> None:
@@ -51,6 +56,7 @@ class ClipStore:
             raise ValueError(f"split is {split!r}; allowed: {', '.join(sorted(index['splits']))}")
         self.split = split
         self.entries = index["splits"][split]
+        check_shards(self.folder, {name: index["shards"][name] for name in dict.fromkeys(self.shards)})
         self.fps: int = index["fps"]
         self.num_frames: int = index["num_frames"]
         self.size: int = index["size"]
@@ -70,16 +76,24 @@ class ClipStore:
         """The empty sentence: states float16 (n, d) and mask uint8 (n,)."""
         return read_null_text(self.folder)
 
+    def frames(self, i: int, frames: slice = ALL) -> np.ndarray:
+        """A clip's frames, or those of a slice, uint8 (t, h, w, c); what they hold alone is read."""
+        return read_frames(self.folder, self.entries[i], frames)
+
+    def text(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """The captions of a clip: states float16 (k, n, d) and masks uint8 (k, n)."""
+        return read_text(self.folder, self.entries[i])
+
     def __getitem__(self, i: int) -> Clip:
-        sample = read_sample(self.folder, self.entries[i])
-        info = sample.info
+        info = read_info(self.folder, self.entries[i])
         assert info["clip_id"] == self.entries[i]["clip_id"], "the index and its shards are of different runs"
+        embeds, mask = self.text(i)
         return Clip(
             clip_id=info["clip_id"],
-            frames=sample.frames,
+            frames=self.frames(i),
             captions=info["captions"],
-            prompt_embeds=sample.prompt_embeds,
-            prompt_mask=sample.prompt_mask,
+            prompt_embeds=embeds,
+            prompt_mask=mask,
             video=info["video"],
             start=info["start"],
         )
@@ -110,7 +124,7 @@ def clip_order(shards: Sequence[str], seed: int, epoch: int, buffer: int) -> np.
 def to_model_range(frames: np.ndarray) -> torch.Tensor:
     """uint8 (t, h, w, c) in [0, 255] -> float32 (c, t, h, w) in [-1, 1]."""
     video = torch.from_numpy(np.array(frames)).permute(3, 0, 1, 2)  # a copy: the source may be read-only
-    return video.float() / 127.5 - 1
+    return video.float().div_(127.5).sub_(1)
 
 
 def from_model_range(video: torch.Tensor) -> np.ndarray:

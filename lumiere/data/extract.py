@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lumiere.data.shards import pack_arrays, unpack_arrays
+from lumiere.data.shards import pack_arrays, pack_frames, unpack_arrays
 from lumiere.data.video_io import VideoError, code_version, read_video
 from lumiere.files import content_hash, write_atomically
 
@@ -60,7 +60,7 @@ class Windows:
     """The windows of one stretch.
 
     Attributes:
-        videos: k packed arrays `frames`, uint8 (t, h, w, 3), as they stand in a shard.
+        videos: k times the frames, uint8 (t, h, w, 3), packed as they stand in a shard.
         starts: k times in seconds from the video's first frame.
     """
 
@@ -127,4 +127,4 @@ def _cut(source: Source, settings: WindowSettings) -> Windows:
     if not starts:
         raise VideoError(f"{len(frames)} frames at {settings.fps} fps; a window needs {settings.num_frames}")
     seconds = [round(source.start + start / settings.fps, 6) for start in starts]
-    return Windows([pack_arrays(frames=frames[start : start + settings.num_frames]) for start in starts], seconds)
+    return Windows([pack_frames(frames[start : start + settings.num_frames]) for start in starts], seconds)

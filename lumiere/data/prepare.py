@@ -117,7 +117,7 @@ def write_clips(
     write_index(temporary, splits, failures=dict(sorted(failures.items())), **shared, **text_settings)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
-    return {split: len(entries) for split, entries in splits.items()}
+    return {name: len(split.entries) for name, split in splits.items()}
 
 
 def _own(folder: Path) -> None:

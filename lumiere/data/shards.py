@@ -1,25 +1,34 @@
 """WebDataset-style tar shards with an index, byte-stable: fixed times, owners and modes, members in order.
 
-A sample is three members: `<key>.video.npz` (frames), `<key>.text.npz` (caption embeddings), `<key>.json`.
-`index.json` keeps each member's offset and size, so that any sample is one read away without a tar scan.
+A sample is three members: `<key>.json`, `<key>.text.npz` (caption embeddings) and `<key>.video.npz` (frames), in which
+each frame is an array of its own, `00000`, `00001`, ..., so that some can be read without the others.
+`index.json` keeps each member's offset and size, so that no tar is scanned, and each shard's size and SHA-256.
 `null_text.npz` holds the states of the empty sentence, for classifier-free guidance.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Iterator
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 INDEX = "index.json"
 NULL_TEXT = "null_text.npz"
+FORMAT = 2
+ALL = slice(None)
+
+
+class ShardError(ValueError):
+    """Shards that the decode stage has to write again."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class Sample:
     """What one key of a shard holds.
 
     Attributes:
-        video: `pack_arrays(frames=uint8 (t, h, w, c))`, packed where it was cut, since that takes longest.
+        video: what `pack_frames` gives, packed where it was cut, since that takes longest.
         prompt_embeds: float16 (k, n, d), one row per caption.
         prompt_mask: uint8 (k, n), 1 = attend.
         info: clip_id, video, start, captions, fps.
@@ -38,33 +47,43 @@ class Sample:
     prompt_mask: np.ndarray
     info: dict[str, Any]
 
-    @property
-    def frames(self) -> np.ndarray:
-        """uint8 (t, h, w, c)."""
-        return unpack_arrays(self.video)["frames"]
+
+@dataclass(frozen=True)
+class Split:
+    """What the index says of a split.
+
+    Attributes:
+        entries: of each sample, where it lies.
+        shards: by name, {"size": bytes, "sha256": hexadecimal}.
+    """
+
+    entries: list[dict[str, Any]]
+    shards: dict[str, dict[str, Any]]
 
 
-def write_shards(folder: Path, split: str, samples: Iterable[Sample], per_shard: int) -> list[dict[str, Any]]:
-    """Writes `<split>-00000.tar`, ... in the order given; returns the split's entries for the index."""
-    entries: list[dict[str, Any]] = []
+def write_shards(folder: Path, split: str, samples: Iterable[Sample], per_shard: int) -> Split:
+    """Writes `<split>-00000.tar`, ... in the order given."""
+    written = Split([], {})
     for shard, group in enumerate(_groups(samples, per_shard)):
         name = f"{split}-{shard:05d}.tar"
-        with tarfile.open(folder / name, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for sample in group:
-                # A number, since WebDataset cuts a key at the first dot and clip ids may hold one.
-                key = f"{len(entries):06d}"
-                members = {}
-                for suffix, content in _members(sample):
-                    offset = tar.offset + tarfile.BLOCKSIZE
-                    tar.addfile(_tar_info(f"{key}.{suffix}", len(content)), io.BytesIO(content))
-                    members[suffix] = [offset, len(content)]
-                entries.append({"key": key, "clip_id": sample.info["clip_id"], "tar": name, "members": members})
-    return entries
+        with open(folder / name, "wb") as file:
+            hashed = _HashedFile(file)
+            with tarfile.open(fileobj=hashed, mode="w", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]
+                for sample in group:
+                    written.entries.append(_write_sample(tar, name, len(written.entries), sample))
+            written.shards[name] = {"size": file.tell(), "sha256": hashed.sha256.hexdigest()}
+    return written
 
 
-def write_index(folder: Path, splits: dict[str, list[dict[str, Any]]], **settings: Any) -> None:
+def write_index(folder: Path, splits: Mapping[str, Split], **settings: Any) -> None:
     """`index.json`: the splits' entries and what all clips share (fps, num_frames, size, text_encoder, ...)."""
-    text = json.dumps({**settings, "splits": splits}, indent=1, sort_keys=True, ensure_ascii=False)
+    index = {
+        **settings,
+        "format": FORMAT,
+        "shards": {name: about for split in splits.values() for name, about in split.shards.items()},
+        "splits": {name: split.entries for name, split in splits.items()},
+    }
+    text = json.dumps(index, indent=1, sort_keys=True, ensure_ascii=False)
     (folder / INDEX).write_text(text + "\n", encoding="utf-8")
 
 
@@ -91,24 +110,67 @@ def read_index(folder: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if the folder holds no finished shards.
+        ShardError: if they are of an older form.
     """
     path = Path(folder) / INDEX
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; run the decode stage first")
-    return json.loads(path.read_text(encoding="utf-8"))
+    index = json.loads(path.read_text(encoding="utf-8"))
+    if index.get("format") != FORMAT:
+        raise ShardError(f"{path}: clips of another form than this version reads; run the decode stage again")
+    return index
 
 
-def read_sample(folder: str | Path, entry: dict[str, Any]) -> Sample:
-    """One sample by its index entry; opens the tar anew, so that it is safe in forked and threaded loaders."""
-    with open(Path(folder) / entry["tar"], "rb") as file:
-        content = {suffix: os.pread(file.fileno(), size, offset) for suffix, (offset, size) in entry["members"].items()}
-    text = unpack_arrays(content["text.npz"])
-    return Sample(
-        video=content["video.npz"],
-        prompt_embeds=text["prompt_embeds"],
-        prompt_mask=text["prompt_mask"],
-        info=json.loads(content["json"]),
-    )
+def shard_names(folder: Path) -> set[str]:
+    """Of the shards whose hashes the folder's index has; none in a folder of other things."""
+    path = folder / INDEX
+    index = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return set(index["shards"]) if isinstance(index, dict) and index.get("format") == FORMAT else set()
+
+
+def check_shards(folder: Path, shards: Mapping[str, Mapping[str, Any]]) -> None:
+    """Compares the shards' sizes with those in the index.
+
+    Raises:
+        ShardError: if a shard is missing or of another size.
+    """
+    for name, about in shards.items():
+        try:
+            found = f"{(folder / name).stat().st_size} bytes"
+        except FileNotFoundError:
+            found = "no such file"
+        expected = f"{about['size']} bytes"
+        if found != expected:
+            raise ShardError(f"{folder / name}: {found}; by {INDEX} {expected}; run the decode stage again")
+
+
+# What reads opens the tar anew, so that it is safe in forked and threaded loaders.
+
+
+def read_info(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A sample's `info`, by its index entry."""
+    return json.loads(_read_member(folder, entry, "json"))
+
+
+def read_text(folder: Path, entry: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """A sample's `prompt_embeds` and `prompt_mask`."""
+    arrays = unpack_arrays(_read_member(folder, entry, "text.npz"))
+    return arrays["prompt_embeds"], arrays["prompt_mask"]
+
+
+def read_frames(folder: Path, entry: Mapping[str, Any], frames: slice = ALL) -> np.ndarray:
+    """A sample's frames, or those of a slice: uint8 (t, h, w, c). No other frame's bytes are read."""
+    with (
+        open(folder / entry["tar"], "rb", buffering=0) as file,
+        zipfile.ZipFile(_Part(file.fileno(), *entry["members"]["video.npz"])) as archive,
+    ):
+        arrays = (io.BytesIO(archive.read(name)) for name in archive.namelist()[frames])
+        return np.stack([np.load(array, allow_pickle=False) for array in arrays])
+
+
+def pack_frames(frames: np.ndarray) -> bytes:
+    """uint8 (t, h, w, c) as `read_frames` takes them apart."""
+    return pack_arrays(**{f"{i:05d}": frame for i, frame in enumerate(frames)})
 
 
 def pack_arrays(**arrays: np.ndarray) -> bytes:
@@ -122,6 +184,59 @@ def unpack_arrays(content: bytes) -> dict[str, np.ndarray]:
     """The inverse of `pack_arrays`; pickled objects are refused."""
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
+
+
+class _HashedFile:
+    """A file that is written from its beginning to its end, and the hash of what was."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.sha256 = file, hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        self.sha256.update(content)
+        return self.file.write(content)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+
+class _Part(io.RawIOBase):
+    """A part of an open file, read as if it were a file."""
+
+    def __init__(self, descriptor: int, offset: int, size: int) -> None:
+        self.descriptor, self.offset, self.size, self.position = descriptor, offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self.position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
+        return self.position
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = memoryview(buffer)[: max(0, self.size - self.position)]
+        count = os.preadv(self.descriptor, [wanted], self.offset + self.position)
+        self.position += count
+        return count
+
+
+def _read_member(folder: Path, entry: Mapping[str, Any], suffix: str) -> bytes:
+    offset, size = entry["members"][suffix]
+    with open(folder / entry["tar"], "rb") as file:
+        return os.pread(file.fileno(), size, offset)
+
+
+def _write_sample(tar: tarfile.TarFile, shard: str, number: int, sample: Sample) -> dict[str, Any]:
+    """Adds a sample's members to its shard; its entry in the index."""
+    key = f"{number:06d}"  # a number, since WebDataset cuts a key at the first dot and clip ids may hold one
+    members = {}
+    for suffix, content in _members(sample):
+        members[suffix] = [tar.offset + tarfile.BLOCKSIZE, len(content)]
+        tar.addfile(_tar_info(f"{key}.{suffix}", len(content)), io.BytesIO(content))
+    return {"key": key, "clip_id": sample.info["clip_id"], "tar": shard, "members": members}
 
 
 def _members(sample: Sample) -> Iterator[tuple[str, bytes]]:

@@ -22,7 +22,7 @@ RESERVE = 0.08
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one GPU at the peak of a training step."""
+    """Bytes on one GPU at the peak of a training: of a step, a validation or a preview."""
 
     weights: int
     gradients: int  # with DDP's buckets, which hold them once more
@@ -116,8 +116,10 @@ def _training(workload: Workload, launch: LaunchConfig, processes: int, trained:
     chosen = checkpointed if launch.gradient_checkpointing else plain
     weights, gradients = count(network.parameters()) * FLOAT32, count(trained) * FLOAT32
     optimizer = optimizer_bytes(trained, workload.optim.optimizer)
+    # A preview takes a clip with and without its sentence at once, a validation as many as a step.
+    shown = forward(workload, max(micro_batch, 2 if workload.text else 1), workload.shape, launch, flops=False)
     # The optimizer's step works on a copy of one of its moments, when the activations are gone.
-    peak = max(chosen.activation_bytes, gradients)
+    peak = max(chosen.activation_bytes, shown.activation_bytes, gradients)
     buckets = gradients if processes > 1 else 0
     whole = Memory(weights, gradients + buckets, optimizer, gradients, 0, peak)
     sharded = None
@@ -128,7 +130,7 @@ def _training(workload: Workload, launch: LaunchConfig, processes: int, trained:
             optimizer=math.ceil(optimizer / processes),
             ema=math.ceil(gradients / processes),
             gathered=2 * layer_parameters(network) * FLOAT32,  # the layer that computes, and the one fetched ahead
-            activations=chosen.activation_bytes,
+            activations=max(chosen.activation_bytes, shown.activation_bytes),
         )
     return TrainingPlan(
         batch_size,
@@ -155,13 +157,19 @@ def _step(workload: Workload, batch_size: int, launch: LaunchConfig, checkpointi
 
 
 def _sampling(workload: Workload, launch: LaunchConfig) -> Cost | None:
-    if workload.sample_shape is None:
-        return None
-    sample, given = workload.inputs(1, workload.sample_shape)
+    return None if workload.sample_shape is None else forward(workload, 1, workload.sample_shape, launch)
+
+
+def forward(
+    workload: Workload, batch_size: int, shape: tuple[int, ...], launch: LaunchConfig, flops: bool = True
+) -> Cost:
+    """A forward pass without gradients, of clips of `shape`, (c, t, h, w) or (c, h, w)."""
+    sample, given = workload.inputs(batch_size, shape)
     return measure(
         workload.network.eval(),
         lambda: workload.network(sample, **given).sample,
         backward=False,
+        flops=flops,
         autocast=AUTOCAST[launch.precision],
         inputs=[sample, *(each for each in given.values() if each is not None)],
     )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -13,25 +11,21 @@ import torch
 from torch import Tensor
 
 from lumiere.data.clips import ClipStore, resize_video, to_model_range
+from lumiere.data.shards import ALL
 
-Text = tuple[Tensor, Tensor]  # states (n, d) and mask (n,)
-
-
-@dataclass(frozen=True)
-class CaptionedClip:
-    """A clip with one or more captions; a picture is a clip of one frame."""
-
-    video: Tensor  # uint8 (3, t, h, w)
-    prompt_embeds: Tensor  # float16 or float32 (k, n, d)
-    prompt_mask: Tensor  # uint8 or int64 (k, n)
+Text = tuple[Tensor, Tensor]  # states (n, d) and mask (n,); of k captions (k, n, d) and (k, n)
 
 
 class Clips(Protocol):
-    """Clips by number."""
+    """Clips by number, each with one or more captions; a picture is a clip of one frame."""
 
     @property
     def shards(self) -> Sequence[str]:
         """The shard of each clip: what is read in one go."""
+
+    @property
+    def num_frames(self) -> int:
+        """Of each clip."""
 
     @property
     def null_text(self) -> Text:
@@ -40,12 +34,19 @@ class Clips(Protocol):
     def __len__(self) -> int:
         """How many."""
 
-    def __getitem__(self, i: int) -> CaptionedClip:
-        """One of them."""
+    def video(self, i: int, frames: slice = ALL) -> Tensor:
+        """A clip's frames, or those of a slice, uint8 (3, t, h, w)."""
+
+    def text(self, i: int) -> Text:
+        """A clip's captions: states float16 or float32 (k, n, d) and masks uint8 or int64 (k, n)."""
 
 
 class StoredClips:
-    """A store's clips at training size; the latest stay in memory, for whom all of them fit."""
+    """A store's clips at training size.
+
+    Where all of them fit into memory, a clip is read once, whole, and kept. Else none is: in a shuffled epoch few are
+    met again soon, and of a clip no other frames are read than those asked for.
+    """
 
     def __init__(self, store: ClipStore, size: int, cache_mb: float = 512) -> None:
         """`size`: pixels, height = width; `cache_mb`: decoded pixels that a process keeps, in MB of 10^6 bytes."""
@@ -53,28 +54,38 @@ class StoredClips:
         self.num_frames = store.num_frames
         embeds, mask = store.null_text()
         self.null_text = torch.from_numpy(embeds), torch.from_numpy(mask)
-        clip_bytes = 3 * store.num_frames * size * size
-        self._kept = int(cache_mb * 1e6 / clip_bytes)
-        self._cache: OrderedDict[int, CaptionedClip] = OrderedDict()
+        self._keeps = 3 * len(store) * store.num_frames * size * size <= cache_mb * 1e6
+        self._kept: dict[int, tuple[Tensor, Text]] = {}
 
     def __len__(self) -> int:
         return len(self.store)
 
-    def __getitem__(self, i: int) -> CaptionedClip:
-        if i in self._cache:
-            self._cache.move_to_end(i)
-            return self._cache[i]
-        clip = self.store[i]
-        small = resize_video(to_model_range(clip.frames).unsqueeze(0), self.size)[0]
-        video = ((small + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        read = CaptionedClip(video, torch.from_numpy(clip.prompt_embeds), torch.from_numpy(clip.prompt_mask))
-        self._cache[i] = read
-        if len(self._cache) > self._kept:
-            self._cache.popitem(last=False)
-        return read
+    def video(self, i: int, frames: slice = ALL) -> Tensor:
+        """A clip's frames, or those of a slice, uint8 (3, t, size, size)."""
+        return self._whole(i)[0][:, frames] if self._keeps else self._read_video(i, frames)
+
+    def text(self, i: int) -> Text:
+        """A clip's captions: states float16 (k, n, d) and masks uint8 (k, n)."""
+        return self._whole(i)[1] if self._keeps else self._read_text(i)
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_cache": OrderedDict()}
+        return self.__dict__ | {"_kept": {}}
+
+    def _whole(self, i: int) -> tuple[Tensor, Text]:
+        if i not in self._kept:
+            self._kept[i] = self._read_video(i, ALL), self._read_text(i)
+        return self._kept[i]
+
+    def _read_video(self, i: int, frames: slice) -> Tensor:
+        stored = self.store.frames(i, frames)
+        if stored.shape[1:3] == (self.size, self.size):
+            return torch.from_numpy(stored).permute(3, 0, 1, 2)
+        small = resize_video(to_model_range(stored).unsqueeze(0), self.size)[0]
+        return ((small + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+    def _read_text(self, i: int) -> Text:
+        embeds, mask = self.store.text(i)
+        return torch.from_numpy(embeds), torch.from_numpy(mask)
 
 
 def open_clips(folder: Path, size: int, cache_mb: float) -> tuple[StoredClips, StoredClips]:
@@ -94,14 +105,19 @@ class Pictures:
         """`pictures` uint8 (n, h, w, 3); `prompts`: states (n, l, d) and mask (n, l); `null_text` as `Clips` has it."""
         self.videos = torch.from_numpy(pictures).permute(0, 3, 1, 2).unsqueeze(2)  # (n, 3, 1, h, w)
         self.prompts, self.null_text = prompts, null_text
-        self.shards = [""] * len(pictures)
+        self.shards, self.num_frames = [""] * len(pictures), 1
 
     def __len__(self) -> int:
         return len(self.videos)
 
-    def __getitem__(self, i: int) -> CaptionedClip:
+    def video(self, i: int, frames: slice = ALL) -> Tensor:
+        """A picture, uint8 (3, 1, h, w)."""
+        return self.videos[i][:, frames]
+
+    def text(self, i: int) -> Text:
+        """Its caption: states (1, n, d) and mask (1, n)."""
         embeds, mask = self.prompts
-        return CaptionedClip(self.videos[i], embeds[i : i + 1], mask[i : i + 1])
+        return embeds[i : i + 1], mask[i : i + 1]
 
 
 def draw_captioned(
@@ -118,16 +134,16 @@ def draw_captioned(
     Returns:
         `video` uint8 (3, t, h, w), t = 1 for a frame; `prompt_embeds` (n, d); `prompt_mask` (n,).
     """
-    clip = clips[i]
 
     def below(bound: int) -> int:
         return int(torch.randint(bound, (), generator=generator))
 
-    frame, caption = below(clip.video.shape[1]), below(len(clip.prompt_embeds))
+    frame, (embeds, mask) = below(clips.num_frames), clips.text(i)
+    caption = below(len(embeds))
     dropped = bool(torch.rand((), generator=generator) < text_dropout)
-    embeds, mask = clips.null_text if dropped else (clip.prompt_embeds[caption], clip.prompt_mask[caption])
-    video = clip.video[:, frame : frame + 1] if one_frame else clip.video
-    return {"video": video, "prompt_embeds": embeds.float(), "prompt_mask": mask.long()}
+    prompt_embeds, prompt_mask = clips.null_text if dropped else (embeds[caption], mask[caption])
+    video = clips.video(i, slice(frame, frame + 1) if one_frame else ALL)
+    return {"video": video, "prompt_embeds": prompt_embeds.float(), "prompt_mask": prompt_mask.long()}
 
 
 def pixels(video: Tensor) -> Tensor:

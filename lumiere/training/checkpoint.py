@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lumiere.config import ConfigError
+from lumiere.data.shards import shard_names
 from lumiere.files import content_hash
 
 TENSORS_FILE = "state.safetensors"
@@ -29,14 +30,21 @@ KEEP = 2
 
 
 def fingerprint(params: Any, files: Iterable[str | Path]) -> str:
-    """A short hex name for (params, contents of files); folders stand for the .py and data files in them."""
+    """A short hex name for (params, contents of files); folders stand for the .py and data files in them.
+
+    Of shards of clips name and size count: their index, whose content counts, holds the shards' hashes.
+    """
     digest = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode())
     for entry in sorted(Path(file) for file in files):
         members = sorted(p for p in entry.rglob("*") if p.is_file()) if entry.is_dir() else [entry]
+        shards = shard_names(entry)
         for member in members:
             if "__pycache__" in member.parts:
                 continue
             digest.update(str(member.relative_to(entry)).encode())
+            if member.name in shards:
+                digest.update(str(member.stat().st_size).encode())
+                continue
             with open(member, "rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]

@@ -8,7 +8,9 @@ same bits, and several processes learn the same as one.
 
 from __future__ import annotations
 
+import logging
 import math
+import shutil
 import signal
 import threading
 import time
@@ -23,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 from tqdm import tqdm
 
-from lumiere.config import ConfigError, LaunchConfig, OptimConfig, RuntimeConfig
+from lumiere.config import LaunchConfig, OptimConfig, RuntimeConfig
 from lumiere.training.checkpoint import (
     last_checkpoint,
     load_checkpoint,
@@ -31,6 +33,7 @@ from lumiere.training.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
+from lumiere.training.divergence import LossWatch, TrainingDiverged
 from lumiere.training.ema import EMA
 from lumiere.training.loader import Positions, make_loader, to_device
 from lumiere.training.parallel import Parallel
@@ -40,6 +43,9 @@ from lumiere.training.throughput import StepClock, memory_bytes, peak_flops
 Log = Callable[[dict[str, float], int], None]
 Batch = dict[str, Tensor]
 DEFAULT_LAUNCH, DEFAULT_RUNTIME = LaunchConfig(), RuntimeConfig()
+RISING = "rising"  # folder beside the good checkpoints, which a state that may be of a blow-up does not replace
+
+logger = logging.getLogger(__name__)
 
 
 class Task(Protocol):
@@ -73,11 +79,7 @@ class Preview(Protocol):
     every: int  # steps
 
     def __call__(self, network: nn.Module, parallel: Parallel, step: int) -> None:
-        """With the averaged weights in the network; all processes call it."""
-
-
-class TrainingDiverged(ConfigError):
-    """The loss became NaN or blew up, which other params mend; the last good checkpoint is kept."""
+        """With the averaged weights in the network, which is in evaluation mode; all processes call it."""
 
 
 class Interrupted(SystemExit):
@@ -134,17 +136,20 @@ def train(
         log: called with metrics and the step they belong to, by the first process.
         launch: how it is computed.
         runtime: workers, memory and patience.
-        preview: called every so many steps.
+        preview: called every so many steps, after the state is saved: a resumed run leaves it out or makes it again.
+            Where it fails there is a warning, and the training goes on.
 
     Raises:
-        TrainingDiverged: the loss is NaN, or above `divergence_factor` times its best; the message says where.
+        TrainingDiverged: the loss is NaN, or above `divergence_factor` times its best, or fp16 finds no finite
+            gradient; the message says where.
+        ConfigError: the state cannot be written (a full disk); in every process.
         Interrupted: SIGTERM came; the state was saved first.
         ValueError: the processes do not divide a batch evenly.
     """
     # --- what is trained, and how -------------------------------------------------------------------------------
     parallel = Parallel(launch, runtime.timeout_s)
     parts = launch.gradient_accumulation
-    found = load_checkpoint(scratch)
+    found = _newest_checkpoint(scratch)
     steps = range(found[1]["step"] if found else 0, config.steps)
     positions = Positions(steps, config.batch_size, parts, parallel.rank, parallel.world_size)
     flops = task.flops(default_collate([task.example(i) for i in next(iter(positions))])) if steps else 0
@@ -154,8 +159,7 @@ def train(
     optimizer = parallel.prepare_optimizer(plain_optimizer)
     ema = EMA(dict(parameters), config.ema_decay)
     result = TrainingResult(steps=config.steps, resumed_from=0, seconds=0.0)
-    smoothed = best = None
-    settling = config.warmup_steps + min(50, (config.steps - config.warmup_steps) // 4)  # steps of a noisy mean
+    watch = LossWatch(config, scales_loss=launch.precision == "fp16")
     window: list[float] = []  # losses since the last entry of the log
 
     # --- resume ---------------------------------------------------------------------------------------------------
@@ -167,8 +171,8 @@ def train(
                 ema.average[name].copy_(parallel.like(tensors[f"ema/{name}"], parameter))
         restore_optimizer(plain_optimizer, tensors, parallel.like)
         parallel.restore_scaler(state["scaler"])
-        result.resumed_from, smoothed, best = state["step"], state["smoothed"], state["best"]
-        window = state["window"]
+        watch.restore(state["watch"])
+        result.resumed_from, window = state["step"], state["window"]
         result.seconds = state["seconds"]
         result.losses = [tuple(entry) for entry in state["losses"]]
         result.validation = [tuple(entry) for entry in state["validation"]]
@@ -186,16 +190,24 @@ def train(
             gathered = parallel.whole(tensor)
             if parallel.is_main:
                 whole[name] = gathered.cpu()
-        state = {"smoothed": smoothed, "best": best, "window": window, "losses": result.losses}
-        state |= {"validation": result.validation, "seconds": seconds_before + time.monotonic() - started}
-        if parallel.is_main:
-            save_checkpoint(scratch, step, whole, state | {"scaler": parallel.scaler_state()})
-        parallel.wait()
+        state = {
+            "watch": watch.state(), "window": window, "losses": result.losses, "validation": result.validation,
+            "seconds": seconds_before + time.monotonic() - started, "scaler": parallel.scaler_state(),
+        }  # fmt: skip
+
+        def write() -> None:
+            if watch.is_rising:
+                save_checkpoint(scratch / RISING, step, whole, state)
+            else:
+                save_checkpoint(scratch, step, whole, state)
+                shutil.rmtree(scratch / RISING, ignore_errors=True)
+
+        parallel.first(write)
 
     def validate(step: int) -> None:
         if not task.held_out():
             return
-        with _averaged(ema, parameters), torch.no_grad():
+        with _averaged(ema, parameters, network), torch.no_grad():
             loss = _validation_loss(task, network, parallel, positions.size)
         result.validation.append((step, loss))
         if parallel.is_main:
@@ -229,25 +241,14 @@ def train(
                 local += float(loss.detach())
             grad_norm = parallel.clip_grad_norm(list(parameters.values()), config.max_grad_norm)
             value, signals = parallel.sum(local / parallel.world_size, float(bool(terminated)))
-            if not math.isfinite(value) or not (math.isfinite(grad_norm) or launch.precision == "fp16"):
+            trouble = watch.add(value, grad_norm)
+            if trouble:
                 raise TrainingDiverged(
-                    f"{task.name}: loss {value}, gradient norm {grad_norm} at step {step}, "
-                    f"learning rate {rate:.2e}; {_cure(scratch)}"
+                    f"{task.name}: {trouble} at step {step}, learning rate {rate:.2e}; {_cure(scratch, launch)}"
                 )
             optimizer.step()
             ema.update(dict(parameters), step)
 
-            smoothed = value if smoothed is None else 0.98 * smoothed + 0.02 * value
-            if step >= config.warmup_steps:
-                best = smoothed if best is None else min(best, smoothed)
-            # A blow-up shows late: half-way there (on a log scale) nothing is saved or kept any more.
-            rising = best is not None and smoothed > math.sqrt(config.divergence_factor) * best
-            limit = math.sqrt(config.divergence_factor) if step + 1 == config.steps else config.divergence_factor
-            if best is not None and step > settling and smoothed > limit * best:
-                raise TrainingDiverged(
-                    f"{task.name}: the smoothed loss rose from {best:.4f} to {smoothed:.4f} by step {step}, "
-                    f"learning rate {rate:.2e}; {_cure(scratch)}"
-                )
             window.append(value)
             done = step + 1
             last = done == config.steps
@@ -262,15 +263,15 @@ def train(
             if done % config.validate_every == 0 or last:
                 with clock.paused():
                     validate(done)
-            if preview is not None and preview.every and (done % preview.every == 0 or last):
-                with clock.paused(), _averaged(ema, parameters), torch.no_grad():
-                    preview(network, parallel, done)
-            if (signals or done % config.checkpoint_every == 0 or last) and not rising:
+            if signals or done % config.checkpoint_every == 0 or last:
                 with clock.paused():
                     save(done)
             progress.update()
             if signals:
                 raise Interrupted(143)
+            if preview is not None and preview.every and (done % preview.every == 0 or last):
+                with clock.paused(), _averaged(ema, parameters, network), torch.no_grad():
+                    _show(preview, network, parallel, done)
         if parallel.sum(float(bool(terminated)))[0]:  # in the last step, after it was asked
             raise Interrupted(143)
 
@@ -281,20 +282,29 @@ def train(
     return result
 
 
+def _newest_checkpoint(scratch: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The good ones' newest that can be read, or that of a rise where it is newer."""
+    folders = sorted((scratch, scratch / RISING), key=lambda folder: getattr(last_checkpoint(folder), "name", ""))
+    return load_checkpoint(folders[1]) or load_checkpoint(folders[0])
+
+
 @contextmanager
-def _averaged(ema: EMA, parameters: dict[str, nn.Parameter]) -> Iterator[None]:
-    """With the averages as the network's weights."""
+def _averaged(ema: EMA, parameters: dict[str, nn.Parameter], network: nn.Module) -> Iterator[None]:
+    """With the averages as the network's weights, in evaluation mode."""
     ema.swap(dict(parameters))
+    network.eval()
     try:
         yield
     finally:
+        network.train()
         ema.swap(dict(parameters))
 
 
 def _validation_loss(task: Task, network: nn.Module, parallel: Parallel, batch_size: int) -> float:
-    """Mean loss over the held-out examples, spread over the processes; each does as many batches as the others."""
-    network.eval()
-    batch_size *= 4  # without gradients there is room for more
+    """Mean loss over the held-out examples, spread over the processes; each does as many batches as the others.
+
+    Batches are of the training's size: memory holds those.
+    """
     total, rounds = 0.0, math.ceil(task.held_out() / (batch_size * parallel.world_size))
     for i in range(rounds):
         first = (i * parallel.world_size + parallel.rank) * batch_size
@@ -304,14 +314,25 @@ def _validation_loss(task: Task, network: nn.Module, parallel: Parallel, batch_s
         with parallel.autocast():
             losses = task.losses(network, to_device(default_collate(examples), parallel.device))
         total += float((losses.float().cpu() * counts).sum())
-    network.train()
     return parallel.sum(total)[0] / task.held_out()
 
 
-def _cure(scratch: Path) -> str:
+def _show(preview: Preview, network: nn.Module, parallel: Parallel, step: int) -> None:
+    """A preview; nothing is learned from it, so whatever goes wrong, memory among it, costs a warning."""
+    try:
+        preview(network, parallel, step)
+    except Exception as error:
+        if parallel.is_sharded:  # the others wait for this process in the middle of it
+            raise
+        logger.warning("no preview of step %d; going on without: %s: %s", step, type(error).__name__, error)
+
+
+def _cure(scratch: Path, launch: LaunchConfig) -> str:
+    """What can be done; other params are another training, and nothing of this one's state is used again."""
+    precision = ", or set launch.precision to bf16 or fp32" if launch.precision == "fp16" else ""
     kept = last_checkpoint(scratch)
-    kept_here = f"; the last good state is kept in {kept}" if kept else ""
-    return f"lower learning_rate or max_grad_norm, which starts anew{kept_here}"
+    kept_here = f"; the last good state stays in {kept}, until other trainings have left theirs" if kept else ""
+    return f"lower learning_rate or max_grad_norm{precision}, which starts again at step 0{kept_here}"
 
 
 class _TerminationFlag:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
@@ -15,13 +16,13 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from lumiere.config import LaunchConfig
+from lumiere.config import ConfigError, LaunchConfig
 from lumiere.models import SpaceTimeUNet
 
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -114,6 +115,18 @@ class Parallel:
     def wait(self) -> None:
         """Until all processes are here."""
         self._accelerator.wait_for_everyone()
+
+    def first(self, action: Callable[[], None]) -> None:
+        """Lets the first process do something while the others wait; all raise its ConfigError, and so end with it."""
+        said = ""
+        if self.is_main:
+            try:
+                action()
+            except ConfigError as error:
+                said = str(error)
+        said = broadcast_object_list([said])[0]
+        if said:
+            raise ConfigError(said)
 
     # --- state ------------------------------------------------------------------------------------------------------
 

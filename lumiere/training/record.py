@@ -19,7 +19,7 @@ def write_record(folder: Path, name: str, result: TrainingResult) -> None:
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for series, label in ((result.losses, "training"), (result.validation, "held-out clips, averaged weights")):
+    for series, label in ((result.losses, "training"), (result.validation, "held out, averaged weights")):
         if series:
             axes.plot(*zip(*series, strict=True), label=label, marker="o" if len(series) < 12 else None)
     axes.set(title=name, xlabel="step", ylabel="loss")

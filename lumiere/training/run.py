@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,9 @@ class StagedTraining:
         _own(self.folder)
         others = [path for path in scratch.glob("*") if path.is_dir() and path != self.folder]
         for old in sorted(others, key=_last_written)[:-KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
+            with suppress(ConfigError):  # one that is at work
+                _own(old)
+                _drop(old)
 
     def train(
         self, task: Task, config: OptimConfig, log: Log, out: Path, preview: Preview | None = None
@@ -62,8 +65,7 @@ class StagedTraining:
     def finish(self) -> None:
         """Drop the training state."""
         if is_main_process():
-            shutil.rmtree(self.folder, ignore_errors=True)
-            _disown(self.folder)
+            _drop(self.folder)
 
 
 def _own(folder: Path) -> None:
@@ -78,7 +80,9 @@ def _own(folder: Path) -> None:
         raise ConfigError(f"{folder}: the same training is at work there; try again when it is done") from None
 
 
-def _disown(folder: Path) -> None:
+def _drop(folder: Path) -> None:
+    """What `_own` took."""
+    shutil.rmtree(folder, ignore_errors=True)
     lock = _owned.pop(folder.resolve(), None)
     if lock is not None:
         lock.release()

@@ -49,7 +49,7 @@ class SuperResolutionTask(DiffusionTask[StoredClips]):
             return int(torch.randint(bound, (), generator=generator))
 
         start = below(data.num_frames - self.window_size + 1)
-        high = pixels(data[clip].video[:, start : start + self.window_size]).unsqueeze(0)
+        high = pixels(data.video(clip, slice(start, start + self.window_size))).unsqueeze(0)
         low = resize_video(resize_video(high, self.ssr.low_size), self.ssr.size)
         top, left = (below(self.ssr.size - self.ssr.crop + 1) for _ in range(2))
         rows, columns = slice(top, top + self.ssr.crop), slice(left, left + self.ssr.crop)

@@ -71,8 +71,7 @@ class SpaceTimeTask(DiffusionTask[Clips]):
             longer = {name: video.expand(-1, -1, num_frames, -1, -1) for name, video in videos.items()}
             return super(SpaceTimeTask, self).flops(batch | longer)
 
-        whole = self.train_data[0].video.shape[1]
-        return round(self.image_share * at(1) + (1 - self.image_share) * at(whole))
+        return round(self.image_share * at(1) + (1 - self.image_share) * at(self.train_data.num_frames))
 
     def call(self, batch: Batch) -> NetworkCall:
         """The noisy clips (b, c, t, h, w), pixels or latents, with C and M appended where the network takes them."""

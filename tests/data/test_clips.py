@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import pickle
 import tarfile
 
@@ -12,14 +15,20 @@ import torch
 from lumiere.data.clips import ClipStore, clip_order, from_model_range, resize_video, to_model_range
 from lumiere.data.extract import square, window_starts
 from lumiere.data.pictures import contact_sheet, xt_slice
-from lumiere.data.shards import Sample, pack_arrays, write_index, write_shards
+from lumiere.data.shards import Sample, ShardError, Split, pack_frames, write_index, write_shards
+
+NUM_FRAMES, SIZE = 5, 40
+
+
+def frames_of(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, (NUM_FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
 
 
 def sample(number: int) -> Sample:
     generator = np.random.default_rng(number)
     info = {"clip_id": f"clip.{number}@0", "video": f"{number}.mp4", "start": 0.5, "captions": [str(number)], "fps": 16}
     return Sample(
-        video=pack_arrays(frames=generator.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)),
+        video=pack_frames(frames_of(number)),
         prompt_embeds=generator.normal(size=(1, 4, 6)).astype(np.float16),
         prompt_mask=np.ones((1, 4), np.uint8),
         info=info,
@@ -28,24 +37,66 @@ def sample(number: int) -> Sample:
 
 def write(folder, count=7):
     folder.mkdir()
-    entries = write_shards(folder, "train", (sample(i) for i in range(count)), per_shard=3)
-    settings = {"fps": 16, "num_frames": 2, "size": 8, "text_encoder": "minilm", "embed_dim": 6, "max_text_tokens": 4}
-    write_index(folder, {"train": entries, "validation": []}, **settings)
+    written = write_shards(folder, "train", (sample(i) for i in range(count)), per_shard=3)
+    shared = {"fps": 16, "num_frames": NUM_FRAMES, "size": SIZE}
+    settings = shared | {"text_encoder": "minilm", "embed_dim": 6, "max_text_tokens": 4}
+    write_index(folder, {"train": written, "validation": Split([], {})}, **settings)
     return folder
 
 
 def test_any_clip_is_read_by_itself(tmp_path):
     store = ClipStore(write(tmp_path / "clips"))
     assert len(store) == 7
-    assert (store.fps, store.num_frames, store.size, store.embed_dim) == (16, 2, 8, 6)
+    assert (store.fps, store.num_frames, store.size, store.embed_dim) == (16, NUM_FRAMES, SIZE, 6)
     for i in (6, 0, 3):
         clip, source = store[i], sample(i)
         assert clip.clip_id == f"clip.{i}@0"
         assert clip.captions == [str(i)]
-        assert np.array_equal(clip.frames, source.frames)
+        assert np.array_equal(clip.frames, frames_of(i))
         assert np.array_equal(clip.prompt_embeds, source.prompt_embeds)
     assert pickle.loads(pickle.dumps(store))[2].clip_id == "clip.2@0"
     assert len(ClipStore(tmp_path / "clips", "validation")) == 0
+
+
+@pytest.mark.parametrize("frames", [slice(2, 3), slice(1, 4), slice(None, None, 2), slice(None)])
+def test_frames_are_read_without_the_others(frames, tmp_path, monkeypatch):
+    store, read = ClipStore(write(tmp_path / "clips")), []
+    original = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda *call: read.append(original(*call)) or read[-1])
+    expected = frames_of(4)[frames]
+    assert np.array_equal(store.frames(4, frames), expected)
+    assert len(expected) * SIZE * SIZE * 3 < sum(read) < (len(expected) + 0.8) * SIZE * SIZE * 3  # noise is as long
+
+
+def test_the_index_has_the_shards_sizes_and_hashes(tmp_path):
+    folder = write(tmp_path / "clips")
+    shards = json.loads((folder / "index.json").read_text())["shards"]
+    assert sorted(shards) == sorted(path.name for path in folder.glob("*.tar"))
+    for name, about in shards.items():
+        content = (folder / name).read_bytes()
+        assert about == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def test_shards_that_are_not_those_of_the_index_are_told(tmp_path):
+    folder = write(tmp_path / "clips")
+    shard = folder / "train-00001.tar"
+    whole = shard.stat().st_size
+    os.truncate(shard, 1000)
+    with pytest.raises(ShardError, match=rf"train-00001.tar: 1000 bytes; by index.json {whole} bytes; run the decode"):
+        ClipStore(folder)
+    shard.unlink()
+    with pytest.raises(ShardError, match=r"train-00001.tar: no such file; .* run the decode stage again"):
+        ClipStore(folder)
+    ClipStore(folder, "validation")  # has none of its own
+
+
+def test_clips_of_an_older_form_are_told(tmp_path):
+    folder = write(tmp_path / "clips")
+    index = json.loads((folder / "index.json").read_text())
+    del index["format"]
+    (folder / "index.json").write_text(json.dumps(index))
+    with pytest.raises(ShardError, match=r"index.json: clips of another form .* run the decode stage again"):
+        ClipStore(folder)
 
 
 def test_shards_are_byte_stable_tars_without_names_or_times(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import stages
-from lumiere.data.shards import Sample, pack_arrays, write_index, write_shards
+from lumiere.data.shards import Sample, pack_frames, write_index, write_shards
 from lumiere.data.video_io import read_video, write_video
 from lumiere.evaluation.samples import read_real_set
 from stages import evaluate
@@ -32,7 +32,7 @@ def write_clips(folder, clips, num_validation):
     folder.mkdir()
     samples = [
         Sample(
-            pack_arrays(frames=frames),
+            pack_frames(frames),
             np.zeros((1, 4, 8), np.float16),
             np.ones((1, 4), np.uint8),
             {"clip_id": clip_id, "video": video, "start": 0.0, "captions": captions, "fps": 16},

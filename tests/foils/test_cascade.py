@@ -17,7 +17,7 @@ from torch.utils.data import default_collate
 
 from benchmarks import foils, foils_measure
 from lumiere.config import TextOptimConfig
-from lumiere.data.shards import Sample, pack_arrays, write_index, write_null_text, write_shards
+from lumiere.data.shards import ALL, Sample, pack_frames, write_index, write_null_text, write_shards
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.foils.sampling import fill_in, sample_cascade
 from lumiere.foils.training import KeyframeTask, SegmentTask
@@ -25,7 +25,7 @@ from lumiere.models import SpaceTimeUNet
 from lumiere.models.small import build_text_to_image_unet
 from lumiere.models.text_to_image import TextToImage
 from lumiere.pipelines import LumierePipeline
-from lumiere.training.captioned import CaptionedClip, pixels
+from lumiere.training.captioned import Text, pixels
 from lumiere.training.loop import train
 from lumiere.training.video import SpaceTimeTask
 from tests.video_factory import numbered
@@ -39,14 +39,17 @@ class Counted:
 
     def __init__(self, num_frames: int) -> None:
         self.frames = torch.arange(num_frames, dtype=torch.uint8).view(1, -1, 1, 1).expand(3, -1, SIZE, SIZE)
-        self.shards = ["", ""]
+        self.shards, self.num_frames = ["", ""], num_frames
         self.null_text = torch.zeros(TOKENS, DIM), torch.ones(TOKENS, dtype=torch.int64)
 
     def __len__(self) -> int:
         return 2
 
-    def __getitem__(self, i: int) -> CaptionedClip:
-        return CaptionedClip(self.frames, torch.full((1, TOKENS, DIM), float(i)), torch.ones(1, TOKENS))
+    def video(self, i: int, frames: slice = ALL) -> Tensor:
+        return self.frames[:, frames]
+
+    def text(self, i: int) -> Text:
+        return torch.full((1, TOKENS, DIM), float(i)), torch.ones(1, TOKENS)
 
 
 def image_unet() -> UNet2DConditionModel:
@@ -205,7 +208,7 @@ def test_the_benchmark_trains_measures_and_goes_on_where_it_was(
     clips.mkdir()
     samples = [
         Sample(
-            pack_arrays(frames=numbered(13, subject=i, height=32, width=96)[:, :, :32]),
+            pack_frames(numbered(13, subject=i, height=32, width=96)[:, :, :32]),
             generator.standard_normal((1, TOKENS, DIM)).astype(np.float16),
             np.ones((1, TOKENS), np.uint8),
             {"clip_id": f"{i}@0", "video": f"{i}.mp4", "start": 0.0, "captions": ["a"], "fps": 16},

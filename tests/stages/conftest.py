@@ -16,7 +16,7 @@ from PIL import Image
 
 import stages
 from lumiere.data.prepare import embed_captions
-from lumiere.data.shards import Sample, pack_arrays, write_index, write_null_text, write_shards
+from lumiere.data.shards import Sample, pack_frames, write_index, write_null_text, write_shards
 from lumiere.text import load_text_encoder
 from tests.conftest import REPOSITORY
 from tests.video_factory import numbered
@@ -43,6 +43,7 @@ PARAMS: dict[str, Any] = {
         "set_size": 4, "seam_videos": 1,
     },
     "evaluate": {"judge": str(REPOSITORY / "pretrained" / "judge"), "num_videos": 4, "num_frames": FRAMES},
+    "runtime": {"sample_every": 0},
 }  # fmt: skip
 PROMPTS = f"""\
 name,mode,prompt,clip,mask,style,alpha,strength
@@ -85,7 +86,7 @@ def write_clips(folder: Path, held_out: int = 2) -> None:
         embeds, masks = zip(*(embeddings[text] for text in captions[name]), strict=True)
         info = {"clip_id": f"{name}@0", "video": f"{name}.mp4", "start": 0.0, "captions": captions[name], "fps": FPS}
         frames = numbered(FRAMES, subject=i, height=LARGE, width=96)[:, :, :LARGE]
-        samples.append(Sample(pack_arrays(frames=frames), np.stack(embeds), np.stack(masks), info))
+        samples.append(Sample(pack_frames(frames), np.stack(embeds), np.stack(masks), info))
     folder.mkdir(parents=True)
     first = len(SUBJECTS) - held_out
     splits = {"train": write_shards(folder, "train", samples[:first], 64)}

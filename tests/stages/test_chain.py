@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -22,10 +23,12 @@ from lumiere.models.text_to_image import load_text_to_image
 from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
 from lumiere.pipelines.batch import read_jobs
 from lumiere.pipelines.samples import given_pixels, to_uint8
+from lumiere.tracking import Run
 from lumiere.training.super_resolution import SuperResolutionTask
 from lumiere.training.task import Batch, DiffusionTask
 from lumiere.training.video import SpaceTimeTask
 from tests.stages.conftest import FPS, FRAMES, LARGE, PARAMS, SIZE, STYLE, TOKENS, run_stage, write_clips
+from tests.video_factory import numbered
 
 GIVEN = {"image", "inpaint", "outpaint", "cinemagraph"}  # rows that were given pixels to keep
 
@@ -187,6 +190,36 @@ def test_nothing_need_be_held_out(chain: Path, tmp_path: Path) -> None:
         run_stage(chain, stage, clips=tmp_path / "clips", out=tmp_path / folder)
         record = json.loads(next((tmp_path / folder).glob(f"{stage.replace('prepare_', '')}.json")).read_text())
         assert record["loss"] and not record["validation_loss"]
+
+
+def test_a_style_of_ten_pictures_holds_one_out(chain: Path, tmp_path: Path) -> None:
+    style = tmp_path / "styles" / STYLE
+    style.mkdir(parents=True)
+    for i in range(10):
+        Image.fromarray(numbered(1, subject=i)[0]).save(style / f"{i}.png")
+    rows = [f"{i}.png,an ink drawing of {i}" for i in range(10)]
+    (style / "captions.csv").write_text("\n".join(["image,caption", *rows]) + "\n", encoding="utf-8")
+    run_stage(chain, "train_style", styles=tmp_path / "styles", out=tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "train_style.json").read_text())
+    assert [step for step, _ in record["validation_loss"]] == [2, 3]
+
+
+@pytest.mark.parametrize("stage, names", [
+    ("prepare_t2i", ["t2i-0000002.png", "t2i-0000003.png"]),
+    ("train_style", ["train_style-0000002.png", "train_style-0000003.png"]),
+    ("train_ssr", [
+        "ssr_image-0000002.png", "ssr_image-0000003.png", "train_ssr-0000002.mp4", "train_ssr-0000003.mp4",
+    ]),
+])  # fmt: skip
+def test_stages_show_samples_and_write_the_same_bytes(
+    stage: str, names: list[str], chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = []
+    monkeypatch.setattr(Run, "log_artifact", lambda run, path, folder="": shown.append((folder, path.name)))
+    run_stage(chain, stage, {"runtime": {"sample_every": 2}}, out=tmp_path / "out")
+    assert [name for folder, name in shown if folder == "samples"] == names
+    folder = {"prepare_t2i": "t2i", "train_style": "style", "train_ssr": "ssr"}[stage]
+    assert contents(tmp_path / "out") == contents(chain / "outputs" / folder)
 
 
 # --- videos ----------------------------------------------------------------------------------------------------------

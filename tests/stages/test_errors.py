@@ -121,6 +121,9 @@ def test_a_text_to_image_model_of_another_text_length(chain: Path, capfd: pytest
 # input, what is done to it -> the stage that reads it and what the line must hold
 BAD_INPUTS = {
     "clips without an index": ("train_base", "clips", "index.json", None, "index.json"),
+    "a shard cut short": ("train_ssr", "clips", "train-00000.tar", "half", "train-00000.tar: 4 bytes; by index.json"),
+    "a shard that is missing": ("train_base", "clips", "validation-00000.tar", None, "no such file; by index.json"),
+    "clips of another form": ("train_base", "clips", "index.json", "{}", "run the decode stage again"),
     "half a text-to-image model": ("train_base", "t2i", "unet/config.json", "{", "unet"),
     "half a base": ("train_conditioned", "base", "temporal.safetensors", "half", "temporal.safetensors"),
     "half a style": ("blend_style", "style", "ink-wash.safetensors", "half", "ink-wash.safetensors"),

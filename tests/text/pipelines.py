@@ -17,8 +17,9 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
+from lumiere.data.shards import ALL
 from lumiere.text import TextEncoder
-from lumiere.training.captioned import CaptionedClip
+from lumiere.training.captioned import Text
 from tests.models.zoo import CONFIGS, TEXT_DIM, TINY
 
 WORDS = ["a", "cat", "dog", "runs", "red", *string.ascii_lowercase[1:]]
@@ -130,13 +131,16 @@ class Sentences:
     def __init__(self, encoder: TextEncoder, size: int, num_frames: int = 3) -> None:
         generator = torch.Generator().manual_seed(0)
         embeds, masks = encoder.encode(["a cat runs", "a red dog"])
-        videos = torch.randint(0, 256, (2, 3, num_frames, size, size), generator=generator, dtype=torch.uint8)
-        self.clips = [CaptionedClip(*clip) for clip in zip(videos, embeds[:, None], masks[:, None], strict=True)]
+        self.videos = torch.randint(0, 256, (2, 3, num_frames, size, size), generator=generator, dtype=torch.uint8)
+        self.texts, self.num_frames = list(zip(embeds[:, None], masks[:, None], strict=True)), num_frames
         null_embeds, null_mask = encoder.encode([""])
         self.null_text, self.shards = (null_embeds[0], null_mask[0]), ["", ""]
 
     def __len__(self) -> int:
-        return len(self.clips)
+        return len(self.videos)
 
-    def __getitem__(self, i: int) -> CaptionedClip:
-        return self.clips[i]
+    def video(self, i: int, frames: slice = ALL) -> torch.Tensor:
+        return self.videos[i][:, frames]
+
+    def text(self, i: int) -> Text:
+        return self.texts[i]

@@ -17,13 +17,15 @@ from torch import Tensor
 from torch.distributed.elastic.multiprocessing.api import PContext
 
 from lumiere.config import ConfigError, LaunchConfig, RuntimeConfig, TextOptimConfig
+from lumiere.data.shards import ALL
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.small import build_text_to_image_unet
-from lumiere.training.captioned import CaptionedClip, Text
+from lumiere.training.captioned import Text
 from lumiere.training.launch import end_with_launcher, is_launched, run_in_processes
 from lumiere.training.loop import train
 from lumiere.training.video import SpaceTimeTask
+from tests.full_disk import fill_disk
 
 CONFIG = TextOptimConfig(
     steps=8, batch_size=4, warmup_steps=2, checkpoint_every=3, log_every=1, validate_every=4, learning_rate=1e-2,
@@ -33,6 +35,7 @@ CONFIG = TextOptimConfig(
 
 GRACE = 3  # seconds from SIGTERM to SIGKILL for what is left when a process failed: torch's fixed 30 prove no more
 ACTIONS = {
+    "full": fill_disk,  # of the first process, which writes
     "hang": lambda: time.sleep(100),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "orphan": lambda: os.kill(os.getppid(), signal.SIGKILL),
@@ -47,14 +50,17 @@ class MemoryClips:
         generator = torch.Generator().manual_seed(seed)
         self.videos = torch.randint(0, 256, (number, 3, 3, 8, 8), generator=generator, dtype=torch.uint8)
         self.embeds = torch.randn(number, 1, 4, 32, generator=generator)
-        self.shards = [str(i // 2) for i in range(number)]
+        self.shards, self.num_frames = [str(i // 2) for i in range(number)], 3
         self.null_text: Text = torch.zeros(4, 32), torch.tensor([1, 1, 0, 0])
 
     def __len__(self) -> int:
         return len(self.videos)
 
-    def __getitem__(self, i: int) -> CaptionedClip:
-        return CaptionedClip(self.videos[i], self.embeds[i], torch.ones(1, 4, dtype=torch.int64))
+    def video(self, i: int, frames: slice = ALL) -> Tensor:
+        return self.videos[i][:, frames]
+
+    def text(self, i: int) -> Text:
+        return self.embeds[i], torch.ones(1, 4, dtype=torch.int64)
 
 
 def make_task() -> SpaceTimeTask:
@@ -86,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--parts", type=int, default=1)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--optimizer", default="adamw")
-    parser.add_argument("--at", type=int, default=-1, help="step at which the second process does --action")
+    parser.add_argument("--at", type=int, default=-1, help="step at which a process, the second, does --action")
     parser.add_argument("--action", default="")
     arguments = parser.parse_args(argv)
     if arguments.processes > 1 and not is_launched():
@@ -104,7 +110,8 @@ def main(argv: list[str] | None = None) -> None:
 
     def example(position: int) -> dict[str, Tensor]:
         seen.append(position)
-        if rank == "1" and position // CONFIG.batch_size == arguments.at and len(seen) > 2:
+        acts = rank == ("0" if arguments.action == "full" else "1")
+        if acts and position // CONFIG.batch_size == arguments.at and len(seen) > 2:
             ACTIONS[arguments.action]()
         return plain(position)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from lumiere.config import ConfigError
+from lumiere.data.shards import Sample, pack_frames, write_index, write_null_text, write_shards
 from lumiere.training.checkpoint import (
     STATE_FILE,
     TENSORS_FILE,
@@ -172,6 +174,32 @@ def test_a_fingerprint_follows_params_and_contents(tmp_path: Path) -> None:
     renamed = fingerprint(params, [code, data])
     data.write_bytes(b"other")
     assert len({first, changed, renamed, fingerprint(params, [code, data])}) == 4
+
+
+def test_a_fingerprint_follows_clips_by_their_index(tmp_path: Path) -> None:
+    def decoded(name: str, value: int, null: int = 0) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        frames, text = np.full((2, 8, 8, 3), value, np.uint8), (np.zeros((1, 2), np.float16), np.ones((1, 1), np.uint8))
+        train = write_shards(folder, "train", [Sample(pack_frames(frames), *text, {"clip_id": "a@0"})], 1)
+        write_null_text(folder, text[0] + null, text[1])
+        write_index(folder, {"train": train}, fps=16)
+        return folder
+
+    first = decoded("first", 7)
+    found = fingerprint({}, [first])
+    shard, other = first / "train-00000.tar", decoded("other", 8)
+    assert shard.stat().st_size == (other / shard.name).stat().st_size
+    assert fingerprint({}, [decoded("same", 7)]) == found != fingerprint({}, [other])  # another clip
+    assert fingerprint({}, [decoded("null", 7, 1)]) != found
+
+    content = shard.read_bytes()
+    shard.write_bytes(bytes(len(content)))
+    assert fingerprint({}, [first]) == found  # no shard is read
+    shard.write_bytes(content[:-1])
+    assert fingerprint({}, [first]) != found
+    shard.unlink()
+    assert fingerprint({}, [first]) != found
 
 
 def test_a_fingerprint_of_something_missing_is_an_error(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch.utils.data import default_collate
 
 from lumiere.config import LaunchConfig, RuntimeConfig, TextOptimConfig
 from lumiere.data.prepare import embed_captions
-from lumiere.data.shards import Sample, pack_arrays, write_index, write_null_text, write_shards
+from lumiere.data.shards import Sample, pack_frames, write_index, write_null_text, write_shards
 from lumiere.data.video_io import read_video
 from lumiere.diffusion.sampling import draw_noise, video_generators
 from lumiere.models import SpaceTimeUNet
@@ -28,7 +28,7 @@ from lumiere.text import load_text_encoder
 from lumiere.training.captioned import pixels
 from lumiere.training.loop import train
 from lumiere.training.parallel import Parallel
-from lumiere.training.preview import VideoPreview
+from lumiere.training.preview import SamplePreview
 from lumiere.training.task import Batch
 from lumiere.training.text_to_image import TextToImageTask
 from lumiere.training.throughput import count_flops
@@ -188,7 +188,7 @@ def test_a_preview_shows_pixels(kind: str, tmp_path: Path) -> None:
     task, shown = make_task(tmp_path / "model", "first_frame"), []
     task.validation_clips = 2
     scheduler = load_text_to_image(tmp_path / "model").scheduler
-    preview = VideoPreview(task, scheduler, RuntimeConfig(sample_every=1), 16, tmp_path, shown.append)
+    preview = SamplePreview(task, scheduler, RuntimeConfig(sample_every=1), tmp_path, shown.append, 16)
     assert not preview.scheduler.config.clip_sample
     with torch.no_grad():
         preview(task.network, Parallel(LaunchConfig()), 1)
@@ -219,7 +219,7 @@ def write_clips(folder: Path, text_encoder: str) -> None:
         embeds, mask = embeddings[caption]
         info = {"clip_id": f"{i}@0", "video": f"{i}.mp4", "start": 0.0, "captions": [caption], "fps": 16}
         frames = numbered(FRAMES, subject=i, height=32, width=96)[:, :, :32]
-        samples.append(Sample(pack_arrays(frames=frames), np.stack([embeds]), np.stack([mask]), info))
+        samples.append(Sample(pack_frames(frames), np.stack([embeds]), np.stack([mask]), info))
     folder.mkdir(parents=True)
     splits = {"train": write_shards(folder, "train", samples[:2], 64)}
     splits["validation"] = write_shards(folder, "validation", samples[2:], 64)

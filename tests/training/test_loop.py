@@ -8,7 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,8 +19,10 @@ from torch import Tensor, nn
 from lumiere.config import LaunchConfig, OptimConfig
 from lumiere.training import checkpoint
 from lumiere.training.checkpoint import load_checkpoint
+from lumiere.training.divergence import LossWatch, TrainingDiverged
 from lumiere.training.ema import EMA
-from lumiere.training.loop import Interrupted, TrainingDiverged, TrainingResult, learning_rate, train
+from lumiere.training.loop import RISING, Interrupted, Preview, TrainingResult, learning_rate, train
+from lumiere.training.parallel import Parallel
 from lumiere.training.task import Batch
 from lumiere.training.text_to_image import TextToImageTask
 from tests.conftest import REPOSITORY
@@ -29,11 +33,13 @@ METRICS |= {"tflops", "mfu", "memory_gb"}
 Outcome = tuple[dict[str, Tensor], TrainingResult, list[tuple[dict[str, float], int]], bytes]
 
 
-def run(scratch: Path, task: TextToImageTask | None = None, config: OptimConfig = CONFIG) -> Outcome:
+def run(
+    scratch: Path, task: TextToImageTask | None = None, config: OptimConfig = CONFIG, preview: Preview | None = None
+) -> Outcome:
     """Weights, result, what was logged, and the bytes of the last checkpoint's tensors."""
     task = task or make_task()
     logged: list[tuple[dict[str, float], int]] = []
-    result = train(task, config, scratch, lambda metrics, step: logged.append((metrics, step)))
+    result = train(task, config, scratch, lambda metrics, step: logged.append((metrics, step)), preview=preview)
     weights = {name: value.clone() for name, value in task.network.state_dict().items()}
     return weights, result, logged, (scratch / f"step-{config.steps:07d}" / checkpoint.TENSORS_FILE).read_bytes()
 
@@ -164,6 +170,74 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage: str, uninterr
     assert resumed[1].resumed_from == 4 and same(resumed, uninterrupted)
 
 
+# --- previews --------------------------------------------------------------------------------------------------------
+
+
+class ShownAt:
+    """A preview every two steps, which does something at one step."""
+
+    every = 2
+
+    def __init__(self, step: int, action: Callable[[], None] = lambda: None) -> None:
+        self.step, self.action = step, action
+        self.steps: list[int] = []
+
+    def __call__(self, network: nn.Module, parallel: Parallel, step: int) -> None:
+        assert not network.training
+        self.steps.append(step)
+        torch.rand(7)  # what the next steps draw is not changed
+        if step == self.step:
+            self.action()
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), OSError("No space left on device")])
+def test_a_preview_that_fails_costs_a_warning(
+    error: Exception, uninterrupted: Outcome, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        assert (tmp_path / "step-0000008").exists()  # the state is saved before
+        raise error
+
+    preview = ShownAt(8, fail)
+    assert same(run(tmp_path, preview=preview), uninterrupted) and preview.steps == [2, 4, 6, 8, 10, 12]
+    assert f"no preview of step 8; going on without: {type(error).__name__}: {error}" in caplog.text
+
+
+@pytest.mark.parametrize("step, shown", [(8, [10, 12]), (6, [6, 8, 10, 12])])
+def test_a_run_killed_in_a_preview_leaves_it_out_or_makes_it_again(
+    step: int, shown: list[int], uninterrupted: Outcome, tmp_path: Path
+) -> None:
+    def kill() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, preview=ShownAt(step, kill))
+    preview = ShownAt(0)
+    resumed = run(tmp_path, preview=preview)
+    assert resumed[1].resumed_from == step // 4 * 4 and same(resumed, uninterrupted) and preview.steps == shown
+
+
+def test_a_signal_is_not_kept_waiting_by_a_preview(tmp_path: Path) -> None:
+    preview = ShownAt(0)
+    with pytest.raises(Interrupted):
+        run(tmp_path, at_step(make_task(), 5, lambda: os.kill(os.getpid(), signal.SIGTERM)), preview=preview)
+    assert preview.steps == [2, 4]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_validation_takes_no_more_at_once_than_training_does(parts: int, tmp_path: Path) -> None:
+    task, sizes = make_task(), {True: set(), False: set()}
+    plain = task.losses
+
+    def losses(network: nn.Module, batch: Batch) -> Tensor:
+        sizes[network.training].add(len(batch["video"]))
+        return plain(network, batch)
+
+    task.losses = losses  # type: ignore[method-assign]
+    train(task, CONFIG, tmp_path, launch=LaunchConfig(gradient_accumulation=parts))
+    assert sizes[True] == sizes[False] == {CONFIG.batch_size // parts}
+
+
 # --- what goes wrong -------------------------------------------------------------------------------------------------
 
 
@@ -190,7 +264,8 @@ def test_a_loss_that_is_no_number_stops_the_run_with_its_last_good_checkpoint(va
         return plain(network, batch) * (value if len(calls) == 10 else 1)
 
     task.losses = losses  # type: ignore[method-assign]
-    with pytest.raises(TrainingDiverged, match=r"small: loss (nan|-?inf).* at step 9, .*lower learning_rate"):
+    expected = rf"small: loss (nan|-?inf).* at step 9, .*lower learning_rate.*at step 0; .* {tmp_path}/step-0000008"
+    with pytest.raises(TrainingDiverged, match=expected):
         run(tmp_path, task)
     found = load_checkpoint(tmp_path)
     assert found is not None and found[1]["step"] == 8
@@ -231,13 +306,24 @@ class Parabola:
         return 0
 
 
+def watch_of(found: Any, config: OptimConfig) -> LossWatch:
+    watch = LossWatch(config)
+    watch.restore(found[1]["watch"])
+    return watch
+
+
 def test_a_loss_that_blows_up_stops_the_run_with_its_last_good_checkpoint(tmp_path: Path) -> None:
     config = OptimConfig(steps=2000, warmup_steps=10, learning_rate=0.02, checkpoint_every=20, final_learning_rate=1.0)
     with pytest.raises(TrainingDiverged, match=r"parabola: the smoothed loss rose from 0\.\d+ to \d"):
         train(Parabola(bad=300), config, tmp_path)
     found = load_checkpoint(tmp_path)
     assert found is not None and found[1]["step"] < 362
-    assert found[1]["smoothed"] < 1.1 * found[1]["best"]  # not one of the blow-up's own
+    watch = watch_of(found, config)
+    assert watch.smoothed < 1.1 * watch.best  # not one of the blow-up's own
+    risen = load_checkpoint(tmp_path / RISING)
+    assert risen is not None and risen[1]["step"] > found[1]["step"]
+    with pytest.raises(TrainingDiverged, match=f"the last good state stays in {tmp_path}/step-{found[1]['step']:07d}"):
+        train(Parabola(bad=300), config, tmp_path)  # goes on from the rise, and soon says the same
 
 
 def test_a_short_training_that_blows_up_is_told(tmp_path: Path) -> None:
@@ -245,7 +331,31 @@ def test_a_short_training_that_blows_up_is_told(tmp_path: Path) -> None:
     with pytest.raises(TrainingDiverged, match="the smoothed loss rose"):
         train(Parabola(bad=25), config, tmp_path)
     found = load_checkpoint(tmp_path)
-    assert found is not None and 20 <= found[1]["step"] < 60 and found[1]["smoothed"] < 1.2 * found[1]["best"]
+    assert found is not None and 20 <= found[1]["step"] < 60 and not watch_of(found, config).is_rising
+
+
+def test_sigterm_saves_while_the_loss_rises_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    config = OptimConfig(steps=400, warmup_steps=10, learning_rate=0.02, checkpoint_every=20, final_learning_rate=1.0)
+    task, steps = Parabola(bad=200), []
+    plain = task.losses
+
+    def losses(network: nn.Module, batch: Batch) -> Tensor:
+        steps.append(int(batch["step"][0]))
+        if steps[-1] in (271, 273, 275):  # of a rise from step 270 on
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(network, batch)
+
+    task.losses = losses  # type: ignore[method-assign]
+    for step in (272, 274, 276):
+        with pytest.raises(Interrupted):
+            train(task, config, tmp_path)
+        assert steps[-1] == step - 1 and (tmp_path / RISING / f"step-{step:07d}").exists()
+        task.network.weight.data.fill_(7)  # the state is that of the checkpoint
+    found = load_checkpoint(tmp_path)
+    assert found is not None and found[1]["step"] == 260 and not watch_of(found, config).is_rising
+    assert steps == list(range(276))
+    with pytest.raises(TrainingDiverged):
+        train(task, config, tmp_path)
 
 
 def test_a_signal_in_the_last_validation_is_not_swallowed(uninterrupted: Outcome, tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from lumiere.config import LaunchConfig, Params, TextOptimConfig, TrainSSRConfig
-from lumiere.data.clips import ClipStore, resize_video
+from lumiere.data.clips import ClipStore, resize_video, to_model_range
 from lumiere.data.images import load_captioned_folder
-from lumiere.data.shards import Sample, pack_arrays, write_index, write_null_text, write_shards
+from lumiere.data.shards import Sample, pack_frames, write_index, write_null_text, write_shards
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.small import build_ssr_unet, build_text_to_image_unet
@@ -52,7 +52,7 @@ def write_clips(folder: Path) -> tuple[ClipStore, ClipStore]:
     generator = np.random.default_rng(0)
     samples = [
         Sample(
-            pack_arrays(frames=numbered(FRAMES, subject=i, height=LARGE, width=96)[:, :, :LARGE]),
+            pack_frames(numbered(FRAMES, subject=i, height=LARGE, width=96)[:, :, :LARGE]),
             generator.standard_normal((2, TOKENS, DIM)).astype(np.float16),
             np.ones((2, TOKENS), np.uint8),
             {"clip_id": f"{i}@0", "video": f"{i}.mp4", "start": 0.0, "captions": ["a", "b"], "fps": 16},
@@ -60,7 +60,7 @@ def write_clips(folder: Path) -> tuple[ClipStore, ClipStore]:
         for i in range(5)
     ]
     splits = {"train": write_shards(folder, "train", samples[:4], 9)}
-    splits |= {"validation": write_shards(folder, "validation", samples[4:], 9), "empty": []}
+    splits |= {name: write_shards(folder, name, part, 9) for name, part in (("validation", samples[4:]), ("empty", []))}
     shared: dict[str, Any] = {"fps": 16, "num_frames": FRAMES, "size": LARGE, "text_encoder": "minilm"}
     write_null_text(folder, NULL[0].half().numpy(), NULL[1].byte().numpy())
     write_index(folder, splits, **shared, embed_dim=DIM, max_text_tokens=TOKENS)
@@ -192,26 +192,51 @@ def test_a_share_of_the_steps_trains_on_single_frames(stores: tuple[ClipStore, C
 def test_videos_and_pictures_are_those_of_the_clips(stores: tuple[ClipStore, ClipStore]) -> None:
     clips = StoredClips(stores[0], LARGE)
     assert len(clips) == 4
-    assert np.array_equal(clips[2].video.permute(1, 2, 3, 0).numpy(), stores[0][2].frames)
+    assert np.array_equal(clips.video(2).permute(1, 2, 3, 0).numpy(), stores[0][2].frames)
     drawn = draw_captioned(clips, 2, generator_for("draw"))
     assert drawn["video"].shape == (3, FRAMES, LARGE, LARGE) and drawn["prompt_mask"].shape == (TOKENS,)
     assert pixels(drawn["video"]).min() >= -1 and pixels(drawn["video"]).max() <= 1
     own = torch.from_numpy(stores[0][2].prompt_embeds).float()
     many = [draw_captioned(clips, 2, generator_for("draw", i), one_frame=True) for i in range(60)]
-    frames = [next(f for f in range(FRAMES) if torch.equal(d["video"][:, 0], clips[2].video[:, f])) for d in many]
+    frames = [next(f for f in range(FRAMES) if torch.equal(d["video"][:, 0], clips.video(2)[:, f])) for d in many]
     assert set(frames) == set(range(FRAMES))  # all of its frames, and both of its captions
     assert all(any(torch.equal(d["prompt_embeds"], entry) for d in many) for entry in own)
 
 
-@pytest.mark.parametrize("cache_mb", [0, 0.002, 10])  # none, two of the clips, all
+@pytest.mark.parametrize("cache_mb", [0, 0.002, 10])  # room for none, one of the clips, all
 def test_clips_kept_in_memory_are_the_clips(cache_mb: float, stores: tuple[ClipStore, ClipStore]) -> None:
     clips, plain = StoredClips(stores[0], SIZE, cache_mb), StoredClips(stores[0], SIZE, 0)
     for i in [0, 1, 0, 2, 3, 0, 1]:
-        assert torch.equal(clips[i].video, plain[i].video) and torch.equal(
-            clips[i].prompt_embeds, plain[i].prompt_embeds
-        )
-    assert len(clips._cache) == {0: 0, 0.002: 1, 10: 4}[cache_mb]
-    assert pickle.loads(pickle.dumps(clips))._cache == {}  # a worker begins with its own
+        assert torch.equal(clips.video(i, slice(1, 3)), plain.video(i)[:, 1:3])
+        assert all(torch.equal(one, other) for one, other in zip(clips.text(i), plain.text(i), strict=True))
+    assert len(clips._kept) == (4 if cache_mb == 10 else 0)
+    assert pickle.loads(pickle.dumps(clips))._kept == {}  # a worker begins with its own
+
+
+@pytest.mark.parametrize("size", [8, 12, 20, LARGE, 48])  # boxes, antialiased, as stored, enlarged
+def test_frames_alone_are_those_of_the_whole_clip(size: int, stores: tuple[ClipStore, ClipStore]) -> None:
+    clips = StoredClips(stores[0], size, 0)
+    resized = resize_video(to_model_range(stores[0][1].frames)[None], size)[0]
+    whole = ((resized + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    for frames in (slice(None), slice(2, 5), slice(4, 5), slice(1, None, 2)):
+        assert torch.equal(clips.video(1, frames), whole[:, frames])
+
+
+@pytest.mark.parametrize("name, count", [("base", FRAMES), ("t2i", 1), ("ssr", SSR.window_size), ("ssr image", 1)])
+def test_no_frame_is_read_that_is_not_seen(
+    name: str, count: int, stores: tuple[ClipStore, ClipStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, read = TASKS[name](stores), []
+    task.train_data = StoredClips(stores[0], task.train_data.size, 0)
+    original = ClipStore.frames
+
+    def frames(store: ClipStore, *call: Any) -> np.ndarray:
+        read.append(original(store, *call))
+        return read[-1]
+
+    monkeypatch.setattr(ClipStore, "frames", frames)
+    task.example(0)
+    assert [len(found) for found in read] == [count]
 
 
 def test_a_style_has_one_picture_and_caption_a_subject() -> None:
@@ -347,6 +372,24 @@ def test_the_same_training_does_not_run_twice_at_once(tmp_path: Path) -> None:
     assert refused.returncode == 1 and "the same training is at work there" in refused.stderr
     mine.finish()
     subprocess.run(command, cwd=REPOSITORY, env=environment, check=True)
+
+
+def test_states_of_trainings_at_work_are_left_alone(tmp_path: Path) -> None:
+    for i in range(4):
+        (tmp_path / str(i)).mkdir()
+        os.utime(tmp_path / str(i), (i, i))
+    with_lock = (
+        "import sys; from filelock import FileLock\n"
+        "with FileLock(sys.argv[1]): print('locked', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", with_lock, str(tmp_path / "0.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "locked\n"
+        StagedTraining(tmp_path, Params(), TextOptimConfig(), []).finish()
+        assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["0", "2", "3"]
+        other.communicate("")
+    StagedTraining(tmp_path, Params(), TextOptimConfig(), []).finish()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
 
 
 def _stop() -> None:

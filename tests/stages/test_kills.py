@@ -1,0 +1,78 @@
+"""`kill -9` at random moments of a stage: whatever was lost, the same command ends in the same bytes."""
+
+from __future__ import annotations
+
+import glob
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from tests.conftest import REPOSITORY
+from tests.stages.conftest import OPTIM, PARAMS, commands, run_stage
+
+TRAINING = {"optim": OPTIM | {"steps": 12, "checkpoint_every": 3, "log_every": 4, "validate_every": 6}}
+STATE = "scratch/*/train_base"
+# What is waited for, and how long at most it goes on from there, in seconds.
+MOMENTS = [
+    ("", 2.0),  # imports
+    ("scratch/*.lock", 0.5),  # the first steps, before anything is saved
+    (f"{STATE}/step-*", 0.4),  # steps
+    (f"{STATE}/.writing-*", 0.02),  # half a checkpoint
+    ("out/train_base.json", 0.2),  # the weights
+]
+ENVIRONMENT = os.environ | {"LUMIERE_TRACKING": "off", "LUMIERE_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+
+
+def found(pattern: str) -> set[tuple[str, int]]:
+    """Paths and when they were written."""
+    entries = set()
+    for path in glob.glob(pattern):
+        try:
+            entries.add((path, os.stat(path).st_mtime_ns))
+        except FileNotFoundError:
+            continue  # gone in between
+    return entries
+
+
+def run_until_killed(command: list[str], root: Path, log: Path, pattern: str, seconds: float) -> int:
+    """Run a program, and kill it with all its processes so long after something new appears; its exit code."""
+    before = found(pattern)
+    with open(log, "w") as said:
+        process = subprocess.Popen(command, cwd=root, env=ENVIRONMENT, stdout=said, stderr=said, start_new_session=True)
+    while pattern and process.poll() is None and not found(pattern) - before:
+        time.sleep(0.001)
+    time.sleep(seconds)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_stage_killed_again_and_again_ends_in_the_same_bytes(project: Path, tmp_path: Path) -> None:
+    t2i, whole, out = (tmp_path / name for name in ("t2i", "whole", "out"))
+    run_stage(project, "prepare_t2i", out=t2i)
+    run_stage(project, "train_base", {"train_base": TRAINING}, t2i=t2i, out=whole, scratch=tmp_path / "scratch")
+
+    params, log, draw = tmp_path / "params.yaml", tmp_path / "said.txt", random.Random(0)
+    settings = PARAMS | {"train_base": TRAINING, "runtime": {"workers": 1}}  # which is killed, too
+    params.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    paths = {"params": params, "t2i": t2i, "out": out, "scratch": tmp_path / "scratch"}
+    command = [sys.executable, "-m", "stages.train_base", *commands()["train_base"]]
+    command += [part for name, path in paths.items() for part in (f"--{name}", str(path))]
+    for pattern, longest in MOMENTS:
+        pattern = pattern and str(tmp_path / pattern)
+        code = run_until_killed(command, project, log, pattern, longest * draw.random())
+        assert code in (-signal.SIGKILL, 0), log.read_text()  # 0: it was done before
+    done = subprocess.run(command, cwd=project, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert contents(out) == contents(whole)
+    assert not list((tmp_path / "scratch").iterdir())
