@@ -1,26 +1,43 @@
 #!/bin/sh
 # The pictures of docs/command-line.md, from the demo weights and data/raw: docs/make_pictures.sh, in the repository's
-# root, with the environment on the path. About four minutes on two idle cores. Videos and settings stay in modes/.
+# root, with the environment on the path. About five minutes on two idle cores. Videos and settings stay in modes/.
 set -eu
 make() { lumiere generate --model demo --sheet "$@"; }
-# Pictures to start from: strength 0 keeps a video as it is.
-given() { lumiere generate --model demo --strength 0 --no-upscale "$@"; }
-
 make "a yellow taxi with black checks bounces gently" --seed 0 -o modes/text.mp4
 make "a yellow taxi with black checks bounces gently" --seed 0 --no-upscale -o modes/text-small.mp4
 
-given "a horse" --video data/raw/racehorse.mp4 -o modes/horse/
-given "a penguin" --video data/raw/penguin.mp4 -o modes/penguin/
-given "a beer mug" --video data/raw/beer.mp4 -o modes/beer/
+python - <<'END'
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lumiere.data.video_io import read_video, write_video
+
+# Pictures to start from: the first frames of sample videos, as `ffmpeg -i ... -vf fps=16 -start_number 0` gives them.
+for name, source in {"horse": "racehorse", "penguin": "penguin", "beer": "beer"}.items():
+    Path("modes", name).mkdir(parents=True, exist_ok=True)
+    for i, frame in enumerate(read_video(Path(f"data/raw/{source}.mp4"), 16)[:16]):
+        Image.fromarray(frame).save(f"modes/{name}/{i:04d}.png")
+# White where to generate: a box that wanders from the left to the right.
+mask = np.zeros((16, 160, 160, 3), np.uint8)
+for i in range(16):
+    mask[i, 20:140, 5 * i : 5 * i + 80] = 255
+write_video(Path("modes/moving-mask.mp4"), mask, 16)
+END
 
 make "a brown horse gallops in place, kicking its front legs, its black mane waving" --seed 1 \
     --image modes/horse/0000.png -o modes/image.mp4
 make "a penguin waddles from side to side, flapping its wings and lifting its orange feet" --seed 1 \
     --image modes/penguin/0000.png --last-image modes/penguin/0008.png -o modes/first-and-last.mp4
+make "a brown horse gallops in place, kicking its front legs, its black mane waving" --seed 1 \
+    --last-image modes/horse/0000.png -o modes/last-image.mp4
 make "a beer mug full of golden beer, white foam dripping down the glass" --seed 1 \
     --image modes/beer/0000.png --mask 0,0,1,0.55 -o modes/cinemagraph.mp4
 make "a smiling yellow face in a brown cowboy hat blinks and tilts its head" --seed 1 \
     --video data/raw/sunglasses.mp4 --mask 0,0,1,0.4 -o modes/inpainting.mp4
+make "a yellow taxi seen from the front rocks slightly as it drives" --seed 1 \
+    --video data/raw/oncoming_automobile.mp4 --mask modes/moving-mask.mp4 -o modes/moving-inpainting.mp4
 make "a red heart beats, shrinking small and then leaping up larger" --seed 1 \
     --video data/raw/heart.mp4 --outpaint -o modes/outpainting.mp4
 make "a yellow taxi seen from the front rocks slightly as it drives" --seed 1 \

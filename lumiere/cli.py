@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,13 +16,42 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from lumiere.cli_inspect import inspect
 
 BAD_INPUT, STOPPED = 2, 130  # as of a shell's command that Ctrl-C ended
 
+UsageError: Any = typer.BadParameter.__mro__[1]  # click's, wherever this typer keeps it
+
+
+class OneSentence(TyperGroup):
+    """The commands; what is wrong with a call of them is told as any other bad input is."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first word names."""
+        word = args[0]
+        if " " in word:
+            ctx.fail(f'no command; did you mean: lumiere generate "{word}"')
+        if word not in self.commands and not word.startswith("-"):
+            ctx.fail(f"no command {word!r}; allowed: {', '.join(self.commands)}")
+        return super().resolve_command(ctx, args)
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run a command, and exit."""
+        try:
+            code = super().main(*args, **{**options, "standalone_mode": False})
+        except UsageError as error:
+            message = error.format_message().rstrip(".")
+            command = error.ctx.command_path if error.ctx else "lumiere"
+            _tell(f"error: {message[0].lower()}{message[1:]}; see {command} --help")
+            code = BAD_INPUT
+        sys.exit(code)
+
+
 app = typer.Typer(
-    no_args_is_help=True,
+    cls=OneSentence,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode=None,
@@ -37,6 +67,7 @@ def _show_version(asked: bool) -> None:
 
 @app.callback()
 def lumiere(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
@@ -45,12 +76,14 @@ def lumiere(
 
     \b
     A first video, and all that can be asked for:
-      lumiere generate "a penguin waddles from side to side" -o penguin.mp4
+      lumiere generate "a yellow taxi with black checks bounces gently" -o taxi.mp4
       lumiere generate --help
     \b
     What a training takes, before it is begun:
       lumiere inspect --params profiles/h100.yaml
     """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def _option(*names: str, help: str, metavar: str | None = None) -> Any:
@@ -198,7 +231,8 @@ def generate(
       lumiere generate --from-file prompts.csv -o videos/
     \b
     In a style; the demo weights have line-art:
-      lumiere generate "a fox" -o ink.mp4 --style line-art --alpha 0.8
+      lumiere generate "an ink drawing of a fire engine" -o ink.mp4 \\
+          --style line-art --alpha 0.8
 
     Exit codes: 0 made; 1 some rows of --from-file failed; 2 bad input, and nothing was written; 130 stopped.
     """
@@ -219,7 +253,8 @@ def generate(
                 'no prompt; describe the video in a sentence, such as lumiere generate "a fox runs" -o fox.mp4'
             )
         if not output:
-            raise ValueError("no output; name the file to write, such as -o fox.mp4")
+            what = "file to write, such as -o fox.mp4" if from_file is None else "folder, such as -o videos/"
+            raise ValueError(f"no output; name the {what}")
         with _terminated_like_ctrl_c():
             if from_file is None:
                 _generate_one(given, output, from_json, model, device, sheet)
@@ -274,11 +309,13 @@ def _generate_batch(
 
     if from_json is not None or "prompt" in given:
         raise ValueError("--from-file takes its prompts from the file; leave out the prompt and --from-json")
+    for field in set(re.findall(r"\{.*?\}", output)) - {"{name}"}:
+        raise ValueError(f"-o {output}: {field} is unknown; allowed: {{name}}")
     if "{name}" not in output:
         if Path(output).suffix and not Path(output).is_dir():
             raise ValueError(f"-o {output}: --from-file makes several videos; name a folder, or out/{{name}}.mp4")
         output = os.path.join(output, "{name}.mp4")
-    check_writable(target_of(output.replace("{name}", "name")).beside.parent)
+    check_writable(target_of(output).beside.parent)
     rows = read_rows(from_file, given)
     jobs = [
         (name, row if isinstance(row, ValueError) else Job(row, output.replace("{name}", name), sheet))
@@ -289,7 +326,7 @@ def _generate_batch(
     _tell(f"model: {_described(chosen.folder)}")
     if "style" in given:
         check_style(given["style"], None, chosen)  # of all rows
-    return run_batch(jobs, chosen, _tell)
+    return run_batch(jobs, chosen, _tell, typer.echo)
 
 
 def _described(folder: Path | None) -> str:

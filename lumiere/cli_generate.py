@@ -19,6 +19,7 @@ from lumiere.cli_request import (
     FROM_A_PICTURE,
     MOST_FRAMES,
     Request,
+    counted,
     is_settings,
     option,
 )
@@ -108,11 +109,13 @@ def _run(job: Job, model: Model, tell: Tell) -> list[Path]:
     import torch
 
     from lumiere.cli_pixels import read_pixels
+    from lumiere.diffusion.latents import LatentSpace
 
     pipe, request = model.pipe, job.request
     asked = _asked(request, model)
     check_style(request.style, request.alpha, model)
-    pixels, num_frames, notes = read_pixels(request, pipe.config.fps, pipe.config.num_frames)
+    frame_size = LatentSpace(pipe.vae).frame_size(None, None, pipe.unet.unet.config.sample_size)
+    pixels, num_frames, notes = read_pixels(request, pipe.config.fps, pipe.config.num_frames, frame_size)
     for note in notes:
         tell(f"note: {note}")
     request = _resolved(request, pipe, num_frames, secrets.randbits(32))
@@ -164,7 +167,7 @@ def _run(job: Job, model: Model, tell: Tell) -> list[Path]:
     _write(results, output.fps, job.sheet)
     for target, frames, settings in results:
         size = f"{frames.shape[2]} x {frames.shape[1]}"
-        tell(f"{target.place}: {len(frames)} frames of {size}, seed {settings['seed']}{_fidelity(settings)}")
+        tell(f"{target.place}: {counted(len(frames))} of {size}, seed {settings['seed']}{_fidelity(settings)}")
     return [target.place for target in job.targets]
 
 
@@ -180,8 +183,16 @@ def check_apart(table: Path, jobs: list[tuple[str, Job | ValueError]]) -> None:
                 raise ValueError(f"{table}: {other!r} and {name!r} would both write {target.place}; rename one of them")
 
 
-def run_batch(jobs: list[tuple[str, Job | ValueError]], model: Model, tell: Tell) -> dict[str, str]:
+def run_batch(
+    jobs: list[tuple[str, Job | ValueError]], model: Model, tell: Tell, show: Callable[[Path], None]
+) -> dict[str, str]:
     """Make what is not there yet; a job that fails does not stop the others.
+
+    Args:
+        jobs: with their names, or what is wrong with them.
+        model: for all of them.
+        tell: takes what is of interest on the way.
+        show: takes what `run` returns, made now or before.
 
     Returns:
         What went wrong, by name.
@@ -199,8 +210,10 @@ def run_batch(jobs: list[tuple[str, Job | ValueError]], model: Model, tell: Tell
             if job.is_done(model):
                 there += 1
                 tell("already there")
-                continue
-            run(job, model, tell)
+            else:
+                run(job, model, tell)
+            for target in job.targets:
+                show(target.place)
         except ModelError:
             raise
         except ValueError as error:

@@ -5,9 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from lumiere.cli_model import DEMO
+
+if TYPE_CHECKING:
+    from lumiere.inspection.networks import Workload
 
 BAD_INPUT = 2
 
@@ -15,7 +21,7 @@ BAD_INPUT = 2
 def inspect(
     folder: Annotated[
         Path | None,
-        typer.Argument(help="A saved pipeline, Space-Time U-Net or image model.", show_default=False),
+        typer.Argument(help="A saved pipeline, Space-Time U-Net or image model; or `demo`.", show_default=False),
     ] = None,
     params: Annotated[
         Path | None, typer.Option("--params", metavar="FILE", help="A params file [params.yaml].", show_default=False)
@@ -42,6 +48,7 @@ def inspect(
       lumiere inspect --params profiles/paper.yaml --processes 64
       lumiere inspect --params profiles/h100.yaml --gpu-memory 80
       lumiere inspect outputs/pipeline
+      lumiere inspect demo
     """
     from lumiere.config import LaunchConfig, load_params
     from lumiere.inspection.networks import stored_workloads, workloads
@@ -52,7 +59,8 @@ def inspect(
         if folder is not None and params is not None:
             raise ValueError("a folder and --params; give one of them")
         if folder is not None:
-            launch, found = LaunchConfig(), stored_workloads(folder, frames)
+            launch = LaunchConfig()
+            found = _demo_workloads() if str(folder) == DEMO else stored_workloads(folder, frames)
         else:
             loaded = load_params(params or Path("params.yaml"))
             launch, found = loaded.launch, workloads(loaded)
@@ -70,3 +78,13 @@ def inspect(
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise typer.Exit(BAD_INPUT) from None
+
+
+def _demo_workloads() -> list[Workload]:
+    """Of the demo weights, whose networks are whole only once they are put together."""
+    from lumiere.inspection.networks import stored_workloads
+    from lumiere.pipelines.assemble import demo_pipeline
+
+    with TemporaryDirectory() as folder:
+        demo_pipeline().save_pretrained(folder)
+        return stored_workloads(Path(folder))

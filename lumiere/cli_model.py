@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,6 +70,10 @@ class Model:
         if self._device is None:
             return "cuda" if torch.cuda.is_available() else "cpu"
         try:
+            torch.device(self._device)
+        except RuntimeError:
+            raise ModelError(f"--device {self._device}: no such device; allowed: cpu, cuda, cuda:1, ...") from None
+        try:
             torch.empty(1, device=self._device)
         except (RuntimeError, AssertionError) as error:  # a CPU build of torch asserts that it has no CUDA
             reason = str(error).splitlines()[0]
@@ -100,6 +105,7 @@ class Model:
                 f"--model {self.name}: cannot be loaded ({first_line(error)}); expected a folder of "
                 "LumierePipeline.save_pretrained"
             ) from None
+        pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
         return pipe.to(device)
 
 

@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from lumiere.cli_request import Request, option
+from lumiere.cli_request import Request, counted, option
 from lumiere.data.video_io import VideoError, read_video
 from lumiere.pipelines.pixels import DEEP_MODES
 
+VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 
-def read_pixels(request: Request, fps: int, frames: int) -> tuple[dict[str, Any], int, list[str]]:
+
+def read_pixels(
+    request: Request, fps: int, frames: int, size: tuple[int, int]
+) -> tuple[dict[str, Any], int, list[str]]:
     """The pixel arguments of a pipeline's call.
 
     Args:
@@ -22,6 +26,7 @@ def read_pixels(request: Request, fps: int, frames: int) -> tuple[dict[str, Any]
         fps: of the model; videos are resampled to it.
         frames: how many the model makes unless `request` says otherwise; a longer video is cut, a shorter one is used
             as it is.
+        size: height and width of the model's frames.
 
     Returns:
         image, last_image, video, mask; how many frames to make; and notes for the user.
@@ -39,12 +44,17 @@ def read_pixels(request: Request, fps: int, frames: int) -> tuple[dict[str, Any]
         video, more = read_frames("video", Path(request.video), fps, frames)
         if request.frames is not None and len(video) < frames:
             raise ValueError(
-                f"--video {request.video}: {len(video)} frames at the model's {fps} a second, and --frames is "
+                f"--video {request.video}: {counted(len(video))} at the model's {fps} a second, and --frames is "
                 f"{frames}; use at most {len(video)}, or leave --frames out"
             )
         if more:
-            notes.append(f"the first {frames} frames of {request.video} at {fps} a second are used; see --frames")
+            notes.append(f"{request.video} is cut to the first {counted(frames)} at {fps} a second; see --frames")
         pixels["video"], frames = video, len(video)
+    for name, value in pixels.items():
+        width, height = value.size if isinstance(value, Image.Image) else value.shape[2:0:-1]
+        if (inner := _middle((height, width), size)) != (height, width):
+            where = f"{getattr(request, name)} ({width} x {height})"
+            notes.append(f"of {where} the middle {inner[1]} x {inner[0]} is used")
     if request.mask is not None:
         subject = pixels["video"] if request.video is not None else np.asarray(pixels["image"])[None]
         pixels["mask"] = _read_mask(request, fps, subject.shape[:3])
@@ -61,9 +71,9 @@ def read_picture(name: str, path: Path) -> Image.Image:
     where = f"{option(name)} {path}"
     if not _is_still(picture):
         raise ValueError(f"{where}: an animated picture; give one frame of it as a picture, or an mp4 with --video")
-    _refuse_alpha(where, picture)
     if picture.mode in DEEP_MODES:
         raise ValueError(f"{where}: more than 8 bits a pixel ({picture.mode}); save it as an 8-bit PNG or a JPEG")
+    _refuse_alpha(where, picture)
     return _upright(picture).convert("RGB")
 
 
@@ -73,6 +83,8 @@ def read_frames(name: str, path: Path, fps: int, most: int) -> tuple[np.ndarray,
     Raises:
         ValueError: on a file that is no video, or has no frames.
     """
+    if _is_still_picture(path):
+        raise ValueError(f"{option(name)} {path}: a still picture; give it with --image")
     try:
         # Half a frame more than `most`, in the middle between two ticks: there is nothing to round there.
         frames = read_video(path, fps, end=(most + 0.5) / fps)
@@ -96,12 +108,7 @@ def _read_mask(request: Request, fps: int, shape: tuple[int, ...]) -> np.ndarray
             raise ValueError(f"--mask {request.mask}: no pixel of {width} x {height} lies in it; make the box larger")
         return box
     path = Path(request.mask)
-    try:
-        with Image.open(path) as opened:
-            still = _is_still(opened)
-    except (OSError, ValueError, Image.DecompressionBombError):
-        still = False
-    if still:
+    if _is_still_picture(path):
         picture = _upright(_open("mask", path))
         _refuse_alpha(f"--mask {path}", picture)
         mask = np.asarray(picture.convert("L" if picture.mode not in DEEP_MODES else "F"))
@@ -119,11 +126,17 @@ def _read_mask(request: Request, fps: int, shape: tuple[int, ...]) -> np.ndarray
         )
     if mask.ndim == 3 and len(mask) != num_frames:
         raise ValueError(
-            f"--mask {path}: {len(mask)} frames, but {subject} has {num_frames}; give a still mask, or one per frame"
+            f"--mask {path}: {counted(len(mask))}, but {subject} has {num_frames}; give a still mask, or one per frame"
         )
     if not mask.any():
         raise ValueError(f"--mask {path}: no region; paint white where to generate")
     return mask
+
+
+def _middle(size: tuple[int, int], model: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of what `lumiere.pipelines.inputs.fit` leaves of a frame."""
+    share = min(size[0] / model[0], size[1] / model[1])
+    return min(size[0], round(model[0] * share)), min(size[1], round(model[1] * share))
 
 
 def _open(name: str, path: Path) -> Image.Image:
@@ -132,9 +145,19 @@ def _open(name: str, path: Path) -> Image.Image:
         picture = Image.open(path)
         picture.load()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        if name != "mask" and path.suffix.lower() in VIDEOS:
+            raise ValueError(f"{option(name)} {path}: a video; give it with --video") from None
         reason = "not a picture" if isinstance(error, Image.UnidentifiedImageError) else f"cannot be read ({error})"
         raise ValueError(f"{option(name)} {path}: {reason}; give a whole PNG or JPEG") from None
     return picture
+
+
+def _is_still_picture(path: Path) -> bool:
+    try:
+        with Image.open(path) as picture:
+            return _is_still(picture)
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return False
 
 
 def _is_still(picture: Image.Image) -> bool:
@@ -151,7 +174,9 @@ def _upright(picture: Image.Image) -> Image.Image:
 
 
 def _refuse_alpha(where: str, picture: Image.Image) -> None:
-    if picture.has_transparency_data:
+    if not picture.has_transparency_data:
+        return
+    if picture.mode in DEEP_MODES or np.asarray(picture.convert("RGBA"))[..., 3].min() < 255:
         raise ValueError(
             f"{where}: has transparency; put it on a background and save it without, for example "
             "`magick in.png -background white -flatten out.png`"

@@ -9,11 +9,13 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from lumiere.data.tables import read_table
+from lumiere.export import WRITERS
 
 DEFAULT_ALPHA, DEFAULT_STRENGTH = 0.75, 0.6
 FILES = ("image", "last_image", "video", "mask")
@@ -33,6 +35,7 @@ REPLACES = {
 }
 LONGEST_SLUG = 80
 YES, NO = ("1", "true", "yes"), ("0", "false", "no")
+FILE_NAME = rf"\S+({'|'.join(map(re.escape, (*WRITERS, '.png')))})"
 BOX = re.compile(r"\s*,\s*".join([r"\s*[-+]?(?:\d+\.?\d*|\.\d+)"] * 4) + r"\s*")
 
 
@@ -108,6 +111,11 @@ def make_request(values: Mapping[str, Any]) -> Request:
     request = Request(**given)
     if not request.prompt.strip():
         raise ValueError("the prompt is empty; describe the video in a sentence")
+    if re.fullmatch(FILE_NAME, request.prompt.strip(), re.IGNORECASE):
+        raise ValueError(
+            f"the prompt {request.prompt} looks like a file; describe the video in a sentence, and name files with "
+            "options, such as -o fox.mp4"
+        )
     _check_mode(request)
     _check_mask(request)
     if request.seed is not None and request.seed > MOST_SEED - (request.num_videos - 1):
@@ -126,6 +134,11 @@ def option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def counted(frames: int) -> str:
+    """A number of frames in words."""
+    return "1 frame" if frames == 1 else f"{frames} frames"
+
+
 def read_rows(path: Path, shared: Mapping[str, Any]) -> list[tuple[str, Request | ValueError]]:
     """The rows of a prompts file: names, and requests or what is wrong with them.
 
@@ -138,6 +151,7 @@ def read_rows(path: Path, shared: Mapping[str, Any]) -> list[tuple[str, Request 
         ValueError: when the file as a whole cannot be used.
     """
     columns = ("name", *(field.name for field in fields(Request) if field.name != "prompt"))
+    _check_commas(path)
     rows: list[tuple[str, Request | ValueError]] = []
     for number, (line, cells) in enumerate(read_table(path, ("prompt",), columns), 1):
         name = cells.pop("name") or f"{number:03d}-{_slug(cells['prompt'])}".rstrip("-")
@@ -284,9 +298,17 @@ def _check_mask(request: Request) -> None:
         )
 
 
+def _check_commas(path: Path) -> None:
+    """Raises ValueError on a table as spreadsheets write it where a comma is the decimal mark."""
+    with suppress(OSError, UnicodeDecodeError), path.open(encoding="utf-8-sig") as file:
+        if ";" in file.readline():
+            raise ValueError(f"{path}: columns are separated by ';'; save it with commas between them")
+
+
 def _no_file(name: str, path: Path) -> str:
     if path.is_dir():
-        return "is a folder; name a file in it"
+        cure = "PNGs are not read as a video, make an mp4 of them first" if name == "video" else "name a file in it"
+        return f"is a folder; {cure}"
     return "no such file" + (
         "; name a picture, a video, or a box x0,y0,x1,y1" if name == "mask" else "; check the path"
     )

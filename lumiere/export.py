@@ -85,22 +85,29 @@ def target_of(output: str | Path, index: int | None = None) -> Target:
 
     Args:
         output: a file whose suffix is a key of `WRITERS`; a pattern such as fox-%03d.png; or a folder for PNGs, which
-            exists, ends with "/", or has no suffix.
+            exists or ends with "/".
         index: of one among several videos; it goes into the name.
 
     Raises:
-        ValueError: on a suffix that is not written, or a name that no disk takes.
+        ValueError: on a suffix that is not written, a folder that is called like a file, or a name that no disk takes.
     """
     path = Path(os.path.abspath(output))
     _check_names(path)
     number = "" if index is None else f"-{index}"
     suffix = path.suffix.lower()
-    if str(output).endswith(("/", os.sep)) or path.is_dir() or not suffix:
+    is_folder = str(output).endswith(("/", os.sep))
+    if not is_folder and path.is_dir():
+        if suffix in WRITERS:
+            raise ValueError(f"-o {output}: is a folder; choose another name")
+        is_folder = True
+    if is_folder or not suffix:
         if Path.cwd().is_relative_to(path) or path.name.lower() in WRITERS:
             raise ValueError(
                 f"-o {output}: a name is missing; name a file, such as {Path(output) / 'fox.mp4'}, or a folder for "
                 f"PNGs, such as {Path(output) / 'fox'}/"
             )
+        if not is_folder:
+            raise ValueError(f"-o {output}: name a file, such as {output}.mp4, or a folder for PNGs, {output}/")
         folder = path.with_name(path.name + number)
         return Target(folder / FOLDER_PATTERN, folder, has_folder=True)
     if suffix == ".png":

@@ -47,7 +47,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     picture = Image.fromarray(noise[0])
     picture.save(folder / "image.png")
     Image.fromarray(noise[1]).save(folder / "last.jpg")
-    picture.convert("RGBA").save(folder / "alpha.png")
+    picture.convert("RGBA").save(folder / "opaque.png")
+    clear = picture.convert("RGBA")
+    clear.putpixel((0, 0), (0, 0, 0, 254))
+    clear.save(folder / "alpha.png")
+    Image.fromarray(noise[0, 5:15]).save(folder / "wide.png")
+    write_video(folder / "wide.mp4", noise[:, 4:16], 8)
     picture.save(folder / "animated.gif", save_all=True, append_images=[Image.fromarray(noise[2])])
     picture.save(folder / "animated.webp", save_all=True, append_images=[Image.fromarray(noise[2])])
     Image.fromarray(np.zeros((SIZE, SIZE), np.uint16)).save(folder / "deep.png")
@@ -64,6 +69,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_video(folder / "moving.mp4", moving, 8)
     write_video(folder / "short.mp4", moving[:3], 8)
     (folder / "empty.mp4").write_bytes(b"")
+    (folder / "folder.mp4").mkdir()
     return folder
 
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from lumiere.cli import app
 from lumiere.pipelines import LumierePipeline
 from tests.cli.conftest import Generate, names_in
 
@@ -21,6 +23,7 @@ from tests.cli.conftest import Generate, names_in
     [
         ((), "no prompt; describe the video"),
         ((" ",), "the prompt is empty; describe"),
+        (("fox.GIF",), "the prompt fox.GIF looks like a file; describe the video in a sentence"),
         (("a", "--image", "@gone.png"), "gone.png: no such file; check the path"),
         (("a", "--image", "."), "is a folder; name a file in it"),
         (("a", "--image", "@text.png"), "text.png: not a picture; give a whole PNG or JPEG"),
@@ -30,7 +33,10 @@ from tests.cli.conftest import Generate, names_in
         (("a", "--image", "@deep.png"), "deep.png: more than 8 bits a pixel (I;16); save it as an 8-bit PNG"),
         (("a", "--last-image", "@alpha.png"), "--last-image"),
         (("a", "--video", "@empty.mp4"), "empty.mp4: cannot be opened"),
-        (("a", "--video", "@image.png"), "give a video with pictures in it, such as an mp4"),
+        (("a", "--video", "@text.png"), "give a video with pictures in it, such as an mp4"),
+        (("a", "--video", "@image.png"), "image.png: a still picture; give it with --image"),
+        (("a", "--video", "."), "is a folder; PNGs are not read as a video, make an mp4 of them first"),
+        (("a", "--image", "@video.mp4"), "video.mp4: a video; give it with --video"),
         (("a", "--video", "@animated.webp"), "animated WebP is written, but not read; convert it to mp4"),
         (("a", "--video", "@short.mp4", "--frames", "4"), "use at most 3, or leave --frames out"),
         (("a", "--image", "@image.png", "--mask", "@small.png"), "10 x 10 pixels, but --image has 20 x 20; make them"),
@@ -73,27 +79,49 @@ from tests.cli.conftest import Generate, names_in
         (("a", "-o", "fox-%0999d.png"), "one PNG holds one frame; name a sequence, such as"),
         (("a", "-o", ".mp4"), "-o .mp4: a name is missing; name a file, such as"),
         (("a", "-o", "x" * 300 + ".mp4"), "a name of 304 bytes; use at most 200"),
+        (("a", "-o", "bad/x"), "-o bad/x: name a file, such as bad/x.mp4, or a folder for PNGs, bad/x/"),
+        (("a", "-o", "@folder.mp4"), "folder.mp4: is a folder; choose another name"),
         (("a", "-o", ""), "no output; name the file to write, such as -o fox.mp4"),
         (("a", "-o", "/proc/fox.mp4"), "/proc: cannot be written"),
         (("a", "-o", "@image.png/fox.mp4"), "image.png is a file, not a folder"),
         (("a", "--video", "@video.mp4", "-o", "@video.mp4"), "video.mp4 is also --video; choose another name"),
-        (("a", "--device", "gpu"), "--device gpu: not usable here"),
+        (("a", "--device", "gpu"), "--device gpu: no such device; allowed: cpu, cuda, cuda:1, ..."),
         (("a", "--from-json", "@image.png"), "not JSON; expected the JSON file that lumiere generate writes"),
         (("a", "--from-file", "gone.csv"), "leave out the prompt and --from-json"),
         (("--from-file", "gone.csv"), "name a folder, or out/{name}.mp4"),
+        (("--from-file", "gone.csv", "-o", ""), "no output; name the folder, such as -o videos/"),
+        (("--from-file", "gone.csv", "-o", "{nam}.mp4"), "-o {nam}.mp4: {nam} is unknown; allowed: {name}"),
+        (("--from-file", "gone.csv", "-o", "out/{name}"), "name a file, such as out/{name}.mp4, or a folder"),
+        (("--nonsense",), "no such option: --nonsense"),
         (("--from-file", "gone.csv", "-o", "videos"), "gone.csv: no such file; expected a CSV file"),
     ],
 )
 def test_one_sentence_with_the_cure(
     generate: Generate, tmp_path: Path, inputs: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    before = {path: path.read_bytes() for path in inputs.iterdir()}
+    before = {path: path.read_bytes() for path in inputs.iterdir() if path.is_file()}
     result = generate("-o", "new/fox.mp4", *arguments)  # the last -o counts
     assert result.exit_code == 2, result.output
     errors = [line for line in result.stderr.splitlines() if not line.startswith(("model: ", "note: "))]
     assert len(errors) == 1 and errors[0].startswith("error: ") and message in errors[0], result.stderr
     assert result.stdout == "" and list(tmp_path.iterdir()) == []
-    assert {path: path.read_bytes() for path in inputs.iterdir()} == before
+    assert {path: path.read_bytes() for path in inputs.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("a yellow taxi", "-o", "x.mp4"), 'no command; did you mean: lumiere generate "a yellow taxi"; see'),
+        (("inspects",), "no command 'inspects'; allowed: generate, inspect; see"),
+        (("inspect", "--processes", "0"), "--help"),
+        (("--colour",), "no such option: --colour; see"),
+        (("generate", "a", "-o"), "-o"),
+    ],
+)
+def test_a_call_that_is_none_is_told_in_one_sentence_too(arguments: tuple[str, ...], message: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2 and result.stdout == "" and len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("error: ") and message in result.stderr
 
 
 def test_no_output_and_no_model(generate: Generate, tmp_path: Path) -> None:

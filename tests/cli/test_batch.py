@@ -42,6 +42,7 @@ def test_rows_that_fail_do_not_stop_the_others(generate: Generate, table: Path) 
     result = generate("--from-file", str(table), "-o", "out", "--no-upscale")
     assert result.exit_code == 1, result.output
     assert list(videos()) == [BIRD, "fox", "styled"]
+    assert result.stdout.split() == [str(Path(f"out/{name}.mp4").absolute()) for name in ("fox", "styled", BIRD)]
     summary = result.stderr.splitlines()[-3:]
     assert summary[0] == "3 made, 0 already there, 2 failed"
     assert summary[1].endswith("gone.png: no such file; check the path") and summary[1].startswith("  broken: --image")
@@ -82,7 +83,8 @@ def test_it_continues_where_it_stopped(
     Path("out/styled.mp4").unlink()
     assert "1 made, 4 already there" in generate("--from-file", str(table), "-o", "out").stderr
     monkeypatch.setattr(LumierePipeline, "from_pretrained", None)  # not even loaded where all is there
-    assert "0 made, 5 already there" in generate("--from-file", str(table), "-o", "out").stderr
+    result = generate("--from-file", str(table), "-o", "out")
+    assert "0 made, 5 already there" in result.stderr and len(result.stdout.splitlines()) == 5
 
 
 def test_an_unexpected_error_is_one_rows_failure(
@@ -108,6 +110,7 @@ def test_an_unexpected_error_is_one_rows_failure(
         ("name\nfox\n", "no column 'prompt'"),
         ("prompt,colour\na,b\n", "unknown column 'colour'"),
         ("prompt\n", "no rows below"),
+        ("name;prompt\nfox;a fox\n", "columns are separated by ';'; save it with commas"),
         ("name,prompt\na,x\na,y\n", "name 'a' stands twice"),
         ("name,prompt\n../a,x\n", "name '../a'; allowed: letters"),
         ("name,prompt,num_videos\na,x,2\na-2,y,\n", "'a' and 'a-2' would both write"),

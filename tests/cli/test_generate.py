@@ -104,7 +104,7 @@ def test_the_formats_hold_the_same_pictures(generate: Generate) -> None:
     ("arguments", "mode"),
     [
         ((), "text_to_video"),
-        (("--image", "@image.png"), "image_to_video"),
+        (("--image", "@opaque.png"), "image_to_video"),
         (("--last-image", "@last.jpg"), "image_to_video"),
         (("--image", "@image.png", "--last-image", "@last.jpg"), "image_to_video"),
         (("--image", "@image.png", "--mask", "@mask.png"), "cinemagraph"),
@@ -134,6 +134,18 @@ def test_every_mode_and_from_its_settings_again(generate: Generate, arguments: t
     assert again.exit_code == 0 and "will not be the same" not in again.stderr, again.output
     np.testing.assert_array_equal(pictures("b/*.png"), pictures("a/*.png"))
     assert settings("b.json") == {**made, "asked": settings("b.json")["asked"]}
+
+
+def test_a_note_tells_what_is_cut_off(generate: Generate, inputs: Path) -> None:
+    for arguments, size, middle in (
+        (("--image", "@wide.png"), "20 x 10", "10 x 10"),
+        (("--video", "@wide.mp4"), "20 x 12", "12 x 12"),
+    ):
+        result = generate("a fox", "-o", "a.gif", "--no-upscale", "--frames", "1", *arguments)
+        assert result.exit_code == 0 and "1 frame of 16 x 16" in result.stderr, result.output
+        note = f"note: of {inputs / arguments[1][1:]} ({size}) the middle {middle} is used"
+        assert note in result.stderr.splitlines()
+        assert "it/s" not in result.stderr  # no progress bars in a file
 
 
 def test_a_moving_mask_is_another_than_a_still_one(generate: Generate) -> None:
@@ -232,6 +244,11 @@ def test_the_shipped_demo_weights(generate: Generate) -> None:
     made = settings("taxi.json")
     assert (made["model"], made["size"], made["guidance"]) == ("demo", [32, 32], 1.5)
     assert len(list(source_frames("taxi.mp4"))) == 2
+
+
+def test_the_shipped_demo_weights_are_inspected_by_their_name() -> None:
+    result = CliRunner().invoke(app, ["inspect", "demo"])
+    assert result.exit_code == 0 and "ssr_unet (SpaceTimeUNet)" in result.stdout, result.output
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_a_writer_tells_of_a_full_disk(tmp_path: Path, name: str) -> None:
     """/dev/full takes every file and refuses every byte."""
     aside = tmp_path / "aside"
     aside.mkdir()
-    target = target_of(tmp_path / name)
+    target = target_of(f"{tmp_path}/{name}")
     for file in target.files(2):
         (aside / file.name).symlink_to("/dev/full")
     # Above the size of FFmpeg's buffer, and of Python's.
