@@ -65,7 +65,7 @@ def sample(
 
     def call(network: SpaceTimeUNet, num_frames: int) -> torch.Tensor:
         fresh = [torch.Generator().manual_seed(generator.initial_seed()) for generator in generators]
-        pipe = LumierePipeline(network, scheduler)
+        pipe = LumierePipeline(network, scheduler, num_frames=num_frames)  # no windows
         return pipe(num_frames=num_frames, generator=fresh, upscale=False, **options).frames  # type: ignore[union-attr]
 
     def filled(strength: float) -> torch.Tensor:
@@ -73,7 +73,12 @@ def sample(
         keyframes = keyframes.permute(0, 1, 4, 2, 3) / 255
         fresh = [torch.Generator().manual_seed(generator.initial_seed()) for generator in generators]
         return fill_in(
-            LumierePipeline(cascade[1], scheduler), keyframes, stride, fresh, image_strength=strength, **options
+            LumierePipeline(cascade[1], scheduler, num_frames=stride + 1),
+            keyframes,
+            stride,
+            fresh,
+            image_strength=strength,
+            **options,
         )
 
     frames = (num_keyframes - 1) * stride + 1

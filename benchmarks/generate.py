@@ -57,7 +57,7 @@ TOY = {"width": 8, "size": 16, "ssr_size": 32, "num_frames": 10, "steps": 2, "ss
 # --- the paper's size ------------------------------------------------------------------------------------------------
 
 
-def random_pipeline(width: int, size: int, ssr_size: int, text_dim: int = 1024) -> LumierePipeline:
+def random_pipeline(width: int, size: int, ssr_size: int, num_frames: int, text_dim: int = 1024) -> LumierePipeline:
     """Networks of a given width with random weights, in pixel space."""
     common: dict[str, Any] = {
         "block_out_channels": (width, 2 * width, 4 * width, 4 * width), "out_channels": 3,
@@ -70,7 +70,7 @@ def random_pipeline(width: int, size: int, ssr_size: int, text_dim: int = 1024) 
     )  # fmt: skip
     unet = SpaceTimeUNet.from_unet2d(base, conditioning_channels=4).eval()
     ssr_unet = SpaceTimeUNet.from_unet2d(ssr, temporal_resampling=False).eval()
-    return LumierePipeline(unet, make_scheduler(), None, ssr_unet, make_scheduler())
+    return LumierePipeline(unet, make_scheduler(), None, ssr_unet, make_scheduler(), num_frames=num_frames)
 
 
 def full_run(
@@ -78,7 +78,7 @@ def full_run(
 ) -> dict[str, Any]:
     """Seconds of one text-to-video call with super-resolution, by part, in bfloat16; peak bytes on a GPU."""
     torch.manual_seed(0)
-    pipe = random_pipeline(width, size, ssr_size).to(device, torch.bfloat16)
+    pipe = random_pipeline(width, size, ssr_size, num_frames).to(device, torch.bfloat16)
     pipe.set_progress_bar_config(disable=True)
     text = {name: torch.randn(1, 77, 1024) for name in ("prompt_embeds", "negative_prompt_embeds")}
 

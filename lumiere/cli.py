@@ -325,7 +325,7 @@ def _generate_batch(
     chosen = Model.choose(model, device)
     _tell(f"model: {_described(chosen.folder)}")
     if "style" in given:
-        check_style(given["style"], None, chosen)  # of all rows
+        check_style(given["style"], chosen)  # of all rows
     return run_batch(jobs, chosen, _tell, typer.echo)
 
 

@@ -113,7 +113,9 @@ def _run(job: Job, model: Model, tell: Tell) -> list[Path]:
 
     pipe, request = model.pipe, job.request
     asked = _asked(request, model)
-    check_style(request.style, request.alpha, model)
+    if request.style is not None:
+        check_style(request.style, model)
+        pipe.styles.check(request.style, DEFAULT_ALPHA if request.alpha is None else request.alpha)
     frame_size = LatentSpace(pipe.vae).frame_size(None, None, pipe.unet.unet.config.sample_size)
     pixels, num_frames, notes = read_pixels(request, pipe.config.fps, pipe.config.num_frames, frame_size)
     for note in notes:
@@ -212,8 +214,6 @@ def run_batch(
                 tell("already there")
             else:
                 run(job, model, tell)
-            for target in job.targets:
-                show(target.place)
         except ModelError:
             raise
         except ValueError as error:
@@ -222,21 +222,21 @@ def run_batch(
             failures[name] = f"{type(error).__name__}: {first_line(error)}"
         if name in failures:
             tell(f"failed: {failures[name]}")
+        elif isinstance(job, Job):
+            for target in job.targets:
+                show(target.place)
     tell(f"{len(jobs) - there - len(failures)} made, {there} already there, {len(failures)} failed")
     for name, reason in failures.items():
         tell(f"  {name}: {reason}")
     return failures
 
 
-def check_style(style: str | None, alpha: float | None, model: Model) -> None:
-    """Raises ValueError where the model has not such a style."""
+def check_style(style: str, model: Model) -> None:
+    """Raises ValueError where the model has no style of that name."""
     styles = model.pipe.styles
-    if style is None:
-        return
     if style not in styles:
         cure = f"it has {', '.join(styles)}" if len(styles) else "it has none; --model demo has line-art"
         raise ValueError(f"--style {style}: the model {model.name} has no such style; {cure}")
-    styles.check(style, DEFAULT_ALPHA if alpha is None else alpha)
 
 
 def drift(settings: dict[str, Any], request: Request, model: Model) -> list[str]:

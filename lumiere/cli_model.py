@@ -92,6 +92,7 @@ class Model:
         from diffusers.utils import logging
         from safetensors import SafetensorError
 
+        from lumiere.diffusion.sampling import is_out_of_memory
         from lumiere.pipelines import LumierePipeline
         from lumiere.pipelines.assemble import demo_pipeline
 
@@ -106,7 +107,12 @@ class Model:
                 "LumierePipeline.save_pretrained"
             ) from None
         pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
-        return pipe.to(device)
+        try:
+            return pipe.to(device)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ModelError(f"--device {device}: out of memory with the model alone; use --device cpu") from None
 
 
 def first_line(error: BaseException) -> str:

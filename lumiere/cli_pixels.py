@@ -145,9 +145,10 @@ def _open(name: str, path: Path) -> Image.Image:
         picture = Image.open(path)
         picture.load()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        if name != "mask" and path.suffix.lower() in VIDEOS:
+        unidentified = isinstance(error, Image.UnidentifiedImageError)
+        if unidentified and name != "mask" and path.suffix.lower() in VIDEOS:
             raise ValueError(f"{option(name)} {path}: a video; give it with --video") from None
-        reason = "not a picture" if isinstance(error, Image.UnidentifiedImageError) else f"cannot be read ({error})"
+        reason = "not a picture" if unidentified else f"cannot be read ({error})"
         raise ValueError(f"{option(name)} {path}: {reason}; give a whole PNG or JPEG") from None
     return picture
 

@@ -9,7 +9,6 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -151,7 +150,6 @@ def read_rows(path: Path, shared: Mapping[str, Any]) -> list[tuple[str, Request 
         ValueError: when the file as a whole cannot be used.
     """
     columns = ("name", *(field.name for field in fields(Request) if field.name != "prompt"))
-    _check_commas(path)
     rows: list[tuple[str, Request | ValueError]] = []
     for number, (line, cells) in enumerate(read_table(path, ("prompt",), columns), 1):
         name = cells.pop("name") or f"{number:03d}-{_slug(cells['prompt'])}".rstrip("-")
@@ -296,13 +294,6 @@ def _check_mask(request: Request) -> None:
             f"--mask {request.mask}: a box is x0,y0,x1,y1 in shares of the frame, with 0 <= x0 < x1 <= 1 and "
             "0 <= y0 < y1 <= 1, such as 0.5,0,1,1 for the right half"
         )
-
-
-def _check_commas(path: Path) -> None:
-    """Raises ValueError on a table as spreadsheets write it where a comma is the decimal mark."""
-    with suppress(OSError, UnicodeDecodeError), path.open(encoding="utf-8-sig") as file:
-        if ";" in file.readline():
-            raise ValueError(f"{path}: columns are separated by ';'; save it with commas between them")
 
 
 def _no_file(name: str, path: Path) -> str:

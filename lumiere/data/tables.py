@@ -57,6 +57,8 @@ def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()
 
 
 def _check_header(path: Path, header: list[str], required: Sequence[str], allowed: Sequence[str]) -> None:
+    if any(";" in name for name in header):  # as spreadsheets write it where a comma is the decimal mark
+        raise ValueError(f"{path}: columns are separated by ';'; save it with commas between them")
     missing = [f"no column {name!r}" for name in required if name not in header]
     unknown = [f"unknown column {name!r}" for name in header if name not in allowed]
     twice = [f"column {name!r} stands twice" for name in header if header.count(name) > 1]

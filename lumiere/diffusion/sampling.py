@@ -338,7 +338,7 @@ class Stepper:
             return self._step(self.scheduler, model_output.float(), timestep, x_t)
         if not self.schedulers:  # after scale_model_input, which some want to see first
             self.schedulers = [self.scheduler, *(copy.deepcopy(self.scheduler) for _ in parts[1:])]
-        result = model_output if model_output.dtype == torch.float32 else torch.empty_like(x_t)
+        result = model_output if model_output.dtype == torch.float32 else torch.empty_like(x_t, dtype=torch.float32)
         for scheduler, frames in zip(self.schedulers, parts, strict=True):
             # Copies: some schedulers remember what they are given, and the memory is written to.
             given = (tensor[:, :, frames].to(torch.float32, copy=True) for tensor in (model_output, x_t))
@@ -353,6 +353,7 @@ class Stepper:
         """Frames that go through the scheduler together."""
         num_frames = x_t.shape[2]
         length = max(1, self.part_size // x_t[0, :, 0].numel())
-        if self.scheduler.config.get("thresholding"):  # by a quantile of the whole video
+        # By a quantile of the whole video; with one seed for all the noise that it adds.
+        if self.scheduler.config.get("thresholding") or "noise_sampler_seed" in self.scheduler.config:
             length = num_frames
         return [slice(start, start + length) for start in range(0, num_frames, length)]

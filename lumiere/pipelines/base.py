@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
@@ -74,11 +75,9 @@ class LumiereBasePipeline(DiffusionPipeline):
                     f"callback_on_step_end: expected {{{expected}}}, or None for no change, to be returned"
                 )
             for name, tensor in changed.items():
-                if not isinstance(tensor, Tensor) or tensor.shape != shown[name].shape:
-                    shape = tuple(getattr(tensor, "shape", ())) or type(tensor).__name__
-                    raise ValueError(
-                        f"callback_on_step_end: {name} came back as {shape}; expected {tuple(shown[name].shape)}"
-                    )
+                found, expected = (_described(each) for each in (tensor, shown[name]))
+                if found != expected:
+                    raise ValueError(f"callback_on_step_end: {name} came back as {found}; expected {expected}")
             others.update({name: tensor for name, tensor in changed.items() if name != "x_t"})
             return changed.get("x_t", x_t)
 
@@ -101,6 +100,10 @@ class LumiereBasePipeline(DiffusionPipeline):
         return names
 
 
+def _described(value: Any) -> str:
+    return f"{tuple(value.shape)} {value.dtype} {value.device}" if isinstance(value, Tensor) else type(value).__name__
+
+
 def check_range(least: float, most: float | None = None, **values: Any) -> None:
     """Raises ValueError, naming the argument, unless each value is a number from least to most."""
     _check_numbers(Real, "", least, most, values)
@@ -115,7 +118,8 @@ def _check_numbers(kind: type, kind_name: str, least: float, most: float | None,
     for name, value in values.items():
         inside = isinstance(value, kind) and least <= value <= (sys.float_info.max if most is None else most)  # type: ignore[operator]
         if not inside:
-            allowed = f"at least {least:g}" if most is None else f"{least:g} to {most:g}"
+            finite = " and finite" * (value == math.inf)
+            allowed = f"at least {least:g}{finite}" if most is None else f"{least:g} to {most:g}"
             raise ValueError(f"{name} is {value!r}; allowed: {allowed}{kind_name}")
 
 

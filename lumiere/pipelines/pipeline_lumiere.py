@@ -134,7 +134,7 @@ class LumierePipeline(StoredPipeline):
             return_dict: False for a plain tuple (frames,).
             callback_on_step_end: called after each step of the base model as callback(self, step, timestep,
                 {"x_t": x_t}). It returns the dict, in which tensors may be others, or None for no change. Where it
-                sets `pipe._interrupt = True`, the call ends with the base model's video as it is.
+                or anybody else sets `pipe._interrupt = True`, the call ends with the base model's video as it is then.
             callback_on_step_end_tensor_inputs: which tensors the dict holds. With x_t alone, super-resolution calls it
                 too, with that pipeline as its first argument.
             prompt_embeds, negative_prompt_embeds: (b, n, d) in place of sentences, with
@@ -180,7 +180,8 @@ class LumierePipeline(StoredPipeline):
         given = read_given(mode, image, video, mask, outpaint_scale, len(prompts), num_videos_per_prompt, last_image)
         num_frames = given.count_frames(num_frames, self.config.num_frames)
         if window_size is None:
-            window_size, overlap = self.config.num_frames, min(overlap, self.config.num_frames - 1)
+            window_size = self.config.num_frames
+            overlap = 0 if num_frames <= window_size else overlap
         windows = temporal_windows(num_frames, window_size, overlap)
         weights = named_weights(windows, window_weights)
         space = LatentSpace(self.vae)
@@ -255,19 +256,27 @@ class LumierePipeline(StoredPipeline):
 
         # --- super-resolution -----------------------------------------------------------------------------------------
         base = x_0
-        if self._interrupt:
-            upscaler = None
-        if upscaler is not None:
+        if upscaler is not None and not self._interrupt:
+            scale = upscaler.enlarged_size(size)[1] / size[1]
+
+            def enlarged() -> KnownPixels | None:
+                if known is None:
+                    return None
+                return KnownPixels(*(tensor.to(device) for tensor in given.known(num_frames, size, scale)))
+
+            large = enlarged() if guide_known else None
             sees_all = set(shown) <= set(upscaler._callback_tensor_inputs)
-            if known is not None:
-                scale = upscaler.enlarged_size(size)[1] / size[1]
-                known = KnownPixels(*(tensor.to(device) for tensor in given.known(num_frames, size, scale)))
             x_0 = upscaler.upscale(
                 base, ssr_generators, ssr_steps, noise_level, None, ssr_window_size, ssr_overlap, multidiffusion,
-                ssr_window_weights, ssr_batch_size, callback_on_step_end if sees_all else None,
-                known=known if guide_known else None,
+                ssr_window_weights, ssr_batch_size, callback_on_step_end if sees_all else None, shown,
+                known=large, interrupted=lambda: self._interrupt,
             )  # fmt: skip
-            if known is not None:
+            self._interrupt = self._interrupt or upscaler.interrupt
+            if self._interrupt:
+                x_0 = base
+            elif known is not None:
+                known = large or enlarged()
+                assert known is not None
                 known_psnr = known.psnr(x_0)
                 x_0 = known.put_back(x_0) if keep_known else x_0
 
@@ -280,7 +289,7 @@ class LumierePipeline(StoredPipeline):
             frames=frames,
             fps=fps,
             mode=mode,
-            base_frames=None if upscaler is None else to_output(base, output_type),
+            base_frames=None if x_0 is base else to_output(base, output_type),
             known=None if known is None else to_output(known.pixels),
             known_mask=None if known is None else known.mask.transpose(1, 2),
             known_psnr=known_psnr,

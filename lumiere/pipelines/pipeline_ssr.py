@@ -6,7 +6,7 @@ whole clip is denoised as one, whatever its length.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lumiere.compat  # noqa: F401  before diffusers
@@ -114,7 +114,8 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
             output_type: "pt", "np" or "pil".
             return_dict: False for a plain tuple.
             callback_on_step_end: called as callback(self, step, timestep, {"x_t": x_t}); returns the dict, in which x_t
-                may be another, or None for no change.
+                may be another, or None for no change. Where it sets `pipe._interrupt = True`, no further step is done,
+                and the video is x_t as it is then, noise and all.
             callback_on_step_end_tensor_inputs: as in diffusers; there is x_t alone.
 
         Raises:
@@ -151,10 +152,12 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("x_t",),
         known: KnownPixels | None = None,
+        interrupted: Callable[[], bool] = lambda: False,
     ) -> Tensor:
         """The same on model tensors: (b, 3, t, h, w) in [-1, 1], to larger h and w; one generator per video.
 
-        `known`: pixels of the larger size that the estimate of x_0 is held to at every step.
+        `known`: pixels of the larger size that the estimate of x_0 is held to at every step; `interrupted`: asked
+        after each, as this pipeline's own `_interrupt` is.
         """
         windows = self.plan(low.shape[2], noise_level, window_size, overlap, multidiffusion, window_weights)
         check_whole_or_none(batch_size=batch_size)
@@ -195,10 +198,13 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
 
             return predict_in_windows(network, [scaled_x_t, noised, *held], windows, batches, weights)
 
+        def stopped() -> bool:
+            return self._interrupt or interrupted()
+
         with self.progress_bar(total=len(timesteps)) as progress:
             progress.set_description("super-resolution")
             on_step = self._on_step(progress, callback_on_step_end, callback_on_step_end_tensor_inputs)
-            x_0 = denoise(self.scheduler, predict, start, timesteps, generators, on_step, lambda: self._interrupt)
+            x_0 = denoise(self.scheduler, predict, start, timesteps, generators, on_step, stopped)
         return x_0.clamp_(-1, 1)
 
     def plan(

@@ -122,18 +122,22 @@ class StyleBook:
     def save(self, folder: Path) -> None:
         """Write all weights, as `lumiere.style.blend_file` names them, in place of those that `folder` held."""
         kept, new = set(), {}
-        for name, alpha, weights in self._entries():
-            target = folder / blend_file(name, alpha)
-            if isinstance(weights, Path) and weights.resolve() == target.resolve():
-                kept.add(target)
-            else:  # aside at first: a style's own file may be among those that are replaced
-                new[target] = target.with_suffix(".new")
-                _write(weights, new[target])
-        moved = [entry for entry in self._entries() if _lies_in(folder, entry[2])]
-        for path in set(folder.rglob("*.safetensors")) - kept:
-            path.unlink()
-        for target, aside in new.items():
-            aside.replace(target)
+        try:
+            for name, alpha, weights in self._entries():
+                target = folder / blend_file(name, alpha)
+                if isinstance(weights, Path) and weights.resolve() == target.resolve():
+                    kept.add(target)
+                else:  # aside at first: a style's own file may be among those that are replaced
+                    new[target] = target.with_suffix(".new")
+                    _write(weights, new[target])
+            moved = [entry for entry in self._entries() if _lies_in(folder, entry[2])]
+            for path in set(folder.rglob("*.safetensors")) - kept:
+                path.unlink()
+            for target, aside in new.items():
+                aside.replace(target)
+        finally:
+            for aside in new.values():
+                aside.unlink(missing_ok=True)
         for name, alpha, _ in moved:
             self._styles[name][alpha] = folder / blend_file(name, alpha)
 

@@ -49,12 +49,13 @@ class StoredClips:
     """
 
     def __init__(self, store: ClipStore, size: int, cache_mb: float = 512) -> None:
-        """`size`: pixels, height = width; `cache_mb`: decoded pixels that a process keeps, in MB of 10^6 bytes."""
+        """`size`: pixels, height = width; `cache_mb`: pixels and texts that a process keeps, in MB of 10^6 bytes."""
         self.store, self.size, self.shards = store, size, store.shards
         self.num_frames = store.num_frames
         embeds, mask = store.null_text()
         self.null_text = torch.from_numpy(embeds), torch.from_numpy(mask)
-        self._keeps = 3 * len(store) * store.num_frames * size * size <= cache_mb * 1e6
+        texts = sum(entry["members"]["text.npz"][1] for entry in store.entries)  # hardly smaller than in memory
+        self._keeps = 3 * len(store) * store.num_frames * size * size + texts <= cache_mb * 1e6
         self._kept: dict[int, tuple[Tensor, Text]] = {}
 
     def __len__(self) -> int:

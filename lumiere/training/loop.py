@@ -272,6 +272,11 @@ def train(
             if preview is not None and preview.every and (done % preview.every == 0 or last):
                 with clock.paused(), _averaged(ema, parameters, network), torch.no_grad():
                     _show(preview, network, parallel, done)
+        if watch.is_rising and parallel.is_main:
+            logger.warning(
+                "%s: the smoothed loss ends at %.4f, its best was %.4f; look at its curve before the weights are used",
+                task.name, watch.smoothed, watch.best,
+            )  # fmt: skip
         if parallel.sum(float(bool(terminated)))[0]:  # in the last step, after it was asked
             raise Interrupted(143)
 

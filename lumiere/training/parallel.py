@@ -117,15 +117,17 @@ class Parallel:
         self._accelerator.wait_for_everyone()
 
     def first(self, action: Callable[[], None]) -> None:
-        """Lets the first process do something while the others wait; all raise its ConfigError, and so end with it."""
-        said = ""
+        """Lets the first process do something while the others wait; where it fails, all end with what it says."""
+        failure: Exception | None = None
         if self.is_main:
             try:
                 action()
-            except ConfigError as error:
-                said = str(error)
-        said = broadcast_object_list([said])[0]
-        if said:
+            except Exception as error:
+                failure = error
+        said = broadcast_object_list([failure and str(failure)])[0]
+        if failure is not None:
+            raise failure
+        if said is not None:
             raise ConfigError(said)
 
     # --- state ------------------------------------------------------------------------------------------------------

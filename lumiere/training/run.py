@@ -85,9 +85,13 @@ def _drop(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     lock = _owned.pop(folder.resolve(), None)
     if lock is not None:
+        Path(lock.lock_file).unlink(missing_ok=True)  # while it is held: who waits for it sees that it is gone
         lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _last_written(folder: Path) -> float:
-    return max(path.stat().st_mtime for path in [folder, *folder.glob("*")])
+    """0 of one that is just being dropped."""
+    try:
+        return max(path.stat().st_mtime for path in [folder, *folder.rglob("*")])
+    except FileNotFoundError:
+        return 0.0

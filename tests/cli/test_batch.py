@@ -132,6 +132,18 @@ def test_a_row_says_all_that_options_say(tmp_path: Path) -> None:
     assert "prompt is empty" in str(rows["003"])
 
 
+def test_a_style_for_all_rows_may_have_one_alpha_in_each(generate: Generate, model: Path, tmp_path: Path) -> None:
+    """Of a finished blend, which serves its own alpha alone."""
+    pipe = LumierePipeline.from_pretrained(model)
+    pipe.add_style("half", pipe.unet.unet.state_dict(), alpha=0.5)
+    pipe.save_pretrained(tmp_path / "blends")
+    Path("rows.csv").write_text("name,prompt,alpha\na,a cat,0.5\nb,a dog,\n", encoding="utf-8")
+    options = ("--model", str(tmp_path / "blends"), "--style", "half", "--no-upscale")
+    result = generate("--from-file", "rows.csv", "-o", "out", *options, with_model=False)
+    assert result.exit_code == 1 and list(videos()) == ["a"], result.output
+    assert result.stdout.split() == [str(tmp_path / "out" / "a.mp4")]
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
