@@ -44,19 +44,13 @@ class StagedTraining:
             "processes": os.environ.get("WORLD_SIZE", "1"),  # also where torchrun was told, not params
         }
         self.folder = scratch / fingerprint(settings, [*(Path(name) for name in inputs if name != ""), *code])
-        if not is_main_process():
-            return
-        _own(self.folder)
-        others = [path for path in scratch.glob("*") if path.is_dir() and path != self.folder]
-        for old in sorted(others, key=_last_written)[:-KEPT]:
-            with suppress(ConfigError):  # one that is at work
-                _own(old)
-                _drop(old)
 
     def train(
         self, task: Task, config: OptimConfig, log: Log, out: Path, preview: Preview | None = None
     ) -> TrainingResult:
         """Train, and write the losses into `out` as `<task name>.json` and `.png`."""
+        if is_main_process():
+            self._claim()
         result = train(task, config, self.folder / task.name, log, self.launch, self.runtime, preview)
         if is_main_process():
             write_record(out, task.name, result)
@@ -66,6 +60,15 @@ class StagedTraining:
         """Drop the training state."""
         if is_main_process():
             _drop(self.folder)
+
+    def _claim(self) -> None:
+        """Keep others out, and drop the states of runs long past."""
+        _own(self.folder)
+        others = [path for path in self.folder.parent.glob("*") if path.is_dir() and path != self.folder]
+        for old in sorted(others, key=_last_written)[:-KEPT]:
+            with suppress(ConfigError):  # one that is at work
+                _own(old)
+                _drop(old)
 
 
 def _own(folder: Path) -> None:
