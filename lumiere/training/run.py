@@ -50,7 +50,7 @@ class StagedTraining:
     ) -> TrainingResult:
         """Train, and write the losses into `out` as `<task name>.json` and `.png`."""
         if is_main_process():
-            self._claim()
+            self.claim()
         result = train(task, config, self.folder / task.name, log, self.launch, self.runtime, preview)
         if is_main_process():
             write_record(out, task.name, result)
@@ -61,8 +61,8 @@ class StagedTraining:
         if is_main_process():
             _drop(self.folder)
 
-    def _claim(self) -> None:
-        """Keep others out, and drop the states of runs long past."""
+    def claim(self) -> None:
+        """Keep others out until it is finished, and drop the states of runs long past; `train` does it."""
         _own(self.folder)
         others = [path for path in self.folder.parent.glob("*") if path.is_dir() and path != self.folder]
         for old in sorted(others, key=_last_written)[:-KEPT]:

@@ -363,11 +363,12 @@ def test_the_same_training_does_not_run_twice_at_once(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from lumiere.config import Params, TextOptimConfig;"
         "from lumiere.training.run import StagedTraining;"
-        "StagedTraining(Path(sys.argv[1]), Params(), TextOptimConfig(), [])"
+        "StagedTraining(Path(sys.argv[1]), Params(), TextOptimConfig(), []).claim()"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # a part of what is the same
     mine = StagedTraining(tmp_path, Params(), TextOptimConfig(), [])
+    mine.claim()
     refused = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     assert refused.returncode == 1 and "the same training is at work there" in refused.stderr
     mine.finish()
@@ -385,10 +386,14 @@ def test_states_of_trainings_at_work_are_left_alone(tmp_path: Path) -> None:
     command = [sys.executable, "-c", with_lock, str(tmp_path / "0.lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "locked\n"
-        StagedTraining(tmp_path, Params(), TextOptimConfig(), []).finish()
+        late = StagedTraining(tmp_path, Params(), TextOptimConfig(), [])
+        late.claim()
+        late.finish()
         assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["0", "2", "3"]
         other.communicate("")
-    StagedTraining(tmp_path, Params(), TextOptimConfig(), []).finish()
+    later = StagedTraining(tmp_path, Params(), TextOptimConfig(), [])
+    later.claim()
+    later.finish()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
 
 
