@@ -38,7 +38,7 @@ BAD: dict[bytes, tuple[str, ...]] = {
     b'name,text\na,"b\nc,d\n': ("line 3", "not CSV", "ends with a quote"),
     b'name,text\na,"b" c\n': ("line 2", "not CSV", "written twice"),
     b"name\na\n": ("no column 'text'", "columns name, text, extra", "found: name"),
-    b"name;text\na;b\n": ("no column 'name'", "separated by commas", "found: name;text"),
+    b"name;text\na;b\n": ("separated by ';'", "commas"),
     b"name,text,more\na,b,c\n": ("unknown column 'more'", "name, text, extra"),
     b"name,text,\na,b,c\n": ("unknown column ''",),
     b"name,text,Name\na,b,c\n": ("column 'name' stands twice",),
