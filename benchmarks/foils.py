@@ -177,7 +177,9 @@ def main(arguments: list[str] | None = None) -> None:
     data = [StoredClips(ClipStore(options.clips, split), settings.size) for split in ("train", "validation")]
     networks = build(t2i.unet, settings.seed)
     contenders = plan(networks, t2i.scheduler, data, settings)
-    scratch = StagedTraining(options.out / "scratch", Params(), settings, [options.clips, options.t2i]).folder
+    training = StagedTraining(options.out / "scratch", Params(), settings, [options.clips, options.t2i])
+    training.claim()
+    scratch = training.folder
     for name, contender in contenders.items():
         print(
             f"{name}: {count(contender.network):,} temporal parameters, {contender.steps} steps of "

@@ -67,7 +67,7 @@ class RuntimeConfig:
     """What no result depends on; changing it makes no stage stale."""
 
     workers: int = number(0, at_least=0)  # processes that read clips, for each training process; 0: itself
-    cache_mb: int = number(512, at_least=0)  # decoded clips that each of them keeps in memory, where all of a split fit
+    cache_mb: int = number(512, at_least=0)  # decoded clips and texts that each of them keeps, where all of a split fit
     timeout_s: float = number(1800.0, above=0)  # a training process that says nothing for so long ends the training
     sample_every: int = number(0, at_least=0)  # steps between sample videos of a training's held-out clips; 0: none
     sample_guidance_scale: float = number(3.0, at_least=1)

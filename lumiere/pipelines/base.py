@@ -118,7 +118,7 @@ def _check_numbers(kind: type, kind_name: str, least: float, most: float | None,
     for name, value in values.items():
         inside = isinstance(value, kind) and least <= value <= (sys.float_info.max if most is None else most)  # type: ignore[operator]
         if not inside:
-            finite = " and finite" * (value == math.inf)
+            finite = " and finite" if isinstance(value, Real) and value == math.inf else ""
             allowed = f"at least {least:g}{finite}" if most is None else f"{least:g} to {most:g}"
             raise ValueError(f"{name} is {value!r}; allowed: {allowed}{kind_name}")
 

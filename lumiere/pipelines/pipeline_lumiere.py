@@ -71,7 +71,7 @@ class LumierePipeline(StoredPipeline):
         height: int | None = None,
         width: int | None = None,
         window_size: int | None = None,
-        overlap: int = 2,
+        overlap: int | None = None,
         window_weights: str = "mean",
         upscale: bool = True,
         ssr_steps: int | None = None,
@@ -121,7 +121,7 @@ class LumierePipeline(StoredPipeline):
             num_videos_per_prompt: each with noise of its own; videos of one prompt follow each other.
             height, width: in pixels; by default the T2I's sample_size.
             window_size, overlap, window_weights: base model in windows, as in `LumiereUpscalePipeline`; by default in
-                one up to the length that it was trained on, and beyond in windows of that length.
+                one up to the length that it was trained on, and beyond in windows of that length; overlap by default 2.
             upscale: run super-resolution where the pipeline has it.
             ssr_steps, noise_level, ssr_window_size, ssr_overlap, ssr_window_weights, multidiffusion: as in
                 `LumiereUpscalePipeline`.
@@ -162,7 +162,7 @@ class LumierePipeline(StoredPipeline):
         check_whole_or_none(batch_size=batch_size, ssr_batch_size=ssr_batch_size, window_size=window_size)
         check_whole_or_none(height=height, width=width)
         check_whole(1, ssr_steps=ssr_steps, ssr_window_size=ssr_window_size)
-        check_whole(0, overlap=overlap, ssr_overlap=ssr_overlap)
+        check_whole(0, overlap=0 if overlap is None else overlap, ssr_overlap=ssr_overlap)
         check_generator(generator)
         shown = self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         prompts = read_prompts(
@@ -182,6 +182,8 @@ class LumierePipeline(StoredPipeline):
         if window_size is None:
             window_size = self.config.num_frames
             overlap = 0 if num_frames <= window_size else overlap
+        if overlap is None:
+            overlap = min(2, window_size - 1)
         windows = temporal_windows(num_frames, window_size, overlap)
         weights = named_weights(windows, window_weights)
         space = LatentSpace(self.vae)

@@ -130,14 +130,16 @@ class StyleBook:
                 else:  # aside at first: a style's own file may be among those that are replaced
                     new[target] = target.with_suffix(".new")
                     _write(weights, new[target])
-            moved = [entry for entry in self._entries() if _lies_in(folder, entry[2])]
-            for path in set(folder.rglob("*.safetensors")) - kept:
-                path.unlink()
-            for target, aside in new.items():
-                aside.replace(target)
-        finally:
+        except BaseException:
             for aside in new.values():
                 aside.unlink(missing_ok=True)
+            raise
+        # From here on the new files may be the only copies.
+        moved = [entry for entry in self._entries() if _lies_in(folder, entry[2])]
+        for path in set(folder.rglob("*.safetensors")) - kept:
+            path.unlink()
+        for target, aside in new.items():
+            aside.replace(target)
         for name, alpha, _ in moved:
             self._styles[name][alpha] = folder / blend_file(name, alpha)
 

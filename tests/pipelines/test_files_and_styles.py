@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -239,6 +240,9 @@ CLEAR = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
         ({"style": "ink"}, "style is 'ink'; this pipeline has: none"),
         ({"generator": [seed(), seed()]}, "generator is a list of 2 for 1 videos; pass one per video"),
         ({"guidance_scale": 0.5}, r"guidance_scale is 0\.5; allowed: at least 1"),
+        ({"guidance_scale": float("inf")}, "guidance_scale is inf; allowed: at least 1 and finite"),
+        ({"guidance_scale": np.float32(0.5)}, "guidance_scale is .*; allowed: at least 1"),
+        ({"guidance_scale": np.zeros(2)}, "guidance_scale is .*; allowed: at least 1"),
         ({"num_frames": 0}, "num_frames is 0; allowed: at least 1"),
         ({"num_inference_steps": 0}, "num_inference_steps is 0; allowed: at least 1"),
         ({"window_size": 2, "overlap": 2}, "overlap 2 with window_size 2"),

@@ -236,6 +236,8 @@ def test_base_model_in_windows(base_only: LumierePipeline) -> None:
     # Beyond the trained length, which is 5 here, windows are the default.
     usual, trained = (base_only("a cat", window_size=size, generator=seed(), **options).frames for size in (None, 5))
     assert torch.equal(usual, trained) and not torch.allclose(usual, whole, atol=1e-3)
+    short = LumierePipeline(base_only.unet, base_only.scheduler, base_only.text_encoder, num_frames=2)
+    assert short("a cat", num_frames=5, num_inference_steps=1).frames.shape[1] == 5  # with an overlap of 1
     tapered = base_only("a cat", window_weights="tapered", generator=seed(), **options).frames
     assert not torch.allclose(usual, tapered, atol=1e-4)
     torch.testing.assert_close(usual, tapered, rtol=0, atol=0.2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import lumiere.compat  # noqa: F401  before diffusers
@@ -87,6 +88,14 @@ def test_steps_of_some_frames_at_a_time_are_those_of_the_video(
         made.append(denoise(scheduler, network, start, timesteps, [seed(), seed(1)], on_step))
     torch.testing.assert_close(made[1], made[0])
     assert all(torch.equal(x_t, copied) for x_t, copied in seen)
+
+
+def test_one_seed_for_all_the_noise_means_one_part() -> None:
+    """Copies of such a scheduler would add the same noise to every part."""
+    stepper = Stepper(SimpleNamespace(step=lambda: None, config={"noise_sampler_seed": None}), [seed()])
+    whole = Stepper(SimpleNamespace(step=lambda: None, config={}), [seed()])
+    video = torch.empty(1, 3, 4, 1024, 1024, device="meta")
+    assert (len(stepper._parts(video)), len(whole._parts(video))) == (1, 4)
 
 
 def test_dynamic_thresholding_sees_the_whole_video(monkeypatch: pytest.MonkeyPatch) -> None:
