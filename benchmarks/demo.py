@@ -46,7 +46,9 @@ class Demo:
         """A video of noise, enlarged."""
         generator = torch.Generator().manual_seed(0)
         low = torch.rand(1, num_frames, 3, self.size, self.size, generator=generator)
-        return self.upscaler(low, num_inference_steps=steps, batch_size=batch_size, generator=generator).frames
+        return self.upscaler(
+            low, num_inference_steps=steps, batch_size=batch_size, generator=generator
+        ).frames
 
     def cases(self, num_frames: int, steps: int, ssr_steps: int) -> list[Case]:
         picture = torch.rand(1, 3, self.size, self.size, generator=torch.Generator().manual_seed(0))
@@ -59,7 +61,8 @@ class Demo:
         }
         networks = [self.pipe.unet, self.pipe.ssr_unet]
         cases = [
-            Case(name, partial(self.base, **common, **own), networks, self.device) for name, own in options.items()
+            Case(name, partial(self.base, **common, **own), networks, self.device)
+            for name, own in options.items()
         ]
         alone = partial(self.upscale, num_frames, ssr_steps)
         return [*cases, Case("super-resolution alone", alone, networks, self.device)]
@@ -67,15 +70,23 @@ class Demo:
     def windows(self, num_frames: int, steps: int) -> list[Case]:
         """Super-resolution with one window, some, and all windows in a forward pass."""
         return [
-            Case(str(size or "all"), partial(self.upscale, num_frames, steps, size), [], self.device)
+            Case(
+                str(size or "all"), partial(self.upscale, num_frames, steps, size), [], self.device
+            )
             for size in BATCH_SIZES
         ]
 
-    def one_pass(self, kind: str, num_frames: int, batch_size: int | None, window_size: int) -> Tensor:
+    def one_pass(
+        self, kind: str, num_frames: int, batch_size: int | None, window_size: int
+    ) -> Tensor:
         """`kind`: "ssr", or "base" in windows. Two steps: what a step leaves behind is there in the second."""
         if kind == "ssr":
             return self.upscale(num_frames, 2, batch_size)
-        options = {"window_size": window_size, "overlap": min(2, window_size - 1), "batch_size": batch_size}
+        options = {
+            "window_size": window_size,
+            "overlap": min(2, window_size - 1),
+            "batch_size": batch_size,
+        }
         return self.base(num_frames=num_frames, num_inference_steps=2, **options)
 
 
@@ -88,7 +99,9 @@ def peak_bytes() -> int:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
-def memory_here(demo: Demo, kind: str, num_frames: int, batch_size: int | None, window_size: int) -> dict[str, Any]:
+def memory_here(
+    demo: Demo, kind: str, num_frames: int, batch_size: int | None, window_size: int
+) -> dict[str, Any]:
     """Peak memory of a pass beyond what was there before, and the size of its video, bytes."""
     demo.one_pass(kind, 2, batch_size, 2)  # libraries' own buffers are there before
     if demo.device.type == "cuda":
@@ -96,8 +109,12 @@ def memory_here(demo: Demo, kind: str, num_frames: int, batch_size: int | None, 
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     else:
-        ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back, so that it does not count as there before
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew, at what is there
+        ctypes.CDLL(None).malloc_trim(
+            0
+        )  # what was freed goes back, so that it does not count as there before
+        Path("/proc/self/clear_refs").write_text(
+            "5", encoding="ascii"
+        )  # the peak starts anew, at what is there
         before = peak_bytes()
     video = demo.one_pass(kind, num_frames, batch_size, window_size)
     after = torch.cuda.max_memory_allocated() if demo.device.type == "cuda" else peak_bytes()
@@ -121,6 +138,8 @@ def measure_memory(device: str, threads: int, *job: Any) -> dict[str, Any]:
 
 def add_growth(earlier: dict[str, Any], row: dict[str, Any]) -> None:
     """What a frame more costs since a shorter clip of the same pass, in bytes and in float32 videos."""
-    per_frame = (row["peak_bytes"] - earlier["peak_bytes"]) / (row["num_frames"] - earlier["num_frames"])
+    per_frame = (row["peak_bytes"] - earlier["peak_bytes"]) / (
+        row["num_frames"] - earlier["num_frames"]
+    )
     row["bytes_per_frame"] = per_frame
     row["videos"] = per_frame / (row["video_bytes"] / row["num_frames"])

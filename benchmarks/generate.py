@@ -57,7 +57,9 @@ TOY = {"width": 8, "size": 16, "ssr_size": 32, "num_frames": 10, "steps": 2, "ss
 # --- the paper's size ------------------------------------------------------------------------------------------------
 
 
-def random_pipeline(width: int, size: int, ssr_size: int, num_frames: int, text_dim: int = 1024) -> LumierePipeline:
+def random_pipeline(
+    width: int, size: int, ssr_size: int, num_frames: int, text_dim: int = 1024
+) -> LumierePipeline:
     """Networks of a given width with random weights, in pixel space."""
     common: dict[str, Any] = {
         "block_out_channels": (width, 2 * width, 4 * width, 4 * width), "out_channels": 3,
@@ -70,11 +72,19 @@ def random_pipeline(width: int, size: int, ssr_size: int, num_frames: int, text_
     )  # fmt: skip
     unet = SpaceTimeUNet.from_unet2d(base, conditioning_channels=4).eval()
     ssr_unet = SpaceTimeUNet.from_unet2d(ssr, temporal_resampling=False).eval()
-    return LumierePipeline(unet, make_scheduler(), None, ssr_unet, make_scheduler(), num_frames=num_frames)
+    return LumierePipeline(
+        unet, make_scheduler(), None, ssr_unet, make_scheduler(), num_frames=num_frames
+    )
 
 
 def full_run(
-    device: torch.device, width: int, size: int, ssr_size: int, num_frames: int, steps: int, ssr_steps: int
+    device: torch.device,
+    width: int,
+    size: int,
+    ssr_size: int,
+    num_frames: int,
+    steps: int,
+    ssr_steps: int,
 ) -> dict[str, Any]:
     """Seconds of one text-to-video call with super-resolution, by part, in bfloat16; peak bytes on a GPU."""
     torch.manual_seed(0)
@@ -83,10 +93,18 @@ def full_run(
     text = {name: torch.randn(1, 77, 1024) for name in ("prompt_embeds", "negative_prompt_embeds")}
 
     def run() -> None:
-        pipe(**text, num_frames=num_frames, num_inference_steps=steps, ssr_steps=ssr_steps, ssr_batch_size=1)
+        pipe(
+            **text,
+            num_frames=num_frames,
+            num_inference_steps=steps,
+            ssr_steps=ssr_steps,
+            ssr_batch_size=1,
+        )
 
     case = Case("full", run, [pipe.unet, pipe.ssr_unet], device)
-    pipe(**text, num_frames=num_frames, num_inference_steps=1, ssr_steps=1, ssr_batch_size=1)  # kernels are chosen
+    pipe(
+        **text, num_frames=num_frames, num_inference_steps=1, ssr_steps=1, ssr_batch_size=1
+    )  # kernels are chosen
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     total = case.time_run()
@@ -135,10 +153,14 @@ def report_windows(demo: Demo, arguments: argparse.Namespace) -> list[dict[str, 
     """Super-resolution with batched and unbatched windows."""
     num_frames = arguments.window_frames
     cases = demo.windows(num_frames, 2)
-    times = [[case.time_run() for case in cases] for _ in range(arguments.rounds + 1)][1:]  # the first warms up
+    times = [[case.time_run() for case in cases] for _ in range(arguments.rounds + 1)][
+        1:
+    ]  # the first warms up
     rows: list[dict[str, Any]] = []
     for index, size in enumerate(BATCH_SIZES):
-        memory = measure_memory(arguments.device, arguments.threads, "ssr", num_frames, size, arguments.base_window)
+        memory = measure_memory(
+            arguments.device, arguments.threads, "ssr", num_frames, size, arguments.base_window
+        )
         rows.append(
             {
                 "windows": cases[index].name,
@@ -151,7 +173,12 @@ def report_windows(demo: Demo, arguments: argparse.Namespace) -> list[dict[str, 
         f"Super-resolution of {num_frames} frames, 2 steps",
         ["windows in a pass", "seconds", "time against one", "peak MiB beyond the weights"],
         [
-            [row["windows"], f"{row['seconds']:.3f}", f"{row['against_one']:.2f}×", mebibytes(row["peak_bytes"])]
+            [
+                row["windows"],
+                f"{row['seconds']:.3f}",
+                f"{row['against_one']:.2f}×",
+                mebibytes(row["peak_bytes"]),
+            ]
             for row in rows
         ],
     )
@@ -164,13 +191,24 @@ def report_memory(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
     def lines() -> Iterator[list[str]]:
         for kind, num_frames in itertools.product(("ssr", "base"), arguments.memory_frames):
-            row = measure_memory(arguments.device, arguments.threads, kind, num_frames, 1, arguments.base_window)
+            row = measure_memory(
+                arguments.device, arguments.threads, kind, num_frames, 1, arguments.base_window
+            )
             if rows and rows[-1]["pass"] == kind:
                 add_growth(rows[-1], row)
             rows.append(row)
             beyond = row["peak_bytes"] - row["video_bytes"]
-            growth = [f"{row['bytes_per_frame']:,.0f}", f"{row['videos']:.1f}"] if "videos" in row else ["", ""]
-            yield [kind, str(num_frames), *map(mebibytes, (row["video_bytes"], row["peak_bytes"], beyond)), *growth]
+            growth = (
+                [f"{row['bytes_per_frame']:,.0f}", f"{row['videos']:.1f}"]
+                if "videos" in row
+                else ["", ""]
+            )
+            yield [
+                kind,
+                str(num_frames),
+                *map(mebibytes, (row["video_bytes"], row["peak_bytes"], beyond)),
+                *growth,
+            ]
 
     table(
         f"Peak memory; super-resolution, and the base in windows of {arguments.base_window}; one window at a time",
@@ -194,10 +232,20 @@ def report_full(arguments: argparse.Namespace) -> dict[str, Any]:
     table(
         "{num_frames} frames of {size} × {size} to {ssr_size} × {ssr_size} pixels, U-Nets {width} wide, bfloat16, "
         "{steps} and {ssr_steps} steps, by part".format(**sizes)
-        + ("" if arguments.device == "cuda" else "; toy sizes: only a trial of the code, no figures"),
+        + (
+            ""
+            if arguments.device == "cuda"
+            else "; toy sizes: only a trial of the code, no figures"
+        ),
         ["part", "seconds", "share"],
         [[name, f"{made[name]:.3f}", f"{made[name] / made['seconds']:.1%}"] for name in parts]
-        + [["all", f"{made['seconds']:.3f}", f"peak MiB, weights included: {mebibytes(made['peak_bytes'])}"]],
+        + [
+            [
+                "all",
+                f"{made['seconds']:.3f}",
+                f"peak MiB, weights included: {mebibytes(made['peak_bytes'])}",
+            ]
+        ],
     )
     return sizes | made
 
@@ -207,20 +255,40 @@ def mebibytes(size: int | None) -> str:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="default: all; none with --full alone")
-    parser.add_argument("--frames", type=int, default=16, help="of the clip whose sampling is timed; default: 16")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--parts",
+        nargs="*",
+        choices=PARTS,
+        default=PARTS,
+        help="default: all; none with --full alone",
+    )
+    parser.add_argument(
+        "--frames", type=int, default=16, help="of the clip whose sampling is timed; default: 16"
+    )
     parser.add_argument("--steps", type=int, default=20, help="of the base model; default: 20")
     parser.add_argument("--ssr-steps", type=int, default=8, help="of super-resolution; default: 8")
     parser.add_argument("--rounds", type=int, default=7, help="default: 7")
-    parser.add_argument("--window-frames", type=int, default=80, help="of the clip in windows; default: 80")
-    parser.add_argument("--memory-frames", type=int, nargs="+", default=[16, 80, 320], help="default: 16 80 320")
+    parser.add_argument(
+        "--window-frames", type=int, default=80, help="of the clip in windows; default: 80"
+    )
+    parser.add_argument(
+        "--memory-frames", type=int, nargs="+", default=[16, 80, 320], help="default: 16 80 320"
+    )
     parser.add_argument("--base-window", type=int, default=16, help="frames; default: 16")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads; default: 2")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--full", action="store_true", help="also the paper's size, by part; on a CPU a toy's")
-    parser.add_argument("--width", type=int, default=FULL["width"], help="of the networks of --full; default: 320")
-    parser.add_argument("--quick", action="store_true", help="everything once, tiny; other sizes are not heeded")
+    parser.add_argument(
+        "--full", action="store_true", help="also the paper's size, by part; on a CPU a toy's"
+    )
+    parser.add_argument(
+        "--width", type=int, default=FULL["width"], help="of the networks of --full; default: 320"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="everything once, tiny; other sizes are not heeded"
+    )
     parser.add_argument("--json", type=Path, help="also write the figures there")
     arguments = parser.parse_args(argv)
     if arguments.quick:
@@ -232,7 +300,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print a Markdown table per part."""
     arguments = parse(argv)
     torch.set_num_threads(arguments.threads)
-    where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{platform.machine()} CPU"
+    where = (
+        torch.cuda.get_device_name() if arguments.device == "cuda" else f"{platform.machine()} CPU"
+    )
     print(
         f"{where}, {arguments.threads} threads, float32; torch {torch.__version__}, diffusers {diffusers.__version__}"
     )
@@ -253,7 +323,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.full:
         figures["full"] = report_full(arguments)
     if arguments.device == "cpu":
-        print("\nNot measured without a GPU: CUDA time and memory, bfloat16, and the paper's size (--full).")
+        print(
+            "\nNot measured without a GPU: CUDA time and memory, bfloat16, and the paper's size (--full)."
+        )
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 

@@ -42,7 +42,9 @@ class Size:
 
 SIZES = {
     "sd15": Size((320, 640, 1280, 1280), 2, 32, 80, 128, (77, 768), 8192),
-    "tiny": Size((16, 32, 32, 32), 1, 8, 8, 16, (5, 32), 256),  # to try the code where there is no GPU
+    "tiny": Size(
+        (16, 32, 32, 32), 1, 8, 8, 16, (5, 32), 256
+    ),  # to try the code where there is no GPU
 }
 
 
@@ -70,7 +72,12 @@ def make_inputs(size: Size, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def loss_of(network: Any, video: Tensor, text: Tensor) -> Tensor:
-    return network(video, torch.full((1,), 500, device=video.device), text).sample.float().square().mean()
+    return (
+        network(video, torch.full((1,), 500, device=video.device), text)
+        .sample.float()
+        .square()
+        .mean()
+    )
 
 
 def count_step_flops(size: Size) -> int:
@@ -104,7 +111,9 @@ def matmul_rate(side: int, device: torch.device) -> float:
     return 2 * side**3 / min(seconds_of(lambda: left @ right, device, 20))
 
 
-def measure_step(size: Size, device: torch.device, compiled: bool, repeats: int) -> tuple[float, float, float]:
+def measure_step(
+    size: Size, device: torch.device, compiled: bool, repeats: int
+) -> tuple[float, float, float]:
     """Seconds of the first step, the median of those after it, and the peak memory of one, MiB."""
     torch.compiler.reset()
     model = build(size).to(device)
@@ -128,18 +137,33 @@ def main(name: str, device: torch.device, repeats: int, compile_too: bool) -> li
     size = SIZES[name]
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        print(f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB; CUDA {torch.version.cuda}", end="; ")
+        print(
+            f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB; CUDA {torch.version.cuda}",
+            end="; ",
+        )
         print(f"cuDNN {torch.backends.cudnn.version()}", end="; ")
     print(f"torch {torch.__version__}, diffusers {diffusers.__version__}")
     flops, rate = count_step_flops(size), matmul_rate(size.matmul, device)
     clip = f"{size.num_frames} x {size.pixels} x {size.pixels}"
     print(f"{name}, widths {size.widths}, 1 clip of {clip}, {DTYPE}, gradient checkpointing")
-    print(f"a step needs {flops / 1e12:.3g} TFLOP; a {size.matmul}² product runs at {rate / 1e12:.3g} TFLOP/s")
+    print(
+        f"a step needs {flops / 1e12:.3g} TFLOP; a {size.matmul}² product runs at {rate / 1e12:.3g} TFLOP/s"
+    )
     rows = []
     for compiled in (False, True)[: 1 + compile_too]:
         first, seconds, mebibytes = measure_step(size, device, compiled, repeats)
-        row: dict[str, Any] = {"compiled": compiled, "first_seconds": first, "seconds": seconds, "peak_mib": mebibytes}
-        row |= {"size": name, "tflop": flops / 1e12, "matmul_tflops": rate / 1e12, "mfu": flops / seconds / rate}
+        row: dict[str, Any] = {
+            "compiled": compiled,
+            "first_seconds": first,
+            "seconds": seconds,
+            "peak_mib": mebibytes,
+        }
+        row |= {
+            "size": name,
+            "tflop": flops / 1e12,
+            "matmul_tflops": rate / 1e12,
+            "mfu": flops / seconds / rate,
+        }
         rows.append(row)
         print(
             f"torch.compile {'on ' if compiled else 'off'}  step {seconds:.3f} s (the first {first:.1f} s)  "

@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lumiere.config import RuntimeConfig, load_params
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import load_text_to_image
-from lumiere.training.captioned import open_clips
+from lumiere.training.examples import open_clips
 from lumiere.training.loader import Positions, make_loader
-from lumiere.training.video import SpaceTimeTask
+from lumiere.training.video_task import SpaceTimeTask
 
 
 def seconds_per_batch(task: SpaceTimeTask, batches: int, workers: int) -> float:
@@ -59,7 +59,9 @@ def seconds_per_step(task: SpaceTimeTask, steps: int) -> float:
 
 def main() -> None:
     """Measure, print a table, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clips", type=Path, default=Path("outputs/clips"))
     parser.add_argument("--t2i", type=Path, default=Path("pretrained/t2i"))
     parser.add_argument("--batches", type=int, default=60)
@@ -67,7 +69,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if not (arguments.clips / "index.json").is_file():
-        sys.exit(f"{arguments.clips}: no decoded clips; run `make demo` first, or name a folder with --clips")
+        sys.exit(
+            f"{arguments.clips}: no decoded clips; run `make demo` first, or name a folder with --clips"
+        )
 
     config, t2i = load_params().train_base, load_text_to_image(arguments.t2i)
     unet = SpaceTimeUNet.from_unet2d(t2i.unet)
@@ -84,16 +88,26 @@ def main() -> None:
     ):  # fmt: skip
         loading = task(cache_mb)
         if cache_mb:
-            seconds_per_batch(loading, len(loading.train_data) // config.optim.batch_size, 0)  # an epoch fills it
+            seconds_per_batch(
+                loading, len(loading.train_data) // config.optim.batch_size, 0
+            )  # an epoch fills it
         seconds = seconds_per_batch(loading, arguments.batches, workers)
-        rows.append({"reader": label, "ms_per_batch": 1000 * seconds, "steps_per_batch": step / seconds})
+        rows.append(
+            {"reader": label, "ms_per_batch": 1000 * seconds, "steps_per_batch": step / seconds}
+        )
 
-    print(f"batch of {config.optim.batch_size} clips, {torch.get_num_threads()} threads, torch {torch.__version__}; ")
-    print(f"training step {1000 * step:.0f} ms\n\n| read | per batch | times faster than the step |\n|---|---|---|")
+    print(
+        f"batch of {config.optim.batch_size} clips, {torch.get_num_threads()} threads, torch {torch.__version__}; "
+    )
+    print(
+        f"training step {1000 * step:.0f} ms\n\n| read | per batch | times faster than the step |\n|---|---|---|"
+    )
     for row in rows:
         print(f"| {row['reader']} | {row['ms_per_batch']:.1f} ms | {row['steps_per_batch']:.1f} |")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"step_ms": 1000 * step, "rows": rows}, indent=1) + "\n")
+        arguments.json.write_text(
+            json.dumps({"step_ms": 1000 * step, "rows": rows}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -127,7 +127,9 @@ def memory_of(name: str, mode: str, num_frames: int, device: str, threads: int, 
     """Peak memory of one call beyond what was there before, MiB, in a fresh process."""
     torch.set_num_threads(threads)
     contender = Contender(name, torch.device(device))
-    contender.run(mode, 1 if name != "lumiere-pytorch" else 4)  # libraries' and the optimizer's own are there before
+    contender.run(
+        mode, 1 if name != "lumiere-pytorch" else 4
+    )  # libraries' and the optimizer's own are there before
     before = start_peak(contender.device)
     contender.run(mode, num_frames)
     pipe.send(peak(contender.device) - before)
@@ -145,7 +147,9 @@ def compare(arguments: argparse.Namespace, device: torch.device) -> list[dict[st
             contenders.append(Contender(name, device))
         except ImportError as error:
             print(f"left out: {name}: {error}; pip install -e '.[bench]' has it")
-    where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{platform.machine()} CPU"
+    where = (
+        torch.cuda.get_device_name() if arguments.device == "cuda" else f"{platform.machine()} CPU"
+    )
     print(
         f"{where}, {arguments.threads} threads, float32; torch {torch.__version__}, diffusers {diffusers.__version__}"
     )
@@ -169,7 +173,9 @@ def compare(arguments: argparse.Namespace, device: torch.device) -> list[dict[st
                 flops = count_flops(contender, num_frames) / 1e9 if mode == "forward" else None
                 mebibytes = None
                 if not arguments.no_memory:
-                    mebibytes = measure_memory(contender.name, mode, num_frames, arguments.device, arguments.threads)
+                    mebibytes = measure_memory(
+                        contender.name, mode, num_frames, arguments.device, arguments.threads
+                    )
                 trained = sum(p.numel() for p in contender.trained) / 1e6
                 rows.append(
                     {
@@ -195,16 +201,26 @@ def compare(arguments: argparse.Namespace, device: torch.device) -> list[dict[st
 
 def main() -> None:
     """Compare the small networks, and measure the large one where it is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, nargs="+", default=[16, 80], help="frames of a clip; default: 16 80")
-    parser.add_argument("--modes", nargs="+", choices=["forward", "step"], default=["forward", "step"])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--frames", type=int, nargs="+", default=[16, 80], help="frames of a clip; default: 16 80"
+    )
+    parser.add_argument(
+        "--modes", nargs="+", choices=["forward", "step"], default=["forward", "step"]
+    )
     parser.add_argument("--repeats", type=int, default=5, help="rounds; default: 5")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads; default: 2")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--no-memory", action="store_true", help="leave memory out")
-    parser.add_argument("--large", choices=[*large.SIZES, "none"], help="the large step; default: sd15 on a GPU")
+    parser.add_argument(
+        "--large", choices=[*large.SIZES, "none"], help="the large step; default: sd15 on a GPU"
+    )
     parser.add_argument("--only-large", action="store_true", help="leave the comparison out")
-    parser.add_argument("--no-compile", action="store_true", help="the large step without torch.compile alone")
+    parser.add_argument(
+        "--no-compile", action="store_true", help="the large step without torch.compile alone"
+    )
     parser.add_argument("--json", type=Path, help="also write the figures there")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -51,7 +51,9 @@ class Case:
         kept: dict[Any, Callable[[], Any]] = {}
 
         def keep(network: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-            shapes = tuple(tuple(v.shape) for v in (*args, *options.values()) if isinstance(v, Tensor))
+            shapes = tuple(
+                tuple(v.shape) for v in (*args, *options.values()) if isinstance(v, Tensor)
+            )
             call = kept.setdefault((network, shapes), lambda: network(*args, **options))
             self.calls.append(call)
 
@@ -85,7 +87,9 @@ class Case:
     def in_network(self, number: int) -> float:
         """Seconds within the calls of a network in the latest run."""
         marks = [point for of, point in self.marks if of == number]
-        return sum(seconds(before, after) for before, after in zip(marks[::2], marks[1::2], strict=True))
+        return sum(
+            seconds(before, after) for before, after in zip(marks[::2], marks[1::2], strict=True)
+        )
 
     def span(self, number: int) -> float:
         """Seconds from a network's first call to the end of its last."""
@@ -103,7 +107,9 @@ def overhead(cases: Sequence[Case], rounds: int) -> list[dict[str, Any]]:
             loop = case.time_bare() if turn % 2 else None
             total = case.time_run()
             loop = case.time_bare() if loop is None else loop
-            made[case.name].append((total, loop, sum(map(case.in_network, range(len(case.networks))))))
+            made[case.name].append(
+                (total, loop, sum(map(case.in_network, range(len(case.networks)))))
+            )
     rows = []
     for case in cases:
         totals, loops, inside = zip(*made[case.name], strict=True)

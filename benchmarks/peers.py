@@ -51,7 +51,9 @@ class _PositionalUNet(nn.Module):
         self.unet = unet2d
         self.sample_text = nn.Buffer(torch.zeros(1, TEXT_TOKENS, TEXT_WIDTH))
 
-    def forward(self, images: Tensor, time: Tensor | None = None, text: Tensor | None = None) -> Tensor:
+    def forward(
+        self, images: Tensor, time: Tensor | None = None, text: Tensor | None = None
+    ) -> Tensor:
         text = self.sample_text if text is None else text
         text = text.repeat_interleave(len(images) // len(text), dim=0)
         return self.unet(images, 500, text).sample
@@ -91,8 +93,14 @@ def lumiere_pytorch(unet2d: UNet2DConditionModel, size: int) -> nn.Module:
                 "unet.up_blocks.2.resnets.1",
             ],
             attn_module_names=["unet.mid_block.resnets.0"],
-            downsample_module_names=["unet.down_blocks.0.downsamplers.0", "unet.down_blocks.1.downsamplers.0"],
-            upsample_module_names=["unet.up_blocks.0.upsamplers.0", "unet.up_blocks.1.upsamplers.0"],
+            downsample_module_names=[
+                "unet.down_blocks.0.downsamplers.0",
+                "unet.down_blocks.1.downsamplers.0",
+            ],
+            upsample_module_names=[
+                "unet.up_blocks.0.upsamplers.0",
+                "unet.up_blocks.1.upsamplers.0",
+            ],
             attn_inflation_kwargs={"depth": 3},
         )
     finally:

@@ -51,7 +51,9 @@ def read_animation(path: Path) -> np.ndarray:
     return np.stack(list(itertools.islice(itertools.cycle(frames), max(least, len(frames)))))
 
 
-def write_video(path: Path, frames: np.ndarray, codec: str = "libx264", crf: int = 18, **options: str) -> None:
+def write_video(
+    path: Path, frames: np.ndarray, codec: str = "libx264", crf: int = 18, **options: str
+) -> None:
     """Encode uint8 (t, h, w, c) frames, one every 1/16 s."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
@@ -86,7 +88,9 @@ def write_difficult(raw: Path, clips: dict[str, np.ndarray]) -> None:
     (raw / "difficult-truncated.mp4").write_bytes(whole[: len(whole) // 3])
 
 
-def draw_sheets(folder: Path, clips: dict[str, np.ndarray], per_sheet: int = 8, columns: int = 6) -> None:
+def draw_sheets(
+    folder: Path, clips: dict[str, np.ndarray], per_sheet: int = 8, columns: int = 6
+) -> None:
     """Contact sheets, eight clips each, six frames a clip: what the captions were written from."""
     folder.mkdir(parents=True, exist_ok=True)
     names = sorted(clips)
@@ -103,7 +107,9 @@ def draw_sheets(folder: Path, clips: dict[str, np.ndarray], per_sheet: int = 8, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--packages", type=Path, required=True, help="the node_modules folder of the npm packages")
+    parser.add_argument(
+        "--packages", type=Path, required=True, help="the node_modules folder of the npm packages"
+    )
     parser.add_argument("--out", type=Path, default=HERE / "raw")
     parser.add_argument("--sheets", type=Path, help="also draw contact sheets into this folder")
     arguments = parser.parse_args()
@@ -113,7 +119,9 @@ def main() -> None:
         subjects = {row["name"]: row["code_points"] for row in csv.DictReader(file)}
     absent = [name for name, code in subjects.items() if code not in animations]
     if absent:
-        raise SystemExit(f"not in {arguments.packages}: {', '.join(absent)}; install the four packages named above")
+        raise SystemExit(
+            f"not in {arguments.packages}: {', '.join(absent)}; install the four packages named above"
+        )
     clips = {}
     for name, code in subjects.items():
         clips[name] = read_animation(animations[code])

@@ -33,7 +33,9 @@ def draw(body: str, side: int) -> Image.Image:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-3 -3 38 38" width="{side}" height="{side}">'
         f'<rect x="-3" y="-3" width="38" height="38" fill="{PAPER}"/><g>{body.replace("currentColor", INK)}</g></svg>'
     )
-    return Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True)))).convert("RGB")
+    return Image.open(
+        io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True)))
+    ).convert("RGB")
 
 
 def draw_sheet(path: Path, pictures: dict[str, Image.Image], columns: int = 12) -> None:
@@ -51,9 +53,13 @@ def draw_sheet(path: Path, pictures: dict[str, Image.Image], columns: int = 12) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--packages", type=Path, required=True, help="the node_modules folder of the npm package")
+    parser.add_argument(
+        "--packages", type=Path, required=True, help="the node_modules folder of the npm package"
+    )
     parser.add_argument("--style", type=Path, default=STYLE, help="a folder with a captions.csv")
-    parser.add_argument("--sheet", type=Path, help="also draw one sheet with all pictures into this file")
+    parser.add_argument(
+        "--sheet", type=Path, help="also draw one sheet with all pictures into this file"
+    )
     arguments = parser.parse_args()
 
     package = arguments.packages / "@iconify-json" / "fluent-emoji-high-contrast"

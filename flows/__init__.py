@@ -19,9 +19,14 @@ TELEMETRY_OFF = {
 
 def _set_defaults() -> None:
     defaults = dict(TELEMETRY_OFF)
-    defaults["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "120"  # 40 s were seen on a busy machine
+    defaults["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = (
+        "120"  # 40 s were seen on a busy machine
+    )
     chosen = {"PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH"}
-    if not chosen & set(os.environ) and not Path.home().joinpath(".prefect", "profiles.toml").exists():
+    if (
+        not chosen & set(os.environ)
+        and not Path.home().joinpath(".prefect", "profiles.toml").exists()
+    ):
         home = _PROJECT / ".lumiere" / "prefect"
         home.mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder only
         defaults["PREFECT_HOME"] = str(home)

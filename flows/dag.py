@@ -72,7 +72,11 @@ def with_upstream(nodes: list[StageNode], names: list[str]) -> list[StageNode]:
 
 def read_metrics(node: StageNode) -> dict[str, Any]:
     """What is in the stage's JSON metrics files; several files are told apart by their names."""
-    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in node.metrics if path.exists()}
+    found = {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in node.metrics
+        if path.exists()
+    }
     return next(iter(found.values())) if len(found) == 1 else found
 
 
@@ -86,6 +90,8 @@ def _node(name: str, stage: Any, dependencies: tuple[str, ...]) -> StageNode:
         name=name,
         dependencies=dependencies,
         outputs=tuple(Path(out.fs_path) for out in stage.outs),
-        metrics=tuple(Path(out.fs_path) for out in stage.outs if out.metric and out.fs_path.endswith(".json")),
+        metrics=tuple(
+            Path(out.fs_path) for out in stage.outs if out.metric and out.fs_path.endswith(".json")
+        ),
         is_changed=bool(stage.status()),
     )

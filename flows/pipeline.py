@@ -34,7 +34,8 @@ from flows.report import StageResult
 from flows.screen import Screen, StageOutput
 from flows.supervisor import Supervisors, tie_to_this_process
 from lumiere import tracking
-from lumiere.config import ConfigError, load_params, to_dict
+from lumiere.config import load_params, to_dict
+from lumiere.errors import ParamsError
 
 PROJECT = Path(__file__).resolve().parents[1]
 LOCK_SECONDS = 20.0  # a killed run's stages may take 10 s to stop; the lock is theirs until then
@@ -53,7 +54,9 @@ class PipelineFailed(Exception):
 class PipelineRun:
     """What the tasks of one pipeline run share."""
 
-    def __init__(self, root: Path, params: dict[str, Any], forced: set[str], max_parallel: int, lock: int) -> None:
+    def __init__(
+        self, root: Path, params: dict[str, Any], forced: set[str], max_parallel: int, lock: int
+    ) -> None:
         self.root = root
         self.params = params
         self.forced = forced
@@ -85,7 +88,9 @@ class PipelineRun:
 
         What the graph said at the start may be old by now: params, code and data can be edited during a run.
         """
-        has_new_input = any(self.results[name].status == "ran" for name in node.dependencies if name in self.results)
+        has_new_input = any(
+            self.results[name].status == "ran" for name in node.dependencies if name in self.results
+        )
         if node.is_changed or node.name in self.forced or has_new_input:
             return True
         with self._dvc:  # DVC's API is not meant for threads
@@ -93,10 +98,14 @@ class PipelineRun:
 
     def stage_environment(self) -> dict[str, str]:
         """The environment of `dvc` and of the stage: this interpreter first, telemetry off."""
-        env = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"} | TELEMETRY_OFF
+        env = {
+            key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"
+        } | TELEMETRY_OFF
         env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
         env["PYTHONUNBUFFERED"] = "1"
-        env.setdefault("OMP_WAIT_POLICY", "passive")  # threads of parallel stages must not spin against each other
+        env.setdefault(
+            "OMP_WAIT_POLICY", "passive"
+        )  # threads of parallel stages must not spin against each other
         env.setdefault("TQDM_NCOLS", "90")
         if self.parent_id:
             env[tracking.PARENT_VARIABLE] = self.parent_id
@@ -121,14 +130,29 @@ def _reproduce(node: dag.StageNode, run: PipelineRun) -> tuple[StageResult, Stat
     output = StageOutput(node.name, run.screen, prefect.get_run_logger())
     if run.is_stale(node):
         force = ["--force"] if node.name in run.forced else []
-        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *force, node.name]
-        status = run.supervisors.run(command, run.root, run.stage_environment(), output, (run.lock,))
+        command = [
+            sys.executable,
+            "-m",
+            "dvc",
+            "--wait-for-lock",
+            "repro",
+            "--single-item",
+            *force,
+            node.name,
+        ]
+        status = run.supervisors.run(
+            command, run.root, run.stage_environment(), output, (run.lock,)
+        )
         if status:
-            return StageResult(node.name, "failed"), Failed(message=f"stage {node.name} ended with exit code {status}")
+            return StageResult(node.name, "failed"), Failed(
+                message=f"stage {node.name} ended with exit code {status}"
+            )
     figures = tracking.numbers(dag.read_metrics(node))
     if output.has_run:
         return StageResult(node.name, "ran", metrics=figures, outputs=node.outputs), Completed()
-    tracking.log_cached_stage(run.root, run.parent_id, node.name, run.params.get(node.name, {}), figures)
+    tracking.log_cached_stage(
+        run.root, run.parent_id, node.name, run.params.get(node.name, {}), figures
+    )
     result = StageResult(node.name, "cached", metrics=figures, outputs=node.outputs)
     return result, Completed(name="Cached", message="nothing that it depends on has changed")
 
@@ -157,7 +181,7 @@ def lumiere_pipeline(
             forced = set(stages or [node.name for node in nodes]) if force else set()
             nodes = dag.with_upstream(nodes, stages) if stages else nodes
             return _run_nodes(nodes, PipelineRun(folder, params, forced, max_parallel, lock))
-    except (UserError, ConfigError, DvcException, ValueError) as error:
+    except (UserError, ParamsError, DvcException, ValueError) as error:
         return Failed(message=one_line(error))
 
 
@@ -173,7 +197,9 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
             tracked.log_metrics({f"seconds/{result.stage}": result.seconds for result in results})
             for word in ("failed", "not run"):
                 if found := ", ".join(result.stage for result in results if result.status == word):
-                    raise PipelineFailed(f"{word}: {found}; the reason stands above, in the lines of the stage")
+                    raise PipelineFailed(
+                        f"{word}: {found}; the reason stands above, in the lines of the stage"
+                    )
     except PipelineFailed as error:
         failure = str(error)
     run.screen.clear()
@@ -201,7 +227,11 @@ def _result(stage: str, state: State[Any], run: PipelineRun) -> StageResult:
     """How a stage ended: as it noted itself, but for what Prefect saw go wrong around it."""
     result = run.results.get(stage, StageResult(stage, "not run"))
     waits_for_ever = state.is_pending()  # what it depends on has failed
-    return result if state.is_completed() or waits_for_ever else StageResult(stage, "failed", result.seconds)
+    return (
+        result
+        if state.is_completed() or waits_for_ever
+        else StageResult(stage, "failed", result.seconds)
+    )
 
 
 def summary(results: list[StageResult]) -> str:
@@ -269,26 +299,48 @@ def schedule(cron: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=__doc__.split("\n")[0])
-    parser.add_argument("--stages", nargs="+", metavar="STAGE", help="only these and what they need (default: all)")
-    parser.add_argument("--force", action="store_true", help="run them even where nothing has changed")
-    parser.add_argument("--max-parallel", type=int, default=2, metavar="N", help="stages side by side (default: 2)")
-    parser.add_argument("--root", default="", metavar="FOLDER", help="the project (default: the one this file is in)")
-    parser.add_argument("--schedule", metavar="CRON", help="do not run now: serve on a schedule, e.g. '0 3 * * *'")
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.pipeline", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument(
+        "--stages", nargs="+", metavar="STAGE", help="only these and what they need (default: all)"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="run them even where nothing has changed"
+    )
+    parser.add_argument(
+        "--max-parallel", type=int, default=2, metavar="N", help="stages side by side (default: 2)"
+    )
+    parser.add_argument(
+        "--root",
+        default="",
+        metavar="FOLDER",
+        help="the project (default: the one this file is in)",
+    )
+    parser.add_argument(
+        "--schedule", metavar="CRON", help="do not run now: serve on a schedule, e.g. '0 3 * * *'"
+    )
     options = parser.parse_args(arguments)
     if options.max_parallel < 1:
         parser.error(f"argument --max-parallel: {options.max_parallel}; allowed: at least 1")
     try:
-        load_params(Path(options.root or PROJECT) / "params.yaml")  # before the seconds that Prefect takes to start
+        load_params(
+            Path(options.root or PROJECT) / "params.yaml"
+        )  # before the seconds that Prefect takes to start
         if options.schedule:
             schedule(options.schedule)
             return 0
-        state = lumiere_pipeline(options.root, options.stages, options.force, options.max_parallel, return_state=True)
-    except (ConfigError, UserError) as error:
+        state = lumiere_pipeline(
+            options.root, options.stages, options.force, options.max_parallel, return_state=True
+        )
+    except (ParamsError, UserError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: what had finished is kept, and the next run goes on from there", file=sys.stderr)
+        print(
+            "interrupted: what had finished is kept, and the next run goes on from there",
+            file=sys.stderr,
+        )
         return 130
     if not state.is_completed():
         print(f"error: {state.message}", file=sys.stderr)

@@ -21,7 +21,9 @@ class StageResult:
     stage: str
     status: str  # ran, cached, failed or "not run"
     seconds: float = 0.0
-    metrics: dict[str, float] = field(default_factory=dict)  # of this run, or of the earlier one that stands
+    metrics: dict[str, float] = field(
+        default_factory=dict
+    )  # of this run, or of the earlier one that stands
     outputs: tuple[Path, ...] = ()  # the same: empty unless it ran or is cached
 
 
@@ -40,7 +42,9 @@ def print_report(root: Path, results: list[StageResult], console: Console | None
         for row in rows:
             figures.add_row(row["stage"], row["metric"], row["value"])
         console.print(figures)
-    videos = sorted(video for result in results for folder in result.outputs for video in folder.rglob("*.mp4"))
+    videos = sorted(
+        video for result in results for folder in result.outputs for video in folder.rglob("*.mp4")
+    )
     if videos:
         console.print(f"{len(videos)} videos:")
         for video in videos[:MAX_VIDEOS]:
@@ -55,13 +59,19 @@ def publish_artifacts(results: list[StageResult]) -> None:
     rows = [{"stage": r.stage, "status": r.status, "seconds": round(r.seconds, 1)} for r in results]
     create_table_artifact(rows, key="lumiere-stages", description="Stages of the last pipeline run")
     if figures := metric_rows(results):
-        create_table_artifact(figures, key="lumiere-metrics", description="Metrics of the last pipeline run")
+        create_table_artifact(
+            figures, key="lumiere-metrics", description="Metrics of the last pipeline run"
+        )
 
 
 def metric_rows(results: list[StageResult]) -> list[dict[str, str]]:
     """One row per number; a stage that failed or was not run has none."""
     return [
-        {"stage": result.stage, "metric": name, "value": f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"}
+        {
+            "stage": result.stage,
+            "metric": name,
+            "value": f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}",
+        }
         for result in results
         for name, value in result.metrics.items()
     ]

@@ -15,7 +15,9 @@ from typing import Any, TextIO
 BAR_SECONDS = 0.2  # between two states of a bar on a terminal
 QUIET_BAR_SECONDS = 10.0  # the same where output goes to a file
 LOG_LINES_PER_SECOND = 20  # to Prefect, per stage
-HINTS = re.compile(r"To track the changes with git|\tgit add |To enable auto staging|\tdvc config core|Use `dvc push`")
+HINTS = re.compile(
+    r"To track the changes with git|\tgit add |To enable auto staging|\tdvc config core|Use `dvc push`"
+)
 SHOWN = "lumiere_shown"  # marks log records that are on the screen already
 
 
@@ -81,7 +83,10 @@ class StageOutput:
     """Where the output of one stage goes: all of it to the screen, not too much of it to Prefect."""
 
     def __init__(
-        self, stage: str, screen: Screen, logger: logging.Logger | logging.LoggerAdapter[logging.Logger]
+        self,
+        stage: str,
+        screen: Screen,
+        logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
     ) -> None:
         self.has_run = False  # whether DVC started the stage's command
         self.last_lines: list[str] = []

@@ -21,7 +21,9 @@ from pathlib import Path
 
 import psutil
 
-GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL: time to write a checkpoint and to end the MLflow run
+GRACE_SECONDS = (
+    10.0  # from SIGTERM to SIGKILL: time to write a checkpoint and to end the MLflow run
+)
 POLL_SECONDS = 0.1
 
 
@@ -89,7 +91,9 @@ class Supervisors:
                 _close_pipe(process)
 
 
-_guards: dict[int, subprocess.Popen[bytes]] = {}  # by the process they look after; their pipes close with this one
+_guards: dict[
+    int, subprocess.Popen[bytes]
+] = {}  # by the process they look after; their pipes close with this one
 
 
 def tie_to_this_process(marker: str) -> None:
@@ -99,11 +103,21 @@ def tie_to_this_process(marker: str) -> None:
     """
     for child in psutil.Process().children():
         words: list[str] = []
-        with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile, or is a zombie, which has no words
+        with contextlib.suppress(
+            psutil.NoSuchProcess
+        ):  # it ended meanwhile, or is a zombie, which has no words
             words = child.cmdline()
         if child.pid not in _guards and marker in " ".join(words):
-            command = [sys.executable, "-P", str(Path(__file__).resolve()), "--guard", str(child.pid)]
-            _guards[child.pid] = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+            command = [
+                sys.executable,
+                "-P",
+                str(Path(__file__).resolve()),
+                "--guard",
+                str(child.pid),
+            ]
+            _guards[child.pid] = subprocess.Popen(
+                command, stdin=subprocess.PIPE, start_new_session=True
+            )
 
 
 def split_output(descriptor: int) -> Iterator[tuple[str, bool]]:
@@ -129,7 +143,9 @@ def main(command: list[str]) -> int:
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_default_signals)
+    child = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_default_signals
+    )
     try:
         with selectors.DefaultSelector() as selector:
             selector.register(sys.stdin, selectors.EVENT_READ)
@@ -146,7 +162,9 @@ def guard(pid: int) -> int:
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)  # knows its start time, so no other process can be taken for it
+        process = psutil.Process(
+            pid
+        )  # knows its start time, so no other process can be taken for it
         sys.stdin.read()
         process.terminate()
         with contextlib.suppress(psutil.TimeoutExpired):

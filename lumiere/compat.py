@@ -38,7 +38,11 @@ def declare_missing_operators() -> None:
     if _library is not None or "torchvision" in sys.modules:
         return
     spec = importlib.util.find_spec("torchvision")
-    if spec is None or not spec.submodule_search_locations or _operators_load(spec.submodule_search_locations[0]):
+    if (
+        spec is None
+        or not spec.submodule_search_locations
+        or _operators_load(spec.submodule_search_locations[0])
+    ):
         return
     _library = torch.library.Library("torchvision", "DEF")
     _library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

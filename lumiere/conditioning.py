@@ -24,7 +24,9 @@ def text_only(video_shape: Sequence[int]) -> tuple[Tensor, Tensor]:
     return torch.zeros(*video_shape), torch.zeros(batch_size, 1, num_frames, height, width)
 
 
-def image_to_video(image: Tensor | None, num_frames: int, last_image: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def image_to_video(
+    image: Tensor | None, num_frames: int, last_image: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The first frame is known, the last, or both.
 
     Args:
@@ -35,9 +37,15 @@ def image_to_video(image: Tensor | None, num_frames: int, last_image: Tensor | N
     Raises:
         ValueError: without any picture, on pictures that differ in shape or dtype, or too few frames.
     """
-    ends = [(name, picture) for name, picture in (("image", image), ("last_image", last_image)) if picture is not None]
+    ends = [
+        (name, picture)
+        for name, picture in (("image", image), ("last_image", last_image))
+        if picture is not None
+    ]
     if not ends:
-        raise ValueError("image and last_image are both None; pass the first frame, the last, or both")
+        raise ValueError(
+            "image and last_image are both None; pass the first frame, the last, or both"
+        )
     if num_frames < len(ends):
         what = " for a first and a last one" if len(ends) == 2 else ""
         raise ValueError(f"num_frames {num_frames}; allowed: at least {len(ends)}{what}")
@@ -78,7 +86,9 @@ def outpainting(video: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]
     _require(video, 5, "video", "(b, 3, t, h, w)")
     over_height, over_width = height - video.shape[-2], width - video.shape[-1]
     if over_height < 0 or over_width < 0:
-        raise ValueError(f"height, width {height}, {width}; expected at least the video's {tuple(video.shape[-2:])}")
+        raise ValueError(
+            f"height, width {height}, {width}; expected at least the video's {tuple(video.shape[-2:])}"
+        )
     top, left = over_height // 2, over_width // 2
     padding = (left, over_width - left, top, over_height - top)
     known_mask = F.pad(video.new_ones(video.shape[0], 1, *video.shape[2:]), padding)
@@ -101,7 +111,9 @@ def cinemagraph(image: Tensor, region: Tensor, num_frames: int) -> tuple[Tensor,
 
 def _require(tensor: Tensor, ndim: int, name: str, shape: str) -> None:
     if tensor.ndim != ndim or not tensor.is_floating_point():
-        raise ValueError(f"{name} has shape {tuple(tensor.shape)} and dtype {tensor.dtype}; expected {shape}, float")
+        raise ValueError(
+            f"{name} has shape {tuple(tensor.shape)} and dtype {tensor.dtype}; expected {shape}, float"
+        )
 
 
 def _require_region(region: Tensor, shape: tuple[int, ...]) -> None:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lumiere.params_file import ConfigError, choice, number, read
+from lumiere.errors import ParamsError
+from lumiere.params_file import choice, number, read
 from lumiere.style import STYLE_NAME
 
-__all__ = ["ConfigError", "Params", "load_params", "to_dict"]
+__all__ = ["Params", "load_params", "to_dict"]
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,19 @@ class CurateConfig:
     """Which raw videos become training clips."""
 
     seed: int = number(0, at_least=0)
-    timeout_s: float = number(60.0, above=0)  # wall clock for one video, in a process that can be killed
+    timeout_s: float = number(
+        60.0, above=0
+    )  # wall clock for one video, in a process that can be killed
     workers: int = number(2, at_least=1)
     min_seconds: float = number(1.0, above=0)
     min_side: int = number(64, at_least=1)  # pixels
     shot_threshold: float = number(27.0, above=0)  # PySceneDetect ContentDetector
-    min_motion: float = number(0.01, at_least=0)  # mean length of the optical flow, pixels per frame at 64 pixels
-    max_hash_distance: int = number(4, at_least=0, at_most=64)  # bits of 64 below which two clips are duplicates
+    min_motion: float = number(
+        0.01, at_least=0
+    )  # mean length of the optical flow, pixels per frame at 64 pixels
+    max_hash_distance: int = number(
+        4, at_least=0, at_most=64
+    )  # bits of 64 below which two clips are duplicates
     validation_fraction: float = number(0.1, at_least=0, at_most=0.5)
 
 
@@ -43,7 +50,9 @@ class DecodeConfig:
     workers: int = number(2, at_least=1)
     # "minilm", "open_clip:<architecture>/<tag or .safetensors file>" or "diffusers:<folder or hub name>"
     text_encoder: str = "minilm"
-    max_text_tokens: int = number(32, at_least=3)  # a start, a word, an end; the encoder sets the upper bound
+    max_text_tokens: int = number(
+        32, at_least=3
+    )  # a start, a word, an end; the encoder sets the upper bound
 
 
 @dataclass(frozen=True)
@@ -51,25 +60,39 @@ class LaunchConfig:
     """How trainings are computed: nothing of what is learned, but the last bits of it."""
 
     processes: int = number(1, at_least=1)  # on this machine; torchrun for several machines
-    strategy: str = choice("ddp", "fsdp")  # of several processes: each has the whole network, or a share (FSDP2)
-    precision: str = choice("fp32", "bf16", "fp16")  # of the arithmetic; weights and optimizer stay in float32
-    gradient_accumulation: int = number(1, at_least=1)  # parts that a process takes its share of a batch in
+    strategy: str = choice(
+        "ddp", "fsdp"
+    )  # of several processes: each has the whole network, or a share (FSDP2)
+    precision: str = choice(
+        "fp32", "bf16", "fp16"
+    )  # of the arithmetic; weights and optimizer stay in float32
+    gradient_accumulation: int = number(
+        1, at_least=1
+    )  # parts that a process takes its share of a batch in
     gradient_checkpointing: bool = False
     compile: bool = False
 
     def __post_init__(self) -> None:
         if self.strategy == "fsdp" and self.precision == "fp16":
-            raise ConfigError("precision: 'fp16'; allowed with strategy fsdp: fp32, bf16")
+            raise ParamsError("precision: 'fp16'; allowed with strategy fsdp: fp32, bf16")
 
 
 @dataclass(frozen=True)
 class RuntimeConfig:
     """What no result depends on; changing it makes no stage stale."""
 
-    workers: int = number(0, at_least=0)  # processes that read clips, for each training process; 0: itself
-    cache_mb: int = number(512, at_least=0)  # decoded clips and texts that each of them keeps, where all of a split fit
-    timeout_s: float = number(1800.0, above=0)  # a training process that says nothing for so long ends the training
-    sample_every: int = number(0, at_least=0)  # steps between sample videos of a training's held-out clips; 0: none
+    workers: int = number(
+        0, at_least=0
+    )  # processes that read clips, for each training process; 0: itself
+    cache_mb: int = number(
+        512, at_least=0
+    )  # decoded clips and texts that each of them keeps, where all of a split fit
+    timeout_s: float = number(
+        1800.0, above=0
+    )  # a training process that says nothing for so long ends the training
+    sample_every: int = number(
+        0, at_least=0
+    )  # steps between sample videos of a training's held-out clips; 0: none
     sample_guidance_scale: float = number(3.0, at_least=1)
 
 
@@ -82,7 +105,9 @@ class OptimConfig:
     optimizer: str = choice("adamw", "adafactor")
     learning_rate: float = number(1e-3, above=0)
     warmup_steps: int = number(20, at_least=0)
-    final_learning_rate: float = number(0.1, at_least=0, at_most=1)  # cosine's end, as a share of learning_rate
+    final_learning_rate: float = number(
+        0.1, at_least=0, at_most=1
+    )  # cosine's end, as a share of learning_rate
     weight_decay: float = number(0.01, at_least=0)
     max_grad_norm: float = number(1.0, above=0)
     ema_decay: float = number(0.999, at_least=0, at_most=0.99999)
@@ -90,8 +115,12 @@ class OptimConfig:
     checkpoint_every: int = number(50, at_least=1)
     log_every: int = number(10, at_least=1)
     validate_every: int = number(50, at_least=1)
-    divergence_factor: float = number(5.0, above=1)  # stop when the smoothed loss exceeds this times its best
-    shuffle_buffer: int = number(4096, at_least=1)  # clips among which the order is random; shards are shuffled too
+    divergence_factor: float = number(
+        5.0, above=1
+    )  # stop when the smoothed loss exceeds this times its best
+    shuffle_buffer: int = number(
+        4096, at_least=1
+    )  # clips among which the order is random; shards are shuffled too
     seed: int = number(0, at_least=0)
 
 
@@ -99,7 +128,9 @@ class OptimConfig:
 class TextOptimConfig(OptimConfig):
     """The settings of a training on text."""
 
-    text_dropout: float = number(0.1, at_least=0, at_most=1)  # share of clips trained with the empty sentence
+    text_dropout: float = number(
+        0.1, at_least=0, at_most=1
+    )  # share of clips trained with the empty sentence
 
 
 @dataclass(frozen=True)
@@ -107,9 +138,13 @@ class PrepareT2IConfig:
     """The frozen text-to-image model: shipped, a diffusers folder or hub name, or trained here."""
 
     source: str = "pretrained/t2i"  # a folder, a hub name, or "train"
-    size: int = number(32, at_least=8)  # pixels, height = width; a given model may have been trained for another
+    size: int = number(
+        32, at_least=8
+    )  # pixels, height = width; a given model may have been trained for another
     # The rest is for "train" alone.
-    unet_config: str = ""  # a UNet2DConditionModel's config.json; empty: a small network of the two that follow
+    unet_config: str = (
+        ""  # a UNet2DConditionModel's config.json; empty: a small network of the two that follow
+    )
     block_out_channels: tuple[int, ...] = (32, 96, 128)
     layers_per_block: int = number(1, at_least=1)
     optim: TextOptimConfig = field(default_factory=TextOptimConfig)
@@ -124,12 +159,14 @@ class TrainBaseConfig:
 
     init_from: str = ""  # a folder written by save_temporal; empty starts at the identity
     resampling_init: str = choice("nearest", "he")
-    image_share: float = number(0.0, at_least=0, at_most=1)  # of the steps that train on single frames
+    image_share: float = number(
+        0.0, at_least=0, at_most=1
+    )  # of the steps that train on single frames
     optim: TextOptimConfig = field(default_factory=TextOptimConfig)
 
     def __post_init__(self) -> None:
         if self.resampling_init != "nearest" and self.init_from:
-            raise ConfigError(
+            raise ParamsError(
                 f"resampling_init: {self.resampling_init!r}; "
                 f"allowed: nearest, because the weights in init_from ({self.init_from!r}) replace it"
             )
@@ -172,10 +209,14 @@ class TrainConditionedConfig:
 
     def __post_init__(self) -> None:
         if min(self.mask_weights.values(), default=0) < 0 or sum(self.mask_weights.values()) <= 0:
-            raise ConfigError(f"mask_weights: {self.mask_weights}; allowed: weights of at least 0 with a sum above 0")
+            raise ParamsError(
+                f"mask_weights: {self.mask_weights}; allowed: weights of at least 0 with a sum above 0"
+            )
         unknown = sorted(set(self.mask_weights) - set(MASK_KINDS))
         if unknown:
-            raise ConfigError(f"mask_weights.{unknown[0]}: unknown mask kind; allowed: {', '.join(MASK_KINDS)}")
+            raise ParamsError(
+                f"mask_weights.{unknown[0]}: unknown mask kind; allowed: {', '.join(MASK_KINDS)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -187,10 +228,16 @@ class TrainSSRConfig:
     size: int = number(128, at_least=8)  # pixels of the output
     low_size: int = number(32, at_least=8)  # pixels of the base model's output
     window_size: int = number(8, at_least=1)  # frames; generate.window_size may differ
-    crop: int = number(64, at_least=8)  # pixels of the high-resolution crop that a training step sees
-    max_noise_level: float = number(0.3, at_least=0, at_most=1)  # noise augmentation of the low-resolution input
+    crop: int = number(
+        64, at_least=8
+    )  # pixels of the high-resolution crop that a training step sees
+    max_noise_level: float = number(
+        0.3, at_least=0, at_most=1
+    )  # noise augmentation of the low-resolution input
     # Of the image network, for "train" alone.
-    unet_config: str = ""  # a UNet2DConditionModel's config.json; empty: a small network of the two that follow
+    unet_config: str = (
+        ""  # a UNet2DConditionModel's config.json; empty: a small network of the two that follow
+    )
     block_out_channels: tuple[int, ...] = (32, 48, 96)
     layers_per_block: int = number(1, at_least=1)
     image_optim: OptimConfig = field(default_factory=OptimConfig)
@@ -199,9 +246,9 @@ class TrainSSRConfig:
     def __post_init__(self) -> None:
         _check_widths(self.block_out_channels)
         if self.low_size >= self.size:
-            raise ConfigError(f"low_size: {self.low_size}; allowed: below size ({self.size})")
+            raise ParamsError(f"low_size: {self.low_size}; allowed: below size ({self.size})")
         if self.crop > self.size:
-            raise ConfigError(f"crop: {self.crop}; allowed: at most train_ssr.size ({self.size})")
+            raise ParamsError(f"crop: {self.crop}; allowed: at most train_ssr.size ({self.size})")
 
 
 @dataclass(frozen=True)
@@ -214,7 +261,7 @@ class TrainStyleConfig:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(STYLE_NAME, self.style):
-            raise ConfigError(f"style: {self.style!r}; allowed: letters, digits, - and _")
+            raise ParamsError(f"style: {self.style!r}; allowed: letters, digits, - and _")
 
 
 @dataclass(frozen=True)
@@ -226,9 +273,11 @@ class BlendStyleConfig:
     def __post_init__(self) -> None:
         for alpha in self.alphas:
             if not 0 <= alpha <= 1:
-                raise ConfigError(f"alphas: {alpha}; allowed: 0 to 1")
+                raise ParamsError(f"alphas: {alpha}; allowed: 0 to 1")
         if not self.alphas or len(set(self.alphas)) != len(self.alphas):
-            raise ConfigError(f"alphas: {list(self.alphas)}; allowed: at least one value, each once")
+            raise ParamsError(
+                f"alphas: {list(self.alphas)}; allowed: at least one value, each once"
+            )
 
 
 @dataclass(frozen=True)
@@ -238,22 +287,30 @@ class GenerateConfig:
     num_inference_steps: int = number(20, at_least=1)
     guidance_scale: float = number(3.0, at_least=1)
     guidance_rescale: float = number(0.7, at_least=0, at_most=1)
-    image_strength: float = number(1.0, at_least=0, at_most=1)  # below 1 a given picture is where its video starts
-    num_frames: int = number(16, at_least=3)  # the evaluation looks for seams between windows, and elsewhere
+    image_strength: float = number(
+        1.0, at_least=0, at_most=1
+    )  # below 1 a given picture is where its video starts
+    num_frames: int = number(
+        16, at_least=3
+    )  # the evaluation looks for seams between windows, and elsewhere
     fps: int = number(16, at_least=1)
     ssr_steps: int = number(8, at_least=1)
     window_size: int = number(8, at_least=2)
     overlap: int = number(2, at_least=0)
-    set_size: int = number(24, at_least=2)  # text-to-video clips at base size, for the evaluation's distances
+    set_size: int = number(
+        24, at_least=2
+    )  # text-to-video clips at base size, for the evaluation's distances
     batch_size: int = number(4, at_least=1)  # clips of that set in one forward pass
     seam_videos: int = number(2, at_least=1)  # clips super-resolved with and without MultiDiffusion
     seed: int = number(0, at_least=0)
 
     def __post_init__(self) -> None:
         if self.overlap >= self.window_size:
-            raise ConfigError(f"overlap: {self.overlap}; allowed: 0 to window_size - 1 ({self.window_size - 1})")
+            raise ParamsError(
+                f"overlap: {self.overlap}; allowed: 0 to window_size - 1 ({self.window_size - 1})"
+            )
         if self.window_size >= self.num_frames:
-            raise ConfigError(
+            raise ParamsError(
                 f"window_size: {self.window_size}; allowed: below num_frames ({self.num_frames}), "
                 "since the evaluation compares windows"
             )
@@ -310,28 +367,30 @@ class Params:
 
     def __post_init__(self) -> None:
         if self.decode.num_frames / self.decode.fps > self.curate.min_seconds:
-            raise ConfigError(
+            raise ParamsError(
                 f"decode.num_frames: {self.decode.num_frames} frames at {self.decode.fps} fps; "
                 f"allowed: at most curate.min_seconds ({self.curate.min_seconds:g} s)"
             )
         if self.train_ssr.low_size != self.prepare_t2i.size:
-            raise ConfigError(
+            raise ParamsError(
                 f"train_ssr.low_size: {self.train_ssr.low_size}; allowed: prepare_t2i.size ({self.prepare_t2i.size})"
             )
         parts = self.launch.processes * self.launch.gradient_accumulation
         for key in OPTIMS:
             batch_size = self._value(key).batch_size
             if self._value(key).optimizer == "adafactor" and self.launch.strategy == "fsdp":
-                raise ConfigError(f"{key}.optimizer: 'adafactor'; allowed with launch.strategy fsdp: adamw")
+                raise ParamsError(
+                    f"{key}.optimizer: 'adafactor'; allowed with launch.strategy fsdp: adamw"
+                )
             if batch_size % parts:
-                raise ConfigError(
+                raise ParamsError(
                     f"{key}.batch_size: {batch_size}; allowed: a multiple of {parts}, which is launch.processes × "
                     "launch.gradient_accumulation"
                 )
         for key, other in AT_MOST:
             value, limit = self._value(key), self._value(other)
             if value > limit:
-                raise ConfigError(f"{key}: {value}; allowed: at most {other} ({limit})")
+                raise ParamsError(f"{key}: {value}; allowed: at most {other} ({limit})")
 
     def _value(self, key: str) -> Any:
         section, name = key.split(".")
@@ -342,7 +401,7 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     """Read and check a params file; a section or key that is left out has its default.
 
     Raises:
-        ConfigError: on a file that cannot be read, an unknown section or key, a key given twice, a wrong type or a
+        ParamsError: on a file that cannot be read, an unknown section or key, a key given twice, a wrong type or a
             value outside its range. The message names the file, the key, the value and what is allowed.
     """
     return read(Params, Path(path))
@@ -356,4 +415,6 @@ def to_dict(config: Any) -> dict[str, Any]:
 def _check_widths(block_out_channels: tuple[int, ...]) -> None:
     # 16: the groups of the U-Net's norms.
     if not block_out_channels or any(width < 16 or width % 16 for width in block_out_channels):
-        raise ConfigError(f"block_out_channels: {list(block_out_channels)}; allowed: at least one multiple of 16")
+        raise ParamsError(
+            f"block_out_channels: {list(block_out_channels)}; allowed: at least one multiple of 16"
+        )

@@ -16,7 +16,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from lumiere.data.pictures import save_picture
+from lumiere.data.contact_sheets import save_picture
 from lumiere.data.video_io import write_video
 
 NUMBER = re.compile(r"%0?\d?d")  # as ffmpeg and printf have it
@@ -107,7 +107,9 @@ def target_of(output: str | Path, index: int | None = None) -> Target:
                 f"PNGs, such as {Path(output) / 'fox'}/"
             )
         if not is_folder:
-            raise ValueError(f"-o {output}: name a file, such as {output}.mp4, or a folder for PNGs, {output}/")
+            raise ValueError(
+                f"-o {output}: name a file, such as {output}.mp4, or a folder for PNGs, {output}/"
+            )
         folder = path.with_name(path.name + number)
         return Target(folder / FOLDER_PATTERN, folder, has_folder=True)
     if suffix == ".png":
@@ -116,7 +118,9 @@ def target_of(output: str | Path, index: int | None = None) -> Target:
                 f"{output}: one PNG holds one frame; name a sequence, such as {path.stem}-%03d.png, or a folder, "
                 f"{path.stem}/"
             )
-        name = NUMBER.sub(lambda found: f"{number[1:]}-{found[0]}" if number else found[0], path.name)
+        name = NUMBER.sub(
+            lambda found: f"{number[1:]}-{found[0]}" if number else found[0], path.name
+        )
         stem = NUMBER.sub("", Path(name).stem).strip("-_. ") or "frames"
         return Target(path.with_name(name), path.with_name(stem))
     if suffix not in WRITERS:
@@ -124,7 +128,9 @@ def target_of(output: str | Path, index: int | None = None) -> Target:
             f"{output}: suffix {path.suffix!r} is not written; allowed: {', '.join(WRITERS)}, a sequence such as "
             f"{path.stem}-%03d.png, or a folder for PNGs, {path.stem}/"
         )
-    return Target(path.with_name(f"{path.stem}{number}{path.suffix}"), path.with_name(path.stem + number))
+    return Target(
+        path.with_name(f"{path.stem}{number}{path.suffix}"), path.with_name(path.stem + number)
+    )
 
 
 def check_writable(folder: Path) -> None:
@@ -135,10 +141,14 @@ def check_writable(folder: Path) -> None:
     if not there.is_dir():
         raise ValueError(f"{there} is a file, not a folder; choose another place with -o")
     try:
-        with tempfile.TemporaryFile(dir=there):  # permissions do not tell everything: a disk may be read-only
+        with tempfile.TemporaryFile(
+            dir=there
+        ):  # permissions do not tell everything: a disk may be read-only
             pass
     except OSError as error:
-        raise ValueError(f"{there}: cannot be written ({error.strerror}); choose another place with -o") from None
+        raise ValueError(
+            f"{there}: cannot be written ({error.strerror}); choose another place with -o"
+        ) from None
 
 
 # --- whole or not at all ---------------------------------------------------------------------------------------------
@@ -153,7 +163,9 @@ def staging(folder: Path) -> Iterator[Path]:
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".lumiere-", dir=folder, ignore_cleanup_errors=True) as aside:
+        with tempfile.TemporaryDirectory(
+            prefix=".lumiere-", dir=folder, ignore_cleanup_errors=True
+        ) as aside:
             yield Path(aside)
     except BaseException:
         for path in made:
@@ -203,21 +215,34 @@ def _set_aside(place: Path, old: Path, leave: bool) -> None:
 
 def write_webm(path: Path, frames: np.ndarray, fps: int | float, crf: int = 20) -> None:
     """VP9 (yuv420p, constant quality); odd sizes get one more row or column, a copy of the last."""
-    frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
+    frames = np.pad(
+        frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge"
+    )
     with av.open(str(path), "w", format="webm", options={"fflags": "+bitexact"}) as container:
         # One thread, as in write_video: the same frames give the same bytes.
         options = {"crf": str(crf), "b": "0", "threads": "1", "row-mt": "0"}
-        stream = container.add_stream("libvpx-vp9", rate=Fraction(fps).limit_denominator(1001), options=options)
+        stream = container.add_stream(
+            "libvpx-vp9", rate=Fraction(fps).limit_denominator(1001), options=options
+        )
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+            container.mux(
+                stream.encode(
+                    av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+                )
+            )
         container.mux(stream.encode())
 
 
 def write_gif(path: Path, frames: np.ndarray, fps: int | float) -> None:
     """An endless GIF. One palette for all frames and no dithering: both would make still parts flicker."""
-    palette = Image.fromarray(frames.reshape(-1, *frames.shape[2:])).quantize(256, dither=Image.Dither.NONE)
-    pictures = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    palette = Image.fromarray(frames.reshape(-1, *frames.shape[2:])).quantize(
+        256, dither=Image.Dither.NONE
+    )
+    pictures = [
+        Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
+        for frame in frames
+    ]
     # GIF counts in hundredths of a second.
     pictures[0].save(
         path, "GIF", save_all=True, append_images=pictures[1:], duration=_durations(len(frames), fps, 10),
@@ -261,6 +286,10 @@ def _check_names(path: Path) -> None:
         try:
             size = len(name.encode())
         except UnicodeEncodeError:
-            raise ValueError(f"-o {os.fsencode(name)!r}: not in UTF-8; choose another name with -o") from None
+            raise ValueError(
+                f"-o {os.fsencode(name)!r}: not in UTF-8; choose another name with -o"
+            ) from None
         if size > LONGEST_NAME:
-            raise ValueError(f"-o {name[:20]}...: a name of {size} bytes; use at most {LONGEST_NAME}")
+            raise ValueError(
+                f"-o {name[:20]}...: a name of {size} bytes; use at most {LONGEST_NAME}"
+            )

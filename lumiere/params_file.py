@@ -16,18 +16,21 @@ from typing import Any, TypeVar
 
 import yaml
 
+from lumiere.errors import ParamsError
+
 Config = TypeVar("Config")
 
 
-class ConfigError(ValueError):
-    """A value in a params file that cannot be used."""
-
-
 def number(
-    default: Any, at_least: float | None = None, at_most: float | None = None, above: float | None = None
+    default: Any,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    above: float | None = None,
 ) -> Any:
     """A numeric field with an allowed range."""
-    return field(default=default, metadata={"at_least": at_least, "at_most": at_most, "above": above})
+    return field(
+        default=default, metadata={"at_least": at_least, "at_most": at_most, "above": above}
+    )
 
 
 def choice(default: str, *others: str) -> Any:
@@ -39,42 +42,52 @@ def read(cls: type[Config], path: Path) -> Config:
     """A params file as the dataclass `cls`.
 
     Raises:
-        ConfigError: on a file that cannot be read, an unknown section or key, a key given twice, a wrong type or a
+        ParamsError: on a file that cannot be read, an unknown section or key, a key given twice, a wrong type or a
             value outside its range.
     """
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; run from the project's folder, or name a params file") from None
+        raise ParamsError(
+            f"{path}: no such file; run from the project's folder, or name a params file"
+        ) from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ParamsError(f"{path}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {str(error).replace(chr(10), ' ')}") from None
+        raise ParamsError(f"{path}: not valid YAML: {str(error).replace(chr(10), ' ')}") from None
     try:
         return _build(cls, raw, "")
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    except ParamsError as error:
+        raise ParamsError(f"{path}: {error}") from None
 
 
 class _Loader(yaml.SafeLoader):
     """YAML that refuses a key given twice, of which the first would be ignored silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        keys = [
+            key.value
+            for key, _ in node.value
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<"
+        ]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.YAMLError(f"{key}: given {keys.count(key)} times in one mapping; allowed: once")
+                raise yaml.YAMLError(
+                    f"{key}: given {keys.count(key)} times in one mapping; allowed: once"
+                )
         return super().construct_mapping(node, deep)
 
 
 def _build(cls: type, raw: Any, prefix: str) -> Any:
     """A dataclass from a mapping; `prefix` is the key path so far, for messages."""
     if not isinstance(raw, dict):
-        raise ConfigError(f"{prefix.rstrip('.') or 'the file'}: {raw!r}; allowed: a mapping of {_names(cls)}")
+        raise ParamsError(
+            f"{prefix.rstrip('.') or 'the file'}: {raw!r}; allowed: a mapping of {_names(cls)}"
+        )
     hints = typing.get_type_hints(cls)
     for key in raw:
         if key not in hints:
-            raise ConfigError(f"{prefix}{key}: unknown key; allowed: {_names(cls)}")
+            raise ParamsError(f"{prefix}{key}: unknown key; allowed: {_names(cls)}")
     values = {}
     for item in dataclasses.fields(cls):
         if item.name in raw:
@@ -83,8 +96,8 @@ def _build(cls: type, raw: Any, prefix: str) -> Any:
             _check_range(item.metadata, values[item.name], key)
     try:
         return cls(**values)
-    except ConfigError as error:
-        raise ConfigError(f"{prefix}{error}") from None
+    except ParamsError as error:
+        raise ParamsError(f"{prefix}{error}") from None
 
 
 def _names(cls: type) -> str:
@@ -100,35 +113,49 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         return None if value is None else _convert(typing.get_args(hint)[0], value, key)
     if origin is tuple:
         if not isinstance(value, list):
-            raise ConfigError(f"{key}: {value!r}; allowed: a list")
-        return tuple(_convert(typing.get_args(hint)[0], entry, f"{key}[{i}]") for i, entry in enumerate(value))
+            raise ParamsError(f"{key}: {value!r}; allowed: a list")
+        return tuple(
+            _convert(typing.get_args(hint)[0], entry, f"{key}[{i}]")
+            for i, entry in enumerate(value)
+        )
     if origin is dict:
         if not isinstance(value, dict):
-            raise ConfigError(f"{key}: {value!r}; allowed: a mapping")
-        return {str(k): _convert(typing.get_args(hint)[1], entry, f"{key}.{k}") for k, entry in value.items()}
+            raise ParamsError(f"{key}: {value!r}; allowed: a mapping")
+        return {
+            str(k): _convert(typing.get_args(hint)[1], entry, f"{key}.{k}")
+            for k, entry in value.items()
+        }
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is float and is_number:
         if not math.isfinite(value):
-            raise ConfigError(f"{key}: {value!r}; allowed: a finite number")
+            raise ParamsError(f"{key}: {value!r}; allowed: a finite number")
         return float(value)
     if hint is float and isinstance(value, str):
-        raise ConfigError(f"{key}: {value!r}; allowed: a number (YAML reads 1e-3 as text; write 1.0e-3 or 0.001)")
+        raise ParamsError(
+            f"{key}: {value!r}; allowed: a number (YAML reads 1e-3 as text; write 1.0e-3 or 0.001)"
+        )
     if type(value) is not hint:
-        raise ConfigError(f"{key}: {value!r}; allowed: {hint.__name__}")
+        raise ParamsError(f"{key}: {value!r}; allowed: {hint.__name__}")
     return value
 
 
 def _check_range(metadata: Any, value: Any, key: str) -> None:
     if "choices" in metadata and value not in metadata["choices"]:
-        raise ConfigError(f"{key}: {value!r}; allowed: {', '.join(metadata['choices'])}")
+        raise ParamsError(f"{key}: {value!r}; allowed: {', '.join(metadata['choices'])}")
     if "at_least" not in metadata:
         return
     least, most, above = metadata["at_least"], metadata["at_most"], metadata["above"]
-    inside = (least is None or value >= least) and (most is None or value <= most) and (above is None or value > above)
+    inside = (
+        (least is None or value >= least)
+        and (most is None or value <= most)
+        and (above is None or value > above)
+    )
     if not inside:
         bounds = [
             f"above {above:g}" if above is not None else "",
             f"at least {least:g}" if least is not None else "",
             f"at most {most:g}" if most is not None else "",
         ]
-        raise ConfigError(f"{key}: {value!r}; allowed: {', '.join(bound for bound in bounds if bound)}")
+        raise ParamsError(
+            f"{key}: {value!r}; allowed: {', '.join(bound for bound in bounds if bound)}"
+        )

@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Tensor  # not at run time: reading params takes the names from here, and needs no torch
+    from torch import (
+        Tensor,
+    )  # not at run time: reading params takes the names from here, and needs no torch
 
-LORA_WEIGHT = re.compile(r"(?:unet\.)?(.+)\.lora_([AB])\.weight")  # diffusers' names, of a pipeline's part or a network
+LORA_WEIGHT = re.compile(
+    r"(?:unet\.)?(.+)\.lora_([AB])\.weight"
+)  # diffusers' names, of a pipeline's part or a network
 STYLE_NAME = r"[A-Za-z0-9_-]+"  # a style is a file, a folder and a word on the command line
 
 
@@ -34,11 +38,15 @@ def alpha_of(path: Path) -> float:
     except ValueError:
         alpha = -1.0
     if not 0 <= alpha <= 1:
-        raise ValueError(f"{path}: not a blend; expected a name such as {blend_file(path.stem, 0.5)}")
+        raise ValueError(
+            f"{path}: not a blend; expected a name such as {blend_file(path.stem, 0.5)}"
+        )
     return alpha
 
 
-def blend_style(orig_state: Mapping[str, Tensor], style_state: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
+def blend_style(
+    orig_state: Mapping[str, Tensor], style_state: Mapping[str, Tensor], alpha: float
+) -> dict[str, Tensor]:
     """Interpolate two sets of T2I weights.
 
     Args:
@@ -96,14 +104,18 @@ def merge_lora(orig_state: Mapping[str, Tensor], lora: Mapping[str, Tensor]) -> 
     for key, value in lora.items():
         match = LORA_WEIGHT.fullmatch(key)
         if match is None:
-            raise ValueError(f"{key}: not of a plain LoRA; allowed: <layer>.lora_A.weight and <layer>.lora_B.weight")
+            raise ValueError(
+                f"{key}: not of a plain LoRA; allowed: <layer>.lora_A.weight and <layer>.lora_B.weight"
+            )
         factors.setdefault(f"{match[1]}.weight", {})[match[2]] = value.float().flatten(1)
     style = dict(orig_state)
     for key, parts in factors.items():
         if key not in orig_state:
             raise ValueError(f"{key}: missing from the original weights")
         if len(parts) < 2:
-            raise ValueError(f"{key}: its adapter has lora_{min(parts)} only; expected lora_A and lora_B")
+            raise ValueError(
+                f"{key}: its adapter has lora_{min(parts)} only; expected lora_A and lora_B"
+            )
         orig, a, b = orig_state[key], parts["A"], parts["B"]  # a (r, in kh kw), b (out, r)
         if a.shape[0] != b.shape[1] or (b.shape[0], a.shape[1]) != orig.flatten(1).shape:
             raise ValueError(

@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 PARENT_VARIABLE = "LUMIERE_PARENT_RUN_ID"
 EXPERIMENT = "lumiere"
 FLUSH_EVERY = 200  # metrics: single writes to SQLite cost 70 ms each, a batch costs one
-CLOCK_SECONDS = 2.0  # start times are counted from the machine's start, which clock corrections move
+CLOCK_SECONDS = (
+    2.0  # start times are counted from the machine's start, which clock corrections move
+)
 FLUSH_SECONDS = 5.0  # so that a curve can be watched while it grows
 CODE = ("lumiere", "stages", "flows")
 MAX_PARAM_LENGTH = 6000  # MLflow's limit, characters
@@ -53,7 +55,9 @@ logger = logging.getLogger(__name__)
 class Run:
     """One MLflow run that is being written; without a `run_id` it swallows everything."""
 
-    def __init__(self, client: MlflowClient | None = None, run_id: str | None = None, strict: bool = False) -> None:
+    def __init__(
+        self, client: MlflowClient | None = None, run_id: str | None = None, strict: bool = False
+    ) -> None:
         """`strict` raises MLflow's errors instead of warning once: for the flow's start only."""
         self.run_id = run_id
         self._client = client
@@ -69,8 +73,13 @@ class Run:
             return
         now = int(time.time() * 1000)
         with self._lock:
-            self._metrics += [(_metric_name(name), float(value), now, step) for name, value in metrics.items()]
-            is_due = len(self._metrics) >= FLUSH_EVERY or time.monotonic() - self._last_flush > FLUSH_SECONDS
+            self._metrics += [
+                (_metric_name(name), float(value), now, step) for name, value in metrics.items()
+            ]
+            is_due = (
+                len(self._metrics) >= FLUSH_EVERY
+                or time.monotonic() - self._last_flush > FLUSH_SECONDS
+            )
         if is_due:
             self.flush()
 
@@ -80,7 +89,9 @@ class Run:
             return
         from mlflow.entities import Param
 
-        items = [Param(key, str(value)[:MAX_PARAM_LENGTH]) for key, value in flatten(params).items()]
+        items = [
+            Param(key, str(value)[:MAX_PARAM_LENGTH]) for key, value in flatten(params).items()
+        ]
         for start in range(0, len(items), 100):  # MLflow takes at most 100 in a batch
             self._attempt(partial(_log_batch, params=items[start : start + 100]))
 
@@ -88,13 +99,17 @@ class Run:
         """Store a file (an mp4 plays in the UI when it is H.264, yuv420p, faststart), or a whole folder."""
         path = Path(path)
         log = "log_artifacts" if path.is_dir() else "log_artifact"
-        self._attempt(lambda client, run_id: getattr(client, log)(run_id, str(path), folder or None))
+        self._attempt(
+            lambda client, run_id: getattr(client, log)(run_id, str(path), folder or None)
+        )
 
     def log_dict(self, values: Any, name: str) -> None:
         """Store `values` as a JSON artifact called `name`."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, Path(name).name)
-            path.write_text(json.dumps(values, indent=2, sort_keys=True, default=str), encoding="utf-8")
+            path.write_text(
+                json.dumps(values, indent=2, sort_keys=True, default=str), encoding="utf-8"
+            )
             self.log_artifact(path, str(Path(name).parent) if Path(name).parent != Path() else "")
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
@@ -165,7 +180,9 @@ def stage_run(stage: str, params: Mapping[str, Any]) -> Iterator[Run]:
     run = Run()
     if is_on() and os.environ.get("RANK", "0") == "0":
         try:
-            run = _create_run(project_root(), stage, {"stage": stage}, os.environ.get(PARENT_VARIABLE))
+            run = _create_run(
+                project_root(), stage, {"stage": stage}, os.environ.get(PARENT_VARIABLE)
+            )
         except Exception as error:
             logger.warning("MLflow cannot be reached; going on without: %s", error)
     run.log_params(params)
@@ -184,7 +201,9 @@ def pipeline_run(root: Path, params: Mapping[str, Any]) -> Iterator[Run]:
         yield Run()
         return
     _close_abandoned_runs(root)
-    run = _create_run(root, f"pipeline-{time.strftime('%Y%m%d-%H%M%S')}", {"stage": "pipeline"}, None, strict=True)
+    run = _create_run(
+        root, f"pipeline-{time.strftime('%Y%m%d-%H%M%S')}", {"stage": "pipeline"}, None, strict=True
+    )
     run.log_dict(params, "params.json")
     run._strict = False
     with _ended(run):
@@ -199,7 +218,11 @@ def pipeline_run(root: Path, params: Mapping[str, Any]) -> Iterator[Run]:
 
 
 def log_cached_stage(
-    root: Path, parent_id: str | None, stage: str, params: Mapping[str, Any], metrics: Mapping[str, float]
+    root: Path,
+    parent_id: str | None,
+    stage: str,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float],
 ) -> None:
     """Record a stage that DVC had no reason to run, with the figures of its earlier run."""
     if not is_on():
@@ -222,7 +245,9 @@ def is_on() -> bool:
 def project_root() -> Path:
     """The nearest folder with a `dvc.yaml` at or above the current one, else the current one."""
     here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").exists()), here)
+    return next(
+        (folder for folder in (here, *here.parents) if (folder / "dvc.yaml").exists()), here
+    )
 
 
 def tracking_uri(root: Path) -> str:
@@ -247,7 +272,9 @@ def _client(root: Path) -> MlflowClient:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow import MlflowClient  # late: it reads the two variables above, and takes a second
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # says one line for each of 60 migrations
+    logging.getLogger("alembic").setLevel(
+        logging.WARNING
+    )  # says one line for each of 60 migrations
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     folder = root / ".lumiere"
     folder.mkdir(parents=True, exist_ok=True)
@@ -263,16 +290,28 @@ def _experiment_id(client: MlflowClient, root: Path) -> str:
     MLflow stores absolute artifact paths, so a folder that was copied or moved with its store would write
     into the old place: the old experiment is then set aside under another name.
     """
-    location = None if os.environ.get("MLFLOW_TRACKING_URI") else (root.resolve() / ".lumiere" / "mlartifacts").as_uri()
+    location = (
+        None
+        if os.environ.get("MLFLOW_TRACKING_URI")
+        else (root.resolve() / ".lumiere" / "mlartifacts").as_uri()
+    )
     with FileLock(root / ".lumiere" / "mlflow.lock"):
         found = client.get_experiment_by_name(EXPERIMENT)
         if found is not None and location is not None and found.artifact_location != location:
-            client.rename_experiment(found.experiment_id, f"{EXPERIMENT} until {time.strftime('%Y-%m-%d %H:%M:%S')}")
+            client.rename_experiment(
+                found.experiment_id, f"{EXPERIMENT} until {time.strftime('%Y-%m-%d %H:%M:%S')}"
+            )
             found = None
-        return found.experiment_id if found else client.create_experiment(EXPERIMENT, artifact_location=location)
+        return (
+            found.experiment_id
+            if found
+            else client.create_experiment(EXPERIMENT, artifact_location=location)
+        )
 
 
-def _create_run(root: Path, name: str, tags: dict[str, str], parent_id: str | None, strict: bool = False) -> Run:
+def _create_run(
+    root: Path, name: str, tags: dict[str, str], parent_id: str | None, strict: bool = False
+) -> Run:
     client = _client(root)
     parent = {"mlflow.parentRunId": parent_id} if parent_id else {}
     origin = {"mlflow.source.name": tags["stage"], "host": socket.gethostname()} | _process_tags()
@@ -338,15 +377,23 @@ def _git_tags(root: Path) -> dict[str, str]:
     if not commit:
         return {}
     # Not dvc.lock, which every run writes. Of new files those that a run may read; outputs are in .gitignore.
-    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock")
+    changed = _git(
+        root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock"
+    )
     added = _git(root, "ls-files", "--others", "--exclude-standard", "--", *CODE, "*.yaml")
     is_dirty = bool(changed or added)
-    return {"mlflow.source.git.commit": commit, "git_commit": commit, "git_dirty": str(is_dirty).lower()}
+    return {
+        "mlflow.source.git.commit": commit,
+        "git_commit": commit,
+        "git_dirty": str(is_dirty).lower(),
+    }
 
 
 def _git(root: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30)
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from lumiere.config import ConfigError, Params
+from lumiere.config import Params
 from lumiere.curation.reasons import CurationError
 from lumiere.data.video_io import VideoError
+from lumiere.errors import ParamsError
 
 THREADS = 2
 
@@ -37,15 +38,23 @@ def run(main: Callable[[], None]) -> None:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     try:
         main()
-    except (ConfigError, CurationError, VideoError) as error:
+    except (ParamsError, CurationError, VideoError) as error:
         rank = os.environ.get("RANK", "0")
-        print(f"error: {error}" if rank == "0" else f"error in process {rank}: {error}", file=sys.stderr)
+        print(
+            f"error: {error}" if rank == "0" else f"error in process {rank}: {error}",
+            file=sys.stderr,
+        )
         sys.exit(1)
     except (OSError, SafetensorError) as error:
         if _errno(error) not in NO_ROOM:
             raise
-        outputs = ", ".join(path for flag, path in pairwise(sys.argv) if flag.removeprefix("--") in OUTPUTS)
-        print(f"error: {outputs}: cannot be written: {error}; make room and run the stage again", file=sys.stderr)
+        outputs = ", ".join(
+            path for flag, path in pairwise(sys.argv) if flag.removeprefix("--") in OUTPUTS
+        )
+        print(
+            f"error: {outputs}: cannot be written: {error}; make room and run the stage again",
+            file=sys.stderr,
+        )
         sys.exit(1)
 
 
@@ -57,7 +66,11 @@ def _errno(error: OSError | SafetensorError) -> int | None:
 
 def spread(params: Params) -> None:
     """Where params ask for several processes, runs this stage in them, and leaves when they are done."""
-    from lumiere.training.launch import end_with_launcher, is_launched, run_in_processes  # late: not all need torch
+    from lumiere.training.launch import (
+        end_with_launcher,
+        is_launched,
+        run_in_processes,
+    )  # late: not all need torch
 
     if is_launched():
         end_with_launcher()
@@ -78,17 +91,24 @@ def parse_arguments(description: str | None, scratch: str = "", **paths: str) ->
         paths: name of a path and what it is.
     """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: params.yaml")
+    parser.add_argument(
+        "--params", type=Path, default=Path("params.yaml"), help="default: params.yaml"
+    )
     for name, about in paths.items():
         parser.add_argument(f"--{name}", type=Path, required=True, help=about)
     if scratch:
         folder = Path(".lumiere/scratch") / Path(sys.argv[0]).stem
-        parser.add_argument("--scratch", type=Path, default=folder, help=f"{scratch}; default: {folder}")
+        parser.add_argument(
+            "--scratch", type=Path, default=folder, help=f"{scratch}; default: {folder}"
+        )
     arguments = parser.parse_args()
     for name in paths:
         path = getattr(arguments, name)
         if name not in OUTPUTS and not path.exists():
-            parser.exit(1, f"error: --{name} {path}: no such file or folder; `dvc repro` makes what a stage needs\n")
+            parser.exit(
+                1,
+                f"error: --{name} {path}: no such file or folder; `dvc repro` makes what a stage needs\n",
+            )
     return arguments
 
 
@@ -98,7 +118,9 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, SafetensorError) as error:
-        raise ConfigError(f"{path}: cannot be used: {error}; `dvc repro` makes what a stage needs") from None
+        raise ParamsError(
+            f"{path}: cannot be used: {error}; `dvc repro` makes what a stage needs"
+        ) from None
 
 
 @contextmanager
@@ -107,4 +129,4 @@ def blaming(params: Path, key: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ConfigError(f"{params}: {key}: {error}") from None
+        raise ParamsError(f"{params}: {key}: {error}") from None

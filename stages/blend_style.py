@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 import stages
 from lumiere import tracking
-from lumiere.config import ConfigError, load_params, to_dict
+from lumiere.config import load_params, to_dict
+from lumiere.errors import ParamsError
 from lumiere.models.text_to_image import load_text_to_image
 from lumiere.style import blend_file, blend_style
 
@@ -30,9 +31,11 @@ def main() -> None:
         for path in sorted(arguments.style.glob("*.safetensors")):
             with stages.reading(path):
                 styles[path] = load_file(path)
-                blend_style(orig, styles[path], 0.0)  # says whether the two fit, before anything is replaced
+                blend_style(
+                    orig, styles[path], 0.0
+                )  # says whether the two fit, before anything is replaced
         if not styles:
-            raise ConfigError(f"{arguments.style}: no style in it; expected <style>.safetensors")
+            raise ParamsError(f"{arguments.style}: no style in it; expected <style>.safetensors")
         shutil.rmtree(arguments.out, ignore_errors=True)
         arguments.out.mkdir(parents=True)
         for path, style in styles.items():
@@ -43,7 +46,9 @@ def main() -> None:
                 target.parent.mkdir(exist_ok=True)
                 save_file(blended, target)
                 run.log_metrics({f"weight_distance_{path.stem}-{alpha:g}": distance})
-                print(f"{path.stem} at alpha {alpha:g}: {distance:.3f} away from the original weights")
+                print(
+                    f"{path.stem} at alpha {alpha:g}: {distance:.3f} away from the original weights"
+                )
 
 
 if __name__ == "__main__":

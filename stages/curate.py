@@ -15,7 +15,7 @@ def main() -> None:
     from lumiere.config import load_params, to_dict
     from lumiere.curation.curate import curate
     from lumiere.curation.manifest import write_manifest
-    from lumiere.curation.report import counts, write_report
+    from lumiere.curation.manifest_report import counts, write_report
     from lumiere.files import write_atomically
 
     arguments = stages.parse_arguments(
@@ -38,7 +38,9 @@ def main() -> None:
         run.log_metrics(numbers)
         run.log_artifact(arguments.report)
         run.log_artifact(arguments.out)
-    print(f"{numbers['accepted']} clips accepted, {numbers['rejected']} rejected: see {arguments.report}/report.md")
+    print(
+        f"{numbers['accepted']} clips accepted, {numbers['rejected']} rejected: see {arguments.report}/report.md"
+    )
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ def main() -> None:
     """Parses the paths, cuts the windows, embeds the captions, writes the shards."""
     # Imported here: worker processes import this module anew, and need neither torch nor a text encoder.
     from lumiere import tracking
-    from lumiere.config import ConfigError, load_params, to_dict
+    from lumiere.config import load_params, to_dict
     from lumiere.curation.manifest import read_manifest
     from lumiere.data.extract import WindowSettings
     from lumiere.data.prepare import cut_all, embed_captions, write_clips
     from lumiere.data.video_io import VideoError
+    from lumiere.errors import ParamsError
     from lumiere.text import load_text_encoder
 
     arguments = stages.parse_arguments(
@@ -32,7 +33,7 @@ def main() -> None:
     seconds = config.num_frames / config.fps
     short = [row for row in rows if row["end"] - row["start"] < seconds - 1e-6]
     if short:
-        raise ConfigError(
+        raise ParamsError(
             f"decode.num_frames: {config.num_frames} at decode.fps {config.fps} are {seconds:g} s, but curation "
             f"accepted {len(short)} shorter clips ({short[0]['clip_id']}); allowed: at most curate.min_seconds"
         )
@@ -40,11 +41,15 @@ def main() -> None:
         encoder = load_text_encoder(config.text_encoder, config.max_text_tokens)
     settings = WindowSettings(config.fps, config.num_frames, config.size, config.clips_per_video)
     with tracking.stage_run("decode", to_dict(config)) as run:
-        files, failures = cut_all(rows, arguments.raw, settings, config.workers, config.timeout_s, arguments.scratch)
+        files, failures = cut_all(
+            rows, arguments.raw, settings, config.workers, config.timeout_s, arguments.scratch
+        )
         for clip_id, failure in sorted(failures.items()):
             print(f"left out: {clip_id}: {failure}", file=sys.stderr)
         if not files:
-            raise VideoError(f"{arguments.raw}: not one of {len(rows)} accepted clips could be decoded")
+            raise VideoError(
+                f"{arguments.raw}: not one of {len(rows)} accepted clips could be decoded"
+            )
         captions = [caption for row in rows for caption in row["captions"]]
         with stages.blaming(arguments.params, "decode.text_encoder"):  # its weights are loaded here
             embeddings = embed_captions([*captions, ""], encoder)
@@ -60,9 +65,15 @@ def main() -> None:
             embed_dim=encoder.embed_dim,
             max_text_tokens=config.max_text_tokens,
         )
-        run.log_metrics({f"clips_{split}": count for split, count in numbers.items()} | {"failures": len(failures)})
+        run.log_metrics(
+            {f"clips_{split}": count for split, count in numbers.items()}
+            | {"failures": len(failures)}
+        )
     shutil.rmtree(arguments.scratch, ignore_errors=True)  # the shards hold all of it now
-    print(", ".join(f"{count} {split} clips" for split, count in numbers.items()) + f" in {arguments.out}")
+    print(
+        ", ".join(f"{count} {split} clips" for split, count in numbers.items())
+        + f" in {arguments.out}"
+    )
 
 
 if __name__ == "__main__":

@@ -12,12 +12,19 @@ import stages
 def main() -> None:
     """Parses the paths, measures, writes the report and the metrics."""
     from lumiere import tracking
-    from lumiere.config import ConfigError, load_params, to_dict
+    from lumiere.config import load_params, to_dict
     from lumiere.data.shards import ShardError
+    from lumiere.errors import ParamsError
     from lumiere.evaluation.judge import load_judge
-    from lumiere.evaluation.measure import evaluate, flat_metrics
+    from lumiere.evaluation.metrics import evaluate, flat_metrics
     from lumiere.evaluation.report import write_report
-    from lumiere.evaluation.samples import SamplesError, read_generated_set, read_real_set, read_samples, read_seams
+    from lumiere.evaluation.samples import (
+        SamplesError,
+        read_generated_set,
+        read_real_set,
+        read_samples,
+        read_seams,
+    )
     from lumiere.files import write_atomically
 
     arguments = stages.parse_arguments(
@@ -33,10 +40,12 @@ def main() -> None:
             judge = load_judge(config.judge, config.open_clip_model)
         try:
             generated = read_generated_set(arguments.videos, config.num_videos, config.num_frames)
-            real = read_real_set(arguments.clips, generated.frames.shape[2:4], generated.frames.shape[1])
+            real = read_real_set(
+                arguments.clips, generated.frames.shape[2:4], generated.frames.shape[1]
+            )
             samples, seams = read_samples(arguments.videos), read_seams(arguments.videos)
         except (SamplesError, ShardError, FileNotFoundError) as error:
-            raise ConfigError(str(error)) from None
+            raise ParamsError(str(error)) from None
         print(
             f"measuring {len(generated.frames)} clips and {len(samples)} samples against real clips of "
             f"{len(real.frames)} of {real.num_sources} videos"
@@ -60,7 +69,9 @@ def main() -> None:
         "clip Fréchet": "frechet_clip",
         "its floor": "frechet_clip_floor",
     }
-    found = ", ".join(f"{name} {metrics[key]:.3g}" for name, key in headline.items() if key in metrics)
+    found = ", ".join(
+        f"{name} {metrics[key]:.3g}" for name, key in headline.items() if key in metrics
+    )
     print(f"{found or 'measured'}: see {arguments.out}/report.md")
 
 

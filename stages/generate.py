@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 import stages
 from lumiere import tracking
-from lumiere.config import ConfigError, GenerateConfig, load_params, to_dict
+from lumiere.config import GenerateConfig, load_params, to_dict
 from lumiere.data.clips import ClipStore
+from lumiere.errors import ParamsError
 from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
 from lumiere.pipelines.assemble import assemble_pipeline
 from lumiere.pipelines.batch import Job, read_jobs
@@ -43,7 +44,9 @@ def settings_of(config: GenerateConfig) -> dict[str, Any]:
     }
 
 
-def generate_one(pipe: LumierePipeline, job: Job, stores: list[ClipStore], config: GenerateConfig, out: Path) -> None:
+def generate_one(
+    pipe: LumierePipeline, job: Job, stores: list[ClipStore], config: GenerateConfig, out: Path
+) -> None:
     """One row of the prompts file: `<name>.mp4`, its sidecar, contact sheet and x-t slice."""
     output = pipe(
         job.prompt,
@@ -54,7 +57,9 @@ def generate_one(pipe: LumierePipeline, job: Job, stores: list[ClipStore], confi
         generator=torch.Generator().manual_seed(config.seed),
         **given_pixels(job, stores),
     )
-    save_sample(out, job, cast(LumierePipelineOutput, output), {"seed": config.seed, **settings_of(config)})
+    save_sample(
+        out, job, cast(LumierePipelineOutput, output), {"seed": config.seed, **settings_of(config)}
+    )
 
 
 def main() -> None:
@@ -75,10 +80,12 @@ def main() -> None:
     with tracking.stage_run("generate", to_dict(config)) as run:
         try:
             jobs = read_jobs(arguments.prompts)
-            pipe = assemble_pipeline(arguments.conditioned, arguments.ssr, arguments.blended, **settings_of(config))
+            pipe = assemble_pipeline(
+                arguments.conditioned, arguments.ssr, arguments.blended, **settings_of(config)
+            )
             check_jobs(arguments.prompts, jobs, pipe, stores, config)
         except ValueError as error:
-            raise ConfigError(str(error)) from None
+            raise ParamsError(str(error)) from None
         for folder in (arguments.out, arguments.pipeline):
             shutil.rmtree(folder, ignore_errors=True)
         arguments.out.mkdir(parents=True)
@@ -90,7 +97,9 @@ def main() -> None:
             for suffix in (".mp4", ".sheet.png", ".xt.png"):
                 run.log_artifact(arguments.out / f"{job.name}{suffix}", "videos")
         names = [job.name for job in jobs]
-        (arguments.out / "index.json").write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
+        (arguments.out / "index.json").write_text(
+            json.dumps(names, indent=1) + "\n", encoding="utf-8"
+        )
 
         prompts = set_prompts(stores[0], config.set_size, config.seed)
         frames = generate_set(pipe, prompts, config)

@@ -9,16 +9,17 @@ import torch
 
 import stages
 from lumiere import tracking
-from lumiere.config import ConfigError, Params, load_params, to_dict
+from lumiere.config import Params, load_params, to_dict
 from lumiere.data.clips import ClipStore
 from lumiere.diffusion.objective import make_scheduler
-from lumiere.models.small import build_text_to_image_unet
+from lumiere.errors import ParamsError
 from lumiere.models.text_to_image import TextToImage, load_text_to_image
-from lumiere.training.captioned import open_clips
+from lumiere.models.unet_builders import build_text_to_image_unet
+from lumiere.training.examples import open_clips
+from lumiere.training.image_task import TextToImageTask
 from lumiere.training.parallel import is_main_process
 from lumiere.training.preview import SamplePreview
-from lumiere.training.run import StagedTraining
-from lumiere.training.text_to_image import TextToImageTask
+from lumiere.training.staged_training import StagedTraining
 
 
 def train_from_scratch(
@@ -32,13 +33,23 @@ def train_from_scratch(
     torch.manual_seed(config.optim.seed)
     with stages.blaming(arguments.params, "prepare_t2i.unet_config"):
         unet = build_text_to_image_unet(
-            config.size, config.block_out_channels, config.layers_per_block, store.embed_dim, config.unet_config
+            config.size,
+            config.block_out_channels,
+            config.layers_per_block,
+            store.embed_dim,
+            config.unet_config,
         )
     scheduler = make_scheduler()
     task = TextToImageTask("t2i", unet, scheduler, train_clips, held_out, config.optim)
-    training = StagedTraining(arguments.scratch, params, config, [__file__, arguments.clips, config.unet_config])
+    training = StagedTraining(
+        arguments.scratch, params, config, [__file__, arguments.clips, config.unet_config]
+    )
     preview = SamplePreview(
-        task, scheduler, params.runtime, training.folder / "samples", partial(run.log_artifact, folder="samples")
+        task,
+        scheduler,
+        params.runtime,
+        training.folder / "samples",
+        partial(run.log_artifact, folder="samples"),
     )
     training.train(task, config.optim, run.log_metrics, arguments.out, preview)
     return TextToImage(unet, scheduler, store.text_encoder, store.max_text_tokens), training
@@ -69,7 +80,7 @@ def main() -> None:
                 t2i.use_at(config.size)
             for key in ("text_encoder", "max_text_tokens"):
                 if getattr(clips, key) != getattr(t2i, key):
-                    raise ConfigError(
+                    raise ParamsError(
                         f"{arguments.params}: decode.{key}: {getattr(clips, key)!r}; allowed: {getattr(t2i, key)!r}, "
                         f"which {config.source} was trained with"
                     )

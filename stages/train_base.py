@@ -11,11 +11,11 @@ from lumiere import tracking
 from lumiere.config import load_params, to_dict
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import load_text_to_image, save_companions
-from lumiere.training.captioned import open_clips
+from lumiere.training.examples import open_clips
 from lumiere.training.parallel import is_main_process
 from lumiere.training.preview import SamplePreview
-from lumiere.training.run import StagedTraining
-from lumiere.training.video import SpaceTimeTask
+from lumiere.training.staged_training import StagedTraining
+from lumiere.training.video_task import SpaceTimeTask
 
 
 def main() -> None:
@@ -55,7 +55,9 @@ def main() -> None:
         if not is_main_process():
             return
         unet.save_pretrained(arguments.out)
-        save_companions(arguments.out, t2i.scheduler, t2i.text_encoder, t2i.max_text_tokens, t2i.vae)
+        save_companions(
+            arguments.out, t2i.scheduler, t2i.text_encoder, t2i.max_text_tokens, t2i.vae
+        )
         run.log_metrics({"temporal_parameters": sum(p.numel() for p in unet.temporal_parameters())})
         run.log_artifact(arguments.out / "train_base.png")
         training.finish()

@@ -12,11 +12,11 @@ from lumiere.config import load_params, to_dict
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.autoencoder import load_vae, vae_factor
 from lumiere.models.text_to_image import load_scheduler, save_companions
-from lumiere.training.captioned import open_clips
+from lumiere.training.examples import open_clips
 from lumiere.training.parallel import is_main_process
 from lumiere.training.preview import SamplePreview
-from lumiere.training.run import StagedTraining
-from lumiere.training.video import SpaceTimeTask
+from lumiere.training.staged_training import StagedTraining
+from lumiere.training.video_task import SpaceTimeTask
 
 
 def main() -> None:
@@ -35,7 +35,10 @@ def main() -> None:
         torch.manual_seed(config.optim.seed)
         with stages.reading(arguments.base):
             base = SpaceTimeUNet.from_pretrained(arguments.base, torch_dtype=torch.float32)
-            scheduler, vae = load_scheduler(arguments.base / "scheduler"), load_vae(arguments.base / "vae")
+            scheduler, vae = (
+                load_scheduler(arguments.base / "scheduler"),
+                load_vae(arguments.base / "vae"),
+            )
         unet = base.with_conditioning(base.in_channels + 1)
         if config.init_from:
             with stages.blaming(arguments.params, "train_conditioned.init_from"):

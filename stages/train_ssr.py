@@ -9,17 +9,18 @@ import torch
 
 import stages
 from lumiere import tracking
-from lumiere.config import ConfigError, load_params, to_dict
+from lumiere.config import load_params, to_dict
 from lumiere.diffusion.objective import make_scheduler
+from lumiere.errors import ParamsError
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.small import build_ssr_unet
-from lumiere.models.super_resolution import check_super_resolution
+from lumiere.models.ssr_requirements import check_super_resolution
 from lumiere.models.text_to_image import load_image_network
-from lumiere.training.captioned import open_clips
+from lumiere.models.unet_builders import build_ssr_unet
+from lumiere.training.examples import open_clips
 from lumiere.training.parallel import is_main_process
 from lumiere.training.preview import SuperResolutionPreview
-from lumiere.training.run import StagedTraining
-from lumiere.training.super_resolution import SuperResolutionTask
+from lumiere.training.ssr_task import SuperResolutionTask
+from lumiere.training.staged_training import StagedTraining
 
 
 def main() -> None:
@@ -37,14 +38,17 @@ def main() -> None:
         train_clips, held_out = open_clips(arguments.clips, config.size, params.runtime.cache_mb)
     unet_config = config.unet_config if config.image_model == "train" else ""
     if unet_config and not Path(unet_config).is_file():
-        raise ConfigError(f"{arguments.params}: train_ssr.unet_config: {unet_config}: no such file")
+        raise ParamsError(f"{arguments.params}: train_ssr.unet_config: {unet_config}: no such file")
     given = {"image_model": config.image_model, "init_from": config.init_from}
     folders = {key: Path(name) for key, name in given.items() if name and name != "train"}
     for key, folder in folders.items():
         if not folder.is_dir():
-            raise ConfigError(f"{arguments.params}: train_ssr.{key}: {folder}: no such folder")
+            raise ParamsError(f"{arguments.params}: train_ssr.{key}: {folder}: no such folder")
     training = StagedTraining(
-        arguments.scratch, params, config, [__file__, arguments.clips, unet_config, *folders.values()]
+        arguments.scratch,
+        params,
+        config,
+        [__file__, arguments.clips, unet_config, *folders.values()],
     )
     with tracking.stage_run("train_ssr", to_dict(config)) as run:
         samples, show = training.folder / "samples", partial(run.log_artifact, folder="samples")
@@ -52,11 +56,21 @@ def main() -> None:
         if config.image_model == "train":
             with stages.blaming(arguments.params, "train_ssr.unet_config"):
                 image_unet = build_ssr_unet(
-                    config.size, config.block_out_channels, config.layers_per_block, config.unet_config
+                    config.size,
+                    config.block_out_channels,
+                    config.layers_per_block,
+                    config.unet_config,
                 )
             scheduler = make_scheduler()
             image_task = SuperResolutionTask(
-                "ssr_image", image_unet, scheduler, train_clips, held_out, 1, config, config.image_optim
+                "ssr_image",
+                image_unet,
+                scheduler,
+                train_clips,
+                held_out,
+                1,
+                config,
+                config.image_optim,
             )
             preview = SuperResolutionPreview(image_task, scheduler, params.runtime, samples, show)
             training.train(image_task, config.image_optim, run.log_metrics, arguments.out, preview)
@@ -72,9 +86,18 @@ def main() -> None:
             with stages.blaming(arguments.params, "train_ssr.init_from"):
                 unet.load_temporal(config.init_from)
         task = SuperResolutionTask(
-            "train_ssr", unet, scheduler, train_clips, held_out, config.window_size, config, config.optim
+            "train_ssr",
+            unet,
+            scheduler,
+            train_clips,
+            held_out,
+            config.window_size,
+            config,
+            config.optim,
         )
-        preview = SuperResolutionPreview(task, scheduler, params.runtime, samples, show, train_clips.store.fps)
+        preview = SuperResolutionPreview(
+            task, scheduler, params.runtime, samples, show, train_clips.store.fps
+        )
         result = training.train(task, config.optim, run.log_metrics, arguments.out, preview)
         if not is_main_process():
             return

@@ -13,15 +13,15 @@ from torch import Tensor
 import stages
 from lumiere import tracking
 from lumiere.config import load_params, to_dict
-from lumiere.data.images import load_captioned_folder
+from lumiere.data.captioned_pictures import load_captioned_folder
 from lumiere.models.text_to_image import load_text_to_image
 from lumiere.text import load_text_encoder
-from lumiere.training.captioned import Pictures
+from lumiere.training.examples import Pictures
+from lumiere.training.image_task import TextToImageTask
+from lumiere.training.lora import add_lora, fuse_lora
 from lumiere.training.parallel import is_main_process
 from lumiere.training.preview import SamplePreview
-from lumiere.training.run import StagedTraining
-from lumiere.training.style import add_lora, fuse_lora
-from lumiere.training.text_to_image import TextToImageTask
+from lumiere.training.staged_training import StagedTraining
 
 HELD_OUT = 10  # of so many pictures, the last
 
@@ -53,13 +53,17 @@ def main() -> None:
         embeds, mask = encoder.encode([*captions, ""])
         last = np.arange(len(pictures)) % HELD_OUT == HELD_OUT - 1
         images, held_out = (
-            Pictures(pictures[chosen], (embeds[:-1][chosen], mask[:-1][chosen]), (embeds[-1], mask[-1]))
+            Pictures(
+                pictures[chosen], (embeds[:-1][chosen], mask[:-1][chosen]), (embeds[-1], mask[-1])
+            )
             for chosen in (~last, last)
         )
         torch.manual_seed(config.optim.seed)
         if config.lora_rank:
             add_lora(t2i.unet, config.lora_rank)
-        task = TextToImageTask("train_style", t2i.unet, t2i.scheduler, images, held_out, config.optim, t2i.vae)
+        task = TextToImageTask(
+            "train_style", t2i.unet, t2i.scheduler, images, held_out, config.optim, t2i.vae
+        )
         inputs = [__file__, arguments.t2i, arguments.styles / config.style]
         training = StagedTraining(arguments.scratch, params, config, inputs)
         preview = SamplePreview(

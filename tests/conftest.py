@@ -34,7 +34,13 @@ os.environ.update(
         "GIT_CONFIG_NOSYSTEM": "1",
     }
 )
-for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "LUMIERE_PARENT_RUN_ID", "LUMIERE_TRACKING", "PREFECT_API_URL"):
+for name in (
+    "MLFLOW_RUN_ID",
+    "MLFLOW_TRACKING_URI",
+    "LUMIERE_PARENT_RUN_ID",
+    "LUMIERE_TRACKING",
+    "PREFECT_API_URL",
+):
     os.environ.pop(name, None)
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -21,6 +21,7 @@ NOT_TRACKED = {
     "lumiere/tracking.py",
     "lumiere/files.py",
     "lumiere/compat.py",
+    "lumiere/errors.py",
     "stages/__init__.py",
 }
 
@@ -44,7 +45,9 @@ def imports(path: Path) -> frozenset[str]:
 def says_something(path: Path) -> bool:
     """Whether a file holds more than a docstring."""
     body = ast.parse(path.read_text(encoding="utf-8")).body
-    return any(not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) for node in body)
+    return any(
+        not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) for node in body
+    )
 
 
 def files(package: str) -> list[Path]:
@@ -63,7 +66,14 @@ def offenders(paths: list[Path], *forbidden: str) -> list[str]:
 
 @pytest.mark.parametrize("package", ["lumiere/models", "lumiere/diffusion", "lumiere/data"])
 def test_the_core_knows_nothing_of_its_users(package: str) -> None:
-    above = ("lumiere.training", "lumiere.pipelines", "lumiere.config", "lumiere.tracking", "stages", "flows")
+    above = (
+        "lumiere.training",
+        "lumiere.pipelines",
+        "lumiere.config",
+        "lumiere.tracking",
+        "stages",
+        "flows",
+    )
     assert offenders(files(package), *above, *ORCHESTRATION) == []
 
 
@@ -79,12 +89,22 @@ def test_lumiere_knows_nothing_of_stages_and_flows() -> None:
 def test_evaluation_and_curation_stand_beside_training() -> None:
     paths = files("lumiere/evaluation") + files("lumiere/curation")
     assert offenders(paths, "lumiere.training", "lumiere.tracking") == []
-    assert offenders(files("lumiere/curation"), "lumiere.models", "lumiere.pipelines", "lumiere.evaluation") == []
+    assert (
+        offenders(
+            files("lumiere/curation"), "lumiere.models", "lumiere.pipelines", "lumiere.evaluation"
+        )
+        == []
+    )
 
 
-def test_foils_are_for_benchmarks_alone() -> None:
-    paths = [path for package in PACKAGES for path in files(package) if ROOT / "lumiere" / "foils" not in path.parents]
-    assert offenders(paths, "lumiere.foils") == []
+def test_baselines_are_for_benchmarks_alone() -> None:
+    paths = [
+        path
+        for package in PACKAGES
+        for path in files(package)
+        if ROOT / "lumiere" / "baselines" not in path.parents
+    ]
+    assert offenders(paths, "lumiere.baselines") == []
 
 
 def test_flows_start_stages_and_never_import_them() -> None:
@@ -130,13 +150,21 @@ def test_dvc_tracks_the_code_and_the_params_that_a_stage_uses(stage: str) -> Non
     entry = stages()[stage]
     code = [dep for dep in entry["deps"] if dep.split("/")[0] in PACKAGES]
     used = used_files(path)
-    missing = sorted(name for name in used if not any(name == dep or name.startswith(f"{dep}/") for dep in code))
-    unused = sorted(dep for dep in code if not any(name == dep or name.startswith(f"{dep}/") for name in used))
+    missing = sorted(
+        name for name in used if not any(name == dep or name.startswith(f"{dep}/") for dep in code)
+    )
+    unused = sorted(
+        dep for dep in code if not any(name == dep or name.startswith(f"{dep}/") for name in used)
+    )
     assert (missing, unused) == ([], []), "(missing, unused) in dvc.yaml's deps"
 
-    sections = set(stages()) & set(re.findall(r"(?:params|\))\.(\w+)\b", path.read_text(encoding="utf-8")))
+    sections = set(stages()) & set(
+        re.findall(r"(?:params|\))\.(\w+)\b", path.read_text(encoding="utf-8"))
+    )
     trains = "lumiere/training/loop.py" in used
-    assert sections | ({"launch"} if trains else set()) == set(entry["params"]), "sections that the stage reads"
+    assert sections | ({"launch"} if trains else set()) == set(entry["params"]), (
+        "sections that the stage reads"
+    )
 
 
 @pytest.mark.parametrize("stage", stages())

@@ -26,7 +26,10 @@ PADDED[..., 1:7, 1:5] = VIDEO
 # mode -> (what makes it, the clean video that C is cut from)
 MODES: dict[str, tuple[Callable[[], tuple[Tensor, Tensor]], Tensor]] = {
     "text_only": (lambda: conditioning.text_only(VIDEO.shape), VIDEO),
-    "image_to_video": (lambda: conditioning.image_to_video(IMAGE, T), IMAGE.unsqueeze(2).expand(-1, -1, T, -1, -1)),
+    "image_to_video": (
+        lambda: conditioning.image_to_video(IMAGE, T),
+        IMAGE.unsqueeze(2).expand(-1, -1, T, -1, -1),
+    ),
     "inpainting": (lambda: conditioning.inpainting(VIDEO, REGION), VIDEO),
     "outpainting": (lambda: conditioning.outpainting(VIDEO, 9, 7), PADDED),
     "cinemagraph": (
@@ -127,7 +130,10 @@ def test_the_dtype_is_the_videos(dtype: torch.dtype) -> None:
         (lambda: conditioning.image_to_video(IMAGE, 0), "num_frames 0"),
         (lambda: conditioning.image_to_video(None, T), "image and last_image are both None"),
         (lambda: conditioning.image_to_video(IMAGE, 1, IMAGE), "num_frames 1; allowed: at least 2"),
-        (lambda: conditioning.image_to_video(IMAGE, T, IMAGE[..., :2]), "last_image has shape (2, 3, 6, 2)"),
+        (
+            lambda: conditioning.image_to_video(IMAGE, T, IMAGE[..., :2]),
+            "last_image has shape (2, 3, 6, 2)",
+        ),
         (lambda: conditioning.image_to_video(None, T, VIDEO), "last_image has shape"),
         (lambda: conditioning.image_to_video((IMAGE * 100).byte(), 2), "torch.uint8"),
         (lambda: conditioning.inpainting(IMAGE, REGION), "expected (b, 3, t, h, w)"),

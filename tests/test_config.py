@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from lumiere.config import ConfigError, Params, TrainStyleConfig, load_params, to_dict
+from lumiere.config import Params, TrainStyleConfig, load_params, to_dict
+from lumiere.errors import ParamsError
 from lumiere.pipelines.styles import StyleBook
 from tests.conftest import REPOSITORY
 
@@ -42,22 +43,58 @@ BAD = {
     "curate: {timeout_s: .inf}": ("curate.timeout_s", "inf", "finite"),
     "curate: {timeout_s: yes}": ("curate.timeout_s", "True", "float"),
     "curate: {validation_fraction: 0.6}": ("curate.validation_fraction", "0.6", "at most 0.5"),
-    "curate: {max_hash_distance: 65}": ("curate.max_hash_distance", "65", "at least 0", "at most 64"),
+    "curate: {max_hash_distance: 65}": (
+        "curate.max_hash_distance",
+        "65",
+        "at least 0",
+        "at most 64",
+    ),
     "decode: {size: 4}": ("decode.size", "4", "at least 8"),
     "decode: {text_encoder: 3}": ("decode.text_encoder", "3", "str"),
     "decode: {max_text_tokens: 2}": ("decode.max_text_tokens", "2", "at least 3"),
-    "train_base: {optim: {learning_rate: 1e-3}}": ("train_base.optim.learning_rate", "'1e-3'", "1.0e-3"),
-    "train_base: {optim: {learning_rate: -.inf}}": ("train_base.optim.learning_rate", "-inf", "finite"),
+    "train_base: {optim: {learning_rate: 1e-3}}": (
+        "train_base.optim.learning_rate",
+        "'1e-3'",
+        "1.0e-3",
+    ),
+    "train_base: {optim: {learning_rate: -.inf}}": (
+        "train_base.optim.learning_rate",
+        "-inf",
+        "finite",
+    ),
     "train_base: {optim: {lr: 0.1}}": ("train_base.optim.lr", "unknown key", "learning_rate"),
     "train_base: {optim: 3}": ("train_base.optim", "3", "a mapping"),
     "train_base: {optim: [1]}": ("train_base.optim", "[1]", "a mapping"),
-    "train_base: {optim: {ema_decay: 1.0}}": ("train_base.optim.ema_decay", "1.0", "at most 0.99999"),
-    "train_base: {optim: {divergence_factor: 1}}": ("train_base.optim.divergence_factor", "1.0", "above 1"),
+    "train_base: {optim: {ema_decay: 1.0}}": (
+        "train_base.optim.ema_decay",
+        "1.0",
+        "at most 0.99999",
+    ),
+    "train_base: {optim: {divergence_factor: 1}}": (
+        "train_base.optim.divergence_factor",
+        "1.0",
+        "above 1",
+    ),
     "train_base: {optim: {batch_size: 0}}": ("train_base.optim.batch_size", "0", "at least 1"),
-    "train_base: {resampling_init: random}": ("train_base.resampling_init", "'random'", "nearest, he"),
-    "train_conditioned: {mask_weights: {loop: 1}}": ("train_conditioned.mask_weights.loop", "unknown", "inpainting"),
-    "train_conditioned: {mask_weights: {inpainting_box: -1}}": ("train_conditioned.mask_weights", "-1", "at least 0"),
-    "train_conditioned: {mask_weights: {inpainting_box: 0}}": ("train_conditioned.mask_weights", "sum above 0"),
+    "train_base: {resampling_init: random}": (
+        "train_base.resampling_init",
+        "'random'",
+        "nearest, he",
+    ),
+    "train_conditioned: {mask_weights: {loop: 1}}": (
+        "train_conditioned.mask_weights.loop",
+        "unknown",
+        "inpainting",
+    ),
+    "train_conditioned: {mask_weights: {inpainting_box: -1}}": (
+        "train_conditioned.mask_weights",
+        "-1",
+        "at least 0",
+    ),
+    "train_conditioned: {mask_weights: {inpainting_box: 0}}": (
+        "train_conditioned.mask_weights",
+        "sum above 0",
+    ),
     "train_conditioned: {mask_weights: {}}": ("train_conditioned.mask_weights", "sum above 0"),
     "train_conditioned: {mask_weights: {inpainting_box: .nan}}": (
         "train_conditioned.mask_weights.inpainting",
@@ -69,10 +106,22 @@ BAD = {
         "'x'",
         "number",
     ),
-    "train_conditioned: {mask_weights: [1]}": ("train_conditioned.mask_weights", "[1]", "a mapping"),
+    "train_conditioned: {mask_weights: [1]}": (
+        "train_conditioned.mask_weights",
+        "[1]",
+        "a mapping",
+    ),
     "prepare_t2i: {block_out_channels: 48}": ("prepare_t2i.block_out_channels", "48", "a list"),
-    "prepare_t2i: {block_out_channels: [48, 9.5]}": ("prepare_t2i.block_out_channels[1]", "9.5", "int"),
-    "prepare_t2i: {block_out_channels: [48, -16]}": ("prepare_t2i.block_out_channels", "-16", "multiple of 16"),
+    "prepare_t2i: {block_out_channels: [48, 9.5]}": (
+        "prepare_t2i.block_out_channels[1]",
+        "9.5",
+        "int",
+    ),
+    "prepare_t2i: {block_out_channels: [48, -16]}": (
+        "prepare_t2i.block_out_channels",
+        "-16",
+        "multiple of 16",
+    ),
     "train_ssr: {block_out_channels: []}": ("train_ssr.block_out_channels", "[]", "at least one"),
     "blend_style: {alphas: [0.5, 1.5]}": ("blend_style.alphas", "1.5", "0 to 1"),
     "blend_style: {alphas: [0.5, 0.5]}": ("blend_style.alphas", "[0.5, 0.5]", "once"),
@@ -80,21 +129,41 @@ BAD = {
     "train_ssr: {low_size: 128}": ("train_ssr.low_size", "128", "below size (128)"),
     "train_ssr: {low_size: 64}": ("train_ssr.low_size", "64", "prepare_t2i.size (32)"),
     "train_ssr: {crop: 256}": ("train_ssr.crop", "256", "train_ssr.size (128)"),
-    "train_ssr: {optim: {text_dropout: 0.1}}": ("train_ssr.optim.text_dropout", "unknown key", "learning_rate"),
-    "train_ssr: {image_optim: {text_dropout: 0.1}}": ("train_ssr.image_optim.text_dropout", "unknown key"),
+    "train_ssr: {optim: {text_dropout: 0.1}}": (
+        "train_ssr.optim.text_dropout",
+        "unknown key",
+        "learning_rate",
+    ),
+    "train_ssr: {image_optim: {text_dropout: 0.1}}": (
+        "train_ssr.image_optim.text_dropout",
+        "unknown key",
+    ),
     "{prepare_t2i: {size: 64}, train_ssr: {low_size: 64, size: 128}, decode: {size: 48}}": (
         "prepare_t2i.size",
         "64",
         "decode.size (48)",
     ),
     "decode: {size: 64}": ("train_ssr.size", "128", "decode.size (64)"),
-    "train_base: {init_from: a/b, resampling_init: he}": ("train_base.resampling_init", "'he'", "nearest", "'a/b'"),
-    "train_style: {style: my ink.v2}": ("train_style.style", "'my ink.v2'", "letters, digits, - and _"),
+    "train_base: {init_from: a/b, resampling_init: he}": (
+        "train_base.resampling_init",
+        "'he'",
+        "nearest",
+        "'a/b'",
+    ),
+    "train_style: {style: my ink.v2}": (
+        "train_style.style",
+        "'my ink.v2'",
+        "letters, digits, - and _",
+    ),
     "train_style: {style: ''}": ("train_style.style", "''", "letters"),
     "generate: {window_size: 16}": ("generate.window_size", "16", "below num_frames (16)"),
     "generate: {window_size: 1, overlap: 0}": ("generate.window_size", "1", "at least 2"),
     "generate: {num_frames: 12}": ("evaluate.num_frames", "16", "generate.num_frames (12)"),
-    "{generate: {num_frames: 24}, evaluate: {num_frames: 24}}": ("evaluate.num_frames", "24", "decode.num_frames (16)"),
+    "{generate: {num_frames: 24}, evaluate: {num_frames: 24}}": (
+        "evaluate.num_frames",
+        "24",
+        "decode.num_frames (16)",
+    ),
     "evaluate: {num_videos: 25}": ("evaluate.num_videos", "25", "generate.set_size (24)"),
     "generate: {window_size: 4, overlap: 4}": ("generate.overlap", "4", "0 to window_size - 1 (3)"),
     "generate: {guidance_rescale: 2}": ("generate.guidance_rescale", "2.0", "at most 1"),
@@ -110,7 +179,7 @@ BAD = {
 
 @pytest.mark.parametrize("text", BAD)
 def test_what_is_wrong_is_told_in_one_line(text: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(ParamsError) as error:
         load(tmp_path, text)
     message = str(error.value)
     assert message.startswith(f"{tmp_path / 'params.yaml'}: ") and "\n" not in message
@@ -119,12 +188,12 @@ def test_what_is_wrong_is_told_in_one_line(text: str, tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such file"):
+    with pytest.raises(ParamsError, match=r"nowhere\.yaml: no such file"):
         load_params(tmp_path / "nowhere.yaml")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ParamsError, match="cannot be read"):
         load_params(tmp_path)
     (tmp_path / "params.yaml").write_bytes(b"curate: \xff")
-    with pytest.raises(ConfigError, match="not valid YAML"):
+    with pytest.raises(ParamsError, match="not valid YAML"):
         load_params(tmp_path / "params.yaml")
 
 
@@ -142,7 +211,10 @@ def test_params_yaml_has_every_key() -> None:
     """A default in code is no dependency of DVC's, so the project's own file leaves none to it."""
 
     path = REPOSITORY / "params.yaml"
-    assert list(missing_keys(load_params(path), yaml.safe_load(path.read_text(encoding="utf-8")))) == []
+    assert (
+        list(missing_keys(load_params(path), yaml.safe_load(path.read_text(encoding="utf-8"))))
+        == []
+    )
 
 
 def test_defaults_are_themselves_allowed_and_come_back(tmp_path: Path) -> None:
@@ -158,9 +230,13 @@ def test_to_dict_is_plain_data() -> None:
 
 
 def test_values_are_taken_and_the_rest_has_its_default(tmp_path: Path) -> None:
-    params = load(tmp_path, "train_ssr: {block_out_channels: [16, 32], optim: {learning_rate: 1, steps: 0}}")
+    params = load(
+        tmp_path, "train_ssr: {block_out_channels: [16, 32], optim: {learning_rate: 1, steps: 0}}"
+    )
     assert params.train_ssr.block_out_channels == (16, 32)
-    assert params.train_ssr.optim.learning_rate == 1.0 and isinstance(params.train_ssr.optim.learning_rate, float)
+    assert params.train_ssr.optim.learning_rate == 1.0 and isinstance(
+        params.train_ssr.optim.learning_rate, float
+    )
     assert params.train_ssr.optim.steps == 0
     assert params.train_ssr.optim.batch_size == Params().train_ssr.optim.batch_size
     assert params.decode == Params().decode
@@ -171,8 +247,13 @@ def test_what_goes_together_is_taken(tmp_path: Path) -> None:
     assert (
         load(tmp_path, "generate: {num_frames: 80, window_size: 24}").train_ssr.window_size == 8
     )  # longer than trained
-    assert load(tmp_path, "{prepare_t2i: {size: 64}, train_ssr: {low_size: 64}}").train_ssr.low_size == 64
-    assert load(tmp_path, "train_base: {optim: {text_dropout: 0}}").train_base.optim.text_dropout == 0
+    assert (
+        load(tmp_path, "{prepare_t2i: {size: 64}, train_ssr: {low_size: 64}}").train_ssr.low_size
+        == 64
+    )
+    assert (
+        load(tmp_path, "train_base: {optim: {text_dropout: 0}}").train_base.optim.text_dropout == 0
+    )
 
 
 @pytest.mark.parametrize("name", ["ink", "my-ink_2", "my ink.v2", "../ink", "ink\n", "é", ""])
@@ -192,7 +273,9 @@ def test_a_style_that_can_be_trained_can_be_generated_with(name: str, tmp_path: 
 
 def test_params_are_read_without_torch() -> None:
     code = "import sys, lumiere.config; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
+    )
 
 
 def test_anchors_and_merges_work(tmp_path: Path) -> None:

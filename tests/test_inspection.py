@@ -16,14 +16,14 @@ import yaml
 from torch import nn
 from typer.testing import CliRunner
 
-from lumiere.cli_inspect import inspect
+from lumiere.cli.inspect import inspect
 from lumiere.config import LaunchConfig, OptimConfig
 from lumiere.inspection.meter import LiveBytes, StandIn, measure
 from lumiere.inspection.networks import Workload, stored_workloads
 from lumiere.inspection.plan import optimizer_bytes, plan
-from lumiere.inspection.report import as_text, fits
+from lumiere.inspection.summary import as_text, fits
 from lumiere.models import SpaceTimeUNet, lean
-from lumiere.models.small import build_ssr_unet, build_text_to_image_unet
+from lumiere.models.unet_builders import build_ssr_unet, build_text_to_image_unet
 from lumiere.training.loop import make_optimizer
 from tests.conftest import REPOSITORY
 
@@ -36,7 +36,9 @@ def make_workload(device: str, **optim: Any) -> Workload:
     with torch.device(device), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         image_model = build_text_to_image_unet(SIZE, (64, 128), 1, TEXT[1])
-        config = {key: value for key, value in image_model.config.items() if not key.startswith("_")}
+        config = {
+            key: value for key, value in image_model.config.items() if not key.startswith("_")
+        }
         network = SpaceTimeUNet(unet2d_config=config, conditioning_channels=4).train()
     shape = (7, FRAMES, SIZE, SIZE)
     return Workload("base", network, shape, TEXT, OptimConfig(**optim), shape, 3)
@@ -103,7 +105,11 @@ def test_attention_is_fused_and_counted() -> None:
     b, heads, queries, keys, width = 2, 3, 64, 80, 16
     query = torch.zeros(b, heads, queries, width, device="meta", requires_grad=True)
     key = torch.zeros(b, heads, keys, width, device="meta", requires_grad=True)
-    cost = measure(nn.Identity(), lambda: F.scaled_dot_product_attention(query, key, key).sum(), inputs=[query, key])
+    cost = measure(
+        nn.Identity(),
+        lambda: F.scaled_dot_product_attention(query, key, key).sum(),
+        inputs=[query, key],
+    )
     product = 2 * b * heads * queries * keys * width
     assert cost.flops_forward == 2 * product
     assert cost.flops == 7 * product  # backward: the scores once more, and four products
@@ -142,7 +148,9 @@ def test_optimizer_state_is_counted_to_the_byte(name: str) -> None:
     for parameter in parameters:
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
-    state = [value for entry in optimizer.state_dict()["state"].values() for value in entry.values()]
+    state = [
+        value for entry in optimizer.state_dict()["state"].values() for value in entry.values()
+    ]
     assert optimizer_bytes(parameters, name) == sum(value.nbytes for value in state)
 
 
@@ -162,7 +170,9 @@ def test_a_plan_adds_up() -> None:
     # Text is embedded once per batch as before, so a step's arithmetic does not depend on how it is spread.
     assert many.training.flops_forward == pytest.approx(alone.training.flops_forward, rel=1e-3)
     assert many.training.flops > alone.training.flops  # recomputation
-    assert many.training.sharded.weights == pytest.approx(alone.training.whole.weights / 4, rel=1e-3)
+    assert many.training.sharded.weights == pytest.approx(
+        alone.training.whole.weights / 4, rel=1e-3
+    )
     assert fits(many.training.sharded, 80) and not fits(many.training.sharded, 1e-3)
     text = as_text(many, 4, 1e-3, "fp32", True)
     assert "does not fit" in text and "temporal (trained)" in text and "sharded over 4" in text
@@ -176,13 +186,20 @@ def run_command(*arguments: Any) -> Any:
 
 
 def test_folders_of_every_kind(tmp_path: Path) -> None:
-    base = SpaceTimeUNet.from_unet2d(build_text_to_image_unet(16, (16, 32), 1, 32), conditioning_channels=4)
+    base = SpaceTimeUNet.from_unet2d(
+        build_text_to_image_unet(16, (16, 32), 1, 32), conditioning_channels=4
+    )
     base.save_pretrained(tmp_path / "pipe" / "unet")
     ssr = SpaceTimeUNet.from_unet2d(build_ssr_unet(32, (16, 32), 1), temporal_resampling=False)
     ssr.save_pretrained(tmp_path / "pipe" / "ssr_unet")
     (tmp_path / "pipe" / "model_index.json").write_text(json.dumps({"num_frames": 6}))
     first, second = stored_workloads(tmp_path / "pipe")
-    assert (first.shape, first.text, second.shape, second.text) == ((7, 6, 16, 16), (77, 32), (6, 6, 32, 32), None)
+    assert (first.shape, first.text, second.shape, second.text) == (
+        (7, 6, 16, 16),
+        (77, 32),
+        (6, 6, 32, 32),
+        None,
+    )
     assert next(first.network.parameters()).is_meta
     [alone] = stored_workloads(tmp_path / "pipe" / "unet", num_frames=3)
     assert alone.shape == (7, 3, 16, 16)
@@ -210,7 +227,9 @@ def test_a_params_file(tmp_path: Path) -> None:
     }  # fmt: skip
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
-    networks = json.loads(run_command("--params", path, "--processes", 2, "--json").output)["networks"]
+    networks = json.loads(run_command("--params", path, "--processes", 2, "--json").output)[
+        "networks"
+    ]
     titles = ["text-to-image", "base, conditioned", "super-resolution, image", "super-resolution"]
     assert [network["title"] for network in networks] == titles
     assert [network["sample_passes"] for network in networks] == [0, 2 * 5, 0, 3 * 8]
@@ -225,7 +244,9 @@ def test_a_params_file(tmp_path: Path) -> None:
         (("nowhere", "--params", "x.yaml"), "give one of them"),
     ],
 )
-def test_bad_input_ends_in_a_line(arguments: tuple[str, ...], words: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_ends_in_a_line(
+    arguments: tuple[str, ...], words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     result = run_command(*arguments)
     assert result.exit_code == 2
     assert words in result.output + capfd.readouterr().err

@@ -19,8 +19,8 @@ from lumiere.inspection.meter import measure
 from lumiere.inspection.networks import Workload, workloads
 from lumiere.inspection.plan import AUTOCAST, RESERVE, count, forward, optimizer_bytes
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.small import build_ssr_unet, build_text_to_image_unet, read_unet_config
 from lumiere.models.text_to_image import TextToImage, load_text_to_image
+from lumiere.models.unet_builders import build_ssr_unet, build_text_to_image_unet, read_unet_config
 from tests.conftest import REPOSITORY
 from tests.test_config import missing_keys
 
@@ -28,7 +28,12 @@ PROFILES = REPOSITORY / "profiles"
 NAMES = ["paper", "h100"]
 # network -> its parameters, in billions
 SIZES = {
-    "paper": {"text-to-image": 4.3, "base, conditioned": 4.73, "super-resolution, image": 1.0, "super-resolution": 1.0},
+    "paper": {
+        "text-to-image": 4.3,
+        "base, conditioned": 4.73,
+        "super-resolution, image": 1.0,
+        "super-resolution": 1.0,
+    },
     "h100": {
         "text-to-image": 1.05,
         "base, conditioned": 1.16,
@@ -51,14 +56,23 @@ def built() -> dict[str, tuple[Params, dict[str, Workload]]]:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_profile_says_everything(name: str) -> None:
     path = PROFILES / f"{name}.yaml"
-    assert list(missing_keys(load_params(path), yaml.safe_load(path.read_text(encoding="utf-8")))) == []
+    assert (
+        list(missing_keys(load_params(path), yaml.safe_load(path.read_text(encoding="utf-8"))))
+        == []
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_profile_has_the_papers_clip(name: str, built: dict[str, tuple[Params, dict[str, Workload]]]) -> None:
+def test_a_profile_has_the_papers_clip(
+    name: str, built: dict[str, tuple[Params, dict[str, Workload]]]
+) -> None:
     params, networks = built[name]
     assert (params.decode.num_frames, params.decode.fps, params.prepare_t2i.size) == (80, 16, 128)
-    assert (params.train_ssr.size, params.generate.overlap, params.generate.num_frames) == (1024, 2, 80)
+    assert (params.train_ssr.size, params.generate.overlap, params.generate.num_frames) == (
+        1024,
+        2,
+        80,
+    )
     assert networks["base, conditioned"].shape == (7, 80, 128, 128)
 
 
@@ -71,9 +85,13 @@ def test_a_profiles_networks_are_built_without_memory(
     for title, workload in networks.items():
         parameters = list(workload.network.parameters())
         assert all(parameter.is_meta for parameter in parameters)
-        assert sum(p.numel() for p in parameters) == pytest.approx(SIZES[name][title] * 1e9, rel=0.06), title
+        assert sum(p.numel() for p in parameters) == pytest.approx(
+            SIZES[name][title] * 1e9, rel=0.06
+        ), title
     base = networks["base, conditioned"].network
-    assert isinstance(base, SpaceTimeUNet) and not any(p.requires_grad for p in base.spatial_parameters())
+    assert isinstance(base, SpaceTimeUNet) and not any(
+        p.requires_grad for p in base.spatial_parameters()
+    )
 
 
 def test_the_papers_image_model_is_as_large_as_deepfloyds(
@@ -84,14 +102,18 @@ def test_the_papers_image_model_is_as_large_as_deepfloyds(
     assert round(sum(p.numel() for p in network.parameters()) / 1e9, 1) == 4.3
 
 
-def test_the_base_of_the_h100_profile_fits_one_gpu(built: dict[str, tuple[Params, dict[str, Workload]]]) -> None:
+def test_the_base_of_the_h100_profile_fits_one_gpu(
+    built: dict[str, tuple[Params, dict[str, Workload]]],
+) -> None:
     params, networks = built["h100"]
     base, launch = networks["base, conditioned"], params.launch
     assert (launch.processes, launch.gradient_checkpointing) == (1, True) and base.optim is not None
     assert base.optim.batch_size == launch.gradient_accumulation  # one clip at once
     base.network.enable_gradient_checkpointing()
     run, inputs = base.loss(1)
-    cost = measure(base.network, run, flops=False, autocast=AUTOCAST[launch.precision], inputs=inputs)
+    cost = measure(
+        base.network, run, flops=False, autocast=AUTOCAST[launch.precision], inputs=inputs
+    )
     weights, trained = count(base.network.parameters()), list(base.network.temporal_parameters())
     state = 4 * (weights + 2 * count(trained)) + optimizer_bytes(trained, base.optim.optimizer)
     assert cost.activation_bytes + state < 80e9 * (1 - RESERVE)
@@ -109,7 +131,9 @@ def test_a_validation_and_a_preview_take_no_more_than_a_step(
         network = workload.network.train()
         network.enable_gradient_checkpointing() if launch.gradient_checkpointing else None
         run, inputs = workload.loss(micro_batch)
-        step = measure(network, run, flops=False, autocast=AUTOCAST[launch.precision], inputs=inputs)
+        step = measure(
+            network, run, flops=False, autocast=AUTOCAST[launch.precision], inputs=inputs
+        )
         network.disable_gradient_checkpointing()
         # A validation has a step's clips at once, a preview one, with its sentence and without.
         for batch_size in (micro_batch, 2 if workload.text else 1):
@@ -133,7 +157,10 @@ def test_a_config_file_is_the_network_but_for_its_size(tmp_path: Path) -> None:
     assert again.state_dict().keys() == plain.state_dict().keys()
     ssr = build_ssr_unet(32, (16, 32), 1)
     ssr.save_config(tmp_path)
-    assert build_ssr_unet(64, (48,), 3, tmp_path / "config.json").state_dict().keys() == ssr.state_dict().keys()
+    assert (
+        build_ssr_unet(64, (48,), 3, tmp_path / "config.json").state_dict().keys()
+        == ssr.state_dict().keys()
+    )
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
@@ -178,7 +205,10 @@ def test_a_given_model_is_used_at_another_size(tmp_path: Path) -> None:
     t2i.save(tmp_path / "larger")
     again = load_text_to_image(tmp_path / "larger")
     assert (again.unet.config.sample_size, again.trained_size) == (32, 16)
-    assert json.loads((tmp_path / "larger" / "size.json").read_text()) == {"trained": 16, "used": 32}
+    assert json.loads((tmp_path / "larger" / "size.json").read_text()) == {
+        "trained": 16,
+        "used": 32,
+    }
     again.use_at(64)
     assert again.trained_size == 16  # not the size between
     shutil.rmtree(tmp_path / "larger")

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.small import build_text_to_image_unet
 from lumiere.models.text_to_image import load_text_to_image
+from lumiere.models.unet_builders import build_text_to_image_unet
 from lumiere.pipelines.assemble import PRETRAINED, demo_pipeline
 from lumiere.pipelines.styles import LORA_SETTINGS, StyleBook
 from lumiere.style import blend_style, is_lora, merge_lora
@@ -32,7 +32,9 @@ def state(seed: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
 def test_exact_at_both_ends(dtype: torch.dtype) -> None:
     orig, style = state(0, dtype), state(1, dtype)
     assert all(torch.equal(value, orig[key]) for key, value in blend_style(orig, style, 0).items())
-    assert all(torch.equal(value, style[key]) for key, value in blend_style(orig, style, 1.0).items())
+    assert all(
+        torch.equal(value, style[key]) for key, value in blend_style(orig, style, 1.0).items()
+    )
 
 
 @pytest.mark.parametrize("alpha", [0.25, 0.5, 0.9])
@@ -49,7 +51,10 @@ def test_a_straight_line_in_float32_and_back_in_the_same_dtype(alpha: float) -> 
 
 def test_half_precision_is_blended_in_float32() -> None:
     """Rounding to bfloat16 after each product would give 1.5078 here, not 1.5."""
-    orig, style = {"w": torch.tensor([1.0], dtype=torch.bfloat16)}, {"w": torch.tensor([2.0], dtype=torch.bfloat16)}
+    orig, style = (
+        {"w": torch.tensor([1.0], dtype=torch.bfloat16)},
+        {"w": torch.tensor([2.0], dtype=torch.bfloat16)},
+    )
     exact = torch.tensor([0.503 * 2 + 0.497]).bfloat16()
     assert torch.equal(blend_style(orig, style, 0.503)["w"], exact)
 
@@ -80,7 +85,9 @@ def test_results_are_new_tensors_in_the_same_order(alpha: float) -> None:
         ({"conv.bias": torch.zeros(4, dtype=torch.float16)}, "conv.bias"),
     ],
 )
-def test_models_that_differ_are_named_by_key(change: dict[str, Tensor], key: str, swap: bool) -> None:
+def test_models_that_differ_are_named_by_key(
+    change: dict[str, Tensor], key: str, swap: bool
+) -> None:
     pair = [state(0), state(1) | change]
     orig, style = reversed(pair) if swap else pair
     for alpha in (0, 0.5, 1):
@@ -114,7 +121,10 @@ def adapter(prefix: str = "") -> dict[str, Tensor]:
         "conv.lora_A": (2, 4, 3, 3),
         "conv.lora_B": (5, 2, 1, 1),
     }
-    return {f"{prefix}{key}.weight": torch.randn(shape, generator=generator) for key, shape in shapes.items()}
+    return {
+        f"{prefix}{key}.weight": torch.randn(shape, generator=generator)
+        for key, shape in shapes.items()
+    }
 
 
 @pytest.mark.parametrize("prefix", ["", "unet."])
@@ -122,14 +132,20 @@ def test_an_adapter_adds_the_product_of_its_matrices(prefix: str) -> None:
     orig, lora = network(), adapter()
     assert is_lora(adapter(prefix)) and not is_lora(orig)
     style = merge_lora(orig, adapter(prefix))
-    assert list(style) == list(orig) and all(style[key].dtype == value.dtype for key, value in orig.items())
-    linear = orig["linear.weight"].float() + lora["linear.lora_B.weight"] @ lora["linear.lora_A.weight"]
+    assert list(style) == list(orig) and all(
+        style[key].dtype == value.dtype for key, value in orig.items()
+    )
+    linear = (
+        orig["linear.weight"].float() + lora["linear.lora_B.weight"] @ lora["linear.lora_A.weight"]
+    )
     torch.testing.assert_close(style["linear.weight"], linear.bfloat16())
     x = torch.randn(1, 4, 6, 6, generator=torch.Generator().manual_seed(2))
     inner = torch.nn.functional.conv2d(x, lora["conv.lora_A.weight"])
     added = torch.nn.functional.conv2d(inner, lora["conv.lora_B.weight"])
     wanted = torch.nn.functional.conv2d(x, orig["conv.weight"], orig["conv.bias"]) + added
-    torch.testing.assert_close(torch.nn.functional.conv2d(x, style["conv.weight"], style["conv.bias"]), wanted)
+    torch.testing.assert_close(
+        torch.nn.functional.conv2d(x, style["conv.weight"], style["conv.bias"]), wanted
+    )
     assert torch.equal(style["conv.bias"], orig["conv.bias"])
     assert all(torch.equal(value, orig[key]) for key, value in network().items())
 
@@ -139,8 +155,14 @@ def test_an_adapter_adds_the_product_of_its_matrices(prefix: str) -> None:
     [
         ({"conv.alpha": torch.ones(())}, r"conv\.alpha: not of a plain LoRA"),
         ({"other.lora_A.weight": torch.ones(2, 3)}, r"other\.weight: missing from the original"),
-        ({"conv.lora_A.weight": torch.ones(3, 4, 3, 3)}, r"conv\.weight: \(5, 4, 3, 3\) in the original"),
-        ({"conv.lora_B.weight": torch.ones(4, 2, 1, 1)}, r"conv\.weight: \(5, 4, 3, 3\) in the original"),
+        (
+            {"conv.lora_A.weight": torch.ones(3, 4, 3, 3)},
+            r"conv\.weight: \(5, 4, 3, 3\) in the original",
+        ),
+        (
+            {"conv.lora_B.weight": torch.ones(4, 2, 1, 1)},
+            r"conv\.weight: \(5, 4, 3, 3\) in the original",
+        ),
     ],
 )
 def test_an_adapter_of_another_network_is_told_by_key(change: dict[str, Tensor], told: str) -> None:
@@ -158,7 +180,10 @@ def unet() -> SpaceTimeUNet:
 
 
 def test_a_style_may_be_an_adapter(unet: SpaceTimeUNet, tmp_path: Path) -> None:
-    lora = {"unet.conv_in.lora_A.weight": torch.ones(1, 3, 3, 3), "unet.conv_in.lora_B.weight": torch.ones(16, 1, 1, 1)}
+    lora = {
+        "unet.conv_in.lora_A.weight": torch.ones(1, 3, 3, 3),
+        "unet.conv_in.lora_B.weight": torch.ones(16, 1, 1, 1),
+    }
     save_file(lora, tmp_path / "ink.safetensors")
     styles = StyleBook()
     styles.add("ink", tmp_path / "ink.safetensors")
@@ -176,7 +201,9 @@ def test_a_style_may_be_an_adapter(unet: SpaceTimeUNet, tmp_path: Path) -> None:
 def test_an_adapter_with_a_scale_of_its_own_is_told(unet: SpaceTimeUNet, tmp_path: Path) -> None:
     settings = json.dumps({"unet.r": 1, "unet.lora_alpha": 2})
     save_file(
-        {"conv_in.lora_A.weight": torch.ones(1, 3, 3, 3)}, tmp_path / "ink.safetensors", {LORA_SETTINGS: settings}
+        {"conv_in.lora_A.weight": torch.ones(1, 3, 3, 3)},
+        tmp_path / "ink.safetensors",
+        {LORA_SETTINGS: settings},
     )
     styles = StyleBook()
     styles.add("ink", tmp_path / "ink.safetensors")
@@ -191,4 +218,6 @@ def test_the_demo_has_its_style_at_once() -> None:
     assert path.stat().st_size < 1.5e6
     style = merge_lora(load_text_to_image(PRETRAINED / "t2i").unet.state_dict(), load_file(path))
     with pipe.styles.applied(pipe.unet, "line-art", 1.0):
-        assert all(torch.equal(value, style[key]) for key, value in pipe.unet.unet.state_dict().items())
+        assert all(
+            torch.equal(value, style[key]) for key, value in pipe.unet.unet.state_dict().items()
+        )

@@ -28,7 +28,13 @@ def _project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch)
     shutil.copy(empty_store, root / ".lumiere")
     (root / "dvc.yaml").write_text("stages: {}\n")
     monkeypatch.chdir(root)
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", tracking.PARENT_VARIABLE, "LUMIERE_TRACKING", "RANK"):
+    for name in (
+        "MLFLOW_TRACKING_URI",
+        "MLFLOW_RUN_ID",
+        tracking.PARENT_VARIABLE,
+        "LUMIERE_TRACKING",
+        "RANK",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -39,12 +45,16 @@ def only_run() -> Any:
 
 
 def test_a_stage_run_keeps_everything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    Path("dvc.lock").write_text("schema: '2.0'\n")  # of an earlier run: nobody knows yet what this one's will be
+    Path("dvc.lock").write_text(
+        "schema: '2.0'\n"
+    )  # of an earlier run: nobody knows yet what this one's will be
     Path("sub").mkdir()
     monkeypatch.chdir("sub")  # the store belongs to the project, not to the current folder
     video = tmp_path / "a video.mp4"
     video.write_bytes(b"\0" * 10)
-    with tracking.stage_run("train_base", {"init_from": "", "optim": {"steps": 7, "note": "x" * 7000}}) as run:
+    with tracking.stage_run(
+        "train_base", {"init_from": "", "optim": {"steps": 7, "note": "x" * 7000}}
+    ) as run:
         for step in range(500):
             run.log_metrics({"loss": 1 / (step + 1), "recall@1": 0.5}, step=step)
         run.log_artifact(video, "videos")
@@ -59,7 +69,9 @@ def test_a_stage_run_keeps_everything(monkeypatch: pytest.MonkeyPatch, tmp_path:
     history = client.get_metric_history(found.info.run_id, "loss")
     assert sorted((point.step, point.value) for point in history)[-1] == (499, 1 / 500)
     assert len(history) == 500
-    assert [file.path for file in client.list_artifacts(found.info.run_id, "videos")] == ["videos/a video.mp4"]
+    assert [file.path for file in client.list_artifacts(found.info.run_id, "videos")] == [
+        "videos/a video.mp4"
+    ]
     assert found.data.tags["stage"] == "train_base" and "dvc_lock_md5" not in found.data.tags
     assert Path(".lumiere/mlflow.db").exists() and not Path("sub/.lumiere").exists()
 
@@ -95,11 +107,16 @@ def test_a_killed_process_ends_as_killed(number: signal.Signals) -> None:
     assert only_run().info.status == "KILLED"
 
 
-def test_a_later_process_with_the_same_number_does_not_keep_a_run_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_process_with_the_same_number_does_not_keep_a_run_alive(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with tracking.stage_run("a", {}):
         tracking._close_abandoned_runs(Path.cwd())
         assert only_run().info.status == "RUNNING"
-        earlier = {"pid": str(os.getpid()), "pid_started": str(psutil.Process().create_time() - 100)}
+        earlier = {
+            "pid": str(os.getpid()),
+            "pid_started": str(psutil.Process().create_time() - 100),
+        }
         client = tracking._client(Path.cwd())
         for key, value in earlier.items():
             client.set_tag(only_run().info.run_id, key, value)
@@ -120,13 +137,28 @@ def test_parent_and_children_and_a_foreign_run_id(monkeypatch: pytest.MonkeyPatc
             _ = 1 / 0
         Path("dvc.lock").write_text("with a and b\n")
     client = tracking._client(root)
-    runs = {run.info.run_name: run for run in client.search_runs([tracking._experiment_id(client, root)])}
-    assert runs["a"].data.tags["mlflow.parentRunId"] == runs["b"].data.tags["mlflow.parentRunId"] == parent.run_id
+    runs = {
+        run.info.run_name: run
+        for run in client.search_runs([tracking._experiment_id(client, root)])
+    }
+    assert (
+        runs["a"].data.tags["mlflow.parentRunId"]
+        == runs["b"].data.tags["mlflow.parentRunId"]
+        == parent.run_id
+    )
     assert runs["b"].data.tags["cached"] == "true" and runs["b"].data.metrics == {"score": 3.0}
-    assert {file.path for file in client.list_artifacts(str(parent.run_id))} == {"params.json", "dvc.lock"}
+    assert {file.path for file in client.list_artifacts(str(parent.run_id))} == {
+        "params.json",
+        "dvc.lock",
+    }
     digest = hashlib.md5(b"with a and b\n").hexdigest()
     tagged = {name[:1]: run.data.tags.get("dvc_lock_md5") for name, run in runs.items()}
-    assert tagged == {"p": digest, "a": digest, "b": digest, "c": None}  # DVC records no failed stage
+    assert tagged == {
+        "p": digest,
+        "a": digest,
+        "b": digest,
+        "c": None,
+    }  # DVC records no failed stage
 
 
 def test_new_code_makes_a_run_dirty_and_outputs_do_not(tmp_path: Path) -> None:
@@ -143,7 +175,12 @@ def test_new_code_makes_a_run_dirty_and_outputs_do_not(tmp_path: Path) -> None:
     assert tracking._git_tags(root) == {}
     git("init")
     (root / "lumiere").mkdir()
-    for name, text in {"lumiere/a.py": "a", "params.yaml": "a: 1", "dvc.lock": "1", ".gitignore": "outputs/"}.items():
+    for name, text in {
+        "lumiere/a.py": "a",
+        "params.yaml": "a: 1",
+        "dvc.lock": "1",
+        ".gitignore": "outputs/",
+    }.items():
         (root / name).write_text(text)
     git("add", ".")
     git("commit", "-m", "first")
@@ -163,7 +200,9 @@ def test_new_code_makes_a_run_dirty_and_outputs_do_not(tmp_path: Path) -> None:
     assert is_dirty() == "true"
 
 
-def test_a_broken_store_costs_one_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broken_store_costs_one_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     with tracking.stage_run("a", {}) as run:
         with sqlite3.connect(".lumiere/mlflow.db") as store:  # it breaks under a run that has begun
             for table in ("metrics", "tags", "params"):
@@ -173,7 +212,9 @@ def test_a_broken_store_costs_one_warning(monkeypatch: pytest.MonkeyPatch, caplo
         run.log_params({"x": 1})
         run.set_tags({"a": "b"})
     assert run.run_id is not None
-    (warning,) = [record.getMessage() for record in caplog.records if record.name == "lumiere.tracking"]
+    (warning,) = [
+        record.getMessage() for record in caplog.records if record.name == "lumiere.tracking"
+    ]
     assert "cannot be written" in warning
     caplog.clear()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////dev/null/none.db")
@@ -213,7 +254,9 @@ def test_off_does_not_even_import_mlflow() -> None:
     assert subprocess.run([sys.executable, "-c", code], env=env).returncode == 0
 
 
-def test_a_moved_project_does_not_write_into_its_old_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_moved_project_does_not_write_into_its_old_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with tracking.stage_run("a", {}):
         pass
     (tmp_path / "a project").rename(tmp_path / "moved")

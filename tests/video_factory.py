@@ -14,7 +14,9 @@ HEIGHT, WIDTH, BLOCK = 64, 96, 8
 NUM_BITS = WIDTH // BLOCK  # the bottom row of blocks spells the number in binary
 
 
-def numbered_frame(number: int, subject: int = 0, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+def numbered_frame(
+    number: int, subject: int = 0, height: int = HEIGHT, width: int = WIDTH
+) -> np.ndarray:
     """uint8 (h, w, 3): a disc that moves with `number`, on a background that depends on `subject`, over the number."""
     y, x = np.mgrid[:height, :width]
     generator = np.random.default_rng(subject)
@@ -76,7 +78,9 @@ def encode(
 
 def open_gop(path: Path, frames: np.ndarray) -> Path:
     """x265's default kind of file: pictures shown before the keyframe that precedes them in the file."""
-    return encode(path, frames, codec="libx265", x265="open-gop=1:keyint=12:min-keyint=6:scenecut=0:bframes=3")
+    return encode(
+        path, frames, codec="libx265", x265="open-gop=1:keyint=12:min-keyint=6:scenecut=0:bframes=3"
+    )
 
 
 def cut_by_edit_list(path: Path, source: Path, num_frames: int, fps: int = 16) -> Path:
@@ -85,7 +89,9 @@ def cut_by_edit_list(path: Path, source: Path, num_frames: int, fps: int = 16) -
     entry = content.index(b"elst") + 4 + 4 + 4  # past the name, version and flags, and the count
     assert content[entry - 8] == 0, "only version 0 is known here"
     timescale = int.from_bytes(content[content.index(b"mdhd") + 16 :][:4], "big")
-    media_time = int.from_bytes(content[entry + 4 : entry + 8], "big") + num_frames * timescale // fps
+    media_time = (
+        int.from_bytes(content[entry + 4 : entry + 8], "big") + num_frames * timescale // fps
+    )
     content[entry + 4 : entry + 8] = media_time.to_bytes(4, "big")
     path.write_bytes(content)
     return path
@@ -96,7 +102,9 @@ def rotated(path: Path, source: Path) -> Path:
     content = bytearray(source.read_bytes())
     matrix = content.index(b"tkhd") + 4 + 4 + 20 + 16
     values = (0, 1 << 16, 0, -(1 << 16), 0, 0, HEIGHT << 16, 0, 1 << 30)
-    content[matrix : matrix + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in values)
+    content[matrix : matrix + 36] = b"".join(
+        value.to_bytes(4, "big", signed=True) for value in values
+    )
     path.write_bytes(content)
     return path
 
@@ -115,7 +123,9 @@ def audio_only(path: Path) -> Path:
         for start in itertools.count(0, 1024):
             if start > 16_000:
                 break
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            frame = av.AudioFrame.from_ndarray(
+                np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+            )
             frame.sample_rate, frame.pts = 16_000, start
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -57,7 +57,9 @@ def _caption(line: int, row: dict[str, str], text: str) -> Caption:
     try:
         span = (float(start or 0), float(end))
     except ValueError:
-        return Caption(text, problem=f"line {line}: start {start!r}, end {end!r} are no two numbers")
+        return Caption(
+            text, problem=f"line {line}: start {start!r}, end {end!r} are no two numbers"
+        )
     if not (math.isfinite(span[0]) and math.isfinite(span[1]) and 0 <= span[0] < span[1]):
         return Caption(text, problem=f"line {line}: start {start}, end {end} are no span")
     return Caption(text, span)

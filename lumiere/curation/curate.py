@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from lumiere.config import CurateConfig
 from lumiere.curation.captions import Caption, normal_name, read_captions
-from lumiere.curation.measure import Measurement, measure_video
+from lumiere.curation.measurement import Measurement, measure_video
 from lumiere.curation.probe import list_inputs
 from lumiere.curation.reasons import CurationError, Reason, Rejection
 from lumiere.curation.verdicts import Row, judge
@@ -44,20 +44,33 @@ def curate(
     rows, pictures = judge(outcomes, captions, config)
     if not any(row["verdict"] == "accepted" for row in rows):
         counts = Counter(row["reason"] for row in rows).most_common()
-        told = "; ".join(f"{count} x {reason}: {Reason(reason).sentence}" for reason, count in counts)
+        told = "; ".join(
+            f"{count} x {reason}: {Reason(reason).sentence}" for reason, count in counts
+        )
         raise CurationError(f"{raw}: no usable video among {len(names)} files ({told})")
     return rows, pictures
 
 
 def measure_all(
-    raw: Path, names: list[str], captions: dict[str, list[Caption]], config: CurateConfig, scratch: Path
+    raw: Path,
+    names: list[str],
+    captions: dict[str, list[Caption]],
+    config: CurateConfig,
+    scratch: Path,
 ) -> dict[str, Measurement | Rejection]:
     """Each video's measurement, or why there is none; in whatever order they finish, kept by name."""
-    tasks = [(raw, name, _spans(captions.get(normal_name(name), [])), config.shot_threshold, scratch) for name in names]
+    tasks = [
+        (raw, name, _spans(captions.get(normal_name(name), [])), config.shot_threshold, scratch)
+        for name in names
+    ]
     outcomes: dict[str, Measurement | Rejection] = {}
     finished = run_tasks(measure_video, tasks, config.workers, config.timeout_s)
-    for index, outcome in tqdm(finished, total=len(tasks), desc="curate", unit="video", mininterval=0.5):
-        outcomes[_printable(names[index])] = _rejection(outcome) if isinstance(outcome, Failure) else outcome
+    for index, outcome in tqdm(
+        finished, total=len(tasks), desc="curate", unit="video", mininterval=0.5
+    ):
+        outcomes[_printable(names[index])] = (
+            _rejection(outcome) if isinstance(outcome, Failure) else outcome
+        )
     return outcomes
 
 
@@ -76,4 +89,6 @@ def _rejection(failure: Failure) -> Rejection:
     if failure.kind == "error":
         return Rejection(Reason.UNREADABLE, f"It cannot be read: {failure.detail}.")
     reason = Reason.TIMEOUT if failure.kind == "timeout" else Reason.CRASHED
-    return Rejection(reason, f"It was given up: {failure.detail}; `dvc repro -f curate` tries again.")
+    return Rejection(
+        reason, f"It was given up: {failure.detail}; `dvc repro -f curate` tries again."
+    )

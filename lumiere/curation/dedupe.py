@@ -17,7 +17,9 @@ import numpy as np
 
 from lumiere.curation.filters import perceptual_hash
 
-BLOCKS = 16  # the comparison's grid has 16 x 16 blocks of 4 x 4 pixels: the hand of a clock fills some
+BLOCKS = (
+    16  # the comparison's grid has 16 x 16 blocks of 4 x 4 pixels: the hand of a clock fills some
+)
 MAX_BLOCK_DIFFERENCE = 24.0  # of 255; a re-encoding measured 11, the nearest different clips 51
 ORIENTATIONS = 6  # of an edge, from 0 to 180 degrees
 # Measured on the sample's 268 clips (35,778 pairs, half of them below 0.14) by looking at all pairs from 0.56 up. The
@@ -36,7 +38,9 @@ def find_duplicates(signatures: Sequence[np.ndarray], max_distance: float) -> li
     """
     if len(signatures) < 2:
         return []
-    hashes = np.array([[perceptual_hash(frame) for frame in clip] for clip in signatures], dtype=np.uint64)  # (n, 4)
+    hashes = np.array(
+        [[perceptual_hash(frame) for frame in clip] for clip in signatures], dtype=np.uint64
+    )  # (n, 4)
     blocks = np.stack([_block_means(clip) for clip in signatures])  # (n, 4, 16, 16, 3)
     pairs = []
     for i in range(len(hashes) - 1):
@@ -58,7 +62,9 @@ def find_look_alikes(signatures: Sequence[np.ndarray]) -> list[tuple[int, int]]:
     edges = np.stack([[_edges(frame) for frame in clip] for clip in signatures])  # (n, 4, 1536)
     pairs = []
     for i in range(len(edges) - 1):
-        correlations = (edges[i + 1 :] @ edges[i].T).max(axis=(1, 2))  # (n - i - 1, 4, 4) -> (n - i - 1,)
+        correlations = (edges[i + 1 :] @ edges[i].T).max(
+            axis=(1, 2)
+        )  # (n - i - 1, 4, 4) -> (n - i - 1,)
         pairs += [(i, int(j)) for j in i + 1 + np.flatnonzero(correlations >= MIN_EDGE_CORRELATION)]
     return pairs
 
@@ -81,7 +87,9 @@ def clusters(num_items: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
 
 def _block_means(clip: np.ndarray) -> np.ndarray:
     t, h, w, c = clip.shape
-    return clip.reshape(t, BLOCKS, h // BLOCKS, BLOCKS, w // BLOCKS, c).mean(axis=(2, 4), dtype=np.float32)
+    return clip.reshape(t, BLOCKS, h // BLOCKS, BLOCKS, w // BLOCKS, c).mean(
+        axis=(2, 4), dtype=np.float32
+    )
 
 
 def _edges(frame: np.ndarray) -> np.ndarray:
@@ -93,10 +101,16 @@ def _edges(frame: np.ndarray) -> np.ndarray:
     dx, dy = cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1)
     angle = np.arctan2(dy, dx) % np.pi * (ORIENTATIONS / np.pi)  # (h, w) in [0, 6)
     away = np.abs(angle[..., None] - np.arange(ORIENTATIONS, dtype=np.float32))
-    shares = np.maximum(0, 1 - np.minimum(away, ORIENTATIONS - away))  # (h, w, 6): linear between two neighbours
+    shares = np.maximum(
+        0, 1 - np.minimum(away, ORIENTATIONS - away)
+    )  # (h, w, 6): linear between two neighbours
     # The root, so that outlines, strongest on a plain background, do not drown what is within them.
     strength = np.sqrt(np.hypot(dx, dy))[..., None] * shares
     h, w = gray.shape
-    blocks = strength.reshape(BLOCKS, h // BLOCKS, BLOCKS, w // BLOCKS, ORIENTATIONS).mean(axis=(1, 3)).ravel()
+    blocks = (
+        strength.reshape(BLOCKS, h // BLOCKS, BLOCKS, w // BLOCKS, ORIENTATIONS)
+        .mean(axis=(1, 3))
+        .ravel()
+    )
     blocks -= blocks.mean()
     return (blocks / max(float(np.linalg.norm(blocks)), 1e-6)).astype(np.float32)

@@ -13,7 +13,10 @@ from lumiere.files import write_atomically
 
 SCHEMA = pa.schema(
     [
-        ("clip_id", pa.string()),  # the video's path without its suffix; "#<number>" is appended to a part of it
+        (
+            "clip_id",
+            pa.string(),
+        ),  # the video's path without its suffix; "#<number>" is appended to a part of it
         ("video", pa.string()),  # path relative to the raw folder
         ("start", pa.float64()),  # seconds from the first frame
         ("end", pa.float64()),
@@ -22,7 +25,10 @@ SCHEMA = pa.schema(
         ("detail", pa.string()),  # the reason in a sentence; "duplicate_of:<video>" for a duplicate
         ("captions", pa.list_(pa.string())),
         ("split", pa.string()),  # "train", "validation", or empty for what is rejected
-        ("group", pa.string()),  # what stays on one side of the split: the best of the videos that look alike
+        (
+            "group",
+            pa.string(),
+        ),  # what stays on one side of the split: the best of the videos that look alike
         ("decoder", pa.string()),  # "decord" or "pyav"
         ("decoder_reason", pa.string()),  # why not decord
         ("codec", pa.string()),

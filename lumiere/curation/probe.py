@@ -18,7 +18,22 @@ from lumiere.curation.reasons import Reason, Rejection
 from lumiere.data.video_io import VideoError, open_video
 
 VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".flv", ".wmv", ".ogv"}
+    {
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".ts",
+        ".mts",
+        ".m2ts",
+        ".mpg",
+        ".mpeg",
+        ".flv",
+        ".wmv",
+        ".ogv",
+    }
     | {".gif", ".3gp", ".mjpeg", ".h264", ".hevc"}
 )
 DECORD_CONTAINERS = frozenset({"mp4", "mov", "matroska", "webm"})
@@ -67,7 +82,9 @@ def list_inputs(raw: Path) -> Iterator[str]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
         names += [
-            Path(folder, name).relative_to(raw).as_posix() for name in [*files, *links] if not name.startswith(".")
+            Path(folder, name).relative_to(raw).as_posix()
+            for name in [*files, *links]
+            if not name.startswith(".")
         ]
     return iter(sorted(names))
 
@@ -79,7 +96,9 @@ def locate(raw: Path, name: str) -> Path:
         Rejection: NOT_A_VIDEO, NOT_A_FILE or OUTSIDE_FOLDER.
     """
     path = raw / name
-    if any("\ud800" <= letter <= "\udfff" for letter in name):  # how Python spells bytes that are no UTF-8
+    if any(
+        "\ud800" <= letter <= "\udfff" for letter in name
+    ):  # how Python spells bytes that are no UTF-8
         raise Rejection(Reason.NOT_A_FILE, "Its name holds bytes that are no text.")
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise Rejection(Reason.NOT_A_VIDEO)
@@ -108,7 +127,11 @@ def probe(path: Path) -> Probe:
             raise VideoError("no video stream that can be decoded")
         packets = _read_packets(container, stream)
         codec, kind = context.codec.canonical_name, container.format.name
-        seconds = container.duration / av.time_base if container.duration and container.duration > 0 else None
+        seconds = (
+            container.duration / av.time_base
+            if container.duration and container.duration > 0
+            else None
+        )
         header_frames, rate = stream.frames, float(stream.average_rate or 0)
         width, height = context.width, context.height
     with open_video(path, ignore_editlist="1") as container:
@@ -124,14 +147,23 @@ def probe(path: Path) -> Probe:
         height=height,
         frame_rate=rate,
         # Only mp4's table counts its samples; other headers are estimates, in both directions.
-        promised_frames=header_frames - max(0, hidden) - packets.num_leading if is_mp4 and header_frames else None,
+        promised_frames=header_frames - max(0, hidden) - packets.num_leading
+        if is_mp4 and header_frames
+        else None,
         promised_seconds=None if has_edits else seconds,
         decoder="pyav" if doubt else "decord",
         decoder_reason=doubt,
     )
 
 
-def _doubt(kind: str, codec: str, seconds: float | None, header_frames: int, packets: _Packets, has_edits: bool) -> str:
+def _doubt(
+    kind: str,
+    codec: str,
+    seconds: float | None,
+    header_frames: int,
+    packets: _Packets,
+    has_edits: bool,
+) -> str:
     """The first thing that speaks against decord, or nothing."""
     points = [point for point in packets.points if point is not None]
     # Matroska keeps no frame count, so there is none to disagree with; mp4 always has one.

@@ -25,10 +25,14 @@ def find_shots(path: Path, threshold: float, duration: float) -> list[tuple[floa
     video = open_video(str(path), backend="pyav")
     manager = SceneManager()
     manager.add_detector(
-        ContentDetector(threshold=threshold, min_scene_len=max(2, round(MIN_SHOT_S * video.frame_rate)))
+        ContentDetector(
+            threshold=threshold, min_scene_len=max(2, round(MIN_SHOT_S * video.frame_rate))
+        )
     )
     manager.detect_scenes(video, show_progress=False)
-    scenes = manager.get_scene_list(start_in_scene=True)  # without it a video with no cut has no scene
+    scenes = manager.get_scene_list(
+        start_in_scene=True
+    )  # without it a video with no cut has no scene
     origin = scenes[0][0].seconds if scenes else 0.0
     # Rounded up to the microsecond: a start below its frame's true time would show the frame before the cut.
     cuts = [math.ceil((start.seconds - origin) * 1e6 - 1e-3) / 1e6 for start, _ in scenes[1:]]

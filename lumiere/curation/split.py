@@ -36,7 +36,10 @@ def assign_splits(groups: Mapping[str, str], seed: int, fraction: float) -> dict
     for name, group in groups.items():
         positions[group] = max(positions.get(group, 0), _position(name, seed))
     ordered = sorted(positions, key=lambda group: (positions[group], group))
-    splits = {group: "validation" if _is_held_out(positions[group], fraction) else "train" for group in ordered}
+    splits = {
+        group: "validation" if _is_held_out(positions[group], fraction) else "train"
+        for group in ordered
+    }
     if fraction > 0 and len(ordered) > 1:
         if "validation" not in splits.values():
             splits[ordered[0]] = "validation"

@@ -14,7 +14,7 @@ from lumiere.curation.captions import Caption, normal_name
 from lumiere.curation.dedupe import clusters, find_duplicates, find_look_alikes
 from lumiere.curation.filters import perceptual_hash
 from lumiere.curation.manifest import empty_row
-from lumiere.curation.measure import Measurement, Segment, containing_shot
+from lumiere.curation.measurement import Measurement, Segment, containing_shot
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.split import assign_splits
 
@@ -22,7 +22,9 @@ Row = dict[str, Any]
 
 
 def judge(
-    outcomes: Mapping[str, Measurement | Rejection], captions: Mapping[str, list[Caption]], config: CurateConfig
+    outcomes: Mapping[str, Measurement | Rejection],
+    captions: Mapping[str, list[Caption]],
+    config: CurateConfig,
 ) -> tuple[list[Row], dict[str, np.ndarray]]:
     """The manifest's rows, sorted by clip_id, and the four frames of each clip, by clip_id.
 
@@ -35,7 +37,9 @@ def judge(
     rows: list[Row] = []
     pictures: dict[str, np.ndarray] = {}
     for name in sorted(outcomes):
-        for row, signature in _video_rows(name, ids[name], outcomes[name], captions.get(normal_name(name), []), config):
+        for row, signature in _video_rows(
+            name, ids[name], outcomes[name], captions.get(normal_name(name), []), config
+        ):
             rows.append(row)
             if signature is not None:
                 pictures[row["clip_id"]] = signature
@@ -43,7 +47,12 @@ def judge(
     for name in captions:
         if name not in known:
             # The full name, so that it cannot meet the clip_id of a video with another suffix.
-            row = {**empty_row(), "clip_id": name, "video": name, "captions": [c.text for c in captions[name]]}
+            row = {
+                **empty_row(),
+                "clip_id": name,
+                "video": name,
+                "captions": [c.text for c in captions[name]],
+            }
             rows.append(_reject(row, Reason.CAPTION_WITHOUT_VIDEO))
     _split_and_mark_duplicates(rows, pictures, config)
     rows.sort(key=lambda row: row["clip_id"])
@@ -62,7 +71,11 @@ def clip_ids(names: list[str]) -> dict[str, str]:
 
 
 def _video_rows(
-    name: str, clip_id: str, outcome: Measurement | Rejection, captions: list[Caption], config: CurateConfig
+    name: str,
+    clip_id: str,
+    outcome: Measurement | Rejection,
+    captions: list[Caption],
+    config: CurateConfig,
 ) -> list[tuple[Row, np.ndarray | None]]:
     """The rows of one video: the whole of it, or one per shot and caption span."""
     base = {**empty_row(), "clip_id": clip_id, "video": name, "group": clip_id}
@@ -80,7 +93,10 @@ def _video_rows(
     else:
         names = [clip_id]
     return [
-        (_part_row({**base, "clip_id": part_id}, segment, texts, reason, signature, config), signature)
+        (
+            _part_row({**base, "clip_id": part_id}, segment, texts, reason, signature, config),
+            signature,
+        )
         for part_id, (segment, texts, reason, signature) in zip(names, parts, strict=True)
     ]
 
@@ -89,7 +105,9 @@ def _parts(
     video: Measurement, captions: list[Caption]
 ) -> list[tuple[Segment, list[str], Rejection | None, np.ndarray | None]]:
     """What a video's captions divide it into: (segment, its captions, what is wrong with them, its frames)."""
-    pictures = dict(zip(((s.start, s.end, s.span) for s in video.segments), video.signatures, strict=True))
+    pictures = dict(
+        zip(((s.start, s.end, s.span) for s in video.segments), video.signatures, strict=True)
+    )
     shots = [segment for segment in video.segments if segment.span is None]
     problems = [caption.problem for caption in captions if caption.problem]
     if problems:
@@ -117,16 +135,21 @@ def _parts(
         elif not has_span and not (len(shots) == 1 and spans):
             parts.append((shot, [], Rejection(Reason.NO_CAPTION)))
     return [
-        (segment, texts, bad, pictures.get((segment.start, segment.end, segment.span))) for segment, texts, bad in parts
+        (segment, texts, bad, pictures.get((segment.start, segment.end, segment.span)))
+        for segment, texts, bad in parts
     ]
 
 
 def _span_problem(span: tuple[float, float], video: Measurement) -> Rejection:
     if span[1] > video.duration:
         return Rejection(
-            Reason.BAD_SPAN, f"The caption's span {span[0]:g} to {span[1]:g} s passes the end at {video.duration:g} s."
+            Reason.BAD_SPAN,
+            f"The caption's span {span[0]:g} to {span[1]:g} s passes the end at {video.duration:g} s.",
         )
-    return Rejection(Reason.CAPTION_SPANS_CUTS, f"A cut lies within the caption's span {span[0]:g} to {span[1]:g} s.")
+    return Rejection(
+        Reason.CAPTION_SPANS_CUTS,
+        f"A cut lies within the caption's span {span[0]:g} to {span[1]:g} s.",
+    )
 
 
 def _part_row(
@@ -145,23 +168,30 @@ def _part_row(
     side, seconds = min(row["width"], row["height"]), segment.end - segment.start
     if side < config.min_side:
         return _reject(
-            row, Reason.TOO_SMALL, f"Its shorter side is {side} pixels; curate.min_side is {config.min_side}."
+            row,
+            Reason.TOO_SMALL,
+            f"Its shorter side is {side} pixels; curate.min_side is {config.min_side}.",
         )
     if problem is not None:
         return _reject(row, problem.reason, problem.detail)
     if seconds < config.min_seconds - 1e-6:
         return _reject(
-            row, Reason.TOO_SHORT, f"It is {seconds:.2f} s long; curate.min_seconds is {config.min_seconds:g}."
+            row,
+            Reason.TOO_SHORT,
+            f"It is {seconds:.2f} s long; curate.min_seconds is {config.min_seconds:g}.",
         )
     if segment.motion <= config.min_motion:
         detail = (
-            f"Its optical flow is {segment.motion:.4f} pixels per frame; curate.min_motion is {config.min_motion:g}."
+            f"Its optical flow is {segment.motion:.4f} pixels per frame; "
+            f"curate.min_motion is {config.min_motion:g}."
         )
         return _reject(row, Reason.NO_MOTION, detail)
     return {**row, "verdict": "accepted"}
 
 
-def _split_and_mark_duplicates(rows: list[Row], pictures: Mapping[str, np.ndarray], config: CurateConfig) -> None:
+def _split_and_mark_duplicates(
+    rows: list[Row], pictures: Mapping[str, np.ndarray], config: CurateConfig
+) -> None:
     """Puts what looks alike on one side of the split, and rejects all but the best of what shows the same.
 
     Best is the largest picture, then the highest bitrate, then the first name.
@@ -216,4 +246,9 @@ def _facts(video: Measurement) -> Row:
 
 
 def _reject(row: Row, reason: Reason, detail: str = "") -> Row:
-    return {**row, "verdict": "rejected", "reason": reason.value, "detail": detail or reason.sentence}
+    return {
+        **row,
+        "verdict": "rejected",
+        "reason": reason.value,
+        "detail": detail or reason.sentence,
+    }

@@ -10,7 +10,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from lumiere.data.shards import ALL, check_shards, read_frames, read_index, read_info, read_null_text, read_text
+from lumiere.data.shards import (
+    ALL,
+    check_shards,
+    read_frames,
+    read_index,
+    read_info,
+    read_null_text,
+    read_text,
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,9 @@ class ClipStore:
             raise ValueError(f"split is {split!r}; allowed: {', '.join(sorted(index['splits']))}")
         self.split = split
         self.entries = index["splits"][split]
-        check_shards(self.folder, {name: index["shards"][name] for name in dict.fromkeys(self.shards)})
+        check_shards(
+            self.folder, {name: index["shards"][name] for name in dict.fromkeys(self.shards)}
+        )
         self.fps: int = index["fps"]
         self.num_frames: int = index["num_frames"]
         self.size: int = index["size"]
@@ -86,7 +96,9 @@ class ClipStore:
 
     def __getitem__(self, i: int) -> Clip:
         info = read_info(self.folder, self.entries[i])
-        assert info["clip_id"] == self.entries[i]["clip_id"], "the index and its shards are of different runs"
+        assert info["clip_id"] == self.entries[i]["clip_id"], (
+            "the index and its shards are of different runs"
+        )
         embeds, mask = self.text(i)
         return Clip(
             clip_id=info["clip_id"],
@@ -123,7 +135,9 @@ def clip_order(shards: Sequence[str], seed: int, epoch: int, buffer: int) -> np.
 
 def to_model_range(frames: np.ndarray) -> torch.Tensor:
     """uint8 (t, h, w, c) in [0, 255] -> float32 (c, t, h, w) in [-1, 1]."""
-    video = torch.from_numpy(np.array(frames)).permute(3, 0, 1, 2)  # a copy: the source may be read-only
+    video = torch.from_numpy(np.array(frames)).permute(
+        3, 0, 1, 2
+    )  # a copy: the source may be read-only
     return video.float().div_(127.5).sub_(1)
 
 
@@ -150,5 +164,7 @@ def resize_video(video: torch.Tensor, size: int | tuple[int, int]) -> torch.Tens
     if h % height == 0 and w % width == 0:
         frames = F.interpolate(frames, size=(height, width), mode="area")
     else:
-        frames = F.interpolate(frames, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
+        frames = F.interpolate(
+            frames, size=(height, width), mode="bilinear", antialias=True, align_corners=False
+        )
     return frames.reshape(b, t, c, height, width).transpose(1, 2)

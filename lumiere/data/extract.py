@@ -79,11 +79,15 @@ def extract_windows(source: Source, settings: WindowSettings, scratch: Path) -> 
     """
     if content_hash(source.path) != source.sha256:
         raise VideoError("the file has changed since it was curated; run the curate stage again")
-    key = json.dumps([CODE, source.sha256, source.start, source.end, source.decoder, asdict(settings)])
+    key = json.dumps(
+        [CODE, source.sha256, source.start, source.end, source.decoder, asdict(settings)]
+    )
     path = scratch / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
     if not path.is_file():
         windows = _cut(source, settings)
-        packed = {f"video_{i}": np.frombuffer(video, np.uint8) for i, video in enumerate(windows.videos)}
+        packed = {
+            f"video_{i}": np.frombuffer(video, np.uint8) for i, video in enumerate(windows.videos)
+        }
         write_atomically(path, pack_arrays(starts=np.array(windows.starts), **packed))
     return path
 
@@ -99,7 +103,9 @@ def window_starts(num_ticks: int, num_frames: int, count: int) -> list[int]:
     """First frames of up to `count` different windows, evenly spread from the first frame to the last."""
     if num_ticks < num_frames:
         return []
-    return sorted({round(start) for start in np.linspace(0, num_ticks - num_frames, count).tolist()})
+    return sorted(
+        {round(start) for start in np.linspace(0, num_ticks - num_frames, count).tolist()}
+    )
 
 
 def square(frame: np.ndarray, size: int) -> np.ndarray:
@@ -111,7 +117,9 @@ def square(frame: np.ndarray, size: int) -> np.ndarray:
     if side == size:
         return crop
     # INTER_AREA weighs each source pixel by its share, also for factors such as 160 to 128.
-    return cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
+    return cv2.resize(
+        crop, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
+    )
 
 
 def _cut(source: Source, settings: WindowSettings) -> Windows:
@@ -125,6 +133,10 @@ def _cut(source: Source, settings: WindowSettings) -> Windows:
     )
     starts = window_starts(len(frames), settings.num_frames, settings.clips_per_video)
     if not starts:
-        raise VideoError(f"{len(frames)} frames at {settings.fps} fps; a window needs {settings.num_frames}")
+        raise VideoError(
+            f"{len(frames)} frames at {settings.fps} fps; a window needs {settings.num_frames}"
+        )
     seconds = [round(source.start + start / settings.fps, 6) for start in starts]
-    return Windows([pack_frames(frames[start : start + settings.num_frames]) for start in starts], seconds)
+    return Windows(
+        [pack_frames(frames[start : start + settings.num_frames]) for start in starts], seconds
+    )

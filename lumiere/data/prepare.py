@@ -37,7 +37,12 @@ class Encoder(Protocol):
 
 
 def cut_all(
-    rows: Sequence[Row], raw: Path, settings: WindowSettings, workers: int, timeout_s: float, scratch: Path
+    rows: Sequence[Row],
+    raw: Path,
+    settings: WindowSettings,
+    workers: int,
+    timeout_s: float,
+    scratch: Path,
 ) -> tuple[dict[str, Path], dict[str, str]]:
     """Windows of every row, by clip_id, whatever order they finish in.
 
@@ -51,16 +56,24 @@ def cut_all(
     """
     _own(scratch)
     tasks = [
-        (Source(raw / row["video"], row["sha256"], row["start"], row["end"], row["decoder"]), settings, scratch)
+        (
+            Source(raw / row["video"], row["sha256"], row["start"], row["end"], row["decoder"]),
+            settings,
+            scratch,
+        )
         for row in rows
     ]
     files: dict[str, Path] = {}
     failures: dict[str, str] = {}
     finished = run_tasks(extract_windows, tasks, workers, timeout_s)
-    for index, outcome in tqdm(finished, total=len(tasks), desc="decode", unit="clip", mininterval=0.5):
+    for index, outcome in tqdm(
+        finished, total=len(tasks), desc="decode", unit="clip", mininterval=0.5
+    ):
         clip_id = rows[index]["clip_id"]
         if isinstance(outcome, Failure):
-            failures[clip_id] = str(outcome.error) if isinstance(outcome.error, VideoError) else outcome.detail
+            failures[clip_id] = (
+                str(outcome.error) if isinstance(outcome.error, VideoError) else outcome.detail
+            )
         else:
             files[clip_id] = outcome
     return files, failures
@@ -73,7 +86,9 @@ def embed_captions(captions: Sequence[str], encoder: Encoder) -> Embeddings:
     """
     texts = sorted(set(captions))
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for start in tqdm(range(0, len(texts), TEXT_BATCH), desc="captions", unit="batch", mininterval=0.5):
+    for start in tqdm(
+        range(0, len(texts), TEXT_BATCH), desc="captions", unit="batch", mininterval=0.5
+    ):
         batch = texts[start : start + TEXT_BATCH]
         embeds, mask = (np.asarray(array.cpu()) for array in encoder.encode(batch))
         pairs = zip(embeds.astype(np.float16), mask.astype(np.uint8), strict=True)
@@ -109,12 +124,17 @@ def write_clips(
     for split in SPLITS:
         chosen = [row for row in rows if row["split"] == split and row["clip_id"] in files]
         samples = tqdm(
-            _samples(chosen, files, embeddings, settings.fps), desc=f"write {split}", unit="clip", mininterval=0.5
+            _samples(chosen, files, embeddings, settings.fps),
+            desc=f"write {split}",
+            unit="clip",
+            mininterval=0.5,
         )
         splits[split] = write_shards(temporary, split, samples, clips_per_shard)
     shared = {key: value for key, value in asdict(settings).items() if key != "clips_per_video"}
     write_null_text(temporary, *embeddings[""])
-    write_index(temporary, splits, failures=dict(sorted(failures.items())), **shared, **text_settings)
+    write_index(
+        temporary, splits, failures=dict(sorted(failures.items())), **shared, **text_settings
+    )
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
     return {name: len(split.entries) for name, split in splits.items()}
@@ -122,17 +142,23 @@ def write_clips(
 
 def _own(folder: Path) -> None:
     """Keep other processes out of a folder until this one ends, however it does."""
-    lock = _owned.setdefault(folder.resolve(), FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0))
+    lock = _owned.setdefault(
+        folder.resolve(), FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
+    )
     if lock.is_locked:
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         lock.acquire()
     except Timeout:
-        raise VideoError(f"{folder}: another decoding is at work in this folder; try again when it is done") from None
+        raise VideoError(
+            f"{folder}: another decoding is at work in this folder; try again when it is done"
+        ) from None
 
 
-def _samples(rows: Sequence[Row], files: Mapping[str, Path], embeddings: Embeddings, fps: int) -> Iterator[Sample]:
+def _samples(
+    rows: Sequence[Row], files: Mapping[str, Path], embeddings: Embeddings, fps: int
+) -> Iterator[Sample]:
     for row in rows:
         windows = load_windows(files[row["clip_id"]])
         embeds, masks = zip(*(embeddings[caption] for caption in row["captions"]), strict=True)

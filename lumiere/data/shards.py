@@ -80,7 +80,9 @@ def write_index(folder: Path, splits: Mapping[str, Split], **settings: Any) -> N
     index = {
         **settings,
         "format": FORMAT,
-        "shards": {name: about for split in splits.values() for name, about in split.shards.items()},
+        "shards": {
+            name: about for split in splits.values() for name, about in split.shards.items()
+        },
         "splits": {name: split.entries for name, split in splits.items()},
     }
     text = json.dumps(index, indent=1, sort_keys=True, ensure_ascii=False)
@@ -89,7 +91,9 @@ def write_index(folder: Path, splits: Mapping[str, Split], **settings: Any) -> N
 
 def write_null_text(folder: Path, prompt_embeds: np.ndarray, prompt_mask: np.ndarray) -> None:
     """`null_text.npz`: the empty sentence's states float16 (n, d) and mask uint8 (n,)."""
-    (folder / NULL_TEXT).write_bytes(pack_arrays(prompt_embeds=prompt_embeds, prompt_mask=prompt_mask))
+    (folder / NULL_TEXT).write_bytes(
+        pack_arrays(prompt_embeds=prompt_embeds, prompt_mask=prompt_mask)
+    )
 
 
 def read_null_text(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -117,7 +121,9 @@ def read_index(folder: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: no such file; run the decode stage first")
     index = json.loads(path.read_text(encoding="utf-8"))
     if index.get("format") != FORMAT:
-        raise ShardError(f"{path}: clips of another form than this version reads; run the decode stage again")
+        raise ShardError(
+            f"{path}: clips of another form than this version reads; run the decode stage again"
+        )
     return index
 
 
@@ -125,7 +131,9 @@ def shard_names(folder: Path) -> set[str]:
     """Of the shards whose hashes the folder's index has; none in a folder of other things."""
     path = folder / INDEX
     index = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return set(index["shards"]) if isinstance(index, dict) and index.get("format") == FORMAT else set()
+    return (
+        set(index["shards"]) if isinstance(index, dict) and index.get("format") == FORMAT else set()
+    )
 
 
 def check_shards(folder: Path, shards: Mapping[str, Mapping[str, Any]]) -> None:
@@ -141,7 +149,9 @@ def check_shards(folder: Path, shards: Mapping[str, Mapping[str, Any]]) -> None:
             found = "no such file"
         expected = f"{about['size']} bytes"
         if found != expected:
-            raise ShardError(f"{folder / name}: {found}; by {INDEX} {expected}; run the decode stage again")
+            raise ShardError(
+                f"{folder / name}: {found}; by {INDEX} {expected}; run the decode stage again"
+            )
 
 
 # What reads opens the tar anew, so that it is safe in forked and threaded loaders.
@@ -213,7 +223,9 @@ class _Part(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self.position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
+        self.position = (
+            offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
+        )
         return self.position
 
     def readinto(self, buffer: Any) -> int:
@@ -241,7 +253,10 @@ def _write_sample(tar: tarfile.TarFile, shard: str, number: int, sample: Sample)
 
 def _members(sample: Sample) -> Iterator[tuple[str, bytes]]:
     yield "json", json.dumps(sample.info, sort_keys=True, ensure_ascii=False).encode()
-    yield "text.npz", pack_arrays(prompt_embeds=sample.prompt_embeds, prompt_mask=sample.prompt_mask)
+    yield (
+        "text.npz",
+        pack_arrays(prompt_embeds=sample.prompt_embeds, prompt_mask=sample.prompt_mask),
+    )
     yield "video.npz", sample.video
 
 

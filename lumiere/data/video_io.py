@@ -70,7 +70,9 @@ def open_video(path: str | Path, **options: str) -> av.container.InputContainer:
     """
     try:
         # An absolute path, so that a colon in a name is not taken for a protocol.
-        container = av.open(os.path.abspath(path), options={**OPEN_OPTIONS, **options}, metadata_errors="replace")
+        container = av.open(
+            os.path.abspath(path), options={**OPEN_OPTIONS, **options}, metadata_errors="replace"
+        )
     except (av.error.FFmpegError, ValueError) as error:
         _raise_machine_error(error)
         raise VideoError(f"cannot be opened ({_short(error)})") from None
@@ -165,7 +167,11 @@ def packet_times(path: str | Path) -> list[Fraction]:
     """Ascending presentation times in seconds from the first, of all packets; nothing is decoded."""
     with open_video(path) as container:
         stream = container.streams.video[0]
-        points = sorted(packet.pts for packet in container.demux(stream) if packet.size and packet.pts is not None)
+        points = sorted(
+            packet.pts
+            for packet in container.demux(stream)
+            if packet.size and packet.pts is not None
+        )
         assert stream.time_base is not None
         time_base = Fraction(stream.time_base)
     return [(point - points[0]) * time_base for point in points]
@@ -184,23 +190,43 @@ def write_video(path: str | Path, frames: np.ndarray, fps: int | Fraction, crf: 
     """
     frames = np.asarray(frames)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
-        raise ValueError(f"frames are {frames.dtype} {frames.shape}; expected uint8 (t, h, w, 3) with t of at least 1")
+        raise ValueError(
+            f"frames are {frames.dtype} {frames.shape}; expected uint8 (t, h, w, 3) with t of at least 1"
+        )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
+    frames = np.pad(
+        frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge"
+    )
     try:
         with av.open(
-            str(temporary), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}
+            str(temporary),
+            "w",
+            format="mp4",
+            options={"movflags": "+faststart", "fflags": "+bitexact"},
         ) as container:
             # One thread: x264's choices, and so the bytes, depend on the number of threads. No macroblock tree: for
             # small frames its SIMD code reads memory that nobody wrote.
             parameters = "colormatrix=smpte170m:mbtree=0"
-            options = {"crf": str(crf), "preset": "medium", "threads": "1", "x264-params": parameters}
+            options = {
+                "crf": str(crf),
+                "preset": "medium",
+                "threads": "1",
+                "x264-params": parameters,
+            }
             stream = container.add_stream("libx264", rate=Fraction(fps), options=options)
-            stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+            stream.height, stream.width, stream.pix_fmt = (
+                frames.shape[1],
+                frames.shape[2],
+                "yuv420p",
+            )
             for frame in frames:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+                container.mux(
+                    stream.encode(
+                        av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+                    )
+                )
             container.mux(stream.encode())
         os.replace(temporary, path)
     finally:
@@ -208,7 +234,11 @@ def write_video(path: str | Path, frames: np.ndarray, fps: int | Fraction, crf: 
 
 
 def _decode_pyav(
-    path: str | Path, fps: Fraction, start: float, end: float | None, transform: Callable[[np.ndarray], np.ndarray]
+    path: str | Path,
+    fps: Fraction,
+    start: float,
+    end: float | None,
+    transform: Callable[[np.ndarray], np.ndarray],
 ) -> Decoded:
     """Sequential by timestamp: right on every readable file, since seeking is not exact."""
     times: list[Fraction] = []
@@ -218,7 +248,9 @@ def _decode_pyav(
 
     def take_until(time: Fraction) -> None:
         """Gives the held frame to each tick before `time`."""
-        while (tick := Fraction(start) + len(picked) / fps) < time and (stop is None or tick < stop):
+        while (tick := Fraction(start) + len(picked) / fps) < time and (
+            stop is None or tick < stop
+        ):
             assert held is not None
             picked.append(transform(held))
 
@@ -241,7 +273,11 @@ def _decode_pyav(
 
 
 def _decode_decord(
-    path: str | Path, fps: Fraction, start: float, end: float | None, transform: Callable[[np.ndarray], np.ndarray]
+    path: str | Path,
+    fps: Fraction,
+    start: float,
+    end: float | None,
+    transform: Callable[[np.ndarray], np.ndarray],
 ) -> Decoded:
     """By index, with the container's exact timestamps; decord's own are rounded to float32."""
     import decord  # only here: PyAV alone serves where decord's wheels do not exist
@@ -254,17 +290,24 @@ def _decode_decord(
         indices = select_ticks(times, fps, start, end)
         frames = []
         for i in range(0, len(indices), DECORD_BATCH):
-            frames += [transform(picture) for picture in reader.get_batch(indices[i : i + DECORD_BATCH]).asnumpy()]
+            frames += [
+                transform(picture)
+                for picture in reader.get_batch(indices[i : i + DECORD_BATCH]).asnumpy()
+            ]
         held = None if frames else reader[0].asnumpy()
     except decord.DECORDError as error:
         raise VideoError(f"decord: {_short(error)}") from None
-    return Decoded(_stack(frames, held, transform), len(times), float(times[-1] + _last_interval(times)))
+    return Decoded(
+        _stack(frames, held, transform), len(times), float(times[-1] + _last_interval(times))
+    )
 
 
 _DECODERS = {"pyav": _decode_pyav, "decord": _decode_decord}
 
 
-def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+def _frames(
+    container: av.container.InputContainer, stream: av.VideoStream
+) -> Iterator[av.VideoFrame]:
     """Decoded frames; the `try` stands around each packet, or the first damaged one would end the video."""
     packets = container.demux(stream)
     while True:
@@ -303,7 +346,9 @@ def _last_interval(times: Sequence[Fraction]) -> Fraction:
 
 
 def _stack(
-    frames: list[np.ndarray], example: np.ndarray | None, transform: Callable[[np.ndarray], np.ndarray]
+    frames: list[np.ndarray],
+    example: np.ndarray | None,
+    transform: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
     """(t, h, w, c), also for t = 0."""
     if frames:
@@ -315,4 +360,8 @@ def _stack(
 def _short(error: BaseException) -> str:
     """The first line of an error, without paths or stack traces."""
     strerror = getattr(error, "strerror", None)
-    return str(strerror or error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    return (
+        str(strerror or error).strip().splitlines()[0][:200]
+        if str(error).strip()
+        else type(error).__name__
+    )

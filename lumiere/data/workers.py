@@ -81,7 +81,9 @@ class _Slot(Generic[Result]):
         # Not forked: a fork of a process with threads (torch, decoders) may hang.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(self.function, theirs, os.getpid()), daemon=True)
+        self.process = context.Process(
+            target=_serve, args=(self.function, theirs, os.getpid()), daemon=True
+        )
         self.process.start()
         theirs.close()
         self.is_ready, self.index = False, None
@@ -117,7 +119,9 @@ class _Slot(Generic[Result]):
 
     def _replace(self, kind: str, detail: str) -> tuple[int, Failure] | None:
         if not self.is_ready:
-            raise RuntimeError(f"a worker process cannot start: {detail} (exit code {self.process.exitcode})")
+            raise RuntimeError(
+                f"a worker process cannot start: {detail} (exit code {self.process.exitcode})"
+            )
         index = self.index
         self.kill()
         if kind == "crashed":
@@ -133,7 +137,9 @@ class _Slot(Generic[Result]):
 
 def _serve(function: Callable[..., Any], connection: Connection, parent: int) -> None:
     """The worker's loop; it ends with its parent, however that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the parent, which ends its workers
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     connection.send("ready")
     while True:
@@ -143,7 +149,9 @@ def _serve(function: Callable[..., Any], connection: Connection, parent: int) ->
             return
         try:
             outcome = function(*task)
-        except Exception as error:  # whatever a decoder raises on a stranger's file is that file's outcome
+        except (
+            Exception
+        ) as error:  # whatever a decoder raises on a stranger's file is that file's outcome
             outcome = Failure("error", f"{type(error).__name__}: {error}", error)
         try:
             connection.send((index, outcome))

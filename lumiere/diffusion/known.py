@@ -20,7 +20,11 @@ def signal_level(scheduler: Any, timestep: Tensor) -> tuple[Tensor, Tensor]:
         # The others step in x_t, from one of their levels to the next.
         alpha_squared = scheduler.scale_model_input(torch.ones(()), timestep) ** 2
         if alpha_squared == 1:
-            index = (scheduler.begin_index or 0) if scheduler.step_index is None else scheduler.step_index
+            index = (
+                (scheduler.begin_index or 0)
+                if scheduler.step_index is None
+                else scheduler.step_index
+            )
             alpha_squared = 1 / (1 + scheduler.sigmas[index].float() ** 2)
     alpha_squared = alpha_squared.to(timestep.device)
     return alpha_squared.sqrt(), (1 - alpha_squared).sqrt().clamp(min=1e-6)

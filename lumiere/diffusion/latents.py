@@ -32,19 +32,25 @@ class LatentSpace:
             self.vae.to(device)
         return self
 
-    def frame_size(self, height: int | None, width: int | None, sample_size: int | Sequence[int]) -> tuple[int, int]:
+    def frame_size(
+        self, height: int | None, width: int | None, sample_size: int | Sequence[int]
+    ) -> tuple[int, int]:
         """Height and width of frames in pixels, by default those of a network of `sample_size`.
 
         Raises:
             ValueError: where they are not whole latents.
         """
-        own_height, own_width = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
+        own_height, own_width = (
+            (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
+        )
         size = (
             own_height * self.factor if height is None else height,
             own_width * self.factor if width is None else width,
         )
         if size[0] % self.factor or size[1] % self.factor:
-            raise ValueError(f"height, width are {size[0]}, {size[1]}; allowed: multiples of {self.factor}")
+            raise ValueError(
+                f"height, width are {size[0]}, {size[1]}; allowed: multiples of {self.factor}"
+            )
         return size
 
     def encode(self, video: Tensor) -> Tensor:
@@ -58,7 +64,9 @@ class LatentSpace:
         if vae is None:
             return video
         shift, scale = _shift_and_scale(vae)
-        latents = self._framewise(video, lambda frames: vae.encode(frames.to(vae.dtype)).latent_dist.mode())
+        latents = self._framewise(
+            video, lambda frames: vae.encode(frames.to(vae.dtype)).latent_dist.mode()
+        )
         return (latents - shift) * scale
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -68,7 +76,9 @@ class LatentSpace:
             return latents.clamp(-1, 1)
         shift, scale = _shift_and_scale(vae)
         latents = latents / scale + shift
-        return self._framewise(latents, lambda frames: vae.decode(frames.to(vae.dtype)).sample).clamp_(-1, 1)
+        return self._framewise(
+            latents, lambda frames: vae.decode(frames.to(vae.dtype)).sample
+        ).clamp_(-1, 1)
 
     def condition(self, known: Tensor, known_mask: Tensor) -> tuple[Tensor, Tensor]:
         """C and M at the network's size: a latent is known where all of its pixels are.
@@ -81,8 +91,12 @@ class LatentSpace:
             return known, known_mask
         cell = (1, self.factor, self.factor)
         small = 1 - F.max_pool3d(1 - known_mask, cell)
-        latents = torch.zeros(len(known), self.vae.config.latent_channels, *small.shape[2:], device=known.device)
-        told = small.amax((1, 3, 4)) > 0  # (b, t): other frames, most of them for a picture, need no VAE
+        latents = torch.zeros(
+            len(known), self.vae.config.latent_channels, *small.shape[2:], device=known.device
+        )
+        told = (
+            small.amax((1, 3, 4)) > 0
+        )  # (b, t): other frames, most of them for a picture, need no VAE
         if told.any():
             frames = known.transpose(1, 2)[told]  # n c h w
             latents.transpose(1, 2)[told] = self.encode(frames.unsqueeze(2)).squeeze(2)
@@ -110,7 +124,9 @@ class LatentShapes(LatentSpace):
         if self.vae is None:
             return video
         b, _, t, h, w = video.shape
-        return video.new_zeros(b, self.vae.config.latent_channels, t, h // self.factor, w // self.factor)
+        return video.new_zeros(
+            b, self.vae.config.latent_channels, t, h // self.factor, w // self.factor
+        )
 
 
 def _shift_and_scale(vae: Any) -> tuple[float, float]:

@@ -64,14 +64,18 @@ class Objective:
         """`scheduler`: a diffusers scheduler; `min_snr_gamma`: 0 for no weighting (Hang et al. 2023)."""
         self.prediction_type: str = scheduler.config.prediction_type
         if self.prediction_type not in PREDICTION_TYPES:
-            raise ValueError(f"prediction_type {self.prediction_type!r}; allowed: {', '.join(PREDICTION_TYPES)}")
+            raise ValueError(
+                f"prediction_type {self.prediction_type!r}; allowed: {', '.join(PREDICTION_TYPES)}"
+            )
         self.num_timesteps: int = scheduler.config.num_train_timesteps
         self.alphas_cumprod: Tensor = scheduler.alphas_cumprod.float().clone()
         self.min_snr_gamma = min_snr_gamma
 
     def levels(self, timesteps: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
         """alpha_t and sigma_t (b, 1, ...), broadcastable to `ndim` axes."""
-        alpha_squared = self.alphas_cumprod.to(timesteps.device)[timesteps].view(-1, *[1] * (ndim - 1))
+        alpha_squared = self.alphas_cumprod.to(timesteps.device)[timesteps].view(
+            -1, *[1] * (ndim - 1)
+        )
         return alpha_squared.sqrt(), (1 - alpha_squared).sqrt()
 
     def add_noise(self, x_0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -106,9 +110,11 @@ class Objective:
         snr = (alpha / sigma.clamp(min=1e-6)) ** 2
         clipped = snr.clamp(max=self.min_snr_gamma)
         # The loss in x_0 space is SNR + 1 (v), SNR (epsilon) or 1 (sample) times smaller than in the output's space.
-        return {"epsilon": clipped / snr.clamp(min=1e-6), "sample": clipped, "v_prediction": clipped / (snr + 1)}[
-            self.prediction_type
-        ]
+        return {
+            "epsilon": clipped / snr.clamp(min=1e-6),
+            "sample": clipped,
+            "v_prediction": clipped / (snr + 1),
+        }[self.prediction_type]
 
     def losses(self, model_output: Tensor, x_0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Weighted mean squared error of each sample (b,), in float32; a learned variance is left as it is."""

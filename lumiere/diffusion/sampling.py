@@ -44,9 +44,13 @@ def video_generators(
     """
     if generator is None or isinstance(generator, torch.Generator):
         device = torch.device("cpu") if generator is None else generator.device
-        return [torch.Generator(device).manual_seed(seed) for seed in draw_seeds(generator, num_videos)]
+        return [
+            torch.Generator(device).manual_seed(seed) for seed in draw_seeds(generator, num_videos)
+        ]
     if len(generator) != num_videos:
-        raise ValueError(f"generator is a list of {len(generator)} for {num_videos} videos; pass one per video")
+        raise ValueError(
+            f"generator is a list of {len(generator)} for {num_videos} videos; pass one per video"
+        )
     return [child for source in generator for child in video_generators(source, 1)]
 
 
@@ -60,7 +64,9 @@ def draw_seeds(generator: torch.Generator | None, count: int) -> list[int]:
     return list(seeds.values())
 
 
-def draw_noise(shape: Sequence[int], generators: Sequence[torch.Generator], device: torch.device) -> Tensor:
+def draw_noise(
+    shape: Sequence[int], generators: Sequence[torch.Generator], device: torch.device
+) -> Tensor:
     """Standard normal noise (b, c, t, h, w), float32, each row drawn from and on the device of its own generator."""
     noise = torch.empty(tuple(shape), device=device)
     for row, source in zip(noise, generators, strict=True):
@@ -72,7 +78,9 @@ def draw_noise(shape: Sequence[int], generators: Sequence[torch.Generator], devi
 
 # They take the history of steps that were skipped for granted.
 FROM_NOISE_ALONE = ("LMSDiscreteScheduler", "PNDMScheduler")
-WORKING = "DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler or UniPCMultistepScheduler"
+WORKING = (
+    "DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler or UniPCMultistepScheduler"
+)
 
 
 def check_prediction_type(scheduler: Any, expected: str, name: str) -> None:
@@ -107,7 +115,9 @@ def check_prediction_type(scheduler: Any, expected: str, name: str) -> None:
         )
 
 
-def select_timesteps(scheduler: Any, num_inference_steps: int, device: torch.device, strength: float = 1.0) -> Tensor:
+def select_timesteps(
+    scheduler: Any, num_inference_steps: int, device: torch.device, strength: float = 1.0
+) -> Tensor:
     """The timesteps to visit, from noisy to clean.
 
     Args:
@@ -125,13 +135,17 @@ def select_timesteps(scheduler: Any, num_inference_steps: int, device: torch.dev
         raise ValueError(f"strength is {strength}; allowed: 0 (keep the video) to 1 (ignore it)")
     scheduler.set_timesteps(num_inference_steps, device=device)
     # KDPM2's ancestral kind has no numbers for some noise schedules, inverse schedulers go the other way.
-    if not (scheduler.timesteps.isfinite().all() and scheduler.timesteps[0] >= scheduler.timesteps[-1]):
+    if not (
+        scheduler.timesteps.isfinite().all() and scheduler.timesteps[0] >= scheduler.timesteps[-1]
+    ):
         raise ValueError(
             f"scheduler is a {type(scheduler).__name__}, whose timesteps do not lead from noise to a video with this "
             f"noise schedule; take another, such as {WORKING}"
         )
     # A second-order scheduler lists every step but one twice.
-    skipped = (num_inference_steps - round(num_inference_steps * strength)) * getattr(scheduler, "order", 1)
+    skipped = (num_inference_steps - round(num_inference_steps * strength)) * getattr(
+        scheduler, "order", 1
+    )
     if skipped and type(scheduler).__name__ in FROM_NOISE_ALONE:
         raise ValueError(
             f"scheduler is a {type(scheduler).__name__}, which cannot begin in the middle; set strength and "
@@ -167,7 +181,9 @@ class TextGuidance:
         """Both halves in one forward pass: (k, c_in, t, h, w) -> (k, c, t, h, w)."""
         embeds, mask = self.prompt_embeds[rows], self.prompt_mask[rows]
         if self.scale == 1:
-            return without_variance(unet(model_input, timestep, embeds, mask).sample, unet.in_channels)
+            return without_variance(
+                unet(model_input, timestep, embeds, mask).sample, unet.in_channels
+            )
         both = model_input.repeat(2, 1, 1, 1, 1)
         embeds = torch.cat([self.negative_embeds[rows], embeds])
         mask = torch.cat([self.negative_mask[rows], mask])
@@ -182,7 +198,9 @@ class TextGuidance:
             return guided
         axes = tuple(range(1, guided.ndim))
         # Lin et al., equations 14 to 16: guidance raises the contrast; its standard deviation is brought back.
-        rescaled = guided * (positive.std(axes, keepdim=True) / guided.std(axes, keepdim=True).clamp(min=1e-8))
+        rescaled = guided * (
+            positive.std(axes, keepdim=True) / guided.std(axes, keepdim=True).clamp(min=1e-8)
+        )
         return torch.lerp(guided, rescaled, self.rescale)
 
 
@@ -235,7 +253,9 @@ class BatchSize:
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Also on the CPU, and inside of CUDA's libraries, where torch has no class of its own for it."""
-    return isinstance(error, torch.OutOfMemoryError) or any(part in str(error) for part in OUT_OF_MEMORY)
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        part in str(error) for part in OUT_OF_MEMORY
+    )
 
 
 def predict_in_windows(
@@ -263,7 +283,9 @@ def predict_in_windows(
     num_clips, num_frames, device = inputs[0].shape[0], inputs[0].shape[2], inputs[0].device
     reconciler = Reconciler(windows, num_frames, weights)
     whole: list[Tensor] = []  # where all goes in at once, the prediction is the result
-    for _, group in itertools.groupby(enumerate(windows), key=lambda entry: entry[1][1] - entry[1][0]):
+    for _, group in itertools.groupby(
+        enumerate(windows), key=lambda entry: entry[1][1] - entry[1][0]
+    ):
         pairs = [(index, row) for index, _ in group for row in range(num_clips)]
 
         def run(first: int, end: int, pairs: list[tuple[int, int]] = pairs) -> None:
@@ -274,7 +296,9 @@ def predict_in_windows(
                 return
             cuts = [(row, slice(*windows[index])) for index, row in chunk]
             parts = [torch.stack([part[row, :, frames] for row, frames in cuts]) for part in inputs]
-            outputs = network(torch.cat(parts, dim=1), rows).float()  # all memory is taken before anything is added
+            outputs = network(
+                torch.cat(parts, dim=1), rows
+            ).float()  # all memory is taken before anything is added
             for (index, row), output in zip(chunk, outputs, strict=True):
                 reconciler.add(index, output, num_clips, row)
 
@@ -307,7 +331,9 @@ def denoise(
     x_t = start()
     stepper = Stepper(scheduler, generators)
     for i, timestep in enumerate(timesteps):
-        x_t = stepper.step(predict(scheduler.scale_model_input(x_t, timestep), timestep), timestep, x_t)
+        x_t = stepper.step(
+            predict(scheduler.scale_model_input(x_t, timestep), timestep), timestep, x_t
+        )
         if on_step is not None:
             x_t = on_step(i, timestep, x_t)
         if interrupted():
@@ -338,15 +364,23 @@ class Stepper:
             return self._step(self.scheduler, model_output.float(), timestep, x_t)
         if not self.schedulers:  # after scale_model_input, which some want to see first
             self.schedulers = [self.scheduler, *(copy.deepcopy(self.scheduler) for _ in parts[1:])]
-        result = model_output if model_output.dtype == torch.float32 else torch.empty_like(x_t, dtype=torch.float32)
+        result = (
+            model_output
+            if model_output.dtype == torch.float32
+            else torch.empty_like(x_t, dtype=torch.float32)
+        )
         for scheduler, frames in zip(self.schedulers, parts, strict=True):
             # Copies: some schedulers remember what they are given, and the memory is written to.
-            given = (tensor[:, :, frames].to(torch.float32, copy=True) for tensor in (model_output, x_t))
+            given = (
+                tensor[:, :, frames].to(torch.float32, copy=True) for tensor in (model_output, x_t)
+            )
             result[:, :, frames] = self._step(scheduler, next(given), timestep, next(given))
         return result
 
     def _step(self, scheduler: Any, model_output: Tensor, timestep: Tensor, x_t: Tensor) -> Tensor:
-        stepped: Tensor = scheduler.step(model_output, timestep, x_t, return_dict=False, **self.options)[0]
+        stepped: Tensor = scheduler.step(
+            model_output, timestep, x_t, return_dict=False, **self.options
+        )[0]
         return stepped
 
     def _parts(self, x_t: Tensor) -> list[slice]:
@@ -354,6 +388,9 @@ class Stepper:
         num_frames = x_t.shape[2]
         length = max(1, self.part_size // x_t[0, :, 0].numel())
         # By a quantile of the whole video; with one seed for all the noise that it adds.
-        if self.scheduler.config.get("thresholding") or "noise_sampler_seed" in self.scheduler.config:
+        if (
+            self.scheduler.config.get("thresholding")
+            or "noise_sampler_seed" in self.scheduler.config
+        ):
             length = num_frames
         return [slice(start, start + length) for start in range(0, num_frames, length)]

@@ -29,7 +29,9 @@ def temporal_windows(num_frames: int, window_size: int, overlap: int) -> list[tu
     if num_frames < 1:
         raise ValueError(f"num_frames {num_frames}; allowed: at least 1")
     if not 0 <= overlap < window_size:
-        raise ValueError(f"overlap {overlap} with window_size {window_size}; allowed: 0 <= overlap < window_size")
+        raise ValueError(
+            f"overlap {overlap} with window_size {window_size}; allowed: 0 <= overlap < window_size"
+        )
     if num_frames <= window_size:
         return [(0, num_frames)]
     stride = window_size - overlap
@@ -39,7 +41,9 @@ def temporal_windows(num_frames: int, window_size: int, overlap: int) -> list[tu
 
 def independent_windows(num_frames: int, window_size: int) -> list[tuple[int, int]]:
     """Windows that share no frame, the last one shorter: what MultiDiffusion is compared with."""
-    return [(start, min(start + window_size, num_frames)) for start in range(0, num_frames, window_size)]
+    return [
+        (start, min(start + window_size, num_frames)) for start in range(0, num_frames, window_size)
+    ]
 
 
 def named_weights(windows: Sequence[tuple[int, int]], name: str) -> list[Tensor] | None:
@@ -70,7 +74,10 @@ class Reconciler:
     """
 
     def __init__(
-        self, windows: Sequence[tuple[int, int]], num_frames: int, weights: Sequence[Tensor] | None = None
+        self,
+        windows: Sequence[tuple[int, int]],
+        num_frames: int,
+        weights: Sequence[Tensor] | None = None,
     ) -> None:
         """
         Args:
@@ -82,20 +89,32 @@ class Reconciler:
             ValueError: on a window outside the clip, weights that do not fit, or a frame in no window.
         """
         self.windows, self.num_frames = windows, num_frames
-        self.weights = [torch.ones(end - start) for start, end in windows] if weights is None else list(weights)
+        self.weights = (
+            [torch.ones(end - start) for start, end in windows]
+            if weights is None
+            else list(weights)
+        )
         self.is_mean = weights is None
         if len(self.weights) != len(windows):
-            raise ValueError(f"{len(self.weights)} weights for {len(windows)} windows; expected one each")
+            raise ValueError(
+                f"{len(self.weights)} weights for {len(windows)} windows; expected one each"
+            )
         self.sums = torch.zeros(num_frames)
         for (start, end), weight in zip(windows, self.weights, strict=True):
             if not 0 <= start < end <= num_frames:
-                raise ValueError(f"window ({start}, {end}) of {num_frames} frames; expected a part of the clip")
+                raise ValueError(
+                    f"window ({start}, {end}) of {num_frames} frames; expected a part of the clip"
+                )
             if tuple(weight.shape) != (end - start,) or not bool((weight > 0).all()):
-                raise ValueError(f"weight of window ({start}, {end}): expected {end - start} numbers above zero")
+                raise ValueError(
+                    f"weight of window ({start}, {end}): expected {end - start} numbers above zero"
+                )
             self.sums[start:end] += weight.cpu()
         uncovered = (self.sums == 0).nonzero().flatten().tolist()
         if uncovered:
-            raise ValueError(f"frame {uncovered[0]} is in no window ({len(uncovered)} uncovered of {num_frames})")
+            raise ValueError(
+                f"frame {uncovered[0]} is in no window ({len(uncovered)} uncovered of {num_frames})"
+            )
         self.total: Tensor | None = None
 
     def add(self, index: int, prediction: Tensor, batch_size: int, row: int) -> None:
@@ -114,7 +133,9 @@ class Reconciler:
         if self.is_mean:
             target += prediction
         else:
-            target.addcmul_(prediction.float(), self.weights[index].to(prediction.device).view(-1, 1, 1))
+            target.addcmul_(
+                prediction.float(), self.weights[index].to(prediction.device).view(-1, 1, 1)
+            )
 
     def result(self) -> Tensor:
         """(b, c, t, h, w), float32. Once, when all windows of all clips are in."""
@@ -144,14 +165,18 @@ def reconcile(
         ValueError: when counts or shapes do not match, or a frame is in no window.
     """
     if len(predictions) != len(windows) or not windows:
-        raise ValueError(f"{len(predictions)} predictions for {len(windows)} windows; expected one each, at least one")
+        raise ValueError(
+            f"{len(predictions)} predictions for {len(windows)} windows; expected one each, at least one"
+        )
     first = predictions[0]
     if first.ndim != 5:
         raise ValueError(f"a prediction has shape {tuple(first.shape)}; expected (b, c, t, h, w)")
     reconciler = Reconciler(windows, num_frames, weights)
     for index, prediction in enumerate(predictions):
         if prediction.ndim != 5 or len(prediction) != len(first):
-            raise ValueError(f"window {windows[index]} with a prediction of shape {tuple(prediction.shape)}")
+            raise ValueError(
+                f"window {windows[index]} with a prediction of shape {tuple(prediction.shape)}"
+            )
         for row, clip in enumerate(prediction):
             reconciler.add(index, clip, len(first), row)
     return reconciler.result().to(first.dtype)

@@ -5,7 +5,13 @@
 
 from lumiere.evaluation.alignment import Retrieval, cosine_similarity, retrieval, text_alignment
 from lumiere.evaluation.consistency import known_region_psnr, motion_magnitude, temporal_flicker
-from lumiere.evaluation.features import Distance, clip_features, distance_with_floor, frame_features, motion_features
+from lumiere.evaluation.features import (
+    Distance,
+    clip_features,
+    distance_with_floor,
+    frame_features,
+    motion_features,
+)
 from lumiere.evaluation.frechet import frechet_distance
 from lumiere.evaluation.seams import consecutive_mse, seam_ratio, window_borders
 

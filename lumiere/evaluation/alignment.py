@@ -29,7 +29,9 @@ class Retrieval:
         return Retrieval(1 / n, min(5, n) / n, (n + 1) / 2, self.num_queries, n)
 
 
-def retrieval(queries: np.ndarray, candidates: np.ndarray, targets: np.ndarray | None = None) -> Retrieval:
+def retrieval(
+    queries: np.ndarray, candidates: np.ndarray, targets: np.ndarray | None = None
+) -> Retrieval:
     """Rank candidates by cosine similarity for each query.
 
     Ties count against the query, so that a constant embedding scores nothing.
@@ -45,11 +47,15 @@ def retrieval(queries: np.ndarray, candidates: np.ndarray, targets: np.ndarray |
     similarity = cosine_similarity(queries, candidates)
     if targets is None:
         if len(queries) != len(candidates):
-            raise ValueError(f"{len(queries)} queries and {len(candidates)} candidates; give targets")
+            raise ValueError(
+                f"{len(queries)} queries and {len(candidates)} candidates; give targets"
+            )
         targets = np.arange(len(queries))
     targets = np.asarray(targets)
     if targets.shape != (len(queries),) or targets.min() < 0 or targets.max() >= len(candidates):
-        raise ValueError(f"targets of shape {targets.shape}; expected {len(queries)} indices below {len(candidates)}")
+        raise ValueError(
+            f"targets of shape {targets.shape}; expected {len(queries)} indices below {len(candidates)}"
+        )
     own = similarity[np.arange(len(queries)), targets][:, None]
     ranks = (similarity >= own).sum(1)  # the video itself counts once: rank 1 is best
     return Retrieval(
@@ -69,7 +75,9 @@ def cosine_similarity(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray
     """
     x, y = np.asarray(queries, np.float64), np.asarray(candidates, np.float64)
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or not len(x) or not len(y):
-        raise ValueError(f"embeddings of shapes {x.shape} and {y.shape}; expected (k, d) and (n, d)")
+        raise ValueError(
+            f"embeddings of shapes {x.shape} and {y.shape}; expected (k, d) and (n, d)"
+        )
     norms = [np.linalg.norm(values, axis=1, keepdims=True) for values in (x, y)]
     if not all(np.isfinite(norm).all() and (norm > 0).all() for norm in norms):
         raise ValueError("embeddings: a row is zero or not finite")

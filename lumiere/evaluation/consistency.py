@@ -46,7 +46,9 @@ def motion_magnitude(frames: np.ndarray) -> float:
     for previous, current in itertools.pairwise(grey):
         # Scale 0.5, 3 levels, window 15, 3 iterations, polynomials of 5 pixels: as in curation.
         flow = np.zeros((*current.shape, 2), np.float32)
-        flow = cv2.calcOpticalFlowFarneback(previous, current, flow, 0.5, 3, 15, 3, 5, 1.2, 0)  # (h, w, 2)
+        flow = cv2.calcOpticalFlowFarneback(
+            previous, current, flow, 0.5, 3, 15, 3, 5, 1.2, 0
+        )  # (h, w, 2)
         lengths.append(np.linalg.norm(flow, axis=-1).mean())
     return float(np.mean(lengths))
 
@@ -78,7 +80,9 @@ def known_region_psnr(frames: np.ndarray, known: np.ndarray, known_mask: np.ndar
 def _check_video(frames: np.ndarray) -> np.ndarray:
     frames = np.asarray(frames)
     if frames.dtype != np.uint8 or frames.ndim != 4:
-        raise ValueError(f"frames: {frames.dtype} of shape {frames.shape}; expected uint8 (t, h, w, c)")
+        raise ValueError(
+            f"frames: {frames.dtype} of shape {frames.shape}; expected uint8 (t, h, w, c)"
+        )
     if len(frames) < 2:
         raise ValueError(f"frames: {len(frames)}; a change over time needs at least 2")
     return frames
@@ -86,4 +90,8 @@ def _check_video(frames: np.ndarray) -> np.ndarray:
 
 def _resize(frame: np.ndarray) -> np.ndarray:
     shrinks = min(frame.shape[:2]) > MOTION_SIZE
-    return cv2.resize(frame, (MOTION_SIZE, MOTION_SIZE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return cv2.resize(
+        frame,
+        (MOTION_SIZE, MOTION_SIZE),
+        interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
+    )

@@ -10,7 +10,10 @@ import numpy as np
 from lumiere.evaluation.frechet import frechet_distance
 
 FRAMES_PER_CLIP = 4  # evenly spaced; neighbours differ too little to count as samples
-MIN_CLIPS, MIN_VIDEOS = 2, 4  # generated clips, and real source videos, that a distance with its floor needs
+MIN_CLIPS, MIN_VIDEOS = (
+    2,
+    4,
+)  # generated clips, and real source videos, that a distance with its floor needs
 NUM_DRAWS = 8
 
 
@@ -57,7 +60,12 @@ class Distance:
 
 
 def distance_with_floor(
-    kind: str, generated: np.ndarray, real: np.ndarray, groups: Sequence[str], seed: int, num_draws: int = NUM_DRAWS
+    kind: str,
+    generated: np.ndarray,
+    real: np.ndarray,
+    groups: Sequence[str],
+    seed: int,
+    num_draws: int = NUM_DRAWS,
 ) -> Distance:
     """Distance of generated clips from real ones, and of real clips from other real ones at the same n.
 
@@ -75,7 +83,9 @@ def distance_with_floor(
         ValueError: on fewer than 2 generated clips or 4 real videos, or different numbers of frames.
     """
     if generated.shape[1:] != real.shape[1:]:
-        raise ValueError(f"generated {generated.shape} and real {real.shape} clips; t and d must agree")
+        raise ValueError(
+            f"generated {generated.shape} and real {real.shape} clips; t and d must agree"
+        )
     names = sorted(set(groups))
     if len(generated) < MIN_CLIPS or len(names) < MIN_VIDEOS:
         found = f"{len(generated)} generated clips and {len(names)} real videos"

@@ -32,7 +32,9 @@ def frechet_distance(x: Any, y: Any) -> float:
     """
     x, y = _as_samples(x, "x"), _as_samples(y, "y")
     if x.shape[1] != y.shape[1]:
-        raise ValueError(f"x has {x.shape[1]} dimensions, y has {y.shape[1]}; they must be the same features")
+        raise ValueError(
+            f"x has {x.shape[1]} dimensions, y has {y.shape[1]}; they must be the same features"
+        )
     mean_x, mean_y = x.mean(0), y.mean(0)
     # ddof 1: dividing by √(n−1) here makes RᵀR the covariance itself.
     root_x = _square_root_rows((x - mean_x) / np.sqrt(len(x) - 1))  # (≤ d, d)
@@ -44,7 +46,9 @@ def frechet_distance(x: Any, y: Any) -> float:
 
 def _square_root_rows(centred: np.ndarray) -> np.ndarray:
     """R with RᵀR = XᵀX and at most d rows: X itself, or the triangle of its QR."""
-    return np.asarray(np.linalg.qr(centred, mode="r")) if len(centred) > centred.shape[1] else centred
+    return (
+        np.asarray(np.linalg.qr(centred, mode="r")) if len(centred) > centred.shape[1] else centred
+    )
 
 
 def _as_samples(values: Any, name: str) -> np.ndarray:

@@ -30,7 +30,9 @@ from safetensors.torch import load_file, save_file
 
 from lumiere.text.minilm import model_folder
 
-TEXT_TRANSFORMER = "text.transformer."  # frozen and installed with its own package: not stored with the judge
+TEXT_TRANSFORMER = (
+    "text.transformer."  # frozen and installed with its own package: not stored with the judge
+)
 
 
 @dataclass
@@ -60,10 +62,17 @@ class Judge:
     def encode_frames(self, frames: np.ndarray) -> np.ndarray:
         """uint8 (t, h, w, 3) in [0, 255] → float32 (t, d), each of length 1."""
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
-            raise ValueError(f"frames: {frames.dtype} of shape {frames.shape}; expected uint8 (t, h, w, 3)")
+            raise ValueError(
+                f"frames: {frames.dtype} of shape {frames.shape}; expected uint8 (t, h, w, 3)"
+            )
         batches = []
         for start in range(0, len(frames), self.batch_size):
-            images = torch.stack([self.transform(Image.fromarray(f)) for f in frames[start : start + self.batch_size]])
+            images = torch.stack(
+                [
+                    self.transform(Image.fromarray(f))
+                    for f in frames[start : start + self.batch_size]
+                ]
+            )
             batches.append(F.normalize(self.model.encode_image(images).float(), dim=-1))
         return torch.cat(batches).numpy()
 
@@ -71,7 +80,10 @@ class Judge:
     def encode_text(self, sentences: list[str]) -> np.ndarray:
         """k sentences → float32 (k, d), each of length 1."""
         batches = [
-            F.normalize(self.model.encode_text(self.tokenize(sentences[i : i + self.batch_size])).float(), dim=-1)
+            F.normalize(
+                self.model.encode_text(self.tokenize(sentences[i : i + self.batch_size])).float(),
+                dim=-1,
+            )
             for i in range(0, len(sentences), self.batch_size)
         ]
         return torch.cat(batches).numpy()
@@ -89,27 +101,52 @@ def load_judge(source: str | Path = "pretrained/judge", open_clip_model: str = "
         ValueError: on an unknown architecture, and where the source holds no judge or a broken one.
     """
     try:
-        return _load_open_clip(str(source), open_clip_model) if open_clip_model else _load_embedded(Path(source))
-    except (OSError, RuntimeError, KeyError, TypeError, json.JSONDecodeError, SafetensorError) as error:
+        return (
+            _load_open_clip(str(source), open_clip_model)
+            if open_clip_model
+            else _load_embedded(Path(source))
+        )
+    except (
+        OSError,
+        RuntimeError,
+        KeyError,
+        TypeError,
+        json.JSONDecodeError,
+        SafetensorError,
+    ) as error:
         detail = " ".join(str(error).split())[:200]
-        raise ValueError(f"judge: {str(source)!r} cannot be loaded: {type(error).__name__}: {detail}") from error
+        raise ValueError(
+            f"judge: {str(source)!r} cannot be loaded: {type(error).__name__}: {detail}"
+        ) from error
 
 
-def build_model(config: dict[str, Any]) -> tuple[CustomTextCLIP, Callable[[list[str]], torch.Tensor]]:
+def build_model(
+    config: dict[str, Any],
+) -> tuple[CustomTextCLIP, Callable[[list[str]], torch.Tensor]]:
     """open_clip's CustomTextCLIP with a frozen MiniLM text tower and a trained projection; and its tokenizer."""
     text_folder = model_folder()
-    text_cfg = {**config["text_cfg"], "hf_model_name": str(text_folder), "hf_model_pretrained": False}
+    text_cfg = {
+        **config["text_cfg"],
+        "hf_model_name": str(text_folder),
+        "hf_model_pretrained": False,
+    }
     model = CustomTextCLIP(config["embed_dim"], config["vision_cfg"], text_cfg)
     state = load_file(text_folder / "model.safetensors")
     # The file also holds BERT's pooler, which mean pooling does without, and a buffer of positions.
     wanted = model.text.transformer.state_dict().keys()
-    model.text.transformer.load_state_dict({key: value for key, value in state.items() if key in wanted})
+    model.text.transformer.load_state_dict(
+        {key: value for key, value in state.items() if key in wanted}
+    )
     model.lock_text_tower(unlocked_layers=0, freeze_layer_norm=True)
-    tokenize = open_clip.tokenizer.HFTokenizer(str(text_folder), context_length=config["context_length"])
+    tokenize = open_clip.tokenizer.HFTokenizer(
+        str(text_folder), context_length=config["context_length"]
+    )
     return model, tokenize
 
 
-def save_judge(folder: str | Path, model: CustomTextCLIP, config: dict[str, Any], captions: Iterable[str]) -> None:
+def save_judge(
+    folder: str | Path, model: CustomTextCLIP, config: dict[str, Any], captions: Iterable[str]
+) -> None:
     """Write config.json, model.safetensors (fp16, without the frozen text transformer) and captions.txt.
 
     Args:
@@ -132,17 +169,26 @@ def save_judge(folder: str | Path, model: CustomTextCLIP, config: dict[str, Any]
 
 
 def _load_embedded(folder: Path) -> Judge:
-    config_path, weights, captions = (folder / name for name in ("config.json", "model.safetensors", "captions.txt"))
+    config_path, weights, captions = (
+        folder / name for name in ("config.json", "model.safetensors", "captions.txt")
+    )
     for path in (config_path, weights, captions):
         if not path.is_file():
-            raise ValueError(f"judge: no {path}; allowed: the embedded judge's folder, or set open_clip_model")
+            raise ValueError(
+                f"judge: no {path}; allowed: the embedded judge's folder, or set open_clip_model"
+            )
     config = json.loads(config_path.read_text(encoding="utf-8"))
     model, tokenize = build_model(config)
-    state = {key: value.float() if value.is_floating_point() else value for key, value in load_file(weights).items()}
+    state = {
+        key: value.float() if value.is_floating_point() else value
+        for key, value in load_file(weights).items()
+    }
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [key for key in missing if not key.startswith(TEXT_TRANSFORMER)]
     if missing or unexpected:
-        raise ValueError(f"{weights}: missing {missing[:3]}, unexpected {unexpected[:3]}; it is not this config's")
+        raise ValueError(
+            f"{weights}: missing {missing[:3]}, unexpected {unexpected[:3]}; it is not this config's"
+        )
     preprocess = PreprocessCfg(**config["preprocess"])
     return Judge(
         "embedded judge",
@@ -159,17 +205,25 @@ def _load_open_clip(weights: str, architecture: str) -> Judge:
     known = open_clip.list_models()
     if architecture not in known:
         close = difflib.get_close_matches(architecture, known, n=5) or known[:5]
-        raise ValueError(f"open_clip_model: {architecture!r}; allowed: an open_clip architecture, such as {close}")
+        raise ValueError(
+            f"open_clip_model: {architecture!r}; allowed: an open_clip architecture, such as {close}"
+        )
     is_file = Path(weights).exists()
     if is_file and Path(weights).suffix != ".safetensors":
-        raise ValueError(f"judge: {weights!r}; allowed: a .safetensors file (nothing is loaded with pickle) or a tag")
+        raise ValueError(
+            f"judge: {weights!r}; allowed: a .safetensors file (nothing is loaded with pickle) or a tag"
+        )
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if not is_file and weights not in tags:
-        raise ValueError(f"judge: {weights!r} is no file; allowed: a .safetensors file or one of {tags}")
+        raise ValueError(
+            f"judge: {weights!r} is no file; allowed: a .safetensors file or one of {tags}"
+        )
     model, _, transform = open_clip.create_model_and_transforms(architecture, pretrained=weights)
     cfg = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
     name = f"open_clip {architecture}, {Path(weights).name if is_file else weights}"
-    return Judge(name, model.eval(), open_clip.get_tokenizer(architecture), transform, _describe(cfg))
+    return Judge(
+        name, model.eval(), open_clip.get_tokenizer(architecture), transform, _describe(cfg)
+    )
 
 
 def _describe(cfg: PreprocessCfg) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from lumiere.data.pictures import contact_sheet, save_picture
+from lumiere.data.contact_sheets import contact_sheet, save_picture
 from lumiere.evaluation.features import Distance
-from lumiere.evaluation.measure import Evaluation, LeftOut, SeamScores, SetScores
+from lumiere.evaluation.metrics import Evaluation, LeftOut, SeamScores, SetScores
 from lumiere.evaluation.samples import VideoSet
 
 matplotlib.use("Agg")  # before pyplot: there may be no display
@@ -40,7 +40,9 @@ def draw_all(folder: Path, evaluation: Evaluation, generated: VideoSet, real: Vi
         _draw_seams(folder / "seams.png", seams)
     shown = _spread(len(generated.prompts), SHEET_VIDEOS)
     _draw_sheet(folder / "generated.png", generated, shown)
-    _draw_sheet(folder / "real.png", real, _counterparts([generated.prompts[i] for i in shown], real))
+    _draw_sheet(
+        folder / "real.png", real, _counterparts([generated.prompts[i] for i in shown], real)
+    )
 
 
 def _draw_distances(path: Path, distances: dict[str, Distance]) -> None:
@@ -56,7 +58,10 @@ def _draw_distances(path: Path, distances: dict[str, Distance]) -> None:
         for bar in bars:
             axes.bar_label(bar, fmt="%.3g", padding=3, bbox=ON_WHITE)
         axes.axhline(distance.floor, color=GREY, linestyle="--", linewidth=1)
-        axes.set_title(f"{TITLES[kind]}\n{distance.num_clips} clips against {distance.num_reference}", fontsize=10)
+        axes.set_title(
+            f"{TITLES[kind]}\n{distance.num_clips} clips against {distance.num_reference}",
+            fontsize=10,
+        )
         axes.margins(y=0.15)
     panels[0].set_ylabel("Fréchet distance ↓")
     _save(figure, path)
@@ -67,9 +72,20 @@ def _draw_retrieval(path: Path, scores: SetScores, prompts: Sequence[str]) -> No
     figure, axes = plt.subplots(figsize=(9.5, max(3.0, 0.24 * n + 1.2)), layout="constrained")
     # Equal cells would push the prompts out.
     image = axes.imshow(
-        scores.similarity, cmap="viridis", aspect="auto", vmin=min(0.0, scores.similarity.min()), vmax=1
+        scores.similarity,
+        cmap="viridis",
+        aspect="auto",
+        vmin=min(0.0, scores.similarity.min()),
+        vmax=1,
     )
-    axes.plot(scores.similarity.argmax(1), range(n), "o", color="white", markeredgecolor="black", markersize=4)
+    axes.plot(
+        scores.similarity.argmax(1),
+        range(n),
+        "o",
+        color="white",
+        markeredgecolor="black",
+        markersize=4,
+    )
     axes.set_yticks(range(n), [_shortened(prompt, 60) for prompt in prompts], fontsize=8)
     axes.set_xticks(range(0, n, max(1, n // 12)))
     title = "which video does each prompt find? (dot: the most similar)"
@@ -90,7 +106,13 @@ def _draw_consistency(path: Path, scores: SetScores) -> None:
     for axes, (label, generated, real) in zip(panels, rows, strict=True):
         for x, values, colour in ((0, generated, BLUE), (1, real, GREY)):
             mean = float(np.mean(values))
-            axes.plot(np.linspace(x - 0.28, x + 0.28, len(values)), sorted(values), "o", color=colour, markersize=4)
+            axes.plot(
+                np.linspace(x - 0.28, x + 0.28, len(values)),
+                sorted(values),
+                "o",
+                color=colour,
+                markersize=4,
+            )
             axes.hlines(mean, x - 0.36, x + 0.36, color="black", linewidth=1.5)
             axes.annotate(f"{mean:.3f}", (x + 0.38, mean), va="center", fontsize=9, bbox=ON_WHITE)
         axes.axhline(float(np.mean(real)), color=GREY, linestyle="--", linewidth=1)
@@ -111,10 +133,15 @@ def _draw_seams(path: Path, seams: SeamScores) -> None:
     for i, border in enumerate(seams.own_borders):
         label = "" if i else "border of MultiDiffusion's windows"
         axes.axvline(border + 0.5, color=BLUE, linewidth=1, linestyle=":", label=label)
-    for key, colour, name in [("independent", RED, "independent windows"), ("multidiffusion", BLUE, "MultiDiffusion")]:
+    for key, colour, name in [
+        ("independent", RED, "independent windows"),
+        ("multidiffusion", BLUE, "MultiDiffusion"),
+    ]:
         curve = seams.curves[key]
         label = f"{name}, seam ratio {getattr(seams, key):.2f}"
-        axes.plot(np.arange(len(curve)) + 0.5, curve, color=colour, marker="o", markersize=4, label=label)
+        axes.plot(
+            np.arange(len(curve)) + 0.5, curve, color=colour, marker="o", markersize=4, label=label
+        )
     axes.set(
         xlabel="frame (a dot between two compares them)",
         ylabel="MSE of consecutive frames\n(pixels in [0, 1])",
@@ -135,7 +162,10 @@ def _draw_sheet(path: Path, videos: VideoSet, picks: Sequence[int]) -> None:
     """Four moments of each clip side by side with the prompt below, three clips a row."""
     moments = _spread(videos.frames.shape[1], SHEET_FRAMES)
     factor = max(1, SHEET_SIDE // videos.frames.shape[2])
-    strips = [_strip(videos.frames[i][moments].repeat(factor, axis=1).repeat(factor, axis=2)) for i in picks]
+    strips = [
+        _strip(videos.frames[i][moments].repeat(factor, axis=1).repeat(factor, axis=2))
+        for i in picks
+    ]
     letters = strips[0].shape[1] // 6  # what the sheet's font has room for
     labels = [_shortened(videos.prompts[i], letters) for i in picks]
     save_picture(contact_sheet(strips, columns=3, labels=labels, gap=10), path)
@@ -150,7 +180,9 @@ def _strip(frames: np.ndarray, gap: int = 2) -> np.ndarray:
 def _counterparts(prompts: Sequence[str], real: VideoSet) -> list[int]:
     """The real clips of the same sentences, in their order; where there are none, some that are evenly spread."""
     index = {prompt: i for i, prompt in reversed(list(enumerate(real.prompts)))}
-    return [index[prompt] for prompt in prompts if prompt in index] or _spread(len(real.prompts), SHEET_VIDEOS)
+    return [index[prompt] for prompt in prompts if prompt in index] or _spread(
+        len(real.prompts), SHEET_VIDEOS
+    )
 
 
 def _spread(length: int, count: int) -> list[int]:
@@ -162,5 +194,7 @@ def _shortened(text: str, letters: int) -> str:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=100, metadata={"Software": None})  # no version in the file: the bytes stay the same
+    figure.savefig(
+        path, dpi=100, metadata={"Software": None}
+    )  # no version in the file: the bytes stay the same
     plt.close(figure)

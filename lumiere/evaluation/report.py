@@ -10,12 +10,21 @@ import numpy as np
 from lumiere.evaluation.alignment import Retrieval
 from lumiere.evaluation.features import NUM_DRAWS
 from lumiere.evaluation.judge import Judge
-from lumiere.evaluation.measure import Evaluation, Familiarity, LeftOut, SampleScores, SeamScores, SetScores
+from lumiere.evaluation.metrics import (
+    Evaluation,
+    Familiarity,
+    LeftOut,
+    SampleScores,
+    SeamScores,
+    SetScores,
+)
 from lumiere.evaluation.plots import draw_all
 from lumiere.evaluation.samples import RealSet, VideoSet
 
 
-def write_report(folder: Path, evaluation: Evaluation, judge: Judge, generated: VideoSet, real: RealSet) -> None:
+def write_report(
+    folder: Path, evaluation: Evaluation, judge: Judge, generated: VideoSet, real: RealSet
+) -> None:
     """Write report.md and the pictures that `lumiere.evaluation.plots` draws."""
     folder.mkdir(parents=True, exist_ok=True)
     draw_all(folder, evaluation, generated, real)
@@ -33,7 +42,9 @@ def write_report(folder: Path, evaluation: Evaluation, judge: Judge, generated: 
     (folder / "report.md").write_text("\n".join(lines), encoding="utf-8")
 
 
-def _introduction(familiarity: Familiarity | None, judge: Judge, generated: VideoSet, real: RealSet) -> list[str]:
+def _introduction(
+    familiarity: Familiarity | None, judge: Judge, generated: VideoSet, real: RealSet
+) -> list[str]:
     n, t, height, width = generated.frames.shape[:4]
     lines = [
         f"{n} text-to-video clips of {t} frames at {width}×{height} against real clips of {len(real.frames)} of the "
@@ -119,7 +130,10 @@ def _alignment(scores: SetScores, familiarity: Familiarity | None) -> list[str]:
         lines += ["", f"Retrieval of real clips left out: {real.why}."]
     if familiarity is not None and familiarity.seen:
         known = f"{familiarity.seen} of {familiarity.num_clips} real clips"
-        lines += ["", f"The judge was trained on {known}: their column is a ceiling, not a second opinion."]
+        lines += [
+            "",
+            f"The judge was trained on {known}: their column is a ceiling, not a second opinion.",
+        ]
     return [*lines, "", "![similarity of prompts and videos](retrieval.png)", ""]
 
 

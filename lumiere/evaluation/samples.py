@@ -108,12 +108,20 @@ def read_generated_set(folder: Path, num_videos: int, num_frames: int) -> VideoS
         found = f"{frames.dtype} {frames.shape} for {len(prompts)} prompts"
         raise SamplesError(f"{path}: {found}; expected uint8 (n, t, h, w, 3)")
     if frames.shape[1] < 2:
-        raise SamplesError(f"{path}: clips of {frames.shape[1]} frame; what changes over time needs at least 2")
-    first = sorted({prompt: i for i, prompt in reversed(list(enumerate(prompts)))}.values())[:num_videos]
-    return VideoSet(frames[first, :num_frames], [prompts[i] for i in first], [str(i) for i in first])
+        raise SamplesError(
+            f"{path}: clips of {frames.shape[1]} frame; what changes over time needs at least 2"
+        )
+    first = sorted({prompt: i for i, prompt in reversed(list(enumerate(prompts)))}.values())[
+        :num_videos
+    ]
+    return VideoSet(
+        frames[first, :num_frames], [prompts[i] for i in first], [str(i) for i in first]
+    )
 
 
-def read_real_set(clips: Path, size: tuple[int, int], num_frames: int, max_videos: int = MAX_REAL) -> RealSet:
+def read_real_set(
+    clips: Path, size: tuple[int, int], num_frames: int, max_videos: int = MAX_REAL
+) -> RealSet:
     """One real clip of each source video, both splits, at the generated clips' size and length.
 
     Where there are more source videos than `max_videos`, those taken are evenly spread over their sorted names.
@@ -124,13 +132,17 @@ def read_real_set(clips: Path, size: tuple[int, int], num_frames: int, max_video
     for split in ("train", "validation"):
         store = ClipStore(clips, split)
         if len(store) and store.num_frames < num_frames:
-            raise SamplesError(f"{clips}: clips of {store.num_frames} frames; generated ones have {num_frames}")
+            raise SamplesError(
+                f"{clips}: clips of {store.num_frames} frames; generated ones have {num_frames}"
+            )
         for i, entry in enumerate(store.entries):
             chosen.setdefault(_source(entry["clip_id"]), (store, i))
     if not chosen:
         raise SamplesError(f"{clips}: no clips; run the decode stage first")
     names = sorted(chosen)
-    picks = np.unique(np.linspace(0, len(names) - 1, min(max_videos, len(names))).round().astype(int))
+    picks = np.unique(
+        np.linspace(0, len(names) - 1, min(max_videos, len(names))).round().astype(int)
+    )
     videos, found, held_out = [], [], []
     for store, i in (chosen[names[k]] for k in picks):
         clip = store[i]
@@ -159,7 +171,9 @@ def read_seams(folder: Path) -> dict[str, Any]:
         raise SamplesError(f"{path}: no such file; run the generate stage first")
     with np.load(path, allow_pickle=False) as arrays:
         videos = {key: arrays[key] for key in ("multidiffusion", "independent")}
-    errors = {key: np.stack([consecutive_mse(clip) for clip in clips]) for key, clips in videos.items()}
+    errors = {
+        key: np.stack([consecutive_mse(clip) for clip in clips]) for key, clips in videos.items()
+    }
     num_frames, window_size = videos["independent"].shape[1], settings["window_size"]
     apart = independent_windows(num_frames, window_size)
     overlapping = temporal_windows(num_frames, window_size, settings["overlap"])

@@ -24,7 +24,9 @@ def consecutive_mse(frames: np.ndarray) -> np.ndarray:
     """
     frames = np.asarray(frames)
     if frames.ndim != 4 or len(frames) < 2:
-        raise ValueError(f"frames of shape {frames.shape}; expected (t, h, w, c) with at least 2 frames")
+        raise ValueError(
+            f"frames of shape {frames.shape}; expected (t, h, w, c) with at least 2 frames"
+        )
     values = frames.astype(np.float64) / (255.0 if frames.dtype == np.uint8 else 1.0)
     return ((values[1:] - values[:-1]) ** 2).mean(axis=(1, 2, 3))
 
@@ -36,7 +38,10 @@ def window_borders(windows: Sequence[tuple[int, int]], num_frames: int) -> list[
         windows: half-open (start, stop), as `lumiere.diffusion.windows.temporal_windows` gives them.
         num_frames: the video's length.
     """
-    covers = [{w for w, (start, stop) in enumerate(windows) if start <= k < stop} for k in range(num_frames)]
+    covers = [
+        {w for w, (start, stop) in enumerate(windows) if start <= k < stop}
+        for k in range(num_frames)
+    ]
     return [i for i in range(num_frames - 1) if covers[i] != covers[i + 1]]
 
 
@@ -62,7 +67,9 @@ def seam_ratio(errors: np.ndarray | Sequence[np.ndarray], borders: Sequence[int]
         raise ValueError(f"borders {list(borders)}; allowed: 0 to {len(is_border) - 1}")
     is_border[list(borders)] = True
     if is_border.all() or not is_border.any():
-        raise ValueError(f"{is_border.sum()} of {len(is_border)} pairs are borders; expected some of both")
+        raise ValueError(
+            f"{is_border.sum()} of {len(is_border)} pairs are borders; expected some of both"
+        )
     at_borders, elsewhere = errors[:, is_border].mean(), errors[:, ~is_border].mean()
     if elsewhere == 0:
         return 1.0 if at_borders == 0 else float("inf")

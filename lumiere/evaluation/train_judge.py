@@ -35,7 +35,9 @@ import open_clip
 from open_clip.model import CustomTextCLIP
 
 FPS = 16
-STORED_SIZE = 80  # frames are kept a little larger than the input, so that crops have something to cut
+STORED_SIZE = (
+    80  # frames are kept a little larger than the input, so that crops have something to cut
+)
 INPUT_SIZE = 64
 # A low ceiling keeps likenesses: pushing a cat from a leopard without end costs the subjects never seen.
 MAX_LOGIT_SCALE = 20.0
@@ -43,7 +45,11 @@ CONFIG: dict[str, Any] = {
     "embed_dim": 128,
     # ModifiedResNet: layers as a tuple. 64 px in, 2x2 positions before the attention pool.
     "vision_cfg": {"image_size": INPUT_SIZE, "layers": [1, 1, 2, 1], "width": 24, "head_width": 64},
-    "text_cfg": {"hf_model_name": "all-MiniLM-L6-v2", "hf_proj_type": "linear", "hf_pooler_type": "mean_pooler"},
+    "text_cfg": {
+        "hf_model_name": "all-MiniLM-L6-v2",
+        "hf_proj_type": "linear",
+        "hf_pooler_type": "mean_pooler",
+    },
     "context_length": 40,
     "preprocess": {
         "size": INPUT_SIZE,
@@ -114,24 +120,34 @@ def degrade(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     # Scale 0.8 to 1.1 of the picture, small shifts and rotations. No mirror: captions say left and right.
     scale, angle, shift = uniform(0.8, 1.1), uniform(-0.15, 0.15), uniform(-0.1, 0.1, 2)
     cos, sin = scale * torch.cos(angle), scale * torch.sin(angle)
-    theta = torch.stack([torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1)
+    theta = torch.stack(
+        [torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1
+    )
     grid = F.affine_grid(theta, [b, 3, INPUT_SIZE, INPUT_SIZE], align_corners=False)
     images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
-    images = images * uniform(0.85, 1.15, 1, 1, 1) + uniform(-0.08, 0.08, 3, 1, 1)  # contrast, brightness, tint
+    images = images * uniform(0.85, 1.15, 1, 1, 1) + uniform(
+        -0.08, 0.08, 3, 1, 1
+    )  # contrast, brightness, tint
     grey = images.mean(1, keepdim=True)
     images = grey + (images - grey) * uniform(0.6, 1.3, 1, 1, 1)  # saturation
 
     # A third each: sharp, at the base model's 32 px, and blurrier than that.
     kind = torch.randint(0, 3, (b, 1, 1, 1), generator=generator)
-    half = F.interpolate(F.interpolate(images, scale_factor=0.5, mode="area"), size=INPUT_SIZE, mode="bicubic")
-    soft = F.interpolate(F.interpolate(images, size=22, mode="area"), size=INPUT_SIZE, mode="bicubic")
+    half = F.interpolate(
+        F.interpolate(images, scale_factor=0.5, mode="area"), size=INPUT_SIZE, mode="bicubic"
+    )
+    soft = F.interpolate(
+        F.interpolate(images, size=22, mode="area"), size=INPUT_SIZE, mode="bicubic"
+    )
     images = torch.where(kind == 0, images, torch.where(kind == 1, half, soft))
 
     noise = torch.randn(images.shape, generator=generator)
     coarse = torch.randn((b, 3, INPUT_SIZE // 4, INPUT_SIZE // 4), generator=generator)
     images = images + noise * uniform(0, 0.06, 1, 1, 1)
-    images = images + F.interpolate(coarse, size=INPUT_SIZE, mode="bilinear") * uniform(0, 0.06, 1, 1, 1)
+    images = images + F.interpolate(coarse, size=INPUT_SIZE, mode="bilinear") * uniform(
+        0, 0.06, 1, 1, 1
+    )
     return images.clamp(0, 1)
 
 
@@ -163,7 +179,9 @@ def train(
     started, curve, smoothed = time.monotonic(), [], math.nan
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * min(1.0, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+            group["lr"] = (
+                1e-3 * min(1.0, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+            )
         # Each subject at most once a batch: two frames of one subject would be each other's negatives.
         chosen = rng.permutation(len(videos))[:batch_size]
         images = np.stack([videos[i][rng.integers(len(videos[i]))] for i in chosen])
@@ -184,7 +202,9 @@ def train(
         smoothed = loss.item() if math.isnan(smoothed) else 0.95 * smoothed + 0.05 * loss.item()
         if step % 50 == 0:
             curve.append((step, round(smoothed, 4)))
-            print(f"step {step}  loss {smoothed:.3f}  {time.monotonic() - started:.0f} s", flush=True)
+            print(
+                f"step {step}  loss {smoothed:.3f}  {time.monotonic() - started:.0f} s", flush=True
+            )
     curve.append((steps - 1, round(smoothed, 4)))
     return model.eval(), curve
 
@@ -193,16 +213,25 @@ def pooled_states(model: CustomTextCLIP, tokens: torch.Tensor) -> np.ndarray:
     """The frozen text tower up to its projection: (k, 384). Computed once, since it never changes."""
     with torch.no_grad():
         mask = (tokens != model.text.config.pad_token_id).long()
-        return model.text.pooler(model.text.transformer(input_ids=tokens, attention_mask=mask), mask).numpy()
+        return model.text.pooler(
+            model.text.transformer(input_ids=tokens, attention_mask=mask), mask
+        ).numpy()
 
 
 def held_out_names(names: Iterable[str], split: dict[str, Any]) -> set[str]:
     """The videos that are not trained on: those that the split's own draw holds out."""
-    return {name for name in names if is_validation(Path(name).stem, split["seed"], split["fraction"])}
+    return {
+        name for name in names if is_validation(Path(name).stem, split["seed"], split["fraction"])
+    }
 
 
 def measure(
-    judge: Judge, raw: Path, captions: dict[str, list[str]], unseen: set[str], size: int, num_frames: int = 8
+    judge: Judge,
+    raw: Path,
+    captions: dict[str, list[str]],
+    unseen: set[str],
+    size: int,
+    num_frames: int = 8,
 ) -> dict[str, Any]:
     """Text → video retrieval with the shipped preprocessing, on train subjects, held-out (unseen) subjects, and
     held-out sentences among all videos. `size` is the resolution the frames are brought to first."""
@@ -281,7 +310,12 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--split-seed", type=int, default=0, help="curate.seed of params.yaml")
-    parser.add_argument("--split-fraction", type=float, default=0.1, help="curate.validation_fraction of params.yaml")
+    parser.add_argument(
+        "--split-fraction",
+        type=float,
+        default=0.1,
+        help="curate.validation_fraction of params.yaml",
+    )
     arguments = parser.parse_args()
 
     captions = read_captions(arguments.captions)
@@ -292,7 +326,9 @@ def main() -> None:
     model, tokenize = build_model(CONFIG)
     model.eval()
     texts = [pooled_states(model, tokenize(captions[name])) for name in names]
-    print(f"{len(names)} subjects, {sum(map(len, videos))} frames; {len(unseen)} held out", flush=True)
+    print(
+        f"{len(names)} subjects, {sum(map(len, videos))} frames; {len(unseen)} held out", flush=True
+    )
     model, curve = train(videos, texts, arguments.steps, arguments.batch_size, arguments.seed)
 
     training = {
@@ -308,7 +344,9 @@ def main() -> None:
     sentences = [caption for name in names for caption in captions[name]]
     save_judge(arguments.out, model, config, sentences)
     judge = load_judge(arguments.out)  # what is measured is what was written
-    config["retrieval"] = {f"{size}px": measure(judge, arguments.raw, captions, unseen, size) for size in (128, 32)}
+    config["retrieval"] = {
+        f"{size}px": measure(judge, arguments.raw, captions, unseen, size) for size in (128, 32)
+    }
     save_judge(arguments.out, model, config, sentences)
     card = write_card(arguments.out)
     print(card.read_text(encoding="utf-8"))

@@ -27,7 +27,9 @@ aten = torch.ops.aten
 # The CPU's fused attention has no formula of its own in torch 2.13; the first arguments are the shapes.
 FLOP_FORMULAS = {
     aten._scaled_dot_product_flash_attention_for_cpu: lambda *args, **_: sdpa_flop_count(*args[:3]),
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda *args, **_: sdpa_backward_flop_count(*args[:4]),
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda *args, **_: (
+        sdpa_backward_flop_count(*args[:4])
+    ),
 }
 
 # torch.autocast on CUDA, as far as a U-Net's layers call it; the rest runs in whatever dtype it is given.
@@ -41,7 +43,9 @@ class Cost:
 
     flops_forward: int
     flops: int  # forward, backward, and what checkpointing computes again
-    activation_bytes: int  # at the peak: what lives beside weights, inputs and finished weight gradients
+    activation_bytes: (
+        int  # at the peak: what lives beside weights, inputs and finished weight gradients
+    )
     saved_bytes: int  # of these, what the forward pass leaves for the backward pass
 
 
@@ -80,7 +84,9 @@ class StandIn:
     def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         if self.autocast is not None:
             dtype = self.autocast if name in IN_LOW_PRECISION else torch.float32
-            args, kwargs = tree_map_only(Tensor, lambda tensor: self._cast(tensor, dtype), (args, kwargs))
+            args, kwargs = tree_map_only(
+                Tensor, lambda tensor: self._cast(tensor, dtype), (args, kwargs)
+            )
         if name == "scaled_dot_product_attention" and args[0].is_meta:
             return self._attend(*args, **kwargs)
         if name == "group_norm" and args[0].is_meta and self.on_cpu:
@@ -91,7 +97,9 @@ class StandIn:
         if not tensor.is_floating_point() or tensor.dtype == dtype:
             return tensor
         # As autocast: the cast of a weight that trains is kept until the region ends, every other is made anew.
-        if self._casts is None or not (tensor.is_leaf and tensor.requires_grad and tensor.dtype == torch.float32):
+        if self._casts is None or not (
+            tensor.is_leaf and tensor.requires_grad and tensor.dtype == torch.float32
+        ):
             return tensor.to(dtype)
         if id(tensor) not in self._casts:
             self._casts[id(tensor)] = tensor.to(dtype)
@@ -113,18 +121,30 @@ class StandIn:
             return cpu(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
         if attn_mask is not None:
             attn_mask = attn_mask.expand(*query.shape[:3], key.shape[2])
-        needs_grad = torch.is_grad_enabled() and any(each.requires_grad for each in (query, key, value))
+        needs_grad = torch.is_grad_enabled() and any(
+            each.requires_grad for each in (query, key, value)
+        )
         efficient = aten._scaled_dot_product_efficient_attention
-        return efficient(query, key, value, attn_mask, needs_grad, dropout_p, is_causal, scale=scale)[0]
+        return efficient(
+            query, key, value, attn_mask, needs_grad, dropout_p, is_causal, scale=scale
+        )[0]
 
 
 def _group_norm_of_cpu(
-    states: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+    states: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
 ) -> Tensor:
     """Without the copy out of channels-last memory that a GPU makes, and the meta device with it."""
     n, channels = states.shape[:2]
     size = states[0, 0].numel()
-    if states.ndim == 4 and not states.is_contiguous() and states.is_contiguous(memory_format=torch.channels_last):
+    if (
+        states.ndim == 4
+        and not states.is_contiguous()
+        and states.is_contiguous(memory_format=torch.channels_last)
+    ):
         pass
     else:
         states = states.contiguous()
@@ -150,7 +170,11 @@ class LiveBytes(TorchDispatchMode):
             self._seen[storage._cdata] = storage
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         output = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(output):
@@ -188,7 +212,9 @@ def _gradients_not_counted(parameters: Iterable[nn.Parameter], live: LiveBytes) 
         if parameter.grad is not None:
             live.forget(parameter.grad)
 
-    handles = [each.register_post_accumulate_grad_hook(done) for each in parameters if each.requires_grad]
+    handles = [
+        each.register_post_accumulate_grad_hook(done) for each in parameters if each.requires_grad
+    ]
     try:
         yield
     finally:

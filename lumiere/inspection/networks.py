@@ -18,8 +18,8 @@ from lumiere.config import OptimConfig, Params
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.autoencoder import latent_factor
 from lumiere.models.inflation import takes_text
-from lumiere.models.small import build_ssr_unet, build_text_to_image_unet
 from lumiere.models.text_to_image import read_stored_config, text_width
+from lumiere.models.unet_builders import build_ssr_unet, build_text_to_image_unet
 from lumiere.text import load_text_encoder
 from lumiere.text.hub import pipeline_folder
 from lumiere.text.minilm import MiniLMTextEncoder
@@ -49,16 +49,28 @@ class Workload:
     sample_shape: tuple[int, ...] | None = None
     sample_passes: int = 0
 
-    def inputs(self, batch_size: int, shape: tuple[int, ...] | None = None) -> tuple[Tensor, dict[str, Any]]:
+    def inputs(
+        self, batch_size: int, shape: tuple[int, ...] | None = None
+    ) -> tuple[Tensor, dict[str, Any]]:
         """A batch: the sample, and the other arguments by name."""
-        config = self.network.unet.config if isinstance(self.network, SpaceTimeUNet) else self.network.config
+        config = (
+            self.network.unet.config
+            if isinstance(self.network, SpaceTimeUNet)
+            else self.network.config
+        )
         device = next(self.network.parameters()).device
-        given: dict[str, Any] = {"timestep": torch.zeros(batch_size, dtype=torch.long, device=device)}
+        given: dict[str, Any] = {
+            "timestep": torch.zeros(batch_size, dtype=torch.long, device=device)
+        }
         given["encoder_hidden_states"] = None
         if self.text is not None:
             given["encoder_hidden_states"] = torch.zeros(batch_size, *self.text, device=device)
-            if not config.mid_block_only_cross_attention:  # diffusers' own attention over text alone takes no mask
-                given["encoder_attention_mask"] = torch.ones(batch_size, self.text[0], dtype=torch.long, device=device)
+            if (
+                not config.mid_block_only_cross_attention
+            ):  # diffusers' own attention over text alone takes no mask
+                given["encoder_attention_mask"] = torch.ones(
+                    batch_size, self.text[0], dtype=torch.long, device=device
+                )
         if config.class_embed_type == "timestep":
             given["class_labels"] = torch.zeros(batch_size, dtype=torch.long, device=device)
         return torch.zeros(batch_size, *(shape or self.shape), device=device), given
@@ -67,7 +79,9 @@ class Workload:
         """The forward pass of a training step, and what it is given."""
         sample, given = self.inputs(batch_size)
         config = getattr(self.network, "unet", self.network).config
-        channels = min(config.in_channels, config.out_channels)  # without a condition, without a learned variance
+        channels = min(
+            config.in_channels, config.out_channels
+        )  # without a condition, without a learned variance
         target = torch.zeros_like(sample[:, :channels])  # the clean clip, or the noise
 
         def run() -> Tensor:
@@ -92,12 +106,24 @@ def workloads(params: Params, root: Path = Path()) -> list[Workload]:
     image_model = on_meta(lambda: text_to_image_network(params, root))
     ssr_image = on_meta(lambda: super_resolution_network(params, root))
     text = (params.decode.max_text_tokens, text_width(image_model.config))
-    frames, low, channels = params.decode.num_frames, image_model.config.sample_size, image_model.config.in_channels
+    frames, low, channels = (
+        params.decode.num_frames,
+        image_model.config.sample_size,
+        image_model.config.in_channels,
+    )
     conditioned = inflate(image_model, conditioning_channels=channels + 1)
     in_channels = conditioned.total_channels
     enlarger = inflate(ssr_image, temporal_resampling=False)
     ssr_window = min(generate.window_size, generate.num_frames)
-    found = [Workload("text-to-image", image_model, (channels, low, low), text, t2i.optim if trains_t2i else None)]
+    found = [
+        Workload(
+            "text-to-image",
+            image_model,
+            (channels, low, low),
+            text,
+            t2i.optim if trains_t2i else None,
+        )
+    ]
     found.append(
         Workload(
             "base, conditioned",
@@ -110,7 +136,11 @@ def workloads(params: Params, root: Path = Path()) -> list[Workload]:
         )
     )
     if trains_ssr_image:
-        found.append(Workload("super-resolution, image", ssr_image, (6, ssr.crop, ssr.crop), None, ssr.image_optim))
+        found.append(
+            Workload(
+                "super-resolution, image", ssr_image, (6, ssr.crop, ssr.crop), None, ssr.image_optim
+            )
+        )
     found.append(
         Workload(
             "super-resolution",
@@ -159,7 +189,9 @@ def _stored(folder: Path, title: str, num_frames: int) -> Workload:
         network = on_meta(lambda: UNet2DConditionModel.from_config(settings))
         config, channels = network.config, network.config.in_channels
     else:
-        raise ValueError(f"{folder}/config.json: of a {kind}; allowed: SpaceTimeUNet, UNet2DConditionModel")
+        raise ValueError(
+            f"{folder}/config.json: of a {kind}; allowed: SpaceTimeUNet, UNet2DConditionModel"
+        )
     size = config.sample_size or 64
     height, width = (size, size) if isinstance(size, int) else size
     is_video = kind == SpaceTimeUNet.__name__
@@ -186,9 +218,17 @@ def text_to_image_network(params: Params, root: Path) -> UNet2DConditionModel:
     if config.source != "train":
         return _given(config.source, root, config.size)
     # The text encoder's weights may be gigabytes on a hub; a config file says what width it was made for.
-    width = text_width(_whole(json.loads((root / file).read_text(encoding="utf-8")))) if file else _width(params)
+    width = (
+        text_width(_whole(json.loads((root / file).read_text(encoding="utf-8"))))
+        if file
+        else _width(params)
+    )
     return build_text_to_image_unet(
-        config.size, config.block_out_channels, config.layers_per_block, width, root / file if file else ""
+        config.size,
+        config.block_out_channels,
+        config.layers_per_block,
+        width,
+        root / file if file else "",
     )
 
 
@@ -204,10 +244,16 @@ def super_resolution_network(params: Params, root: Path) -> UNet2DConditionModel
 def _given(source: str, root: Path, size: int) -> UNet2DConditionModel:
     here = root / source
     folder = here if here.is_dir() else pipeline_folder(source)
-    settings = {k: v for k, v in read_stored_config(folder / "unet").items() if not k.startswith("_") and k != "self"}
+    settings = {
+        k: v
+        for k, v in read_stored_config(folder / "unet").items()
+        if not k.startswith("_") and k != "self"
+    }
     factor = 1
     if (folder / "vae").is_dir():  # of a latent model
-        factor = latent_factor(read_stored_config(folder / "vae", AutoencoderKL)["block_out_channels"])
+        factor = latent_factor(
+            read_stored_config(folder / "vae", AutoencoderKL)["block_out_channels"]
+        )
     return UNet2DConditionModel.from_config(settings | {"sample_size": size // factor})
 
 

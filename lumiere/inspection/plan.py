@@ -34,7 +34,16 @@ class Memory:
     @property
     def total(self) -> int:
         """All of it."""
-        return sum((self.weights, self.gradients, self.optimizer, self.ema, self.gathered, self.activations))
+        return sum(
+            (
+                self.weights,
+                self.gradients,
+                self.optimizer,
+                self.ema,
+                self.gathered,
+                self.activations,
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -105,19 +114,24 @@ def plan(workload: Workload, launch: LaunchConfig, processes: int) -> NetworkPla
     )
 
 
-def _training(workload: Workload, launch: LaunchConfig, processes: int, trained: list[nn.Parameter]) -> TrainingPlan:
+def _training(
+    workload: Workload, launch: LaunchConfig, processes: int, trained: list[nn.Parameter]
+) -> TrainingPlan:
     assert workload.optim is not None
     network, batch_size = workload.network, workload.optim.batch_size
     parts = processes * launch.gradient_accumulation
     micro_batch = max(1, math.ceil(batch_size / parts))
     plain, checkpointed = (
-        _step(workload, micro_batch, launch, on, flops=on == launch.gradient_checkpointing) for on in (False, True)
+        _step(workload, micro_batch, launch, on, flops=on == launch.gradient_checkpointing)
+        for on in (False, True)
     )
     chosen = checkpointed if launch.gradient_checkpointing else plain
     weights, gradients = count(network.parameters()) * FLOAT32, count(trained) * FLOAT32
     optimizer = optimizer_bytes(trained, workload.optim.optimizer)
     # A preview takes a clip with and without its sentence at once, a validation as many as a step.
-    shown = forward(workload, max(micro_batch, 2 if workload.text else 1), workload.shape, launch, flops=False)
+    shown = forward(
+        workload, max(micro_batch, 2 if workload.text else 1), workload.shape, launch, flops=False
+    )
     # The optimizer's step works on a copy of one of its moments, when the activations are gone.
     peak = max(chosen.activation_bytes, shown.activation_bytes, gradients)
     buckets = gradients if processes > 1 else 0
@@ -129,7 +143,9 @@ def _training(workload: Workload, launch: LaunchConfig, processes: int, trained:
             gradients=math.ceil(gradients / processes),
             optimizer=math.ceil(optimizer / processes),
             ema=math.ceil(gradients / processes),
-            gathered=2 * layer_parameters(network) * FLOAT32,  # the layer that computes, and the one fetched ahead
+            gathered=2
+            * layer_parameters(network)
+            * FLOAT32,  # the layer that computes, and the one fetched ahead
             activations=max(chosen.activation_bytes, shown.activation_bytes),
         )
     return TrainingPlan(
@@ -145,23 +161,35 @@ def _training(workload: Workload, launch: LaunchConfig, processes: int, trained:
     )
 
 
-def _step(workload: Workload, batch_size: int, launch: LaunchConfig, checkpointing: bool, flops: bool) -> Cost:
+def _step(
+    workload: Workload, batch_size: int, launch: LaunchConfig, checkpointing: bool, flops: bool
+) -> Cost:
     network = workload.network
     network.enable_gradient_checkpointing() if checkpointing else network.disable_gradient_checkpointing()
     network.train()
     run, inputs = workload.loss(batch_size)
     try:
-        return measure(network, run, flops=flops, autocast=AUTOCAST[launch.precision], inputs=inputs)
+        return measure(
+            network, run, flops=flops, autocast=AUTOCAST[launch.precision], inputs=inputs
+        )
     finally:
         network.disable_gradient_checkpointing()
 
 
 def _sampling(workload: Workload, launch: LaunchConfig) -> Cost | None:
-    return None if workload.sample_shape is None else forward(workload, 1, workload.sample_shape, launch)
+    return (
+        None
+        if workload.sample_shape is None
+        else forward(workload, 1, workload.sample_shape, launch)
+    )
 
 
 def forward(
-    workload: Workload, batch_size: int, shape: tuple[int, ...], launch: LaunchConfig, flops: bool = True
+    workload: Workload,
+    batch_size: int,
+    shape: tuple[int, ...],
+    launch: LaunchConfig,
+    flops: bool = True,
 ) -> Cost:
     """A forward pass without gradients, of clips of `shape`, (c, t, h, w) or (c, h, w)."""
     sample, given = workload.inputs(batch_size, shape)
@@ -190,6 +218,10 @@ def optimizer_bytes(parameters: Iterable[Tensor], optimizer: str) -> int:
         numbers = 2 * each.numel()
         if optimizer == "adafactor":
             factored = each.ndim > 1
-            numbers = each.numel() // each.shape[-1] + each.numel() // each.shape[-2] if factored else each.numel()
+            numbers = (
+                each.numel() // each.shape[-1] + each.numel() // each.shape[-2]
+                if factored
+                else each.numel()
+            )
         total += FLOAT32 * (numbers + 1)
     return total

@@ -9,7 +9,7 @@ import lumiere.compat  # noqa: F401  before diffusers
 
 from diffusers import AutoencoderKL
 
-from lumiere.models.stored import load_network
+from lumiere.models.diffusers_folders import load_network
 
 
 def load_vae(folder: Path) -> AutoencoderKL | None:
@@ -18,7 +18,11 @@ def load_vae(folder: Path) -> AutoencoderKL | None:
     Raises:
         ValueError: where there is a folder that no VAE can be read from.
     """
-    return load_network(folder, AutoencoderKL).eval().requires_grad_(False) if folder.is_dir() else None
+    return (
+        load_network(folder, AutoencoderKL).eval().requires_grad_(False)
+        if folder.is_dir()
+        else None
+    )
 
 
 def vae_factor(vae: AutoencoderKL | None) -> int:

@@ -32,7 +32,9 @@ class Conditions:
         """The same for a level of `num_frames` frames; text stays as it is (`TextPerClip`)."""
 
         temb = self.temb.repeat_interleave(num_frames, dim=0)
-        return Conditions(temb, self.encoder_hidden_states, self.encoder_attention_bias, self.checkpointing)
+        return Conditions(
+            temb, self.encoder_hidden_states, self.encoder_attention_bias, self.checkpointing
+        )
 
 
 class TextPerClip(Attention):
@@ -55,14 +57,18 @@ class TextPerClip(Attention):
         kind = type(self.processor) if hidden_states.ndim == 3 and self.group_norm is None else None
         if kind in (AttnProcessor, AttnProcessor2_0) and not per_frame:
             folded = hidden_states.reshape(batch_size, -1, hidden_states.shape[-1])  # b (t h w) c
-            return self(folded, text, attention_mask, **kwargs).reshape(*hidden_states.shape[:2], -1)
+            return self(folded, text, attention_mask, **kwargs).reshape(
+                *hidden_states.shape[:2], -1
+            )
         if kind is AttnProcessor2_0 and self._is_plain() and not kwargs:
             return self._attend(hidden_states, text, attention_mask)
         if per_frame:
             return super().forward(hidden_states, encoder_hidden_states, attention_mask, **kwargs)
         num_frames = len(hidden_states) // batch_size
         text = text.repeat_interleave(num_frames, dim=0)
-        mask = None if attention_mask is None else attention_mask.repeat_interleave(num_frames, dim=0)
+        mask = (
+            None if attention_mask is None else attention_mask.repeat_interleave(num_frames, dim=0)
+        )
         return super().forward(hidden_states, text, mask, **kwargs)
 
     def _is_plain(self) -> bool:
@@ -73,7 +79,9 @@ class TextPerClip(Attention):
     def _attend(self, hidden_states: Tensor, text: Tensor, bias: Tensor | None) -> Tensor:
         """What diffusers' own processor does with (b, l, c), and `attend`."""
         query, key, value = self.to_q(hidden_states), self.to_k(text), self.to_v(text)
-        query, key, value = (states.unflatten(2, (self.heads, -1)) for states in (query, key, value))
+        query, key, value = (
+            states.unflatten(2, (self.heads, -1)) for states in (query, key, value)
+        )
         return self.to_out[1](self.to_out[0](attend(query, key, value, bias).flatten(2)))
 
 
@@ -94,7 +102,9 @@ def make_lean(unet: nn.Module) -> None:
 def takes_text(unet: Any) -> bool:
     """Whether an image network attends to text, anywhere."""
     attentions = [module for module in unet.modules() if isinstance(module, Attention)]
-    attends = any(each.is_cross_attention or each.added_kv_proj_dim is not None for each in attentions)
+    attends = any(
+        each.is_cross_attention or each.added_kv_proj_dim is not None for each in attentions
+    )
     return attends or unet.config.addition_embed_type == "text"
 
 
@@ -109,13 +119,19 @@ def check_conditions(
 ) -> None:
     """Raise ValueError on a condition that is not one per clip, or that the image network wants otherwise."""
     if isinstance(timestep, Tensor) and tuple(timestep.shape) not in ((), (1,), (batch_size,)):
-        raise ValueError(f"timestep has shape {tuple(timestep.shape)}; expected a number, () or ({batch_size},)")
+        raise ValueError(
+            f"timestep has shape {tuple(timestep.shape)}; expected a number, () or ({batch_size},)"
+        )
     width = unet.config.encoder_hid_dim or unet.config.cross_attention_dim
     width = width if isinstance(width, int) else "d"
     if text is None and takes_text(unet):
-        raise ValueError(f"encoder_hidden_states is None; expected ({batch_size}, n, {width}), once per clip")
+        raise ValueError(
+            f"encoder_hidden_states is None; expected ({batch_size}, n, {width}), once per clip"
+        )
     if text is not None and (
-        text.ndim != 3 or len(text) != batch_size or (takes_text(unet) and width not in ("d", text.shape[2]))
+        text.ndim != 3
+        or len(text) != batch_size
+        or (takes_text(unet) and width not in ("d", text.shape[2]))
     ):
         raise ValueError(
             f"encoder_hidden_states has shape {tuple(text.shape)}; expected ({batch_size}, n, {width}), once per clip"
@@ -126,7 +142,9 @@ def check_conditions(
     added = {f"added_cond_kwargs[{name!r}]": value for name, value in added_cond_kwargs.items()}
     for name, value in {"class_labels": class_labels, **added}.items():
         if isinstance(value, Tensor) and (value.ndim == 0 or len(value) != batch_size):
-            raise ValueError(f"{name} has shape {tuple(value.shape)}; expected ({batch_size}, ...), once per clip")
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)}; expected ({batch_size}, ...), once per clip"
+            )
 
 
 def check_supported(unet: Any) -> None:
@@ -139,12 +157,16 @@ def check_supported(unet: Any) -> None:
     if odd:
         raise ValueError(f"unet2d has {odd[0]}; K-diffusion blocks cannot be inflated")
     if unet.config.addition_embed_type == "image_hint":
-        raise ValueError("unet2d has addition_embed_type 'image_hint'; a network that takes a hint cannot be inflated")
+        raise ValueError(
+            "unet2d has addition_embed_type 'image_hint'; a network that takes a hint cannot be inflated"
+        )
     if unet.config.encoder_hid_dim_type == "ip_image_proj":
         raise ValueError("unet2d has an IP-Adapter; unload it before inflation")
 
 
-def run_pair(resnet: nn.Module, attention: nn.Module | None, hidden_states: Tensor, conditions: Conditions) -> Tensor:
+def run_pair(
+    resnet: nn.Module, attention: nn.Module | None, hidden_states: Tensor, conditions: Conditions
+) -> Tensor:
     """One (resnet, attention) pair of a block, recomputed in the backward pass where checkpointing is on."""
 
     def pair(states: Tensor) -> Tensor:
@@ -155,7 +177,9 @@ def run_pair(resnet: nn.Module, attention: nn.Module | None, hidden_states: Tens
     return pair(hidden_states)
 
 
-def run_attention(attention: nn.Module | None, hidden_states: Tensor, conditions: Conditions) -> Tensor:
+def run_attention(
+    attention: nn.Module | None, hidden_states: Tensor, conditions: Conditions
+) -> Tensor:
     """Any of the spatial attentions that diffusers puts into a U-Net block."""
     if attention is None:
         return hidden_states
@@ -181,7 +205,9 @@ def attentions_of(block: nn.Module) -> list[Any]:
     return list(getattr(block, "attentions", None) or [None] * len(block.resnets))  # type: ignore[arg-type]
 
 
-def run_downsampler(downsampler: nn.Module, hidden_states: Tensor, conditions: Conditions) -> Tensor:
+def run_downsampler(
+    downsampler: nn.Module, hidden_states: Tensor, conditions: Conditions
+) -> Tensor:
     """A plain or a ResNet downsampler."""
     if isinstance(downsampler, ResnetBlock2D):
         return downsampler(hidden_states, conditions.temb)
@@ -200,7 +226,9 @@ def run_upsampler(
 def size_factor(unet: Any) -> int:
     """What height and width must be divisible by: ResNet upsamplers (DeepFloyd IF) give twice the size and no other."""
     upsamplers = [each for block in unet.up_blocks for each in block.upsamplers or []]
-    return 2 ** len(upsamplers) if all(isinstance(each, ResnetBlock2D) for each in upsamplers) else 1
+    return (
+        2 ** len(upsamplers) if all(isinstance(each, ResnetBlock2D) for each in upsamplers) else 1
+    )
 
 
 def out_channels_of(block: nn.Module) -> int:

@@ -40,7 +40,9 @@ class _FrozenConvolution(torch.autograd.Function):
     """A convolution that keeps its weight alone."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any
+    ) -> Tensor:
         ctx.save_for_backward(weight)
         by_channel = inputs.is_contiguous(memory_format=torch.channels_last)
         ctx.memory_format = torch.channels_last if by_channel else torch.contiguous_format
@@ -52,9 +54,21 @@ class _FrozenConvolution(torch.autograd.Function):
         (weight,) = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.settings
         # Only its shape and memory format are read.
-        inputs = torch.empty(ctx.shape, dtype=grad.dtype, device=grad.device, memory_format=ctx.memory_format)
+        inputs = torch.empty(
+            ctx.shape, dtype=grad.dtype, device=grad.device, memory_format=ctx.memory_format
+        )
         grad_inputs, _, _ = torch.ops.aten.convolution_backward(
-            grad, inputs, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, False, False]
+            grad,
+            inputs,
+            weight,
+            None,
+            stride,
+            padding,
+            dilation,
+            False,
+            [0, 0],
+            groups,
+            [True, False, False],
         )
         return grad_inputs, *[None] * 6
 
@@ -68,19 +82,27 @@ class LeanConv2d(nn.Conv2d):
         frozen = not (weight.requires_grad or (bias is not None and bias.requires_grad))
         plain = self.padding_mode == "zeros" and isinstance(self.padding, tuple)
         if frozen and plain and keeps_little(input, weight):
-            return _FrozenConvolution.apply(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+            return _FrozenConvolution.apply(
+                input, weight, bias, self.stride, self.padding, self.dilation, self.groups
+            )
         return super()._conv_forward(input, weight, bias)
 
     @property
     def _is_product(self) -> bool:
-        return self.kernel_size == self.stride == (1, 1) and self.padding in ((0, 0), "valid") and self.groups == 1
+        return (
+            self.kernel_size == self.stride == (1, 1)
+            and self.padding in ((0, 0), "valid")
+            and self.groups == 1
+        )
 
 
 class _NormSiLU(torch.autograd.Function):
     """SiLU of a group norm, in place; the norm's output is made anew in the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float
+    ) -> Tensor:
         n, c, h, w = inputs.shape
         normed, mean, rstd = torch.native_group_norm(inputs, weight, bias, n, c, h * w, groups, eps)
         ctx.save_for_backward(inputs, weight, bias, mean, rstd)
@@ -94,7 +116,16 @@ class _NormSiLU(torch.autograd.Function):
         normed = F.group_norm(inputs, ctx.groups, weight, bias, ctx.eps)
         grad = torch.ops.aten.silu_backward.grad_input(grad, normed, grad_input=normed)
         grads = torch.ops.aten.native_group_norm_backward(
-            grad, inputs, mean, rstd, weight, n, c, h * w, ctx.groups, list(ctx.needs_input_grad[:3])
+            grad,
+            inputs,
+            mean,
+            rstd,
+            weight,
+            n,
+            c,
+            h * w,
+            ctx.groups,
+            list(ctx.needs_input_grad[:3]),
         )
         return *grads, None, None
 
@@ -103,7 +134,9 @@ def norm_silu(norm: nn.GroupNorm, hidden_states: Tensor) -> Tensor:
     """silu(norm(x)) on n c h w."""
     # The kernel takes no other strides; on a GPU not channels-last memory either, which `F.group_norm` copies.
     by_channel = hidden_states.is_contiguous(memory_format=torch.channels_last)
-    usual = hidden_states.is_contiguous() or (by_channel and hidden_states.stride(0) == hidden_states[0].numel())
+    usual = hidden_states.is_contiguous() or (
+        by_channel and hidden_states.stride(0) == hidden_states[0].numel()
+    )
     on_cpu = hidden_states.device.type == "cpu"
     if usual and on_cpu and keeps_little(hidden_states, norm.weight, norm.bias):
         return _NormSiLU.apply(hidden_states, norm.weight, norm.bias, norm.num_groups, norm.eps)
@@ -115,7 +148,9 @@ class LeanResnet(ResnetBlock2D):
 
     def forward(self, input_tensor: Tensor, temb: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         resized = self.upsample is not None or self.downsample is not None
-        known = self.time_embedding_norm in ("default", "scale_shift") and isinstance(self.nonlinearity, nn.SiLU)
+        known = self.time_embedding_norm in ("default", "scale_shift") and isinstance(
+            self.nonlinearity, nn.SiLU
+        )
         if resized or not known or self.time_emb_proj is None:
             return super().forward(input_tensor, temb, *args, **kwargs)
         temb = self.time_emb_proj(temb if self.skip_time_act else F.silu(temb))[:, :, None, None]
@@ -124,7 +159,10 @@ class LeanResnet(ResnetBlock2D):
             hidden = norm_silu(self.norm2, add(hidden, temb))
         else:
             scale, shift = temb.chunk(2, dim=1)
-            hidden = F.silu(torch.addcmul(shift, self.norm2(hidden), 1 + scale), inplace=not torch.is_grad_enabled())
+            hidden = F.silu(
+                torch.addcmul(shift, self.norm2(hidden), 1 + scale),
+                inplace=not torch.is_grad_enabled(),
+            )
         hidden = self.conv2(self.dropout(hidden))
         shortcut = input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor)
         hidden = add(hidden, shortcut)
@@ -135,7 +173,13 @@ class LeanTransformer(Transformer2DModel):
     """An image network's transformer that stays in channels-last memory; diffusers copies into the other format."""
 
     def _get_output_for_continuous_inputs(
-        self, hidden_states: Tensor, residual: Tensor, batch_size: int, height: int, width: int, inner_dim: int
+        self,
+        hidden_states: Tensor,
+        residual: Tensor,
+        batch_size: int,
+        height: int,
+        width: int,
+        inner_dim: int,
     ) -> Tensor:
         if self.use_linear_projection:
             hidden_states = self.proj_out(hidden_states)
@@ -153,7 +197,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
         return ((query * width**-0.5 @ key.mT).softmax(-1) @ value).transpose(1, 2)
     narrow = query.device.type == "cpu" and width < CPU_HEAD_DIM
     if narrow:
-        query, key, value = (F.pad(states, (0, CPU_HEAD_DIM - width)) for states in (query, key, value))
+        query, key, value = (
+            F.pad(states, (0, CPU_HEAD_DIM - width)) for states in (query, key, value)
+        )
     bias = None if bias is None else bias[:, None]
-    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=width**-0.5).transpose(1, 2)
+    mixed = F.scaled_dot_product_attention(
+        query, key, value, attn_mask=bias, scale=width**-0.5
+    ).transpose(1, 2)
     return mixed[..., :width] if narrow else mixed

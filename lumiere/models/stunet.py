@@ -33,7 +33,12 @@ from lumiere.models.inflation import (
     run_upsampler,
     size_factor,
 )
-from lumiere.models.temporal import AttentionInflationBlock, ConvInflationBlock, TemporalDownsample, TemporalUpsample
+from lumiere.models.temporal import (
+    AttentionInflationBlock,
+    ConvInflationBlock,
+    TemporalDownsample,
+    TemporalUpsample,
+)
 from lumiere.models.weights import CONFIG_FILE, SpaceTimeWeights
 
 RESAMPLING_INITS = ("nearest", "he")
@@ -74,7 +79,9 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         """
         super().__init__()
         if resampling_init not in RESAMPLING_INITS:
-            raise ValueError(f"resampling_init {resampling_init!r}; allowed: {', '.join(RESAMPLING_INITS)}")
+            raise ValueError(
+                f"resampling_init {resampling_init!r}; allowed: {', '.join(RESAMPLING_INITS)}"
+            )
         if conditioning_channels < 0:
             raise ValueError(f"conditioning_channels {conditioning_channels}; allowed: 0 or more")
         if mid_attention_layers < 1 or temporal_head_dim < 2:
@@ -99,19 +106,28 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
                 return AttentionInflationBlock(channels, 1, temporal_head_dim)
             return ConvInflationBlock(channels)
 
-        self.down_inflations = nn.ModuleList(block_for(block, i == len(down) - 1) for i, block in enumerate(down))
+        self.down_inflations = nn.ModuleList(
+            block_for(block, i == len(down) - 1) for i, block in enumerate(down)
+        )
         self.up_inflations = nn.ModuleList(block_for(block, i == 0) for i, block in enumerate(up))
         self.mid_inflation = None
         if self.unet.mid_block is not None:
             width = out_channels_of(self.unet.mid_block)
-            self.mid_inflation = AttentionInflationBlock(width, mid_attention_layers, temporal_head_dim)
+            self.mid_inflation = AttentionInflationBlock(
+                width, mid_attention_layers, temporal_head_dim
+            )
         # A resampler stands after the spatial one of the same block; the up path mirrors the down path.
         self.temporal_downsamplers = nn.ModuleDict(
-            {str(i): TemporalDownsample(out_channels_of(down[i]), resampling_init) for i in self._resampled}
+            {
+                str(i): TemporalDownsample(out_channels_of(down[i]), resampling_init)
+                for i in self._resampled
+            }
         )
         self.temporal_upsamplers = nn.ModuleDict(
             {
-                str(len(down) - 2 - i): TemporalUpsample(out_channels_of(up[len(down) - 2 - i]), resampling_init)
+                str(len(down) - 2 - i): TemporalUpsample(
+                    out_channels_of(up[len(down) - 2 - i]), resampling_init
+                )
                 for i in self._resampled
             }
         )
@@ -119,7 +135,11 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         if conditioning_channels:
             conv_in = self.unet.conv_in
             self.conv_in_conditioning = nn.Conv2d(
-                conditioning_channels, conv_in.out_channels, conv_in.kernel_size, padding=conv_in.padding, bias=False
+                conditioning_channels,
+                conv_in.out_channels,
+                conv_in.kernel_size,
+                padding=conv_in.padding,
+                bias=False,
             )
             nn.init.zeros_(self.conv_in_conditioning.weight)
         convert_conv2d_weight_memory_format(self, torch.channels_last)
@@ -145,7 +165,9 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
                 carries adapters.
         """
         if not isinstance(unet2d, UNet2DConditionModel):
-            raise ValueError(f"unet2d is a {type(unet2d).__name__}; expected a diffusers UNet2DConditionModel")
+            raise ValueError(
+                f"unet2d is a {type(unet2d).__name__}; expected a diffusers UNet2DConditionModel"
+            )
         config = {key: value for key, value in unet2d.config.items() if not key.startswith("_")}
         # By keyword: diffusers takes positional values for defaults, and drops them in `from_config`.
         model = cls(
@@ -184,13 +206,17 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
 
     def temporal_settings(self) -> dict[str, Any]:
         """As in `SpaceTimeWeights`; temporal resampling as one value per spatial halving."""
-        halvings = [i for i, block in enumerate(self.unet.down_blocks) if block.downsamplers is not None]
+        halvings = [
+            i for i, block in enumerate(self.unet.down_blocks) if block.downsamplers is not None
+        ]
         return {
             "block_out_channels": list(self.unet.config.block_out_channels),
             "in_channels": self.in_channels,
             "conditioning_channels": self.config.conditioning_channels,
             "temporal_resampling": [i in self._resampled for i in halvings],
-            "mid_attention_layers": 0 if self.mid_inflation is None else self.config.mid_attention_layers,
+            "mid_attention_layers": 0
+            if self.mid_inflation is None
+            else self.config.mid_attention_layers,
             "temporal_head_dim": self.config.temporal_head_dim,
         }
 
@@ -246,7 +272,12 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         )
         batch_size, _, num_frames, height, width = sample.shape
         conditions = self._conditions(
-            sample, timestep, encoder_hidden_states, encoder_attention_mask, class_labels, added_cond_kwargs or {}
+            sample,
+            timestep,
+            encoder_hidden_states,
+            encoder_attention_mask,
+            class_labels,
+            added_cond_kwargs or {},
         )
         unet = self.unet
         factor = 2**unet.num_upsamplers
@@ -254,7 +285,11 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
 
         # --- in: (b, c, t, h, w) -> (b t) c h w ------------------------------------------------------------------
         # In channels-last memory: see lumiere/models/temporal.py.
-        frames = sample.permute(0, 2, 3, 4, 1).reshape(batch_size * num_frames, height, width, -1).permute(0, 3, 1, 2)
+        frames = (
+            sample.permute(0, 2, 3, 4, 1)
+            .reshape(batch_size * num_frames, height, width, -1)
+            .permute(0, 3, 1, 2)
+        )
         noisy = frames[:, : self.in_channels]
         hidden = unet.conv_in(2 * noisy - 1.0 if unet.config.center_input_sample else noisy)
         if self.conv_in_conditioning is not None:
@@ -267,7 +302,9 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         frame_counts = []  # of each down block, for the way up
         for index, block in enumerate(unet.down_blocks):
             frame_counts.append(level_frames)
-            for layer, (resnet, attention) in enumerate(zip(block.resnets, attentions_of(block), strict=True)):
+            for layer, (resnet, attention) in enumerate(
+                zip(block.resnets, attentions_of(block), strict=True)
+            ):
                 hidden = run_pair(resnet, attention, hidden, here)
                 if layer == len(block.resnets) - 1:
                     hidden = self._inflate(self.down_inflations[index], hidden, level_frames)
@@ -284,7 +321,9 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         # --- mid ---------------------------------------------------------------------------------------------------
         if unet.mid_block is not None and self.mid_inflation is not None:
             hidden = unet.mid_block.resnets[0](hidden, here.temb)
-            for attention, resnet in zip(attentions_of(unet.mid_block), unet.mid_block.resnets[1:], strict=False):
+            for attention, resnet in zip(
+                attentions_of(unet.mid_block), unet.mid_block.resnets[1:], strict=False
+            ):
                 hidden = run_attention(attention, hidden, here)
                 hidden = run_pair(resnet, None, hidden, here)
             hidden = self._inflate(self.mid_inflation, hidden, level_frames)
@@ -313,7 +352,9 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
 
     def _inflate(self, block: nn.Module, hidden_states: Tensor, num_frames: int) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            return torch.utils.checkpoint.checkpoint(block, hidden_states, num_frames, use_reentrant=False)
+            return torch.utils.checkpoint.checkpoint(
+                block, hidden_states, num_frames, use_reentrant=False
+            )
         return block(hidden_states, num_frames)
 
     def _conditions(
@@ -330,9 +371,15 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         temb = unet.time_embedding(unet.get_time_embed(sample=sample, timestep=timestep))
         class_emb = unet.get_class_embed(sample=sample, class_labels=class_labels)
         if class_emb is not None:
-            temb = torch.cat([temb, class_emb], dim=-1) if unet.config.class_embeddings_concat else temb + class_emb
+            temb = (
+                torch.cat([temb, class_emb], dim=-1)
+                if unet.config.class_embeddings_concat
+                else temb + class_emb
+            )
         added = unet.get_aug_embed(
-            emb=temb, encoder_hidden_states=encoder_hidden_states, added_cond_kwargs=added_cond_kwargs
+            emb=temb,
+            encoder_hidden_states=encoder_hidden_states,
+            added_cond_kwargs=added_cond_kwargs,
         )
         temb = temb if added is None else temb + added
         if unet.time_embed_act is not None:
@@ -362,7 +409,9 @@ def _spread(resampling: bool | Sequence[bool], halvings: list[bool]) -> list[int
     places = [index for index, halves in enumerate(halvings) if halves]
     if isinstance(resampling, bool):
         return places if resampling else []
-    if not isinstance(resampling, Sequence) or [type(wanted) for wanted in resampling] != [bool] * len(places):
+    if not isinstance(resampling, Sequence) or [type(wanted) for wanted in resampling] != [
+        bool
+    ] * len(places):
         raise ValueError(
             f"temporal_resampling {resampling!r}; allowed: true, false, or a list of {len(places)} of them"
         )

@@ -45,7 +45,9 @@ class TemporalConv(nn.Conv2d):
 
     def __init__(self, channels: int, stride: int = 1, init: str = "he") -> None:
         """`init`: "identity" passes its input on (every `stride`-th frame); "he" is random."""
-        super().__init__(channels, channels, (KERNEL_SIZE, 1), stride=(stride, 1), padding=(KERNEL_SIZE // 2, 0))
+        super().__init__(
+            channels, channels, (KERNEL_SIZE, 1), stride=(stride, 1), padding=(KERNEL_SIZE // 2, 0)
+        )
         if init == "identity":
             nn.init.dirac_(self.weight)
         else:
@@ -84,11 +86,18 @@ class TemporalUpsample(nn.Module):
         """(b t) c h w -> (b target_frames) c h w, target_frames <= 2 t."""
         height, width = hidden_states.shape[-2:]
         first, middle, last = self.conv.weight.unbind(dim=2)  # each (c, c, 1)
-        odd, even = torch.stack([first + middle, last], dim=2), torch.stack([first, middle + last], dim=2)
+        odd, even = (
+            torch.stack([first + middle, last], dim=2),
+            torch.stack([first, middle + last], dim=2),
+        )
         weight, bias = torch.cat([odd, even]), self.conv.bias.repeat(2)  # type: ignore[union-attr]
-        pairs = F.conv2d(unfold_time(hidden_states, num_frames), weight, bias, padding=(1, 0))  # (b, 2 c, t + 1, h w)
+        pairs = F.conv2d(
+            unfold_time(hidden_states, num_frames), weight, bias, padding=(1, 0)
+        )  # (b, 2 c, t + 1, h w)
         # The i-th pair is y[2i-1] and y[2i]; in memory, b (t + 1) (h w) 2 c.
-        both = pairs.permute(0, 2, 3, 1).unflatten(3, (2, -1)).transpose(2, 3).flatten(1, 2)  # (b, 2 t + 2, h w, c)
+        both = (
+            pairs.permute(0, 2, 3, 1).unflatten(3, (2, -1)).transpose(2, 3).flatten(1, 2)
+        )  # (b, 2 t + 2, h w, c)
         both = both[:, 1 : target_frames + 1].flatten(0, 1)
         return both.unflatten(1, (height, width)).permute(0, 3, 1, 2)
 
@@ -121,7 +130,9 @@ class ConvInflationBlock(nn.Module):
 
 def rotary_angles(num_frames: int, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and signed sines (t, head_dim) of rotary positions (Su et al. 2021); any frame count."""
-    rates = 10000.0 ** (-torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim)
+    rates = 10000.0 ** (
+        -torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim
+    )
     angles = torch.arange(num_frames, device=device, dtype=torch.float32)[:, None] * rates
     cos, sin = angles.cos(), angles.sin()
     return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
@@ -139,7 +150,9 @@ class TemporalAttention(nn.Module):
     def __init__(self, channels: int, head_dim: int) -> None:
         super().__init__()
         if channels % 2:
-            raise ValueError(f"channels {channels}; allowed: an even number, rotary positions turn pairs")
+            raise ValueError(
+                f"channels {channels}; allowed: an even number, rotary positions turn pairs"
+            )
         most = max(1, channels // head_dim)
         self.num_heads = max(heads for heads in range(1, most + 1) if channels % (2 * heads) == 0)
         self.norm = nn.LayerNorm(channels)
@@ -149,9 +162,13 @@ class TemporalAttention(nn.Module):
     def forward(self, hidden_states: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
         """(n, t, c) -> (n, t, c)."""
         n, num_frames, channels = hidden_states.shape
-        qkv = self.qkv(self.norm(hidden_states)).view(n, num_frames, 3 * self.num_heads, channels // self.num_heads)
+        qkv = self.qkv(self.norm(hidden_states)).view(
+            n, num_frames, 3 * self.num_heads, channels // self.num_heads
+        )
         both, value = qkv.split([2 * self.num_heads, self.num_heads], dim=2)
-        query, key = rotate(both.transpose(1, 2), angles).transpose(1, 2).chunk(2, dim=2)  # each (n, t, heads, d)
+        query, key = (
+            rotate(both.transpose(1, 2), angles).transpose(1, 2).chunk(2, dim=2)
+        )  # each (n, t, heads, d)
         mixed = attend(query, key, value).reshape(n, num_frames, channels)
         return hidden_states + self.out(mixed)
 

@@ -14,7 +14,7 @@ import diffusers
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from lumiere.models.autoencoder import load_vae, vae_factor
-from lumiere.models.stored import load_network, read_stored_config
+from lumiere.models.diffusers_folders import load_network, read_stored_config
 from lumiere.text import DiffusersTextEncoder, load_text_encoder
 from lumiere.text.encoder import CONFIG_NAME as TEXT_FILE
 from lumiere.text.hub import pipeline_folder
@@ -117,7 +117,9 @@ def load_scheduler(folder: str | Path) -> Any:
         raise ValueError(f"{path}: scheduler class {name!r} is not in diffusers")
     scheduler = getattr(diffusers, name).from_pretrained(str(folder))
     if not hasattr(scheduler, "alphas_cumprod"):
-        raise ValueError(f"{path}: {name} has no alphas_cumprod; allowed: one that has, such as DDPMScheduler")
+        raise ValueError(
+            f"{path}: {name} has no alphas_cumprod; allowed: one that has, such as DDPMScheduler"
+        )
     if scheduler.config.get("variance_type") in LEARNED_VARIANCES:
         scheduler = type(scheduler).from_config(scheduler.config, variance_type="fixed_small")
     return scheduler
@@ -140,7 +142,11 @@ def load_text_to_image(source: str | Path) -> TextToImage:
         folder = pipeline_folder(str(source), *PARTS)
         text = json.loads(text_file.read_text(encoding="utf-8"))
         size_file = folder / SIZE_FILE
-        trained_size = json.loads(size_file.read_text(encoding="utf-8"))["trained"] if size_file.is_file() else None
+        trained_size = (
+            json.loads(size_file.read_text(encoding="utf-8"))["trained"]
+            if size_file.is_file()
+            else None
+        )
         unet, scheduler, vae = _load_parts(folder)
         return TextToImage(unet, scheduler, text["name"], text["max_tokens"], trained_size, vae)
     if not (folder / "text_encoder" / "config.json").is_file():
@@ -150,18 +156,26 @@ def load_text_to_image(source: str | Path) -> TextToImage:
         )
     config, name = read_stored_config(folder / "unet"), str(folder / "unet")
     if (folder / "vae").is_dir():
-        check_text_alone(config, name, read_stored_config(folder / "vae", AutoencoderKL)["latent_channels"])
+        check_text_alone(
+            config, name, read_stored_config(folder / "vae", AutoencoderKL)["latent_channels"]
+        )
     else:
         check_pixel_space(config, name)
     encoder = DiffusersTextEncoder(str(source))
     if (width := text_width(config)) != encoder.embed_dim:
-        raise ValueError(f"{name}: takes text {width} wide, but its text encoder gives {encoder.embed_dim}")
+        raise ValueError(
+            f"{name}: takes text {width} wide, but its text encoder gives {encoder.embed_dim}"
+        )
     unet, scheduler, vae = _load_parts(pipeline_folder(str(source), *PARTS, "tokenizer"))
     return TextToImage(unet, scheduler, encoder.name, encoder.max_tokens, vae=vae)
 
 
 def _load_parts(folder: Path) -> tuple[UNet2DConditionModel, Any, AutoencoderKL | None]:
-    return load_network(folder / "unet"), load_scheduler(folder / "scheduler"), load_vae(folder / "vae")
+    return (
+        load_network(folder / "unet"),
+        load_scheduler(folder / "scheduler"),
+        load_vae(folder / "vae"),
+    )
 
 
 def load_image_network(source: str | Path) -> tuple[UNet2DConditionModel, Any]:
@@ -172,7 +186,9 @@ def load_image_network(source: str | Path) -> tuple[UNet2DConditionModel, Any]:
     """
     folder = Path(source)
     if not (folder / "unet" / "config.json").is_file():
-        raise ValueError(f"{folder}: no unet/config.json; expected a folder with unet/ and scheduler/")
+        raise ValueError(
+            f"{folder}: no unet/config.json; expected a folder with unet/ and scheduler/"
+        )
     return load_network(folder / "unet"), load_scheduler(folder / "scheduler")
 
 
@@ -212,7 +228,10 @@ def check_text_alone(config: Mapping[str, Any], name: str, num_channels: int) ->
     Raises:
         ValueError: where they cannot.
     """
-    if config["in_channels"] != num_channels or config["out_channels"] not in (num_channels, 2 * num_channels):
+    if config["in_channels"] != num_channels or config["out_channels"] not in (
+        num_channels,
+        2 * num_channels,
+    ):
         raise ValueError(
             f"{name}: takes {config['in_channels']} channels and gives {config['out_channels']}; allowed: "
             f"{num_channels}, and {num_channels} or, with a learned variance, {2 * num_channels}: a text-to-image "

@@ -51,7 +51,9 @@ class SpaceTimeWeights(ModelMixin):
 
     def named_temporal_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters that inflation added, by name: the only ones that train."""
-        return ((name, p) for name, p in self.named_parameters() if not name.startswith(SPATIAL_PREFIX))
+        return (
+            (name, p) for name, p in self.named_parameters() if not name.startswith(SPATIAL_PREFIX)
+        )
 
     def temporal_parameters(self) -> Iterator[nn.Parameter]:
         """The same without names."""
@@ -63,7 +65,11 @@ class SpaceTimeWeights(ModelMixin):
 
     def temporal_state_dict(self) -> dict[str, Tensor]:
         """The temporal weights by name."""
-        return {name: value for name, value in self.state_dict().items() if not name.startswith(SPATIAL_PREFIX)}
+        return {
+            name: value
+            for name, value in self.state_dict().items()
+            if not name.startswith(SPATIAL_PREFIX)
+        }
 
     # --- files ------------------------------------------------------------------------------------------------------
 
@@ -128,7 +134,9 @@ class SpaceTimeWeights(ModelMixin):
         folder.mkdir(parents=True, exist_ok=True)
         _write(self.temporal_state_dict(), folder / TEMPORAL_FILE)
         about = {**self.temporal_settings(), IMAGE_MODEL: weights_hash(self.unet.state_dict())}
-        (folder / TEMPORAL_CONFIG_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        (folder / TEMPORAL_CONFIG_FILE).write_text(
+            json.dumps(about, indent=2) + "\n", encoding="utf-8"
+        )
 
     def load_temporal(self, save_directory: str | Path, part: str = "all") -> None:
         """Load temporal weights in place; spatial weights are not touched.
@@ -156,14 +164,20 @@ class SpaceTimeWeights(ModelMixin):
         about = _read_json(about_path)
         for key, value in self.temporal_settings().items():
             is_conditioning = key == "conditioning_channels"
-            if (part == "all" or (part == "conditioning") == is_conditioning) and about.get(key) != value:
-                raise ValueError(f"{about_path}: {key} {json.dumps(about.get(key))}, not {json.dumps(value)}")
+            if (part == "all" or (part == "conditioning") == is_conditioning) and about.get(
+                key
+            ) != value:
+                raise ValueError(
+                    f"{about_path}: {key} {json.dumps(about.get(key))}, not {json.dumps(value)}"
+                )
         _require_same_keys(loaded, own, path)
         self._compare_image_model(about.get(IMAGE_MODEL), about_path)
         self.load_state_dict(loaded, strict=False)
 
     def _compare_image_model(self, trained_on: str | None, path: Path) -> None:
-        if self.dtype == torch.bfloat16 or trained_on == (own := weights_hash(self.unet.state_dict())):
+        if self.dtype == torch.bfloat16 or trained_on == (
+            own := weights_hash(self.unet.state_dict())
+        ):
             return
         warnings.warn(
             f"{path}: the temporal weights belong to the image model {str(trained_on)[:12]}, but this network has "
@@ -180,7 +194,9 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
     for name, value in sorted(state.items()):
         digest.update(f"{name} {tuple(value.shape)}\n".encode())
         value = value.detach().cpu()
-        digest.update((value.float().half() if value.is_floating_point() else value).numpy().tobytes())
+        digest.update(
+            (value.float().half() if value.is_floating_point() else value).numpy().tobytes()
+        )
     return digest.hexdigest()
 
 
@@ -196,7 +212,11 @@ def _refuse(**options: Any) -> None:
 
 def _part_of(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
     wanted = {"all": (True, False), "motion": (False,), "conditioning": (True,)}[part]
-    return {name: value for name, value in state.items() if name.startswith(CONDITIONING_PREFIX) in wanted}
+    return {
+        name: value
+        for name, value in state.items()
+        if name.startswith(CONDITIONING_PREFIX) in wanted
+    }
 
 
 def _write(state: Mapping[str, Tensor], path: Path) -> None:
@@ -227,7 +247,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _read_config(folder: Path, class_name: str) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     if not path.is_file():
-        raise ValueError(f"{folder}: no {CONFIG_FILE}; expected a folder written by {class_name}.save_pretrained")
+        raise ValueError(
+            f"{folder}: no {CONFIG_FILE}; expected a folder written by {class_name}.save_pretrained"
+        )
     config = _read_json(path)
     if config.get("_class_name") != class_name:
         raise ValueError(f"{path}: the config of {config.get('_class_name')}, not of {class_name}")
@@ -237,8 +259,14 @@ def _read_config(folder: Path, class_name: str) -> dict[str, Any]:
 def _require_same_keys(loaded: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
     missing, unexpected = sorted(set(own) - set(loaded)), sorted(set(loaded) - set(own))
     if missing or unexpected:
-        what = f"no weights for layer {missing[0]!r}" if missing else f"unexpected layer {unexpected[0]!r}"
+        what = (
+            f"no weights for layer {missing[0]!r}"
+            if missing
+            else f"unexpected layer {unexpected[0]!r}"
+        )
         raise ValueError(f"{path}: {what} ({len(missing)} missing, {len(unexpected)} unexpected)")
     for name, value in own.items():
         if loaded[name].shape != value.shape:
-            raise ValueError(f"{path}: layer {name!r} has shape {tuple(loaded[name].shape)}, not {tuple(value.shape)}")
+            raise ValueError(
+                f"{path}: layer {name!r} has shape {tuple(loaded[name].shape)}, not {tuple(value.shape)}"
+            )

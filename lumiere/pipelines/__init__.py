@@ -4,4 +4,9 @@ from lumiere.pipelines.pipeline_lumiere import LumierePipeline
 from lumiere.pipelines.pipeline_output import LumierePipelineOutput, LumiereUpscalePipelineOutput
 from lumiere.pipelines.pipeline_ssr import LumiereUpscalePipeline
 
-__all__ = ["LumierePipeline", "LumierePipelineOutput", "LumiereUpscalePipeline", "LumiereUpscalePipelineOutput"]
+__all__ = [
+    "LumierePipeline",
+    "LumierePipelineOutput",
+    "LumiereUpscalePipeline",
+    "LumiereUpscalePipelineOutput",
+]

@@ -20,7 +20,9 @@ DEMO_PARTS = ("t2i", "temporal", "ssr_image", "temporal_ssr")
 DEMO_DEFAULTS: dict[str, Any] = {"guidance_scale": 1.5, "image_strength": 0.7}
 
 
-def assemble_pipeline(base: Path, ssr: Path | None, styles: Path | None, **defaults: Any) -> LumierePipeline:
+def assemble_pipeline(
+    base: Path, ssr: Path | None, styles: Path | None, **defaults: Any
+) -> LumierePipeline:
     """Put the pieces together.
 
     Args:
@@ -61,7 +63,9 @@ def demo_pipeline(pretrained: Path = PRETRAINED) -> LumierePipeline:
                 "checkout with `pip install -e .`, or name the folder of another model"
             )
     image_model = load_text_to_image(pretrained / "t2i")
-    unet = SpaceTimeUNet.from_unet2d(image_model.unet, conditioning_channels=image_model.unet.config.in_channels + 1)
+    unet = SpaceTimeUNet.from_unet2d(
+        image_model.unet, conditioning_channels=image_model.unet.config.in_channels + 1
+    )
     unet.load_temporal(pretrained / "temporal")
     ssr_image, ssr_scheduler = load_image_network(pretrained / "ssr_image")
     ssr_unet = SpaceTimeUNet.from_unet2d(ssr_image, temporal_resampling=False)

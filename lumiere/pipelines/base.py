@@ -65,7 +65,9 @@ class LumiereBasePipeline(DiffusionPipeline):
             progress.update()
             if callback is None:
                 return x_t
-            shown = {name: tensor for name, tensor in {**others, "x_t": x_t}.items() if name in names}
+            shown = {
+                name: tensor for name, tensor in {**others, "x_t": x_t}.items() if name in names
+            }
             changed = callback(self, step, timestep, shown)
             if changed is None:
                 return x_t
@@ -77,7 +79,9 @@ class LumiereBasePipeline(DiffusionPipeline):
             for name, tensor in changed.items():
                 found, expected = (_described(each) for each in (tensor, shown[name]))
                 if found != expected:
-                    raise ValueError(f"callback_on_step_end: {name} came back as {found}; expected {expected}")
+                    raise ValueError(
+                        f"callback_on_step_end: {name} came back as {found}; expected {expected}"
+                    )
             others.update({name: tensor for name, tensor in changed.items() if name != "x_t"})
             return changed.get("x_t", x_t)
 
@@ -101,7 +105,11 @@ class LumiereBasePipeline(DiffusionPipeline):
 
 
 def _described(value: Any) -> str:
-    return f"{tuple(value.shape)} {value.dtype} {value.device}" if isinstance(value, Tensor) else type(value).__name__
+    return (
+        f"{tuple(value.shape)} {value.dtype} {value.device}"
+        if isinstance(value, Tensor)
+        else type(value).__name__
+    )
 
 
 def check_range(least: float, most: float | None = None, **values: Any) -> None:
@@ -114,9 +122,12 @@ def check_whole(least: int, most: int | None = None, **values: Any) -> None:
     _check_numbers(Integral, ", whole numbers", least, most, values)
 
 
-def _check_numbers(kind: type, kind_name: str, least: float, most: float | None, values: dict[str, Any]) -> None:
+def _check_numbers(
+    kind: type, kind_name: str, least: float, most: float | None, values: dict[str, Any]
+) -> None:
+    largest = sys.float_info.max if most is None else most
     for name, value in values.items():
-        inside = isinstance(value, kind) and least <= value <= (sys.float_info.max if most is None else most)  # type: ignore[operator]
+        inside = isinstance(value, kind) and least <= value <= largest  # type: ignore[operator]
         if not inside:
             finite = " and finite" if isinstance(value, Real) and value == math.inf else ""
             allowed = f"at least {least:g}{finite}" if most is None else f"{least:g} to {most:g}"
@@ -126,8 +137,12 @@ def _check_numbers(kind: type, kind_name: str, least: float, most: float | None,
 def check_generator(generator: Any) -> None:
     """Raises ValueError unless `generator` is a torch.Generator, a list of them or None."""
     generators = generator if isinstance(generator, (list, tuple)) else [generator]
-    if generator is not None and not all(isinstance(entry, torch.Generator) for entry in generators):
-        raise ValueError(f"generator is {generator!r}; allowed: torch.Generator().manual_seed(n), or one per video")
+    if generator is not None and not all(
+        isinstance(entry, torch.Generator) for entry in generators
+    ):
+        raise ValueError(
+            f"generator is {generator!r}; allowed: torch.Generator().manual_seed(n), or one per video"
+        )
 
 
 def check_whole_or_none(**values: Any) -> None:

@@ -49,7 +49,10 @@ def read_jobs(path: str | Path) -> list[Job]:
     Raises:
         ValueError: naming the file, the line, and what is allowed.
     """
-    jobs = [_job(f"{path}, line {line}", row) for line, row in read_table(Path(path), REQUIRED, OPTIONAL)]
+    jobs = [
+        _job(f"{path}, line {line}", row)
+        for line, row in read_table(Path(path), REQUIRED, OPTIONAL)
+    ]
     names = [job.name for job in jobs]
     for name in names:
         if names.count(name) > 1:
@@ -59,7 +62,9 @@ def read_jobs(path: str | Path) -> list[Job]:
 
 def _job(where: str, values: dict[str, str]) -> Job:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", values["name"]):
-        raise ValueError(f"{where}: name {values['name']!r}; allowed: letters, digits, '.', '_', '-'")
+        raise ValueError(
+            f"{where}: name {values['name']!r}; allowed: letters, digits, '.', '_', '-'"
+        )
     if values["mode"] not in MODES:
         raise ValueError(f"{where}: mode {values['mode']!r}; allowed: {', '.join(MODES)}")
     if not values["prompt"]:
@@ -67,10 +72,14 @@ def _job(where: str, values: dict[str, str]) -> Job:
     needed = MODES[values["mode"]]
     if ("image" in needed or "video" in needed) != bool(values["clip"]):
         verb = "needs" if not values["clip"] else "takes no"
-        raise ValueError(f"{where}: mode {values['mode']} {verb} clip, the id of a clip such as racehorse@0")
+        raise ValueError(
+            f"{where}: mode {values['mode']} {verb} clip, the id of a clip such as racehorse@0"
+        )
     if ("mask" in needed) != bool(values["mask"]):
         verb = "needs" if not values["mask"] else "takes no"
-        raise ValueError(f"{where}: mode {values['mode']} {verb} mask, a box x0,y0,x1,y1 in shares of the frame")
+        raise ValueError(
+            f"{where}: mode {values['mode']} {verb} mask, a box x0,y0,x1,y1 in shares of the frame"
+        )
     return Job(
         name=values["name"],
         mode=values["mode"],
@@ -89,7 +98,9 @@ def _box(where: str, text: str) -> tuple[float, float, float, float]:
     except ValueError:
         raise ValueError(f"{where}: mask {text!r}; allowed: four numbers x0,y0,x1,y1") from None
     if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
-        raise ValueError(f"{where}: mask {text!r}; allowed: 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1")
+        raise ValueError(
+            f"{where}: mask {text!r}; allowed: 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1"
+        )
     return x0, y0, x1, y1
 
 

@@ -43,7 +43,9 @@ def infer_mode(mode: str | None, image: Any, video: Any, mask: Any, last_image: 
         for name in MODES:
             if _takes(name, given) and name != "outpainting":
                 return name
-        meanings = ", ".join(f"{' + '.join(parts) or 'prompt only'}: {name}" for name, parts in MODES.items())
+        meanings = ", ".join(
+            f"{' + '.join(parts) or 'prompt only'}: {name}" for name, parts in MODES.items()
+        )
         raise ValueError(
             f"no mode is made from {' and '.join(given)}; allowed: {meanings}; "
             "in image_to_video last_image beside the image, or in its place"
@@ -51,7 +53,9 @@ def infer_mode(mode: str | None, image: Any, video: Any, mask: Any, last_image: 
     if mode not in tuple(MODES):  # which may be of a type that has no hash
         raise ValueError(f"mode is {mode!r}; allowed: {', '.join(MODES)}")
     if not _takes(mode, given):
-        takes = "image, last_image or both" if mode == "image_to_video" else " and ".join(MODES[mode])
+        takes = (
+            "image, last_image or both" if mode == "image_to_video" else " and ".join(MODES[mode])
+        )
         raise ValueError(
             f"mode {mode!r} takes {takes or 'the prompt alone'}; given: {' and '.join(given) or 'the prompt alone'}"
         )
@@ -116,7 +120,8 @@ class Given:
     def still(self, num_frames: int, size: tuple[int, int]) -> Tensor | None:
         """The given picture on every frame, first into last where there are both, (b, 3, t, h, w); None without."""
         first, last = (
-            None if picture is None else fit(picture.unsqueeze(2), size) for picture in (self.image, self.last_image)
+            None if picture is None else fit(picture.unsqueeze(2), size)
+            for picture in (self.image, self.last_image)
         )
         if first is None or last is None:
             picture = last if first is None else first
@@ -124,7 +129,9 @@ class Given:
         share = torch.linspace(0, 1, num_frames).view(-1, 1, 1)
         return torch.lerp(first, last, share)
 
-    def known(self, num_frames: int, size: tuple[int, int], scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    def known(
+        self, num_frames: int, size: tuple[int, int], scale: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
         """C (b, 3, t, h, w) and M (b, 1, t, h, w) of a conditioned mode.
 
         Args:
@@ -142,7 +149,9 @@ class Given:
         if self.mode == "cinemagraph":
             assert self.image is not None and self.region is not None
             region = fit_region(self.region, size, large)[:, :, 0]
-            return conditioning.cinemagraph(fit(self.image.unsqueeze(2), large)[:, :, 0], region, num_frames)
+            return conditioning.cinemagraph(
+                fit(self.image.unsqueeze(2), large)[:, :, 0], region, num_frames
+            )
         assert self.video is not None
         if self.mode == "inpainting":
             assert self.region is not None
@@ -151,9 +160,13 @@ class Given:
         assert self.mode == "outpainting"
         # Margins are whole pixels of the base size on both sides, so that they scale.
         least = 0 if self.outpaint_scale == 1 else 1
-        inner = [side - 2 * max(least, round(side * (1 - self.outpaint_scale) / 2)) for side in size]
+        inner = [
+            side - 2 * max(least, round(side * (1 - self.outpaint_scale) / 2)) for side in size
+        ]
         if min(inner) < 1:
-            raise ValueError(f"outpaint_scale is {self.outpaint_scale}; nothing of the video is left; make it larger")
+            raise ValueError(
+                f"outpaint_scale is {self.outpaint_scale}; nothing of the video is left; make it larger"
+            )
         video = fit(self.video, (round(inner[0] * scale), round(inner[1] * scale)))
         return conditioning.outpainting(video, *large)
 
@@ -204,11 +217,17 @@ def read_given(
     subject = pixels.get(name)
     if subject is not None:
         pixels["mask"] = read_mask(mask, subject, name)
-    rows = {name: spread(value, num_prompts, videos_per_prompt, name) for name, value in pixels.items()}
-    return Given(mode, rows["image"], rows["video"], rows["mask"], outpaint_scale, rows["last_image"])
+    rows = {
+        name: spread(value, num_prompts, videos_per_prompt, name) for name, value in pixels.items()
+    }
+    return Given(
+        mode, rows["image"], rows["video"], rows["mask"], outpaint_scale, rows["last_image"]
+    )
 
 
-def spread(tensor: Tensor | None, num_prompts: int, videos_per_prompt: int, name: str) -> Tensor | None:
+def spread(
+    tensor: Tensor | None, num_prompts: int, videos_per_prompt: int, name: str
+) -> Tensor | None:
     """One row per generated video, from one row for all or one per prompt."""
     if tensor is None:
         return None

@@ -25,13 +25,19 @@ from lumiere.diffusion.sampling import (
     video_generators,
 )
 from lumiere.diffusion.windows import named_weights, temporal_windows
-from lumiere.pipelines.base import Callback, check_generator, check_range, check_whole, check_whole_or_none
+from lumiere.pipelines.base import (
+    Callback,
+    check_generator,
+    check_range,
+    check_whole,
+    check_whole_or_none,
+)
+from lumiere.pipelines.components import StoredPipeline
 from lumiere.pipelines.inputs import CONDITIONED_MODES, infer_mode, read_given
-from lumiere.pipelines.known import KnownPixels
+from lumiere.pipelines.known_pixels import KnownPixels
 from lumiere.pipelines.pipeline_output import LumierePipelineOutput, check_output_type, to_output
 from lumiere.pipelines.pipeline_ssr import LumiereUpscalePipeline
 from lumiere.pipelines.prompts import read_prompts, text_dim
-from lumiere.pipelines.stored import StoredPipeline
 
 
 class LumierePipeline(StoredPipeline):
@@ -156,10 +162,20 @@ class LumierePipeline(StoredPipeline):
         check_output_type(output_type)
         check_prediction_type(self.scheduler, self.config.prediction_type, "scheduler")
         check_range(1, guidance_scale=guidance_scale, fps=fps)
-        check_range(0, 1, guidance_rescale=guidance_rescale, outpaint_scale=outpaint_scale, strength=strength)
+        check_range(
+            0,
+            1,
+            guidance_rescale=guidance_rescale,
+            outpaint_scale=outpaint_scale,
+            strength=strength,
+        )
         check_range(0, 1, image_strength=image_strength)
-        check_whole(1, num_inference_steps=num_inference_steps, num_videos_per_prompt=num_videos_per_prompt)
-        check_whole_or_none(batch_size=batch_size, ssr_batch_size=ssr_batch_size, window_size=window_size)
+        check_whole(
+            1, num_inference_steps=num_inference_steps, num_videos_per_prompt=num_videos_per_prompt
+        )
+        check_whole_or_none(
+            batch_size=batch_size, ssr_batch_size=ssr_batch_size, window_size=window_size
+        )
         check_whole_or_none(height=height, width=width)
         check_whole(1, ssr_steps=ssr_steps, ssr_window_size=ssr_window_size)
         check_whole(0, overlap=0 if overlap is None else overlap, ssr_overlap=ssr_overlap)
@@ -176,8 +192,19 @@ class LumierePipeline(StoredPipeline):
             self.styles.check(style, alpha)
         mode = infer_mode(mode, image, video, mask, last_image)
         if mode in CONDITIONED_MODES and not self.unet.config.conditioning_channels:
-            raise ValueError(f"mode {mode!r} needs a network with conditioning channels; load the conditioned model")
-        given = read_given(mode, image, video, mask, outpaint_scale, len(prompts), num_videos_per_prompt, last_image)
+            raise ValueError(
+                f"mode {mode!r} needs a network with conditioning channels; load the conditioned model"
+            )
+        given = read_given(
+            mode,
+            image,
+            video,
+            mask,
+            outpaint_scale,
+            len(prompts),
+            num_videos_per_prompt,
+            last_image,
+        )
         num_frames = given.count_frames(num_frames, self.config.num_frames)
         if window_size is None:
             window_size = self.config.num_frames
@@ -190,11 +217,20 @@ class LumierePipeline(StoredPipeline):
         size = space.frame_size(height, width, self.unet.unet.config.sample_size)
         upscaler = self.upscaler() if upscale and self.ssr_unet is not None else None
         if upscaler is not None:
-            upscaler.plan(num_frames, noise_level, ssr_window_size, ssr_overlap, multidiffusion, ssr_window_weights)
+            upscaler.plan(
+                num_frames,
+                noise_level,
+                ssr_window_size,
+                ssr_overlap,
+                multidiffusion,
+                ssr_window_weights,
+            )
             upscaler.enlarged_size(size)
         device, dtype = self._execution_device, self.unet.dtype
         generators = video_generators(generator, num_videos)
-        ssr_generators = video_generators(generators, num_videos)  # drawn now: the base model's steps do not matter
+        ssr_generators = video_generators(
+            generators, num_videos
+        )  # drawn now: the base model's steps do not matter
 
         # --- encode prompts: once, one row per video ---------------------------------------------------------------
         (positive, mask_of), (negative, mask_of_negative) = (
@@ -210,9 +246,16 @@ class LumierePipeline(StoredPipeline):
         if mode in CONDITIONED_MODES:
             known = KnownPixels(*(tensor.to(device) for tensor in given.known(num_frames, size)))
         if self.unet.config.conditioning_channels:
-            c, m = conditioning.text_only(shape) if known is None else space.condition(known.pixels, known.mask)
+            c, m = (
+                conditioning.text_only(shape)
+                if known is None
+                else space.condition(known.pixels, known.mask)
+            )
             # Copies: a callback may change them in place. In float32, as all but the network.
-            tensors |= {"conditioning": c.to(device, copy=True), "known_mask": m.to(device, copy=True)}
+            tensors |= {
+                "conditioning": c.to(device, copy=True),
+                "known_mask": m.to(device, copy=True),
+            }
 
         # --- noise, or the noised source (SDEdit) --------------------------------------------------------------------
         source, share = given.start(num_frames, size, strength, image_strength)
@@ -224,7 +267,11 @@ class LumierePipeline(StoredPipeline):
             if source is None:
                 return noise.mul_(self.scheduler.init_noise_sigma)
             x_0 = space.encode(source.to(device))
-            return self.scheduler.add_noise(x_0, noise, timesteps[:1].expand(num_videos)) if len(timesteps) else x_0
+            return (
+                self.scheduler.add_noise(x_0, noise, timesteps[:1].expand(num_videos))
+                if len(timesteps)
+                else x_0
+            )
 
         # --- denoise --------------------------------------------------------------------------------------------------
         batches = BatchSize(batch_size)
@@ -239,18 +286,37 @@ class LumierePipeline(StoredPipeline):
             def network(model_input: Tensor, rows: Tensor) -> Tensor:
                 return guidance.predict(self.unet, model_input.to(dtype), timestep, rows)
 
-            conditions = [tensors[name] for name in ("conditioning", "known_mask") if name in tensors]
-            output = predict_in_windows(network, [scaled_x_t, *conditions], windows, batches, weights)
+            conditions = [
+                tensors[name] for name in ("conditioning", "known_mask") if name in tensors
+            ]
+            output = predict_in_windows(
+                network, [scaled_x_t, *conditions], windows, batches, weights
+            )
             if not guided:
                 return output
-            return hold_known(self.scheduler, self.config.prediction_type, output, scaled_x_t, timestep, *conditions)
+            return hold_known(
+                self.scheduler,
+                self.config.prediction_type,
+                output,
+                scaled_x_t,
+                timestep,
+                *conditions,
+            )
 
         styled = nullcontext() if style is None else self.styles.applied(self.unet, style, alpha)
         with styled, self.progress_bar(total=len(timesteps)) as progress:
             progress.set_description("base model")
             on_step = self._on_step(progress, callback_on_step_end, shown, tensors)
             x_0 = space.decode(
-                denoise(self.scheduler, predict, start, timesteps, generators, on_step, lambda: self._interrupt)
+                denoise(
+                    self.scheduler,
+                    predict,
+                    start,
+                    timesteps,
+                    generators,
+                    on_step,
+                    lambda: self._interrupt,
+                )
             )
         known_psnr = None if known is None else known.psnr(x_0)
         if known is not None and keep_known:
@@ -264,7 +330,9 @@ class LumierePipeline(StoredPipeline):
             def enlarged() -> KnownPixels | None:
                 if known is None:
                     return None
-                return KnownPixels(*(tensor.to(device) for tensor in given.known(num_frames, size, scale)))
+                return KnownPixels(
+                    *(tensor.to(device) for tensor in given.known(num_frames, size, scale))
+                )
 
             large = enlarged() if guide_known else None
             sees_all = set(shown) <= set(upscaler._callback_tensor_inputs)
@@ -304,9 +372,14 @@ class LumierePipeline(StoredPipeline):
             ValueError: when this pipeline has none.
         """
         if self.ssr_unet is None:
-            raise ValueError("this pipeline has no super-resolution; load one that was saved with ssr_unet")
+            raise ValueError(
+                "this pipeline has no super-resolution; load one that was saved with ssr_unet"
+            )
         pipe = LumiereUpscalePipeline(
-            self.ssr_unet, self.ssr_scheduler, self.config.ssr_window_size, self.config.ssr_prediction_type
+            self.ssr_unet,
+            self.ssr_scheduler,
+            self.config.ssr_window_size,
+            self.config.ssr_prediction_type,
         )
         pipe.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
         return pipe

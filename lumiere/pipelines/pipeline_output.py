@@ -61,10 +61,18 @@ def to_output(video: Tensor, output_type: str = "pt") -> Any:
     if output_type != "pt":
         frames = frames.permute(0, 1, 3, 4, 2)
     # One copy, and all else in place: an enlarged video is large.
-    frames = frames.to(torch.float32, copy=True, memory_format=torch.contiguous_format).add_(1).div_(2).clamp_(0, 1)
+    frames = (
+        frames.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+        .add_(1)
+        .div_(2)
+        .clamp_(0, 1)
+    )
     if output_type == "pt":
         return frames
     array = frames.cpu().numpy()  # (b, t, h, w, c)
     if output_type == "np":
         return array
-    return [[Image.fromarray((frame * 255).round().astype(np.uint8)) for frame in clip] for clip in array]
+    return [
+        [Image.fromarray((frame * 255).round().astype(np.uint8)) for frame in clip]
+        for clip in array
+    ]

@@ -29,7 +29,7 @@ from lumiere.diffusion.sampling import (
 )
 from lumiere.diffusion.windows import independent_windows, named_weights, temporal_windows
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.super_resolution import check_super_resolution
+from lumiere.models.ssr_requirements import check_super_resolution
 from lumiere.pipelines.base import (
     Callback,
     LumiereBasePipeline,
@@ -38,8 +38,12 @@ from lumiere.pipelines.base import (
     check_whole,
     check_whole_or_none,
 )
-from lumiere.pipelines.known import KnownPixels
-from lumiere.pipelines.pipeline_output import LumiereUpscalePipelineOutput, check_output_type, to_output
+from lumiere.pipelines.known_pixels import KnownPixels
+from lumiere.pipelines.pipeline_output import (
+    LumiereUpscalePipelineOutput,
+    check_output_type,
+    to_output,
+)
 from lumiere.pipelines.pixels import read_video
 
 
@@ -72,10 +76,13 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         super().__init__()
         check_super_resolution(unet.unet)
         if unet.config.conditioning_channels:
-            raise ValueError(f"unet has {unet.config.conditioning_channels} conditioning channels; expected none")
+            raise ValueError(
+                f"unet has {unet.config.conditioning_channels} conditioning channels; expected none"
+            )
         self.register_modules(unet=unet, scheduler=scheduler)
         self.register_to_config(
-            window_size=window_size, prediction_type=prediction_type or scheduler.config.prediction_type
+            window_size=window_size,
+            prediction_type=prediction_type or scheduler.config.prediction_type,
         )
 
     @torch.no_grad()
@@ -159,7 +166,9 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         `known`: pixels of the larger size that the estimate of x_0 is held to at every step; `interrupted`: asked
         after each, as this pipeline's own `_interrupt` is.
         """
-        windows = self.plan(low.shape[2], noise_level, window_size, overlap, multidiffusion, window_weights)
+        windows = self.plan(
+            low.shape[2], noise_level, window_size, overlap, multidiffusion, window_weights
+        )
         check_whole_or_none(batch_size=batch_size)
         weights = named_weights(windows, window_weights)
         objective = Objective(self.scheduler)
@@ -190,20 +199,28 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
 
         def predict(scaled_x_t: Tensor, timestep: Tensor) -> Tensor:
             def network(inputs: Tensor, rows: Tensor) -> Tensor:
-                output = self.unet(inputs[:, :6].to(dtype), timestep, class_labels=levels[rows]).sample
+                output = self.unet(
+                    inputs[:, :6].to(dtype), timestep, class_labels=levels[rows]
+                ).sample
                 if not held:
                     return output
                 x_t, pixels, mask = inputs[:, :3], inputs[:, 6:9], inputs[:, 9:]
-                return hold_known(self.scheduler, self.config.prediction_type, output, x_t, timestep, pixels, mask)
+                return hold_known(
+                    self.scheduler, self.config.prediction_type, output, x_t, timestep, pixels, mask
+                )
 
-            return predict_in_windows(network, [scaled_x_t, noised, *held], windows, batches, weights)
+            return predict_in_windows(
+                network, [scaled_x_t, noised, *held], windows, batches, weights
+            )
 
         def stopped() -> bool:
             return self._interrupt or interrupted()
 
         with self.progress_bar(total=len(timesteps)) as progress:
             progress.set_description("super-resolution")
-            on_step = self._on_step(progress, callback_on_step_end, callback_on_step_end_tensor_inputs)
+            on_step = self._on_step(
+                progress, callback_on_step_end, callback_on_step_end_tensor_inputs
+            )
             x_0 = denoise(self.scheduler, predict, start, timesteps, generators, on_step, stopped)
         return x_0.clamp_(-1, 1)
 

@@ -9,7 +9,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # PIL's own conversion to 8 bits cuts off all above 255
+DEEP_MODES = (
+    "I",
+    "F",
+    "I;16",
+    "I;16B",
+    "I;16L",
+    "I;16N",
+)  # PIL's own conversion to 8 bits cuts off all above 255
 
 
 def read_image(image: Any, name: str = "image") -> Tensor:
@@ -25,7 +32,9 @@ def read_image(image: Any, name: str = "image") -> Tensor:
     if values.ndim == 3:
         values = values.unsqueeze(0)
     if values.ndim != 4 or values.shape[1] != 3 or 0 in values.shape:
-        raise ValueError(f"{name} has shape {tuple(values.shape)}; expected a tensor (b, 3, h, w) or an RGB picture")
+        raise ValueError(
+            f"{name} has shape {tuple(values.shape)}; expected a tensor (b, 3, h, w) or an RGB picture"
+        )
     return values * 2 - 1
 
 
@@ -39,12 +48,18 @@ def read_video(video: Any) -> Tensor:
     if isinstance(video, (list, tuple)):
         if not video:
             raise ValueError("video has no frames; pass at least one")
-        if all(isinstance(entry, Image.Image) or getattr(entry, "ndim", None) == 3 for entry in video):
-            video = _same_size([_tensor(frame, "video", channels_last_at=(3,)) for frame in video], "video")
+        if all(
+            isinstance(entry, Image.Image) or getattr(entry, "ndim", None) == 3 for entry in video
+        ):
+            video = _same_size(
+                [_tensor(frame, "video", channels_last_at=(3,)) for frame in video], "video"
+            )
         else:
             clips = [read_video(clip) for clip in video]
             if len({clip.shape for clip in clips}) > 1:
-                raise ValueError("video: the clips of the list differ in size or length; make them alike, or pass one")
+                raise ValueError(
+                    "video: the clips of the list differ in size or length; make them alike, or pass one"
+                )
             return torch.cat(clips)
     values = _tensor(video, "video", channels_last_at=(4, 5))
     if values.ndim == 4:
@@ -52,7 +67,9 @@ def read_video(video: Any) -> Tensor:
     if values.ndim == 5 and values.shape[1] == 0:
         raise ValueError("video has no frames; pass at least one")
     if values.ndim != 5 or values.shape[2] != 3 or 0 in values.shape:
-        raise ValueError(f"video has shape {tuple(values.shape)}; expected (b, t, 3, h, w) or (t, 3, h, w)")
+        raise ValueError(
+            f"video has shape {tuple(values.shape)}; expected (b, t, 3, h, w) or (t, 3, h, w)"
+        )
     return values.transpose(1, 2) * 2 - 1
 
 
@@ -71,7 +88,9 @@ def read_mask(mask: Any, like: Tensor, name: str) -> Tensor:
         ValueError: on another size, another number of frames or pictures, or no region.
     """
     if isinstance(mask, (list, tuple)):
-        values = _same_size([_mask_values(entry) for entry in mask], "mask") if mask else torch.zeros(0)
+        values = (
+            _same_size([_mask_values(entry) for entry in mask], "mask") if mask else torch.zeros(0)
+        )
     else:
         values = _mask_values(mask)
     if not 2 <= values.ndim <= 5 or (values.ndim == 5 and values.shape[2] != 1):
@@ -89,8 +108,14 @@ def read_mask(mask: Any, like: Tensor, name: str) -> Tensor:
         )
     num_frames = like.shape[2] if like.ndim == 5 else 1
     if values.shape[1] not in (1, num_frames):
-        kinds = "one per frame, or one per video as (b, 1, h, w)" if like.ndim == 5 else "or one per picture"
-        raise ValueError(f"mask has {values.shape[1]} frames, {name} {num_frames}; pass one still mask, {kinds}")
+        kinds = (
+            "one per frame, or one per video as (b, 1, h, w)"
+            if like.ndim == 5
+            else "or one per picture"
+        )
+        raise ValueError(
+            f"mask has {values.shape[1]} frames, {name} {num_frames}; pass one still mask, {kinds}"
+        )
     region = (values > 0.5).float()
     if not bool(region.flatten(1).any(dim=1).all()):
         raise ValueError("mask has no region; mark 1 (white) where to generate")
@@ -103,7 +128,11 @@ def _mask_values(mask: Any) -> Tensor:
         _check_picture(mask, "mask")
         mask = np.asarray(mask.convert("L"))
     values = _tensor(mask, "mask")
-    if values.numel() and getattr(mask, "dtype", None) in (np.uint8, torch.uint8) and values.max() <= 1 / 255:
+    if (
+        values.numel()
+        and getattr(mask, "dtype", None) in (np.uint8, torch.uint8)
+        and values.max() <= 1 / 255
+    ):
         values = values * 255
     return values
 
@@ -122,7 +151,9 @@ def _check_picture(picture: Image.Image, name: str) -> None:
             f"{name} is an animated picture; pass its first frame (picture.seek(0); picture.copy()), or a video"
         )
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        raise ValueError(f"{name} has transparency; paste it on a background and convert it to RGB first")
+        raise ValueError(
+            f"{name} has transparency; paste it on a background and convert it to RGB first"
+        )
     if picture.mode in DEEP_MODES:
         raise ValueError(
             f"{name} has more than 8 bits a pixel ({picture.mode}); scale it to 0-255 and convert it to L or RGB first"
@@ -146,11 +177,15 @@ def _tensor(value: Any, name: str, channels_last_at: tuple[int, ...] = ()) -> Te
     elif isinstance(value, Tensor):
         tensor = value.detach()
     else:
-        raise ValueError(f"{name} is a {type(value).__name__}; expected a tensor, a NumPy array or a PIL image")
+        raise ValueError(
+            f"{name} is a {type(value).__name__}; expected a tensor, a NumPy array or a PIL image"
+        )
     if tensor.dtype == torch.uint8:
         return tensor.float() / 255
     tensor = tensor.float()
     if tensor.numel() and not (tensor.min() >= 0 and tensor.max() <= 1):
         low, high = float(tensor.min()), float(tensor.max())
-        raise ValueError(f"{name} has values from {low:g} to {high:g}; expected uint8, or numbers in [0, 1]")
+        raise ValueError(
+            f"{name} has values from {low:g} to {high:g}; expected uint8, or numbers in [0, 1]"
+        )
     return tensor

@@ -42,7 +42,10 @@ class Prompts:
         taken = 0
         for kind in kinds:
             if isinstance(kind, list):
-                kind, taken = (embeds[taken : taken + len(kind)], mask[taken : taken + len(kind)]), taken + len(kind)
+                kind, taken = (
+                    (embeds[taken : taken + len(kind)], mask[taken : taken + len(kind)]),
+                    taken + len(kind),
+                )
             states.append(kind)
         longest = max(entry[0].shape[1] for entry in states)
         positive, negative = (_repeated(entry, longest, per_prompt) for entry in states)
@@ -75,7 +78,9 @@ def read_prompts(
         given = "neither is given" if prompt is None else "both are given"
         raise ValueError(f"prompt or prompt_embeds: {given}; pass one of the two")
     if negative_prompt is not None and negative_prompt_embeds is not None:
-        raise ValueError("negative_prompt or negative_prompt_embeds: both are given; pass one of the two")
+        raise ValueError(
+            "negative_prompt or negative_prompt_embeds: both are given; pass one of the two"
+        )
     positive: list[str] | States
     if prompt_embeds is None:
         _no_mask(prompt_attention_mask, "prompt")
@@ -86,7 +91,9 @@ def read_prompts(
         num_prompts = len(positive[0])
     negative: list[str] | States | None
     if negative_prompt_embeds is not None:
-        states = _read_embeds(negative_prompt_embeds, negative_prompt_attention_mask, "negative_prompt", text_dim)
+        states = _read_embeds(
+            negative_prompt_embeds, negative_prompt_attention_mask, "negative_prompt", text_dim
+        )
         _check_count(len(states[0]), num_prompts, "negative_prompt_embeds")
         negative = (states[0].expand(num_prompts, -1, -1), states[1].expand(num_prompts, -1))
     else:
@@ -95,7 +102,9 @@ def read_prompts(
         if prompt_embeds is not None and not guided:
             negative = None
     if isinstance(positive, list) and not has_encoder:
-        raise ValueError("this pipeline has no text_encoder; set pipe.text_encoder, or pass prompt_embeds")
+        raise ValueError(
+            "this pipeline has no text_encoder; set pipe.text_encoder, or pass prompt_embeds"
+        )
     if isinstance(negative, list) and not has_encoder:
         raise ValueError(
             "this pipeline has no text_encoder; pass negative_prompt_embeds too, or set guidance_scale to 1"
@@ -126,7 +135,9 @@ def read_negatives(negative_prompt: Any, num_prompts: int) -> list[str]:
 
 def _check_count(count: int, num_prompts: int, name: str) -> None:
     if count not in (1, num_prompts):
-        raise ValueError(f"{name} has {count} entries for {num_prompts} prompts; pass one for all, or one per prompt")
+        raise ValueError(
+            f"{name} has {count} entries for {num_prompts} prompts; pass one for all, or one per prompt"
+        )
 
 
 def _sentences(value: Any, name: str) -> list[str]:
@@ -139,20 +150,31 @@ def _sentences(value: Any, name: str) -> list[str]:
 
 def _read_embeds(embeds: Any, mask: Any, name: str, text_dim: int | None) -> States:
     """Checked states and their mask, by default all ones."""
-    if not isinstance(embeds, Tensor) or embeds.ndim != 3 or not embeds.is_floating_point() or 0 in embeds.shape:
-        raise ValueError(f"{name}_embeds: expected a tensor (b, n, d), float, as text_encoder.encode returns it")
+    if (
+        not isinstance(embeds, Tensor)
+        or embeds.ndim != 3
+        or not embeds.is_floating_point()
+        or 0 in embeds.shape
+    ):
+        raise ValueError(
+            f"{name}_embeds: expected a tensor (b, n, d), float, as text_encoder.encode returns it"
+        )
     if text_dim is not None and embeds.shape[2] != text_dim:
         raise ValueError(f"{name}_embeds is {embeds.shape[2]} wide; the model takes {text_dim}")
     if mask is None:
         return embeds, torch.ones(embeds.shape[:2], dtype=torch.int64, device=embeds.device)
     if not isinstance(mask, Tensor) or mask.shape != embeds.shape[:2]:
-        raise ValueError(f"{name}_attention_mask: expected a tensor {tuple(embeds.shape[:2])}, 1 = attend")
+        raise ValueError(
+            f"{name}_attention_mask: expected a tensor {tuple(embeds.shape[:2])}, 1 = attend"
+        )
     return embeds, mask.long()
 
 
 def _no_mask(mask: Any, name: str) -> None:
     if mask is not None:
-        raise ValueError(f"{name}_attention_mask belongs to {name}_embeds, which is not given; pass both or none")
+        raise ValueError(
+            f"{name}_attention_mask belongs to {name}_embeds, which is not given; pass both or none"
+        )
 
 
 def _repeated(states: States, num_tokens: int, per_prompt: int) -> States:

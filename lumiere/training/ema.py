@@ -18,7 +18,9 @@ class EMA:
         """Fold in the weights after update number `step` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
         names = list(self.average)
-        torch._foreach_lerp_([self.average[n] for n in names], [weights[n].detach() for n in names], 1 - decay)
+        torch._foreach_lerp_(
+            [self.average[n] for n in names], [weights[n].detach() for n in names], 1 - decay
+        )
 
     @torch.no_grad()
     def swap(self, weights: dict[str, Tensor]) -> None:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lumiere.config import ConfigError, RuntimeConfig
+from lumiere.config import RuntimeConfig
+from lumiere.errors import ParamsError
 
 
 class Examples(Protocol):
@@ -34,10 +35,12 @@ class Positions(Sampler[list[int]]):
     Step s has the positions s * batch_size on. Its first `world_size` parts are the processes' first, and so on.
     """
 
-    def __init__(self, steps: range, batch_size: int, parts: int, rank: int = 0, world_size: int = 1) -> None:
-        """`parts`: gradient accumulation; raises ConfigError unless they divide a batch evenly."""
+    def __init__(
+        self, steps: range, batch_size: int, parts: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        """`parts`: gradient accumulation; raises ParamsError unless they divide a batch evenly."""
         if batch_size % (parts * world_size):
-            raise ConfigError(
+            raise ParamsError(
                 f"batch_size {batch_size}; allowed: a multiple of {parts * world_size}, which is {world_size} "
                 f"processes × {parts} parts of gradient accumulation"
             )
@@ -87,5 +90,6 @@ def make_loader(
 def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """A batch on the training's device; seeds stay on the CPU, where they are read."""
     return {
-        name: value if name == "noise_seed" else value.to(device, non_blocking=True) for name, value in batch.items()
+        name: value if name == "noise_seed" else value.to(device, non_blocking=True)
+        for name, value in batch.items()
     }

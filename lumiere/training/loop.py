@@ -93,13 +93,21 @@ class TrainingResult:
     steps: int
     resumed_from: int
     seconds: float
-    losses: list[tuple[int, float]] = field(default_factory=list)  # (step, mean loss since the last entry)
+    losses: list[tuple[int, float]] = field(
+        default_factory=list
+    )  # (step, mean loss since the last entry)
     validation: list[tuple[int, float]] = field(default_factory=list)
 
     def summary(self) -> str:
         """Steps and the last loss, in words."""
-        what, entries = ("held-out loss", self.validation) if self.validation else ("loss", self.losses)
-        return f"{what} {entries[-1][1]:.4f} after {self.steps} steps" if entries else f"{self.steps} steps"
+        what, entries = (
+            ("held-out loss", self.validation) if self.validation else ("loss", self.losses)
+        )
+        return (
+            f"{what} {entries[-1][1]:.4f} after {self.steps} steps"
+            if entries
+            else f"{self.steps} steps"
+        )
 
 
 def learning_rate(config: OptimConfig, step: int) -> float:
@@ -108,14 +116,20 @@ def learning_rate(config: OptimConfig, step: int) -> float:
         return config.learning_rate * (step + 1) / config.warmup_steps
     progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return config.learning_rate * (config.final_learning_rate + (1 - config.final_learning_rate) * cosine)
+    return config.learning_rate * (
+        config.final_learning_rate + (1 - config.final_learning_rate) * cosine
+    )
 
 
 def make_optimizer(config: OptimConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     """AdamW, or Adafactor (Shazeer and Stern 2018), which keeps a row and a column of a weight's last two axes."""
     if config.optimizer == "adafactor":
-        return torch.optim.Adafactor(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99))
+        return torch.optim.Adafactor(
+            parameters, lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+    return torch.optim.AdamW(
+        parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
+    )
 
 
 def train(
@@ -142,7 +156,7 @@ def train(
     Raises:
         TrainingDiverged: the loss is NaN, or above `divergence_factor` times its best, or fp16 finds no finite
             gradient; the message says where.
-        ConfigError: the state cannot be written (a full disk); in every process.
+        ParamsError: the state cannot be written (a full disk); in every process.
         Interrupted: SIGTERM came; the state was saved first.
         ValueError: the processes do not divide a batch evenly.
     """
@@ -152,7 +166,11 @@ def train(
     found = _newest_checkpoint(scratch)
     steps = range(found[1]["step"] if found else 0, config.steps)
     positions = Positions(steps, config.batch_size, parts, parallel.rank, parallel.world_size)
-    flops = task.flops(default_collate([task.example(i) for i in next(iter(positions))])) if steps else 0
+    flops = (
+        task.flops(default_collate([task.example(i) for i in next(iter(positions))]))
+        if steps
+        else 0
+    )
     network = parallel.prepare(task.network)
     parameters = task.trained_parameters()
     plain_optimizer = make_optimizer(config, list(parameters.values()))
@@ -178,15 +196,23 @@ def train(
         result.validation = [tuple(entry) for entry in state["validation"]]
         del tensors, state
         if parallel.is_main:
-            print(f"{task.name}: going on from step {result.resumed_from} of {config.steps}", flush=True)
+            print(
+                f"{task.name}: going on from step {result.resumed_from} of {config.steps}",
+                flush=True,
+            )
     found = None
     parallel.wait()  # until all have read it
 
     def save(step: int) -> None:
         tensors: dict[str, Tensor] = {f"weights/{name}": p for name, p in parameters.items()}
-        tensors |= {f"ema/{name}": a for name, a in ema.average.items()} | optimizer_tensors(plain_optimizer)
+        tensors |= {f"ema/{name}": a for name, a in ema.average.items()} | optimizer_tensors(
+            plain_optimizer
+        )
         whole = {}
-        for name, tensor in tensors.items():  # one at a time: that much more memory is needed on the device
+        for (
+            name,
+            tensor,
+        ) in tensors.items():  # one at a time: that much more memory is needed on the device
             gathered = parallel.whole(tensor)
             if parallel.is_main:
                 whole[name] = gathered.cpu()
@@ -217,7 +243,9 @@ def train(
     seconds_before, started = result.seconds, time.monotonic()
     batches = iter(make_loader(task, positions, runtime, parallel.device))
     peak = peak_flops(parallel.device, parallel.dtype) if flops else 0.0
-    clock = StepClock(flops * parts * parallel.world_size, config.batch_size, peak * parallel.world_size)
+    clock = StepClock(
+        flops * parts * parallel.world_size, config.batch_size, peak * parallel.world_size
+    )
     bar = tqdm(
         total=config.steps, initial=result.resumed_from, desc=task.name, unit="step", mininterval=1.0,
         disable=not parallel.is_main,
@@ -229,7 +257,9 @@ def train(
             for group in plain_optimizer.param_groups:
                 group["lr"] = rate
             plain_optimizer.zero_grad(set_to_none=True)
-            torch.manual_seed(generator_for(task.name, config.seed, parallel.rank, step).initial_seed())  # for dropout
+            torch.manual_seed(
+                generator_for(task.name, config.seed, parallel.rank, step).initial_seed()
+            )  # for dropout
             local = 0.0  # this process' share of the loss
             for part in range(parts):
                 with clock.waiting():
@@ -255,7 +285,11 @@ def train(
             if done % config.log_every == 0 or last:
                 mean = sum(window) / len(window)
                 result.losses.append((done, mean))
-                metrics = {"loss": mean, "grad_norm": grad_norm, "learning_rate": rate} | clock.rates(done)
+                metrics = {
+                    "loss": mean,
+                    "grad_norm": grad_norm,
+                    "learning_rate": rate,
+                } | clock.rates(done)
                 if parallel.is_main:
                     log(metrics | {"memory_gb": memory_bytes(parallel.device) / 1e9}, done)
                 progress.set_postfix(loss=f"{mean:.4f}", refresh=False)
@@ -289,7 +323,9 @@ def train(
 
 def _newest_checkpoint(scratch: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """The good ones' newest that can be read, or that of a rise where it is newer."""
-    folders = sorted((scratch, scratch / RISING), key=lambda folder: getattr(last_checkpoint(folder), "name", ""))
+    folders = sorted(
+        (scratch, scratch / RISING), key=lambda folder: getattr(last_checkpoint(folder), "name", "")
+    )
     return load_checkpoint(folders[1]) or load_checkpoint(folders[0])
 
 
@@ -329,15 +365,23 @@ def _show(preview: Preview, network: nn.Module, parallel: Parallel, step: int) -
     except Exception as error:
         if parallel.is_sharded:  # the others wait for this process in the middle of it
             raise
-        logger.warning("no preview of step %d; going on without: %s: %s", step, type(error).__name__, error)
+        logger.warning(
+            "no preview of step %d; going on without: %s: %s", step, type(error).__name__, error
+        )
 
 
 def _cure(scratch: Path, launch: LaunchConfig) -> str:
     """What can be done; other params are another training, and nothing of this one's state is used again."""
     precision = ", or set launch.precision to bf16 or fp32" if launch.precision == "fp16" else ""
     kept = last_checkpoint(scratch)
-    kept_here = f"; the last good state stays in {kept}, until other trainings have left theirs" if kept else ""
-    return f"lower learning_rate or max_grad_norm{precision}, which starts again at step 0{kept_here}"
+    kept_here = (
+        f"; the last good state stays in {kept}, until other trainings have left theirs"
+        if kept
+        else ""
+    )
+    return (
+        f"lower learning_rate or max_grad_norm{precision}, which starts again at step 0{kept_here}"
+    )
 
 
 class _TerminationFlag:

@@ -25,7 +25,9 @@ def draw_kind(weights: Mapping[str, float], generator: torch.Generator) -> str:
     return kinds[int(torch.multinomial(shares, 1, generator=generator))]
 
 
-def draw_conditioning(video: Tensor, kind: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw_conditioning(
+    video: Tensor, kind: str, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """C (1, c, t, h, w) and M (1, 1, t, h, w) of one clip `video` (1, c, t, h, w): pixels in [-1, 1], or latents.
 
     Of a clip of one frame, that frame is the first and the last.
@@ -48,7 +50,9 @@ def draw_conditioning(video: Tensor, kind: str, generator: torch.Generator) -> t
     return conditioning.inpainting(video, region[None, None].to(video))
 
 
-def random_region(kind: str, num_frames: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+def random_region(
+    kind: str, num_frames: int, height: int, width: int, generator: torch.Generator
+) -> Tensor:
     """Where to generate in the kinds that keep a part of each frame.
 
     Raises:
@@ -75,7 +79,9 @@ def random_region(kind: str, num_frames: int, height: int, width: int, generator
     raise ValueError(f"mask kind {kind!r}: unknown; allowed: {', '.join(MASK_KINDS)}")
 
 
-def random_box(num_frames: int, height: int, width: int, moving: bool, generator: torch.Generator) -> Tensor:
+def random_box(
+    num_frames: int, height: int, width: int, moving: bool, generator: torch.Generator
+) -> Tensor:
     """A box, still or drifting: (t, h, w), True inside.
 
     One that stands still takes a quarter of each side to the whole. A quarter of the sides are whole, so that halves
@@ -123,7 +129,9 @@ def random_strokes(
 
     Where they leave nothing of a frame, which is so in tiny ones only, a box stands for them.
     """
-    drift = [_integer(-(side // 2), side // 2, generator) if moving else 0 for side in (height, width)]
+    drift = [
+        _integer(-(side // 2), side // 2, generator) if moving else 0 for side in (height, width)
+    ]
     # The strokes are painted once, on what all frames together see of them; each frame cuts its window out of that.
     canvas = (height + abs(drift[0]), width + abs(drift[1]))
     # Rows abs(dy) to h - 1 and columns abs(dx) to w - 1 are in every window. Strokes begin there, at pixels' centres,
@@ -150,7 +158,13 @@ def _paint(
 ) -> Tensor:
     """Strokes on a canvas (h, w), True inside; `starts`: the rows and the columns, both ends included, to begin in."""
     n, k = _integer(*brush.strokes, generator), _integer(*brush.segments, generator)
-    start = torch.stack([torch.randint(low, high + 1, (n,), generator=generator) for low, high in starts], dim=-1) + 0.5
+    start = (
+        torch.stack(
+            [torch.randint(low, high + 1, (n,), generator=generator) for low, high in starts],
+            dim=-1,
+        )
+        + 0.5
+    )
     # A new walk goes anywhere; at each vertex it turns by about 50 degrees, so that it winds and seldom turns back.
     turns = 0.9 * torch.randn(n, k, generator=generator)
     turns[:, 0] = 2 * math.pi * torch.rand(n, generator=generator)
@@ -158,9 +172,13 @@ def _paint(
     low, high = (scale * share for share in brush.step)
     length = low + (high - low) * torch.rand(n, k, generator=generator)
     steps = length[:, :, None] * torch.stack([heading.sin(), heading.cos()], dim=-1)
-    vertices = torch.cat([start[:, None], start[:, None] + steps.cumsum(dim=1)], dim=1)  # (n, k + 1, 2)
+    vertices = torch.cat(
+        [start[:, None], start[:, None] + steps.cumsum(dim=1)], dim=1
+    )  # (n, k + 1, 2)
     side = torch.tensor(canvas)
-    vertices = side - (vertices.remainder(2 * side) - side).abs()  # reflected at the canvas's borders
+    vertices = (
+        side - (vertices.remainder(2 * side) - side).abs()
+    )  # reflected at the canvas's borders
 
     low, high = (scale * share / 2 for share in brush.thickness)
     radius = low + (high - low) * torch.rand(n, generator=generator)

@@ -22,12 +22,18 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from lumiere.config import ConfigError, LaunchConfig
+from lumiere.config import LaunchConfig
+from lumiere.errors import ParamsError
 from lumiere.models import SpaceTimeUNet
 
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks")  # FSDP's
+HOOKS = (
+    "_forward_pre_hooks",
+    "_forward_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+)  # FSDP's
 LAYERS = ("resnets", "attentions", "downsamplers", "upsamplers")  # of diffusers' blocks
 
 
@@ -48,7 +54,10 @@ class Parallel:
             mixed_precision=MIXED_PRECISION[launch.precision],
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_s))],
         )
-        self.rank, self.world_size = self._accelerator.process_index, self._accelerator.num_processes
+        self.rank, self.world_size = (
+            self._accelerator.process_index,
+            self._accelerator.num_processes,
+        )
         self.device, self.dtype = self._accelerator.device, DTYPES[launch.precision]
         self.is_main = self._accelerator.is_main_process
         self.is_sharded = launch.strategy == "fsdp" and self.world_size > 1
@@ -128,7 +137,7 @@ class Parallel:
         if failure is not None:
             raise failure
         if said is not None:
-            raise ConfigError(said)
+            raise ParamsError(said)
 
     # --- state ------------------------------------------------------------------------------------------------------
 
@@ -139,7 +148,9 @@ class Parallel:
     def like(self, whole: Tensor, parameter: Tensor) -> Tensor:
         """A copy of a whole tensor, sharded as a parameter of its shape is: the inverse of `whole`."""
         if isinstance(parameter, DTensor) and whole.shape == parameter.shape:
-            return distribute_tensor(whole.to(parameter.device), parameter.device_mesh, parameter.placements)
+            return distribute_tensor(
+                whole.to(parameter.device), parameter.device_mesh, parameter.placements
+            )
         return whole.clone()
 
     def scaler_state(self) -> dict[str, Any]:
@@ -178,12 +189,16 @@ def _shard(network: nn.Module, world_size: int, device: torch.device) -> None:
     # The root too gives back what it gathered: the weights are exchanged with their averages between passes.
     for layer in [*_layers(network), network]:
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
-    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")  # which nobody writes into
+    warnings.filterwarnings(
+        "ignore", message="FSDP2-wrapped module .* returned a view"
+    )  # which nobody writes into
 
 
 def _unshard(network: nn.Module) -> None:
     for layer in [*_layers(network), network]:
-        layer.__class__ = type(layer).__mro__[2]  # fully_shard put FSDPModule and a class of its own before it
+        layer.__class__ = type(layer).__mro__[
+            2
+        ]  # fully_shard put FSDPModule and a class of its own before it
         for hooks in HOOKS:
             getattr(layer, hooks).clear()
     for module in network.modules():

@@ -17,9 +17,9 @@ from torch.utils.data import default_collate
 from lumiere.config import RuntimeConfig
 from lumiere.data.clips import from_model_range
 from lumiere.data.video_io import write_video
+from lumiere.training.diffusion_task import Batch, DiffusionTask
 from lumiere.training.loader import to_device
 from lumiere.training.parallel import Parallel
-from lumiere.training.task import Batch, DiffusionTask
 
 STEPS, MIN_SIDE = 10, 96
 
@@ -48,7 +48,9 @@ class SamplePreview:
         self.every, self.guidance_scale = runtime.sample_every, runtime.sample_guidance_scale
         # What x_0 is clipped to is the range of pixels; latents have none, and some schedulers do not say so.
         unclipped = {} if task.space.vae is None else {"clip_sample": False}
-        self.scheduler = DDIMScheduler.from_config(scheduler.config, timestep_spacing="trailing", **unclipped)
+        self.scheduler = DDIMScheduler.from_config(
+            scheduler.config, timestep_spacing="trailing", **unclipped
+        )
         self.folder, self.show = folder, show
 
     def __call__(self, network: nn.Module, parallel: Parallel, step: int) -> None:
@@ -57,10 +59,15 @@ class SamplePreview:
             return
         network = network if parallel.is_sharded else self.task.network
         shown: list[np.ndarray] = []
-        for i in range(self.task.held_out())[:: -(-self.task.held_out() // self.number)]:  # spread over all of them
+        for i in range(self.task.held_out())[
+            :: -(-self.task.held_out() // self.number)
+        ]:  # spread over all of them
             batch = to_device(default_collate([self.task.validation_example(i)]), parallel.device)
             with parallel.autocast():
-                shown += [from_model_range(video[0]) for video in self.shown(self._sample(network, batch), batch)]
+                shown += [
+                    from_model_range(video[0])
+                    for video in self.shown(self._sample(network, batch), batch)
+                ]
         if parallel.is_main:
             self.show(self._write(shown, f"{self.task.name}-{step:07d}"))
 
@@ -74,13 +81,20 @@ class SamplePreview:
         x_t, known = call.noise, call.args[0][:, call.x_0.shape[1] :]
         rows, others = 1, {"encoder_hidden_states": None, **call.kwargs}
         if "prompt_embeds" in batch:  # the empty sentence and its own
-            embeds, mask = (part.unsqueeze(0).to(known.device) for part in self.task.train_data.null_text)
-            rows, others["encoder_hidden_states"] = 2, torch.cat([embeds.float(), batch["prompt_embeds"]])
+            embeds, mask = (
+                part.unsqueeze(0).to(known.device) for part in self.task.train_data.null_text
+            )
+            rows, others["encoder_hidden_states"] = (
+                2,
+                torch.cat([embeds.float(), batch["prompt_embeds"]]),
+            )
             others["encoder_attention_mask"] = torch.cat([mask.long(), batch["prompt_mask"]])
         self.scheduler.set_timesteps(STEPS, device=x_t.device)
         for timestep in self.scheduler.timesteps:
             sample = torch.cat([torch.cat([x_t, known], dim=1)] * rows)
-            output = network(sample, timestep.expand(rows), **others).sample[:, : x_t.shape[1]].float()
+            output = (
+                network(sample, timestep.expand(rows), **others).sample[:, : x_t.shape[1]].float()
+            )
             guided = torch.lerp(output[:1], output[-1:], self.guidance_scale)  # of one row: itself
             x_t = self.scheduler.step(guided, timestep, x_t).prev_sample
         return self.task.space.decode(x_t if x_t.ndim == 5 else x_t.unsqueeze(2))

@@ -29,7 +29,9 @@ def count_flops(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
         name: value.detach().to("meta").requires_grad_(value.requires_grad)
         for name, value in [*network.named_parameters(), *network.named_buffers()]
     }
-    args, kwargs = pytree.tree_map_only(Tensor, lambda value: value.detach().to("meta"), (args, kwargs))
+    args, kwargs = pytree.tree_map_only(
+        Tensor, lambda value: value.detach().to("meta"), (args, kwargs)
+    )
     checkpointing = getattr(network, "gradient_checkpointing", False)
     if checkpointing:
         network.disable_gradient_checkpointing()  # type: ignore[operator]

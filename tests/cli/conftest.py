@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import lumiere.text
-from lumiere.cli import app
+from lumiere.cli.app import app
 from lumiere.data.video_io import write_video
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.models import SpaceTimeUNet
@@ -28,7 +28,11 @@ Generate = Callable[..., Any]
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five frames of 16 pixels, then 32, with a style."""
     torch.manual_seed(0)
-    unet = shaken(SpaceTimeUNet.from_unet2d(text_to_image_unet(), conditioning_channels=4, temporal_head_dim=8))
+    unet = shaken(
+        SpaceTimeUNet.from_unet2d(
+            text_to_image_unet(), conditioning_channels=4, temporal_head_dim=8
+        )
+    )
     pipe = LumierePipeline(
         unet, make_scheduler(), WordHashEncoder(max_tokens=6), ssr_unet(), make_scheduler(),
         num_frames=5, fps=8, ssr_window_size=4, num_inference_steps=2, ssr_steps=1,
@@ -74,7 +78,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def generate(model: Path, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generate:
+def generate(
+    model: Path, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Generate:
     """`lumiere generate` with the tiny model, in a new folder; "@name" is a file of `inputs`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(lumiere.text.ENCODERS, WordHashEncoder.name, WordHashEncoder)

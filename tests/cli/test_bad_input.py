@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from lumiere.cli import app
+from lumiere.cli.app import app
 from lumiere.pipelines import LumierePipeline
 from tests.cli.conftest import Generate, names_in
 
@@ -30,29 +30,71 @@ from tests.cli.conftest import Generate, names_in
         (("a", "--image", "@cut.png"), "cut.png: cannot be read ("),
         (("a", "--image", "@alpha.png"), "alpha.png: has transparency; put it on a background"),
         (("a", "--image", "@animated.gif"), "animated.gif: an animated picture; give one frame"),
-        (("a", "--image", "@deep.png"), "deep.png: more than 8 bits a pixel (I;16); save it as an 8-bit PNG"),
+        (
+            ("a", "--image", "@deep.png"),
+            "deep.png: more than 8 bits a pixel (I;16); save it as an 8-bit PNG",
+        ),
         (("a", "--last-image", "@alpha.png"), "--last-image"),
         (("a", "--video", "@empty.mp4"), "empty.mp4: cannot be opened"),
         (("a", "--video", "@text.png"), "give a video with pictures in it, such as an mp4"),
         (("a", "--video", "@image.png"), "image.png: a still picture; give it with --image"),
-        (("a", "--video", "."), "is a folder; PNGs are not read as a video, make an mp4 of them first"),
+        (
+            ("a", "--video", "."),
+            "is a folder; PNGs are not read as a video, make an mp4 of them first",
+        ),
         (("a", "--image", "@video.mp4"), "video.mp4: a video; give it with --video"),
-        (("a", "--video", "@animated.webp"), "animated WebP is written, but not read; convert it to mp4"),
+        (
+            ("a", "--video", "@animated.webp"),
+            "animated WebP is written, but not read; convert it to mp4",
+        ),
         (("a", "--video", "@short.mp4", "--frames", "4"), "use at most 3, or leave --frames out"),
-        (("a", "--image", "@image.png", "--mask", "@small.png"), "10 x 10 pixels, but --image has 20 x 20; make them"),
-        (("a", "--image", "@image.png", "--mask", "@black.png"), "black.png: no region; paint white where to generate"),
+        (
+            ("a", "--image", "@image.png", "--mask", "@small.png"),
+            "10 x 10 pixels, but --image has 20 x 20; make them",
+        ),
+        (
+            ("a", "--image", "@image.png", "--mask", "@black.png"),
+            "black.png: no region; paint white where to generate",
+        ),
         (("a", "--image", "@image.png", "--mask", "@alpha.png"), "has transparency"),
-        (("a", "--image", "@image.png", "--mask", "gone.png"), "name a picture, a video, or a box x0,y0,x1,y1"),
-        (("a", "--image", "@image.png", "--mask", "3,3,9,9"), "a box is x0,y0,x1,y1 in shares of the frame"),
+        (
+            ("a", "--image", "@image.png", "--mask", "gone.png"),
+            "name a picture, a video, or a box x0,y0,x1,y1",
+        ),
+        (
+            ("a", "--image", "@image.png", "--mask", "3,3,9,9"),
+            "a box is x0,y0,x1,y1 in shares of the frame",
+        ),
         (("a", "--image", "@image.png", "--mask", "0.5,0,0.5,1"), "with 0 <= x0 < x1 <= 1"),
-        (("a", "--image", "@image.png", "--mask", "0.5,0.5,0.51,0.51"), "no pixel of 20 x 20 lies in it; make the box"),
-        (("a", "--image", "@image.png", "--mask", "@moving.mp4"), "a cinemagraph takes a still mask; give a picture"),
-        (("a", "--video", "@video.mp4", "--mask", "@short.mp4"), "3 frames, but --video has 5; give a still mask"),
-        (("a", "--mask", "@mask.png"), "--mask takes --image (cinemagraph) or --video (inpainting)"),
-        (("a", "--cinemagraph", "--image", "@image.png"), "--cinemagraph takes --image, and --mask"),
+        (
+            ("a", "--image", "@image.png", "--mask", "0.5,0.5,0.51,0.51"),
+            "no pixel of 20 x 20 lies in it; make the box",
+        ),
+        (
+            ("a", "--image", "@image.png", "--mask", "@moving.mp4"),
+            "a cinemagraph takes a still mask; give a picture",
+        ),
+        (
+            ("a", "--video", "@video.mp4", "--mask", "@short.mp4"),
+            "3 frames, but --video has 5; give a still mask",
+        ),
+        (
+            ("a", "--mask", "@mask.png"),
+            "--mask takes --image (cinemagraph) or --video (inpainting)",
+        ),
+        (
+            ("a", "--cinemagraph", "--image", "@image.png"),
+            "--cinemagraph takes --image, and --mask",
+        ),
         (("a", "--outpaint"), "--outpaint takes --video"),
-        (("a", "--image", "@image.png", "--video", "@video.mp4"), "--video and --image are two modes"),
-        (("a", "--image", "@image.png", "--mask", "0,0,1,1", "--last-image", "@last.jpg"), "takes no --mask"),
+        (
+            ("a", "--image", "@image.png", "--video", "@video.mp4"),
+            "--video and --image are two modes",
+        ),
+        (
+            ("a", "--image", "@image.png", "--mask", "0,0,1,1", "--last-image", "@last.jpg"),
+            "takes no --mask",
+        ),
         (("a", "--style", "oil"), "has no such style; it has ink"),
         (("a", "--style", "ink", "--alpha", "1.5"), "--alpha is 1.5; allowed: 0 to 1"),
         (("a", "--style", "ink", "--alpha", "nan"), "--alpha is nan; allowed: 0 to 1"),
@@ -61,13 +103,22 @@ from tests.cli.conftest import Generate, names_in
         (("a", "--frames", "0"), "--frames is 0; allowed: whole numbers, 1 to 10000"),
         (("a", "--frames", "2.5"), "--frames is 2.5; allowed: whole numbers, 1 to 10000"),
         (("a", "--guidance", "much"), "--guidance is much; allowed: 1 to 100"),
-        (("a", "--frames", "1000000000000"), "--frames is 1000000000000; allowed: whole numbers, 1 to 10000"),
-        (("a", "--num-videos", "1000000000"), "--num-videos is 1000000000; allowed: whole numbers, 1 to 1000"),
+        (
+            ("a", "--frames", "1000000000000"),
+            "--frames is 1000000000000; allowed: whole numbers, 1 to 10000",
+        ),
+        (
+            ("a", "--num-videos", "1000000000"),
+            "--num-videos is 1000000000; allowed: whole numbers, 1 to 1000",
+        ),
         (("a", "--steps", "1001"), "--steps is 1001; allowed: whole numbers, 1 to 1000"),
         (("a", "--guidance", "inf"), "--guidance is inf; allowed: 1 to 100"),
         (("a", "--seed", "9" * 5000), "9...; allowed: whole numbers, 0 to"),
         (("a", "--seed", "-1"), "--seed is -1; allowed: whole numbers, 0 to"),
-        (("a", "--seed", str(2**64 - 1)), "--seed is 18446744073709551615; allowed: whole numbers, 0 to"),
+        (
+            ("a", "--seed", str(2**64 - 1)),
+            "--seed is 18446744073709551615; allowed: whole numbers, 0 to",
+        ),
         (
             ("a", "--seed", str(2**63 - 2), "--num-videos", "3"),
             "the last seed would be above 9223372036854775807; use a",
@@ -79,21 +130,39 @@ from tests.cli.conftest import Generate, names_in
         (("a", "-o", "fox-%0999d.png"), "one PNG holds one frame; name a sequence, such as"),
         (("a", "-o", ".mp4"), "-o .mp4: a name is missing; name a file, such as"),
         (("a", "-o", "x" * 300 + ".mp4"), "a name of 304 bytes; use at most 200"),
-        (("a", "-o", "bad/x"), "-o bad/x: name a file, such as bad/x.mp4, or a folder for PNGs, bad/x/"),
+        (
+            ("a", "-o", "bad/x"),
+            "-o bad/x: name a file, such as bad/x.mp4, or a folder for PNGs, bad/x/",
+        ),
         (("a", "-o", "@folder.mp4"), "folder.mp4: is a folder; choose another name"),
         (("a", "-o", ""), "no output; name the file to write, such as -o fox.mp4"),
         (("a", "-o", "/proc/fox.mp4"), "/proc: cannot be written"),
         (("a", "-o", "@image.png/fox.mp4"), "image.png is a file, not a folder"),
-        (("a", "--video", "@video.mp4", "-o", "@video.mp4"), "video.mp4 is also --video; choose another name"),
+        (
+            ("a", "--video", "@video.mp4", "-o", "@video.mp4"),
+            "video.mp4 is also --video; choose another name",
+        ),
         (("a", "--device", "gpu"), "--device gpu: no such device; allowed: cpu, cuda, cuda:1, ..."),
-        (("a", "--from-json", "@image.png"), "not JSON; expected the JSON file that lumiere generate writes"),
+        (
+            ("a", "--from-json", "@image.png"),
+            "not JSON; expected the JSON file that lumiere generate writes",
+        ),
         (("a", "--from-file", "gone.csv"), "leave out the prompt and --from-json"),
         (("--from-file", "gone.csv"), "name a folder, or out/{name}.mp4"),
         (("--from-file", "gone.csv", "-o", ""), "no output; name the folder, such as -o videos/"),
-        (("--from-file", "gone.csv", "-o", "{nam}.mp4"), "-o {nam}.mp4: {nam} is unknown; allowed: {name}"),
-        (("--from-file", "gone.csv", "-o", "out/{name}"), "name a file, such as out/{name}.mp4, or a folder"),
+        (
+            ("--from-file", "gone.csv", "-o", "{nam}.mp4"),
+            "-o {nam}.mp4: {nam} is unknown; allowed: {name}",
+        ),
+        (
+            ("--from-file", "gone.csv", "-o", "out/{name}"),
+            "name a file, such as out/{name}.mp4, or a folder",
+        ),
         (("--nonsense",), "no such option: --nonsense"),
-        (("--from-file", "gone.csv", "-o", "videos"), "gone.csv: no such file; expected a CSV file"),
+        (
+            ("--from-file", "gone.csv", "-o", "videos"),
+            "gone.csv: no such file; expected a CSV file",
+        ),
     ],
 )
 def test_one_sentence_with_the_cure(
@@ -102,8 +171,12 @@ def test_one_sentence_with_the_cure(
     before = {path: path.read_bytes() for path in inputs.iterdir() if path.is_file()}
     result = generate("-o", "new/fox.mp4", *arguments)  # the last -o counts
     assert result.exit_code == 2, result.output
-    errors = [line for line in result.stderr.splitlines() if not line.startswith(("model: ", "note: "))]
-    assert len(errors) == 1 and errors[0].startswith("error: ") and message in errors[0], result.stderr
+    errors = [
+        line for line in result.stderr.splitlines() if not line.startswith(("model: ", "note: "))
+    ]
+    assert len(errors) == 1 and errors[0].startswith("error: ") and message in errors[0], (
+        result.stderr
+    )
     assert result.stdout == "" and list(tmp_path.iterdir()) == []
     assert {path: path.read_bytes() for path in inputs.iterdir() if path.is_file()} == before
 
@@ -111,14 +184,19 @@ def test_one_sentence_with_the_cure(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("a yellow taxi", "-o", "x.mp4"), 'no command; did you mean: lumiere generate "a yellow taxi"; see'),
+        (
+            ("a yellow taxi", "-o", "x.mp4"),
+            'no command; did you mean: lumiere generate "a yellow taxi"; see',
+        ),
         (("inspects",), "no command 'inspects'; allowed: generate, inspect; see"),
         (("inspect", "--processes", "0"), "--help"),
         (("--colour",), "no such option: --colour; see"),
         (("generate", "a", "-o"), "-o"),
     ],
 )
-def test_a_call_that_is_none_is_told_in_one_sentence_too(arguments: tuple[str, ...], message: str) -> None:
+def test_a_call_that_is_none_is_told_in_one_sentence_too(
+    arguments: tuple[str, ...], message: str
+) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2 and result.stdout == "" and len(result.stderr.splitlines()) == 1
     assert result.stderr.startswith("error: ") and message in result.stderr
@@ -141,7 +219,10 @@ def test_a_model_that_is_another_program_s(generate: Generate, index: str) -> No
 def test_what_is_not_ours_is_not_replaced(generate: Generate, tmp_path: Path) -> None:
     Path("fox.json").write_text('{"prompt": "mine"}')
     result = generate("a fox", "-o", "fox.mp4")
-    assert result.exit_code == 2 and "fox.json is in the way, and was not written by lumiere" in result.stderr
+    assert (
+        result.exit_code == 2
+        and "fox.json is in the way, and was not written by lumiere" in result.stderr
+    )
     assert names_in(tmp_path) == ["fox.json"]
 
 
@@ -150,17 +231,23 @@ def test_what_is_not_ours_is_not_replaced(generate: Generate, tmp_path: Path) ->
     [
         torch.OutOfMemoryError("CUDA out of memory"),
         MemoryError(),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"
+        ),
     ],
 )
-def test_out_of_memory(generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_out_of_memory(
+    generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     def fails(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr(LumierePipeline, "__call__", fails)
     result = generate("a fox", "-o", "fox.mp4")
     assert result.exit_code == 2
-    assert result.stderr.splitlines()[-1].startswith("error: out of memory; ask for less with --frames or --num-videos")
+    assert result.stderr.splitlines()[-1].startswith(
+        "error: out of memory; ask for less with --frames or --num-videos"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -177,11 +264,16 @@ def test_a_full_disk_leaves_nothing_of_a_new_video_and_all_of_an_old_one(
     monkeypatch.setattr(os, "replace", full)
     for output in (name, f"new-{name}"):
         result = generate("a cat", "-o", output)
-        assert result.exit_code == 2 and "cannot be written (No space left on device); choose another" in result.stderr
+        assert (
+            result.exit_code == 2
+            and "cannot be written (No space left on device); choose another" in result.stderr
+        )
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_an_error_that_is_no_ones_input_is_shown_whole(generate: Generate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_that_is_no_ones_input_is_shown_whole(
+    generate: Generate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(*_: Any, **__: Any) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
@@ -209,7 +301,9 @@ def test_an_error_that_is_no_ones_input_is_shown_whole(generate: Generate, monke
         ({"prompt": 3}, "other settings; expected the JSON file"),
     ],
 )
-def test_settings_edited_by_hand(generate: Generate, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_settings_edited_by_hand(
+    generate: Generate, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
     Path("fox.json").write_text(json.dumps({"lumiere": "0", "prompt": "a fox", **change}))
     result = generate("--from-json", "fox.json", "-o", "new.mp4")
     assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1, result.stderr
@@ -219,7 +313,10 @@ def test_settings_edited_by_hand(generate: Generate, tmp_path: Path, change: dic
 
 def test_json_that_never_ends(generate: Generate) -> None:
     Path("fox.json").write_text("[" * 100_000)
-    assert "fox.json: not JSON; expected the JSON file" in generate("--from-json", "fox.json", "-o", "a.mp4").stderr
+    assert (
+        "fox.json: not JSON; expected the JSON file"
+        in generate("--from-json", "fox.json", "-o", "a.mp4").stderr
+    )
 
 
 def test_a_cameras_picture_with_a_preview_is_one_picture(generate: Generate, inputs: Path) -> None:

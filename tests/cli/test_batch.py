@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from lumiere.cli_request import Request, read_rows
 from lumiere.pipelines import LumierePipeline
+from lumiere.requests import Request, read_rows
 from tests.cli.conftest import Generate
 
 ROWS = """name,prompt,image,alpha,style,seed,frames
@@ -42,10 +42,14 @@ def test_rows_that_fail_do_not_stop_the_others(generate: Generate, table: Path) 
     result = generate("--from-file", str(table), "-o", "out", "--no-upscale")
     assert result.exit_code == 1, result.output
     assert list(videos()) == [BIRD, "fox", "styled"]
-    assert result.stdout.split() == [str(Path(f"out/{name}.mp4").absolute()) for name in ("fox", "styled", BIRD)]
+    assert result.stdout.split() == [
+        str(Path(f"out/{name}.mp4").absolute()) for name in ("fox", "styled", BIRD)
+    ]
     summary = result.stderr.splitlines()[-3:]
     assert summary[0] == "3 made, 0 already there, 2 failed"
-    assert summary[1].endswith("gone.png: no such file; check the path") and summary[1].startswith("  broken: --image")
+    assert summary[1].endswith("gone.png: no such file; check the path") and summary[1].startswith(
+        "  broken: --image"
+    )
     assert summary[2] == "  odd: --alpha is 7; allowed: 0 to 1"
     styled = json.loads(Path("out/styled.json").read_text())
     assert (styled["prompt"], styled["alpha"], styled["frames"]) == ("a dog, styled", 0.5, 3)
@@ -66,7 +70,10 @@ def test_it_continues_where_it_stopped(
     monkeypatch.setattr(LumierePipeline, "__call__", stopped)
     result = generate("--from-file", str(table), "-o", "out")
     assert result.exit_code == 130
-    assert result.stderr.splitlines()[-1] == "stopped; nothing is half-written, and the same command continues"
+    assert (
+        result.stderr.splitlines()[-1]
+        == "stopped; nothing is half-written, and the same command continues"
+    )
     assert list(videos()) == ["fox"]
 
     first = videos()
@@ -74,15 +81,24 @@ def test_it_continues_where_it_stopped(
     assert "2 made, 1 already there, 2 failed" in result.stderr and len(calls) == 4
     assert videos()["fox"] == first["fox"]
 
-    table.write_text(ROWS.replace("red fox", "blue fox").replace("gone.png", "").replace(",7,", ",1,"))
+    table.write_text(
+        ROWS.replace("red fox", "blue fox").replace("gone.png", "").replace(",7,", ",1,")
+    )
     (table.parent / "pictures" / "here.png").write_bytes((inputs / "mask.png").read_bytes())
     result = generate("--from-file", str(table), "-o", "out")
     assert result.exit_code == 0 and "4 made, 1 already there, 0 failed" in result.stderr
-    assert calls[4:] == ["a blue fox runs", "a cat", "a bird flies over the sea and far away", "a cow"]
+    assert calls[4:] == [
+        "a blue fox runs",
+        "a cat",
+        "a bird flies over the sea and far away",
+        "a cow",
+    ]
 
     Path("out/styled.mp4").unlink()
     assert "1 made, 4 already there" in generate("--from-file", str(table), "-o", "out").stderr
-    monkeypatch.setattr(LumierePipeline, "from_pretrained", None)  # not even loaded where all is there
+    monkeypatch.setattr(
+        LumierePipeline, "from_pretrained", None
+    )  # not even loaded where all is there
     result = generate("--from-file", str(table), "-o", "out")
     assert "0 made, 5 already there" in result.stderr and len(result.stdout.splitlines()) == 5
 
@@ -116,7 +132,9 @@ def test_an_unexpected_error_is_one_rows_failure(
         ("name,prompt,num_videos\na,x,2\na-2,y,\n", "'a' and 'a-2' would both write"),
     ],
 )
-def test_a_file_that_cannot_be_used(generate: Generate, tmp_path: Path, content: str, message: str) -> None:
+def test_a_file_that_cannot_be_used(
+    generate: Generate, tmp_path: Path, content: str, message: str
+) -> None:
     Path("prompts.csv").write_text(content)
     result = generate("--from-file", "prompts.csv", "-o", "out")
     assert result.exit_code == 2 and message in result.stderr.splitlines()[-1]
@@ -125,14 +143,20 @@ def test_a_file_that_cannot_be_used(generate: Generate, tmp_path: Path, content:
 
 def test_a_row_says_all_that_options_say(tmp_path: Path) -> None:
     path = tmp_path / "prompts.csv"
-    path.write_text("prompt,upscale,keep_known,num_videos,guidance\na fox,no,yes,2,1.5\na cat,maybe,,,\n,,,,2\n")
+    path.write_text(
+        "prompt,upscale,keep_known,num_videos,guidance\na fox,no,yes,2,1.5\na cat,maybe,,,\n,,,,2\n"
+    )
     rows = dict(read_rows(path, {"steps": "3"}))
-    assert rows["001-a-fox"] == Request("a fox", upscale=False, keep_known=True, num_videos=2, guidance=1.5, steps=3)
+    assert rows["001-a-fox"] == Request(
+        "a fox", upscale=False, keep_known=True, num_videos=2, guidance=1.5, steps=3
+    )
     assert str(rows["002-a-cat"]) == "upscale is 'maybe'; allowed: yes, no"
     assert "prompt is empty" in str(rows["003"])
 
 
-def test_a_style_for_all_rows_may_have_one_alpha_in_each(generate: Generate, model: Path, tmp_path: Path) -> None:
+def test_a_style_for_all_rows_may_have_one_alpha_in_each(
+    generate: Generate, model: Path, tmp_path: Path
+) -> None:
     """Of a finished blend, which serves its own alpha alone."""
     pipe = LumierePipeline.from_pretrained(model)
     pipe.add_style("half", pipe.unet.unet.state_dict(), alpha=0.5)
@@ -156,7 +180,9 @@ def test_what_no_row_can_be_made_with_is_told_once(
     generate: Generate, table: Path, model: Path, options: tuple[str, ...], message: str
 ) -> None:
     own_model = () if "--model" in options else ("--model", str(model))
-    result = generate("--from-file", str(table), "-o", "out", *own_model, *options, with_model=False)
+    result = generate(
+        "--from-file", str(table), "-o", "out", *own_model, *options, with_model=False
+    )
     assert result.exit_code == 2, result.output
     told = [line for line in result.stderr.splitlines() if re.search(message, line)]
     assert len(told) == 1 and told[0].startswith("error: ") and not list(Path().glob("out/*"))

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from lumiere.cli import app
-from lumiere.cli_model import Model
+from lumiere.cli.app import app
+from lumiere.cli.model import Model
 from lumiere.data.video_io import source_frames
 from tests.cli.conftest import Generate, names_in
 
@@ -30,8 +30,10 @@ def pictures(pattern: str) -> np.ndarray:
 
 
 def test_help_is_there_at_once_and_shows_examples() -> None:
-    code = "import sys; from lumiere.cli import app\ntry: app(['generate', '--help'])\nfinally: print(*sys.modules)"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    code = "import sys; from lumiere.cli.app import app\ntry: app(['generate', '--help'])\nfinally: print(*sys.modules)"
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert 'lumiere generate "a yellow taxi bounces gently" -o taxi.mp4' in shown
     assert not {"torch", "diffusers", "numpy", "av", "PIL"} & set(shown.split())
 
@@ -67,7 +69,9 @@ def test_a_file(generate: Generate, tmp_path: Path, name: str) -> None:
         return
     frames = list(source_frames(name))
     assert len(frames) == 5 and frames[0][1].shape == (32, 32, 3)
-    assert float(frames[4][0] - frames[0][0]) == pytest.approx(0.5, abs=0.011)  # 8 a second; GIF has hundredths
+    assert float(frames[4][0] - frames[0][0]) == pytest.approx(
+        0.5, abs=0.011
+    )  # 8 a second; GIF has hundredths
     with av.open(name) as container:
         expected = {"mp4": "h264", "ebm": "vp9", "EBM": "vp9", "gif": "gif"}[name[-3:]]
         assert container.streams.video[0].codec_context.name == expected
@@ -82,7 +86,9 @@ def test_a_file(generate: Generate, tmp_path: Path, name: str) -> None:
         ("d/%d.png", ["d/frames.json", *(f"d/{i}.png" for i in range(5))]),
     ],
 )
-def test_a_sequence_of_pictures(generate: Generate, tmp_path: Path, output: str, files: list[str]) -> None:
+def test_a_sequence_of_pictures(
+    generate: Generate, tmp_path: Path, output: str, files: list[str]
+) -> None:
     (tmp_path / "fox").mkdir() if output == "fox" else None
     assert generate("a red fox", "-o", output).exit_code == 0
     assert names_in(tmp_path) == sorted(files)
@@ -94,7 +100,9 @@ def test_a_sequence_of_pictures(generate: Generate, tmp_path: Path, output: str,
 def test_the_formats_hold_the_same_pictures(generate: Generate) -> None:
     for name in ("a/", "a.mp4", "a.webm", "a.gif"):
         assert generate("a red fox", "-o", name, "--seed", "3").exit_code == 0
-    exact = pictures("a/*.png").mean(axis=-1)  # grey: mp4 and webm halve the size of colours, and this is noise
+    exact = pictures("a/*.png").mean(
+        axis=-1
+    )  # grey: mp4 and webm halve the size of colours, and this is noise
     for name in ("a.mp4", "a.webm", "a.gif"):
         shown = np.stack([frame for _, frame in source_frames(name)]).mean(axis=-1)
         assert 10 * np.log10(255**2 / np.mean((shown - exact) ** 2)) > 24, name
@@ -120,7 +128,9 @@ def test_the_formats_hold_the_same_pictures(generate: Generate) -> None:
         (("--frames", "7", "--guidance", "2", "--negative-prompt", "blurry"), "text_to_video"),
     ],
 )
-def test_every_mode_and_from_its_settings_again(generate: Generate, arguments: tuple[str, ...], mode: str) -> None:
+def test_every_mode_and_from_its_settings_again(
+    generate: Generate, arguments: tuple[str, ...], mode: str
+) -> None:
     result = generate("a red fox", "-o", "a/", *arguments)
     assert result.exit_code == 0, result.output
     made = settings("a.json")
@@ -150,20 +160,40 @@ def test_a_note_tells_what_is_cut_off(generate: Generate, inputs: Path) -> None:
 
 def test_a_moving_mask_is_another_than_a_still_one(generate: Generate) -> None:
     for name, mask in (("still", "@mask.png"), ("moving", "@moving.mp4")):
-        generate("a fox", "-o", f"{name}/", "--video", "@video.mp4", "--mask", mask, "--seed", "1", "--keep-known")
+        generate(
+            "a fox",
+            "-o",
+            f"{name}/",
+            "--video",
+            "@video.mp4",
+            "--mask",
+            mask,
+            "--seed",
+            "1",
+            "--keep-known",
+        )
     assert (pictures("still/*.png") != pictures("moving/*.png")).any()
 
 
 def test_given_pixels_can_be_kept_exactly(generate: Generate, inputs: Path) -> None:
-    assert generate("a fox", "-o", "a/", "--image", "@image.png", "--keep-known", "--no-upscale").exit_code == 0
-    first = np.asarray(Image.open(inputs / "image.png").resize((16, 16), Image.Resampling.BILINEAR)).astype(int)
+    assert (
+        generate(
+            "a fox", "-o", "a/", "--image", "@image.png", "--keep-known", "--no-upscale"
+        ).exit_code
+        == 0
+    )
+    first = np.asarray(
+        Image.open(inputs / "image.png").resize((16, 16), Image.Resampling.BILINEAR)
+    ).astype(int)
     assert np.abs(pictures("a/*.png")[0] - first).mean() < 12
     assert settings("a.json")["keep_known"] is True and settings("a.json")["upscale"] is False
 
 
 def test_several_videos_each_of_which_can_be_made_alone(generate: Generate, tmp_path: Path) -> None:
     assert generate("a fox", "-o", "a-%02d.png", "--num-videos", "2", "--seed", "7").exit_code == 0
-    assert [(settings(f"a-{i}.json")["seed"], settings(f"a-{i}.json")["num_videos"]) for i in (1, 2)] == [
+    assert [
+        (settings(f"a-{i}.json")["seed"], settings(f"a-{i}.json")["num_videos"]) for i in (1, 2)
+    ] == [
         (7, 1),
         (8, 1),
     ]
@@ -183,13 +213,18 @@ def test_another_seed_each_time_unless_it_is_given(generate: Generate) -> None:
     assert seeds[0] != seeds[1]
 
 
-def test_settings_are_changed_by_options_and_tell_of_other_inputs(generate: Generate, inputs: Path) -> None:
+def test_settings_are_changed_by_options_and_tell_of_other_inputs(
+    generate: Generate, inputs: Path
+) -> None:
     picture = Path("mine.png")
     picture.write_bytes((inputs / "image.png").read_bytes())
     generate("a fox", "-o", "a.gif", "--image", "mine.png", "--seed", "1")
     Image.new("RGB", (20, 20), "red").save(picture)
     again = generate("a red fox", "--from-json", "a.json", "-o", "b.gif", "--no-upscale")
-    assert "mine.png is not the file that it was made from; the video will not be the same" in again.stderr
+    assert (
+        "mine.png is not the file that it was made from; the video will not be the same"
+        in again.stderr
+    )
     made = settings("b.json")
     assert (made["prompt"], made["size"], made["seed"]) == ("a red fox", [16, 16], 1)
 
@@ -199,19 +234,48 @@ def test_settings_are_changed_by_options_and_tell_of_other_inputs(generate: Gene
     [
         (("--video", "@video.mp4"), ("--mask", "0.5,0,1,1"), "inpainting", "--strength"),
         (("--video", "@video.mp4"), ("--outpaint",), "outpainting", "--strength"),
-        (("--video", "@video.mp4"), ("--image", "@image.png"), "image_to_video", "--video, --strength, --frames"),
+        (
+            ("--video", "@video.mp4"),
+            ("--image", "@image.png"),
+            "image_to_video",
+            "--video, --strength, --frames",
+        ),
         (("--video", "@video.mp4"), ("--video", "@short.mp4"), "video_to_video", "--frames"),
-        (("--video", "@video.mp4", "--outpaint"), ("--mask", "0.5,0,1,1"), "inpainting", "--outpaint"),
-        (("--video", "@video.mp4", "--mask", "@moving.mp4"), ("--image", "@image.png"), "image_to_video", "--mask"),
-        (("--image", "@image.png", "--strength", "0.5"), ("--mask", "0.5,0,1,1"), "cinemagraph", None),
-        (("--image", "@image.png", "--mask", "0,0,1,0.5"), ("--last-image", "@last.jpg"), "image_to_video", "--mask"),
+        (
+            ("--video", "@video.mp4", "--outpaint"),
+            ("--mask", "0.5,0,1,1"),
+            "inpainting",
+            "--outpaint",
+        ),
+        (
+            ("--video", "@video.mp4", "--mask", "@moving.mp4"),
+            ("--image", "@image.png"),
+            "image_to_video",
+            "--mask",
+        ),
+        (
+            ("--image", "@image.png", "--strength", "0.5"),
+            ("--mask", "0.5,0,1,1"),
+            "cinemagraph",
+            None,
+        ),
+        (
+            ("--image", "@image.png", "--mask", "0,0,1,0.5"),
+            ("--last-image", "@last.jpg"),
+            "image_to_video",
+            "--mask",
+        ),
         (("--image", "@image.png"), ("--image", ""), "text_to_video", "--strength"),
         (("--style", "ink", "--alpha", "0.5"), ("--style", ""), "text_to_video", "--alpha"),
         (("--seed", "0"), ("--image", "@image.png"), "image_to_video", None),
     ],
 )
 def test_settings_that_do_not_go_with_other_options_are_left_out(
-    generate: Generate, first: tuple[str, ...], then: tuple[str, ...], mode: str, left_out: str | None
+    generate: Generate,
+    first: tuple[str, ...],
+    then: tuple[str, ...],
+    mode: str,
+    left_out: str | None,
 ) -> None:
     assert generate("a fox", "-o", "a.gif", "--no-upscale", *first).exit_code == 0
     result = generate("--from-json", "a.json", "-o", "b.gif", *then)
@@ -237,7 +301,17 @@ def test_the_projects_own_model_is_the_default(
 
 
 def test_the_shipped_demo_weights(generate: Generate) -> None:
-    arguments = ("a yellow taxi bounces", "-o", "taxi.mp4", "--frames", "2", "--steps", "1", "--seed", "0")
+    arguments = (
+        "a yellow taxi bounces",
+        "-o",
+        "taxi.mp4",
+        "--frames",
+        "2",
+        "--steps",
+        "1",
+        "--seed",
+        "0",
+    )
     result = generate(*arguments, "--no-upscale", with_model=False)
     assert result.exit_code == 0, result.output
     assert "model: the demo weights" in result.stderr
@@ -269,7 +343,18 @@ def test_the_shipped_demo_weights_in_every_mode(
     generate: Generate, inputs: Path, mode: str, options: tuple[str, ...]
 ) -> None:
     given = [str(inputs / option) if (inputs / option).is_file() else option for option in options]
-    arguments = ("a yellow taxi", "-o", "made.webp", "--frames", "3", "--steps", "4", "--seed", "0", "--no-upscale")
+    arguments = (
+        "a yellow taxi",
+        "-o",
+        "made.webp",
+        "--frames",
+        "3",
+        "--steps",
+        "4",
+        "--seed",
+        "0",
+        "--no-upscale",
+    )
     result = generate(*arguments, *given, with_model=False)
     assert result.exit_code == 0, result.output
     made = settings("made.json")
@@ -282,6 +367,8 @@ def test_the_shipped_super_resolution_keeps_what_is_given(generate: Generate, in
     arguments = ("a yellow taxi", "-o", "taxi.gif", "--frames", "2", "--steps", "2", "--seed", "0")
     given = ("--video", str(inputs / "video.mp4"), "--mask", "0.5,0,1,1")
     result = generate(*arguments, *given, with_model=False)
-    assert result.exit_code == 0 and "the given pixels come back as they were" in result.stderr, result.output
+    assert result.exit_code == 0 and "the given pixels come back as they were" in result.stderr, (
+        result.output
+    )
     made = settings("taxi.json")
     assert (made["size"], made["base_size"]) == ([128, 128], [32, 32]) and made["known_psnr"] > 60

@@ -24,7 +24,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("stop", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_a_stop_at_any_rename_leaves_the_old_whole(
-    generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, stop: BaseException
+    generate: Generate,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    stop: BaseException,
 ) -> None:
     assert generate("a fox", "-o", name, "--no-upscale", "--sheet", "--frames", "3").exit_code == 0
     before, original, calls = contents(tmp_path), os.replace, []
@@ -43,7 +47,9 @@ def test_a_stop_at_any_rename_leaves_the_old_whole(
         result = generate("a cat", "-o", name, "--no-upscale", "--frames", "2", "--sheet")
         if result.exit_code == 0:
             break
-        assert result.exit_code == (130 if isinstance(stop, KeyboardInterrupt) else 2), result.output
+        assert result.exit_code == (130 if isinstance(stop, KeyboardInterrupt) else 2), (
+            result.output
+        )
         assert contents(tmp_path) == before
     assert len(calls) == (4 if "%" in name else 3)  # the video, the contact sheet and the settings
     assert json.loads((tmp_path / "fox.json").read_text())["prompt"] == "a cat"
@@ -72,14 +78,19 @@ def test_a_killed_run_leaves_no_settings_beside_another_video(tmp_path: Path, fa
         with staging(tmp_path) as aside:
             (aside / "fox.mp4").write_text("new")
             (aside / "fox.json").write_text("new")
-            swap([(None, settings), (aside / "fox.mp4", video), (aside / "fox.json", settings)], aside)
+            swap(
+                [(None, settings), (aside / "fox.mp4", video), (aside / "fox.json", settings)],
+                aside,
+            )
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert video.read_text() == ("new" if fatal == 3 else "old")
     assert not settings.exists() or settings.read_text() == video.read_text()
 
 
-def test_all_videos_of_a_run_or_none(generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_videos_of_a_run_or_none(
+    generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     original = os.replace
 
     def full(source: Any, place: Any) -> None:
@@ -105,7 +116,10 @@ def test_a_folder_of_others_is_left_alone(generate: Generate, tmp_path: Path) ->
     before = contents(tmp_path)
     result = generate("a cat", "-o", "fox/")
     assert result.exit_code == 2
-    assert "has files that lumiere did not write, such as notes.txt; name a new folder with -o, or" in result.stderr
+    assert (
+        "has files that lumiere did not write, such as notes.txt; name a new folder with -o, or"
+        in result.stderr
+    )
     assert contents(tmp_path) == before
     Path("link").symlink_to("fox")
     assert "link is a link; name the folder itself" in generate("a cat", "-o", "link/").stderr
@@ -114,20 +128,28 @@ def test_a_folder_of_others_is_left_alone(generate: Generate, tmp_path: Path) ->
 @pytest.mark.parametrize("output", [".", "..", "/", "./", "deep/../"])
 def test_where_one_stands_is_no_name(generate: Generate, tmp_path: Path, output: str) -> None:
     result = generate("a fox", "-o", output)
-    assert result.exit_code == 2 and f"-o {output}: a name is missing; name a file, such as " in result.stderr
+    assert (
+        result.exit_code == 2
+        and f"-o {output}: a name is missing; name a file, such as " in result.stderr
+    )
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sigterm_ends_a_run_like_ctrl_c(generate: Generate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import lumiere.cli_generate
+def test_sigterm_ends_a_run_like_ctrl_c(
+    generate: Generate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import lumiere.cli.generate
 
     def terminated(*_: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(lumiere.cli_generate, "swap", terminated)
+    monkeypatch.setattr(lumiere.cli.generate, "swap", terminated)
     handler = signal.getsignal(signal.SIGTERM)
     result = generate("a fox", "-o", "new/fox.mp4")
-    assert result.exit_code == 130 and result.stderr.splitlines()[-1] == "stopped; nothing is half-written"
+    assert (
+        result.exit_code == 130
+        and result.stderr.splitlines()[-1] == "stopped; nothing is half-written"
+    )
     assert list(tmp_path.iterdir()) == [] and signal.getsignal(signal.SIGTERM) == handler
 
 

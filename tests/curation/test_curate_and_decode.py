@@ -16,19 +16,20 @@ import pytest
 import torch
 
 import lumiere.curation.curate as curate_module
-from lumiere.config import ConfigError, CurateConfig
+from lumiere.config import CurateConfig
 from lumiere.curation import measure
 from lumiere.curation.captions import Caption, read_captions
 from lumiere.curation.curate import curate
 from lumiere.curation.manifest import read_manifest, write_manifest
+from lumiere.curation.manifest_report import counts, write_report
 from lumiere.curation.reasons import CurationError, Reason, Rejection
-from lumiere.curation.report import counts, write_report
 from lumiere.curation.verdicts import clip_ids, judge
 from lumiere.data import prepare
 from lumiere.data.clips import ClipStore
 from lumiere.data.extract import Source, WindowSettings, extract_windows
 from lumiere.data.video_io import VideoError, read_video
 from lumiere.data.workers import Failure
+from lumiere.errors import ParamsError
 from tests.curation.test_scores import heart, textured
 from tests.video_factory import audio_only, encode, numbered, open_gop, read_numbers, truncated
 
@@ -100,12 +101,26 @@ def odd(tmp_path_factory) -> tuple[Path, Path]:
     (raw / "playlist.mp4").write_text("#EXTM3U\n#EXTINF:1,\nplain.mp4\n#EXT-X-ENDLIST\n")
     (raw / "outside.mp4").symlink_to(folder / "whole.mp4")
     os.mkfifo(raw / "pipe.mp4")
-    names = [path.relative_to(raw).as_posix() for path in raw.rglob("*") if path.suffix in (".mp4", ".mkv")]
-    whole = [name for name in sorted(names) if name not in ("no-caption.mp4", "spans.mp4", "wrong-span.mp4")]
+    names = [
+        path.relative_to(raw).as_posix()
+        for path in raw.rglob("*")
+        if path.suffix in (".mp4", ".mkv")
+    ]
+    whole = [
+        name
+        for name in sorted(names)
+        if name not in ("no-caption.mp4", "spans.mp4", "wrong-span.mp4")
+    ]
     rows = [(name, f"this is {name}", "", "") for name in [*whole, "missing.mp4"]]
     rows += [(f"./{whole[0]}", "", "", "")]
-    rows += [("spans.mp4", "before the cut", "0", "1.5"), ("spans.mp4", "after the cut", "1.52", "3.5")]
-    rows += [("spans.mp4", "over the cut", "1.0", "2.0"), ("wrong-span.mp4", "later than its end", "9", "11")]
+    rows += [
+        ("spans.mp4", "before the cut", "0", "1.5"),
+        ("spans.mp4", "after the cut", "1.52", "3.5"),
+    ]
+    rows += [
+        ("spans.mp4", "over the cut", "1.0", "2.0"),
+        ("wrong-span.mp4", "later than its end", "9", "11"),
+    ]
     return raw, write_captions(folder / "captions.csv", rows)
 
 
@@ -121,7 +136,10 @@ def test_every_input_has_its_verdict(curated):
     found = {clip_id: row["reason"] for clip_id, row in rows.items()}
     assert found == EXPECTED
     assert list(rows) == sorted(rows)
-    assert all((row["verdict"] == "accepted") == (row["reason"] == "") == (row["split"] != "") for row in rows.values())
+    assert all(
+        (row["verdict"] == "accepted") == (row["reason"] == "") == (row["split"] != "")
+        for row in rows.values()
+    )
     assert all(row["detail"] for row in rows.values() if row["reason"])
     assert rows["plain.mkv"]["detail"] == "duplicate_of:plain.mp4"
     assert rows["plain.mkv"]["group"] == rows["plain.mp4"]["group"]
@@ -145,7 +163,9 @@ def test_results_depend_on_neither_workers_nor_order(odd, curated, tmp_path):
     for path in sorted((tmp_path / "one").iterdir()):
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
     page = (tmp_path / "one" / "report.md").read_text()
-    assert all(f"`{row['reason']}`" in page and row["detail"] in page for row in rows if row["reason"])
+    assert all(
+        f"`{row['reason']}`" in page and row["detail"] in page for row in rows if row["reason"]
+    )
     assert counts(rows)["rejected_caption_spans_cuts"] == 3
 
 
@@ -156,7 +176,10 @@ def test_finished_measurements_are_not_made_again(odd, curated, monkeypatch):
     assert curate(*odd, CONFIG, scratch)[0] == rows
     # A threshold is no part of a measurement.
     strict = curate(*odd, dataclasses.replace(CONFIG, min_seconds=2.4), scratch)[0]
-    assert {row["clip_id"] for row in strict if row["reason"] == "too_short"} > {"short", "sub/deep"}
+    assert {row["clip_id"] for row in strict if row["reason"] == "too_short"} > {
+        "short",
+        "sub/deep",
+    }
 
 
 def in_this_process(function, tasks, workers, timeout_s):
@@ -174,7 +197,9 @@ class LengthEncoder:
     """Token states that tell which sentence they belong to."""
 
     def encode(self, texts):
-        states = [[[float(sum(text.encode())) % 1000] * 2, [float(len(text))] * 2] for text in texts]
+        states = [
+            [[float(sum(text.encode())) % 1000] * 2, [float(len(text))] * 2] for text in texts
+        ]
         return torch.tensor(states), torch.ones(len(texts), 2, dtype=torch.int64)
 
 
@@ -185,7 +210,16 @@ def prepared(rows, raw, folder, scratch, **changes) -> ClipStore:
         ["", *(caption for row in rows for caption in row["captions"])], LengthEncoder()
     )
     prepare.write_clips(
-        folder, rows, files, failures, embeddings, SETTINGS, 3, text_encoder="test", embed_dim=2, max_text_tokens=2
+        folder,
+        rows,
+        files,
+        failures,
+        embeddings,
+        SETTINGS,
+        3,
+        text_encoder="test",
+        embed_dim=2,
+        max_text_tokens=2,
     )
     return ClipStore(folder)
 
@@ -195,11 +229,20 @@ def many(tmp_path_factory):
     """Twelve videos whose frames tell which video they are from: number 100 * i and on."""
     folder = tmp_path_factory.mktemp("many")
     for i in range(12):
-        encode(folder / "raw" / f"v{i:02d}.mp4", numbered(36, i, first=100 * i, width=96), 16 + i % 3)
-    rows = [(f"v{i:02d}.mp4", f"video {i} of {word}", "", "") for i in range(12) for word in ("one", "three")]
+        encode(
+            folder / "raw" / f"v{i:02d}.mp4", numbered(36, i, first=100 * i, width=96), 16 + i % 3
+        )
+    rows = [
+        (f"v{i:02d}.mp4", f"video {i} of {word}", "", "")
+        for i in range(12)
+        for word in ("one", "three")
+    ]
     captions = write_captions(folder / "captions.csv", rows)
     manifest, _ = curate(
-        folder / "raw", captions, dataclasses.replace(CONFIG, validation_fraction=0.0), folder / "scratch"
+        folder / "raw",
+        captions,
+        dataclasses.replace(CONFIG, validation_fraction=0.0),
+        folder / "scratch",
     )
     assert [row["verdict"] for row in manifest] == ["accepted"] * 12
     return folder / "raw", manifest
@@ -217,7 +260,9 @@ def test_captions_stay_with_their_clips(many, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "run_tasks", in_this_process)
     store = prepared(rows, raw, tmp_path / "clips", tmp_path / "scratch")
     left = [i for i in range(12) if i not in (4, 5, 9)]
-    assert [store[k].clip_id for k in range(len(store))] == [f"v{i:02d}@{n}" for i in left for n in (0, 1)]
+    assert [store[k].clip_id for k in range(len(store))] == [
+        f"v{i:02d}@{n}" for i in left for n in (0, 1)
+    ]
     index = json.loads((tmp_path / "clips" / "index.json").read_text())
     assert index["failures"] == {f"v{i:02d}": "broken in the middle" for i in (4, 5, 9)}
     for k in range(len(store)):
@@ -240,7 +285,9 @@ def test_a_killed_decoding_goes_on_to_the_same_bytes(many, tmp_path, monkeypatch
     (tmp_path / ".resumed.tmp").mkdir()
     made = []
     original = extract_windows.__globals__["_cut"]
-    monkeypatch.setitem(extract_windows.__globals__, "_cut", lambda *a: made.append(a) or original(*a))
+    monkeypatch.setitem(
+        extract_windows.__globals__, "_cut", lambda *a: made.append(a) or original(*a)
+    )
     monkeypatch.setattr(prepare, "run_tasks", in_this_process)
     resumed = prepared(rows, raw, tmp_path / "resumed", tmp_path / "two")
     assert len(made) == 5
@@ -258,7 +305,9 @@ def test_a_file_that_changed_since_curation_is_not_used(many, tmp_path):
 
 def test_a_part_after_a_cut_begins_after_the_cut(curated, odd, tmp_path):
     row = next(row for row in curated[0] if row["clip_id"] == "spans#2")
-    assert read_numbers(read_video(odd[0] / "spans.mp4", start=row["start"], decoder="pyav"))[0] >= 24
+    assert (
+        read_numbers(read_video(odd[0] / "spans.mp4", start=row["start"], decoder="pyav"))[0] >= 24
+    )
 
 
 def test_a_name_that_is_no_text_gets_a_row(tmp_path):
@@ -274,10 +323,16 @@ def test_a_name_that_is_no_text_gets_a_row(tmp_path):
 def test_look_alikes_stay_on_one_side_and_none_of_them_is_lost(tmp_path):
     # With this seed the draws of "blue" and "texture" hold them out, that of "green" does not.
     config = dataclasses.replace(CONFIG, seed=0, validation_fraction=0.5)
-    clips = {"blue": heart((30, 60, 230)), "green": heart((40, 190, 60)), "texture": textured(1, 24)}
+    clips = {
+        "blue": heart((30, 60, 230)),
+        "green": heart((40, 190, 60)),
+        "texture": textured(1, 24),
+    }
     for name, frames in clips.items():
         encode(tmp_path / "raw" / f"{name}.mp4", frames)
-    captions = write_captions(tmp_path / "captions.csv", [(f"{name}.mp4", name, "", "") for name in clips])
+    captions = write_captions(
+        tmp_path / "captions.csv", [(f"{name}.mp4", name, "", "") for name in clips]
+    )
     rows, _ = curate(tmp_path / "raw", captions, config, tmp_path / "scratch")
     found = {row["clip_id"]: (row["reason"], row["split"]) for row in rows}
     assert found == {"blue": ("", "train"), "green": ("", "train"), "texture": ("", "validation")}
@@ -290,7 +345,10 @@ def test_names_stay_apart():
 
 
 def test_timeouts_and_crashes_become_rows():
-    found = [curate_module._rejection(Failure(kind, "so")).reason for kind in ("timeout", "crashed", "error")]
+    found = [
+        curate_module._rejection(Failure(kind, "so")).reason
+        for kind in ("timeout", "crashed", "error")
+    ]
     assert found == [Reason.TIMEOUT, Reason.CRASHED, Reason.UNREADABLE]
     rows, _ = judge({"a.mp4": Rejection(Reason.TIMEOUT)}, {"a.mp4": [Caption("a")]}, CONFIG)
     assert [(row["clip_id"], row["reason"]) for row in rows] == [("a", "timeout")]
@@ -309,7 +367,9 @@ def test_captions_files_with_problems_are_named(tmp_path):
     path.write_text("video,caption\na.mp4,a cat, of ink\n")
     with pytest.raises(CurationError, match=r"captions\.csv, line 2: 3 cells for 2 columns"):
         read_captions(path)
-    path.write_text("Video, Caption,start,end\n./a.mp4,  two   words ,,\na.mp4,,1,2\nb.mp4,c,2,1\n,d,,\nb.mp4,e,1,2\n")
+    path.write_text(
+        "Video, Caption,start,end\n./a.mp4,  two   words ,,\na.mp4,,1,2\nb.mp4,c,2,1\n,d,,\nb.mp4,e,1,2\n"
+    )
     captions = read_captions(path)
     assert captions["a.mp4"] == [Caption("two words")]
     assert captions["b.mp4"][0].problem == "line 4: start 2, end 1 are no span"
@@ -319,7 +379,9 @@ def test_captions_files_with_problems_are_named(tmp_path):
 def run_stage(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "LUMIERE_TRACKING": "off"}
     command = [sys.executable, "-m", f"stages.{name}", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
 
 
 def test_the_stage_ends_in_one_clear_line_where_nothing_is_usable(tmp_path):
@@ -327,12 +389,30 @@ def test_the_stage_ends_in_one_clear_line_where_nothing_is_usable(tmp_path):
     (tmp_path / "raw" / "a.mp4").write_bytes(b"nothing")
     write_captions(tmp_path / "captions.csv", [("a.mp4", "a", "", "")])
     (tmp_path / "params.yaml").write_text("curate: {workers: 1}\n")
-    outputs = ("--out", tmp_path / "m.parquet", "--report", tmp_path / "r", "--metrics", tmp_path / "m.json")
-    inputs = ("--params", tmp_path / "params.yaml", "--raw", tmp_path / "raw", "--captions", tmp_path / "captions.csv")
+    outputs = (
+        "--out",
+        tmp_path / "m.parquet",
+        "--report",
+        tmp_path / "r",
+        "--metrics",
+        tmp_path / "m.json",
+    )
+    inputs = (
+        "--params",
+        tmp_path / "params.yaml",
+        "--raw",
+        tmp_path / "raw",
+        "--captions",
+        tmp_path / "captions.csv",
+    )
     result = run_stage("curate", *inputs, *outputs, "--scratch", tmp_path / "scratch")
     last = result.stderr.strip().splitlines()[-1]
     assert result.returncode == 1
-    assert last.startswith("error: ") and "no usable video among 1 files" in last and "unreadable" in last
+    assert (
+        last.startswith("error: ")
+        and "no usable video among 1 files" in last
+        and "unreadable" in last
+    )
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "m.parquet").exists()
 
@@ -343,8 +423,17 @@ def test_both_stages_run_from_the_command_line(many, tmp_path):
     params += "prepare_t2i: {size: 16}\ntrain_ssr: {size: 32, low_size: 16, crop: 16}\n"
     (tmp_path / "params.yaml").write_text(params)
     write_manifest(tmp_path / "manifest.parquet", rows)
-    arguments = ("--params", tmp_path / "params.yaml", "--manifest", tmp_path / "manifest.parquet", "--raw", raw)
-    result = run_stage("decode", *arguments, "--out", tmp_path / "clips", "--scratch", tmp_path / "scratch")
+    arguments = (
+        "--params",
+        tmp_path / "params.yaml",
+        "--manifest",
+        tmp_path / "manifest.parquet",
+        "--raw",
+        raw,
+    )
+    result = run_stage(
+        "decode", *arguments, "--out", tmp_path / "clips", "--scratch", tmp_path / "scratch"
+    )
     assert result.returncode == 0, result.stderr
     clip = ClipStore(tmp_path / "clips")[0]
     assert clip.frames.shape == (16, 32, 32, 3)
@@ -359,8 +448,19 @@ def test_too_long_windows_are_a_mistake_in_the_params(many, tmp_path, monkeypatc
     write_manifest(tmp_path / "manifest.parquet", many[1])
     (tmp_path / "raw").mkdir()
     (tmp_path / "params.yaml").write_text("decode: {num_frames: 80}\n")
-    arguments = ["--params", "params.yaml", "--manifest", "manifest.parquet", "--raw", "raw", "--out", "clips"]
+    arguments = [
+        "--params",
+        "params.yaml",
+        "--manifest",
+        "manifest.parquet",
+        "--raw",
+        "raw",
+        "--out",
+        "clips",
+    ]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["decode", *arguments])
-    with pytest.raises(ConfigError, match=r"decode.num_frames: 80 .* allowed: at most curate.min_seconds"):
+    with pytest.raises(
+        ParamsError, match=r"decode.num_frames: 80 .* allowed: at most curate.min_seconds"
+    ):
         decode.main()

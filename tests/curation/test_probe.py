@@ -45,7 +45,11 @@ def test_a_trimming_edit_list_is_for_pyav_and_no_truncation(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "codec", "reason"),
-    [("a.ts", "libx264", "container mpegts"), ("a.avi", "libx264", "container avi"), ("a.mp4", "mpeg4", "codec mpeg4")],
+    [
+        ("a.ts", "libx264", "container mpegts"),
+        ("a.avi", "libx264", "container avi"),
+        ("a.mp4", "mpeg4", "codec mpeg4"),
+    ],
 )
 def test_doubtful_containers_and_codecs_are_for_pyav(tmp_path, name, codec, reason):
     facts = probe(encode(tmp_path / name, numbered(20), codec=codec))

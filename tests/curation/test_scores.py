@@ -42,7 +42,10 @@ def clock(hour: int) -> np.ndarray:
         frame[abs((x - 32) ** 2 + (y - 32) ** 2 - 500) < 60] = 30
         angle = np.pi / 6 * hour
         for length in range(14):
-            row, column = round(32 - length * np.cos(angle)), round(32 + i % 2 + length * np.sin(angle))
+            row, column = (
+                round(32 - length * np.cos(angle)),
+                round(32 + i % 2 + length * np.sin(angle)),
+            )
             frame[row - 1 : row + 2, column - 1 : column + 2] = 20
     return frames
 
@@ -67,8 +70,12 @@ def test_hard_cuts_are_found_on_their_frame(tmp_path, fps):
         part[:, :40] = part[:, :40] // 4 + np.array(color, np.uint8) // 2
     path = encode(tmp_path / "a.mp4", np.concatenate(parts), fps)
     shots = find_shots(path, 27.0, 94 / fps)
-    assert np.allclose(shots, [(0, 30 / fps), (30 / fps, 54 / fps), (54 / fps, 94 / fps)], atol=1e-6)
-    assert all(start >= true for (start, _), true in zip(shots, (0, 30 / fps, 54 / fps), strict=True))
+    assert np.allclose(
+        shots, [(0, 30 / fps), (30 / fps, 54 / fps), (54 / fps, 94 / fps)], atol=1e-6
+    )
+    assert all(
+        start >= true for (start, _), true in zip(shots, (0, 30 / fps, 54 / fps), strict=True)
+    )
 
 
 def test_a_video_without_a_cut_is_one_shot(tmp_path):
@@ -77,7 +84,9 @@ def test_a_video_without_a_cut_is_one_shot(tmp_path):
 
 def test_a_re_encoding_is_a_duplicate_and_a_look_alike_is_not(tmp_path):
     generator = np.random.default_rng(0)
-    noisy = np.clip(heart((30, 60, 230)).astype(int) + generator.integers(-6, 7, (24, 64, 64, 3)), 0, 255)
+    noisy = np.clip(
+        heart((30, 60, 230)).astype(int) + generator.integers(-6, 7, (24, 64, 64, 3)), 0, 255
+    )
     clips = {
         "blue": heart((30, 60, 230)),
         "blue again": noisy.astype(np.uint8),
@@ -91,7 +100,9 @@ def test_a_re_encoding_is_a_duplicate_and_a_look_alike_is_not(tmp_path):
     pairs = find_duplicates([signature(frames) for frames in clips.values()], max_distance=4)
     assert [(names[i], names[j]) for i, j in pairs] == [("blue", "blue again")]
     # Also with a hash that tells nothing, colour and position decide.
-    assert find_duplicates([signature(frames) for frames in clips.values()], max_distance=64) == pairs
+    assert (
+        find_duplicates([signature(frames) for frames in clips.values()], max_distance=64) == pairs
+    )
 
 
 def frames_of(name: str) -> np.ndarray:
@@ -99,8 +110,17 @@ def frames_of(name: str) -> np.ndarray:
 
 
 def test_look_alikes_know_no_colour_contrast_or_phase():
-    clips = [heart((30, 60, 230)), heart((40, 190, 60)), 255 - heart((30, 60, 230)), heart((250, 220, 40), phase=2.0)]
-    clips += [textured(2, 24), np.full((24, 64, 64, 3), 200, np.uint8), np.zeros((24, 64, 64, 3), np.uint8)]
+    clips = [
+        heart((30, 60, 230)),
+        heart((40, 190, 60)),
+        255 - heart((30, 60, 230)),
+        heart((250, 220, 40), phase=2.0),
+    ]
+    clips += [
+        textured(2, 24),
+        np.full((24, 64, 64, 3), 200, np.uint8),
+        np.zeros((24, 64, 64, 3), np.uint8),
+    ]
     pairs = find_look_alikes([signature(frames) for frames in clips])
     assert pairs == [(i, j) for i in range(4) for j in range(i + 1, 4)]
     assert find_look_alikes([signature(clips[0])]) == find_look_alikes([]) == []
@@ -145,7 +165,9 @@ def test_adding_data_never_moves_a_clip():
     assert all(after[name] == split for name, split in before.items())
     assert 150 < sum(split == "validation" for split in after.values()) < 250
     assert after != assign_splits(alone(names), seed=4, fraction=0.1)
-    assert before == {name: "validation" if is_validation(name, 3, 0.1) else "train" for name in names[:1000]}
+    assert before == {
+        name: "validation" if is_validation(name, 3, 0.1) else "train" for name in names[:1000]
+    }
 
 
 def test_a_look_alike_moves_clips_into_training_only():
@@ -161,7 +183,13 @@ def test_a_look_alike_moves_clips_into_training_only():
 
 def test_no_split_stays_empty_where_two_groups_could_fill_both():
     for seed in range(30):
-        assert set(assign_splits(alone(["a", "b", "c"]), seed, 0.1).values()) == {"train", "validation"}
-        assert set(assign_splits({"a": "a", "b": "a", "c": "c"}, seed, 0.1).values()) == {"train", "validation"}
+        assert set(assign_splits(alone(["a", "b", "c"]), seed, 0.1).values()) == {
+            "train",
+            "validation",
+        }
+        assert set(assign_splits({"a": "a", "b": "a", "c": "c"}, seed, 0.1).values()) == {
+            "train",
+            "validation",
+        }
     assert assign_splits({"a": "a"}, 0, 0.1) == {"a": "train"} or is_validation("a", 0, 0.1)
     assert set(assign_splits(alone(["a", "b", "c"]), 0, 0.0).values()) == {"train"}

@@ -13,20 +13,28 @@ import pytest
 import torch
 
 from lumiere.data.clips import ClipStore, clip_order, from_model_range, resize_video, to_model_range
+from lumiere.data.contact_sheets import contact_sheet, xt_slice
 from lumiere.data.extract import square, window_starts
-from lumiere.data.pictures import contact_sheet, xt_slice
 from lumiere.data.shards import Sample, ShardError, Split, pack_frames, write_index, write_shards
 
 NUM_FRAMES, SIZE = 5, 40
 
 
 def frames_of(number: int) -> np.ndarray:
-    return np.random.default_rng(number).integers(0, 256, (NUM_FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
+    return np.random.default_rng(number).integers(
+        0, 256, (NUM_FRAMES, SIZE, SIZE, 3), dtype=np.uint8
+    )
 
 
 def sample(number: int) -> Sample:
     generator = np.random.default_rng(number)
-    info = {"clip_id": f"clip.{number}@0", "video": f"{number}.mp4", "start": 0.5, "captions": [str(number)], "fps": 16}
+    info = {
+        "clip_id": f"clip.{number}@0",
+        "video": f"{number}.mp4",
+        "start": 0.5,
+        "captions": [str(number)],
+        "fps": 16,
+    }
     return Sample(
         video=pack_frames(frames_of(number)),
         prompt_embeds=generator.normal(size=(1, 4, 6)).astype(np.float16),
@@ -65,7 +73,9 @@ def test_frames_are_read_without_the_others(frames, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "preadv", lambda *call: read.append(original(*call)) or read[-1])
     expected = frames_of(4)[frames]
     assert np.array_equal(store.frames(4, frames), expected)
-    assert len(expected) * SIZE * SIZE * 3 < sum(read) < (len(expected) + 0.8) * SIZE * SIZE * 3  # noise is as long
+    assert (
+        len(expected) * SIZE * SIZE * 3 < sum(read) < (len(expected) + 0.8) * SIZE * SIZE * 3
+    )  # noise is as long
 
 
 def test_the_index_has_the_shards_sizes_and_hashes(tmp_path):
@@ -82,10 +92,15 @@ def test_shards_that_are_not_those_of_the_index_are_told(tmp_path):
     shard = folder / "train-00001.tar"
     whole = shard.stat().st_size
     os.truncate(shard, 1000)
-    with pytest.raises(ShardError, match=rf"train-00001.tar: 1000 bytes; by index.json {whole} bytes; run the decode"):
+    with pytest.raises(
+        ShardError,
+        match=rf"train-00001.tar: 1000 bytes; by index.json {whole} bytes; run the decode",
+    ):
         ClipStore(folder)
     shard.unlink()
-    with pytest.raises(ShardError, match=r"train-00001.tar: no such file; .* run the decode stage again"):
+    with pytest.raises(
+        ShardError, match=r"train-00001.tar: no such file; .* run the decode stage again"
+    ):
         ClipStore(folder)
     ClipStore(folder, "validation")  # has none of its own
 
@@ -95,7 +110,9 @@ def test_clips_of_an_older_form_are_told(tmp_path):
     index = json.loads((folder / "index.json").read_text())
     del index["format"]
     (folder / "index.json").write_text(json.dumps(index))
-    with pytest.raises(ShardError, match=r"index.json: clips of another form .* run the decode stage again"):
+    with pytest.raises(
+        ShardError, match=r"index.json: clips of another form .* run the decode stage again"
+    ):
         ClipStore(folder)
 
 
@@ -107,8 +124,14 @@ def test_shards_are_byte_stable_tars_without_names_or_times(tmp_path):
         assert (one / name).read_bytes() == (two / name).read_bytes()
     with tarfile.open(one / "train-00000.tar") as tar:
         members = tar.getmembers()
-        assert [member.name for member in members[:3]] == ["000000.json", "000000.text.npz", "000000.video.npz"]
-        assert {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in members} == {(0, 0, 0, "", "", 0o644)}
+        assert [member.name for member in members[:3]] == [
+            "000000.json",
+            "000000.text.npz",
+            "000000.video.npz",
+        ]
+        assert {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in members} == {
+            (0, 0, 0, "", "", 0o644)
+        }
 
 
 def test_unfinished_or_unknown_splits_are_named(tmp_path):
@@ -124,7 +147,11 @@ def test_an_epoch_has_every_clip_once_and_is_a_pure_function(buffer):
     orders = [clip_order(shards, 5, epoch, buffer).tolist() for epoch in range(4)]
     assert all(sorted(order) == list(range(20)) for order in orders)
     assert len({tuple(order) for order in orders}) == 4
-    assert clip_order(shards, 5, 2, buffer).tolist() == orders[2] != clip_order(shards, 6, 2, buffer).tolist()
+    assert (
+        clip_order(shards, 5, 2, buffer).tolist()
+        == orders[2]
+        != clip_order(shards, 6, 2, buffer).tolist()
+    )
 
 
 def test_few_shards_are_read_at_a_time():

@@ -52,6 +52,11 @@ def test_changed_code_cuts_again(tmp_path, monkeypatch):
     source = Source(path, content_hash(path), 0.0, 1.25, "pyav")
     first = extract_windows(source, SETTINGS, tmp_path / "scratch")
     assert extract_windows(source, SETTINGS, tmp_path / "scratch") == first
-    assert set(extract.CODE) > {"lumiere.data.extract", "lumiere.data.shards", "lumiere.data.video_io", "av"}
+    assert set(extract.CODE) > {
+        "lumiere.data.extract",
+        "lumiere.data.shards",
+        "lumiere.data.video_io",
+        "av",
+    }
     monkeypatch.setitem(extract.CODE, "lumiere.data.video_io", "another")
     assert extract_windows(source, SETTINGS, tmp_path / "scratch") != first

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lumiere.data.images import load_captioned_folder
+from lumiere.data.captioned_pictures import load_captioned_folder
 from lumiere.data.tables import read_table
 from lumiere.pipelines.batch import read_jobs
 
@@ -75,7 +75,9 @@ def test_a_file_that_is_not_there_is_told(table: Path) -> None:
         ("x.png,a cat\n\nx.png, ", "line 4: the caption is empty"),
     ],
 )
-def test_pictures_without_their_whole_caption_are_refused(rows: str, expected: str, tmp_path: Path) -> None:
+def test_pictures_without_their_whole_caption_are_refused(
+    rows: str, expected: str, tmp_path: Path
+) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
     (tmp_path / "captions.csv").write_text(f"image,caption\n{rows}\n", encoding="utf-8")
     with pytest.raises(ValueError, match=rf"captions\.csv, {expected}"):
@@ -91,4 +93,6 @@ def test_prompts_are_whole(table: Path) -> None:
     with pytest.raises(ValueError, match=r"table\.csv, line 2: 4 cells for 3 columns"):
         read_jobs(table)
     table.write_text('name,mode,prompt\na,text_to_video,"a cat, asleep"\n', encoding="utf-8-sig")
-    assert [(job.prompt, job.clip, job.alpha) for job in read_jobs(table)] == [("a cat, asleep", "", 0.75)]
+    assert [(job.prompt, job.clip, job.alpha) for job in read_jobs(table)] == [
+        ("a cat, asleep", "", 0.75)
+    ]

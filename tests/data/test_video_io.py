@@ -14,7 +14,15 @@ import pytest
 
 from lumiere.data import video_io
 from lumiere.data.video_io import VideoError, decode, read_video, select_ticks, write_video
-from tests.video_factory import cut_by_edit_list, encode, numbered, open_gop, read_numbers, rotated, truncated
+from tests.video_factory import (
+    cut_by_edit_list,
+    encode,
+    numbered,
+    open_gop,
+    read_numbers,
+    rotated,
+    truncated,
+)
 
 DECODERS = ("pyav", "decord")
 
@@ -27,7 +35,9 @@ def expected(times: list[Fraction], end: Fraction, fps: int = 16) -> list[int]:
     return numbers
 
 
-@pytest.mark.parametrize("fps", [Fraction(16), Fraction(8), Fraction(25), Fraction(30_000, 1001), Fraction(50)])
+@pytest.mark.parametrize(
+    "fps", [Fraction(16), Fraction(8), Fraction(25), Fraction(30_000, 1001), Fraction(50)]
+)
 @pytest.mark.parametrize("bframes", ["0", "3"])
 def test_both_decoders_follow_the_rule(tmp_path, fps, bframes):
     path = encode(tmp_path / "a.mp4", numbered(40), fps, bf=bframes)
@@ -73,7 +83,9 @@ def test_varying_frame_rate(tmp_path, decoder):
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_a_span_starts_at_its_own_first_frame(tmp_path, decoder):
     path = encode(tmp_path / "a.mp4", numbered(48))
-    assert read_numbers(read_video(path, start=1.0, end=1.5, decoder=decoder)) == list(range(16, 24))
+    assert read_numbers(read_video(path, start=1.0, end=1.5, decoder=decoder)) == list(
+        range(16, 24)
+    )
     assert read_video(path, start=2.0, end=2.0, decoder=decoder).shape == (0, 64, 96, 3)
 
 
@@ -109,7 +121,9 @@ def test_truncated_file_gives_all_it_has(tmp_path):
     assert read_numbers(decoded.frames[:-1]) == list(range(len(decoded.frames) - 1))
 
 
-@pytest.mark.parametrize("content", [b"", b"no video at all", b"#EXTM3U\n#EXTINF:1,\na.mp4\n#EXT-X-ENDLIST\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"no video at all", b"#EXTM3U\n#EXTINF:1,\na.mp4\n#EXT-X-ENDLIST\n"]
+)
 def test_what_is_no_video_is_refused(tmp_path, content):
     encode(tmp_path / "a.mp4", numbered(4))
     path = tmp_path / "list.mp4"
@@ -171,12 +185,21 @@ def test_written_bytes_are_stable_and_play_everywhere(tmp_path):
     assert content.index(b"moov") < content.index(b"mdat"), "not faststart"
     with av.open(str(tmp_path / "a.mp4")) as container:
         context = container.streams.video[0].codec_context
-        assert (context.name, context.pix_fmt, context.height, context.width) == ("h264", "yuv420p", 64, 96)
+        assert (context.name, context.pix_fmt, context.height, context.width) == (
+            "h264",
+            "yuv420p",
+            64,
+            96,
+        )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
 
 
 def test_write_refuses_what_is_no_video(tmp_path):
-    for frames in (np.zeros((0, 8, 8, 3), np.uint8), np.zeros((2, 8, 8, 3), np.float32), np.zeros((2, 8, 8), np.uint8)):
+    for frames in (
+        np.zeros((0, 8, 8, 3), np.uint8),
+        np.zeros((2, 8, 8, 3), np.float32),
+        np.zeros((2, 8, 8), np.uint8),
+    ):
         with pytest.raises(ValueError, match="expected uint8"):
             write_video(tmp_path / "a.mp4", frames, 16)
 
@@ -184,7 +207,9 @@ def test_write_refuses_what_is_no_video(tmp_path):
 def test_the_same_frames_give_the_same_bytes_whatever_is_in_memory(tmp_path):
     generator = np.random.default_rng(0)
     picture = generator.normal(128, 60, (8, 8, 3)).repeat(4, axis=0).repeat(4, axis=1)
-    frames = np.stack([np.roll(picture, t, axis=1) + generator.normal(0, 8, picture.shape) for t in range(8)])
+    frames = np.stack(
+        [np.roll(picture, t, axis=1) + generator.normal(0, 8, picture.shape) for t in range(8)]
+    )
     frames = frames.clip(0, 255).astype(np.uint8)
     written = set()
     for _ in range(25):

@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from lumiere.diffusion.objective import PREDICTION_TYPES, Objective, make_scheduler, without_variance
+from lumiere.diffusion.objective import (
+    PREDICTION_TYPES,
+    Objective,
+    make_scheduler,
+    without_variance,
+)
 
 
 def make_objective(prediction_type: str = "v_prediction", gamma: float = 0.0) -> Objective:
@@ -30,7 +35,9 @@ def test_pred_x_0_is_the_inverse_of_target(prediction_type: str) -> None:
     x_0, noise, timesteps = draw()
     x_t = objective.add_noise(x_0, noise, timesteps)
     output = objective.target(x_0, noise, timesteps)
-    torch.testing.assert_close(objective.pred_x_0(output, x_t, timesteps), x_0, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        objective.pred_x_0(output, x_t, timesteps), x_0, atol=1e-4, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
@@ -40,7 +47,9 @@ def test_noising_and_estimates_are_those_of_diffusers(prediction_type: str) -> N
     objective = Objective(scheduler)
     x_0, noise, timesteps = draw()
     x_t = objective.add_noise(x_0, noise, timesteps)
-    torch.testing.assert_close(x_t, scheduler.add_noise(x_0, noise, timesteps), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        x_t, scheduler.add_noise(x_0, noise, timesteps), atol=1e-6, rtol=1e-5
+    )
     if prediction_type == "v_prediction":
         torch.testing.assert_close(
             objective.target(x_0, noise, timesteps), scheduler.get_velocity(x_0, noise, timesteps)
@@ -82,7 +91,9 @@ def test_min_snr_weighs_every_prediction_type_alike_in_x_0_space(gamma: float) -
         objective = make_objective(prediction_type, gamma)
         alpha, sigma = objective.levels(timesteps, 5)
         # The change of the output that moves pred_x_0 by `off`.
-        change = {"sample": off, "epsilon": -alpha / sigma * off, "v_prediction": -off / sigma}[prediction_type]
+        change = {"sample": off, "epsilon": -alpha / sigma * off, "v_prediction": -off / sigma}[
+            prediction_type
+        ]
         output = objective.target(x_0, noise, timesteps) + change
         charges.append(objective.losses(output, x_0, noise, timesteps))
     snr = (alpha / sigma).flatten() ** 2
@@ -103,7 +114,9 @@ def test_weights_are_finite_and_not_negative_everywhere(prediction_type: str) ->
 
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_stays_and_the_loss_is_float32(prediction_type: str, dtype: torch.dtype) -> None:
+def test_half_precision_stays_and_the_loss_is_float32(
+    prediction_type: str, dtype: torch.dtype
+) -> None:
     objective = make_objective(prediction_type, 5.0)
     x_0, noise, timesteps = draw()
     x_0, noise = x_0.to(dtype), noise.to(dtype)
@@ -113,7 +126,9 @@ def test_half_precision_stays_and_the_loss_is_float32(prediction_type: str, dtyp
 
 
 def test_an_unknown_prediction_type_is_named() -> None:
-    scheduler: Any = SimpleNamespace(config=SimpleNamespace(prediction_type="flow", num_train_timesteps=10))
+    scheduler: Any = SimpleNamespace(
+        config=SimpleNamespace(prediction_type="flow", num_train_timesteps=10)
+    )
     with pytest.raises(ValueError, match="'flow'; allowed: epsilon, sample, v_prediction"):
         Objective(scheduler)
 
@@ -134,5 +149,7 @@ def test_a_learned_variance_behind_the_mean_is_not_charged(prediction_type: str)
 
 
 def test_another_number_of_channels_is_told() -> None:
-    with pytest.raises(ValueError, match="has 4 channels; expected 3, or 6 with a learned variance"):
+    with pytest.raises(
+        ValueError, match="has 4 channels; expected 3, or 6 with a learned variance"
+    ):
         without_variance(torch.zeros(1, 4, 2, 8, 8), 3)

@@ -17,7 +17,9 @@ def test_windows_cover_any_clip(window_size: int) -> None:
         for num_frames in range(1, 41):
             windows = temporal_windows(num_frames, window_size, overlap)
             where = (num_frames, window_size, overlap, windows)
-            assert {frame for start, end in windows for frame in range(start, end)} == set(range(num_frames)), where
+            assert {frame for start, end in windows for frame in range(start, end)} == set(
+                range(num_frames)
+            ), where
             assert windows[0][0] == 0 and windows[-1][1] == num_frames, where
             if num_frames <= window_size:
                 assert windows == [(0, num_frames)], where
@@ -34,7 +36,9 @@ def test_the_papers_overlap() -> None:
     assert temporal_windows(14, 8, 2) == [(0, 8), (6, 14)]
 
 
-@pytest.mark.parametrize("arguments", [(0, 4, 1), (-1, 4, 1), (8, 4, 4), (8, 4, -1), (8, 0, 0), (2, 4, 5), (2, -3, -4)])
+@pytest.mark.parametrize(
+    "arguments", [(0, 4, 1), (-1, 4, 1), (8, 4, 4), (8, 4, -1), (8, 0, 0), (2, 4, 5), (2, -3, -4)]
+)
 def test_impossible_windows_are_refused(arguments: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="allowed"):
         temporal_windows(*arguments)
@@ -55,7 +59,8 @@ def test_windows_that_agree_give_the_clip_back(arguments: tuple[int, int, int]) 
 
 
 @pytest.mark.parametrize(
-    "windows", [[(0, 8), (6, 14), (8, 16)], [(4, 16), (0, 3), (2, 9)], [(0, 16)], [(0, 16), (0, 16)]]
+    "windows",
+    [[(0, 8), (6, 14), (8, 16)], [(4, 16), (0, 3), (2, 9)], [(0, 16)], [(0, 16), (0, 16)]],
 )
 def test_reconciling_solves_the_least_squares_problem(windows: list[tuple[int, int]]) -> None:
     predictions = [some(end - start, seed) for seed, (start, end) in enumerate(windows)]
@@ -63,7 +68,9 @@ def test_reconciling_solves_the_least_squares_problem(windows: list[tuple[int, i
     frames = [frame for start, end in windows for frame in range(start, end)]
     selection = torch.eye(16, dtype=torch.float64)[frames]
     stacked = torch.cat(predictions, dim=2).permute(2, 0, 1, 3, 4).reshape(len(frames), -1).double()
-    solution = torch.linalg.lstsq(selection, stacked).solution.view(16, 2, 3, 2, 3).permute(1, 2, 0, 3, 4)
+    solution = (
+        torch.linalg.lstsq(selection, stacked).solution.view(16, 2, 3, 2, 3).permute(1, 2, 0, 3, 4)
+    )
     torch.testing.assert_close(reconcile(predictions, windows, 16), solution.float())
 
 
@@ -98,13 +105,17 @@ def test_inputs_are_not_changed() -> None:
         ([(1, 4, 2, 2)], [(0, 4)], "expected (b, c, t, h, w)"),
     ],
 )
-def test_what_does_not_fit_is_named(shapes: list[tuple[int, ...]], windows: list[tuple[int, int]], words: str) -> None:
+def test_what_does_not_fit_is_named(
+    shapes: list[tuple[int, ...]], windows: list[tuple[int, int]], words: str
+) -> None:
     with pytest.raises(ValueError) as error:
         reconcile([torch.zeros(shape) for shape in shapes], windows, 4)
     assert words in str(error.value)
 
 
-@pytest.mark.parametrize("arguments", [(16, 8, 2), (17, 5, 3), (9, 4, 0), (3, 8, 2), (10, 3, 2), (19, 8, 7)])
+@pytest.mark.parametrize(
+    "arguments", [(16, 8, 2), (17, 5, 3), (9, 4, 0), (3, 8, 2), (10, 3, 2), (19, 8, 7)]
+)
 def test_tapered_weights_solve_the_weighted_problem(arguments: tuple[int, int, int]) -> None:
     windows = temporal_windows(*arguments)
     weights, num_frames = tapered_weights(windows), arguments[0]
@@ -115,7 +126,9 @@ def test_tapered_weights_solve_the_weighted_problem(arguments: tuple[int, int, i
         here = [(w[frame - s], p[:, :, frame - s]) for w, p, (s, e) in zip(weights, predictions, windows, strict=True)
                 if s <= frame < e]  # fmt: skip
         expected = torch.stack([w * p for w, p in here]).sum(0) / sum(w for w, _ in here)
-        torch.testing.assert_close(reconcile(predictions, windows, num_frames, weights)[:, :, frame], expected)
+        torch.testing.assert_close(
+            reconcile(predictions, windows, num_frames, weights)[:, :, frame], expected
+        )
 
 
 def test_tapered_windows_fade_linearly_into_each_other() -> None:

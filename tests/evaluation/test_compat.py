@@ -9,7 +9,9 @@ def run(code):
 
 
 def test_torchvision_and_open_clip_import_after_it():
-    done = run("import lumiere.compat, torchvision, open_clip; from torchvision.transforms import v2; print('whole')")
+    done = run(
+        "import lumiere.compat, torchvision, open_clip; from torchvision.transforms import v2; print('whole')"
+    )
     assert done.stdout.strip() == "whole", done.stderr
 
 

@@ -25,14 +25,20 @@ def test_equals_the_formula_on_fitted_moments():
 
 def test_approaches_the_analytic_distance_of_two_gaussians():
     rng = np.random.default_rng(1)
-    scale_x, scale_y, shift = np.array([1.0, 2.0, 0.5]), np.array([3.0, 1.0, 0.5]), np.array([1.0, 0.0, -2.0])
+    scale_x, scale_y, shift = (
+        np.array([1.0, 2.0, 0.5]),
+        np.array([3.0, 1.0, 0.5]),
+        np.array([1.0, 0.0, -2.0]),
+    )
     x = rng.normal(size=(200_000, 3)) * scale_x
     y = rng.normal(size=(200_000, 3)) * scale_y + shift
     analytic = np.sum(shift**2) + np.sum((scale_x - scale_y) ** 2)
     assert frechet_distance(x, y) == pytest.approx(analytic, rel=0.02)
 
 
-@pytest.mark.parametrize(("n", "m", "d"), [(5, 7, 64), (5, 200, 64), (200, 5, 64), (64, 64, 64), (2, 2, 1)])
+@pytest.mark.parametrize(
+    ("n", "m", "d"), [(5, 7, 64), (5, 200, 64), (200, 5, 64), (64, 64, 64), (2, 2, 1)]
+)
 def test_is_right_with_fewer_samples_than_dimensions(n, m, d):
     """Against the formula with n × n Gram matrices, which needs no square root of a singular matrix."""
     rng = np.random.default_rng(2)
@@ -40,7 +46,12 @@ def test_is_right_with_fewer_samples_than_dimensions(n, m, d):
     centred_x, centred_y = (x - x.mean(0)) / np.sqrt(n - 1), (y - y.mean(0)) / np.sqrt(m - 1)
     gram = centred_x @ centred_y.T
     cross = np.sqrt(np.clip(np.linalg.eigvalsh(gram @ gram.T), 0, None)).sum()
-    expected = np.sum((x.mean(0) - y.mean(0)) ** 2) + np.sum(centred_x**2) + np.sum(centred_y**2) - 2 * cross
+    expected = (
+        np.sum((x.mean(0) - y.mean(0)) ** 2)
+        + np.sum(centred_x**2)
+        + np.sum(centred_y**2)
+        - 2 * cross
+    )
     assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-6)
     assert frechet_distance(x, y) == pytest.approx(frechet_distance(y, x), rel=1e-9)
     assert frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
@@ -50,7 +61,9 @@ def test_is_unchanged_by_rotation_and_grows_with_a_shift():
     rng = np.random.default_rng(3)
     x, y = rng.normal(size=(40, 8)), rng.normal(size=(30, 8))
     rotation = np.linalg.qr(rng.normal(size=(8, 8)))[0]
-    assert frechet_distance(x @ rotation, y @ rotation) == pytest.approx(frechet_distance(x, y), rel=1e-9)
+    assert frechet_distance(x @ rotation, y @ rotation) == pytest.approx(
+        frechet_distance(x, y), rel=1e-9
+    )
     assert frechet_distance(x, x + 3) == pytest.approx(9 * 8, rel=1e-9)
 
 
@@ -58,7 +71,9 @@ def test_takes_tensors_of_any_float_type_and_computes_in_float64():
     x = torch.randn(10, 4, generator=torch.Generator().manual_seed(0))
     y = x.flip(0) + 1000
     assert frechet_distance(x, y) == pytest.approx(4e6, rel=1e-6)
-    assert frechet_distance(x.bfloat16().requires_grad_(), x.bfloat16().float().numpy()) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(
+        x.bfloat16().requires_grad_(), x.bfloat16().float().numpy()
+    ) == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize(

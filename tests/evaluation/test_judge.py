@@ -23,13 +23,19 @@ def judge():
 
 def test_is_small_and_has_a_card_with_the_measured_numbers(judge):
     assert (FOLDER / "model.safetensors").stat().st_size < 8e6
-    config, card = json.loads((FOLDER / "config.json").read_text()), (FOLDER / "CARD.md").read_text()
+    config, card = (
+        json.loads((FOLDER / "config.json").read_text()),
+        (FOLDER / "CARD.md").read_text(),
+    )
     for results in config["retrieval"].values():
         for scores in results.values():
             assert f"{scores['r1']:.1%}" in card and f"{scores['r5']:.1%}" in card
     assert "not CLIPSIM" in card
     split = config["training"]["split"]
-    assert f"seed {split['seed']}" in judge.trained_on and f"{split['fraction']:.0%}" in judge.trained_on
+    assert (
+        f"seed {split['seed']}" in judge.trained_on
+        and f"{split['fraction']:.0%}" in judge.trained_on
+    )
     assert f"names with seed {split['seed']}" in card
 
 
@@ -44,16 +50,30 @@ def test_card_agrees_with_a_new_measurement(judge):
     found = train_judge.measure(judge, ROOT / "data" / "raw", held_out, unseen, 32)["held_out"]
     shipped = config["retrieval"]["32px"]["held_out"]
     assert found["sentences"] == shipped["sentences"]
-    assert found["r1"] == pytest.approx(shipped["r1"], abs=0.04)  # other machines round otherwise: two may flip
+    assert found["r1"] == pytest.approx(
+        shipped["r1"], abs=0.04
+    )  # other machines round otherwise: two may flip
     assert found["r5"] == pytest.approx(shipped["r5"], abs=0.04)
 
 
 def test_finds_the_right_sentence_for_seen_subjects(judge):
     with open(ROOT / "data" / "captions.csv", newline="", encoding="utf-8") as file:
         captions = {row["video"]: row["caption"] for row in csv.DictReader(file)}
-    names = ["ant.mp4", "bus.mp4", "crab.mp4", "duck.mp4", "ghost.mp4", "rocket.mp4", "umbrella.mp4", "wolf.mp4"]
+    names = [
+        "ant.mp4",
+        "bus.mp4",
+        "crab.mp4",
+        "duck.mp4",
+        "ghost.mp4",
+        "rocket.mp4",
+        "umbrella.mp4",
+        "wolf.mp4",
+    ]
     videos = np.stack(
-        [judge.encode_frames(train_judge.read_frames(ROOT / "data" / "raw" / n, 32)[::8]).mean(0) for n in names]
+        [
+            judge.encode_frames(train_judge.read_frames(ROOT / "data" / "raw" / n, 32)[::8]).mean(0)
+            for n in names
+        ]
     )
     scores = retrieval(judge.encode_text([captions[n] for n in names]), videos)
     assert scores.recall_1 >= 0.75
@@ -84,7 +104,10 @@ def test_saved_and_loaded_is_the_same_model(tmp_path):
     loaded = judge.model
     images = torch.randn(2, 3, INPUT_SIZE, INPUT_SIZE)
     with torch.no_grad():
-        written, read = model.eval().encode_image(images, normalize=True), loaded.encode_image(images, normalize=True)
+        written, read = (
+            model.eval().encode_image(images, normalize=True),
+            loaded.encode_image(images, normalize=True),
+        )
     torch.testing.assert_close(read, written, atol=5e-3, rtol=0)  # stored as fp16
 
 

@@ -32,15 +32,25 @@ def moving_square(step, num_frames=8, size=64):
 
 
 def test_flicker_is_vbenchs_formula():
-    frames = np.stack([np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 255, np.uint8), np.zeros((4, 4, 3), np.uint8)])
+    frames = np.stack(
+        [
+            np.zeros((4, 4, 3), np.uint8),
+            np.full((4, 4, 3), 255, np.uint8),
+            np.zeros((4, 4, 3), np.uint8),
+        ]
+    )
     assert temporal_flicker(frames) == 0.0
     assert temporal_flicker(frames[:1].repeat(3, axis=0)) == 1.0
     ramp = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 6, 3), np.uint8)
     assert temporal_flicker(ramp) == pytest.approx(1 - 1 / 255)
-    assert temporal_flicker(ramp[::-1]) == pytest.approx(1 - 1 / 255)  # unsigned arithmetic would wrap around
+    assert temporal_flicker(ramp[::-1]) == pytest.approx(
+        1 - 1 / 255
+    )  # unsigned arithmetic would wrap around
 
 
-@pytest.mark.parametrize(("shape", "dtype"), [((1, 4, 4, 3), np.uint8), ((3, 4, 4, 3), float), ((4, 4, 3), np.uint8)])
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((1, 4, 4, 3), np.uint8), ((3, 4, 4, 3), float), ((4, 4, 3), np.uint8)]
+)
 def test_flicker_refuses_one_frame_and_other_types(shape, dtype):
     with pytest.raises(ValueError):
         temporal_flicker(np.zeros(shape, dtype))
@@ -75,7 +85,9 @@ def test_retrieval_follows_a_permutation():
     perfect = retrieval(candidates[order], candidates, order)
     assert (perfect.recall_1, perfect.recall_5, perfect.median_rank) == (1.0, 1.0, 1.0)
     wrong = retrieval(candidates, candidates, np.roll(np.arange(10), 1))
-    assert wrong.recall_1 == 0.0 and wrong.median_rank == 10  # all the other zeros tie, and ties count against
+    assert (
+        wrong.recall_1 == 0.0 and wrong.median_rank == 10
+    )  # all the other zeros tie, and ties count against
     assert (wrong.num_queries, wrong.num_candidates) == (10, 10)
 
 
@@ -86,7 +98,11 @@ def test_retrieval_of_a_constant_embedding_scores_nothing():
 def test_retrieval_ranks_count_from_one():
     queries = np.array([[1.0, 0.0]])
     candidates = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
-    assert [retrieval(queries, candidates, np.array([i])).median_rank for i in range(3)] == [1, 2, 3]
+    assert [retrieval(queries, candidates, np.array([i])).median_rank for i in range(3)] == [
+        1,
+        2,
+        3,
+    ]
 
 
 def test_retrieval_and_alignment_refuse_what_does_not_fit():
@@ -110,10 +126,14 @@ def jumping_video(borders, jump, num_frames=20, noise=0.02):
 
 def test_seam_ratio_is_one_without_seams_and_known_with_them():
     borders = [5, 11, 17]
-    assert seam_ratio(consecutive_mse(jumping_video(borders, 0.0)), borders) == pytest.approx(1, abs=0.1)
+    assert seam_ratio(consecutive_mse(jumping_video(borders, 0.0)), borders) == pytest.approx(
+        1, abs=0.1
+    )
     # Two independent noises: 2 · 0.02²; at a border the squared jump comes on top.
     expected = (2 * 0.02**2 + 0.05**2) / (2 * 0.02**2)
-    assert seam_ratio(consecutive_mse(jumping_video(borders, 0.05)), borders) == pytest.approx(expected, rel=0.15)
+    assert seam_ratio(consecutive_mse(jumping_video(borders, 0.05)), borders) == pytest.approx(
+        expected, rel=0.15
+    )
 
 
 def test_seam_ratio_pools_videos_before_dividing():
@@ -158,13 +178,20 @@ def test_floor_is_low_for_real_and_exceeded_by_something_else(kind):
     other = distance_with_floor(kind, 3 * rng.normal(size=(10, 8, 6)) + 1, real, groups, seed=0)
     assert same.value == pytest.approx(same.floor, rel=0.6)
     assert other.value > 3 * other.floor
-    assert (same.num_clips, same.num_reference) == (10, 40)  # ten videos of two clips each are set aside
+    assert (same.num_clips, same.num_reference) == (
+        10,
+        40,
+    )  # ten videos of two clips each are set aside
     assert same == distance_with_floor(kind, same_videos, real, groups, seed=0)
 
 
 def test_floor_cuts_n_where_real_videos_are_few():
     rng = np.random.default_rng(0)
-    distance = distance_with_floor("clip", rng.normal(size=(10, 4, 3)), rng.normal(size=(6, 4, 3)), list("abcdef"), 0)
+    distance = distance_with_floor(
+        "clip", rng.normal(size=(10, 4, 3)), rng.normal(size=(6, 4, 3)), list("abcdef"), 0
+    )
     assert (distance.num_clips, distance.num_reference) == (3, 3)
     with pytest.raises(ValueError, match="at least 2 and 4"):
-        distance_with_floor("clip", rng.normal(size=(10, 4, 3)), rng.normal(size=(3, 4, 3)), list("abc"), 0)
+        distance_with_floor(
+            "clip", rng.normal(size=(10, 4, 3)), rng.normal(size=(3, 4, 3)), list("abc"), 0
+        )

@@ -18,12 +18,21 @@ from stages import evaluate
 DATA = Path(__file__).parents[2] / "data"
 NAMES = ["horse", "rocket", "octopus", "penguin", "snail", "tractor", "umbrella", "zebra_face"]
 T = 8
-PICTURES = ["consistency.png", "distances.png", "generated.png", "real.png", "retrieval.png", "seams.png"]
+PICTURES = [
+    "consistency.png",
+    "distances.png",
+    "generated.png",
+    "real.png",
+    "retrieval.png",
+    "seams.png",
+]
 
 
 @pytest.fixture(scope="module")
 def real():
-    return {name: read_video(DATA / "raw" / f"{name}.mp4")[:T, ::2, ::2][:, :80, :80] for name in NAMES}
+    return {
+        name: read_video(DATA / "raw" / f"{name}.mp4")[:T, ::2, ::2][:, :80, :80] for name in NAMES
+    }
 
 
 def write_clips(folder, clips, num_validation):
@@ -67,12 +76,21 @@ def whole(tmp_path_factory, real):
     prompts = [*(f"a {name}" for name in NAMES[:4]), f"a {NAMES[0]}"]  # the fifth repeats a prompt
     write_set(videos, np.concatenate([made, made[:1]]), prompts)
     for mode in ("text_to_video", "inpainting"):
-        info = {"name": mode, "mode": mode, "prompt": "a horse", "seed": 0, "fps": 16, "num_frames": T}
+        info = {
+            "name": mode,
+            "mode": mode,
+            "prompt": "a horse",
+            "seed": 0,
+            "fps": 16,
+            "num_frames": T,
+        }
         (videos / f"{mode}.json").write_text(json.dumps(info))
         write_video(videos / f"{mode}.mp4", real["horse"], 16)
     mask = np.zeros(made.shape[1:4], np.uint8)
     mask[:, :, :20] = 1
-    np.savez_compressed(videos / "inpainting.known.npz", generated=made[0], known=made[0], known_mask=mask)
+    np.savez_compressed(
+        videos / "inpainting.known.npz", generated=made[0], known=made[0], known_mask=mask
+    )
     (videos / "index.json").write_text(json.dumps(["text_to_video", "inpainting"]))
     seamed = made[:1].copy()
     seamed[:, 4:] //= 2  # a jump where two windows of four frames meet
@@ -93,7 +111,9 @@ def run_stage(monkeypatch, root, out, **section):
     monkeypatch.setenv("LUMIERE_TRACKING", "off")
     paths = {"params": params, "videos": root / "videos", "clips": root / "clips", "out": out}
     paths["metrics"] = out.with_suffix(".json")
-    monkeypatch.setattr(sys, "argv", ["evaluate", *(str(x) for key, p in paths.items() for x in (f"--{key}", p))])
+    monkeypatch.setattr(
+        sys, "argv", ["evaluate", *(str(x) for key, p in paths.items() for x in (f"--{key}", p))]
+    )
     stages.run(evaluate.main)
     return json.loads(paths["metrics"].read_text())
 
@@ -117,11 +137,16 @@ def test_measures_everything_and_writes_the_same_bytes_twice(whole, tmp_path, mo
     files = sorted(path.name for path in (tmp_path / "first").iterdir())
     assert files == sorted([*PICTURES, "report.md"])
     for name in files:
-        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes(), name
+        assert (tmp_path / "first" / name).read_bytes() == (
+            tmp_path / "second" / name
+        ).read_bytes(), name
 
     assert metrics["retrieval_num_candidates"] == 4  # the repeated prompt counts once
     assert metrics["frechet_num_clips"] == 4 and metrics["frechet_num_reference"] == 4
-    assert metrics["retrieval_r1"] == 1.0 and metrics["text_alignment"] > metrics["text_alignment_mismatched"]
+    assert (
+        metrics["retrieval_r1"] == 1.0
+        and metrics["text_alignment"] > metrics["text_alignment_mismatched"]
+    )
     assert metrics["seam_ratio_independent"] > metrics["seam_ratio_multidiffusion"] > 0
     assert metrics["known_psnr_inpainting"] == 99.0
     assert metrics["flicker"] < metrics["real_flicker"] < 1  # the noise flickers
@@ -132,18 +157,27 @@ def test_measures_everything_and_writes_the_same_bytes_twice(whole, tmp_path, mo
     assert "| 100.0% | 100.0% | 25.0% |" in report  # R@1: generated, real, chance
 
 
-def test_three_videos_leave_the_distances_out_and_nothing_else(inputs, real, tmp_path, monkeypatch, capsys):
+def test_three_videos_leave_the_distances_out_and_nothing_else(
+    inputs, real, tmp_path, monkeypatch, capsys
+):
     whole = run_stage(monkeypatch, inputs, tmp_path / "whole")
     clips = [(f"{name}@0", f"{name}.mp4", real[name], [f"a {name}"]) for name in NAMES[:3]]
     write_clips(inputs / "clips", clips, 1)
     capsys.readouterr()
     metrics = run_stage(monkeypatch, inputs, tmp_path / "few")
-    assert "left out: distances: 4 generated clips and 3 real videos; at least 2 and 4" in capsys.readouterr().err
+    assert (
+        "left out: distances: 4 generated clips and 3 real videos; at least 2 and 4"
+        in capsys.readouterr().err
+    )
     missing = whole.keys() - metrics.keys()
-    assert missing == {key for key in whole if key.startswith(("frechet_", "real_retrieval_"))}  # 3 cannot rank 4
+    assert missing == {
+        key for key in whole if key.startswith(("frechet_", "real_retrieval_"))
+    }  # 3 cannot rank 4
     assert metrics.keys() < whole.keys() and all(np.isfinite(list(metrics.values())))
     report = (tmp_path / "few" / "report.md").read_text()
-    assert "Left out: 4 generated clips and 3 real videos" in report and "distances.png" not in report
+    assert (
+        "Left out: 4 generated clips and 3 real videos" in report and "distances.png" not in report
+    )
     assert "Retrieval of real clips left out: 3 clips with different prompts; at least 4" in report
     assert all((tmp_path / "few" / name).is_file() for name in PICTURES)  # dvc.yaml lists them
 
@@ -159,8 +193,12 @@ def test_a_single_prompt_and_a_single_video_are_measured(inputs, real, tmp_path,
 
 
 @pytest.mark.parametrize("window_size", [1, T, T + 5])
-def test_clips_without_two_windows_leave_the_seams_out(inputs, tmp_path, monkeypatch, capsys, window_size):
-    (inputs / "videos" / "seams.json").write_text(json.dumps({"window_size": window_size, "overlap": 0}))
+def test_clips_without_two_windows_leave_the_seams_out(
+    inputs, tmp_path, monkeypatch, capsys, window_size
+):
+    (inputs / "videos" / "seams.json").write_text(
+        json.dumps({"window_size": window_size, "overlap": 0})
+    )
     metrics = run_stage(monkeypatch, inputs, tmp_path / "out")
     assert not any(key.startswith("seam") for key in metrics) and "frechet_clip" in metrics
     why = f"windows of {window_size} in clips of {T} frames"
@@ -179,16 +217,27 @@ def test_seams_of_a_still_clip_are_left_out_rather_than_infinite(inputs, tmp_pat
 
 def test_multidiffusion_is_also_measured_at_its_own_borders(inputs, real, tmp_path, monkeypatch):
     clips = real["snail"][None].copy()
-    clips[:, 2:] //= 2  # windows of four overlapping by two: one begins at frame 2, where no independent one does
+    clips[:, 2:] //= (
+        2  # windows of four overlapping by two: one begins at frame 2, where no independent one does
+    )
     np.savez_compressed(inputs / "videos" / "seams.npz", multidiffusion=clips, independent=clips)
     metrics = run_stage(monkeypatch, inputs, tmp_path / "out")
-    assert metrics["seam_ratio_multidiffusion"] < 1 < metrics["seam_ratio_multidiffusion_own_borders"]
+    assert (
+        metrics["seam_ratio_multidiffusion"] < 1 < metrics["seam_ratio_multidiffusion_own_borders"]
+    )
     assert "1\\|2, 3\\|4, 5\\|6" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_real_clips_are_counted_by_source_video(tmp_path, real):
-    parts = [(f"trip#{k}@{w}", "trip.mp4", real[NAMES[k]], [f"part {k}"]) for k in range(3) for w in range(2)]
-    others = [("a/b#c.mp4@0", "a/b#c.mp4", real["snail"], ["a snail"]), ("x@1@0", "x@1.mp4", real["horse"], ["x"])]
+    parts = [
+        (f"trip#{k}@{w}", "trip.mp4", real[NAMES[k]], [f"part {k}"])
+        for k in range(3)
+        for w in range(2)
+    ]
+    others = [
+        ("a/b#c.mp4@0", "a/b#c.mp4", real["snail"], ["a snail"]),
+        ("x@1@0", "x@1.mp4", real["horse"], ["x"]),
+    ]
     write_clips(tmp_path / "clips", parts + others, 1)
     found = read_real_set(tmp_path / "clips", (20, 20), T)
     assert found.groups == ["a/b#c.mp4", "trip.mp4", "x@1.mp4"] and found.num_sources == 3
@@ -197,9 +246,15 @@ def test_real_clips_are_counted_by_source_video(tmp_path, real):
     assert (len(few.frames), few.num_sources) == (2, 3)
 
 
-def test_real_clips_that_share_a_caption_are_not_each_others_rivals(inputs, real, tmp_path, monkeypatch):
+def test_real_clips_that_share_a_caption_are_not_each_others_rivals(
+    inputs, real, tmp_path, monkeypatch
+):
     """Four captions of two videos each: with both of one among the candidates, R@1 could not be 1."""
-    clips = [(f"{name}{k}@0", f"{name}{k}.mp4", real[name], [f"a {name}"]) for name in NAMES[:4] for k in range(2)]
+    clips = [
+        (f"{name}{k}@0", f"{name}{k}.mp4", real[name], [f"a {name}"])
+        for name in NAMES[:4]
+        for k in range(2)
+    ]
     write_clips(inputs / "clips", clips, 2)
     metrics = run_stage(monkeypatch, inputs, tmp_path / "out")
     assert metrics["real_retrieval_r1"] == 1.0
@@ -227,7 +282,9 @@ def test_says_in_one_line_that_clips_are_shorter(inputs, tmp_path, monkeypatch, 
         ({"open_clip_model": "ViT-B-32", "judge": "nowhere"}, ("judge", "nowhere", "laion2b")),
     ],
 )
-def test_a_judge_that_is_not_there_is_told_in_one_line(inputs, tmp_path, monkeypatch, capsys, section, words):
+def test_a_judge_that_is_not_there_is_told_in_one_line(
+    inputs, tmp_path, monkeypatch, capsys, section, words
+):
     line = refused(monkeypatch, capsys, inputs, tmp_path / "out", **section)
     assert "params.yaml: evaluate: " in line and all(word in line for word in words)
 
@@ -238,16 +295,27 @@ def test_warns_of_a_judge_that_knows_none_of_the_videos(inputs, tmp_path, monkey
     assert "trained on none of these videos" in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_warns_of_a_judge_that_was_trained_with_another_split(inputs, real, tmp_path, monkeypatch, capsys):
+def test_warns_of_a_judge_that_was_trained_with_another_split(
+    inputs, real, tmp_path, monkeypatch, capsys
+):
     known = (DATA.parent / "pretrained" / "judge" / "captions.txt").read_text().splitlines()
-    clips = [(f"{name}@0", f"{name}.mp4", frames, [known[i]]) for i, (name, frames) in enumerate(real.items())]
+    clips = [
+        (f"{name}@0", f"{name}.mp4", frames, [known[i]])
+        for i, (name, frames) in enumerate(real.items())
+    ]
     write_clips(inputs / "clips", clips, 2)
     run_stage(monkeypatch, inputs, tmp_path / "out")
-    assert "warning: the judge was trained on 2 of the 2 clips that are held out" in capsys.readouterr().err
+    assert (
+        "warning: the judge was trained on 2 of the 2 clips that are held out"
+        in capsys.readouterr().err
+    )
 
     clips[-2:] = [(*clip[:3], [f"unseen {i}"]) for i, clip in enumerate(clips[-2:])]
     write_clips(inputs / "clips", clips, 2)
     run_stage(monkeypatch, inputs, tmp_path / "out")
     assert "warning" not in capsys.readouterr().err
     report = (tmp_path / "out" / "report.md").read_text()
-    assert "Of the 8 real clips here it was trained on 6; of the 2 among them that are held out, on 0." in report
+    assert (
+        "Of the 8 real clips here it was trained on 6; of the 2 among them that are held out, on 0."
+        in report
+    )

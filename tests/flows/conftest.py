@@ -67,8 +67,12 @@ def toy_project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPat
     (root / "input.txt").write_text("first")
     (root / ".lumiere").mkdir()
     shutil.copy(empty_store, root / ".lumiere")
-    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=root, check=True)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=root, check=True
+    )
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    )
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site-cache"))
     return root
 
@@ -76,7 +80,9 @@ def toy_project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPat
 def repro(root: Path, *arguments: str) -> None:
     """Plain `dvc repro`, with this interpreter's environment on the path."""
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet", *arguments], cwd=root, env=env, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "repro", "--quiet", *arguments], cwd=root, env=env, check=True
+    )
 
 
 def events(root: Path) -> list[tuple[str, str, int, float]]:

@@ -21,7 +21,14 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.states import Completed, Crashed, Failed, Pending
 
 from flows import dag
-from flows.pipeline import PipelineFailed, PipelineRun, _result, lumiere_pipeline, main, pipeline_lock
+from flows.pipeline import (
+    PipelineFailed,
+    PipelineRun,
+    _result,
+    lumiere_pipeline,
+    main,
+    pipeline_lock,
+)
 from flows.report import StageResult
 from flows.supervisor import Supervisors
 from lumiere import tracking
@@ -47,13 +54,19 @@ def run(root: Path, **options: Any) -> Any:
 def mlflow_runs(root: Path) -> list[Any]:
     """Newest first."""
     client = tracking._client(root)
-    return list(client.search_runs([tracking._experiment_id(client, root)], order_by=["attributes.start_time DESC"]))
+    return list(
+        client.search_runs(
+            [tracking._experiment_id(client, root)], order_by=["attributes.start_time DESC"]
+        )
+    )
 
 
 def statuses(root: Path) -> dict[str, str]:
     """How the stages of the newest pipeline run ended, as its MLflow run tells it."""
     parent = next(run for run in mlflow_runs(root) if run.data.tags["stage"] == "pipeline")
-    return {k.removeprefix("stage."): v for k, v in parent.data.tags.items() if k.startswith("stage.")}
+    return {
+        k.removeprefix("stage."): v for k, v in parent.data.tags.items() if k.startswith("stage.")
+    }
 
 
 def this_run(state: Any) -> FlowRunFilter:
@@ -65,7 +78,9 @@ def artifacts(state: Any) -> set[str | None]:
         return {artifact.key for artifact in client.read_artifacts(flow_run_filter=this_run(state))}
 
 
-def test_a_diamond_runs_side_by_side_then_is_cached(toy_project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_diamond_runs_side_by_side_then_is_cached(
+    toy_project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (toy_project / "meet").touch()
     state = run(toy_project)
     assert state.is_completed() and state.message == "4 ran", state
@@ -77,8 +92,14 @@ def test_a_diamond_runs_side_by_side_then_is_cached(toy_project: Path, capfd: py
     output = capfd.readouterr()
     assert "size.characters" in output.out and "make ui" in output.out
 
-    parent, *_ = [found for found in mlflow_runs(toy_project) if found.data.tags["stage"] == "pipeline"]
-    children = [r for r in mlflow_runs(toy_project) if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    parent, *_ = [
+        found for found in mlflow_runs(toy_project) if found.data.tags["stage"] == "pipeline"
+    ]
+    children = [
+        r
+        for r in mlflow_runs(toy_project)
+        if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id
+    ]
     assert sorted(child.info.run_name for child in children) == ["a", "b", "c", "d"]
     assert {child.info.status for child in [*children, parent]} == {"FINISHED"}
     assert all(child.data.params == {"optim.steps": "3"} for child in children)
@@ -89,7 +110,9 @@ def test_a_diamond_runs_side_by_side_then_is_cached(toy_project: Path, capfd: py
     assert state.is_completed() and state.message == "4 cached"
     assert len(events(toy_project)) == 8  # nothing was started
     newest = mlflow_runs(toy_project)[:5]
-    cached = {found.info.run_name: found for found in newest if found.data.tags.get("cached") == "true"}
+    cached = {
+        found.info.run_name: found for found in newest if found.data.tags.get("cached") == "true"
+    }
     assert set(cached) == {"a", "b", "c", "d"}
     assert cached["d"].data.metrics == {"size.characters": 26.0}
 
@@ -114,7 +137,9 @@ def test_a_failed_branch_stops_what_depends_on_it_only(toy_project: Path) -> Non
     assert statuses(toy_project) == {"a": "ran", "b": "failed", "c": "ran", "d": "not run"}
     by_name = {found.info.run_name: found.info.status for found in mlflow_runs(toy_project)}
     assert by_name["b"] == "FAILED" and by_name["c"] == "FINISHED"
-    assert any(name.startswith("pipeline-") and status == "FAILED" for name, status in by_name.items())
+    assert any(
+        name.startswith("pipeline-") and status == "FAILED" for name, status in by_name.items()
+    )
     (toy_project / "fail-b").unlink()
     assert run(toy_project).is_completed()
     assert statuses(toy_project) == {"a": "cached", "b": "ran", "c": "cached", "d": "ran"}
@@ -126,7 +151,9 @@ def test_figures_of_earlier_runs_are_not_shown_as_this_ones(
     run(toy_project)
     assert "size.characters" in (output := capfd.readouterr().out) and "videos/one.mp4" in output
     run(toy_project)
-    assert "size.characters" in (output := capfd.readouterr().out) and "videos/one.mp4" in output  # cached
+    assert (
+        "size.characters" in (output := capfd.readouterr().out) and "videos/one.mp4" in output
+    )  # cached
     (toy_project / "input.txt").write_text("second")
     (toy_project / "fail-b").touch()
     state = run(toy_project)
@@ -136,14 +163,19 @@ def test_figures_of_earlier_runs_are_not_shown_as_this_ones(
     assert artifacts(state) == {"lumiere-stages"}
 
 
-def test_a_stage_whose_figures_cannot_be_read_has_failed(toy_project: Path, untracked: None) -> None:
+def test_a_stage_whose_figures_cannot_be_read_has_failed(
+    toy_project: Path, untracked: None
+) -> None:
     (toy_project / "corrupt-d").touch()
     state = run(toy_project)
     assert state.is_failed() and state.message.startswith("failed: d"), state
 
 
 def test_a_stage_that_cannot_be_started_has_failed(
-    toy_project: Path, untracked: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    toy_project: Path,
+    untracked: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def start(*_: object) -> int:
         raise OSError(12, "Cannot allocate memory")
@@ -154,7 +186,9 @@ def test_a_stage_that_cannot_be_started_has_failed(
     assert not events(toy_project)
 
 
-def test_a_task_that_prefect_lost_is_no_success(toy_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_that_prefect_lost_is_no_success(
+    toy_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever goes wrong before or after a stage's own code: what has no good end has failed."""
     nodes = dag.read_dag(toy_project)
     prepared = PipelineRun(toy_project, {}, set(), 1, 0)
@@ -168,7 +202,9 @@ def test_a_task_that_prefect_lost_is_no_success(toy_project: Path, monkeypatch: 
     assert state.is_failed() and state.message.startswith("not run: a")
 
 
-def test_an_edit_during_the_run_is_seen(toy_project: Path, untracked: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_edit_during_the_run_is_seen(
+    toy_project: Path, untracked: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(toy_project)
     original = dag.read_dag
 
@@ -216,12 +252,16 @@ def test_a_killed_flow_leaves_nothing_behind_and_the_next_run_succeeds(
     toy_project: Path, number: signal.Signals
 ) -> None:
     (toy_project / "slow").touch()
-    env = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}  # so with an embedded server of its own
+    env = {
+        k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"
+    }  # so with an embedded server of its own
     command = [sys.executable, "-m", "flows.pipeline", "--root", str(toy_project)]
     output = (toy_project / "log.txt").open("wb")
     # A job that a shell put into the background ignores SIGINT, and so would this process.
     default: Any = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=output, stderr=output, preexec_fn=default)
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, env=env, stdout=output, stderr=output, preexec_fn=default
+    )
     try:
         wait_until(lambda: len(events(toy_project)) >= 2, 120)
         family = psutil.Process(process.pid).children(recursive=True)
@@ -254,16 +294,22 @@ def test_an_overlapping_run_is_refused(toy_project: Path, monkeypatch: pytest.Mo
     assert not events(toy_project)
 
 
-def test_bad_params_stop_before_any_work(toy_project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_params_stop_before_any_work(
+    toy_project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (toy_project / "params.yaml").write_text("curate:\n  sead: 3\n")
     assert main(["--root", str(toy_project)]) == 1
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "params.yaml: curate.sead: unknown key; allowed: seed" in error
+    assert (
+        error.count("\n") == 1 and "params.yaml: curate.sead: unknown key; allowed: seed" in error
+    )
     assert run(toy_project).is_failed()
     assert not events(toy_project)
 
 
-def test_unknown_stage_and_broken_dag(toy_project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_stage_and_broken_dag(
+    toy_project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--root", str(toy_project), "--stages", "x"]) == 1
     assert "'x' is not a stage; allowed: a, b, c, d" in capsys.readouterr().err
     (toy_project / "dvc.yaml").write_text("stages: 3")
@@ -279,13 +325,25 @@ def test_force_runs_the_named_stage_only(toy_project: Path, untracked: None) -> 
 
 def test_scheduling_without_a_server_says_what_to_do(toy_project: Path) -> None:
     env = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
-    command = [sys.executable, "-m", "flows.pipeline", "--root", str(toy_project), "--schedule", "0 3 * * *"]
-    done = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=60)
+    command = [
+        sys.executable,
+        "-m",
+        "flows.pipeline",
+        "--root",
+        str(toy_project),
+        "--schedule",
+        "0 3 * * *",
+    ]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 1
     assert "PREFECT_API_URL" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_dvc_repro_alone_makes_the_same_outputs(toy_project: Path, tmp_path: Path, untracked: None) -> None:
+def test_dvc_repro_alone_makes_the_same_outputs(
+    toy_project: Path, tmp_path: Path, untracked: None
+) -> None:
     twin = tmp_path / "twin"
     shutil.copytree(toy_project, twin)
     assert run(toy_project).is_completed()

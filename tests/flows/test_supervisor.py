@@ -28,7 +28,9 @@ def wait_until(condition: object, seconds: float = 20.0) -> None:
 def test_status_and_output(tmp_path: Path) -> None:
     code = "print('one'); print('50%', end='\\r'); print('100%'); raise SystemExit(3)"
     seen: list[tuple[str, bool]] = []
-    status = Supervisors().run([sys.executable, "-c", code], tmp_path, dict(os.environ), lambda *p: seen.append(p))
+    status = Supervisors().run(
+        [sys.executable, "-c", code], tmp_path, dict(os.environ), lambda *p: seen.append(p)
+    )
     assert status == 3
     assert seen == [("one", True), ("50%", False), ("100%", True)]
 
@@ -38,7 +40,12 @@ def test_split_output_joins_pieces() -> None:
     for piece in (b"a ba", b"r 1\ra bar 2\r", b"\xc3", b"\xa9\r\nlast"):
         os.write(writing, piece)
     os.close(writing)
-    assert list(split_output(reading)) == [("a bar 1", False), ("a bar 2", False), ("é", True), ("last", True)]
+    assert list(split_output(reading)) == [
+        ("a bar 1", False),
+        ("a bar 2", False),
+        ("é", True),
+        ("last", True),
+    ]
     os.close(reading)
 
 
@@ -57,7 +64,10 @@ def test_stop_ends_the_whole_family(tmp_path: Path) -> None:
     quick = tmp_path / "quick.py"
     quick.write_text(original.replace("GRACE_SECONDS = 10.0", "GRACE_SECONDS = 1.0"))
     process = subprocess.Popen(
-        [sys.executable, str(quick), sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env
+        [sys.executable, str(quick), sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=env,
     )
     assert process.stdout is not None and process.stdin is not None
     pids = [int(word) for word in process.stdout.readline().split()]
@@ -65,7 +75,10 @@ def test_stop_ends_the_whole_family(tmp_path: Path) -> None:
     process.stdin.close()
     assert process.wait(20) == 128 + signal.SIGTERM
     wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
-    assert supervisors.run([sys.executable, "-c", ""], tmp_path, env, lambda *p: seen.append(p[0])) == 0
+    assert (
+        supervisors.run([sys.executable, "-c", ""], tmp_path, env, lambda *p: seen.append(p[0]))
+        == 0
+    )
 
 
 def test_stop_from_another_thread_and_no_start_after_it(tmp_path: Path) -> None:
@@ -74,15 +87,24 @@ def test_stop_from_another_thread_and_no_start_after_it(tmp_path: Path) -> None:
     threading.Thread(target=lambda: (started.wait(20), supervisors.stop()), daemon=True).start()
     command = [sys.executable, "-c", "import time; print('here', flush=True); time.sleep(60)"]
     begun = time.monotonic()
-    assert supervisors.run(command, tmp_path, dict(os.environ), lambda *p: started.set()) == 128 + signal.SIGTERM
+    assert (
+        supervisors.run(command, tmp_path, dict(os.environ), lambda *p: started.set())
+        == 128 + signal.SIGTERM
+    )
     assert time.monotonic() - begun < 15
-    assert supervisors.run(command, tmp_path, dict(os.environ), lambda *p: None) == 128 + signal.SIGTERM
+    assert (
+        supervisors.run(command, tmp_path, dict(os.environ), lambda *p: None)
+        == 128 + signal.SIGTERM
+    )
 
 
 def test_leftovers_of_a_finished_stage_do_not_hold_the_pipe(tmp_path: Path) -> None:
     code = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
     begun = time.monotonic()
-    assert Supervisors().run([sys.executable, "-c", code], tmp_path, dict(os.environ), lambda *p: None) == 0
+    assert (
+        Supervisors().run([sys.executable, "-c", code], tmp_path, dict(os.environ), lambda *p: None)
+        == 0
+    )
     assert time.monotonic() - begun < 15
 
 

@@ -31,7 +31,14 @@ class Recorder(AttnProcessor2_0):
         super().__init__()
         self.seen = seen
 
-    def __call__(self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Any = None, *rest: Any, **named: Any):
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Any = None,
+        *rest: Any,
+        **named: Any,
+    ):
         if encoder_hidden_states is not None:
             self.seen.append((len(hidden_states), len(encoder_hidden_states)))
         return super().__call__(attn, hidden_states, encoder_hidden_states, *rest, **named)
@@ -51,18 +58,29 @@ SETTINGS: dict[str, Callable[[Any], None]] = {
     "scaled_dot_product": lambda unet: unet.set_attn_processor(AttnProcessor2_0()),
     "sliced": lambda unet: unet.set_attn_processor(SlicedAttnProcessor(2)),
     "own": lambda unet: unet.set_attn_processor(Recorder([])),
-    "by_name": lambda unet: unet.set_attn_processor({name: AttnProcessor() for name in unet.attn_processors}),
+    "by_name": lambda unet: unet.set_attn_processor(
+        {name: AttnProcessor() for name in unet.attn_processors}
+    ),
     "default": lambda unet: unet.set_default_attn_processor(),
     "slices": lambda unet: unet.set_attention_slice("max"),
     "fused": lambda unet: unet.fuse_qkv_projections(),
     "added_kv": lambda unet: unet.set_attn_processor(AttnAddedKVProcessor()),
 }
-PLAIN = [(name, setting) for name in ("ours", "sd1") for setting in SETTINGS if setting != "added_kv"]
+PLAIN = [
+    (name, setting) for name in ("ours", "sd1") for setting in SETTINGS if setting != "added_kv"
+]
 
 
 @pytest.mark.parametrize(
     ("name", "setting"),
-    [*PLAIN, *((name, s) for name in ("if_stage_1", "if_stage_2") for s in ("added_kv", "default", "slices"))],
+    [
+        *PLAIN,
+        *(
+            (name, s)
+            for name in ("if_stage_1", "if_stage_2")
+            for s in ("added_kv", "default", "slices")
+        ),
+    ],
 )
 @torch.no_grad()
 def test_processors_are_the_users_to_choose(name: str, setting: str) -> None:
@@ -89,7 +107,9 @@ def test_text_is_projected_once_per_clip(plain: type[Any]) -> None:
     seen: list[int] = []
     for module in model.unet.modules():
         if isinstance(module, Attention) and module.is_cross_attention:
-            module.to_k.register_forward_pre_hook(lambda _, arguments: seen.append(len(arguments[0])))
+            module.to_k.register_forward_pre_hook(
+                lambda _, arguments: seen.append(len(arguments[0]))
+            )
     model(video, **given)
     assert set(seen) == {2}
 
@@ -101,7 +121,9 @@ def test_copies_and_pickles_give_the_same(name: str) -> None:
     expected = model(video, **given).sample
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(other(video, **given).sample, expected)
-        assert not {p.data_ptr() for p in other.parameters()} & {p.data_ptr() for p in model.parameters()}
+        assert not {p.data_ptr() for p in other.parameters()} & {
+            p.data_ptr() for p in model.parameters()
+        }
 
 
 @pytest.mark.parametrize("name", ["sd1", "if_stage_1"])
@@ -114,9 +136,13 @@ def test_the_argument_keeps_its_attention(name: str) -> None:
     model = SpaceTimeUNet.from_unet2d(unet2d)
     assert {key: (module, type(module)) for key, module in unet2d.named_modules()} == modules
     assert all(unet2d.attn_processors[key] is value for key, value in processors.items())
-    assert not {id(p) for p in model.unet.attn_processors.values()} & {id(p) for p in processors.values()}
+    assert not {id(p) for p in model.unet.attn_processors.values()} & {
+        id(p) for p in processors.values()
+    }
     assert torch.equal(unet2d(image, **given).sample, expected)
-    assert all(type(module) is Attention for module in unet2d.modules() if isinstance(module, Attention))
+    assert all(
+        type(module) is Attention for module in unet2d.modules() if isinstance(module, Attention)
+    )
 
 
 @torch.no_grad()
@@ -125,11 +151,15 @@ def test_an_image_model_with_other_processors_is_inflated_as_any() -> None:
     image, given = make_inputs(unet2d)
     unet2d.set_attn_processor(SlicedAttnProcessor(2))
     output = SpaceTimeUNet.from_unet2d(unet2d)(as_video(image, 3), **given).sample
-    torch.testing.assert_close(output, as_video(unet2d(image, **given).sample, 3), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        output, as_video(unet2d(image, **given).sample, 3), atol=2e-5, rtol=1e-4
+    )
 
 
 def test_fused_projections_are_refused_by_name() -> None:
     unet2d = make_unet2d("sd1")
     unet2d.fuse_qkv_projections()
-    with pytest.raises(ValueError, match=r"unet2d has other layers .*'down_blocks\.0\..*before inflation"):
+    with pytest.raises(
+        ValueError, match=r"unet2d has other layers .*'down_blocks\.0\..*before inflation"
+    ):
         SpaceTimeUNet.from_unet2d(unet2d)

@@ -55,7 +55,11 @@ def to_gpu(given: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     def move(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: move(each) for key, each in value.items()}
-        return value.to("cuda", dtype if value.is_floating_point() else None) if torch.is_tensor(value) else value
+        return (
+            value.to("cuda", dtype if value.is_floating_point() else None)
+            if torch.is_tensor(value)
+            else value
+        )
 
     return move(given)
 

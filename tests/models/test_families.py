@@ -63,7 +63,8 @@ REAL: dict[str, dict[str, Any]] = {
         "projection_class_embeddings_input_dim": 6 * 8 + 12,
     },
     "IF-I-XL-v1.0": SIMPLE | {"layers_per_block": 3},
-    "IF-II-L-v1.0": SIMPLE | {"in_channels": 6, "layers_per_block": (1, 2, 1, 2), "class_embed_type": "timestep"},
+    "IF-II-L-v1.0": SIMPLE
+    | {"in_channels": 6, "layers_per_block": (1, 2, 1, 2), "class_embed_type": "timestep"},
 }
 NAMES = [*REAL, "ours"]
 
@@ -79,8 +80,13 @@ def download(name: str, folder: Path, variant: str | None = None) -> UNet2DCondi
     dtype = torch.float16 if variant == "fp16" else torch.float32
     unet2d.to(dtype).save_pretrained(folder / "unet", variant=variant)
     DDPMScheduler().save_pretrained(folder / "scheduler")
-    parts = {"unet": ["diffusers", "UNet2DConditionModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline", **parts}))
+    parts = {
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "scheduler": ["diffusers", "DDPMScheduler"],
+    }
+    (folder / "model_index.json").write_text(
+        json.dumps({"_class_name": "StableDiffusionPipeline", **parts})
+    )
     return unet2d
 
 
@@ -99,12 +105,16 @@ def test_a_download_is_inflated_exactly(name: str, tmp_path: Path) -> None:
     still = SpaceTimeUNet.from_unet2d(unet2d, temporal_resampling=False)
     video = torch.stack([image, image.flip(0), 2 * image], dim=2)
     frames = [unet2d(frame, **given).sample for frame in video.unbind(2)]
-    torch.testing.assert_close(still(video, **given).sample, torch.stack(frames, dim=2), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        still(video, **given).sample, torch.stack(frames, dim=2), atol=2e-5, rtol=1e-4
+    )
 
     randomise_temporal(model)
     moved = video.clone()
     moved[:, :, 0] += 1
-    assert (model(moved, **given).sample - model(video, **given).sample)[:, :, -1].abs().max() > 1e-7
+    assert (model(moved, **given).sample - model(video, **given).sample)[
+        :, :, -1
+    ].abs().max() > 1e-7
 
 
 @pytest.mark.parametrize("name", ["stable-diffusion-v1-5", "IF-II-L-v1.0", "ours"])
@@ -114,9 +124,13 @@ def test_a_download_in_half_precision_is_inflated_exactly(name: str, tmp_path: P
     assert [path.name for path in (tmp_path / "unet").glob("*.safetensors")] == [
         "diffusion_pytorch_model.fp16.safetensors"
     ]
-    half = UNet2DConditionModel.from_pretrained(tmp_path, subfolder="unet", variant="fp16", torch_dtype=torch.float16)
+    half = UNet2DConditionModel.from_pretrained(
+        tmp_path, subfolder="unet", variant="fp16", torch_dtype=torch.float16
+    )
     model = SpaceTimeUNet.from_unet2d(half)
     assert {value.dtype for value in model.parameters()} == {torch.float16}
     image, given = make_inputs(stored, size=(8, 8))
     output = model.float()(as_video(image, 3), **given).sample
-    torch.testing.assert_close(output, as_video(stored(image, **given).sample, 3), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        output, as_video(stored(image, **given).sample, 3), atol=2e-5, rtol=1e-4
+    )

@@ -16,7 +16,13 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.weights import CONFIG_FILE, SPATIAL_FILE, TEMPORAL_CONFIG_FILE, TEMPORAL_FILE, weights_hash
+from lumiere.models.weights import (
+    CONFIG_FILE,
+    SPATIAL_FILE,
+    TEMPORAL_CONFIG_FILE,
+    TEMPORAL_FILE,
+    weights_hash,
+)
 from tests.conftest import REPOSITORY
 from tests.models.zoo import NAMES, as_video, make_inputs, make_unet2d, randomise_temporal
 
@@ -38,7 +44,9 @@ def test_what_is_saved_comes_back(name: str, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "model")
     loaded = SpaceTimeUNet.from_pretrained(tmp_path / "model")
     assert loaded.state_dict().keys() == model.state_dict().keys()
-    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
+    assert all(
+        torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items()
+    )
     image, given = make_inputs(make_unet2d(name))
     video = as_video(image, 3)
     assert torch.equal(model(video, **given).sample, loaded(video, **given).sample)
@@ -61,7 +69,9 @@ def test_every_setting_comes_back(resampling: Any, tmp_path: Path) -> None:
 def test_a_config_alone_makes_the_same_network() -> None:
     model = make("sd1", conditioning_channels=4, temporal_resampling=False, temporal_head_dim=8)
     other = SpaceTimeUNet.from_config(model.config)
-    shapes = [{key: value.shape for key, value in entry.state_dict().items()} for entry in (model, other)]
+    shapes = [
+        {key: value.shape for key, value in entry.state_dict().items()} for entry in (model, other)
+    ]
     assert shapes[0] == shapes[1] and other.config.temporal_head_dim == 8
     assert not any(parameter.requires_grad for parameter in other.spatial_parameters())
 
@@ -84,8 +94,13 @@ def test_temporal_weights_have_a_file_of_their_own(tmp_path: Path) -> None:
     assert sorted(read_all(tmp_path / "temporal")) == [TEMPORAL_CONFIG_FILE, TEMPORAL_FILE]
     temporal = load_file(tmp_path / "temporal" / TEMPORAL_FILE)
     assert "conv_in_conditioning.weight" in temporal
-    assert sum(value.numel() for value in temporal.values()) == sum(p.numel() for p in model.temporal_parameters())
-    assert load_file(tmp_path / "whole" / SPATIAL_FILE).keys() == make_unet2d("ours").state_dict().keys()
+    assert sum(value.numel() for value in temporal.values()) == sum(
+        p.numel() for p in model.temporal_parameters()
+    )
+    assert (
+        load_file(tmp_path / "whole" / SPATIAL_FILE).keys()
+        == make_unet2d("ours").state_dict().keys()
+    )
 
 
 def test_files_are_the_same_bytes_each_time(tmp_path: Path) -> None:
@@ -114,7 +129,10 @@ def test_load_temporal_works_in_place_and_leaves_spatial_weights(tmp_path: Path)
     model.load_temporal(tmp_path)
     assert all(old is new for old, new in zip(parameters, model.parameters(), strict=True))
     assert all(torch.equal(value, model.unet.state_dict()[key]) for key, value in spatial.items())
-    assert all(torch.equal(value, model.temporal_state_dict()[k]) for k, value in donor.temporal_state_dict().items())
+    assert all(
+        torch.equal(value, model.temporal_state_dict()[k])
+        for k, value in donor.temporal_state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("part", ["motion", "conditioning"])
@@ -135,7 +153,9 @@ def test_a_part_is_checked_as_the_whole_is(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="temporal_head_dim 8, not 16"):
         make(temporal_head_dim=16).load_temporal(tmp_path, part="motion")
     with pytest.raises(ValueError, match="conditioning_channels 0, not 4"):
-        make(conditioning_channels=4, temporal_head_dim=8).load_temporal(tmp_path, part="conditioning")
+        make(conditioning_channels=4, temporal_head_dim=8).load_temporal(
+            tmp_path, part="conditioning"
+        )
     with pytest.raises(ValueError, match="part is 'input'; allowed: all, motion, conditioning"):
         make(temporal_head_dim=8).load_temporal(tmp_path, part="input")
 
@@ -147,7 +167,11 @@ def test_a_part_is_checked_as_the_whole_is(tmp_path: Path) -> None:
         ({}, {"conditioning_channels": 4}, "conditioning_channels 0, not 4"),
         ({}, {"mid_attention_layers": 2}, "mid_attention_layers 3, not 2"),
         ({"temporal_head_dim": 8}, {"temporal_head_dim": 16}, "temporal_head_dim 8, not 16"),
-        ({}, {"temporal_resampling": (True, False)}, r"temporal_resampling \[true, true\], not \[true, false\]"),
+        (
+            {},
+            {"temporal_resampling": (True, False)},
+            r"temporal_resampling \[true, true\], not \[true, false\]",
+        ),
         ({"name": "sd2"}, {}, r"block_out_channels \[16, 32\], not \[16, 32, 32\]"),
         ({"name": "if_stage_2"}, {"name": "sd_inpainting"}, "in_channels 6, not 9"),
     ],
@@ -167,17 +191,23 @@ def test_settings_that_mean_the_same_fit(tmp_path: Path) -> None:
     make("without_mid_block", mid_attention_layers=1).load_temporal(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["conv_in_conditioning.weight", "mid_inflation.layers.2.norm.bias"])
+@pytest.mark.parametrize(
+    "name", ["conv_in_conditioning.weight", "mid_inflation.layers.2.norm.bias"]
+)
 def test_layers_that_do_not_fit_are_named(name: str, tmp_path: Path) -> None:
     model = make(conditioning_channels=4)
     model.save_temporal(tmp_path)
     weights = load_file(tmp_path / TEMPORAL_FILE)
     save_file({**weights, f"{name}s": torch.zeros(1)}, tmp_path / TEMPORAL_FILE)
-    with pytest.raises(ValueError, match=rf"temporal\.safetensors: unexpected layer '{name}s' \(0 missing, 1 unexp"):
+    with pytest.raises(
+        ValueError, match=rf"temporal\.safetensors: unexpected layer '{name}s' \(0 missing, 1 unexp"
+    ):
         model.load_temporal(tmp_path)
     del weights[name]
     save_file(weights, tmp_path / TEMPORAL_FILE)
-    with pytest.raises(ValueError, match=rf"no weights for layer '{name}' \(1 missing, 0 unexpected\)"):
+    with pytest.raises(
+        ValueError, match=rf"no weights for layer '{name}' \(1 missing, 0 unexpected\)"
+    ):
         model.load_temporal(tmp_path)
 
 
@@ -189,7 +219,10 @@ def test_a_failed_load_changes_nothing(tmp_path: Path) -> None:
     weights["mid_inflation.proj_out.weight"] = torch.zeros(2, 2)
     save_file(weights, tmp_path / TEMPORAL_FILE)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    with pytest.raises(ValueError, match=r"layer 'mid_inflation\.proj_out\.weight' has shape \(2, 2\), not \(32, 32\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"layer 'mid_inflation\.proj_out\.weight' has shape \(2, 2\), not \(32, 32\)",
+    ):
         model.load_temporal(tmp_path)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
@@ -211,7 +244,9 @@ def test_one_image_model_has_one_hash_in_every_precision_that_holds_it() -> None
         assert weights_hash(other) not in hashes
 
 
-@pytest.mark.parametrize("change", [torch.nn.Module.half, torch.nn.Module.float, torch.nn.Module.bfloat16])
+@pytest.mark.parametrize(
+    "change", [torch.nn.Module.half, torch.nn.Module.float, torch.nn.Module.bfloat16]
+)
 def test_temporal_weights_know_their_image_model_at_any_precision(
     change: Callable[[torch.nn.Module], torch.nn.Module], tmp_path: Path
 ) -> None:
@@ -226,17 +261,29 @@ def test_temporal_weights_of_another_image_model_are_loaded_with_a_warning(tmp_p
     donor.save_temporal(tmp_path)
     other = SpaceTimeUNet.from_unet2d(make_unet2d("ours", seed=1))
     hashes = [weights_hash(each.unet.state_dict())[:12] for each in (donor, other)]
-    with pytest.warns(UserWarning, match=rf"belong to the image model {hashes[0]}, but this network has {hashes[1]};"):
+    with pytest.warns(
+        UserWarning,
+        match=rf"belong to the image model {hashes[0]}, but this network has {hashes[1]};",
+    ):
         other.load_temporal(tmp_path)
-    assert all(torch.equal(v, other.temporal_state_dict()[k]) for k, v in donor.temporal_state_dict().items())
+    assert all(
+        torch.equal(v, other.temporal_state_dict()[k])
+        for k, v in donor.temporal_state_dict().items()
+    )
     with pytest.warns(UserWarning, match="load the image model they were trained on"):
         other.load_temporal(tmp_path, part="motion")
 
 
-@pytest.mark.parametrize("temporal, image, channels", [("temporal", "t2i", 4), ("temporal_ssr", "ssr_image", 0)])
-def test_the_shipped_weights_name_the_shipped_image_models(temporal: str, image: str, channels: int) -> None:
+@pytest.mark.parametrize(
+    "temporal, image, channels", [("temporal", "t2i", 4), ("temporal_ssr", "ssr_image", 0)]
+)
+def test_the_shipped_weights_name_the_shipped_image_models(
+    temporal: str, image: str, channels: int
+) -> None:
     folder = REPOSITORY / "pretrained"
-    unet2d = UNet2DConditionModel.from_pretrained(folder / image / "unet", torch_dtype=torch.float32)
+    unet2d = UNet2DConditionModel.from_pretrained(
+        folder / image / "unet", torch_dtype=torch.float32
+    )
     unet = SpaceTimeUNet.from_unet2d(unet2d, channels, temporal_resampling=image == "t2i")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -257,18 +304,24 @@ def test_what_is_missing_or_broken_is_named(tmp_path: Path) -> None:
         make().load_temporal(tmp_path / "temporal")
     make().save_pretrained(tmp_path)
     (tmp_path / SPATIAL_FILE).write_bytes((tmp_path / SPATIAL_FILE).read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"text_to_image\.safetensors: not a whole safetensors file"):
+    with pytest.raises(
+        ValueError, match=r"text_to_image\.safetensors: not a whole safetensors file"
+    ):
         SpaceTimeUNet.from_pretrained(tmp_path)
     (tmp_path / CONFIG_FILE).write_text("{")
     with pytest.raises(ValueError, match=r"config\.json: not valid JSON"):
         SpaceTimeUNet.from_pretrained(tmp_path)
     (tmp_path / CONFIG_FILE).write_text('{"_class_name": "UNet2DConditionModel"}')
-    with pytest.raises(ValueError, match="the config of UNet2DConditionModel, not of SpaceTimeUNet"):
+    with pytest.raises(
+        ValueError, match="the config of UNet2DConditionModel, not of SpaceTimeUNet"
+    ):
         SpaceTimeUNet.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_saved_dtype_comes_back_unless_another_is_asked_for(dtype: torch.dtype, tmp_path: Path) -> None:
+def test_the_saved_dtype_comes_back_unless_another_is_asked_for(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
     SpaceTimeUNet.from_unet2d(make_unet2d("ours").to(dtype)).save_pretrained(tmp_path / "unet")
     loaded = SpaceTimeUNet.from_pretrained(tmp_path, subfolder="unet")
     assert {parameter.dtype for parameter in loaded.parameters()} == {dtype}
@@ -279,7 +332,9 @@ def test_the_saved_dtype_comes_back_unless_another_is_asked_for(dtype: torch.dty
 
 def test_a_keyword_that_is_none_is_refused(tmp_path: Path) -> None:
     make().save_pretrained(tmp_path)
-    with pytest.raises(TypeError, match="unexpected keyword 'torch_dtpye'; allowed: dtype, torch_dtype, sub"):
+    with pytest.raises(
+        TypeError, match="unexpected keyword 'torch_dtpye'; allowed: dtype, torch_dtype, sub"
+    ):
         SpaceTimeUNet.from_pretrained(tmp_path, torch_dtpye=torch.float16)
 
 

@@ -30,10 +30,14 @@ def test_keeping_little_changes_no_gradient(
         torch.testing.assert_close(value, expected, atol=2e-5, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("heads", "width", "frames"), [(2, 4, 5), (1, 16, 5), (2, 8, 40), (2, 32, 40)])
+@pytest.mark.parametrize(
+    ("heads", "width", "frames"), [(2, 4, 5), (1, 16, 5), (2, 8, 40), (2, 32, 40)]
+)
 def test_attention_is_pytorchs(heads: int, width: int, frames: int) -> None:
     query, key, value = torch.randn(3, 2, frames, heads, width).unbind()
-    expected = F.scaled_dot_product_attention(*(states.transpose(1, 2) for states in (query, key, value)))
+    expected = F.scaled_dot_product_attention(
+        *(states.transpose(1, 2) for states in (query, key, value))
+    )
     torch.testing.assert_close(lean.attend(query, key, value), expected.transpose(1, 2))
     bias = torch.randn(2, 1, frames)
     expected = F.scaled_dot_product_attention(

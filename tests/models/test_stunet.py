@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.small import build_text_to_image_unet
+from lumiere.models.unet_builders import build_text_to_image_unet
 from tests.models.zoo import (
     NAMES,
     NEED_WHOLE_HALVINGS,
@@ -56,7 +56,9 @@ def test_equals_the_image_model_at_odd_sizes(name: str) -> None:
     model, unet2d, _, _ = shared(name)
     image, given = make_inputs(unet2d, size=(7, 10))
     output = model(as_video(image, 3), **given).sample
-    torch.testing.assert_close(output, as_video(unet2d(image, **given).sample, 3), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        output, as_video(unet2d(image, **given).sample, 3), atol=2e-5, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,9 @@ def test_one_to_four_halvings_of_time(halvings: int, resampling: Any, mid_frames
     model.mid_inflation.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[1]))
     output = model(as_video(image, 17), **given).sample
     assert seen == [mid_frames]
-    torch.testing.assert_close(output, as_video(unet2d(image, **given).sample, 17), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        output, as_video(unet2d(image, **given).sample, 17), atol=2e-5, rtol=1e-4
+    )
     randomise_temporal(model)
     video = random_video(image, 17)
     moved = video.clone()
@@ -95,7 +99,10 @@ def test_images_go_through_as_videos_of_one_frame(name: str) -> None:
     """Each of a batch of images is alone, as a clip is, whatever the temporal weights."""
     model, unet2d, image, given = shared(name)
     torch.testing.assert_close(
-        model(image.unsqueeze(2), **given).sample.squeeze(2), unet2d(image, **given).sample, atol=2e-5, rtol=1e-4
+        model(image.unsqueeze(2), **given).sample.squeeze(2),
+        unet2d(image, **given).sample,
+        atol=2e-5,
+        rtol=1e-4,
     )
     model = shared(name, moved=True)[0]
     both = model(image.unsqueeze(2), **given).sample
@@ -119,7 +126,9 @@ def test_the_ablation_starts_elsewhere_and_only_in_its_resampling() -> None:
         strict=True,
     ):
         own.load_state_dict(other.state_dict())
-    torch.testing.assert_close(model(as_video(image, 5), **given).sample, expected, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        model(as_video(image, 5), **given).sample, expected, atol=2e-5, rtol=1e-4
+    )
 
 
 @torch.no_grad()
@@ -129,11 +138,15 @@ def test_resampling_starts_at_nearest_neighbour() -> None:
     video = random_video(image, 8)
     changed = video.clone()
     changed[:, :, 3] += 1
-    difference = (model(video, **given).sample - model(changed, **given).sample).abs().amax(dim=(0, 1, 3, 4))
+    difference = (
+        (model(video, **given).sample - model(changed, **given).sample).abs().amax(dim=(0, 1, 3, 4))
+    )
     assert difference[3] > 0 and difference[[0, 1, 2, 4, 5, 6, 7]].max() == 0
     changed = video.clone()
     changed[:, :, 4] += 1
-    difference = (model(video, **given).sample - model(changed, **given).sample).abs().amax(dim=(0, 1, 3, 4))
+    difference = (
+        (model(video, **given).sample - model(changed, **given).sample).abs().amax(dim=(0, 1, 3, 4))
+    )
     assert difference[4:].min() > 0 and difference[:4].max() == 0
 
 
@@ -187,7 +200,9 @@ def test_training_leaves_the_image_model_bit_equal(name: str) -> None:
     spatial = unet2d.state_dict()
     assert spatial.keys() == model.unet.state_dict().keys()
     assert all(torch.equal(value, model.unet.state_dict()[key]) for key, value in spatial.items())
-    assert all(not torch.equal(value, before[key]) for key, value in model.temporal_state_dict().items())
+    assert all(
+        not torch.equal(value, before[key]) for key, value in model.temporal_state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -213,7 +228,12 @@ def test_gradient_checkpointing_changes_nothing(name: str) -> None:
         model.zero_grad()
         output = model(random_video(image, 5), **given).sample
         output.square().mean().backward()
-        found.append([output.detach(), *(parameter.grad.clone() for parameter in model.temporal_parameters())])
+        found.append(
+            [
+                output.detach(),
+                *(parameter.grad.clone() for parameter in model.temporal_parameters()),
+            ]
+        )
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
@@ -250,14 +270,18 @@ def test_any_frame_count(num_frames: int) -> None:
 def test_a_level_of_t_frames_downsamples_to_half_rounded_up() -> None:
     model, _, image, given = shared("sd1")
     seen: list[int] = []
-    handle = model.mid_inflation.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[1]))
+    handle = model.mid_inflation.register_forward_pre_hook(
+        lambda _, arguments: seen.append(arguments[1])
+    )
     for num_frames in (1, 5, 16, 80):
         model(random_video(image, num_frames), **given)
     handle.remove()
     assert seen == [1, 2, 4, 20]
 
 
-@pytest.mark.parametrize(("resampling", "mid_frames"), [(True, 2), (False, 8), ([True, False], 4), ((False, True), 4)])
+@pytest.mark.parametrize(
+    ("resampling", "mid_frames"), [(True, 2), (False, 8), ([True, False], 4), ((False, True), 4)]
+)
 @torch.no_grad()
 def test_resampling_can_be_chosen_per_spatial_halving(resampling: Any, mid_frames: int) -> None:
     model, unet2d, image, given = inflate("sd1", temporal_resampling=resampling)
@@ -265,7 +289,9 @@ def test_resampling_can_be_chosen_per_spatial_halving(resampling: Any, mid_frame
     model.mid_inflation.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[1]))
     output = model(as_video(image, 8), **given).sample
     assert seen == [mid_frames]
-    torch.testing.assert_close(output, as_video(unet2d(image, **given).sample, 8), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        output, as_video(unet2d(image, **given).sample, 8), atol=2e-5, rtol=1e-4
+    )
 
 
 def test_attention_is_at_the_coarsest_level_only() -> None:
@@ -297,9 +323,13 @@ def test_masked_tokens_are_not_seen_and_others_are() -> None:
     output = model(video, **given).sample
     text = given["encoder_hidden_states"].clone()
     text[1, 2:] += 10
-    torch.testing.assert_close(model(video, **(given | {"encoder_hidden_states": text})).sample, output)
+    torch.testing.assert_close(
+        model(video, **(given | {"encoder_hidden_states": text})).sample, output
+    )
     text[1, 0] += 10
-    assert not torch.allclose(model(video, **(given | {"encoder_hidden_states": text})).sample[1], output[1], atol=1e-4)
+    assert not torch.allclose(
+        model(video, **(given | {"encoder_hidden_states": text})).sample[1], output[1], atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32])
@@ -308,7 +338,10 @@ def test_masks_of_any_dtype(dtype: torch.dtype) -> None:
     model, _, image, given = shared("sd1")
     video = random_video(image, 2)
     mask = given["encoder_attention_mask"].to(dtype)
-    assert torch.equal(model(video, **(given | {"encoder_attention_mask": mask})).sample, model(video, **given).sample)
+    assert torch.equal(
+        model(video, **(given | {"encoder_attention_mask": mask})).sample,
+        model(video, **given).sample,
+    )
 
 
 @torch.no_grad()
@@ -324,7 +357,9 @@ def test_timesteps_as_number_scalar_and_vector() -> None:
 
 @pytest.mark.parametrize("name", ["ours", "sd_inpainting"])
 @torch.no_grad()
-def test_conditioning_channels_start_without_effect_and_leave_the_first_convolution(name: str) -> None:
+def test_conditioning_channels_start_without_effect_and_leave_the_first_convolution(
+    name: str,
+) -> None:
     model, unet2d, image, given = inflate(name, conditioning_channels=4)
     plain = SpaceTimeUNet.from_unet2d(unet2d)
     video = random_video(image, 5, extra_channels=4)
@@ -341,7 +376,9 @@ def test_conditioning_channels_start_without_effect_and_leave_the_first_convolut
     changed = video.clone()
     changed[:, channels:] = 0
     assert not torch.allclose(model(video, **given).sample, output, atol=1e-3)
-    torch.testing.assert_close(model(changed, **given).sample, plain(video[:, :channels], **given).sample)
+    torch.testing.assert_close(
+        model(changed, **given).sample, plain(video[:, :channels], **given).sample
+    )
 
 
 @torch.no_grad()
@@ -352,9 +389,15 @@ def test_growing_the_input_of_a_trained_network_changes_nothing() -> None:
     video = random_video(image, 5, extra_channels=4)
     assert torch.equal(grown(video, **given).sample, model(video[:, :3], **given).sample)
     changed = {key for key, value in grown.config.items() if model.config[key] != value}
-    assert changed - {"_use_default_values"} == {"conditioning_channels"} and grown.config.conditioning_channels == 4
+    assert (
+        changed - {"_use_default_values"} == {"conditioning_channels"}
+        and grown.config.conditioning_channels == 4
+    )
     assert not any(parameter.requires_grad for parameter in grown.spatial_parameters())
-    assert not grown.training and grown.with_conditioning(4).conv_in_conditioning is not grown.conv_in_conditioning
+    assert (
+        not grown.training
+        and grown.with_conditioning(4).conv_in_conditioning is not grown.conv_in_conditioning
+    )
 
 
 # --- dtypes -----------------------------------------------------------------------------------------------------------
@@ -367,7 +410,10 @@ def test_bfloat16_runs_and_stays_close(name: str) -> None:
     expected = model(random_video(image, 4), **given).sample
     half = SpaceTimeUNet.from_unet2d(unet2d.to(torch.bfloat16))
     assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
-    cast = {k: v.bfloat16() if torch.is_tensor(v) and v.is_floating_point() else v for k, v in given.items()}
+    cast = {
+        k: v.bfloat16() if torch.is_tensor(v) and v.is_floating_point() else v
+        for k, v in given.items()
+    }
     output = half(random_video(image, 4).bfloat16(), **cast).sample
     assert output.dtype == torch.bfloat16
     assert (output.float() - expected).abs().mean() < 0.05 * expected.abs().mean()
@@ -385,7 +431,10 @@ def test_memory_formats_give_the_same(name: str) -> None:
         model.zero_grad()
         output = model(sample, **given).sample
         output.square().mean().backward()
-        return [output.detach(), *(parameter.grad.clone() for parameter in model.temporal_parameters())]
+        return [
+            output.detach(),
+            *(parameter.grad.clone() for parameter in model.temporal_parameters()),
+        ]
 
     expected = run(video)
     runs = [run(video.contiguous(memory_format=torch.channels_last_3d)), run(by_frame)]

@@ -23,7 +23,9 @@ from lumiere.models.temporal import (
 
 def frames(batch_size: int, num_frames: int, channels: int = 8, seed: int = 0) -> Tensor:
     """(b t) c h w, not square."""
-    return torch.randn(batch_size * num_frames, channels, 3, 2, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        batch_size * num_frames, channels, 3, 2, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def test_unfold_and_fold_are_inverses() -> None:
@@ -43,16 +45,26 @@ def test_downsampling_starts_by_taking_every_second_frame(num_frames: int) -> No
 
 
 @pytest.mark.parametrize(("num_frames", "target"), [(1, 1), (1, 2), (3, 5), (3, 6), (8, 16)])
-def test_upsampling_starts_by_repeating_frames_up_to_the_count_asked_for(num_frames: int, target: int) -> None:
+def test_upsampling_starts_by_repeating_frames_up_to_the_count_asked_for(
+    num_frames: int, target: int
+) -> None:
     hidden = frames(2, num_frames)
-    expected = hidden.view(2, num_frames, 8, 3, 2).repeat_interleave(2, dim=1)[:, :target].reshape(-1, 8, 3, 2)
+    expected = (
+        hidden.view(2, num_frames, 8, 3, 2)
+        .repeat_interleave(2, dim=1)[:, :target]
+        .reshape(-1, 8, 3, 2)
+    )
     torch.testing.assert_close(TemporalUpsample(8)(hidden, num_frames, target), expected)
 
 
 def test_the_ablation_starts_at_random() -> None:
     hidden = frames(1, 4)
-    assert not torch.allclose(TemporalDownsample(8, "he")(hidden, 4), TemporalDownsample(8)(hidden, 4), atol=1e-2)
-    assert not torch.allclose(TemporalUpsample(8, "he")(hidden, 4, 8), TemporalUpsample(8)(hidden, 4, 8), atol=1e-2)
+    assert not torch.allclose(
+        TemporalDownsample(8, "he")(hidden, 4), TemporalDownsample(8)(hidden, 4), atol=1e-2
+    )
+    assert not torch.allclose(
+        TemporalUpsample(8, "he")(hidden, 4, 8), TemporalUpsample(8)(hidden, 4, 8), atol=1e-2
+    )
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -64,13 +76,17 @@ def test_a_temporal_convolution_is_a_convolution_over_frames_alone(stride: int) 
     torch.testing.assert_close(conv(video.flatten(3)), reference(video).flatten(3))
 
 
-@pytest.mark.parametrize("block", [ConvInflationBlock(8), AttentionInflationBlock(8, 2, head_dim=4)])
+@pytest.mark.parametrize(
+    "block", [ConvInflationBlock(8), AttentionInflationBlock(8, 2, head_dim=4)]
+)
 def test_an_inflation_block_starts_as_the_identity(block: nn.Module) -> None:
     hidden = frames(2, 5)
     assert torch.equal(block(hidden, 5), hidden)
 
 
-@pytest.mark.parametrize("block", [ConvInflationBlock(8), AttentionInflationBlock(8, 1, head_dim=4)])
+@pytest.mark.parametrize(
+    "block", [ConvInflationBlock(8), AttentionInflationBlock(8, 1, head_dim=4)]
+)
 def test_an_inflation_block_mixes_frames_but_not_clips(block: nn.Module) -> None:
     nn.init.normal_(block.proj_out.weight)
     hidden = frames(2, 5)

@@ -27,7 +27,7 @@ from lumiere.models.text_to_image import TextToImage, load_scheduler, load_text_
 from lumiere.pipelines import LumierePipeline
 from lumiere.text import hub as hub_module
 from lumiere.text import load_text_encoder
-from lumiere.training.video import SpaceTimeTask
+from lumiere.training.video_task import SpaceTimeTask
 from tests.models.zoo import CONFIGS, TEXT_DIM
 from tests.text.pipelines import (
     SD_SCHEDULERS,
@@ -70,12 +70,16 @@ def test_a_pipelines_folder_is_a_text_to_image_model(deepfloyd: Path) -> None:
     for name, value in if_unet().state_dict().items():
         assert torch.equal(t2i.unet.state_dict()[name], value)
     stored = if_scheduler()
-    assert type(t2i.scheduler) is DDPMScheduler and t2i.scheduler.config.variance_type == "fixed_small"
+    assert (
+        type(t2i.scheduler) is DDPMScheduler and t2i.scheduler.config.variance_type == "fixed_small"
+    )
     assert t2i.scheduler.config.thresholding and t2i.scheduler.config.sample_max_value == 1.5
     assert torch.equal(t2i.scheduler.alphas_cumprod, stored.alphas_cumprod)
 
 
-def test_it_comes_back_as_a_folder_of_ours(deepfloyd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_comes_back_as_a_folder_of_ours(
+    deepfloyd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(deepfloyd.parent)
     t2i = load_text_to_image(f"./{deepfloyd.name}/")
     t2i.save(tmp_path)
@@ -83,7 +87,9 @@ def test_it_comes_back_as_a_folder_of_ours(deepfloyd: Path, tmp_path: Path, monk
     loaded = load_text_to_image(tmp_path)
     assert (loaded.text_encoder, loaded.max_text_tokens) == (f"diffusers:{deepfloyd.name}", 77)
     assert loaded.scheduler.config.variance_type == "fixed_small"
-    assert all(torch.equal(v, loaded.unet.state_dict()[k]) for k, v in t2i.unet.state_dict().items())
+    assert all(
+        torch.equal(v, loaded.unet.state_dict()[k]) for k, v in t2i.unet.state_dict().items()
+    )
 
 
 def test_the_tokenizer_may_take_fewer_tokens(tmp_path: Path) -> None:
@@ -102,13 +108,20 @@ def test_a_hub_name_fetches_all_its_parts(deepfloyd: Path, monkeypatch: pytest.M
     monkeypatch.setattr(hub_module, "snapshot_download", download)
     t2i = load_text_to_image("someone/tiny-if")
     assert t2i.text_encoder == "diffusers:someone/tiny-if"
-    assert {"unet/*.safetensors", "text_encoder/*.safetensors", "tokenizer/*.model", "scheduler/*.json"} <= {*fetched}
+    assert {
+        "unet/*.safetensors",
+        "text_encoder/*.safetensors",
+        "tokenizer/*.model",
+        "scheduler/*.json",
+    } <= {*fetched}
     assert {"vae/*.safetensors", "vae/*.json"} <= {*fetched}
     assert not any(pattern.endswith((".bin", "/*", ".ckpt")) for pattern in fetched)
 
 
 @pytest.mark.parametrize("kind", SD_SCHEDULERS)
-def test_a_latent_model_has_its_vae_frozen_and_its_size_in_pixels(kind: str, tmp_path: Path) -> None:
+def test_a_latent_model_has_its_vae_frozen_and_its_size_in_pixels(
+    kind: str, tmp_path: Path
+) -> None:
     save_stable_diffusion(tmp_path / "model", kind)
     vae().half().save_pretrained(tmp_path / "model" / "vae")
     t2i = load_text_to_image(tmp_path / "model")
@@ -117,7 +130,9 @@ def test_a_latent_model_has_its_vae_frozen_and_its_size_in_pixels(kind: str, tmp
     t2i.save(tmp_path / "ours")
     for loaded in (t2i, load_text_to_image(tmp_path / "ours")):
         assert type(loaded.scheduler).__name__ == SD_SCHEDULERS[kind]["_class_name"]
-        assert loaded.vae is not None and loaded.vae.dtype == torch.float32 and not loaded.vae.training
+        assert (
+            loaded.vae is not None and loaded.vae.dtype == torch.float32 and not loaded.vae.training
+        )
         assert not any(p.requires_grad for p in loaded.vae.parameters())
         for name, value in vae().half().state_dict().items():
             assert torch.equal(loaded.vae.state_dict()[name], value.float())
@@ -135,7 +150,9 @@ def test_weights_of_a_vae_may_have_the_names_of_old(stable_diffusion: Path, tmp_
     save_file(state, weights, {"format": "pt"})
     loaded = load_text_to_image(tmp_path / "model").vae
     assert loaded is not None
-    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in vae().state_dict().items())
+    assert all(
+        torch.equal(value, loaded.state_dict()[name]) for name, value in vae().state_dict().items()
+    )
 
 
 def test_a_latent_model_is_used_at_another_size(stable_diffusion: Path, tmp_path: Path) -> None:
@@ -143,7 +160,9 @@ def test_a_latent_model_is_used_at_another_size(stable_diffusion: Path, tmp_path
     t2i.use_at(16)
     assert t2i.trained_size is None
     for size in (20, 33):  # latents of 10 cannot be halved twice; 33 pixels are no whole latents
-        with pytest.raises(ValueError, match=rf"size {size}; allowed: 16, .* of 8, since it halves latents of 2"):
+        with pytest.raises(
+            ValueError, match=rf"size {size}; allowed: 16, .* of 8, since it halves latents of 2"
+        ):
             t2i.use_at(size)
     t2i.use_at(24)
     t2i.save(tmp_path)
@@ -165,7 +184,9 @@ def test_inflated_it_equals_the_model_as_its_own_pipeline_calls_it(tmp_path: Pat
     pipe = save_if(tmp_path)
     t2i = load_text_to_image(tmp_path)
     embeds, mask = load_text_encoder(t2i.text_encoder, t2i.max_text_tokens).encode(["a cat runs"])
-    own_embeds, _ = pipe.encode_prompt("a cat runs", do_classifier_free_guidance=False, device="cpu")
+    own_embeds, _ = pipe.encode_prompt(
+        "a cat runs", do_classifier_free_guidance=False, device="cpu"
+    )
     image = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     expected = pipe.unet(image, 500, encoder_hidden_states=own_embeds).sample
     unet = SpaceTimeUNet.from_unet2d(t2i.unet).eval()
@@ -181,10 +202,14 @@ def test_it_trains(kind: str, conditioned: bool, tmp_path: Path) -> None:
     clips = Sentences(encoder, SIZE, FRAMES)
     unet = SpaceTimeUNet.from_unet2d(t2i.unet, conditioning_channels=4 if conditioned else 0)
     mix = {"first_frame": 1.0} if conditioned else None
-    task = SpaceTimeTask("base", unet, t2i.scheduler, clips, clips, TextOptimConfig(batch_size=2), mix)
+    task = SpaceTimeTask(
+        "base", unet, t2i.scheduler, clips, clips, TextOptimConfig(batch_size=2), mix
+    )
     loss = task.losses(unet, default_collate([task.example(i) for i in range(2)])).mean()
     loss.backward()
-    assert loss.isfinite() and any(p.grad is not None and p.grad.any() for p in unet.temporal_parameters())
+    assert loss.isfinite() and any(
+        p.grad is not None and p.grad.any() for p in unet.temporal_parameters()
+    )
     assert all(p.grad is None for p in unet.spatial_parameters())
 
 
@@ -196,14 +221,25 @@ def test_it_samples_with_and_without_guidance_and_comes_back(
     t2i = folders(kind, tmp_path / "model")
     encoder = load_text_encoder(t2i.text_encoder, t2i.max_text_tokens)
     scheduler = t2i.scheduler if solver is None else solver.from_config(t2i.scheduler.config)
-    pipe = LumierePipeline(SpaceTimeUNet.from_unet2d(t2i.unet).eval(), scheduler, encoder, num_frames=FRAMES)
+    pipe = LumierePipeline(
+        SpaceTimeUNet.from_unet2d(t2i.unet).eval(), scheduler, encoder, num_frames=FRAMES
+    )
     pipe.save_pretrained(tmp_path / "pipeline")
     for scale in (1.0, 3.0):
-        settings: dict[str, Any] = {"num_inference_steps": 2, "guidance_scale": scale, "window_size": 2, "overlap": 1}
+        settings: dict[str, Any] = {
+            "num_inference_steps": 2,
+            "guidance_scale": scale,
+            "window_size": 2,
+            "overlap": 1,
+        }
         made = []
         for each in (pipe, LumierePipeline.from_pretrained(tmp_path / "pipeline")):
             each.set_progress_bar_config(disable=True)
-            made.append(each(["a cat", "a dog"], generator=torch.Generator().manual_seed(0), **settings).frames)
+            made.append(
+                each(
+                    ["a cat", "a dog"], generator=torch.Generator().manual_seed(0), **settings
+                ).frames
+            )
         assert made[0].shape == (2, FRAMES, 3, SIZE, SIZE) and made[0].isfinite().all()
         assert torch.equal(*made)
 
@@ -216,9 +252,13 @@ def test_a_learned_variance_changes_no_sample(deepfloyd: Path) -> None:
     made = []
     for offset in (0.0, 100.0):
         t2i.unet.conv_out.bias[3:] += offset
-        pipe = LumierePipeline(SpaceTimeUNet.from_unet2d(t2i.unet).eval(), t2i.scheduler, encoder, num_frames=FRAMES)
+        pipe = LumierePipeline(
+            SpaceTimeUNet.from_unet2d(t2i.unet).eval(), t2i.scheduler, encoder, num_frames=FRAMES
+        )
         pipe.set_progress_bar_config(disable=True)
-        made.append(pipe("a cat", num_inference_steps=2, generator=torch.Generator().manual_seed(0)).frames)
+        made.append(
+            pipe("a cat", num_inference_steps=2, generator=torch.Generator().manual_seed(0)).frames
+        )
     assert torch.equal(*made)
 
 
@@ -226,7 +266,9 @@ def test_a_scheduler_that_wants_the_learned_variance_is_told(deepfloyd: Path) ->
     t2i = load_text_to_image(deepfloyd)
     encoder = load_text_encoder(t2i.text_encoder, t2i.max_text_tokens)
     pipe = LumierePipeline(SpaceTimeUNet.from_unet2d(t2i.unet).eval(), if_scheduler(), encoder)
-    with pytest.raises(ValueError, match=r"variance_type 'learned_range', but .* variance_type='fixed_small'\)"):
+    with pytest.raises(
+        ValueError, match=r"variance_type 'learned_range', but .* variance_type='fixed_small'\)"
+    ):
         pipe("a cat", num_inference_steps=2)
 
 
@@ -279,7 +321,9 @@ def test_a_vae_that_cannot_be_read_is_told(stable_diffusion: Path, tmp_path: Pat
     with pytest.raises(ValueError, match="vae: no VAE can be read"):
         load_text_to_image(tmp_path / "model")
     (folder / "config.json").write_text(json.dumps({"_class_name": "AutoencoderTiny"}))
-    with pytest.raises(ValueError, match=f"vae: a AutoencoderTiny; allowed: {AutoencoderKL.__name__}"):
+    with pytest.raises(
+        ValueError, match=f"vae: a AutoencoderTiny; allowed: {AutoencoderKL.__name__}"
+    ):
         load_text_to_image(tmp_path / "model")
     (folder / "config.json").unlink()
     with pytest.raises(ValueError, match=r"vae/config\.json: no such file; expected a VAE"):
@@ -304,7 +348,11 @@ def test_weights_are_neither_pickles_nor_made_up(deepfloyd: Path, tmp_path: Path
     shutil.copytree(deepfloyd, tmp_path / "model")
     weights = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
     state = load_file(weights)
-    save_file({name: value for name, value in state.items() if name != "conv_out.bias"}, weights, {"format": "pt"})
+    save_file(
+        {name: value for name, value in state.items() if name != "conv_out.bias"},
+        weights,
+        {"format": "pt"},
+    )
     with pytest.raises(ValueError, match=r"'conv_out\.bias'"):
         load_text_to_image(tmp_path / "model")
     weights.unlink()
@@ -316,13 +364,17 @@ def test_weights_are_neither_pickles_nor_made_up(deepfloyd: Path, tmp_path: Path
 
 def test_a_scheduler_without_a_discrete_schedule_is_told(tmp_path: Path) -> None:
     FlowMatchEulerDiscreteScheduler().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="FlowMatchEulerDiscreteScheduler has no alphas_cumprod; allowed"):
+    with pytest.raises(
+        ValueError, match="FlowMatchEulerDiscreteScheduler has no alphas_cumprod; allowed"
+    ):
         load_scheduler(tmp_path)
 
 
 def test_a_text_encoder_of_another_width_is_told(tmp_path: Path) -> None:
     save_if(tmp_path, text_encoder=t5(width=16), tokenizer=tokenizer())
-    with pytest.raises(ValueError, match=f"takes text {TEXT_DIM} wide, but its text encoder gives 16"):
+    with pytest.raises(
+        ValueError, match=f"takes text {TEXT_DIM} wide, but its text encoder gives 16"
+    ):
         load_text_to_image(tmp_path)
     clip().save_pretrained(tmp_path / "text_encoder")
     assert load_text_to_image(tmp_path).max_text_tokens == 77

@@ -12,7 +12,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.small import build_text_to_image_unet
+from lumiere.models.unet_builders import build_text_to_image_unet
 
 TEXT_TOKENS, TEXT_DIM = 5, 32
 
@@ -53,9 +53,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "out_channels": 6,
         "block_out_channels": (16, 32, 32),
         "layers_per_block": 1,
-        "down_block_types": ("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D", "SimpleCrossAttnDownBlock2D"),
+        "down_block_types": (
+            "ResnetDownsampleBlock2D",
+            "SimpleCrossAttnDownBlock2D",
+            "SimpleCrossAttnDownBlock2D",
+        ),
         "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
-        "up_block_types": ("SimpleCrossAttnUpBlock2D", "SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        "up_block_types": (
+            "SimpleCrossAttnUpBlock2D",
+            "SimpleCrossAttnUpBlock2D",
+            "ResnetUpsampleBlock2D",
+        ),
         "cross_attention_dim": 32,
         "encoder_hid_dim": TEXT_DIM,
         "encoder_hid_dim_type": "text_proj",
@@ -130,7 +138,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 NAMES = [*CONFIGS, "ours"]
-NEED_WHOLE_HALVINGS = ("if_stage_1", "if_stage_2", "without_text")  # these image networks fail on odd sizes themselves
+NEED_WHOLE_HALVINGS = (
+    "if_stage_1",
+    "if_stage_2",
+    "without_text",
+)  # these image networks fail on odd sizes themselves
 
 
 def make_unet2d(name: str, seed: int = 0) -> UNet2DConditionModel:
@@ -152,7 +164,10 @@ def make_inputs(
         return torch.randn(*shape, generator=generator)
 
     config = unet2d.config
-    given: dict[str, Any] = {"timestep": torch.tensor([11, 730])[:batch_size], "encoder_hidden_states": None}
+    given: dict[str, Any] = {
+        "timestep": torch.tensor([11, 730])[:batch_size],
+        "encoder_hidden_states": None,
+    }
     if config.mid_block_type != "UNetMidBlock2D":
         given["encoder_hidden_states"] = normal(batch_size, TEXT_TOKENS, TEXT_DIM)
     if given["encoder_hidden_states"] is not None and not config.mid_block_only_cross_attention:
@@ -180,10 +195,14 @@ def randomise_temporal(model: Any, seed: int = 2, scale: float = 0.1) -> None:
     """Move every temporal weight, the zero projections above all."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.temporal_parameters():
-        parameter.add_(scale * torch.randn(parameter.shape, generator=generator).to(parameter.dtype))
+        parameter.add_(
+            scale * torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
+        )
 
 
-def inflate(name: str = "ours", **settings: Any) -> tuple[SpaceTimeUNet, Any, Tensor, dict[str, Any]]:
+def inflate(
+    name: str = "ours", **settings: Any
+) -> tuple[SpaceTimeUNet, Any, Tensor, dict[str, Any]]:
     """A network, its image model, one random image per clip, and the other arguments."""
     unet2d = make_unet2d(name)
     image, given = make_inputs(unet2d)
@@ -205,4 +224,6 @@ def random_video(image: Tensor, num_frames: int, extra_channels: int = 0) -> Ten
     """(b, c + extra_channels, t, h, w), of the size of an image (b, c, h, w)."""
     batch_size, channels, height, width = image.shape
     generator = torch.Generator().manual_seed(5)
-    return torch.randn(batch_size, channels + extra_channels, num_frames, height, width, generator=generator)
+    return torch.randn(
+        batch_size, channels + extra_channels, num_frames, height, width, generator=generator
+    )

@@ -32,7 +32,9 @@ class WordHashEncoder(TextEncoder):
         for i, text in enumerate(texts):
             for j, word in enumerate(["<s>", *text.split()][: self.max_tokens]):
                 seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "big")
-                states[i, j] = torch.randn(self.embed_dim, generator=torch.Generator().manual_seed(seed))
+                states[i, j] = torch.randn(
+                    self.embed_dim, generator=torch.Generator().manual_seed(seed)
+                )
                 mask[i, j] = 1
         return states, mask
 
@@ -73,7 +75,11 @@ def known_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
 def pipe() -> LumierePipeline:
     """Conditioned base model of 16 pixels with super-resolution to 32."""
     torch.manual_seed(0)
-    unet = shaken(SpaceTimeUNet.from_unet2d(text_to_image_unet(), conditioning_channels=4, temporal_head_dim=8))
+    unet = shaken(
+        SpaceTimeUNet.from_unet2d(
+            text_to_image_unet(), conditioning_channels=4, temporal_head_dim=8
+        )
+    )
     pipe = LumierePipeline(
         unet,
         make_scheduler(),

@@ -21,16 +21,23 @@ from tests.pipelines.test_modes import IMAGE, STEPS, VIDEO, box, seed
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 def style_weights(pipe: LumierePipeline) -> dict[str, Tensor]:
     torch.manual_seed(3)
     weights = pipe.unet.unet.state_dict()
-    return {name: (value + 0.1 * torch.randn_like(value)).contiguous() for name, value in weights.items()}
+    return {
+        name: (value + 0.1 * torch.randn_like(value)).contiguous()
+        for name, value in weights.items()
+    }
 
 
-def test_round_trip_gives_the_same_videos_and_the_same_bytes(pipe: LumierePipeline, tmp_path: Path) -> None:
+def test_round_trip_gives_the_same_videos_and_the_same_bytes(
+    pipe: LumierePipeline, tmp_path: Path
+) -> None:
     pipe.add_style("line-art", style_weights(pipe))
     options = {"style": "line-art", "alpha": 0.6, "image": IMAGE, **STEPS}
     before = pipe("a cat", generator=seed(), **options).frames
@@ -38,7 +45,9 @@ def test_round_trip_gives_the_same_videos_and_the_same_bytes(pipe: LumierePipeli
     assert pipe.text_encoder is not None
     loaded = LumierePipeline.from_pretrained(tmp_path / "one")
     loaded.set_progress_bar_config(disable=True)
-    assert list(loaded.styles) == ["line-art"] and loaded.text_encoder.name == pipe.text_encoder.name
+    assert (
+        list(loaded.styles) == ["line-art"] and loaded.text_encoder.name == pipe.text_encoder.name
+    )
     assert torch.equal(loaded("a cat", generator=seed(), **options).frames, before)
     loaded.save_pretrained(tmp_path / "two")
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
@@ -55,7 +64,9 @@ def test_round_trip_without_super_resolution(base_only: LumierePipeline, tmp_pat
     assert torch.equal(output.frames, base_only("a cat", generator=seed(), **STEPS).frames)
     other = LumierePipeline(**loaded.components)
     other.set_progress_bar_config(disable=True)
-    assert torch.equal(output.frames, other("a cat", num_frames=5, generator=seed(), **STEPS).frames)
+    assert torch.equal(
+        output.frames, other("a cat", num_frames=5, generator=seed(), **STEPS).frames
+    )
 
 
 def test_a_folder_of_before_there_was_a_vae(base_only: LumierePipeline, tmp_path: Path) -> None:
@@ -67,21 +78,31 @@ def test_a_folder_of_before_there_was_a_vae(base_only: LumierePipeline, tmp_path
 
 
 def test_missing_folder_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no model_index\.json; expected a folder written by LumierePipeline"):
+    with pytest.raises(
+        ValueError, match=r"no model_index\.json; expected a folder written by LumierePipeline"
+    ):
         LumierePipeline.from_pretrained(tmp_path)
 
 
-def test_style_blends_the_spatial_weights_for_one_call(pipe: LumierePipeline, tmp_path: Path) -> None:
+def test_style_blends_the_spatial_weights_for_one_call(
+    pipe: LumierePipeline, tmp_path: Path
+) -> None:
     save_file(style_weights(pipe), tmp_path / "ink.safetensors")
     pipe.add_style("ink", tmp_path / "ink.safetensors")
     before = {name: value.clone() for name, value in pipe.unet.state_dict().items()}
     parameters = [id(parameter) for parameter in pipe.unet.parameters()]
     options = {"upscale": False, **STEPS}
     unstyled = pipe("a cat", generator=seed(), **options).frames
-    assert torch.equal(pipe("a cat", style="ink", alpha=0.0, generator=seed(), **options).frames, unstyled)
-    half, full = (pipe("a cat", style="ink", alpha=a, generator=seed(), **options).frames for a in (0.5, 1.0))
+    assert torch.equal(
+        pipe("a cat", style="ink", alpha=0.0, generator=seed(), **options).frames, unstyled
+    )
+    half, full = (
+        pipe("a cat", style="ink", alpha=a, generator=seed(), **options).frames for a in (0.5, 1.0)
+    )
     assert not torch.allclose(half, unstyled) and not torch.allclose(full, half)
-    assert torch.equal(pipe("a cat", style="ink", alpha=0.5, generator=seed(), **options).frames, half)
+    assert torch.equal(
+        pipe("a cat", style="ink", alpha=0.5, generator=seed(), **options).frames, half
+    )
 
     def fails(*_: object) -> dict[str, Tensor]:
         raise RuntimeError
@@ -104,7 +125,9 @@ def test_style_is_the_blend_of_the_paper(pipe: LumierePipeline) -> None:
     torch.testing.assert_close(styled, by_hand, rtol=0, atol=1e-4)
 
 
-def test_a_blend_is_of_the_weights_that_the_network_has_now(pipe: LumierePipeline, tmp_path: Path) -> None:
+def test_a_blend_is_of_the_weights_that_the_network_has_now(
+    pipe: LumierePipeline, tmp_path: Path
+) -> None:
     pipe.add_style("ink", style_weights(pipe))
     options = {"style": "ink", "upscale": False, **STEPS}
 
@@ -113,7 +136,9 @@ def test_a_blend_is_of_the_weights_that_the_network_has_now(pipe: LumierePipelin
 
     def differs_by(change: Callable[[Tensor], Tensor]) -> bool:
         before = make()
-        change(next(pipe.unet.spatial_parameters()).data)  # past autograd, which would count it as a version
+        change(
+            next(pipe.unet.spatial_parameters()).data
+        )  # past autograd, which would count it as a version
         return not torch.equal(make(), before)
 
     assert differs_by(lambda weight: weight.mul_(2))
@@ -140,7 +165,9 @@ def test_a_finished_blend_serves_its_own_alpha_alone(pipe: LumierePipeline, tmp_
     loaded = LumierePipeline.from_pretrained(tmp_path)
     for each in (pipe, loaded):
         each.set_progress_bar_config(disable=True)
-        with pytest.raises(ValueError, match=r"alpha is 0\.5, but of style 'ink' .* of alpha 0\.504; .* alpha 1\.0"):
+        with pytest.raises(
+            ValueError, match=r"alpha is 0\.5, but of style 'ink' .* of alpha 0\.504; .* alpha 1\.0"
+        ):
             make(each, 0.5)
     exact = make(loaded, 0.504)
     loaded.add_style("ink", style)  # from which any blend can be made
@@ -154,7 +181,10 @@ def test_a_finished_blend_serves_its_own_alpha_alone(pipe: LumierePipeline, tmp_
 
 def test_a_folder_of_styles_that_is_none(pipe: LumierePipeline, tmp_path: Path) -> None:
     save_file(style_weights(pipe), tmp_path / "ink.safetensors")
-    with pytest.raises(ValueError, match=r"ink\.safetensors: not a blend; expected a name such as ink/0\.5\.safetens"):
+    with pytest.raises(
+        ValueError,
+        match=r"ink\.safetensors: not a blend; expected a name such as ink/0\.5\.safetens",
+    ):
         pipe.styles.load(tmp_path)
     pipe.add_style("ink", tmp_path / "ink.safetensors")
     os.remove(tmp_path / "ink.safetensors")
@@ -177,7 +207,9 @@ def test_a_pipeline_keeps_the_settings_that_suit_it(pipe: LumierePipeline, tmp_p
         output = each("a cat", generator=seed())
         assert torch.equal(output.frames, given.frames) and output.fps == given.fps == 8
     other = loaded("a cat", generator=seed(), num_inference_steps=2, guidance_scale=4.0).frames
-    by_hand = pipe("a cat", generator=seed(), **{**settings, "num_inference_steps": 2, "guidance_scale": 4.0}).frames
+    by_hand = pipe(
+        "a cat", generator=seed(), **{**settings, "num_inference_steps": 2, "guidance_scale": 4.0}
+    ).frames
     assert torch.equal(other, by_hand) and not torch.equal(other, given.frames)
 
 
@@ -196,11 +228,17 @@ CLEAR = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
         ({"negative_prompt": 3}, "negative_prompt has 3 in it; expected a sentence"),
         ({"negative_prompt": []}, "negative_prompt has 0 entries for 1 prompts"),
         ({"num_frames": 2.5}, r"num_frames is 2\.5; allowed: at least 1, whole numbers"),
-        ({"num_inference_steps": 2.5}, r"num_inference_steps is 2\.5; allowed: at least 1, whole numbers"),
+        (
+            {"num_inference_steps": 2.5},
+            r"num_inference_steps is 2\.5; allowed: at least 1, whole numbers",
+        ),
         ({"num_videos_per_prompt": None}, "num_videos_per_prompt is None; allowed: at least 1"),
         ({"height": 16.5}, r"height is 16\.5; allowed: at least 1, whole numbers"),
         ({"window_size": 2.5}, r"window_size is 2\.5; allowed"),
-        ({"overlap": 0.5, "window_size": 2}, r"overlap is 0\.5; allowed: at least 0, whole numbers"),
+        (
+            {"overlap": 0.5, "window_size": 2},
+            r"overlap is 0\.5; allowed: at least 0, whole numbers",
+        ),
         ({"batch_size": 1.5}, r"batch_size is 1\.5; allowed"),
         ({"ssr_window_size": "4"}, "ssr_window_size is '4'; allowed"),
         ({"ssr_overlap": 1.5}, r"ssr_overlap is 1\.5; allowed"),
@@ -213,21 +251,36 @@ CLEAR = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
         ({"fps": "fast"}, "fps is 'fast'; allowed"),
         ({"mode": []}, r"mode is \[\]; allowed"),
         ({"style": []}, r"style is \[\]; this pipeline has: none"),
-        ({"generator": 5}, r"generator is 5; allowed: torch\.Generator\(\)\.manual_seed\(n\), or one per video"),
+        (
+            {"generator": 5},
+            r"generator is 5; allowed: torch\.Generator\(\)\.manual_seed\(n\), or one per video",
+        ),
         ({"generator": [5]}, r"generator is \[5\]; allowed"),
         ({"callback_on_step_end": 5}, "callback_on_step_end is 5; allowed: a function"),
         ({"video": [VIDEO[0, 0], VIDEO[0, 0, :, :8]]}, "video: pictures of different sizes"),
         ({"video": [5]}, "video is a int; expected a tensor"),
-        ({"prompt": ["a", "b"], "negative_prompt": ["c"] * 3}, "negative_prompt has 3 entries for 2 prompts"),
+        (
+            {"prompt": ["a", "b"], "negative_prompt": ["c"] * 3},
+            "negative_prompt has 3 entries for 2 prompts",
+        ),
         ({"mode": "dream"}, "mode is 'dream'; allowed: text_to_video"),
         ({"mode": "inpainting", "video": VIDEO}, "takes video and mask; given: video"),
-        ({"image": IMAGE, "video": VIDEO}, "no mode is made from image and video; allowed: prompt only: text_to_video"),
+        (
+            {"image": IMAGE, "video": VIDEO},
+            "no mode is made from image and video; allowed: prompt only: text_to_video",
+        ),
         ({"mask": box(16, 16)}, "no mode is made from mask; allowed"),
-        ({"image": IMAGE, "mask": box(8, 8)}, "mask is 8 x 8 pixels, image 16 x 16; make them the same size"),
+        (
+            {"image": IMAGE, "mask": box(8, 8)},
+            "mask is 8 x 8 pixels, image 16 x 16; make them the same size",
+        ),
         ({"image": IMAGE, "mask": torch.zeros(16, 16)}, "mask has no region; mark 1"),
         ({"image": IMAGE, "mask": box(16, 16).expand(3, -1, -1)}, "mask has 3 frames, image 1"),
         ({"video": VIDEO, "mask": box(16, 16).expand(4, -1, -1)}, "mask has 4 frames, video 5"),
-        ({"video": VIDEO, "mask": box(8, 8)}, "mask is 8 x 8 pixels, video 16 x 16; make them the same size"),
+        (
+            {"video": VIDEO, "mask": box(8, 8)},
+            "mask is 8 x 8 pixels, video 16 x 16; make them the same size",
+        ),
         ({"video": VIDEO, "mask": torch.zeros(5, 16, 16)}, "mask has no region; mark 1"),
         ({"video": VIDEO[:, :0]}, "video has no frames"),
         ({"video": []}, "video has no frames"),
@@ -236,9 +289,15 @@ CLEAR = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
         ({"image": CLEAR}, "image has transparency; paste it on a background"),
         ({"image": "cat.png"}, "image is a str; expected a tensor"),
         ({"image": IMAGE * 255}, "image has values from .* expected uint8, or numbers in"),
-        ({"image": IMAGE.expand(3, -1, -1, -1)}, "image has 3 entries for 1 prompts; pass one for all"),
+        (
+            {"image": IMAGE.expand(3, -1, -1, -1)},
+            "image has 3 entries for 1 prompts; pass one for all",
+        ),
         ({"style": "ink"}, "style is 'ink'; this pipeline has: none"),
-        ({"generator": [seed(), seed()]}, "generator is a list of 2 for 1 videos; pass one per video"),
+        (
+            {"generator": [seed(), seed()]},
+            "generator is a list of 2 for 1 videos; pass one per video",
+        ),
         ({"guidance_scale": 0.5}, r"guidance_scale is 0\.5; allowed: at least 1"),
         ({"guidance_scale": float("inf")}, "guidance_scale is inf; allowed: at least 1 and finite"),
         ({"guidance_scale": np.float32(0.5)}, "guidance_scale is .*; allowed: at least 1"),
@@ -253,7 +312,9 @@ CLEAR = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
         ({"ssr_overlap": 4}, "overlap 4 with window_size 4"),
     ],
 )
-def test_bad_input_is_named_with_its_cure(pipe: LumierePipeline, arguments: dict, message: str) -> None:
+def test_bad_input_is_named_with_its_cure(
+    pipe: LumierePipeline, arguments: dict, message: str
+) -> None:
     pipe.unet.forward = None  # a mistake shows before any work
     with pytest.raises(ValueError, match=message):
         pipe(**{"prompt": "a cat", "num_inference_steps": 1, **arguments})
@@ -276,10 +337,14 @@ def test_alpha_outside_its_range(pipe: LumierePipeline) -> None:
 
 def test_scheduler_of_another_prediction_type(pipe: LumierePipeline) -> None:
     pipe.scheduler = DDIMScheduler(prediction_type="epsilon")
-    with pytest.raises(ValueError, match="prediction_type 'epsilon', but the model predicts 'v_prediction'"):
+    with pytest.raises(
+        ValueError, match="prediction_type 'epsilon', but the model predicts 'v_prediction'"
+    ):
         pipe("a cat")
 
 
 def test_conditioned_modes_need_a_conditioned_network(base_only: LumierePipeline) -> None:
-    with pytest.raises(ValueError, match="mode 'image_to_video' needs a network with conditioning channels"):
+    with pytest.raises(
+        ValueError, match="mode 'image_to_video' needs a network with conditioning channels"
+    ):
         base_only("a cat", image=IMAGE)

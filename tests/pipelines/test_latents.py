@@ -50,14 +50,22 @@ def test_every_mode(latent_pipe: LumierePipeline, mode: str) -> None:
     latent_pipe.unet.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
     output = latent_pipe("a cat", generator=seed(), keep_known=True, **INPUTS[mode], **STEPS)
     assert seen[0] == (2, 9, 5, 8, 8)  # <J, C, M>: 4 + 4 + 1
-    assert output.base_frames.shape == (1, 5, 3, 16, 16) and output.frames.shape == (1, 5, 3, 32, 32)
+    assert output.base_frames.shape == (1, 5, 3, 16, 16) and output.frames.shape == (
+        1,
+        5,
+        3,
+        32,
+        32,
+    )
     if output.known is not None:
         assert output.known.shape == output.frames.shape and output.known_psnr.isfinite().all()
         where = output.known_mask.bool().expand_as(output.known)
         torch.testing.assert_close(output.frames[where], output.known[where])
 
 
-def test_c_is_the_latents_of_what_is_given_and_m_where_a_latent_is_known_whole(vae: AutoencoderKL) -> None:
+def test_c_is_the_latents_of_what_is_given_and_m_where_a_latent_is_known_whole(
+    vae: AutoencoderKL,
+) -> None:
     space = LatentSpace(vae, frames_per_batch=2)
     mask = torch.ones(1, 1, 5, 16, 16)
     mask[..., 3:7, 4:8] = 0  # rows 3 to 6 touch cells 1 to 3

@@ -30,7 +30,9 @@ def short_of_memory(most: int, sizes: list[int]) -> Callable[..., None]:
     return hook
 
 
-def test_out_of_memory_halves_the_batch_once_and_gives_the_same_videos(pipe: LumierePipeline) -> None:
+def test_out_of_memory_halves_the_batch_once_and_gives_the_same_videos(
+    pipe: LumierePipeline,
+) -> None:
     options = {"num_videos_per_prompt": 5, "batch_size": None, "ssr_batch_size": None, **STEPS}
     whole = pipe("a cat", generator=seed(), **options).frames
     base, ssr = [], []
@@ -81,7 +83,9 @@ def test_other_errors_are_passed_on() -> None:
         BatchSize(None).split(4, run)
 
 
-@pytest.mark.parametrize("status", ["out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"])
+@pytest.mark.parametrize(
+    "status", ["out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"]
+)
 def test_memory_runs_out_inside_of_cuda(status: str) -> None:
     done: list[tuple[int, int]] = []
 
@@ -107,10 +111,20 @@ def test_memory_of_the_cpu_runs_out_too() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, None])
-def test_any_batch_size_gives_the_same_videos(pipe: LumierePipeline, batch_size: int | None) -> None:
+def test_any_batch_size_gives_the_same_videos(
+    pipe: LumierePipeline, batch_size: int | None
+) -> None:
     options = {"num_videos_per_prompt": 2, "num_frames": 9, "window_size": 4, "overlap": 1, **STEPS}
-    one = pipe(["a cat", "a dog"], generator=seed(), batch_size=4, ssr_batch_size=4, **options).frames
-    other = pipe(["a cat", "a dog"], generator=seed(), batch_size=batch_size, ssr_batch_size=batch_size, **options)
+    one = pipe(
+        ["a cat", "a dog"], generator=seed(), batch_size=4, ssr_batch_size=4, **options
+    ).frames
+    other = pipe(
+        ["a cat", "a dog"],
+        generator=seed(),
+        batch_size=batch_size,
+        ssr_batch_size=batch_size,
+        **options,
+    )
     torch.testing.assert_close(other.frames, one, rtol=0, atol=1e-4)
 
 
@@ -142,9 +156,13 @@ class Storages(TorchDispatchMode):
         self.alive: dict[int, int] = {}
         self.peak = 0
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         output = function(*args, **(kwargs or {}))
-        for storage in (leaf.untyped_storage() for leaf in tree_leaves(output) if isinstance(leaf, Tensor)):
+        for storage in (
+            leaf.untyped_storage() for leaf in tree_leaves(output) if isinstance(leaf, Tensor)
+        ):
             if storage._cdata not in self.alive:
                 self.alive[storage._cdata] = storage.nbytes()
                 weakref.finalize(storage, self.alive.pop, storage._cdata)
@@ -163,7 +181,9 @@ def test_a_longer_video_takes_its_own_memory_three_times(
     for num_frames in (16, 32, 64):
         low = torch.rand(1, num_frames, 3, 16, 16, generator=seed())
         with Storages() as storages:
-            made = upscaler(low, num_inference_steps=3, batch_size=1, generator=seed(), output_type=output_type).frames
+            made = upscaler(
+                low, num_inference_steps=3, batch_size=1, generator=seed(), output_type=output_type
+            ).frames
         peaks[num_frames] = storages.peak
     per_frame = [(peaks[2 * n] - peaks[n]) / n / (3 * 32 * 32 * 4) for n in (16, 32)]
     assert made.shape[1] == 64
@@ -173,6 +193,8 @@ def test_a_longer_video_takes_its_own_memory_three_times(
 
 def test_another_precision(pipe: LumierePipeline) -> None:
     plain = pipe("a cat", generator=seed(), **STEPS).frames
-    half = pipe.to(torch.bfloat16)("a cat", generator=seed(), num_videos_per_prompt=1, **STEPS).frames
+    half = pipe.to(torch.bfloat16)(
+        "a cat", generator=seed(), num_videos_per_prompt=1, **STEPS
+    ).frames
     assert pipe.unet.dtype == torch.bfloat16 and half.dtype == torch.float32
     assert (half - plain).abs().mean() < 0.1

@@ -44,7 +44,9 @@ INPUTS = {
 @pytest.mark.parametrize("mode", INPUTS)
 def test_a_mode_is_inferred_or_named(pipe: LumierePipeline, mode: str) -> None:
     options = {**INPUTS[mode], "upscale": False, **STEPS}
-    inferred, named = (pipe("a cat", generator=seed(), **{**options, **name}) for name in ({}, {"mode": mode}))
+    inferred, named = (
+        pipe("a cat", generator=seed(), **{**options, **name}) for name in ({}, {"mode": mode})
+    )
     assert inferred.mode == named.mode == mode and torch.equal(inferred.frames, named.frames)
 
 
@@ -52,7 +54,13 @@ def test_a_mode_is_inferred_or_named(pipe: LumierePipeline, mode: str) -> None:
 def test_every_mode_gives_frames_at_both_sizes(pipe: LumierePipeline, mode: str) -> None:
     output = pipe("a cat", generator=seed(), **INPUTS[mode], **STEPS)
     assert isinstance(output, LumierePipelineOutput) and output.mode == mode and output.fps == 16
-    assert output.base_frames.shape == (1, 5, 3, 16, 16) and output.frames.shape == (1, 5, 3, 32, 32)
+    assert output.base_frames.shape == (1, 5, 3, 16, 16) and output.frames.shape == (
+        1,
+        5,
+        3,
+        32,
+        32,
+    )
     for frames in (output.frames, output.base_frames):
         assert frames.min() >= 0 and frames.max() <= 1 and frames.std() > 0.01
     again = pipe("a cat", generator=seed(), **INPUTS[mode], **STEPS)
@@ -63,7 +71,9 @@ def test_every_mode_gives_frames_at_both_sizes(pipe: LumierePipeline, mode: str)
 
 def test_known_pixels_are_the_input(pipe: LumierePipeline) -> None:
     def known(mode: str) -> tuple[Tensor, Tensor]:
-        output = pipe("a cat", keep_known=True, upscale=False, generator=seed(), **INPUTS[mode], **STEPS)
+        output = pipe(
+            "a cat", keep_known=True, upscale=False, generator=seed(), **INPUTS[mode], **STEPS
+        )
         where = output.known_mask.bool().expand_as(output.frames)
         torch.testing.assert_close(output.frames[where], output.known[where])
         assert not torch.equal(output.frames, output.known)
@@ -87,8 +97,17 @@ def test_known_pixels_are_the_input(pipe: LumierePipeline) -> None:
 
 
 @pytest.mark.parametrize(("scale", "margin"), [(0.5, 4), (0.75, 2), (0.99, 1), (1.0, 0)])
-def test_outpainting_leaves_the_margin_of_its_scale(pipe: LumierePipeline, scale: float, margin: int) -> None:
-    output = pipe("a cat", outpaint_scale=scale, upscale=False, generator=seed(), **INPUTS["outpainting"], **STEPS)
+def test_outpainting_leaves_the_margin_of_its_scale(
+    pipe: LumierePipeline, scale: float, margin: int
+) -> None:
+    output = pipe(
+        "a cat",
+        outpaint_scale=scale,
+        upscale=False,
+        generator=seed(),
+        **INPUTS["outpainting"],
+        **STEPS,
+    )
     mask = torch.zeros(5, 16, 16)
     mask[:, margin : 16 - margin, margin : 16 - margin] = 1
     assert torch.equal(output.known_mask[0, :, 0], mask)
@@ -98,29 +117,47 @@ def test_outpainting_leaves_the_margin_of_its_scale(pipe: LumierePipeline, scale
 
 def test_known_pixels_survive_super_resolution_at_their_own_detail(pipe: LumierePipeline) -> None:
     large = torch.rand(1, 3, 32, 32, generator=seed(3))
-    output = pipe("a cat", image=large, mask=box(32, 32), keep_known=True, generator=seed(), **STEPS)
+    output = pipe(
+        "a cat", image=large, mask=box(32, 32), keep_known=True, generator=seed(), **STEPS
+    )
     known = output.known_mask[0, 1, 0].bool()
     torch.testing.assert_close(output.frames[0, 3][:, known], large[0][:, known])
     torch.testing.assert_close(output.frames[0, 0], large[0])
 
 
 def test_a_video_does_not_depend_on_its_batch(pipe: LumierePipeline) -> None:
-    for scheduler in (type(pipe.scheduler), EulerAncestralDiscreteScheduler):  # the latter adds noise as it goes
+    for scheduler in (
+        type(pipe.scheduler),
+        EulerAncestralDiscreteScheduler,
+    ):  # the latter adds noise as it goes
         pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
-        both = pipe(["a cat", "a red dog"], negative_prompt="a fish", generator=[seed(5), seed(6)], **STEPS).frames
+        both = pipe(
+            ["a cat", "a red dog"], negative_prompt="a fish", generator=[seed(5), seed(6)], **STEPS
+        ).frames
         alone = pipe("a red dog", negative_prompt="a fish", generator=seed(6), **STEPS).frames
         torch.testing.assert_close(both[1:], alone, rtol=0, atol=5e-5)
-    several = pipe("a cat", num_videos_per_prompt=3, generator=seed(5), batch_size=2, **STEPS).frames
-    torch.testing.assert_close(several[:1], pipe("a cat", generator=seed(5), **STEPS).frames, rtol=0, atol=5e-5)
+    several = pipe(
+        "a cat", num_videos_per_prompt=3, generator=seed(5), batch_size=2, **STEPS
+    ).frames
+    torch.testing.assert_close(
+        several[:1], pipe("a cat", generator=seed(5), **STEPS).frames, rtol=0, atol=5e-5
+    )
     assert not torch.allclose(several[0], several[1], atol=1e-2)
 
 
 @pytest.mark.parametrize("mode", INPUTS)
-def test_every_video_of_a_batch_is_its_own_and_equals_its_seed_alone(pipe: LumierePipeline, mode: str) -> None:
+def test_every_video_of_a_batch_is_its_own_and_equals_its_seed_alone(
+    pipe: LumierePipeline, mode: str
+) -> None:
     prompts, options = ["a cat", "a red dog"], {**INPUTS[mode], **STEPS}
     seeds = [3, 7, 2**31, 5]  # videos of one prompt follow each other
     batch = pipe(
-        prompts, num_videos_per_prompt=2, generator=[seed(n) for n in seeds], batch_size=3, ssr_batch_size=5, **options
+        prompts,
+        num_videos_per_prompt=2,
+        generator=[seed(n) for n in seeds],
+        batch_size=3,
+        ssr_batch_size=5,
+        **options,
     ).frames
     for i, number in enumerate(seeds):
         alone = pipe(prompts[i // 2], generator=seed(number), **options).frames
@@ -145,7 +182,13 @@ def test_rows_belong_to_their_prompt_and_picture(pipe: LumierePipeline) -> None:
     images = torch.rand(2, 3, 16, 16, generator=seed(7))
     prompts = ["a cat", "a red dog"]
     many = pipe(
-        prompts, image=images, num_videos_per_prompt=2, keep_known=True, upscale=False, generator=seed(), **STEPS
+        prompts,
+        image=images,
+        num_videos_per_prompt=2,
+        keep_known=True,
+        upscale=False,
+        generator=seed(),
+        **STEPS,
     ).frames
     for row, image in zip(many, images.repeat_interleave(2, dim=0), strict=True):
         torch.testing.assert_close(row[0], image)
@@ -158,13 +201,17 @@ def test_guidance_moves_the_result_and_scale_one_is_half_the_work(pipe: LumiereP
     guided = pipe("a cat", guidance_scale=4.0, generator=seed(), **options).frames
     plain = pipe("a cat", guidance_scale=1.0, generator=seed(), **options).frames
     assert batches == [2, 2, 1, 1] and not torch.allclose(guided, plain)
-    same = pipe("a cat", negative_prompt="a cat", guidance_scale=4.0, generator=seed(), **options).frames
+    same = pipe(
+        "a cat", negative_prompt="a cat", guidance_scale=4.0, generator=seed(), **options
+    ).frames
     torch.testing.assert_close(same, plain, rtol=0, atol=1e-4)
 
 
 def test_strength_goes_from_the_source_to_pure_noise(base_only: LumierePipeline) -> None:
     def edit(strength: float) -> Tensor:
-        return base_only("a cat", video=VIDEO, strength=strength, num_inference_steps=4, generator=seed()).frames
+        return base_only(
+            "a cat", video=VIDEO, strength=strength, num_inference_steps=4, generator=seed()
+        ).frames
 
     torch.testing.assert_close(edit(0.0), VIDEO)
     distances = [(edit(strength) - VIDEO).pow(2).mean() for strength in (0.25, 0.5, 1.0)]
@@ -185,12 +232,33 @@ def test_inputs_of_every_kind_are_one(pipe: LumierePipeline) -> None:
     assert all(torch.equal(result, results[0]) for result in results)
     frames = np.stack([pixels] * 5)
     tensor = torch.from_numpy(frames).permute(0, 3, 1, 2)
-    videos = [frames, tensor, tensor[None].float() / 255, list(frames), list(tensor), tuple(tensor.float() / 255)]
-    videos += [[Image.fromarray(frame) for frame in frames], [frames], [list(tensor)], [tensor[None]]]
-    masks = [box(16, 16).numpy(), Image.fromarray((box(16, 16).numpy() * 255).astype(np.uint8)), box(16, 16).bool()]
+    videos = [
+        frames,
+        tensor,
+        tensor[None].float() / 255,
+        list(frames),
+        list(tensor),
+        tuple(tensor.float() / 255),
+    ]
+    videos += [
+        [Image.fromarray(frame) for frame in frames],
+        [frames],
+        [list(tensor)],
+        [tensor[None]],
+    ]
+    masks = [
+        box(16, 16).numpy(),
+        Image.fromarray((box(16, 16).numpy() * 255).astype(np.uint8)),
+        box(16, 16).bool(),
+    ]
     masks += [box(16, 16).to(torch.uint8), box(16, 16).expand(5, -1, -1)]
-    results = [pipe("a cat", video=video, mask=masks[0], generator=seed(), **options).frames for video in videos]
-    results += [pipe("a cat", video=frames, mask=mask, generator=seed(), **options).frames for mask in masks]
+    results = [
+        pipe("a cat", video=video, mask=masks[0], generator=seed(), **options).frames
+        for video in videos
+    ]
+    results += [
+        pipe("a cat", video=frames, mask=mask, generator=seed(), **options).frames for mask in masks
+    ]
     assert all(torch.equal(result, results[0]) for result in results)
 
 
@@ -206,10 +274,14 @@ def test_output_types(pipe: LumierePipeline) -> None:
 def test_other_sizes_lengths_and_schedulers(pipe: LumierePipeline) -> None:
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
     wide = torch.rand(1, 3, 20, 50, generator=seed(9))
-    output = pipe("a cat", image=wide, height=16, width=24, num_frames=7, fps=8, generator=seed(), **STEPS)
+    output = pipe(
+        "a cat", image=wide, height=16, width=24, num_frames=7, fps=8, generator=seed(), **STEPS
+    )
     assert output.frames.shape == (1, 7, 3, 32, 48) and output.fps == 8
     # Centre crop: 50 wide at 20 high is cut to 30 wide, the aspect ratio of 24 x 16.
-    middle = torch.nn.functional.interpolate(wide[..., 10:40], size=(32, 48), mode="bilinear", antialias=True)
+    middle = torch.nn.functional.interpolate(
+        wide[..., 10:40], size=(32, 48), mode="bilinear", antialias=True
+    )
     torch.testing.assert_close(output.known[0, 0], middle[0])
 
 
@@ -234,10 +306,17 @@ def test_base_model_in_windows(base_only: LumierePipeline) -> None:
     whole = base_only("a cat", window_size=20, generator=seed(), **options).frames
     assert not torch.allclose(made, whole, atol=1e-3)
     # Beyond the trained length, which is 5 here, windows are the default.
-    usual, trained = (base_only("a cat", window_size=size, generator=seed(), **options).frames for size in (None, 5))
+    usual, trained = (
+        base_only("a cat", window_size=size, generator=seed(), **options).frames
+        for size in (None, 5)
+    )
     assert torch.equal(usual, trained) and not torch.allclose(usual, whole, atol=1e-3)
-    short = LumierePipeline(base_only.unet, base_only.scheduler, base_only.text_encoder, num_frames=2)
-    assert short("a cat", num_frames=5, num_inference_steps=1).frames.shape[1] == 5  # with an overlap of 1
+    short = LumierePipeline(
+        base_only.unet, base_only.scheduler, base_only.text_encoder, num_frames=2
+    )
+    assert (
+        short("a cat", num_frames=5, num_inference_steps=1).frames.shape[1] == 5
+    )  # with an overlap of 1
     tapered = base_only("a cat", window_weights="tapered", generator=seed(), **options).frames
     assert not torch.allclose(usual, tapered, atol=1e-4)
     torch.testing.assert_close(usual, tapered, rtol=0, atol=0.2)
@@ -253,27 +332,42 @@ def test_base_model_in_windows_of_what_is_known(pipe: LumierePipeline) -> None:
 def test_callback_sees_and_changes_every_step(pipe: LumierePipeline) -> None:
     seen = []
 
-    def callback(called: object, step: int, timestep: Tensor, kwargs: dict[str, Tensor]) -> dict[str, Tensor]:
+    def callback(
+        called: object, step: int, timestep: Tensor, kwargs: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         seen.append((type(called).__name__, step, int(timestep), kwargs["x_t"].shape[-1]))
         return {"x_t": torch.zeros_like(kwargs["x_t"])}
 
     output = pipe("a cat", generator=seed(), callback_on_step_end=callback, **STEPS)
     first, last = "LumierePipeline", "LumiereUpscalePipeline"
-    assert seen == [(first, 0, 999, 16), (first, 1, 499, 16), (last, 0, 999, 32), (last, 1, 499, 32)]
+    assert seen == [
+        (first, 0, 999, 16),
+        (first, 1, 499, 16),
+        (last, 0, 999, 32),
+        (last, 1, 499, 32),
+    ]
     torch.testing.assert_close(output.frames, torch.full_like(output.frames, 0.5))
 
 
 def test_a_callback_may_return_nothing_or_the_dict(pipe: LumierePipeline) -> None:
     plain = pipe("a cat", generator=seed(), **STEPS).frames
     for returned in (None, {}):
-        made = pipe("a cat", generator=seed(), callback_on_step_end=lambda *_, value=returned: value, **STEPS).frames
+        made = pipe(
+            "a cat",
+            generator=seed(),
+            callback_on_step_end=lambda *_, value=returned: value,
+            **STEPS,
+        ).frames
         assert torch.equal(made, plain)
     with pytest.raises(
-        ValueError, match=r"callback_on_step_end: x_t came back as \(1, 3\) .*; expected \(1, 3, 5, 16, 16\)"
+        ValueError,
+        match=r"callback_on_step_end: x_t came back as \(1, 3\) .*; expected \(1, 3, 5, 16, 16\)",
     ):
         pipe("a cat", callback_on_step_end=lambda *_: {"x_t": torch.zeros(1, 3)}, **STEPS)
     for wrong in (plain, {"latents": plain}):
-        with pytest.raises(ValueError, match=r'callback_on_step_end: expected {"x_t": x_t}, or None for no change'):
+        with pytest.raises(
+            ValueError, match=r'callback_on_step_end: expected {"x_t": x_t}, or None for no change'
+        ):
             pipe("a cat", callback_on_step_end=lambda *_, value=wrong: value, **STEPS)
 
 
@@ -309,11 +403,15 @@ def test_super_resolution_is_interrupted_too(pipe: LumierePipeline, whose: str) 
     assert output.known.shape == output.frames.shape
 
 
-def test_a_callback_of_diffusers_own_kind_says_which_tensors_it_wants(pipe: LumierePipeline) -> None:
+def test_a_callback_of_diffusers_own_kind_says_which_tensors_it_wants(
+    pipe: LumierePipeline,
+) -> None:
     class Watching(PipelineCallback):
         tensor_inputs = ["x_t", "prompt_embeds"]  # noqa: RUF012  as diffusers has it
 
-        def callback_fn(self, _: Any, __: int, ___: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        def callback_fn(
+            self, _: Any, __: int, ___: Tensor, tensors: dict[str, Tensor]
+        ) -> dict[str, Tensor]:
             seen.append(set(tensors))
             return tensors
 

@@ -17,7 +17,9 @@ FULL = {"num_inference_steps": 5, "upscale": False}  # at so many steps DDIM end
 
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("mode", ["image_to_video", "inpainting", "outpainting", "cinemagraph"])
-def test_known_pixels_come_back_as_well_as_in_float32(pipe: LumierePipeline, mode: str, dtype: torch.dtype) -> None:
+def test_known_pixels_come_back_as_well_as_in_float32(
+    pipe: LumierePipeline, mode: str, dtype: torch.dtype
+) -> None:
     plain = pipe("a cat", generator=seed(), **INPUTS[mode], **FULL)
     half = pipe.to(dtype)("a cat", generator=seed(), **INPUTS[mode], **FULL)
     where = half.known_mask.bool().expand_as(half.known)
@@ -27,7 +29,9 @@ def test_known_pixels_come_back_as_well_as_in_float32(pipe: LumierePipeline, mod
 
 
 @pytest.mark.parametrize("dtype", HALF)
-def test_the_networks_alone_are_in_half_precision(pipe: LumierePipeline, dtype: torch.dtype) -> None:
+def test_the_networks_alone_are_in_half_precision(
+    pipe: LumierePipeline, dtype: torch.dtype
+) -> None:
     seen: list[torch.dtype] = []
     shown: list[tuple[torch.dtype, ...]] = []
 

@@ -19,7 +19,9 @@ def test_states_give_what_their_sentences_give(pipe: LumierePipeline) -> None:
     encoder = pipe.text_encoder
     assert encoder is not None
     prompts = ["a cat", "a red dog runs"]
-    by_text = pipe(prompts, negative_prompt="a fish", generator=seed(), num_videos_per_prompt=2, **OPTIONS).frames
+    by_text = pipe(
+        prompts, negative_prompt="a fish", generator=seed(), num_videos_per_prompt=2, **OPTIONS
+    ).frames
     (embeds, mask), (negative, negative_mask) = encoder.encode(prompts), encoder.encode(["a fish"])
     states = {"prompt_embeds": embeds, "prompt_attention_mask": mask}
     more = {"negative_prompt_embeds": negative, "negative_prompt_attention_mask": negative_mask}
@@ -40,18 +42,31 @@ def test_sentences_are_encoded_once(pipe: LumierePipeline, monkeypatch: pytest.M
     assert encoder is not None
     plain = encoder.encode
     monkeypatch.setattr(encoder, "encode", lambda texts: calls.append(list(texts)) or plain(texts))
-    options: dict[str, Any] = {"num_videos_per_prompt": 2, "num_inference_steps": 3, "ssr_steps": 2, "batch_size": 1}
+    options: dict[str, Any] = {
+        "num_videos_per_prompt": 2,
+        "num_inference_steps": 3,
+        "ssr_steps": 2,
+        "batch_size": 1,
+    }
     pipe(["a cat", "a dog"], negative_prompt="a fish", num_frames=9, window_size=4, **options)
     assert calls == [["a cat", "a dog", "a fish", "a fish"]]
 
 
 def test_negative_prompts_belong_to_their_prompts(pipe: LumierePipeline) -> None:
-    prompts, negatives, options = ["a cat", "a dog"], ["a fish", "a red bird"], {"guidance_scale": 4.0, **OPTIONS}
+    prompts, negatives, options = (
+        ["a cat", "a dog"],
+        ["a fish", "a red bird"],
+        {"guidance_scale": 4.0, **OPTIONS},
+    )
     both = pipe(prompts, negative_prompt=negatives, generator=[seed(1), seed(2)], **options).frames
     for i in range(2):
-        alone = pipe(prompts[i], negative_prompt=negatives[i], generator=seed(1 + i), **options).frames
+        alone = pipe(
+            prompts[i], negative_prompt=negatives[i], generator=seed(1 + i), **options
+        ).frames
         torch.testing.assert_close(both[i : i + 1], alone, rtol=0, atol=5e-5)
-        other = pipe(prompts[i], negative_prompt=negatives[1 - i], generator=seed(1 + i), **options).frames
+        other = pipe(
+            prompts[i], negative_prompt=negatives[1 - i], generator=seed(1 + i), **options
+        ).frames
         assert not torch.allclose(alone, other, atol=1e-3)
 
 
@@ -70,9 +85,13 @@ def test_without_guidance_no_negatives_are_needed(pipe: LumierePipeline) -> None
     pipe.text_encoder = None
     frames = pipe(prompt_embeds=STATES, guidance_scale=1.0, generator=seed(), **OPTIONS).frames
     assert frames.shape == (1, 5, 3, 16, 16)
-    with pytest.raises(ValueError, match="no text_encoder; pass negative_prompt_embeds too, or set guidance_scale"):
+    with pytest.raises(
+        ValueError, match="no text_encoder; pass negative_prompt_embeds too, or set guidance_scale"
+    ):
         pipe(prompt_embeds=STATES, guidance_scale=2.0)
-    with pytest.raises(ValueError, match=r"no text_encoder; set pipe\.text_encoder, or pass prompt_embeds"):
+    with pytest.raises(
+        ValueError, match=r"no text_encoder; set pipe\.text_encoder, or pass prompt_embeds"
+    ):
         pipe("a cat")
 
 
@@ -88,9 +107,18 @@ def test_without_guidance_no_negatives_are_needed(pipe: LumierePipeline) -> None
         ({"prompt_embeds": STATES[0]}, r"prompt_embeds: expected a tensor \(b, n, d\)"),
         ({"prompt_embeds": "a cat"}, "prompt_embeds: expected a tensor"),
         ({"prompt_embeds": STATES[..., :4]}, "prompt_embeds is 4 wide; the model takes 8"),
-        ({"prompt_embeds": STATES, "prompt_attention_mask": torch.ones(1, 5)}, r"prompt_attention_mask: expected a te"),
-        ({"prompt": "a", "prompt_attention_mask": torch.ones(1, 6)}, "prompt_attention_mask belongs to prompt_embeds"),
-        ({"prompt_embeds": STATES, "negative_prompt_embeds": STATES.expand(3, -1, -1)}, "has 3 entries for 1 prompts"),
+        (
+            {"prompt_embeds": STATES, "prompt_attention_mask": torch.ones(1, 5)},
+            r"prompt_attention_mask: expected a te",
+        ),
+        (
+            {"prompt": "a", "prompt_attention_mask": torch.ones(1, 6)},
+            "prompt_attention_mask belongs to prompt_embeds",
+        ),
+        (
+            {"prompt_embeds": STATES, "negative_prompt_embeds": STATES.expand(3, -1, -1)},
+            "has 3 entries for 1 prompts",
+        ),
     ],
 )
 def test_bad_states(pipe: LumierePipeline, arguments: dict[str, Any], message: str) -> None:
@@ -102,21 +130,36 @@ def test_bad_states(pipe: LumierePipeline, arguments: dict[str, Any], message: s
 def test_a_callback_sees_and_changes_the_tensors_that_it_asks_for(pipe: LumierePipeline) -> None:
     seen: list[set[str]] = []
 
-    def callback(_: object, step: int, __: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    def callback(
+        _: object, step: int, __: Tensor, tensors: dict[str, Tensor]
+    ) -> dict[str, Tensor] | None:
         seen.append(set(tensors))
-        return {"prompt_embeds": torch.zeros_like(tensors["prompt_embeds"])} if step == 0 and len(seen) == 1 else None
+        return (
+            {"prompt_embeds": torch.zeros_like(tensors["prompt_embeds"])}
+            if step == 0 and len(seen) == 1
+            else None
+        )
 
     names = ["x_t", "prompt_embeds", "conditioning"]
     plain = pipe("a cat", generator=seed(), **STEPS)
     made = pipe(
-        "a cat", generator=seed(), callback_on_step_end=callback, callback_on_step_end_tensor_inputs=names, **STEPS
+        "a cat",
+        generator=seed(),
+        callback_on_step_end=callback,
+        callback_on_step_end_tensor_inputs=names,
+        **STEPS,
     )
     assert seen == [set(names)] * 2  # super-resolution has not all of them
     assert not torch.equal(made.base_frames, plain.base_frames)
     for wrong in ("x_t", ["latents"]):
         with pytest.raises(
-            ValueError, match=r"callback_on_step_end_tensor_inputs is .*; allowed: a list of x_t, prompt"
+            ValueError,
+            match=r"callback_on_step_end_tensor_inputs is .*; allowed: a list of x_t, prompt",
         ):
             pipe("a cat", callback_on_step_end_tensor_inputs=wrong)
-    with pytest.raises(ValueError, match=r"callback_on_step_end_tensor_inputs is .*; allowed: a list of x_t$"):
-        pipe.upscaler()(torch.rand(2, 3, 16, 16), callback_on_step_end_tensor_inputs=["prompt_embeds"])
+    with pytest.raises(
+        ValueError, match=r"callback_on_step_end_tensor_inputs is .*; allowed: a list of x_t$"
+    ):
+        pipe.upscaler()(
+            torch.rand(2, 3, 16, 16), callback_on_step_end_tensor_inputs=["prompt_embeds"]
+        )

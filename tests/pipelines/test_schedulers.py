@@ -16,7 +16,13 @@ from torch import Tensor
 
 from lumiere.diffusion.known import hold_known, signal_level
 from lumiere.diffusion.objective import Objective, make_scheduler
-from lumiere.diffusion.sampling import Stepper, check_prediction_type, denoise, draw_noise, select_timesteps
+from lumiere.diffusion.sampling import (
+    Stepper,
+    check_prediction_type,
+    denoise,
+    draw_noise,
+    select_timesteps,
+)
 from lumiere.pipelines import LumierePipeline
 from tests.pipelines.test_modes import IMAGE, STEPS, VIDEO, seed
 
@@ -29,7 +35,10 @@ STEPPERS = [
     "DDIMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler",
     "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "LMSDiscreteScheduler",
 ]  # fmt: skip
-ANCESTRAL = {"EulerAncestralDiscreteScheduler", "KDPM2AncestralDiscreteScheduler"}  # add noise as they go
+ANCESTRAL = {
+    "EulerAncestralDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+}  # add noise as they go
 CPU = torch.device("cpu")
 
 
@@ -43,7 +52,10 @@ def test_solvers_of_one_equation_end_at_one_video(name: str, prediction_type: st
     """The network is exact for x_0 ~ N(mean, 0.3^2), whose probability flow leads from noise e to mean + 0.3 e."""
     zero_snr = prediction_type == "v_prediction"
     base = diffusers.DDIMScheduler.from_config(
-        make_scheduler().config, prediction_type=prediction_type, rescale_betas_zero_snr=zero_snr, clip_sample=False
+        make_scheduler().config,
+        prediction_type=prediction_type,
+        rescale_betas_zero_snr=zero_snr,
+        clip_sample=False,
     )
     objective = Objective(base)
     mean = torch.linspace(-0.5, 0.5, 96).view(1, 3, 2, 4, 4)
@@ -57,18 +69,26 @@ def test_solvers_of_one_equation_end_at_one_video(name: str, prediction_type: st
     check_prediction_type(scheduler, prediction_type, "scheduler")
     noise = draw_noise(mean.shape, [seed()], CPU)
     timesteps = select_timesteps(scheduler, 50, CPU)
-    made = denoise(scheduler, network, lambda: noise * scheduler.init_noise_sigma, timesteps, [seed()])
+    made = denoise(
+        scheduler, network, lambda: noise * scheduler.init_noise_sigma, timesteps, [seed()]
+    )
     distance = (made - (mean + 0.3 * noise)).square().mean().sqrt()
     assert distance < 0.06 and (made - mean).std() > 0.2
 
 
-@pytest.mark.parametrize("name", sorted({*SOLVERS, *STEPPERS, "DEISMultistepScheduler"} - ANCESTRAL))
+@pytest.mark.parametrize(
+    "name", sorted({*SOLVERS, *STEPPERS, "DEISMultistepScheduler"} - ANCESTRAL)
+)
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])
 def test_steps_of_some_frames_at_a_time_are_those_of_the_video(
     name: str, prediction_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also of schedulers that remember what they saw; and no x_t that was shown is written to later."""
-    settings = {"prediction_type": prediction_type, "rescale_betas_zero_snr": False, "clip_sample": False}
+    settings = {
+        "prediction_type": prediction_type,
+        "rescale_betas_zero_snr": False,
+        "clip_sample": False,
+    }
     scheduler = made_by(name, make_scheduler(), beta_schedule="linear", **settings)
     noise = draw_noise((2, 3, 5, 4, 4), [seed(), seed(1)], CPU)
     seen: list[tuple[Tensor, Tensor]] = []
@@ -92,7 +112,9 @@ def test_steps_of_some_frames_at_a_time_are_those_of_the_video(
 
 def test_one_seed_for_all_the_noise_means_one_part() -> None:
     """Copies of such a scheduler would add the same noise to every part."""
-    stepper = Stepper(SimpleNamespace(step=lambda: None, config={"noise_sampler_seed": None}), [seed()])
+    stepper = Stepper(
+        SimpleNamespace(step=lambda: None, config={"noise_sampler_seed": None}), [seed()]
+    )
     whole = Stepper(SimpleNamespace(step=lambda: None, config={}), [seed()])
     video = torch.empty(1, 3, 4, 1024, 1024, device="meta")
     assert (len(stepper._parts(video)), len(whole._parts(video))) == (1, 4)
@@ -111,24 +133,40 @@ def test_dynamic_thresholding_sees_the_whole_video(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("name", [*SOLVERS, "EulerAncestralDiscreteScheduler"])
 def test_every_mode_of_start_with_every_scheduler(pipe: LumierePipeline, name: str) -> None:
-    ours = pipe("a cat", video=VIDEO, strength=0.25, num_inference_steps=8, upscale=False, generator=seed()).frames
-    pipe.scheduler, pipe.ssr_scheduler = (made_by(name, each) for each in (pipe.scheduler, pipe.ssr_scheduler))
+    ours = pipe(
+        "a cat", video=VIDEO, strength=0.25, num_inference_steps=8, upscale=False, generator=seed()
+    ).frames
+    pipe.scheduler, pipe.ssr_scheduler = (
+        made_by(name, each) for each in (pipe.scheduler, pipe.ssr_scheduler)
+    )
     for given in ({}, {"image": IMAGE}, {"video": VIDEO, "strength": 0.5}):
         output = pipe("a cat", generator=seed(), **given, **STEPS)
         assert output.frames.isfinite().all() and output.frames.std() > 0.01
         assert torch.equal(output.frames, pipe("a cat", generator=seed(), **given, **STEPS).frames)
-    edited = pipe("a cat", video=VIDEO, strength=0.25, num_inference_steps=8, upscale=False, generator=seed()).frames
-    assert (edited - VIDEO).square().mean().sqrt() < 0.25 and (edited - ours).square().mean().sqrt() < 0.25
+    edited = pipe(
+        "a cat", video=VIDEO, strength=0.25, num_inference_steps=8, upscale=False, generator=seed()
+    ).frames
+    assert (edited - VIDEO).square().mean().sqrt() < 0.25 and (
+        edited - ours
+    ).square().mean().sqrt() < 0.25
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])
 @pytest.mark.parametrize("name", STEPPERS)
-def test_held_pixels_are_what_the_scheduler_reads_at_every_step(name: str, prediction_type: str, spacing: str) -> None:
+def test_held_pixels_are_what_the_scheduler_reads_at_every_step(
+    name: str, prediction_type: str, spacing: str
+) -> None:
     """Midpoints of second-order schedulers included, which stand between two of their levels."""
-    settings = {"prediction_type": prediction_type, "timestep_spacing": spacing, "rescale_betas_zero_snr": False}
+    settings = {
+        "prediction_type": prediction_type,
+        "timestep_spacing": spacing,
+        "rescale_betas_zero_snr": False,
+    }
     # Linear: with cosine's last beta some of them divide zero by zero.
-    scheduler = made_by(name, make_scheduler(), **settings, beta_schedule="linear", clip_sample=False)
+    scheduler = made_by(
+        name, make_scheduler(), **settings, beta_schedule="linear", clip_sample=False
+    )
     known = torch.linspace(-0.9, 0.9, 96).view(1, 3, 2, 4, 4)
     seen: list[Tensor] = []
     plain = scheduler.step
@@ -141,7 +179,9 @@ def test_held_pixels_are_what_the_scheduler_reads_at_every_step(name: str, predi
     def predict(scaled_x_t: Tensor, timestep: Tensor) -> Tensor:
         everywhere = torch.ones(1, 1, 2, 4, 4)
         output = torch.zeros_like(known)
-        return hold_known(scheduler, prediction_type, output, scaled_x_t, timestep, known, everywhere)
+        return hold_known(
+            scheduler, prediction_type, output, scaled_x_t, timestep, known, everywhere
+        )
 
     step.__signature__ = inspect.signature(plain)  # type: ignore[attr-defined]
     scheduler.step = step
@@ -157,7 +197,9 @@ def test_held_pixels_are_what_the_scheduler_reads_at_every_step(name: str, predi
 def test_levels_of_noise_are_the_schedulers_own(name: str) -> None:
     """What is held is x_t's own share of the given pixels, also where timesteps repeat themselves (Karras' sigmas)."""
     base = make_scheduler()
-    scheduler = made_by(name, base, **({} if name == "DDIMScheduler" else {"use_karras_sigmas": True}))
+    scheduler = made_by(
+        name, base, **({} if name == "DDIMScheduler" else {"use_karras_sigmas": True})
+    )
     levels: list[float] = []
 
     def predict(scaled_x_t: Tensor, timestep: Tensor) -> Tensor:
@@ -168,23 +210,43 @@ def test_levels_of_noise_are_the_schedulers_own(name: str) -> None:
 
     timesteps = select_timesteps(scheduler, 30, CPU)
     denoise(scheduler, predict, lambda: torch.zeros(1, 3, 2, 4, 4), timesteps, [seed()])
-    assert levels == sorted(levels) and len(set(levels)) >= 25 and levels[0] < 0.01 and levels[-1] > 0.9
+    assert (
+        levels == sorted(levels)
+        and len(set(levels)) >= 25
+        and levels[0] < 0.01
+        and levels[-1] > 0.9
+    )
 
 
 def test_a_scheduler_that_cannot_go_from_noise_to_a_video(pipe: LumierePipeline) -> None:
     for name in ("KDPM2AncestralDiscreteScheduler", "DPMSolverMultistepInverseScheduler"):
         pipe.scheduler = made_by(name, make_scheduler())
-        with pytest.raises(ValueError, match=f"scheduler is a {name}, whose timesteps do not lead .* such as DDIMSch"):
+        with pytest.raises(
+            ValueError,
+            match=f"scheduler is a {name}, whose timesteps do not lead .* such as DDIMSch",
+        ):
             pipe("a cat", **STEPS)
 
 
 @pytest.mark.parametrize(
     ("scheduler", "message"),
     [
-        (made_by("EDMEulerScheduler", make_scheduler()), "EDMEulerScheduler, which scales .* take another, such as"),
-        (diffusers.DDIMScheduler(prediction_type="epsilon"), "a DDIMScheduler with prediction_type 'epsilon', but"),
-        (diffusers.EulerDiscreteScheduler(), "prediction_type 'epsilon', but the model predicts 'v_prediction'"),
-        (made_by("FlowMatchEulerDiscreteScheduler", make_scheduler()), "FlowMatch.*has no prediction_type.*take a dif"),
+        (
+            made_by("EDMEulerScheduler", make_scheduler()),
+            "EDMEulerScheduler, which scales .* take another, such as",
+        ),
+        (
+            diffusers.DDIMScheduler(prediction_type="epsilon"),
+            "a DDIMScheduler with prediction_type 'epsilon', but",
+        ),
+        (
+            diffusers.EulerDiscreteScheduler(),
+            "prediction_type 'epsilon', but the model predicts 'v_prediction'",
+        ),
+        (
+            made_by("FlowMatchEulerDiscreteScheduler", make_scheduler()),
+            "FlowMatch.*has no prediction_type.*take a dif",
+        ),
     ],
 )
 def test_a_scheduler_that_does_not_fit_is_one_clear_error(
@@ -200,13 +262,21 @@ def test_a_scheduler_that_does_not_fit_is_one_clear_error(
 
 def test_noise_prediction_knows_nothing_at_zero_terminal_snr() -> None:
     scheduler = diffusers.DDIMScheduler(prediction_type="epsilon", rescale_betas_zero_snr=True)
-    with pytest.raises(ValueError, match=r"zero terminal SNR.*DDIMScheduler\.from_config\(scheduler\.config, resc"):
+    with pytest.raises(
+        ValueError, match=r"zero terminal SNR.*DDIMScheduler\.from_config\(scheduler\.config, resc"
+    ):
         check_prediction_type(scheduler, "epsilon", "scheduler")
 
 
 @pytest.mark.parametrize("name", ["LMSDiscreteScheduler", "PNDMScheduler"])
-def test_schedulers_that_need_all_their_steps_do_not_start_from_a_picture(pipe: LumierePipeline, name: str) -> None:
-    pipe.scheduler = made_by(name, pipe.scheduler, beta_schedule="linear", rescale_betas_zero_snr=False)
+def test_schedulers_that_need_all_their_steps_do_not_start_from_a_picture(
+    pipe: LumierePipeline, name: str
+) -> None:
+    pipe.scheduler = made_by(
+        name, pipe.scheduler, beta_schedule="linear", rescale_betas_zero_snr=False
+    )
     assert pipe("a cat", upscale=False, num_inference_steps=8).frames.isfinite().all()
-    with pytest.raises(ValueError, match=f"scheduler is a {name}, which cannot begin in the middle; set strength"):
+    with pytest.raises(
+        ValueError, match=f"scheduler is a {name}, which cannot begin in the middle; set strength"
+    ):
         pipe("a cat", video=VIDEO, strength=0.5, num_inference_steps=8)

@@ -13,7 +13,9 @@ from tests.pipelines.test_files_and_styles import files_of, style_weights
 from tests.pipelines.test_modes import STEPS, seed
 
 
-def test_saving_over_a_folder_leaves_nothing_of_the_earlier_pipeline(pipe: LumierePipeline, tmp_path: Path) -> None:
+def test_saving_over_a_folder_leaves_nothing_of_the_earlier_pipeline(
+    pipe: LumierePipeline, tmp_path: Path
+) -> None:
     pipe.add_style("ink", style_weights(pipe))
     pipe.add_style("ink", style_weights(pipe), alpha=0.5)
     pipe.save_pretrained(tmp_path)
@@ -22,7 +24,9 @@ def test_saving_over_a_folder_leaves_nothing_of_the_earlier_pipeline(pipe: Lumie
     (tmp_path / "text_encoder" / "notes.txt").write_text("the user's own")
     plain.save_pretrained(tmp_path)
     loaded = LumierePipeline.from_pretrained(tmp_path)
-    assert list(loaded.styles) == ["oil"] and loaded.text_encoder is None and loaded.ssr_unet is None
+    assert (
+        list(loaded.styles) == ["oil"] and loaded.text_encoder is None and loaded.ssr_unet is None
+    )
     assert [file for file in files_of(tmp_path) if "ink" in file] == []
     assert (tmp_path / "text_encoder" / "notes.txt").is_file()
 
@@ -44,7 +48,9 @@ def test_styles_that_lie_in_the_folder_itself_are_read_before_they_are_replaced(
     other = LumierePipeline(pipe.unet, pipe.scheduler)
     for name in ("oil", "ink"):  # exchanged
         path = tmp_path / "pipe" / "styles" / {"oil": "ink", "ink": "oil"}[name] / "1.0.safetensors"
-        assert torch.equal(load_file(path)["conv_in.weight"], (new if name == "oil" else old)["conv_in.weight"])
+        assert torch.equal(
+            load_file(path)["conv_in.weight"], (new if name == "oil" else old)["conv_in.weight"]
+        )
         other.add_style(name, path)
     other.save_pretrained(tmp_path / "pipe")
     for each in (other, LumierePipeline.from_pretrained(tmp_path / "pipe")):
@@ -73,8 +79,12 @@ def test_a_name_of_a_hub_is_not_looked_up() -> None:
         LumierePipeline.from_pretrained("user/repo")
 
 
-@pytest.mark.parametrize("option", [{"variant": "fp16"}, {"safe_serialization": False}, {"max_shard_size": "1GB"}])
-def test_an_option_that_the_files_do_not_have_is_refused(pipe: LumierePipeline, option: dict, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "option", [{"variant": "fp16"}, {"safe_serialization": False}, {"max_shard_size": "1GB"}]
+)
+def test_an_option_that_the_files_do_not_have_is_refused(
+    pipe: LumierePipeline, option: dict, tmp_path: Path
+) -> None:
     for each in (pipe, pipe.upscaler()):
         with pytest.raises(ValueError, match=f"^{next(iter(option))} is "):
             each.save_pretrained(tmp_path, **option)
@@ -82,7 +92,9 @@ def test_an_option_that_the_files_do_not_have_is_refused(pipe: LumierePipeline, 
 
 
 @pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
-def test_a_pipeline_is_loaded_in_another_precision(pipe: LumierePipeline, name: str, tmp_path: Path) -> None:
+def test_a_pipeline_is_loaded_in_another_precision(
+    pipe: LumierePipeline, name: str, tmp_path: Path
+) -> None:
     pipe.save_pretrained(tmp_path)
     loaded = LumierePipeline.from_pretrained(tmp_path, **{name: torch.bfloat16})
     assert loaded.unet.dtype == loaded.ssr_unet.dtype == torch.bfloat16

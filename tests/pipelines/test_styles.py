@@ -33,7 +33,9 @@ def blends(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.mark.parametrize("mode", INPUTS)
-def test_every_mode_is_styled_and_temporal_weights_are_not(pipe: LumierePipeline, mode: str) -> None:
+def test_every_mode_is_styled_and_temporal_weights_are_not(
+    pipe: LumierePipeline, mode: str
+) -> None:
     style = style_weights(pipe)
     pipe.add_style("ink", style)
     spatial = {key: value.clone() for key, value in pipe.unet.unet.state_dict().items()}
@@ -59,7 +61,9 @@ def test_every_mode_is_styled_and_temporal_weights_are_not(pipe: LumierePipeline
 
 
 @pytest.mark.parametrize("kind", ["file", "tensors", "finished"])
-def test_a_blend_is_made_once(pipe: LumierePipeline, tmp_path: Path, blends: list[float], kind: str) -> None:
+def test_a_blend_is_made_once(
+    pipe: LumierePipeline, tmp_path: Path, blends: list[float], kind: str
+) -> None:
     weights: Any = style_weights(pipe)
     if kind == "file":
         save_file(weights, tmp_path / "ink.safetensors")
@@ -77,7 +81,9 @@ def test_a_blend_is_made_once(pipe: LumierePipeline, tmp_path: Path, blends: lis
     assert len(blends) == 2 and (kind == "finished" or not torch.equal(other, first))
 
 
-def test_another_alpha_or_style_is_another_blend(pipe: LumierePipeline, blends: list[float]) -> None:
+def test_another_alpha_or_style_is_another_blend(
+    pipe: LumierePipeline, blends: list[float]
+) -> None:
     style = style_weights(pipe)
     pipe.add_style("ink", style)
     pipe.add_style("oil", {key: value * 0.9 for key, value in style.items()})
@@ -93,7 +99,9 @@ def test_another_alpha_or_style_is_another_blend(pipe: LumierePipeline, blends: 
     assert not torch.equal(again, made[0]) and len(blends) == 5
 
 
-def test_a_blend_is_made_anew_for_another_precision(pipe: LumierePipeline, blends: list[float]) -> None:
+def test_a_blend_is_made_anew_for_another_precision(
+    pipe: LumierePipeline, blends: list[float]
+) -> None:
     pipe.add_style("ink", style_weights(pipe))
     for dtype in (torch.float32, torch.bfloat16, torch.float32):
         pipe.to(dtype)
@@ -117,7 +125,10 @@ def test_a_network_of_inference_mode_is_styled(pipe: LumierePipeline, tmp_path: 
 def test_a_network_that_is_offloaded_weight_by_weight_is_not_styled(pipe: LumierePipeline) -> None:
     pipe.add_style("ink", style_weights(pipe))
     pipe.enable_sequential_cpu_offload(device="cpu")
-    with pytest.raises(ValueError, match=r"style 'ink': .*enable_sequential_cpu_offload.*; use enable_model_cpu_off"):
+    with pytest.raises(
+        ValueError,
+        match=r"style 'ink': .*enable_sequential_cpu_offload.*; use enable_model_cpu_off",
+    ):
         pipe("a cat", style="ink", **OPTIONS)
 
 
@@ -127,5 +138,7 @@ def test_a_style_whose_file_is_broken(pipe: LumierePipeline, tmp_path: Path, kee
     save_file(style_weights(pipe), path)
     path.write_bytes(path.read_bytes()[:keep])
     pipe.add_style("ink", path)
-    with pytest.raises(ValueError, match=r"^.*ink\.safetensors: not a whole safetensors file \(.*\); copy it again"):
+    with pytest.raises(
+        ValueError, match=r"^.*ink\.safetensors: not a whole safetensors file \(.*\); copy it again"
+    ):
         pipe("a cat", style="ink", **OPTIONS)

@@ -48,24 +48,35 @@ def test_any_number_of_frames(upscaler: LumiereUpscalePipeline, num_frames: int)
 
 
 @pytest.mark.parametrize(
-    ("num_frames", "window_size", "overlap"), [(9, 4, 0), (9, 4, 3), (7, 3, 1), (5, 2, 1), (4, 1, 0), (10, 6, 5)]
+    ("num_frames", "window_size", "overlap"),
+    [(9, 4, 0), (9, 4, 3), (7, 3, 1), (5, 2, 1), (4, 1, 0), (10, 6, 5)],
 )
 @pytest.mark.parametrize("batch_size", [2, None])
 def test_any_windows_against_the_loop_written_out(
-    upscaler: LumiereUpscalePipeline, num_frames: int, window_size: int, overlap: int, batch_size: int | None
+    upscaler: LumiereUpscalePipeline,
+    num_frames: int,
+    window_size: int,
+    overlap: int,
+    batch_size: int | None,
 ) -> None:
     """Each window through the network by itself; the mean of their predictions at every step."""
     video, scheduler = low(num_frames), upscaler.scheduler
     options = {"window_size": window_size, "overlap": overlap, "batch_size": batch_size}
-    made = upscaler(video, num_inference_steps=2, noise_level=100, generator=seed(), **options).frames
+    made = upscaler(
+        video, num_inference_steps=2, noise_level=100, generator=seed(), **options
+    ).frames
     generators, levels = video_generators(seed(), 1), torch.tensor([100])
     enlarged = torch.nn.functional.interpolate(
         video[0] * 2 - 1, size=(32, 32), mode="bilinear", antialias=True, align_corners=False
     ).transpose(0, 1)[None]
-    enlarged = scheduler.add_noise(enlarged, draw_noise(enlarged.shape, generators, torch.device("cpu")), levels)
+    enlarged = scheduler.add_noise(
+        enlarged, draw_noise(enlarged.shape, generators, torch.device("cpu")), levels
+    )
     x_t = draw_noise(enlarged.shape, generators, torch.device("cpu"))
     stride = window_size - overlap
-    starts = sorted({min(start, num_frames - window_size) for start in range(0, num_frames - overlap, stride)})
+    starts = sorted(
+        {min(start, num_frames - window_size) for start in range(0, num_frames - overlap, stride)}
+    )
     scheduler.set_timesteps(2)
     for timestep in scheduler.timesteps:
         total, count = torch.zeros_like(x_t), torch.zeros(num_frames, 1, 1)
@@ -81,7 +92,11 @@ def test_any_windows_against_the_loop_written_out(
 def test_one_window_is_no_windows(upscaler: LumiereUpscalePipeline) -> None:
     results = [
         upscaler(low(8), num_inference_steps=2, generator=seed(), **options).frames
-        for options in ({"window_size": 8}, {"window_size": 20}, {"window_size": 8, "multidiffusion": False})
+        for options in (
+            {"window_size": 8},
+            {"window_size": 20},
+            {"window_size": 8, "multidiffusion": False},
+        )
     ]
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
@@ -93,7 +108,9 @@ def test_batching_windows_and_videos_changes_nothing(upscaler: LumiereUpscalePip
     videos = low(9, batch_size=2)
     together = run(videos, [seed(1), seed(2)], None)
     for most in (1, 3):
-        torch.testing.assert_close(run(videos, [seed(1), seed(2)], most), together, rtol=0, atol=1e-4)
+        torch.testing.assert_close(
+            run(videos, [seed(1), seed(2)], most), together, rtol=0, atol=1e-4
+        )
     torch.testing.assert_close(run(videos[1:], [seed(2)], None), together[1:], rtol=0, atol=1e-4)
 
 
@@ -111,7 +128,9 @@ def test_independent_windows_do_not_see_each_other(upscaler: LumiereUpscalePipel
 
 def test_tapered_windows(upscaler: LumiereUpscalePipeline, pipe: LumierePipeline) -> None:
     def make(num_frames: int, weights: str) -> Tensor:
-        return upscaler(low(num_frames), num_inference_steps=2, window_weights=weights, generator=seed()).frames
+        return upscaler(
+            low(num_frames), num_inference_steps=2, window_weights=weights, generator=seed()
+        ).frames
 
     mean, tapered = make(9, "mean"), make(9, "tapered")
     assert not torch.equal(mean, tapered) and (mean - tapered).abs().mean() < 0.1
@@ -121,7 +140,9 @@ def test_tapered_windows(upscaler: LumiereUpscalePipeline, pipe: LumierePipeline
         make(9, "round")
     with pytest.raises(ValueError, match=wrong):
         pipe("a cat", ssr_window_weights="round")
-    joined = pipe("a cat", ssr_window_weights="tapered", num_inference_steps=1, ssr_steps=1, generator=seed()).frames
+    joined = pipe(
+        "a cat", ssr_window_weights="tapered", num_inference_steps=1, ssr_steps=1, generator=seed()
+    ).frames
     plain = pipe("a cat", num_inference_steps=1, ssr_steps=1, generator=seed()).frames
     assert not torch.equal(joined, plain)
 
@@ -131,7 +152,9 @@ def test_size_noise_level_and_errors(upscaler: LumiereUpscalePipeline) -> None:
     frames = upscaler(wide, num_inference_steps=1, generator=seed()).frames
     assert frames.shape[-2:] == (32, 48)
     assert upscaler(wide, num_inference_steps=1, scale=1.5).frames.shape[-2:] == (24, 36)
-    assert not torch.equal(frames, upscaler(wide, num_inference_steps=1, noise_level=300, generator=seed()).frames)
+    assert not torch.equal(
+        frames, upscaler(wide, num_inference_steps=1, noise_level=300, generator=seed()).frames
+    )
     with pytest.raises(ValueError, match="noise_level is -1"):
         upscaler(wide, noise_level=-1)
     with pytest.raises(ValueError, match="video is 64 x 64 pixels, more than"):
@@ -143,13 +166,21 @@ def test_size_noise_level_and_errors(upscaler: LumiereUpscalePipeline) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"in_channels": 3}, "unet takes 3 channels, gives 3 .* a super-resolution network takes twice what it gives"),
-        ({"class_embed_type": None}, "class_embed_type None; .* the noise level by class_embed_type 'timestep'"),
+        (
+            {"in_channels": 3},
+            "unet takes 3 channels, gives 3 .* a super-resolution network takes twice what it gives",
+        ),
+        (
+            {"class_embed_type": None},
+            "class_embed_type None; .* the noise level by class_embed_type 'timestep'",
+        ),
         ({"down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D")}, "unet attends to text"),
     ],
 )
 def test_a_network_that_is_not_for_super_resolution(changes: dict[str, Any], message: str) -> None:
-    unet2d = UNet2DConditionModel.from_config(ssr_unet().unet.config, cross_attention_dim=8, **changes)
+    unet2d = UNet2DConditionModel.from_config(
+        ssr_unet().unet.config, cross_attention_dim=8, **changes
+    )
     with pytest.raises(ValueError, match=message):
         LumiereUpscalePipeline(SpaceTimeUNet.from_unet2d(unet2d), make_scheduler())
 
@@ -165,7 +196,9 @@ def test_round_trip_and_inside_the_whole_pipeline(
     upscaler.save_pretrained(tmp_path)
     loaded = LumiereUpscalePipeline.from_pretrained(tmp_path)
     loaded.set_progress_bar_config(disable=True)
-    results = [each(low(5), num_inference_steps=2, generator=seed()).frames for each in (upscaler, loaded)]
+    results = [
+        each(low(5), num_inference_steps=2, generator=seed()).frames for each in (upscaler, loaded)
+    ]
     assert torch.equal(*results) and loaded.config.window_size == 4
     inside = pipe.upscaler()
     assert inside.unet is pipe.ssr_unet and inside.config.window_size == 4
@@ -174,9 +207,13 @@ def test_round_trip_and_inside_the_whole_pipeline(
 # --- parts -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("windows", [temporal_windows(9, 4, 2), independent_windows(9, 4), [(0, 9)]])
+@pytest.mark.parametrize(
+    "windows", [temporal_windows(9, 4, 2), independent_windows(9, 4), [(0, 9)]]
+)
 @pytest.mark.parametrize("max_batch", [1, 2, None])
-def test_identical_predictions_are_the_identity(windows: list[tuple[int, int]], max_batch: int | None) -> None:
+def test_identical_predictions_are_the_identity(
+    windows: list[tuple[int, int]], max_batch: int | None
+) -> None:
     video = torch.randn(2, 3, 9, 4, 4, generator=seed())
     sizes = []
 
@@ -208,7 +245,9 @@ def test_an_oracle_network_is_followed_to_its_video() -> None:
         return alpha * noise - sigma * x_0
 
     timesteps = select_timesteps(scheduler, 5, torch.device("cpu"))
-    result = denoise(scheduler, oracle, lambda: torch.randn(x_0.shape, generator=seed()), timesteps, [seed()])
+    result = denoise(
+        scheduler, oracle, lambda: torch.randn(x_0.shape, generator=seed()), timesteps, [seed()]
+    )
     torch.testing.assert_close(result, x_0, rtol=0, atol=1e-3)
 
 
@@ -216,6 +255,8 @@ def test_rescaled_guidance_keeps_the_contrast_of_the_conditional_prediction() ->
     nothing = torch.zeros(1, 1, 1)
     negative, positive = torch.randn(2, 1, 3, 4, 8, 8, generator=seed())
     for rescale, expected in ((0.0, None), (1.0, positive.std())):
-        guided = TextGuidance(nothing, nothing, nothing, nothing, 5.0, rescale).combine(negative, positive)
+        guided = TextGuidance(nothing, nothing, nothing, nothing, 5.0, rescale).combine(
+            negative, positive
+        )
         plain = negative + 5 * (positive - negative)
         torch.testing.assert_close(guided.std(), plain.std() if expected is None else expected)

@@ -24,7 +24,14 @@ from tests.video_factory import numbered
 FRAMES, FPS, SIZE, LARGE, TOKENS = 8, 16, 16, 32, 8  # tokens: not the encoder's default
 SUBJECTS = ["cat", "dog", "crab", "horse", "pig", "owl", "fox", "ant"]  # the last two are held out
 STYLE = "ink-wash"
-OPTIM = {"steps": 3, "batch_size": 2, "learning_rate": 0.01, "warmup_steps": 1, "ema_decay": 0.5, "log_every": 2}
+OPTIM = {
+    "steps": 3,
+    "batch_size": 2,
+    "learning_rate": 0.01,
+    "warmup_steps": 1,
+    "ema_decay": 0.5,
+    "log_every": 2,
+}
 OPTIM |= {"checkpoint_every": 2, "validate_every": 2}
 PARAMS: dict[str, Any] = {
     "curate": {"min_seconds": 0.5},
@@ -64,9 +71,14 @@ def commands() -> dict[str, list[str]]:
 
 def run_stage(root: Path, name: str, params: dict[str, Any] | None = None, **paths: Path) -> None:
     """Run a stage in `root` as dvc.yaml does, with other values in its sections of params, or other paths."""
-    values = {section: {**entries, **(params or {}).get(section, {})} for section, entries in PARAMS.items()}
+    values = {
+        section: {**entries, **(params or {}).get(section, {})}
+        for section, entries in PARAMS.items()
+    }
     (root / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    replaced = [part for key, path in paths.items() for part in (f"--{key}", str(path))]  # argparse takes the last
+    replaced = [
+        part for key, path in paths.items() for part in (f"--{key}", str(path))
+    ]  # argparse takes the last
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv("LUMIERE_TRACKING", "off")
@@ -80,11 +92,19 @@ def write_clips(folder: Path, held_out: int = 2) -> None:
     """What the decode stage would write: one clip of every subject, the last ones for validation."""
     encoder = load_text_encoder("minilm", TOKENS)
     captions = {name: [f"a {name}", f"a small {name} moves"] for name in SUBJECTS}
-    embeddings = embed_captions([text for texts in captions.values() for text in texts] + [""], encoder)
+    embeddings = embed_captions(
+        [text for texts in captions.values() for text in texts] + [""], encoder
+    )
     samples = []
     for i, name in enumerate(SUBJECTS):
         embeds, masks = zip(*(embeddings[text] for text in captions[name]), strict=True)
-        info = {"clip_id": f"{name}@0", "video": f"{name}.mp4", "start": 0.0, "captions": captions[name], "fps": FPS}
+        info = {
+            "clip_id": f"{name}@0",
+            "video": f"{name}.mp4",
+            "start": 0.0,
+            "captions": captions[name],
+            "fps": FPS,
+        }
         frames = numbered(FRAMES, subject=i, height=LARGE, width=96)[:, :, :LARGE]
         samples.append(Sample(pack_frames(frames), np.stack(embeds), np.stack(masks), info))
     folder.mkdir(parents=True)
@@ -107,7 +127,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i, name in enumerate(SUBJECTS[:3]):
         Image.fromarray(255 - numbered(1, subject=i)[0]).save(style / f"{name}.png")
     rows = [f"{name}.png,an ink drawing of a {name}" for name in SUBJECTS[:3]]
-    (style / "captions.csv").write_text("\n".join(["image,caption", *rows]) + "\n", encoding="utf-8")
+    (style / "captions.csv").write_text(
+        "\n".join(["image,caption", *rows]) + "\n", encoding="utf-8"
+    )
     return root
 
 

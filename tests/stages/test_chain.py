@@ -24,21 +24,35 @@ from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
 from lumiere.pipelines.batch import read_jobs
 from lumiere.pipelines.samples import given_pixels, to_uint8
 from lumiere.tracking import Run
-from lumiere.training.super_resolution import SuperResolutionTask
-from lumiere.training.task import Batch, DiffusionTask
-from lumiere.training.video import SpaceTimeTask
-from tests.stages.conftest import FPS, FRAMES, LARGE, PARAMS, SIZE, STYLE, TOKENS, run_stage, write_clips
+from lumiere.training.diffusion_task import Batch, DiffusionTask
+from lumiere.training.ssr_task import SuperResolutionTask
+from lumiere.training.video_task import SpaceTimeTask
+from tests.stages.conftest import (
+    FPS,
+    FRAMES,
+    LARGE,
+    PARAMS,
+    SIZE,
+    STYLE,
+    TOKENS,
+    run_stage,
+    write_clips,
+)
 from tests.video_factory import numbered
 
 GIVEN = {"image", "inpaint", "outpaint", "cinemagraph"}  # rows that were given pixels to keep
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+    return one.keys() == other.keys() and all(
+        torch.equal(value, other[name]) for name, value in one.items()
+    )
 
 
 def generate(root: Path, name: str) -> LumierePipelineOutput:
@@ -66,7 +80,9 @@ def generate(root: Path, name: str) -> LumierePipelineOutput:
 
 def test_only_temporal_weights_are_trained(chain: Path) -> None:
     t2i = load_text_to_image(chain / "outputs" / "t2i")
-    base, conditioned = (SpaceTimeUNet.from_pretrained(chain / "outputs" / n) for n in ("base", "conditioned"))
+    base, conditioned = (
+        SpaceTimeUNet.from_pretrained(chain / "outputs" / n) for n in ("base", "conditioned")
+    )
     spatial = t2i.unet.state_dict()
     assert equal(base.unet.state_dict(), spatial) and equal(conditioned.unet.state_dict(), spatial)
     fresh = SpaceTimeUNet.from_unet2d(t2i.unet)
@@ -81,25 +97,37 @@ def test_only_temporal_weights_are_trained(chain: Path) -> None:
 
 def test_networks_keep_the_length_of_text_that_they_were_trained_with(chain: Path) -> None:
     for name in ("t2i", "base", "conditioned", "pipeline"):
-        config = json.loads((chain / "outputs" / name / "text_encoder" / "text_encoder.json").read_text())
+        config = json.loads(
+            (chain / "outputs" / name / "text_encoder" / "text_encoder.json").read_text()
+        )
         assert config == {"name": "minilm", "max_tokens": TOKENS}, name
 
 
 def test_a_blend_is_a_straight_line_between_weights(chain: Path) -> None:
     original = load_text_to_image(chain / "outputs" / "t2i").unet.state_dict()
     style = load_file(chain / "outputs" / "style" / f"{STYLE}.safetensors")
-    half, whole = (load_file(chain / "outputs" / "blended" / STYLE / f"{alpha}.safetensors") for alpha in (0.5, 1.0))
+    half, whole = (
+        load_file(chain / "outputs" / "blended" / STYLE / f"{alpha}.safetensors")
+        for alpha in (0.5, 1.0)
+    )
     assert equal(whole, style) and not equal(style, original)
     for name, value in half.items():
         torch.testing.assert_close(value, (style[name] + original[name]) / 2)
 
 
 def test_losses_are_kept_beside_the_weights(chain: Path) -> None:
-    names = {"t2i": "t2i", "base": "train_base", "conditioned": "train_conditioned", "style": "train_style"}
+    names = {
+        "t2i": "t2i",
+        "base": "train_base",
+        "conditioned": "train_conditioned",
+        "style": "train_style",
+    }
     for folder, name in {**names, "ssr": "train_ssr"}.items():
         record = json.loads((chain / "outputs" / folder / f"{name}.json").read_text())
         assert [step for step, _ in record["loss"]] == [2, 3]
-        assert [step for step, _ in record["validation_loss"]] == ([] if folder == "style" else [2, 3])
+        assert [step for step, _ in record["validation_loss"]] == (
+            [] if folder == "style" else [2, 3]
+        )
         assert (chain / "outputs" / folder / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
     assert (chain / "outputs" / "ssr" / "ssr_image.json").is_file()
 
@@ -166,20 +194,30 @@ def test_generate_writes_the_same_bytes_again(chain: Path, tmp_path: Path) -> No
 def test_a_text_to_image_model_is_taken_from_a_folder(chain: Path, tmp_path: Path) -> None:
     source = str(chain / "outputs" / "t2i")
     run_stage(chain, "prepare_t2i", {"prepare_t2i": {"source": source}}, out=tmp_path / "t2i")
-    weights = (load_text_to_image(folder).unet.state_dict() for folder in (source, tmp_path / "t2i"))
+    weights = (
+        load_text_to_image(folder).unet.state_dict() for folder in (source, tmp_path / "t2i")
+    )
     assert equal(*weights)
 
 
 def test_temporal_weights_are_taken_from_a_folder(chain: Path, tmp_path: Path) -> None:
-    for stage, folder in (("train_base", "base"), ("train_conditioned", "conditioned"), ("train_ssr", "ssr")):
+    for stage, folder in (
+        ("train_base", "base"),
+        ("train_conditioned", "conditioned"),
+        ("train_ssr", "ssr"),
+    ):
         given, section = str(chain / "outputs" / folder), {"optim": {"steps": 0}}
         if stage == "train_ssr":
             section["image_optim"] = {"steps": 0}
         run_stage(chain, stage, {stage: {**section, "init_from": given}}, out=tmp_path / folder)
-        wanted, made = (load_file(path / "temporal.safetensors") for path in (Path(given), tmp_path / folder))
+        wanted, made = (
+            load_file(path / "temporal.safetensors") for path in (Path(given), tmp_path / folder)
+        )
         if stage == "train_conditioned":  # all else comes from the base network
             wanted = load_file(chain / "outputs" / "base" / "temporal.safetensors") | {
-                name: value for name, value in wanted.items() if name.startswith("conv_in_conditioning.")
+                name: value
+                for name, value in wanted.items()
+                if name.startswith("conv_in_conditioning.")
             }
         assert equal(wanted, made), stage
 
@@ -188,7 +226,9 @@ def test_nothing_need_be_held_out(chain: Path, tmp_path: Path) -> None:
     write_clips(tmp_path / "clips", held_out=0)
     for stage, folder in (("prepare_t2i", "t2i"), ("train_base", "base"), ("train_ssr", "ssr")):
         run_stage(chain, stage, clips=tmp_path / "clips", out=tmp_path / folder)
-        record = json.loads(next((tmp_path / folder).glob(f"{stage.replace('prepare_', '')}.json")).read_text())
+        record = json.loads(
+            next((tmp_path / folder).glob(f"{stage.replace('prepare_', '')}.json")).read_text()
+        )
         assert record["loss"] and not record["validation_loss"]
 
 
@@ -198,7 +238,9 @@ def test_a_style_of_ten_pictures_holds_one_out(chain: Path, tmp_path: Path) -> N
     for i in range(10):
         Image.fromarray(numbered(1, subject=i)[0]).save(style / f"{i}.png")
     rows = [f"{i}.png,an ink drawing of {i}" for i in range(10)]
-    (style / "captions.csv").write_text("\n".join(["image,caption", *rows]) + "\n", encoding="utf-8")
+    (style / "captions.csv").write_text(
+        "\n".join(["image,caption", *rows]) + "\n", encoding="utf-8"
+    )
     run_stage(chain, "train_style", styles=tmp_path / "styles", out=tmp_path / "out")
     record = json.loads((tmp_path / "out" / "train_style.json").read_text())
     assert [step for step, _ in record["validation_loss"]] == [2, 3]
@@ -215,7 +257,9 @@ def test_stages_show_samples_and_write_the_same_bytes(
     stage: str, names: list[str], chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = []
-    monkeypatch.setattr(Run, "log_artifact", lambda run, path, folder="": shown.append((folder, path.name)))
+    monkeypatch.setattr(
+        Run, "log_artifact", lambda run, path, folder="": shown.append((folder, path.name))
+    )
     run_stage(chain, stage, {"runtime": {"sample_every": 2}}, out=tmp_path / "out")
     assert [name for folder, name in shown if folder == "samples"] == names
     folder = {"prepare_t2i": "t2i", "train_style": "style", "train_ssr": "ssr"}[stage]
@@ -246,11 +290,19 @@ def test_the_known_pixels_are_the_clips_own(chain: Path) -> None:
     videos, clips = chain / "outputs" / "videos", chain / "outputs" / "clips"
     assert {path.name.split(".")[0] for path in videos.glob("*.known.npz")} == GIVEN
     stores = ClipStore(clips), ClipStore(clips, "validation")
-    real = {entry["clip_id"]: store[i].frames for store in stores for i, entry in enumerate(store.entries)}
+    real = {
+        entry["clip_id"]: store[i].frames
+        for store in stores
+        for i, entry in enumerate(store.entries)
+    }
     for name in GIVEN:
         with np.load(videos / f"{name}.known.npz") as arrays:
             generated, known, mask = (arrays[key] for key in ("generated", "known", "known_mask"))
-        assert generated.shape == known.shape == (FRAMES, LARGE, LARGE, 3) and mask.shape == (FRAMES, LARGE, LARGE)
+        assert generated.shape == known.shape == (FRAMES, LARGE, LARGE, 3) and mask.shape == (
+            FRAMES,
+            LARGE,
+            LARGE,
+        )
         assert set(np.unique(mask)) == {0, 1}
         clip = real[json.loads((videos / f"{name}.json").read_text())["clip"]]
         if name == "cinemagraph":
@@ -259,8 +311,14 @@ def test_the_known_pixels_are_the_clips_own(chain: Path) -> None:
             assert np.abs(known.astype(int) - clip)[mask == 1].max() <= 1
     masks = {name: np.load(videos / f"{name}.known.npz")["known_mask"] for name in GIVEN}
     assert masks["image"][0].all() and not masks["image"][1:].any()
-    assert not masks["inpaint"][:, :, : LARGE // 2].any() and masks["inpaint"][:, :, LARGE // 2 :].all()
-    assert masks["outpaint"][:, 4:-4, 4:-4].all() and masks["outpaint"].sum() == FRAMES * (LARGE - 8) ** 2
+    assert (
+        not masks["inpaint"][:, :, : LARGE // 2].any()
+        and masks["inpaint"][:, :, LARGE // 2 :].all()
+    )
+    assert (
+        masks["outpaint"][:, 4:-4, 4:-4].all()
+        and masks["outpaint"].sum() == FRAMES * (LARGE - 8) ** 2
+    )
     assert masks["cinemagraph"][0].all() and masks["cinemagraph"][1:].sum() == (FRAMES - 1) * (
         LARGE**2 - (LARGE // 2) ** 2
     )
@@ -271,8 +329,13 @@ def test_the_saved_pipeline_makes_the_same_video(name: str, chain: Path, tmp_pat
     output = generate(chain, name)
     videos = chain / "outputs" / "videos"
     frames = to_uint8(output.frames[0])
-    luma = [made @ np.array([0.299, 0.587, 0.114]) for made in (read_video(videos / f"{name}.mp4", fps=FPS), frames)]
-    assert np.abs(luma[0] - luma[1]).mean() < 10  # of 255; the colour of single pixels is lost in yuv420p
+    luma = [
+        made @ np.array([0.299, 0.587, 0.114])
+        for made in (read_video(videos / f"{name}.mp4", fps=FPS), frames)
+    ]
+    assert (
+        np.abs(luma[0] - luma[1]).mean() < 10
+    )  # of 255; the colour of single pixels is lost in yuv420p
     write_video(tmp_path / "again.mp4", frames, FPS)
     assert (tmp_path / "again.mp4").read_bytes() == (videos / f"{name}.mp4").read_bytes()
     if name in GIVEN:
@@ -297,7 +360,9 @@ def test_a_style_changes_the_video(chain: Path) -> None:
         for style, alpha in ((None, 1.0), (STYLE, 0.5), (STYLE, 1.0), (STYLE, 0.504))
     ]
     distances = [float((entry.frames - made[0].frames).abs().mean()) for entry in made[1:]]
-    assert all(distance > 0 for distance in distances) and not torch.equal(made[1].frames, made[3].frames)
+    assert all(distance > 0 for distance in distances) and not torch.equal(
+        made[1].frames, made[3].frames
+    )
 
 
 def test_the_evaluations_set_and_seams_are_complete(chain: Path) -> None:
@@ -313,8 +378,9 @@ def test_the_evaluations_set_and_seams_are_complete(chain: Path) -> None:
 def test_every_metric_is_a_number(chain: Path) -> None:
     metrics = json.loads((chain / "outputs" / "metrics" / "evaluate.json").read_text())
     assert all(math.isfinite(value) for value in metrics.values())
-    assert {f"known_psnr_{mode}" for mode in ("image_to_video", "inpainting", "outpainting", "cinemagraph")} <= set(
-        metrics
-    )
+    assert {
+        f"known_psnr_{mode}"
+        for mode in ("image_to_video", "inpainting", "outpainting", "cinemagraph")
+    } <= set(metrics)
     assert metrics["frechet_num_clips"] == 4
     assert (chain / "outputs" / "evaluation" / "report.md").is_file()

@@ -12,20 +12,60 @@ from tests.stages.conftest import PROMPTS, run_stage
 
 # stage, values in its section -> what the line must hold, besides params.yaml
 BAD_PARAMS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
-    ("prepare_t2i", {"source": "nowhere/at-all"}, ("prepare_t2i.source", "nowhere/at-all", "unet/")),
-    ("prepare_t2i", {"source": "data/half"}, ("prepare_t2i.source", "data/half/text_encoder/text_encoder.json")),
+    (
+        "prepare_t2i",
+        {"source": "nowhere/at-all"},
+        ("prepare_t2i.source", "nowhere/at-all", "unet/"),
+    ),
+    (
+        "prepare_t2i",
+        {"source": "data/half"},
+        ("prepare_t2i.source", "data/half/text_encoder/text_encoder.json"),
+    ),
     ("prepare_t2i", {"source": "data/no weights"}, ("prepare_t2i.source", "data/no weights/unet")),
     ("prepare_t2i", {"size": 4}, ("prepare_t2i.size", "4", "at least 8")),
-    ("prepare_t2i", {"block_out_channels": [24]}, ("prepare_t2i.block_out_channels", "24", "multiple of 16")),
-    ("train_base", {"init_from": "nowhere"}, ("train_base.init_from", "nowhere/temporal.safetensors")),
-    ("train_base", {"init_from": "outputs/ssr"}, ("train_base.init_from", "ssr/temporal.json", "in_channels 6")),
-    ("train_base", {"init_from": "data/half"}, ("train_base.init_from", "half/temporal.safetensors", "not a whole")),
-    ("train_base", {"resampling_init": "zeros"}, ("train_base.resampling_init", "zeros", "nearest, he")),
-    ("train_conditioned", {"init_from": "outputs/base"}, ("train_conditioned.init_from", "conditioning_channels 0")),
-    ("train_conditioned", {"mask_weights": {"loop": 1.0}}, ("train_conditioned.mask_weights.loop", "inpainting")),
+    (
+        "prepare_t2i",
+        {"block_out_channels": [24]},
+        ("prepare_t2i.block_out_channels", "24", "multiple of 16"),
+    ),
+    (
+        "train_base",
+        {"init_from": "nowhere"},
+        ("train_base.init_from", "nowhere/temporal.safetensors"),
+    ),
+    (
+        "train_base",
+        {"init_from": "outputs/ssr"},
+        ("train_base.init_from", "ssr/temporal.json", "in_channels 6"),
+    ),
+    (
+        "train_base",
+        {"init_from": "data/half"},
+        ("train_base.init_from", "half/temporal.safetensors", "not a whole"),
+    ),
+    (
+        "train_base",
+        {"resampling_init": "zeros"},
+        ("train_base.resampling_init", "zeros", "nearest, he"),
+    ),
+    (
+        "train_conditioned",
+        {"init_from": "outputs/base"},
+        ("train_conditioned.init_from", "conditioning_channels 0"),
+    ),
+    (
+        "train_conditioned",
+        {"mask_weights": {"loop": 1.0}},
+        ("train_conditioned.mask_weights.loop", "inpainting"),
+    ),
     ("train_ssr", {"image_model": "nowhere"}, ("train_ssr.image_model", "nowhere")),
     ("train_ssr", {"image_model": "data/half"}, ("train_ssr.image_model", "data/half")),
-    ("train_ssr", {"image_model": "outputs/t2i"}, ("train_ssr.image_model", "outputs/t2i", "channels")),
+    (
+        "train_ssr",
+        {"image_model": "outputs/t2i"},
+        ("train_ssr.image_model", "outputs/t2i", "channels"),
+    ),
     ("train_ssr", {"init_from": "nowhere"}, ("train_ssr.init_from", "nowhere")),
     ("train_ssr", {"window_size": 9}, ("train_ssr.window_size", "9", "decode.num_frames (8)")),
     ("train_ssr", {"crop": 64}, ("train_ssr.crop", "64", "train_ssr.size (32)")),
@@ -65,25 +105,36 @@ def unfinished_models(chain: Path) -> None:
     next((chain / "data" / "no weights" / "unet").glob("*.safetensors")).unlink()
 
 
-def error_of(capfd: pytest.CaptureFixture[str], root: Path, stage: str, *args: Any, **paths: Path) -> str:
+def error_of(
+    capfd: pytest.CaptureFixture[str], root: Path, stage: str, *args: Any, **paths: Path
+) -> str:
     """The one line in which a stage ends."""
     with pytest.raises(SystemExit) as stopped:
         run_stage(root, stage, *args, **paths)
     assert stopped.value.code == 1
-    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith(("error:", "Traceback"))]
+    lines = [
+        line
+        for line in capfd.readouterr().err.splitlines()
+        if line.startswith(("error:", "Traceback"))
+    ]
     assert len(lines) == 1, lines
     return lines[0]
 
 
 @pytest.mark.parametrize(
-    "stage, values, expected", BAD_PARAMS, ids=lambda v: str(v) if isinstance(v, (str, dict)) else ""
+    "stage, values, expected",
+    BAD_PARAMS,
+    ids=lambda v: str(v) if isinstance(v, (str, dict)) else "",
 )
 def test_params(
     stage: str, values: dict[str, Any], expected: tuple[str, ...], chain: Path, tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     line = error_of(capfd, chain, stage, {stage: values}, out=tmp_path / "out")
-    for part in (*expected, *(["params.yaml"] if values not in ({"judge": "nowhere"}, {"num_frames": 12}) else [])):
+    for part in (
+        *expected,
+        *(["params.yaml"] if values not in ({"judge": "nowhere"}, {"num_frames": 12}) else []),
+    ):
         assert part in line, line
     assert not (tmp_path / "out").exists()
 
@@ -92,21 +143,34 @@ def test_params(
 def test_prompts(row: str, chain: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     prompts = tmp_path / "prompts.csv"
     prompts.write_text(PROMPTS.splitlines()[0] + "\n" + row + "\n", encoding="utf-8")
-    line = error_of(capfd, chain, "generate", prompts=prompts, out=tmp_path / "out", pipeline=tmp_path / "pipeline")
+    line = error_of(
+        capfd,
+        chain,
+        "generate",
+        prompts=prompts,
+        out=tmp_path / "out",
+        pipeline=tmp_path / "pipeline",
+    )
     for part in (str(prompts), *BAD_ROWS[row]):
         assert part in line, line
     assert not (tmp_path / "out").exists() and not (tmp_path / "pipeline").exists()
 
 
-@pytest.mark.parametrize("header, expected", [("name,mode", "no column 'prompt'"), ("name,mode,prompt,x", "'x'")])
-def test_columns(header: str, expected: str, chain: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "header, expected", [("name,mode", "no column 'prompt'"), ("name,mode,prompt,x", "'x'")]
+)
+def test_columns(
+    header: str, expected: str, chain: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     prompts = tmp_path / "prompts.csv"
     prompts.write_text(header + "\n", encoding="utf-8")
     assert expected in error_of(capfd, chain, "generate", prompts=prompts)
     assert "no such file" in error_of(capfd, chain, "generate", prompts=tmp_path / "nowhere.csv")
 
 
-def test_a_text_to_image_model_of_another_text_length(chain: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_text_to_image_model_of_another_text_length(
+    chain: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """The pooled text embedding sees padding, so clips of another length would train another model."""
     encoder = chain / "outputs" / "t2i" / "text_encoder" / "text_encoder.json"
     before = encoder.read_text()
@@ -121,12 +185,42 @@ def test_a_text_to_image_model_of_another_text_length(chain: Path, capfd: pytest
 # input, what is done to it -> the stage that reads it and what the line must hold
 BAD_INPUTS = {
     "clips without an index": ("train_base", "clips", "index.json", None, "index.json"),
-    "a shard cut short": ("train_ssr", "clips", "train-00000.tar", "half", "train-00000.tar: 4 bytes; by index.json"),
-    "a shard that is missing": ("train_base", "clips", "validation-00000.tar", None, "no such file; by index.json"),
-    "clips of another form": ("train_base", "clips", "index.json", "{}", "run the decode stage again"),
+    "a shard cut short": (
+        "train_ssr",
+        "clips",
+        "train-00000.tar",
+        "half",
+        "train-00000.tar: 4 bytes; by index.json",
+    ),
+    "a shard that is missing": (
+        "train_base",
+        "clips",
+        "validation-00000.tar",
+        None,
+        "no such file; by index.json",
+    ),
+    "clips of another form": (
+        "train_base",
+        "clips",
+        "index.json",
+        "{}",
+        "run the decode stage again",
+    ),
     "half a text-to-image model": ("train_base", "t2i", "unet/config.json", "{", "unet"),
-    "half a base": ("train_conditioned", "base", "temporal.safetensors", "half", "temporal.safetensors"),
-    "half a style": ("blend_style", "style", "ink-wash.safetensors", "half", "ink-wash.safetensors"),
+    "half a base": (
+        "train_conditioned",
+        "base",
+        "temporal.safetensors",
+        "half",
+        "temporal.safetensors",
+    ),
+    "half a style": (
+        "blend_style",
+        "style",
+        "ink-wash.safetensors",
+        "half",
+        "ink-wash.safetensors",
+    ),
 }
 
 
@@ -143,4 +237,6 @@ def test_inputs(name: str, chain: Path, tmp_path: Path, capfd: pytest.CaptureFix
     assert str(damaged) in line and expected in line and "dvc repro" in line
     assert not (tmp_path / "out").exists()
     shutil.rmtree(damaged)
-    assert f"--{argument} {damaged}: no such file or folder" in error_of(capfd, chain, stage, **paths)
+    assert f"--{argument} {damaged}: no such file or folder" in error_of(
+        capfd, chain, stage, **paths
+    )

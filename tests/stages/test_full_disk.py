@@ -14,16 +14,27 @@ from tests.stages.test_errors import error_of
 
 
 @pytest.mark.parametrize(
-    ("stage", "values"), [("prepare_t2i", {"source": "outputs/t2i"}), ("blend_style", {}), ("generate", {})]
+    ("stage", "values"),
+    [("prepare_t2i", {"source": "outputs/t2i"}), ("blend_style", {}), ("generate", {})],
 )
 def test_weights_that_do_not_fit(
-    stage: str, values: dict[str, Any], chain: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    stage: str,
+    values: dict[str, Any],
+    chain: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    paths = {"out": tmp_path / "out"} | ({"pipeline": tmp_path / "pipeline"} if stage == "generate" else {})
+    paths = {"out": tmp_path / "out"} | (
+        {"pipeline": tmp_path / "pipeline"} if stage == "generate" else {}
+    )
     with full_disk():
         line = error_of(capfd, chain, stage, {stage: values}, **paths)
     assert all(str(path) in line for path in paths.values()), line
-    assert "cannot be written" in line and "File too large" in line and "make room and run the stage again" in line
+    assert (
+        "cannot be written" in line
+        and "File too large" in line
+        and "make room and run the stage again" in line
+    )
 
 
 def test_a_training_whose_weights_do_not_fit_is_not_trained_again(

@@ -16,7 +16,9 @@ import yaml
 from tests.conftest import REPOSITORY
 from tests.stages.conftest import OPTIM, PARAMS, commands, run_stage
 
-TRAINING = {"optim": OPTIM | {"steps": 12, "checkpoint_every": 3, "log_every": 4, "validate_every": 6}}
+TRAINING = {
+    "optim": OPTIM | {"steps": 12, "checkpoint_every": 3, "log_every": 4, "validate_every": 6}
+}
 STATE = "scratch/*/train_base"
 # What is waited for, and how long at most it goes on from there, in seconds.
 MOMENTS = [
@@ -26,7 +28,11 @@ MOMENTS = [
     (f"{STATE}/.writing-*", 0.02),  # half a checkpoint
     ("out/train_base.json", 0.2),  # the weights
 ]
-ENVIRONMENT = os.environ | {"LUMIERE_TRACKING": "off", "LUMIERE_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+ENVIRONMENT = os.environ | {
+    "LUMIERE_TRACKING": "off",
+    "LUMIERE_NUM_THREADS": "1",
+    "PYTHONPATH": str(REPOSITORY),
+}
 
 
 def found(pattern: str) -> set[tuple[str, int]]:
@@ -40,13 +46,22 @@ def found(pattern: str) -> set[tuple[str, int]]:
     return entries
 
 
-def run_until_killed(command: list[str], root: Path, log: Path, pattern: str, seconds: float) -> int:
+def run_until_killed(
+    command: list[str], root: Path, log: Path, pattern: str, seconds: float
+) -> int:
     """Run a program, and kill it with all its processes so long after something new appears; its exit code."""
     before = found(pattern)
     with open(log, "w") as said:
-        process = subprocess.Popen(command, cwd=root, env=ENVIRONMENT, stdout=said, stderr=said, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=root, env=ENVIRONMENT, stdout=said, stderr=said, start_new_session=True
+        )
     patience = time.monotonic() + 120
-    while pattern and process.poll() is None and not found(pattern) - before and time.monotonic() < patience:
+    while (
+        pattern
+        and process.poll() is None
+        and not found(pattern) - before
+        and time.monotonic() < patience
+    ):
         time.sleep(0.001)
     time.sleep(seconds)
     if process.poll() is None:
@@ -55,13 +70,26 @@ def run_until_killed(command: list[str], root: Path, log: Path, pattern: str, se
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
-def test_a_stage_killed_again_and_again_ends_in_the_same_bytes(project: Path, tmp_path: Path) -> None:
+def test_a_stage_killed_again_and_again_ends_in_the_same_bytes(
+    project: Path, tmp_path: Path
+) -> None:
     t2i, whole, out = (tmp_path / name for name in ("t2i", "whole", "out"))
     run_stage(project, "prepare_t2i", out=t2i)
-    run_stage(project, "train_base", {"train_base": TRAINING}, t2i=t2i, out=whole, scratch=tmp_path / "scratch")
+    run_stage(
+        project,
+        "train_base",
+        {"train_base": TRAINING},
+        t2i=t2i,
+        out=whole,
+        scratch=tmp_path / "scratch",
+    )
 
     params, log, draw = tmp_path / "params.yaml", tmp_path / "said.txt", random.Random(0)
     settings = PARAMS | {"train_base": TRAINING, "runtime": {"workers": 1}}  # which is killed, too
@@ -76,7 +104,9 @@ def test_a_stage_killed_again_and_again_ends_in_the_same_bytes(project: Path, tm
         assert code in (-signal.SIGKILL, 0), log.read_text()  # 0: it was done before
         codes.append(code)
     assert codes.count(-signal.SIGKILL) >= 2  # in the imports, and before anything is saved
-    done = subprocess.run(command, cwd=project, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=project, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert contents(out) == contents(whole)
     assert not list((tmp_path / "scratch").iterdir())

@@ -15,11 +15,17 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+)
 
 from lumiere.data.shards import ALL
 from lumiere.text import TextEncoder
-from lumiere.training.captioned import Text
+from lumiere.training.examples import Text
 from tests.models.zoo import CONFIGS, TEXT_DIM, TINY
 
 WORDS = ["a", "cat", "dog", "runs", "red", *string.ascii_lowercase[1:]]
@@ -34,14 +40,26 @@ def tokenizer(max_length: int = 77, start: str = "") -> PreTrainedTokenizerFast:
         single=f"{start} $A </s>".strip(), special_tokens=[("</s>", 1), ("<s>", 3)]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=plain, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=max_length
+        tokenizer_object=plain,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=max_length,
     )
 
 
 def t5(width: int = TEXT_DIM) -> T5EncoderModel:
     torch.manual_seed(1)
     return T5EncoderModel(
-        T5Config(vocab_size=64, d_model=width, d_kv=8, d_ff=16, num_layers=2, num_heads=2, dropout_rate=0.0)
+        T5Config(
+            vocab_size=64,
+            d_model=width,
+            d_kv=8,
+            d_ff=16,
+            num_layers=2,
+            num_heads=2,
+            dropout_rate=0.0,
+        )
     ).eval()
 
 
@@ -61,14 +79,30 @@ def if_unet(**changes: Any) -> UNet2DConditionModel:
 
 def if_scheduler(**changes: Any) -> DDPMScheduler:
     """As DeepFloyd IF stores it: learned variance, dynamic thresholding."""
-    settings = {"beta_schedule": "squaredcos_cap_v2", "variance_type": "learned_range", "thresholding": True}
-    return DDPMScheduler(**(settings | {"prediction_type": "epsilon", "sample_max_value": 1.5} | changes))
+    settings = {
+        "beta_schedule": "squaredcos_cap_v2",
+        "variance_type": "learned_range",
+        "thresholding": True,
+    }
+    return DDPMScheduler(
+        **(settings | {"prediction_type": "epsilon", "sample_max_value": 1.5} | changes)
+    )
 
 
 def save_if(folder: Path, **parts: Any) -> IFPipeline:
     """DeepFloyd IF, tiny; `parts` replace its own."""
-    components = {"tokenizer": tokenizer(), "text_encoder": t5(), "unet": if_unet(), "scheduler": if_scheduler()}
-    unused = {"safety_checker": None, "feature_extractor": None, "watermarker": None, "requires_safety_checker": False}
+    components = {
+        "tokenizer": tokenizer(),
+        "text_encoder": t5(),
+        "unet": if_unet(),
+        "scheduler": if_scheduler(),
+    }
+    unused = {
+        "safety_checker": None,
+        "feature_extractor": None,
+        "watermarker": None,
+        "requires_safety_checker": False,
+    }
     pipe = IFPipeline(**(components | parts), **unused)
     pipe.save_pretrained(folder)
     return pipe
@@ -86,7 +120,12 @@ def save_clip_pipeline(folder: Path, positions: int = 77) -> None:
 
 # --- Stable Diffusion ------------------------------------------------------------------------------------------------
 
-BETAS = {"beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "num_train_timesteps": 1000}
+BETAS = {
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "num_train_timesteps": 1000,
+}
 # scheduler_config.json as it is shipped: 1.5's, 2.1's, and Euler's, which many put in their place.
 SD_SCHEDULERS: dict[str, dict[str, Any]] = {
     "sd1": BETAS | {
@@ -119,7 +158,9 @@ def save_stable_diffusion(folder: Path, kind: str = "sd1", **unet_changes: Any) 
     clip().save_pretrained(folder / "text_encoder")
     vae().save_pretrained(folder / "vae")
     torch.manual_seed(2)
-    unet = UNet2DConditionModel(**(TINY | CONFIGS["sd2" if kind == "sd2" else "sd1"] | unet_changes))
+    unet = UNet2DConditionModel(
+        **(TINY | CONFIGS["sd2" if kind == "sd2" else "sd1"] | unet_changes)
+    )
     unet.save_pretrained(folder / "unet")
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SD_SCHEDULERS[kind]))
@@ -131,8 +172,13 @@ class Sentences:
     def __init__(self, encoder: TextEncoder, size: int, num_frames: int = 3) -> None:
         generator = torch.Generator().manual_seed(0)
         embeds, masks = encoder.encode(["a cat runs", "a red dog"])
-        self.videos = torch.randint(0, 256, (2, 3, num_frames, size, size), generator=generator, dtype=torch.uint8)
-        self.texts, self.num_frames = list(zip(embeds[:, None], masks[:, None], strict=True)), num_frames
+        self.videos = torch.randint(
+            0, 256, (2, 3, num_frames, size, size), generator=generator, dtype=torch.uint8
+        )
+        self.texts, self.num_frames = (
+            list(zip(embeds[:, None], masks[:, None], strict=True)),
+            num_frames,
+        )
         null_embeds, null_mask = encoder.encode([""])
         self.null_text, self.shards = (null_embeds[0], null_mask[0]), ["", ""]
 

@@ -30,22 +30,37 @@ def test_t5_states_are_those_of_the_pipeline(deepfloyd: tuple[Path, IFPipeline])
     """All of them: IF's U-Net was trained with the states of padding and no mask."""
     folder, pipe = deepfloyd
     embeds, mask = load_text_encoder(f"diffusers:{folder}", 77).encode(["A cat runs ", ""])
-    positive, negative = pipe.encode_prompt("A cat runs ", do_classifier_free_guidance=True, device="cpu")
-    assert embeds.shape == (2, 77, TEXT_DIM) and embeds.dtype == torch.float32 and not embeds.requires_grad
+    positive, negative = pipe.encode_prompt(
+        "A cat runs ", do_classifier_free_guidance=True, device="cpu"
+    )
+    assert (
+        embeds.shape == (2, 77, TEXT_DIM)
+        and embeds.dtype == torch.float32
+        and not embeds.requires_grad
+    )
     torch.testing.assert_close(embeds, torch.cat([positive, negative]), atol=1e-5, rtol=1e-4)
     assert mask.dtype == torch.int64 and mask.all()
 
 
 def test_clip_states_are_the_last_after_the_norm(tmp_path: Path) -> None:
     save_clip_pipeline(tmp_path, positions=8)
-    embeds, mask = load_text_encoder(f"diffusers:{tmp_path}", 8).encode(["a cat", "a red dog runs b c d e f g"])
-    ids = tokenizer(8, start="<s>")(["a cat", "a red dog runs b c d e f g"], padding="max_length", truncation=True)
+    embeds, mask = load_text_encoder(f"diffusers:{tmp_path}", 8).encode(
+        ["a cat", "a red dog runs b c d e f g"]
+    )
+    ids = tokenizer(8, start="<s>")(
+        ["a cat", "a red dog runs b c d e f g"], padding="max_length", truncation=True
+    )
     expected = clip(8)(input_ids=torch.tensor(ids.input_ids)).last_hidden_state
     torch.testing.assert_close(embeds, expected.detach(), atol=1e-5, rtol=1e-4)
-    assert mask.all() and [row[-1] for row in ids.input_ids] == [0, 1]  # padding, and the end of what was cut
+    assert mask.all() and [row[-1] for row in ids.input_ids] == [
+        0,
+        1,
+    ]  # padding, and the end of what was cut
 
 
-def test_a_sentence_does_not_depend_on_its_batch_and_words_matter(deepfloyd: tuple[Path, IFPipeline]) -> None:
+def test_a_sentence_does_not_depend_on_its_batch_and_words_matter(
+    deepfloyd: tuple[Path, IFPipeline],
+) -> None:
     encoder = load_text_encoder(f"diffusers:{deepfloyd[0]}", 12)
     texts = ["a cat runs", "a dog", "a red dog"]
     together, _ = encoder.encode(texts)
@@ -62,7 +77,9 @@ def test_its_config_loads_the_same_encoder(
     encoder.save_pretrained(tmp_path / "text_encoder")
     loaded = load_text_encoder(tmp_path / "text_encoder")
     assert loaded.to_config() == {"name": f"diffusers:{deepfloyd[0].name}", "max_tokens": 9}
-    assert loaded.embed_dim == TEXT_DIM and torch.equal(loaded.encode(["a cat"])[0], encoder.encode(["a cat"])[0])
+    assert loaded.embed_dim == TEXT_DIM and torch.equal(
+        loaded.encode(["a cat"])[0], encoder.encode(["a cat"])[0]
+    )
 
 
 def test_weights_are_loaded_once_and_in_their_own_dtype(tmp_path: Path) -> None:
@@ -80,7 +97,9 @@ def test_a_length_it_cannot_do_is_told(tmp_path: Path) -> None:
     save_if(tmp_path, tokenizer=tokenizer(max_length=512))
     load_text_encoder(f"diffusers:{tmp_path}", 77)
     for length in (2, 78):
-        with pytest.raises(ValueError, match=f"max_tokens {length}; allowed: 3 to 77, which .* takes"):
+        with pytest.raises(
+            ValueError, match=f"max_tokens {length}; allowed: 3 to 77, which .* takes"
+        ):
             load_text_encoder(f"diffusers:{tmp_path}", length)
     save_clip_pipeline(tmp_path / "clip", positions=16)
     with pytest.raises(ValueError, match="max_tokens 17; allowed: 3 to 16"):
@@ -89,14 +108,24 @@ def test_a_length_it_cannot_do_is_told(tmp_path: Path) -> None:
 
 def test_another_class_of_text_encoder_is_told(tmp_path: Path) -> None:
     save_if(tmp_path)
-    small = BertConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    small = BertConfig(
+        vocab_size=64,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
     BertModel(small).save_pretrained(tmp_path / "text_encoder")
-    with pytest.raises(ValueError, match="class 'BertModel'; allowed: T5EncoderModel, CLIPTextModel"):
+    with pytest.raises(
+        ValueError, match="class 'BertModel'; allowed: T5EncoderModel, CLIPTextModel"
+    ):
         load_text_encoder(f"diffusers:{tmp_path}")
 
 
 def test_what_is_missing_is_told_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^nowhere/at-all: neither a folder .* nor a hub name") as error:
+    with pytest.raises(
+        ValueError, match=r"^nowhere/at-all: neither a folder .* nor a hub name"
+    ) as error:
         load_text_encoder("diffusers:nowhere/at-all")
     assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match=r"text_encoder/config\.json: no such file"):
@@ -105,7 +134,9 @@ def test_what_is_missing_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="tokenizer: no such folder"):
         load_text_encoder(f"diffusers:{tmp_path}")
     (tmp_path / "tokenizer").mkdir()
-    (tmp_path / "tokenizer" / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "T5Tokenizer"}))
+    (tmp_path / "tokenizer" / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "T5Tokenizer"})
+    )
     (tmp_path / "tokenizer" / "spiece.model").write_bytes(b"half")
     with pytest.raises(ValueError, match="tokenizer: no tokenizer can be read") as error:
         load_text_encoder(f"diffusers:{tmp_path}")
@@ -117,11 +148,15 @@ def test_weights_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
     weights = tmp_path / "text_encoder" / "model.safetensors"
     state = load_file(weights)
     gone = next(name for name in state if name.endswith("wo.weight"))
-    save_file({name: value for name, value in state.items() if name != gone}, weights, {"format": "pt"})
+    save_file(
+        {name: value for name, value in state.items() if name != gone}, weights, {"format": "pt"}
+    )
     with pytest.raises(ValueError, match=rf"no weights for '{gone}' \(1 lacking\)"):
         load_text_encoder(f"diffusers:{tmp_path}").encode(["a cat"])
     weights.unlink()
-    torch.save(state, tmp_path / "text_encoder" / "pytorch_model.bin")  # a pickle, which is not read
+    torch.save(
+        state, tmp_path / "text_encoder" / "pytorch_model.bin"
+    )  # a pickle, which is not read
     with pytest.raises(ValueError, match="no T5EncoderModel can be read from safetensors") as error:
         load_text_encoder(f"diffusers:{tmp_path}").encode(["a cat"])
     assert "\n" not in str(error.value)
@@ -141,7 +176,9 @@ def test_a_hub_name_fetches_configs_first_and_never_pickles(
     encoder = load_text_encoder("diffusers:someone/tiny-if", 9)
     assert fetched[0] == ["*.json"] and not any("safetensors" in p for p in fetched[0])
     expected = load_text_encoder(f"diffusers:{deepfloyd[0]}", 9).encode(["a cat"])[0]
-    assert encoder.name == "diffusers:someone/tiny-if" and torch.equal(encoder.encode(["a cat"])[0], expected)
+    assert encoder.name == "diffusers:someone/tiny-if" and torch.equal(
+        encoder.encode(["a cat"])[0], expected
+    )
     assert "text_encoder/*.safetensors" in fetched[-1] and not any(
         p.endswith(".bin") for patterns in fetched for p in patterns
     )

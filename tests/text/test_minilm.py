@@ -22,7 +22,11 @@ def test_shapes_dtypes_and_zero_padding(encoder: TextEncoder) -> None:
     embeds, mask = encoder.encode(["a cat runs", "", "a much longer sentence about a dog"])
     assert embeds.shape == (3, 12, encoder.embed_dim) and embeds.dtype == torch.float32
     assert mask.shape == (3, 12) and mask.dtype == torch.int64
-    assert mask.sum(1).tolist() == [5, 2, 9]  # words, a start and an end; the empty sentence is start and end
+    assert mask.sum(1).tolist() == [
+        5,
+        2,
+        9,
+    ]  # words, a start and an end; the empty sentence is start and end
     assert (mask.diff(dim=1) <= 0).all()  # tokens first, then padding
     assert not embeds[mask == 0].any() and embeds[mask == 1].abs().sum(-1).min() > 0
     assert not embeds.requires_grad
@@ -91,5 +95,7 @@ def test_loading_is_silent_and_draws_nothing_from_the_callers_randomness() -> No
         "import torch; from lumiere.text import load_text_encoder; before = torch.get_rng_state();"
         "load_text_encoder('minilm').encode(['a cat']); assert torch.equal(before, torch.get_rng_state())"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

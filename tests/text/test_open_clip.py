@@ -18,7 +18,13 @@ WIDTH, LENGTH = 16, 12
 TINY = {
     "embed_dim": 8,
     "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "patch_size": 8, "head_width": 8},
-    "text_cfg": {"context_length": LENGTH, "vocab_size": 49408, "width": WIDTH, "heads": 2, "layers": 3},
+    "text_cfg": {
+        "context_length": LENGTH,
+        "vocab_size": 49408,
+        "width": WIDTH,
+        "heads": 2,
+        "layers": 3,
+    },
 }
 TOWERS = {
     "tiny-plain": {},
@@ -44,10 +50,18 @@ def encoder_of(folder: Path, name: str = "tiny-plain", max_tokens: int = LENGTH)
     return load_text_encoder(f"open_clip:{name}/{folder / name}.safetensors", max_tokens)
 
 
-def test_states_are_the_penultimate_layers_as_stable_diffusion_2_takes_them(architectures: Path) -> None:
+def test_states_are_the_penultimate_layers_as_stable_diffusion_2_takes_them(
+    architectures: Path,
+) -> None:
     embeds, mask = encoder_of(architectures).encode(["a cat runs"])
-    assert embeds.shape == (1, LENGTH, WIDTH) and embeds.dtype == torch.float32 and not embeds.requires_grad
-    model = open_clip.create_model("tiny-plain", pretrained=str(architectures / "tiny-plain.safetensors")).eval()
+    assert (
+        embeds.shape == (1, LENGTH, WIDTH)
+        and embeds.dtype == torch.float32
+        and not embeds.requires_grad
+    )
+    model = open_clip.create_model(
+        "tiny-plain", pretrained=str(architectures / "tiny-plain.safetensors")
+    ).eval()
     with torch.no_grad():
         states = model.token_embedding(open_clip.get_tokenizer("tiny-plain")(["a cat runs"]))
         states = states + model.positional_embedding
@@ -59,7 +73,12 @@ def test_states_are_the_penultimate_layers_as_stable_diffusion_2_takes_them(arch
 
 @pytest.mark.parametrize("name", TOWERS)
 def test_padding_is_zero_and_masked(name: str, architectures: Path) -> None:
-    texts = ["a cat runs", "", "!", "a !! b !!!"]  # in this vocabulary padding and "!" may share a number
+    texts = [
+        "a cat runs",
+        "",
+        "!",
+        "a !! b !!!",
+    ]  # in this vocabulary padding and "!" may share a number
     embeds, mask = encoder_of(architectures, name).encode(texts)
     assert mask.sum(1).tolist()[:3] == [5, 2, 3] and (mask.diff(dim=1) <= 0).all()
     assert not embeds[mask == 0].any() and embeds[mask == 1].abs().sum(-1).min() > 0
@@ -69,7 +88,9 @@ def test_padding_is_zero_and_masked(name: str, architectures: Path) -> None:
 
 def test_fewer_tokens_are_the_first_ones_and_a_cut_sentence_ends(architectures: Path) -> None:
     long, short = encoder_of(architectures), encoder_of(architectures, max_tokens=6)
-    torch.testing.assert_close(short.encode(["a cat"])[0], long.encode(["a cat"])[0][:, :6], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        short.encode(["a cat"])[0], long.encode(["a cat"])[0][:, :6], atol=1e-5, rtol=1e-4
+    )
     embeds, mask = short.encode(["cat " * 20, "cat " * 4])
     assert mask.all() and torch.equal(embeds[0], embeds[1])
 
@@ -81,11 +102,18 @@ def test_its_config_loads_the_same_encoder(
     encoder = load_text_encoder("open_clip:tiny-plain/tiny-plain.safetensors", 7)
     encoder.save_pretrained(tmp_path)
     loaded = load_text_encoder(tmp_path)
-    assert loaded.to_config() == {"name": "open_clip:tiny-plain/tiny-plain.safetensors", "max_tokens": 7}
-    assert loaded.embed_dim == WIDTH and torch.equal(loaded.encode(["a cat"])[0], encoder.encode(["a cat"])[0])
+    assert loaded.to_config() == {
+        "name": "open_clip:tiny-plain/tiny-plain.safetensors",
+        "max_tokens": 7,
+    }
+    assert loaded.embed_dim == WIDTH and torch.equal(
+        loaded.encode(["a cat"])[0], encoder.encode(["a cat"])[0]
+    )
 
 
-def test_loading_draws_nothing_from_the_callers_randomness(architectures: Path, tmp_path: Path) -> None:
+def test_loading_draws_nothing_from_the_callers_randomness(
+    architectures: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes((architectures / "tiny-plain.safetensors").read_bytes())
     encoder, before = load_text_encoder(f"open_clip:tiny-plain/{copy}", 5), torch.get_rng_state()
@@ -113,7 +141,9 @@ def test_weights_that_cannot_be_used_are_told(architectures: Path, tmp_path: Pat
     with pytest.raises(ValueError, match=r"weights .*weights\.pt'; allowed"):
         load_text_encoder(f"open_clip:tiny-plain/{tmp_path / 'weights.pt'}")
     (tmp_path / "half.safetensors").write_bytes(b"half")
-    save_file({k: v for k, v in state.items() if k != "ln_final.weight"}, tmp_path / "lacking.safetensors")
+    save_file(
+        {k: v for k, v in state.items() if k != "ln_final.weight"}, tmp_path / "lacking.safetensors"
+    )
     for name in ("half", "lacking"):
         encoder = load_text_encoder(f"open_clip:tiny-plain/{tmp_path / name}.safetensors", LENGTH)
         with pytest.raises(ValueError, match=rf"{name}\.safetensors: cannot be loaded") as error:
@@ -123,5 +153,7 @@ def test_weights_that_cannot_be_used_are_told(architectures: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("max_tokens", [2, LENGTH + 1])
 def test_a_length_it_cannot_do_is_told(max_tokens: int, architectures: Path) -> None:
-    with pytest.raises(ValueError, match=f"max_tokens {max_tokens}; allowed: 3 to {LENGTH}, which tiny-plain takes"):
+    with pytest.raises(
+        ValueError, match=f"max_tokens {max_tokens}; allowed: 3 to {LENGTH}, which tiny-plain takes"
+    ):
         encoder_of(architectures, max_tokens=max_tokens)

@@ -16,15 +16,16 @@ import torch
 from torch import Tensor
 from torch.distributed.elastic.multiprocessing.api import PContext
 
-from lumiere.config import ConfigError, LaunchConfig, RuntimeConfig, TextOptimConfig
+from lumiere.config import LaunchConfig, RuntimeConfig, TextOptimConfig
 from lumiere.data.shards import ALL
 from lumiere.diffusion.objective import make_scheduler
+from lumiere.errors import ParamsError
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.small import build_text_to_image_unet
-from lumiere.training.captioned import Text
+from lumiere.models.unet_builders import build_text_to_image_unet
+from lumiere.training.examples import Text
 from lumiere.training.launch import end_with_launcher, is_launched, run_in_processes
 from lumiere.training.loop import train
-from lumiere.training.video import SpaceTimeTask
+from lumiere.training.video_task import SpaceTimeTask
 from tests.full_disk import fill_disk
 
 CONFIG = TextOptimConfig(
@@ -48,7 +49,9 @@ class MemoryClips:
 
     def __init__(self, number: int, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
-        self.videos = torch.randint(0, 256, (number, 3, 3, 8, 8), generator=generator, dtype=torch.uint8)
+        self.videos = torch.randint(
+            0, 256, (number, 3, 3, 8, 8), generator=generator, dtype=torch.uint8
+        )
         self.embeds = torch.randn(number, 1, 4, 32, generator=generator)
         self.shards, self.num_frames = [str(i // 2) for i in range(number)], 3
         self.null_text: Text = torch.zeros(4, 32), torch.tensor([1, 1, 0, 0])
@@ -70,7 +73,9 @@ def make_task() -> SpaceTimeTask:
     with torch.no_grad():  # away from the start, where most gradients are zero
         for parameter in unet.temporal_parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape))
-    task = SpaceTimeTask("parallel", unet, make_scheduler(), MemoryClips(7, 0), MemoryClips(3, 1), CONFIG)
+    task = SpaceTimeTask(
+        "parallel", unet, make_scheduler(), MemoryClips(7, 0), MemoryClips(3, 1), CONFIG
+    )
     task.validation_clips = 5
     return task
 
@@ -92,14 +97,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--parts", type=int, default=1)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--optimizer", default="adamw")
-    parser.add_argument("--at", type=int, default=-1, help="step at which a process, the second, does --action")
+    parser.add_argument(
+        "--at", type=int, default=-1, help="step at which a process, the second, does --action"
+    )
     parser.add_argument("--action", default="")
     arguments = parser.parse_args(argv)
     if arguments.processes > 1 and not is_launched():
         PContext.close.__defaults__ = (None, GRACE)
         try:
             run_in_processes("tests.training.parallel_task", sys.argv[1:], arguments.processes)
-        except ConfigError as error:
+        except ParamsError as error:
             sys.exit(str(error))
         return
 
@@ -117,7 +124,9 @@ def main(argv: list[str] | None = None) -> None:
 
     task.example = example  # type: ignore[method-assign]
     config: Any = TextOptimConfig(**{**CONFIG.__dict__, "optimizer": arguments.optimizer})
-    launch = LaunchConfig(arguments.processes, arguments.strategy, arguments.precision, arguments.parts)
+    launch = LaunchConfig(
+        arguments.processes, arguments.strategy, arguments.precision, arguments.parts
+    )
     before = digest(dict(task.network.unet.state_dict()))
     logged: list[float] = []
     result = train(

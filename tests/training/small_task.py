@@ -14,17 +14,23 @@ from torch import Tensor
 import stages
 from lumiere.config import OptimConfig, RuntimeConfig
 from lumiere.diffusion.objective import make_scheduler
-from lumiere.models.small import build_text_to_image_unet
+from lumiere.models.unet_builders import build_text_to_image_unet
 from lumiere.training import checkpoint
-from lumiere.training.captioned import Pictures
+from lumiere.training.diffusion_task import Batch
+from lumiere.training.examples import Pictures
+from lumiere.training.image_task import TextToImageTask
 from lumiere.training.loop import train
-from lumiere.training.task import Batch
-from lumiere.training.text_to_image import TextToImageTask
 from tests.full_disk import fill_disk
 
 # log_every does not divide checkpoint_every: a log window is open at most checkpoints.
 CONFIG = OptimConfig(
-    steps=12, batch_size=2, warmup_steps=3, checkpoint_every=4, log_every=3, validate_every=5, learning_rate=1e-3
+    steps=12,
+    batch_size=2,
+    warmup_steps=3,
+    checkpoint_every=4,
+    log_every=3,
+    validate_every=5,
+    learning_rate=1e-3,
 )
 
 
@@ -35,8 +41,13 @@ def make_task(held_out: int = 1) -> TextToImageTask:
     null = torch.zeros(4, 32), torch.tensor([1, 1, 0, 0])
 
     def pictures(subjects: int) -> Pictures:
-        videos = torch.randint(0, 256, (subjects, 8, 8, 3), generator=generator, dtype=torch.uint8).numpy()
-        prompts = torch.randn(subjects, 4, 32, generator=generator), torch.ones(subjects, 4, dtype=torch.int64)
+        videos = torch.randint(
+            0, 256, (subjects, 8, 8, 3), generator=generator, dtype=torch.uint8
+        ).numpy()
+        prompts = (
+            torch.randn(subjects, 4, 32, generator=generator),
+            torch.ones(subjects, 4, dtype=torch.int64),
+        )
         return Pictures(videos, prompts, null)
 
     with torch.random.fork_rng(devices=[]):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from lumiere.config import ConfigError
 from lumiere.data.shards import Sample, pack_frames, write_index, write_null_text, write_shards
+from lumiere.errors import ParamsError
 from lumiere.training.checkpoint import (
     STATE_FILE,
     TENSORS_FILE,
@@ -34,11 +34,17 @@ def names(folder: Path) -> list[str]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
 def test_tensors_and_numbers_come_back(dtype: torch.dtype, tmp_path: Path) -> None:
     tensors = {"a/b": torch.arange(6).view(2, 3).to(dtype).t(), "scalar": torch.tensor(3.5)}
-    save_checkpoint(tmp_path / "new" / "folder", 5, tensors, {"best": 0.1 + 0.2, "losses": [[1, 1e-300]], "none": None})
+    save_checkpoint(
+        tmp_path / "new" / "folder",
+        5,
+        tensors,
+        {"best": 0.1 + 0.2, "losses": [[1, 1e-300]], "none": None},
+    )
     found = load_checkpoint(tmp_path / "new" / "folder")
     assert found is not None
     assert all(
-        torch.equal(value, found[0][name]) and value.dtype == found[0][name].dtype for name, value in tensors.items()
+        torch.equal(value, found[0][name]) and value.dtype == found[0][name].dtype
+        for name, value in tensors.items()
     )
     assert (found[1]["step"], found[1]["best"], found[1]["losses"], found[1]["none"]) == (
         5,
@@ -111,14 +117,17 @@ def test_state_that_json_cannot_hold_leaves_what_was_there(tmp_path: Path) -> No
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"file/training: the state of step 1 cannot be written"):
+    with pytest.raises(ParamsError, match=r"file/training: the state of step 1 cannot be written"):
         save(tmp_path / "file" / "training", 1)
 
 
 def test_nothing_is_pickled(tmp_path: Path) -> None:
     save(tmp_path, 1)
     assert names(tmp_path / "step-0000001") == [STATE_FILE, TENSORS_FILE]
-    assert json.loads((tmp_path / "step-0000001" / STATE_FILE).read_text().splitlines()[0])["step"] == 1
+    assert (
+        json.loads((tmp_path / "step-0000001" / STATE_FILE).read_text().splitlines()[0])["step"]
+        == 1
+    )
 
 
 def test_an_optimizer_comes_back_to_the_bit() -> None:
@@ -131,7 +140,9 @@ def test_an_optimizer_comes_back_to_the_bit() -> None:
         return parameters, torch.optim.AdamW(parameters, lr=0.1)
 
     def step(parameters: list[torch.nn.Parameter], optimizer: torch.optim.AdamW) -> None:
-        (parameters[0].square().sum() + parameters[2].sum()).backward()  # the second never gets a gradient
+        (
+            parameters[0].square().sum() + parameters[2].sum()
+        ).backward()  # the second never gets a gradient
         optimizer.step()
 
     parameters, optimizer = make()
@@ -147,7 +158,9 @@ def test_an_optimizer_comes_back_to_the_bit() -> None:
     step(parameters, optimizer)
     step(others, restored)
     assert all(torch.equal(one, other) for one, other in zip(parameters, others, strict=True))
-    assert torch.equal(tensors["optimizer/0/step"], torch.tensor(3.0))  # the loaded tensors are not written to
+    assert torch.equal(
+        tensors["optimizer/0/step"], torch.tensor(3.0)
+    )  # the loaded tensors are not written to
 
 
 def test_a_fingerprint_follows_params_and_contents(tmp_path: Path) -> None:
@@ -180,8 +193,13 @@ def test_a_fingerprint_follows_clips_by_their_index(tmp_path: Path) -> None:
     def decoded(name: str, value: int, null: int = 0) -> Path:
         folder = tmp_path / name
         folder.mkdir()
-        frames, text = np.full((2, 8, 8, 3), value, np.uint8), (np.zeros((1, 2), np.float16), np.ones((1, 1), np.uint8))
-        train = write_shards(folder, "train", [Sample(pack_frames(frames), *text, {"clip_id": "a@0"})], 1)
+        frames, text = (
+            np.full((2, 8, 8, 3), value, np.uint8),
+            (np.zeros((1, 2), np.float16), np.ones((1, 1), np.uint8)),
+        )
+        train = write_shards(
+            folder, "train", [Sample(pack_frames(frames), *text, {"clip_id": "a@0"})], 1
+        )
         write_null_text(folder, text[0] + null, text[1])
         write_index(folder, {"train": train}, fps=16)
         return folder
@@ -190,7 +208,9 @@ def test_a_fingerprint_follows_clips_by_their_index(tmp_path: Path) -> None:
     found = fingerprint({}, [first])
     shard, other = first / "train-00000.tar", decoded("other", 8)
     assert shard.stat().st_size == (other / shard.name).stat().st_size
-    assert fingerprint({}, [decoded("same", 7)]) == found != fingerprint({}, [other])  # another clip
+    assert (
+        fingerprint({}, [decoded("same", 7)]) == found != fingerprint({}, [other])
+    )  # another clip
     assert fingerprint({}, [decoded("null", 7, 1)]) != found
 
     content = shard.read_bytes()

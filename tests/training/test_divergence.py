@@ -57,7 +57,9 @@ def test_the_mean_has_no_bias_and_its_best_is_of_settled_ones() -> None:
     assert math.isfinite(watch.best) and watch.best == watch.smoothed > 0.4
 
 
-@pytest.mark.parametrize("loss, grad_norm", [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan), (1.0, math.inf)])
+@pytest.mark.parametrize(
+    "loss, grad_norm", [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan), (1.0, math.inf)]
+)
 def test_what_is_no_number_is_seen_at_once(loss: float, grad_norm: float) -> None:
     watch = LossWatch(OptimConfig())
     assert not watch.add(1.0, 1.0)

@@ -31,7 +31,13 @@ TRAININGS: dict[str, Callable[[tuple[ClipStore, ClipStore]], Any]] = TASKS | {
 }
 GOLDEN = Path(__file__).with_name("golden_losses.json")
 CONFIG = dataclasses.replace(
-    OPTIM, steps=20, warmup_steps=4, learning_rate=3e-3, log_every=1, validate_every=20, text_dropout=0.1
+    OPTIM,
+    steps=20,
+    warmup_steps=4,
+    learning_rate=3e-3,
+    log_every=1,
+    validate_every=20,
+    text_dropout=0.1,
 )
 
 
@@ -41,18 +47,27 @@ def losses(name: str, stores: tuple[ClipStore, ClipStore], scratch: Path) -> dic
     task = TRAININGS[name](stores)
     task.config = CONFIG
     result = train(task, CONFIG, scratch)
-    return {"loss": [loss for _, loss in result.losses], "validation": [loss for _, loss in result.validation]}
+    return {
+        "loss": [loss for _, loss in result.losses],
+        "validation": [loss for _, loss in result.validation],
+    }
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_losses_are_those_recorded(name: str, stores: tuple[ClipStore, ClipStore], tmp_path: Path) -> None:
+def test_losses_are_those_recorded(
+    name: str, stores: tuple[ClipStore, ClipStore], tmp_path: Path
+) -> None:
     expected, found = json.loads(GOLDEN.read_text())[name], losses(name, stores, tmp_path)
     assert len(found["loss"]) == 20
     for curve in ("loss", "validation"):
-        assert found[curve] == pytest.approx(expected[curve], rel=5e-3), curve  # another CPU's sums add up to 1e-3
+        assert found[curve] == pytest.approx(expected[curve], rel=5e-3), (
+            curve
+        )  # another CPU's sums add up to 1e-3
 
 
-def test_every_mask_kind_is_drawn(stores: tuple[ClipStore, ClipStore], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_mask_kind_is_drawn(
+    stores: tuple[ClipStore, ClipStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
     drawn: set[str] = set()
 
     def draw(weights: dict[str, float], generator: torch.Generator) -> str:
@@ -60,7 +75,7 @@ def test_every_mask_kind_is_drawn(stores: tuple[ClipStore, ClipStore], monkeypat
         drawn.add(kind)
         return kind
 
-    monkeypatch.setattr("lumiere.training.video.draw_kind", draw)
+    monkeypatch.setattr("lumiere.training.video_task.draw_kind", draw)
     task = TRAININGS["conditioned, every kind"](stores)
     task.config = CONFIG
     for position in range(CONFIG.steps * CONFIG.batch_size):
@@ -71,9 +86,12 @@ def test_every_mask_kind_is_drawn(stores: tuple[ClipStore, ClipStore], monkeypat
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         stores = write_clips(Path(folder))
-        recorded = {name: losses(name, stores, Path(folder) / "scratch" / name) for name in TRAININGS}
+        recorded = {
+            name: losses(name, stores, Path(folder) / "scratch" / name) for name in TRAININGS
+        }
     rounded = {
-        name: {k: [round(v, 6) for v in curve] for k, curve in found.items()} for name, found in recorded.items()
+        name: {k: [round(v, 6) for v in curve] for k, curve in found.items()}
+        for name, found in recorded.items()
     }
     GOLDEN.write_text(json.dumps(rounded, indent=1) + "\n")
     print(f"wrote {GOLDEN}", file=sys.stderr)

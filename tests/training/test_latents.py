@@ -25,21 +25,23 @@ from lumiere.models.text_to_image import load_text_to_image
 from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
 from lumiere.pipelines.assemble import assemble_pipeline
 from lumiere.text import load_text_encoder
-from lumiere.training.captioned import pixels
+from lumiere.training.diffusion_task import Batch
+from lumiere.training.examples import pixels
+from lumiere.training.image_task import TextToImageTask
 from lumiere.training.loop import train
 from lumiere.training.parallel import Parallel
 from lumiere.training.preview import SamplePreview
-from lumiere.training.task import Batch
-from lumiere.training.text_to_image import TextToImageTask
 from lumiere.training.throughput import count_flops
-from lumiere.training.video import SpaceTimeTask
+from lumiere.training.video_task import SpaceTimeTask
 from tests.models.zoo import randomise_temporal
 from tests.stages.conftest import STYLE, run_stage
 from tests.text.pipelines import SD_SCHEDULERS, Sentences, clip, save_stable_diffusion, tokenizer
 from tests.video_factory import numbered
 
 FRAMES, SIZE, LATENTS = 3, 16, (4, 3, 8, 8)
-CONFIG = TextOptimConfig(batch_size=2, steps=2, warmup_steps=1, checkpoint_every=1, log_every=1, validate_every=2)
+CONFIG = TextOptimConfig(
+    batch_size=2, steps=2, warmup_steps=1, checkpoint_every=1, log_every=1, validate_every=2
+)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,9 @@ def call_with(task: SpaceTimeTask, batch: Batch) -> tuple[torch.Tensor, torch.Te
 
 @pytest.mark.parametrize("mask_kind", ["", "first_frame"])
 @pytest.mark.parametrize("kind", SD_SCHEDULERS)
-def test_temporal_parameters_learn_and_nothing_else(kind: str, mask_kind: str, tmp_path: Path) -> None:
+def test_temporal_parameters_learn_and_nothing_else(
+    kind: str, mask_kind: str, tmp_path: Path
+) -> None:
     save_stable_diffusion(tmp_path, kind)
     task = make_task(tmp_path, mask_kind)
     assert batch_of(task)["prompt_embeds"].shape[1] == 77
@@ -97,7 +101,9 @@ def test_the_objective_is_stable_diffusions(kind: str, tmp_path: Path) -> None:
     task = make_task(tmp_path)
     batch, call = batch_of(task), task.call(batch_of(task))
     with torch.no_grad():
-        latents = task.space.vae.encode(pixels(batch["video"])[:, :, 1]).latent_dist.mode() * 0.18215
+        latents = (
+            task.space.vae.encode(pixels(batch["video"])[:, :, 1]).latent_dist.mode() * 0.18215
+        )
     torch.testing.assert_close(call.x_0[:, :, 1], latents)
     plain, timesteps = DDPMScheduler.from_config(SD_SCHEDULERS[kind]), call.timesteps
     torch.testing.assert_close(call.args[0], plain.add_noise(call.x_0, call.noise, timesteps))
@@ -120,21 +126,32 @@ def test_a_picture_is_trained_on_as_a_clip_of_one_frame(folder: Path) -> None:
 # --- what is known ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mask_kind", ["text_only", "first_frame", "inpainting_box", "outpainting", "cinemagraph"])
+@pytest.mark.parametrize(
+    "mask_kind", ["text_only", "first_frame", "inpainting_box", "outpainting", "cinemagraph"]
+)
 def test_c_and_m_tell_nothing_of_hidden_pixels(mask_kind: str, folder: Path) -> None:
     task = make_task(folder, mask_kind)
     batch = batch_of(task)
     hidden = (batch["known_mask"] == 0).expand_as(batch["video"])
     other = batch | {"video": torch.where(hidden, 255 - batch["video"], batch["video"])}
     (x_t, c, m), (other_x_t, other_c, other_m) = call_with(task, batch), call_with(task, other)
-    assert hidden.any() and torch.equal(c, other_c) and torch.equal(m, other_m) and not torch.equal(x_t, other_x_t)
+    assert (
+        hidden.any()
+        and torch.equal(c, other_c)
+        and torch.equal(m, other_m)
+        and not torch.equal(x_t, other_x_t)
+    )
     assert set(m.unique().tolist()) <= {0.0, 1.0} and not (c * (1 - m)).any()
     assert bool(m.any()) == (mask_kind != "text_only")
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("mask_kind, frames", [("text_only", []), ("first_frame", [2]), ("outpainting", [6])])
-def test_only_frames_that_are_known_go_through_the_vae_twice(mask_kind: str, frames: list[int], folder: Path) -> None:
+@pytest.mark.parametrize(
+    "mask_kind, frames", [("text_only", []), ("first_frame", [2]), ("outpainting", [6])]
+)
+def test_only_frames_that_are_known_go_through_the_vae_twice(
+    mask_kind: str, frames: list[int], folder: Path
+) -> None:
     task, sizes = make_task(folder, mask_kind), []
     task.space.vae.encoder.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
     _, c, m = call_with(task, batch := batch_of(task))
@@ -148,7 +165,9 @@ def test_c_and_m_are_those_of_generation(folder: Path) -> None:
     task = make_task(folder, "first_frame")
     batch = batch_of(task)
     _, c, m = call_with(task, batch)
-    pipe = LumierePipeline(task.network.eval(), load_text_to_image(folder).scheduler, vae=task.space.vae)
+    pipe = LumierePipeline(
+        task.network.eval(), load_text_to_image(folder).scheduler, vae=task.space.vae
+    )
     pipe.set_progress_bar_config(disable=True)
     seen: list[torch.Tensor] = []
     pipe.unet.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
@@ -174,7 +193,9 @@ def test_a_vae_keeps_its_precision_and_has_its_frames_in_parts(folder: Path) -> 
 
 
 @pytest.mark.parametrize("mask_kind", ["", "first_frame"])
-def test_a_vae_is_neither_run_nor_counted_where_operations_are(mask_kind: str, folder: Path) -> None:
+def test_a_vae_is_neither_run_nor_counted_where_operations_are(
+    mask_kind: str, folder: Path
+) -> None:
     task, runs = make_task(folder, mask_kind), []
     call = task.call(batch_of(task))
     task.space.vae.encoder.register_forward_pre_hook(lambda _, args: runs.append(len(args[0])))
@@ -188,7 +209,9 @@ def test_a_preview_shows_pixels(kind: str, tmp_path: Path) -> None:
     task, shown = make_task(tmp_path / "model", "first_frame"), []
     task.validation_clips = 2
     scheduler = load_text_to_image(tmp_path / "model").scheduler
-    preview = SamplePreview(task, scheduler, RuntimeConfig(sample_every=1), tmp_path, shown.append, 16)
+    preview = SamplePreview(
+        task, scheduler, RuntimeConfig(sample_every=1), tmp_path, shown.append, 16
+    )
     assert not preview.scheduler.config.clip_sample
     with torch.no_grad():
         preview(task.network, Parallel(LaunchConfig()), 1)
@@ -201,7 +224,9 @@ def test_state_of_a_training_holds_no_vae(folder: Path, tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in task.space.vae.state_dict().items()}
     result = train(task, CONFIG, tmp_path)
     assert result.losses and result.validation
-    assert all(torch.equal(value, before[name]) for name, value in task.space.vae.state_dict().items())
+    assert all(
+        torch.equal(value, before[name]) for name, value in task.space.vae.state_dict().items()
+    )
     stored = [name for path in tmp_path.rglob("*.safetensors") for name in load_file(path)]
     assert stored and not any("encoder." in name or "quant_conv" in name for name in stored)
 
@@ -217,14 +242,25 @@ def write_clips(folder: Path, text_encoder: str) -> None:
     samples = []
     for i, caption in enumerate(captions):
         embeds, mask = embeddings[caption]
-        info = {"clip_id": f"{i}@0", "video": f"{i}.mp4", "start": 0.0, "captions": [caption], "fps": 16}
+        info = {
+            "clip_id": f"{i}@0",
+            "video": f"{i}.mp4",
+            "start": 0.0,
+            "captions": [caption],
+            "fps": 16,
+        }
         frames = numbered(FRAMES, subject=i, height=32, width=96)[:, :, :32]
         samples.append(Sample(pack_frames(frames), np.stack([embeds]), np.stack([mask]), info))
     folder.mkdir(parents=True)
     splits = {"train": write_shards(folder, "train", samples[:2], 64)}
     splits["validation"] = write_shards(folder, "validation", samples[2:], 64)
     write_null_text(folder, *embeddings[""])
-    settings: dict[str, Any] = {"fps": 16, "num_frames": FRAMES, "size": 32, "text_encoder": text_encoder}
+    settings: dict[str, Any] = {
+        "fps": 16,
+        "num_frames": FRAMES,
+        "size": 32,
+        "text_encoder": text_encoder,
+    }
     write_index(folder, splits, **settings, embed_dim=encoder.embed_dim, max_text_tokens=77)
 
 
@@ -246,9 +282,22 @@ def test_from_a_pipelines_folder_to_a_generated_video(folder: Path, tmp_path: Pa
     videos = []
     for each in (pipe, LumierePipeline.from_pretrained(tmp_path / "pipeline")):
         each.set_progress_bar_config(disable=True)
-        options: dict[str, Any] = {"num_inference_steps": 2, "generator": torch.Generator().manual_seed(0)}
-        output = each("a cat runs", image=torch.rand(1, 3, SIZE, SIZE, generator=options["generator"]), **options)
-        assert isinstance(output, LumierePipelineOutput) and output.frames.shape == (1, FRAMES, 3, SIZE, SIZE)
+        options: dict[str, Any] = {
+            "num_inference_steps": 2,
+            "generator": torch.Generator().manual_seed(0),
+        }
+        output = each(
+            "a cat runs",
+            image=torch.rand(1, 3, SIZE, SIZE, generator=options["generator"]),
+            **options,
+        )
+        assert isinstance(output, LumierePipelineOutput) and output.frames.shape == (
+            1,
+            FRAMES,
+            3,
+            SIZE,
+            SIZE,
+        )
         videos.append(output.frames)
     torch.testing.assert_close(*videos, rtol=0, atol=1e-5)
 
@@ -261,7 +310,14 @@ def test_untrained_it_paints_what_stable_diffusion_does(kind: str, tmp_path: Pat
     encoder = load_text_encoder(t2i.text_encoder, 77)
     pipe = LumierePipeline(unet, t2i.scheduler, encoder, vae=t2i.vae, guidance_rescale=0.0)
     own = StableDiffusionPipeline(
-        t2i.vae, clip(), tokenizer(start="<s>"), t2i.unet, t2i.scheduler, None, None, requires_safety_checker=False
+        t2i.vae,
+        clip(),
+        tokenizer(start="<s>"),
+        t2i.unet,
+        t2i.scheduler,
+        None,
+        None,
+        requires_safety_checker=False,
     )
     generators = video_generators(torch.Generator().manual_seed(0), 1)
     video_generators(generators, 1)  # those of super-resolution come first
@@ -270,8 +326,12 @@ def test_untrained_it_paints_what_stable_diffusion_does(kind: str, tmp_path: Pat
     for each in (pipe, own):
         each.set_progress_bar_config(disable=True)
     expected = own("a cat runs", latents=noise[:, :, 0], **options).images
-    ours = pipe("a cat runs", num_frames=1, generator=torch.Generator().manual_seed(0), **options).frames[:, 0]
+    ours = pipe(
+        "a cat runs", num_frames=1, generator=torch.Generator().manual_seed(0), **options
+    ).frames[:, 0]
     torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
     randomise_temporal(unet)
-    moved = pipe("a cat runs", num_frames=1, generator=torch.Generator().manual_seed(0), **options).frames[:, 0]
+    moved = pipe(
+        "a cat runs", num_frames=1, generator=torch.Generator().manual_seed(0), **options
+    ).frames[:, 0]
     assert not torch.allclose(moved, expected, atol=1e-3)

@@ -34,19 +34,28 @@ def test_processes_and_parts_tile_the_stream(world_size: int, parts: int) -> Non
     streams = [list(positions) for positions in ranks]
     assert {len(stream) for stream in streams} == {len(ranks[0])} == {3 * parts}
     for step in range(3):
-        batch = [p for stream in streams for part in stream[step * parts : (step + 1) * parts] for p in part]
+        batch = [
+            p
+            for stream in streams
+            for part in stream[step * parts : (step + 1) * parts]
+            for p in part
+        ]
         assert sorted(batch) == list(range((step + 2) * 6, (step + 3) * 6))
 
 
 def test_parts_that_do_not_divide_a_batch_are_refused() -> None:
-    with pytest.raises(ValueError, match="batch_size 6; allowed: a multiple of 4, which is 2 processes × 2 parts"):
+    with pytest.raises(
+        ValueError, match="batch_size 6; allowed: a multiple of 4, which is 2 processes × 2 parts"
+    ):
         Positions(range(3), 6, 2, 0, 2)
 
 
 def compare_workers() -> None:
     cpu = torch.device("cpu")
     positions = Positions(range(3, 7), CONFIG.batch_size, 1)
-    batches = [list(make_loader(make_task(), positions, RuntimeConfig(workers=n), cpu)) for n in (0, 2)]
+    batches = [
+        list(make_loader(make_task(), positions, RuntimeConfig(workers=n), cpu)) for n in (0, 2)
+    ]
     assert [len(found) for found in batches] == [4, 4]
     for alone, read_ahead in zip(*batches, strict=True):
         assert alone.keys() == read_ahead.keys()
@@ -56,7 +65,9 @@ def compare_workers() -> None:
 def wait_for_a_hung_worker() -> None:
     runtime = RuntimeConfig(workers=1, timeout_s=2.0)
     with pytest.raises(RuntimeError, match="timed out after 2"):
-        list(make_loader(Counting(stuck=4), Positions(range(4), 2, 1), runtime, torch.device("cpu")))
+        list(
+            make_loader(Counting(stuck=4), Positions(range(4), 2, 1), runtime, torch.device("cpu"))
+        )
 
 
 @pytest.mark.parametrize("what", ["compare_workers", "wait_for_a_hung_worker"])
@@ -68,5 +79,7 @@ def test_workers_read_ahead_in_order_and_end_when_they_hang(what: str) -> None:
 
 def test_nothing_is_drawn_from_the_global_generator() -> None:
     before = torch.get_rng_state()
-    loader = make_loader(make_task(), Positions(range(2), 2, 1), RuntimeConfig(workers=0), torch.device("cpu"))
+    loader = make_loader(
+        make_task(), Positions(range(2), 2, 1), RuntimeConfig(workers=0), torch.device("cpu")
+    )
     assert len(list(loader)) == 2 and torch.equal(torch.get_rng_state(), before)

@@ -19,29 +19,46 @@ from torch import Tensor, nn
 from lumiere.config import LaunchConfig, OptimConfig
 from lumiere.training import checkpoint
 from lumiere.training.checkpoint import load_checkpoint
+from lumiere.training.diffusion_task import Batch
 from lumiere.training.divergence import LossWatch, TrainingDiverged
 from lumiere.training.ema import EMA
+from lumiere.training.image_task import TextToImageTask
 from lumiere.training.loop import RISING, Interrupted, Preview, TrainingResult, learning_rate, train
 from lumiere.training.parallel import Parallel
-from lumiere.training.task import Batch
-from lumiere.training.text_to_image import TextToImageTask
 from tests.conftest import REPOSITORY
 from tests.training.small_task import CONFIG, Stop, at_step, make_task
 
-METRICS = {"loss", "grad_norm", "learning_rate", "steps_per_second", "clips_per_second", "data_wait_share"}
+METRICS = {
+    "loss",
+    "grad_norm",
+    "learning_rate",
+    "steps_per_second",
+    "clips_per_second",
+    "data_wait_share",
+}
 METRICS |= {"tflops", "mfu", "memory_gb"}
 Outcome = tuple[dict[str, Tensor], TrainingResult, list[tuple[dict[str, float], int]], bytes]
 
 
 def run(
-    scratch: Path, task: TextToImageTask | None = None, config: OptimConfig = CONFIG, preview: Preview | None = None
+    scratch: Path,
+    task: TextToImageTask | None = None,
+    config: OptimConfig = CONFIG,
+    preview: Preview | None = None,
 ) -> Outcome:
     """Weights, result, what was logged, and the bytes of the last checkpoint's tensors."""
     task = task or make_task()
     logged: list[tuple[dict[str, float], int]] = []
-    result = train(task, config, scratch, lambda metrics, step: logged.append((metrics, step)), preview=preview)
+    result = train(
+        task, config, scratch, lambda metrics, step: logged.append((metrics, step)), preview=preview
+    )
     weights = {name: value.clone() for name, value in task.network.state_dict().items()}
-    return weights, result, logged, (scratch / f"step-{config.steps:07d}" / checkpoint.TENSORS_FILE).read_bytes()
+    return (
+        weights,
+        result,
+        logged,
+        (scratch / f"step-{config.steps:07d}" / checkpoint.TENSORS_FILE).read_bytes(),
+    )
 
 
 def same(one: Outcome, other: Outcome) -> bool:
@@ -64,7 +81,13 @@ def run_apart(where: str, scratch: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.training.small_task", where, str(scratch)]
     environment = os.environ | {"LUMIERE_NUM_THREADS": str(torch.get_num_threads())}
     return subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False, start_new_session=True
+        command,
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        start_new_session=True,
     )
 
 
@@ -80,7 +103,10 @@ def test_a_run_learns_and_tells(uninterrupted: Outcome) -> None:
     assert [step for step, _ in result.losses] == [3, 6, 9, 12]
     assert [step for step, _ in result.validation] == [5, 10, 12]
     assert all(math.isfinite(loss) for _, loss in result.losses + result.validation)
-    assert any(not torch.equal(value, weights[name]) for name, value in make_task().network.state_dict().items())
+    assert any(
+        not torch.equal(value, weights[name])
+        for name, value in make_task().network.state_dict().items()
+    )
     metrics = [entry for entry, _ in logged if "loss" in entry]
     assert all(entry.keys() == METRICS for entry in metrics)
     assert all(0 < entry["mfu"] < 2 and 0 <= entry["data_wait_share"] <= 1 for entry in metrics)
@@ -92,17 +118,23 @@ def test_two_runs_are_the_same_bits(uninterrupted: Outcome, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("step", [0, 3, 4, 5, 9, 11])
-def test_a_resumed_run_ends_in_the_same_bits(step: int, uninterrupted: Outcome, tmp_path: Path) -> None:
+def test_a_resumed_run_ends_in_the_same_bits(
+    step: int, uninterrupted: Outcome, tmp_path: Path
+) -> None:
     with pytest.raises(Stop):
         run(tmp_path, at_step(make_task(), step, stop))
     resumed = run(tmp_path)
     assert resumed[1].resumed_from == step // 4 * 4
     assert same(resumed, uninterrupted)
-    expected = [(m["loss"], s) for m, s in uninterrupted[2] if "loss" in m and s > resumed[1].resumed_from]
+    expected = [
+        (m["loss"], s) for m, s in uninterrupted[2] if "loss" in m and s > resumed[1].resumed_from
+    ]
     assert [(m["loss"], s) for m, s in resumed[2] if "loss" in m] == expected
 
 
-def test_a_run_stopped_again_and_again_ends_in_the_same_bits(uninterrupted: Outcome, tmp_path: Path) -> None:
+def test_a_run_stopped_again_and_again_ends_in_the_same_bits(
+    uninterrupted: Outcome, tmp_path: Path
+) -> None:
     every_step = dataclasses.replace(CONFIG, checkpoint_every=1)
     for step in range(1, 12):
         with pytest.raises(Stop):
@@ -111,7 +143,9 @@ def test_a_run_stopped_again_and_again_ends_in_the_same_bits(uninterrupted: Outc
 
 
 @pytest.mark.parametrize("where", ["step", "save"])
-def test_a_run_killed_anywhere_ends_in_the_same_bits(where: str, uninterrupted: Outcome, tmp_path: Path) -> None:
+def test_a_run_killed_anywhere_ends_in_the_same_bits(
+    where: str, uninterrupted: Outcome, tmp_path: Path
+) -> None:
     done = run_apart(where, tmp_path)
     assert done.returncode == -signal.SIGKILL, done.stderr
     names = sorted(path.name for path in tmp_path.iterdir())
@@ -137,7 +171,9 @@ def test_sigterm_saves_at_once_and_leaves_with_143(uninterrupted: Outcome, tmp_p
     assert resumed[1].resumed_from == 7 and same(resumed, uninterrupted)
 
 
-def test_a_signal_to_all_of_a_trainings_processes_saves(uninterrupted: Outcome, tmp_path: Path) -> None:
+def test_a_signal_to_all_of_a_trainings_processes_saves(
+    uninterrupted: Outcome, tmp_path: Path
+) -> None:
     """Workers outlive it."""
     done = run_apart("group", tmp_path)
     assert done.returncode == 143, done.stderr
@@ -152,7 +188,9 @@ def test_sigterm_in_the_last_step_is_not_swallowed(uninterrupted: Outcome, tmp_p
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "no state", "half a state"])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage: str, uninterrupted: Outcome, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    damage: str, uninterrupted: Outcome, tmp_path: Path
+) -> None:
     with pytest.raises(Stop):
         run(tmp_path, at_step(make_task(), 9, stop))
     newest = tmp_path / "step-0000008"
@@ -190,7 +228,9 @@ class ShownAt:
             self.action()
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), OSError("No space left on device")])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), OSError("No space left on device")]
+)
 def test_a_preview_that_fails_costs_a_warning(
     error: Exception, uninterrupted: Outcome, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -199,7 +239,14 @@ def test_a_preview_that_fails_costs_a_warning(
         raise error
 
     preview = ShownAt(8, fail)
-    assert same(run(tmp_path, preview=preview), uninterrupted) and preview.steps == [2, 4, 6, 8, 10, 12]
+    assert same(run(tmp_path, preview=preview), uninterrupted) and preview.steps == [
+        2,
+        4,
+        6,
+        8,
+        10,
+        12,
+    ]
     assert f"no preview of step 8; going on without: {type(error).__name__}: {error}" in caplog.text
 
 
@@ -214,13 +261,21 @@ def test_a_run_killed_in_a_preview_leaves_it_out_or_makes_it_again(
         run(tmp_path, preview=ShownAt(step, kill))
     preview = ShownAt(0)
     resumed = run(tmp_path, preview=preview)
-    assert resumed[1].resumed_from == step // 4 * 4 and same(resumed, uninterrupted) and preview.steps == shown
+    assert (
+        resumed[1].resumed_from == step // 4 * 4
+        and same(resumed, uninterrupted)
+        and preview.steps == shown
+    )
 
 
 def test_a_signal_is_not_kept_waiting_by_a_preview(tmp_path: Path) -> None:
     preview = ShownAt(0)
     with pytest.raises(Interrupted):
-        run(tmp_path, at_step(make_task(), 5, lambda: os.kill(os.getpid(), signal.SIGTERM)), preview=preview)
+        run(
+            tmp_path,
+            at_step(make_task(), 5, lambda: os.kill(os.getpid(), signal.SIGTERM)),
+            preview=preview,
+        )
     assert preview.steps == [2, 4]
 
 
@@ -241,7 +296,9 @@ def test_a_validation_takes_no_more_at_once_than_training_does(parts: int, tmp_p
 # --- what goes wrong -------------------------------------------------------------------------------------------------
 
 
-def test_a_full_disk_is_one_sentence_and_keeps_the_checkpoints_there(uninterrupted: Outcome, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_sentence_and_keeps_the_checkpoints_there(
+    uninterrupted: Outcome, tmp_path: Path
+) -> None:
     done = run_apart("full", tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     (line,) = (line for line in done.stderr.splitlines() if "error" in line)
@@ -253,7 +310,9 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_checkpoints_there(uninterrupt
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_stops_the_run_with_its_last_good_checkpoint(value: float, tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_stops_the_run_with_its_last_good_checkpoint(
+    value: float, tmp_path: Path
+) -> None:
     task = make_task()
     before = signal.getsignal(signal.SIGTERM)
 
@@ -313,8 +372,16 @@ def watch_of(found: Any, config: OptimConfig) -> LossWatch:
 
 
 def test_a_loss_that_blows_up_stops_the_run_with_its_last_good_checkpoint(tmp_path: Path) -> None:
-    config = OptimConfig(steps=2000, warmup_steps=10, learning_rate=0.02, checkpoint_every=20, final_learning_rate=1.0)
-    with pytest.raises(TrainingDiverged, match=r"parabola: the smoothed loss rose from 0\.\d+ to \d"):
+    config = OptimConfig(
+        steps=2000,
+        warmup_steps=10,
+        learning_rate=0.02,
+        checkpoint_every=20,
+        final_learning_rate=1.0,
+    )
+    with pytest.raises(
+        TrainingDiverged, match=r"parabola: the smoothed loss rose from 0\.\d+ to \d"
+    ):
         train(Parabola(bad=300), config, tmp_path)
     found = load_checkpoint(tmp_path)
     assert found is not None and found[1]["step"] < 362
@@ -322,20 +389,31 @@ def test_a_loss_that_blows_up_stops_the_run_with_its_last_good_checkpoint(tmp_pa
     assert watch.smoothed < 1.1 * watch.best  # not one of the blow-up's own
     risen = load_checkpoint(tmp_path / RISING)
     assert risen is not None and risen[1]["step"] > found[1]["step"]
-    with pytest.raises(TrainingDiverged, match=f"the last good state stays in {tmp_path}/step-{found[1]['step']:07d}"):
+    with pytest.raises(
+        TrainingDiverged,
+        match=f"the last good state stays in {tmp_path}/step-{found[1]['step']:07d}",
+    ):
         train(Parabola(bad=300), config, tmp_path)  # goes on from the rise, and soon says the same
 
 
 def test_a_short_training_that_blows_up_is_told(tmp_path: Path) -> None:
-    config = OptimConfig(steps=60, warmup_steps=10, learning_rate=0.1, checkpoint_every=20, final_learning_rate=1.0)
+    config = OptimConfig(
+        steps=60, warmup_steps=10, learning_rate=0.1, checkpoint_every=20, final_learning_rate=1.0
+    )
     with pytest.raises(TrainingDiverged, match="the smoothed loss rose"):
         train(Parabola(bad=25), config, tmp_path)
     found = load_checkpoint(tmp_path)
-    assert found is not None and 20 <= found[1]["step"] < 60 and not watch_of(found, config).is_rising
+    assert (
+        found is not None and 20 <= found[1]["step"] < 60 and not watch_of(found, config).is_rising
+    )
 
 
-def test_sigterm_saves_while_the_loss_rises_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
-    config = OptimConfig(steps=400, warmup_steps=10, learning_rate=0.02, checkpoint_every=20, final_learning_rate=1.0)
+def test_sigterm_saves_while_the_loss_rises_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path,
+) -> None:
+    config = OptimConfig(
+        steps=400, warmup_steps=10, learning_rate=0.02, checkpoint_every=20, final_learning_rate=1.0
+    )
     task, steps = Parabola(bad=200), []
     plain = task.losses
 
@@ -358,7 +436,9 @@ def test_sigterm_saves_while_the_loss_rises_and_keeps_the_last_good_checkpoint(t
         train(task, config, tmp_path)
 
 
-def test_a_signal_in_the_last_validation_is_not_swallowed(uninterrupted: Outcome, tmp_path: Path) -> None:
+def test_a_signal_in_the_last_validation_is_not_swallowed(
+    uninterrupted: Outcome, tmp_path: Path
+) -> None:
     task = make_task()
     plain = task.validation_example
 
@@ -380,7 +460,9 @@ def test_a_noisy_start_is_no_divergence(tmp_path: Path) -> None:
 
 def test_without_held_out_data_there_is_no_validation(tmp_path: Path) -> None:
     outcome = run(tmp_path, make_task(held_out=0))
-    assert outcome[1].validation == [] and all("validation_loss" not in metrics for metrics, _ in outcome[2])
+    assert outcome[1].validation == [] and all(
+        "validation_loss" not in metrics for metrics, _ in outcome[2]
+    )
 
 
 def test_no_steps_leave_the_weights_as_they_are(tmp_path: Path) -> None:
@@ -388,7 +470,8 @@ def test_no_steps_leave_the_weights_as_they_are(tmp_path: Path) -> None:
     result = train(task, dataclasses.replace(CONFIG, steps=0), tmp_path)
     assert result.losses == []
     assert all(
-        torch.equal(value, make_task().network.state_dict()[name]) for name, value in task.network.state_dict().items()
+        torch.equal(value, make_task().network.state_dict()[name])
+        for name, value in task.network.state_dict().items()
     )
 
 
@@ -396,7 +479,9 @@ def test_no_steps_leave_the_weights_as_they_are(tmp_path: Path) -> None:
 
 
 def test_the_average_follows_its_formula_and_is_what_a_run_leaves(tmp_path: Path) -> None:
-    config = OptimConfig(steps=30, warmup_steps=0, learning_rate=0.1, ema_decay=0.8, checkpoint_every=30)
+    config = OptimConfig(
+        steps=30, warmup_steps=0, learning_rate=0.1, ema_decay=0.8, checkpoint_every=30
+    )
     task = Parabola(bad=1000)
     average, live = torch.zeros(3), []
     plain = task.losses
@@ -457,7 +542,9 @@ def test_adafactor_resumes_to_the_same_bits(tmp_path: Path) -> None:
     assert kept < 0.5 * sum(p.numel() for p in make_task().network.parameters())  # AdamW: 2
 
 
-def test_half_precision_keeps_weights_whole_and_the_loss_near(uninterrupted: Outcome, tmp_path: Path) -> None:
+def test_half_precision_keeps_weights_whole_and_the_loss_near(
+    uninterrupted: Outcome, tmp_path: Path
+) -> None:
     task = make_task()
     result = train(task, CONFIG, tmp_path, launch=LaunchConfig(precision="bf16"))
     assert all(value.dtype == torch.float32 for value in task.network.state_dict().values())
@@ -469,7 +556,12 @@ def test_checkpointing_of_activations_changes_nothing(tmp_path: Path) -> None:
     outcomes = []
     for checkpointing in (False, True):
         task = make_task()
-        train(task, CONFIG, tmp_path / str(checkpointing), launch=LaunchConfig(gradient_checkpointing=checkpointing))
+        train(
+            task,
+            CONFIG,
+            tmp_path / str(checkpointing),
+            launch=LaunchConfig(gradient_checkpointing=checkpointing),
+        )
         outcomes.append({name: value.clone() for name, value in task.network.state_dict().items()})
     for name, value in outcomes[0].items():
         torch.testing.assert_close(outcomes[1][name], value)
@@ -484,7 +576,9 @@ def test_a_run_on_a_gpu_resumes(precision: str, tmp_path: Path) -> None:
         train(at_step(make_task(), 9, stop), CONFIG, tmp_path / "resumed", launch=launch)
     resumed = train(make_task(), CONFIG, tmp_path / "resumed", launch=launch)
     assert resumed.resumed_from == 8
-    assert [loss for _, loss in resumed.losses] == pytest.approx([loss for _, loss in whole.losses], rel=1e-2)
+    assert [loss for _, loss in resumed.losses] == pytest.approx(
+        [loss for _, loss in whole.losses], rel=1e-2
+    )
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path) -> None:

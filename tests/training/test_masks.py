@@ -26,7 +26,13 @@ from lumiere.training.seeding import generator_for
 FRAMES, HEIGHT, WIDTH = 6, 12, 20
 # Channels, frames, height, width: pixels, latents, a picture, a strip, and the smallest frames that can be divided.
 SHAPES = [(3, 6, 12, 20), (4, 5, 8, 8), (3, 1, 16, 9), (3, 4, 1, 7), (3, 3, 2, 1), (1, 2, 2, 2)]
-REGIONS = ("inpainting_box", "inpainting_moving_box", "inpainting_free_form", "outpainting", "cinemagraph")
+REGIONS = (
+    "inpainting_box",
+    "inpainting_moving_box",
+    "inpainting_free_form",
+    "outpainting",
+    "cinemagraph",
+)
 
 
 def sides(region: torch.Tensor) -> list[tuple[int, int, int, int]]:
@@ -35,14 +41,21 @@ def sides(region: torch.Tensor) -> list[tuple[int, int, int, int]]:
     for frame in region:
         rows, columns = frame.any(dim=1).nonzero()[:, 0], frame.any(dim=0).nonzero()[:, 0]
         top, left, height, width = int(rows[0]), int(columns[0]), len(rows), len(columns)
-        assert frame[top : top + height, left : left + width].all() and frame.sum() == height * width
+        assert (
+            frame[top : top + height, left : left + width].all() and frame.sum() == height * width
+        )
         found.append((top, left, height, width))
     return found
 
 
 def draw_regions(kind: str, count: int, *size: int) -> torch.Tensor:
     """(n, t, h, w); without a cinemagraph's first frame, where nothing is to be generated."""
-    drawn = torch.stack([random_region(kind, *size, generator=generator_for("draws", kind, i)) for i in range(count)])
+    drawn = torch.stack(
+        [
+            random_region(kind, *size, generator=generator_for("draws", kind, i))
+            for i in range(count)
+        ]
+    )
     return drawn[:, 1:] if kind == "cinemagraph" else drawn
 
 
@@ -83,10 +96,16 @@ def test_c_and_m_have_the_clips_dtype(kind: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("num_frames", [1, 2, 6])
 def test_which_frames_are_known_whole(num_frames: int) -> None:
     wanted: dict[str, set[int]] = {kind: set() for kind in MASK_KINDS}
-    wanted |= {"first_frame": {0}, "last_frame": {num_frames - 1}, "first_and_last": {0, num_frames - 1}}
+    wanted |= {
+        "first_frame": {0},
+        "last_frame": {num_frames - 1},
+        "first_and_last": {0, num_frames - 1},
+    }
     wanted |= {"cinemagraph": {0}}
     for kind, i in itertools.product(MASK_KINDS, range(20)):
-        mask = draw_conditioning(torch.ones(1, 3, num_frames, HEIGHT, WIDTH), kind, generator_for(kind, i))[1][0, 0]
+        mask = draw_conditioning(
+            torch.ones(1, 3, num_frames, HEIGHT, WIDTH), kind, generator_for(kind, i)
+        )[1][0, 0]
         assert set(mask.flatten(1).all(dim=1).nonzero()[:, 0].tolist()) == wanted[kind]
         others = mask[[frame for frame in range(num_frames) if frame not in wanted[kind]]]
         assert bool(others.any()) == (kind in REGIONS and len(others) > 0)
@@ -112,16 +131,23 @@ def test_kinds_come_in_proportion_and_never_at_weight_zero() -> None:
 
 def test_the_order_in_params_changes_nothing() -> None:
     one, other = ({"a": 1.0, "b": 2.0}, {"b": 2.0, "a": 1.0})
-    drawn = [[draw_kind(weights, generator_for("order", i)) for i in range(30)] for weights in (one, other)]
+    drawn = [
+        [draw_kind(weights, generator_for("order", i)) for i in range(30)]
+        for weights in (one, other)
+    ]
     assert drawn[0] == drawn[1]
 
 
 # Every region
 
 
-@pytest.mark.parametrize("size", [(4, 32, 32), (4, 4, 4), (2, 2, 2), (3, 1, 2), (3, 9, 1), (3, 5, 90)], ids=str)
+@pytest.mark.parametrize(
+    "size", [(4, 32, 32), (4, 4, 4), (2, 2, 2), (3, 1, 2), (3, 9, 1), (3, 5, 90)], ids=str
+)
 @pytest.mark.parametrize("kind", REGIONS)
-def test_no_frame_is_without_region_and_none_is_all_region(kind: str, size: tuple[int, ...]) -> None:
+def test_no_frame_is_without_region_and_none_is_all_region(
+    kind: str, size: tuple[int, ...]
+) -> None:
     share = draw_regions(kind, 60, *size).float().mean(dim=(-2, -1))
     assert share.min() > 0 and share.max() < 1
 
@@ -149,7 +175,9 @@ def test_every_pixel_is_generated_at_times_and_known_at_times(kind: str) -> None
 def test_what_moves(kind: str) -> None:
     drawn = draw_regions(kind, 100, FRAMES, 32, 32)
     moving = (drawn != drawn[:, :1]).flatten(1).any(dim=1).float().mean()
-    least, most = {"inpainting_moving_box": (0.95, 1.0), "inpainting_free_form": (0.35, 0.65)}.get(kind, (0.0, 0.0))
+    least, most = {"inpainting_moving_box": (0.95, 1.0), "inpainting_free_form": (0.35, 0.65)}.get(
+        kind, (0.0, 0.0)
+    )
     assert least <= moving <= most
 
 
@@ -188,7 +216,11 @@ def test_a_stroke_without_length_is_a_disc() -> None:
     for i in range(20):
         region = random_strokes(1, 16, 16, False, dot, generator_for("disc", i))[0]
         y, x = torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij")
-        discs = [((y - row) ** 2 + (x - column) ** 2 <= 4**2) for row in range(16) for column in range(16)]
+        discs = [
+            ((y - row) ** 2 + (x - column) ** 2 <= 4**2)
+            for row in range(16)
+            for column in range(16)
+        ]
         assert any(torch.equal(region, disc) for disc in discs)
 
 
@@ -198,7 +230,9 @@ def test_a_stroke_has_no_gaps(thickness: tuple[float, float], height: int, width
     brush = Brush((1, 1), FREE_FORM.segments, FREE_FORM.step, thickness)
     for i in range(30):
         frame = random_strokes(1, height, width, False, brush, generator_for("gaps", i))[0]
-        assert cv2.connectedComponents(frame.numpy().astype(np.uint8), connectivity=8)[0] == 2  # background and stroke
+        assert (
+            cv2.connectedComponents(frame.numpy().astype(np.uint8), connectivity=8)[0] == 2
+        )  # background and stroke
 
 
 def test_strokes_drift_evenly_by_up_to_half_a_side() -> None:
@@ -222,11 +256,19 @@ def test_drifting_strokes_keep_their_shape() -> None:
     for i in range(20):
         region = random_strokes(FRAMES, HEIGHT, WIDTH, True, FREE_FORM, generator_for("shape", i))
         for before, after in itertools.pairwise(region):
-            assert any(same_where_both_see(before, after, y, x) for y in range(-2, 3) for x in range(-2, 3))
+            assert any(
+                same_where_both_see(before, after, y, x) for y in range(-2, 3) for x in range(-2, 3)
+            )
 
 
 def same_where_both_see(before: torch.Tensor, after: torch.Tensor, y: int, x: int) -> bool:
     """Whether `after` is `before` moved by (y, x)."""
-    ends = [slice(max(0, -shift), side - max(0, shift)) for shift, side in zip((y, x), before.shape, strict=True)]
-    moved = [slice(max(0, shift), side - max(0, -shift)) for shift, side in zip((y, x), before.shape, strict=True)]
+    ends = [
+        slice(max(0, -shift), side - max(0, shift))
+        for shift, side in zip((y, x), before.shape, strict=True)
+    ]
+    moved = [
+        slice(max(0, shift), side - max(0, -shift))
+        for shift, side in zip((y, x), before.shape, strict=True)
+    ]
     return torch.equal(before[tuple(ends)], after[tuple(moved)])

@@ -25,7 +25,12 @@ def start(out: Path, *options: str) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5"}
     environment.pop("RANK", None)
     return subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
@@ -37,7 +42,9 @@ def wait(process: subprocess.Popen[str], expected: int = 0) -> str:
 
 
 def told(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted(out.parent.glob(f"{out.stem}.[0-9].json"))]
+    return [
+        json.loads(path.read_text()) for path in sorted(out.parent.glob(f"{out.stem}.[0-9].json"))
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -54,23 +61,33 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, A
 
 
 @pytest.mark.parametrize("name", ["parts", "two", "sharded"])
-def test_the_losses_are_those_of_one_process(name: str, runs: dict[str, list[dict[str, Any]]]) -> None:
+def test_the_losses_are_those_of_one_process(
+    name: str, runs: dict[str, list[dict[str, Any]]]
+) -> None:
     (one,), many = runs["one"], runs[name]
     assert len(many) == (1 if name == "parts" else 2)
     for process in many:
         for curve in ("losses", "validation"):
             assert [step for step, _ in process[curve]] == [step for step, _ in one[curve]]
-            assert [loss for _, loss in process[curve]] == pytest.approx([loss for _, loss in one[curve]], rel=1e-4)
+            assert [loss for _, loss in process[curve]] == pytest.approx(
+                [loss for _, loss in one[curve]], rel=1e-4
+            )
         assert process["norm"] == pytest.approx(one["norm"], rel=1e-4)
         assert process["frozen"] and process["class"] == "SpaceTimeUNet"
-    assert len({process["weights"] for process in many}) == 1  # whole, and the same in every process
+    assert (
+        len({process["weights"] for process in many}) == 1
+    )  # whole, and the same in every process
 
 
 @pytest.mark.parametrize("name", ["two", "sharded"])
-def test_each_example_is_seen_once_by_one_process(name: str, runs: dict[str, list[dict[str, Any]]]) -> None:
+def test_each_example_is_seen_once_by_one_process(
+    name: str, runs: dict[str, list[dict[str, Any]]]
+) -> None:
     parts = 2 if name == "sharded" else 1
     size = CONFIG.batch_size // (2 * parts)
-    seen = [process["seen"][size:] for process in runs[name]]  # the first part is drawn once more, to count operations
+    seen = [
+        process["seen"][size:] for process in runs[name]
+    ]  # the first part is drawn once more, to count operations
     assert sorted(seen[0] + seen[1]) == list(range(CONFIG.steps * CONFIG.batch_size))
 
 
@@ -93,7 +110,9 @@ def test_a_dead_process_ends_the_others_and_the_next_run_goes_on(
 
 
 @pytest.mark.parametrize("action, code", [("hang", 1), ("term", 143)])
-def test_a_hung_process_or_a_signal_ends_all_with_the_state_kept(action: str, code: int, tmp_path: Path) -> None:
+def test_a_hung_process_or_a_signal_ends_all_with_the_state_kept(
+    action: str, code: int, tmp_path: Path
+) -> None:
     out = tmp_path / "run.json"
     said = wait(start(out, *TWO, "--at", "4", "--action", action), expected=code)
     assert told(out) == [] and ("so the others were ended" in said) == (action == "hang")
@@ -104,7 +123,7 @@ def test_a_hung_process_or_a_signal_ends_all_with_the_state_kept(action: str, co
 def test_a_full_disk_ends_all_with_the_first_ones_sentence(tmp_path: Path) -> None:
     out = tmp_path / "run.json"
     said = wait(start(out, *TWO, "--at", "4", "--action", "full"), expected=1)
-    assert said.count(f"ConfigError: {tmp_path}/run: the state of step 6 cannot be written") == 2
+    assert said.count(f"ParamsError: {tmp_path}/run: the state of step 6 cannot be written") == 2
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["step-0000003"]
 
 

@@ -52,7 +52,9 @@ def test_a_preview_shows_the_network_and_leaves_it_alone(
     frames = {"base": FRAMES, "conditioned": FRAMES, "ssr": SSR.window_size}.get(name, 1)
     assert one.shape == (frames, 96, 3 * 96, 3) and np.array_equal(one, two)
     assert one.std() > 5  # a picture
-    assert set(batches) == {1 if name.startswith("ssr") else 2}  # an example at a time, with and without its sentence
+    assert set(batches) == {
+        1 if name.startswith("ssr") else 2
+    }  # an example at a time, with and without its sentence
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[key]) for key, value in task.network.state_dict().items())
 
@@ -98,7 +100,9 @@ def test_where_nothing_is_held_out_training_examples_are_shown(
     assert read(shown[0]).shape[2] == 3 * 96 and task.held_out() == 0
 
 
-def test_the_examples_are_spread_over_those_held_out(stores: tuple[ClipStore, ClipStore], tmp_path: Path) -> None:
+def test_the_examples_are_spread_over_those_held_out(
+    stores: tuple[ClipStore, ClipStore], tmp_path: Path
+) -> None:
     task, shown, drawn = TASKS["t2i"](stores), [], []
     preview = make_preview("t2i", task, tmp_path, shown)
     plain = copy.copy(preview.task).validation_example

@@ -20,22 +20,27 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from lumiere.config import LaunchConfig, Params, TextOptimConfig, TrainSSRConfig
+from lumiere.data.captioned_pictures import load_captioned_folder
 from lumiere.data.clips import ClipStore, resize_video, to_model_range
-from lumiere.data.images import load_captioned_folder
 from lumiere.data.shards import Sample, pack_frames, write_index, write_null_text, write_shards
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.small import build_ssr_unet, build_text_to_image_unet
-from lumiere.models.text_to_image import TextToImage, load_image_network, load_scheduler, load_text_to_image
-from lumiere.training.captioned import Pictures, StoredClips, draw_captioned, pixels
+from lumiere.models.text_to_image import (
+    TextToImage,
+    load_image_network,
+    load_scheduler,
+    load_text_to_image,
+)
+from lumiere.models.unet_builders import build_ssr_unet, build_text_to_image_unet
+from lumiere.training.diffusion_task import Batch
+from lumiere.training.examples import Pictures, StoredClips, draw_captioned, pixels
+from lumiere.training.image_task import TextToImageTask
 from lumiere.training.loop import TrainingResult
-from lumiere.training.record import write_record
-from lumiere.training.run import StagedTraining
+from lumiere.training.loss_curves import write_record
 from lumiere.training.seeding import generator_for
-from lumiere.training.super_resolution import SuperResolutionTask
-from lumiere.training.task import Batch
-from lumiere.training.text_to_image import TextToImageTask
-from lumiere.training.video import SpaceTimeTask
+from lumiere.training.ssr_task import SuperResolutionTask
+from lumiere.training.staged_training import StagedTraining
+from lumiere.training.video_task import SpaceTimeTask
 from tests.conftest import REPOSITORY
 from tests.training.small_task import CONFIG, Stop, at_step, make_task
 from tests.video_factory import numbered
@@ -55,13 +60,27 @@ def write_clips(folder: Path) -> tuple[ClipStore, ClipStore]:
             pack_frames(numbered(FRAMES, subject=i, height=LARGE, width=96)[:, :, :LARGE]),
             generator.standard_normal((2, TOKENS, DIM)).astype(np.float16),
             np.ones((2, TOKENS), np.uint8),
-            {"clip_id": f"{i}@0", "video": f"{i}.mp4", "start": 0.0, "captions": ["a", "b"], "fps": 16},
+            {
+                "clip_id": f"{i}@0",
+                "video": f"{i}.mp4",
+                "start": 0.0,
+                "captions": ["a", "b"],
+                "fps": 16,
+            },
         )
         for i in range(5)
     ]
     splits = {"train": write_shards(folder, "train", samples[:4], 9)}
-    splits |= {name: write_shards(folder, name, part, 9) for name, part in (("validation", samples[4:]), ("empty", []))}
-    shared: dict[str, Any] = {"fps": 16, "num_frames": FRAMES, "size": LARGE, "text_encoder": "minilm"}
+    splits |= {
+        name: write_shards(folder, name, part, 9)
+        for name, part in (("validation", samples[4:]), ("empty", []))
+    }
+    shared: dict[str, Any] = {
+        "fps": 16,
+        "num_frames": FRAMES,
+        "size": LARGE,
+        "text_encoder": "minilm",
+    }
     write_null_text(folder, NULL[0].half().numpy(), NULL[1].byte().numpy())
     write_index(folder, splits, **shared, embed_dim=DIM, max_text_tokens=TOKENS)
     return ClipStore(folder), ClipStore(folder, "validation")
@@ -72,7 +91,9 @@ def image_unet() -> Any:
     return build_text_to_image_unet(SIZE, (16, 32), 1, DIM)
 
 
-def base_task(stores: tuple[ClipStore, ClipStore], mix: dict[str, float] | None = None) -> SpaceTimeTask:
+def base_task(
+    stores: tuple[ClipStore, ClipStore], mix: dict[str, float] | None = None
+) -> SpaceTimeTask:
     unet = SpaceTimeUNet.from_unet2d(image_unet(), conditioning_channels=4 if mix else 0)
     train, held_out = (StoredClips(store, SIZE) for store in stores)
     return SpaceTimeTask("base", unet, make_scheduler(), train, held_out, OPTIM, mix)
@@ -90,7 +111,9 @@ def ssr_task(stores: tuple[ClipStore, ClipStore], inflated: bool = True) -> Supe
         network = SpaceTimeUNet.from_unet2d(network, temporal_resampling=False)
     frames = SSR.window_size if inflated else 1
     train, held_out = (StoredClips(store, LARGE) for store in stores)
-    return SuperResolutionTask("ssr", network, make_scheduler(), train, held_out, frames, SSR, OPTIM)
+    return SuperResolutionTask(
+        "ssr", network, make_scheduler(), train, held_out, frames, SSR, OPTIM
+    )
 
 
 TASKS: dict[str, Callable[[tuple[ClipStore, ClipStore]], Any]] = {
@@ -125,21 +148,31 @@ def test_a_loss_is_a_function_of_its_step(name: str, stores: tuple[ClipStore, Cl
     torch.manual_seed(7)  # nothing is drawn from the global generator
     with torch.no_grad():  # as the loop does
         held_out = task.losses(task.network, held_out_batch(task))
-        assert torch.equal(task.losses(task.network, held_out_batch(task)), held_out) and (held_out > 0).all()
+        assert (
+            torch.equal(task.losses(task.network, held_out_batch(task)), held_out)
+            and (held_out > 0).all()
+        )
     assert [loss_at(task, step).item() for step in (0, 1)] == losses and losses[0] != losses[1]
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_an_example_has_the_same_loss_in_any_batch(name: str, stores: tuple[ClipStore, ClipStore]) -> None:
+def test_an_example_has_the_same_loss_in_any_batch(
+    name: str, stores: tuple[ClipStore, ClipStore]
+) -> None:
     task = TASKS[name](stores)
     with torch.no_grad():
         together = task.losses(task.network, training_batch(task, 0))
-        apart = [task.losses(task.network, default_collate([task.example(i)])) for i in range(OPTIM.batch_size)]
+        apart = [
+            task.losses(task.network, default_collate([task.example(i)]))
+            for i in range(OPTIM.batch_size)
+        ]
     torch.testing.assert_close(torch.cat(apart), together)
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_timesteps_of_a_batch_are_spread_over_the_noise_levels(name: str, stores: tuple[ClipStore, ClipStore]) -> None:
+def test_timesteps_of_a_batch_are_spread_over_the_noise_levels(
+    name: str, stores: tuple[ClipStore, ClipStore]
+) -> None:
     task = TASKS[name](stores)
     task.config = replace(OPTIM, batch_size=8)
     for step in range(3):
@@ -150,12 +183,16 @@ def test_timesteps_of_a_batch_are_spread_over_the_noise_levels(name: str, stores
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_what_is_trained_has_a_gradient_and_nothing_else(name: str, stores: tuple[ClipStore, ClipStore]) -> None:
+def test_what_is_trained_has_a_gradient_and_nothing_else(
+    name: str, stores: tuple[ClipStore, ClipStore]
+) -> None:
     task = TASKS[name](stores)
     trained = task.trained_parameters()
     frozen = {n for n, _ in task.network.named_parameters()} - trained.keys()
     inflated = isinstance(task.network, SpaceTimeUNet)
-    assert frozen == {n for n, _ in task.network.named_parameters() if inflated and n.startswith("unet.")}
+    assert frozen == {
+        n for n, _ in task.network.named_parameters() if inflated and n.startswith("unet.")
+    }
     loss_at(task, 0).backward()
     assert any(p.grad is not None and p.grad.any() for p in trained.values())
     assert all(p.grad is None for n, p in task.network.named_parameters() if n in frozen)
@@ -167,7 +204,9 @@ def test_nothing_need_be_held_out(name: str, stores: tuple[ClipStore, ClipStore]
 
 
 @pytest.mark.parametrize("task_of", [base_task, t2i_task])
-def test_dropped_text_is_the_empty_sentence(task_of: Callable[..., Any], stores: tuple[ClipStore, ClipStore]) -> None:
+def test_dropped_text_is_the_empty_sentence(
+    task_of: Callable[..., Any], stores: tuple[ClipStore, ClipStore]
+) -> None:
     for dropout in (0.0, 1.0):
         task = task_of(stores)
         task.config = replace(OPTIM, text_dropout=dropout)
@@ -194,27 +233,38 @@ def test_videos_and_pictures_are_those_of_the_clips(stores: tuple[ClipStore, Cli
     assert len(clips) == 4
     assert np.array_equal(clips.video(2).permute(1, 2, 3, 0).numpy(), stores[0][2].frames)
     drawn = draw_captioned(clips, 2, generator_for("draw"))
-    assert drawn["video"].shape == (3, FRAMES, LARGE, LARGE) and drawn["prompt_mask"].shape == (TOKENS,)
+    assert drawn["video"].shape == (3, FRAMES, LARGE, LARGE) and drawn["prompt_mask"].shape == (
+        TOKENS,
+    )
     assert pixels(drawn["video"]).min() >= -1 and pixels(drawn["video"]).max() <= 1
     own = torch.from_numpy(stores[0][2].prompt_embeds).float()
     many = [draw_captioned(clips, 2, generator_for("draw", i), one_frame=True) for i in range(60)]
-    frames = [next(f for f in range(FRAMES) if torch.equal(d["video"][:, 0], clips.video(2)[:, f])) for d in many]
+    frames = [
+        next(f for f in range(FRAMES) if torch.equal(d["video"][:, 0], clips.video(2)[:, f]))
+        for d in many
+    ]
     assert set(frames) == set(range(FRAMES))  # all of its frames, and both of its captions
     assert all(any(torch.equal(d["prompt_embeds"], entry) for d in many) for entry in own)
 
 
 @pytest.mark.parametrize("cache_mb", [0, 0.002, 10])  # room for none, one of the clips, all
-def test_clips_kept_in_memory_are_the_clips(cache_mb: float, stores: tuple[ClipStore, ClipStore]) -> None:
+def test_clips_kept_in_memory_are_the_clips(
+    cache_mb: float, stores: tuple[ClipStore, ClipStore]
+) -> None:
     clips, plain = StoredClips(stores[0], SIZE, cache_mb), StoredClips(stores[0], SIZE, 0)
     for i in [0, 1, 0, 2, 3, 0, 1]:
         assert torch.equal(clips.video(i, slice(1, 3)), plain.video(i)[:, 1:3])
-        assert all(torch.equal(one, other) for one, other in zip(clips.text(i), plain.text(i), strict=True))
+        assert all(
+            torch.equal(one, other) for one, other in zip(clips.text(i), plain.text(i), strict=True)
+        )
     assert len(clips._kept) == (4 if cache_mb == 10 else 0)
     assert pickle.loads(pickle.dumps(clips))._kept == {}  # a worker begins with its own
 
 
 @pytest.mark.parametrize("size", [8, 12, 20, LARGE, 48])  # boxes, antialiased, as stored, enlarged
-def test_frames_alone_are_those_of_the_whole_clip(size: int, stores: tuple[ClipStore, ClipStore]) -> None:
+def test_frames_alone_are_those_of_the_whole_clip(
+    size: int, stores: tuple[ClipStore, ClipStore]
+) -> None:
     clips = StoredClips(stores[0], size, 0)
     resized = resize_video(to_model_range(stores[0][1].frames)[None], size)[0]
     whole = ((resized + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
@@ -222,7 +272,9 @@ def test_frames_alone_are_those_of_the_whole_clip(size: int, stores: tuple[ClipS
         assert torch.equal(clips.video(1, frames), whole[:, frames])
 
 
-@pytest.mark.parametrize("name, count", [("base", FRAMES), ("t2i", 1), ("ssr", SSR.window_size), ("ssr image", 1)])
+@pytest.mark.parametrize(
+    "name, count", [("base", FRAMES), ("t2i", 1), ("ssr", SSR.window_size), ("ssr image", 1)]
+)
 def test_no_frame_is_read_that_is_not_seen(
     name: str, count: int, stores: tuple[ClipStore, ClipStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,7 +304,9 @@ def test_a_style_has_one_picture_and_caption_a_subject() -> None:
 
 def test_super_resolution_sees_the_same_place_twice(stores: tuple[ClipStore, ClipStore]) -> None:
     task, places = ssr_task(stores), set()
-    clip = torch.from_numpy(np.array(stores[0][1].frames)).permute(3, 0, 1, 2).float() / 127.5 - 1  # (3, t, h, w)
+    clip = (
+        torch.from_numpy(np.array(stores[0][1].frames)).permute(3, 0, 1, 2).float() / 127.5 - 1
+    )  # (3, t, h, w)
     low = resize_video(resize_video(clip[None], SSR.low_size), LARGE)[0]
     windows = {
         (start, top, left): clip[:, start : start + 3, top : top + 16, left : left + 16]
@@ -260,8 +314,12 @@ def test_super_resolution_sees_the_same_place_twice(stores: tuple[ClipStore, Cli
     }  # fmt: skip
     for i in range(15):
         drawn = task.draw(task.train_data, 1, generator_for("crop", i), True, False)
-        start, top, left = next(place for place, window in windows.items() if torch.equal(window, drawn["high"]))
-        assert torch.allclose(low[:, start : start + 3, top : top + 16, left : left + 16], drawn["low"], atol=1e-6)
+        start, top, left = next(
+            place for place, window in windows.items() if torch.equal(window, drawn["high"])
+        )
+        assert torch.allclose(
+            low[:, start : start + 3, top : top + 16, left : left + 16], drawn["low"], atol=1e-6
+        )
         places.add((start, top, left))
     assert len(places) > 10
 
@@ -272,9 +330,15 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     Image.fromarray(wide).save(tmp_path / "wide.png")
     Image.new("RGBA", (6, 6), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     Image.new("L", (4, 9), 50).save(tmp_path / "grey.jpg", quality=100)
-    (tmp_path / "captions.csv").write_text('image,caption\nwide.png,"red, all of it"\nclear.png,b\ngrey.jpg,c\n')
+    (tmp_path / "captions.csv").write_text(
+        'image,caption\nwide.png,"red, all of it"\nclear.png,b\ngrey.jpg,c\n'
+    )
     pictures, captions = load_captioned_folder(tmp_path, 5)
-    assert pictures.shape == (3, 5, 5, 3) and pictures.dtype == np.uint8 and captions == ["red, all of it", "b", "c"]
+    assert (
+        pictures.shape == (3, 5, 5, 3)
+        and pictures.dtype == np.uint8
+        and captions == ["red, all of it", "b", "c"]
+    )
     assert (pictures[0] == (255, 0, 0)).all() and (pictures[1] == 255).all()
     assert np.abs(pictures[2].astype(int) - 50).max() <= 2
 
@@ -285,7 +349,9 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     ("image,caption\nnowhere.png,x\n", "nowhere.png: not a readable picture"),
     ("image,caption\ncaptions.csv,x\n", "captions.csv: not a readable picture"),
 ])  # fmt: skip
-def test_a_folder_that_cannot_be_used_is_told(listing: str | None, expected: str, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_used_is_told(
+    listing: str | None, expected: str, tmp_path: Path
+) -> None:
     if listing is not None:
         (tmp_path / "captions.csv").write_text(listing)
     with pytest.raises(ValueError, match=expected):
@@ -298,7 +364,11 @@ def test_a_folder_that_cannot_be_used_is_told(listing: str | None, expected: str
 def test_a_text_to_image_model_comes_back(tmp_path: Path) -> None:
     TextToImage(image_unet().half(), make_scheduler(), "minilm", 12).save(tmp_path)
     loaded = load_text_to_image(tmp_path)
-    assert (loaded.text_encoder, loaded.max_text_tokens, loaded.unet.dtype) == ("minilm", 12, torch.float32)
+    assert (loaded.text_encoder, loaded.max_text_tokens, loaded.unet.dtype) == (
+        "minilm",
+        12,
+        torch.float32,
+    )
     assert loaded.scheduler.config.prediction_type == "v_prediction"
     for name, value in image_unet().half().state_dict().items():
         assert torch.equal(loaded.unet.state_dict()[name], value.float())
@@ -324,7 +394,9 @@ def test_a_record_has_the_same_bytes_whenever_it_is_written(tmp_path: Path) -> N
         result = TrainingResult(3, 0, seconds, [(2, 0.5), (3, 0.25)], [(3, 0.75)])
         write_record(tmp_path / name, "training", result)
     for suffix in ("json", "png"):
-        one, two = ((tmp_path / name / f"training.{suffix}").read_bytes() for name in ("one", "two"))
+        one, two = (
+            (tmp_path / name / f"training.{suffix}").read_bytes() for name in ("one", "two")
+        )
         assert one == two
     record = json.loads((tmp_path / "one" / "training.json").read_text())
     assert record == {"steps": 3, "loss": [[2, 0.5], [3, 0.25]], "validation_loss": [[3, 0.75]]}
@@ -345,10 +417,14 @@ def test_state_is_found_by_params_and_inputs_and_dropped_at_the_end(tmp_path: Pa
         return StagedTraining(scratch, params, replace(OPTIM, seed=seed), [given])
 
     def resumed_from(training: StagedTraining) -> int:
-        return training.train(make_task(), CONFIG, lambda metrics, step: None, tmp_path / "out").resumed_from
+        return training.train(
+            make_task(), CONFIG, lambda metrics, step: None, tmp_path / "out"
+        ).resumed_from
 
     with pytest.raises(Stop):
-        staged(1).train(at_step(make_task(), 5, _stop), CONFIG, lambda metrics, step: None, tmp_path / "out")
+        staged(1).train(
+            at_step(make_task(), 5, _stop), CONFIG, lambda metrics, step: None, tmp_path / "out"
+        )
     assert resumed_from(staged(2)) == 0
     assert resumed_from(staged(1, parts=2)) == 0
     assert resumed_from(staged(1)) == 4
@@ -362,14 +438,18 @@ def test_state_is_found_by_params_and_inputs_and_dropped_at_the_end(tmp_path: Pa
 def test_the_same_training_does_not_run_twice_at_once(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from lumiere.config import Params, TextOptimConfig;"
-        "from lumiere.training.run import StagedTraining;"
+        "from lumiere.training.staged_training import StagedTraining;"
         "StagedTraining(Path(sys.argv[1]), Params(), TextOptimConfig(), []).claim()"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # a part of what is the same
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(torch.get_num_threads())
+    }  # a part of what is the same
     mine = StagedTraining(tmp_path, Params(), TextOptimConfig(), [])
     mine.claim()
-    refused = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    refused = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+    )
     assert refused.returncode == 1 and "the same training is at work there" in refused.stderr
     mine.finish()
     subprocess.run(command, cwd=REPOSITORY, env=environment, check=True)
@@ -384,7 +464,9 @@ def test_states_of_trainings_at_work_are_left_alone(tmp_path: Path) -> None:
         "with FileLock(sys.argv[1]): print('locked', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", with_lock, str(tmp_path / "0.lock")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout is not None and other.stdout.readline() == "locked\n"
         late = StagedTraining(tmp_path, Params(), TextOptimConfig(), [])
         late.claim()

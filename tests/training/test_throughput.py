@@ -45,7 +45,9 @@ def test_a_linear_layer_counts_as_written_out() -> None:
             return output
 
     layer, inputs = Linear(5, 7), torch.randn(3, 5)
-    assert count_flops(layer, (inputs,), {}) == 2 * (2 * 3 * 5 * 7)  # forward and the weight's gradient
+    assert count_flops(layer, (inputs,), {}) == 2 * (
+        2 * 3 * 5 * 7
+    )  # forward and the weight's gradient
     with pytest.raises(RuntimeError, match="does not require grad"):
         count_flops(layer.requires_grad_(False), (inputs,), {})
 
@@ -59,7 +61,10 @@ def test_a_clock_leaves_out_pauses_and_tells_waiting() -> None:
         time.sleep(0.1)
     rates = clock.rates(12)
     assert 2 / 0.4 < rates["steps_per_second"] <= 2 / 0.1
-    assert rates["clips_per_second"] == 4 * rates["steps_per_second"] and rates["data_wait_share"] > 0.2
+    assert (
+        rates["clips_per_second"] == 4 * rates["steps_per_second"]
+        and rates["data_wait_share"] > 0.2
+    )
     assert rates["mfu"] == pytest.approx(rates["steps_per_second"] * 1000 / 1e9)
     assert "mfu" not in StepClock(0, 4, 0.0).rates(1)
 

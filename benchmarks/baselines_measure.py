@@ -1,0 +1,225 @@
+"""What benchmarks/baselines.py samples, measures and draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lumiere.compat  # noqa: F401  before diffusers
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from lumiere.baselines.cascade_sampling import fill_in
+from lumiere.data.clips import from_model_range
+from lumiere.evaluation import distance_with_floor, motion_magnitude, seam_ratio, temporal_flicker
+from lumiere.evaluation.judge import load_judge
+from lumiere.evaluation.samples import read_real_set
+from lumiere.models import SpaceTimeUNet
+from lumiere.pipelines import LumierePipeline
+from lumiere.training.examples import StoredClips
+
+Videos = dict[str, np.ndarray]  # uint8 (n, t, h, w, 3) by contender
+BLEND_STRENGTH = 0.7  # of the cascade that starts from faded keyframes: the demo's image_strength
+SLICES = 4
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """What is sampled, and how it is measured."""
+
+    videos: int = 24  # held-out captions
+    sampling_steps: int = 12
+    guidance_scale: float = 1.5
+    max_real: int = 256
+    seed: int = 0
+
+
+def sample(
+    ours: SpaceTimeUNet, cascade: tuple[SpaceTimeUNet, SpaceTimeUNet], stride: int, scheduler: Any,
+    held_out: StoredClips, settings: MeasureSettings, scratch: Path,
+) -> Videos:  # fmt: skip
+    """Videos for held-out sentences, evenly spread, and the real clips of these sentences.
+
+    All have the frames that the keyframes enclose: 13 of 16 with keyframes 0, 4, 8 and 12.
+    """
+    folder = (
+        scratch
+        / f"{settings.videos}-videos-{settings.sampling_steps}-steps-{settings.guidance_scale}"
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    picks = np.unique(np.linspace(0, len(held_out) - 1, settings.videos).round().astype(int))
+    texts = [held_out.text(int(i)) for i in picks]
+    null, null_mask = held_out.null_text
+    options: dict[str, Any] = {
+        "prompt_embeds": torch.stack([embeds[0] for embeds, _ in texts]).float(),
+        "prompt_attention_mask": torch.stack([mask[0] for _, mask in texts]).long(),
+        "negative_prompt_embeds": null[None].float(),
+        "negative_prompt_attention_mask": null_mask[None].long(),
+        "num_inference_steps": settings.sampling_steps,
+        "guidance_scale": settings.guidance_scale,
+    }
+    generators = [torch.Generator().manual_seed(settings.seed + i) for i in range(len(picks))]
+    num_keyframes = (held_out.num_frames - 1) // stride + 1
+
+    def call(network: SpaceTimeUNet, num_frames: int) -> torch.Tensor:
+        fresh = [
+            torch.Generator().manual_seed(generator.initial_seed()) for generator in generators
+        ]
+        pipe = LumierePipeline(network, scheduler, num_frames=num_frames)  # no windows
+        return pipe(num_frames=num_frames, generator=fresh, upscale=False, **options).frames  # type: ignore[union-attr]
+
+    def filled(strength: float) -> torch.Tensor:
+        keyframes = torch.from_numpy(
+            _kept(folder / "keyframes.npy", lambda: call(cascade[0], num_keyframes))
+        )
+        keyframes = keyframes.permute(0, 1, 4, 2, 3) / 255
+        fresh = [
+            torch.Generator().manual_seed(generator.initial_seed()) for generator in generators
+        ]
+        return fill_in(
+            LumierePipeline(cascade[1], scheduler, num_frames=stride + 1),
+            keyframes,
+            stride,
+            fresh,
+            image_strength=strength,
+            **options,
+        )
+
+    frames = (num_keyframes - 1) * stride + 1
+    return {
+        "ours": _kept(folder / "ours.npy", lambda: call(ours, held_out.num_frames))[:, :frames],
+        "cascade": _kept(folder / "cascade.npy", lambda: filled(1.0)),
+        "cascade, from a blend": _kept(folder / "blend.npy", lambda: filled(BLEND_STRENGTH)),
+        "real": np.stack(
+            [held_out.video(int(i), slice(frames)).permute(1, 2, 3, 0).numpy() for i in picks]
+        ),
+    }
+
+
+def _kept(path: Path, make: Callable[[], torch.Tensor]) -> np.ndarray:
+    """Videos (n, t, 3, h, w) in [0, 1] as uint8 (n, t, h, w, 3), read back where they were made before."""
+    if not path.is_file():
+        frames = np.stack([from_model_range(2 * video.transpose(0, 1) - 1) for video in make()])
+        aside = path.with_suffix(".writing.npy")
+        np.save(aside, frames)
+        aside.replace(path)
+    return np.load(path)
+
+
+def second_difference(frames: np.ndarray) -> np.ndarray:
+    """Mean squared change of the change, uint8 (t, h, w, c) -> (t - 2,) on the scale of [0, 1].
+
+    Entry i is of frame i + 1. Steady motion of something smooth has little; a jolt has much.
+    """
+    values = frames.astype(np.float64) / 255
+    return ((values[2:] - 2 * values[1:-1] + values[:-2]) ** 2).mean(axis=(1, 2, 3))
+
+
+def borders(num_frames: int, stride: int) -> list[int]:
+    """Entries of `second_difference` where one segment ends and the next begins."""
+    return [frame - 1 for frame in range(stride, num_frames - 1, stride)]
+
+
+def fast_share(frames: np.ndarray, stride: int) -> float:
+    """Share of the change over time that keyframes cannot hold: power above 1 / (2 stride) cycles per frame."""
+    values = frames.astype(np.float64)
+    power = np.abs(np.fft.rfft(values - values.mean(axis=0), axis=0)) ** 2
+    fast = np.fft.rfftfreq(len(frames)) > 1 / (2 * stride)
+    return float(power[fast].sum() / max(power.sum(), 1e-12))
+
+
+def measure(
+    videos: Videos, stride: int, clips: Path, judge_folder: Path, settings: MeasureSettings
+) -> dict[str, dict[str, float]]:
+    """Scores of each contender; the distances of "real" are the floor, real clips from other real ones."""
+    judge = load_judge(judge_folder)
+    num_frames, *size = videos["real"].shape[1:4]
+    real = read_real_set(clips, (size[0], size[1]), num_frames, settings.max_real)
+
+    def embed(frames: np.ndarray) -> np.ndarray:
+        return judge.encode_frames(frames.reshape(-1, *frames.shape[2:])).reshape(
+            *frames.shape[:2], -1
+        )
+
+    embedded = embed(real.frames)
+    scores: dict[str, dict[str, float]] = {}
+    floors: dict[str, float] = {}
+    jerks = {
+        name: np.stack([second_difference(video) for video in frames])
+        for name, frames in videos.items()
+    }
+    for name, frames in videos.items():
+        scores[name] = {}
+        generated = None if name == "real" else embed(frames)
+        for kind in ("frame", "clip", "motion"):
+            if generated is not None:
+                distance = distance_with_floor(
+                    kind, generated, embedded, real.groups, settings.seed
+                )
+                floors[kind] = distance.floor
+            scores[name][f"Fréchet distance, {kind}"] = (
+                floors[kind] if generated is None else distance.value
+            )
+        jerk = jerks[name]
+        scores[name] |= {
+            "motion, px per frame": float(np.mean([motion_magnitude(video) for video in frames])),
+            "temporal flicker": float(np.mean([temporal_flicker(video) for video in frames])),
+            "second difference ×1000": 1e3 * float(jerk.mean()),
+            "share of videos with less than ours": float(
+                np.mean(jerk.mean(1) < jerks["ours"].mean(1))
+            ),
+            "second difference, borders / inside": seam_ratio(jerk, borders(num_frames, stride)),
+            "fast share of the change": float(
+                np.mean([fast_share(video, stride) for video in frames])
+            ),
+        }
+    return scores
+
+
+def draw(
+    path: Path, losses: dict[str, list[tuple[int, float]]], videos: Videos, stride: int
+) -> None:
+    """Loss curves, second differences by frame, and x-t slices."""
+    figure = Figure(figsize=(11, 6.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    halves: Any = figure.subfigures(2, 1)
+    top, bottom = halves
+    left, right = top.subplots(1, 2)
+    for name, series in losses.items():
+        left.plot(
+            [step for step, _ in series],
+            [loss for _, loss in series],
+            label=name,
+            marker="o",
+            markersize=3,
+        )
+    left.set(title="held-out loss, the same clips and noise", xlabel="step", ylabel="loss")
+    num_frames = videos["ours"].shape[1]
+    for name, frames in videos.items():
+        jerk = np.stack([second_difference(video) for video in frames]).mean(axis=0)
+        right.plot(range(1, num_frames - 1), jerk, label=name, marker="o", markersize=3)
+    for border in borders(num_frames, stride):
+        right.axvline(border + 1, color="#cccccc", linestyle="--", zorder=0)
+    right.set(
+        title="second difference by frame; dashed: segment borders", xlabel="frame", yscale="log"
+    )
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    panels = bottom.subplots(len(videos), SLICES, squeeze=False)
+    bottom.suptitle(
+        "x-t slices (x right, time down), each at its video's row of most change", fontsize=10
+    )
+    for line, (name, frames) in zip(panels, videos.items(), strict=True):
+        picks = np.linspace(0, len(frames) - 1, SLICES).round().astype(int)
+        for axes, video in zip(line, frames[picks], strict=True):
+            row = int(video.astype(np.float64).var(axis=0).mean(axis=(1, 2)).argmax())
+            axes.imshow(video[:, row], interpolation="nearest", aspect="auto")
+            axes.set(xticks=[], yticks=[])
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+    figure.savefig(path, dpi=80, metadata={"Software": None})

@@ -1,0 +1,1 @@
+"""What the product is compared with, by `benchmarks/baselines.py` alone; no stage imports it."""

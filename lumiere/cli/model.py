@@ -1,0 +1,139 @@
+"""The model that the command line works with: a folder, the current project's, or the demo weights."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lumiere.files import content_hash
+
+if TYPE_CHECKING:
+    from lumiere.pipelines import LumierePipeline
+
+PROJECT_PIPELINE = Path("outputs/pipeline")
+DEMO = "demo"
+
+
+class ModelError(ValueError):
+    """The model, or what it is to run on, cannot be used: no request can be met."""
+
+
+class Model:
+    """A pipeline that is loaded when it is needed.
+
+    Attributes:
+        folder: of `save_pretrained`; None for the demo weights.
+    """
+
+    def __init__(self, folder: Path | None, device: str | None) -> None:
+        self.folder = folder
+        self._device = device
+
+    @classmethod
+    def choose(cls, model: str | None, device: str | None) -> Model:
+        """The model that `--model` means: a folder, "demo", or what the current project has."""
+        if model == DEMO or (
+            model is None and not (PROJECT_PIPELINE / "model_index.json").is_file()
+        ):
+            return cls(None, device)
+        return cls(PROJECT_PIPELINE.absolute() if model is None else Path(model).absolute(), device)
+
+    @property
+    def name(self) -> str:
+        """What `--model` takes to mean it."""
+        return DEMO if self.folder is None else str(self.folder)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the names and contents of its files."""
+        from lumiere.pipelines.assemble import DEMO_DEFAULTS, DEMO_PARTS, PRETRAINED
+        from lumiere.pipelines.styles import FOLDER
+
+        roots = (
+            [PRETRAINED / part for part in (*DEMO_PARTS, FOLDER)]
+            if self.folder is None
+            else [self.folder]
+        )
+        digest = hashlib.sha256(repr(DEMO_DEFAULTS).encode() if self.folder is None else b"")
+        for root in roots:
+            for path in sorted(root.rglob("*")):
+                if path.is_file() and path.suffix in (".json", ".safetensors"):
+                    digest.update(f"{path.relative_to(root)} {content_hash(path)}\n".encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def device(self) -> str:
+        """Where it runs.
+
+        Raises:
+            ModelError: on a device that this machine has not.
+        """
+        import torch
+
+        if self._device is None:
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            torch.device(self._device)
+        except RuntimeError:
+            raise ModelError(
+                f"--device {self._device}: no such device; allowed: cpu, cuda, cuda:1, ..."
+            ) from None
+        try:
+            torch.empty(1, device=self._device)
+        except (
+            RuntimeError,
+            AssertionError,
+        ) as error:  # a CPU build of torch asserts that it has no CUDA
+            reason = str(error).splitlines()[0]
+            raise ModelError(
+                f"--device {self._device}: not usable here ({reason}); use --device cpu"
+            ) from None
+        return self._device
+
+    @cached_property
+    def pipe(self) -> LumierePipeline:
+        """The pipeline itself.
+
+        Raises:
+            ModelError: when the folder is none of a pipeline, or holds one that does not fit together.
+        """
+        import lumiere.compat  # noqa: F401  before diffusers
+
+        from diffusers.utils import logging
+        from safetensors import SafetensorError
+
+        from lumiere.diffusion.sampling import is_out_of_memory
+        from lumiere.pipelines import LumierePipeline
+        from lumiere.pipelines.assemble import demo_pipeline
+
+        device = self.device
+        logging.disable_progress_bar()
+        try:
+            pipe = (
+                demo_pipeline()
+                if self.folder is None
+                else LumierePipeline.from_pretrained(self.folder)
+            )
+        # A KeyError or TypeError is of JSON that is another's.
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"--model {self.name}: cannot be loaded ({first_line(error)}); expected a folder of "
+                "LumierePipeline.save_pretrained"
+            ) from None
+        pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
+        try:
+            return pipe.to(device)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ModelError(
+                f"--device {device}: out of memory with the model alone; use --device cpu"
+            ) from None
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in short."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,1 +1,0 @@
-"""What the product is compared with, by `benchmarks/foils.py` alone; no stage imports it."""

@@ -1,0 +1,63 @@
+"""Networks as diffusers stores them: a folder with config.json and safetensors."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import lumiere.compat  # noqa: F401  before diffusers
+
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors import SafetensorError
+
+from lumiere.text.hub import one_line
+
+NAMES = {"UNet2DConditionModel": "U-Net", "AutoencoderKL": "VAE"}
+
+
+def read_stored_config(folder: Path, kind: Any = UNet2DConditionModel) -> dict[str, Any]:
+    """The settings of a network that diffusers saved, those that its file leaves out included.
+
+    Args:
+        folder: where its config.json is.
+        kind: its class.
+
+    Raises:
+        ValueError: when there is no config.json, or it is of another class.
+    """
+    if not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{folder}/config.json: no such file; expected a {NAMES[kind.__name__]} saved by diffusers"
+        )
+    stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if stored.get("_class_name") != kind.__name__:
+        raise ValueError(f"{folder}: a {stored.get('_class_name')}; allowed: {kind.__name__}")
+    settings = inspect.signature(kind.__init__).parameters.values()
+    return {setting.name: setting.default for setting in settings} | stored
+
+
+def load_network(folder: Path, kind: Any = UNet2DConditionModel) -> Any:
+    """The network in a folder, in float32, from safetensors.
+
+    Args:
+        folder: where its config and weights are.
+        kind: its class.
+
+    Raises:
+        ValueError: where they cannot be read, or weights are lacking.
+    """
+    try:
+        network, info = kind.from_pretrained(
+            folder, torch_dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ValueError(
+            f"{folder}: no {NAMES[kind.__name__]} can be read: {one_line(error)}"
+        ) from None
+    if info["missing_keys"]:
+        lacking = sorted(info["missing_keys"])
+        raise ValueError(f"{folder}: no weights for {lacking[0]!r} ({len(lacking)} lacking)")
+    return network

@@ -1,0 +1,155 @@
+"""What a pipeline is made of, and its folder: diffusers' own, with folders for the text encoder and the styles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import lumiere.compat  # noqa: F401  before diffusers
+
+from diffusers import AutoencoderKL, SchedulerMixin
+from torch import Tensor
+
+from lumiere.models import SpaceTimeUNet
+from lumiere.pipelines.base import LumiereBasePipeline
+from lumiere.pipelines.styles import FOLDER as STYLES_FOLDER
+from lumiere.pipelines.styles import StyleBook
+from lumiere.text import TextEncoder, load_text_encoder
+from lumiere.text.encoder import CONFIG_NAME
+
+TEXT_ENCODER_FOLDER = "text_encoder"
+
+
+class StoredPipeline(LumiereBasePipeline):
+    """The networks, settings and styles of `LumierePipeline`, and how it saves and loads them."""
+
+    model_cpu_offload_seq = "unet->vae->ssr_unet"
+    _optional_components: ClassVar[list[str]] = ["text_encoder", "vae", "ssr_unet", "ssr_scheduler"]
+
+    def __init__(
+        self,
+        unet: SpaceTimeUNet,
+        scheduler: SchedulerMixin,
+        text_encoder: TextEncoder | None = None,
+        ssr_unet: SpaceTimeUNet | None = None,
+        ssr_scheduler: SchedulerMixin | None = None,
+        num_frames: int = 16,
+        fps: int = 16,
+        ssr_window_size: int = 8,
+        ssr_overlap: int = 2,
+        num_inference_steps: int = 20,
+        guidance_scale: float = 3.0,
+        guidance_rescale: float = 0.7,
+        image_strength: float = 1.0,
+        ssr_steps: int = 8,
+        prediction_type: str | None = None,
+        ssr_prediction_type: str | None = None,
+        vae: AutoencoderKL | None = None,
+    ) -> None:
+        """
+        Args:
+            unet: the base network, with 0 or 4 conditioning channels; 5 in latents.
+            scheduler: any diffusers scheduler of the T2I's prediction type.
+            text_encoder: what the T2I was trained with; without it, a call takes prompt_embeds.
+            ssr_unet, ssr_scheduler: super-resolution; both or none.
+            num_frames, fps: what `unet` was trained on; the defaults of a call, as all that follow.
+            ssr_window_size, ssr_overlap: windows that suit `ssr_unet`.
+            num_inference_steps, guidance_scale, guidance_rescale, image_strength, ssr_steps: what suits the networks.
+            prediction_type, ssr_prediction_type: the networks'; by default their schedulers'.
+            vae: of a T2I that works in latents; super-resolution works in pixels.
+
+        Raises:
+            ValueError: on networks that do not fit.
+        """
+        super().__init__()
+        if unet.config.conditioning_channels not in (0, unet.in_channels + 1):
+            raise ValueError(
+                f"unet has {unet.config.conditioning_channels} conditioning channels; "
+                f"expected 0 or {unet.in_channels + 1}"
+            )
+        if vae is not None and vae.config.latent_channels != unet.in_channels:
+            raise ValueError(
+                f"vae has {vae.config.latent_channels} latent channels, unet takes {unet.in_channels}"
+            )
+        if (ssr_unet is None) != (ssr_scheduler is None):
+            raise ValueError("ssr_unet and ssr_scheduler belong together; pass both or none")
+        self.register_modules(
+            unet=unet, scheduler=scheduler, text_encoder=text_encoder, vae=vae,
+            ssr_unet=ssr_unet, ssr_scheduler=ssr_scheduler,
+        )  # fmt: skip
+        if ssr_scheduler is not None:
+            ssr_prediction_type = ssr_prediction_type or ssr_scheduler.config.prediction_type
+        self.register_to_config(
+            num_frames=num_frames,
+            fps=fps,
+            ssr_window_size=ssr_window_size,
+            ssr_overlap=ssr_overlap,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            guidance_rescale=guidance_rescale,
+            image_strength=image_strength,
+            ssr_steps=ssr_steps,
+            prediction_type=prediction_type or scheduler.config.prediction_type,
+            ssr_prediction_type=ssr_prediction_type,
+        )
+        self.styles = StyleBook()
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """As in diffusers, with the text encoder's config and the styles in folders of their own.
+
+        Raises:
+            ValueError: on variant, max_shard_size or safe_serialization=False, which our networks' files do not have.
+        """
+        folder, text_encoder = Path(save_directory), self.text_encoder
+        # diffusers saves and loads the kinds of component that it knows; a text encoder is none of them.
+        self.register_modules(text_encoder=None)
+        try:
+            super().save_pretrained(folder, **kwargs)
+        finally:
+            self.register_modules(text_encoder=text_encoder)
+        if text_encoder is None:
+            (folder / TEXT_ENCODER_FOLDER / CONFIG_NAME).unlink(
+                missing_ok=True
+            )  # an earlier pipeline's
+        else:
+            text_encoder.save_pretrained(folder / TEXT_ENCODER_FOLDER)
+        self.styles.save(folder / STYLES_FOLDER)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
+        """Load what `save_pretrained` wrote; components may be given instead, as in diffusers.
+
+        Raises:
+            ValueError: when that is not such a folder.
+        """
+        folder = Path(pretrained_model_name_or_path)
+        if not (folder / cls.config_name).is_file():
+            raise ValueError(
+                f"{folder}: no {cls.config_name}; expected a folder written by {cls.__name__}.save_pretrained, a local "
+                "one: names of a hub are not looked up, so download first (huggingface_hub.snapshot_download)"
+            )
+        if "text_encoder" not in kwargs and (folder / TEXT_ENCODER_FOLDER / CONFIG_NAME).is_file():
+            kwargs["text_encoder"] = load_text_encoder(folder / TEXT_ENCODER_FOLDER)
+        pipe = super().from_pretrained(str(folder), **kwargs)
+        pipe.styles.load(folder / STYLES_FOLDER)
+        return pipe
+
+    @classmethod
+    def from_pipe(cls, pipeline: Any, **kwargs: Any) -> Self:
+        """As in diffusers, with the styles."""
+        pipe = super().from_pipe(pipeline, **kwargs)
+        if isinstance(pipeline, StoredPipeline):
+            pipe.styles = pipeline.styles.copy()
+        return pipe
+
+    def add_style(
+        self, name: str, weights: str | Path | Mapping[str, Tensor], alpha: float = 1.0
+    ) -> None:
+        """Name a style: a safetensors file, or the state dict, of the T2I fine-tuned on it; or, with `alpha` below 1,
+        a finished blend of it, which serves that alpha alone.
+
+        Raises:
+            ValueError: on a name that cannot be a file's, or no such file.
+        """
+        self.styles.add(name, weights, alpha)

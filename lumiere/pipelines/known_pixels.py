@@ -1,0 +1,35 @@
+"""The pixels that a mode is given: how well a video keeps them, and putting them back exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class KnownPixels:
+    """What the user gave, whatever becomes of it on the way.
+
+    Attributes:
+        pixels: C, (b, c, t, h, w) in [-1, 1]: the clean video times M.
+        mask: M, (b, 1, t, h, w), 1 = known.
+    """
+
+    pixels: Tensor
+    mask: Tensor
+
+    def psnr(self, video: Tensor) -> Tensor:
+        """PSNR (b,) in dB of a video (b, c, t, h, w) where M is 1; not a number where M is 0 everywhere."""
+        count = self.mask.flatten(1).sum(1) * video.shape[1]
+        error = torch.zeros(len(video), device=video.device)
+        for frame, pixels, mask in zip(
+            video.unbind(2), self.pixels.unbind(2), self.mask.unbind(2), strict=True
+        ):
+            error += ((frame - pixels) * mask).square_().flatten(1).sum(1)
+        return 10 * torch.log10(4 * count / error)  # the range is 2 wide
+
+    def put_back(self, video: Tensor) -> Tensor:
+        """The video (b, c, t, h, w) with the given pixels where M is 1."""
+        return torch.where(self.mask > 0.5, self.pixels, video)

@@ -1,0 +1,162 @@
+"""Captioned clips and pictures as the trainings draw them, read when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lumiere.data.clips import ClipStore, resize_video, to_model_range
+from lumiere.data.shards import ALL
+
+Text = tuple[Tensor, Tensor]  # states (n, d) and mask (n,); of k captions (k, n, d) and (k, n)
+
+
+class Clips(Protocol):
+    """Clips by number, each with one or more captions; a picture is a clip of one frame."""
+
+    @property
+    def shards(self) -> Sequence[str]:
+        """The shard of each clip: what is read in one go."""
+
+    @property
+    def num_frames(self) -> int:
+        """Of each clip."""
+
+    @property
+    def null_text(self) -> Text:
+        """The empty sentence."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def video(self, i: int, frames: slice = ALL) -> Tensor:
+        """A clip's frames, or those of a slice, uint8 (3, t, h, w)."""
+
+    def text(self, i: int) -> Text:
+        """A clip's captions: states float16 or float32 (k, n, d) and masks uint8 or int64 (k, n)."""
+
+
+class StoredClips:
+    """A store's clips at training size.
+
+    Where all of them fit into memory, a clip is read once, whole, and kept. Else none is: in a shuffled epoch few are
+    met again soon, and of a clip no other frames are read than those asked for.
+    """
+
+    def __init__(self, store: ClipStore, size: int, cache_mb: float = 512) -> None:
+        """`size`: pixels, height = width; `cache_mb`: pixels and texts that a process keeps, in MB of 10^6 bytes."""
+        self.store, self.size, self.shards = store, size, store.shards
+        self.num_frames = store.num_frames
+        embeds, mask = store.null_text()
+        self.null_text = torch.from_numpy(embeds), torch.from_numpy(mask)
+        texts = sum(
+            entry["members"]["text.npz"][1] for entry in store.entries
+        )  # as stored; padding takes more
+        self._keeps = 3 * len(store) * store.num_frames * size * size + texts <= cache_mb * 1e6
+        self._kept: dict[int, tuple[Tensor, Text]] = {}
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def video(self, i: int, frames: slice = ALL) -> Tensor:
+        """A clip's frames, or those of a slice, uint8 (3, t, size, size)."""
+        return self._whole(i)[0][:, frames] if self._keeps else self._read_video(i, frames)
+
+    def text(self, i: int) -> Text:
+        """A clip's captions: states float16 (k, n, d) and masks uint8 (k, n)."""
+        return self._whole(i)[1] if self._keeps else self._read_text(i)
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_kept": {}}
+
+    def _whole(self, i: int) -> tuple[Tensor, Text]:
+        if i not in self._kept:
+            self._kept[i] = self._read_video(i, ALL), self._read_text(i)
+        return self._kept[i]
+
+    def _read_video(self, i: int, frames: slice) -> Tensor:
+        stored = self.store.frames(i, frames)
+        if stored.shape[1:3] == (self.size, self.size):
+            return torch.from_numpy(stored).permute(3, 0, 1, 2)
+        small = resize_video(to_model_range(stored).unsqueeze(0), self.size)[0]
+        return ((small + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+    def _read_text(self, i: int) -> Text:
+        embeds, mask = self.store.text(i)
+        return torch.from_numpy(embeds), torch.from_numpy(mask)
+
+
+def open_clips(folder: Path, size: int, cache_mb: float) -> tuple[StoredClips, StoredClips]:
+    """The clips to train on and those held out.
+
+    Raises:
+        OSError, ValueError: there are none, or not such as the decode stage writes.
+    """
+    stores = ClipStore(folder), ClipStore(folder, "validation")
+    return StoredClips(stores[0], size, cache_mb), StoredClips(stores[1], size, cache_mb)
+
+
+class Pictures:
+    """Pictures in memory, each with its caption."""
+
+    def __init__(self, pictures: np.ndarray, prompts: Text, null_text: Text) -> None:
+        """`pictures` uint8 (n, h, w, 3); `prompts`: states (n, l, d) and mask (n, l); `null_text` as `Clips` has it."""
+        self.videos = torch.from_numpy(pictures).permute(0, 3, 1, 2).unsqueeze(2)  # (n, 3, 1, h, w)
+        self.prompts, self.null_text = prompts, null_text
+        self.shards, self.num_frames = [""] * len(pictures), 1
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def video(self, i: int, frames: slice = ALL) -> Tensor:
+        """A picture, uint8 (3, 1, h, w)."""
+        return self.videos[i][:, frames]
+
+    def text(self, i: int) -> Text:
+        """Its caption: states (1, n, d) and mask (1, n)."""
+        embeds, mask = self.prompts
+        return embeds[i : i + 1], mask[i : i + 1]
+
+
+def draw_captioned(
+    clips: Clips,
+    i: int,
+    generator: torch.Generator,
+    text_dropout: float = 0.0,
+    one_frame: bool = False,
+) -> dict[str, Tensor]:
+    """A clip with one of its captions, or, with probability `text_dropout`, with the empty sentence.
+
+    Args:
+        clips, i: the clip.
+        generator: what is drawn comes from it alone.
+        text_dropout: for classifier-free guidance.
+        one_frame: draw a frame of the clip.
+
+    Returns:
+        `video` uint8 (3, t, h, w), t = 1 for a frame; `prompt_embeds` (n, d); `prompt_mask` (n,).
+    """
+
+    def below(bound: int) -> int:
+        return int(torch.randint(bound, (), generator=generator))
+
+    frame, (embeds, mask) = below(clips.num_frames), clips.text(i)
+    caption = below(len(embeds))
+    dropped = bool(torch.rand((), generator=generator) < text_dropout)
+    prompt_embeds, prompt_mask = clips.null_text if dropped else (embeds[caption], mask[caption])
+    video = clips.video(i, slice(frame, frame + 1) if one_frame else ALL)
+    return {
+        "video": video,
+        "prompt_embeds": prompt_embeds.float(),
+        "prompt_mask": prompt_mask.long(),
+    }
+
+
+def pixels(video: Tensor) -> Tensor:
+    """uint8 -> float32 in [-1, 1]."""
+    return video.float() / 127.5 - 1

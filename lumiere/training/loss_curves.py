@@ -1,0 +1,34 @@
+"""What a training leaves behind beside its weights: its losses as JSON and as a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from lumiere.training.loop import TrainingResult
+
+
+def write_record(folder: Path, name: str, result: TrainingResult) -> None:
+    """Write `<name>.json` and `<name>.png`: losses by step, with no time in them, so that bytes are stable."""
+    folder.mkdir(parents=True, exist_ok=True)
+    losses = {"steps": result.steps, "loss": result.losses, "validation_loss": result.validation}
+    (folder / f"{name}.json").write_text(json.dumps(losses, indent=1) + "\n", encoding="utf-8")
+    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for series, label in (
+        (result.losses, "training"),
+        (result.validation, "held out, averaged weights"),
+    ):
+        if series:
+            axes.plot(
+                *zip(*series, strict=True), label=label, marker="o" if len(series) < 12 else None
+            )
+    axes.set(title=name, xlabel="step", ylabel="loss")
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend()
+    figure.savefig(folder / f"{name}.png", dpi=100, metadata={"Software": None})

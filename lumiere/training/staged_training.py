@@ -1,0 +1,115 @@
+"""A training as a stage runs it: state in a scratch folder of its own, resumed where params, data and code agree."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+import lumiere
+from lumiere.config import OptimConfig, Params, to_dict
+from lumiere.errors import ParamsError
+from lumiere.training.checkpoint import fingerprint
+from lumiere.training.loop import Log, Preview, Task, TrainingResult, train
+from lumiere.training.loss_curves import write_record
+from lumiere.training.parallel import is_main_process
+
+CODE = ("conditioning.py", "data", "diffusion", "files.py", "models", "text", "training")
+KEPT = 2  # states of other runs of the same stage, for who goes back to earlier params
+
+_owned: dict[Path, FileLock] = {}
+
+
+class StagedTraining:
+    """Trainings of one stage; `finish` drops their state once the stage's output is written."""
+
+    def __init__(
+        self, scratch: Path, params: Params, section: Any, inputs: Iterable[str | Path]
+    ) -> None:
+        """The section's params and the contents of `inputs`: with the code, what makes two runs the same.
+
+        An input that is an empty string, as params name one that is not used, is left out. How it is launched, torch
+        and its number of threads count too: another order of summation gives other bits.
+        """
+        code = [Path(lumiere.__file__).parent / name for name in CODE]
+        self.launch, self.runtime = params.launch, params.runtime
+        settings = {
+            "params": to_dict(section),
+            "launch": to_dict(params.launch),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "processes": os.environ.get(
+                "WORLD_SIZE", "1"
+            ),  # also where torchrun was told, not params
+        }
+        self.folder = scratch / fingerprint(
+            settings, [*(Path(name) for name in inputs if name != ""), *code]
+        )
+
+    def train(
+        self, task: Task, config: OptimConfig, log: Log, out: Path, preview: Preview | None = None
+    ) -> TrainingResult:
+        """Train, and write the losses into `out` as `<task name>.json` and `.png`."""
+        if is_main_process():
+            self.claim()
+        result = train(
+            task, config, self.folder / task.name, log, self.launch, self.runtime, preview
+        )
+        if is_main_process():
+            write_record(out, task.name, result)
+        return result
+
+    def finish(self) -> None:
+        """Drop the training state."""
+        if is_main_process():
+            _drop(self.folder)
+
+    def claim(self) -> None:
+        """Keep others out until it is finished, and drop the states of runs long past; `train` does it."""
+        _own(self.folder)
+        others = [
+            path for path in self.folder.parent.glob("*") if path.is_dir() and path != self.folder
+        ]
+        for old in sorted(others, key=_last_written)[:-KEPT]:
+            with suppress(ParamsError):  # one that is at work
+                _own(old)
+                _drop(old)
+
+
+def _own(folder: Path) -> None:
+    """Keep other runs of the same training out until it is finished, or this process ends, however it does."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = _owned.setdefault(folder.resolve(), FileLock(folder.with_suffix(".lock"), timeout=0))
+    if lock.is_locked:
+        return
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ParamsError(
+            f"{folder}: the same training is at work there; try again when it is done"
+        ) from None
+
+
+def _drop(folder: Path) -> None:
+    """What `_own` took."""
+    shutil.rmtree(folder, ignore_errors=True)
+    lock = _owned.pop(folder.resolve(), None)
+    if lock is not None:
+        Path(lock.lock_file).unlink(
+            missing_ok=True
+        )  # while it is held: who waits for it sees that it is gone
+        lock.release()
+
+
+def _last_written(folder: Path) -> float:
+    """0 of one that is just being dropped."""
+    try:
+        return max(path.stat().st_mtime for path in [folder, *folder.rglob("*")])
+    except FileNotFoundError:
+        return 0.0

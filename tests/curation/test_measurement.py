@@ -1,0 +1,66 @@
+"""Finished measurements: kept where the file is to blame, made again where the code has changed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lumiere.curation import measure
+from lumiere.curation.measurement import measure_video
+from lumiere.curation.reasons import Reason, Rejection
+from tests.video_factory import encode, numbered
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_damaged_file_is_read_once(tmp_path, monkeypatch):
+    (tmp_path / "a.mp4").write_bytes(b"no video")
+    first = measure_video(tmp_path, "a.mp4", (), 27.0, tmp_path / "scratch")
+    assert first.reason == "unreadable"
+    monkeypatch.setattr(measure, "_measure", lambda *_: pytest.fail("measured again"))
+    assert measure_video(tmp_path, "a.mp4", (), 27.0, tmp_path / "scratch").detail == first.detail
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files", "/some/path"), MemoryError()])
+@pytest.mark.parametrize("where", ["probe", "decode", "content_hash"])
+def test_a_fault_of_the_machine_is_no_lasting_verdict(tmp_path, monkeypatch, error, where):
+    encode(tmp_path / "a.mp4", numbered(20))
+
+    def failing(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(measure, where, failing)
+        with pytest.raises(Rejection) as caught:
+            measure_video(tmp_path, "a.mp4", (), 27.0, tmp_path / "scratch")
+    assert caught.value.reason == Reason.UNREADABLE
+    assert "`dvc repro -f curate` tries again" in caught.value.detail
+    assert "/some/path" not in caught.value.detail
+    assert measure_video(tmp_path, "a.mp4", (), 27.0, tmp_path / "scratch").reason == ""
+
+
+@pytest.mark.parametrize("module", ["curation/filters.py", "curation/shots.py", "data/video_io.py"])
+def test_changed_code_measures_again(tmp_path, module):
+    shutil.copytree(
+        ROOT / "lumiere", tmp_path / "lumiere", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    encode(tmp_path / "raw" / "a.mp4", numbered(20))
+    code = (
+        "from pathlib import Path; from lumiere.curation import measure\n"
+        "measure.measure_video(Path('raw'), 'a.mp4', (), 27.0, Path('scratch'))"
+    )
+
+    def num_measured() -> int:
+        env = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, check=True)
+        return len(list((tmp_path / "scratch").iterdir()))
+
+    assert [num_measured(), num_measured()] == [1, 1]
+    with (tmp_path / "lumiere" / module).open("a") as file:
+        file.write("\nCHANGED = True\n")
+    assert num_measured() == 2
