@@ -1,1 +1,3 @@
 """Speed and memory against peers, in one run each; see docs/performance.md."""
+
+import lumiere.compat  # noqa: F401  before diffusers

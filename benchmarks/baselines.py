@@ -23,8 +23,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 import torch
 from diffusers import UNet2DConditionModel
 from torch.utils.data import default_collate

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -31,8 +31,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 import diffusers
 import torch
 from diffusers import UNet2DConditionModel

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 import diffusers
 import torch
 from diffusers import UNet2DConditionModel

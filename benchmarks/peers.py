@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 import torch
 from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from torch import Tensor, nn

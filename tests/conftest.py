@@ -43,6 +43,8 @@ for name in (
 ):
     os.environ.pop(name, None)
 
+import lumiere.compat  # noqa: E402, F401  after the environment, before any test imports diffusers
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

@@ -43,10 +43,12 @@ def imports(path: Path) -> frozenset[str]:
 
 @cache
 def says_something(path: Path) -> bool:
-    """Whether a file holds more than a docstring."""
+    """Whether a file holds more than a docstring and the import of `lumiere.compat`."""
     body = ast.parse(path.read_text(encoding="utf-8")).body
     return any(
-        not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) for node in body
+        not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+        and ast.unparse(node) != "import lumiere.compat"
+        for node in body
     )
 
 

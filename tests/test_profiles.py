@@ -7,8 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 import pytest
 import torch
 import yaml

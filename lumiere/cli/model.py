@@ -100,8 +100,6 @@ class Model:
         Raises:
             ModelError: when the folder is none of a pipeline, or holds one that does not fit together.
         """
-        import lumiere.compat  # noqa: F401  before diffusers
-
         from diffusers.utils import logging
         from safetensors import SafetensorError
 

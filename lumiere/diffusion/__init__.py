@@ -1,1 +1,3 @@
 """Diffusion: the training objective, sampling, and windows over time."""
+
+import lumiere.compat  # noqa: F401  before diffusers

@@ -21,8 +21,6 @@ def make_scheduler() -> Any:
     Zero terminal SNR lets sampling start from pure noise; the paper's is "near 0". Cosine: Nichol and Dhariwal 2021;
     v-prediction: Salimans and Ho 2022; zero terminal SNR with trailing timesteps: Lin et al. 2023.
     """
-    import lumiere.compat  # noqa: F401  before diffusers
-
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(

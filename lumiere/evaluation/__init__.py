@@ -3,6 +3,7 @@
 `lumiere.evaluation.judge` (the features) is imported by name: it takes seconds, since it brings open_clip.
 """
 
+import lumiere.compat  # noqa: F401  before open_clip
 from lumiere.evaluation.alignment import Retrieval, cosine_similarity, retrieval, text_alignment
 from lumiere.evaluation.consistency import known_region_psnr, motion_magnitude, temporal_flicker
 from lumiere.evaluation.features import (

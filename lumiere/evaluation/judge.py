@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lumiere.compat  # noqa: F401  before open_clip: it imports torchvision
-
 # isort: split
 import numpy as np
 import open_clip

@@ -18,8 +18,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import lumiere.compat  # noqa: F401  before open_clip: it imports torchvision
-
 import numpy as np
 import torch
 import torch.nn.functional as F

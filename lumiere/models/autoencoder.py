@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 from diffusers import AutoencoderKL
 
 from lumiere.models.diffusers_folders import load_network

@@ -7,8 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors import SafetensorError

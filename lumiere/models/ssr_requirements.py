@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 from diffusers import UNet2DConditionModel
 
 

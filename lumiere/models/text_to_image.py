@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 import diffusers
 from diffusers import AutoencoderKL, UNet2DConditionModel
 

@@ -7,8 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 from diffusers import UNet2DConditionModel
 
 from lumiere.models.ssr_requirements import check_super_resolution

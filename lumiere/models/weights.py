@@ -13,8 +13,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 import torch
 from diffusers import ModelMixin
 from safetensors import SafetensorError

@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor

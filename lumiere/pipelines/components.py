@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 from diffusers import AutoencoderKL, SchedulerMixin
 from torch import Tensor
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 import torch
 from torch import Tensor
 

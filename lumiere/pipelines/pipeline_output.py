@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 import numpy as np
 import torch
 from diffusers.utils import BaseOutput

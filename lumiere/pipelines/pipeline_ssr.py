@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 import torch
 from diffusers import SchedulerMixin
 from torch import Tensor

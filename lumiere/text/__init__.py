@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import lumiere.compat  # noqa: F401  before transformers and open_clip
 from lumiere.text.diffusers import DiffusersTextEncoder
 from lumiere.text.encoder import CONFIG_NAME, TextEncoder
 from lumiere.text.minilm import MiniLMTextEncoder

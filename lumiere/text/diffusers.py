@@ -93,8 +93,6 @@ def _anywhere(source: str) -> str:
 
 def _describe(folder: Path) -> tuple[str, int, int]:
     """Class, width of a token's state, and the number of positions that the network knows."""
-    import lumiere.compat  # noqa: F401  before transformers
-
     from transformers import AutoConfig
 
     if not (folder / "config.json").is_file():
@@ -113,8 +111,6 @@ def _describe(folder: Path) -> tuple[str, int, int]:
 
 @functools.cache
 def _load_tokenizer(source: str) -> Any:
-    import lumiere.compat  # noqa: F401  before transformers
-
     from transformers import AutoTokenizer
 
     folder = pipeline_folder(source, TOKENIZER) / TOKENIZER
@@ -131,8 +127,6 @@ def _load_tokenizer(source: str) -> Any:
 @functools.cache
 def _load_model(source: str, kind: str) -> Any:
     """The network, frozen, in the dtype of its file; once per process, since T5-XXL is 19 GB in float32."""
-    import lumiere.compat  # noqa: F401  before transformers
-
     import transformers
 
     folder = pipeline_folder(source, ENCODER) / ENCODER

@@ -44,8 +44,6 @@ def model_folder() -> Path:
 @functools.cache
 def _load() -> tuple[Any, Any]:
     """The tokenizer and the network; filled by hand: `from_pretrained` reports at length on the unused pooler."""
-    import lumiere.compat  # noqa: F401  before transformers
-
     from transformers import AutoTokenizer, BertConfig, BertModel
 
     folder = model_folder()

@@ -72,8 +72,6 @@ class OpenCLIPTextEncoder(TextEncoder):
 
 def _describe(architecture: str) -> tuple[int, int]:
     """Width of a token's state and context length, from open_clip's list of architectures."""
-    import lumiere.compat  # noqa: F401  before open_clip: it imports torchvision
-
     import open_clip
     from open_clip.model import CLIPTextCfg
 

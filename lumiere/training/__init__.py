@@ -1,1 +1,3 @@
 """Training: one loop, and what is trained with it."""
+
+import lumiere.compat  # noqa: F401  before diffusers

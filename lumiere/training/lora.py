@@ -5,8 +5,6 @@ peft trains them, and they end in the network's plain weights, which know nothin
 
 from __future__ import annotations
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor

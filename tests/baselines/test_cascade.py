@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 import numpy as np
 import pytest
 import torch

@@ -7,8 +7,6 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 import pytest
 import torch
 from diffusers.models.attention_processor import (

@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 import pytest
 import torch
 from diffusers import UNet2DConditionModel

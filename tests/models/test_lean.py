@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 import pytest
 import torch
 import torch.nn.functional as F

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 import pytest
 import torch
 from torch import Tensor

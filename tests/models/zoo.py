@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor

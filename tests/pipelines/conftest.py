@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 
-import lumiere.compat
-
 import pytest
 import torch
 from diffusers import UNet2DConditionModel

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel

@@ -7,8 +7,6 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 import diffusers
 import pytest
 import torch

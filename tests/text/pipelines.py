@@ -7,8 +7,6 @@ import string
 from pathlib import Path
 from typing import Any
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, IFPipeline, UNet2DConditionModel
 from tokenizers import Tokenizer
