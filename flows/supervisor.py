@@ -21,9 +21,8 @@ from pathlib import Path
 
 import psutil
 
-GRACE_SECONDS = (
-    10.0  # from SIGTERM to SIGKILL: time to write a checkpoint and to end the MLflow run
-)
+# From SIGTERM to SIGKILL: time to write a checkpoint and to end the MLflow run.
+GRACE_SECONDS = 10.0
 POLL_SECONDS = 0.1
 
 

@@ -17,7 +17,7 @@ import torch
 
 import lumiere.curation.curate as curate_module
 from lumiere.config import CurateConfig
-from lumiere.curation import measure
+from lumiere.curation import measurement
 from lumiere.curation.captions import Caption, read_captions
 from lumiere.curation.curate import curate
 from lumiere.curation.manifest import read_manifest, write_manifest
@@ -171,7 +171,7 @@ def test_results_depend_on_neither_workers_nor_order(odd, curated, tmp_path):
 
 def test_finished_measurements_are_not_made_again(odd, curated, monkeypatch):
     rows, _, scratch = curated
-    monkeypatch.setattr(measure, "_measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(measurement, "_measure", lambda *_: pytest.fail("measured again"))
     monkeypatch.setattr(curate_module, "run_tasks", in_this_process)
     assert curate(*odd, CONFIG, scratch)[0] == rows
     # A threshold is no part of a measurement.

@@ -21,7 +21,7 @@ from lumiere.data.clips import ClipStore
 from lumiere.training.loop import train
 from lumiere.training.masks import draw_kind
 from tests.training.small_task import make_task
-from tests.training.test_style import make_adapted
+from tests.training.test_lora import make_adapted
 from tests.training.test_tasks import OPTIM, TASKS, base_task, write_clips
 
 TRAININGS: dict[str, Callable[[tuple[ClipStore, ClipStore]], Any]] = TASKS | {
