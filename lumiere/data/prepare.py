@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from lumiere.data.extract import Source, WindowSettings, extract_windows, load_windows
 from lumiere.data.shards import Sample, write_index, write_null_text, write_shards
-from lumiere.data.video_io import VideoError
 from lumiere.data.workers import Failure, run_tasks
+from lumiere.errors import LockError, VideoError
 
 SPLITS = ("train", "validation")
 TEXT_BATCH = 64  # captions embedded at a time
@@ -52,7 +52,7 @@ def cut_all(
         Files with windows by clip_id, and for each clip that failed what went wrong.
 
     Raises:
-        VideoError: another process uses the scratch folder.
+        LockError: another process uses the scratch folder.
     """
     _own(scratch)
     tasks = [
@@ -114,7 +114,7 @@ def write_clips(
         Clips per split.
 
     Raises:
-        VideoError: another process writes into `folder`.
+        LockError: another process writes into `folder`.
     """
     _own(folder)
     temporary = folder.with_name(f".{folder.name}.tmp")
@@ -151,7 +151,7 @@ def _own(folder: Path) -> None:
     try:
         lock.acquire()
     except Timeout:
-        raise VideoError(
+        raise LockError(
             f"{folder}: another decoding is at work in this folder; try again when it is done"
         ) from None
 

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 import lumiere
 from lumiere.config import OptimConfig, Params, to_dict
-from lumiere.errors import ParamsError
+from lumiere.errors import LockError
 from lumiere.training.checkpoint import fingerprint
 from lumiere.training.loop import Log, Preview, Task, TrainingResult, train
 from lumiere.training.loss_curves import write_record
@@ -77,7 +77,7 @@ class StagedTraining:
             path for path in self.folder.parent.glob("*") if path.is_dir() and path != self.folder
         ]
         for old in sorted(others, key=_last_written)[:-KEPT]:
-            with suppress(ParamsError):  # one that is at work
+            with suppress(LockError):  # one that is at work
                 _own(old)
                 _drop(old)
 
@@ -91,7 +91,7 @@ def _own(folder: Path) -> None:
     try:
         lock.acquire()
     except Timeout:
-        raise ParamsError(
+        raise LockError(
             f"{folder}: the same training is at work there; try again when it is done"
         ) from None
 

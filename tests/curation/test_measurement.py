@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lumiere.curation import measure
+from lumiere.curation import measurement
 from lumiere.curation.measurement import measure_video
 from lumiere.curation.reasons import Reason, Rejection
 from tests.video_factory import encode, numbered
@@ -22,7 +22,7 @@ def test_a_damaged_file_is_read_once(tmp_path, monkeypatch):
     (tmp_path / "a.mp4").write_bytes(b"no video")
     first = measure_video(tmp_path, "a.mp4", (), 27.0, tmp_path / "scratch")
     assert first.reason == "unreadable"
-    monkeypatch.setattr(measure, "_measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(measurement, "_measure", lambda *_: pytest.fail("measured again"))
     assert measure_video(tmp_path, "a.mp4", (), 27.0, tmp_path / "scratch").detail == first.detail
 
 
@@ -35,7 +35,7 @@ def test_a_fault_of_the_machine_is_no_lasting_verdict(tmp_path, monkeypatch, err
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(measure, where, failing)
+        patch.setattr(measurement, where, failing)
         with pytest.raises(Rejection) as caught:
             measure_video(tmp_path, "a.mp4", (), 27.0, tmp_path / "scratch")
     assert caught.value.reason == Reason.UNREADABLE
@@ -51,8 +51,8 @@ def test_changed_code_measures_again(tmp_path, module):
     )
     encode(tmp_path / "raw" / "a.mp4", numbered(20))
     code = (
-        "from pathlib import Path; from lumiere.curation import measure\n"
-        "measure.measure_video(Path('raw'), 'a.mp4', (), 27.0, Path('scratch'))"
+        "from pathlib import Path; from lumiere.curation import measurement\n"
+        "measurement.measure_video(Path('raw'), 'a.mp4', (), 27.0, Path('scratch'))"
     )
 
     def num_measured() -> int:

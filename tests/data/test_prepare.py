@@ -11,7 +11,7 @@ import pytest
 
 from lumiere.data import extract, prepare
 from lumiere.data.extract import Source, WindowSettings, extract_windows
-from lumiere.data.video_io import VideoError
+from lumiere.errors import LockError
 from lumiere.files import content_hash
 from tests.video_factory import encode, numbered
 
@@ -38,7 +38,7 @@ def test_a_second_decoding_is_refused_until_the_first_is_gone(tmp_path, folder):
     other = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
     try:
         assert other.stdout is not None and other.stdout.readline()
-        with pytest.raises(VideoError, match=f"{folder}: another decoding is at work"):
+        with pytest.raises(LockError, match=f"{folder}: another decoding is at work"):
             decode()
     finally:
         other.kill()
