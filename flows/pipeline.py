@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import fcntl
 import os
 import re
 import sys
@@ -35,7 +34,8 @@ from flows.screen import Screen, StageOutput
 from flows.supervisor import Supervisors, tie_to_this_process
 from lumiere import tracking
 from lumiere.config import load_params, to_dict
-from lumiere.errors import LockError, LumiereError, ParamsError
+from lumiere.errors import LumiereError, ParamsError
+from lumiere.locks import inheritable_lock
 
 PROJECT = Path(__file__).resolve().parents[1]
 LOCK_SECONDS = 20.0  # a killed run's stages may take 10 s to stop; the lock is theirs until then
@@ -246,31 +246,11 @@ def pipeline_lock(root: Path) -> Iterator[int]:
     Raises:
         LockError: another run holds it.
     """
-    path = root / ".lumiere" / "pipeline.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while not _try_lock(descriptor):
-            if time.monotonic() > deadline:
-                holder = os.pread(descriptor, 32, 0).decode(errors="replace") or "?"
-                raise LockError(
-                    f"another pipeline run (process {holder}) is at work in {root}; try again when it is done"
-                )
-            time.sleep(0.2)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    busy = (
+        f"another pipeline run (process {{owner}}) is at work in {root}; try again when it is done"
+    )
+    with inheritable_lock(root / ".lumiere" / "pipeline.lock", LOCK_SECONDS, busy) as descriptor:
         yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def one_line(error: BaseException) -> str:

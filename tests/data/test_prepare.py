@@ -21,8 +21,8 @@ NO_CAPTIONS = {"": (np.zeros((2, 2), np.float16), np.ones(2, np.uint8))}
 HOLDER = """
 import sys, time
 from pathlib import Path
-from lumiere.data import prepare
-prepare._own(Path(sys.argv[1]))
+from lumiere.locks import own_folder
+own_folder(Path(sys.argv[1]), 'another decoding')
 print("here", flush=True)
 time.sleep(60)
 """
