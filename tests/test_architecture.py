@@ -22,6 +22,7 @@ NOT_TRACKED = {
     "lumiere/files.py",
     "lumiere/compat.py",
     "lumiere/errors.py",
+    "lumiere/locks.py",
     "stages/__init__.py",
 }
 

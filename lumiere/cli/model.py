@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lumiere.errors import ParamsError
 from lumiere.files import content_hash
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ PROJECT_PIPELINE = Path("outputs/pipeline")
 DEMO = "demo"
 
 
-class ModelError(ValueError):
+class ModelError(ParamsError):
     """The model, or what it is to run on, cannot be used: no request can be met."""
 
 

@@ -52,8 +52,7 @@ class ClipStore:
         split: "train" or "validation".
 
     Raises:
-        FileNotFoundError: if the folder holds no finished shards.
-        ShardError: if they are of an older form, or one is missing or not whole.
+        DataError: if the folder holds no finished shards or shards of an older form, or if one is missing or not whole.
         ValueError: for a split that is not there.
     """
 

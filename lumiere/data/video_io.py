@@ -23,6 +23,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from lumiere.errors import VideoError
 from lumiere.files import content_hash
 
 # Playlists (HLS, concat) name other files and are refused, whatever a file's suffix says.
@@ -34,10 +35,6 @@ MACHINE_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIM
 LIBRARIES = ("av", "decord", "numpy", "opencv-python", "scenedetect")
 
 DECORD_BATCH = 32  # frames at full size in memory at a time
-
-
-class VideoError(ValueError):
-    """A video that cannot be read as asked."""
 
 
 @dataclass(frozen=True)

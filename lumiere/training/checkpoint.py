@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lumiere.data.shards import shard_names
-from lumiere.errors import ParamsError
+from lumiere.errors import DiskError
 from lumiere.files import content_hash
 
 TENSORS_FILE = "state.safetensors"
@@ -58,7 +58,7 @@ def save_checkpoint(
     Later steps are dropped too: a run that is at `step` began before them, because they could not be read.
 
     Raises:
-        ParamsError: when it cannot be written (a full disk); the checkpoints there stay as they were.
+        DiskError: when it cannot be written (a full disk); the checkpoints there stay as they were.
     """
     target, aside = folder / f"step-{step:07d}", folder / f".writing-{os.getpid()}"
     for leftover in folder.glob(".writing-*"):  # of a run that was killed in the middle
@@ -77,7 +77,7 @@ def save_checkpoint(
         shutil.rmtree(target, ignore_errors=True)
         aside.rename(target)
     except (OSError, SafetensorError) as error:
-        raise ParamsError(
+        raise DiskError(
             f"{folder}: the state of step {step} cannot be written: {error}; make room, and the same command goes on "
             "from the checkpoint before it"
         ) from None

@@ -450,7 +450,9 @@ def test_the_same_training_does_not_run_twice_at_once(tmp_path: Path) -> None:
     refused = subprocess.run(
         command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
     )
-    assert refused.returncode == 1 and "the same training is at work there" in refused.stderr
+    assert (
+        refused.returncode == 1 and "the same training is at work in this folder" in refused.stderr
+    )
     mine.finish()
     subprocess.run(command, cwd=REPOSITORY, env=environment, check=True)
 
@@ -463,7 +465,7 @@ def test_states_of_trainings_at_work_are_left_alone(tmp_path: Path) -> None:
         "import sys; from filelock import FileLock\n"
         "with FileLock(sys.argv[1]): print('locked', flush=True); sys.stdin.read()"
     )
-    command = [sys.executable, "-c", with_lock, str(tmp_path / "0.lock")]
+    command = [sys.executable, "-c", with_lock, str(tmp_path / ".0.lock")]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
