@@ -34,8 +34,9 @@ from lumiere.data.clips import ClipStore
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import load_text_to_image
 from lumiere.training.examples import StoredClips
-from lumiere.training.loop import TrainingResult, train
+from lumiere.training.loop import train
 from lumiere.training.staged_training import StagedTraining
+from lumiere.training.state import TrainingResult
 from lumiere.training.video_task import SpaceTimeTask
 
 OURS, HE, KEYFRAMES, TSR = "ours", "ours, He start", "cascade: keyframes", "cascade: TSR"
@@ -217,9 +218,7 @@ def main(arguments: list[str] | None = None) -> None:
             f"{contender.gflop_per_step:.0f} GFLOP", flush=True,
         )  # fmt: skip
     for name, contender in contenders.items():
-        contender.result = train(
-            contender.task, contender.task.config, scratch / name.replace(": ", "-")
-        )
+        contender.result = train(contender.task, scratch / name.replace(": ", "-"))
         contender.network.eval()
     rows = {name: contender.row() for name, contender in contenders.items()}
 

@@ -22,7 +22,7 @@ from lumiere.inspection.plan import optimizer_bytes, plan
 from lumiere.inspection.summary import as_text, fits
 from lumiere.models import SpaceTimeUNet, lean
 from lumiere.models.unet_builders import build_ssr_unet, build_text_to_image_unet
-from lumiere.training.loop import make_optimizer
+from lumiere.training.optimizer import make_optimizer
 from tests.conftest import REPOSITORY
 
 TEXT = (5, 32)

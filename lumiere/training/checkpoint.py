@@ -11,11 +11,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -50,16 +49,20 @@ def fingerprint(params: Any, files: Iterable[str | Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def save_checkpoint(
-    folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]
-) -> None:
+def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     """Write `step-NNNNNNN/` under `folder`, then drop all but it and the one before.
 
-    Later steps are dropped too: a run that is at `step` began before them, because they could not be read.
+    Later steps are dropped too: a run that is at this step began before them, because they could not be read.
+
+    Args:
+        folder: where checkpoints are kept.
+        state: the step under "step"; tensors and JSON values under names, nested in mappings at will.
 
     Raises:
-        DiskError: when it cannot be written (a full disk); the checkpoints there stay as they were.
+        DiskError: the state cannot be written (a full disk); the checkpoints there stay as they were.
     """
+    step = state["step"]
+    tensors, values = _split(state)
     target, aside = folder / f"step-{step:07d}", folder / f".writing-{os.getpid()}"
     for leftover in folder.glob(".writing-*"):  # of a run that was killed in the middle
         shutil.rmtree(leftover, ignore_errors=True)
@@ -69,7 +72,7 @@ def save_checkpoint(
             {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
             aside / TENSORS_FILE,
         )
-        about = json.dumps({"step": step, "tensors": content_hash(aside / TENSORS_FILE), **state})
+        about = json.dumps({"tensors": content_hash(aside / TENSORS_FILE), "state": values})
         (aside / STATE_FILE).write_text(f"{about}\n{_digest(about)}\n", encoding="utf-8")
         for name in (TENSORS_FILE, STATE_FILE):
             with open(aside / name, "rb") as file:
@@ -89,17 +92,17 @@ def save_checkpoint(
         shutil.rmtree(other, ignore_errors=True)
 
 
-def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest readable checkpoint under `folder`, or None."""
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The state in the newest readable checkpoint under `folder`, as `save_checkpoint` took it, or None."""
     for candidate in reversed(_steps(folder)):
         try:
             about, digest = (candidate / STATE_FILE).read_text(encoding="utf-8").splitlines()
             if digest != _digest(about):
                 raise ValueError(f"{STATE_FILE} is not what was written")
-            state = json.loads(about)
-            if state["tensors"] != content_hash(candidate / TENSORS_FILE):
+            record = json.loads(about)
+            if record["tensors"] != content_hash(candidate / TENSORS_FILE):
                 raise ValueError(f"{TENSORS_FILE} is not what was written")
-            return load_file(candidate / TENSORS_FILE), state
+            return _join(load_file(candidate / TENSORS_FILE), record["state"])
         except Exception as error:  # whatever is wrong with it, the one before it may be whole
             print(
                 f"checkpoint {candidate.name} cannot be read ({error}); trying the one before it",
@@ -121,26 +124,27 @@ def _steps(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{7,}", path.name))
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimizer's per-parameter state as flat tensors, `optimizer/<index>/<key>`."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"optimizer/{i}/{key}": value for i, entry in state.items() for key, value in entry.items()
-    }
+def _split(state: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors by their path, "optimizer/0/step", and everything else as it was."""
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, Any] = {}
+    for name, value in state.items():
+        if isinstance(value, Tensor):
+            tensors[prefix + name] = value
+        elif isinstance(value, Mapping):
+            inner_tensors, values[name] = _split(value, f"{prefix}{name}/")
+            tensors |= inner_tensors
+        else:
+            values[name] = value
+    return tensors, values
 
 
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer,
-    tensors: dict[str, Tensor],
-    place: Callable[[Tensor, Tensor], Tensor] = lambda value, parameter: value.clone(),
-) -> None:
-    """The inverse of `optimizer_tensors`; `place` copies a value to where its parameter is."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer/"):
-            _, index, key = name.split("/")
-            state.setdefault(int(index), {})[key] = place(value, parameters[int(index)])
-    optimizer.load_state_dict(
-        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
-    )
+def _join(tensors: dict[str, Tensor], values: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `_split`."""
+    for path, tensor in tensors.items():
+        *names, last = path.split("/")
+        inner = values
+        for name in names:
+            inner = inner.setdefault(name, {})
+        inner[last] = tensor
+    return values

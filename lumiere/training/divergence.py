@@ -57,11 +57,11 @@ class LossWatch:
             return f"the smoothed loss rose from {self.best:.4f} to {self.smoothed:.4f}"
         return ""
 
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint stores."""
         return {name: getattr(self, name) for name in REMEMBERED}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """The inverse of `state`."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
         for name in REMEMBERED:
             setattr(self, name, state[name])

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lumiere.training.loop import TrainingResult
+from lumiere.training.state import TrainingResult
 
 
 def write_record(folder: Path, name: str, result: TrainingResult) -> None:

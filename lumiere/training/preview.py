@@ -1,10 +1,14 @@
-"""Samples while a network trains: the same held-out examples and noise each time, so that steps can be compared."""
+"""Samples while a network trains: the same held-out examples and noise each time, so that steps can be compared.
+
+They come from the denoising loop, the text guidance and the decoding that the pipelines use.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +21,9 @@ from torch.utils.data import default_collate
 from lumiere.config import RuntimeConfig
 from lumiere.data.clips import from_model_range
 from lumiere.data.video_io import write_video
-from lumiere.training.diffusion_task import Batch, DiffusionTask
+from lumiere.diffusion.objective import without_variance
+from lumiere.diffusion.sampling import TextGuidance, denoise, select_timesteps
+from lumiere.training.diffusion_task import Batch, DiffusionTask, NetworkInput
 from lumiere.training.loader import to_device
 from lumiere.training.parallel import Parallel
 
@@ -25,82 +31,95 @@ STEPS, MIN_SIDE = 10, 96
 
 
 class SamplePreview:
-    """Writes some samples side by side, videos as `<name>-NNNNNNN.mp4`, pictures as `.png`, and hands them on."""
+    """Writes some samples side by side, videos as `<name>-NNNNNNN.mp4` and pictures as `.png`, and hands them on."""
 
     number = 3
 
     def __init__(
-        self, task: DiffusionTask[Any], scheduler: Any, runtime: RuntimeConfig, folder: Path,
-        show: Callable[[Path], None], fps: int = 1,
-    ) -> None:  # fmt: skip
+        self,
+        task: DiffusionTask[Any],
+        runtime: RuntimeConfig,
+        folder: Path,
+        show: Callable[[Path], None],
+        fps: int = 1,
+    ) -> None:
         """
         Args:
-            task: its held-out clips, or those to train on where none are, give the sentences and what is known.
-            scheduler: the network's noise schedule and prediction type.
+            task: its held-out clips give the sentences and the known pixels; without any, its training clips do.
             runtime: how often, and how strongly guided by the text.
-            folder: where it is written.
-            show: called with the file by the first process.
-            fps: of a video.
+            folder: where the files go.
+            show: the first process calls it with each file.
+            fps: frames per second of a video.
         """
         self.task, self.fps = copy.copy(task), fps
         if not task.held_out():
             self.task.validation_data = task.train_data
         self.every, self.guidance_scale = runtime.sample_every, runtime.sample_guidance_scale
-        # What x_0 is clipped to is the range of pixels; latents have none, and some schedulers do not say so.
-        unclipped = {} if task.space.vae is None else {"clip_sample": False}
-        self.scheduler = DDIMScheduler.from_config(
-            scheduler.config, timestep_spacing="trailing", **unclipped
-        )
+        settings: dict[str, Any] = {"timestep_spacing": "trailing"}
+        if task.space.vae is not None:
+            # Clipping x_0 to [-1, 1] suits pixels; latents exceed it, and some schedulers do not say so.
+            settings["clip_sample"] = False
+        self.scheduler = DDIMScheduler.from_config(task.scheduler.config, **settings)
         self.folder, self.show = folder, show
 
     def __call__(self, network: nn.Module, parallel: Parallel, step: int) -> None:
         """Sample with the weights as they are, one example at a time: that takes less memory than training does."""
         if not (parallel.is_main or parallel.is_sharded):  # a sharded network needs all processes
             return
-        network = network if parallel.is_sharded else self.task.network
-        shown: list[np.ndarray] = []
-        for i in range(self.task.held_out())[
-            :: -(-self.task.held_out() // self.number)
-        ]:  # spread over all of them
+        videos: list[np.ndarray] = []
+        for i in self._examples():
             batch = to_device(default_collate([self.task.validation_example(i)]), parallel.device)
             with parallel.autocast():
-                shown += [
-                    from_model_range(video[0])
-                    for video in self.shown(self._sample(network, batch), batch)
-                ]
+                sample = self._sample(network, batch)
+            videos += [from_model_range(video[0]) for video in self.side_by_side(sample, batch)]
         if parallel.is_main:
-            self.show(self._write(shown, f"{self.task.name}-{step:07d}"))
+            self.show(self._write(videos, f"{self.task.name}-{step:07d}"))
 
-    def shown(self, sample: Tensor, batch: Batch) -> list[Tensor]:
-        """What is put side by side of an example, (1, 3, t, h, w) each, in [-1, 1]."""
+    def side_by_side(self, sample: Tensor, batch: Batch) -> list[Tensor]:
+        """The videos to show of an example, (1, 3, t, h, w) each, in [-1, 1]."""
         return [sample]
+
+    def _examples(self) -> range:
+        """The validation examples to show, spread over all of them."""
+        total = self.task.held_out()
+        return range(0, total, -(-total // self.number))
 
     def _sample(self, network: nn.Module, batch: Batch) -> Tensor:
         """Pixels (1, 3, t, h, w) in [-1, 1]; t = 1 for a picture."""
-        call = self.task.call(batch)  # for what is known; its noisy video is replaced
-        x_t, known = call.noise, call.args[0][:, call.x_0.shape[1] :]
-        rows, others = 1, {"encoder_hidden_states": None, **call.kwargs}
-        if "prompt_embeds" in batch:  # the empty sentence and its own
-            embeds, mask = (
-                part.unsqueeze(0).to(known.device) for part in self.task.train_data.null_text
-            )
-            rows, others["encoder_hidden_states"] = (
-                2,
-                torch.cat([embeds.float(), batch["prompt_embeds"]]),
-            )
-            others["encoder_attention_mask"] = torch.cat([mask.long(), batch["prompt_mask"]])
-        self.scheduler.set_timesteps(STEPS, device=x_t.device)
-        for timestep in self.scheduler.timesteps:
-            sample = torch.cat([torch.cat([x_t, known], dim=1)] * rows)
-            output = (
-                network(sample, timestep.expand(rows), **others).sample[:, : x_t.shape[1]].float()
-            )
-            guided = torch.lerp(output[:1], output[-1:], self.guidance_scale)  # of one row: itself
-            x_t = self.scheduler.step(guided, timestep, x_t).prev_sample
-        return self.task.space.decode(x_t if x_t.ndim == 5 else x_t.unsqueeze(2))
+        noised = self.task.noised(batch)  # its noise and what is known; its noisy video is not used
+        noise, given = _as_clips(noised.noise), noised.inputs
+        on_clips = _OnClips(network, given, noise.shape[1])
+        guidance = None if given.prompt_embeds is None else self._guidance(given)
+        rows = torch.zeros(1, dtype=torch.long, device=noise.device)
+
+        def predict(x_t: Tensor, timestep: Tensor) -> Tensor:
+            model_input = x_t
+            if given.conditioning is not None:
+                model_input = torch.cat([x_t, _as_clips(given.conditioning)], dim=1)
+            if guidance is not None:
+                return guidance.predict(on_clips, model_input, timestep, rows)
+            output = on_clips(model_input, timestep).sample
+            return without_variance(output, on_clips.in_channels)
+
+        timesteps = select_timesteps(self.scheduler, STEPS, noise.device)
+        x_0 = denoise(self.scheduler, predict, lambda: noise, timesteps, [torch.Generator()])
+        return self.task.space.decode(x_0)
+
+    def _guidance(self, given: NetworkInput) -> TextGuidance:
+        """From the empty sentence towards the example's own."""
+        assert given.prompt_embeds is not None and given.prompt_mask is not None
+        null_embeds, null_mask = self.task.train_data.null_text
+        return TextGuidance(
+            given.prompt_embeds,
+            given.prompt_mask,
+            null_embeds.unsqueeze(0).to(given.prompt_embeds),
+            null_mask.unsqueeze(0).to(given.prompt_mask),
+            self.guidance_scale,
+            rescale=0.0,
+        )
 
     def _write(self, videos: list[np.ndarray], name: str) -> Path:
-        """A row of uint8 (t, h, w, 3), small ones enlarged to be seen."""
+        """A row of videos, uint8 (t, h, w, 3); small ones are enlarged."""
         factor = -(-MIN_SIDE // videos[0].shape[1])
         row = np.concatenate(videos, axis=2).repeat(factor, axis=1).repeat(factor, axis=2)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -118,6 +137,38 @@ class SuperResolutionPreview(SamplePreview):
 
     number = 1
 
-    def shown(self, sample: Tensor, batch: Batch) -> list[Tensor]:
+    def side_by_side(self, sample: Tensor, batch: Batch) -> list[Tensor]:
         """The three."""
         return [batch["low"], sample, batch["high"]]
+
+
+class _OnClips:
+    """A network of either kind, called like a Space-Time U-Net; a picture is a clip of one frame."""
+
+    def __init__(self, network: nn.Module, given: NetworkInput, in_channels: int) -> None:
+        """`given` tells the kind of network and the class labels; `in_channels`: without conditioning."""
+        self.network, self.in_channels = network, in_channels
+        self.sees_pictures = given.sample.ndim == 4
+        self.class_labels = given.class_labels
+
+    def __call__(
+        self,
+        model_input: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+    ) -> SimpleNamespace:
+        """(k, c, t, h, w) -> `.sample` (k, c', t, h, w)."""
+        inputs = NetworkInput(
+            model_input[:, :, 0] if self.sees_pictures else model_input,
+            timestep.expand(len(model_input)),
+            prompt_embeds=encoder_hidden_states,
+            prompt_mask=encoder_attention_mask,
+            class_labels=self.class_labels,
+        )
+        return SimpleNamespace(sample=_as_clips(inputs.call(self.network)))
+
+
+def _as_clips(video: Tensor) -> Tensor:
+    """(b, c, t, h, w) from the same or from pictures (b, c, h, w)."""
+    return video if video.ndim == 5 else video.unsqueeze(2)

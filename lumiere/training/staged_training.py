@@ -12,13 +12,14 @@ from typing import Any
 import torch
 
 import lumiere
-from lumiere.config import OptimConfig, Params, to_dict
+from lumiere.config import Params, to_dict
 from lumiere.errors import LockError
 from lumiere.locks import own_folder, release_folder
 from lumiere.training.checkpoint import fingerprint
-from lumiere.training.loop import Log, Preview, Task, TrainingResult, train
+from lumiere.training.loop import Log, Preview, Task, train
 from lumiere.training.loss_curves import write_record
 from lumiere.training.parallel import is_main_process
+from lumiere.training.state import TrainingResult
 
 CODE = ("conditioning.py", "data", "diffusion", "files.py", "models", "text", "training")
 KEPT = 2  # states of other runs of the same stage, for who goes back to earlier params
@@ -51,14 +52,13 @@ class StagedTraining:
         )
 
     def train(
-        self, task: Task, config: OptimConfig, log: Log, out: Path, preview: Preview | None = None
+        self, task: Task, log: Log, out: Path, preview: Preview | None = None
     ) -> TrainingResult:
         """Train, and write the losses into `out` as `<task name>.json` and `.png`."""
         if is_main_process():
             self.claim()
-        result = train(
-            task, config, self.folder / task.name, log, self.launch, self.runtime, preview
-        )
+        scratch = self.folder / task.name
+        result = train(task, scratch, log, self.launch, self.runtime, preview)
         if is_main_process():
             write_record(out, task.name, result)
         return result

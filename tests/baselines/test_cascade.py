@@ -60,13 +60,13 @@ def image_unet() -> UNet2DConditionModel:
 def keyframe_task(num_frames: int, stride: int) -> KeyframeTask:
     unet = SpaceTimeUNet.from_unet2d(image_unet(), temporal_resampling=False)
     clips = Counted(num_frames)
-    return KeyframeTask("keyframes", unet, make_scheduler(), clips, clips, CONFIG, stride)
+    return KeyframeTask("keyframes", unet, make_scheduler(), clips, clips, CONFIG, stride=stride)
 
 
 def segment_task(num_frames: int, stride: int) -> SegmentTask:
     unet = SpaceTimeUNet.from_unet2d(image_unet(), 4, temporal_resampling=False)
     clips = Counted(num_frames)
-    return SegmentTask("segments", unet, make_scheduler(), clips, clips, CONFIG, stride)
+    return SegmentTask("segments", unet, make_scheduler(), clips, clips, CONFIG, stride=stride)
 
 
 def numbers(video: Tensor) -> list[int]:
@@ -105,7 +105,7 @@ def test_a_segment_is_whole_and_its_known_frames_are_the_clips() -> None:
     assert starts == {0, 1, 2}
 
     batch = default_collate([task.example(i) for i in range(2)])
-    sample = task.call(batch).args[0]
+    sample = task.noised(batch).inputs.model_input
     x_0, c, known_mask = pixels(batch["video"]), sample[:, 3:6], sample[:, 6:]
     assert torch.equal(c[:, :, [0, -1]], x_0[:, :, [0, -1]]) and not c[:, :, 1:-1].any()
     assert torch.equal(known_mask[:, 0], batch["known_mask"][:, 0].float())
@@ -117,7 +117,7 @@ def test_the_loop_trains_the_temporal_layers_alone(make: Any, tmp_path: Path) ->
     task.validation_clips = 2
     image = {name: p.clone() for name, p in task.network.unet.named_parameters()}
     before = {name: p.clone() for name, p in task.network.named_temporal_parameters()}
-    result = train(task, task.config, tmp_path)
+    result = train(task, tmp_path)
     assert result.losses and result.validation
     assert all(torch.equal(p, image[name]) for name, p in task.network.unet.named_parameters())
     assert any(

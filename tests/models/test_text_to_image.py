@@ -25,7 +25,7 @@ from lumiere.models.text_to_image import TextToImage, load_scheduler, load_text_
 from lumiere.pipelines import LumierePipeline
 from lumiere.text import hub as hub_module
 from lumiere.text import load_text_encoder
-from lumiere.training.video_task import SpaceTimeTask
+from lumiere.training.video_task import ConditionedTask, SpaceTimeTask
 from tests.models.zoo import CONFIGS, TEXT_DIM
 from tests.text.pipelines import (
     SD_SCHEDULERS,
@@ -199,10 +199,11 @@ def test_it_trains(kind: str, conditioned: bool, tmp_path: Path) -> None:
     encoder = load_text_encoder(t2i.text_encoder, t2i.max_text_tokens)
     clips = Sentences(encoder, SIZE, FRAMES)
     unet = SpaceTimeUNet.from_unet2d(t2i.unet, conditioning_channels=4 if conditioned else 0)
-    mix = {"first_frame": 1.0} if conditioned else None
-    task = SpaceTimeTask(
-        "base", unet, t2i.scheduler, clips, clips, TextOptimConfig(batch_size=2), mix
-    )
+    common: Any = ("base", unet, t2i.scheduler, clips, clips, TextOptimConfig(batch_size=2))
+    if conditioned:
+        task: SpaceTimeTask = ConditionedTask(*common, mask_weights={"first_frame": 1.0})
+    else:
+        task = SpaceTimeTask(*common)
     loss = task.losses(unet, default_collate([task.example(i) for i in range(2)])).mean()
     loss.backward()
     assert loss.isfinite() and any(
