@@ -393,7 +393,7 @@ def test_a_loss_that_blows_up_stops_the_run_with_its_last_good_checkpoint(tmp_pa
     assert risen is not None and risen["step"] > found["step"]
     with pytest.raises(
         TrainingDiverged,
-        match=f"the last good state stays in {tmp_path}/step-{found[1]['step']:07d}",
+        match=f"the last good state stays in {tmp_path}/step-{found['step']:07d}",
     ):
         train(Parabola(300, config), tmp_path)  # goes on from the rise, and soon says the same
 
