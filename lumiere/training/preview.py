@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,9 @@ from torch.utils.data import default_collate
 from lumiere.config import RuntimeConfig
 from lumiere.data.clips import from_model_range
 from lumiere.data.video_io import write_video
+from lumiere.diffusion.denoising import sample_whole
+from lumiere.diffusion.guidance import TextGuidance
 from lumiere.diffusion.objective import without_variance
-from lumiere.diffusion.sampling import TextGuidance, denoise, select_timesteps
 from lumiere.training.diffusion_task import Batch, DiffusionTask, NetworkInput
 from lumiere.training.loader import to_device
 from lumiere.training.parallel import Parallel
@@ -86,24 +86,21 @@ class SamplePreview:
 
     def _sample(self, network: nn.Module, batch: Batch) -> Tensor:
         """Pixels (1, 3, t, h, w) in [-1, 1]; t = 1 for a picture."""
-        noised = self.task.noised(batch)  # its noise and what is known; its noisy video is not used
-        noise, given = _as_clips(noised.noise), noised.inputs
-        on_clips = _OnClips(network, given, noise.shape[1])
-        guidance = None if given.prompt_embeds is None else self._guidance(given)
-        rows = torch.zeros(1, dtype=torch.long, device=noise.device)
+        noised = self.task.noised(batch)  # its noise and conditioning; its noisy video is not used
+        given, noise = noised.inputs, noised.noise
+        conditions = [] if given.conditioning is None else [given.conditioning]
 
-        def predict(x_t: Tensor, timestep: Tensor) -> Tensor:
-            model_input = x_t
-            if given.conditioning is not None:
-                model_input = torch.cat([x_t, _as_clips(given.conditioning)], dim=1)
-            if guidance is not None:
-                return guidance.predict(on_clips, model_input, timestep, rows)
-            output = on_clips(model_input, timestep).sample
-            return without_variance(output, on_clips.in_channels)
+        def predict(model_input: Tensor, timestep: Tensor) -> Tensor:
+            if given.prompt_embeds is not None:
+                guidance = self._guidance(given)
+                return guidance.predict(network, model_input, timestep, num_channels=noise.shape[1])
+            inputs = NetworkInput(model_input, timestep, class_labels=given.class_labels)
+            return without_variance(inputs.call(network), noise.shape[1])
 
-        timesteps = select_timesteps(self.scheduler, STEPS, noise.device)
-        x_0 = denoise(self.scheduler, predict, lambda: noise, timesteps, [torch.Generator()])
-        return self.task.space.decode(x_0)
+        x_0 = sample_whole(
+            self.scheduler, predict, noise, conditions, STEPS, generators=[torch.Generator()]
+        )
+        return self.task.space.decode(x_0 if x_0.ndim == 5 else x_0.unsqueeze(2))
 
     def _guidance(self, given: NetworkInput) -> TextGuidance:
         """From the empty sentence towards the example's own."""
@@ -140,35 +137,3 @@ class SuperResolutionPreview(SamplePreview):
     def side_by_side(self, sample: Tensor, batch: Batch) -> list[Tensor]:
         """The three."""
         return [batch["low"], sample, batch["high"]]
-
-
-class _OnClips:
-    """A network of either kind, called like a Space-Time U-Net; a picture is a clip of one frame."""
-
-    def __init__(self, network: nn.Module, given: NetworkInput, in_channels: int) -> None:
-        """`given` tells the kind of network and the class labels; `in_channels`: without conditioning."""
-        self.network, self.in_channels = network, in_channels
-        self.sees_pictures = given.sample.ndim == 4
-        self.class_labels = given.class_labels
-
-    def __call__(
-        self,
-        model_input: Tensor,
-        timestep: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None,
-    ) -> SimpleNamespace:
-        """(k, c, t, h, w) -> `.sample` (k, c', t, h, w)."""
-        inputs = NetworkInput(
-            model_input[:, :, 0] if self.sees_pictures else model_input,
-            timestep.expand(len(model_input)),
-            prompt_embeds=encoder_hidden_states,
-            prompt_mask=encoder_attention_mask,
-            class_labels=self.class_labels,
-        )
-        return SimpleNamespace(sample=_as_clips(inputs.call(self.network)))
-
-
-def _as_clips(video: Tensor) -> Tensor:
-    """(b, c, t, h, w) from the same or from pictures (b, c, h, w)."""
-    return video if video.ndim == 5 else video.unsqueeze(2)
