@@ -1,4 +1,4 @@
-"""Stage `prepare_t2i`: the frozen text-to-image model: shipped, from a folder or hub, or trained on the clips."""
+"""Stage `prepare_t2i`: the frozen text-to-image model, loaded or trained on the clips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage `train_conditioned`: fine-tuning on <J, C, M>, so that one network does every mode (paper, section 4)."""
+"""Stage `train_conditioned`: fine-tuning on <J, C, M>, for every mode (paper, section 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage `train_ssr`: spatial super-resolution, an image network inflated and trained on windows of frames."""
+"""Stage `train_ssr`: super-resolution, an image network inflated and trained on short windows."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def train_image_network(
     train_clips: StoredClips,
     held_out: StoredClips,
 ) -> SuperResolutionTask:
-    """Train an image network from scratch on frames; the task that is returned holds it and its scheduler."""
+    """Train an image network from scratch on frames; the returned task holds it."""
     with stages.blaming(params_file, "train_ssr.unet_config"):
         unet = build_ssr_unet(
             config.size, config.block_out_channels, config.layers_per_block, config.unet_config
@@ -69,7 +69,7 @@ def train_image_network(
 
 
 def main() -> None:
-    """Parse, train the image network where none is given, inflate, train, write."""
+    """Parse, load or train the image network, inflate, train, write."""
     arguments = stages.parse_arguments(
         __doc__,
         clips="the decoded clips",
@@ -92,7 +92,8 @@ def main() -> None:
                 check_super_resolution(image_unet, config.image_model)
 
         torch.manual_seed(config.optim.seed)
-        # Time is not resampled here: a window is short already, and detail belongs to its own frame.
+        # Time is not resampled here: a window is short already, and detail belongs to its own
+        # frame.
         unet = SpaceTimeUNet.from_unet2d(image_unet, temporal_resampling=False)
         if config.init_from:
             with stages.blaming(arguments.params, "train_ssr.init_from"):

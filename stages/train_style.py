@@ -1,4 +1,4 @@
-"""Stage `train_style`: the text-to-image model fine-tuned on the pictures of one style, wholly or by adapters."""
+"""Stage `train_style`: the text-to-image model fine-tuned on the pictures of one style."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ HELD_OUT_EVERY = 10  # every tenth picture is held out
 def split(pictures: np.ndarray, embeds: Tensor, mask: Tensor) -> tuple[Pictures, Pictures]:
     """The pictures to train on and those held out.
 
-    Args:
-        pictures: uint8 (n, h, w, 3).
-        embeds, mask: text states (n + 1, l, d) and masks (n + 1, l) of their captions and of the empty sentence.
+    Args: pictures: uint8 (n, h, w, 3). embeds, mask: text states (n + 1, l, d) and masks (n + 1, l)
+        of their captions and of the empty sentence.
     """
     is_held_out = np.arange(len(pictures)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
     prompts, null_text = (embeds[:-1], mask[:-1]), (embeds[-1], mask[-1])

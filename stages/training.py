@@ -1,4 +1,4 @@
-"""What the training stages share: processes, a run, training state that resumes, previews, and the end."""
+"""What the training stages share: processes, the run, state that resumes, and previews."""
 
 from __future__ import annotations
 
@@ -77,13 +77,12 @@ def training_stage(
 ) -> Iterator[TrainingStage]:
     """Run a training stage, in as many processes as params ask for; the body trains and writes.
 
-    A stage that ends with an error keeps its training state, and the same command goes on from there.
+    A stage that ends with an error keeps its training state, and the same command goes on from
+    there.
 
-    Args:
-        name: the stage's.
-        arguments: the command line, with `out` and `scratch`.
-        params: all sections.
-        inputs: files and folders whose contents decide, with the params and the code, what is learned; empty names
+    Args: name: the stage's. arguments: the command line, with `out` and `scratch`. params: all
+        sections. inputs: files and folders whose contents decide, with the params and the code,
+        what is learned; empty names
             are left out.
     """
     stages.spread(params)

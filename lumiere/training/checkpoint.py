@@ -1,7 +1,8 @@
-"""Training state on disk: safetensors and JSON, written aside and renamed, so that a kill never leaves half of it.
+"""Training state on disk, as safetensors and JSON: written aside and renamed, so a kill leaves no
+half state.
 
-State lives in a scratch folder named after a fingerprint of params, data and code, outside DVC's outputs: a run
-that is the same goes on where it stopped, and a run that differs in anything starts anew.
+State lives in a scratch folder outside DVC's outputs, named after a fingerprint of params, data and
+code: an equal run goes on where it stopped, and a run that differs in anything starts anew.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ KEEP = 2
 
 
 def fingerprint(params: Any, files: Iterable[str | Path]) -> str:
-    """A short hex name for (params, contents of files); folders stand for the .py and data files in them.
+    """A short hex name for params and the contents of files; a folder counts with all files in it.
 
-    Of shards of clips name and size count: their index, whose content counts, holds the shards' hashes.
+    Shards of clips count by name and size, because their index, which counts by content, holds
+    their hashes.
     """
     digest = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode())
     for entry in sorted(Path(file) for file in files):
@@ -52,19 +54,19 @@ def fingerprint(params: Any, files: Iterable[str | Path]) -> str:
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     """Write `step-NNNNNNN/` under `folder`, then drop all but it and the one before.
 
-    Later steps are dropped too: a run that is at this step began before them, because they could not be read.
+    Later steps are dropped too: a run that is at this step began before them, because they could
+    not be read.
 
-    Args:
-        folder: where checkpoints are kept.
-        state: the step under "step"; tensors and JSON values under names, nested in mappings at will.
+    Args: folder: where checkpoints are kept. state: the step under "step"; tensors and JSON values
+        under names, nested in mappings at will.
 
-    Raises:
-        DiskError: the state cannot be written (a full disk); the checkpoints there stay as they were.
+    Raises: DiskError: the state cannot be written (a full disk); the checkpoints there stay as they
+        were.
     """
     step = state["step"]
     tensors, values = _split(state)
     target, aside = folder / f"step-{step:07d}", folder / f".writing-{os.getpid()}"
-    for leftover in folder.glob(".writing-*"):  # of a run that was killed in the middle
+    for leftover in folder.glob(".writing-*"):  # a run was killed while it wrote
         shutil.rmtree(leftover, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
@@ -93,7 +95,7 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The state in the newest readable checkpoint under `folder`, as `save_checkpoint` took it, or None."""
+    """The newest readable state under `folder`, as `save_checkpoint` took it, or None."""
     for candidate in reversed(_steps(folder)):
         try:
             about, digest = (candidate / STATE_FILE).read_text(encoding="utf-8").splitlines()
@@ -103,7 +105,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
             if record["tensors"] != content_hash(candidate / TENSORS_FILE):
                 raise ValueError(f"{TENSORS_FILE} is not what was written")
             return _join(load_file(candidate / TENSORS_FILE), record["state"])
-        except Exception as error:  # whatever is wrong with it, the one before it may be whole
+        except Exception as error:  # whatever is wrong, the checkpoint before may be whole
             print(
                 f"checkpoint {candidate.name} cannot be read ({error}); trying the one before it",
                 flush=True,

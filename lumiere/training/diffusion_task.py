@@ -1,7 +1,9 @@
-"""What the trainings have in common: a network on clips, its objective, and where an example's randomness comes from.
+"""What the trainings have in common: a network on clips, its objective, and where an example's
+randomness comes from.
 
-Everything that is random about an example is drawn from (training, seed, its position in the stream of examples): a
-resumed run, another number of processes and other parts of a batch see the same data, noise and timesteps.
+Everything that is random about an example is drawn from (training, seed, its position in the stream
+of examples): a resumed run, another number of processes and other parts of a batch see the same
+data, noise and timesteps.
 """
 
 from __future__ import annotations
@@ -46,12 +48,10 @@ Data = TypeVar("Data", bound=Stream)
 class NetworkInput:
     """What a network, on pictures (b, c, h, w) or on clips (b, c, t, h, w), is called with.
 
-    Attributes:
-        sample: x_t, pixels or latents.
-        timesteps: the noise level of each row, (b,).
-        conditioning: appended to the sample on the channel axis, such as C and M; None where nothing is.
-        prompt_embeds, prompt_mask: text states (b, n, d) and mask (b, n); None for a network without text.
-        class_labels: (b,), None for a network without classes.
+    Attributes: sample: x_t, pixels or latents. timesteps: the noise level of each row, (b,).
+        conditioning: appended to the sample on the channel axis, such as C and M; None where
+        nothing is. prompt_embeds, prompt_mask: text states (b, n, d) and mask (b, n); None for a
+        network without text. class_labels: (b,), None for a network without classes.
     """
 
     sample: Tensor
@@ -145,7 +145,8 @@ class DiffusionTask(ABC, Generic[Data]):
         return False
 
     def example(self, position: int) -> Batch:
-        """The training example at a position of the endless stream of epochs; step s has positions s * batch_size on.
+        """The training example at a position of the endless stream of epochs; step s has positions
+        s * batch_size on.
 
         Raises:
             ValueError: when there are no clips.
@@ -177,14 +178,14 @@ class DiffusionTask(ABC, Generic[Data]):
         return self.objective.losses(output, noised.x_0, noised.noise, noised.inputs.timesteps)
 
     def flops(self, batch: Batch) -> int:
-        """Floating-point operations of the network's forward and backward pass on a batch, without recomputation."""
+        """Floating-point operations of a forward and backward pass, without recomputation."""
         shapes = copy.copy(self)
         # The VAE is not counted, and it would be slow on the CPU, where the batch is.
         shapes.space = LatentShapes(self.space.vae)
         return count_flops(self.network, *shapes.noised(batch).inputs.arguments())
 
     def draw_noise(self, batch: Batch, like: Tensor) -> Tensor:
-        """Gaussian noise shaped like `like` (b, ...), each example's from its own seed, on the device of `like`."""
+        """Gaussian noise of the shape and device of `like` (b, ...), from each example's own seed."""
         noise = torch.empty_like(like)
         for row, seed in zip(noise, batch["noise_seed"].tolist(), strict=True):
             row.normal_(generator=torch.Generator(like.device).manual_seed(seed))
@@ -202,7 +203,7 @@ class DiffusionTask(ABC, Generic[Data]):
     def _noise_level(
         self, place: int, total: int, key: tuple[int | str, ...], generator: torch.Generator
     ) -> Batch:
-        """A timestep, stratified over the `total` examples of a batch, which lowers the loss' variance."""
+        """A timestep, stratified over a batch's `total` examples to lower the loss' variance."""
         strata = torch.randperm(total, generator=generator_for("strata", *key))
         within = float(torch.rand((), generator=generator, dtype=torch.float64))
         level = (int(strata[place]) + within) / total

@@ -1,4 +1,4 @@
-"""Training of a text-to-image U-Net: from scratch on curated frames, or fine-tuned on the pictures of a style."""
+"""Training of a text-to-image U-Net, on the frames of clips or on the pictures of a style."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The training loop: one, visible, for every network that is trained here.
 
-A task says what is trained and what its loss is at a step. The loop adds the rest: learning rate, clipping, averaging,
-logging, validation at fixed noise, checkpoints, resumption, and an end when the loss blows up. Every random draw
-comes from the seed and an example's position in the stream, so a run that is killed anywhere resumes to the same bits,
-and several processes learn the same as one.
+A task says what is trained and what its loss is at a step. The loop adds the rest: learning rate,
+clipping, averaging, logging, validation at fixed noise, checkpoints, resumption, and an end when
+the loss blows up. Every random draw comes from the seed and an example's position in the stream, so
+a run that is killed anywhere resumes to the same bits, and several processes learn the same as one.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Task(Protocol):
     network: Any
 
     def example(self, position: int) -> Batch:
-        """The training example at a position of the stream, on the CPU; the position seeds all randomness."""
+        """The training example at a position of the stream, which seeds its randomness."""
 
     def held_out(self) -> int:
         """How many validation examples there are."""
@@ -66,10 +66,10 @@ class Task(Protocol):
         """The i-th validation example, with the same noise and timestep each time."""
 
     def losses(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Each example's loss (b,); `network` is the task's own as the processes of a training share it."""
+        """Each example's loss (b,); `network` is the task's own, perhaps wrapped or sharded."""
 
     def flops(self, batch: Batch) -> int:
-        """Floating-point operations of the forward and backward pass of a batch on the CPU; 0 where unknown."""
+        """Floating-point operations of a batch, forward and backward; 0 where unknown."""
 
 
 class Preview(Protocol):
@@ -78,7 +78,7 @@ class Preview(Protocol):
     every: int  # steps; 0 for never
 
     def __call__(self, network: nn.Module, parallel: Parallel, step: int) -> None:
-        """Show the network, which has the averaged weights and is in evaluation mode; all processes call it."""
+        """Show a network in evaluation mode, with the averaged weights; all processes call it."""
 
 
 class Interrupted(SystemExit):
@@ -114,19 +114,18 @@ def train(
 ) -> TrainingResult:
     """Train `task`, and leave the averaged (EMA) weights in its network, in every process.
 
-    Args:
-        task: what is trained, with the loop's settings.
-        scratch: folder for training state, one for all processes; a checkpoint found there is resumed.
-        log: the first process calls it with metrics and the step they belong to.
-        launch: how the training is computed.
-        runtime: workers, memory and patience.
-        preview: called every so many steps, after the state is saved: a resumed run leaves it out or makes it again.
+    Args: task: what is trained, with the loop's settings. scratch: folder for training state, one
+        for all processes; a checkpoint found there is resumed. log: the first process calls it with
+        metrics and the step they belong to. launch: how the training is computed. runtime: workers,
+        memory and patience. preview: called every so many steps, after the state is saved: a
+        resumed run leaves it out or makes it again.
             Where it fails there is a warning, and the training goes on.
 
-    Raises:
-        TrainingDiverged: the loss is NaN, or above `divergence_factor` times its best, or fp16 finds no finite
+    Raises: TrainingDiverged: the loss is NaN, or above `divergence_factor` times its best, or fp16
+        finds no finite
             gradient; the message says where.
-        ParamsError: the processes do not divide a batch evenly, or the optimizer cannot train a sharded network.
+        ParamsError: the processes do not divide a batch evenly, or the optimizer cannot train a
+            sharded network.
         DiskError: the state cannot be written (a full disk); raised in every process.
         Interrupted: SIGTERM came; the state was saved first.
     """
@@ -253,7 +252,7 @@ def _flops_of_a_part(task: Task, positions: Positions) -> int:
 def _make_clock(
     config: OptimConfig, launch: LaunchConfig, parallel: Parallel, flops: int
 ) -> StepClock:
-    """A clock that knows the work of a step and the peak of all devices; `flops` as in `_flops_of_a_part`."""
+    """A clock that knows the work of a step, from that of a part, and the devices' peak."""
     peak = peak_flops(parallel.device, parallel.dtype) if flops else 0.0
     flops_per_step = flops * launch.gradient_accumulation * parallel.world_size
     return StepClock(flops_per_step, config.batch_size, peak * parallel.world_size)
@@ -282,8 +281,8 @@ def _log(state: TrainingState, update: Update, clock: StepClock, log: Log, bar: 
 def _validate(task: Task, state: TrainingState, batch_size: int, log: Log) -> None:
     """The averaged weights' mean loss over the held-out examples, if there are any.
 
-    The examples are spread over the processes, each of which does as many batches as the others. Batches are of the
-    training's size, because memory holds those.
+    The examples are spread over the processes, each of which does as many batches as the others.
+    Batches are of the training's size, because memory holds those.
     """
     total = task.held_out()
     if not total:
@@ -320,7 +319,7 @@ def _save(state: TrainingState, scratch: Path) -> None:
 
 
 def _show(preview: Preview, state: TrainingState) -> None:
-    """Call a preview. The training learns nothing from it, so whatever goes wrong there costs a warning only."""
+    """Call a preview; the training does not depend on it, so any failure is only a warning."""
     with state.averaged() as network:
         try:
             preview(network, state.parallel, state.step)
@@ -336,7 +335,7 @@ def _show(preview: Preview, state: TrainingState) -> None:
 
 
 def _cure(scratch: Path, launch: LaunchConfig) -> str:
-    """What the user can do; other params start another training, which uses nothing of this one's state."""
+    """What the user can do; other params start another training, without this one's state."""
     cure = "lower learning_rate or max_grad_norm"
     if launch.precision == "fp16":
         cure += ", or set launch.precision to bf16 or fp32"

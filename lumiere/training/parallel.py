@@ -1,11 +1,13 @@
-"""The processes of a training, one or many: accelerate below (devices, DDP, mixed precision), FSDP2 from torch.
+"""The processes of a training, one or many: accelerate for devices, DDP and mixed precision, torch
+for FSDP2.
 
-accelerate shards by the blocks whose `forward` it wraps. The Space-Time U-Net walks its image model's layers itself, so
-the layers are sharded here, with torch's `fully_shard`.
+accelerate shards by the blocks whose `forward` it wraps. The Space-Time U-Net walks its image
+model's layers itself, so the layers are sharded here, with torch's `fully_shard`.
 
-Tensors are gathered and sharded one by one, by torch's own `full_tensor` and `distribute_tensor`, rather than by
-`torch.distributed.checkpoint.state_dict`. That one knows no averaged weights, and when it loads an optimizer it gives
-parameters that never had a gradient a state, after which a resumed training differs in its bits.
+Tensors are gathered and sharded one by one, by torch's own `full_tensor` and `distribute_tensor`,
+rather than by `torch.distributed.checkpoint.state_dict`. That one knows no averaged weights, and
+when it loads an optimizer it gives parameters that never had a gradient a state, after which a
+resumed training differs in its bits.
 """
 
 from __future__ import annotations
@@ -42,14 +44,13 @@ LAYERS = ("resnets", "attentions", "downsamplers", "upsamplers")  # of diffusers
 
 
 class Parallel:
-    """This process among those of a training."""
+    """This process and the others of a training."""
 
     def __init__(self, launch: LaunchConfig, timeout_s: float = 1800.0) -> None:
         """Join the other processes, where torchrun or accelerate started several.
 
-        Args:
-            launch: how trainings are computed.
-            timeout_s: seconds without a word from another process, after which waiting for it is an error.
+        Args: launch: how trainings are computed. timeout_s: seconds without a word from another
+            process, after which waiting for it is an error.
         """
         self.launch = launch
         AcceleratorState._reset_state()  # another training of this process may have had another precision
@@ -70,9 +71,11 @@ class Parallel:
     # --- the network ------------------------------------------------------------------------------------------------
 
     def prepare(self, network: nn.Module) -> nn.Module:
-        """The network as the processes train it: on the device, wrapped or sharded where there are several, compiled.
+        """The network as the processes train it: on the device, wrapped or sharded where there are
+        several, compiled.
 
-        What is sharded is a copy; the network itself stays plain, on the CPU, until `restore` gives it its weights.
+        What is sharded is a copy; the network itself stays plain, on the CPU, until `restore` gives
+        it its weights.
         """
         if self.launch.gradient_checkpointing:
             network.enable_gradient_checkpointing()  # type: ignore[operator]
@@ -85,7 +88,7 @@ class Parallel:
         return shared
 
     def unwrap(self, shared: nn.Module) -> nn.Module:
-        """The network inside what `prepare` returned; unless it is sharded, one process can call it by itself."""
+        """The network that `prepare` wrapped; one process can call it alone, unless it is sharded."""
         if isinstance(shared, DistributedDataParallel):
             return shared.module
         return shared
@@ -116,21 +119,21 @@ class Parallel:
             )
 
     def prepare_optimizer(self, optimizer: torch.optim.Optimizer) -> AcceleratedOptimizer:
-        """The optimizer with a `step` that undoes the scaling of the loss, and leaves a step out where it must."""
+        """The optimizer with loss scaling: `step` unscales, and skips a step that overflowed."""
         return self._accelerator.prepare_optimizer(optimizer)
 
     # --- a step -----------------------------------------------------------------------------------------------------
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Arithmetic in the launch's precision."""
+        """A context of arithmetic in the launch's precision."""
         return self._accelerator.autocast()
 
-    def accumulate(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[Any]:
-        """The context of one part of a batch; the processes exchange gradients at the last part only."""
+    def accumulate(self, shared: nn.Module, last: bool) -> AbstractContextManager[Any]:
+        """A context for a part of a batch; processes exchange gradients at the last part only."""
         if self.is_sharded:
-            wrapped.set_requires_gradient_sync(last)  # type: ignore[operator]
+            shared.set_requires_gradient_sync(last)  # type: ignore[operator]
             return nullcontext()
-        return nullcontext() if last else self._accelerator.no_sync(wrapped)
+        return nullcontext() if last else self._accelerator.no_sync(shared)
 
     def backward(self, loss: Tensor) -> None:
         """Add a loss' gradients, scaled where the precision needs it."""
@@ -154,7 +157,7 @@ class Parallel:
         self._accelerator.wait_for_everyone()
 
     def first(self, action: Callable[[], None]) -> None:
-        """Let the first process do something while the others wait; where it fails, all of them raise its error."""
+        """Let the first process do something while the others wait; all raise its error, if any."""
         failure: Exception | None = None
         if self.is_main:
             try:
@@ -176,7 +179,7 @@ class Parallel:
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
     def place(self, whole: Tensor, parameter: Tensor) -> Tensor:
-        """A copy of a whole tensor, sharded like a parameter of its shape; the inverse of `whole`."""
+        """A copy of a whole tensor, sharded like a parameter of its shape: undoes `whole`."""
         if isinstance(parameter, DTensor) and whole.shape == parameter.shape:
             return distribute_tensor(
                 whole.to(parameter.device), parameter.device_mesh, parameter.placements
@@ -194,7 +197,7 @@ class Parallel:
 
 
 def is_main_process() -> bool:
-    """Whether this process, maybe one of several that torchrun started, is the one that writes."""
+    """Whether this process is the one that writes, among those that torchrun may have started."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -209,7 +212,7 @@ def warn_of_slow_bf16(device: torch.device, dtype: torch.dtype) -> None:
 
 
 def _layers(network: Any) -> list[nn.Module]:
-    """The modules that a forward pass calls one after the other, which are gathered and dropped one at a time."""
+    """The modules that a forward pass calls in turn; FSDP gathers and drops them one at a time."""
     unet = network.unet if isinstance(network, SpaceTimeUNet) else network
     layers: list[nn.Module] = []
     for block in [*unet.down_blocks, unet.mid_block, *unet.up_blocks]:
@@ -227,7 +230,8 @@ def _sharded(network: nn.Module, world_size: int, device: torch.device) -> nn.Mo
     for parameter in network.parameters():
         parameter.data = parameter.data.contiguous()  # channels-last weights cannot be sharded
     mesh = init_device_mesh(device.type, (world_size,), mesh_dim_names=("shard",))
-    # The root too gives back what it gathered: the weights are exchanged with their averages between passes.
+    # The root too gives back what it gathered: the weights are exchanged with their averages
+    # between passes.
     for layer in [*_layers(network), network]:
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     # Nobody writes into the views that it warns of.

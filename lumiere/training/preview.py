@@ -1,4 +1,5 @@
-"""Samples while a network trains: the same held-out examples and noise each time, so that steps can be compared.
+"""Samples while a network trains: the same held-out examples and noise each time, so that steps can
+be compared.
 
 They come from the denoising loop, the text guidance and the decoding that the pipelines use.
 """
@@ -31,7 +32,7 @@ STEPS, MIN_SIDE = 10, 96
 
 
 class SamplePreview:
-    """Writes some samples side by side, videos as `<name>-NNNNNNN.mp4` and pictures as `.png`, and hands them on."""
+    """Writes some samples side by side, as `<name>-NNNNNNN.mp4` or `.png`, and hands the file on."""
 
     number = 3
 
@@ -45,7 +46,8 @@ class SamplePreview:
     ) -> None:
         """
         Args:
-            task: its held-out clips give the sentences and the known pixels; without any, its training clips do.
+            task: its held-out clips give the sentences and the known pixels; without any, its
+                training clips do.
             runtime: how often, and how strongly guided by the text.
             folder: where the files go.
             show: the first process calls it with each file.
@@ -57,13 +59,14 @@ class SamplePreview:
         self.every, self.guidance_scale = runtime.sample_every, runtime.sample_guidance_scale
         settings: dict[str, Any] = {"timestep_spacing": "trailing"}
         if task.space.vae is not None:
-            # Clipping x_0 to [-1, 1] suits pixels; latents exceed it, and some schedulers do not say so.
+            # Clipping x_0 to [-1, 1] suits pixels; latents exceed it, and some schedulers do not
+            # say so.
             settings["clip_sample"] = False
         self.scheduler = DDIMScheduler.from_config(task.scheduler.config, **settings)
         self.folder, self.show = folder, show
 
     def __call__(self, network: nn.Module, parallel: Parallel, step: int) -> None:
-        """Sample with the weights as they are, one example at a time: that takes less memory than training does."""
+        """Sample with the network's weights, one example at a time, which takes little memory."""
         if not (parallel.is_main or parallel.is_sharded):  # a sharded network needs all processes
             return
         videos: list[np.ndarray] = []
@@ -87,30 +90,30 @@ class SamplePreview:
     def _sample(self, network: nn.Module, batch: Batch) -> Tensor:
         """Pixels (1, 3, t, h, w) in [-1, 1]; t = 1 for a picture."""
         noised = self.task.noised(batch)  # its noise and conditioning; its noisy video is not used
-        given, noise = noised.inputs, noised.noise
-        conditions = [] if given.conditioning is None else [given.conditioning]
+        inputs, noise = noised.inputs, noised.noise
+        conditions = [] if inputs.conditioning is None else [inputs.conditioning]
 
         def predict(model_input: Tensor, timestep: Tensor) -> Tensor:
-            if given.prompt_embeds is not None:
-                guidance = self._guidance(given)
+            if inputs.prompt_embeds is not None:
+                guidance = self._guidance(inputs)
                 return guidance.predict(network, model_input, timestep, num_channels=noise.shape[1])
-            inputs = NetworkInput(model_input, timestep, class_labels=given.class_labels)
-            return without_variance(inputs.call(network), noise.shape[1])
+            without_text = NetworkInput(model_input, timestep, class_labels=inputs.class_labels)
+            return without_variance(without_text.call(network), noise.shape[1])
 
         x_0 = sample_whole(
             self.scheduler, predict, noise, conditions, STEPS, generators=[torch.Generator()]
         )
         return self.task.space.decode(x_0 if x_0.ndim == 5 else x_0.unsqueeze(2))
 
-    def _guidance(self, given: NetworkInput) -> TextGuidance:
+    def _guidance(self, inputs: NetworkInput) -> TextGuidance:
         """From the empty sentence towards the example's own."""
-        assert given.prompt_embeds is not None and given.prompt_mask is not None
+        assert inputs.prompt_embeds is not None and inputs.prompt_mask is not None
         null_embeds, null_mask = self.task.train_data.null_text
         return TextGuidance(
-            given.prompt_embeds,
-            given.prompt_mask,
-            null_embeds.unsqueeze(0).to(given.prompt_embeds),
-            null_mask.unsqueeze(0).to(given.prompt_mask),
+            inputs.prompt_embeds,
+            inputs.prompt_mask,
+            null_embeds.unsqueeze(0).to(inputs.prompt_embeds),
+            null_mask.unsqueeze(0).to(inputs.prompt_mask),
             self.guidance_scale,
             rescale=0.0,
         )
@@ -130,7 +133,7 @@ class SamplePreview:
 
 
 class SuperResolutionPreview(SamplePreview):
-    """Low resolution, enlarged by the network, the original: a crop of one held-out window, or of a frame."""
+    """Shows a crop of a held-out window or frame: low resolution, enlarged, original."""
 
     number = 1
 

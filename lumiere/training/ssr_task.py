@@ -1,8 +1,9 @@
-"""Training of spatial super-resolution: an image network, then its inflation on short windows (paper, section 3.2).
+"""Training of spatial super-resolution: an image network, then its inflation on short windows
+(paper, section 3.2).
 
-The network sees <x_t, low>: the noisy high-resolution frames and the low-resolution ones, enlarged and noised a little
-(noise augmentation, Ho et al. 2021), with the noise's timestep as class label, so that it forgives what the base model
-gets wrong.
+The network sees <x_t, low>: the noisy high-resolution frames and the low-resolution ones, enlarged
+and noised a little (noise augmentation, Ho et al. 2021), with the noise's timestep as class label,
+so that it forgives what the base model gets wrong.
 """
 
 from __future__ import annotations
@@ -47,9 +48,8 @@ class SuperResolutionTask(DiffusionTask[StoredClips]):
     ) -> Batch:
         """A crop of a window in high and low resolution.
 
-        Returns:
-            `high` and `low`, enlarged to the same size, float32 (3, t, h, w) in [-1, 1]; `low_noise` of their shape;
-            `levels`, the timestep to which `low` is noised.
+        Returns: `high` and `low`, enlarged to the same size, float32 (3, t, h, w) in [-1, 1];
+            `low_noise` of their shape; `levels`, the timestep to which `low` is noised.
         """
 
         def below(bound: int) -> int:
@@ -69,7 +69,7 @@ class SuperResolutionTask(DiffusionTask[StoredClips]):
         return {"high": high, "low": low, "low_noise": low_noise, "levels": level}
 
     def noised(self, batch: Batch) -> NoisedBatch:
-        """<x_t, low>: the low resolution is noised to its own level, which is the class label; there is no text."""
+        """<x_t, low> without text; the level to which `low` is noised is the class label."""
         x_0, timesteps, levels = batch["high"], batch["timesteps"], batch["levels"]
         low = self.objective.add_noise(batch["low"], batch["low_noise"], levels)
         noise = self.draw_noise(batch, x_0)

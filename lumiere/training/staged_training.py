@@ -1,4 +1,4 @@
-"""A training as a stage runs it: state in a scratch folder of its own, resumed where params, data and code agree."""
+"""A training as a stage runs it: a scratch folder keeps its state until the output is written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lumiere.training.parallel import is_main_process
 from lumiere.training.state import TrainingResult
 
 CODE = ("conditioning.py", "data", "diffusion", "files.py", "models", "text", "training")
-KEPT = 2  # states of other runs of the same stage, for who goes back to earlier params
+KEPT = 2  # states of other runs of the same stage, to resume after a return to earlier params
 
 
 class StagedTraining:
@@ -31,9 +31,11 @@ class StagedTraining:
     def __init__(
         self, scratch: Path, params: Params, section: Any, inputs: Iterable[str | Path]
     ) -> None:
-        """The section's params and the contents of `inputs`: with the code, what makes two runs the same.
+        """The section's params and the contents of `inputs`: with the code, what makes two runs the
+        same.
 
-        An input that is an empty string, as params name one that is not used, is left out. How it is launched, torch
+        An input that is an empty string, as params name one that is not used, is left out. How it
+        is launched, torch
         and its number of threads count too: another order of summation gives other bits.
         """
         code = [Path(lumiere.__file__).parent / name for name in CODE]
@@ -69,7 +71,7 @@ class StagedTraining:
             _drop(self.folder)
 
     def claim(self) -> None:
-        """Keep others out until it is finished, and drop the states of runs long past; `train` does it."""
+        """Keep other runs out until `finish`, and drop the states of old runs; `train` calls it."""
         own_folder(self.folder, "the same training")
         others = [
             path for path in self.folder.parent.glob("*") if path.is_dir() and path != self.folder
@@ -87,7 +89,7 @@ def _drop(folder: Path) -> None:
 
 
 def _last_written(folder: Path) -> float:
-    """0 of one that is just being dropped."""
+    """The time of the latest change in a folder; 0 if another process is deleting it."""
     try:
         return max(path.stat().st_mtime for path in [folder, *folder.rglob("*")])
     except FileNotFoundError:

@@ -50,8 +50,8 @@ class TrainingResult:
 class TrainingState:
     """The network as the processes share it, and all that is learned or counted beside it.
 
-    `state_dict` and `load_state_dict` are inverses to the bit: a training that is stored and loaded goes on as if it
-    had never stopped.
+    `state_dict` and `load_state_dict` are inverses to the bit: a training that is stored and loaded
+    goes on as if it had never stopped.
 
     Attributes:
         step: how many steps are done.
@@ -89,18 +89,21 @@ class TrainingState:
         self._started, self._seconds_before = time.monotonic(), 0.0
 
     def is_due(self, every: int) -> bool:
-        """Whether something happens now that happens every so many steps (0: never) and after the last one."""
+        """Whether `step` is a multiple of `every` (0: never) or the last step."""
         return every > 0 and (self.step % every == 0 or self.step == self.result.steps)
 
     def update(self, loss: float) -> None:
-        """Move the weights by their gradients and the averages towards the weights; `loss` is the step's."""
+        """Move the weights by their gradients, and the averages towards the weights."""
         self.stepper.step()
         self.ema.update(self.parameters, self.step)
         self.open_losses.append(loss)
         self.step += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and JSON values, nested; all processes call it, and the first one gets the tensors, on the CPU."""
+        """Nested tensors and JSON values; all processes call it.
+
+        The first process gets whole tensors on the CPU, the others get none.
+        """
         optimizer = {
             str(index): self._whole(entry)
             for index, entry in self.optimizer.state_dict()["state"].items()
@@ -120,7 +123,7 @@ class TrainingState:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave; each process loads all of it, and nothing given is written to later."""
+        """Go on from what `state_dict` gave, which is copied; all processes call it."""
         place = self.parallel.place
         for name, parameter in self.parameters.items():
             parameter.copy_(place(state["weights"][name], parameter))
@@ -141,7 +144,7 @@ class TrainingState:
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:
-        """The plain or sharded network with the averages as its weights, in evaluation mode, without gradients."""
+        """The unwrapped network with the averages as its weights, for evaluation, without gradients."""
         self.ema.swap(self.parameters)
         self.network.eval()
         try:
@@ -152,7 +155,7 @@ class TrainingState:
             self.ema.swap(self.parameters)
 
     def finish(self) -> TrainingResult:
-        """Leave the averages as the plain network's weights, in every process; the state is of no use afterwards."""
+        """Leave the averages as the plain network's weights, in every process; call it last."""
         self.ema.swap(self.parameters)
         self.parallel.restore(self._plain_network, self.network)
         self.result.seconds = self.seconds
@@ -185,7 +188,7 @@ class TrainingState:
 def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that need a gradient, by name.
 
-    These are the temporal ones of an inflated network, and all of an image network's or, where it carries adapters,
-    the adapters'.
+    These are the temporal ones of an inflated network, and all of an image network's or, where it
+    carries adapters, the adapters'.
     """
     return {name: p for name, p in network.named_parameters() if p.requires_grad}

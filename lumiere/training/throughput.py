@@ -1,4 +1,4 @@
-"""What a step costs and how near to the device's peak it runs: counted FLOPs, measured peak, memory."""
+"""What a step costs: counted FLOPs, the device's measured peak, memory, waiting for data."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_flops(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Floating-point operations of one forward and backward pass of a network with a `.sample` output.
+    """Floating-point operations of one forward and backward pass of a network with a `.sample`
+    output.
 
-    Counted on meta tensors, which hold no numbers: nothing is computed and no memory taken. Matrix products,
-    convolutions and attention count (a multiplication and an addition are two); recomputation does not.
+    Counted on meta tensors, which hold no numbers: nothing is computed and no memory taken. Matrix
+    products, convolutions and attention count (a multiplication and an addition are two);
+    recomputation does not.
 
     Args:
         network: its frozen parameters take no gradient and cost none.
-        args, kwargs: of its forward pass.
+        args, kwargs: arguments of its forward pass.
     """
     weights = {
         name: value.detach().to("meta").requires_grad_(value.requires_grad)
@@ -47,7 +49,7 @@ def count_flops(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
 
 @functools.cache
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a large matrix product, the best of a few: what a device reaches, not what its sheet says."""
+    """FLOP/s that a device reaches in a large matrix product, the best of a few."""
     size, tries = (8192, 10) if device.type == "cuda" else (1024, 3)
     matrix = torch.ones(size, size, device=device, dtype=dtype)
     best = float("inf")
@@ -61,7 +63,7 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def memory_bytes(device: torch.device) -> int:
-    """The most that was allocated on a GPU since the start; a process' memory now elsewhere."""
+    """A GPU's peak allocation since the start; elsewhere this process' memory now."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return psutil.Process().memory_info().rss
@@ -73,13 +75,13 @@ def _wait_for(device: torch.device) -> None:
 
 
 class StepClock:
-    """Rates since the last entry of the log."""
+    """Measures rates between two entries of the log."""
 
     def __init__(self, flops_per_step: int, clips_per_step: int, peak: float) -> None:
         """
         Args:
-            flops_per_step: of all processes together; 0 where unknown.
-            clips_per_step: as the batch size.
+            flops_per_step: the work of all processes together; 0 where unknown.
+            clips_per_step: the batch size.
             peak: FLOP/s of all processes' devices together.
         """
         self.flops_per_step, self.clips_per_step, self.peak = flops_per_step, clips_per_step, peak
@@ -89,25 +91,25 @@ class StepClock:
         self._step, self._since, self.waited = step, time.perf_counter(), 0.0
 
     def start(self, step: int) -> None:
-        """Before the first step that is timed."""
+        """Start before step number `step`."""
         self._start(step)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """For data."""
+        """Count the time inside as waiting for data."""
         started = time.perf_counter()
         yield
         self.waited += time.perf_counter() - started
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """For what is no step."""
+        """Leave the time inside out: it belongs to no step."""
         started = time.perf_counter()
         yield
         self._since += time.perf_counter() - started
 
     def rates(self, step: int) -> dict[str, float]:
-        """Since the last call, up to before `step`."""
+        """The rates since the last call, up to before `step`."""
         seconds = time.perf_counter() - self._since
         steps_per_second = (step - self._step) / seconds
         rates = {

@@ -1,4 +1,4 @@
-"""Training of the base Space-Time U-Net, on text alone or on <J, C, M>: temporal weights only (paper, 3.1 and 4)."""
+"""Training of the base Space-Time U-Net, on text or on <J, C, M> (paper, sections 3.1 and 4)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lumiere.training.examples import Clips, pixels
 from lumiere.training.masks import draw_conditioning, draw_kind
 from lumiere.training.seeding import generator_for
 
-# Mask kinds in which whole frames are known: all of a clip of one frame would be.
+# Mask kinds with whole frames known. A clip of one frame would have nothing left to generate.
 WHOLE_FRAMES = ("first_frame", "last_frame", "first_and_last", "cinemagraph")
 
 
@@ -33,7 +33,7 @@ class SpaceTimeTask(CaptionedTask):
     per_frame: ClassVar[tuple[str, ...]] = ("video",)  # entries of a batch with an axis of frames
 
     def one_frame(self, step: int) -> bool:
-        """Drawn for a whole step, since the clips of a batch are equally long."""
+        """Whether a step trains on single frames; all clips of a batch have the same length."""
         if self.image_share == 0:
             return False
         draw = torch.rand((), generator=generator_for(self.name, self.config.seed, "images", step))
@@ -57,7 +57,7 @@ class SpaceTimeTask(CaptionedTask):
 
 @dataclass(eq=False, repr=False)
 class ConditionedTask(SpaceTimeTask):
-    """Training on <J, C, M>: a part of each clip is known, after a mask kind drawn for it.
+    """Training on <J, C, M>: a part of each clip is known, in one of several kinds of mask.
 
     Attributes:
         mask_weights: how often each kind of mask is drawn, relative to the others.
@@ -70,7 +70,7 @@ class ConditionedTask(SpaceTimeTask):
     def draw(
         self, data: Clips, clip: int, generator: torch.Generator, training: bool, one_frame: bool
     ) -> Batch:
-        """The same with M (1, t, h, w), uint8, 1 = known."""
+        """Adds `known_mask`, M (1, t, h, w), uint8, 1 = known."""
         example = super().draw(data, clip, generator, training, one_frame)
         kind = self._draw_kind(generator, one_frame)
         video = pixels(example["video"]).unsqueeze(0)
@@ -78,11 +78,12 @@ class ConditionedTask(SpaceTimeTask):
         return example | {"known_mask": known_mask[0].to(torch.uint8)}
 
     def noised(self, batch: Batch) -> NoisedBatch:
-        """The same with C and M appended: <J, C, M>."""
+        """Adds C and M: <J, C, M>."""
         noised = super().noised(batch)
         video = pixels(batch["video"])
         known_mask = batch["known_mask"].to(video.dtype)
-        # The VAE never sees hidden pixels: its latents would carry traces of them to their neighbours.
+        # The VAE never sees hidden pixels: its latents would carry traces of them to their
+        # neighbours.
         c, m = self.space.condition(video * known_mask, known_mask)
         inputs = replace(noised.inputs, conditioning=torch.cat([c, m], dim=1))
         return replace(noised, inputs=inputs)
