@@ -12,8 +12,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lumiere.cli.model import Model, ModelError, first_line
+from lumiere.cli.model import Model, ModelError
 from lumiere.data.contact_sheets import contact_sheet, save_picture
+from lumiere.errors import first_line
 from lumiere.export import Move, Target, check_writable, staging, swap, target_of
 from lumiere.files import content_hash
 from lumiere.requests import (

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lumiere.diffusion.objective import without_variance
 from lumiere.diffusion.windows import Reconciler
+from lumiere.errors import first_line
 
 Network = Callable[[Tensor, Tensor], Tensor]
 """(model_input (k, c_in, t, h, w), rows (k,): the clip that each entry belongs to) -> model output (k, c, t, h, w)."""
@@ -239,7 +240,7 @@ class BatchSize:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                reason = str(error).strip().split("\n")[0]
+                reason = first_line(error)
             # Outside of the handler: the error holds on to the tensors of the frames that it came through.
             if end - first == 1:
                 raise torch.OutOfMemoryError(

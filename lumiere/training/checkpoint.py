@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lumiere.data.shards import shard_names
 from lumiere.errors import DiskError
 from lumiere.files import content_hash
+from lumiere.tensor_files import read_tensors
 
 TENSORS_FILE = "state.safetensors"
 STATE_FILE = "state.json"
@@ -99,7 +100,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
             state = json.loads(about)
             if state["tensors"] != content_hash(candidate / TENSORS_FILE):
                 raise ValueError(f"{TENSORS_FILE} is not what was written")
-            return load_file(candidate / TENSORS_FILE), state
+            return read_tensors(candidate / TENSORS_FILE), state
         except Exception as error:  # whatever is wrong with it, the one before it may be whole
             print(
                 f"checkpoint {candidate.name} cannot be read ({error}); trying the one before it",
