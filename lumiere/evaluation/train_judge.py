@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from lumiere.curation.split import is_validation
+from lumiere.data.pixel_values import to_unit_range
 from lumiere.data.video_io import read_video
 from lumiere.evaluation.alignment import retrieval
 from lumiere.evaluation.judge import Judge, build_model, load_judge, save_judge
@@ -184,7 +185,7 @@ def train(
         chosen = rng.permutation(len(videos))[:batch_size]
         images = np.stack([videos[i][rng.integers(len(videos[i]))] for i in chosen])
         pooled = np.stack([texts[i][rng.integers(len(texts[i]))] for i in chosen])
-        x = degrade(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, generator)
+        x = degrade(to_unit_range(images), generator)
         text = torch.from_numpy(pooled)
         text = F.dropout(text + 0.02 * torch.randn(text.shape, generator=generator), 0.2)
 
