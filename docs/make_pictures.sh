@@ -1,7 +1,33 @@
 #!/bin/sh
-# The pictures of docs/command-line.md, from the demo weights and data/raw: docs/make_pictures.sh, in the repository's
-# root, with the environment on the path. About five minutes on two idle cores. Videos and settings stay in modes/.
+# Makes the moving picture of README.md and the pictures of docs/command-line.md. Run it in the root of the repository,
+# after `make demo` and `source .venv/bin/activate`: docs/make_pictures.sh. It takes some minutes on two idle cores.
 set -eu
+
+# --- README.md: the first eight videos of the demo, side by side -----------------------------------------------------
+python - <<'END'
+import csv
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lumiere.data.video_io import read_video
+
+COLUMNS, FPS, GAP = 4, 16, 4
+with open("data/prompts.csv", newline="", encoding="utf-8") as file:
+    names = [row["name"] for row in csv.DictReader(file)][: 2 * COLUMNS]
+videos = [read_video(Path(f"outputs/videos/{name}.mp4"), FPS) for name in names]  # (t, h, w, 3)
+framed = [np.pad(video, [(0, 0), (0, GAP), (0, GAP), (0, 0)], constant_values=255) for video in videos]
+rows = [np.concatenate(framed[i : i + COLUMNS], axis=2) for i in range(0, len(framed), COLUMNS)]
+frames = np.concatenate(rows, axis=1)[:, :-GAP, :-GAP]
+first, *others = [Image.fromarray(frame) for frame in frames]
+first.save(
+    "docs/images/demo.webp",
+    save_all=True, append_images=others, duration=1000 // FPS, loop=0, quality=85, method=6,
+)
+END
+
+# --- docs/command-line.md: every mode, from the demo weights and data/raw; videos and settings stay in modes/ --------
 make() { lumiere generate --model demo --sheet "$@"; }
 make "a yellow taxi with black checks bounces gently" --seed 0 -o modes/text.mp4
 make "a yellow taxi with black checks bounces gently" --seed 0 --no-upscale -o modes/text-small.mp4
@@ -14,12 +40,12 @@ from PIL import Image
 
 from lumiere.data.video_io import read_video, write_video
 
-# Pictures to start from: the first frames of sample videos, as `ffmpeg -i ... -vf fps=16 -start_number 0` gives them.
+# Pictures to start from: the first frames of sample videos, the same as `ffmpeg -vf fps=16 -start_number 0` writes.
 for name, source in {"horse": "racehorse", "penguin": "penguin", "beer": "beer"}.items():
     Path("modes", name).mkdir(parents=True, exist_ok=True)
     for i, frame in enumerate(read_video(Path(f"data/raw/{source}.mp4"), 16)[:16]):
         Image.fromarray(frame).save(f"modes/{name}/{i:04d}.png")
-# White where to generate: a box that wanders from the left to the right.
+# A mask is white where to generate: a box that moves from left to right.
 mask = np.zeros((16, 160, 160, 3), np.uint8)
 for i in range(16):
     mask[i, 20:140, 5 * i : 5 * i + 80] = 255
