@@ -1,33 +1,8 @@
 #!/bin/sh
-# Makes the moving picture of README.md and the pictures of docs/command-line.md. Run it in the root of the repository,
-# after `make demo` and `source .venv/bin/activate`: docs/make_pictures.sh. It takes some minutes on two idle cores.
+# Makes the pictures of docs/command-line.md and the moving picture of README.md, from the demo weights and data/raw. Run it
+# in the root of the repository, with the environment active: docs/make_pictures.sh. It takes about five minutes on two
+# idle cores. The videos and their settings stay in modes/.
 set -eu
-
-# --- README.md: the first eight videos of the demo, side by side -----------------------------------------------------
-python - <<'END'
-import csv
-from pathlib import Path
-
-import numpy as np
-from PIL import Image
-
-from lumiere.data.video_io import read_video
-
-COLUMNS, FPS, GAP = 4, 16, 4
-with open("data/prompts.csv", newline="", encoding="utf-8") as file:
-    names = [row["name"] for row in csv.DictReader(file)][: 2 * COLUMNS]
-videos = [read_video(Path(f"outputs/videos/{name}.mp4"), FPS) for name in names]  # (t, h, w, 3)
-framed = [np.pad(video, [(0, 0), (0, GAP), (0, GAP), (0, 0)], constant_values=255) for video in videos]
-rows = [np.concatenate(framed[i : i + COLUMNS], axis=2) for i in range(0, len(framed), COLUMNS)]
-frames = np.concatenate(rows, axis=1)[:, :-GAP, :-GAP]
-first, *others = [Image.fromarray(frame) for frame in frames]
-first.save(
-    "docs/images/demo.webp",
-    save_all=True, append_images=others, duration=1000 // FPS, loop=0, quality=85, method=6,
-)
-END
-
-# --- docs/command-line.md: every mode, from the demo weights and data/raw; videos and settings stay in modes/ --------
 make() { lumiere generate --model demo --sheet "$@"; }
 make "a yellow taxi with black checks bounces gently" --seed 0 -o modes/text.mp4
 make "a yellow taxi with black checks bounces gently" --seed 0 --no-upscale -o modes/text-small.mp4
@@ -70,14 +45,34 @@ make "a yellow taxi seen from the front rocks slightly as it drives" --seed 1 \
     --video data/raw/oncoming_automobile.mp4 --strength 0.6 -o modes/video.mp4
 make "an ink drawing of a fire engine" --style line-art --alpha 0.8 --seed 0 -o modes/style.mp4
 
+# The contact sheets, for docs/command-line.md, and eight videos side by side, for README.md.
 python - <<'END'
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
+
+from lumiere.data.video_io import read_video
 
 folder = Path("docs/images/modes")
 folder.mkdir(parents=True, exist_ok=True)
 for sheet in Path("modes").glob("*.sheet.png"):
     with Image.open(sheet) as picture:
         picture.save(folder / f"{sheet.name.removesuffix('.sheet.png')}.webp", quality=80, method=6)
+
+FPS, GAP = 16, 4
+rows = []
+for names in (
+    ["text", "image", "first-and-last", "cinemagraph"],
+    ["inpainting", "moving-inpainting", "outpainting", "style"],
+):
+    videos = [read_video(Path(f"modes/{name}.mp4"), FPS) for name in names]  # (t, h, w, 3)
+    padded = [np.pad(video, [(0, 0), (0, GAP), (0, GAP), (0, 0)], constant_values=255) for video in videos]
+    rows.append(np.concatenate(padded, axis=2))
+frames = np.concatenate(rows, axis=1)[:, :-GAP, :-GAP]
+first, *others = [Image.fromarray(frame) for frame in frames]
+first.save(
+    folder.parent / "modes.webp",
+    save_all=True, append_images=others, duration=1000 // FPS, loop=0, quality=85, method=6,
+)
 END
