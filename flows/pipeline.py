@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import dataclasses
 import os
-import re
 import sys
 import threading
 import time
@@ -34,7 +33,7 @@ from flows.screen import Screen, StageOutput
 from flows.supervisor import Supervisors, tie_to_this_process
 from lumiere import tracking
 from lumiere.config import load_params, to_dict
-from lumiere.errors import LumiereError, ParamsError
+from lumiere.errors import LumiereError, ParamsError, one_line
 from lumiere.locks import inheritable_lock
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -251,11 +250,6 @@ def pipeline_lock(root: Path) -> Iterator[int]:
     )
     with inheritable_lock(root / ".lumiere" / "pipeline.lock", LOCK_SECONDS, busy) as descriptor:
         yield descriptor
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message on one line."""
-    return re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
 
 
 def schedule(cron: str) -> None:

@@ -41,12 +41,10 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def reason(error: BaseException) -> str:
-    """The core of an error's message, to be quoted inside another message.
+def first_line(error: object) -> str:
+    """The first line of an error's message; its class if the message is empty.
 
-    Returns:
-        The operating system's words for an OSError that has them, without its number and path; otherwise the first
-        line, as C++ libraries append a stack trace. At most 200 characters; the name of the class if there is none.
+    Used to quote one error in another's message, as C++ libraries append a stack trace.
     """
-    text = str(getattr(error, "strerror", None) or error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -23,6 +23,7 @@ NOT_TRACKED = {
     "lumiere/compat.py",
     "lumiere/errors.py",
     "lumiere/locks.py",
+    "lumiere/tensor_files.py",
     "stages/__init__.py",
 }
 

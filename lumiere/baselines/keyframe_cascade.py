@@ -15,11 +15,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from lumiere.data.pixel_values import bytes_to_model
 from lumiere.diffusion.noise import video_generators
 from lumiere.pipelines.pipeline_lumiere import LumierePipeline
 from lumiere.pipelines.pipeline_output import LumierePipelineOutput
 from lumiere.training.diffusion_task import Batch
-from lumiere.training.examples import Clips, Text, pixels
+from lumiere.training.examples import Clips, Text
 from lumiere.training.masks import draw_conditioning
 from lumiere.training.video_task import ConditionedTask, SpaceTimeTask
 
@@ -71,7 +72,7 @@ class TemporalSuperResolutionTask(ConditionedTask):
         example = super().draw(data, clip, generator, training, one_frame)
         start = int(torch.randint(example["video"].shape[1] - self.stride, (), generator=generator))
         segment = example["video"][:, start : start + self.stride + 1]
-        _, known_mask = draw_conditioning(pixels(segment).unsqueeze(0), ENDS, generator)
+        _, known_mask = draw_conditioning(bytes_to_model(segment).unsqueeze(0), ENDS, generator)
         return example | {"video": segment, "known_mask": known_mask[0].to(torch.uint8)}
 
 

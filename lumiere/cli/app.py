@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from lumiere.cli.inspect import inspect
-from lumiere.errors import LumiereError
+from lumiere.errors import LumiereError, one_line
 
 BAD_INPUT, STOPPED = 2, 130  # as of a shell's command that Ctrl-C ended
 
@@ -424,7 +424,7 @@ def _sentence(error: Exception) -> str:
     """What an error says, on one line."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}; check the path and its permissions"
-    return " ".join(str(error).split())
+    return one_line(error)
 
 
 def _tell(line: str) -> None:

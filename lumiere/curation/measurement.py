@@ -27,6 +27,7 @@ CODE = code_version(
     "lumiere.curation.filters",
     "lumiere.curation.probe",
     "lumiere.curation.shots",
+    "lumiere.data.optical_flow",
     "lumiere.data.shards",
     "lumiere.data.video_io",
 )

@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from lumiere.data.clips import ClipStore, from_model_range, resize_video, to_model_range
+from lumiere.data.clips import ClipStore, resize_video
+from lumiere.data.pixel_values import from_model_range, to_model_range
 from lumiere.data.video_io import read_video
 from lumiere.diffusion.windows import independent_windows, temporal_windows
 from lumiere.errors import DataError

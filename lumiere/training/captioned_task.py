@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from lumiere.config import TextOptimConfig
+from lumiere.data.pixel_values import bytes_to_model
 from lumiere.training.diffusion_task import Batch, DiffusionTask, NetworkInput, NoisedBatch
-from lumiere.training.examples import Clips, draw_captioned, pixels
+from lumiere.training.examples import Clips, draw_captioned
 
 
 @dataclass(eq=False, repr=False)
@@ -40,5 +41,5 @@ class CaptionedTask(DiffusionTask[Clips]):
 
     def clean(self, batch: Batch) -> Tensor:
         """The clips of a batch as the network works on them (b, c, t, h, w), pixels or latents."""
-        video = pixels(batch["video"])
+        video = bytes_to_model(batch["video"])
         return self.space.on(video.device).encode(video)

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lumiere.data.shards import shard_names
 from lumiere.errors import DiskError
 from lumiere.files import content_hash
+from lumiere.tensor_files import read_tensors
 
 TENSORS_FILE = "state.safetensors"
 STATE_FILE = "state.json"
@@ -104,7 +105,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
             record = json.loads(about)
             if record["tensors"] != content_hash(candidate / TENSORS_FILE):
                 raise ValueError(f"{TENSORS_FILE} is not what was written")
-            return _join(load_file(candidate / TENSORS_FILE), record["state"])
+            return _join(read_tensors(candidate / TENSORS_FILE), record["state"])
         except Exception as error:  # whatever is wrong, the checkpoint before may be whole
             print(
                 f"checkpoint {candidate.name} cannot be read ({error}); trying the one before it",

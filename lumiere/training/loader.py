@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lumiere.config import RuntimeConfig
-from lumiere.errors import ParamsError, WorkerError, reason
+from lumiere.errors import ParamsError, WorkerError, first_line
 
 
 class Examples(Protocol):
@@ -83,7 +83,7 @@ def _name_lost_workers(batches: Iterator[dict[str, Tensor]]) -> Iterator[dict[st
         if not re.match(r"DataLoader (timed out|worker \(pid)", str(error)):
             raise
         raise WorkerError(
-            f"a process that reads clips hangs or has died: {reason(error)}; run the stage again, with a larger "
+            f"a process that reads clips hangs or has died: {first_line(error)}; run the stage again, with a larger "
             "runtime.timeout_s or with runtime.workers: 0"
         ) from None
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from lumiere.config import RuntimeConfig
-from lumiere.data.clips import from_model_range
+from lumiere.data.pixel_values import from_model_range
 from lumiere.data.video_io import write_video
 from lumiere.diffusion.denoising import sample_whole
 from lumiere.diffusion.guidance import TextGuidance

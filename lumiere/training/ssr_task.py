@@ -14,6 +14,7 @@ import torch
 
 from lumiere.config import TrainSSRConfig
 from lumiere.data.clips import resize_video
+from lumiere.data.pixel_values import bytes_to_model
 from lumiere.training.diffusion_task import (
     Batch,
     DiffusionTask,
@@ -21,7 +22,7 @@ from lumiere.training.diffusion_task import (
     NoisedBatch,
     is_inflated,
 )
-from lumiere.training.examples import StoredClips, pixels
+from lumiere.training.examples import StoredClips
 
 
 @dataclass(eq=False, repr=False)
@@ -57,7 +58,7 @@ class SuperResolutionTask(DiffusionTask[StoredClips]):
 
         size, crop = self.ssr.size, self.ssr.crop
         start = below(data.num_frames - self.window_size + 1)
-        high = pixels(data.video(clip, slice(start, start + self.window_size))).unsqueeze(0)
+        high = bytes_to_model(data.video(clip, slice(start, start + self.window_size))).unsqueeze(0)
         low = resize_video(resize_video(high, self.ssr.low_size), size)
         top = below(size - crop + 1)
         left = below(size - crop + 1)

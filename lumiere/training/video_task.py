@@ -8,10 +8,11 @@ from typing import ClassVar
 
 import torch
 
+from lumiere.data.pixel_values import bytes_to_model
 from lumiere.models import SpaceTimeUNet
 from lumiere.training.captioned_task import CaptionedTask
 from lumiere.training.diffusion_task import Batch, NoisedBatch
-from lumiere.training.examples import Clips, pixels
+from lumiere.training.examples import Clips
 from lumiere.training.masks import draw_conditioning, draw_kind
 from lumiere.training.seeding import generator_for
 
@@ -73,14 +74,14 @@ class ConditionedTask(SpaceTimeTask):
         """Adds `known_mask`, M (1, t, h, w), uint8, 1 = known."""
         example = super().draw(data, clip, generator, training, one_frame)
         kind = self._draw_kind(generator, one_frame)
-        video = pixels(example["video"]).unsqueeze(0)
+        video = bytes_to_model(example["video"]).unsqueeze(0)
         _, known_mask = draw_conditioning(video, kind, generator)
         return example | {"known_mask": known_mask[0].to(torch.uint8)}
 
     def noised(self, batch: Batch) -> NoisedBatch:
         """Adds C and M: <J, C, M>."""
         noised = super().noised(batch)
-        video = pixels(batch["video"])
+        video = bytes_to_model(batch["video"])
         known_mask = batch["known_mask"].to(video.dtype)
         # The VAE never sees hidden pixels: its latents would carry traces of them to their
         # neighbours.

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from lumiere.data.clips import ClipStore, clip_order, from_model_range, resize_video, to_model_range
+from lumiere.data.clips import ClipStore, clip_order, resize_video
 from lumiere.data.contact_sheets import contact_sheet, xt_slice
 from lumiere.data.extract import square, window_starts
+from lumiere.data.pixel_values import from_model_range, to_model_range
 from lumiere.data.shards import Sample, Split, pack_frames, write_index, write_shards
 from lumiere.errors import DataError
 
