@@ -121,7 +121,9 @@ def test_a_picture_is_trained_on_as_a_clip_of_one_frame(folder: Path) -> None:
     batch = batch_of(task)
     noised = task.noised(batch)
     assert noised.inputs.model_input.shape == (2, 4, 8, 8)
-    torch.testing.assert_close(noised.x_0, task.space.encode(bytes_to_model(batch["video"]))[:, :, 0])
+    torch.testing.assert_close(
+        noised.x_0, task.space.encode(bytes_to_model(batch["video"]))[:, :, 0]
+    )
     task.losses(t2i.unet, batch).mean().backward()
     assert all(p.grad is None for p in t2i.vae.parameters())  # type: ignore[union-attr]
 
