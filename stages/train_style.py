@@ -25,8 +25,10 @@ HELD_OUT_EVERY = 10  # every tenth picture is held out
 def split(pictures: np.ndarray, embeds: Tensor, mask: Tensor) -> tuple[Pictures, Pictures]:
     """The pictures to train on and those held out.
 
-    Args: pictures: uint8 (n, h, w, 3). embeds, mask: text states (n + 1, l, d) and masks (n + 1, l)
-        of their captions and of the empty sentence.
+    Args:
+        pictures: uint8 (n, h, w, 3).
+        embeds, mask: text states (n + 1, l, d) and masks (n + 1, l) of their captions and of the
+            empty sentence.
     """
     is_held_out = np.arange(len(pictures)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
     prompts, null_text = (embeds[:-1], mask[:-1]), (embeds[-1], mask[-1])

@@ -80,10 +80,12 @@ def training_stage(
     A stage that ends with an error keeps its training state, and the same command goes on from
     there.
 
-    Args: name: the stage's. arguments: the command line, with `out` and `scratch`. params: all
-        sections. inputs: files and folders whose contents decide, with the params and the code,
-        what is learned; empty names
-            are left out.
+    Args:
+        name: the stage's.
+        arguments: the command line, with `out` and `scratch`.
+        params: all sections.
+        inputs: files and folders whose contents decide, with the params and the code, what is
+            learned; empty names are left out.
     """
     stages.spread(params)
     with tracking.stage_run(name, to_dict(getattr(params, name))) as run:

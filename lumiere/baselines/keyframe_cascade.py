@@ -27,7 +27,7 @@ from lumiere.training.video_task import ConditionedTask, SpaceTimeTask
 ENDS = "first_and_last"  # the mask kind of a segment: its keyframes are known
 
 
-# --- training --------------------------------------------------------------------------------------------------------
+# --- training -----------------------------------------------------------------------------------
 
 
 @dataclass(eq=False, repr=False)
@@ -76,7 +76,7 @@ class TemporalSuperResolutionTask(ConditionedTask):
         return example | {"video": segment, "known_mask": known_mask[0].to(torch.uint8)}
 
 
-# --- sampling --------------------------------------------------------------------------------------------------------
+# --- sampling -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -140,9 +140,11 @@ class KeyframeCascade:
     ) -> Tensor:
         """Temporal super-resolution; two segments share a keyframe and nothing else.
 
-        Args: keyframes: (b, m, 3, h, w) in [0, 1]; they are returned unchanged. text, generator,
-            options: as in `sample`. image_strength: 1 starts from noise; below 1, from one keyframe
-            that fades into the next, noised.
+        Args:
+            keyframes: (b, m, 3, h, w) in [0, 1]; they are returned unchanged.
+            text, generator, options: as in `sample`.
+            image_strength: 1 starts from noise; below 1, from one keyframe that fades into the
+                next, noised.
 
         Returns:
             (b, stride * (m - 1) + 1, 3, h, w) in [0, 1].

@@ -58,11 +58,14 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     Later steps are dropped too: a run that is at this step began before them, because they could
     not be read.
 
-    Args: folder: where checkpoints are kept. state: the step under "step"; tensors and JSON values
-        under names, nested in mappings at will.
+    Args:
+        folder: where checkpoints are kept.
+        state: the step under "step"; tensors and JSON values under names, nested in mappings at
+            will.
 
-    Raises: DiskError: the state cannot be written (a full disk); the checkpoints there stay as they
-        were.
+    Raises:
+        DiskError: the state cannot be written (a full disk); the checkpoints there stay as they
+            were.
     """
     step = state["step"]
     tensors, values = _split(state)
@@ -84,8 +87,8 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
         aside.rename(target)
     except (OSError, SafetensorError) as error:
         raise DiskError(
-            f"{folder}: the state of step {step} cannot be written: {error}; make room, and the same command goes on "
-            "from the checkpoint before it"
+            f"{folder}: the state of step {step} cannot be written: {error}; make room, and the "
+            "same command goes on from the checkpoint before it"
         ) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -48,10 +48,12 @@ Data = TypeVar("Data", bound=Stream)
 class NetworkInput:
     """What a network, on pictures (b, c, h, w) or on clips (b, c, t, h, w), is called with.
 
-    Attributes: sample: x_t, pixels or latents. timesteps: the noise level of each row, (b,).
-        conditioning: appended to the sample on the channel axis, such as C and M; None where
-        nothing is. prompt_embeds, prompt_mask: text states (b, n, d) and mask (b, n); None for a
-        network without text. class_labels: (b,), None for a network without classes.
+    Attributes:
+        sample: x_t, pixels or latents.
+        timesteps: the noise level of each row, (b,).
+        conditioning: appended to the sample on the channel axis, such as C and M; None for nothing.
+        prompt_embeds, prompt_mask: text states (b, n, d) and mask (b, n); None without text.
+        class_labels: (b,), None for a network without classes.
     """
 
     sample: Tensor
@@ -185,7 +187,7 @@ class DiffusionTask(ABC, Generic[Data]):
         return count_flops(self.network, *shapes.noised(batch).inputs.arguments())
 
     def draw_noise(self, batch: Batch, like: Tensor) -> Tensor:
-        """Gaussian noise of the shape and device of `like` (b, ...), from each example's own seed."""
+        """Gaussian noise shaped like `like` (b, ...), drawn from each example's own seed."""
         noise = torch.empty_like(like)
         for row, seed in zip(noise, batch["noise_seed"].tolist(), strict=True):
             row.normal_(generator=torch.Generator(like.device).manual_seed(seed))

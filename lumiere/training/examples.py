@@ -149,9 +149,11 @@ def draw_captioned(
     """A clip with one of its captions, or, with probability `text_dropout`, with the empty
     sentence.
 
-    Args: clips, i: the clip. generator: the source of all randomness. text_dropout: teaches the
-        network to work without text, as classifier-free guidance needs it. one_frame: draw a single
-        frame of the clip.
+    Args:
+        clips, i: the clip.
+        generator: the source of all randomness.
+        text_dropout: teaches the network to work without text, as classifier-free guidance needs.
+        one_frame: draw a single frame of the clip.
 
     Returns:
         `video` uint8 (3, t, h, w), t = 1 for a frame; `prompt_embeds` (n, d); `prompt_mask` (n,).

@@ -44,17 +44,17 @@ logger = logging.getLogger(__name__)
 
 
 class Task(Protocol):
-    """What the loop trains.
+    """What the loop trains."""
 
-    Attributes:
-        name: names the training, and seeds what it draws.
-        config: the loop's settings.
-        network: its parameters that need a gradient are trained.
-    """
+    name: str  # names the training, and seeds what it draws
 
-    name: str
-    config: Any  # an OptimConfig; a task may ask for more
-    network: Any
+    @property
+    def config(self) -> OptimConfig:
+        """The loop's settings."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The network; its parameters that need a gradient are trained."""
 
     def example(self, position: int) -> Batch:
         """The training example at a position of the stream, which seeds its randomness."""
@@ -114,23 +114,25 @@ def train(
 ) -> TrainingResult:
     """Train `task`, and leave the averaged (EMA) weights in its network, in every process.
 
-    Args: task: what is trained, with the loop's settings. scratch: folder for training state, one
-        for all processes; a checkpoint found there is resumed. log: the first process calls it with
-        metrics and the step they belong to. launch: how the training is computed. runtime: workers,
-        memory and patience. preview: called every so many steps, after the state is saved: a
-        resumed run leaves it out or makes it again.
-            Where it fails there is a warning, and the training goes on.
+    Args:
+        task: what is trained, with the loop's settings.
+        scratch: folder for training state, one for all processes; a checkpoint there is resumed.
+        log: the first process calls it with metrics and the step they belong to.
+        launch: how the training is computed.
+        runtime: workers, memory and patience.
+        preview: called every so many steps, after the state is saved, so a resumed run leaves it
+            out or makes it again. Where it fails there is a warning, and the training goes on.
 
-    Raises: TrainingDiverged: the loss is NaN, or above `divergence_factor` times its best, or fp16
-        finds no finite
-            gradient; the message says where.
+    Raises:
+        TrainingDiverged: the loss is NaN, or above `divergence_factor` times its best, or fp16
+            finds no finite gradient; the message says where.
         ParamsError: the processes do not divide a batch evenly, or the optimizer cannot train a
             sharded network.
         DiskError: the state cannot be written (a full disk); raised in every process.
         Interrupted: SIGTERM came; the state was saved first.
     """
-    # --- set-up -------------------------------------------------------------------------------------------------
-    config: OptimConfig = task.config
+    # --- set-up ------------------------------------------------------------------------------------
+    config = task.config
     parallel = Parallel(launch, runtime.timeout_s)
     checkpoint = _newest_checkpoint(scratch)
     steps = range(checkpoint["step"] if checkpoint else 0, config.steps)
@@ -156,7 +158,7 @@ def train(
         disable=not parallel.is_main,
     )  # fmt: skip
 
-    # --- steps ----------------------------------------------------------------------------------------------------
+    # --- steps -----------------------------------------------------------------------------------
     with bar, _TerminationFlag() as terminated:
         clock.start(state.step)
         for step in steps:
@@ -180,11 +182,7 @@ def train(
             if preview is not None and state.is_due(preview.every):
                 with clock.paused():
                     _show(preview, state)
-        if state.watch.is_rising and parallel.is_main:
-            logger.warning(
-                "%s: the smoothed loss ends at %.4f, its best was %.4f; look at its curve before "
-                "you use the weights", task.name, state.watch.smoothed, state.watch.best,
-            )  # fmt: skip
+        _warn_of_a_rise(task, state)
         if parallel.sum(float(bool(terminated)))[0]:  # SIGTERM came after the last step asked
             raise Interrupted(143)
     return state.finish()
@@ -206,7 +204,7 @@ def train_step(
         clock: counts the time spent waiting for them.
         terminated: whether SIGTERM came to this process.
     """
-    config: OptimConfig = task.config
+    config = task.config
     parallel = state.parallel
     parts = parallel.launch.gradient_accumulation
     rate = learning_rate(config, state.step)
@@ -258,7 +256,7 @@ def _make_clock(
     return StepClock(flops_per_step, config.batch_size, peak * parallel.world_size)
 
 
-# --- events ----------------------------------------------------------------------------------------------------------
+# --- events -------------------------------------------------------------------------------------
 
 
 def _log(state: TrainingState, update: Update, clock: StepClock, log: Log, bar: tqdm) -> None:
@@ -332,6 +330,18 @@ def _show(preview: Preview, state: TrainingState) -> None:
                 "no preview of step %d; going on without: %s: %s",
                 state.step, type(error).__name__, error,
             )  # fmt: skip
+
+
+def _warn_of_a_rise(task: Task, state: TrainingState) -> None:
+    """Warn where a training ends half-way to a blow-up."""
+    if state.watch.is_rising and state.parallel.is_main:
+        logger.warning(
+            "%s: the smoothed loss ends at %.4f, its best was %.4f; look at its curve before you "
+            "use the weights",
+            task.name,
+            state.watch.smoothed,
+            state.watch.best,
+        )
 
 
 def _cure(scratch: Path, launch: LaunchConfig) -> str:

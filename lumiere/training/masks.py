@@ -1,10 +1,9 @@
-"""Random conditioning for fine-tuning on <J, C, M>: which part of a clip is known, in the mix that
-params set.
+"""Random conditioning for fine-tuning on <J, C, M>: draws which part of a clip is known.
 
-The paper names the modes but not their mix; see docs/deviations.md. A region says where to
-generate: (t, h, w) bool. In each frame it has some pixels but not all, except where a frame has
-only one. Frames may be latents: nothing depends on the number of channels, and sizes are shares of
-the frame's sides.
+Params set the mix of mask kinds. The paper names the modes but not their mix; see
+docs/deviations.md. A region says where to generate: (t, h, w) bool. In each frame it has some
+pixels but not all, except where a frame has only one. Frames may be latents: nothing depends on the
+number of channels, and sizes are shares of the frame's sides.
 """
 
 from __future__ import annotations
@@ -30,10 +29,14 @@ def draw_kind(weights: Mapping[str, float], generator: torch.Generator) -> str:
 def draw_conditioning(
     video: Tensor, kind: str, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """C (1, c, t, h, w) and M (1, 1, t, h, w) of one clip `video` (1, c, t, h, w): pixels in [-1,
-    1], or latents.
+    """C (1, c, t, h, w) and M (1, 1, t, h, w) of one clip.
 
     The only frame of a clip of one frame is both its first and its last.
+
+    Args:
+        video: (1, c, t, h, w), pixels in [-1, 1] or latents.
+        kind: one of `lumiere.config.MASK_KINDS`.
+        generator: the source of all randomness.
 
     Raises:
         ValueError: on an unknown kind.
@@ -128,10 +131,10 @@ BLOB = Brush(strokes=(1, 1), segments=(2, 6), step=(0.05, 0.25), thickness=(0.2,
 def random_strokes(
     num_frames: int, height: int, width: int, moving: bool, brush: Brush, generator: torch.Generator
 ) -> Tensor:
-    """Random walks of a round brush, still or drifting together by up to half a side: (t, h, w),
-    True inside.
+    """Random walks of a round brush, still or drifting together: (t, h, w), True inside.
 
-    Strokes that cover a whole frame, which happens in tiny frames only, are replaced by a box.
+    They drift by up to half a side. Strokes that cover a whole frame, which happens in tiny frames
+    only, are replaced by a box.
     """
     drift = [
         _integer(-(side // 2), side // 2, generator) if moving else 0 for side in (height, width)

@@ -49,13 +49,17 @@ class Parallel:
     def __init__(self, launch: LaunchConfig, timeout_s: float = 1800.0) -> None:
         """Join the other processes, where torchrun or accelerate started several.
 
-        Args: launch: how trainings are computed. timeout_s: seconds without a word from another
-            process, after which waiting for it is an error.
+        Args:
+            launch: how trainings are computed.
+            timeout_s: seconds without a word from another process, after which waiting for it ends
+                with an error.
         """
         self.launch = launch
-        AcceleratorState._reset_state()  # another training of this process may have had another precision
+        # An earlier training of this process may have had another precision.
+        AcceleratorState._reset_state()
         self._accelerator = Accelerator(
-            cpu=not torch.accelerator.is_available(),  # otherwise accelerate joins no processes on CPUs
+            # Without this accelerate joins no processes on CPUs.
+            cpu=not torch.accelerator.is_available(),
             mixed_precision=MIXED_PRECISION[launch.precision],
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_s))],
         )
@@ -68,7 +72,7 @@ class Parallel:
         if self.is_main:
             warn_of_slow_bf16(self.device, self.dtype)
 
-    # --- the network ------------------------------------------------------------------------------------------------
+    # --- the network -----------------------------------------------------------------------------
 
     def prepare(self, network: nn.Module) -> nn.Module:
         """The network as the processes train it: on the device, wrapped or sharded where there are
@@ -88,7 +92,7 @@ class Parallel:
         return shared
 
     def unwrap(self, shared: nn.Module) -> nn.Module:
-        """The network that `prepare` wrapped; one process can call it alone, unless it is sharded."""
+        """The network that `prepare` wrapped; unless sharded, one process can call it alone."""
         if isinstance(shared, DistributedDataParallel):
             return shared.module
         return shared
@@ -122,7 +126,7 @@ class Parallel:
         """The optimizer with loss scaling: `step` unscales, and skips a step that overflowed."""
         return self._accelerator.prepare_optimizer(optimizer)
 
-    # --- a step -----------------------------------------------------------------------------------------------------
+    # --- a step ----------------------------------------------------------------------------------
 
     def autocast(self) -> AbstractContextManager[None]:
         """A context of arithmetic in the launch's precision."""
@@ -172,7 +176,7 @@ class Parallel:
             kind, message = report
             raise kind(message)
 
-    # --- state ------------------------------------------------------------------------------------------------------
+    # --- state -----------------------------------------------------------------------------------
 
     def whole(self, tensor: Tensor) -> Tensor:
         """A tensor that may be sharded, whole; all processes call it."""
@@ -205,8 +209,8 @@ def warn_of_slow_bf16(device: torch.device, dtype: torch.dtype) -> None:
     """Warn where torch 2.13 computes in bfloat16 on a CPU (pytorch/pytorch#183815)."""
     if dtype == torch.bfloat16 and device.type == "cpu" and torch.__version__.startswith("2.13."):
         logger.warning(
-            "launch.precision is bf16, but torch %s computes bf16 convolutions on a CPU 4 to 16 times slower than "
-            "fp32; set launch.precision to fp32",
+            "launch.precision is bf16, but torch %s computes bf16 convolutions on a CPU 4 to 16 "
+            "times slower than fp32; set launch.precision to fp32",
             torch.__version__,
         )
 

@@ -32,7 +32,7 @@ STEPS, MIN_SIDE = 10, 96
 
 
 class SamplePreview:
-    """Writes some samples side by side, as `<name>-NNNNNNN.mp4` or `.png`, and hands the file on."""
+    """Writes some samples side by side, as `<name>-NNNNNNN.mp4` or `.png`."""
 
     number = 3
 

@@ -144,7 +144,7 @@ class TrainingState:
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:
-        """The unwrapped network with the averages as its weights, for evaluation, without gradients."""
+        """The unwrapped network for evaluation, with the averages as its weights, no gradients."""
         self.ema.swap(self.parameters)
         self.network.eval()
         try:
