@@ -280,7 +280,7 @@ def _memory_told() -> Iterator[None]:
     """Turns a lack of memory into a ValueError with the cure."""
     import torch
 
-    from lumiere.diffusion.sampling import is_out_of_memory
+    from lumiere.diffusion.memory import is_out_of_memory
 
     try:
         yield

@@ -103,7 +103,7 @@ class Model:
         from diffusers.utils import logging
         from safetensors import SafetensorError
 
-        from lumiere.diffusion.sampling import is_out_of_memory
+        from lumiere.diffusion.memory import is_out_of_memory
         from lumiere.pipelines import LumierePipeline
         from lumiere.pipelines.assemble import demo_pipeline
 

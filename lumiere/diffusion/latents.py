@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lumiere.diffusion.sampling import BatchSize
+from lumiere.diffusion.memory import BatchSize
 from lumiere.models.autoencoder import vae_factor
 
 

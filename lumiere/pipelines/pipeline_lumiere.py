@@ -10,18 +10,12 @@ import torch
 from torch import Tensor
 
 from lumiere import conditioning
-from lumiere.diffusion.known import hold_known
+from lumiere.diffusion.denoising import denoise, predict_in_windows
+from lumiere.diffusion.guidance import TextGuidance
 from lumiere.diffusion.latents import LatentSpace
-from lumiere.diffusion.sampling import (
-    BatchSize,
-    TextGuidance,
-    check_prediction_type,
-    denoise,
-    draw_noise,
-    predict_in_windows,
-    select_timesteps,
-    video_generators,
-)
+from lumiere.diffusion.memory import BatchSize
+from lumiere.diffusion.noise import draw_noise, video_generators
+from lumiere.diffusion.schedulers import check_prediction_type, hold_known, select_timesteps
 from lumiere.diffusion.windows import named_weights, temporal_windows
 from lumiere.pipelines.base import (
     Callback,
@@ -282,7 +276,9 @@ class LumierePipeline(StoredPipeline):
             )  # fmt: skip
 
             def network(model_input: Tensor, rows: Tensor) -> Tensor:
-                return guidance.predict(self.unet, model_input.to(dtype), timestep, rows)
+                return guidance.predict(
+                    self.unet, model_input.to(dtype), timestep, self.unet.in_channels, rows
+                )
 
             conditions = [
                 tensors[name] for name in ("conditioning", "known_mask") if name in tensors

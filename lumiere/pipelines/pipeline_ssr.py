@@ -14,17 +14,11 @@ from diffusers import SchedulerMixin
 from torch import Tensor
 
 from lumiere.data.clips import resize_video
-from lumiere.diffusion.known import hold_known
+from lumiere.diffusion.denoising import denoise, predict_in_windows
+from lumiere.diffusion.memory import BatchSize
+from lumiere.diffusion.noise import draw_noise, video_generators
 from lumiere.diffusion.objective import Objective
-from lumiere.diffusion.sampling import (
-    BatchSize,
-    check_prediction_type,
-    denoise,
-    draw_noise,
-    predict_in_windows,
-    select_timesteps,
-    video_generators,
-)
+from lumiere.diffusion.schedulers import check_prediction_type, hold_known, select_timesteps
 from lumiere.diffusion.windows import independent_windows, named_weights, temporal_windows
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.ssr_requirements import check_super_resolution

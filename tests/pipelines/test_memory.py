@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lumiere.diffusion.sampling import BatchSize, Stepper, predict_in_windows
+from lumiere.diffusion.denoising import predict_in_windows
+from lumiere.diffusion.memory import BatchSize
+from lumiere.diffusion.schedulers import Stepper
 from lumiere.diffusion.windows import temporal_windows
 from lumiere.pipelines import LumierePipeline
 from tests.pipelines.test_files_and_styles import style_weights

@@ -13,7 +13,7 @@ from diffusers.callbacks import PipelineCallback
 from PIL import Image
 from torch import Tensor
 
-from lumiere.diffusion.sampling import draw_noise, draw_seeds, video_generators
+from lumiere.diffusion.noise import draw_noise, draw_seeds, video_generators
 from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
 
 STEPS = {"num_inference_steps": 2, "ssr_steps": 2}

@@ -12,14 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from lumiere.diffusion.known import hold_known, signal_level
+from lumiere.diffusion.denoising import denoise
+from lumiere.diffusion.noise import draw_noise
 from lumiere.diffusion.objective import Objective, make_scheduler
-from lumiere.diffusion.sampling import (
+from lumiere.diffusion.schedulers import (
     Stepper,
     check_prediction_type,
-    denoise,
-    draw_noise,
+    hold_known,
     select_timesteps,
+    signal_level,
 )
 from lumiere.pipelines import LumierePipeline
 from tests.pipelines.test_modes import IMAGE, STEPS, VIDEO, seed

@@ -10,15 +10,11 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from lumiere.diffusion.denoising import denoise, predict_in_windows
+from lumiere.diffusion.guidance import TextGuidance
+from lumiere.diffusion.noise import draw_noise, video_generators
 from lumiere.diffusion.objective import make_scheduler
-from lumiere.diffusion.sampling import (
-    TextGuidance,
-    denoise,
-    draw_noise,
-    predict_in_windows,
-    select_timesteps,
-    video_generators,
-)
+from lumiere.diffusion.schedulers import select_timesteps
 from lumiere.diffusion.windows import independent_windows, temporal_windows
 from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines import LumierePipeline, LumiereUpscalePipeline

@@ -17,7 +17,7 @@ from lumiere.config import LaunchConfig, RuntimeConfig, TextOptimConfig
 from lumiere.data.prepare import embed_captions
 from lumiere.data.shards import Sample, pack_frames, write_index, write_null_text, write_shards
 from lumiere.data.video_io import read_video
-from lumiere.diffusion.sampling import draw_noise, video_generators
+from lumiere.diffusion.noise import draw_noise, video_generators
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import load_text_to_image
 from lumiere.pipelines import LumierePipeline, LumierePipelineOutput

@@ -1,0 +1,78 @@
+"""Classifier-free guidance with text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lumiere.diffusion.objective import without_variance
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+    from lumiere.models import SpaceTimeUNet
+
+
+@dataclass(frozen=True)
+class TextGuidance:
+    """Classifier-free guidance with text (Ho and Salimans 2022), rescaled (Lin et al. 2023).
+
+    Attributes:
+        prompt_embeds, prompt_mask: (b, n, d) and (b, n), one row per clip.
+        negative_embeds, negative_mask: the same for what to move away from.
+        scale: 1 switches guidance off and halves the work.
+        rescale: 0 to 1, how far to bring the standard deviation back to that of the conditional prediction.
+    """
+
+    prompt_embeds: Tensor
+    prompt_mask: Tensor
+    negative_embeds: Tensor
+    negative_mask: Tensor
+    scale: float
+    rescale: float
+
+    def predict(
+        self,
+        unet: SpaceTimeUNet | UNet2DConditionModel,
+        model_input: Tensor,
+        timestep: Tensor,
+        num_channels: int,
+        rows: Tensor | slice = slice(None),
+    ) -> Tensor:
+        """The guided prediction; the network computes both halves in one forward pass.
+
+        Args:
+            unet: a network of clips or of images.
+            model_input: (k, c_in, t, h, w), or (k, c_in, h, w) for a network of images.
+            timestep: 0-d.
+            num_channels: c, channels of the image or latents; the network may predict a variance behind them.
+            rows: (k,), the clip that each entry belongs to; by default entry i belongs to clip i.
+
+        Returns:
+            (k, c, t, h, w) or (k, c, h, w).
+        """
+        embeds, mask = self.prompt_embeds[rows], self.prompt_mask[rows]
+        if self.scale == 1:
+            output = unet(model_input, timestep, embeds, encoder_attention_mask=mask).sample
+            return without_variance(output, num_channels)
+        both = torch.cat([model_input, model_input])
+        embeds = torch.cat([self.negative_embeds[rows], embeds])
+        mask = torch.cat([self.negative_mask[rows], mask])
+        output = unet(both, timestep, embeds, encoder_attention_mask=mask).sample
+        negative, positive = without_variance(output, num_channels).float().chunk(2)
+        return self.combine(negative, positive)
+
+    def combine(self, negative: Tensor, positive: Tensor) -> Tensor:
+        """The guided prediction from the two halves, (k, c, ...) each."""
+        guided = negative + self.scale * (positive - negative)
+        if self.rescale == 0:
+            return guided
+        axes = tuple(range(1, guided.ndim))
+        # Lin et al., equations 14 to 16: guidance raises the contrast; bring its standard deviation back.
+        rescaled = guided * (
+            positive.std(axes, keepdim=True) / guided.std(axes, keepdim=True).clamp(min=1e-8)
+        )
+        return torch.lerp(guided, rescaled, self.rescale)

@@ -1,0 +1,64 @@
+"""Running a network on as many clips, windows or frames at a time as memory allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
+class BatchSize:
+    """How many windows, clips or frames go through a network at once.
+
+    It starts at the number that was asked for and halves whenever memory runs out. Use one object for all steps of a
+    video, so that memory runs out once and not at every step.
+    """
+
+    def __init__(self, most: int | None) -> None:
+        """`most`: the number to start at; None for all at once."""
+        self.most = most
+
+    def split(self, total: int, run: Callable[[int, int], None]) -> None:
+        """Call `run(first, end)` on consecutive parts of `total`; a part that runs out of memory is halved and retried.
+
+        Raises:
+            torch.OutOfMemoryError: when a part of one runs out of memory.
+        """
+        first = 0
+        while first < total:
+            end = total if self.most is None else min(total, first + self.most)
+            try:
+                run(first, end)
+                first = end
+                continue
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = str(error).strip().split("\n")[0]
+            # Outside of the handler: the error keeps the tensors of the frames that it came through alive.
+            if end - first == 1:
+                raise torch.OutOfMemoryError(
+                    "out of memory with one clip, window or frame at a time; make window_size, "
+                    "num_frames or height and width smaller, or load the pipeline in bfloat16 "
+                    f"({reason})"
+                )
+            self.most = (end - first) // 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out, on a GPU, on the CPU or inside one of CUDA's libraries.
+
+    Torch has a class of its own for the first of them only; the others are recognised by their messages.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return any(part in str(error) for part in OUT_OF_MEMORY)

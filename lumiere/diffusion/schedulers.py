@@ -1,0 +1,215 @@
+"""What sampling needs from a diffusers scheduler: timesteps, steps, and the estimate of x_0 held to known pixels.
+
+Any diffusers scheduler serves if it expects what the network predicts; `check_prediction_type` refuses the others and
+names the cure.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusers import SchedulerMixin
+
+# These need the history of all steps before, so they cannot begin in the middle.
+FROM_NOISE_ALONE = ("LMSDiscreteScheduler", "PNDMScheduler")
+WORKING = (
+    "DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler or UniPCMultistepScheduler"
+)
+
+
+def check_prediction_type(scheduler: SchedulerMixin, expected: str, name: str) -> None:
+    """Raise ValueError if a scheduler reads the network's output as anything but what it was trained to be.
+
+    Args:
+        scheduler: a diffusers scheduler.
+        expected: the network's prediction type.
+        name: what messages call the scheduler.
+    """
+    kind, config = type(scheduler).__name__, scheduler.config
+    settings = inspect.signature(type(scheduler).__init__).parameters
+    # `from_config` keeps settings that a class does not have, such as the prediction type of a flow scheduler.
+    if "prediction_type" not in settings:
+        raise ValueError(
+            f"{name} is a {kind}, which has no prediction_type, but the model predicts "
+            f"{expected!r}; take a diffusion scheduler, such as {WORKING}"
+        )
+    if config.get("prediction_type") != expected:
+        raise ValueError(
+            f"{name} is a {kind} with prediction_type {config.get('prediction_type')!r}, but the "
+            f"model predicts {expected!r}; make it with {kind}.from_config(config of the scheduler "
+            "that was saved)"
+        )
+    if expected == "epsilon" and config.get("rescale_betas_zero_snr"):
+        raise ValueError(
+            f"{name} is a {kind} with zero terminal SNR, where the noise says nothing about the "
+            f"video, but the model predicts 'epsilon'; make it with "
+            f"{kind}.from_config({name}.config, rescale_betas_zero_snr=False)"
+        )
+    if "sigma_data" in settings:
+        raise ValueError(
+            f"{name} is a {kind}, which scales the model's input and output as EDM does, but the "
+            f"model was trained without; take another, such as {WORKING}"
+        )
+    variance = config.get("variance_type")
+    if variance in ("learned", "learned_range"):
+        raise ValueError(
+            f"{name} is a {kind} with variance_type {variance!r}, but a learned variance is not "
+            f"used; make it with {kind}.from_config({name}.config, variance_type='fixed_small')"
+        )
+
+
+def select_timesteps(
+    scheduler: SchedulerMixin,
+    num_inference_steps: int,
+    device: torch.device,
+    strength: float = 1.0,
+) -> Tensor:
+    """The timesteps to visit, from noisy to clean.
+
+    Args:
+        scheduler: any diffusers scheduler; its state is reset.
+        num_inference_steps: steps from pure noise.
+        device: where the timesteps go.
+        strength: the share of steps to do, the last ones (SDEdit); rounds to whole steps, so there may be none.
+
+    Raises:
+        ValueError: outside the ranges, or on a scheduler that cannot step from noise to a video.
+    """
+    if num_inference_steps < 1:
+        raise ValueError(f"num_inference_steps is {num_inference_steps}; allowed: at least 1")
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength is {strength}; allowed: 0 (keep the video) to 1 (ignore it)")
+    kind = type(scheduler).__name__
+    scheduler.set_timesteps(num_inference_steps, device=device)
+    # KDPM2's ancestral kind has no numbers for some noise schedules; inverse schedulers go the other way.
+    timesteps = scheduler.timesteps
+    if not (timesteps.isfinite().all() and timesteps[0] >= timesteps[-1]):
+        raise ValueError(
+            f"scheduler is a {kind}, whose timesteps do not lead from noise to a video with this "
+            f"noise schedule; take another, such as {WORKING}"
+        )
+    skipped = num_inference_steps - round(num_inference_steps * strength)
+    skipped *= getattr(scheduler, "order", 1)  # second order: every step but one is listed twice
+    if skipped and kind in FROM_NOISE_ALONE:
+        raise ValueError(
+            f"scheduler is a {kind}, which cannot begin in the middle; set strength and "
+            f"image_strength to 1, or take another, such as {WORKING}"
+        )
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(skipped)
+    return timesteps[skipped:]
+
+
+class Stepper:
+    """Steps of any diffusers scheduler, some frames at a time.
+
+    A scheduler's intermediate results take several times the memory of its input, so a large video goes through in
+    parts. Every part has a scheduler of its own, which remembers only its frames. The parts of a video do not depend on
+    the batch that it is in.
+    """
+
+    part_size = 2**20  # numbers of a video
+
+    def __init__(self, scheduler: SchedulerMixin, generators: list[torch.Generator]) -> None:
+        """`generators`: one per video, for schedulers that add noise as they go."""
+        self.scheduler = scheduler
+        takes_generator = "generator" in inspect.signature(scheduler.step).parameters
+        self.options = {"generator": generators} if takes_generator else {}
+        self.schedulers: list[SchedulerMixin] = []
+
+    def step(self, model_output: Tensor, timestep: Tensor, x_t: Tensor) -> Tensor:
+        """The next x_t, float32, in the memory of `model_output` where possible; all (b, c, t, h, w)."""
+        parts = self._parts(x_t)
+        if len(parts) == 1:
+            return self._step(self.scheduler, model_output.float(), timestep, x_t)
+        if not self.schedulers:  # after scale_model_input, which some schedulers must see first
+            self.schedulers = [self.scheduler, *(copy.deepcopy(self.scheduler) for _ in parts[1:])]
+        result = model_output
+        if result.dtype != torch.float32:
+            result = torch.empty_like(x_t, dtype=torch.float32)
+        for scheduler, frames in zip(self.schedulers, parts, strict=True):
+            # Copies: some schedulers remember their arguments, and `result` overwrites the memory.
+            output_part = model_output[:, :, frames].to(torch.float32, copy=True)
+            x_t_part = x_t[:, :, frames].to(torch.float32, copy=True)
+            result[:, :, frames] = self._step(scheduler, output_part, timestep, x_t_part)
+        return result
+
+    def _step(
+        self, scheduler: SchedulerMixin, model_output: Tensor, timestep: Tensor, x_t: Tensor
+    ) -> Tensor:
+        stepped = scheduler.step(model_output, timestep, x_t, return_dict=False, **self.options)
+        return stepped[0]
+
+    def _parts(self, x_t: Tensor) -> list[slice]:
+        """The frames that go through the scheduler together."""
+        num_frames, config = x_t.shape[2], self.scheduler.config
+        length = max(1, self.part_size // x_t[0, :, 0].numel())
+        # Thresholding takes a quantile of the whole video; a single seed makes all the noise that is added.
+        if config.get("thresholding") or "noise_sampler_seed" in config:
+            length = num_frames
+        return [slice(start, start + length) for start in range(0, num_frames, length)]
+
+
+def signal_level(scheduler: SchedulerMixin, timestep: Tensor) -> tuple[Tensor, Tensor]:
+    """The scheduler's current alpha_t and sigma_t, alpha_t^2 + sigma_t^2 = 1, 0-d each.
+
+    Args:
+        scheduler: with its timesteps set.
+        timestep: where it is now, 0-d. It may lie between two training timesteps, and occur twice in the scheduler's.
+    """
+    if not hasattr(scheduler, "sigmas"):
+        alpha_squared = scheduler.alphas_cumprod[int(timestep)].float()
+    else:  # these schedulers count in sigma_t / alpha_t
+        # Some step in x_t / alpha_t and scale it for the network, midpoints included: the factor gives the level away.
+        # The others step in x_t, from one of their levels to the next.
+        alpha_squared = scheduler.scale_model_input(torch.ones(()), timestep) ** 2
+        if alpha_squared == 1:
+            index = scheduler.step_index
+            if index is None:
+                index = scheduler.begin_index or 0
+            alpha_squared = 1 / (1 + scheduler.sigmas[index].float() ** 2)
+    alpha_squared = alpha_squared.to(timestep.device)
+    return alpha_squared.sqrt(), (1 - alpha_squared).sqrt().clamp(min=1e-6)
+
+
+def hold_known(
+    scheduler: SchedulerMixin,
+    prediction_type: str,
+    model_output: Tensor,
+    scaled_x_t: Tensor,
+    timestep: Tensor,
+    conditioning: Tensor,
+    known_mask: Tensor,
+) -> Tensor:
+    """Change the model output so that its estimate of x_0 equals the known pixels.
+
+    At every step, the known part of x_t is then the known pixels with their share of noise, as it was in training, and
+    the network paints the rest to fit.
+
+    Args:
+        scheduler: with its timesteps set.
+        prediction_type: the network's.
+        model_output: (b, c, t, h, w).
+        scaled_x_t: what the network saw, same shape.
+        timestep: 0-d.
+        conditioning: C, (b, c, t, h, w).
+        known_mask: M, (b, 1, t, h, w), 1 = known.
+
+    Returns:
+        (b, c, t, h, w), float32.
+    """
+    if prediction_type == "sample":
+        held = conditioning
+    else:
+        alpha, sigma = signal_level(scheduler, timestep)
+        if prediction_type == "epsilon":
+            held = (scaled_x_t - alpha * conditioning) / sigma
+        else:  # v = alpha noise - sigma x_0
+            held = (alpha * scaled_x_t - conditioning) / sigma
+    return torch.where(known_mask > 0.5, held, model_output.float())
