@@ -12,15 +12,14 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-import lumiere
 from lumiere.config import OptimConfig, Params, to_dict
 from lumiere.errors import ParamsError
+from lumiere.staleness import deciding_files
 from lumiere.training.checkpoint import fingerprint
 from lumiere.training.loop import Log, Preview, Task, TrainingResult, train
 from lumiere.training.loss_curves import write_record
 from lumiere.training.parallel import is_main_process
 
-CODE = ("conditioning.py", "data", "diffusion", "files.py", "models", "text", "training")
 KEPT = 2  # states of other runs of the same stage, for who goes back to earlier params
 
 _owned: dict[Path, FileLock] = {}
@@ -32,12 +31,21 @@ class StagedTraining:
     def __init__(
         self, scratch: Path, params: Params, section: Any, inputs: Iterable[str | Path]
     ) -> None:
-        """The section's params and the contents of `inputs`: with the code, what makes two runs the same.
+        """Name the training's state after all that decides its weights, so that only an equal run resumes from it.
 
-        An input that is an empty string, as params name one that is not used, is left out. How it is launched, torch
-        and its number of threads count too: another order of summation gives other bits.
+        These are the section's params and the contents of `inputs`. How it is launched, torch and its number of
+        threads count too: another order of summation gives other bits.
+
+        Args:
+            scratch: holds one folder per training.
+            params: for `launch` and `runtime`.
+            section: the stage's params.
+            inputs: files and folders. A Python file counts with all that it imports and that decides its outputs
+                (`lumiere.staleness`). An empty string, as params have it for an input that is not used, is left out.
         """
-        code = [Path(lumiere.__file__).parent / name for name in CODE]
+        files: list[Path] = []
+        for path in (Path(name) for name in inputs if name != ""):
+            files += deciding_files(path) if path.suffix == ".py" else [path]
         self.launch, self.runtime = params.launch, params.runtime
         settings = {
             "params": to_dict(section),
@@ -48,9 +56,7 @@ class StagedTraining:
                 "WORLD_SIZE", "1"
             ),  # also where torchrun was told, not params
         }
-        self.folder = scratch / fingerprint(
-            settings, [*(Path(name) for name in inputs if name != ""), *code]
-        )
+        self.folder = scratch / fingerprint(settings, files)
 
     def train(
         self, task: Task, config: OptimConfig, log: Log, out: Path, preview: Preview | None = None
