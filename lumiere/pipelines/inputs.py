@@ -6,7 +6,6 @@ where to generate, and goes the same way as the picture or video that it belongs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,57 +15,11 @@ from torch import Tensor
 
 from lumiere import conditioning
 from lumiere.data.clips import resize_video
+from lumiere.modes import CONDITIONED_MODES as CONDITIONED_MODES
+from lumiere.modes import MODES as MODES
+from lumiere.modes import infer_mode as infer_mode
 from lumiere.pipelines.base import check_whole
 from lumiere.pipelines.pixels import read_image, read_mask, read_video
-
-# What each mode is made from; a mask belongs to the first.
-MODES: dict[str, tuple[str, ...]] = {
-    "text_to_video": (),
-    "image_to_video": ("image",),
-    "inpainting": ("video", "mask"),
-    "outpainting": ("video",),
-    "cinemagraph": ("image", "mask"),
-    "video_to_video": ("video",),
-}
-CONDITIONED_MODES = ("image_to_video", "inpainting", "outpainting", "cinemagraph")
-
-
-def infer_mode(mode: str | None, image: Any, video: Any, mask: Any, last_image: Any = None) -> str:
-    """The mode that was named, or the one that the inputs mean.
-
-    Raises:
-        ValueError: on an unknown mode, or inputs that do not make one.
-    """
-    inputs = {"image": image, "last_image": last_image, "video": video, "mask": mask}
-    given = [name for name, value in inputs.items() if value is not None]
-    if mode is None:
-        for name in MODES:
-            if _takes(name, given) and name != "outpainting":
-                return name
-        meanings = ", ".join(
-            f"{' + '.join(parts) or 'prompt only'}: {name}" for name, parts in MODES.items()
-        )
-        raise ValueError(
-            f"no mode is made from {' and '.join(given)}; allowed: {meanings}; "
-            "in image_to_video last_image beside the image, or in its place"
-        )
-    if mode not in tuple(MODES):  # which may be of a type that has no hash
-        raise ValueError(f"mode is {mode!r}; allowed: {', '.join(MODES)}")
-    if not _takes(mode, given):
-        takes = (
-            "image, last_image or both" if mode == "image_to_video" else " and ".join(MODES[mode])
-        )
-        raise ValueError(
-            f"mode {mode!r} takes {takes or 'the prompt alone'}; given: {' and '.join(given) or 'the prompt alone'}"
-        )
-    return mode
-
-
-def _takes(mode: str, given: Sequence[str]) -> bool:
-    """Whether these inputs make the mode; the last frame serves as well as the first, or beside it."""
-    if mode == "image_to_video":
-        return bool(given) and set(given) <= {"image", "last_image"}
-    return set(MODES[mode]) == set(given)
 
 
 @dataclass(frozen=True)
@@ -171,11 +124,16 @@ class Given:
         return conditioning.outpainting(video, *large)
 
 
+def cropped_size(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the largest part of a frame of `size` that has the aspect ratio of `target`."""
+    share = min(size[0] / target[0], size[1] / target[1])
+    return min(size[0], round(target[0] * share)), min(size[1], round(target[1] * share))
+
+
 def fit(video: Tensor, size: tuple[int, int]) -> Tensor:
     """(b, c, t, h, w) centre-cropped to the aspect ratio of `size`, then resized to it."""
     height, width = video.shape[-2:]
-    share = min(height / size[0], width / size[1])
-    inner = (min(height, round(size[0] * share)), min(width, round(size[1] * share)))
+    inner = cropped_size((height, width), size)
     top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
     return resize_video(video[..., top : top + inner[0], left : left + inner[1]], size)
 
