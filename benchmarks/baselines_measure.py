@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lumiere.baselines.cascade_sampling import fill_in
-from lumiere.data.clips import from_model_range
+from lumiere.data.pixel_values import from_model_range
 from lumiere.evaluation import distance_with_floor, motion_magnitude, seam_ratio, temporal_flicker
 from lumiere.evaluation.judge import load_judge
 from lumiere.evaluation.samples import read_real_set

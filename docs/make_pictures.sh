@@ -1,6 +1,7 @@
 #!/bin/sh
-# The pictures of docs/command-line.md, from the demo weights and data/raw: docs/make_pictures.sh, in the repository's
-# root, with the environment on the path. About five minutes on two idle cores. Videos and settings stay in modes/.
+# Makes the pictures of docs/command-line.md and the moving picture of README.md, from the demo weights and data/raw. Run it
+# in the root of the repository, with the environment active: docs/make_pictures.sh. It takes about five minutes on two
+# idle cores. The videos and their settings stay in modes/.
 set -eu
 make() { lumiere generate --model demo --sheet "$@"; }
 make "a yellow taxi with black checks bounces gently" --seed 0 -o modes/text.mp4
@@ -14,12 +15,12 @@ from PIL import Image
 
 from lumiere.data.video_io import read_video, write_video
 
-# Pictures to start from: the first frames of sample videos, as `ffmpeg -i ... -vf fps=16 -start_number 0` gives them.
+# Pictures to start from: the first frames of sample videos, the same as `ffmpeg -vf fps=16 -start_number 0` writes.
 for name, source in {"horse": "racehorse", "penguin": "penguin", "beer": "beer"}.items():
     Path("modes", name).mkdir(parents=True, exist_ok=True)
     for i, frame in enumerate(read_video(Path(f"data/raw/{source}.mp4"), 16)[:16]):
         Image.fromarray(frame).save(f"modes/{name}/{i:04d}.png")
-# White where to generate: a box that wanders from the left to the right.
+# A mask is white where to generate: a box that moves from left to right.
 mask = np.zeros((16, 160, 160, 3), np.uint8)
 for i in range(16):
     mask[i, 20:140, 5 * i : 5 * i + 80] = 255
@@ -44,14 +45,34 @@ make "a yellow taxi seen from the front rocks slightly as it drives" --seed 1 \
     --video data/raw/oncoming_automobile.mp4 --strength 0.6 -o modes/video.mp4
 make "an ink drawing of a fire engine" --style line-art --alpha 0.8 --seed 0 -o modes/style.mp4
 
+# The contact sheets, for docs/command-line.md, and eight videos side by side, for README.md.
 python - <<'END'
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
+
+from lumiere.data.video_io import read_video
 
 folder = Path("docs/images/modes")
 folder.mkdir(parents=True, exist_ok=True)
 for sheet in Path("modes").glob("*.sheet.png"):
     with Image.open(sheet) as picture:
         picture.save(folder / f"{sheet.name.removesuffix('.sheet.png')}.webp", quality=80, method=6)
+
+FPS, GAP = 16, 4
+rows = []
+for names in (
+    ["text", "image", "first-and-last", "cinemagraph"],
+    ["inpainting", "moving-inpainting", "outpainting", "style"],
+):
+    videos = [read_video(Path(f"modes/{name}.mp4"), FPS) for name in names]  # (t, h, w, 3)
+    padded = [np.pad(video, [(0, 0), (0, GAP), (0, GAP), (0, 0)], constant_values=255) for video in videos]
+    rows.append(np.concatenate(padded, axis=2))
+frames = np.concatenate(rows, axis=1)[:, :-GAP, :-GAP]
+first, *others = [Image.fromarray(frame) for frame in frames]
+first.save(
+    folder.parent / "modes.webp",
+    save_all=True, append_images=others, duration=1000 // FPS, loop=0, quality=85, method=6,
+)
 END

@@ -10,9 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import fcntl
 import os
-import re
 import sys
 import threading
 import time
@@ -35,16 +33,13 @@ from flows.screen import Screen, StageOutput
 from flows.supervisor import Supervisors, tie_to_this_process
 from lumiere import tracking
 from lumiere.config import load_params, to_dict
-from lumiere.errors import ParamsError
+from lumiere.errors import LumiereError, ParamsError, one_line
+from lumiere.locks import inheritable_lock
 
 PROJECT = Path(__file__).resolve().parents[1]
 LOCK_SECONDS = 20.0  # a killed run's stages may take 10 s to stop; the lock is theirs until then
 SLOT_SECONDS = 0.5  # between two looks whether a waiting stage is still wanted
 THREADS: Any = ThreadPoolTaskRunner()
-
-
-class UserError(Exception):
-    """Something the user can put right; shown as one line, without a traceback."""
 
 
 class PipelineFailed(Exception):
@@ -181,7 +176,7 @@ def lumiere_pipeline(
             forced = set(stages or [node.name for node in nodes]) if force else set()
             nodes = dag.with_upstream(nodes, stages) if stages else nodes
             return _run_nodes(nodes, PipelineRun(folder, params, forced, max_parallel, lock))
-    except (UserError, ParamsError, DvcException, ValueError) as error:
+    except (LumiereError, DvcException, ValueError) as error:
         return Failed(message=one_line(error))
 
 
@@ -248,48 +243,23 @@ def pipeline_lock(root: Path) -> Iterator[int]:
     last stage is gone, not when the flow is. The kernel frees it however the processes end.
 
     Raises:
-        UserError: another run holds it.
+        LockError: another run holds it.
     """
-    path = root / ".lumiere" / "pipeline.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while not _try_lock(descriptor):
-            if time.monotonic() > deadline:
-                holder = os.pread(descriptor, 32, 0).decode(errors="replace") or "?"
-                raise UserError(
-                    f"another pipeline run (process {holder}) is at work in {root}; try again when it is done"
-                )
-            time.sleep(0.2)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    busy = (
+        f"another pipeline run (process {{owner}}) is at work in {root}; try again when it is done"
+    )
+    with inheritable_lock(root / ".lumiere" / "pipeline.lock", LOCK_SECONDS, busy) as descriptor:
         yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message on one line."""
-    return re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
 
 
 def schedule(cron: str) -> None:
     """Serve the flow on a schedule until interrupted; overlapping runs are cancelled.
 
     Raises:
-        UserError: there is no Prefect server that could schedule.
+        ParamsError: there is no Prefect server that could schedule.
     """
     if not prefect.settings.PREFECT_API_URL.value():
-        raise UserError(
+        raise ParamsError(
             "--schedule: needs a Prefect server, as the embedded one ends with its run. Start one with "
             "`prefect server start`, then set PREFECT_API_URL=http://127.0.0.1:4200/api and try again"
         )
@@ -333,7 +303,7 @@ def main(arguments: list[str] | None = None) -> int:
         state = lumiere_pipeline(
             options.root, options.stages, options.force, options.max_parallel, return_state=True
         )
-    except (ParamsError, UserError) as error:
+    except LumiereError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

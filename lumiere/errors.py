@@ -1,35 +1,50 @@
-"""Errors that a user can mend, named for what happened.
+"""Errors that a user can fix, named for what happened, and their messages.
 
-Every message is one sentence that names the thing at fault and the cure. Programs print it without a traceback; one
-place per program catches `LumiereError`. Anything else that is raised is a fault of this package.
+Every message is one sentence that names the thing at fault and the cure. Each program catches `LumiereError` in one
+place and prints the message without a traceback: `stages.run` for stages, `flows.pipeline.main` for the flow and
+`lumiere.cli.app` for the command line. Any other exception is a bug in this package.
 """
 
 from __future__ import annotations
 
 
 class LumiereError(Exception):
-    """The base of the family."""
+    """The base class of every error that a user can fix."""
 
 
 class ParamsError(LumiereError, ValueError):
-    """A value in a params file, or an option, that cannot be used."""
+    """A value in a params file, or a command-line option, cannot be used."""
 
 
 class DataError(LumiereError, ValueError):
-    """An input file or folder, other than a video, that is missing, damaged or of another kind."""
+    """An input file or folder other than a video is missing, damaged or of another kind."""
 
 
 class VideoError(LumiereError, ValueError):
-    """A video that cannot be decoded."""
+    """A video cannot be decoded as requested."""
 
 
 class DiskError(LumiereError):
-    """Something that cannot be written: a full disk, a missing permission."""
+    """An output cannot be written: the disk is full, or a permission is missing."""
 
 
 class LockError(LumiereError):
-    """Another process is at work in the same place."""
+    """Another process is using the same folder."""
 
 
 class WorkerError(LumiereError):
-    """A worker process or another process of the same training ended early, or said nothing for too long."""
+    """A worker process, or another process of the same training, ended early or stopped responding."""
+
+
+def one_line(error: BaseException) -> str:
+    """The whole message of an error, with every run of whitespace as one space; its class if the message is empty."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def first_line(error: object) -> str:
+    """The first line of an error's message; its class if the message is empty.
+
+    Used to quote one error in another's message, as C++ libraries append a stack trace.
+    """
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -34,7 +34,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from filelock import FileLock
+
+from lumiere.locks import exclusive
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -276,9 +277,7 @@ def _client(root: Path) -> MlflowClient:
         logging.WARNING
     )  # says one line for each of 60 migrations
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-    folder = root / ".lumiere"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "mlflow.lock"):
+    with exclusive(root / ".lumiere" / "mlflow.lock"):
         client = MlflowClient(tracking_uri(root))
         client.get_experiment_by_name(EXPERIMENT)
     return client
@@ -295,7 +294,7 @@ def _experiment_id(client: MlflowClient, root: Path) -> str:
         if os.environ.get("MLFLOW_TRACKING_URI")
         else (root.resolve() / ".lumiere" / "mlartifacts").as_uri()
     )
-    with FileLock(root / ".lumiere" / "mlflow.lock"):
+    with exclusive(root / ".lumiere" / "mlflow.lock"):
         found = client.get_experiment_by_name(EXPERIMENT)
         if found is not None and location is not None and found.artifact_location != location:
             client.rename_experiment(

@@ -15,9 +15,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from lumiere.config import Params
-from lumiere.curation.reasons import CurationError
-from lumiere.data.video_io import VideoError
-from lumiere.errors import ParamsError
+from lumiere.errors import DataError, DiskError, LumiereError, ParamsError
 
 THREADS = 2
 
@@ -27,10 +25,10 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a stage's main; what its user can mend ends in one line and exit code 1, without a traceback.
+    """Run a stage's main; print an error that the user can fix as one line, and exit with code 1.
 
-    The number of threads is fixed, whatever the machine has: sums in another order have other last bits, and a stage
-    is to write the same bytes under `dvc repro` and in a flow, on two cores and on twenty. LUMIERE_NUM_THREADS sets
+    The number of threads does not depend on the machine: summing in another order changes the last bits, and a stage
+    must write the same bytes under `dvc repro` and in a flow, on two cores and on twenty. LUMIERE_NUM_THREADS sets
     another number.
     """
     os.environ["OMP_NUM_THREADS"] = os.environ.get("LUMIERE_NUM_THREADS", str(THREADS))
@@ -38,30 +36,34 @@ def run(main: Callable[[], None]) -> None:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     try:
         main()
-    except (ParamsError, CurationError, VideoError) as error:
-        rank = os.environ.get("RANK", "0")
-        print(
-            f"error: {error}" if rank == "0" else f"error in process {rank}: {error}",
-            file=sys.stderr,
-        )
-        sys.exit(1)
+    except LumiereError as error:
+        failure = error
     except (OSError, SafetensorError) as error:
         if _errno(error) not in NO_ROOM:
             raise
-        outputs = ", ".join(
-            path for flag, path in pairwise(sys.argv) if flag.removeprefix("--") in OUTPUTS
-        )
-        print(
-            f"error: {outputs}: cannot be written: {error}; make room and run the stage again",
-            file=sys.stderr,
-        )
-        sys.exit(1)
+        failure = _disk_error(error)
+    else:
+        return
+    rank = os.environ.get("RANK", "0")
+    process = "" if rank == "0" else f" in process {rank}"
+    print(f"error{process}: {failure}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _disk_error(error: OSError | SafetensorError) -> DiskError:
+    """Name the outputs on the command line: the error itself names a temporary file, or none."""
+    outputs = [path for flag, path in pairwise(sys.argv) if flag.removeprefix("--") in OUTPUTS]
+    return DiskError(
+        f"{', '.join(outputs)}: cannot be written: {error}; make room and run the stage again"
+    )
 
 
 def _errno(error: OSError | SafetensorError) -> int | None:
-    """The operating system's number; safetensors has it in its words alone."""
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return int(found[1]) if found else getattr(error, "errno", None)
+    """The operating system's error number, which safetensors only gives in its message."""
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    if match:
+        return int(match[1])
+    return getattr(error, "errno", None)
 
 
 def spread(params: Params) -> None:
@@ -114,18 +116,18 @@ def parse_arguments(description: str | None, scratch: str = "", **paths: str) ->
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns what is wrong with a stage's input into one line that names it."""
+    """Turn any error about a stage's input into a DataError that names the input."""
     try:
         yield
     except (OSError, ValueError, SafetensorError) as error:
-        raise ParamsError(
+        raise DataError(
             f"{path}: cannot be used: {error}; `dvc repro` makes what a stage needs"
         ) from None
 
 
 @contextmanager
 def blaming(params: Path, key: str) -> Iterator[None]:
-    """Turns a ValueError about what a params key names into one that names the file and the key."""
+    """Turn a ValueError about the value of a params key into a ParamsError that names the file and the key."""
     try:
         yield
     except ValueError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 import stages
 from lumiere import tracking
@@ -13,6 +13,7 @@ from lumiere.config import load_params, to_dict
 from lumiere.errors import ParamsError
 from lumiere.models.text_to_image import load_text_to_image
 from lumiere.style import blend_file, blend_style
+from lumiere.tensor_files import read_tensors
 
 
 def main() -> None:
@@ -30,7 +31,7 @@ def main() -> None:
         styles = {}
         for path in sorted(arguments.style.glob("*.safetensors")):
             with stages.reading(path):
-                styles[path] = load_file(path)
+                styles[path] = read_tensors(path)
                 blend_style(
                     orig, styles[path], 0.0
                 )  # says whether the two fit, before anything is replaced

@@ -16,8 +16,7 @@ def main() -> None:
     from lumiere.curation.manifest import read_manifest
     from lumiere.data.extract import WindowSettings
     from lumiere.data.prepare import cut_all, embed_captions, write_clips
-    from lumiere.data.video_io import VideoError
-    from lumiere.errors import ParamsError
+    from lumiere.errors import ParamsError, VideoError
     from lumiere.text import load_text_encoder
 
     arguments = stages.parse_arguments(

@@ -13,13 +13,10 @@ def main() -> None:
     """Parses the paths, measures, writes the report and the metrics."""
     from lumiere import tracking
     from lumiere.config import load_params, to_dict
-    from lumiere.data.shards import ShardError
-    from lumiere.errors import ParamsError
     from lumiere.evaluation.judge import load_judge
     from lumiere.evaluation.metrics import evaluate, flat_metrics
     from lumiere.evaluation.report import write_report
     from lumiere.evaluation.samples import (
-        SamplesError,
         read_generated_set,
         read_real_set,
         read_samples,
@@ -38,14 +35,10 @@ def main() -> None:
     with tracking.stage_run("evaluate", to_dict(config)) as run:
         with stages.blaming(arguments.params, "evaluate"):
             judge = load_judge(config.judge, config.open_clip_model)
-        try:
-            generated = read_generated_set(arguments.videos, config.num_videos, config.num_frames)
-            real = read_real_set(
-                arguments.clips, generated.frames.shape[2:4], generated.frames.shape[1]
-            )
-            samples, seams = read_samples(arguments.videos), read_seams(arguments.videos)
-        except (SamplesError, ShardError, FileNotFoundError) as error:
-            raise ParamsError(str(error)) from None
+        generated = read_generated_set(arguments.videos, config.num_videos, config.num_frames)
+        num_frames, *size = generated.frames.shape[1:4]
+        real = read_real_set(arguments.clips, tuple(size), num_frames)
+        samples, seams = read_samples(arguments.videos), read_seams(arguments.videos)
         print(
             f"measuring {len(generated.frames)} clips and {len(samples)} samples against real clips of "
             f"{len(real.frames)} of {real.num_sources} videos"

@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 import torch
 
 from lumiere.config import OptimConfig
+from lumiere.data.pixel_values import bytes_to_model
 from lumiere.models import SpaceTimeUNet
 from lumiere.training.diffusion_task import Batch
-from lumiere.training.examples import Clips, pixels
+from lumiere.training.examples import Clips
 from lumiere.training.masks import draw_conditioning
 from lumiere.training.video_task import SpaceTimeTask
 
@@ -76,7 +77,7 @@ class SegmentTask(CascadeTask):
         example = super().draw(data, clip, generator, training, one_frame)
         start = int(torch.randint(example["video"].shape[1] - self.stride, (), generator=generator))
         segment = example["video"][:, start : start + self.stride + 1]
-        _, known_mask = draw_conditioning(pixels(segment).unsqueeze(0), ENDS, generator)
+        _, known_mask = draw_conditioning(bytes_to_model(segment).unsqueeze(0), ENDS, generator)
         return example | {"video": segment, "known_mask": known_mask[0].to(torch.uint8)}
 
 

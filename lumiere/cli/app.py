@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from lumiere.cli.inspect import inspect
+from lumiere.errors import LumiereError, one_line
 
 BAD_INPUT, STOPPED = 2, 130  # as of a shell's command that Ctrl-C ended
 
@@ -320,7 +321,7 @@ def generate(
                 return
             failures = _generate_batch(given, output, from_file, from_json, model, device, sheet)
         raise typer.Exit(1 if failures else 0)
-    except (ValueError, OSError) as error:
+    except (LumiereError, ValueError, OSError) as error:
         _tell(f"error: {_sentence(error)}")
         raise typer.Exit(BAD_INPUT) from None
     except KeyboardInterrupt:
@@ -419,11 +420,11 @@ def _terminated_like_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _sentence(error: ValueError | OSError) -> str:
+def _sentence(error: Exception) -> str:
     """What an error says, on one line."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}; check the path and its permissions"
-    return " ".join(str(error).split())
+    return one_line(error)
 
 
 def _tell(line: str) -> None:

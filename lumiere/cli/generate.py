@@ -12,8 +12,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lumiere.cli.model import Model, ModelError, first_line
+from lumiere.cli.model import Model, ModelError
 from lumiere.data.contact_sheets import contact_sheet, save_picture
+from lumiere.errors import first_line
 from lumiere.export import Move, Target, check_writable, staging, swap, target_of
 from lumiere.files import content_hash
 from lumiere.requests import (
@@ -115,6 +116,7 @@ def _run(job: Job, model: Model, tell: Tell) -> list[Path]:
     import torch
 
     from lumiere.cli.input_files import read_pixels
+    from lumiere.data.pixel_values import from_unit_range
     from lumiere.diffusion.latents import LatentSpace
 
     pipe, request = model.pipe, job.request
@@ -166,9 +168,7 @@ def _run(job: Job, model: Model, tell: Tell) -> list[Path]:
     }
     results: list[Result] = []
     for i, (target, video) in enumerate(zip(job.targets, output.frames, strict=True)):
-        frames = (
-            (video.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).cpu().numpy()
-        )  # (t, h, w, c)
+        frames = from_unit_range(video)  # (t, h, w, c)
         # A video of several is made again alone: its own seed is all that told it from the others.
         own = replace(request, seed=request.seed + i, num_videos=1)
         settings = {

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from lumiere.data.video_io import VideoError, read_video
+from lumiere.data.video_io import read_video
+from lumiere.errors import VideoError
 from lumiere.pipelines.pixels import DEEP_MODES
 from lumiere.requests import Request, counted, option
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lumiere.cli.model import DEMO
+from lumiere.errors import one_line
 
 if TYPE_CHECKING:
     from lumiere.inspection.networks import Workload
@@ -107,7 +108,7 @@ def inspect(
                 )
             )
     except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         raise typer.Exit(BAD_INPUT) from None
 
 

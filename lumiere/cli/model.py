@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lumiere.errors import ParamsError, first_line
 from lumiere.files import content_hash
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ PROJECT_PIPELINE = Path("outputs/pipeline")
 DEMO = "demo"
 
 
-class ModelError(ValueError):
+class ModelError(ParamsError):
     """The model, or what it is to run on, cannot be used: no request can be met."""
 
 
@@ -87,7 +88,7 @@ class Model:
             RuntimeError,
             AssertionError,
         ) as error:  # a CPU build of torch asserts that it has no CUDA
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise ModelError(
                 f"--device {self._device}: not usable here ({reason}); use --device cpu"
             ) from None
@@ -130,8 +131,3 @@ class Model:
             raise ModelError(
                 f"--device {device}: out of memory with the model alone; use --device cpu"
             ) from None
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in short."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

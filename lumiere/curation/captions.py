@@ -8,8 +8,8 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from lumiere.curation.reasons import CurationError
 from lumiere.data.tables import read_table
+from lumiere.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ def read_captions(path: Path) -> dict[str, list[Caption]]:
     """All rows with a sentence, by video (a path relative to the raw folder), in the file's order.
 
     Raises:
-        CurationError: if the file is missing, or no CSV file in UTF-8 with these columns.
+        DataError: if the file is missing, or no CSV file in UTF-8 with these columns.
     """
     try:
         rows = read_table(path, ("video", "caption"), ("start", "end"))
     except ValueError as error:
-        raise CurationError(str(error)) from None
+        raise DataError(str(error)) from None
     captions: dict[str, list[Caption]] = {}
     for line, row in rows:
         name, text = row["video"], " ".join(row["caption"].split())

@@ -13,9 +13,10 @@ from lumiere.config import CurateConfig
 from lumiere.curation.captions import Caption, normal_name, read_captions
 from lumiere.curation.measurement import Measurement, measure_video
 from lumiere.curation.probe import list_inputs
-from lumiere.curation.reasons import CurationError, Reason, Rejection
+from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.verdicts import Row, judge
 from lumiere.data.workers import Failure, run_tasks
+from lumiere.errors import DataError
 
 
 def curate(
@@ -32,14 +33,14 @@ def curate(
         The manifest's rows sorted by clip_id, and four small frames per clip, by clip_id.
 
     Raises:
-        CurationError: if the folder or the captions are missing, or nothing in them can be used.
+        DataError: if the folder or the captions are missing, or nothing in them can be used.
     """
     if not raw.is_dir():
-        raise CurationError(f"{raw}: no such folder; it must hold the raw videos")
+        raise DataError(f"{raw}: no such folder; it must hold the raw videos")
     captions = read_captions(captions_file)
     names = list(list_inputs(raw))
     if not names:
-        raise CurationError(f"{raw}: the folder holds no video")
+        raise DataError(f"{raw}: the folder holds no video")
     outcomes = measure_all(raw, names, captions, config, scratch)
     rows, pictures = judge(outcomes, captions, config)
     if not any(row["verdict"] == "accepted" for row in rows):
@@ -47,7 +48,7 @@ def curate(
         told = "; ".join(
             f"{count} x {reason}: {Reason(reason).sentence}" for reason, count in counts
         )
-        raise CurationError(f"{raw}: no usable video among {len(names)} files ({told})")
+        raise DataError(f"{raw}: no usable video among {len(names)} files ({told})")
     return rows, pictures
 
 

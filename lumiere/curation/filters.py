@@ -5,7 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-FLOW_SIDE = 64  # pixels; optical flow is measured on frames squashed to this square
+from lumiere.data.optical_flow import FLOW_SIDE, flow_length
+
 NUM_FLOW_PAIRS = 16
 NUM_SIGNATURE_FRAMES = 4
 
@@ -35,7 +36,7 @@ def motion(frames: np.ndarray) -> float:
         return 0.0
     gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     picks = np.unique(np.linspace(0, len(frames) - 2, NUM_FLOW_PAIRS).round().astype(int))
-    lengths = [_mean_flow(gray[i], gray[i + 1]) for i in picks]
+    lengths = [float(flow_length(gray[i], gray[i + 1])) for i in picks]
     return round(float(np.mean(lengths)), 5)
 
 
@@ -57,9 +58,3 @@ def perceptual_hash(frame: np.ndarray) -> int:
     return int.from_bytes(
         np.packbits(low > np.median(low[1:])).tobytes(), "big"
     )  # the mean itself is no structure
-
-
-def _mean_flow(before: np.ndarray, after: np.ndarray) -> float:
-    flow = np.empty((*before.shape, 2), np.float32)
-    flow = cv2.calcOpticalFlowFarneback(before, after, flow, 0.5, 3, 15, 3, 5, 1.2, 0)  # (h, w, 2)
-    return float(np.linalg.norm(flow, axis=-1).mean())

@@ -17,7 +17,8 @@ from lumiere.curation.probe import Probe, locate, probe
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.shots import find_shots
 from lumiere.data.shards import pack_arrays, unpack_arrays
-from lumiere.data.video_io import Decoded, VideoError, code_version, decode
+from lumiere.data.video_io import Decoded, code_version, decode
+from lumiere.errors import VideoError
 from lumiere.files import content_hash, write_atomically
 
 # Older results are not reused when one of these changes.
@@ -26,6 +27,7 @@ CODE = code_version(
     "lumiere.curation.filters",
     "lumiere.curation.probe",
     "lumiere.curation.shots",
+    "lumiere.data.optical_flow",
     "lumiere.data.shards",
     "lumiere.data.video_io",
 )

@@ -15,7 +15,8 @@ from pathlib import Path
 import av
 
 from lumiere.curation.reasons import Reason, Rejection
-from lumiere.data.video_io import VideoError, open_video
+from lumiere.data.video_io import open_video
+from lumiere.errors import VideoError
 
 VIDEO_SUFFIXES = frozenset(
     {

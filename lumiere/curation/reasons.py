@@ -48,10 +48,6 @@ _SENTENCES = {
 }
 
 
-class CurationError(ValueError):
-    """An input that makes the whole run pointless, with a message for its user."""
-
-
 class Rejection(Exception):
     """One input that cannot be used."""
 

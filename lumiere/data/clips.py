@@ -52,8 +52,7 @@ class ClipStore:
         split: "train" or "validation".
 
     Raises:
-        FileNotFoundError: if the folder holds no finished shards.
-        ShardError: if they are of an older form, or one is missing or not whole.
+        DataError: if the folder holds no finished shards or shards of an older form, or if one is missing or not whole.
         ValueError: for a split that is not there.
     """
 
@@ -131,20 +130,6 @@ def clip_order(shards: Sequence[str], seed: int, epoch: int, buffer: int) -> np.
     for block in np.split(order, range(start, len(order), buffer)):
         random.shuffle(block)
     return order
-
-
-def to_model_range(frames: np.ndarray) -> torch.Tensor:
-    """uint8 (t, h, w, c) in [0, 255] -> float32 (c, t, h, w) in [-1, 1]."""
-    video = torch.from_numpy(np.array(frames)).permute(
-        3, 0, 1, 2
-    )  # a copy: the source may be read-only
-    return video.float().div_(127.5).sub_(1)
-
-
-def from_model_range(video: torch.Tensor) -> np.ndarray:
-    """float (c, t, h, w) in [-1, 1] -> uint8 (t, h, w, c), the inverse of `to_model_range`; clamps."""
-    video = ((video.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return video.permute(1, 2, 3, 0).contiguous().cpu().numpy()
 
 
 def resize_video(video: torch.Tensor, size: int | tuple[int, int]) -> torch.Tensor:

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from lumiere.data.shards import pack_arrays, pack_frames, unpack_arrays
-from lumiere.data.video_io import VideoError, code_version, read_video
+from lumiere.data.video_io import code_version, read_video
+from lumiere.errors import VideoError
 from lumiere.files import content_hash, write_atomically
 
 # Older results are not reused when one of these changes.

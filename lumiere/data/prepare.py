@@ -13,18 +13,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from lumiere.data.extract import Source, WindowSettings, extract_windows, load_windows
 from lumiere.data.shards import Sample, write_index, write_null_text, write_shards
-from lumiere.data.video_io import VideoError
 from lumiere.data.workers import Failure, run_tasks
+from lumiere.errors import VideoError
+from lumiere.locks import own_folder
 
 SPLITS = ("train", "validation")
 TEXT_BATCH = 64  # captions embedded at a time
-
-_owned: dict[Path, FileLock] = {}  # folders of this process
 
 Row = Mapping[str, Any]
 Embeddings = Mapping[str, tuple[np.ndarray, np.ndarray]]  # caption -> float16 (n, d), uint8 (n,)
@@ -52,9 +50,9 @@ def cut_all(
         Files with windows by clip_id, and for each clip that failed what went wrong.
 
     Raises:
-        VideoError: another process uses the scratch folder.
+        LockError: another process uses the scratch folder.
     """
-    _own(scratch)
+    own_folder(scratch, "another decoding")
     tasks = [
         (
             Source(raw / row["video"], row["sha256"], row["start"], row["end"], row["decoder"]),
@@ -114,9 +112,9 @@ def write_clips(
         Clips per split.
 
     Raises:
-        VideoError: another process writes into `folder`.
+        LockError: another process writes into `folder`.
     """
-    _own(folder)
+    own_folder(folder, "another decoding")
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -138,22 +136,6 @@ def write_clips(
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
     return {name: len(split.entries) for name, split in splits.items()}
-
-
-def _own(folder: Path) -> None:
-    """Keep other processes out of a folder until this one ends, however it does."""
-    lock = _owned.setdefault(
-        folder.resolve(), FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
-    )
-    if lock.is_locked:
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise VideoError(
-            f"{folder}: another decoding is at work in this folder; try again when it is done"
-        ) from None
 
 
 def _samples(

@@ -21,14 +21,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from lumiere.errors import DataError
+
 INDEX = "index.json"
 NULL_TEXT = "null_text.npz"
 FORMAT = 2
 ALL = slice(None)
-
-
-class ShardError(ValueError):
-    """Shards that the decode stage has to write again."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +98,11 @@ def read_null_text(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """The inverse of `write_null_text`.
 
     Raises:
-        FileNotFoundError: if there is none.
+        DataError: if there is none.
     """
     path = folder / NULL_TEXT
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; run the decode stage again")
+        raise DataError(f"{path}: no such file; run the decode stage again")
     arrays = unpack_arrays(path.read_bytes())
     return arrays["prompt_embeds"], arrays["prompt_mask"]
 
@@ -113,15 +111,14 @@ def read_index(folder: str | Path) -> dict[str, Any]:
     """The index of a folder of shards.
 
     Raises:
-        FileNotFoundError: if the folder holds no finished shards.
-        ShardError: if they are of an older form.
+        DataError: if the folder holds no finished shards, or shards of an older form.
     """
     path = Path(folder) / INDEX
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; run the decode stage first")
+        raise DataError(f"{path}: no such file; run the decode stage first")
     index = json.loads(path.read_text(encoding="utf-8"))
     if index.get("format") != FORMAT:
-        raise ShardError(
+        raise DataError(
             f"{path}: clips of another form than this version reads; run the decode stage again"
         )
     return index
@@ -140,7 +137,7 @@ def check_shards(folder: Path, shards: Mapping[str, Mapping[str, Any]]) -> None:
     """Compares the shards' sizes with those in the index.
 
     Raises:
-        ShardError: if a shard is missing or of another size.
+        DataError: if a shard is missing or of another size.
     """
     for name, about in shards.items():
         try:
@@ -149,7 +146,7 @@ def check_shards(folder: Path, shards: Mapping[str, Mapping[str, Any]]) -> None:
             found = "no such file"
         expected = f"{about['size']} bytes"
         if found != expected:
-            raise ShardError(
+            raise DataError(
                 f"{folder / name}: {found}; by {INDEX} {expected}; run the decode stage again"
             )
 

@@ -23,6 +23,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from lumiere.errors import VideoError, first_line
 from lumiere.files import content_hash
 
 # Playlists (HLS, concat) name other files and are refused, whatever a file's suffix says.
@@ -34,10 +35,6 @@ MACHINE_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIM
 LIBRARIES = ("av", "decord", "numpy", "opencv-python", "scenedetect")
 
 DECORD_BATCH = 32  # frames at full size in memory at a time
-
-
-class VideoError(ValueError):
-    """A video that cannot be read as asked."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ def open_video(path: str | Path, **options: str) -> av.container.InputContainer:
         )
     except (av.error.FFmpegError, ValueError) as error:
         _raise_machine_error(error)
-        raise VideoError(f"cannot be opened ({_short(error)})") from None
+        raise VideoError(f"cannot be opened ({_reason(error)})") from None
     if not container.streams.video:
         container.close()
         raise VideoError("no video stream")
@@ -296,7 +293,7 @@ def _decode_decord(
             ]
         held = None if frames else reader[0].asnumpy()
     except decord.DECORDError as error:
-        raise VideoError(f"decord: {_short(error)}") from None
+        raise VideoError(f"decord: {_reason(error)}") from None
     return Decoded(
         _stack(frames, held, transform), len(times), float(times[-1] + _last_interval(times))
     )
@@ -357,11 +354,6 @@ def _stack(
     return np.empty((0, *transform(example).shape), np.uint8)
 
 
-def _short(error: BaseException) -> str:
-    """The first line of an error, without paths or stack traces."""
-    strerror = getattr(error, "strerror", None)
-    return (
-        str(strerror or error).strip().splitlines()[0][:200]
-        if str(error).strip()
-        else type(error).__name__
-    )
+def _reason(error: Exception) -> str:
+    """What an error says, without the path: messages about a video are read beside its name."""
+    return first_line(getattr(error, "strerror", None) or error)[:200]

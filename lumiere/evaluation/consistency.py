@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import cv2
 import numpy as np
 
-MOTION_SIZE = 64  # pixels; flow is measured at one size, so that resolutions compare
+from lumiere.data.optical_flow import FLOW_SIDE, flow_length
+from lumiere.data.pixel_values import psnr
 
 
 def temporal_flicker(frames: np.ndarray) -> float:
@@ -42,14 +42,7 @@ def motion_magnitude(frames: np.ndarray) -> float:
     """
     frames = _check_video(frames)
     grey = [cv2.cvtColor(_resize(frame), cv2.COLOR_RGB2GRAY) for frame in frames]
-    lengths = []
-    for previous, current in itertools.pairwise(grey):
-        # Scale 0.5, 3 levels, window 15, 3 iterations, polynomials of 5 pixels: as in curation.
-        flow = np.zeros((*current.shape, 2), np.float32)
-        flow = cv2.calcOpticalFlowFarneback(
-            previous, current, flow, 0.5, 3, 15, 3, 5, 1.2, 0
-        )  # (h, w, 2)
-        lengths.append(np.linalg.norm(flow, axis=-1).mean())
+    lengths = [flow_length(before, after) for before, after in itertools.pairwise(grey)]
     return float(np.mean(lengths))
 
 
@@ -73,8 +66,7 @@ def known_region_psnr(frames: np.ndarray, known: np.ndarray, known_mask: np.ndar
     if not mask.any():
         raise ValueError("the mask has no known pixel")
     error = frames[mask].astype(np.float64) - known[mask].astype(np.float64)
-    mse = float(np.mean(error**2))
-    return math.inf if mse == 0 else 10 * math.log10(255.0**2 / mse)
+    return psnr(float(np.mean(error**2)), value_range=255)
 
 
 def _check_video(frames: np.ndarray) -> np.ndarray:
@@ -89,9 +81,9 @@ def _check_video(frames: np.ndarray) -> np.ndarray:
 
 
 def _resize(frame: np.ndarray) -> np.ndarray:
-    shrinks = min(frame.shape[:2]) > MOTION_SIZE
+    shrinks = min(frame.shape[:2]) > FLOW_SIDE
     return cv2.resize(
         frame,
-        (MOTION_SIZE, MOTION_SIZE),
+        (FLOW_SIDE, FLOW_SIDE),
         interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
     )

@@ -24,8 +24,10 @@ from open_clip.model import CustomTextCLIP
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
+from lumiere.errors import DataError, one_line
+from lumiere.tensor_files import read_tensors
 from lumiere.text.minilm import model_folder
 
 TEXT_TRANSFORMER = (
@@ -110,9 +112,10 @@ def load_judge(source: str | Path = "pretrained/judge", open_clip_model: str = "
         KeyError,
         TypeError,
         json.JSONDecodeError,
+        DataError,
         SafetensorError,
     ) as error:
-        detail = " ".join(str(error).split())[:200]
+        detail = one_line(error)[:200]
         raise ValueError(
             f"judge: {str(source)!r} cannot be loaded: {type(error).__name__}: {detail}"
         ) from error
@@ -129,7 +132,7 @@ def build_model(
         "hf_model_pretrained": False,
     }
     model = CustomTextCLIP(config["embed_dim"], config["vision_cfg"], text_cfg)
-    state = load_file(text_folder / "model.safetensors")
+    state = read_tensors(text_folder / "model.safetensors")
     # The file also holds BERT's pooler, which mean pooling does without, and a buffer of positions.
     wanted = model.text.transformer.state_dict().keys()
     model.text.transformer.load_state_dict(
@@ -179,7 +182,7 @@ def _load_embedded(folder: Path) -> Judge:
     model, tokenize = build_model(config)
     state = {
         key: value.float() if value.is_floating_point() else value
-        for key, value in load_file(weights).items()
+        for key, value in read_tensors(weights).items()
     }
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [key for key in missing if not key.startswith(TEXT_TRANSFORMER)]

@@ -21,16 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from lumiere.data.clips import ClipStore, from_model_range, resize_video, to_model_range
+from lumiere.data.clips import ClipStore, resize_video
+from lumiere.data.pixel_values import from_model_range, to_model_range
 from lumiere.data.video_io import read_video
 from lumiere.diffusion.windows import independent_windows, temporal_windows
+from lumiere.errors import DataError
 from lumiere.evaluation.seams import consecutive_mse, window_borders
 
 MAX_REAL = 256  # real clips that are measured; a few hundred are enough for a reference
-
-
-class SamplesError(ValueError):
-    """What generate wrote is absent or does not fit together."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +101,12 @@ def read_generated_set(folder: Path, num_videos: int, num_frames: int) -> VideoS
         with np.load(path, allow_pickle=False) as arrays:
             frames = arrays["frames"]
     except FileNotFoundError:
-        raise SamplesError(f"{path}: no such file; run the generate stage first") from None
+        raise DataError(f"{path}: no such file; run the generate stage first") from None
     if frames.ndim != 5 or frames.dtype != np.uint8 or len(frames) != len(prompts):
         found = f"{frames.dtype} {frames.shape} for {len(prompts)} prompts"
-        raise SamplesError(f"{path}: {found}; expected uint8 (n, t, h, w, 3)")
+        raise DataError(f"{path}: {found}; expected uint8 (n, t, h, w, 3)")
     if frames.shape[1] < 2:
-        raise SamplesError(
+        raise DataError(
             f"{path}: clips of {frames.shape[1]} frame; what changes over time needs at least 2"
         )
     first = sorted({prompt: i for i, prompt in reversed(list(enumerate(prompts)))}.values())[
@@ -132,13 +130,13 @@ def read_real_set(
     for split in ("train", "validation"):
         store = ClipStore(clips, split)
         if len(store) and store.num_frames < num_frames:
-            raise SamplesError(
+            raise DataError(
                 f"{clips}: clips of {store.num_frames} frames; generated ones have {num_frames}"
             )
         for i, entry in enumerate(store.entries):
             chosen.setdefault(_source(entry["clip_id"]), (store, i))
     if not chosen:
-        raise SamplesError(f"{clips}: no clips; run the decode stage first")
+        raise DataError(f"{clips}: no clips; run the decode stage first")
     names = sorted(chosen)
     picks = np.unique(
         np.linspace(0, len(names) - 1, min(max_videos, len(names))).round().astype(int)
@@ -168,7 +166,7 @@ def read_seams(folder: Path) -> dict[str, Any]:
     """
     settings, path = _read_json(folder / "seams.json"), folder / "seams.npz"
     if not path.is_file():
-        raise SamplesError(f"{path}: no such file; run the generate stage first")
+        raise DataError(f"{path}: no such file; run the generate stage first")
     with np.load(path, allow_pickle=False) as arrays:
         videos = {key: arrays[key] for key in ("multidiffusion", "independent")}
     errors = {
@@ -194,6 +192,6 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SamplesError(f"{path}: no such file; run the generate stage first") from None
+        raise DataError(f"{path}: no such file; run the generate stage first") from None
     except json.JSONDecodeError as error:
-        raise SamplesError(f"{path}: not valid JSON: {error}") from None
+        raise DataError(f"{path}: not valid JSON: {error}") from None

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from lumiere.curation.split import is_validation
+from lumiere.data.pixel_values import to_unit_range
 from lumiere.data.video_io import read_video
 from lumiere.evaluation.alignment import retrieval
 from lumiere.evaluation.judge import Judge, build_model, load_judge, save_judge
@@ -59,35 +60,49 @@ CONFIG: dict[str, Any] = {
         "fill_color": 0,
     },
 }
-CARD = """# The embedded judge
+CARD = """# The built-in judge
 
-A small image-text model that measures this project's videos where no CLIP weights are at hand. It is
-**not CLIPSIM**: it knows the sample data's few hundred cartoon subjects and nothing else. Its numbers
-compare runs of this project with each other, never with a paper.
+This small image-text model measures the videos of this project if you have no CLIP weights. It is
+**not CLIPSIM**: it knows a few hundred cartoon subjects of the sample data and nothing else. Its
+numbers compare runs of this project with each other. Do not compare them with those of a paper.
 
-**What.** open_clip's `CustomTextCLIP`: a `ModifiedResNet` (layers {layers}, width {width}, {size} px) and
-all-MiniLM-L6-v2, frozen, with a trained linear projection; {embed_dim} dimensions. `model.safetensors`: fp16,
-{megabytes} MB, without the frozen text tower, which its own package holds.
+## Model
 
-**Trained on.** {frames} frames of {subjects} sample videos (`data/raw`, 16 fps) and their captions (`captions.txt`).
-{held_out} of the subjects, drawn by a hash of their names with seed {split_seed}, were never seen; with the same `seed`
-and `validation_fraction`, all that `curate` holds out are among them. {steps} steps of {batch_size} different subjects,
-`open_clip.ClipLoss`, AdamW, learning rate 1e-3 with warm-up and cosine, seed {seed}. Frames were cropped, tinted,
-brought to 32 px and less, blurred and made noisy, because generated frames are all that. Made by
-`python -m lumiere.evaluation.train_judge`.
+The model is open_clip's `CustomTextCLIP`: a `ModifiedResNet` (layers {layers}, width {width},
+{size} px) and a frozen all-MiniLM-L6-v2 with a trained linear projection, in {embed_dim} dimensions.
+`model.safetensors` holds the weights in fp16 ({megabytes} MB), without the frozen text tower, which
+comes from its own package.
 
-**Loss** (smoothed; chance is {chance}), by step: {curve}.
+## Training
 
-**How good.** Sentence to video, by the mean embedding of 8 frames, brought to the size in the first column:
+The model saw {frames} frames of {subjects} sample videos (`data/raw`, 16 fps) and their captions
+(`captions.txt`). It never saw {held_out} of the subjects, drawn by a hash of their names with seed {split_seed}.
+All subjects that `curate` holds out with the same `seed` and `validation_fraction` are among them.
+The training took {steps} steps of {batch_size} different subjects with `open_clip.ClipLoss`, AdamW,
+learning rate 1e-3 with warm-up and cosine, and seed {seed}. Frames were cropped, tinted, reduced to
+32 px or less, blurred and made noisy, because generated frames look like that.
+`python -m lumiere.evaluation.train_judge` repeats the training.
 
-| frames | who | sentences | videos | R@1 | R@5 | median rank |
+The smoothed loss (chance is {chance}), by step: {curve}.
+
+## Quality
+
+The table shows how well sentences find their videos. A video is the mean embedding of 8 frames,
+resized to the size in the first column.
+
+| frames | subjects | sentences | videos | R@1 | R@5 | median rank |
 |---|---|---:|---:|---:|---:|---:|
 {table}
 
-**Limits.** It names what it has seen; on unseen subjects it knows colour, shape and kind, seldom the species.
-It shares its frozen text tower with the generator's default text encoder. It was trained on the real clips that
-the generator was trained on, so that the scores of real training clips are a ceiling, not a second opinion. It
-sees single frames: motion reaches it only as a change from frame to frame.
+## Limits
+
+- The judge recognises what it has seen. For other subjects it recognises colour, shape and kind,
+  but seldom the species.
+- It was trained on the same real clips as the generator. Its scores for training clips are a
+  ceiling and not a second opinion: in the demo, generated clips reach the scores of real ones
+  although they look worse.
+- Its frozen text tower is also the default text encoder of the generator.
+- It sees single frames. It notices motion only as a change from frame to frame.
 """
 
 
@@ -184,7 +199,7 @@ def train(
         chosen = rng.permutation(len(videos))[:batch_size]
         images = np.stack([videos[i][rng.integers(len(videos[i]))] for i in chosen])
         pooled = np.stack([texts[i][rng.integers(len(texts[i]))] for i in chosen])
-        x = degrade(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, generator)
+        x = degrade(to_unit_range(images), generator)
         text = torch.from_numpy(pooled)
         text = F.dropout(text + 0.02 * torch.randn(text.shape, generator=generator), 0.2)
 

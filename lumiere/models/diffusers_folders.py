@@ -11,7 +11,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors import SafetensorError
 
-from lumiere.text.hub import one_line
+from lumiere.errors import one_line
 
 NAMES = {"UNet2DConditionModel": "U-Net", "AutoencoderKL": "VAE"}
 

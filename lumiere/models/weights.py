@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 
 import torch
 from diffusers import ModelMixin
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from lumiere.tensor_files import read_tensors
 
 CONFIG_FILE = "config.json"
 SPATIAL_FILE = "text_to_image.safetensors"
@@ -117,7 +118,7 @@ class SpaceTimeWeights(ModelMixin):
         dtype = torch_dtype if dtype is None else dtype
         folder = Path(pretrained_model_name_or_path) / subfolder
         model = cls(**_read_config(folder, cls.__name__))
-        spatial = _read(folder / SPATIAL_FILE)
+        spatial = read_tensors(folder / SPATIAL_FILE)
         _require_same_keys(spatial, model.unet.state_dict(), folder / SPATIAL_FILE)
         nn.Module.to(model, dtype=next(iter(spatial.values())).dtype)
         model.unet.load_state_dict(spatial)
@@ -157,7 +158,7 @@ class SpaceTimeWeights(ModelMixin):
         if part not in PARTS:
             raise ValueError(f"part is {part!r}; allowed: {', '.join(PARTS)}")
         path = Path(save_directory) / TEMPORAL_FILE
-        loaded, own = _part_of(_read(path), part), _part_of(self.temporal_state_dict(), part)
+        loaded, own = _part_of(read_tensors(path), part), _part_of(self.temporal_state_dict(), part)
         about_path = path.with_name(TEMPORAL_CONFIG_FILE)
         about = _read_json(about_path)
         for key, value in self.temporal_settings().items():
@@ -219,15 +220,6 @@ def _part_of(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
 
 def _write(state: Mapping[str, Tensor], path: Path) -> None:
     save_file({name: value.contiguous() for name, value in state.items()}, path)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a whole safetensors file: {error}") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

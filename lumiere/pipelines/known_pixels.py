@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lumiere.data.pixel_values import psnr
+
 
 @dataclass(frozen=True)
 class KnownPixels:
@@ -28,7 +30,8 @@ class KnownPixels:
             video.unbind(2), self.pixels.unbind(2), self.mask.unbind(2), strict=True
         ):
             error += ((frame - pixels) * mask).square_().flatten(1).sum(1)
-        return 10 * torch.log10(4 * count / error)  # the range is 2 wide
+        decibels = [psnr(mse, value_range=2) for mse in (error / count).tolist()]
+        return torch.tensor(decibels, device=video.device)
 
     def put_back(self, video: Tensor) -> Tensor:
         """The video (b, c, t, h, w) with the given pixels where M is 1."""

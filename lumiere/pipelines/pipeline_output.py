@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
+
+from lumiere.data.pixel_values import unit_to_bytes
 
 OUTPUT_TYPES = ("pt", "np", "pil")
 
@@ -67,10 +68,7 @@ def to_output(video: Tensor, output_type: str = "pt") -> Any:
     )
     if output_type == "pt":
         return frames
-    array = frames.cpu().numpy()  # (b, t, h, w, c)
+    frames = frames.cpu()  # (b, t, h, w, c)
     if output_type == "np":
-        return array
-    return [
-        [Image.fromarray((frame * 255).round().astype(np.uint8)) for frame in clip]
-        for clip in array
-    ]
+        return frames.numpy()
+    return [[Image.fromarray(unit_to_bytes(frame).numpy()) for frame in clip] for clip in frames]

@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lumiere.data.pixel_values import bytes_to_unit, to_unit_range
+
 # PIL's own conversion of these to 8 bits cuts off all above 255.
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
@@ -169,7 +171,7 @@ def _check_picture(picture: Image.Image, name: str) -> None:
 def _from_pil(picture: Image.Image, name: str) -> Tensor:
     """(3, h, w) in [0, 1]."""
     _check_picture(picture, name)
-    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).float() / 255
+    return to_unit_range(np.asarray(picture.convert("RGB"))[None])[0]
 
 
 def _tensor(value: Any, name: str, channels_last_at: tuple[int, ...] = ()) -> Tensor:
@@ -187,7 +189,7 @@ def _tensor(value: Any, name: str, channels_last_at: tuple[int, ...] = ()) -> Te
             f"{name} is a {type(value).__name__}; expected a tensor, a NumPy array or a PIL image"
         )
     if tensor.dtype == torch.uint8:
-        return tensor.float() / 255
+        return bytes_to_unit(tensor)
     tensor = tensor.float()
     if tensor.numel() and not (tensor.min() >= 0 and tensor.max() <= 1):
         low, high = float(tensor.min()), float(tensor.max())

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from lumiere.config import GenerateConfig
 from lumiere.data.clips import ClipStore
 from lumiere.data.contact_sheets import contact_sheet, save_picture, xt_slice
+from lumiere.data.pixel_values import from_unit_range, to_unit_range
 from lumiere.data.video_io import write_video
 from lumiere.files import write_atomically
 from lumiere.pipelines.batch import Job
@@ -41,9 +42,7 @@ def given_pixels(job: Job, stores: list[ClipStore]) -> dict[str, Any]:
             f"clip {job.clip!r} is not among the decoded clips; there are {known}, ..."
         )
     store, index = found[0]
-    frames = (
-        torch.from_numpy(np.array(store[index].frames)).permute(0, 3, 1, 2).float() / 255
-    )  # (t, c, h, w)
+    frames = to_unit_range(store[index].frames)  # (t, c, h, w)
     pixels: dict[str, Any] = {}
     if job.mode in ("image_to_video", "cinemagraph"):
         pixels["image"] = frames[0]
@@ -79,16 +78,11 @@ def check_jobs(
             raise ValueError(f"{prompts}: {job.name}: {error}") from None
 
 
-def to_uint8(frames: torch.Tensor) -> np.ndarray:
-    """(t, c, h, w) in [0, 1] -> uint8 (t, h, w, c)."""
-    return (frames.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).cpu().numpy()
-
-
 def save_sample(
     folder: Path, job: Job, output: LumierePipelineOutput, settings: dict[str, Any]
 ) -> None:
     """Write one video, its settings, a contact sheet and an x-t slice."""
-    frames = to_uint8(output.frames[0])
+    frames = from_unit_range(output.frames[0])
     write_video(folder / f"{job.name}.mp4", frames, fps=output.fps)
     save_picture(
         contact_sheet(frames[:: max(1, len(frames) // 8)]), folder / f"{job.name}.sheet.png"
@@ -114,7 +108,7 @@ def save_sample(
     if output.known is not None and output.known_mask is not None:
         arrays = {
             "generated": frames,
-            "known": to_uint8(output.known[0]),
+            "known": from_unit_range(output.known[0]),
             "known_mask": output.known_mask[0, :, 0].to(torch.uint8).cpu().numpy(),
         }
         _save_arrays(folder / f"{job.name}.known.npz", arrays)
@@ -144,7 +138,7 @@ def generate_set(
             torch.Generator().manual_seed(config.seed + start + i) for i in range(len(batch))
         ]
         output = cast(LumierePipelineOutput, pipe(batch, generator=generators, upscale=False))
-        frames.extend(to_uint8(clip) for clip in output.frames)
+        frames.extend(from_unit_range(clip) for clip in output.frames)
     return frames
 
 
@@ -174,7 +168,7 @@ def save_seams(
                 multidiffusion=name == "multidiffusion",
                 generator=torch.Generator().manual_seed(config.seed),
             )
-            clips.append(to_uint8(cast(LumiereUpscalePipelineOutput, output).frames[0]))
+            clips.append(from_unit_range(cast(LumiereUpscalePipelineOutput, output).frames[0]))
     _save_arrays(folder / "seams.npz", {name: np.stack(clips) for name, clips in made.items()})
     settings = {"window_size": config.window_size, "overlap": config.overlap}
     write_atomically(folder / "seams.json", (json.dumps(settings) + "\n").encode())

@@ -21,13 +21,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines.argument_checks import check_range
 from lumiere.style import STYLE_NAME, alpha_of, blend_file, blend_style, is_lora, merge_lora
+from lumiere.tensor_files import read_metadata, read_tensors
 
 FOLDER = "styles"
 LORA_SETTINGS = "lora_adapter_metadata"  # of a file that diffusers wrote
@@ -214,18 +214,14 @@ def _read(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: on a broken file, or a LoRA with a scale other than 1, which diffusers keeps beside the tensors.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            stored = json.loads((file.metadata() or {}).get(LORA_SETTINGS, "{}"))
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a whole safetensors file ({error}); copy it again") from None
+    stored = json.loads(read_metadata(path).get(LORA_SETTINGS, "{}"))
     settings = {key.removeprefix("unet."): value for key, value in stored.items()}
     scaled = [key for key in ("use_rslora", "alpha_pattern", "rank_pattern") if settings.get(key)]
     if scaled or settings.get("lora_alpha") != settings.get("r"):
         raise ValueError(
             f"{path}: its LoRA has a scale of its own ({', '.join(scaled) or 'lora_alpha'}); allowed: 1"
         )
-    return load_file(path)
+    return read_tensors(path)
 
 
 def _state_of(weights: Weights) -> Hashable:

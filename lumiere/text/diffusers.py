@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lumiere.errors import one_line
 from lumiere.text.encoder import TextEncoder
-from lumiere.text.hub import one_line, pipeline_folder
+from lumiere.text.hub import pipeline_folder
 
 ENCODER, TOKENIZER = "text_encoder", "tokenizer"
 MIN_TOKENS = 3  # a start, a word, an end

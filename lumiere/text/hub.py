@@ -6,6 +6,8 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
+from lumiere.errors import one_line
+
 # Configs, vocabularies and weights; pickles (.bin, .ckpt) are neither fetched nor loaded.
 SUFFIXES = (".json", ".txt", ".model", ".safetensors")
 SKIPPED = ("*.fp16*", "*.non_ema*", "*.onnx*")  # second copies of the same weights
@@ -35,8 +37,3 @@ def pipeline_folder(source: str, *parts: str) -> Path:
     ) as error:  # of whichever layer: the name's form, the network, the hub's answer, the disk
         wanted = "neither a folder with unet/ and scheduler/ nor a hub name that can be fetched"
         raise ValueError(f"{source}: {wanted}: {one_line(error)}") from None
-
-
-def one_line(error: Exception) -> str:
-    """An error's text without its line breaks."""
-    return " ".join(str(error).split())

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from lumiere.files import content_hash
+from lumiere.tensor_files import read_tensors
 from lumiere.text.encoder import TextEncoder
 
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -54,7 +54,7 @@ def _load() -> tuple[Any, Any]:
         model = BertModel(
             BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False
         )
-    weights = load_file(folder / "model.safetensors")
+    weights = read_tensors(folder / "model.safetensors")
     unused = ("pooler.", "embeddings.position_ids")
     model.load_state_dict(
         {name: weight for name, weight in weights.items() if not name.startswith(unused)}

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lumiere.errors import one_line
 from lumiere.text.encoder import TextEncoder
-from lumiere.text.hub import one_line
 
 MIN_TOKENS = 3  # a start, a word, an end
 

@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lumiere.data.shards import shard_names
-from lumiere.errors import ParamsError
+from lumiere.errors import DiskError
 from lumiere.files import content_hash
+from lumiere.tensor_files import read_tensors
 
 TENSORS_FILE = "state.safetensors"
 STATE_FILE = "state.json"
@@ -58,7 +59,7 @@ def save_checkpoint(
     Later steps are dropped too: a run that is at `step` began before them, because they could not be read.
 
     Raises:
-        ParamsError: when it cannot be written (a full disk); the checkpoints there stay as they were.
+        DiskError: when it cannot be written (a full disk); the checkpoints there stay as they were.
     """
     target, aside = folder / f"step-{step:07d}", folder / f".writing-{os.getpid()}"
     for leftover in folder.glob(".writing-*"):  # of a run that was killed in the middle
@@ -77,7 +78,7 @@ def save_checkpoint(
         shutil.rmtree(target, ignore_errors=True)
         aside.rename(target)
     except (OSError, SafetensorError) as error:
-        raise ParamsError(
+        raise DiskError(
             f"{folder}: the state of step {step} cannot be written: {error}; make room, and the same command goes on "
             "from the checkpoint before it"
         ) from None
@@ -99,7 +100,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
             state = json.loads(about)
             if state["tensors"] != content_hash(candidate / TENSORS_FILE):
                 raise ValueError(f"{TENSORS_FILE} is not what was written")
-            return load_file(candidate / TENSORS_FILE), state
+            return read_tensors(candidate / TENSORS_FILE), state
         except Exception as error:  # whatever is wrong with it, the one before it may be whole
             print(
                 f"checkpoint {candidate.name} cannot be read ({error}); trying the one before it",

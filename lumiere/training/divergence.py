@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from lumiere.config import OptimConfig
-from lumiere.errors import ParamsError
+from lumiere.errors import LumiereError
 
 SMOOTHING = 0.98
 SETTLED = 30  # losses; the mean of fewer, of batches of one, is noise
@@ -14,7 +14,7 @@ SKIPPED = 50  # steps in a row without a finite gradient: loss scaling, which ha
 REMEMBERED = ("mean", "count", "best", "skipped")
 
 
-class TrainingDiverged(ParamsError):
+class TrainingDiverged(LumiereError):
     """The loss became NaN or blew up, which other params mend; the last good checkpoint is kept."""
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lumiere.data.clips import ClipStore, resize_video, to_model_range
+from lumiere.data.clips import ClipStore, resize_video
+from lumiere.data.pixel_values import model_to_bytes, to_model_range
 from lumiere.data.shards import ALL
 
 Text = tuple[Tensor, Tensor]  # states (n, d) and mask (n,); of k captions (k, n, d) and (k, n)
@@ -84,7 +85,7 @@ class StoredClips:
         if stored.shape[1:3] == (self.size, self.size):
             return torch.from_numpy(stored).permute(3, 0, 1, 2)
         small = resize_video(to_model_range(stored).unsqueeze(0), self.size)[0]
-        return ((small + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        return model_to_bytes(small)
 
     def _read_text(self, i: int) -> Text:
         embeds, mask = self.store.text(i)
@@ -155,8 +156,3 @@ def draw_captioned(
         "prompt_embeds": prompt_embeds.float(),
         "prompt_mask": prompt_mask.long(),
     }
-
-
-def pixels(video: Tensor) -> Tensor:
-    """uint8 -> float32 in [-1, 1]."""
-    return video.float() / 127.5 - 1

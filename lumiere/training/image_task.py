@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from lumiere.data.pixel_values import bytes_to_model
 from lumiere.training.diffusion_task import Batch, DiffusionTask, NetworkCall
-from lumiere.training.examples import Clips, draw_captioned, pixels
+from lumiere.training.examples import Clips, draw_captioned
 
 
 class TextToImageTask(DiffusionTask[Clips]):
@@ -22,7 +23,7 @@ class TextToImageTask(DiffusionTask[Clips]):
 
     def call(self, batch: Batch) -> NetworkCall:
         """The noisy frames (b, c, h, w), pixels or latents."""
-        video, timesteps = pixels(batch["video"]), batch["timesteps"]  # of one frame
+        video, timesteps = bytes_to_model(batch["video"]), batch["timesteps"]  # of one frame
         x_0 = self.space.on(video.device).encode(video)[:, :, 0]
         noise = self.noise_for(batch, x_0)
         x_t = self.objective.add_noise(x_0, noise, timesteps)

@@ -13,7 +13,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from lumiere.errors import ParamsError
+from lumiere.errors import WorkerError
 
 LAUNCHER = "LUMIERE_LAUNCHER"  # its process id
 PR_SET_PDEATHSIG = 1
@@ -41,7 +41,7 @@ def run_in_processes(module: str, arguments: Sequence[str], processes: int) -> N
     SIGTERM is handed on to each. When one fails or is killed, the others are ended.
 
     Raises:
-        ParamsError: one of them failed; what it said stands above.
+        WorkerError: one of them failed; its own message is printed above.
         SystemExit: SIGTERM or Ctrl-C came.
     """
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SAVING_SECONDS))
@@ -63,7 +63,7 @@ def run_in_processes(module: str, arguments: Sequence[str], processes: int) -> N
         how = f"exit code {failure.exitcode}"
         if failure.exitcode < 0:
             how = f"killed by {signal.Signals(-failure.exitcode).name}"
-        raise ParamsError(
+        raise WorkerError(
             f"process {rank} of {processes} failed ({how}), so the others were ended"
         ) from None
     except SignalException as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
 from typing import Protocol
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lumiere.config import RuntimeConfig
-from lumiere.errors import ParamsError
+from lumiere.errors import ParamsError, WorkerError, first_line
 
 
 class Examples(Protocol):
@@ -58,6 +59,24 @@ class Positions(Sampler[list[int]]):
                 yield list(range(first, first + self.size))
 
 
+class _Batches(DataLoader[dict[str, Tensor]]):
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:  # type: ignore[override]
+        return _name_lost_workers(super().__iter__())
+
+
+def _name_lost_workers(batches: Iterator[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+    """Raise a WorkerError where torch raises a RuntimeError because a worker hangs or has died."""
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if not re.match(r"DataLoader (timed out|worker \(pid)", str(error)):
+            raise
+        raise WorkerError(
+            f"a process that reads clips hangs or has died: {first_line(error)}; run the stage again, with a larger "
+            "runtime.timeout_s or with runtime.workers: 0"
+        ) from None
+
+
 def _outlive_signals(worker: int) -> None:
     """A signal to the whole group is for the training, which saves first and then ends its workers by another."""
 
@@ -73,9 +92,10 @@ def make_loader(
 ) -> DataLoader[dict[str, Tensor]]:
     """Batches at `positions`, in order, whatever the number of workers; in pinned memory for a GPU.
 
-    A worker that gives nothing for `timeout_s` ends the training with an error.
+    Raises:
+        WorkerError: while iterating, if a worker dies or returns nothing for `timeout_s` seconds.
     """
-    return DataLoader(
+    return _Batches(
         _Stream(examples),
         batch_sampler=positions,
         num_workers=runtime.workers,

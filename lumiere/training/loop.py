@@ -156,7 +156,7 @@ def train(
     Raises:
         TrainingDiverged: the loss is NaN, or above `divergence_factor` times its best, or fp16 finds no finite
             gradient; the message says where.
-        ParamsError: the state cannot be written (a full disk); in every process.
+        DiskError: the state cannot be written (a full disk); in every process.
         Interrupted: SIGTERM came; the state was saved first.
         ValueError: the processes do not divide a batch evenly.
     """

@@ -23,7 +23,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lumiere.config import LaunchConfig
-from lumiere.errors import ParamsError
+from lumiere.errors import LumiereError, WorkerError
 from lumiere.models import SpaceTimeUNet
 
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -126,18 +126,20 @@ class Parallel:
         self._accelerator.wait_for_everyone()
 
     def first(self, action: Callable[[], None]) -> None:
-        """Lets the first process do something while the others wait; where it fails, all end with what it says."""
+        """Lets the first process do something while the others wait; where it fails, all of them raise its error."""
         failure: Exception | None = None
         if self.is_main:
             try:
                 action()
             except Exception as error:
                 failure = error
-        said = broadcast_object_list([failure and str(failure)])[0]
+        kind = type(failure) if isinstance(failure, LumiereError) else WorkerError
+        report = broadcast_object_list([None if failure is None else (kind, str(failure))])[0]
         if failure is not None:
             raise failure
-        if said is not None:
-            raise ParamsError(said)
+        if report is not None:
+            kind, message = report
+            raise kind(message)
 
     # --- state ------------------------------------------------------------------------------------------------------
 

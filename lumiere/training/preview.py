@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from lumiere.config import RuntimeConfig
-from lumiere.data.clips import from_model_range
+from lumiere.data.pixel_values import from_model_range
 from lumiere.data.video_io import write_video
 from lumiere.training.diffusion_task import Batch, DiffusionTask
 from lumiere.training.loader import to_device

@@ -13,8 +13,9 @@ import torch
 
 from lumiere.config import OptimConfig, TrainSSRConfig
 from lumiere.data.clips import resize_video
+from lumiere.data.pixel_values import bytes_to_model
 from lumiere.training.diffusion_task import Batch, DiffusionTask, NetworkCall, is_inflated
-from lumiere.training.examples import StoredClips, pixels
+from lumiere.training.examples import StoredClips
 
 
 class SuperResolutionTask(DiffusionTask[StoredClips]):
@@ -56,7 +57,7 @@ class SuperResolutionTask(DiffusionTask[StoredClips]):
             return int(torch.randint(bound, (), generator=generator))
 
         start = below(data.num_frames - self.window_size + 1)
-        high = pixels(data.video(clip, slice(start, start + self.window_size))).unsqueeze(0)
+        high = bytes_to_model(data.video(clip, slice(start, start + self.window_size))).unsqueeze(0)
         low = resize_video(resize_video(high, self.ssr.low_size), self.ssr.size)
         top, left = (below(self.ssr.size - self.ssr.crop + 1) for _ in range(2))
         rows, columns = slice(top, top + self.ssr.crop), slice(left, left + self.ssr.crop)

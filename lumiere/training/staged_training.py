@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from lumiere.config import OptimConfig, Params, to_dict
-from lumiere.errors import ParamsError
+from lumiere.errors import LockError
+from lumiere.locks import own_folder, release_folder
 from lumiere.staleness import deciding_files
 from lumiere.training.checkpoint import fingerprint
 from lumiere.training.loop import Log, Preview, Task, TrainingResult, train
@@ -21,8 +21,6 @@ from lumiere.training.loss_curves import write_record
 from lumiere.training.parallel import is_main_process
 
 KEPT = 2  # states of other runs of the same stage, for who goes back to earlier params
-
-_owned: dict[Path, FileLock] = {}
 
 
 class StagedTraining:
@@ -78,39 +76,20 @@ class StagedTraining:
 
     def claim(self) -> None:
         """Keep others out until it is finished, and drop the states of runs long past; `train` does it."""
-        _own(self.folder)
+        own_folder(self.folder, "the same training")
         others = [
             path for path in self.folder.parent.glob("*") if path.is_dir() and path != self.folder
         ]
         for old in sorted(others, key=_last_written)[:-KEPT]:
-            with suppress(ParamsError):  # one that is at work
-                _own(old)
+            with suppress(LockError):  # one that is at work
+                own_folder(old, "another training")
                 _drop(old)
 
 
-def _own(folder: Path) -> None:
-    """Keep other runs of the same training out until it is finished, or this process ends, however it does."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = _owned.setdefault(folder.resolve(), FileLock(folder.with_suffix(".lock"), timeout=0))
-    if lock.is_locked:
-        return
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ParamsError(
-            f"{folder}: the same training is at work there; try again when it is done"
-        ) from None
-
-
 def _drop(folder: Path) -> None:
-    """What `_own` took."""
+    """Delete the state in a folder that this process owns, and give the folder up."""
     shutil.rmtree(folder, ignore_errors=True)
-    lock = _owned.pop(folder.resolve(), None)
-    if lock is not None:
-        Path(lock.lock_file).unlink(
-            missing_ok=True
-        )  # while it is held: who waits for it sees that it is gone
-        lock.release()
+    release_folder(folder)
 
 
 def _last_written(folder: Path) -> float:

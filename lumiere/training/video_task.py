@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from lumiere.config import OptimConfig
+from lumiere.data.pixel_values import bytes_to_model
 from lumiere.models import SpaceTimeUNet
 from lumiere.training.diffusion_task import Batch, DiffusionTask, NetworkCall
-from lumiere.training.examples import Clips, draw_captioned, pixels
+from lumiere.training.examples import Clips, draw_captioned
 from lumiere.training.masks import draw_conditioning, draw_kind
 from lumiere.training.seeding import generator_for
 
@@ -67,7 +68,7 @@ class SpaceTimeTask(DiffusionTask[Clips]):
                 }
             kind = draw_kind(weights, generator) if sum(weights.values()) else "text_only"
             _, known_mask = draw_conditioning(
-                pixels(example["video"]).unsqueeze(0), kind, generator
+                bytes_to_model(example["video"]).unsqueeze(0), kind, generator
             )
             example["known_mask"] = known_mask[0].to(torch.uint8)
         return example
@@ -92,7 +93,7 @@ class SpaceTimeTask(DiffusionTask[Clips]):
 
     def call(self, batch: Batch) -> NetworkCall:
         """The noisy clips (b, c, t, h, w), pixels or latents, with C and M appended where the network takes them."""
-        video, timesteps = pixels(batch["video"]), batch["timesteps"]
+        video, timesteps = bytes_to_model(batch["video"]), batch["timesteps"]
         space = self.space.on(video.device)
         x_0 = space.encode(video)
         noise = self.noise_for(batch, x_0)

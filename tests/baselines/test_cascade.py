@@ -17,13 +17,14 @@ from benchmarks import baselines, baselines_measure
 from lumiere.baselines.cascade_sampling import fill_in, sample_cascade
 from lumiere.baselines.cascade_training import KeyframeTask, SegmentTask
 from lumiere.config import TextOptimConfig
+from lumiere.data.pixel_values import bytes_to_model
 from lumiere.data.shards import ALL, Sample, pack_frames, write_index, write_null_text, write_shards
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import TextToImage
 from lumiere.models.unet_builders import build_text_to_image_unet
 from lumiere.pipelines import LumierePipeline
-from lumiere.training.examples import Text, pixels
+from lumiere.training.examples import Text
 from lumiere.training.loop import train
 from lumiere.training.video_task import SpaceTimeTask
 from tests.video_factory import numbered
@@ -106,7 +107,7 @@ def test_a_segment_is_whole_and_its_known_frames_are_the_clips() -> None:
 
     batch = default_collate([task.example(i) for i in range(2)])
     sample = task.call(batch).args[0]
-    x_0, c, known_mask = pixels(batch["video"]), sample[:, 3:6], sample[:, 6:]
+    x_0, c, known_mask = bytes_to_model(batch["video"]), sample[:, 3:6], sample[:, 6:]
     assert torch.equal(c[:, :, [0, -1]], x_0[:, :, [0, -1]]) and not c[:, :, 1:-1].any()
     assert torch.equal(known_mask[:, 0], batch["known_mask"][:, 0].float())
 

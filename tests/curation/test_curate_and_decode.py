@@ -22,14 +22,14 @@ from lumiere.curation.captions import Caption, read_captions
 from lumiere.curation.curate import curate
 from lumiere.curation.manifest import read_manifest, write_manifest
 from lumiere.curation.manifest_report import counts, write_report
-from lumiere.curation.reasons import CurationError, Reason, Rejection
+from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.verdicts import clip_ids, judge
 from lumiere.data import prepare
 from lumiere.data.clips import ClipStore
 from lumiere.data.extract import Source, WindowSettings, extract_windows
-from lumiere.data.video_io import VideoError, read_video
+from lumiere.data.video_io import read_video
 from lumiere.data.workers import Failure
-from lumiere.errors import ParamsError
+from lumiere.errors import DataError, ParamsError, VideoError
 from tests.curation.test_scores import heart, textured
 from tests.video_factory import audio_only, encode, numbered, open_gop, read_numbers, truncated
 
@@ -356,16 +356,16 @@ def test_timeouts_and_crashes_become_rows():
 
 def test_captions_files_with_problems_are_named(tmp_path):
     path = tmp_path / "captions.csv"
-    with pytest.raises(CurationError, match="no such file"):
+    with pytest.raises(DataError, match="no such file"):
         read_captions(path)
     path.write_text("video,text\na.mp4,b\n")
-    with pytest.raises(CurationError, match=r"no column 'caption'.*found: video, text"):
+    with pytest.raises(DataError, match=r"no column 'caption'.*found: video, text"):
         read_captions(path)
     path.write_bytes(b"video,caption\na.mp4,\xff\xfe\n")
-    with pytest.raises(CurationError, match=r"captions\.csv, line 2: .*UTF-8"):
+    with pytest.raises(DataError, match=r"captions\.csv, line 2: .*UTF-8"):
         read_captions(path)
     path.write_text("video,caption\na.mp4,a cat, of ink\n")
-    with pytest.raises(CurationError, match=r"captions\.csv, line 2: 3 cells for 2 columns"):
+    with pytest.raises(DataError, match=r"captions\.csv, line 2: 3 cells for 2 columns"):
         read_captions(path)
     path.write_text(
         "Video, Caption,start,end\n./a.mp4,  two   words ,,\na.mp4,,1,2\nb.mp4,c,2,1\n,d,,\nb.mp4,e,1,2\n"

@@ -8,7 +8,7 @@ import pytest
 
 from lumiere.curation.probe import list_inputs, locate, probe
 from lumiere.curation.reasons import Reason, Rejection
-from lumiere.data.video_io import VideoError
+from lumiere.errors import VideoError
 from tests.video_factory import audio_only, cut_by_edit_list, encode, numbered, open_gop, truncated
 
 

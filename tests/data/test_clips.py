@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from lumiere.data.clips import ClipStore, clip_order, from_model_range, resize_video, to_model_range
+from lumiere.data.clips import ClipStore, clip_order, resize_video
 from lumiere.data.contact_sheets import contact_sheet, xt_slice
 from lumiere.data.extract import square, window_starts
-from lumiere.data.shards import Sample, ShardError, Split, pack_frames, write_index, write_shards
+from lumiere.data.pixel_values import from_model_range, to_model_range
+from lumiere.data.shards import Sample, Split, pack_frames, write_index, write_shards
+from lumiere.errors import DataError
 
 NUM_FRAMES, SIZE = 5, 40
 
@@ -93,13 +95,13 @@ def test_shards_that_are_not_those_of_the_index_are_told(tmp_path):
     whole = shard.stat().st_size
     os.truncate(shard, 1000)
     with pytest.raises(
-        ShardError,
+        DataError,
         match=rf"train-00001.tar: 1000 bytes; by index.json {whole} bytes; run the decode",
     ):
         ClipStore(folder)
     shard.unlink()
     with pytest.raises(
-        ShardError, match=r"train-00001.tar: no such file; .* run the decode stage again"
+        DataError, match=r"train-00001.tar: no such file; .* run the decode stage again"
     ):
         ClipStore(folder)
     ClipStore(folder, "validation")  # has none of its own
@@ -111,7 +113,7 @@ def test_clips_of_an_older_form_are_told(tmp_path):
     del index["format"]
     (folder / "index.json").write_text(json.dumps(index))
     with pytest.raises(
-        ShardError, match=r"index.json: clips of another form .* run the decode stage again"
+        DataError, match=r"index.json: clips of another form .* run the decode stage again"
     ):
         ClipStore(folder)
 
@@ -135,7 +137,7 @@ def test_shards_are_byte_stable_tars_without_names_or_times(tmp_path):
 
 
 def test_unfinished_or_unknown_splits_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="run the decode stage"):
+    with pytest.raises(DataError, match="run the decode stage"):
         ClipStore(tmp_path)
     with pytest.raises(ValueError, match="allowed: train, validation"):
         ClipStore(write(tmp_path / "clips"), "test")

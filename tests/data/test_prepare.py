@@ -11,7 +11,7 @@ import pytest
 
 from lumiere.data import extract, prepare
 from lumiere.data.extract import Source, WindowSettings, extract_windows
-from lumiere.data.video_io import VideoError
+from lumiere.errors import LockError
 from lumiere.files import content_hash
 from tests.video_factory import encode, numbered
 
@@ -21,8 +21,8 @@ NO_CAPTIONS = {"": (np.zeros((2, 2), np.float16), np.ones(2, np.uint8))}
 HOLDER = """
 import sys, time
 from pathlib import Path
-from lumiere.data import prepare
-prepare._own(Path(sys.argv[1]))
+from lumiere.locks import own_folder
+own_folder(Path(sys.argv[1]), 'another decoding')
 print("here", flush=True)
 time.sleep(60)
 """
@@ -38,7 +38,7 @@ def test_a_second_decoding_is_refused_until_the_first_is_gone(tmp_path, folder):
     other = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
     try:
         assert other.stdout is not None and other.stdout.readline()
-        with pytest.raises(VideoError, match=f"{folder}: another decoding is at work"):
+        with pytest.raises(LockError, match=f"{folder}: another decoding is at work"):
             decode()
     finally:
         other.kill()

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from lumiere.data import video_io
-from lumiere.data.video_io import VideoError, decode, read_video, select_ticks, write_video
+from lumiere.data.video_io import decode, read_video, select_ticks, write_video
+from lumiere.errors import VideoError
 from tests.video_factory import (
     cut_by_edit_list,
     encode,

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from lumiere.config import GenerateConfig
 from lumiere.data.clips import ClipStore
+from lumiere.data.pixel_values import from_unit_range
 from lumiere.data.video_io import read_video, write_video
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import load_text_to_image
 from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
 from lumiere.pipelines.batch import read_jobs
-from lumiere.pipelines.samples import given_pixels, to_uint8
+from lumiere.pipelines.samples import given_pixels
 from lumiere.tracking import Run
 from lumiere.training.diffusion_task import Batch, DiffusionTask
 from lumiere.training.ssr_task import SuperResolutionTask
@@ -328,7 +329,7 @@ def test_the_known_pixels_are_the_clips_own(chain: Path) -> None:
 def test_the_saved_pipeline_makes_the_same_video(name: str, chain: Path, tmp_path: Path) -> None:
     output = generate(chain, name)
     videos = chain / "outputs" / "videos"
-    frames = to_uint8(output.frames[0])
+    frames = from_unit_range(output.frames[0])
     luma = [
         made @ np.array([0.299, 0.587, 0.114])
         for made in (read_video(videos / f"{name}.mp4", fps=FPS), frames)

@@ -23,7 +23,7 @@ STATE = "scratch/*/train_base"
 # What is waited for, and how long at most it goes on from there, in seconds.
 MOMENTS = [
     ("", 2.0),  # imports
-    ("scratch/*.lock", 0.5),  # the first steps, before anything is saved
+    ("scratch/.*.lock", 0.5),  # the first steps, before anything is saved
     (f"{STATE}/step-*", 0.4),  # steps
     (f"{STATE}/.writing-*", 0.02),  # half a checkpoint
     ("out/train_base.json", 0.2),  # the weights

@@ -19,7 +19,7 @@ from torch.distributed.elastic.multiprocessing.api import PContext
 from lumiere.config import LaunchConfig, RuntimeConfig, TextOptimConfig
 from lumiere.data.shards import ALL
 from lumiere.diffusion.objective import make_scheduler
-from lumiere.errors import ParamsError
+from lumiere.errors import LumiereError
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.unet_builders import build_text_to_image_unet
 from lumiere.training.examples import Text
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> None:
         PContext.close.__defaults__ = (None, GRACE)
         try:
             run_in_processes("tests.training.parallel_task", sys.argv[1:], arguments.processes)
-        except ParamsError as error:
+        except LumiereError as error:
             sys.exit(str(error))
         return
 

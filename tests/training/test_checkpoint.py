@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lumiere.data.shards import Sample, pack_frames, write_index, write_null_text, write_shards
-from lumiere.errors import ParamsError
+from lumiere.errors import DiskError
 from lumiere.training.checkpoint import (
     STATE_FILE,
     TENSORS_FILE,
@@ -117,7 +117,7 @@ def test_state_that_json_cannot_hold_leaves_what_was_there(tmp_path: Path) -> No
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ParamsError, match=r"file/training: the state of step 1 cannot be written"):
+    with pytest.raises(DiskError, match=r"file/training: the state of step 1 cannot be written"):
         save(tmp_path / "file" / "training", 1)
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch.utils.data import default_collate
 
 from lumiere.config import LaunchConfig, RuntimeConfig, TextOptimConfig
+from lumiere.data.pixel_values import bytes_to_model
 from lumiere.data.prepare import embed_captions
 from lumiere.data.shards import Sample, pack_frames, write_index, write_null_text, write_shards
 from lumiere.data.video_io import read_video
@@ -24,7 +25,6 @@ from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
 from lumiere.pipelines.assemble import assemble_pipeline
 from lumiere.text import load_text_encoder
 from lumiere.training.diffusion_task import Batch
-from lumiere.training.examples import pixels
 from lumiere.training.image_task import TextToImageTask
 from lumiere.training.loop import train
 from lumiere.training.parallel import Parallel
@@ -100,7 +100,8 @@ def test_the_objective_is_stable_diffusions(kind: str, tmp_path: Path) -> None:
     batch, call = batch_of(task), task.call(batch_of(task))
     with torch.no_grad():
         latents = (
-            task.space.vae.encode(pixels(batch["video"])[:, :, 1]).latent_dist.mode() * 0.18215
+            task.space.vae.encode(bytes_to_model(batch["video"])[:, :, 1]).latent_dist.mode()
+            * 0.18215
         )
     torch.testing.assert_close(call.x_0[:, :, 1], latents)
     plain, timesteps = DDPMScheduler.from_config(SD_SCHEDULERS[kind]), call.timesteps
@@ -116,7 +117,7 @@ def test_a_picture_is_trained_on_as_a_clip_of_one_frame(folder: Path) -> None:
     batch = batch_of(task)
     call = task.call(batch)
     assert call.args[0].shape == (2, 4, 8, 8)
-    torch.testing.assert_close(call.x_0, task.space.encode(pixels(batch["video"]))[:, :, 0])
+    torch.testing.assert_close(call.x_0, task.space.encode(bytes_to_model(batch["video"]))[:, :, 0])
     task.losses(t2i.unet, batch).mean().backward()
     assert all(p.grad is None for p in t2i.vae.parameters())  # type: ignore[union-attr]
 
@@ -154,7 +155,7 @@ def test_only_frames_that_are_known_go_through_the_vae_twice(
     task.space.vae.encoder.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
     _, c, m = call_with(task, batch := batch_of(task))
     assert sizes == [2 * FRAMES, *frames]
-    known = pixels(batch["video"]) * batch["known_mask"]
+    known = bytes_to_model(batch["video"]) * batch["known_mask"]
     torch.testing.assert_close(c, task.space.encode(known) * m, atol=1e-5, rtol=1e-5)
 
 

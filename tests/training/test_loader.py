@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lumiere.config import RuntimeConfig
+from lumiere.errors import WorkerError
 from lumiere.training.loader import Positions, make_loader
 from tests.conftest import REPOSITORY
 from tests.training.small_task import CONFIG, make_task
@@ -64,7 +65,7 @@ def compare_workers() -> None:
 
 def wait_for_a_hung_worker() -> None:
     runtime = RuntimeConfig(workers=1, timeout_s=2.0)
-    with pytest.raises(RuntimeError, match="timed out after 2"):
+    with pytest.raises(WorkerError, match=r"timed out after 2.*runtime\.timeout_s"):
         list(
             make_loader(Counting(stuck=4), Positions(range(4), 2, 1), runtime, torch.device("cpu"))
         )

@@ -123,7 +123,7 @@ def test_a_hung_process_or_a_signal_ends_all_with_the_state_kept(
 def test_a_full_disk_ends_all_with_the_first_ones_sentence(tmp_path: Path) -> None:
     out = tmp_path / "run.json"
     said = wait(start(out, *TWO, "--at", "4", "--action", "full"), expected=1)
-    assert said.count(f"ParamsError: {tmp_path}/run: the state of step 6 cannot be written") == 2
+    assert said.count(f"DiskError: {tmp_path}/run: the state of step 6 cannot be written") == 2
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["step-0000003"]
 
 

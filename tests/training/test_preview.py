@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from lumiere.config import LaunchConfig, RuntimeConfig
-from lumiere.data.clips import ClipStore, from_model_range
+from lumiere.data.clips import ClipStore
+from lumiere.data.pixel_values import from_model_range
 from lumiere.data.video_io import read_video
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.training.loop import train

@@ -21,7 +21,8 @@ from torch.utils.data import default_collate
 
 from lumiere.config import LaunchConfig, Params, TextOptimConfig, TrainSSRConfig
 from lumiere.data.captioned_pictures import load_captioned_folder
-from lumiere.data.clips import ClipStore, resize_video, to_model_range
+from lumiere.data.clips import ClipStore, resize_video
+from lumiere.data.pixel_values import bytes_to_model, to_model_range
 from lumiere.data.shards import Sample, pack_frames, write_index, write_null_text, write_shards
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.models import SpaceTimeUNet
@@ -33,7 +34,7 @@ from lumiere.models.text_to_image import (
 )
 from lumiere.models.unet_builders import build_ssr_unet, build_text_to_image_unet
 from lumiere.training.diffusion_task import Batch
-from lumiere.training.examples import Pictures, StoredClips, draw_captioned, pixels
+from lumiere.training.examples import Pictures, StoredClips, draw_captioned
 from lumiere.training.image_task import TextToImageTask
 from lumiere.training.loop import TrainingResult
 from lumiere.training.loss_curves import write_record
@@ -236,7 +237,7 @@ def test_videos_and_pictures_are_those_of_the_clips(stores: tuple[ClipStore, Cli
     assert drawn["video"].shape == (3, FRAMES, LARGE, LARGE) and drawn["prompt_mask"].shape == (
         TOKENS,
     )
-    assert pixels(drawn["video"]).min() >= -1 and pixels(drawn["video"]).max() <= 1
+    assert bytes_to_model(drawn["video"]).min() >= -1 and bytes_to_model(drawn["video"]).max() <= 1
     own = torch.from_numpy(stores[0][2].prompt_embeds).float()
     many = [draw_captioned(clips, 2, generator_for("draw", i), one_frame=True) for i in range(60)]
     frames = [
@@ -450,7 +451,9 @@ def test_the_same_training_does_not_run_twice_at_once(tmp_path: Path) -> None:
     refused = subprocess.run(
         command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
     )
-    assert refused.returncode == 1 and "the same training is at work there" in refused.stderr
+    assert (
+        refused.returncode == 1 and "the same training is at work in this folder" in refused.stderr
+    )
     mine.finish()
     subprocess.run(command, cwd=REPOSITORY, env=environment, check=True)
 
@@ -463,7 +466,7 @@ def test_states_of_trainings_at_work_are_left_alone(tmp_path: Path) -> None:
         "import sys; from filelock import FileLock\n"
         "with FileLock(sys.argv[1]): print('locked', flush=True); sys.stdin.read()"
     )
-    command = [sys.executable, "-c", with_lock, str(tmp_path / "0.lock")]
+    command = [sys.executable, "-c", with_lock, str(tmp_path / ".0.lock")]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:

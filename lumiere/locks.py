@@ -1,0 +1,105 @@
+"""File locks that keep two processes out of one folder.
+
+The kernel frees a lock when its process ends, however it ends. The lock files hold no data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lumiere.errors import LockError
+
+RETRY_SECONDS = 0.2
+
+_owned: dict[Path, FileLock] = {}  # folders that this process owns
+
+
+def own_folder(folder: Path, work: str) -> None:
+    """Keep other processes out of a folder until this process ends or calls `release_folder`.
+
+    A process may own the same folder twice. The lock file lies beside the folder, which need not exist.
+
+    Args:
+        folder: the folder that this process writes into.
+        work: what another owner would be doing there, such as "another decoding"; used in the message.
+
+    Raises:
+        LockError: if another process owns the folder.
+    """
+    if folder.resolve() in _owned:
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise LockError(
+            f"{folder}: {work} is at work in this folder; try again when it has ended"
+        ) from None
+    _owned[folder.resolve()] = lock
+
+
+def release_folder(folder: Path) -> None:
+    """Give up a folder and delete its lock file; does nothing unless this process owns it."""
+    lock = _owned.pop(folder.resolve(), None)
+    if lock is None:
+        return
+    # Deleted while the lock is held: a process that waits for it then sees that the file is gone, and makes a new one.
+    Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
+
+
+def exclusive(path: Path) -> FileLock:
+    """A context manager that waits for the lock file `path`; for sections that take a moment."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path)
+
+
+@contextlib.contextmanager
+def inheritable_lock(path: Path, wait_seconds: float, busy: str) -> Iterator[int]:
+    """Hold a lock that child processes keep by inheriting its descriptor.
+
+    The lock is free when the last process that holds the descriptor has ended. `FileLock` cannot do this: it unlocks
+    on release, which would unlock it for the children too.
+
+    Args:
+        path: the lock file; holds the owner's process id.
+        wait_seconds: how long to wait for the present owner.
+        busy: the message if the wait was in vain; `{owner}` stands for the owner's process id.
+
+    Yields:
+        The descriptor, to be passed to child processes.
+
+    Raises:
+        LockError: if another process still holds the lock after `wait_seconds`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        deadline = time.monotonic() + wait_seconds
+        while not _try_lock(descriptor):
+            if time.monotonic() > deadline:
+                owner = os.pread(descriptor, 32, 0).decode(errors="replace") or "?"
+                raise LockError(busy.replace("{owner}", owner))
+            time.sleep(RETRY_SECONDS)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    import fcntl  # not on Windows, where only the flow cannot run
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

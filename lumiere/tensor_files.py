@@ -1,0 +1,43 @@
+"""Reading safetensors files, with errors that name the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lumiere.errors import DataError
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, on the CPU.
+
+    Raises:
+        DataError: if the file is missing or damaged.
+    """
+    with _named(path):
+        return load_file(path)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts that a safetensors file holds beside its tensors.
+
+    Raises:
+        DataError: if the file is missing or damaged.
+    """
+    with _named(path), safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        yield
+    except SafetensorError as error:
+        raise DataError(f"{path}: not a whole safetensors file ({error}); copy it again") from None
