@@ -207,9 +207,8 @@ def main(arguments: list[str] | None = None) -> None:
     ]
     networks = build(t2i.unet, settings.seed)
     contenders = plan(networks, t2i.scheduler, data, settings)
-    training = StagedTraining(
-        options.out / "scratch", Params(), settings, [options.clips, options.t2i]
-    )
+    inputs = [__file__, options.clips, options.t2i]
+    training = StagedTraining(options.out / "scratch", Params(), settings, inputs)
     training.claim()
     scratch = training.folder
     for name, contender in contenders.items():

@@ -2,56 +2,27 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from functools import cache
 from pathlib import Path
 
 import pytest
-import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+from lumiere import staleness
+from lumiere.staleness import ROOT, WITHOUT_EFFECT, deciding_files, imported_names
+from tests.stale_stages import (
+    code_dependencies,
+    code_files,
+    downstream,
+    listed_code,
+    render_table,
+    stages,
+    stored_table,
+    used_code,
+)
+
+REFRESH = "run `python -m tests.stale_stages`"
 PACKAGES = ("lumiere", "stages", "flows")
 ORCHESTRATION = {"dvc", "prefect", "mlflow"}
-# Changing these does not change what a stage computes from the same params and inputs.
-NOT_TRACKED = {
-    "lumiere/__init__.py",
-    "lumiere/config.py",
-    "lumiere/params_file.py",
-    "lumiere/tracking.py",
-    "lumiere/files.py",
-    "lumiere/compat.py",
-    "lumiere/errors.py",
-    "lumiere/locks.py",
-    "lumiere/tensor_files.py",
-    "stages/__init__.py",
-}
-
-
-@cache
-def imports(path: Path) -> frozenset[str]:
-    """The dotted names of all modules that a file may import, also inside functions."""
-    found: set[str] = set()
-    module = path.relative_to(ROOT).with_suffix("").parts
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = ".".join(module[: len(module) - node.level]) if node.level else ""
-            name = ".".join(part for part in (base, node.module or "") if part)
-            found |= {name} | {f"{name}.{alias.name}" for alias in node.names}
-    return frozenset(found)
-
-
-@cache
-def says_something(path: Path) -> bool:
-    """Whether a file holds more than a docstring and the import of `lumiere.compat`."""
-    body = ast.parse(path.read_text(encoding="utf-8")).body
-    return any(
-        not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
-        and ast.unparse(node) != "import lumiere.compat"
-        for node in body
-    )
 
 
 def files(package: str) -> list[Path]:
@@ -63,7 +34,7 @@ def offenders(paths: list[Path], *forbidden: str) -> list[str]:
     return [
         f"{path.relative_to(ROOT)} imports {name}"
         for path in paths
-        for name in sorted(imports(path))
+        for name in sorted(imported_names(path, with_types=True))
         if any(name == bad or name.startswith(f"{bad}.") for bad in forbidden)
     ]
 
@@ -121,51 +92,21 @@ def test_only_dag_reads_dvcs_internals() -> None:
     assert [line for line in offenders(paths, "dvc") if "dvc.exceptions" not in line] == []
 
 
-def stages() -> dict[str, dict]:
-    return yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-
-
-def used_files(start: Path) -> set[str]:
-    """The project's files that a file imports, directly or not, relative to the root."""
-    seen: set[Path] = set()
-    pending = [start]
-    while pending:
-        path = pending.pop()
-        if path not in seen and path.relative_to(ROOT).as_posix() not in NOT_TRACKED:
-            seen.add(path)
-            pending += [found for name in imports(path) for found in module_files(name)]
-    return {path.relative_to(ROOT).as_posix() for path in seen if says_something(path)}
-
-
-def module_files(name: str) -> list[Path]:
-    """`lumiere.data.clips` -> its file and the `__init__.py` of each package on the way."""
-    parts = name.split(".")
-    if parts[0] not in PACKAGES:
-        return []
-    inits = [ROOT.joinpath(*parts[:n], "__init__.py") for n in range(1, len(parts) + 1)]
-    return [path for path in [*inits, ROOT.joinpath(*parts).with_suffix(".py")] if path.is_file()]
-
-
 @pytest.mark.parametrize("stage", stages())
 def test_dvc_tracks_the_code_and_the_params_that_a_stage_uses(stage: str) -> None:
     path = ROOT / "stages" / f"{stage}.py"
     if not path.exists():
         pytest.fail(f"dvc.yaml has a stage {stage}, but there is no stages/{stage}.py")
     entry = stages()[stage]
-    code = [dep for dep in entry["deps"] if dep.split("/")[0] in PACKAGES]
-    used = used_files(path)
-    missing = sorted(
-        name for name in used if not any(name == dep or name.startswith(f"{dep}/") for dep in code)
-    )
-    unused = sorted(
-        dep for dep in code if not any(name == dep or name.startswith(f"{dep}/") for name in used)
-    )
-    assert (missing, unused) == ([], []), "(missing, unused) in dvc.yaml's deps"
+    missing, unused = used_code(stage) - listed_code(stage), listed_code(stage) - used_code(stage)
+    assert (missing, unused) == (set(), set()), f"(missing, unused) in dvc.yaml's deps: {REFRESH}"
+    code = [dep for dep in entry["deps"] if dep.split("/")[0] in ("lumiere", "stages")]
+    assert sorted(code) == code_dependencies(stage), f"dependencies that do not exist: {REFRESH}"
 
     sections = set(stages()) & set(
         re.findall(r"(?:params|\))\.(\w+)\b", path.read_text(encoding="utf-8"))
     )
-    trains = "lumiere/training/loop.py" in used
+    trains = "lumiere/training/loop.py" in used_code(stage)
     assert sections | ({"launch"} if trains else set()) == set(entry["params"]), (
         "sections that the stage reads"
     )
@@ -177,3 +118,65 @@ def test_a_stage_is_thin_and_named_like_its_file(stage: str) -> None:
     path = ROOT / "stages" / f"{stage}.py"
     if path.exists():
         assert len(path.read_text(encoding="utf-8").splitlines()) < 120
+
+
+# --- what an edit makes stale -----------------------------------------------------------------------------------------
+
+
+def test_the_table_of_what_an_edit_makes_stale_is_up_to_date() -> None:
+    assert stored_table() == render_table(), f"docs/architecture.md: {REFRESH}"
+
+
+def test_files_without_effect_exist_and_no_stage_depends_on_them() -> None:
+    gone = [name for name in WITHOUT_EFFECT if not (ROOT / name).is_file()]
+    assert gone == []
+    for stage in stages():
+        assert not listed_code(stage) & set(WITHOUT_EFFECT)
+
+
+def test_sampling_pictures_and_metrics_retrain_nothing() -> None:
+    harmless = {
+        name
+        for name in code_files()
+        if name.startswith(("lumiere/pipelines/", "lumiere/evaluation/", "lumiere/cli/"))
+    }
+    harmless |= {
+        "lumiere/data/contact_sheets.py",
+        "lumiere/diffusion/denoising.py",
+        "lumiere/diffusion/guidance.py",
+        "lumiere/diffusion/schedulers.py",
+        "lumiere/training/preview.py",
+    }
+    trainings = [stage for stage in stages() if "launch" in stages()[stage]["params"]]
+    assert len(trainings) == 5
+    for stage in [*trainings, "decode", "blend_style"]:
+        assert not used_code(stage) & harmless, stage
+
+
+def test_stages_that_read_an_output_come_after_it() -> None:
+    later = downstream()
+    assert later["evaluate"] == set() and later["generate"] == {"evaluate"}
+    assert later["train_ssr"] == {"generate", "evaluate"}
+    assert later["decode"] == set(stages()) - {"curate", "decode"}
+
+
+def test_what_a_file_imports_decides_but_not_what_it_imports_for_types(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = {
+        "stages/work.py": "from lumiere import used\ndef main():\n    from lumiere.part import late\n",
+        "lumiere/__init__.py": "",
+        "lumiere/used.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from lumiere import typed\n",
+        "lumiere/part/__init__.py": '"""A docstring alone."""\n',
+        "lumiere/part/late.py": "import lumiere.config\n",
+        "lumiere/config.py": "import lumiere.behind\n",
+        "lumiere/behind.py": "x = 1\n",
+        "lumiere/typed.py": "x = 1\n",
+    }
+    for name, text in contents.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.setattr(staleness, "ROOT", tmp_path)
+    deciding = deciding_files(tmp_path / "stages" / "work.py")
+    names = [path.relative_to(tmp_path).as_posix() for path in deciding]
+    assert names == ["lumiere/part/late.py", "lumiere/used.py", "stages/work.py"]

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import torch
 
+from lumiere.errors import first_line
+
 OUT_OF_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",
     "CUDA error: out of memory",
@@ -41,7 +43,7 @@ class BatchSize:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                reason = str(error).strip().split("\n")[0]
+                reason = first_line(error)
             # Outside of the handler: the error keeps the tensors of the frames that it came through alive.
             if end - first == 1:
                 raise torch.OutOfMemoryError(

@@ -46,15 +46,10 @@ def independent_windows(num_frames: int, window_size: int) -> list[tuple[int, in
     ]
 
 
-def named_weights(windows: Sequence[tuple[int, int]], name: str) -> list[Tensor] | None:
-    """How windows are reconciled where they overlap: "mean", as in the paper, or "tapered".
-
-    Raises:
-        ValueError: on another name.
-    """
+def check_window_weights(name: str) -> None:
+    """Raise ValueError unless `name` is a way to reconcile windows: "mean", as in the paper, or "tapered"."""
     if name not in ("mean", "tapered"):
         raise ValueError(f"window_weights is {name!r}; allowed: mean, tapered")
-    return tapered_weights(windows) if name == "tapered" else None
 
 
 def tapered_weights(windows: Sequence[tuple[int, int]]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""What a pipeline is made of, and its folder: diffusers' own, with folders for the text encoder and the styles."""
+"""The components of a pipeline, and the folder they are saved in: diffusers', plus the text encoder and the styles."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from diffusers import AutoencoderKL, SchedulerMixin
+from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin
 from torch import Tensor
 
 from lumiere.models import SpaceTimeUNet
@@ -19,8 +19,8 @@ from lumiere.text.encoder import CONFIG_NAME
 TEXT_ENCODER_FOLDER = "text_encoder"
 
 
-class StoredPipeline(LumiereBasePipeline):
-    """The networks, settings and styles of `LumierePipeline`, and how it saves and loads them."""
+class LumiereComponents(LumiereBasePipeline):
+    """The networks, settings and styles of `LumierePipeline`, with saving and loading."""
 
     model_cpu_offload_seq = "unet->vae->ssr_unet"
     _optional_components: ClassVar[list[str]] = ["text_encoder", "vae", "ssr_unet", "ssr_scheduler"]
@@ -49,16 +49,18 @@ class StoredPipeline(LumiereBasePipeline):
         Args:
             unet: the base network, with 0 or 4 conditioning channels; 5 in latents.
             scheduler: any diffusers scheduler of the T2I's prediction type.
-            text_encoder: what the T2I was trained with; without it, a call takes prompt_embeds.
+            text_encoder: the one that the T2I was trained with; without it, a call takes prompt_embeds.
             ssr_unet, ssr_scheduler: super-resolution; both or none.
-            num_frames, fps: what `unet` was trained on; the defaults of a call, as all that follow.
+            num_frames, fps: of the clips that `unet` was trained on. These and all that follow, down to `ssr_steps`,
+                are the defaults of a call.
             ssr_window_size, ssr_overlap: windows that suit `ssr_unet`.
-            num_inference_steps, guidance_scale, guidance_rescale, image_strength, ssr_steps: what suits the networks.
+            num_inference_steps, guidance_scale, guidance_rescale, image_strength, ssr_steps: values that suit the
+                networks.
             prediction_type, ssr_prediction_type: the networks'; by default their schedulers'.
-            vae: of a T2I that works in latents; super-resolution works in pixels.
+            vae: for a T2I that works in latents; super-resolution works in pixels.
 
         Raises:
-            ValueError: on networks that do not fit.
+            ValueError: if the networks do not fit together.
         """
         super().__init__()
         if unet.config.conditioning_channels not in (0, unet.in_channels + 1):
@@ -94,38 +96,37 @@ class StoredPipeline(LumiereBasePipeline):
         self.styles = StyleBook()
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """As in diffusers, with the text encoder's config and the styles in folders of their own.
+        """Save as diffusers does, with the text encoder's config and the styles in folders of their own.
 
         Raises:
-            ValueError: on variant, max_shard_size or safe_serialization=False, which our networks' files do not have.
+            ValueError: on variant, max_shard_size or safe_serialization=False, which our networks do not support.
         """
         folder, text_encoder = Path(save_directory), self.text_encoder
-        # diffusers saves and loads the kinds of component that it knows; a text encoder is none of them.
+        # diffusers saves and loads only the kinds of component that it knows; our text encoder is not among them.
         self.register_modules(text_encoder=None)
         try:
             super().save_pretrained(folder, **kwargs)
         finally:
             self.register_modules(text_encoder=text_encoder)
-        if text_encoder is None:
-            (folder / TEXT_ENCODER_FOLDER / CONFIG_NAME).unlink(
-                missing_ok=True
-            )  # an earlier pipeline's
+        if text_encoder is None:  # remove an earlier pipeline's
+            (folder / TEXT_ENCODER_FOLDER / CONFIG_NAME).unlink(missing_ok=True)
         else:
             text_encoder.save_pretrained(folder / TEXT_ENCODER_FOLDER)
         self.styles.save(folder / STYLES_FOLDER)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
-        """Load what `save_pretrained` wrote; components may be given instead, as in diffusers.
+        """Load what `save_pretrained` wrote; components that are passed replace the stored ones, as in diffusers.
 
         Raises:
-            ValueError: when that is not such a folder.
+            ValueError: if this is not such a folder.
         """
         folder = Path(pretrained_model_name_or_path)
         if not (folder / cls.config_name).is_file():
             raise ValueError(
-                f"{folder}: no {cls.config_name}; expected a folder written by {cls.__name__}.save_pretrained, a local "
-                "one: names of a hub are not looked up, so download first (huggingface_hub.snapshot_download)"
+                f"{folder}: no {cls.config_name}; expected a folder written by "
+                f"{cls.__name__}.save_pretrained, a local one: names of a hub are not looked up, "
+                "so download first (huggingface_hub.snapshot_download)"
             )
         if "text_encoder" not in kwargs and (folder / TEXT_ENCODER_FOLDER / CONFIG_NAME).is_file():
             kwargs["text_encoder"] = load_text_encoder(folder / TEXT_ENCODER_FOLDER)
@@ -134,20 +135,24 @@ class StoredPipeline(LumiereBasePipeline):
         return pipe
 
     @classmethod
-    def from_pipe(cls, pipeline: Any, **kwargs: Any) -> Self:
-        """As in diffusers, with the styles."""
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> Self:
+        """Make a pipeline of another's components, as in diffusers, and copy its styles."""
         pipe = super().from_pipe(pipeline, **kwargs)
-        if isinstance(pipeline, StoredPipeline):
+        if isinstance(pipeline, LumiereComponents):
             pipe.styles = pipeline.styles.copy()
         return pipe
 
     def add_style(
         self, name: str, weights: str | Path | Mapping[str, Tensor], alpha: float = 1.0
     ) -> None:
-        """Name a style: a safetensors file, or the state dict, of the T2I fine-tuned on it; or, with `alpha` below 1,
-        a finished blend of it, which serves that alpha alone.
+        """Add a style under a name.
+
+        Args:
+            name: letters, digits, - and _.
+            weights: a safetensors file, or the state dict, of the T2I fine-tuned on the style, or a LoRA of it.
+            alpha: below 1 for a finished blend, which serves only calls with this alpha.
 
         Raises:
-            ValueError: on a name that cannot be a file's, or no such file.
+            ValueError: on another name, or a file that does not exist.
         """
         self.styles.add(name, weights, alpha)

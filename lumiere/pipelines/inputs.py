@@ -1,12 +1,11 @@
-"""The mode that a user's inputs mean, and these at the model's size.
+"""The user's pictures, videos and masks, brought to the model's size.
 
-Pictures and videos are centre-cropped to the model's aspect ratio, then resized: a circle stays a circle. A mask is 1
-where to generate, and goes the same way as the picture or video that it belongs to.
+Pictures and videos are centre-cropped to the model's aspect ratio, then resized, so that a circle stays a circle. A
+mask is 1 where to generate, and is cropped and resized like the picture or video that it belongs to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,84 +15,42 @@ from torch import Tensor
 
 from lumiere import conditioning
 from lumiere.data.clips import resize_video
-from lumiere.pipelines.base import check_whole
+from lumiere.modes import CONDITIONED_MODES as CONDITIONED_MODES
+from lumiere.modes import MODES as MODES
+from lumiere.modes import infer_mode as infer_mode
+from lumiere.pipelines.argument_checks import check_whole
 from lumiere.pipelines.pixels import read_image, read_mask, read_video
-
-# What each mode is made from; a mask belongs to the first.
-MODES: dict[str, tuple[str, ...]] = {
-    "text_to_video": (),
-    "image_to_video": ("image",),
-    "inpainting": ("video", "mask"),
-    "outpainting": ("video",),
-    "cinemagraph": ("image", "mask"),
-    "video_to_video": ("video",),
-}
-CONDITIONED_MODES = ("image_to_video", "inpainting", "outpainting", "cinemagraph")
-
-
-def infer_mode(mode: str | None, image: Any, video: Any, mask: Any, last_image: Any = None) -> str:
-    """The mode that was named, or the one that the inputs mean.
-
-    Raises:
-        ValueError: on an unknown mode, or inputs that do not make one.
-    """
-    inputs = {"image": image, "last_image": last_image, "video": video, "mask": mask}
-    given = [name for name, value in inputs.items() if value is not None]
-    if mode is None:
-        for name in MODES:
-            if _takes(name, given) and name != "outpainting":
-                return name
-        meanings = ", ".join(
-            f"{' + '.join(parts) or 'prompt only'}: {name}" for name, parts in MODES.items()
-        )
-        raise ValueError(
-            f"no mode is made from {' and '.join(given)}; allowed: {meanings}; "
-            "in image_to_video last_image beside the image, or in its place"
-        )
-    if mode not in tuple(MODES):  # which may be of a type that has no hash
-        raise ValueError(f"mode is {mode!r}; allowed: {', '.join(MODES)}")
-    if not _takes(mode, given):
-        takes = (
-            "image, last_image or both" if mode == "image_to_video" else " and ".join(MODES[mode])
-        )
-        raise ValueError(
-            f"mode {mode!r} takes {takes or 'the prompt alone'}; given: {' and '.join(given) or 'the prompt alone'}"
-        )
-    return mode
-
-
-def _takes(mode: str, given: Sequence[str]) -> bool:
-    """Whether these inputs make the mode; the last frame serves as well as the first, or beside it."""
-    if mode == "image_to_video":
-        return bool(given) and set(given) <= {"image", "last_image"}
-    return set(MODES[mode]) == set(given)
 
 
 @dataclass(frozen=True)
-class Given:
-    """The user's pixels at their own size, one row per generated video; None where there are none.
+class SourcePixels:
+    """The pixels that a mode is made from, at their own size, one row per generated video; None where there are none.
 
     Attributes:
         mode: one of `MODES`.
         image: (b, 3, h, w) in [-1, 1].
-        last_image: likewise, of its own size.
+        last_image: the same, of its own size.
         video: (b, 3, t, h, w) in [-1, 1].
         region: (b, 1, t or 1, h, w), 1 = generate.
-        outpaint_scale: size of an outpainted video in its frame, as a share of each side.
+        outpaint_scale: the share of each side that an outpainted video takes in its frame.
     """
 
     mode: str
     image: Tensor | None = None
+    last_image: Tensor | None = None
     video: Tensor | None = None
     region: Tensor | None = None
     outpaint_scale: float = 0.75
-    last_image: Tensor | None = None
 
     def count_frames(self, num_frames: int | None, default: int) -> int:
-        """How many frames to make; a video tells it.
+        """How many frames to generate: as many as the video has, if there is one.
+
+        Args:
+            num_frames: the call's; None to leave it to the video or the default.
+            default: without a video.
 
         Raises:
-            ValueError: where the call says otherwise.
+            ValueError: if the call's number is not the video's.
         """
         if num_frames is None:
             return default if self.video is None else self.video.shape[2]
@@ -105,31 +62,39 @@ class Given:
             )
         return num_frames
 
-    def start(
+    def starting_video(
         self, num_frames: int, size: tuple[int, int], strength: float, image_strength: float
     ) -> tuple[Tensor | None, float]:
-        """The video (b, 3, t, h, w) that denoising starts from, noised (SDEdit), and the share of it that is done anew;
-        (None, 1.0) is noise alone.
+        """The video that denoising starts from once it is noised (SDEdit), and how much of the denoising is done.
+
+        Args:
+            num_frames, size: t, and height and width, of the result.
+            strength: the share of steps in video_to_video.
+            image_strength: the share of steps in modes with a picture.
+
+        Returns:
+            (b, 3, t, h, w) and the share of the steps; (None, 1.0) to start from noise alone.
         """
         if self.mode == "video_to_video":
             assert self.video is not None
             return fit(self.video, size), strength
-        still = self.still(num_frames, size) if image_strength < 1 else None
+        if image_strength == 1:
+            return None, 1.0
+        still = self.still_video(num_frames, size)
         return still, 1.0 if still is None else image_strength
 
-    def still(self, num_frames: int, size: tuple[int, int]) -> Tensor | None:
-        """The given picture on every frame, first into last where there are both, (b, 3, t, h, w); None without."""
-        first, last = (
-            None if picture is None else fit(picture.unsqueeze(2), size)
-            for picture in (self.image, self.last_image)
-        )
-        if first is None or last is None:
-            picture = last if first is None else first
-            return None if picture is None else picture.expand(-1, -1, num_frames, -1, -1)
+    def still_video(self, num_frames: int, size: tuple[int, int]) -> Tensor | None:
+        """The picture on every frame, (b, 3, t, h, w); the first fades into the last if there are both."""
+        pictures = (self.image, self.last_image)
+        fitted = [fit(picture.unsqueeze(2), size) for picture in pictures if picture is not None]
+        if not fitted:
+            return None
+        if len(fitted) == 1:
+            return fitted[0].expand(-1, -1, num_frames, -1, -1)
         share = torch.linspace(0, 1, num_frames).view(-1, 1, 1)
-        return torch.lerp(first, last, share)
+        return torch.lerp(fitted[0], fitted[1], share)
 
-    def known(
+    def conditions(
         self, num_frames: int, size: tuple[int, int], scale: float = 1.0
     ) -> tuple[Tensor, Tensor]:
         """C (b, 3, t, h, w) and M (b, 1, t, h, w) of a conditioned mode.
@@ -137,72 +102,56 @@ class Given:
         Args:
             num_frames: t.
             size: the base model's height and width.
-            scale: how much larger C and M are to be; the mask is that of the base size, enlarged.
+            scale: how much larger C and M are. The mask is the one at the base size, enlarged.
+
+        Raises:
+            ValueError: if nothing is left of the video or of the region.
         """
         large = (round(size[0] * scale), round(size[1] * scale))
         if self.mode == "image_to_video":
-            first, last = (
-                None if picture is None else fit(picture.unsqueeze(2), large)[:, :, 0]
-                for picture in (self.image, self.last_image)
-            )
+            first, last = _fit_picture(self.image, large), _fit_picture(self.last_image, large)
             return conditioning.image_to_video(first, num_frames, last)
         if self.mode == "cinemagraph":
-            assert self.image is not None and self.region is not None
+            image = _fit_picture(self.image, large)
+            assert image is not None and self.region is not None
             region = fit_region(self.region, size, large)[:, :, 0]
-            return conditioning.cinemagraph(
-                fit(self.image.unsqueeze(2), large)[:, :, 0], region, num_frames
-            )
+            return conditioning.cinemagraph(image, region, num_frames)
         assert self.video is not None
         if self.mode == "inpainting":
             assert self.region is not None
             region = fit_region(self.region, size, large).expand(-1, -1, num_frames, -1, -1)
             return conditioning.inpainting(fit(self.video, large), region)
         assert self.mode == "outpainting"
-        # Margins are whole pixels of the base size on both sides, so that they scale.
-        least = 0 if self.outpaint_scale == 1 else 1
-        inner = [
-            side - 2 * max(least, round(side * (1 - self.outpaint_scale) / 2)) for side in size
-        ]
-        if min(inner) < 1:
-            raise ValueError(
-                f"outpaint_scale is {self.outpaint_scale}; nothing of the video is left; make it larger"
-            )
+        inner = self._outpainted_size(size)
         video = fit(self.video, (round(inner[0] * scale), round(inner[1] * scale)))
         return conditioning.outpainting(video, *large)
 
-
-def fit(video: Tensor, size: tuple[int, int]) -> Tensor:
-    """(b, c, t, h, w) centre-cropped to the aspect ratio of `size`, then resized to it."""
-    height, width = video.shape[-2:]
-    share = min(height / size[0], width / size[1])
-    inner = (min(height, round(size[0] * share)), min(width, round(size[1] * share)))
-    top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
-    return resize_video(video[..., top : top + inner[0], left : left + inner[1]], size)
-
-
-def fit_region(region: Tensor, size: tuple[int, int], large: tuple[int, int]) -> Tensor:
-    """A region at the base `size`, then enlarged to `large`: 0 or 1. Known pixels have to be known whole."""
-    small = (fit(region, size) > 0).to(region.dtype)
-    if not bool(small.flatten(1).any(dim=1).all()):
-        raise ValueError(
-            "mask: no region is left in the model's frame; mark 1 (white) where to generate, near the middle"
+    def _outpainted_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the video in its frame of `size`; margins are whole pixels, so that they scale."""
+        least = 0 if self.outpaint_scale == 1 else 1
+        height_margin, width_margin = (
+            max(least, round(side * (1 - self.outpaint_scale) / 2)) for side in size
         )
-    batch_size, _, num_frames = small.shape[:3]
-    enlarged = F.interpolate(small.flatten(0, 2).unsqueeze(1), size=large, mode="nearest-exact")
-    return enlarged.view(batch_size, 1, num_frames, *large)
+        inner = (size[0] - 2 * height_margin, size[1] - 2 * width_margin)
+        if min(inner) < 1:
+            raise ValueError(
+                f"outpaint_scale is {self.outpaint_scale}; nothing of the video is left; "
+                "make it larger"
+            )
+        return inner
 
 
-def read_given(
+def read_source_pixels(
     mode: str,
     image: Any,
+    last_image: Any,
     video: Any,
     mask: Any,
     outpaint_scale: float,
     num_prompts: int,
     videos_per_prompt: int,
-    last_image: Any = None,
-) -> Given:
-    """The user's pixels, one row per generated video.
+) -> SourcePixels:
+    """Read the user's pixels and repeat them to one row per generated video.
 
     Raises:
         ValueError: on pixels that cannot be used, naming the argument and the cure.
@@ -211,29 +160,68 @@ def read_given(
         "image": None if image is None else read_image(image),
         "last_image": None if last_image is None else read_image(last_image, "last_image"),
         "video": None if video is None else read_video(video),
-        "mask": None,
+        "region": None,
     }
-    name = MODES[mode][0] if mask is not None else ""
-    subject = pixels.get(name)
-    if subject is not None:
-        pixels["mask"] = read_mask(mask, subject, name)
-    rows = {
-        name: spread(value, num_prompts, videos_per_prompt, name) for name, value in pixels.items()
-    }
-    return Given(
-        mode, rows["image"], rows["video"], rows["mask"], outpaint_scale, rows["last_image"]
-    )
+    if mask is not None:
+        owner = MODES[mode][0]
+        masked = pixels[owner]
+        if masked is not None:
+            pixels["region"] = read_mask(mask, masked, owner)
+    rows: dict[str, Tensor | None] = {}
+    for name, tensor in pixels.items():
+        argument = "mask" if name == "region" else name
+        rows[name] = _one_row_per_video(tensor, num_prompts, videos_per_prompt, argument)
+    return SourcePixels(mode, **rows, outpaint_scale=outpaint_scale)
 
 
-def spread(
-    tensor: Tensor | None, num_prompts: int, videos_per_prompt: int, name: str
+def cropped_size(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the largest part of a frame of `size` that has the aspect ratio of `target`."""
+    share = min(size[0] / target[0], size[1] / target[1])
+    return min(size[0], round(target[0] * share)), min(size[1], round(target[1] * share))
+
+
+def fit(video: Tensor, size: tuple[int, int]) -> Tensor:
+    """Crop (b, c, t, h, w) at its centre to the aspect ratio of `size`, then resize it."""
+    height, width = video.shape[-2:]
+    inner = cropped_size((height, width), size)
+    top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
+    return resize_video(video[..., top : top + inner[0], left : left + inner[1]], size)
+
+
+def fit_region(region: Tensor, size: tuple[int, int], large: tuple[int, int]) -> Tensor:
+    """Fit a region to the base `size`, then enlarge it to `large`; 0 or 1.
+
+    A pixel that is partly in the region is in it: known pixels have to be known whole.
+
+    Raises:
+        ValueError: if no region is left.
+    """
+    small = (fit(region, size) > 0).to(region.dtype)
+    if not bool(small.flatten(1).any(dim=1).all()):
+        raise ValueError(
+            "mask: no region is left in the model's frame; mark 1 (white) where to generate, "
+            "near the middle"
+        )
+    batch_size, _, num_frames = small.shape[:3]
+    enlarged = F.interpolate(small.flatten(0, 2).unsqueeze(1), size=large, mode="nearest-exact")
+    return enlarged.view(batch_size, 1, num_frames, *large)
+
+
+def _fit_picture(picture: Tensor | None, size: tuple[int, int]) -> Tensor | None:
+    """(b, 3, h, w) -> (b, 3, *size)."""
+    return None if picture is None else fit(picture.unsqueeze(2), size)[:, :, 0]
+
+
+def _one_row_per_video(
+    tensor: Tensor | None, num_prompts: int, videos_per_prompt: int, argument: str
 ) -> Tensor | None:
-    """One row per generated video, from one row for all or one per prompt."""
+    """Repeat one row for all prompts, or one row per prompt, to one row per generated video."""
     if tensor is None:
         return None
     if len(tensor) not in (1, num_prompts):
         raise ValueError(
-            f"{name} has {len(tensor)} entries for {num_prompts} prompts; pass one for all, or one per prompt"
+            f"{argument} has {len(tensor)} entries for {num_prompts} prompts; "
+            "pass one for all, or one per prompt"
         )
     tensor = tensor.expand(num_prompts, *tensor.shape[1:])
     return tensor.repeat_interleave(videos_per_prompt, dim=0)

@@ -4,38 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from lumiere import conditioning
-from lumiere.diffusion.denoising import denoise, predict_in_windows
+from lumiere.diffusion.denoising import Predict, denoise, predict_in_windows
 from lumiere.diffusion.guidance import TextGuidance
 from lumiere.diffusion.latents import LatentSpace
 from lumiere.diffusion.memory import BatchSize
 from lumiere.diffusion.noise import draw_noise, video_generators
 from lumiere.diffusion.schedulers import check_prediction_type, hold_known, select_timesteps
-from lumiere.diffusion.windows import named_weights, temporal_windows
-from lumiere.pipelines.base import (
-    Callback,
+from lumiere.modes import CONDITIONED_MODES, infer_mode
+from lumiere.pipelines.argument_checks import (
     check_generator,
     check_range,
     check_whole,
     check_whole_or_none,
 )
-from lumiere.pipelines.components import StoredPipeline
-from lumiere.pipelines.inputs import CONDITIONED_MODES, infer_mode, read_given
+from lumiere.pipelines.base import NO_CALLBACK, Callback, StepCallback
+from lumiere.pipelines.components import LumiereComponents
+from lumiere.pipelines.inputs import SourcePixels, read_source_pixels
 from lumiere.pipelines.known_pixels import KnownPixels
 from lumiere.pipelines.pipeline_output import LumierePipelineOutput, check_output_type, to_output
 from lumiere.pipelines.pipeline_ssr import LumiereUpscalePipeline
+from lumiere.pipelines.plans import UpscalePlan, WindowPlan
 from lumiere.pipelines.prompts import read_prompts, text_dim
 
 
-class LumierePipeline(StoredPipeline):
-    """Text to video, image to video, inpainting, outpainting, cinemagraphs and video to video, each of them styled.
+class LumierePipeline(LumiereComponents):
+    """Text to video, image to video, inpainting, outpainting, cinemagraphs and video to video, each in any style.
 
-    The mode follows from what is given (`infer_mode`) or is named. Modes that are given pixels need a network with
+    Name the mode, or leave it to the inputs (`lumiere.modes.infer_mode`). Modes with known pixels need a network with
     conditioning channels; that network does text to video as well.
     """
 
@@ -92,55 +95,57 @@ class LumierePipeline(StoredPipeline):
     ) -> LumierePipelineOutput | tuple[Any]:
         """Generate videos.
 
-        Settings that are None by default are those that the pipeline was made with (`pipe.config`).
+        Settings whose default is None come from the pipeline (`pipe.config`).
 
         Args:
-            prompt: what to see; several make several videos.
+            prompt: what to see; several prompts make several videos.
             negative_prompt: what to move away from, one for all or one per prompt; by default the empty sentence.
-            num_frames: by default the video's own, if there is one.
-            fps: told in the output.
-            image: (b, 3, h, w) in [0, 1], an array (h, w, 3), or PIL: the first frame, or the picture to move.
-            last_image: image to video: the last frame, beside the first or in its place.
+            num_frames: by default as many as the video has, if there is one.
+            fps: frames per second to play the videos at; it is returned with them.
+            image: the first frame, or the picture to move: (b, 3, h, w) in [0, 1], an array (h, w, 3), or PIL.
+            last_image: the last frame in image_to_video, beside the first one or alone.
             video: (b, t, 3, h, w) or (t, 3, h, w) in [0, 1], an array (t, h, w, 3), or a list of frames of any kind.
-            mask: 1 where to generate, as large as the image or video, still (h, w) or moving: (t, h, w), or a list.
-            mode: a key of `inputs.MODES`; by default what the inputs mean.
-            strength: video_to_video: how much of the denoising is done anew, 0 to 1.
-            image_strength: the same where a picture is given: below 1 the clip starts from the picture on every frame,
-                noised, and not from noise alone.
-            outpaint_scale: outpainting: the share of each side that the video takes.
-            guide_known: hold the estimate of x_0 to the given pixels at every step, of super-resolution too; False
-                trusts the base network's own painting of C. A base model of latents is not held: see `known_psnr`.
-            keep_known: put the given pixels back exactly at the end, after super-resolution too; `known_psnr` tells how
+            mask: 1 where to generate, as large as the image or video; (h, w) if it is still, (t, h, w) or a list if it
+                moves.
+            mode: a key of `lumiere.modes.MODES`; by default the mode that the inputs make.
+            strength: how much of the denoising video_to_video does anew, 0 to 1.
+            image_strength: the same in modes with a picture. Below 1, the clip starts from the picture on every frame,
+                noised; at 1 it starts from noise alone.
+            outpaint_scale: the share of each side that the video takes in outpainting.
+            guide_known: hold the estimate of x_0 to the known pixels at every step, also in super-resolution. False
+                trusts the base network to paint C itself. A base model in latents is never held; see `known_psnr`.
+            keep_known: put the known pixels back exactly at the end, also after super-resolution; `known_psnr` says how
                 far off they were before.
-            style, alpha: a style of `pipe.styles` and its weight, 0 to 1; the paper picks 0.5 to 1 by hand.
+            style, alpha: a style in `pipe.styles` and its weight, 0 to 1; the paper picks 0.5 to 1 by hand.
             num_inference_steps: denoising steps of the base model.
             guidance_scale: 1 switches text guidance off.
             guidance_rescale: 0 to 1.
-            num_videos_per_prompt: each with noise of its own; videos of one prompt follow each other.
+            num_videos_per_prompt: each has its own noise; the videos of one prompt follow each other.
             height, width: in pixels; by default the T2I's sample_size.
-            window_size, overlap, window_weights: base model in windows, as in `LumiereUpscalePipeline`; by default in
-                one up to the length that it was trained on, and beyond in windows of that length; overlap by default 2.
-            upscale: run super-resolution where the pipeline has it.
+            window_size, overlap, window_weights: windows of the base model, as in `LumiereUpscalePipeline`. By default
+                a clip is one window up to the length that the model was trained on; longer clips go through in windows
+                of that length that share 2 frames.
+            upscale: run super-resolution if the pipeline has it.
             ssr_steps, noise_level, ssr_window_size, ssr_overlap, ssr_window_weights, multidiffusion: as in
                 `LumiereUpscalePipeline`.
-            batch_size, ssr_batch_size: clips or windows in one forward pass of either network, each of them twice with
-                guidance; None for all. Where memory runs out, it goes on with half as many.
-            generator: one for all, whose first video is that seed's alone; or one per video, each of which is its
-                seed's alone, in whatever batch it is made, to floating-point tolerance. Of a seed, torch uses 32 bits
-                on the CPU.
+            batch_size, ssr_batch_size: clips or windows in one forward pass of either network, doubled by guidance;
+                None for all. If memory runs out, the call goes on with half as many.
+            generator: one for all videos, or one per video. With one for all, the first video equals the one that the
+                seed makes alone; with one per video, every video does, to floating-point tolerance. On the CPU, torch
+                uses only 32 bits of a seed.
             output_type: "pt", "np" or "pil".
             return_dict: False for a plain tuple (frames,).
             callback_on_step_end: called after each step of the base model as callback(self, step, timestep,
-                {"x_t": x_t}). It returns the dict, in which tensors may be others, or None for no change. Where it
-                or anybody else sets `pipe._interrupt = True`, the call ends with the base model's video as it is then.
-            callback_on_step_end_tensor_inputs: which tensors the dict holds. With x_t alone, super-resolution calls it
-                too, with that pipeline as its first argument.
+                {"x_t": x_t}). It returns the dict, in which it may replace tensors, or None for no change. After
+                `pipe._interrupt = True`, the call ends with the base model's video as it is then.
+            callback_on_step_end_tensor_inputs: the tensors in that dict. With x_t alone, super-resolution calls the
+                callback too, with that pipeline as the first argument.
             prompt_embeds, negative_prompt_embeds: (b, n, d) in place of sentences, with
             prompt_attention_mask, negative_prompt_attention_mask: (b, n), 1 = attend; all by default.
 
         Raises:
             ValueError: on input that cannot be used, naming the argument and the cure.
-            torch.OutOfMemoryError: where one clip or window at a time is too much.
+            torch.OutOfMemoryError: if one clip or window at a time is too much.
         """
         # --- check inputs ----------------------------------------------------------------------------------------
         num_inference_steps = self._or_default("num_inference_steps", num_inference_steps)
@@ -154,195 +159,110 @@ class LumierePipeline(StoredPipeline):
         check_output_type(output_type)
         check_prediction_type(self.scheduler, self.config.prediction_type, "scheduler")
         check_range(1, guidance_scale=guidance_scale, fps=fps)
-        check_range(
-            0,
-            1,
-            guidance_rescale=guidance_rescale,
-            outpaint_scale=outpaint_scale,
-            strength=strength,
-        )
-        check_range(0, 1, image_strength=image_strength)
-        check_whole(
-            1, num_inference_steps=num_inference_steps, num_videos_per_prompt=num_videos_per_prompt
-        )
-        check_whole_or_none(
-            batch_size=batch_size, ssr_batch_size=ssr_batch_size, window_size=window_size
-        )
-        check_whole_or_none(height=height, width=width)
+        check_range(0, 1, guidance_rescale=guidance_rescale, outpaint_scale=outpaint_scale)
+        check_range(0, 1, strength=strength, image_strength=image_strength)
+        check_whole(1, num_inference_steps=num_inference_steps)
+        check_whole(1, num_videos_per_prompt=num_videos_per_prompt)
+        check_whole_or_none(batch_size=batch_size, ssr_batch_size=ssr_batch_size)
+        check_whole_or_none(window_size=window_size, height=height, width=width)
         check_whole(1, ssr_steps=ssr_steps, ssr_window_size=ssr_window_size)
-        check_whole(0, overlap=0 if overlap is None else overlap, ssr_overlap=ssr_overlap)
+        check_whole(0, ssr_overlap=ssr_overlap)
         check_generator(generator)
-        shown = self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
+        callback = self._read_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         prompts = read_prompts(
-            prompt, negative_prompt, prompt_embeds, negative_prompt_embeds,
-            prompt_attention_mask, negative_prompt_attention_mask,
-            guided=guidance_scale != 1, has_encoder=self.text_encoder is not None,
+            prompt,
+            negative_prompt,
+            prompt_embeds,
+            negative_prompt_embeds,
+            prompt_attention_mask,
+            negative_prompt_attention_mask,
+            guided=guidance_scale != 1,
+            has_encoder=self.text_encoder is not None,
             text_dim=text_dim(self.unet.unet.config),
-        )  # fmt: skip
-        num_videos = len(prompts) * num_videos_per_prompt
+        )
         if style is not None:
             self.styles.check(style, alpha)
-        mode = infer_mode(mode, image, video, mask, last_image)
-        if mode in CONDITIONED_MODES and not self.unet.config.conditioning_channels:
-            raise ValueError(
-                f"mode {mode!r} needs a network with conditioning channels; load the conditioned model"
-            )
-        given = read_given(
-            mode,
-            image,
-            video,
-            mask,
-            outpaint_scale,
-            len(prompts),
-            num_videos_per_prompt,
-            last_image,
+        mode = self._check_mode(infer_mode(mode, image, video, mask, last_image))
+        pixels = read_source_pixels(
+            mode=mode,
+            image=image,
+            last_image=last_image,
+            video=video,
+            mask=mask,
+            outpaint_scale=outpaint_scale,
+            num_prompts=len(prompts),
+            videos_per_prompt=num_videos_per_prompt,
         )
-        num_frames = given.count_frames(num_frames, self.config.num_frames)
-        if window_size is None:
-            window_size = self.config.num_frames
-            overlap = 0 if num_frames <= window_size else overlap
-        if overlap is None:
-            overlap = min(2, window_size - 1)
-        windows = temporal_windows(num_frames, window_size, overlap)
-        weights = named_weights(windows, window_weights)
+
+        # --- plan: sizes, windows, seeds -----------------------------------------------------------------------------
+        num_videos = len(prompts) * num_videos_per_prompt
+        num_frames = pixels.count_frames(num_frames, self.config.num_frames)
+        windows = self._plan_windows(num_frames, window_size, overlap, window_weights, batch_size)
         space = LatentSpace(self.vae)
         size = space.frame_size(height, width, self.unet.unet.config.sample_size)
         upscaler = self.upscaler() if upscale and self.ssr_unet is not None else None
         if upscaler is not None:
-            upscaler.plan(
+            upscale_plan = upscaler.plan(
                 num_frames,
-                noise_level,
-                ssr_window_size,
-                ssr_overlap,
-                multidiffusion,
-                ssr_window_weights,
+                size,
+                num_inference_steps=ssr_steps,
+                noise_level=noise_level,
+                window_size=ssr_window_size,
+                overlap=ssr_overlap,
+                multidiffusion=multidiffusion,
+                window_weights=ssr_window_weights,
+                batch_size=ssr_batch_size,
             )
-            upscaler.enlarged_size(size)
         device, dtype = self._execution_device, self.unet.dtype
         generators = video_generators(generator, num_videos)
-        ssr_generators = video_generators(
-            generators, num_videos
-        )  # drawn now: the base model's steps do not matter
+        # Drawn now, so that they do not depend on the base model's steps.
+        ssr_generators = video_generators(generators, num_videos)
 
         # --- encode prompts: once, one row per video ---------------------------------------------------------------
-        (positive, mask_of), (negative, mask_of_negative) = (
-            (embeds.to(device, dtype), mask.to(device))
-            for embeds, mask in prompts.encode(self.text_encoder, num_videos_per_prompt)
-        )
-        tensors = {"prompt_embeds": positive, "negative_prompt_embeds": negative}
+        positive, negative = prompts.encode(self.text_encoder, num_videos_per_prompt)
+        positive, negative = positive.to(device, dtype), negative.to(device, dtype)
+        tensors = {"prompt_embeds": positive.embeds, "negative_prompt_embeds": negative.embeds}
 
-        # --- C and M: given to both halves of guidance ------------------------------------------------------------
+        # --- C and M: both halves of guidance see them --------------------------------------------------------------
         latent_size = (size[0] // space.factor, size[1] // space.factor)
         shape = (num_videos, self.unet.in_channels, num_frames, *latent_size)
-        known = None
-        if mode in CONDITIONED_MODES:
-            known = KnownPixels(*(tensor.to(device) for tensor in given.known(num_frames, size)))
-        if self.unet.config.conditioning_channels:
-            c, m = (
-                conditioning.text_only(shape)
-                if known is None
-                else space.condition(known.pixels, known.mask)
-            )
-            # Copies: a callback may change them in place. In float32, as all but the network.
-            tensors |= {
-                "conditioning": c.to(device, copy=True),
-                "known_mask": m.to(device, copy=True),
-            }
+        known = self._known_pixels(pixels, num_frames, size)
+        tensors |= self._conditions(known, space, shape)
 
         # --- noise, or the noised source (SDEdit) --------------------------------------------------------------------
-        source, share = given.start(num_frames, size, strength, image_strength)
+        source, share = pixels.starting_video(num_frames, size, strength, image_strength)
         timesteps = select_timesteps(self.scheduler, num_inference_steps, device, share)
         self._interrupt, self._num_timesteps = False, len(timesteps)
-
-        def start() -> Tensor:
-            noise = draw_noise(shape, generators, device)
-            if source is None:
-                return noise.mul_(self.scheduler.init_noise_sigma)
-            x_0 = space.encode(source.to(device))
-            return (
-                self.scheduler.add_noise(x_0, noise, timesteps[:1].expand(num_videos))
-                if len(timesteps)
-                else x_0
-            )
+        start = partial(self._first_x_t, source, space, shape, timesteps, generators)
 
         # --- denoise --------------------------------------------------------------------------------------------------
-        batches = BatchSize(batch_size)
-        guided = guide_known and known is not None and self.vae is None
-
-        def predict(scaled_x_t: Tensor, timestep: Tensor) -> Tensor:
-            guidance = TextGuidance(
-                tensors["prompt_embeds"], mask_of, tensors["negative_prompt_embeds"], mask_of_negative,
-                guidance_scale, guidance_rescale,
-            )  # fmt: skip
-
-            def network(model_input: Tensor, rows: Tensor) -> Tensor:
-                return guidance.predict(
-                    self.unet, model_input.to(dtype), timestep, self.unet.in_channels, rows
-                )
-
-            conditions = [
-                tensors[name] for name in ("conditioning", "known_mask") if name in tensors
-            ]
-            output = predict_in_windows(
-                network, [scaled_x_t, *conditions], windows, batches, weights
-            )
-            if not guided:
-                return output
-            return hold_known(
-                self.scheduler,
-                self.config.prediction_type,
-                output,
-                scaled_x_t,
-                timestep,
-                *conditions,
-            )
-
+        guidance = TextGuidance(
+            positive.embeds, positive.mask, negative.embeds, negative.mask,
+            guidance_scale, guidance_rescale,
+        )  # fmt: skip
+        held = guide_known and known is not None and self.vae is None
+        predict = self._predictor(tensors, guidance, windows, held)
         styled = nullcontext() if style is None else self.styles.applied(self.unet, style, alpha)
         with styled, self.progress_bar(total=len(timesteps)) as progress:
             progress.set_description("base model")
-            on_step = self._on_step(progress, callback_on_step_end, shown, tensors)
+            on_step = self._on_step(progress, callback, tensors)
             x_0 = space.decode(
                 denoise(
-                    self.scheduler,
-                    predict,
-                    start,
-                    timesteps,
-                    generators,
-                    on_step,
-                    lambda: self._interrupt,
+                    self.scheduler, predict, start, timesteps, generators, on_step, self._is_stopped
                 )
             )
-        known_psnr = None if known is None else known.psnr(x_0)
-        if known is not None and keep_known:
-            x_0 = known.put_back(x_0)
+        x_0, known_psnr = _measure_known(x_0, known, keep_known)
 
         # --- super-resolution -----------------------------------------------------------------------------------------
         base = x_0
         if upscaler is not None and not self._interrupt:
-            scale = upscaler.enlarged_size(size)[1] / size[1]
-
-            def enlarged() -> KnownPixels | None:
-                if known is None:
-                    return None
-                return KnownPixels(
-                    *(tensor.to(device) for tensor in given.known(num_frames, size, scale))
-                )
-
-            large = enlarged() if guide_known else None
-            sees_all = set(shown) <= set(upscaler._callback_tensor_inputs)
-            x_0 = upscaler.upscale(
-                base, ssr_generators, ssr_steps, noise_level, None, ssr_window_size, ssr_overlap, multidiffusion,
-                ssr_window_weights, ssr_batch_size, callback_on_step_end if sees_all else None, shown,
-                known=large, interrupted=lambda: self._interrupt,
-            )  # fmt: skip
-            self._interrupt = self._interrupt or upscaler.interrupt
-            if self._interrupt:
-                x_0 = base
-            elif known is not None:
-                known = large or enlarged()
-                assert known is not None
-                known_psnr = known.psnr(x_0)
-                x_0 = known.put_back(x_0) if keep_known else x_0
+            scale = upscale_plan.size[1] / size[1]
+            enlarged_pixels = partial(self._known_pixels, pixels, num_frames, size, scale)
+            held_pixels = enlarged_pixels() if guide_known else None
+            x_0 = self._upscale(upscaler, base, upscale_plan, ssr_generators, callback, held_pixels)
+            if x_0 is not base:
+                known = held_pixels or enlarged_pixels()
+                x_0, known_psnr = _measure_known(x_0, known, keep_known)
 
         # --- output ---------------------------------------------------------------------------------------------------
         self.maybe_free_model_hooks()
@@ -354,16 +274,15 @@ class LumierePipeline(StoredPipeline):
             fps=fps,
             mode=mode,
             base_frames=None if x_0 is base else to_output(base, output_type),
-            known=None if known is None else to_output(known.pixels),
-            known_mask=None if known is None else known.mask.transpose(1, 2),
             known_psnr=known_psnr,
+            **_known_output(known),
         )
 
     def upscaler(self) -> LumiereUpscalePipeline:
-        """Super-resolution as a pipeline of its own, of the same networks.
+        """Super-resolution as a pipeline of its own, with the same networks.
 
         Raises:
-            ValueError: when this pipeline has none.
+            ValueError: if this pipeline has none.
         """
         if self.ssr_unet is None:
             raise ValueError(
@@ -378,6 +297,162 @@ class LumierePipeline(StoredPipeline):
         pipe.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
         return pipe
 
+    # --- parts of a call ----------------------------------------------------------------------------------------------
+
     def _or_default(self, name: str, value: Any) -> Any:
         """A setting of the call, or the pipeline's own."""
         return self.config[name] if value is None else value
+
+    def _check_mode(self, mode: str) -> str:
+        """The mode itself; raises ValueError if the network cannot do it."""
+        if mode in CONDITIONED_MODES and not self.unet.config.conditioning_channels:
+            raise ValueError(
+                f"mode {mode!r} needs a network with conditioning channels; "
+                "load the conditioned model"
+            )
+        return mode
+
+    def _is_stopped(self) -> bool:
+        return self._interrupt
+
+    def _plan_windows(
+        self,
+        num_frames: int,
+        window_size: int | None,
+        overlap: int | None,
+        window_weights: str,
+        batch_size: int | None,
+    ) -> WindowPlan:
+        """The base model's windows.
+
+        By default these are as long as the clips of training and share 2 frames. A clip up to that length is one
+        window; the overlap does not matter then.
+        """
+        if overlap is not None:
+            check_whole(0, overlap=overlap)
+        if window_size is None:
+            window_size = self.config.num_frames
+            if num_frames <= window_size:
+                overlap = 0
+        if overlap is None:
+            overlap = min(2, window_size - 1)
+        return WindowPlan(
+            num_frames, window_size, overlap, window_weights=window_weights, batch_size=batch_size
+        )
+
+    def _known_pixels(
+        self, pixels: SourcePixels, num_frames: int, size: tuple[int, int], scale: float = 1.0
+    ) -> KnownPixels | None:
+        """What the mode knows of the video, at the base size or `scale` times larger; None if it knows nothing."""
+        if pixels.mode not in CONDITIONED_MODES:
+            return None
+        pixels_at_size, known_mask = pixels.conditions(num_frames, size, scale)
+        device = self._execution_device
+        return KnownPixels(pixels_at_size.to(device), known_mask.to(device))
+
+    def _conditions(
+        self, known: KnownPixels | None, space: LatentSpace, shape: tuple[int, ...]
+    ) -> dict[str, Tensor]:
+        """C and M as the network takes them, by the names that a callback sees; nothing for a text-only network."""
+        if not self.unet.config.conditioning_channels:
+            return {}
+        if known is None:
+            c, m = conditioning.text_only(shape)
+        else:
+            c, m = space.condition(known.pixels, known.mask)
+        # Copies, because a callback may change them in place. In float32, as everything but the network.
+        device = self._execution_device
+        return {
+            "conditioning": c.to(device, copy=True),
+            "known_mask": m.to(device, copy=True),
+        }
+
+    def _first_x_t(
+        self,
+        source: Tensor | None,
+        space: LatentSpace,
+        shape: tuple[int, ...],
+        timesteps: Tensor,
+        generators: list[torch.Generator],
+    ) -> Tensor:
+        """The x_t that denoising starts from: noise, or the source video noised to the first timestep."""
+        device = self._execution_device
+        noise = draw_noise(shape, generators, device)
+        if source is None:
+            return noise.mul_(self.scheduler.init_noise_sigma)
+        x_0 = space.encode(source.to(device))
+        if not len(timesteps):
+            return x_0
+        return self.scheduler.add_noise(x_0, noise, timesteps[:1].expand(len(x_0)))
+
+    def _predictor(
+        self, tensors: dict[str, Tensor], guidance: TextGuidance, plan: WindowPlan, held: bool
+    ) -> Predict:
+        """The base network's prediction for whole clips, as `denoise` asks for it.
+
+        Args:
+            tensors: the text states and, if the network takes them, C and M; a callback may replace them between steps.
+            guidance: with the text states' masks, and the guidance's settings.
+            plan: the windows.
+            held: whether to hold the estimate of x_0 to the known pixels.
+        """
+        windows, weights, batches = plan.windows, plan.weights, BatchSize(plan.batch_size)
+
+        def predict(scaled_x_t: Tensor, timestep: Tensor) -> Tensor:
+            current = replace(
+                guidance,
+                prompt_embeds=tensors["prompt_embeds"],
+                negative_embeds=tensors["negative_prompt_embeds"],
+            )
+
+            def network(model_input: Tensor, rows: Tensor) -> Tensor:
+                model_input, channels = model_input.to(self.unet.dtype), self.unet.in_channels
+                return current.predict(self.unet, model_input, timestep, channels, rows)
+
+            names = [name for name in ("conditioning", "known_mask") if name in tensors]
+            conditions = [tensors[name] for name in names]
+            inputs = [scaled_x_t, *conditions]
+            output = predict_in_windows(network, inputs, windows, batches, weights)
+            if not held:
+                return output
+            kind = self.config.prediction_type
+            return hold_known(self.scheduler, kind, output, scaled_x_t, timestep, *conditions)
+
+        return predict
+
+    def _upscale(
+        self,
+        upscaler: LumiereUpscalePipeline,
+        base: Tensor,
+        plan: UpscalePlan,
+        generators: list[torch.Generator],
+        callback: StepCallback,
+        held_pixels: KnownPixels | None,
+    ) -> Tensor:
+        """The base model's video (b, 3, t, h, w), enlarged; the video itself if a callback interrupts the steps."""
+        if not set(callback.tensor_names) <= set(upscaler._callback_tensor_inputs):
+            callback = NO_CALLBACK  # it needs tensors that super-resolution does not have
+        enlarged = upscaler.upscale(base, plan, generators, callback, held_pixels, self._is_stopped)
+        self._interrupt = self._interrupt or upscaler.interrupt
+        return base if self._interrupt else enlarged
+
+
+def _measure_known(
+    video: Tensor, known: KnownPixels | None, put_back: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Measure how well a video (b, c, t, h, w) keeps its known pixels, then put them back if asked.
+
+    Returns:
+        The video, and the PSNR (b,) in dB; None without known pixels.
+    """
+    if known is None:
+        return video, None
+    psnr = known.psnr(video)
+    return (known.put_back(video) if put_back else video), psnr
+
+
+def _known_output(known: KnownPixels | None) -> dict[str, Tensor]:
+    """The known pixels as `LumierePipelineOutput` has them."""
+    if known is None:
+        return {}
+    return {"known": to_output(known.pixels), "known_mask": known.mask.transpose(1, 2)}

@@ -19,17 +19,10 @@ from lumiere.diffusion.memory import BatchSize
 from lumiere.diffusion.noise import draw_noise, video_generators
 from lumiere.diffusion.objective import Objective
 from lumiere.diffusion.schedulers import check_prediction_type, hold_known, select_timesteps
-from lumiere.diffusion.windows import independent_windows, named_weights, temporal_windows
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.ssr_requirements import check_super_resolution
-from lumiere.pipelines.base import (
-    Callback,
-    LumiereBasePipeline,
-    check_generator,
-    check_range,
-    check_whole,
-    check_whole_or_none,
-)
+from lumiere.pipelines.argument_checks import check_generator, check_range, check_whole
+from lumiere.pipelines.base import NO_CALLBACK, Callback, LumiereBasePipeline, StepCallback
 from lumiere.pipelines.known_pixels import KnownPixels
 from lumiere.pipelines.pipeline_output import (
     LumiereUpscalePipelineOutput,
@@ -37,13 +30,14 @@ from lumiere.pipelines.pipeline_output import (
     to_output,
 )
 from lumiere.pipelines.pixels import read_video
+from lumiere.pipelines.plans import UpscalePlan, WindowPlan
 
 
 class LumiereUpscalePipeline(LumiereBasePipeline):
-    """Enlarges videos of any length.
+    """Enlarge videos of any length.
 
-    The network sees <x_t, low> on the channel axis, low being the enlarged video with noise of level `noise_level`,
-    which it is told as class label.
+    The network sees <x_t, low> on the channel axis: low is the enlarged video with noise of level `noise_level`, and
+    that level is its class label.
     """
 
     model_cpu_offload_seq = "unet"
@@ -59,11 +53,11 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         Args:
             unet: six input channels, three output channels, no text, class_embed_type "timestep".
             scheduler: any diffusers scheduler of the network's prediction type.
-            window_size: frames that the network was trained on.
+            window_size: frames of the windows that the network was trained on.
             prediction_type: the network's; by default the scheduler's.
 
         Raises:
-            ValueError: on a network that is not for super-resolution.
+            ValueError: if the network is not for super-resolution.
         """
         super().__init__()
         check_super_resolution(unet.unet)
@@ -103,43 +97,53 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
             num_inference_steps: denoising steps.
             noise_level: 0 to num_train_timesteps - 1; the more, the more the network may invent.
             scale: enlargement; by default the shorter side becomes the network's sample_size.
-            window_size: frames per window; by default those of training.
+            window_size: frames per window; by default as many as in training.
             overlap: frames that neighbouring windows share.
             multidiffusion: False denoises windows that share no frame, each by itself, for comparison.
             window_weights: how windows are reconciled where they overlap: "mean", as in the paper, or "tapered", which
-                fades from the one into the next.
-            batch_size: windows in one forward pass; None for all. Where memory runs out, it goes on with half as many.
+                fades from one into the next.
+            batch_size: windows in one forward pass; None for all. If memory runs out, the call goes on with half as
+                many.
             generator: one for all, or one per video.
             output_type: "pt", "np" or "pil".
             return_dict: False for a plain tuple.
-            callback_on_step_end: called as callback(self, step, timestep, {"x_t": x_t}); returns the dict, in which x_t
-                may be another, or None for no change. Where it sets `pipe._interrupt = True`, no further step is done,
-                and the video is x_t as it is then, noise and all.
-            callback_on_step_end_tensor_inputs: as in diffusers; there is x_t alone.
+            callback_on_step_end: called as callback(self, step, timestep, {"x_t": x_t}). It returns the dict, in which
+                it may replace x_t, or None for no change. After it sets `pipe._interrupt = True`, no further step is
+                done, and the video is x_t as it is then, noise and all.
+            callback_on_step_end_tensor_inputs: as in diffusers; x_t is the only tensor here.
 
         Raises:
             ValueError: on input that cannot be used, with the cure.
-            torch.OutOfMemoryError: where one window at a time is too much.
+            torch.OutOfMemoryError: if one window at a time is too much.
         """
         check_output_type(output_type)
         check_whole(1, num_inference_steps=num_inference_steps)
         check_generator(generator)
-        shown = self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
+        callback = self._read_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         low = read_video(video)
         generators = video_generators(generator, len(low))
-        x_0 = self.upscale(
-            low, generators, num_inference_steps, noise_level, scale, window_size, overlap, multidiffusion,
-            window_weights, batch_size, callback_on_step_end, shown,
-        )  # fmt: skip
+        plan = self.plan(
+            num_frames=low.shape[2],
+            low_size=low.shape[-2:],
+            num_inference_steps=num_inference_steps,
+            noise_level=noise_level,
+            scale=scale,
+            window_size=window_size,
+            overlap=overlap,
+            multidiffusion=multidiffusion,
+            window_weights=window_weights,
+            batch_size=batch_size,
+        )
+        x_0 = self.upscale(low, plan, generators, callback)
         self.maybe_free_model_hooks()
         frames = to_output(x_0, output_type)
         return LumiereUpscalePipelineOutput(frames=frames) if return_dict else (frames,)
 
-    @torch.no_grad()
-    def upscale(
+    def plan(
         self,
-        low: Tensor,
-        generators: list[torch.Generator],
+        num_frames: int,
+        low_size: Sequence[int],
+        *,
         num_inference_steps: int = 8,
         noise_level: int = 50,
         scale: float | None = None,
@@ -148,52 +152,79 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         multidiffusion: bool = True,
         window_weights: str = "mean",
         batch_size: int | None = 4,
-        callback_on_step_end: Callback | None = None,
-        callback_on_step_end_tensor_inputs: Sequence[str] = ("x_t",),
+    ) -> UpscalePlan:
+        """Plan the enlargement of a clip and check the settings, so that mistakes show before any network runs.
+
+        Args:
+            num_frames: of the clip.
+            low_size: its height and width.
+            num_inference_steps, noise_level, scale, window_size, overlap, multidiffusion, window_weights, batch_size:
+                as in a call.
+
+        Raises:
+            ValueError: on settings that cannot be used.
+        """
+        check_prediction_type(self.scheduler, self.config.prediction_type, "scheduler")
+        last_timestep = self.scheduler.config.num_train_timesteps - 1
+        check_whole(0, last_timestep, noise_level=noise_level)
+        windows = WindowPlan(
+            num_frames=num_frames,
+            window_size=self.config.window_size if window_size is None else window_size,
+            overlap=overlap,
+            window_weights=window_weights,
+            multidiffusion=multidiffusion,
+            batch_size=batch_size,
+        )
+        size = self.enlarged_size(low_size, scale)
+        return UpscalePlan(size, num_inference_steps, noise_level, windows)
+
+    @torch.no_grad()
+    def upscale(
+        self,
+        low: Tensor,
+        plan: UpscalePlan,
+        generators: list[torch.Generator],
+        callback: StepCallback = NO_CALLBACK,
         known: KnownPixels | None = None,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> Tensor:
-        """The same on model tensors: (b, 3, t, h, w) in [-1, 1], to larger h and w; one generator per video.
+        """Enlarge videos as model tensors.
 
-        `known`: pixels of the larger size that the estimate of x_0 is held to at every step; `interrupted`: asked
-        after each, as this pipeline's own `_interrupt` is.
+        Args:
+            low: (b, 3, t, h, w) in [-1, 1].
+            plan: as `plan` makes it for their number of frames and size.
+            generators: one per video.
+            callback: after each step.
+            known: pixels of the larger size that the estimate of x_0 is held to at every step.
+            interrupted: asked after each step, beside this pipeline's own `_interrupt`.
+
+        Returns:
+            (b, 3, t, h, w) in [-1, 1], larger in h and w.
         """
-        windows = self.plan(
-            low.shape[2], noise_level, window_size, overlap, multidiffusion, window_weights
-        )
-        check_whole_or_none(batch_size=batch_size)
-        weights = named_weights(windows, window_weights)
-        objective = Objective(self.scheduler)
         device, dtype = self._execution_device, self.unet.dtype
 
         # --- low resolution, enlarged and noised -------------------------------------------------------------------
-        size = self.enlarged_size(low.shape[-2:], scale)
-        shape = (*low.shape[:3], *size)
-        levels = torch.full((len(low),), noise_level, device=device)
-        noised = draw_noise(shape, generators, device)
-        for frame in range(shape[2]):  # in place: an enlarged video is large
-            now = slice(frame, frame + 1)
-            enlarged = resize_video(low[:, :, now].to(device).float(), size)
-            noised[:, :, now] = objective.add_noise(enlarged, noised[:, :, now], levels)
+        shape = (*low.shape[:3], *plan.size)
+        levels = torch.full((len(low),), plan.noise_level, device=device)
+        noised = self._enlarge_and_noise(low, draw_noise(shape, generators, device), levels)
         noised = noised.to(dtype)
 
         # --- noise: one tensor for the whole clip, so that windows share it where they overlap ---------------------
-        timesteps = select_timesteps(self.scheduler, num_inference_steps, device)
+        timesteps = select_timesteps(self.scheduler, plan.num_inference_steps, device)
         self._interrupt, self._num_timesteps = False, len(timesteps)
 
         def start() -> Tensor:
             return draw_noise(shape, generators, device).mul_(self.scheduler.init_noise_sigma)
 
         # --- denoise ------------------------------------------------------------------------------------------------
-        batches = BatchSize(batch_size)
-
+        windows, weights = plan.windows.windows, plan.windows.weights
+        batches = BatchSize(plan.windows.batch_size)
         held = [] if known is None else [known.pixels, known.mask]
 
         def predict(scaled_x_t: Tensor, timestep: Tensor) -> Tensor:
             def network(inputs: Tensor, rows: Tensor) -> Tensor:
-                output = self.unet(
-                    inputs[:, :6].to(dtype), timestep, class_labels=levels[rows]
-                ).sample
+                model_input = inputs[:, :6].to(dtype)
+                output = self.unet(model_input, timestep, class_labels=levels[rows]).sample
                 if not held:
                     return output
                 x_t, pixels, mask = inputs[:, :3], inputs[:, 6:9], inputs[:, 9:]
@@ -201,49 +232,23 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
                     self.scheduler, self.config.prediction_type, output, x_t, timestep, pixels, mask
                 )
 
-            return predict_in_windows(
-                network, [scaled_x_t, noised, *held], windows, batches, weights
-            )
+            inputs = [scaled_x_t, noised, *held]
+            return predict_in_windows(network, inputs, windows, batches, weights)
 
         def stopped() -> bool:
             return self._interrupt or interrupted()
 
         with self.progress_bar(total=len(timesteps)) as progress:
             progress.set_description("super-resolution")
-            on_step = self._on_step(
-                progress, callback_on_step_end, callback_on_step_end_tensor_inputs
-            )
+            on_step = self._on_step(progress, callback)
             x_0 = denoise(self.scheduler, predict, start, timesteps, generators, on_step, stopped)
         return x_0.clamp_(-1, 1)
-
-    def plan(
-        self,
-        num_frames: int,
-        noise_level: int = 50,
-        window_size: int | None = None,
-        overlap: int = 2,
-        multidiffusion: bool = True,
-        window_weights: str = "mean",
-    ) -> list[tuple[int, int]]:
-        """The windows of a clip; checks the settings, so that a mistake shows before the base model has run.
-
-        Raises:
-            ValueError: on settings that cannot be used.
-        """
-        check_prediction_type(self.scheduler, self.config.prediction_type, "scheduler")
-        window_size = self.config.window_size if window_size is None else window_size
-        check_whole(0, self.scheduler.config.num_train_timesteps - 1, noise_level=noise_level)
-        check_whole(1, window_size=window_size)
-        check_whole(0, overlap=overlap)
-        windows = temporal_windows(num_frames, window_size, overlap)  # checks its arguments
-        named_weights(windows, window_weights)
-        return windows if multidiffusion else independent_windows(num_frames, window_size)
 
     def enlarged_size(self, size: Sequence[int], scale: float | None = None) -> tuple[int, int]:
         """Height and width that a video of `size` is enlarged to.
 
         Raises:
-            ValueError: where that would not be larger.
+            ValueError: if that is not larger.
         """
         sample_size = self.unet.unet.config.sample_size
         smallest = sample_size if isinstance(sample_size, int) else min(sample_size)
@@ -252,7 +257,20 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         check_range(0, scale=scale)
         if scale < 1:
             raise ValueError(
-                f"video is {size[1]} x {size[0]} pixels, more than the {smallest} that super-resolution gives; make it "
-                "smaller, or go without super-resolution (upscale=False)"
+                f"video is {size[1]} x {size[0]} pixels, more than the {smallest} that "
+                "super-resolution gives; make it smaller, or go without super-resolution "
+                "(upscale=False)"
             )
         return round(size[0] * scale), round(size[1] * scale)
+
+    def _enlarge_and_noise(self, low: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+        """The low resolution at the size of `noise`, noised to `levels` (b,), in the memory of `noise`.
+
+        Frame by frame, because an enlarged video is large.
+        """
+        objective, (height, width) = Objective(self.scheduler), noise.shape[-2:]
+        for frame in range(noise.shape[2]):
+            now = slice(frame, frame + 1)
+            enlarged = resize_video(low[:, :, now].to(noise.device).float(), (height, width))
+            noise[:, :, now] = objective.add_noise(enlarged, noise[:, :, now], levels)
+        return noise

@@ -11,14 +11,8 @@ from torch import Tensor
 
 from lumiere.data.pixel_values import bytes_to_unit, to_unit_range
 
-DEEP_MODES = (
-    "I",
-    "F",
-    "I;16",
-    "I;16B",
-    "I;16L",
-    "I;16N",
-)  # PIL's own conversion to 8 bits cuts off all above 255
+# PIL's own conversion of these to 8 bits cuts off all above 255.
+DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def read_image(image: Any, name: str = "image") -> Tensor:
@@ -35,7 +29,8 @@ def read_image(image: Any, name: str = "image") -> Tensor:
         values = values.unsqueeze(0)
     if values.ndim != 4 or values.shape[1] != 3 or 0 in values.shape:
         raise ValueError(
-            f"{name} has shape {tuple(values.shape)}; expected a tensor (b, 3, h, w) or an RGB picture"
+            f"{name} has shape {tuple(values.shape)}; "
+            "expected a tensor (b, 3, h, w) or an RGB picture"
         )
     return values * 2 - 1
 
@@ -50,19 +45,10 @@ def read_video(video: Any) -> Tensor:
     if isinstance(video, (list, tuple)):
         if not video:
             raise ValueError("video has no frames; pass at least one")
-        if all(
-            isinstance(entry, Image.Image) or getattr(entry, "ndim", None) == 3 for entry in video
-        ):
-            video = _same_size(
-                [_tensor(frame, "video", channels_last_at=(3,)) for frame in video], "video"
-            )
-        else:
-            clips = [read_video(clip) for clip in video]
-            if len({clip.shape for clip in clips}) > 1:
-                raise ValueError(
-                    "video: the clips of the list differ in size or length; make them alike, or pass one"
-                )
-            return torch.cat(clips)
+        if not all(_is_frame(entry) for entry in video):
+            return _read_videos(video)
+        frames = [_tensor(frame, "video", channels_last_at=(3,)) for frame in video]
+        video = _same_size(frames, "video")
     values = _tensor(video, "video", channels_last_at=(4, 5))
     if values.ndim == 4:
         values = values.unsqueeze(0)
@@ -75,7 +61,21 @@ def read_video(video: Any) -> Tensor:
     return values.transpose(1, 2) * 2 - 1
 
 
-def read_mask(mask: Any, like: Tensor, name: str) -> Tensor:
+def _is_frame(entry: Any) -> bool:
+    return isinstance(entry, Image.Image) or getattr(entry, "ndim", None) == 3
+
+
+def _read_videos(videos: Any) -> Tensor:
+    """(b, 3, t, h, w) from a list of videos."""
+    clips = [read_video(clip) for clip in videos]
+    if len({clip.shape for clip in clips}) > 1:
+        raise ValueError(
+            "video: the clips of the list differ in size or length; make them alike, or pass one"
+        )
+    return torch.cat(clips)
+
+
+def read_mask(mask: Any, masked: Tensor, name: str) -> Tensor:
     """(b, 1, t, h, w) of 0 and 1 from (h, w), (t, h, w), (b, t, h, w) or (b, t, 1, h, w); t = 1 is a still mask.
 
     A list holds one mask (h, w) per frame. As many masks (h, w) as there are pictures are one each.
@@ -83,45 +83,52 @@ def read_mask(mask: Any, like: Tensor, name: str) -> Tensor:
     Args:
         mask: tensor or array (boolean, uint8, or float in [0, 1]), a PIL image, or a list of such; above one half =
             generate.
-        like: the picture (b, 3, h, w) or video (b, 3, t, h, w) that it belongs to.
-        name: what that is called.
+        masked: the picture (b, 3, h, w) or video (b, 3, t, h, w) that it belongs to.
+        name: what messages call that picture or video.
 
     Raises:
         ValueError: on another size, another number of frames or pictures, or no region.
     """
-    if isinstance(mask, (list, tuple)):
-        values = (
-            _same_size([_mask_values(entry) for entry in mask], "mask") if mask else torch.zeros(0)
-        )
-    else:
-        values = _mask_values(mask)
-    if not 2 <= values.ndim <= 5 or (values.ndim == 5 and values.shape[2] != 1):
-        raise ValueError(
-            f"mask has shape {tuple(values.shape)}; expected (h, w), (t, h, w), (b, t, h, w) or (b, t, 1, h, w)"
-        )
-    values = values.squeeze(2) if values.ndim == 5 else values
-    if like.ndim == 4 and values.ndim == 3 and len(values) == len(like):
-        values = values.unsqueeze(1)
+    is_video = masked.ndim == 5
+    values = _read_mask_values(mask)
+    if not is_video and values.ndim == 3 and len(values) == len(masked):
+        values = values.unsqueeze(1)  # one for each picture
     values = values.view(*(1,) * (4 - values.ndim), *values.shape)  # (b, t, h, w)
-    if values.shape[-2:] != like.shape[-2:]:
+    if values.shape[-2:] != masked.shape[-2:]:
         raise ValueError(
-            f"mask is {values.shape[-1]} x {values.shape[-2]} pixels, {name} {like.shape[-1]} x {like.shape[-2]}; "
-            "make them the same size"
+            f"mask is {values.shape[-1]} x {values.shape[-2]} pixels, "
+            f"{name} {masked.shape[-1]} x {masked.shape[-2]}; make them the same size"
         )
-    num_frames = like.shape[2] if like.ndim == 5 else 1
+    num_frames = masked.shape[2] if is_video else 1
     if values.shape[1] not in (1, num_frames):
-        kinds = (
-            "one per frame, or one per video as (b, 1, h, w)"
-            if like.ndim == 5
-            else "or one per picture"
-        )
+        alternatives = "or one per picture"
+        if is_video:
+            alternatives = "one per frame, or one per video as (b, 1, h, w)"
         raise ValueError(
-            f"mask has {values.shape[1]} frames, {name} {num_frames}; pass one still mask, {kinds}"
+            f"mask has {values.shape[1]} frames, {name} {num_frames}; "
+            f"pass one still mask, {alternatives}"
         )
     region = (values > 0.5).float()
     if not bool(region.flatten(1).any(dim=1).all()):
         raise ValueError("mask has no region; mark 1 (white) where to generate")
     return region.unsqueeze(1)
+
+
+def _read_mask_values(mask: Any) -> Tensor:
+    """(h, w), (t, h, w) or (b, t, h, w), float32 in [0, 1]."""
+    if not isinstance(mask, (list, tuple)):
+        values = _mask_values(mask)
+    elif mask:
+        values = _same_size([_mask_values(entry) for entry in mask], "mask")
+    else:
+        values = torch.zeros(0)
+    has_channel = values.ndim == 5 and values.shape[2] == 1
+    if not (2 <= values.ndim <= 4 or has_channel):
+        raise ValueError(
+            f"mask has shape {tuple(values.shape)}; "
+            "expected (h, w), (t, h, w), (b, t, h, w) or (b, t, 1, h, w)"
+        )
+    return values.squeeze(2) if has_channel else values
 
 
 def _mask_values(mask: Any) -> Tensor:
@@ -130,12 +137,9 @@ def _mask_values(mask: Any) -> Tensor:
         _check_picture(mask, "mask")
         mask = np.asarray(mask.convert("L"))
     values = _tensor(mask, "mask")
-    if (
-        values.numel()
-        and getattr(mask, "dtype", None) in (np.uint8, torch.uint8)
-        and values.max() <= 1 / 255
-    ):
-        values = values * 255
+    is_bytes = getattr(mask, "dtype", None) in (np.uint8, torch.uint8)
+    if is_bytes and values.numel() and values.max() <= 1 / 255:
+        return values * 255
     return values
 
 
@@ -147,10 +151,11 @@ def _same_size(pictures: list[Tensor], name: str) -> Tensor:
 
 
 def _check_picture(picture: Image.Image, name: str) -> None:
-    """Raises ValueError on a picture of several frames, with transparency, or of more than 8 bits a channel."""
+    """Raise ValueError on a picture of several frames, with transparency, or of more than 8 bits a channel."""
     if getattr(picture, "n_frames", 1) > 1:
         raise ValueError(
-            f"{name} is an animated picture; pass its first frame (picture.seek(0); picture.copy()), or a video"
+            f"{name} is an animated picture; pass its first frame (picture.seek(0); "
+            "picture.copy()), or a video"
         )
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         raise ValueError(
@@ -158,7 +163,8 @@ def _check_picture(picture: Image.Image, name: str) -> None:
         )
     if picture.mode in DEEP_MODES:
         raise ValueError(
-            f"{name} has more than 8 bits a pixel ({picture.mode}); scale it to 0-255 and convert it to L or RGB first"
+            f"{name} has more than 8 bits a pixel ({picture.mode}); scale it to 0-255 and convert "
+            "it to L or RGB first"
         )
 
 
@@ -169,7 +175,7 @@ def _from_pil(picture: Image.Image, name: str) -> Tensor:
 
 
 def _tensor(value: Any, name: str, channels_last_at: tuple[int, ...] = ()) -> Tensor:
-    """Float32 in [0, 1]; arrays of `channels_last_at` axes get their channels moved to the front of height."""
+    """Float32 in [0, 1]; in arrays of `channels_last_at` axes, the channels move before height and width."""
     if isinstance(value, Image.Image):
         return _from_pil(value, name)
     if isinstance(value, np.ndarray):

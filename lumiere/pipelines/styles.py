@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lumiere.models import SpaceTimeUNet
-from lumiere.pipelines.base import check_range
+from lumiere.pipelines.argument_checks import check_range
 from lumiere.style import STYLE_NAME, alpha_of, blend_file, blend_style, is_lora, merge_lora
 from lumiere.tensor_files import read_metadata, read_tensors
 

@@ -11,17 +11,16 @@ from typing import Any
 
 import torch
 
-import lumiere
 from lumiere.config import Params, to_dict
 from lumiere.errors import LockError
 from lumiere.locks import own_folder, release_folder
+from lumiere.staleness import deciding_files
 from lumiere.training.checkpoint import fingerprint
 from lumiere.training.loop import Log, Preview, Task, train
 from lumiere.training.loss_curves import write_record
 from lumiere.training.parallel import is_main_process
 from lumiere.training.state import TrainingResult
 
-CODE = ("conditioning.py", "data", "diffusion", "files.py", "models", "text", "training")
 KEPT = 2  # states of other runs of the same stage, to resume after a return to earlier params
 
 
@@ -31,27 +30,35 @@ class StagedTraining:
     def __init__(
         self, scratch: Path, params: Params, section: Any, inputs: Iterable[str | Path]
     ) -> None:
-        """The section's params and the contents of `inputs`: with the code, what makes two runs the
-        same.
+        """Name the training's state after all that decides its weights; only an equal run resumes it.
 
-        An input that is an empty string, as params name one that is not used, is left out. How it
-        is launched, torch
-        and its number of threads count too: another order of summation gives other bits.
+        These are the section's params and the contents of `inputs`. How it is launched, torch and
+        its number of threads count too: another order of summation gives other bits.
+
+        Args:
+            scratch: holds one folder per training.
+            params: for `launch` and `runtime`.
+            section: the stage's params.
+            inputs: files and folders. A Python file counts with all that it imports and that
+                decides its outputs (`lumiere.staleness`). Empty strings, which params have for
+                inputs that are not used, are left out.
         """
-        code = [Path(lumiere.__file__).parent / name for name in CODE]
+        files: list[Path] = []
+        for name in inputs:
+            if Path(name).suffix == ".py":
+                files += deciding_files(Path(name))
+            elif name != "":
+                files.append(Path(name))
         self.launch, self.runtime = params.launch, params.runtime
         settings = {
             "params": to_dict(section),
             "launch": to_dict(params.launch),
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
-            "processes": os.environ.get(
-                "WORLD_SIZE", "1"
-            ),  # also where torchrun was told, not params
+            # torchrun may start another number of processes than params ask for.
+            "processes": os.environ.get("WORLD_SIZE", "1"),
         }
-        self.folder = scratch / fingerprint(
-            settings, [*(Path(name) for name in inputs if name != ""), *code]
-        )
+        self.folder = scratch / fingerprint(settings, files)
 
     def train(
         self, task: Task, log: Log, out: Path, preview: Preview | None = None

@@ -1,0 +1,53 @@
+"""Checks of a call's arguments; each raises ValueError with the argument's name, its value and what is allowed."""
+
+from __future__ import annotations
+
+import math
+import sys
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+
+
+def check_range(least: float, most: float | None = None, **values: Any) -> None:
+    """Raise ValueError unless each value is a number from least to most; without most, any finite one from least."""
+    _check_numbers(Real, "", least, most, values)
+
+
+def check_whole(least: int, most: int | None = None, **values: Any) -> None:
+    """Raise ValueError unless each value is a whole number from least to most."""
+    _check_numbers(Integral, ", whole numbers", least, most, values)
+
+
+def check_whole_or_none(**values: Any) -> None:
+    """Raise ValueError unless each value is None or a whole number above zero."""
+    check_whole(1, **{name: value for name, value in values.items() if value is not None})
+
+
+def check_generator(generator: Any) -> None:
+    """Raise ValueError unless `generator` is a torch.Generator, a list of them or None."""
+    if generator is None:
+        return
+    generators = generator if isinstance(generator, (list, tuple)) else [generator]
+    if not all(isinstance(entry, torch.Generator) for entry in generators):
+        raise ValueError(
+            f"generator is {generator!r}; allowed: torch.Generator().manual_seed(n), "
+            "or one per video"
+        )
+
+
+def _check_numbers(
+    kind: type, kind_name: str, least: float, most: float | None, values: dict[str, Any]
+) -> None:
+    largest = sys.float_info.max if most is None else most
+    for name, value in values.items():
+        if isinstance(value, kind) and least <= value <= largest:  # type: ignore[operator]
+            continue
+        if most is not None:
+            allowed = f"{least:g} to {most:g}"
+        elif isinstance(value, Real) and value == math.inf:
+            allowed = f"at least {least:g} and finite"
+        else:
+            allowed = f"at least {least:g}"
+        raise ValueError(f"{name} is {value!r}; allowed: {allowed}{kind_name}")

@@ -1,0 +1,82 @@
+"""How a clip goes through the networks: the windows of one pass, and super-resolution as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lumiere.diffusion.windows import (
+    check_window_weights,
+    independent_windows,
+    tapered_weights,
+    temporal_windows,
+)
+from lumiere.pipelines.argument_checks import check_whole, check_whole_or_none
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """The windows that a network sees a clip in, and how their predictions become one.
+
+    Attributes:
+        num_frames: frames of the clip.
+        window_size: frames of a window; a shorter clip is one window.
+        overlap: frames that neighbouring windows share, 0 to window_size - 1.
+        window_weights: how windows are reconciled where they overlap: "mean", as in the paper, or "tapered".
+        multidiffusion: False for windows that share no frame, each denoised by itself.
+        batch_size: windows in one forward pass; None for all.
+
+    Raises:
+        ValueError: outside these ranges.
+    """
+
+    num_frames: int
+    window_size: int
+    overlap: int
+    window_weights: str = "mean"
+    multidiffusion: bool = True
+    batch_size: int | None = 4
+
+    def __post_init__(self) -> None:
+        check_whole(1, window_size=self.window_size)
+        check_whole(0, overlap=self.overlap)
+        temporal_windows(self.num_frames, self.window_size, self.overlap)  # checks their relation
+        check_window_weights(self.window_weights)
+        check_whole_or_none(batch_size=self.batch_size)
+
+    @property
+    def windows(self) -> list[tuple[int, int]]:
+        """Half-open frame ranges that cover the clip."""
+        if self.multidiffusion:
+            return temporal_windows(self.num_frames, self.window_size, self.overlap)
+        return independent_windows(self.num_frames, self.window_size)
+
+    @property
+    def weights(self) -> list[Tensor] | None:
+        """A weight (t_i,) for each frame of each window; None for the mean."""
+        return tapered_weights(self.windows) if self.window_weights == "tapered" else None
+
+
+@dataclass(frozen=True)
+class UpscalePlan:
+    """A super-resolution; `LumiereUpscalePipeline.plan` makes one that suits its network.
+
+    Attributes:
+        size: height and width of the enlarged frames.
+        num_inference_steps: denoising steps, at least 1.
+        noise_level: the timestep whose noise the low resolution gets; the more, the more the network may invent.
+        windows: how the clip goes through the network.
+
+    Raises:
+        ValueError: outside these ranges.
+    """
+
+    size: tuple[int, int]
+    num_inference_steps: int
+    noise_level: int
+    windows: WindowPlan
+
+    def __post_init__(self) -> None:
+        check_whole(1, num_inference_steps=self.num_inference_steps)
+        check_whole(0, noise_level=self.noise_level)

@@ -1,0 +1,43 @@
+"""Which edits of the code begin a training anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lumiere import staleness
+from lumiere.config import Params
+from lumiere.training.staged_training import StagedTraining
+
+
+def state_folder(root: Path) -> Path:
+    staleness.imported_names.cache_clear()
+    staleness.has_code.cache_clear()
+    params, stage = Params(), root / "stages" / "train_base.py"
+    return StagedTraining(root / "scratch", params, params.train_base, [stage, ""]).folder
+
+
+def test_a_training_begins_anew_when_code_that_decides_its_weights_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staleness, "ROOT", tmp_path)
+    contents = {
+        "stages/train_base.py": "from lumiere import step\nfrom lumiere.config import x\n",
+        "lumiere/step.py": "x = 1\n",
+        "lumiere/config.py": "x = 1\n",
+        "lumiere/guidance.py": "x = 1\n",
+    }
+    for name, text in contents.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+
+    first = state_folder(tmp_path)
+    for name in ("lumiere/config.py", "lumiere/guidance.py"):
+        (tmp_path / name).write_text("x = 2\n", encoding="utf-8")
+    assert state_folder(tmp_path) == first
+    for name in ("lumiere/step.py", "stages/train_base.py"):
+        before = state_folder(tmp_path)
+        with open(tmp_path / name, "a", encoding="utf-8") as file:
+            file.write("y = 2\n")
+        assert state_folder(tmp_path) != before
