@@ -1,13 +1,12 @@
-"""The processes of a training, one or many: accelerate for devices, DDP and mixed precision, torch
-for FSDP2.
+"""The processes of a training, one or many.
 
-accelerate shards by the blocks whose `forward` it wraps. The Space-Time U-Net walks its image
+accelerate cares for devices, DDP and mixed precision, torch for FSDP2. accelerate shards by the blocks whose `forward` it wraps. The Space-Time U-Net walks its image
 model's layers itself, so the layers are sharded here, with torch's `fully_shard`.
 
-Tensors are gathered and sharded one by one, by torch's own `full_tensor` and `distribute_tensor`,
-rather than by `torch.distributed.checkpoint.state_dict`. That one knows no averaged weights, and
-when it loads an optimizer it gives parameters that never had a gradient a state, after which a
-resumed training differs in its bits.
+Tensors are gathered and sharded one by one, with torch's `full_tensor` and `distribute_tensor`,
+rather than with `torch.distributed.checkpoint.state_dict`. That module cannot gather averaged
+weights, and it does not restore an optimizer to the bit: where a parameter never had a gradient, it
+refuses to load (`strict`) or gives it a state of one step.
 """
 
 from __future__ import annotations
@@ -75,11 +74,10 @@ class Parallel:
     # --- the network -----------------------------------------------------------------------------
 
     def prepare(self, network: nn.Module) -> nn.Module:
-        """The network as the processes train it: on the device, wrapped or sharded where there are
-        several, compiled.
+        """The network as the processes train it: on its device, wrapped or sharded, compiled.
 
-        What is sharded is a copy; the network itself stays plain, on the CPU, until `restore` gives
-        it its weights.
+        FSDP shards a copy. The network itself stays plain, on the CPU, and `restore` gives it the
+        trained weights.
         """
         if self.launch.gradient_checkpointing:
             network.enable_gradient_checkpointing()  # type: ignore[operator]

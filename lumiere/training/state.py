@@ -128,7 +128,7 @@ class TrainingState:
         for name, parameter in self.parameters.items():
             parameter.copy_(place(state["weights"][name], parameter))
             self.ema.average[name].copy_(place(state["ema"][name], parameter))
-        self._load_optimizer(state.get("optimizer", {}))
+        self._load_optimizer(state["optimizer"])
         self.parallel.load_scaler_state(state["scaler"])
         self.watch.load_state_dict(state["watch"])
         self.step = self.result.resumed_from = state["step"]
