@@ -1,7 +1,8 @@
 """The processes of a training, one or many.
 
-accelerate cares for devices, DDP and mixed precision, torch for FSDP2. accelerate shards by the blocks whose `forward` it wraps. The Space-Time U-Net walks its image
-model's layers itself, so the layers are sharded here, with torch's `fully_shard`.
+accelerate cares for devices, DDP and mixed precision. For FSDP2 it would shard the blocks whose
+`forward` it wraps; the Space-Time U-Net walks its image model's layers itself, so the layers are
+sharded here, with torch's `fully_shard`.
 
 Tensors are gathered and sharded one by one, with torch's `full_tensor` and `distribute_tensor`,
 rather than with `torch.distributed.checkpoint.state_dict`. That module cannot gather averaged
