@@ -24,7 +24,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lumiere.config import LaunchConfig
 from lumiere.errors import LumiereError, WorkerError
-from lumiere.models import SpaceTimeUNet
+from lumiere.models import layers_in_order
 
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -34,7 +34,6 @@ HOOKS = (
     "_state_dict_pre_hooks",
     "_load_state_dict_pre_hooks",
 )  # FSDP's
-LAYERS = ("resnets", "attentions", "downsamplers", "upsamplers")  # of diffusers' blocks
 
 
 class Parallel:
@@ -170,34 +169,20 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _layers(network: Any) -> list[nn.Module]:
-    """The modules that a forward pass calls one after the other, which are gathered and dropped one at a time."""
-    unet = network.unet if isinstance(network, SpaceTimeUNet) else network
-    layers: list[nn.Module] = []
-    for block in [*unet.down_blocks, unet.mid_block, *unet.up_blocks]:
-        for name in LAYERS:
-            layers += [layer for layer in getattr(block, name, None) or [] if layer is not None]
-    if isinstance(network, SpaceTimeUNet):
-        layers += [*network.down_inflations, *network.up_inflations]
-        layers += [*network.temporal_downsamplers.values(), *network.temporal_upsamplers.values()]
-        layers += [network.mid_inflation] if network.mid_inflation is not None else []
-    return layers
-
-
-def _shard(network: nn.Module, world_size: int, device: torch.device) -> None:
+def _shard(network: Any, world_size: int, device: torch.device) -> None:
     for parameter in network.parameters():
         parameter.data = parameter.data.contiguous()  # channels-last weights cannot be sharded
     mesh = init_device_mesh(device.type, (world_size,), mesh_dim_names=("shard",))
     # The root too gives back what it gathered: the weights are exchanged with their averages between passes.
-    for layer in [*_layers(network), network]:
+    for layer in [*layers_in_order(network), network]:
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     warnings.filterwarnings(
         "ignore", message="FSDP2-wrapped module .* returned a view"
     )  # which nobody writes into
 
 
-def _unshard(network: nn.Module) -> None:
-    for layer in [*_layers(network), network]:
+def _unshard(network: Any) -> None:
+    for layer in [*layers_in_order(network), network]:
         layer.__class__ = type(layer).__mro__[
             2
         ]  # fully_shard put FSDPModule and a class of its own before it
