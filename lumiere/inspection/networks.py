@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from lumiere.config import OptimConfig, Params
-from lumiere.models import SpaceTimeUNet
+from lumiere.models import SpaceTimeUNet, layers_in_order
 from lumiere.models.autoencoder import latent_factor
 from lumiere.models.inflation import takes_text
 from lumiere.models.text_to_image import read_stored_config, text_width
@@ -272,15 +272,7 @@ def _num_windows(num_frames: int, window_size: int, overlap: int) -> int:
     return len(temporal_windows(num_frames, window_size, overlap))
 
 
-def layer_parameters(network: nn.Module) -> int:
-    """Parameters of the largest layer among those that FSDP gathers one at a time (lumiere.training.parallel)."""
-    unet: Any = network.unet if isinstance(network, SpaceTimeUNet) else network
-    layers: list[nn.Module] = []
-    for block in [*unet.down_blocks, unet.mid_block, *unet.up_blocks]:
-        for name in ("resnets", "attentions", "downsamplers", "upsamplers"):
-            layers += [layer for layer in getattr(block, name, None) or [] if layer is not None]
-    if isinstance(network, SpaceTimeUNet):
-        layers += [*network.down_inflations, *network.up_inflations]
-        layers += [*network.temporal_downsamplers.values(), *network.temporal_upsamplers.values()]
-        layers += [] if network.mid_inflation is None else [network.mid_inflation]
-    return max((sum(p.numel() for p in layer.parameters()) for layer in layers), default=0)
+def layer_parameters(network: UNet2DConditionModel | SpaceTimeUNet) -> int:
+    """Parameters of the largest of the layers that FSDP gathers one at a time (`lumiere.training.parallel`)."""
+    sizes = [sum(p.numel() for p in layer.parameters()) for layer in layers_in_order(network)]
+    return max(sizes, default=0)

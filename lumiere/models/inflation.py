@@ -11,29 +11,55 @@ from typing import Any
 
 import torch
 import torch.utils.checkpoint
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
+from lumiere.models.blocks import BlockLayers
 from lumiere.models.lean import LeanConv2d, LeanResnet, LeanTransformer, attend
 
 
 @dataclass
 class Conditions:
-    """What every layer of a forward pass is given: text per clip, the timestep's embedding per frame."""
+    """The conditions of a forward pass, as every layer at a level of `num_frames` frames takes them."""
 
-    temb: Tensor  # (b, d), or (b t, d) at a level of t frames
+    temb: Tensor  # (b, d), the timestep's embedding, once per clip
     encoder_hidden_states: Tensor | None  # (b, n, d)
     encoder_attention_bias: Tensor | None  # (b, 1, n), added to attention scores
-    checkpointing: bool = False
+    checkpointing: bool
+    num_frames: int
+    frame_temb: Tensor  # (b t, d)
+
+    @classmethod
+    def per_clip(
+        cls,
+        temb: Tensor,
+        encoder_hidden_states: Tensor | None,
+        encoder_attention_bias: Tensor | None,
+        checkpointing: bool,
+        num_frames: int,
+    ) -> Conditions:
+        """The conditions of clips of `num_frames` frames, from an embedding (b, d)."""
+        frame_temb = temb.repeat_interleave(num_frames, dim=0)
+        return cls(
+            temb,
+            encoder_hidden_states,
+            encoder_attention_bias,
+            checkpointing,
+            num_frames,
+            frame_temb,
+        )
 
     def at(self, num_frames: int) -> Conditions:
-        """The same for a level of `num_frames` frames; text stays as it is (`TextPerClip`)."""
-
-        temb = self.temb.repeat_interleave(num_frames, dim=0)
-        return Conditions(
-            temb, self.encoder_hidden_states, self.encoder_attention_bias, self.checkpointing
+        """The same conditions at a level of `num_frames` frames; text stays once per clip (`TextPerClip`)."""
+        return Conditions.per_clip(
+            self.temb,
+            self.encoder_hidden_states,
+            self.encoder_attention_bias,
+            self.checkpointing,
+            num_frames,
         )
 
 
@@ -99,8 +125,8 @@ def make_lean(unet: nn.Module) -> None:
         module.__class__ = LEAN.get(type(module), type(module))
 
 
-def takes_text(unet: Any) -> bool:
-    """Whether an image network attends to text, anywhere."""
+def takes_text(unet: UNet2DConditionModel) -> bool:
+    """Whether an image network attends to text, in any layer."""
     attentions = [module for module in unet.modules() if isinstance(module, Attention)]
     attends = any(
         each.is_cross_attention or each.added_kv_proj_dim is not None for each in attentions
@@ -109,7 +135,7 @@ def takes_text(unet: Any) -> bool:
 
 
 def check_conditions(
-    unet: Any,
+    unet: UNet2DConditionModel,
     batch_size: int,
     timestep: Tensor | float | int,
     text: Tensor | None,
@@ -117,37 +143,51 @@ def check_conditions(
     class_labels: Tensor | None,
     added_cond_kwargs: dict[str, Any],
 ) -> None:
-    """Raise ValueError on a condition that is not one per clip, or that the image network wants otherwise."""
+    """Raise ValueError on a condition that does not come once per clip, or that the image network cannot take."""
     if isinstance(timestep, Tensor) and tuple(timestep.shape) not in ((), (1,), (batch_size,)):
         raise ValueError(
             f"timestep has shape {tuple(timestep.shape)}; expected a number, () or ({batch_size},)"
         )
+    _check_text(unet, batch_size, text)
+    _check_mask(text, mask)
+    _check_once_per_clip("class_labels", class_labels, batch_size)
+    for name, value in added_cond_kwargs.items():
+        _check_once_per_clip(f"added_cond_kwargs[{name!r}]", value, batch_size)
+
+
+def _check_text(unet: UNet2DConditionModel, batch_size: int, text: Tensor | None) -> None:
     width = unet.config.encoder_hid_dim or unet.config.cross_attention_dim
-    width = width if isinstance(width, int) else "d"
-    if text is None and takes_text(unet):
-        raise ValueError(
-            f"encoder_hidden_states is None; expected ({batch_size}, n, {width}), once per clip"
-        )
-    if text is not None and (
-        text.ndim != 3
-        or len(text) != batch_size
-        or (takes_text(unet) and width not in ("d", text.shape[2]))
-    ):
-        raise ValueError(
-            f"encoder_hidden_states has shape {tuple(text.shape)}; expected ({batch_size}, n, {width}), once per clip"
-        )
-    if mask is not None and (text is None or mask.shape != text.shape[:2]):
-        wanted = None if text is None else tuple(text.shape[:2])
-        raise ValueError(f"encoder_attention_mask has shape {tuple(mask.shape)}; expected {wanted}")
-    added = {f"added_cond_kwargs[{name!r}]": value for name, value in added_cond_kwargs.items()}
-    for name, value in {"class_labels": class_labels, **added}.items():
-        if isinstance(value, Tensor) and (value.ndim == 0 or len(value) != batch_size):
-            raise ValueError(
-                f"{name} has shape {tuple(value.shape)}; expected ({batch_size}, ...), once per clip"
-            )
+    has_one_width = isinstance(width, int)  # a list where the levels differ
+    expected = f"expected ({batch_size}, n, {width if has_one_width else 'd'}), once per clip"
+    if text is None:
+        if takes_text(unet):
+            raise ValueError(f"encoder_hidden_states is None; {expected}")
+        return
+    fits = text.ndim == 3 and len(text) == batch_size
+    if fits and has_one_width and takes_text(unet):
+        fits = text.shape[2] == width
+    if not fits:
+        raise ValueError(f"encoder_hidden_states has shape {tuple(text.shape)}; {expected}")
 
 
-def check_supported(unet: Any) -> None:
+def _check_mask(text: Tensor | None, mask: Tensor | None) -> None:
+    if mask is None:
+        return
+    expected = None if text is None else tuple(text.shape[:2])
+    if tuple(mask.shape) != expected:
+        raise ValueError(
+            f"encoder_attention_mask has shape {tuple(mask.shape)}; expected {expected}"
+        )
+
+
+def _check_once_per_clip(name: str, value: Any, batch_size: int) -> None:
+    if isinstance(value, Tensor) and (value.ndim == 0 or len(value) != batch_size):
+        raise ValueError(
+            f"{name} has shape {tuple(value.shape)}; expected ({batch_size}, ...), once per clip"
+        )
+
+
+def check_supported(unet: UNet2DConditionModel) -> None:
     """Raise ValueError for the few U-Nets whose layers cannot be told from their blocks' lists.
 
     K-diffusion blocks have one skip per block; a hint and an image prompt (ControlNet, IP-Adapter) are second inputs.
@@ -164,13 +204,82 @@ def check_supported(unet: Any) -> None:
         raise ValueError("unet2d has an IP-Adapter; unload it before inflation")
 
 
+def run_down_block(
+    block: BlockLayers, hidden_states: Tensor, here: Conditions
+) -> tuple[Tensor, list[Tensor], Conditions]:
+    """Run a down block; the second result is what it leaves for the up path, the third holds at the next level."""
+    skips = []
+    last = len(block.resnets) - 1
+    for index, (resnet, attention) in enumerate(zip(block.resnets, block.attentions, strict=True)):
+        hidden_states = run_pair(resnet, attention, hidden_states, here)
+        if index == last:
+            hidden_states = run_inflation(block.inflation, hidden_states, here)
+        skips.append(hidden_states)
+    if not block.resamplers:
+        return hidden_states, skips, here
+    for downsampler in block.resamplers:
+        hidden_states = run_downsampler(downsampler, hidden_states, here)
+    if block.temporal_resampler is not None:
+        hidden_states = block.temporal_resampler(hidden_states, here.num_frames)
+        here = here.at((here.num_frames + 1) // 2)
+    skips.append(hidden_states)
+    return hidden_states, skips, here
+
+
+def run_mid_block(block: BlockLayers, hidden_states: Tensor, here: Conditions) -> Tensor:
+    """Run the mid block, which begins and ends with a resnet."""
+    hidden_states = block.resnets[0](hidden_states, here.frame_temb)
+    for attention, resnet in zip(block.attentions, block.resnets[1:], strict=False):
+        hidden_states = run_attention(attention, hidden_states, here)
+        hidden_states = run_pair(resnet, None, hidden_states, here)
+    return run_inflation(block.inflation, hidden_states, here)
+
+
+def run_up_block(
+    block: BlockLayers,
+    hidden_states: Tensor,
+    skips: list[Tensor],
+    here: Conditions,
+    force_size: bool,
+) -> tuple[Tensor, Conditions]:
+    """Run an up block; it takes its skips from the end of the list.
+
+    The next skip has the frame count to come back to, and, with `force_size`, the height and width.
+    """
+    for resnet, attention in zip(block.resnets, block.attentions, strict=True):
+        joined = torch.cat([hidden_states, skips.pop()], dim=1)
+        hidden_states = run_pair(resnet, attention, joined, here)
+    hidden_states = run_inflation(block.inflation, hidden_states, here)
+    if not block.resamplers:
+        return hidden_states, here
+    size = skips[-1].shape[-2:] if force_size else None
+    for upsampler in block.resamplers:
+        hidden_states = run_upsampler(upsampler, hidden_states, here, size)
+    if block.temporal_resampler is not None:
+        target_frames = len(skips[-1]) // len(here.temb)
+        hidden_states = block.temporal_resampler(hidden_states, here.num_frames, target_frames)
+        here = here.at(target_frames)
+    return hidden_states, here
+
+
+def run_inflation(block: nn.Module | None, hidden_states: Tensor, here: Conditions) -> Tensor:
+    """Run a temporal block, recomputed in the backward pass where checkpointing is on."""
+    if block is None:
+        return hidden_states
+    if here.checkpointing and torch.is_grad_enabled():
+        return torch.utils.checkpoint.checkpoint(
+            block, hidden_states, here.num_frames, use_reentrant=False
+        )
+    return block(hidden_states, here.num_frames)
+
+
 def run_pair(
     resnet: nn.Module, attention: nn.Module | None, hidden_states: Tensor, conditions: Conditions
 ) -> Tensor:
     """One (resnet, attention) pair of a block, recomputed in the backward pass where checkpointing is on."""
 
     def pair(states: Tensor) -> Tensor:
-        return run_attention(attention, resnet(states, conditions.temb), conditions)
+        return run_attention(attention, resnet(states, conditions.frame_temb), conditions)
 
     if conditions.checkpointing and torch.is_grad_enabled():
         return torch.utils.checkpoint.checkpoint(pair, hidden_states, use_reentrant=False)
@@ -200,17 +309,12 @@ def run_attention(
     )[0]
 
 
-def attentions_of(block: nn.Module) -> list[Any]:
-    """A block's attentions, one per resnet (the mid block has one resnet more)."""
-    return list(getattr(block, "attentions", None) or [None] * len(block.resnets))  # type: ignore[arg-type]
-
-
 def run_downsampler(
     downsampler: nn.Module, hidden_states: Tensor, conditions: Conditions
 ) -> Tensor:
     """A plain or a ResNet downsampler."""
     if isinstance(downsampler, ResnetBlock2D):
-        return downsampler(hidden_states, conditions.temb)
+        return downsampler(hidden_states, conditions.frame_temb)
     return downsampler(hidden_states)
 
 
@@ -219,18 +323,13 @@ def run_upsampler(
 ) -> Tensor:
     """A plain or a ResNet upsampler; `size` is given where halving does not come out even."""
     if isinstance(upsampler, ResnetBlock2D):
-        return upsampler(hidden_states, conditions.temb)
+        return upsampler(hidden_states, conditions.frame_temb)
     return upsampler(hidden_states, size)
 
 
-def size_factor(unet: Any) -> int:
+def size_factor(unet: UNet2DConditionModel) -> int:
     """What height and width must be divisible by: ResNet upsamplers (DeepFloyd IF) give twice the size and no other."""
     upsamplers = [each for block in unet.up_blocks for each in block.upsamplers or []]
     return (
         2 ** len(upsamplers) if all(isinstance(each, ResnetBlock2D) for each in upsamplers) else 1
     )
-
-
-def out_channels_of(block: nn.Module) -> int:
-    """The width at which a block leaves its last resnet."""
-    return int(block.resnets[-1].out_channels)  # type: ignore[index,union-attr]

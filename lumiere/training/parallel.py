@@ -34,13 +34,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lumiere.config import LaunchConfig
 from lumiere.errors import LumiereError, ParamsError, WorkerError
-from lumiere.models import SpaceTimeUNet
+from lumiere.models import layers_in_order
 
 logger = logging.getLogger(__name__)
 
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-LAYERS = ("resnets", "attentions", "downsamplers", "upsamplers")  # of diffusers' blocks
 
 
 class Parallel:
@@ -214,20 +213,6 @@ def warn_of_slow_bf16(device: torch.device, dtype: torch.dtype) -> None:
         )
 
 
-def _layers(network: Any) -> list[nn.Module]:
-    """The modules that a forward pass calls in turn; FSDP gathers and drops them one at a time."""
-    unet = network.unet if isinstance(network, SpaceTimeUNet) else network
-    layers: list[nn.Module] = []
-    for block in [*unet.down_blocks, unet.mid_block, *unet.up_blocks]:
-        for name in LAYERS:
-            layers += [layer for layer in getattr(block, name, None) or [] if layer is not None]
-    if isinstance(network, SpaceTimeUNet):
-        layers += [*network.down_inflations, *network.up_inflations]
-        layers += [*network.temporal_downsamplers.values(), *network.temporal_upsamplers.values()]
-        layers += [network.mid_inflation] if network.mid_inflation is not None else []
-    return layers
-
-
 def _sharded(network: nn.Module, world_size: int, device: torch.device) -> nn.Module:
     """The network, each of its layers sharded over the processes."""
     for parameter in network.parameters():
@@ -235,7 +220,7 @@ def _sharded(network: nn.Module, world_size: int, device: torch.device) -> nn.Mo
     mesh = init_device_mesh(device.type, (world_size,), mesh_dim_names=("shard",))
     # The root too gives back what it gathered: the weights are exchanged with their averages
     # between passes.
-    for layer in [*_layers(network), network]:
+    for layer in [*layers_in_order(network), network]:
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     # Nobody writes into the views that it warns of.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
