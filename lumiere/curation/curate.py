@@ -1,4 +1,4 @@
-"""The whole curation: list, measure in worker processes, judge."""
+"""The whole curation: list, measure in worker processes, decide."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lumiere.curation.captions import Caption, normal_name, read_captions
 from lumiere.curation.measurement import Measurement, measure_video
 from lumiere.curation.probe import list_inputs
 from lumiere.curation.reasons import Reason, Rejection
-from lumiere.curation.verdicts import Row, judge
+from lumiere.curation.verdicts import Row, decide
 from lumiere.data.workers import Failure, run_tasks
 from lumiere.errors import DataError
 
@@ -42,7 +42,7 @@ def curate(
     if not names:
         raise DataError(f"{raw}: the folder holds no video")
     outcomes = measure_all(raw, names, captions, config, scratch)
-    rows, pictures = judge(outcomes, captions, config)
+    rows, pictures = decide(outcomes, captions, config)
     if not any(row["verdict"] == "accepted" for row in rows):
         counts = Counter(row["reason"] for row in rows).most_common()
         told = "; ".join(
