@@ -1,7 +1,7 @@
-"""From a manifest to clip shards.
+"""Turns a manifest into shards of clips.
 
-Windows are cut in worker processes, captions embedded once; the shards' order is the manifest's, whatever
-finishes first.
+Windows are cut in worker processes, and each caption is embedded once. Shards are in the order of the manifest,
+whichever window is finished first.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Embeddings = Mapping[str, tuple[np.ndarray, np.ndarray]]  # caption -> float16 (
 
 
 class Encoder(Protocol):
-    """What is used of a text encoder."""
+    """The part of a text encoder that is used here."""
 
     def encode(self, texts: list[str]) -> tuple[Any, Any]: ...
 
@@ -42,15 +42,15 @@ def cut_all(
     timeout_s: float,
     scratch: Path,
 ) -> tuple[dict[str, Path], dict[str, str]]:
-    """Windows of every row, by clip_id, whatever order they finish in.
+    """Cut the windows of every row.
 
-    The scratch folder belongs to this process until it ends, since the files that are returned lie there.
+    This process owns the scratch folder until it ends, because the returned files lie there.
 
     Returns:
-        Files with windows by clip_id, and for each clip that failed what went wrong.
+        By clip_id, the files with windows, and what went wrong with the clips that failed.
 
     Raises:
-        LockError: another process uses the scratch folder.
+        LockError: if another process uses the scratch folder.
     """
     own_folder(scratch, "another decoding")
     tasks = [
@@ -69,29 +69,28 @@ def cut_all(
     ):
         clip_id = rows[index]["clip_id"]
         if isinstance(outcome, Failure):
-            failures[clip_id] = (
-                str(outcome.error) if isinstance(outcome.error, VideoError) else outcome.detail
-            )
+            explains_itself = isinstance(outcome.error, VideoError)
+            failures[clip_id] = str(outcome.error) if explains_itself else outcome.detail
         else:
             files[clip_id] = outcome
     return files, failures
 
 
 def embed_captions(captions: Sequence[str], encoder: Encoder) -> Embeddings:
-    """Token states of every different caption.
+    """Embed every different caption.
 
-    Encoded in sorted order and in fixed batches, since a batch's composition may change a state's last bit.
+    Captions are sorted and batched in a fixed way, because the composition of a batch may change the last bits.
     """
     texts = sorted(set(captions))
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    embeddings: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for start in tqdm(
         range(0, len(texts), TEXT_BATCH), desc="captions", unit="batch", mininterval=0.5
     ):
         batch = texts[start : start + TEXT_BATCH]
         embeds, mask = (np.asarray(array.cpu()) for array in encoder.encode(batch))
         pairs = zip(embeds.astype(np.float16), mask.astype(np.uint8), strict=True)
-        found.update(zip(batch, pairs, strict=True))
-    return found
+        embeddings.update(zip(batch, pairs, strict=True))
+    return embeddings
 
 
 def write_clips(
@@ -104,15 +103,15 @@ def write_clips(
     clips_per_shard: int,
     **text_settings: Any,
 ) -> dict[str, int]:
-    """Shards and index of both splits, in the manifest's order; `folder` appears when it is whole.
+    """Write the shards and the index of both splits, in the order of the manifest.
 
-    `embeddings` holds every caption and the empty sentence.
+    `folder` appears only when it is complete. `embeddings` holds every caption and the empty sentence.
 
     Returns:
-        Clips per split.
+        The number of clips in each split.
 
     Raises:
-        LockError: another process writes into `folder`.
+        LockError: if another process writes into `folder`.
     """
     own_folder(folder, "another decoding")
     temporary = folder.with_name(f".{folder.name}.tmp")
@@ -120,9 +119,9 @@ def write_clips(
     temporary.mkdir(parents=True)
     splits = {}
     for split in SPLITS:
-        chosen = [row for row in rows if row["split"] == split and row["clip_id"] in files]
+        own_rows = [row for row in rows if row["split"] == split and row["clip_id"] in files]
         samples = tqdm(
-            _samples(chosen, files, embeddings, settings.fps),
+            _samples(own_rows, files, embeddings, settings.fps),
             desc=f"write {split}",
             unit="clip",
             mininterval=0.5,
