@@ -32,7 +32,7 @@ ENDS = "first_and_last"  # the mask kind of a segment: its keyframes are known
 
 @dataclass(eq=False, repr=False)
 class KeyframeTask(SpaceTimeTask):
-    """The first network, on every `stride`-th frame of a clip.
+    """Trains the first network, on every `stride`-th frame of a clip.
 
     The first keyframe is any frame that leaves room for as many keyframes as fit into the clip.
 
@@ -55,8 +55,9 @@ class KeyframeTask(SpaceTimeTask):
 
 @dataclass(eq=False, repr=False)
 class TemporalSuperResolutionTask(ConditionedTask):
-    """The second network, on segments of `stride` + 1 frames, of which the first and the last are
-    known.
+    """Trains the second network, on segments of `stride` + 1 frames.
+
+    The first and the last frame of a segment are known.
 
     Attributes:
         stride: frames from one keyframe to the next.

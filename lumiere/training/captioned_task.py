@@ -1,4 +1,4 @@
-"""What training on captioned clips and on captioned pictures have in common."""
+"""Training on captions: what clips and pictures have in common."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lumiere.training.examples import Clips, draw_captioned
 
 @dataclass(eq=False, repr=False)
 class CaptionedTask(DiffusionTask[Clips]):
-    """A network that denoises clips or pictures after a sentence."""
+    """Trains a network that denoises captioned clips or pictures."""
 
     config: TextOptimConfig
 

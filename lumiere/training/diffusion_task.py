@@ -46,7 +46,7 @@ Data = TypeVar("Data", bound=Stream)
 
 @dataclass
 class NetworkInput:
-    """What a network, on pictures (b, c, h, w) or on clips (b, c, t, h, w), is called with.
+    """The input of a network on pictures (b, c, h, w) or on clips (b, c, t, h, w).
 
     Attributes:
         sample: x_t, pixels or latents.
@@ -96,7 +96,7 @@ class NoisedBatch:
 
 @dataclass(eq=False, repr=False)
 class DiffusionTask(ABC, Generic[Data]):
-    """A diffusion network on training and held-out clips: the loop's view of every training here.
+    """A diffusion network and its clips, as the loop trains it.
 
     Attributes:
         name: names the training, and seeds what it draws.

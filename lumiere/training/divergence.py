@@ -21,7 +21,7 @@ class TrainingDiverged(LumiereError):
 
 
 class LossWatch:
-    """The running mean of a training's loss against its best.
+    """Compares the running mean of a training's loss with its best.
 
     Attributes:
         best: the lowest mean so far; infinite until there are enough losses.

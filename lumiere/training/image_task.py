@@ -15,7 +15,7 @@ from lumiere.training.examples import Clips
 
 @dataclass(eq=False, repr=False)
 class TextToImageTask(CaptionedTask):
-    """An image network on captioned pictures: a frame of each clip."""
+    """Trains an image network on captioned pictures, each a frame of a clip."""
 
     network: UNet2DConditionModel
 

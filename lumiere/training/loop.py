@@ -73,7 +73,7 @@ class Task(Protocol):
 
 
 class Preview(Protocol):
-    """Shows what a network in training makes."""
+    """Shows samples of a network in training."""
 
     every: int  # steps; 0 for never
 
@@ -87,7 +87,7 @@ class Interrupted(SystemExit):
 
 @dataclass
 class Update:
-    """What a step came to.
+    """The outcome of a step.
 
     Attributes:
         loss: the mean over the batch, of all processes.
@@ -195,7 +195,7 @@ def train_step(
     clock: StepClock,
     terminated: _TerminationFlag,
 ) -> Update:
-    """One update of the weights from one batch, which each process takes its share of, in parts.
+    """Update the weights from one batch; each process computes its share of it, in parts.
 
     Args:
         task: gives the loss.
@@ -233,7 +233,7 @@ def train_step(
 
 
 def _newest_checkpoint(scratch: Path) -> dict[str, Any] | None:
-    """The newest readable state, a good one or one of a rise."""
+    """The newest readable state, whether it is good or the loss was rising."""
     folders = [scratch, scratch / RISING]
     folders.sort(key=lambda folder: getattr(last_checkpoint(folder), "name", ""))
     return load_checkpoint(folders[1]) or load_checkpoint(folders[0])
@@ -260,7 +260,7 @@ def _make_clock(
 
 
 def _log(state: TrainingState, update: Update, clock: StepClock, log: Log, bar: tqdm) -> None:
-    """Close the open losses into one entry."""
+    """Log the rates and the mean loss since the last entry."""
     mean = sum(state.open_losses) / len(state.open_losses)
     state.open_losses = []
     state.result.losses.append((state.step, mean))
@@ -303,7 +303,7 @@ def _validate(task: Task, state: TrainingState, batch_size: int, log: Log) -> No
 
 
 def _save(state: TrainingState, scratch: Path) -> None:
-    """Write the state, apart from the good ones while the loss rises."""
+    """Write a checkpoint, which has a folder of its own while the loss rises."""
     content = state.state_dict()
 
     def write() -> None:

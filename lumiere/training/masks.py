@@ -59,7 +59,7 @@ def draw_conditioning(
 def random_region(
     kind: str, num_frames: int, height: int, width: int, generator: torch.Generator
 ) -> Tensor:
-    """Where to generate in the kinds that keep a part of each frame.
+    """A region to generate, for the kinds of mask that keep a part of each frame.
 
     Raises:
         ValueError: on an unknown kind.
@@ -232,7 +232,7 @@ def _uniform(low: float, high: float, generator: torch.Generator) -> float:
 
 
 def _integer(low: int, high: int, generator: torch.Generator) -> int:
-    """From low to high, both included."""
+    """A whole number from low to high, both included."""
     return int(torch.randint(low, high + 1, (), generator=generator))
 
 

@@ -32,7 +32,7 @@ STEPS, MIN_SIDE = 10, 96
 
 
 class SamplePreview:
-    """Writes some samples side by side, as `<name>-NNNNNNN.mp4` or `.png`."""
+    """Writes some samples side by side as `<task name>-<step>.mp4` or `.png`."""
 
     number = 3
 
@@ -106,7 +106,7 @@ class SamplePreview:
         return self.task.space.decode(x_0 if x_0.ndim == 5 else x_0.unsqueeze(2))
 
     def _guidance(self, inputs: NetworkInput) -> TextGuidance:
-        """From the empty sentence towards the example's own."""
+        """Guidance that leads from the empty sentence towards the example's own."""
         assert inputs.prompt_embeds is not None and inputs.prompt_mask is not None
         null_embeds, null_mask = self.task.train_data.null_text
         return TextGuidance(
@@ -138,5 +138,5 @@ class SuperResolutionPreview(SamplePreview):
     number = 1
 
     def side_by_side(self, sample: Tensor, batch: Batch) -> list[Tensor]:
-        """The three."""
+        """The low resolution, the sample and the original."""
         return [batch["low"], sample, batch["high"]]

@@ -27,7 +27,7 @@ from lumiere.training.examples import StoredClips
 
 @dataclass(eq=False, repr=False)
 class SuperResolutionTask(DiffusionTask[StoredClips]):
-    """An image network or an inflated one, on crops of windows of clips.
+    """Trains an image network or an inflated one on crops of windows of clips.
 
     Attributes:
         ssr: sizes, crop and noise augmentation.

@@ -22,7 +22,7 @@ Curve = list[tuple[int, float]]  # (step, loss)
 
 @dataclass
 class TrainingResult:
-    """What a training did.
+    """The outcome of a training.
 
     Attributes:
         steps: how many there are.

@@ -22,7 +22,7 @@ WHOLE_FRAMES = ("first_frame", "last_frame", "first_and_last", "cinemagraph")
 
 @dataclass(eq=False, repr=False)
 class SpaceTimeTask(CaptionedTask):
-    """Base training: captioned clips, and single frames for a share of the steps.
+    """Trains on captioned clips, and on single frames for a share of the steps.
 
     Attributes:
         image_share: the share of the steps that train on single frames.
@@ -58,7 +58,7 @@ class SpaceTimeTask(CaptionedTask):
 
 @dataclass(eq=False, repr=False)
 class ConditionedTask(SpaceTimeTask):
-    """Training on <J, C, M>: a part of each clip is known, in one of several kinds of mask.
+    """Trains on <J, C, M>: a part of each clip is known, drawn in one of several kinds of mask.
 
     Attributes:
         mask_weights: how often each kind of mask is drawn, relative to the others.
