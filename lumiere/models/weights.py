@@ -222,12 +222,12 @@ def _refuse(**options: Any) -> None:
 
 
 def _part_of(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
-    wanted = {"all": (True, False), "motion": (False,), "conditioning": (True,)}[part]
-    return {
-        name: value
-        for name, value in state.items()
-        if name.startswith(CONDITIONING_PREFIX) in wanted
-    }
+    selected = {}
+    for name, value in state.items():
+        of_part = "conditioning" if name.startswith(CONDITIONING_PREFIX) else "motion"
+        if part in ("all", of_part):
+            selected[name] = value
+    return selected
 
 
 def _write(state: Mapping[str, Tensor], path: Path) -> None:
