@@ -1,4 +1,6 @@
-"""The command `lumiere inspect`: what the networks of a params file, or of a saved folder, need."""
+"""The command `lumiere inspect`: the memory and arithmetic of the networks of a params file or a
+saved folder.
+"""
 
 from __future__ import annotations
 
@@ -38,30 +40,30 @@ def inspect(
             "--processes",
             min=1,
             metavar="N",
-            help="GPUs; by default launch.processes.",
+            help="Number of GPUs [launch.processes].",
             show_default=False,
         ),
     ] = None,
     gpu_memory: Annotated[
         float,
         typer.Option(
-            "--gpu-memory", min=0.001, metavar="GB", help="Of one GPU, in GB of 10^9 bytes."
+            "--gpu-memory", min=0.001, metavar="GB", help="Memory of one GPU, in GB of 10^9 bytes."
         ),
     ] = 80.0,
     frames: Annotated[
         int,
         typer.Option(
-            "--frames", min=1, metavar="N", help="Of a folder's clip, where it does not say."
+            "--frames", min=1, metavar="N", help="Frames of a clip, where the folder does not say."
         ),
     ] = 16,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object instead of tables.")
+        bool, typer.Option("--json", help="Print one JSON object instead of tables.")
     ] = False,
 ) -> None:
-    """Count parameters, memory and FLOPs, without building anything.
+    """Count parameters, memory and FLOPs without building the networks.
 
-    Of a params file: for every network that it trains the memory of a training step on a GPU, whole and sharded, and
-    the FLOPs of a step and of a video. Of a folder: its networks, and one forward pass.
+    For a params file it shows, for every network that the file trains, the memory of a training step on a GPU, whole
+    and sharded, and the FLOPs of a step and of a video. For a folder it shows the networks and one forward pass.
 
     \b
     Examples:
@@ -80,13 +82,13 @@ def inspect(
             raise ValueError("a folder and --params; give one of them")
         if folder is not None:
             launch = LaunchConfig()
-            found = _demo_workloads() if str(folder) == DEMO else stored_workloads(folder, frames)
+            loads = _demo_workloads() if str(folder) == DEMO else stored_workloads(folder, frames)
         else:
             loaded = load_params(params or Path("params.yaml"))
-            launch, found = loaded.launch, workloads(loaded)
+            launch, loads = loaded.launch, workloads(loaded)
         count = processes or launch.processes
         plans = []
-        for workload in found:
+        for workload in loads:
             plans.append(plan(workload, launch, count))
             if not as_json:
                 typer.echo(
@@ -113,7 +115,7 @@ def inspect(
 
 
 def _demo_workloads() -> list[Workload]:
-    """Of the demo weights, whose networks are whole only once they are put together."""
+    """The networks of the demo, whose weights are put together first."""
     from lumiere.inspection.networks import stored_workloads
     from lumiere.pipelines.assemble import demo_pipeline
 

@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 
 from lumiere.errors import DataError, one_line
 from lumiere.tensor_files import read_tensors
-from lumiere.text.minilm import model_folder
+from lumiere.text.minilm_encoder import model_folder
 
 TEXT_TRANSFORMER = (
     "text.transformer."  # frozen and installed with its own package: not stored with the judge
