@@ -1,4 +1,4 @@
-"""Stage `evaluate`: the generated videos are measured against real ones; numbers, plots, a report."""
+"""Stage `evaluate`: generated videos are compared with real ones, in numbers, plots and a report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def main() -> None:
 
     arguments = stages.parse_arguments(
         __doc__,
-        videos="what the generate stage wrote",
+        videos="output of the generate stage",
         clips="the decoded clips",
         out="folder for the report",
         metrics="JSON file for the metrics",
@@ -40,8 +40,8 @@ def main() -> None:
         real = read_real_set(arguments.clips, tuple(size), num_frames)
         samples, seams = read_samples(arguments.videos), read_seams(arguments.videos)
         print(
-            f"measuring {len(generated.frames)} clips and {len(samples)} samples against real clips of "
-            f"{len(real.frames)} of {real.num_sources} videos"
+            f"comparing {len(generated.frames)} clips and {len(samples)} samples with {len(real.frames)} real clips "
+            f"from {real.num_sources} videos"
         )
         evaluation = evaluate(judge, generated, real, samples, seams, config.seed)
         for name, why in evaluation.left_out().items():
@@ -62,10 +62,10 @@ def main() -> None:
         "clip Fréchet": "frechet_clip",
         "its floor": "frechet_clip_floor",
     }
-    found = ", ".join(
+    figures = ", ".join(
         f"{name} {metrics[key]:.3g}" for name, key in headline.items() if key in metrics
     )
-    print(f"{found or 'measured'}: see {arguments.out}/report.md")
+    print(f"{figures or 'measured'}: see {arguments.out}/report.md")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Turns a manifest into shards of clips.
 
-Windows are cut in worker processes, and each caption is embedded once. Shards are in the order of the manifest,
-whichever window is finished first.
+Windows are cut in worker processes, and each caption is embedded once. Shards are in the order of
+the manifest, whichever window is finished first.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def cut_all(
 def embed_captions(captions: Sequence[str], encoder: Encoder) -> Embeddings:
     """Embed every different caption.
 
-    Captions are sorted and batched in a fixed way, because the composition of a batch may change the last bits.
+    Captions are sorted and batched in a fixed way, because the composition of a batch may change
+    the last bits.
     """
     texts = sorted(set(captions))
     embeddings: dict[str, tuple[np.ndarray, np.ndarray]] = {}

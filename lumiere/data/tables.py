@@ -21,8 +21,9 @@ def read_table(
         optional: the columns that it may have.
 
     Returns:
-        For each row that is not blank: the line where it ends, counted from 1, and its cells by column, stripped of
-        surrounding white space. An optional column that the file lacks has empty cells.
+        For each row that is not blank: the line where it ends, counted from 1, and its cells by
+        column, stripped of surrounding white space. An optional column that the file lacks has
+        empty cells.
 
     Raises:
         DataError: with the file, the line, what is wrong and how to fix it.

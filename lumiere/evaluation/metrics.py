@@ -42,7 +42,8 @@ class SetScores:
         mismatched: the same with the other videos' prompts; None for a single video.
         similarity: (n, n), prompts by videos, for the plot.
         flicker, motion: one value per video.
-        real_*: the same for as many real clips: what a perfect generator would score with this judge.
+        real_*: the same for as many real clips: what a perfect generator would score with this
+            judge.
     """
 
     distances: dict[str, Distance] | LeftOut
@@ -76,8 +77,10 @@ class SeamScores:
     """The seam ratio with and without MultiDiffusion.
 
     Attributes:
-        multidiffusion, independent: at the same pairs of frames, the borders of windows that share no frame.
-        own: MultiDiffusion's at the borders of its own, overlapping windows; None if every frame is such a border.
+        multidiffusion, independent: at the same pairs of frames, the borders of windows that share
+            no frame.
+        own: MultiDiffusion's at the borders of its own, overlapping windows; None if every frame is
+            such a border.
         curves: (t − 1,), the mean error of each pair of frames over the videos.
     """
 
