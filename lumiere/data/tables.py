@@ -78,7 +78,7 @@ def _check_header(
         raise DataError(f"{path}: columns are separated by ';'; save it with commas between them")
     missing = [f"no column {name!r}" for name in required if name not in header]
     unknown = [f"unknown column {name!r}" for name in header if name not in allowed]
-    twice = [f"column {name!r} stands twice" for name in header if header.count(name) > 1]
+    twice = [f"column {name!r} is given twice" for name in header if header.count(name) > 1]
     for problem in (*missing, *unknown, *twice):
         expected = f"{', '.join(allowed)}, separated by commas"
         raise DataError(

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 # isort: split
 import numpy as np
@@ -34,13 +34,21 @@ from lumiere.text.minilm import model_folder
 TEXT_TRANSFORMER = "text.transformer."
 
 
+class ImageTextModel(Protocol):
+    """The part of an open_clip model that is used here; open_clip's classes share no base."""
+
+    def encode_image(self, image: torch.Tensor) -> torch.Tensor: ...
+
+    def encode_text(self, text: torch.Tensor) -> torch.Tensor: ...
+
+
 @dataclass
 class Judge:
     """Embeds frames and sentences as unit vectors in one space.
 
     Attributes:
         name: its name in the report.
-        model: any open_clip model in eval mode; open_clip's classes share no base.
+        model: any open_clip model in eval mode.
         tokenize: sentences → token tensor.
         transform: PIL image → normalised tensor, open_clip's own for inference.
         preprocessing: a sentence for the report, without which a score cannot be compared.
@@ -49,7 +57,7 @@ class Judge:
     """
 
     name: str
-    model: Any
+    model: ImageTextModel
     tokenize: Callable[[list[str]], torch.Tensor]
     transform: Callable[[Image.Image], torch.Tensor]
     preprocessing: str
