@@ -67,7 +67,7 @@ def _errno(error: OSError | SafetensorError) -> int | None:
 
 
 def spread(params: Params) -> None:
-    """Where params ask for several processes, runs this stage in them, and leaves when they are done."""
+    """Run this stage in several processes if the params ask for it, and exit when they have ended."""
     from lumiere.training.launch import (
         end_with_launcher,
         is_launched,
@@ -85,7 +85,7 @@ def spread(params: Params) -> None:
 
 
 def parse_arguments(description: str | None, scratch: str = "", **paths: str) -> argparse.Namespace:
-    """The command line that dvc.yaml gives a stage: a params file, paths, and a scratch folder where work can resume.
+    """Parse a stage's command line: a params file, paths, and a scratch folder for work that can resume.
 
     Args:
         description: shown by `--help`.

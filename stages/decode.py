@@ -26,7 +26,7 @@ def check_lengths(rows: list[dict[str, Any]], config: DecodeConfig) -> None:
 
 
 def main() -> None:
-    """Parses the paths, cuts the windows, embeds the captions, writes the shards."""
+    """Parse the paths, cut the windows, embed the captions, write the shards."""
     # Imported here: worker processes import this module anew, and need neither torch nor a text
     # encoder.
     from lumiere import tracking
@@ -39,7 +39,7 @@ def main() -> None:
 
     arguments = stages.parse_arguments(
         __doc__,
-        manifest="what the curate stage wrote",
+        manifest="output of the curate stage",
         raw="folder of raw videos",
         out="folder for the shards",
         scratch="finished windows",

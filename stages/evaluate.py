@@ -10,7 +10,7 @@ import stages
 
 
 def main() -> None:
-    """Parses the paths, measures, writes the report and the metrics."""
+    """Parse the paths, measure, write the report and the metrics."""
     from lumiere import tracking
     from lumiere.config import load_params, to_dict
     from lumiere.evaluation.judge import load_judge

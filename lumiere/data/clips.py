@@ -135,7 +135,7 @@ def clip_order(shards: Sequence[str], seed: int, epoch: int, buffer: int) -> np.
 
 
 def resize_video(video: torch.Tensor, size: int | tuple[int, int]) -> torch.Tensor:
-    """Each frame resized, without aliasing.
+    """Resize each frame without aliasing.
 
     A whole factor down is the mean over boxes; any other factor is bilinear with antialias.
 

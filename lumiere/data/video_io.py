@@ -239,14 +239,14 @@ def _decode_pyav(
     end: float | None,
     transform: Callable[[np.ndarray], np.ndarray],
 ) -> Decoded:
-    """Sequential by timestamp: right on every readable file, since seeking is not exact."""
+    """Decode in order, by timestamp, which is exact for every readable file; seeking is not."""
     times: list[Fraction] = []
     picked: list[np.ndarray] = []
     held: np.ndarray | None = None  # the newest frame that no tick has taken yet
     stop = None if end is None else Fraction(end)
 
     def take_until(time: Fraction) -> None:
-        """Gives the held frame to each tick before `time`."""
+        """Give the held frame to each tick before `time`."""
         while (tick := Fraction(start) + len(picked) / fps) < time and (
             stop is None or tick < stop
         ):

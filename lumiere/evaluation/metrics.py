@@ -189,7 +189,7 @@ def score_set(judge: Judge, generated: VideoSet, real: RealSet, seed: int) -> Se
 
 
 def measure_familiarity(judge: Judge, real: RealSet) -> Familiarity | None:
-    """Compares sentences, because a user's file may have the name of one that the judge was trained on."""
+    """Count the clips whose sentences the judge knows; file names would not do, as users may reuse them."""
     if not judge.captions:
         return None
     seen = np.array([judge.captions.issuperset(captions) for captions in real.captions])
