@@ -40,8 +40,8 @@ def main() -> None:
         real = read_real_set(arguments.clips, tuple(size), num_frames)
         samples, seams = read_samples(arguments.videos), read_seams(arguments.videos)
         print(
-            f"comparing {len(generated.frames)} clips and {len(samples)} samples with {len(real.frames)} real clips "
-            f"from {real.num_sources} videos"
+            f"comparing {len(generated.frames)} clips and {len(samples)} samples with real clips "
+            f"of {len(real.frames)} of {real.num_sources} videos"
         )
         evaluation = evaluate(judge, generated, real, samples, seams, config.seed)
         for name, why in evaluation.left_out().items():
@@ -58,8 +58,8 @@ def main() -> None:
         run.log_artifact(arguments.out)
     headline = {
         "R@1": "retrieval_r1",
-        "of real clips": "real_retrieval_r1",
-        "clip Fréchet": "frechet_clip",
+        "R@1 of real clips": "real_retrieval_r1",
+        "clip Fréchet distance": "frechet_clip",
         "its floor": "frechet_clip_floor",
     }
     figures = ", ".join(

@@ -238,5 +238,5 @@ def _describe_training(training: dict[str, Any] | None) -> str:
     split = training["split"]
     return (
         f"{training['frames']} frames of {training['subjects']} videos and their captions; "
-        f"held out were {split['fraction']:.0%} of the videos, drawn with seed {split['seed']}"
+        f"{split['fraction']:.0%} of the videos, drawn with seed {split['seed']}, were held out"
     )

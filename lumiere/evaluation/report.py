@@ -51,8 +51,8 @@ def _introduction(
         f"clips of the same size and length, one from each of {len(real.frames)} of the {real.num_sources} source "
         "videos. ↑: higher is better. ↓: lower is better. →: closer to real is better.",
         "",
-        f"**{judge.name}** computes the features and the text alignment. Numbers compare only between runs with the "
-        "same judge, preprocessing and n. They are neither CLIPSIM nor FVD.",
+        f"Judge: **{judge.name}**. It computes the features and the text alignment. Numbers compare only between "
+        "runs with the same judge, preprocessing and n. They are neither CLIPSIM nor FVD.",
         "",
     ]
     if judge.trained_on:
