@@ -1,4 +1,4 @@
-"""Stage `evaluate`: the generated videos are measured against real ones; numbers, plots, a report."""
+"""Stage `evaluate`: generated videos are compared with real ones, in numbers, plots and a report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import stages
 
 
 def main() -> None:
-    """Parses the paths, measures, writes the report and the metrics."""
+    """Parse the paths, measure, write the report and the metrics."""
     from lumiere import tracking
     from lumiere.config import load_params, to_dict
     from lumiere.evaluation.judge import load_judge
@@ -26,7 +26,7 @@ def main() -> None:
 
     arguments = stages.parse_arguments(
         __doc__,
-        videos="what the generate stage wrote",
+        videos="output of the generate stage",
         clips="the decoded clips",
         out="folder for the report",
         metrics="JSON file for the metrics",
@@ -40,8 +40,8 @@ def main() -> None:
         real = read_real_set(arguments.clips, tuple(size), num_frames)
         samples, seams = read_samples(arguments.videos), read_seams(arguments.videos)
         print(
-            f"measuring {len(generated.frames)} clips and {len(samples)} samples against real clips of "
-            f"{len(real.frames)} of {real.num_sources} videos"
+            f"comparing {len(generated.frames)} clips and {len(samples)} samples with real clips "
+            f"of {len(real.frames)} of {real.num_sources} videos"
         )
         evaluation = evaluate(judge, generated, real, samples, seams, config.seed)
         for name, why in evaluation.left_out().items():
@@ -58,14 +58,14 @@ def main() -> None:
         run.log_artifact(arguments.out)
     headline = {
         "R@1": "retrieval_r1",
-        "of real clips": "real_retrieval_r1",
-        "clip Fréchet": "frechet_clip",
+        "R@1 of real clips": "real_retrieval_r1",
+        "clip Fréchet distance": "frechet_clip",
         "its floor": "frechet_clip_floor",
     }
-    found = ", ".join(
+    figures = ", ".join(
         f"{name} {metrics[key]:.3g}" for name, key in headline.items() if key in metrics
     )
-    print(f"{found or 'measured'}: see {arguments.out}/report.md")
+    print(f"{figures or 'measured'}: see {arguments.out}/report.md")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ BAD: dict[bytes, tuple[str, ...]] = {
     b"name;text\na;b\n": ("separated by ';'", "commas"),
     b"name,text,more\na,b,c\n": ("unknown column 'more'", "name, text, extra"),
     b"name,text,\na,b,c\n": ("unknown column ''",),
-    b"name,text,Name\na,b,c\n": ("column 'name' stands twice",),
+    b"name,text,Name\na,b,c\n": ("column 'name' is given twice",),
     b"name,text\n\n , \n": ("no rows", "at least one row"),
     b"": ("no column 'name'", "found: none"),
 }
