@@ -48,9 +48,9 @@ def test_rows_that_fail_do_not_stop_the_others(generate: Generate, table: Path) 
     summary = result.stderr.splitlines()[-3:]
     assert summary[0] == "3 made, 0 already there, 2 failed"
     assert summary[1].endswith("gone.png: no such file; check the path") and summary[1].startswith(
-        "  broken: --image"
+        "  broken: image"
     )
-    assert summary[2] == "  odd: --alpha is 7; allowed: 0 to 1"
+    assert summary[2] == "  odd: alpha is 7; allowed: 0 to 1"
     styled = json.loads(Path("out/styled.json").read_text())
     assert (styled["prompt"], styled["alpha"], styled["frames"]) == ("a dog, styled", 0.5, 3)
     assert styled["upscale"] is False and json.loads(Path("out/fox.json").read_text())["seed"] == 1
@@ -72,7 +72,7 @@ def test_it_continues_where_it_stopped(
     assert result.exit_code == 130
     assert (
         result.stderr.splitlines()[-1]
-        == "stopped; nothing is half-written, and the same command continues"
+        == "stopped; nothing is half-written; run the same command again to continue"
     )
     assert list(videos()) == ["fox"]
 
@@ -127,7 +127,7 @@ def test_an_unexpected_error_is_one_rows_failure(
         ("prompt,colour\na,b\n", "unknown column 'colour'"),
         ("prompt\n", "no rows below"),
         ("name;prompt\nfox;a fox\n", "columns are separated by ';'; save it with commas"),
-        ("name,prompt\na,x\na,y\n", "name 'a' stands twice"),
+        ("name,prompt\na,x\na,y\n", "two rows have the name 'a'"),
         ("name,prompt\n../a,x\n", "name '../a'; allowed: letters"),
         ("name,prompt,num_videos\na,x,2\na-2,y,\n", "'a' and 'a-2' would both write"),
     ],
@@ -146,12 +146,13 @@ def test_a_row_says_all_that_options_say(tmp_path: Path) -> None:
     path.write_text(
         "prompt,upscale,keep_known,num_videos,guidance\na fox,no,yes,2,1.5\na cat,maybe,,,\n,,,,2\n"
     )
-    rows = dict(read_rows(path, {"steps": "3"}))
-    assert rows["001-a-fox"] == Request(
-        "a fox", upscale=False, keep_known=True, num_videos=2, guidance=1.5, steps=3
+    fox, cat, empty = read_rows(path, {"steps": "3"})
+    assert fox.request == Request(
+        "a fox", "001-a-fox", upscale=False, keep_known=True, num_videos=2, guidance=1.5, steps=3
     )
-    assert str(rows["002-a-cat"]) == "upscale is 'maybe'; allowed: yes, no"
-    assert "prompt is empty" in str(rows["003"])
+    assert (cat.name, cat.line) == ("002-a-cat", 3)
+    assert cat.problem == "upscale is 'maybe'; allowed: yes, no"
+    assert empty.name == "003" and "prompt is empty" in empty.problem
 
 
 def test_a_style_for_all_rows_may_have_one_alpha_in_each(

@@ -22,8 +22,9 @@ from lumiere.data.video_io import read_video, write_video
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import load_text_to_image
 from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
-from lumiere.pipelines.batch import read_jobs
-from lumiere.pipelines.samples import given_pixels
+from lumiere.pipelines.input_files import Clips
+from lumiere.pipelines.run_request import check_request, complete_request, run_request
+from lumiere.pipelines.sample_videos import read_videos
 from lumiere.tracking import Run
 from lumiere.training.diffusion_task import Batch, DiffusionTask
 from lumiere.training.ssr_task import SuperResolutionTask
@@ -61,19 +62,10 @@ def generate(root: Path, name: str) -> LumierePipelineOutput:
     pipe = LumierePipeline.from_pretrained(root / "outputs" / "pipeline")
     pipe.set_progress_bar_config(disable=True)
     config = GenerateConfig(**PARAMS["generate"])
-    job = next(job for job in read_jobs(root / "data" / "prompts.csv") if job.name == name)
-    clips = root / "outputs" / "clips"
-    output = pipe(
-        job.prompt,
-        mode=job.mode,
-        strength=job.strength,
-        style=job.style or None,
-        alpha=job.alpha,
-        generator=torch.Generator().manual_seed(config.seed),
-        **given_pixels(job, [ClipStore(clips), ClipStore(clips, "validation")]),
-    )
-    assert isinstance(output, LumierePipelineOutput)
-    return output
+    _, request = read_videos(root / "data" / "prompts.csv", config.seed)[name]
+    pixels = check_request(pipe, request, Clips(root / "outputs" / "clips"))
+    request = complete_request(pipe, request, pixels.num_frames, config.seed)
+    return run_request(pipe, request, pixels.arguments)
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------
@@ -282,7 +274,7 @@ def test_every_video_plays(chain: Path) -> None:
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
         assert np.stack(frames).shape == (FRAMES, LARGE, LARGE, 3)
         info = json.loads((videos / f"{name}.json").read_text())
-        assert info["name"] == name and info["num_frames"] == FRAMES and info["fps"] == FPS
+        assert info["name"] == name and info["frames"] == FRAMES and info["fps"] == FPS
         assert (info["base_size"], info["size"]) == ([SIZE, SIZE], [LARGE, LARGE])
         assert (videos / f"{name}.sheet.png").is_file() and (videos / f"{name}.xt.png").is_file()
 

@@ -82,16 +82,19 @@ BAD_ROWS: dict[str, tuple[str, ...]] = {
     "a,text-to-video,a cat,,,,,": ("line 2", "mode", "text_to_video"),
     "a,text_to_video,,,,,,": ("line 2", "prompt"),
     "a,text_to_video,a cat,dog@0,,,,": ("line 2", "takes no clip"),
-    "a,image_to_video,a cat,,,,,": ("line 2", "needs clip"),
+    "a,image_to_video,a cat,,,,,": ("line 2", "takes image, last_image or both"),
     "a,image_to_video,a cat,lion@0,,,,": ("a:", "lion@0", "cat@0"),
-    "a,inpainting,a cat,dog@0,,,,": ("line 2", "needs mask"),
+    "a,inpainting,a cat,dog@0,,,,": ("line 2", "takes video and mask; given: video"),
     'a,inpainting,a cat,dog@0,"0,0,1",,,': ("line 2", "mask", "x0,y0,x1,y1"),
     'a,inpainting,a cat,dog@0,"0.5,0,0.5,1",,,': ("line 2", "mask", "x0 < x1"),
     'a,inpainting,a cat,dog@0,"0,0,0.01,1",,,': ("a:", "mask", "no pixel"),
     "a,text_to_video,a cat,,,oil,1.0,": ("a:", "oil", "ink-wash"),
     "a,text_to_video,a cat,,,ink-wash,1.5,": ("line 2", "alpha", "1.5", "0 to 1"),
     "a,video_to_video,a cat,dog@0,,,,strong": ("line 2", "strength", "strong"),
-    "a,text_to_video,a cat,,,,,\na,text_to_video,a dog,,,,,": ("'a' stands twice",),
+    "a,text_to_video,a cat,,,,,\na,text_to_video,a dog,,,,,": (
+        "line 3",
+        "two rows have the name 'a'",
+    ),
     "": ("no rows",),
 }
 
