@@ -38,7 +38,9 @@ LastImage = Annotated[
 ]
 Video = Annotated[
     str | None,
-    _option("--video", metavar="FILE", help="The video to change, or the part of it in --mask."),
+    _option(
+        "--video", metavar="FILE", help="The video to change: all of it, or what --mask marks."
+    ),
 ]
 Clip = Annotated[
     str | None,
@@ -98,7 +100,11 @@ NegativePrompt = Annotated[
 ]
 Seed = Annotated[
     str | None,
-    _option("--seed", metavar="N", help="Repeats a video. By default, each run draws a new seed."),
+    _option(
+        "--seed",
+        metavar="N",
+        help="The same seed gives the same video. Default: a new one for each run.",
+    ),
 ]
 NumVideos = Annotated[
     str | None,
@@ -106,7 +112,11 @@ NumVideos = Annotated[
 ]
 Frames = Annotated[
     str | None,
-    _option("--frames", metavar="N", help="The length. Default: the model's training length."),
+    _option(
+        "--frames",
+        metavar="N",
+        help="How many frames. Default: as many as the model was trained on.",
+    ),
 ]
 Steps = Annotated[
     str | None,
@@ -146,8 +156,8 @@ FromFile = Annotated[
     Path | None,
     _option(
         "--from-file", metavar="CSV",
-        help="Make one video per row. The columns are prompt and, as needed, name and these options (image, "
-        "last_image, ...); options given here apply to all rows. Run it again to continue where it stopped. If a row "
+        help="Make one video per row. The columns are prompt and, as needed, name and these options (mode, image, "
+        "last_image, ...). Options given here apply to all rows. Run it again to continue where it stopped. If a row "
         "fails, the others are still made, and the exit code is 1.",
     ),
 ]  # fmt: skip

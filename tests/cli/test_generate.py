@@ -141,9 +141,13 @@ def test_every_mode_and_from_its_settings_again(
     conditioned = mode not in ("text_to_video", "video_to_video")
     assert (made["known_psnr"] is not None) == conditioned
     again = generate("--from-json", "a.json", "-o", "b/")
-    assert again.exit_code == 0 and "will not be the same" not in again.stderr, again.output
+    assert again.exit_code == 0 and "will differ" not in again.stderr, again.output
     np.testing.assert_array_equal(pictures("b/*.png"), pictures("a/*.png"))
-    assert settings("b.json") == {**made, "asked": settings("b.json")["asked"]}
+    assert settings("b.json") == {
+        **made,
+        "name": "b",
+        "asked": settings("b.json")["asked"],
+    }
 
 
 def test_a_note_tells_what_is_cut_off(generate: Generate, inputs: Path) -> None:
