@@ -12,6 +12,7 @@ import pytest
 from lumiere.pipelines import LumierePipeline
 from lumiere.requests import Request, read_rows
 from tests.cli.conftest import Generate
+from tests.stages.conftest import write_clips
 
 ROWS = """name,prompt,image,alpha,style,seed,frames
 fox,a red fox runs,,,,1,
@@ -167,6 +168,24 @@ def test_a_style_for_all_rows_may_have_one_alpha_in_each(
     result = generate("--from-file", "rows.csv", "-o", "out", *options, with_model=False)
     assert result.exit_code == 1 and list(videos()) == ["a"], result.output
     assert result.stdout.split() == [str(tmp_path / "out" / "a.mp4")]
+
+
+def test_clips_of_the_training_set_need_their_folder(generate: Generate, tmp_path: Path) -> None:
+    rows = 'prompt,mode,clip,mask\na,,,\na,inpainting,dog@0,"0,0,1,0.5"\n'
+    Path("prompts.csv").write_text(rows, encoding="utf-8")
+    result = generate("--from-file", "prompts.csv", "-o", "out")
+    assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1 and not result.stdout
+    assert "clip dog@0 is not available, because outputs/clips holds no decoded" in result.stderr
+    write_clips(tmp_path / "outputs" / "clips", held_out=2, fps=8)
+    result = generate("--from-file", "prompts.csv", "-o", "out", "--no-upscale")
+    assert result.exit_code == 0, result.output
+    assert "clip dog@0 is cut to the first 5 frames at 8 a second" in result.stderr
+    made = json.loads(Path("out/002-a.json").read_text())
+    assert (made["clip"], made["mask"], made["frames"]) == ("dog@0", "0.0,0.0,1.0,0.5", 5)
+    options = ("--clip", "owl@0", "--mode", "image_to_video")
+    assert generate("a", "-o", "owl.gif", *options).exit_code == 0
+    result = generate("a", "-o", "lion.gif", "--clip", "lion@0", "--mode", "outpainting")
+    assert result.exit_code == 2 and "clip 'lion@0' is not among the decoded" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
+from typer.testing import CliRunner
 
+from lumiere.cli.app import app
 from lumiere.config import GenerateConfig
 from lumiere.data.clips import ClipStore
 from lumiere.data.pixel_values import from_unit_range
@@ -334,6 +336,29 @@ def test_the_saved_pipeline_makes_the_same_video(name: str, chain: Path, tmp_pat
     if name in GIVEN:
         with np.load(videos / f"{name}.known.npz") as arrays:
             assert np.array_equal(arrays["generated"], frames)
+
+
+@pytest.mark.parametrize("name", ["text", "image", "inpaint", "outpaint", "cinemagraph", "edit"])
+def test_the_command_line_makes_a_video_again_from_its_sidecar(
+    name: str, chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sidecar has the same form as those of the command line; pixels come from the project's clips."""
+    monkeypatch.chdir(chain)
+    source = chain / "outputs" / "videos" / name
+    result = CliRunner().invoke(
+        app, ["generate", "--from-json", f"{source}.json", "-o", str(tmp_path / f"{name}.mp4")]
+    )
+    assert result.exit_code == 0 and "note:" not in result.stderr, result.output
+    assert (tmp_path / f"{name}.mp4").read_bytes() == source.with_suffix(".mp4").read_bytes()
+    stages_own, again = (
+        json.loads(path.with_suffix(".json").read_text()) for path in (source, tmp_path / name)
+    )
+    assert again.items() >= stages_own.items()
+    if stages_own["clip"]:
+        monkeypatch.chdir(tmp_path)
+        result = CliRunner().invoke(app, ["generate", "--from-json", f"{source}.json", "-o", "a/"])
+        assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1
+        assert f"clip {stages_own['clip']} is not available" in result.stderr
 
 
 def test_a_style_changes_the_video(chain: Path) -> None:

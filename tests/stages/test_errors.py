@@ -95,6 +95,8 @@ BAD_ROWS: dict[str, tuple[str, ...]] = {
         "line 3",
         "two rows have the name 'a'",
     ),
+    "index,text_to_video,a cat,,,,,": ("line 2", "the name 'index' is taken"),
+    "a,text_to_video,a cat,,,,0.5,": ("line 2", "name a style, or leave alpha out"),
     "": ("no rows",),
 }
 
