@@ -16,13 +16,9 @@ def main() -> None:
     from lumiere.evaluation.judge import load_judge
     from lumiere.evaluation.metrics import evaluate, flat_metrics
     from lumiere.evaluation.report import write_report
-    from lumiere.evaluation.samples import (
-        read_generated_set,
-        read_real_set,
-        read_samples,
-        read_seams,
-    )
+    from lumiere.evaluation.video_sets import measure_seams, read_generated_set, read_real_set
     from lumiere.files import write_atomically
+    from lumiere.sample_files import read_samples
 
     arguments = stages.parse_arguments(
         __doc__,
@@ -38,7 +34,7 @@ def main() -> None:
         generated = read_generated_set(arguments.videos, config.num_videos, config.num_frames)
         num_frames, *size = generated.frames.shape[1:4]
         real = read_real_set(arguments.clips, tuple(size), num_frames)
-        samples, seams = read_samples(arguments.videos), read_seams(arguments.videos)
+        samples, seams = read_samples(arguments.videos), measure_seams(arguments.videos)
         print(
             f"comparing {len(generated.frames)} clips and {len(samples)} samples with real clips "
             f"of {len(real.frames)} of {real.num_sources} videos"

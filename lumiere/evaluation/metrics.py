@@ -19,8 +19,9 @@ from lumiere.evaluation.features import (
     distance_with_floor,
 )
 from lumiere.evaluation.judge import Judge
-from lumiere.evaluation.samples import RealSet, Sample, VideoSet
 from lumiere.evaluation.seams import seam_ratio
+from lumiere.evaluation.video_sets import RealSet, VideoSet
+from lumiere.sample_files import Sample
 
 MAX_PSNR = 99.0  # dB written for equal pixels: JSON and charts know no infinity
 

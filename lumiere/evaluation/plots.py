@@ -14,7 +14,7 @@ import numpy as np
 from lumiere.data.contact_sheets import contact_sheet, save_picture
 from lumiere.evaluation.features import Distance
 from lumiere.evaluation.metrics import Evaluation, LeftOut, SeamScores, SetScores
-from lumiere.evaluation.samples import VideoSet
+from lumiere.evaluation.video_sets import VideoSet
 
 matplotlib.use("Agg")  # before pyplot, because there may be no display
 

@@ -19,7 +19,7 @@ from lumiere.evaluation.metrics import (
     SetScores,
 )
 from lumiere.evaluation.plots import draw_all
-from lumiere.evaluation.samples import RealSet, VideoSet
+from lumiere.evaluation.video_sets import RealSet, VideoSet
 
 
 def write_report(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lumiere.files import content_hash
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.autoencoder import load_vae
 from lumiere.models.text_to_image import load_image_network, load_scheduler, load_text_to_image
@@ -81,3 +83,18 @@ def demo_pipeline(pretrained: Path = PRETRAINED) -> LumierePipeline:
     for path in sorted((pretrained / FOLDER).glob("*.safetensors")):
         pipe.add_style(path.stem, path)
     return pipe
+
+
+def hash_model(folder: Path | None) -> str:
+    """SHA-256 over the names and contents of a saved pipeline's files; None stands for the demo weights."""
+    if folder is None:
+        roots = [PRETRAINED / part for part in (*DEMO_PARTS, FOLDER)]
+        digest = hashlib.sha256(repr(DEMO_DEFAULTS).encode())
+    else:
+        roots = [folder]
+        digest = hashlib.sha256()
+    for root in roots:
+        for path in sorted(root.rglob("*")):
+            if path.is_file() and path.suffix in (".json", ".safetensors"):
+                digest.update(f"{path.relative_to(root)} {content_hash(path)}\n".encode())
+    return digest.hexdigest()

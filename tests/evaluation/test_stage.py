@@ -12,7 +12,7 @@ import yaml
 import stages
 from lumiere.data.shards import Sample, pack_frames, write_index, write_shards
 from lumiere.data.video_io import read_video, write_video
-from lumiere.evaluation.samples import read_real_set
+from lumiere.evaluation.video_sets import read_real_set
 from stages import evaluate
 
 DATA = Path(__file__).parents[2] / "data"
