@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lumiere.errors import DataError
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.autoencoder import load_vae
 from lumiere.models.text_to_image import load_image_network, load_scheduler, load_text_to_image
@@ -14,7 +16,9 @@ from lumiere.pipelines.pipeline_lumiere import LumierePipeline
 from lumiere.pipelines.styles import FOLDER
 from lumiere.text import load_text_encoder
 
-PRETRAINED = Path(__file__).resolve().parents[2] / "pretrained"  # beside the package, in a checkout
+CHECKOUT_WEIGHTS = Path(__file__).resolve().parents[2] / "pretrained"
+# A wheel has no weights: someone who installed one names the folder in this variable.
+PRETRAINED = Path(os.environ.get("LUMIERE_PRETRAINED") or CHECKOUT_WEIGHTS)
 DEMO_PARTS = ("t2i", "temporal", "ssr_image", "temporal_ssr")
 # What suits these networks: the values of `generate` in params.yaml.
 DEMO_DEFAULTS: dict[str, Any] = {"guidance_scale": 1.5, "image_strength": 0.7}
@@ -53,14 +57,17 @@ def demo_pipeline(pretrained: Path = PRETRAINED) -> LumierePipeline:
 
     Its styles are the files of `styles/`, by their names.
 
+    Args:
+        pretrained: the folder with the parts; by default `LUMIERE_PRETRAINED`, or else `pretrained/` of the checkout.
+
     Raises:
-        ValueError: when a part is missing.
+        DataError: a part is missing.
     """
     for part in DEMO_PARTS:
         if not (pretrained / part).is_dir():
-            raise ValueError(
-                f"{pretrained / part}: no such folder; the demo weights come with the repository: install it from its "
-                "checkout with `pip install -e .`, or name the folder of another model"
+            raise DataError(
+                f"{pretrained / part}: the demo weights are missing; set LUMIERE_PRETRAINED to the folder "
+                "`pretrained` of a checkout of this project, or name another model with `--model FOLDER`"
             )
     image_model = load_text_to_image(pretrained / "t2i")
     unet = SpaceTimeUNet.from_unet2d(
