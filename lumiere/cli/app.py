@@ -5,7 +5,6 @@ Modules that need torch are imported when a command runs: help is there at once.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import re
 import signal
@@ -20,6 +19,7 @@ from typer.core import TyperGroup
 
 from lumiere.cli.inspect import inspect
 from lumiere.errors import LumiereError, one_line
+from lumiere.version import __version__
 
 BAD_INPUT, STOPPED = 2, 130  # as of a shell's command that Ctrl-C ended
 
@@ -62,7 +62,7 @@ app = typer.Typer(
 
 def _show_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"lumiere {importlib.metadata.version('lumiere')}")
+        typer.echo(f"lumiere {__version__}")
         raise typer.Exit()
 
 

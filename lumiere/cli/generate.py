@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
 import secrets
@@ -27,6 +26,7 @@ from lumiere.requests import (
     is_settings,
     option,
 )
+from lumiere.version import __version__
 
 if TYPE_CHECKING:
     import numpy as np
@@ -172,7 +172,7 @@ def _run(job: Job, model: Model, tell: Tell) -> list[Path]:
         # A video of several is made again alone: its own seed is all that told it from the others.
         own = replace(request, seed=request.seed + i, num_videos=1)
         settings = {
-            "lumiere": importlib.metadata.version("lumiere"),
+            "lumiere": __version__,
             **{field.name: getattr(own, field.name) for field in fields(own)},
             "known_psnr": _decibels(output.known_psnr, i),
             **made,
