@@ -1,7 +1,8 @@
 """Prefect flows. They start the stages of DVC's graph and never import them.
 
-Prefect reads its settings when it is first imported. This module sets the defaults for an embedded run, because it runs
-before any `import prefect` of this package. Variables that the user has set are not changed.
+Prefect reads its settings when it is first imported. This module sets the defaults for an embedded
+run, because it runs before any `import prefect` of this package. Variables that the user has set
+are not changed.
 """
 
 import os

@@ -1,4 +1,6 @@
-"""The pipeline's graph, read from DVC. The only module that uses DVC's internal API (hence dvc>=3.61,<4).
+"""The pipeline's graph, read from DVC.
+
+The only module that uses DVC's internal API (hence dvc>=3.61,<4).
 
 The order of the stages is written in `dvc.yaml` and nowhere else.
 """
@@ -83,7 +85,10 @@ def read_metrics(node: StageNode) -> dict[str, Any]:
 
 
 def _name(stage: PipelineStage) -> str:
-    """The target for `dvc repro` in the project's folder. DVC's own `addressing` depends on the current folder."""
+    """The target for `dvc repro` in the project's folder.
+
+    DVC's own `addressing` depends on the current folder.
+    """
     if stage.path_in_repo == "dvc.yaml":
         return stage.name
     return f"{stage.path_in_repo}:{stage.name}"

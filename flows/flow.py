@@ -1,11 +1,13 @@
 """The whole pipeline as one Prefect flow.
 
-Each stage of DVC's graph is one task, and independent stages run side by side. DVC decides what is stale, so
-Prefect's own caching is off, and a stage that DVC need not run ends in the state "Cached". A failed stage stops only
-the stages that depend on it. Each run is one MLflow run with a child for each stage.
+Each stage of DVC's graph is one task, and independent stages run side by side. DVC decides what is
+stale, so Prefect's own caching is off, and a stage that DVC need not run ends in the state
+"Cached". A failed stage stops only the stages that depend on it. Each run is one MLflow run with a
+child for each stage.
 
-The flow has a module of its own, apart from the program `flows.pipeline`, and its annotations are no strings: Prefect
-loads or unpickles a flow in the process of each scheduled run, where it can resolve neither `__main__` nor a string.
+The flow has a module of its own, apart from the program `flows.pipeline`, and its annotations are
+not strings: Prefect loads or unpickles a flow in the process of each scheduled run, where it can
+resolve neither `__main__` nor a string.
 """
 
 import contextlib
@@ -84,9 +86,10 @@ class PipelineRun:
             raise PipelineFailed("the run was stopped before this stage began")
 
     def is_stale(self, node: dag.StageNode) -> bool:
-        """Whether DVC has to look at the stage; it may still find nothing to do after an upstream stage ran.
+        """Whether DVC has to look at the stage. It may still find nothing to do.
 
-        The graph was read at the start. Params, code and data can be edited during a run, so DVC is asked again.
+        The graph was read at the start. Params, code and data can be edited during a run, so DVC is
+        asked again.
         """
         has_new_input = any(
             self.results[name].status == "ran" for name in node.dependencies if name in self.results
@@ -97,7 +100,7 @@ class PipelineRun:
             return dag.is_changed(self.root, node.name)
 
     def stage_environment(self) -> dict[str, str]:
-        """The environment for `dvc` and the stage: this interpreter comes first, telemetry is off."""
+        """The environment for `dvc` and the stage: this interpreter first, telemetry off."""
         env = dict(os.environ) | TELEMETRY_OFF
         env.pop("MLFLOW_RUN_ID", None)  # the stage would write into that run
         env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
@@ -170,7 +173,7 @@ def lumiere_pipeline(
         max_parallel: how many stages may run at the same time, at least 1.
 
     Returns:
-        A completed state with a message such as "3 ran, 7 cached", or a failed one that names the cause.
+        A completed state with a message such as "3 ran, 7 cached", or a failed one with the cause.
     """
     folder = Path(root).resolve() if root else PROJECT
     try:
@@ -213,7 +216,10 @@ def _raise_unless_complete(results: list[StageResult]) -> None:
 
 
 def _submit_and_wait(nodes: list[dag.StageNode], run: PipelineRun) -> list[StageResult]:
-    """Submit one task per stage. Each has a thread that waits for its dependencies; `run.slot` bounds the work."""
+    """Submit one task per stage.
+
+    Each has a thread that waits for its dependencies; `run.slot` bounds the work.
+    """
     futures: dict[str, PrefectFuture[State[Any]]] = {}
     try:
         for node in nodes:
@@ -246,8 +252,9 @@ def summary(results: list[StageResult]) -> str:
 def pipeline_lock(root: Path) -> Iterator[int]:
     """Keep a second run of the same project out, on this machine.
 
-    Yields the lock's descriptor. The supervisors of the stages keep it open too, so the lock is free when the last
-    stage is gone and not when the flow is. The kernel frees it however the processes end.
+    Yields the lock's descriptor. The supervisors of the stages keep it open too, so the lock is
+    free when the last stage is gone and not when the flow is. The kernel frees it however the
+    processes end.
 
     Raises:
         LockError: another run holds the lock.

@@ -62,7 +62,8 @@ def read_schedule(cron: str, timezone: str) -> CronSchedule:
     """A schedule from a cron expression and the name of a time zone.
 
     Args:
-        cron: minute, hour, day of month, month and day of week; a sixth field, if any, means seconds.
+        cron: minute, hour, day of month, month and day of week; a sixth field, if any, means
+            seconds.
         timezone: a name from the IANA database, such as UTC or Europe/Berlin.
 
     Raises:
@@ -83,7 +84,9 @@ def read_schedule(cron: str, timezone: str) -> CronSchedule:
 
 
 def serve(schedule: CronSchedule, parameters: dict[str, object]) -> None:
-    """Serve the flow on a schedule until interrupted. A run that would overlap another is cancelled.
+    """Serve the flow on a schedule until interrupted.
+
+    A run that would overlap another is cancelled.
 
     Raises:
         ParamsError: no Prefect server is set, so nothing could start a scheduled run.

@@ -1,7 +1,7 @@
 """The terminal while stages run side by side.
 
-Whole lines scroll, and one line at the bottom shows the progress bar that moved last. Prefect's log lines go
-to the same terminal, so a filter on its handlers wipes the bar before each of them.
+Whole lines scroll, and one line at the bottom shows the progress bar that moved last. Prefect's log
+lines go to the same terminal, so a filter on its handlers wipes the bar before each of them.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Screen:
                 self._has_bar = False
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Filter for logging handlers: drop records that are on the screen already, make room for the rest."""
+        """A filter for logging handlers: drops what is on the screen, makes room for the rest."""
         if getattr(record, SHOWN, False):
             return False
         self.clear()

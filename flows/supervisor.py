@@ -1,9 +1,9 @@
 """Runs one DVC stage so that it cannot outlive the flow.
 
-Cancelling or killing a Prefect flow leaves its grandchildren (`dvc`, the trainer, its workers) running. So
-each stage runs under a small process of its own, this file's `main`, which holds the reading end of a pipe
-from the flow. However the flow ends, even by `kill -9`, the pipe closes; the supervisor then stops the
-stage's process group, politely first.
+Cancelling or killing a Prefect flow leaves its grandchildren (`dvc`, the trainer, its workers)
+running. So each stage runs under a small process of its own, this file's `main`, which holds the
+reading end of a pipe from the flow. However the flow ends, even by `kill -9`, the pipe closes; the
+supervisor then stops the stage's process group, politely first.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Supervisors:
             command: the program and its arguments.
             root: its working folder.
             env: its whole environment.
-            on_text: called with each piece of output and whether it is a whole line. The updates of a progress
-                bar end in a carriage return and are no lines.
+            on_text: called with each piece of output and whether it is a whole line. The updates of
+                a progress bar end in a carriage return and are no lines.
             keep_open: file descriptors, such as a lock's, that stay open until the stage has ended.
         """
         with self._lock:
@@ -96,7 +96,7 @@ _guards: dict[
 
 
 def tie_to_this_process(marker: str) -> None:
-    """Let child processes with `marker` in their command line end when this process ends, even by `kill -9`.
+    """Let child processes end with this one, even by `kill -9`, if `marker` is in their command line.
 
     Prefect stops its embedded server on an orderly exit only.
     """
@@ -120,7 +120,7 @@ def tie_to_this_process(marker: str) -> None:
 
 
 def split_output(descriptor: int) -> Iterator[tuple[str, bool]]:
-    r"""(text, is_line) for each non-empty piece of output that ends in \n (a line) or \r (a bar's state)."""
+    r"""Yield (text, is_line) for each piece of output. A piece ends in \n (a line) or \r (a bar)."""
     buffer = b""
     while chunk := os.read(descriptor, 65536):
         *pieces, buffer = re.split(rb"(\r?\n|\r)", buffer + chunk)
@@ -179,7 +179,7 @@ def _default_signals() -> None:
 
 
 def _stop_group(child: subprocess.Popen[bytes]) -> None:
-    """Send SIGTERM, then SIGKILL, to the stage's processes, including those in a group of their own."""
+    """Send SIGTERM, then SIGKILL, to all of the stage's processes, whatever their group."""
     family = [process for process in psutil.process_iter() if _belongs(process, child.pid)]
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -1,14 +1,19 @@
-"""Records runs in MLflow: their params, metrics, artifacts and origin. The only module that imports MLflow.
+"""Records runs in MLflow: their params, metrics, artifacts and origin.
 
-A pipeline run is one parent run, and every stage is a child of it. A stage gets its parent's id from
-`LUMIERE_PARENT_RUN_ID` and never from `MLFLOW_RUN_ID`, which would make the first child overwrite its parent.
+The only module that imports MLflow.
 
-The tag `dvc_lock_md5` names the `dvc.lock` that records the stage. DVC writes that file after the stage, so the parent
-sets the tag, on the runs that finished. A stage started by plain `dvc repro` has no parent and therefore no such tag.
+A pipeline run is one parent run, and every stage is a child of it. A stage gets its parent's id
+from `LUMIERE_PARENT_RUN_ID` and never from `MLFLOW_RUN_ID`, which would make the first child
+overwrite its parent.
 
-Metrics are buffered here and not by MLflow's asynchronous logging (tried with 3.17.2): runs that end side by side in
-one process shut down each other's queue and lose points (8 of 240 in a trial), only a queue with one thread keeps the
-order, and a broken store is reported once a batch instead of once a run.
+The tag `dvc_lock_md5` names the `dvc.lock` that records the stage. DVC writes that file after the
+stage, so the parent sets the tag, on the runs that finished. A stage started by plain `dvc repro`
+has no parent and therefore no such tag.
+
+Metrics are buffered here and not by MLflow's asynchronous logging (tried with 3.17.2): runs that
+end side by side in one process shut down each other's queue and lose points (8 of 240 in a trial),
+only a queue with one thread keeps the order, and a broken store is reported once a batch instead of
+once a run.
 
 Environment:
     MLFLOW_TRACKING_URI: the store; by default SQLite in the project's folder `.lumiere/`.
@@ -62,7 +67,7 @@ class Run:
     def __init__(
         self, client: MlflowClient | None = None, run_id: str | None = None, strict: bool = False
     ) -> None:
-        """With `strict`, errors of MLflow are raised; otherwise the first one is a warning and the rest are dropped."""
+        """With `strict`, MLflow's errors are raised; otherwise the first is a warning."""
         self.run_id = run_id
         self._client = client
         self._strict = strict
@@ -72,7 +77,10 @@ class Run:
         self._warned = False
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Append one point per metric. Points are written in batches, the last one when the run ends."""
+        """Append one point per metric.
+
+        Points are written in batches, the last one when the run ends.
+        """
         if self.run_id is None:
             return
         now = int(time.time() * 1000)
@@ -100,7 +108,10 @@ class Run:
             self._attempt(partial(_log_batch, params=items[start : start + 100]))
 
     def log_artifact(self, path: str | Path, folder: str = "") -> None:
-        """Store a file or a whole folder. An mp4 plays in the UI if it is H.264, yuv420p and faststart."""
+        """Store a file or a whole folder.
+
+        An mp4 plays in the UI if it is H.264, yuv420p and faststart.
+        """
 
         def store(client: MlflowClient, run_id: str) -> None:
             if Path(path).is_dir():
@@ -148,7 +159,10 @@ class Run:
         self._attempt(lambda client, run_id: client.set_terminated(run_id, status=status))
 
     def _attempt(self, action: Callable[[MlflowClient, str], Any]) -> None:
-        """Write to the store. If it is broken, warn once: a training must not fail because of it."""
+        """Write to the store.
+
+        If it is broken, warn once: a training must not fail because of it.
+        """
         if self._client is None or self.run_id is None:
             return
         try:
@@ -176,10 +190,10 @@ def _tag_family(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> N
 
 @contextlib.contextmanager
 def stage_run(stage: str, params: Mapping[str, Any]) -> Iterator[Run]:
-    """Record one stage: as a child of `LUMIERE_PARENT_RUN_ID` if that is set, else as a run by itself.
+    """Record one stage, as a child of the run in `LUMIERE_PARENT_RUN_ID` if that is set.
 
-    The run ends as FINISHED, as FAILED on an exception, or as KILLED on Ctrl-C or SIGTERM. Only the first rank of a
-    distributed training writes. Failures of MLflow never reach the caller.
+    The run ends as FINISHED, as FAILED on an exception, or as KILLED on Ctrl-C or SIGTERM. Only the
+    first rank of a distributed training writes. Failures of MLflow never reach the caller.
 
     Args:
         stage: the name of the stage and of its run.
@@ -276,7 +290,10 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _client(root: Path) -> MlflowClient:
-    """A client of an initialised store. A lock lets one process initialise it: concurrent migrations crash."""
+    """A client of an initialised store.
+
+    A lock lets one process initialise it: concurrent migrations crash.
+    """
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow import MlflowClient  # late: it reads the two variables above and takes a second
@@ -292,8 +309,8 @@ def _client(root: Path) -> MlflowClient:
 def _experiment_id(client: MlflowClient, root: Path) -> str:
     """The experiment's id. The embedded store keeps its artifacts beside it.
 
-    MLflow stores absolute artifact paths, so the store of a copied or moved folder would write into the old place.
-    In that case the old experiment is renamed and a new one begins.
+    MLflow stores absolute artifact paths, so the store of a copied or moved folder would write into
+    the old place. In that case the old experiment is renamed and a new one begins.
     """
     location = None
     if not os.environ.get("MLFLOW_TRACKING_URI"):
@@ -325,7 +342,10 @@ def _create_run(
 
 @contextlib.contextmanager
 def _ended(run: Run) -> Iterator[None]:
-    """End the run as the block ends. SIGTERM raises SystemExit meanwhile; by default Python would just die."""
+    """End the run as the block ends.
+
+    SIGTERM raises SystemExit meanwhile; by default Python would just die.
+    """
     status = "FINISHED"
     can_listen = threading.current_thread() is threading.main_thread()
     previous = signal.getsignal(signal.SIGTERM) if can_listen else None
@@ -350,7 +370,7 @@ def _raise_exit(signum: int, frame: object) -> None:
 
 
 def _close_abandoned_runs(root: Path) -> None:
-    """Mark runs as KILLED if their process on this machine is gone: after `kill -9` they would stay RUNNING."""
+    """Mark runs as KILLED if their process on this machine is gone, as it is after `kill -9`."""
     client = _client(root)
     running = client.search_runs([_experiment_id(client, root)], "attributes.status = 'RUNNING'")
     for run in running:
@@ -359,7 +379,10 @@ def _close_abandoned_runs(root: Path) -> None:
 
 
 def _process_tags() -> dict[str, str]:
-    """Tags that identify this process. Its start time tells it from a later process with the same number."""
+    """Tags that identify this process.
+
+    Its start time tells it from a later process with the same number.
+    """
     return {"pid": str(os.getpid()), "pid_started": str(psutil.Process().create_time())}
 
 

@@ -1,4 +1,4 @@
-"""The distribution: its dependencies are those that are imported, and its wheel works without a checkout."""
+"""The dependencies are what is imported, and the wheel works without a checkout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A `LumierePipeline` from what the training stages wrote, or from the weights that come with the repository."""
+"""Builds a `LumierePipeline` from the outputs of the training stages or from the demo weights."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ DEMO_DEFAULTS: dict[str, Any] = {"guidance_scale": 1.5, "image_strength": 0.7}
 def assemble_pipeline(
     base: Path, ssr: Path | None, styles: Path | None, **defaults: Any
 ) -> LumierePipeline:
-    """Put the pieces together.
+    """Build a pipeline from its parts.
 
     Args:
-        base: a base or conditioned network with `scheduler/`, `text_encoder/` and, of a latent model, `vae/` beside it.
-        ssr: a super-resolution network with `scheduler/`, or None.
-        styles: a folder of blends, as the stage `blend_style` writes it, or None.
-        defaults: of a call, such as num_frames and guidance_scale; as in `LumierePipeline.__init__`.
+        base: the folder of a base or conditioned network, with `scheduler/`, `text_encoder/` and,
+            for a latent model, `vae/` in it.
+        ssr: the folder of a super-resolution network with `scheduler/` in it, or None.
+        styles: a folder of blends, as written by the stage `blend_style`, or None.
+        defaults: default arguments of a call, such as num_frames; see `LumierePipeline.__init__`.
 
     Raises:
-        ValueError: when a piece is missing.
+        ValueError: a part is missing.
     """
     pipe = LumierePipeline(
         unet=SpaceTimeUNet.from_pretrained(base, torch_dtype=torch.float32),
@@ -53,12 +54,13 @@ def assemble_pipeline(
 
 
 def demo_pipeline(pretrained: Path = PRETRAINED) -> LumierePipeline:
-    """The demo model from its weights: text-to-image and super-resolution networks, inflated, with temporal weights.
+    """Load the demo model: inflate its image networks and load their temporal weights.
 
-    Its styles are the files of `styles/`, by their names.
+    The files in `styles/` become its styles, by their names.
 
     Args:
-        pretrained: the folder with the parts; by default `LUMIERE_PRETRAINED`, or else `pretrained/` of the checkout.
+        pretrained: the folder with the parts; by default `LUMIERE_PRETRAINED`, or else
+            `pretrained/` of the checkout.
 
     Raises:
         DataError: a part is missing.

@@ -1,4 +1,4 @@
-"""Both ways of scheduling, with a real Prefect server: a scheduled run starts by itself and ends Completed."""
+"""Both ways of scheduling, with a real Prefect server: scheduled runs start and complete."""
 
 from __future__ import annotations
 
@@ -59,7 +59,10 @@ class Processes:
 
     @contextmanager
     def running(self, name: str, *command: str) -> Iterator[None]:
-        """Keep a command at work; its output goes to a log. Ends it with everything that it started."""
+        """Keep a command at work; its output goes to a log.
+
+        Ends it with everything that it started.
+        """
         with (self.folder / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", *command],
@@ -74,21 +77,24 @@ class Processes:
                 _end(process)
 
     def scheduled_runs(self, deployment: str) -> list[dict[str, Any]]:
-        """The flow runs of a deployment that its schedule made, those with a state other than Scheduled."""
-        wanted = {
+        """The runs that a deployment's schedule has started."""
+        body = {
             "deployments": {"name": {"any_": [deployment]}},
             "flow_runs": {"state": {"type": {"not_any_": ["SCHEDULED"]}}},
         }
         request = urllib.request.Request(
             f"{self.api}/flow_runs/filter",
-            json.dumps(wanted).encode(),
+            json.dumps(body).encode(),
             {"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
             return [run for run in json.load(answer) if run["auto_scheduled"]]
 
     def wait_for_a_completed_run(self, deployment: str) -> None:
-        """Poll until a scheduled run has completed. A run that failed or crashed fails the test at once."""
+        """Poll until a scheduled run has completed.
+
+        A run that failed or crashed fails the test at once.
+        """
         runs: list[dict[str, Any]] = []
 
         def has_completed() -> bool:
@@ -159,7 +165,7 @@ def _is_healthy(api: str) -> bool:
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    """A server, a worker with the deployment of prefect.yaml, and a served schedule, all at once."""
+    """A server, a worker for the deployment of prefect.yaml, and a served schedule."""
     folder = tmp_path_factory.mktemp("schedules")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
