@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from lumiere.cli.generate import BAD_INPUT, generate, tell
 from lumiere.cli.inspect import inspect
+from lumiere.version import __version__
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # click's, wherever this typer keeps it
 
@@ -55,9 +56,7 @@ app.command()(inspect)
 
 def _show_version(is_set: bool) -> None:
     if is_set:
-        from lumiere.requests import package_version
-
-        typer.echo(f"lumiere {package_version()}")
+        typer.echo(f"lumiere {__version__}")
         raise typer.Exit()
 
 

@@ -7,7 +7,6 @@ from lumiere.requests.csv_form import Row, read_rows
 from lumiere.requests.json_form import (
     change_request,
     is_sidecar,
-    package_version,
     read_sidecar,
     sidecar,
 )
@@ -22,7 +21,6 @@ __all__ = [
     "count_frames",
     "is_sidecar",
     "make_request",
-    "package_version",
     "read_rows",
     "read_sidecar",
     "sidecar",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,6 +17,7 @@ from lumiere.requests.request import (
     parse_values,
     resolve_mode,
 )
+from lumiere.version import __version__
 
 EXPECTED = "expected the JSON file that lumiere writes beside a video"
 SOURCES = (*FILES, "clip")
@@ -31,11 +31,6 @@ REPLACES = {
 }
 
 
-def package_version() -> str:
-    """The version of the installed package."""
-    return importlib.metadata.version("lumiere")
-
-
 def sidecar(request: Request, made: Mapping[str, Any]) -> dict[str, Any]:
     """The content of a sidecar.
 
@@ -43,7 +38,7 @@ def sidecar(request: Request, made: Mapping[str, Any]) -> dict[str, Any]:
         request: of this one video, with all settings that were left to the model filled in.
         made: what else describes the video and how it was made.
     """
-    return {"lumiere": package_version(), **request.as_values(), **made}
+    return {"lumiere": __version__, **request.as_values(), **made}
 
 
 def is_sidecar(content: Any) -> bool:
