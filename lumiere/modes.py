@@ -35,11 +35,13 @@ def infer_mode(mode: str | None, image: Any, video: Any, mask: Any, last_image: 
             if name != "outpainting" and _makes(present, name):
                 return name
         meanings = [
-            f"{' + '.join(parts) or 'prompt only'}: {name}" for name, parts in MODES.items()
+            f"{' + '.join(parts) or 'prompt only'}: {name}"
+            for name, parts in MODES.items()
+            if name != "outpainting"
         ]
         raise ValueError(
             f"no mode is made from {' and '.join(present)}; allowed: {', '.join(meanings)}; "
-            "image_to_video also takes last_image, beside image or alone"
+            "image_to_video also takes last_image, beside image or alone; outpainting has to be named"
         )
     if mode not in tuple(MODES):  # a tuple, since the value may have no hash
         raise ValueError(f"mode is {mode!r}; allowed: {', '.join(MODES)}")

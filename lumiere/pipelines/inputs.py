@@ -15,9 +15,7 @@ from torch import Tensor
 
 from lumiere import conditioning
 from lumiere.data.clips import resize_video
-from lumiere.modes import CONDITIONED_MODES as CONDITIONED_MODES
-from lumiere.modes import MODES as MODES
-from lumiere.modes import infer_mode as infer_mode
+from lumiere.modes import MODES
 from lumiere.pipelines.argument_checks import check_whole
 from lumiere.pipelines.pixels import read_image, read_mask, read_video
 

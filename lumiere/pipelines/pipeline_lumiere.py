@@ -18,7 +18,7 @@ from lumiere.diffusion.latents import LatentSpace
 from lumiere.diffusion.memory import BatchSize
 from lumiere.diffusion.noise import draw_noise, video_generators
 from lumiere.diffusion.schedulers import check_prediction_type, hold_known, select_timesteps
-from lumiere.modes import CONDITIONED_MODES, infer_mode
+from lumiere.modes import CONDITIONED_MODES, DEFAULT_ALPHA, DEFAULT_STRENGTH, infer_mode
 from lumiere.pipelines.argument_checks import (
     check_generator,
     check_range,
@@ -58,13 +58,13 @@ class LumierePipeline(LumiereComponents):
         video: Any = None,
         mask: Any = None,
         mode: str | None = None,
-        strength: float = 0.6,
+        strength: float = DEFAULT_STRENGTH,
         image_strength: float | None = None,
         outpaint_scale: float = 0.75,
         guide_known: bool = True,
         keep_known: bool = False,
         style: str | None = None,
-        alpha: float = 0.75,
+        alpha: float = DEFAULT_ALPHA,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         guidance_rescale: float | None = None,
