@@ -1,4 +1,4 @@
-"""A `LumierePipeline` from what the training stages wrote, or from the weights that come with the repository."""
+"""A `LumierePipeline` from the outputs of the training stages, or from the shipped weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lumiere.text import load_text_encoder
 
 PRETRAINED = Path(__file__).resolve().parents[2] / "pretrained"  # beside the package, in a checkout
 DEMO_PARTS = ("t2i", "temporal", "ssr_image", "temporal_ssr")
-# What suits these networks: the values of `generate` in params.yaml.
+# These values suit the demo networks; `generate` in params.yaml has the same.
 DEMO_DEFAULTS: dict[str, Any] = {"guidance_scale": 1.5, "image_strength": 0.7}
 
 
@@ -26,13 +26,15 @@ def assemble_pipeline(
     """Put the pieces together.
 
     Args:
-        base: a base or conditioned network with `scheduler/`, `text_encoder/` and, of a latent model, `vae/` beside it.
+        base: a base or conditioned network with `scheduler/`, `text_encoder/` and, of a latent
+            model, `vae/` beside it.
         ssr: a super-resolution network with `scheduler/`, or None.
         styles: a folder of blends, as the stage `blend_style` writes it, or None.
-        defaults: of a call, such as num_frames and guidance_scale; as in `LumierePipeline.__init__`.
+        defaults: of a call, such as num_frames and guidance_scale; as in
+            `LumierePipeline.__init__`.
 
     Raises:
-        ValueError: when a piece is missing.
+        ValueError: if a piece is missing.
     """
     pipe = LumierePipeline(
         unet=SpaceTimeUNet.from_pretrained(base, torch_dtype=torch.float32),
@@ -49,12 +51,12 @@ def assemble_pipeline(
 
 
 def demo_pipeline(pretrained: Path = PRETRAINED) -> LumierePipeline:
-    """The demo model from its weights: text-to-image and super-resolution networks, inflated, with temporal weights.
+    """The demo model: its text-to-image and super-resolution networks, inflated.
 
     Its styles are the files of `styles/`, by their names.
 
     Raises:
-        ValueError: when a part is missing.
+        ValueError: if a part is missing.
     """
     for part in DEMO_PARTS:
         if not (pretrained / part).is_dir():
