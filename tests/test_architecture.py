@@ -18,6 +18,7 @@ from tests.stale_stages import (
     stages,
     stored_table,
     used_code,
+    write_files,
 )
 from tests.tree_listing import (
     helpers_of_stages,
@@ -180,9 +181,7 @@ def test_what_a_file_imports_decides_but_not_what_it_imports_for_types(
         "lumiere/behind.py": "x = 1\n",
         "lumiere/typed.py": "x = 1\n",
     }
-    for name, text in contents.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text, encoding="utf-8")
+    write_files(tmp_path, contents)
     monkeypatch.setattr(staleness, "ROOT", tmp_path)
     deciding = deciding_files(tmp_path / "stages" / "work.py")
     names = [path.relative_to(tmp_path).as_posix() for path in deciding]
