@@ -1,14 +1,17 @@
-"""Ours against its baselines at equal compute, trained from scratch: a keyframe cascade, He start.
+"""Compares ours with its baselines at equal compute, all trained from scratch: a keyframe cascade,
+and He start.
 
     python benchmarks/baselines.py --steps 300             # needs the clips of `make demo`
     python benchmarks/baselines.py --quick                 # a smoke test at tiny sizes
 
-The cascade: a keyframe network on every 4th frame, and a network that fills in segments (temporal super-resolution,
-TSR), both without temporal resampling, as such systems have it. Ours gets as many temporal attention layers as bring
-it nearest to the parameters of the two together. Compute is counted FLOPs of forward and backward passes: ours does
-`--steps` steps, and either network of the cascade as many as half of that compute allows. He start (the paper's
-ablation) is ours with random temporal resampling, and sees the same data and noise at every step. All start from the
-image model, with their other temporal layers at the identity. The same command, run again, goes on where it was.
+The cascade has a keyframe network on every 4th frame, and a network that fills in segments
+(temporal super-resolution, TSR). Neither resamples time, as is usual in such systems. Ours gets the
+number of temporal attention layers that brings it nearest to the parameters of the two together.
+Compute is counted FLOPs of forward and backward passes: ours does `--steps` steps, and each network
+of the cascade as many as half of that compute allows. He start (the paper's ablation) is ours with
+random temporal resampling, and sees the same data and noise at every step. All start from the image
+model, with their other temporal layers at the identity. The same command, run again, goes on where
+it stopped.
 """
 
 from __future__ import annotations
@@ -24,18 +27,19 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import SchedulerMixin, UNet2DConditionModel
 from torch.utils.data import default_collate
 
 from benchmarks.baselines_measure import MeasureSettings, draw, measure, sample
-from lumiere.baselines.cascade_training import KeyframeTask, SegmentTask
+from lumiere.baselines.keyframe_cascade import KeyframeTask, TemporalSuperResolutionTask
 from lumiere.config import Params, TextOptimConfig
 from lumiere.data.clips import ClipStore
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import load_text_to_image
 from lumiere.training.examples import StoredClips
-from lumiere.training.loop import TrainingResult, train
+from lumiere.training.loop import train
 from lumiere.training.staged_training import StagedTraining
+from lumiere.training.state import TrainingResult
 from lumiere.training.video_task import SpaceTimeTask
 
 OURS, HE, KEYFRAMES, TSR = "ours", "ours, He start", "cascade: keyframes", "cascade: TSR"
@@ -43,7 +47,7 @@ OURS, HE, KEYFRAMES, TSR = "ours", "ours, He start", "cascade: keyframes", "casc
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What the trainings depend on, beside their data."""
+    """The settings of the trainings."""
 
     steps: int  # of ours
     batch_size: int = 4
@@ -55,7 +59,7 @@ class TrainSettings:
 
 @dataclass
 class Contender:
-    """A network, its training and what that took."""
+    """A network, its training and the cost of that."""
 
     task: SpaceTimeTask
     steps: int
@@ -81,12 +85,12 @@ class Contender:
 
 
 def count(*networks: SpaceTimeUNet) -> int:
-    """Temporal parameters."""
+    """The number of temporal parameters."""
     return sum(p.numel() for network in networks for p in network.temporal_parameters())
 
 
 def build(unet2d: UNet2DConditionModel, seed: int) -> dict[str, SpaceTimeUNet]:
-    """The networks, ours as large as the cascade's two together, as nearly as whole layers allow."""
+    """The networks; ours is as near in size to the cascade's two together as whole layers allow."""
 
     def inflate(channels: int = 0, **settings: Any) -> SpaceTimeUNet:
         torch.manual_seed(seed)
@@ -107,7 +111,7 @@ def build(unet2d: UNet2DConditionModel, seed: int) -> dict[str, SpaceTimeUNet]:
 
 def plan(
     networks: dict[str, SpaceTimeUNet],
-    scheduler: Any,
+    scheduler: SchedulerMixin,
     data: list[StoredClips],
     settings: TrainSettings,
 ) -> dict[str, Contender]:
@@ -117,10 +121,10 @@ def plan(
         warmup_steps=settings.steps // 10, checkpoint_every=20, log_every=5, seed=settings.seed,
         validate_every=max(1, settings.steps // 6),
     )  # fmt: skip
-    # One name, since it seeds what is drawn: ours and He start see the same noise.
+    # The name seeds what is drawn. Ours and He start share it, so they see the same noise.
     make: dict[str, Any] = {name: partial(SpaceTimeTask, "clips") for name in (OURS, HE)}
     make |= {KEYFRAMES: partial(KeyframeTask, "keyframes", stride=settings.stride)}
-    make |= {TSR: partial(SegmentTask, "segments", stride=settings.stride)}
+    make |= {TSR: partial(TemporalSuperResolutionTask, "segments", stride=settings.stride)}
     contenders: dict[str, Contender] = {}
     for name in (OURS, KEYFRAMES, TSR, HE):
         task = make[name](
@@ -130,9 +134,8 @@ def plan(
             validation_data=data[1],
             config=config,
         )
-        gflop = (
-            task.flops(default_collate([task.example(i) for i in range(config.batch_size)])) / 1e9
-        )
+        batch = default_collate([task.example(i) for i in range(config.batch_size)])
+        gflop = task.flops(batch) / 1e9
         steps = settings.steps
         if name in (KEYFRAMES, TSR):
             steps = round(settings.steps * contenders[OURS].gflop_per_step / gflop / 2)
@@ -145,15 +148,15 @@ def plan(
 
 def table(rows: dict[str, dict[str, Any]], scores: dict[str, dict[str, float]]) -> str:
     """Both tables in Markdown."""
-    lines = [
-        "| network | frames | temporal parameters | GFLOP a step | steps | TFLOP | seconds | held-out loss |"
-    ]
-    lines.append("|---|---|---|---|---|---|---|---|")
+    columns = ["network", "frames", "temporal parameters", "GFLOP a step", "steps", "TFLOP"]
+    columns += ["seconds", "held-out loss"]
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for name, row in rows.items():
         loss = format(row["validation_loss"][-1][1], ".4f") if row["validation_loss"] else "–"
         lines.append(
-            f"| {name} | {row['frames']} | {row['temporal_parameters']:,} | {row['gflop_per_step']:.0f} | "
-            f"{row['steps']} | {row['tflop']:.1f} | {row['seconds']:.0f} | {loss} |"
+            f"| {name} | {row['frames']} | {row['temporal_parameters']:,} | "
+            f"{row['gflop_per_step']:.0f} | {row['steps']} | {row['tflop']:.1f} | "
+            f"{row['seconds']:.0f} | {loss} |"
         )
     names = list(scores)
     lines += ["", f"| | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
@@ -173,7 +176,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--steps",
         type=int,
         default=300,
-        help="of ours, which sets the compute; 0: untrained; default: 300",
+        help="steps of ours, which set the compute; 0: untrained; default: 300",
     )
     parser.add_argument("--batch-size", type=int, default=4, help="default: 4")
     parser.add_argument(
@@ -187,9 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--t2i", type=Path, default=Path("pretrained/t2i"))
     parser.add_argument("--judge", type=Path, default=Path("pretrained/judge"))
     parser.add_argument("--out", type=Path, default=Path("outputs/baselines"))
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes: shows that it runs, and nothing else"
-    )
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to check that it runs")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     settings = TrainSettings(options.steps, options.batch_size)
@@ -206,9 +207,8 @@ def main(arguments: list[str] | None = None) -> None:
     ]
     networks = build(t2i.unet, settings.seed)
     contenders = plan(networks, t2i.scheduler, data, settings)
-    training = StagedTraining(
-        options.out / "scratch", Params(), settings, [options.clips, options.t2i]
-    )
+    inputs = [__file__, options.clips, options.t2i]
+    training = StagedTraining(options.out / "scratch", Params(), settings, inputs)
     training.claim()
     scratch = training.folder
     for name, contender in contenders.items():
@@ -217,9 +217,7 @@ def main(arguments: list[str] | None = None) -> None:
             f"{contender.gflop_per_step:.0f} GFLOP", flush=True,
         )  # fmt: skip
     for name, contender in contenders.items():
-        contender.result = train(
-            contender.task, contender.task.config, scratch / name.replace(": ", "-")
-        )
+        contender.result = train(contender.task, scratch / name.replace(": ", "-"))
         contender.network.eval()
     rows = {name: contender.row() for name, contender in contenders.items()}
 

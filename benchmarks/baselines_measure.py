@@ -1,4 +1,4 @@
-"""What benchmarks/baselines.py samples, measures and draws."""
+"""Samples, measures and draws for `benchmarks/baselines.py`."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import SchedulerMixin
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lumiere.baselines.cascade_sampling import fill_in
+from lumiere.baselines.keyframe_cascade import KeyframeCascade
 from lumiere.data.pixel_values import from_model_range
 from lumiere.evaluation import distance_with_floor, motion_magnitude, seam_ratio, temporal_flicker
 from lumiere.evaluation.judge import load_judge
-from lumiere.evaluation.samples import read_real_set
+from lumiere.evaluation.video_sets import read_real_set
 from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines import LumierePipeline
 from lumiere.training.examples import StoredClips
 
 Videos = dict[str, np.ndarray]  # uint8 (n, t, h, w, 3) by contender
-BLEND_STRENGTH = 0.7  # of the cascade that starts from faded keyframes: the demo's image_strength
+BLEND_STRENGTH = (
+    0.7  # image_strength of the cascade that starts from faded keyframes, as in the demo
+)
 SLICES = 4
 
 
 @dataclass(frozen=True)
 class MeasureSettings:
-    """What is sampled, and how it is measured."""
+    """Settings of the sampling and the measuring."""
 
     videos: int = 24  # held-out captions
     sampling_steps: int = 12
@@ -38,69 +41,74 @@ class MeasureSettings:
 
 
 def sample(
-    ours: SpaceTimeUNet, cascade: tuple[SpaceTimeUNet, SpaceTimeUNet], stride: int, scheduler: Any,
-    held_out: StoredClips, settings: MeasureSettings, scratch: Path,
-) -> Videos:  # fmt: skip
+    ours: SpaceTimeUNet,
+    cascade: tuple[SpaceTimeUNet, SpaceTimeUNet],
+    stride: int,
+    scheduler: SchedulerMixin,
+    held_out: StoredClips,
+    settings: MeasureSettings,
+    scratch: Path,
+) -> Videos:
     """Videos for held-out sentences, evenly spread, and the real clips of these sentences.
 
-    All have the frames that the keyframes enclose: 13 of 16 with keyframes 0, 4, 8 and 12.
+    All have the frames that the keyframes enclose: 13 of 16 with keyframes 0, 4, 8 and 12. Videos
+    that `scratch` has from an earlier run are read.
     """
-    folder = (
-        scratch
-        / f"{settings.videos}-videos-{settings.sampling_steps}-steps-{settings.guidance_scale}"
-    )
+    about = f"{settings.videos}-videos-{settings.sampling_steps}-steps-{settings.guidance_scale}"
+    folder = scratch / about
     folder.mkdir(parents=True, exist_ok=True)
     picks = np.unique(np.linspace(0, len(held_out) - 1, settings.videos).round().astype(int))
     texts = [held_out.text(int(i)) for i in picks]
     null, null_mask = held_out.null_text
+    prompt_embeds = torch.stack([embeds[0] for embeds, _ in texts]).float()
+    prompt_mask = torch.stack([mask[0] for _, mask in texts]).long()
     options: dict[str, Any] = {
-        "prompt_embeds": torch.stack([embeds[0] for embeds, _ in texts]).float(),
-        "prompt_attention_mask": torch.stack([mask[0] for _, mask in texts]).long(),
         "negative_prompt_embeds": null[None].float(),
         "negative_prompt_attention_mask": null_mask[None].long(),
         "num_inference_steps": settings.sampling_steps,
         "guidance_scale": settings.guidance_scale,
     }
-    generators = [torch.Generator().manual_seed(settings.seed + i) for i in range(len(picks))]
     num_keyframes = (held_out.num_frames - 1) // stride + 1
 
-    def call(network: SpaceTimeUNet, num_frames: int) -> torch.Tensor:
-        fresh = [
-            torch.Generator().manual_seed(generator.initial_seed()) for generator in generators
-        ]
-        pipe = LumierePipeline(network, scheduler, num_frames=num_frames)  # no windows
-        return pipe(num_frames=num_frames, generator=fresh, upscale=False, **options).frames  # type: ignore[union-attr]
+    def generators() -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(settings.seed + i) for i in range(len(picks))]
 
-    def filled(strength: float) -> torch.Tensor:
-        keyframes = torch.from_numpy(
-            _kept(folder / "keyframes.npy", lambda: call(cascade[0], num_keyframes))
-        )
-        keyframes = keyframes.permute(0, 1, 4, 2, 3) / 255
-        fresh = [
-            torch.Generator().manual_seed(generator.initial_seed()) for generator in generators
-        ]
-        return fill_in(
-            LumierePipeline(cascade[1], scheduler, num_frames=stride + 1),
-            keyframes,
-            stride,
-            fresh,
-            image_strength=strength,
+    def pipeline(network: SpaceTimeUNet, num_frames: int) -> LumierePipeline:
+        return LumierePipeline(network, scheduler, num_frames=num_frames)  # one window
+
+    def whole_clips(network: SpaceTimeUNet, num_frames: int) -> torch.Tensor:
+        output = pipeline(network, num_frames)(
+            num_frames=num_frames,
+            generator=generators(),
+            prompt_embeds=prompt_embeds,
+            prompt_attention_mask=prompt_mask,
+            upscale=False,
             **options,
         )
+        return output.frames  # type: ignore[union-attr]
 
-    frames = (num_keyframes - 1) * stride + 1
+    def filled_in(image_strength: float) -> torch.Tensor:
+        made = _stored(folder / "keyframes.npy", lambda: whole_clips(cascade[0], num_keyframes))
+        keyframes = torch.from_numpy(made).permute(0, 1, 4, 2, 3) / 255
+        sampler = KeyframeCascade(
+            pipeline(cascade[0], num_keyframes), pipeline(cascade[1], stride + 1), stride
+        )
+        text = prompt_embeds, prompt_mask
+        return sampler.fill_in(keyframes, text, generators(), image_strength, **options)
+
+    num_frames = (num_keyframes - 1) * stride + 1
+    our_clips = _stored(folder / "ours.npy", lambda: whole_clips(ours, held_out.num_frames))
+    real = [held_out.video(int(i), slice(num_frames)).permute(1, 2, 3, 0).numpy() for i in picks]
     return {
-        "ours": _kept(folder / "ours.npy", lambda: call(ours, held_out.num_frames))[:, :frames],
-        "cascade": _kept(folder / "cascade.npy", lambda: filled(1.0)),
-        "cascade, from a blend": _kept(folder / "blend.npy", lambda: filled(BLEND_STRENGTH)),
-        "real": np.stack(
-            [held_out.video(int(i), slice(frames)).permute(1, 2, 3, 0).numpy() for i in picks]
-        ),
+        "ours": our_clips[:, :num_frames],
+        "cascade": _stored(folder / "cascade.npy", lambda: filled_in(1.0)),
+        "cascade, from a blend": _stored(folder / "blend.npy", lambda: filled_in(BLEND_STRENGTH)),
+        "real": np.stack(real),
     }
 
 
-def _kept(path: Path, make: Callable[[], torch.Tensor]) -> np.ndarray:
-    """Videos (n, t, 3, h, w) in [0, 1] as uint8 (n, t, h, w, 3), read back where they were made before."""
+def _stored(path: Path, make: Callable[[], torch.Tensor]) -> np.ndarray:
+    """Videos (n, t, 3, h, w) in [0, 1] as uint8 (n, t, h, w, 3), read if `path` exists."""
     if not path.is_file():
         frames = np.stack([from_model_range(2 * video.transpose(0, 1) - 1) for video in make()])
         aside = path.with_suffix(".writing.npy")
@@ -112,7 +120,8 @@ def _kept(path: Path, make: Callable[[], torch.Tensor]) -> np.ndarray:
 def second_difference(frames: np.ndarray) -> np.ndarray:
     """Mean squared change of the change, uint8 (t, h, w, c) -> (t - 2,) on the scale of [0, 1].
 
-    Entry i is of frame i + 1. Steady motion of something smooth has little; a jolt has much.
+    Entry i belongs to frame i + 1. It is small where something smooth moves steadily, and large at
+    a jolt.
     """
     values = frames.astype(np.float64) / 255
     return ((values[2:] - 2 * values[1:-1] + values[:-2]) ** 2).mean(axis=(1, 2, 3))
@@ -124,7 +133,7 @@ def borders(num_frames: int, stride: int) -> list[int]:
 
 
 def fast_share(frames: np.ndarray, stride: int) -> float:
-    """Share of the change over time that keyframes cannot hold: power above 1 / (2 stride) cycles per frame."""
+    """Share of the change that keyframes cannot hold: above 1 / (2 stride) cycles per frame."""
     values = frames.astype(np.float64)
     power = np.abs(np.fft.rfft(values - values.mean(axis=0), axis=0)) ** 2
     fast = np.fft.rfftfreq(len(frames)) > 1 / (2 * stride)
@@ -134,7 +143,7 @@ def fast_share(frames: np.ndarray, stride: int) -> float:
 def measure(
     videos: Videos, stride: int, clips: Path, judge_folder: Path, settings: MeasureSettings
 ) -> dict[str, dict[str, float]]:
-    """Scores of each contender; the distances of "real" are the floor, real clips from other real ones."""
+    """Scores of each contender; the distances of "real" are between real clips: the floors."""
     judge = load_judge(judge_folder)
     num_frames, *size = videos["real"].shape[1:4]
     real = read_real_set(clips, (size[0], size[1]), num_frames, settings.max_real)

@@ -26,6 +26,7 @@ from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import load_text_to_image
 from lumiere.training.examples import open_clips
 from lumiere.training.loader import Positions, make_loader
+from lumiere.training.state import trained_parameters
 from lumiere.training.video_task import SpaceTimeTask
 
 
@@ -43,7 +44,7 @@ def seconds_per_batch(task: SpaceTimeTask, batches: int, workers: int) -> float:
 
 def seconds_per_step(task: SpaceTimeTask, steps: int) -> float:
     """Median of forward, backward and optimizer on a batch that is at hand."""
-    parameters = list(task.trained_parameters().values())
+    parameters = list(trained_parameters(task.network).values())
     optimizer = torch.optim.AdamW(parameters, lr=1e-5)
     batch = default_collate([task.example(i) for i in range(task.config.batch_size)])
     times = []

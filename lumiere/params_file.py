@@ -1,7 +1,7 @@
-"""How a params file becomes frozen dataclasses: fields with ranges, strict YAML, and errors that name the key.
+"""Reads a params file into frozen dataclasses: fields with ranges, strict YAML, and errors that name the key.
 
-Every value is checked before any work starts. An error names the file, the key, the value and what is
-allowed, because a mistyped key that is silently ignored costs a night of training.
+Every value is checked before any work starts, because a mistyped key that is silently ignored costs
+a night of training. An error names the file, the key, the value and what is allowed.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import dataclasses
 import math
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from lumiere.errors import ParamsError
+from lumiere.errors import ParamsError, one_line
 
 Config = TypeVar("Config")
 
@@ -34,16 +35,16 @@ def number(
 
 
 def choice(default: str, *others: str) -> Any:
-    """A field that takes one of a few words."""
+    """A field that takes one of the given words."""
     return field(default=default, metadata={"choices": (default, *others)})
 
 
 def read(cls: type[Config], path: Path) -> Config:
-    """A params file as the dataclass `cls`.
+    """Read a params file as the dataclass `cls`.
 
     Raises:
-        ParamsError: on a file that cannot be read, an unknown section or key, a key given twice, a wrong type or a
-            value outside its range.
+        ParamsError: on a file that cannot be read, an unknown section or key, a key given twice, a
+            wrong type or a value outside its range.
     """
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
@@ -54,7 +55,7 @@ def read(cls: type[Config], path: Path) -> Config:
     except OSError as error:
         raise ParamsError(f"{path}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path}: not valid YAML: {str(error).replace(chr(10), ' ')}") from None
+        raise ParamsError(f"{path}: not valid YAML: {one_line(error)}") from None
     try:
         return _build(cls, raw, "")
     except ParamsError as error:
@@ -62,7 +63,7 @@ def read(cls: type[Config], path: Path) -> Config:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key given twice, of which the first would be ignored silently."""
+    """A YAML loader that refuses duplicate keys; PyYAML would silently ignore the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [
@@ -79,7 +80,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _build(cls: type, raw: Any, prefix: str) -> Any:
-    """A dataclass from a mapping; `prefix` is the key path so far, for messages."""
+    """Build a dataclass from a mapping; `prefix` is the path of keys so far, for messages."""
     if not isinstance(raw, dict):
         raise ParamsError(
             f"{prefix.rstrip('.') or 'the file'}: {raw!r}; allowed: a mapping of {_names(cls)}"
@@ -105,7 +106,7 @@ def _names(cls: type) -> str:
 
 
 def _convert(hint: Any, value: Any, key: str) -> Any:
-    """`value` as the annotated type; YAML's numbers, words, lists and mappings are never coerced across kinds."""
+    """Convert a value to the annotated type, without coercion between numbers, words, lists and mappings."""
     origin = typing.get_origin(hint)
     if dataclasses.is_dataclass(hint):
         return _build(typing.cast(type, hint), value, f"{key}.")
@@ -114,17 +115,17 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     if origin is tuple:
         if not isinstance(value, list):
             raise ParamsError(f"{key}: {value!r}; allowed: a list")
-        return tuple(
-            _convert(typing.get_args(hint)[0], entry, f"{key}[{i}]")
-            for i, entry in enumerate(value)
-        )
+        entry_hint = typing.get_args(hint)[0]
+        return tuple(_convert(entry_hint, entry, f"{key}[{i}]") for i, entry in enumerate(value))
     if origin is dict:
         if not isinstance(value, dict):
             raise ParamsError(f"{key}: {value!r}; allowed: a mapping")
-        return {
-            str(k): _convert(typing.get_args(hint)[1], entry, f"{key}.{k}")
-            for k, entry in value.items()
-        }
+        entry_hint = typing.get_args(hint)[1]
+        return {str(k): _convert(entry_hint, entry, f"{key}.{k}") for k, entry in value.items()}
+    return _convert_scalar(hint, value, key)
+
+
+def _convert_scalar(hint: type, value: Any, key: str) -> Any:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is float and is_number:
         if not math.isfinite(value):
@@ -139,23 +140,20 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     return value
 
 
-def _check_range(metadata: Any, value: Any, key: str) -> None:
+def _check_range(metadata: Mapping[str, Any], value: Any, key: str) -> None:
+    """Raises ParamsError unless the value is one of the field's choices, or within its range."""
     if "choices" in metadata and value not in metadata["choices"]:
         raise ParamsError(f"{key}: {value!r}; allowed: {', '.join(metadata['choices'])}")
     if "at_least" not in metadata:
         return
     least, most, above = metadata["at_least"], metadata["at_most"], metadata["above"]
-    inside = (
-        (least is None or value >= least)
-        and (most is None or value <= most)
-        and (above is None or value > above)
-    )
-    if not inside:
-        bounds = [
-            f"above {above:g}" if above is not None else "",
-            f"at least {least:g}" if least is not None else "",
-            f"at most {most:g}" if most is not None else "",
-        ]
-        raise ParamsError(
-            f"{key}: {value!r}; allowed: {', '.join(bound for bound in bounds if bound)}"
-        )
+    bounds = []  # (holds, in words)
+    if above is not None:
+        bounds.append((value > above, f"above {above:g}"))
+    if least is not None:
+        bounds.append((value >= least, f"at least {least:g}"))
+    if most is not None:
+        bounds.append((value <= most, f"at most {most:g}"))
+    if not all(holds for holds, _ in bounds):
+        allowed = ", ".join(words for _, words in bounds)
+        raise ParamsError(f"{key}: {value!r}; allowed: {allowed}")

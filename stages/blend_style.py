@@ -1,4 +1,4 @@
-"""Stage `blend_style`: W = alpha W_style + (1 - alpha) W_orig on the spatial weights, for each alpha asked for."""
+"""Stage `blend_style`: W = alpha W_style + (1 - alpha) W_orig on the spatial weights."""
 
 from __future__ import annotations
 
@@ -32,11 +32,10 @@ def main() -> None:
         for path in sorted(arguments.style.glob("*.safetensors")):
             with stages.reading(path):
                 styles[path] = read_tensors(path)
-                blend_style(
-                    orig, styles[path], 0.0
-                )  # says whether the two fit, before anything is replaced
+                # Raises where the two do not fit, before anything is replaced.
+                blend_style(orig, styles[path], 0.0)
         if not styles:
-            raise ParamsError(f"{arguments.style}: no style in it; expected <style>.safetensors")
+            raise ParamsError(f"{arguments.style}: has no style; expected <style>.safetensors")
         shutil.rmtree(arguments.out, ignore_errors=True)
         arguments.out.mkdir(parents=True)
         for path, style in styles.items():
@@ -47,9 +46,7 @@ def main() -> None:
                 target.parent.mkdir(exist_ok=True)
                 save_file(blended, target)
                 run.log_metrics({f"weight_distance_{path.stem}-{alpha:g}": distance})
-                print(
-                    f"{path.stem} at alpha {alpha:g}: {distance:.3f} away from the original weights"
-                )
+                print(f"{path.stem} at alpha {alpha:g}: {distance:.3f} away from the original")
 
 
 if __name__ == "__main__":

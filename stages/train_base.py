@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 
 import stages
-from lumiere import tracking
-from lumiere.config import load_params, to_dict
+from lumiere.config import load_params
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import load_text_to_image, save_companions
 from lumiere.training.examples import open_clips
-from lumiere.training.parallel import is_main_process
-from lumiere.training.preview import SamplePreview
-from lumiere.training.staged_training import StagedTraining
 from lumiere.training.video_task import SpaceTimeTask
+from stages.training import training_stage
 
 
 def main() -> None:
@@ -28,9 +23,9 @@ def main() -> None:
         scratch="training state",
     )
     params = load_params(arguments.params)
-    stages.spread(params)
     config = params.train_base
-    with tracking.stage_run("train_base", to_dict(config)) as run:
+    inputs = [__file__, arguments.clips, arguments.t2i, config.init_from]
+    with training_stage("train_base", arguments, params, inputs) as stage:
         with stages.reading(arguments.t2i):
             t2i = load_text_to_image(arguments.t2i)
         torch.manual_seed(config.optim.seed)
@@ -41,27 +36,23 @@ def main() -> None:
         with stages.reading(arguments.clips):
             train_clips, held_out = open_clips(arguments.clips, t2i.size, params.runtime.cache_mb)
         task = SpaceTimeTask(
-            "train_base", unet, t2i.scheduler, train_clips, held_out, config.optim,
-            image_share=config.image_share, vae=t2i.vae,
-        )  # fmt: skip
-
-        inputs = [__file__, arguments.clips, arguments.t2i, config.init_from]
-        training = StagedTraining(arguments.scratch, params, config, inputs)
-        preview = SamplePreview(
-            task, t2i.scheduler, params.runtime, training.folder / "samples",
-            partial(run.log_artifact, folder="samples"), train_clips.store.fps,
-        )  # fmt: skip
-        result = training.train(task, config.optim, run.log_metrics, arguments.out, preview)
-        if not is_main_process():
-            return
-        unet.save_pretrained(arguments.out)
-        save_companions(
-            arguments.out, t2i.scheduler, t2i.text_encoder, t2i.max_text_tokens, t2i.vae
+            "train_base",
+            unet,
+            t2i.scheduler,
+            train_clips,
+            held_out,
+            config.optim,
+            t2i.vae,
+            image_share=config.image_share,
         )
-        run.log_metrics({"temporal_parameters": sum(p.numel() for p in unet.temporal_parameters())})
-        run.log_artifact(arguments.out / "train_base.png")
-        training.finish()
-    print(f"{result.summary()}; {arguments.out}")
+        stage.train(task, train_clips.store.fps)
+        if stage.is_main:
+            unet.save_pretrained(arguments.out)
+            save_companions(
+                arguments.out, t2i.scheduler, t2i.text_encoder, t2i.max_text_tokens, t2i.vae
+            )
+            temporal_parameters = sum(p.numel() for p in unet.temporal_parameters())
+            stage.run.log_metrics({"temporal_parameters": temporal_parameters})
 
 
 if __name__ == "__main__":

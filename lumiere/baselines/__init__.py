@@ -1,1 +1,1 @@
-"""What the product is compared with, by `benchmarks/baselines.py` alone; no stage imports it."""
+"""Baselines that `benchmarks/baselines.py` compares the product with; no stage imports them."""

@@ -1,4 +1,4 @@
-"""captions.csv: which sentences describe which video, or which part of it."""
+"""Reads captions.csv: which sentences describe which video, or which part of a video."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lumiere.data.tables import read_table
-from lumiere.errors import DataError
 
 
 @dataclass(frozen=True)
 class Caption:
-    """One row.
+    """One row of captions.csv.
 
     Attributes:
         text: the sentence.
-        span: (start, end) in seconds from the first frame, or None: it describes the whole video.
-        problem: what is wrong with the row's span; empty if nothing is.
+        span: (start, end) in seconds from the first frame; None if the sentence describes the whole
+            video.
+        problem: why the row's span cannot be used; empty if it can.
     """
 
     text: str
@@ -28,17 +28,18 @@ class Caption:
 
 
 def read_captions(path: Path) -> dict[str, list[Caption]]:
-    """All rows with a sentence, by video (a path relative to the raw folder), in the file's order.
+    """Read all rows that have a sentence.
+
+    Returns:
+        The captions of each video, in the file's order. A video is a path relative to the raw
+        folder, spelled as by
+        `normal_name`.
 
     Raises:
-        DataError: if the file is missing, or no CSV file in UTF-8 with these columns.
+        DataError: if the file is missing, or is not a CSV file in UTF-8 with these columns.
     """
-    try:
-        rows = read_table(path, ("video", "caption"), ("start", "end"))
-    except ValueError as error:
-        raise DataError(str(error)) from None
     captions: dict[str, list[Caption]] = {}
-    for line, row in rows:
+    for line, row in read_table(path, ("video", "caption"), ("start", "end")):
         name, text = row["video"], " ".join(row["caption"].split())
         if name and text:
             captions.setdefault(normal_name(name), []).append(_caption(line, row, text))
@@ -46,7 +47,7 @@ def read_captions(path: Path) -> dict[str, list[Caption]]:
 
 
 def normal_name(name: str) -> str:
-    """One spelling per file: macOS stores other Unicode forms than most editors write."""
+    """One spelling per path: macOS stores names in another Unicode form than most editors write."""
     return unicodedata.normalize("NFC", posixpath.normpath(name.replace("\\", "/")))
 
 

@@ -1,4 +1,4 @@
-"""The whole curation: list, measure in worker processes, judge."""
+"""Curates a folder of videos: lists them, measures them in worker processes, decides which to accept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lumiere.curation.captions import Caption, normal_name, read_captions
 from lumiere.curation.measurement import Measurement, measure_video
 from lumiere.curation.probe import list_inputs
 from lumiere.curation.reasons import Reason, Rejection
-from lumiere.curation.verdicts import Row, judge
+from lumiere.curation.verdicts import Row, decide
 from lumiere.data.workers import Failure, run_tasks
 from lumiere.errors import DataError
 
@@ -22,12 +22,12 @@ from lumiere.errors import DataError
 def curate(
     raw: Path, captions_file: Path, config: CurateConfig, scratch: Path
 ) -> tuple[list[Row], dict[str, np.ndarray]]:
-    """Every input of a raw folder with its scores and a verdict.
+    """Give every input of a raw folder its scores and a verdict.
 
     Args:
-        raw: folder of videos; read only.
+        raw: folder of videos; it is only read.
         captions_file: CSV with the columns video, caption and optionally start, end.
-        scratch: folder for finished measurements, so that a killed run goes on where it was.
+        scratch: folder for finished measurements, from which a killed run resumes.
 
     Returns:
         The manifest's rows sorted by clip_id, and four small frames per clip, by clip_id.
@@ -42,13 +42,11 @@ def curate(
     if not names:
         raise DataError(f"{raw}: the folder holds no video")
     outcomes = measure_all(raw, names, captions, config, scratch)
-    rows, pictures = judge(outcomes, captions, config)
+    rows, pictures = decide(outcomes, captions, config)
     if not any(row["verdict"] == "accepted" for row in rows):
         counts = Counter(row["reason"] for row in rows).most_common()
-        told = "; ".join(
-            f"{count} x {reason}: {Reason(reason).sentence}" for reason, count in counts
-        )
-        raise DataError(f"{raw}: no usable video among {len(names)} files ({told})")
+        reasons = [f"{count} x {reason}: {Reason(reason).sentence}" for reason, count in counts]
+        raise DataError(f"{raw}: no usable video among {len(names)} files ({'; '.join(reasons)})")
     return rows, pictures
 
 
@@ -59,7 +57,7 @@ def measure_all(
     config: CurateConfig,
     scratch: Path,
 ) -> dict[str, Measurement | Rejection]:
-    """Each video's measurement, or why there is none; in whatever order they finish, kept by name."""
+    """Measure each video; the result holds its measurement, or why there is none, by name."""
     tasks = [
         (raw, name, _spans(captions.get(normal_name(name), [])), config.shot_threshold, scratch)
         for name in names
@@ -69,9 +67,9 @@ def measure_all(
     for index, outcome in tqdm(
         finished, total=len(tasks), desc="curate", unit="video", mininterval=0.5
     ):
-        outcomes[_printable(names[index])] = (
-            _rejection(outcome) if isinstance(outcome, Failure) else outcome
-        )
+        if isinstance(outcome, Failure):
+            outcome = _rejection(outcome)
+        outcomes[_printable(names[index])] = outcome
     return outcomes
 
 
@@ -80,7 +78,7 @@ def _spans(captions: list[Caption]) -> tuple[tuple[float, float], ...]:
 
 
 def _printable(name: str) -> str:
-    """The name itself, or with escapes where its bytes are no text, which a manifest could not hold."""
+    """The name, with bytes that are not UTF-8 escaped, because the manifest cannot hold them."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 

@@ -1,4 +1,4 @@
-"""Scores of a shot. They judge nothing: thresholds are applied later, in `verdicts`."""
+"""Scores of a shot; `verdicts` applies the thresholds."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from lumiere.data.optical_flow import FLOW_SIDE, flow_length
 NUM_FLOW_PAIRS = 16
 NUM_SIGNATURE_FRAMES = 4
 
-# One thread: the pool has a process per core, and sums must not depend on the machine's core count.
+# One thread, because the pool has a process per core and sums must not depend on the number of
+# cores.
 cv2.setNumThreads(1)
 
 
 def shrink(frame: np.ndarray) -> np.ndarray:
-    """uint8 (h, w, 3) -> uint8 (64, 64, 3), by area, so that large frames do not alias."""
+    """Resize a frame by area, so that large frames do not alias: uint8 (h, w, 3) -> uint8 (64, 64, 3)."""
     return cv2.resize(frame, (FLOW_SIDE, FLOW_SIDE), interpolation=cv2.INTER_AREA)
 
 
 def sharpness(frame: np.ndarray) -> float:
-    """Variance of the Laplacian at full size; low for blurred pictures."""
+    """The variance of the Laplacian at full size; low for blurred pictures."""
     return float(cv2.Laplacian(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.CV_32F).var())
 
 
 def motion(frames: np.ndarray) -> float:
-    """Mean length of the optical flow, pixels per frame at 64 pixels, over up to 16 pairs of neighbours.
+    """The mean length of the optical flow in pixels per frame, over up to 16 pairs of neighbouring frames.
 
-    Unsigned: signed flow averages to nothing where things swing back and forth.
+    Lengths are averaged, because signed flow cancels where things swing back and forth.
 
     Args:
         frames: uint8 (t, 64, 64, 3).
@@ -41,13 +42,13 @@ def motion(frames: np.ndarray) -> float:
 
 
 def signature(frames: np.ndarray) -> np.ndarray:
-    """Frames at 1/8, 3/8, 5/8 and 7/8 of the shot: what duplicates are recognised by, uint8 (4, 64, 64, 3)."""
+    """The frames at 1/8, 3/8, 5/8 and 7/8 of the shot, uint8 (4, 64, 64, 3), by which duplicates are recognised."""
     picks = (2 * np.arange(NUM_SIGNATURE_FRAMES) + 1) * len(frames) // (2 * NUM_SIGNATURE_FRAMES)
     return frames[picks]
 
 
 def perceptual_hash(frame: np.ndarray) -> int:
-    """64 bits of a picture's coarse brightness: which of its 8x8 lowest cosine coefficients exceed their median.
+    """A picture's coarse brightness in 64 bits: which of its 8x8 lowest cosine coefficients exceed their median.
 
     Args:
         frame: uint8 (64, 64, 3).

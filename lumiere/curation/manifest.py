@@ -13,10 +13,7 @@ from lumiere.files import write_atomically
 
 SCHEMA = pa.schema(
     [
-        (
-            "clip_id",
-            pa.string(),
-        ),  # the video's path without its suffix; "#<number>" is appended to a part of it
+        ("clip_id", pa.string()),  # path of the video without suffix; "#<number>" marks its parts
         ("video", pa.string()),  # path relative to the raw folder
         ("start", pa.float64()),  # seconds from the first frame
         ("end", pa.float64()),
@@ -24,20 +21,17 @@ SCHEMA = pa.schema(
         ("reason", pa.string()),  # a code of `reasons.Reason`, or empty
         ("detail", pa.string()),  # the reason in a sentence; "duplicate_of:<video>" for a duplicate
         ("captions", pa.list_(pa.string())),
-        ("split", pa.string()),  # "train", "validation", or empty for what is rejected
-        (
-            "group",
-            pa.string(),
-        ),  # what stays on one side of the split: the best of the videos that look alike
+        ("split", pa.string()),  # "train", "validation", or empty for rejected clips
+        ("group", pa.string()),  # the best of the videos that look alike; a group is never split
         ("decoder", pa.string()),  # "decord" or "pyav"
-        ("decoder_reason", pa.string()),  # why not decord
+        ("decoder_reason", pa.string()),  # why it is not decord
         ("codec", pa.string()),
         ("container", pa.string()),
         ("width", pa.int64()),  # pixels, upright
         ("height", pa.int64()),
         ("duration", pa.float64()),  # seconds, of the whole video
         ("frame_rate", pa.float64()),
-        ("num_frames", pa.int64()),  # source frames that really came, of the whole video
+        ("num_frames", pa.int64()),  # decoded source frames of the whole video
         ("num_shots", pa.int64()),
         ("bitrate", pa.float64()),  # bits per second of the whole file
         ("motion", pa.float64()),  # mean length of the optical flow, pixels per frame at 64 pixels
@@ -51,17 +45,17 @@ _DEFAULTS = {pa.string(): "", pa.float64(): 0.0, pa.int64(): 0, pa.list_(pa.stri
 
 
 def empty_row() -> dict[str, Any]:
-    """A row with nothing known."""
+    """A row in which every column has its default."""
     return {field.name: _DEFAULTS[field.type] for field in SCHEMA}
 
 
 def write_manifest(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Rows in the order given; the same rows give the same bytes."""
+    """Write rows in the given order; the same rows give the same bytes."""
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), buffer, compression="zstd")
     write_atomically(path, buffer.getvalue())
 
 
 def read_manifest(path: str | Path) -> list[dict[str, Any]]:
-    """All rows of a manifest."""
+    """Read all rows of a manifest."""
     return pq.read_table(path, schema=SCHEMA).to_pylist()

@@ -1,4 +1,4 @@
-"""What curation decided, for people: a page, a funnel with histograms, and contact sheets."""
+"""Writes the curation report: a page, a funnel with histograms, and contact sheets."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from lumiere.curation.reasons import Reason
 from lumiere.data.contact_sheets import contact_sheet, save_picture
 
-SHEET_CLIPS = 60  # accepted clips on the contact sheet, evenly picked
+SHEET_CLIPS = 60  # accepted clips on the contact sheet, evenly spaced
 
 Row = dict[str, Any]
 
 
 def counts(rows: list[Row]) -> dict[str, int]:
-    """Numbers for the metrics file: inputs, clips, seconds of either split, and one number per reason that occurs."""
+    """The numbers for the metrics file: inputs, clips, seconds, and how often each reason occurs."""
     accepted = [row for row in rows if row["verdict"] == "accepted"]
     numbers = {
         "inputs": len({row["video"] for row in rows}),
@@ -39,7 +39,7 @@ def counts(rows: list[Row]) -> dict[str, int]:
 def write_report(
     folder: Path, rows: list[Row], pictures: Mapping[str, np.ndarray], min_motion: float
 ) -> None:
-    """Writes report.md, curation.png, accepted.png and rejected.png; the same rows give the same bytes."""
+    """Write report.md, curation.png, accepted.png and rejected.png; the same rows give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     rejected = [row for row in rows if row["verdict"] == "rejected"]
     accepted = [row for row in rows if row["verdict"] == "accepted"]
@@ -101,14 +101,14 @@ def _page(rows: list[Row], rejected: list[Row], has_rejected_sheet: bool) -> str
 
 
 def _cell(text: str) -> str:
-    """Text that cannot break a table."""
+    """Escape text for a cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _draw_sheet(
     path: Path, rows: list[Row], pictures: Mapping[str, np.ndarray], columns: int
 ) -> None:
-    """The second of each clip's four frames, over its name (accepted) or its reason (rejected)."""
+    """Draw the second of each clip's four frames above its name (accepted) or its reason (rejected)."""
     frames = [
         np.repeat(np.repeat(pictures[row["clip_id"]][1], 2, axis=0), 2, axis=1) for row in rows
     ]
@@ -118,9 +118,8 @@ def _draw_sheet(
 
 def _draw_plots(path: Path, rows: list[Row], min_motion: float) -> None:
     accepted = [row for row in rows if row["verdict"] == "accepted"]
-    figure = Figure(
-        figsize=(13, 3.6), layout="constrained"
-    )  # without pyplot: there may be no display
+    # Without pyplot, because there may be no display.
+    figure = Figure(figsize=(13, 3.6), layout="constrained")
     funnel, motion, seconds = figure.subplots(1, 3)
     steps = _funnel(rows)
     bars = funnel.barh(
@@ -130,7 +129,7 @@ def _draw_plots(path: Path, rows: list[Row], min_motion: float) -> None:
     funnel.margins(x=0.15)
     funnel.set_title("clips left after each check")
     moving = [row["motion"] for row in rows if row["hash"]]
-    # From a floor, since a still has no logarithm.
+    # With a floor, because a still has no logarithm.
     motion.hist(
         np.maximum(moving, 1e-4),
         bins=np.geomspace(1e-4, max(10.0, *moving, 1e-4), 40),
@@ -144,9 +143,8 @@ def _draw_plots(path: Path, rows: list[Row], min_motion: float) -> None:
     motion.set_title("motion, pixels per frame at 64 pixels")
     seconds.hist([row["end"] - row["start"] for row in accepted], bins=30, color="#4c78a8")
     seconds.set_title("length of accepted clips, seconds")
-    figure.savefig(
-        path, dpi=100, metadata={"Software": None}
-    )  # no version in the file: the bytes stay the same
+    # Without the version of matplotlib in the file, so that the bytes stay the same.
+    figure.savefig(path, dpi=100, metadata={"Software": None})
 
 
 def _funnel(rows: list[Row]) -> list[tuple[str, int]]:

@@ -1,10 +1,11 @@
-"""Everything that must look at a video's frames: run once per video, in a process that can be killed."""
+"""Measures a video by its frames, once, in a process that can be killed."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from lumiere.data.video_io import Decoded, code_version, decode
 from lumiere.errors import VideoError
 from lumiere.files import content_hash, write_atomically
 
-# Older results are not reused when one of these changes.
+# A change in any of these makes earlier results unusable.
 CODE = code_version(
     __name__,
     "lumiere.curation.filters",
@@ -31,15 +32,14 @@ CODE = code_version(
     "lumiere.data.shards",
     "lumiere.data.video_io",
 )
-SAMPLE_FPS = 16  # scores are taken on what training sees
+SAMPLE_FPS = 16  # the rate at which training sees videos
 SPAN_TOLERANCE_S = 0.1  # people mark spans by hand
 DURATION_TOLERANCE = 0.1  # share of the container's duration that may be missing
 
 Span = tuple[float, float]
 
-av.logging.set_libav_level(
-    av.logging.PANIC
-)  # what matters of a decoder's complaints stands in the manifest
+# The manifest has what matters of a decoder's complaints.
+av.logging.set_libav_level(av.logging.PANIC)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Segment:
 
     Attributes:
         start, end: seconds from the first frame.
-        span: the caption span that it is for, or None for a whole shot.
+        span: the captioned span that it belongs to; None for a whole shot.
         motion, sharpness: see `filters`.
     """
 
@@ -61,14 +61,14 @@ class Segment:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What is known of one video; plain numbers and small pictures, nothing judged but its readability.
+    """The measurements of one video, as numbers and small pictures; no verdict except whether it can be read.
 
     Attributes:
         reason, detail: why it cannot be read; empty if it can.
         width, height: pixels, upright.
-        num_frames: source frames that really came.
+        num_frames: source frames that the decoder gave.
         shots: spans between cuts.
-        segments: the shots, then the caption spans that lie within one shot.
+        segments: the shots, then the captioned spans that lie within one shot.
         signatures: uint8 (segments, 4, 64, 64, 3).
     """
 
@@ -91,25 +91,26 @@ class Measurement:
 def measure_video(
     raw: Path, name: str, spans: tuple[Span, ...], shot_threshold: float, scratch: Path
 ) -> Measurement:
-    """A video's measurement; one that an earlier run finished is read from `scratch`.
+    """Measure a video, or read the measurement of an earlier run from `scratch`.
 
     Args:
-        raw, name: the folder and the file's path in it.
-        spans: caption spans, seconds.
+        raw: the folder of raw videos.
+        name: the file's path in it.
+        spans: the captioned spans, in seconds.
         shot_threshold: see `shots`.
-        scratch: folder of finished measurements, keyed by content, spans, threshold and code version.
+        scratch: folder of finished measurements, keyed by content, spans, threshold and code
+            version.
 
     Raises:
-        Rejection: if it must not even be opened, or could not be for now. Only what the file itself is to blame for
-            is kept in `scratch`.
+        Rejection: if the file must not be opened, or the machine cannot read it now. Faults of the
+            file itself are results, and are kept in `scratch`.
     """
     path = locate(raw, name)
     try:
         return _measure_once(path, spans, shot_threshold, scratch)
     except (OSError, MemoryError) as error:
-        cause = (
-            getattr(error, "strerror", None) or type(error).__name__
-        )  # without paths, which differ by machine
+        # Without the path, which differs by machine.
+        cause = getattr(error, "strerror", None) or type(error).__name__
         detail = f"The machine could not read it ({cause}); `dvc repro -f curate` tries again."
         raise Rejection(Reason.UNREADABLE, detail) from error
 
@@ -153,7 +154,7 @@ def from_bytes(content: bytes) -> Measurement:
 
 
 def containing_shot(span: Span, shots: tuple[Span, ...]) -> Span | None:
-    """The part of a span that lies in one shot, or None where a cut runs through it."""
+    """The part of a span that lies in one shot; None if there is a cut within the span."""
     for start, end in shots:
         if start - SPAN_TOLERANCE_S <= span[0] and span[1] <= end + SPAN_TOLERANCE_S:
             return max(start, span[0]), min(end, span[1])
@@ -183,7 +184,7 @@ def _measure(
     pieces += [(part, span) for span in spans if (part := containing_shot(span, shots))]
     segments, signatures = [], []
     for (start, end), span in pieces:
-        # The frames whose ticks lie in [start, end); one at least, also for the shortest shot.
+        # The frames whose ticks lie in [start, end); at least one.
         first = min(int(np.ceil(start * SAMPLE_FPS - 1e-6)), len(decoded.frames) - 1)
         last = max(first + 1, int(np.ceil(end * SAMPLE_FPS - 1e-6)))
         frames = decoded.frames[first:last]
@@ -204,8 +205,10 @@ def _measure(
     )
 
 
-def _decode(path: Path, facts: Probe, transform: Any) -> tuple[Decoded, Probe]:
-    """All frames, and the probe with the decoder that gave them: PyAV also where decord gives up."""
+def _decode(
+    path: Path, facts: Probe, transform: Callable[[np.ndarray], np.ndarray]
+) -> tuple[Decoded, Probe]:
+    """Decode all frames, with PyAV where decord fails; the returned probe names the decoder that was used."""
     if facts.decoder == "decord":
         try:
             return decode(path, SAMPLE_FPS, decoder="decord", transform=transform), facts
@@ -217,7 +220,7 @@ def _decode(path: Path, facts: Probe, transform: Any) -> tuple[Decoded, Probe]:
 
 
 def _check_whole(facts: Probe, decoded: Decoded) -> None:
-    """Counts what really came against what the container promised."""
+    """Raises Rejection if fewer frames or seconds came than the container promised."""
     promised = facts.promised_frames
     if promised is not None and decoded.num_source_frames < promised:
         raise Rejection(
@@ -225,10 +228,9 @@ def _check_whole(facts: Probe, decoded: Decoded) -> None:
             f"{decoded.num_source_frames} frames came, the header promised {promised}.",
         )
     seconds = facts.promised_seconds
-    if (
-        seconds is not None
-        and decoded.duration < seconds * (1 - DURATION_TOLERANCE) - 1 / SAMPLE_FPS
-    ):
+    if seconds is None:
+        return
+    if decoded.duration < seconds * (1 - DURATION_TOLERANCE) - 1 / SAMPLE_FPS:
         raise Rejection(
             Reason.TRUNCATED,
             f"{decoded.duration:.2f} s came, the container promised {seconds:.2f} s.",

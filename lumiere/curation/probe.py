@@ -1,7 +1,8 @@
-"""What a file is, without decoding it, and which decoder may be trusted with it.
+"""Reads what a file is without decoding it, and picks its decoder.
 
-decord is exact and fast on ordinary closed-GOP files and silently wrong, or hung, on several others. It serves
-only where every check below passes; PyAV reads the rest, sequentially by timestamp.
+decord is exact and fast on ordinary closed-GOP files, but returns wrong frames or hangs on several
+other kinds. It reads only files that pass every check below; PyAV reads the others, in order, by
+timestamp.
 """
 
 from __future__ import annotations
@@ -19,39 +20,36 @@ from lumiere.data.video_io import open_video
 from lumiere.errors import VideoError
 
 VIDEO_SUFFIXES = frozenset(
-    {
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".ts",
-        ".mts",
-        ".m2ts",
-        ".mpg",
-        ".mpeg",
-        ".flv",
-        ".wmv",
-        ".ogv",
-    }
-    | {".gif", ".3gp", ".mjpeg", ".h264", ".hevc"}
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts"}
 )
+VIDEO_SUFFIXES |= {
+    ".mpg",
+    ".mpeg",
+    ".flv",
+    ".wmv",
+    ".ogv",
+    ".gif",
+    ".3gp",
+    ".mjpeg",
+    ".h264",
+    ".hevc",
+}
 DECORD_CONTAINERS = frozenset({"mp4", "mov", "matroska", "webm"})
 DECORD_CODECS = frozenset({"h264", "hevc", "vp9", "mjpeg"})
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What the container says.
+    """What the container says, and the decoder to use.
 
     Attributes:
         width, height: pixels, as stored (before rotation).
-        frame_rate: average frames per second, 0 where unknown.
-        promised_frames: pictures a whole file must give, or None where the container does not say or often lies.
+        frame_rate: average frames per second; 0 if unknown.
+        promised_frames: how many frames an undamaged file gives; None if the container does not
+            say, or often lies.
         promised_seconds: the container's duration, or None.
         decoder: "decord" or "pyav".
-        decoder_reason: why not decord; empty for decord.
+        decoder_reason: why it is not decord; empty for decord.
     """
 
     codec: str
@@ -67,17 +65,17 @@ class Probe:
 
 @dataclass(frozen=True)
 class _Packets:
-    """What one pass over the packets shows."""
+    """The result of one pass over the packets."""
 
     points: list[int | None]  # pts in file order
     num_discarded: int  # cut away by an edit list
     num_corrupt: int
-    num_leading: int  # before the first keyframe in time: they need pictures that are not there
-    is_open: bool  # a picture is shown before the keyframe that precedes it in the file
+    num_leading: int  # shown before the first keyframe: they need frames that are not in the file
+    is_open: bool  # a frame is shown before the keyframe that precedes it in the file
 
 
 def list_inputs(raw: Path) -> Iterator[str]:
-    """All files below `raw` but hidden ones, as sorted relative paths; links to folders are not followed."""
+    """All files below `raw` except hidden ones, as sorted relative paths; links to folders are not followed."""
     names = []
     for folder, folders, files in os.walk(raw):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -91,15 +89,14 @@ def list_inputs(raw: Path) -> Iterator[str]:
 
 
 def locate(raw: Path, name: str) -> Path:
-    """The real path of an input; nothing is opened, since a pipe would hang whoever opens it.
+    """The real path of an input. Opens nothing, because opening a pipe would hang.
 
     Raises:
         Rejection: NOT_A_VIDEO, NOT_A_FILE or OUTSIDE_FOLDER.
     """
     path = raw / name
-    if any(
-        "\ud800" <= letter <= "\udfff" for letter in name
-    ):  # how Python spells bytes that are no UTF-8
+    # Python decodes bytes that are not UTF-8 to surrogates.
+    if any("\ud800" <= letter <= "\udfff" for letter in name):
         raise Rejection(Reason.NOT_A_FILE, "Its name holds bytes that are no text.")
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise Rejection(Reason.NOT_A_VIDEO)
@@ -116,7 +113,7 @@ def locate(raw: Path, name: str) -> Path:
 
 
 def probe(path: Path) -> Probe:
-    """Reads the header and passes over all packets, twice; decodes nothing.
+    """Read the header and pass over all packets twice, without decoding.
 
     Raises:
         VideoError: if it cannot be opened or holds no video.
@@ -128,11 +125,9 @@ def probe(path: Path) -> Probe:
             raise VideoError("no video stream that can be decoded")
         packets = _read_packets(container, stream)
         codec, kind = context.codec.canonical_name, container.format.name
-        seconds = (
-            container.duration / av.time_base
-            if container.duration and container.duration > 0
-            else None
-        )
+        seconds = None
+        if container.duration and container.duration > 0:
+            seconds = container.duration / av.time_base
         header_frames, rate = stream.frames, float(stream.average_rate or 0)
         width, height = context.width, context.height
     with open_video(path, ignore_editlist="1") as container:
@@ -140,6 +135,10 @@ def probe(path: Path) -> Probe:
     is_mp4 = "mp4" in kind.split(",")
     has_edits = _shape(stored) != _shape(packets)
     hidden = len(stored.points) - len(packets.points) + packets.num_discarded
+    # Only mp4's table counts its samples; other headers hold estimates, too low or too high.
+    promised_frames = None
+    if is_mp4 and header_frames:
+        promised_frames = header_frames - max(0, hidden) - packets.num_leading
     doubt = _doubt(kind, codec, seconds, header_frames, packets, has_edits)
     return Probe(
         codec=codec,
@@ -147,10 +146,7 @@ def probe(path: Path) -> Probe:
         width=width,
         height=height,
         frame_rate=rate,
-        # Only mp4's table counts its samples; other headers are estimates, in both directions.
-        promised_frames=header_frames - max(0, hidden) - packets.num_leading
-        if is_mp4 and header_frames
-        else None,
+        promised_frames=promised_frames,
         promised_seconds=None if has_edits else seconds,
         decoder="pyav" if doubt else "decord",
         decoder_reason=doubt,
@@ -165,9 +161,10 @@ def _doubt(
     packets: _Packets,
     has_edits: bool,
 ) -> str:
-    """The first thing that speaks against decord, or nothing."""
+    """The first reason not to use decord; empty if there is none."""
     points = [point for point in packets.points if point is not None]
-    # Matroska keeps no frame count, so there is none to disagree with; mp4 always has one.
+    # Matroska stores no frame count, so a count of 0 is no contradiction there; mp4 always stores
+    # one.
     counts_differ = header_frames != len(packets.points) and (header_frames > 0 or "mp4" in kind)
     checks = {
         f"container {kind.split(',')[0]}": not DECORD_CONTAINERS & set(kind.split(",")),
@@ -181,7 +178,10 @@ def _doubt(
         f"header counts {header_frames} frames, file holds {len(packets.points)}": counts_differ,
         "edit list": has_edits,
     }
-    return next((reason for reason, holds in checks.items() if holds), "")
+    for reason, holds in checks.items():
+        if holds:
+            return reason
+    return ""
 
 
 def _read_packets(container: av.container.InputContainer, stream: av.VideoStream) -> _Packets:
@@ -209,6 +209,6 @@ def _read_packets(container: av.container.InputContainer, stream: av.VideoStream
 
 
 def _shape(packets: _Packets) -> list[int | None]:
-    """Timestamps from the first on: an edit list that only shifts time (every B-frame file has one) changes nothing."""
+    """Timestamps relative to the first, so that an edit list that only shifts time (as with B-frames) is ignored."""
     first = next((point for point in packets.points if point is not None), 0)
     return [None if point is None else point - first for point in packets.points]

@@ -1,4 +1,4 @@
-"""Why an input is not used: the codes that stand in the manifest, each with its sentence."""
+"""Why an input is not used: the codes in the manifest, each with a sentence."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Reason codes; `sentence` says the same to a person."""
+    """Reason codes; `sentence` is the same for people."""
 
     NOT_A_VIDEO = "not_a_video"
     NOT_A_FILE = "not_a_file"

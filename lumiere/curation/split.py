@@ -1,8 +1,9 @@
-"""Train and validation by a draw for every video: a hash of its name.
+"""Splits videos into train and validation by a hash of their names.
 
-Videos that look alike form a group, and a group is held out where the draws of all its videos say so. Adding data can
-so move a clip from validation into training, when a look-alike of it is drawn for training, but never the other way:
-what a model has trained on is never held out later. Groups of several are held out less often than the fraction says.
+Videos that look alike form a group. A group is held out only if the hash holds out each of its
+videos, so groups of several videos are held out less often than the fraction says. Adding data can
+therefore move a clip from validation to training, when a new look-alike goes to training, but never
+back: what a model has trained on is never held out later.
 """
 
 from __future__ import annotations
@@ -12,21 +13,21 @@ from collections.abc import Mapping
 
 
 def is_validation(name: str, seed: int, fraction: float) -> bool:
-    """Whether a video's own draw holds it out.
+    """Whether the hash of a video's name holds it out.
 
     Args:
-        name: the video's.
+        name: the name of the video.
         seed: another seed holds out other videos.
-        fraction: share of the draws that hold out, in [0, 1].
+        fraction: the share of names that are held out, in [0, 1].
     """
     return _is_held_out(_position(name, seed), fraction)
 
 
 def assign_splits(groups: Mapping[str, str], seed: int, fraction: float) -> dict[str, str]:
-    """ "train" or "validation" for each group.
+    """Assign "train" or "validation" to each group.
 
-    Where the draws leave one of them empty though there are two groups, the group that came nearest to it fills it: a
-    training without any validation, or the reverse, helps nobody.
+    If there are at least two groups and one side is left empty, the group whose hash is nearest to
+    that side moves there, because a training needs both.
 
     Args:
         groups: the group of each video, by the video's name.
@@ -36,10 +37,9 @@ def assign_splits(groups: Mapping[str, str], seed: int, fraction: float) -> dict
     for name, group in groups.items():
         positions[group] = max(positions.get(group, 0), _position(name, seed))
     ordered = sorted(positions, key=lambda group: (positions[group], group))
-    splits = {
-        group: "validation" if _is_held_out(positions[group], fraction) else "train"
-        for group in ordered
-    }
+    splits = {}
+    for group in ordered:
+        splits[group] = "validation" if _is_held_out(positions[group], fraction) else "train"
     if fraction > 0 and len(ordered) > 1:
         if "validation" not in splits.values():
             splits[ordered[0]] = "validation"
@@ -53,5 +53,5 @@ def _is_held_out(position: int, fraction: float) -> bool:
 
 
 def _position(name: str, seed: int) -> int:
-    """Where a video's draw lies in [0, 2^64)."""
+    """The hash of a name, uniform in [0, 2^64)."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big")

@@ -1,9 +1,10 @@
-"""Thresholds applied to measurements: pure and cheap, so that a threshold may be tried in a second."""
+"""Decides which clips are accepted, from measurements alone: a new threshold is tried within a second."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -14,46 +15,60 @@ from lumiere.curation.captions import Caption, normal_name
 from lumiere.curation.dedupe import clusters, find_duplicates, find_look_alikes
 from lumiere.curation.filters import perceptual_hash
 from lumiere.curation.manifest import empty_row
-from lumiere.curation.measurement import Measurement, Segment, containing_shot
+from lumiere.curation.measurement import Measurement, Segment, Span, containing_shot
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.split import assign_splits
 
 Row = dict[str, Any]
 
 
-def judge(
+@dataclass(frozen=True)
+class Part:
+    """A part of a video that becomes a row.
+
+    Attributes:
+        segment: where it is, and its scores.
+        captions: its sentences.
+        problem: why its captions cannot be used; None where they can.
+    """
+
+    segment: Segment
+    captions: list[str]
+    problem: Rejection | None = None
+
+
+def decide(
     outcomes: Mapping[str, Measurement | Rejection],
     captions: Mapping[str, list[Caption]],
     config: CurateConfig,
 ) -> tuple[list[Row], dict[str, np.ndarray]]:
-    """The manifest's rows, sorted by clip_id, and the four frames of each clip, by clip_id.
+    """Give every input a verdict.
 
     Args:
-        outcomes: by video name, what was measured or why it was not.
+        outcomes: by video name, its measurement, or why there is none.
         captions: by normal name, from `read_captions`.
         config: thresholds, seed and validation share.
+
+    Returns:
+        The manifest's rows, sorted by clip_id, and four frames of each clip, by clip_id.
     """
     ids = clip_ids(list(outcomes))
     rows: list[Row] = []
     pictures: dict[str, np.ndarray] = {}
     for name in sorted(outcomes):
-        for row, signature in _video_rows(
-            name, ids[name], outcomes[name], captions.get(normal_name(name), []), config
-        ):
+        own_captions = captions.get(normal_name(name), [])
+        for row, signature in _video_rows(name, ids[name], outcomes[name], own_captions, config):
             rows.append(row)
             if signature is not None:
                 pictures[row["clip_id"]] = signature
-    known = {normal_name(name) for name in outcomes}
+    with_video = {normal_name(name) for name in outcomes}
     for name in captions:
-        if name not in known:
-            # The full name, so that it cannot meet the clip_id of a video with another suffix.
-            row = {
-                **empty_row(),
-                "clip_id": name,
-                "video": name,
-                "captions": [c.text for c in captions[name]],
-            }
-            rows.append(_reject(row, Reason.CAPTION_WITHOUT_VIDEO))
+        if name in with_video:
+            continue
+        # Its full name, so that it cannot equal the clip_id of a video with another suffix.
+        row = {**empty_row(), "clip_id": name, "video": name}
+        row["captions"] = [caption.text for caption in captions[name]]
+        rows.append(_reject(row, Reason.CAPTION_WITHOUT_VIDEO))
     _split_and_mark_duplicates(rows, pictures, config)
     rows.sort(key=lambda row: row["clip_id"])
     assert len({row["clip_id"] for row in rows}) == len(rows), "two rows share a clip_id"
@@ -61,9 +76,9 @@ def judge(
 
 
 def clip_ids(names: list[str]) -> dict[str, str]:
-    """A name for each video: its path without the suffix, or with it where two would be the same.
+    """The id of each video: its path without the suffix; with the suffix where two ids would be equal.
 
-    "#" marks parts of a video, so a path that holds one keeps its suffix too.
+    A path that contains "#" keeps its suffix too, because "#" marks the parts of a video.
     """
     stems = {name: str(PurePosixPath(name).with_suffix("")) for name in names}
     counts = Counter(stems.values())
@@ -77,7 +92,7 @@ def _video_rows(
     captions: list[Caption],
     config: CurateConfig,
 ) -> list[tuple[Row, np.ndarray | None]]:
-    """The rows of one video: the whole of it, or one per shot and caption span."""
+    """The rows of one video, each with its four frames: one row for the video, or one per shot and captioned span."""
     base = {**empty_row(), "clip_id": clip_id, "video": name, "group": clip_id}
     base["captions"] = [caption.text for caption in captions]
     if isinstance(outcome, Rejection):
@@ -86,61 +101,92 @@ def _video_rows(
         row = {**base, "sha256": outcome.sha256}
         return [(_reject(row, Reason(outcome.reason), outcome.detail), None)]
     base |= _facts(outcome)
-    parts = _parts(outcome, captions)
-    if len(parts) > 1 or parts[0][0].span is not None:
-        parts.sort(key=lambda part: (part[0].start, part[0].end))
-        names = [f"{clip_id}#{number}" for number in range(len(parts))]
-    else:
-        names = [clip_id]
-    return [
-        (
-            _part_row({**base, "clip_id": part_id}, segment, texts, reason, signature, config),
-            signature,
-        )
-        for part_id, (segment, texts, reason, signature) in zip(names, parts, strict=True)
-    ]
-
-
-def _parts(
-    video: Measurement, captions: list[Caption]
-) -> list[tuple[Segment, list[str], Rejection | None, np.ndarray | None]]:
-    """What a video's captions divide it into: (segment, its captions, what is wrong with them, its frames)."""
-    pictures = dict(
-        zip(((s.start, s.end, s.span) for s in video.segments), video.signatures, strict=True)
+    parts = sorted(
+        _parts(outcome, captions), key=lambda part: (part.segment.start, part.segment.end)
     )
-    shots = [segment for segment in video.segments if segment.span is None]
+    is_divided = len(parts) > 1 or parts[0].segment.span is not None
+    signatures = {
+        (segment.start, segment.end, segment.span): signature
+        for segment, signature in zip(outcome.segments, outcome.signatures, strict=True)
+    }
+    rows = []
+    for number, part in enumerate(parts):
+        segment = part.segment
+        part_id = f"{clip_id}#{number}" if is_divided else clip_id
+        signature = signatures.get((segment.start, segment.end, segment.span))
+        rows.append((_part_row({**base, "clip_id": part_id}, part, signature, config), signature))
+    return rows
+
+
+def _parts(video: Measurement, captions: list[Caption]) -> list[Part]:
+    """One part per captioned span, and one per shot that no captioned span covers."""
     problems = [caption.problem for caption in captions if caption.problem]
-    if problems:
-        captions = [caption for caption in captions if not caption.problem]
-    whole = [caption.text for caption in captions if caption.span is None]
-    spans = sorted({caption.span for caption in captions if caption.span is not None})
-    parts: list[tuple[Segment, list[str], Rejection | None]] = []
-    for span in spans:
-        texts = [caption.text for caption in captions if caption.span == span]
-        segment = next((s for s in video.segments if s.span == span), None)
-        if segment is not None:
-            parts.append((segment, texts, None))
-        else:
-            parts.append((Segment(*span, span, 0.0, 0.0), texts, _span_problem(span, video)))
-    covered = [containing_shot(span, video.shots) for span in spans]
-    for shot in shots:
-        has_span = any(c is not None and shot.start <= c[0] and c[1] <= shot.end for c in covered)
-        if len(shots) == 1 and whole:
-            parts.append((shot, whole, None))
-        elif not has_span and problems:
-            parts.append((shot, whole, Rejection(Reason.BAD_SPAN, f"captions.csv, {problems[0]}.")))
-        elif not has_span and whole:
-            detail = f"The video has {len(shots)} shots, and its caption has no start and end."
-            parts.append((shot, whole, Rejection(Reason.CAPTION_SPANS_CUTS, detail)))
-        elif not has_span and not (len(shots) == 1 and spans):
-            parts.append((shot, [], Rejection(Reason.NO_CAPTION)))
+    usable = [caption for caption in captions if not caption.problem]
+    whole = [caption.text for caption in usable if caption.span is None]
+    spans = _texts_by_span(usable)
+    parts = [_span_part(span, texts, video) for span, texts in spans.items()]
+    return parts + _shot_parts(video, whole, spans, problems)
+
+
+def _shot_parts(
+    video: Measurement, whole: list[str], spans: Collection[Span], problems: list[str]
+) -> list[Part]:
+    """The parts that are whole shots.
+
+    Args:
+        video: its measurement.
+        whole: the captions without a span.
+        spans: the captioned spans.
+        problems: what is wrong with the spans of other captions.
+    """
+    shots = [segment for segment in video.segments if segment.span is None]
+    if len(shots) == 1 and whole:
+        return [Part(shots[0], whole)]
+    if len(shots) == 1 and spans and not problems:
+        return []  # the rest of the shot has no caption, but is not rejected for that
     return [
-        (segment, texts, bad, pictures.get((segment.start, segment.end, segment.span)))
-        for segment, texts, bad in parts
+        _uncovered_part(shot, len(shots), whole, problems)
+        for shot in shots
+        if not _is_covered(shot, spans, video)
     ]
 
 
-def _span_problem(span: tuple[float, float], video: Measurement) -> Rejection:
+def _is_covered(shot: Segment, spans: Iterable[Span], video: Measurement) -> bool:
+    """Whether a captioned span lies within the shot."""
+    for span in spans:
+        around = containing_shot(span, video.shots)
+        if around is not None and shot.start <= around[0] and around[1] <= shot.end:
+            return True
+    return False
+
+
+def _texts_by_span(captions: list[Caption]) -> dict[Span, list[str]]:
+    """The sentences of each captioned span, in the order of the spans."""
+    texts: dict[Span, list[str]] = {}
+    for caption in captions:
+        if caption.span is not None:
+            texts.setdefault(caption.span, []).append(caption.text)
+    return dict(sorted(texts.items()))
+
+
+def _span_part(span: Span, texts: list[str], video: Measurement) -> Part:
+    for segment in video.segments:
+        if segment.span == span:
+            return Part(segment, texts)
+    return Part(Segment(*span, span, 0.0, 0.0), texts, _span_problem(span, video))
+
+
+def _uncovered_part(shot: Segment, num_shots: int, whole: list[str], problems: list[str]) -> Part:
+    """A shot without a captioned span of its own, and why it cannot be used."""
+    if problems:
+        return Part(shot, whole, Rejection(Reason.BAD_SPAN, f"captions.csv, {problems[0]}."))
+    if whole:
+        detail = f"The video has {num_shots} shots, and its caption has no start and end."
+        return Part(shot, whole, Rejection(Reason.CAPTION_SPANS_CUTS, detail))
+    return Part(shot, [], Rejection(Reason.NO_CAPTION))
+
+
+def _span_problem(span: Span, video: Measurement) -> Rejection:
     if span[1] > video.duration:
         return Rejection(
             Reason.BAD_SPAN,
@@ -152,16 +198,10 @@ def _span_problem(span: tuple[float, float], video: Measurement) -> Rejection:
     )
 
 
-def _part_row(
-    base: Row,
-    segment: Segment,
-    texts: list[str],
-    problem: Rejection | None,
-    signature: np.ndarray | None,
-    config: CurateConfig,
-) -> Row:
-    """The row of one part, judged by everything but duplicates."""
-    row = {**base, "start": segment.start, "end": segment.end, "captions": texts}
+def _part_row(base: Row, part: Part, signature: np.ndarray | None, config: CurateConfig) -> Row:
+    """The row of one part, with a verdict from everything but duplicates."""
+    segment, problem = part.segment, part.problem
+    row = {**base, "start": segment.start, "end": segment.end, "captions": part.captions}
     row |= {"motion": segment.motion, "sharpness": segment.sharpness}
     if signature is not None:
         row["hash"] = "".join(f"{perceptual_hash(frame):016x}" for frame in signature)
@@ -192,9 +232,9 @@ def _part_row(
 def _split_and_mark_duplicates(
     rows: list[Row], pictures: Mapping[str, np.ndarray], config: CurateConfig
 ) -> None:
-    """Puts what looks alike on one side of the split, and rejects all but the best of what shows the same.
+    """Put clips that look alike on one side of the split, and reject all but the best of each set of duplicates.
 
-    Best is the largest picture, then the highest bitrate, then the first name.
+    The best has the largest picture, then the highest bitrate, then the first name.
     """
     order = sorted(
         (row for row in rows if row["verdict"] == "accepted"),
@@ -216,8 +256,8 @@ def _split_and_mark_duplicates(
 
 
 def _split(order: list[Row], alike: list[tuple[int, int]], config: CurateConfig) -> None:
-    """Gives each clip its group, named after its best, and the group's side; all clips of a video are in one."""
-    own = [row["group"] for row in order]  # the video's own name, for which is drawn
+    """Give each clip its group, named after the group's best clip, and its side; a video's clips share a group."""
+    own = [row["group"] for row in order]  # the video's name, by which its side is drawn
     first = {name: i for i, name in reversed(list(enumerate(own)))}
     roots = clusters(len(order), [*alike, *((first[name], i) for i, name in enumerate(own))])
     groups = {name: own[root] for name, root in zip(own, roots, strict=True)}
@@ -227,7 +267,7 @@ def _split(order: list[Row], alike: list[tuple[int, int]], config: CurateConfig)
 
 
 def _facts(video: Measurement) -> Row:
-    """The columns that hold for a whole video."""
+    """The columns that are the same for all parts of a video."""
     assert video.probe is not None
     return {
         "decoder": video.probe.decoder,

@@ -1,4 +1,4 @@
-"""A folder of captioned pictures: `captions.csv` with the columns image, caption, beside the picture files."""
+"""Reads a folder of pictures and `captions.csv`, which has the columns image and caption."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ import numpy as np
 from PIL import Image
 
 from lumiere.data.tables import read_table
+from lumiere.errors import DataError
 
 
 def load_captioned_folder(folder: Path, size: int) -> tuple[np.ndarray, list[str]]:
-    """Pictures on white, centre-cropped and resized, with their captions.
+    """Read pictures, put them on white, crop their centre and resize it.
 
     Args:
         folder: holds `captions.csv` and the pictures it names.
-        size: side of the result, pixels.
+        size: height and width of the result in pixels.
 
     Returns:
         uint8 (n, size, size, 3) and n sentences, in the file's order.
 
     Raises:
-        ValueError: naming what is missing or unreadable.
+        DataError: if the folder has no captions.csv, a cell is empty, or a picture cannot be read.
     """
     listing = folder / "captions.csv"
     if not listing.is_file():
-        raise ValueError(
+        raise DataError(
             f"{listing}: no such file; a style is a folder with captions.csv (image,caption) and its pictures"
         )
     rows = read_table(listing, ("image", "caption"))
@@ -35,10 +36,9 @@ def load_captioned_folder(folder: Path, size: int) -> tuple[np.ndarray, list[str
             ("caption", "say what the picture shows"),
         ):
             if not row[column]:
-                raise ValueError(f"{listing}, line {line}: the {column} is empty; {cure}")
-    return np.stack([_read(folder / row["image"], size) for _, row in rows]), [
-        row["caption"] for _, row in rows
-    ]
+                raise DataError(f"{listing}, line {line}: the {column} is empty; {cure}")
+    pictures = [_read(folder / row["image"], size) for _, row in rows]
+    return np.stack(pictures), [row["caption"] for _, row in rows]
 
 
 def _read(path: Path, size: int) -> np.ndarray:
@@ -46,12 +46,11 @@ def _read(path: Path, size: int) -> np.ndarray:
         with Image.open(path) as opened:
             picture = opened.convert("RGBA")
     except OSError as error:
-        raise ValueError(f"{path}: not a readable picture: {error}") from None
+        raise DataError(f"{path}: not a readable picture: {error}") from None
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    picture = picture.crop((left, top, left + side, top + side)).resize(
-        (size, size), Image.Resampling.LANCZOS
-    )
+    picture = picture.crop((left, top, left + side, top + side))
+    picture = picture.resize((size, size), Image.Resampling.LANCZOS)
     canvas = Image.new("RGBA", picture.size, "white")
     canvas.alpha_composite(picture)
     return np.asarray(canvas.convert("RGB"))

@@ -1,4 +1,4 @@
-"""Training clips by random access, the order in which to take them, and the way into model range."""
+"""Training clips by random access, their order in an epoch, and resizing."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Clip:
     """A training clip.
 
     Attributes:
-        clip_id: video's stem, shot and window, such as `horse@1`.
+        clip_id: stem of the video, shot and window, such as `horse@1`.
         frames: uint8 (t, h, w, c).
         captions: k sentences.
-        prompt_embeds: float16 (k, n, d), row i belongs to captions[i].
+        prompt_embeds: float16 (k, n, d); row i belongs to captions[i].
         prompt_mask: uint8 (k, n), 1 = attend.
         video: path of its source, relative to the raw folder.
-        start: where in the source it begins, seconds.
+        start: where it begins in the source, in seconds.
     """
 
     clip_id: str
@@ -45,15 +45,16 @@ class Clip:
 
 
 class ClipStore:
-    """The clips of one split, read one at a time; holds no open file, so it may be forked and pickled.
+    """The clips of one split, read one at a time. Holds no open file, so it can be forked and pickled.
 
     Args:
-        folder: what the decode stage wrote.
+        folder: the output of the decode stage.
         split: "train" or "validation".
 
     Raises:
-        DataError: if the folder holds no finished shards or shards of an older form, or if one is missing or not whole.
-        ValueError: for a split that is not there.
+        DataError: if the folder holds no finished shards, or shards in an older format, or one is
+            incomplete.
+        ValueError: if there is no such split.
     """
 
     def __init__(self, folder: str | Path, split: str = "train") -> None:
@@ -86,7 +87,7 @@ class ClipStore:
         return read_null_text(self.folder)
 
     def frames(self, i: int, frames: slice = ALL) -> np.ndarray:
-        """A clip's frames, or those of a slice, uint8 (t, h, w, c); what they hold alone is read."""
+        """The frames of a clip, or a slice of them, uint8 (t, h, w, c); reads only those frames."""
         return read_frames(self.folder, self.entries[i], frames)
 
     def text(self, i: int) -> tuple[np.ndarray, np.ndarray]:
@@ -111,15 +112,16 @@ class ClipStore:
 
 
 def clip_order(shards: Sequence[str], seed: int, epoch: int, buffer: int) -> np.ndarray:
-    """The order of one epoch, every clip once: shards at random, then clips at random among `buffer` that follow.
+    """The order of one epoch: shards in random order, then clips shuffled in blocks of `buffer`.
 
-    At any time the clips read next lie in few shards, so that reading stays nearly sequential however many shards
-    there are. A pure function: a resumed run, and any number of processes, see the same data.
+    The clips that are read next always lie in few shards, so that reading stays nearly sequential.
+    The function is pure: a resumed run sees the same data, and so does any number of processes.
 
     Args:
         shards: the shard of each clip; clips of a shard follow each other.
         seed, epoch: name the order.
-        buffer: clips that are shuffled among each other; with as many as there are clips, any order is possible.
+        buffer: clips that are shuffled among each other; with as many as there are clips, any order
+            is possible.
     """
     random = np.random.default_rng([seed, epoch])
     first = np.flatnonzero([i == 0 or shards[i] != shards[i - 1] for i in range(len(shards))])
@@ -133,7 +135,7 @@ def clip_order(shards: Sequence[str], seed: int, epoch: int, buffer: int) -> np.
 
 
 def resize_video(video: torch.Tensor, size: int | tuple[int, int]) -> torch.Tensor:
-    """Each frame resized, without aliasing.
+    """Resize each frame without aliasing.
 
     A whole factor down is the mean over boxes; any other factor is bilinear with antialias.
 

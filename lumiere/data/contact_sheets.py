@@ -15,12 +15,12 @@ def contact_sheet(
     labels: Sequence[str] | None = None,
     gap: int = 2,
 ) -> Image.Image:
-    """Frames side by side, row by row.
+    """Put frames side by side, row by row.
 
     Args:
         frames: uint8 (t, h, w, 3), or a sequence of equally large (h, w, 3).
         columns: frames per row.
-        labels: one line of text under each frame.
+        labels: a line of text under each frame.
         gap: pixels between frames.
     """
     if not len(frames):
@@ -37,17 +37,18 @@ def contact_sheet(
         x, y = i % columns * (width + gap), i // columns * (height + line + gap)
         sheet.paste(Image.fromarray(np.asarray(frame)), (x, y))
         if labels is not None:
-            # The embedded font is about 6 pixels a letter; longer text would run into the neighbour.
+            # The embedded font is about 6 pixels a letter; longer text would run into the
+            # neighbour.
             draw.text((x + 1, y + height + 1), labels[i][: max(1, width // 6)], fill="black")
     return sheet
 
 
 def xt_slice(frames: np.ndarray, row: int | None = None, scale: int = 4) -> Image.Image:
-    """One image row over time: x runs right, time runs down; smooth motion gives smooth curves, jumps give steps.
+    """Draw one image row over time: x runs right and time runs down, so that motion becomes curves and jumps steps.
 
     Args:
         frames: uint8 (t, h, w, 3).
-        row: which image row; default is the middle.
+        row: the image row; the middle one by default.
         scale: pixels per frame, downwards.
     """
     frames = np.asarray(frames)
@@ -56,7 +57,7 @@ def xt_slice(frames: np.ndarray, row: int | None = None, scale: int = 4) -> Imag
 
 
 def save_picture(image: Image.Image, path: str | Path) -> None:
-    """A PNG or JPEG with no time or software in it, so that the same picture gives the same bytes."""
+    """Write a PNG or JPEG without time or software, so that the same picture gives the same bytes."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     options = {"quality": 92} if path.suffix.lower() in (".jpg", ".jpeg") else {"optimize": True}

@@ -1,4 +1,4 @@
-"""Training windows out of one video: evenly spread, square, resized; run in a process that can be killed."""
+"""Cuts training windows out of a video, evenly spread, square and resized, in a process that can be killed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lumiere.data.video_io import code_version, read_video
 from lumiere.errors import VideoError
 from lumiere.files import content_hash, write_atomically
 
-# Older results are not reused when one of these changes.
+# A change in any of these makes earlier results unusable.
 CODE = code_version(__name__, "lumiere.data.shards", "lumiere.data.video_io")
 
 cv2.setNumThreads(1)  # the pool has a process per core
@@ -23,13 +23,14 @@ cv2.setNumThreads(1)  # the pool has a process per core
 
 @dataclass(frozen=True)
 class WindowSettings:
-    """What a training clip is.
+    """The shape of a training clip.
 
     Attributes:
         fps: frames per second.
         num_frames: frames of one window.
         size: height and width in pixels.
-        clips_per_video: windows taken from one clip of the manifest, fewer where it is too short for different ones.
+        clips_per_video: windows per clip of the manifest; fewer if the clip is too short for that
+            many.
     """
 
     fps: int
@@ -44,7 +45,7 @@ class Source:
 
     Attributes:
         path: the file.
-        sha256: of its content when it was curated.
+        sha256: of the file when it was curated.
         start, end: seconds from its first frame.
         decoder: "decord" or "pyav".
     """
@@ -61,8 +62,8 @@ class Windows:
     """The windows of one stretch.
 
     Attributes:
-        videos: k times the frames, uint8 (t, h, w, 3), packed as they stand in a shard.
-        starts: k times in seconds from the video's first frame.
+        videos: the frames of k windows, uint8 (t, h, w, 3) each, packed as in a shard.
+        starts: where the k windows begin, in seconds from the video's first frame.
     """
 
     videos: list[bytes]
@@ -70,13 +71,15 @@ class Windows:
 
 
 def extract_windows(source: Source, settings: WindowSettings, scratch: Path) -> Path:
-    """A file with the windows of one stretch, made now or by an earlier run that was killed.
+    """Cut the windows of one stretch into a file, unless an earlier run has done so.
 
     Args:
+        source: the stretch.
+        settings: what the windows are.
         scratch: folder for finished windows, keyed by content, stretch, settings and code version.
 
     Raises:
-        VideoError: if the file has changed since curation, or gives fewer frames than a window has.
+        VideoError: if the file has changed since curation, or has fewer frames than a window.
     """
     if content_hash(source.path) != source.sha256:
         raise VideoError("the file has changed since it was curated; run the curate stage again")
@@ -94,14 +97,14 @@ def extract_windows(source: Source, settings: WindowSettings, scratch: Path) -> 
 
 
 def load_windows(path: Path) -> Windows:
-    """What `extract_windows` wrote."""
+    """Read a file that `extract_windows` wrote."""
     arrays = unpack_arrays(path.read_bytes())
     starts = arrays["starts"].tolist()
     return Windows([arrays[f"video_{i}"].tobytes() for i in range(len(starts))], starts)
 
 
 def window_starts(num_ticks: int, num_frames: int, count: int) -> list[int]:
-    """First frames of up to `count` different windows, evenly spread from the first frame to the last."""
+    """The first frames of up to `count` different windows, evenly spread over the video."""
     if num_ticks < num_frames:
         return []
     return sorted(
@@ -117,7 +120,8 @@ def square(frame: np.ndarray, size: int) -> np.ndarray:
     crop = frame[top : top + side, left : left + side]
     if side == size:
         return crop
-    # INTER_AREA weighs each source pixel by its share, also for factors such as 160 to 128.
+    # INTER_AREA weighs each source pixel by its share, even for factors that are not whole, such as
+    # 160 to 128.
     return cv2.resize(
         crop, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
     )

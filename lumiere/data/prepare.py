@@ -1,7 +1,7 @@
-"""From a manifest to clip shards.
+"""Turns a manifest into shards of clips.
 
-Windows are cut in worker processes, captions embedded once; the shards' order is the manifest's, whatever
-finishes first.
+Windows are cut in worker processes, and each caption is embedded once. Shards are in the order of
+the manifest, whichever window is finished first.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -21,6 +21,9 @@ from lumiere.data.workers import Failure, run_tasks
 from lumiere.errors import VideoError
 from lumiere.locks import own_folder
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 SPLITS = ("train", "validation")
 TEXT_BATCH = 64  # captions embedded at a time
 
@@ -29,9 +32,9 @@ Embeddings = Mapping[str, tuple[np.ndarray, np.ndarray]]  # caption -> float16 (
 
 
 class Encoder(Protocol):
-    """What is used of a text encoder."""
+    """The part of a text encoder that is used here."""
 
-    def encode(self, texts: list[str]) -> tuple[Any, Any]: ...
+    def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]: ...
 
 
 def cut_all(
@@ -42,25 +45,30 @@ def cut_all(
     timeout_s: float,
     scratch: Path,
 ) -> tuple[dict[str, Path], dict[str, str]]:
-    """Windows of every row, by clip_id, whatever order they finish in.
+    """Cut the windows of every row.
 
-    The scratch folder belongs to this process until it ends, since the files that are returned lie there.
+    This process owns the scratch folder until it ends, because the returned files lie there.
+
+    Args:
+        rows: the accepted rows of the manifest.
+        raw: the folder of raw videos.
+        settings: the shape of the windows.
+        workers: how many processes to start.
+        timeout_s: the limit for one clip, in wall-clock seconds.
+        scratch: the folder for finished windows.
 
     Returns:
-        Files with windows by clip_id, and for each clip that failed what went wrong.
+        By clip_id, the files with windows, and what went wrong with the clips that failed.
 
     Raises:
-        LockError: another process uses the scratch folder.
+        LockError: if another process uses the scratch folder.
     """
     own_folder(scratch, "another decoding")
-    tasks = [
-        (
-            Source(raw / row["video"], row["sha256"], row["start"], row["end"], row["decoder"]),
-            settings,
-            scratch,
-        )
-        for row in rows
-    ]
+    tasks = []
+    for row in rows:
+        path = raw / row["video"]
+        source = Source(path, row["sha256"], row["start"], row["end"], row["decoder"])
+        tasks.append((source, settings, scratch))
     files: dict[str, Path] = {}
     failures: dict[str, str] = {}
     finished = run_tasks(extract_windows, tasks, workers, timeout_s)
@@ -69,29 +77,29 @@ def cut_all(
     ):
         clip_id = rows[index]["clip_id"]
         if isinstance(outcome, Failure):
-            failures[clip_id] = (
-                str(outcome.error) if isinstance(outcome.error, VideoError) else outcome.detail
-            )
+            explains_itself = isinstance(outcome.error, VideoError)
+            failures[clip_id] = str(outcome.error) if explains_itself else outcome.detail
         else:
             files[clip_id] = outcome
     return files, failures
 
 
 def embed_captions(captions: Sequence[str], encoder: Encoder) -> Embeddings:
-    """Token states of every different caption.
+    """Embed every different caption.
 
-    Encoded in sorted order and in fixed batches, since a batch's composition may change a state's last bit.
+    Captions are sorted and batched in a fixed way, because the composition of a batch may change
+    the last bits.
     """
     texts = sorted(set(captions))
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    embeddings: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for start in tqdm(
         range(0, len(texts), TEXT_BATCH), desc="captions", unit="batch", mininterval=0.5
     ):
         batch = texts[start : start + TEXT_BATCH]
         embeds, mask = (np.asarray(array.cpu()) for array in encoder.encode(batch))
         pairs = zip(embeds.astype(np.float16), mask.astype(np.uint8), strict=True)
-        found.update(zip(batch, pairs, strict=True))
-    return found
+        embeddings.update(zip(batch, pairs, strict=True))
+    return embeddings
 
 
 def write_clips(
@@ -104,15 +112,25 @@ def write_clips(
     clips_per_shard: int,
     **text_settings: Any,
 ) -> dict[str, int]:
-    """Shards and index of both splits, in the manifest's order; `folder` appears when it is whole.
+    """Write the shards and the index of both splits, in the order of the manifest.
 
-    `embeddings` holds every caption and the empty sentence.
+    `folder` appears only when it is complete.
+
+    Args:
+        folder: the folder to write; an older one is replaced.
+        rows: the accepted rows of the manifest.
+        files: by clip_id, the files with windows, from `cut_all`.
+        failures: by clip_id, what went wrong, from `cut_all`.
+        embeddings: of every caption and of the empty sentence, from `embed_captions`.
+        settings: the shape of the windows.
+        clips_per_shard: how many clips a shard holds.
+        text_settings: facts about the text encoder, for the index.
 
     Returns:
-        Clips per split.
+        The number of clips in each split.
 
     Raises:
-        LockError: another process writes into `folder`.
+        LockError: if another process writes into `folder`.
     """
     own_folder(folder, "another decoding")
     temporary = folder.with_name(f".{folder.name}.tmp")
@@ -120,9 +138,9 @@ def write_clips(
     temporary.mkdir(parents=True)
     splits = {}
     for split in SPLITS:
-        chosen = [row for row in rows if row["split"] == split and row["clip_id"] in files]
+        own_rows = [row for row in rows if row["split"] == split and row["clip_id"] in files]
         samples = tqdm(
-            _samples(chosen, files, embeddings, settings.fps),
+            _samples(own_rows, files, embeddings, settings.fps),
             desc=f"write {split}",
             unit="clip",
             mininterval=0.5,

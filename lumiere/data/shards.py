@@ -1,9 +1,10 @@
-"""WebDataset-style tar shards with an index, byte-stable: fixed times, owners and modes, members in order.
+"""WebDataset-style tar shards with an index; equal samples give equal bytes.
 
-A sample is three members: `<key>.json`, `<key>.text.npz` (caption embeddings) and `<key>.video.npz` (frames), in which
-each frame is an array of its own, `00000`, `00001`, ..., so that some can be read without the others.
-`index.json` keeps each member's offset and size, so that no tar is scanned, and each shard's size and SHA-256.
-`null_text.npz` holds the states of the empty sentence, for classifier-free guidance.
+A sample has three members: `<key>.json`, `<key>.text.npz` (caption embeddings) and
+`<key>.video.npz` (frames). Each frame is an array of its own, `00000`, `00001`, ..., so that some
+can be read without the others. `index.json` holds the offset and size of each member, so that no
+tar has to be scanned, and the size and SHA-256 of each shard.
+`null_text.npz` holds the embedding of the empty sentence, for classifier-free guidance.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ ALL = slice(None)
 
 @dataclass(frozen=True)
 class Sample:
-    """What one key of a shard holds.
+    """The content of one key of a shard.
 
     Attributes:
-        video: what `pack_frames` gives, packed where it was cut, since that takes longest.
+        video: frames packed by `pack_frames`; packing takes longest, so the process that cuts a
+            window does it.
         prompt_embeds: float16 (k, n, d), one row per caption.
         prompt_mask: uint8 (k, n), 1 = attend.
         info: clip_id, video, start, captions, fps.
@@ -48,11 +50,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Split:
-    """What the index says of a split.
+    """A split in the index.
 
     Attributes:
-        entries: of each sample, where it lies.
-        shards: by name, {"size": bytes, "sha256": hexadecimal}.
+        entries: where each sample lies.
+        shards: {"size": bytes, "sha256": hexadecimal} of each shard, by name.
     """
 
     entries: list[dict[str, Any]]
@@ -60,7 +62,7 @@ class Split:
 
 
 def write_shards(folder: Path, split: str, samples: Iterable[Sample], per_shard: int) -> Split:
-    """Writes `<split>-00000.tar`, ... in the order given."""
+    """Write `<split>-00000.tar`, ... in the given order."""
     written = Split([], {})
     for shard, group in enumerate(_groups(samples, per_shard)):
         name = f"{split}-{shard:05d}.tar"
@@ -74,7 +76,7 @@ def write_shards(folder: Path, split: str, samples: Iterable[Sample], per_shard:
 
 
 def write_index(folder: Path, splits: Mapping[str, Split], **settings: Any) -> None:
-    """`index.json`: the splits' entries and what all clips share (fps, num_frames, size, text_encoder, ...)."""
+    """Write `index.json`: the entries of the splits, and what all clips share (fps, num_frames, text_encoder, ...)."""
     index = {
         **settings,
         "format": FORMAT,
@@ -88,7 +90,7 @@ def write_index(folder: Path, splits: Mapping[str, Split], **settings: Any) -> N
 
 
 def write_null_text(folder: Path, prompt_embeds: np.ndarray, prompt_mask: np.ndarray) -> None:
-    """`null_text.npz`: the empty sentence's states float16 (n, d) and mask uint8 (n,)."""
+    """Write `null_text.npz`: the empty sentence's states, float16 (n, d), and mask, uint8 (n,)."""
     (folder / NULL_TEXT).write_bytes(
         pack_arrays(prompt_embeds=prompt_embeds, prompt_mask=prompt_mask)
     )
@@ -98,7 +100,7 @@ def read_null_text(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """The inverse of `write_null_text`.
 
     Raises:
-        DataError: if there is none.
+        DataError: if the file is missing.
     """
     path = folder / NULL_TEXT
     if not path.is_file():
@@ -108,10 +110,10 @@ def read_null_text(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_index(folder: str | Path) -> dict[str, Any]:
-    """The index of a folder of shards.
+    """Read the index of a folder of shards.
 
     Raises:
-        DataError: if the folder holds no finished shards, or shards of an older form.
+        DataError: if the folder holds no finished shards, or shards in an older format.
     """
     path = Path(folder) / INDEX
     if not path.is_file():
@@ -119,54 +121,56 @@ def read_index(folder: str | Path) -> dict[str, Any]:
     index = json.loads(path.read_text(encoding="utf-8"))
     if index.get("format") != FORMAT:
         raise DataError(
-            f"{path}: clips of another form than this version reads; run the decode stage again"
+            f"{path}: clips in another format than this version reads; run the decode stage again"
         )
     return index
 
 
 def shard_names(folder: Path) -> set[str]:
-    """Of the shards whose hashes the folder's index has; none in a folder of other things."""
+    """The names of the shards whose hashes are in the folder's index; none if the folder holds something else."""
     path = folder / INDEX
-    index = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return (
-        set(index["shards"]) if isinstance(index, dict) and index.get("format") == FORMAT else set()
-    )
+    if not path.is_file():
+        return set()
+    index = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        return set()
+    return set(index["shards"])
 
 
 def check_shards(folder: Path, shards: Mapping[str, Mapping[str, Any]]) -> None:
-    """Compares the shards' sizes with those in the index.
+    """Compare the sizes of the shards with those in the index.
 
     Raises:
         DataError: if a shard is missing or of another size.
     """
     for name, about in shards.items():
         try:
-            found = f"{(folder / name).stat().st_size} bytes"
+            present = f"{(folder / name).stat().st_size} bytes"
         except FileNotFoundError:
-            found = "no such file"
+            present = "no such file"
         expected = f"{about['size']} bytes"
-        if found != expected:
+        if present != expected:
             raise DataError(
-                f"{folder / name}: {found}; by {INDEX} {expected}; run the decode stage again"
+                f"{folder / name}: {present}; by {INDEX} {expected}; run the decode stage again"
             )
 
 
-# What reads opens the tar anew, so that it is safe in forked and threaded loaders.
+# Each read opens the tar file anew, which is safe in forked and threaded loaders.
 
 
 def read_info(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A sample's `info`, by its index entry."""
+    """Read the `info` of a sample, given its entry in the index."""
     return json.loads(_read_member(folder, entry, "json"))
 
 
 def read_text(folder: Path, entry: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """A sample's `prompt_embeds` and `prompt_mask`."""
+    """Read the `prompt_embeds` and `prompt_mask` of a sample."""
     arrays = unpack_arrays(_read_member(folder, entry, "text.npz"))
     return arrays["prompt_embeds"], arrays["prompt_mask"]
 
 
 def read_frames(folder: Path, entry: Mapping[str, Any], frames: slice = ALL) -> np.ndarray:
-    """A sample's frames, or those of a slice: uint8 (t, h, w, c). No other frame's bytes are read."""
+    """Read the frames of a sample, or a slice of them, uint8 (t, h, w, c), without reading the others."""
     with (
         open(folder / entry["tar"], "rb", buffering=0) as file,
         zipfile.ZipFile(_Part(file.fileno(), *entry["members"]["video.npz"])) as archive,
@@ -176,12 +180,12 @@ def read_frames(folder: Path, entry: Mapping[str, Any], frames: slice = ALL) -> 
 
 
 def pack_frames(frames: np.ndarray) -> bytes:
-    """uint8 (t, h, w, c) as `read_frames` takes them apart."""
+    """Pack frames, uint8 (t, h, w, c), so that `read_frames` can read some without the others."""
     return pack_arrays(**{f"{i:05d}": frame for i, frame in enumerate(frames)})
 
 
 def pack_arrays(**arrays: np.ndarray) -> bytes:
-    """Arrays as a compressed npz; NumPy gives its members a fixed time, so equal arrays give equal bytes."""
+    """Pack arrays as a compressed npz; equal arrays give equal bytes, because NumPy writes a fixed time."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
@@ -194,7 +198,7 @@ def unpack_arrays(content: bytes) -> dict[str, np.ndarray]:
 
 
 class _HashedFile:
-    """A file that is written from its beginning to its end, and the hash of what was."""
+    """A file that is hashed while it is written from beginning to end."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.sha256 = file, hashlib.sha256()
@@ -208,7 +212,7 @@ class _HashedFile:
 
 
 class _Part(io.RawIOBase):
-    """A part of an open file, read as if it were a file."""
+    """A part of an open file that reads like a file."""
 
     def __init__(self, descriptor: int, offset: int, size: int) -> None:
         self.descriptor, self.offset, self.size, self.position = descriptor, offset, size, 0
@@ -220,14 +224,13 @@ class _Part(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self.position = (
-            offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
-        )
+        origins = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}
+        self.position = offset + origins[whence]
         return self.position
 
     def readinto(self, buffer: Any) -> int:
-        wanted = memoryview(buffer)[: max(0, self.size - self.position)]
-        count = os.preadv(self.descriptor, [wanted], self.offset + self.position)
+        view = memoryview(buffer)[: max(0, self.size - self.position)]
+        count = os.preadv(self.descriptor, [view], self.offset + self.position)
         self.position += count
         return count
 
@@ -239,8 +242,9 @@ def _read_member(folder: Path, entry: Mapping[str, Any], suffix: str) -> bytes:
 
 
 def _write_sample(tar: tarfile.TarFile, shard: str, number: int, sample: Sample) -> dict[str, Any]:
-    """Adds a sample's members to its shard; its entry in the index."""
-    key = f"{number:06d}"  # a number, since WebDataset cuts a key at the first dot and clip ids may hold one
+    """Add the members of a sample to its shard, and return its entry in the index."""
+    # A number, because WebDataset ends a key at the first dot, and clip ids may contain dots.
+    key = f"{number:06d}"
     members = {}
     for suffix, content in _members(sample):
         members[suffix] = [tar.offset + tarfile.BLOCKSIZE, len(content)]
@@ -258,7 +262,7 @@ def _members(sample: Sample) -> Iterator[tuple[str, bytes]]:
 
 
 def _tar_info(name: str, size: int) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)  # mtime, uid and gid are 0, the owner's names empty
+    info = tarfile.TarInfo(name)  # mtime, uid and gid are 0, and the names of the owner empty
     info.size, info.mode = size, 0o644
     return info
 

@@ -1,8 +1,8 @@
-"""Reading videos at a fixed frame rate, and writing H.264 files that play everywhere.
+"""Reads videos at a fixed frame rate, and writes H.264 files that play everywhere.
 
-The resampling rule: output frame k is the last source frame at or before k / fps seconds, counted from the
-first frame's timestamp. It equals ffmpeg's `fps=<fps>:round=up`. Timestamps are exact fractions, because
-round(k * source_fps / fps) as an index is wrong on half the ticks.
+Output frame k is the last source frame at or before k / fps seconds, counted from the timestamp of
+the first frame. This equals ffmpeg's `fps=<fps>:round=up`. Timestamps are exact fractions, because
+the index round(k * source_fps / fps) is wrong on half the ticks.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from av.video.reformatter import VideoReformatter
 from lumiere.errors import VideoError, first_line
 from lumiere.files import content_hash
 
-# Playlists (HLS, concat) name other files and are refused, whatever a file's suffix says.
+# Playlists (HLS, concat) refer to other files, so they are refused whatever the suffix.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,ivf,h264,hevc,mjpeg,yuv4mpegpipe"
 OPEN_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 
 MACHINE_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT})
-# What frames and scores depend on, besides our own code.
+# Frames and scores depend on these too, besides our own code.
 LIBRARIES = ("av", "decord", "numpy", "opencv-python", "scenedetect")
 
-DECORD_BATCH = 32  # frames at full size in memory at a time
+DECORD_BATCH = 32  # frames that are in memory at full size at a time
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Frames at a fixed rate, and what the source really held.
+    """Frames at a fixed rate, and what the source held.
 
     Attributes:
         frames: uint8 (t, h, w, c), RGB, upright.
-        num_source_frames: pictures that the decoder really gave, up to the end of the span asked for.
+        num_source_frames: frames that the decoder gave, up to the end of the requested span.
         duration: seconds from the first of them to the end of the last.
     """
 
@@ -53,17 +53,17 @@ class Decoded:
 
 
 def code_version(*modules: str) -> dict[str, str]:
-    """What finished work depends on besides its input: the content of imported modules, and versions of libraries."""
+    """What results depend on besides their input: hashes of imported modules, and versions of libraries."""
     code = {name: content_hash(Path(str(sys.modules[name].__file__))) for name in modules}
     return code | {name: _installed_version(name) for name in LIBRARIES}
 
 
 def open_video(path: str | Path, **options: str) -> av.container.InputContainer:
-    """An open container; only real media formats and local files are accepted.
+    """Open a video file; only local files in real media formats are accepted.
 
     Raises:
         VideoError: if it cannot be opened or holds no video stream.
-        OSError: if the machine cannot open files now, which says nothing about this one.
+        OSError: if the machine cannot open files now, whatever this file is.
     """
     try:
         # An absolute path, so that a colon in a name is not taken for a protocol.
@@ -87,17 +87,18 @@ def read_video(
     decoder: str = "pyav",
     transform: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Frames of a video at `fps`, by the rule above.
+    """Read the frames of a video at `fps`, by the rule in the module's docstring.
 
     Args:
-        path: any container and codec that FFmpeg reads; decord only where `lumiere.curation.probe` trusts it.
+        path: any container and codec that FFmpeg reads.
         fps: output frames per second.
-        start, end: seconds from the first frame; output times are start + k / fps, below `end` and the video's end.
-        decoder: "pyav" or "decord".
-        transform: applied to each source frame (h, w, c), to keep large videos small in memory.
+        start, end: seconds from the first frame; output times are start + k / fps, below `end` and
+            the video's end.
+        decoder: "pyav", or "decord" for files that `lumiere.curation.probe` trusts it with.
+        transform: applied to each source frame (h, w, c), such as a resize that saves memory.
 
     Returns:
-        uint8 (t, h, w, c), RGB, upright; t may be 0 where the span holds no tick.
+        uint8 (t, h, w, c), RGB, upright; t is 0 if the span contains no tick.
 
     Raises:
         VideoError: if no frame can be decoded.
@@ -113,7 +114,7 @@ def decode(
     decoder: str = "pyav",
     transform: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Decoded:
-    """`read_video`, with the number of frames that really came."""
+    """Like `read_video`, and counts the source frames."""
     if decoder not in _DECODERS:
         raise ValueError(f"decoder is {decoder!r}; allowed: {', '.join(sorted(_DECODERS))}")
     return _DECODERS[decoder](path, Fraction(fps), start, end, transform or np.asarray)
@@ -130,7 +131,7 @@ def select_ticks(
 
     Args:
         times: ascending seconds of the source frames, the first at 0.
-        duration: seconds; default is the last frame's time plus the last interval.
+        duration: seconds; by default, the time of the last frame plus the last interval.
     """
     stop = times[-1] + _last_interval(times) if duration is None else duration
     stop = stop if end is None else min(stop, Fraction(end))
@@ -140,11 +141,12 @@ def select_ticks(
 
 
 def source_frames(path: str | Path) -> Iterator[tuple[Fraction, np.ndarray]]:
-    """All frames of a file in order: (seconds from the stream's zero, uint8 (h, w, c)), upright.
+    """Yield all frames in order: (seconds on the stream's clock, uint8 (h, w, c)), upright.
 
-    Damaged packets are skipped; the decoder is flushed at the end, so that a truncated file gives all it has.
+    Damaged packets are skipped. The decoder is flushed at the end, so that a truncated file gives
+    all its frames.
     """
-    reformatter = VideoReformatter()  # shared: one per frame is half as fast
+    reformatter = VideoReformatter()  # shared, because one per frame is half as fast
     with open_video(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"  # the pool has one process per core
@@ -161,7 +163,7 @@ def source_frames(path: str | Path) -> Iterator[tuple[Fraction, np.ndarray]]:
 
 
 def packet_times(path: str | Path) -> list[Fraction]:
-    """Ascending presentation times in seconds from the first, of all packets; nothing is decoded."""
+    """The presentation times of all packets, ascending, in seconds from the first; decodes nothing."""
     with open_video(path) as container:
         stream = container.streams.video[0]
         points = sorted(
@@ -175,13 +177,13 @@ def packet_times(path: str | Path) -> list[Fraction]:
 
 
 def write_video(path: str | Path, frames: np.ndarray, fps: int | Fraction, crf: int = 16) -> None:
-    """An H.264 file (yuv420p, faststart) that plays in browsers; the same frames give the same bytes.
+    """Write an H.264 file (yuv420p, faststart) that plays in browsers; the same frames give the same bytes.
 
-    Written under a temporary name and renamed, so that no half file stands under `path`. Odd sizes get one
-    more row or column, a copy of the last, since yuv420p needs even ones.
+    The file is written under a temporary name and renamed, so that `path` is never incomplete.
+    Because yuv420p needs even sizes, the last row or column of an odd size is repeated.
 
     Args:
-        frames: uint8 (t, h, w, c), RGB, t at least 1.
+        frames: uint8 (t, h, w, c), RGB, with t of at least 1.
         fps: frames per second.
         crf: x264's constant rate factor, 0 (lossless) to 51.
     """
@@ -203,8 +205,8 @@ def write_video(path: str | Path, frames: np.ndarray, fps: int | Fraction, crf: 
             format="mp4",
             options={"movflags": "+faststart", "fflags": "+bitexact"},
         ) as container:
-            # One thread: x264's choices, and so the bytes, depend on the number of threads. No macroblock tree: for
-            # small frames its SIMD code reads memory that nobody wrote.
+            # One thread, because the bytes depend on the number of threads. No macroblock tree,
+            # because its SIMD code reads uninitialised memory for small frames.
             parameters = "colormatrix=smpte170m:mbtree=0"
             options = {
                 "crf": str(crf),
@@ -237,14 +239,14 @@ def _decode_pyav(
     end: float | None,
     transform: Callable[[np.ndarray], np.ndarray],
 ) -> Decoded:
-    """Sequential by timestamp: right on every readable file, since seeking is not exact."""
+    """Decode in order, by timestamp, which is exact for every readable file; seeking is not."""
     times: list[Fraction] = []
     picked: list[np.ndarray] = []
     held: np.ndarray | None = None  # the newest frame that no tick has taken yet
     stop = None if end is None else Fraction(end)
 
     def take_until(time: Fraction) -> None:
-        """Gives the held frame to each tick before `time`."""
+        """Give the held frame to each tick before `time`."""
         while (tick := Fraction(start) + len(picked) / fps) < time and (
             stop is None or tick < stop
         ):
@@ -276,8 +278,8 @@ def _decode_decord(
     end: float | None,
     transform: Callable[[np.ndarray], np.ndarray],
 ) -> Decoded:
-    """By index, with the container's exact timestamps; decord's own are rounded to float32."""
-    import decord  # only here: PyAV alone serves where decord's wheels do not exist
+    """Decode by index, with the exact timestamps of the container, because decord rounds them to float32."""
+    import decord  # late: decord has no wheels for some machines, where PyAV reads everything
 
     times = packet_times(path)
     try:
@@ -305,7 +307,7 @@ _DECODERS = {"pyav": _decode_pyav, "decord": _decode_decord}
 def _frames(
     container: av.container.InputContainer, stream: av.VideoStream
 ) -> Iterator[av.VideoFrame]:
-    """Decoded frames; the `try` stands around each packet, or the first damaged one would end the video."""
+    """Decode packet by packet, each in its own `try`, so that a damaged packet does not end the video."""
     packets = container.demux(stream)
     while True:
         try:
@@ -329,16 +331,17 @@ def _installed_version(distribution: str) -> str:
 
 
 def _raise_machine_error(error: Exception) -> None:
-    """Raise it if it speaks of the machine's state; FFmpeg wraps these like a damaged file's errors.
+    """Raise the error if it is about the state of the machine, which FFmpeg reports like a damaged file.
 
-    Not EIO and ENOMEM, which FFmpeg also uses for files that end too early or promise absurd sizes.
+    EIO and ENOMEM do not count: FFmpeg also uses them for files that end too early or declare
+    absurd sizes.
     """
     if getattr(error, "errno", None) in MACHINE_ERRORS:
         raise error
 
 
 def _last_interval(times: Sequence[Fraction]) -> Fraction:
-    """How long the last frame shows: as long as the one before it; a single picture shows for no time at all."""
+    """How long the last frame is shown: as long as the one before it; a single frame, for (almost) no time."""
     return times[-1] - times[-2] if len(times) > 1 else Fraction(1, 1_000_000)
 
 
@@ -347,7 +350,7 @@ def _stack(
     example: np.ndarray | None,
     transform: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """(t, h, w, c), also for t = 0."""
+    """Stack frames to (t, h, w, c); `example` gives the shape if there are none."""
     if frames:
         return np.stack(frames)
     assert example is not None
@@ -355,5 +358,5 @@ def _stack(
 
 
 def _reason(error: Exception) -> str:
-    """What an error says, without the path: messages about a video are read beside its name."""
+    """The cause of an error without the path, because a message about a video is shown beside its name."""
     return first_line(getattr(error, "strerror", None) or error)[:200]

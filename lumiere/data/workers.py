@@ -1,7 +1,10 @@
-"""Worker processes that can be killed: a decoder that spins for ever costs one clip, not the run.
+"""Runs tasks in worker processes that can be killed, so that a decoder that hangs costs one clip and not the run.
 
-A worker serves many tasks, because starting a process costs seconds; one that passes its task's limit is
-killed and replaced.
+A worker serves many tasks, because starting a process takes seconds. A worker that exceeds the
+limit of its task is killed and replaced.
+
+The package pebble was tried (5.2.3): its workers outlive a parent that is killed while a decoder
+spins, because they only notice its end when they read their pipe.
 """
 
 from __future__ import annotations
@@ -19,17 +22,18 @@ from typing import Any, Generic, TypeVar
 
 Result = TypeVar("Result")
 
-START_LIMIT_S = 180.0  # imports on a busy machine; not counted against a task
+START_LIMIT_S = 180.0  # for imports on a busy machine; does not count against a task
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A task that gave no result.
+    """The outcome of a task that has no result.
 
     Attributes:
-        kind: "timeout" (killed at its limit), "crashed" (the process died) or "error" (it raised).
-        detail: what happened, for a person.
-        error: the exception, where kind is "error".
+        kind: "timeout" (it was killed at its limit), "crashed" (its process died) or "error" (it
+            raised).
+        detail: what happened, for people.
+        error: the exception if kind is "error" and the exception can be pickled.
     """
 
     kind: str
@@ -40,14 +44,17 @@ class Failure:
 def run_tasks(
     function: Callable[..., Result], tasks: Sequence[tuple], workers: int, timeout_s: float
 ) -> Iterator[tuple[int, Result | Failure]]:
-    """Calls `function(*task)` for each task in other processes; yields (index, result) as they finish.
-
-    The order of what comes back depends on the machine: sort by the index.
+    """Call `function(*task)` for each task in other processes.
 
     Args:
-        function: importable by its name; its arguments, results and exceptions must pickle.
-        workers: processes.
-        timeout_s: wall-clock seconds for one task.
+        function: a function that can be imported by its name; its arguments and results must
+            pickle.
+        tasks: the arguments of each call.
+        workers: how many processes to start.
+        timeout_s: the limit for one task, in wall-clock seconds.
+
+    Yields:
+        (index of the task, its result) as tasks finish; the order depends on the machine.
     """
     waiting = list(enumerate(tasks))[::-1]
     slots = [_Slot(function, timeout_s) for _ in range(min(workers, len(tasks)))]
@@ -70,7 +77,7 @@ def run_tasks(
 
 
 class _Slot(Generic[Result]):
-    """One worker process at a time, and the task it holds."""
+    """One worker process at a time, and its current task."""
 
     def __init__(self, function: Callable[..., Result], timeout_s: float) -> None:
         self.function, self.timeout_s = function, timeout_s
@@ -78,7 +85,7 @@ class _Slot(Generic[Result]):
         self._start()
 
     def _start(self) -> None:
-        # Not forked: a fork of a process with threads (torch, decoders) may hang.
+        # Spawned, because a fork of a process with threads (torch, decoders) may hang.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(
@@ -96,11 +103,11 @@ class _Slot(Generic[Result]):
     def send(self, index: int, task: tuple) -> None:
         self.index = index
         self.deadline = time.monotonic() + self.timeout_s
-        with contextlib.suppress(OSError):  # it has died; `collect` sees the closed pipe
+        with contextlib.suppress(OSError):  # the worker has died, which `collect` notices
             self.connection.send((index, task))
 
     def collect(self, has_message: bool) -> tuple[int, Result | Failure] | None:
-        """What this worker has to say: nothing, or the outcome of its task."""
+        """The outcome of this worker's task; None if there is none yet."""
         if has_message:
             try:
                 message = self.connection.recv()
@@ -136,10 +143,9 @@ class _Slot(Generic[Result]):
 
 
 def _serve(function: Callable[..., Any], connection: Connection, parent: int) -> None:
-    """The worker's loop; it ends with its parent, however that ends."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the parent, which ends its workers
+    """The worker's loop, which ends when its parent ends, however that happens."""
+    # Ctrl-C reaches the parent too, which ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     connection.send("ready")
     while True:
@@ -149,18 +155,16 @@ def _serve(function: Callable[..., Any], connection: Connection, parent: int) ->
             return
         try:
             outcome = function(*task)
-        except (
-            Exception
-        ) as error:  # whatever a decoder raises on a stranger's file is that file's outcome
+        except Exception as error:  # whatever a decoder raises on a file is that file's outcome
             outcome = Failure("error", f"{type(error).__name__}: {error}", error)
         try:
             connection.send((index, outcome))
-        except (TypeError, AttributeError, ValueError) as error:  # what was raised does not pickle
+        except (TypeError, AttributeError, ValueError) as error:  # the exception cannot be pickled
             connection.send((index, Failure("error", f"{type(error).__name__}: {error}")))
 
 
 def _end_with_parent(parent: int) -> None:
-    """A decoder that spins never reads the pipe, so the pipe's end alone would not stop it."""
+    """Exit when the parent is gone: a decoder that spins never reads the pipe, and so misses that it has closed."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

@@ -1,4 +1,4 @@
-"""All measurements of one evaluation, as values; `lumiere.evaluation.report` writes them down."""
+"""Measures generated videos against real ones; `lumiere.evaluation.report` writes the results down."""
 
 from __future__ import annotations
 
@@ -19,29 +19,32 @@ from lumiere.evaluation.features import (
     distance_with_floor,
 )
 from lumiere.evaluation.judge import Judge
-from lumiere.evaluation.samples import RealSet, Sample, VideoSet
 from lumiere.evaluation.seams import seam_ratio
+from lumiere.evaluation.video_sets import RealSet, VideoSet
+from lumiere.sample_files import Sample
 
 MAX_PSNR = 99.0  # dB written for equal pixels: JSON and charts know no infinity
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A measure that this input does not allow, and why: a sentence for the console and the report."""
+    """A measure that cannot be taken of this input; `why` is a sentence for the console and the report."""
 
     why: str
 
 
 @dataclass(frozen=True)
 class SetScores:
-    """The text-to-video set against real clips.
+    """How the text-to-video set compares with real clips.
 
     Attributes:
         distances: by kind of features.
-        alignment, mismatched: mean cosine similarity of videos with their own, and with the others', prompts.
-        similarity: (n, n) prompts by videos, for the picture.
+        alignment: mean cosine similarity of the videos with their own prompts.
+        mismatched: the same with the other videos' prompts; None for a single video.
+        similarity: (n, n), prompts by videos, for the plot.
         flicker, motion: one value per video.
-        real_*: the same of as many real clips: what a perfect generator would score under this judge.
+        real_*: the same for as many real clips: what a perfect generator would score with this
+            judge.
     """
 
     distances: dict[str, Distance] | LeftOut
@@ -59,7 +62,7 @@ class SetScores:
 
 @dataclass(frozen=True)
 class SampleScores:
-    """One finished sample; `psnr` is NaN where no pixels were given."""
+    """The scores of one finished sample; `psnr` is NaN for modes without known pixels."""
 
     name: str
     mode: str
@@ -75,9 +78,11 @@ class SeamScores:
     """The seam ratio with and without MultiDiffusion.
 
     Attributes:
-        multidiffusion, independent: at the same pairs of frames, the borders of windows that share no frame.
-        own: MultiDiffusion's at the borders of its own, overlapping windows; None where these are everywhere.
-        curves: mean error of each pair over the videos, (t − 1,).
+        multidiffusion, independent: at the same pairs of frames, the borders of windows that share
+            no frame.
+        own: MultiDiffusion's at the borders of its own, overlapping windows; None if every frame is
+            such a border.
+        curves: (t − 1,), the mean error of each pair of frames over the videos.
     """
 
     multidiffusion: float
@@ -93,7 +98,7 @@ class SeamScores:
 
 @dataclass(frozen=True)
 class Familiarity:
-    """How many of the real clips the judge was trained on: all their sentences are among its own."""
+    """How many of the real clips the judge was trained on, which is the case if it knows all their sentences."""
 
     seen: int
     num_clips: int
@@ -101,7 +106,7 @@ class Familiarity:
     num_held_out: int
 
     def warning(self) -> str:
-        """What to think of before these scores are believed; empty where there is nothing."""
+        """A reason to doubt these scores; empty if there is none."""
         if not self.seen:
             return "the judge was trained on none of these videos: its scores say little about them"
         if self.seen_held_out:
@@ -114,7 +119,7 @@ class Familiarity:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All of it. `familiarity` is None where the judge does not tell its sentences."""
+    """All results; `familiarity` is None if the judge has no record of its training sentences."""
 
     scores: SetScores
     samples: list[SampleScores]
@@ -122,7 +127,7 @@ class Evaluation:
     familiarity: Familiarity | None
 
     def left_out(self) -> dict[str, str]:
-        """What was not measured, and why."""
+        """The measures that were left out, and why."""
         parts = {
             "distances": self.scores.distances,
             "retrieval": self.scores.retrieval,
@@ -140,15 +145,15 @@ def evaluate(
     seams: dict[str, Any],
     seed: int,
 ) -> Evaluation:
-    """All measurements; what the input does not allow is left out.
+    """Take every measure that the input allows.
 
     Args:
-        judge: whose features are used.
+        judge: computes the features.
         generated: the text-to-video set.
         real: real clips of the same size and length.
         samples: the finished samples.
         seams: from `read_seams`.
-        seed: for the draws of real clips.
+        seed: for drawing real clips.
     """
     return Evaluation(
         scores=score_set(judge, generated, real, seed),
@@ -159,19 +164,20 @@ def evaluate(
 
 
 def score_set(judge: Judge, generated: VideoSet, real: RealSet, seed: int) -> SetScores:
-    """Distances with floors, alignment and retrieval, flicker and motion; all at the generated size."""
-    embedded, embedded_real = (_embed(judge, videos.frames) for videos in (generated, real))
+    """Score the text-to-video set: distances, alignment, retrieval, flicker and motion, at the generated size."""
+    embedded, embedded_real = _embed(judge, generated.frames), _embed(judge, real.frames)
     text, text_real = judge.encode_text(generated.prompts), judge.encode_text(real.prompts)
     similarity = cosine_similarity(text, embedded.mean(1))
     n = len(similarity)
-    # As many real clips as generated ones, and as different in their prompts: recall depends on both.
+    mismatched = None
+    if n > 1:
+        mismatched = float((similarity.sum() - np.trace(similarity)) / (n * (n - 1)))
+    # As many real clips as generated ones, each with another prompt: recall depends on both.
     same = _draw_different(real.prompts, n, seed)
     return SetScores(
         distances=_distances(embedded, embedded_real, real.groups, seed),
         alignment=text_alignment(text, embedded.mean(1)),
-        mismatched=float((similarity.sum() - np.trace(similarity)) / (n * (n - 1)))
-        if n > 1
-        else None,
+        mismatched=mismatched,
         retrieval=_retrieval(text, embedded.mean(1), n),
         similarity=similarity,
         flicker=[temporal_flicker(video) for video in generated.frames],
@@ -184,7 +190,7 @@ def score_set(judge: Judge, generated: VideoSet, real: RealSet, seed: int) -> Se
 
 
 def measure_familiarity(judge: Judge, real: RealSet) -> Familiarity | None:
-    """By the sentences, since users' files may go by the names of the judge's own."""
+    """Count the clips whose sentences the judge knows; file names would not do, as users may reuse them."""
     if not judge.captions:
         return None
     seen = np.array([judge.captions.issuperset(captions) for captions in real.captions])
@@ -195,13 +201,15 @@ def measure_familiarity(judge: Judge, real: RealSet) -> Familiarity | None:
 
 
 def score_samples(judge: Judge, samples: Sequence[Sample]) -> list[SampleScores]:
-    """Each finished sample by itself, at its full size."""
+    """Score each finished sample by itself, at its full size."""
     scores = []
     for sample in samples:
         embedding = judge.encode_frames(sample.frames).mean(0, keepdims=True)
         psnr = math.nan
         if sample.known is not None:
-            psnr = min(MAX_PSNR, known_region_psnr(**_psnr_arguments(sample.known)))
+            known = sample.known
+            psnr = known_region_psnr(known["generated"], known["known"], known["known_mask"])
+            psnr = min(MAX_PSNR, psnr)
         scores.append(
             SampleScores(
                 name=sample.info["name"],
@@ -217,13 +225,10 @@ def score_samples(judge: Judge, samples: Sequence[Sample]) -> list[SampleScores]
 
 
 def score_seams(record: dict[str, Any]) -> SeamScores | LeftOut:
-    """From the errors that `read_seams` measured."""
+    """Compute the seam ratios from the errors that `read_seams` measured."""
     curves = {key: record[key] for key in ("multidiffusion", "independent")}
-    borders, own_borders, num_pairs = (
-        record["borders"],
-        record["own_borders"],
-        curves["independent"].shape[1],
-    )
+    borders, own_borders = record["borders"], record["own_borders"]
+    num_pairs = curves["independent"].shape[1]
     if not 0 < len(borders) < num_pairs:
         return LeftOut(
             f"windows of {record['window_size']} in clips of {num_pairs + 1} frames; borders between windows and "
@@ -234,14 +239,14 @@ def score_seams(record: dict[str, Any]) -> SeamScores | LeftOut:
         return LeftOut(
             "nothing moves inside the windows, so there is nothing to compare their borders with"
         )
-    own = (
-        seam_ratio(curves["multidiffusion"], own_borders)
-        if 0 < len(own_borders) < num_pairs
-        else math.inf
-    )
+    own = None
+    if 0 < len(own_borders) < num_pairs:
+        own = seam_ratio(curves["multidiffusion"], own_borders)
+        if not math.isfinite(own):
+            own = None
     return SeamScores(
         **ratios,
-        own=own if math.isfinite(own) else None,
+        own=own,
         curves={key: curve.mean(0) for key, curve in curves.items()},
         borders=borders,
         own_borders=own_borders,
@@ -252,46 +257,78 @@ def score_seams(record: dict[str, Any]) -> SeamScores | LeftOut:
 
 
 def flat_metrics(evaluation: Evaluation) -> dict[str, float]:
-    """What goes to metrics.json and MLflow: one flat mapping, names of letters, digits and underscores.
+    """The numbers for the metrics file and MLflow, rounded to 6 places; measures that were left out are absent.
 
-    What was left out is absent.
+    Returns:
+        One flat mapping; names hold letters, digits and underscores only.
     """
-    scores, samples, seams = evaluation.scores, evaluation.samples, evaluation.seams
-    values: dict[str, float] = {}
-    if not isinstance(scores.distances, LeftOut):
-        for kind, distance in scores.distances.items():
-            values[f"frechet_{kind}"] = distance.value
-            values[f"frechet_{kind}_floor"] = distance.floor
-        some = scores.distances["clip"]
-        values |= {"frechet_num_clips": some.num_clips, "frechet_num_reference": some.num_reference}
-    values |= {"text_alignment": scores.alignment, "real_text_alignment": scores.real_alignment}
+    scores = evaluation.scores
+    values = {
+        **_distance_metrics(scores.distances),
+        "text_alignment": scores.alignment,
+        "real_text_alignment": scores.real_alignment,
+    }
     if scores.mismatched is not None:
         values["text_alignment_mismatched"] = scores.mismatched
-    for prefix, found in (("", scores.retrieval), ("real_", scores.real_retrieval)):
-        if not isinstance(found, LeftOut):
-            values |= {
-                f"{prefix}retrieval_r1": found.recall_1,
-                f"{prefix}retrieval_r5": found.recall_5,
-                f"{prefix}retrieval_median_rank": found.median_rank,
-                "retrieval_num_candidates": found.num_candidates,
-            }
-    values |= {"flicker": _mean(scores.flicker), "real_flicker": _mean(scores.real_flicker)}
-    values |= {"motion": _mean(scores.motion), "real_motion": _mean(scores.real_motion)}
-    if not isinstance(seams, LeftOut):
-        values |= {
-            "seam_ratio_multidiffusion": seams.multidiffusion,
-            "seam_ratio_independent": seams.independent,
-        }
-        if seams.own is not None:
-            values["seam_ratio_multidiffusion_own_borders"] = seams.own
-    if samples:
-        values["samples_text_alignment"] = _mean([sample.alignment for sample in samples])
-    for mode in sorted({sample.mode for sample in samples if not math.isnan(sample.psnr)}):
-        of_mode = [
-            sample.psnr for sample in samples if sample.mode == mode and not math.isnan(sample.psnr)
-        ]
-        values[f"known_psnr_{mode}"] = _mean(of_mode)
+    values |= _retrieval_metrics("", scores.retrieval)
+    values |= _retrieval_metrics("real_", scores.real_retrieval)
+    values |= {
+        "flicker": _mean(scores.flicker),
+        "real_flicker": _mean(scores.real_flicker),
+        "motion": _mean(scores.motion),
+        "real_motion": _mean(scores.real_motion),
+    }
+    values |= _seam_metrics(evaluation.seams)
+    values |= _sample_metrics(evaluation.samples)
     return {key: round(float(value), 6) for key, value in values.items()}
+
+
+def _distance_metrics(distances: dict[str, Distance] | LeftOut) -> dict[str, float]:
+    if isinstance(distances, LeftOut):
+        return {}
+    values: dict[str, float] = {}
+    for kind, distance in distances.items():
+        values[f"frechet_{kind}"] = distance.value
+        values[f"frechet_{kind}_floor"] = distance.floor
+    values["frechet_num_clips"] = distances["clip"].num_clips
+    values["frechet_num_reference"] = distances["clip"].num_reference
+    return values
+
+
+def _retrieval_metrics(prefix: str, ranks: Retrieval | LeftOut) -> dict[str, float]:
+    if isinstance(ranks, LeftOut):
+        return {}
+    return {
+        f"{prefix}retrieval_r1": ranks.recall_1,
+        f"{prefix}retrieval_r5": ranks.recall_5,
+        f"{prefix}retrieval_median_rank": ranks.median_rank,
+        "retrieval_num_candidates": ranks.num_candidates,
+    }
+
+
+def _seam_metrics(seams: SeamScores | LeftOut) -> dict[str, float]:
+    if isinstance(seams, LeftOut):
+        return {}
+    values = {
+        "seam_ratio_multidiffusion": seams.multidiffusion,
+        "seam_ratio_independent": seams.independent,
+    }
+    if seams.own is not None:
+        values["seam_ratio_multidiffusion_own_borders"] = seams.own
+    return values
+
+
+def _sample_metrics(samples: list[SampleScores]) -> dict[str, float]:
+    if not samples:
+        return {}
+    values = {"samples_text_alignment": _mean([sample.alignment for sample in samples])}
+    by_mode: dict[str, list[float]] = {}
+    for sample in samples:
+        if not math.isnan(sample.psnr):
+            by_mode.setdefault(sample.mode, []).append(sample.psnr)
+    for mode in sorted(by_mode):
+        values[f"known_psnr_{mode}"] = _mean(by_mode[mode])
+    return values
 
 
 def _distances(
@@ -307,7 +344,7 @@ def _distances(
 
 
 def _retrieval(text: np.ndarray, videos: np.ndarray, num_candidates: int) -> Retrieval | LeftOut:
-    """Among `num_candidates`, since recall among fewer is not comparable."""
+    """Retrieval among at least `num_candidates`: recall among fewer is not comparable."""
     needed = max(2, num_candidates)
     if len(videos) < needed:
         return LeftOut(f"{len(videos)} clips with different prompts; at least {needed} are needed")
@@ -315,7 +352,7 @@ def _retrieval(text: np.ndarray, videos: np.ndarray, num_candidates: int) -> Ret
 
 
 def _draw_different(prompts: Sequence[str], n: int, seed: int) -> np.ndarray:
-    """n indices at random, sorted; of those that share a prompt only one, so there may be fewer than n."""
+    """n random indices, sorted; one for each prompt, so there may be fewer than n."""
     first: dict[str, int] = {}
     for i in np.random.default_rng(seed).permutation(len(prompts)):
         first.setdefault(prompts[i], int(i))
@@ -326,14 +363,6 @@ def _embed(judge: Judge, videos: np.ndarray) -> np.ndarray:
     """uint8 (n, t, h, w, 3) → float32 (n, t, d)."""
     n, t = videos.shape[:2]
     return judge.encode_frames(videos.reshape(n * t, *videos.shape[2:])).reshape(n, t, -1)
-
-
-def _psnr_arguments(known: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {
-        "frames": known["generated"],
-        "known": known["known"],
-        "known_mask": known["known_mask"],
-    }
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,6 +1,6 @@
-"""Networks."""
+"""Networks: the Space-Time U-Net, and the image networks that it is made from."""
 
 import lumiere.compat  # noqa: F401  before diffusers
-from lumiere.models.stunet import SpaceTimeUNet, SpaceTimeUNetOutput
+from lumiere.models.stunet import SpaceTimeUNet, SpaceTimeUNetOutput, layers_in_order
 
-__all__ = ["SpaceTimeUNet", "SpaceTimeUNetOutput"]
+__all__ = ["SpaceTimeUNet", "SpaceTimeUNetOutput", "layers_in_order"]

@@ -1,7 +1,8 @@
-"""Walking a diffusers U-Net block by block, with temporal layers in between.
+"""The blocks of a diffusers U-Net, run with temporal layers in between.
 
-The forward pass of the image network is spelt out over diffusers' own modules (`resnets`, `attentions`,
-`downsamplers`, `upsamplers`), so that a temporal layer can stand after each of them: no hooks, no hidden state.
+The forward pass is written out over diffusers' own modules (`resnets`, `attentions`,
+`downsamplers`, `upsamplers`), so that a temporal layer can follow each of them without hooks and
+without hidden state.
 """
 
 from __future__ import annotations
@@ -11,38 +12,70 @@ from typing import Any
 
 import torch
 import torch.utils.checkpoint
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
+from lumiere.models.blocks import BlockLayers
 from lumiere.models.lean import LeanConv2d, LeanResnet, LeanTransformer, attend
 
 
 @dataclass
 class Conditions:
-    """What every layer of a forward pass is given: text per clip, the timestep's embedding per frame."""
+    """The conditions of a forward pass, as every layer at a level of `num_frames` frames takes
+    them.
+    """
 
-    temb: Tensor  # (b, d), or (b t, d) at a level of t frames
+    temb: Tensor  # (b, d), the timestep's embedding, once per clip
     encoder_hidden_states: Tensor | None  # (b, n, d)
     encoder_attention_bias: Tensor | None  # (b, 1, n), added to attention scores
-    checkpointing: bool = False
+    checkpointing: bool
+    num_frames: int
+    frame_temb: Tensor  # (b t, d)
+
+    @classmethod
+    def per_clip(
+        cls,
+        temb: Tensor,
+        encoder_hidden_states: Tensor | None,
+        encoder_attention_bias: Tensor | None,
+        checkpointing: bool,
+        num_frames: int,
+    ) -> Conditions:
+        """The conditions of clips of `num_frames` frames, from an embedding (b, d)."""
+        frame_temb = temb.repeat_interleave(num_frames, dim=0)
+        return cls(
+            temb,
+            encoder_hidden_states,
+            encoder_attention_bias,
+            checkpointing,
+            num_frames,
+            frame_temb,
+        )
 
     def at(self, num_frames: int) -> Conditions:
-        """The same for a level of `num_frames` frames; text stays as it is (`TextPerClip`)."""
-
-        temb = self.temb.repeat_interleave(num_frames, dim=0)
-        return Conditions(
-            temb, self.encoder_hidden_states, self.encoder_attention_bias, self.checkpointing
+        """The same conditions at a level of `num_frames` frames; text stays once per clip
+        (`TextPerClip`).
+        """
+        return Conditions.per_clip(
+            self.temb,
+            self.encoder_hidden_states,
+            self.encoder_attention_bias,
+            self.checkpointing,
+            num_frames,
         )
 
 
 class TextPerClip(Attention):
-    """An image network's attention that takes text once per clip, (b, n, d), whatever the number of frames.
+    """An image network's attention that takes text once per clip, (b, n, d), for any number of
+    frames.
 
-    Attention to text treats every query by itself, so all frames of a clip are queries of one call, and the text's keys
-    and values are computed once instead of once per frame. Where pixels are keys as well (DeepFloyd IF), and under
-    processors other than diffusers' plain ones, the text is repeated. The processor itself stays the user's to choose.
+    Attention to text treats every query by itself. So all frames of a clip are queries of one call,
+    and the keys and values of the text are computed once instead of once per frame. The text is
+    repeated where pixels are keys as well (DeepFloyd IF), and under processors other than
+    diffusers' plain ones. Users may still set any processor.
     """
 
     def forward(
@@ -77,7 +110,7 @@ class TextPerClip(Attention):
         return all(extra is None for extra in extras) and not scaled
 
     def _attend(self, hidden_states: Tensor, text: Tensor, bias: Tensor | None) -> Tensor:
-        """What diffusers' own processor does with (b, l, c), and `attend`."""
+        """The arithmetic of diffusers' own processor on (b, l, c), with `attend`."""
         query, key, value = self.to_q(hidden_states), self.to_k(text), self.to_v(text)
         query, key, value = (
             states.unflatten(2, (self.heads, -1)) for states in (query, key, value)
@@ -94,13 +127,15 @@ LEAN: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def make_lean(unet: nn.Module) -> None:
-    """Let an image network take its text once per clip, and keep and copy little; its weights and names stay."""
+    """Give an image network's layers the lean classes of this package; its weights and their names
+    stay.
+    """
     for module in unet.modules():
         module.__class__ = LEAN.get(type(module), type(module))
 
 
-def takes_text(unet: Any) -> bool:
-    """Whether an image network attends to text, anywhere."""
+def takes_text(unet: UNet2DConditionModel) -> bool:
+    """Whether an image network attends to text, in any layer."""
     attentions = [module for module in unet.modules() if isinstance(module, Attention)]
     attends = any(
         each.is_cross_attention or each.added_kv_proj_dim is not None for each in attentions
@@ -109,7 +144,7 @@ def takes_text(unet: Any) -> bool:
 
 
 def check_conditions(
-    unet: Any,
+    unet: UNet2DConditionModel,
     batch_size: int,
     timestep: Tensor | float | int,
     text: Tensor | None,
@@ -117,40 +152,57 @@ def check_conditions(
     class_labels: Tensor | None,
     added_cond_kwargs: dict[str, Any],
 ) -> None:
-    """Raise ValueError on a condition that is not one per clip, or that the image network wants otherwise."""
+    """Raise ValueError on a condition that does not come once per clip, or that the image network
+    cannot take.
+    """
     if isinstance(timestep, Tensor) and tuple(timestep.shape) not in ((), (1,), (batch_size,)):
         raise ValueError(
             f"timestep has shape {tuple(timestep.shape)}; expected a number, () or ({batch_size},)"
         )
+    _check_text(unet, batch_size, text)
+    _check_mask(text, mask)
+    _check_once_per_clip("class_labels", class_labels, batch_size)
+    for name, value in added_cond_kwargs.items():
+        _check_once_per_clip(f"added_cond_kwargs[{name!r}]", value, batch_size)
+
+
+def _check_text(unet: UNet2DConditionModel, batch_size: int, text: Tensor | None) -> None:
     width = unet.config.encoder_hid_dim or unet.config.cross_attention_dim
-    width = width if isinstance(width, int) else "d"
-    if text is None and takes_text(unet):
+    has_one_width = isinstance(width, int)  # a list where the levels differ
+    expected = f"expected ({batch_size}, n, {width if has_one_width else 'd'}), once per clip"
+    if text is None:
+        if takes_text(unet):
+            raise ValueError(f"encoder_hidden_states is None; {expected}")
+        return
+    fits = text.ndim == 3 and len(text) == batch_size
+    if fits and has_one_width and takes_text(unet):
+        fits = text.shape[2] == width
+    if not fits:
+        raise ValueError(f"encoder_hidden_states has shape {tuple(text.shape)}; {expected}")
+
+
+def _check_mask(text: Tensor | None, mask: Tensor | None) -> None:
+    if mask is None:
+        return
+    expected = None if text is None else tuple(text.shape[:2])
+    if tuple(mask.shape) != expected:
         raise ValueError(
-            f"encoder_hidden_states is None; expected ({batch_size}, n, {width}), once per clip"
+            f"encoder_attention_mask has shape {tuple(mask.shape)}; expected {expected}"
         )
-    if text is not None and (
-        text.ndim != 3
-        or len(text) != batch_size
-        or (takes_text(unet) and width not in ("d", text.shape[2]))
-    ):
+
+
+def _check_once_per_clip(name: str, value: Any, batch_size: int) -> None:
+    if isinstance(value, Tensor) and (value.ndim == 0 or len(value) != batch_size):
         raise ValueError(
-            f"encoder_hidden_states has shape {tuple(text.shape)}; expected ({batch_size}, n, {width}), once per clip"
+            f"{name} has shape {tuple(value.shape)}; expected ({batch_size}, ...), once per clip"
         )
-    if mask is not None and (text is None or mask.shape != text.shape[:2]):
-        wanted = None if text is None else tuple(text.shape[:2])
-        raise ValueError(f"encoder_attention_mask has shape {tuple(mask.shape)}; expected {wanted}")
-    added = {f"added_cond_kwargs[{name!r}]": value for name, value in added_cond_kwargs.items()}
-    for name, value in {"class_labels": class_labels, **added}.items():
-        if isinstance(value, Tensor) and (value.ndim == 0 or len(value) != batch_size):
-            raise ValueError(
-                f"{name} has shape {tuple(value.shape)}; expected ({batch_size}, ...), once per clip"
-            )
 
 
-def check_supported(unet: Any) -> None:
-    """Raise ValueError for the few U-Nets whose layers cannot be told from their blocks' lists.
+def check_supported(unet: UNet2DConditionModel) -> None:
+    """Raise ValueError for the few U-Nets that cannot be inflated.
 
-    K-diffusion blocks have one skip per block; a hint and an image prompt (ControlNet, IP-Adapter) are second inputs.
+    K-diffusion blocks have one skip per block. A hint or an image prompt (ControlNet, IP-Adapter)
+    is a second input.
     """
     kinds = {type(block).__name__ for block in [*unet.down_blocks, *unet.up_blocks]}
     odd = sorted(kind for kind in kinds if kind.startswith("K"))
@@ -164,13 +216,84 @@ def check_supported(unet: Any) -> None:
         raise ValueError("unet2d has an IP-Adapter; unload it before inflation")
 
 
+def run_down_block(
+    block: BlockLayers, hidden_states: Tensor, here: Conditions
+) -> tuple[Tensor, list[Tensor], Conditions]:
+    """Run a down block; the second result is what it leaves for the up path, the third holds at the
+    next level.
+    """
+    skips = []
+    last = len(block.resnets) - 1
+    for index, (resnet, attention) in enumerate(zip(block.resnets, block.attentions, strict=True)):
+        hidden_states = run_pair(resnet, attention, hidden_states, here)
+        if index == last:
+            hidden_states = run_inflation(block.inflation, hidden_states, here)
+        skips.append(hidden_states)
+    if not block.resamplers:
+        return hidden_states, skips, here
+    for downsampler in block.resamplers:
+        hidden_states = run_downsampler(downsampler, hidden_states, here)
+    if block.temporal_resampler is not None:
+        hidden_states = block.temporal_resampler(hidden_states, here.num_frames)
+        here = here.at((here.num_frames + 1) // 2)
+    skips.append(hidden_states)
+    return hidden_states, skips, here
+
+
+def run_mid_block(block: BlockLayers, hidden_states: Tensor, here: Conditions) -> Tensor:
+    """Run the mid block, which begins and ends with a resnet."""
+    hidden_states = block.resnets[0](hidden_states, here.frame_temb)
+    for attention, resnet in zip(block.attentions, block.resnets[1:], strict=False):
+        hidden_states = run_attention(attention, hidden_states, here)
+        hidden_states = run_pair(resnet, None, hidden_states, here)
+    return run_inflation(block.inflation, hidden_states, here)
+
+
+def run_up_block(
+    block: BlockLayers,
+    hidden_states: Tensor,
+    skips: list[Tensor],
+    here: Conditions,
+    force_size: bool,
+) -> tuple[Tensor, Conditions]:
+    """Run an up block; it takes its skips from the end of the list.
+
+    The next skip has the frame count to come back to, and, with `force_size`, the height and width.
+    """
+    for resnet, attention in zip(block.resnets, block.attentions, strict=True):
+        joined = torch.cat([hidden_states, skips.pop()], dim=1)
+        hidden_states = run_pair(resnet, attention, joined, here)
+    hidden_states = run_inflation(block.inflation, hidden_states, here)
+    if not block.resamplers:
+        return hidden_states, here
+    size = skips[-1].shape[-2:] if force_size else None
+    for upsampler in block.resamplers:
+        hidden_states = run_upsampler(upsampler, hidden_states, here, size)
+    if block.temporal_resampler is not None:
+        target_frames = len(skips[-1]) // len(here.temb)
+        hidden_states = block.temporal_resampler(hidden_states, here.num_frames, target_frames)
+        here = here.at(target_frames)
+    return hidden_states, here
+
+
+def run_inflation(block: nn.Module | None, hidden_states: Tensor, here: Conditions) -> Tensor:
+    """Run a temporal block, recomputed in the backward pass where checkpointing is on."""
+    if block is None:
+        return hidden_states
+    if here.checkpointing and torch.is_grad_enabled():
+        return torch.utils.checkpoint.checkpoint(
+            block, hidden_states, here.num_frames, use_reentrant=False
+        )
+    return block(hidden_states, here.num_frames)
+
+
 def run_pair(
     resnet: nn.Module, attention: nn.Module | None, hidden_states: Tensor, conditions: Conditions
 ) -> Tensor:
-    """One (resnet, attention) pair of a block, recomputed in the backward pass where checkpointing is on."""
+    """Run one (resnet, attention) pair, recomputed in the backward pass where checkpointing is on."""
 
     def pair(states: Tensor) -> Tensor:
-        return run_attention(attention, resnet(states, conditions.temb), conditions)
+        return run_attention(attention, resnet(states, conditions.frame_temb), conditions)
 
     if conditions.checkpointing and torch.is_grad_enabled():
         return torch.utils.checkpoint.checkpoint(pair, hidden_states, use_reentrant=False)
@@ -180,7 +303,7 @@ def run_pair(
 def run_attention(
     attention: nn.Module | None, hidden_states: Tensor, conditions: Conditions
 ) -> Tensor:
-    """Any of the spatial attentions that diffusers puts into a U-Net block."""
+    """Run any of the spatial attentions that diffusers puts into a U-Net block."""
     if attention is None:
         return hidden_states
     if isinstance(attention, Attention):
@@ -200,37 +323,29 @@ def run_attention(
     )[0]
 
 
-def attentions_of(block: nn.Module) -> list[Any]:
-    """A block's attentions, one per resnet (the mid block has one resnet more)."""
-    return list(getattr(block, "attentions", None) or [None] * len(block.resnets))  # type: ignore[arg-type]
-
-
 def run_downsampler(
     downsampler: nn.Module, hidden_states: Tensor, conditions: Conditions
 ) -> Tensor:
-    """A plain or a ResNet downsampler."""
+    """Run a plain or a ResNet downsampler."""
     if isinstance(downsampler, ResnetBlock2D):
-        return downsampler(hidden_states, conditions.temb)
+        return downsampler(hidden_states, conditions.frame_temb)
     return downsampler(hidden_states)
 
 
 def run_upsampler(
     upsampler: nn.Module, hidden_states: Tensor, conditions: Conditions, size: torch.Size | None
 ) -> Tensor:
-    """A plain or a ResNet upsampler; `size` is given where halving does not come out even."""
+    """Run a plain or a ResNet upsampler; `size` is set where a side was odd before it was halved."""
     if isinstance(upsampler, ResnetBlock2D):
-        return upsampler(hidden_states, conditions.temb)
+        return upsampler(hidden_states, conditions.frame_temb)
     return upsampler(hidden_states, size)
 
 
-def size_factor(unet: Any) -> int:
-    """What height and width must be divisible by: ResNet upsamplers (DeepFloyd IF) give twice the size and no other."""
+def size_factor(unet: UNet2DConditionModel) -> int:
+    """The number that height and width must be divisible by.
+
+    It is 1 but for networks with ResNet upsamplers (DeepFloyd IF), which always double the size.
+    """
     upsamplers = [each for block in unet.up_blocks for each in block.upsamplers or []]
-    return (
-        2 ** len(upsamplers) if all(isinstance(each, ResnetBlock2D) for each in upsamplers) else 1
-    )
-
-
-def out_channels_of(block: nn.Module) -> int:
-    """The width at which a block leaves its last resnet."""
-    return int(block.resnets[-1].out_channels)  # type: ignore[index,union-attr]
+    only_doubles = all(isinstance(each, ResnetBlock2D) for each in upsamplers)
+    return 2 ** len(upsamplers) if only_doubles else 1

@@ -1,8 +1,8 @@
 """The Space-Time U-Net: a frozen text-to-image U-Net, inflated (paper, section 3.1).
 
-Every level but the coarsest gets a convolutional inflation block, the coarsest gets temporal attention, and each
-spatial down- or upsampling is followed by a temporal one. At the start the network equals its image model on a video
-whose frames are all alike.
+Every level but the coarsest gets a convolutional inflation block; the coarsest gets temporal
+attention. A temporal down- or upsampling follows each spatial one. Before training, the network
+equals its image model on a video whose frames are all the same.
 """
 
 from __future__ import annotations
@@ -18,17 +18,15 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
+from lumiere.models.blocks import BlockLayers, image_blocks
 from lumiere.models.inflation import (
     Conditions,
-    attentions_of,
     check_conditions,
     check_supported,
     make_lean,
-    out_channels_of,
-    run_attention,
-    run_downsampler,
-    run_pair,
-    run_upsampler,
+    run_down_block,
+    run_mid_block,
+    run_up_block,
     size_factor,
 )
 from lumiere.models.temporal import (
@@ -49,7 +47,8 @@ class SpaceTimeUNetOutput(BaseOutput):
     sample: Tensor
 
 
-# ModelMixin is named here too because diffusers, loading a pipeline, looks for it in the module of a component's class.
+# ModelMixin is named here too because diffusers, loading a pipeline, looks for it in the module of
+# a component's class.
 class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
     """A text-to-image U-Net inflated to video. Build it with `from_unet2d` or `from_pretrained`."""
 
@@ -70,9 +69,11 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         Args:
             unet2d_config: the config of the UNet2DConditionModel inside.
             conditioning_channels: channels of (C, M) appended to the input; 4 in pixel space.
-            temporal_resampling: whether time is halved with space; one value, or one per spatial halving.
+            temporal_resampling: whether time is halved with space; one value, or one per spatial
+                halving.
             resampling_init: "nearest" (the paper's) or "he" (its ablation).
-            mid_attention_layers: temporal attention layers in the mid block; the rest of the coarsest level has one.
+            mid_attention_layers: temporal attention layers in the mid block; the rest of the
+                coarsest level has one.
             temporal_head_dim: width of a temporal attention head.
         """
         super().__init__()
@@ -93,42 +94,38 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         self.unet.requires_grad_(False)
         self.gradient_checkpointing = False
 
-        down, up = list(self.unet.down_blocks), list(self.unet.up_blocks)
-        halvings = [block.downsamplers is not None for block in down]
+        down, mid, up = image_blocks(self.unet)
         self._size_factor = size_factor(self.unet)
-        self._resampled = _spread(temporal_resampling, halvings)
-
-        def block_for(block: nn.Module, coarsest: bool) -> nn.Module:
-            channels = out_channels_of(block)
-            if coarsest:
-                return AttentionInflationBlock(channels, 1, temporal_head_dim)
-            return ConvInflationBlock(channels)
-
+        self._resampled = _spread(temporal_resampling, [bool(block.resamplers) for block in down])
+        # Each level but the coarsest gets a convolutional block; the coarsest gets attention.
         self.down_inflations = nn.ModuleList(
-            block_for(block, i == len(down) - 1) for i, block in enumerate(down)
+            [
+                *(ConvInflationBlock(block.out_channels) for block in down[:-1]),
+                AttentionInflationBlock(down[-1].out_channels, 1, temporal_head_dim),
+            ]
         )
-        self.up_inflations = nn.ModuleList(block_for(block, i == 0) for i, block in enumerate(up))
+        self.up_inflations = nn.ModuleList(
+            [
+                AttentionInflationBlock(up[0].out_channels, 1, temporal_head_dim),
+                *(ConvInflationBlock(block.out_channels) for block in up[1:]),
+            ]
+        )
         self.mid_inflation = None
-        if self.unet.mid_block is not None:
-            width = out_channels_of(self.unet.mid_block)
+        if mid is not None:
             self.mid_inflation = AttentionInflationBlock(
-                width, mid_attention_layers, temporal_head_dim
+                mid.out_channels, mid_attention_layers, temporal_head_dim
             )
-        # A resampler stands after the spatial one of the same block; the up path mirrors the down path.
-        self.temporal_downsamplers = nn.ModuleDict(
-            {
-                str(i): TemporalDownsample(out_channels_of(down[i]), resampling_init)
-                for i in self._resampled
-            }
-        )
-        self.temporal_upsamplers = nn.ModuleDict(
-            {
-                str(len(down) - 2 - i): TemporalUpsample(
-                    out_channels_of(up[len(down) - 2 - i]), resampling_init
-                )
-                for i in self._resampled
-            }
-        )
+        # A temporal resampler follows the spatial one of the same block; the up path mirrors the
+        # down path.
+        self.temporal_downsamplers = nn.ModuleDict()
+        for index in self._resampled:
+            channels = down[index].out_channels
+            self.temporal_downsamplers[str(index)] = TemporalDownsample(channels, resampling_init)
+        self.temporal_upsamplers = nn.ModuleDict()
+        for index in self._resampled:
+            mirrored = len(down) - 2 - index
+            channels = up[mirrored].out_channels
+            self.temporal_upsamplers[str(mirrored)] = TemporalUpsample(channels, resampling_init)
         self.conv_in_conditioning = None
         if conditioning_channels:
             conv_in = self.unet.conv_in
@@ -142,7 +139,7 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
             nn.init.zeros_(self.conv_in_conditioning.weight)
         convert_conv2d_weight_memory_format(self, torch.channels_last)
 
-    # --- building ---------------------------------------------------------------------------------------------------
+    # --- building ---------------------------------------------------------------------------------
 
     @classmethod
     def from_unet2d(
@@ -152,22 +149,23 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         temporal_resampling: bool | Sequence[bool] = True,
         **settings: Any,
     ) -> SpaceTimeUNet:
-        """Inflate a text-to-image U-Net; its weights are copied, the argument is left as it is.
+        """Inflate a text-to-image U-Net. The weights are copied; the argument does not change.
 
         Args:
             unet2d: any diffusers UNet2DConditionModel.
             conditioning_channels, temporal_resampling, settings: as in `__init__`.
 
         Raises:
-            ValueError: when `unet2d` is not a UNet2DConditionModel, is one of the few kinds that cannot be inflated, or
-                carries adapters.
+            ValueError: when `unet2d` is not a UNet2DConditionModel, is one of the few kinds that
+                cannot be inflated, or carries adapters.
         """
         if not isinstance(unet2d, UNet2DConditionModel):
             raise ValueError(
                 f"unet2d is a {type(unet2d).__name__}; expected a diffusers UNet2DConditionModel"
             )
         config = {key: value for key, value in unet2d.config.items() if not key.startswith("_")}
-        # By keyword: diffusers takes positional values for defaults, and drops them in `from_config`.
+        # By keyword: diffusers takes positional values for defaults, and drops them in
+        # `from_config`.
         model = cls(
             unet2d_config=config,
             conditioning_channels=conditioning_channels,
@@ -185,7 +183,10 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         return nn.Module.to(model, dtype=unet2d.dtype, device=unet2d.device)
 
     def with_conditioning(self, conditioning_channels: int) -> SpaceTimeUNet:
-        """The same network with its input grown by (C, M); the added convolution starts at zero, so nothing changes."""
+        """The same network with (C, M) added to its input.
+
+        The added convolution starts at zero, so the output does not change.
+        """
         config = {key: value for key, value in self.config.items() if not key.startswith("_")}
         grown = type(self)(**(config | {"conditioning_channels": conditioning_channels}))
         grown.load_state_dict(self.state_dict(), strict=False)
@@ -194,24 +195,25 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
 
     @property
     def in_channels(self) -> int:
-        """Channels of the noisy video alone."""
+        """The channels of the noisy video."""
         return self.unet.config.in_channels
 
     @property
     def total_channels(self) -> int:
-        """Channels of the input: the noisy video's and the conditioning's."""
+        """The channels of the whole input: noisy video and conditioning."""
         return self.in_channels + self.config.conditioning_channels
 
     def temporal_settings(self) -> dict[str, Any]:
-        """As in `SpaceTimeWeights`; temporal resampling as one value per spatial halving."""
-        halvings = [
-            i for i, block in enumerate(self.unet.down_blocks) if block.downsamplers is not None
-        ]
+        """The settings as `SpaceTimeWeights` wants them; one value of temporal resampling per
+        spatial halving.
+        """
+        down, _, _ = image_blocks(self.unet)
+        halvings = [index for index, block in enumerate(down) if block.resamplers]
         return {
             "block_out_channels": list(self.unet.config.block_out_channels),
             "in_channels": self.in_channels,
             "conditioning_channels": self.config.conditioning_channels,
-            "temporal_resampling": [i in self._resampled for i in halvings],
+            "temporal_resampling": [index in self._resampled for index in halvings],
             "mid_attention_layers": 0
             if self.mid_inflation is None
             else self.config.mid_attention_layers,
@@ -219,18 +221,36 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         }
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
-        """Recompute layers in the backward pass: less memory, more time, the same gradients."""
+        """Recompute layers in the backward pass; that takes less memory and more time, for the same
+        gradients.
+        """
         self.gradient_checkpointing = enabled
 
     def enable_gradient_checkpointing(self, *_: Any) -> None:
-        """As in diffusers."""
+        """Switch gradient checkpointing on, as in diffusers."""
         self.set_gradient_checkpointing(True)
 
     def disable_gradient_checkpointing(self) -> None:
-        """As in diffusers."""
+        """Switch gradient checkpointing off, as in diffusers."""
         self.set_gradient_checkpointing(False)
 
-    # --- forward ----------------------------------------------------------------------------------------------------
+    def blocks(self) -> tuple[list[BlockLayers], BlockLayers | None, list[BlockLayers]]:
+        """The down blocks, the mid block and the up blocks, each with its temporal layers."""
+        unet = self.unet
+        down = []
+        for index, block in enumerate(unet.down_blocks):
+            resampler = _get(self.temporal_downsamplers, index)
+            down.append(BlockLayers.of(block, self.down_inflations[index], resampler))
+        mid = None
+        if unet.mid_block is not None:
+            mid = BlockLayers.of(unet.mid_block, self.mid_inflation)
+        up = []
+        for index, block in enumerate(unet.up_blocks):
+            resampler = _get(self.temporal_upsamplers, index)
+            up.append(BlockLayers.of(block, self.up_inflations[index], resampler))
+        return down, mid, up
+
+    # --- forward ----------------------------------------------------------------------------------
 
     def forward(
         self,
@@ -242,11 +262,11 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         added_cond_kwargs: dict[str, Any] | None = None,
         return_dict: bool = True,
     ) -> SpaceTimeUNetOutput | tuple[Tensor]:
-        """Predict, for a whole clip at once, what the T2I predicts for an image.
+        """Predict for a whole clip at once, in the prediction type of the T2I.
 
         Args:
-            sample: (b, c, t, h, w), the noisy video, followed on the channel axis by C and M where the model takes
-                conditioning. Any t >= 1.
+            sample: (b, c, t, h, w), the noisy video, followed on the channel axis by C and M where
+                the model takes conditioning. Any t >= 1.
             timestep: noise index, an int, 0-d, or (b,).
             encoder_hidden_states: text states (b, n, d), once per clip.
             encoder_attention_mask: (b, n), 1 = attend.
@@ -258,6 +278,7 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         Raises:
             ValueError: on a sample or condition of another shape, naming it.
         """
+        added_cond_kwargs = added_cond_kwargs or {}
         self._check_sample(sample)
         check_conditions(
             self.unet,
@@ -266,94 +287,61 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
             encoder_hidden_states,
             encoder_attention_mask,
             class_labels,
-            added_cond_kwargs or {},
+            added_cond_kwargs,
         )
         batch_size, _, num_frames, height, width = sample.shape
-        conditions = self._conditions(
+        here = self._conditions(
             sample,
             timestep,
             encoder_hidden_states,
             encoder_attention_mask,
             class_labels,
-            added_cond_kwargs or {},
+            added_cond_kwargs,
         )
-        unet = self.unet
-        factor = 2**unet.num_upsamplers
+        factor = 2**self.unet.num_upsamplers
         force_size = height % factor != 0 or width % factor != 0
+        down, mid, up = self.blocks()
 
-        # --- in: (b, c, t, h, w) -> (b t) c h w ------------------------------------------------------------------
-        # In channels-last memory: see lumiere/models/temporal.py.
-        frames = (
-            sample.permute(0, 2, 3, 4, 1)
-            .reshape(batch_size * num_frames, height, width, -1)
-            .permute(0, 3, 1, 2)
-        )
-        noisy = frames[:, : self.in_channels]
-        hidden = unet.conv_in(2 * noisy - 1.0 if unet.config.center_input_sample else noisy)
-        if self.conv_in_conditioning is not None:
-            hidden = hidden + self.conv_in_conditioning(frames[:, self.in_channels :])
+        # --- in: (b, c, t, h, w) -> (b t) c h w
+        hidden = self._project_in(sample)
 
-        # --- down: skips remember their frame count --------------------------------------------------------------
-        level_frames = num_frames
-        here = conditions.at(level_frames)
+        # --- down: space is halved after each block but the last, and time where it is resampled
         skips = [hidden]
-        frame_counts = []  # of each down block, for the way up
-        for index, block in enumerate(unet.down_blocks):
-            frame_counts.append(level_frames)
-            for layer, (resnet, attention) in enumerate(
-                zip(block.resnets, attentions_of(block), strict=True)
-            ):
-                hidden = run_pair(resnet, attention, hidden, here)
-                if layer == len(block.resnets) - 1:
-                    hidden = self._inflate(self.down_inflations[index], hidden, level_frames)
-                skips.append(hidden)
-            if block.downsamplers is not None:
-                for downsampler in block.downsamplers:
-                    hidden = run_downsampler(downsampler, hidden, here)
-                if str(index) in self.temporal_downsamplers:
-                    hidden = self.temporal_downsamplers[str(index)](hidden, level_frames)
-                    level_frames = (level_frames + 1) // 2
-                    here = conditions.at(level_frames)
-                skips.append(hidden)
+        for block in down:
+            hidden, block_skips, here = run_down_block(block, hidden, here)
+            skips += block_skips
 
-        # --- mid ---------------------------------------------------------------------------------------------------
-        if unet.mid_block is not None and self.mid_inflation is not None:
-            hidden = unet.mid_block.resnets[0](hidden, here.temb)
-            for attention, resnet in zip(
-                attentions_of(unet.mid_block), unet.mid_block.resnets[1:], strict=False
-            ):
-                hidden = run_attention(attention, hidden, here)
-                hidden = run_pair(resnet, None, hidden, here)
-            hidden = self._inflate(self.mid_inflation, hidden, level_frames)
+        # --- mid
+        if mid is not None:
+            hidden = run_mid_block(mid, hidden, here)
 
-        # --- up ------------------------------------------------------------------------------------------------------
-        for index, block in enumerate(unet.up_blocks):
-            for resnet, attention in zip(block.resnets, attentions_of(block), strict=True):
-                hidden = run_pair(resnet, attention, torch.cat([hidden, skips.pop()], dim=1), here)
-            hidden = self._inflate(self.up_inflations[index], hidden, level_frames)
-            if block.upsamplers is not None:
-                size = skips[-1].shape[-2:] if force_size else None
-                for upsampler in block.upsamplers:
-                    hidden = run_upsampler(upsampler, hidden, here, size)
-                if str(index) in self.temporal_upsamplers:
-                    target = frame_counts[len(frame_counts) - 2 - index]
-                    hidden = self.temporal_upsamplers[str(index)](hidden, level_frames, target)
-                    level_frames = target
-                    here = conditions.at(level_frames)
+        # --- up: every skip says what size and frame count to come back to
+        for block in up:
+            hidden, here = run_up_block(block, hidden, skips, here, force_size)
 
-        # --- out: (b t) c h w -> (b, c, t, h, w) ---------------------------------------------------------------------
-        if unet.conv_norm_out is not None:
-            hidden = unet.conv_act(unet.conv_norm_out(hidden))
-        hidden = unet.conv_out(hidden)
+        # --- out: (b t) c h w -> (b, c, t, h, w)
+        hidden = self._project_out(hidden)
         output = hidden.unflatten(0, (batch_size, num_frames)).transpose(1, 2)
         return SpaceTimeUNetOutput(sample=output) if return_dict else (output,)
 
-    def _inflate(self, block: nn.Module, hidden_states: Tensor, num_frames: int) -> Tensor:
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            return torch.utils.checkpoint.checkpoint(
-                block, hidden_states, num_frames, use_reentrant=False
-            )
-        return block(hidden_states, num_frames)
+    def _project_in(self, sample: Tensor) -> Tensor:
+        """Convolve each frame, and its conditioning: (b, c, t, h, w) -> (b t) c h w."""
+        batch_size, _, num_frames, height, width = sample.shape
+        # In channels-last memory: see lumiere/models/temporal.py.
+        frames = sample.permute(0, 2, 3, 4, 1).reshape(batch_size * num_frames, height, width, -1)
+        frames = frames.permute(0, 3, 1, 2)
+        noisy = frames[:, : self.in_channels]
+        if self.unet.config.center_input_sample:
+            noisy = 2 * noisy - 1.0
+        hidden = self.unet.conv_in(noisy)
+        if self.conv_in_conditioning is not None:
+            hidden = hidden + self.conv_in_conditioning(frames[:, self.in_channels :])
+        return hidden
+
+    def _project_out(self, hidden: Tensor) -> Tensor:
+        if self.unet.conv_norm_out is not None:
+            hidden = self.unet.conv_act(self.unet.conv_norm_out(hidden))
+        return self.unet.conv_out(hidden)
 
     def _conditions(
         self,
@@ -364,7 +352,7 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         class_labels: Tensor | None,
         added_cond_kwargs: dict[str, Any],
     ) -> Conditions:
-        """Timestep, class and text embeddings, once per clip, by the T2I's own methods."""
+        """Embed timestep, class and text once per clip, with the T2I's own methods."""
         unet = self.unet
         temb = unet.time_embedding(unet.get_time_embed(sample=sample, timestep=timestep))
         class_emb = unet.get_class_embed(sample=sample, class_labels=class_labels)
@@ -388,7 +376,7 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         bias = None
         if encoder_attention_mask is not None:
             bias = ((1 - encoder_attention_mask.to(sample.dtype)) * -10000.0).unsqueeze(1)
-        return Conditions(temb, text, bias, self.gradient_checkpointing)
+        return Conditions.per_clip(temb, text, bias, self.gradient_checkpointing, sample.shape[2])
 
     def _check_sample(self, sample: Tensor) -> None:
         if sample.ndim != 5 or sample.shape[1] != self.total_channels or 0 in sample.shape:
@@ -397,9 +385,28 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
             )
         if any(size % self._size_factor for size in sample.shape[-2:]):
             raise ValueError(
-                f"sample has shape {tuple(sample.shape)}; expected h and w divisible by {self._size_factor}, since "
-                "this image network's upsamplers give twice the size and no other"
+                f"sample has shape {tuple(sample.shape)}; expected h and w divisible by {self._size_factor}, because "
+                "this image network's upsamplers always double the size"
             )
+
+
+def layers_in_order(network: UNet2DConditionModel | SpaceTimeUNet) -> list[nn.Module]:
+    """The layers of every block of an image U-Net or a Space-Time U-Net, from the input to the
+    output.
+    """
+    blocks = network.blocks() if isinstance(network, SpaceTimeUNet) else image_blocks(network)
+    down, mid, up = blocks
+    layers: list[nn.Module] = []
+    for block in [*down, *([] if mid is None else [mid]), *up]:
+        layers += block.layers()
+    return layers
+
+
+def _get(layers: nn.ModuleDict, index: int) -> nn.Module | None:
+    key = str(index)
+    if key not in layers:
+        return None
+    return layers[key]
 
 
 def _spread(resampling: bool | Sequence[bool], halvings: list[bool]) -> list[int]:
@@ -407,10 +414,9 @@ def _spread(resampling: bool | Sequence[bool], halvings: list[bool]) -> list[int
     places = [index for index, halves in enumerate(halvings) if halves]
     if isinstance(resampling, bool):
         return places if resampling else []
-    if not isinstance(resampling, Sequence) or [type(wanted) for wanted in resampling] != [
-        bool
-    ] * len(places):
+    is_list = isinstance(resampling, Sequence)
+    if not is_list or [type(each) for each in resampling] != [bool] * len(places):
         raise ValueError(
             f"temporal_resampling {resampling!r}; allowed: true, false, or a list of {len(places)} of them"
         )
-    return [index for index, wanted in zip(places, resampling, strict=True) if wanted]
+    return [place for place, is_on in zip(places, resampling, strict=True) if is_on]

@@ -1,7 +1,8 @@
-"""Training state on disk: safetensors and JSON, written aside and renamed, so that a kill never leaves half of it.
+"""Training state on disk, as safetensors and JSON: written aside and renamed, so a kill leaves no
+half state.
 
-State lives in a scratch folder named after a fingerprint of params, data and code, outside DVC's outputs: a run
-that is the same goes on where it stopped, and a run that differs in anything starts anew.
+State lives in a scratch folder outside DVC's outputs, named after a fingerprint of params, data and
+code: an equal run goes on where it stopped, and a run that differs in anything starts anew.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -31,9 +31,10 @@ KEEP = 2
 
 
 def fingerprint(params: Any, files: Iterable[str | Path]) -> str:
-    """A short hex name for (params, contents of files); folders stand for the .py and data files in them.
+    """A short hex name for params and the contents of files; a folder counts with all files in it.
 
-    Of shards of clips name and size count: their index, whose content counts, holds the shards' hashes.
+    Shards of clips count by name and size, because their index, which counts by content, holds
+    their hashes.
     """
     digest = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode())
     for entry in sorted(Path(file) for file in files):
@@ -51,18 +52,25 @@ def fingerprint(params: Any, files: Iterable[str | Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def save_checkpoint(
-    folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]
-) -> None:
+def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     """Write `step-NNNNNNN/` under `folder`, then drop all but it and the one before.
 
-    Later steps are dropped too: a run that is at `step` began before them, because they could not be read.
+    Later steps are dropped too: a run that is at this step began before them, because they could
+    not be read.
+
+    Args:
+        folder: where checkpoints are kept.
+        state: the step under "step"; tensors and JSON values under names, nested in mappings at
+            will.
 
     Raises:
-        DiskError: when it cannot be written (a full disk); the checkpoints there stay as they were.
+        DiskError: the state cannot be written (a full disk); the checkpoints there stay as they
+            were.
     """
+    step = state["step"]
+    tensors, values = _split(state)
     target, aside = folder / f"step-{step:07d}", folder / f".writing-{os.getpid()}"
-    for leftover in folder.glob(".writing-*"):  # of a run that was killed in the middle
+    for leftover in folder.glob(".writing-*"):  # a run was killed while it wrote
         shutil.rmtree(leftover, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
@@ -70,7 +78,7 @@ def save_checkpoint(
             {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
             aside / TENSORS_FILE,
         )
-        about = json.dumps({"step": step, "tensors": content_hash(aside / TENSORS_FILE), **state})
+        about = json.dumps({"tensors": content_hash(aside / TENSORS_FILE), "state": values})
         (aside / STATE_FILE).write_text(f"{about}\n{_digest(about)}\n", encoding="utf-8")
         for name in (TENSORS_FILE, STATE_FILE):
             with open(aside / name, "rb") as file:
@@ -79,8 +87,8 @@ def save_checkpoint(
         aside.rename(target)
     except (OSError, SafetensorError) as error:
         raise DiskError(
-            f"{folder}: the state of step {step} cannot be written: {error}; make room, and the same command goes on "
-            "from the checkpoint before it"
+            f"{folder}: the state of step {step} cannot be written: {error}; make room, and the "
+            "same command goes on from the checkpoint before it"
         ) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -90,18 +98,18 @@ def save_checkpoint(
         shutil.rmtree(other, ignore_errors=True)
 
 
-def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest readable checkpoint under `folder`, or None."""
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The newest readable state under `folder`, as `save_checkpoint` took it, or None."""
     for candidate in reversed(_steps(folder)):
         try:
             about, digest = (candidate / STATE_FILE).read_text(encoding="utf-8").splitlines()
             if digest != _digest(about):
                 raise ValueError(f"{STATE_FILE} is not what was written")
-            state = json.loads(about)
-            if state["tensors"] != content_hash(candidate / TENSORS_FILE):
+            record = json.loads(about)
+            if record["tensors"] != content_hash(candidate / TENSORS_FILE):
                 raise ValueError(f"{TENSORS_FILE} is not what was written")
-            return read_tensors(candidate / TENSORS_FILE), state
-        except Exception as error:  # whatever is wrong with it, the one before it may be whole
+            return _join(read_tensors(candidate / TENSORS_FILE), record["state"])
+        except Exception as error:  # whatever is wrong, the checkpoint before may be whole
             print(
                 f"checkpoint {candidate.name} cannot be read ({error}); trying the one before it",
                 flush=True,
@@ -122,26 +130,27 @@ def _steps(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{7,}", path.name))
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimizer's per-parameter state as flat tensors, `optimizer/<index>/<key>`."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"optimizer/{i}/{key}": value for i, entry in state.items() for key, value in entry.items()
-    }
+def _split(state: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors by their path, "optimizer/0/step", and everything else as it was."""
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, Any] = {}
+    for name, value in state.items():
+        if isinstance(value, Tensor):
+            tensors[prefix + name] = value
+        elif isinstance(value, Mapping):
+            inner_tensors, values[name] = _split(value, f"{prefix}{name}/")
+            tensors |= inner_tensors
+        else:
+            values[name] = value
+    return tensors, values
 
 
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer,
-    tensors: dict[str, Tensor],
-    place: Callable[[Tensor, Tensor], Tensor] = lambda value, parameter: value.clone(),
-) -> None:
-    """The inverse of `optimizer_tensors`; `place` copies a value to where its parameter is."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer/"):
-            _, index, key = name.split("/")
-            state.setdefault(int(index), {})[key] = place(value, parameters[int(index)])
-    optimizer.load_state_dict(
-        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
-    )
+def _join(tensors: dict[str, Tensor], values: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `_split`."""
+    for path, tensor in tensors.items():
+        *names, last = path.split("/")
+        inner = values
+        for name in names:
+            inner = inner.setdefault(name, {})
+        inner[last] = tensor
+    return values

@@ -1,7 +1,9 @@
-"""What the trainings have in common: a network on clips, its objective, and where an example's randomness comes from.
+"""What the trainings have in common: a network on clips, its objective, and where an example's
+randomness comes from.
 
-Everything that is random about an example is drawn from (training, seed, its position in the stream of examples): a
-resumed run, another number of processes and other parts of a batch see the same data, noise and timesteps.
+Everything that is random about an example is drawn from (training, seed, its position in the stream
+of examples): a resumed run, another number of processes and other parts of a batch see the same
+data, noise and timesteps.
 """
 
 from __future__ import annotations
@@ -9,11 +11,12 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
 from torch import Tensor, nn
 
 from lumiere.config import OptimConfig
@@ -42,88 +45,127 @@ Data = TypeVar("Data", bound=Stream)
 
 
 @dataclass
-class NetworkCall:
-    """One forward pass and what its output is compared with."""
+class NetworkInput:
+    """The input of a network on pictures (b, c, h, w) or on clips (b, c, t, h, w).
 
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    Attributes:
+        sample: x_t, pixels or latents.
+        timesteps: the noise level of each row, (b,).
+        conditioning: appended to the sample on the channel axis, such as C and M; None for nothing.
+        prompt_embeds, prompt_mask: text states (b, n, d) and mask (b, n); None without text.
+        class_labels: (b,), None for a network without classes.
+    """
+
+    sample: Tensor
+    timesteps: Tensor
+    conditioning: Tensor | None = None
+    prompt_embeds: Tensor | None = None
+    prompt_mask: Tensor | None = None
+    class_labels: Tensor | None = None
+
+    @property
+    def model_input(self) -> Tensor:
+        """The sample and what is appended to it."""
+        if self.conditioning is None:
+            return self.sample
+        return torch.cat([self.sample, self.conditioning], dim=1)
+
+    def arguments(self) -> tuple[tuple[Tensor, ...], dict[str, Tensor | None]]:
+        """Positional and keyword arguments, which both kinds of network take."""
+        keywords = {
+            "encoder_hidden_states": self.prompt_embeds,
+            "encoder_attention_mask": self.prompt_mask,
+            "class_labels": self.class_labels,
+        }
+        return (self.model_input, self.timesteps), keywords
+
+    def call(self, network: nn.Module) -> Tensor:
+        """The network's output."""
+        positional, keywords = self.arguments()
+        return network(*positional, **keywords).sample
+
+
+@dataclass
+class NoisedBatch:
+    """A network's input, and the clean video and the noise that its output is compared with."""
+
+    inputs: NetworkInput
     x_0: Tensor
     noise: Tensor
-    timesteps: Tensor
 
 
+@dataclass(eq=False, repr=False)
 class DiffusionTask(ABC, Generic[Data]):
-    """A diffusion network on training and held-out clips: the loop's view of every training here."""
+    """A diffusion network and its clips, as the loop trains it.
+
+    Attributes:
+        name: names the training, and seeds what it draws.
+        network: a UNet2DConditionModel or a SpaceTimeUNet.
+        scheduler: the diffusers scheduler with the network's noise schedule and prediction type.
+        train_data, validation_data: clips; the validation split may be empty.
+        config: the loop's settings.
+        vae: an AutoencoderKL for a network that works in latents; it is not trained.
+    """
+
+    name: str
+    network: UNet2DConditionModel | SpaceTimeUNet
+    scheduler: SchedulerMixin
+    train_data: Data
+    validation_data: Data
+    config: OptimConfig
+    vae: AutoencoderKL | None = None
+    objective: Objective = field(init=False)
+    space: LatentSpace = field(init=False)
 
     validation_clips = 16
 
-    def __init__(
-        self,
-        name: str,
-        network: Any,
-        scheduler: Any,
-        train_data: Data,
-        validation_data: Data,
-        config: OptimConfig,
-        vae: Any | None = None,
-    ) -> None:
-        """
-        Args:
-            name: names the training, and seeds what it draws.
-            network: a UNet2DConditionModel or a SpaceTimeUNet.
-            scheduler: the diffusers scheduler with the network's noise schedule and prediction type.
-            train_data, validation_data: clips; nothing need be held out.
-            config: the loop's settings.
-            vae: of a network that works in latents: an AutoencoderKL, which is no part of what is trained.
-        """
-        self.name, self.network, self.config = name, network.train(), config
-        self.objective = Objective(scheduler, config.min_snr_gamma)
-        self.space = LatentSpace(vae)
-        self.train_data, self.validation_data = train_data, validation_data
+    def __post_init__(self) -> None:
+        self.network.train()
+        self.objective = Objective(self.scheduler, self.config.min_snr_gamma)
+        self.space = LatentSpace(self.vae)
         self._order: tuple[int, np.ndarray] | None = None
 
     @abstractmethod
     def draw(
         self, data: Data, clip: int, generator: torch.Generator, training: bool, one_frame: bool
     ) -> Batch:
-        """An example of one clip, on the CPU, all randomness drawn from the generator; no text is dropped unless
-        `training`."""
+        """An example of one clip, on the CPU, with all randomness drawn from the generator.
+
+        Args:
+            data, clip: which clip.
+            generator: the source of all randomness.
+            training: drop texts as the settings say; otherwise none.
+            one_frame: draw a single frame of the clip.
+        """
 
     @abstractmethod
-    def call(self, batch: Batch) -> NetworkCall:
-        """The forward pass of a batch, on the batch's device."""
-
-    def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """Those that need a gradient: the temporal ones of an inflated network, all of an image network's or, where
-        it carries adapters, theirs."""
-        return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+    def noised(self, batch: Batch) -> NoisedBatch:
+        """The network's input for a batch, at the batch's noise levels and on its device."""
 
     def one_frame(self, step: int) -> bool:
         """Whether a step trains on single frames."""
         return False
 
     def example(self, position: int) -> Batch:
-        """The training example at a position of the endless stream of epochs; step s has positions s * batch_size on.
+        """The training example at a position of the endless stream of epochs; step s has positions
+        s * batch_size on.
 
         Raises:
             ValueError: when there are no clips.
         """
-        config, seed = self.config, self.config.seed
-        step, place = divmod(position, config.batch_size)
+        batch_size, seed = self.config.batch_size, self.config.seed
+        step, place = divmod(position, batch_size)
         generator = generator_for(self.name, seed, position)
-        example = self.draw(
-            self.train_data, self._clip_at(position), generator, True, self.one_frame(step)
-        )
-        return example | self._noise_level(
-            place, config.batch_size, (self.name, seed, step), generator
-        )
+        clip, one_frame = self._clip_at(position), self.one_frame(step)
+        example = self.draw(self.train_data, clip, generator, True, one_frame)
+        return example | self._noise_level(place, batch_size, (self.name, seed, step), generator)
 
     def held_out(self) -> int:
         """How many validation examples there are: 0 without held-out clips."""
         return self.validation_clips if len(self.validation_data) else 0
 
     def validation_example(self, i: int) -> Batch:
-        """The i-th, the same noise, timestep and crop or mask each time."""
+        """The i-th validation example, with the same noise, timestep and crop or mask each time."""
         total = self.validation_clips
         key = f"{self.name}-validation"
         generator = generator_for(key, i)
@@ -133,21 +175,19 @@ class DiffusionTask(ABC, Generic[Data]):
 
     def losses(self, network: nn.Module, batch: Batch) -> Tensor:
         """The loss of each example (b,), weighted; `network` is the task's own, maybe wrapped."""
-        call = self.call(batch)
-        output = network(*call.args, **call.kwargs).sample
-        return self.objective.losses(output, call.x_0, call.noise, call.timesteps)
+        noised = self.noised(batch)
+        output = noised.inputs.call(network)
+        return self.objective.losses(output, noised.x_0, noised.noise, noised.inputs.timesteps)
 
     def flops(self, batch: Batch) -> int:
-        """Floating-point operations of the network's forward and backward pass on a batch, without recomputation."""
+        """Floating-point operations of a forward and backward pass, without recomputation."""
         shapes = copy.copy(self)
-        shapes.space = LatentShapes(
-            self.space.vae
-        )  # a VAE is not counted, and slow where the batch is
-        call = shapes.call(batch)
-        return count_flops(self.network, call.args, call.kwargs)
+        # The VAE is not counted, and it would be slow on the CPU, where the batch is.
+        shapes.space = LatentShapes(self.space.vae)
+        return count_flops(self.network, *shapes.noised(batch).inputs.arguments())
 
-    def noise_for(self, batch: Batch, like: Tensor) -> Tensor:
-        """Gaussian noise shaped like `like` (b, ...), each example's from its own seed, on the device of `like`."""
+    def draw_noise(self, batch: Batch, like: Tensor) -> Tensor:
+        """Gaussian noise shaped like `like` (b, ...), drawn from each example's own seed."""
         noise = torch.empty_like(like)
         for row, seed in zip(noise, batch["noise_seed"].tolist(), strict=True):
             row.normal_(generator=torch.Generator(like.device).manual_seed(seed))
@@ -158,24 +198,23 @@ class DiffusionTask(ABC, Generic[Data]):
             raise ValueError("there are no clips to draw batches from")
         epoch, place = divmod(position, len(self.train_data))
         if self._order is None or self._order[0] != epoch:
-            config = self.config
-            order = clip_order(self.train_data.shards, config.seed, epoch, config.shuffle_buffer)
-            self._order = epoch, order
+            seed, buffer = self.config.seed, self.config.shuffle_buffer
+            self._order = epoch, clip_order(self.train_data.shards, seed, epoch, buffer)
         return int(self._order[1][place])
 
     def _noise_level(
         self, place: int, total: int, key: tuple[int | str, ...], generator: torch.Generator
     ) -> Batch:
-        """A timestep, stratified over the `total` examples of a batch, which lowers the loss' variance."""
+        """A timestep, stratified over a batch's `total` examples to lower the loss' variance."""
         strata = torch.randperm(total, generator=generator_for("strata", *key))
-        level = (
-            int(strata[place]) + float(torch.rand((), generator=generator, dtype=torch.float64))
-        ) / total
-        timestep = min(int(level * self.objective.num_timesteps), self.objective.num_timesteps - 1)
+        within = float(torch.rand((), generator=generator, dtype=torch.float64))
+        level = (int(strata[place]) + within) / total
+        num_timesteps = self.objective.num_timesteps
+        timestep = min(int(level * num_timesteps), num_timesteps - 1)
         seed = torch.randint(2**62, (), generator=generator)
         return {"timesteps": torch.tensor(timestep), "noise_seed": seed}
 
 
-def is_inflated(network: Any) -> bool:
+def is_inflated(network: nn.Module) -> bool:
     """Whether a network sees clips rather than images."""
     return isinstance(network, SpaceTimeUNet)

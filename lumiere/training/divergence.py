@@ -1,4 +1,4 @@
-"""When a training is given up: a loss that is no number or blows up, gradients that are never finite."""
+"""Detects that a training must end: the loss is NaN or blows up, or no gradient is finite."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from lumiere.config import OptimConfig
 from lumiere.errors import LumiereError
 
 SMOOTHING = 0.98
-SETTLED = 30  # losses; the mean of fewer, of batches of one, is noise
-SKIPPED = 50  # steps in a row without a finite gradient: loss scaling, which halves at each, found none that works
+SETTLED = 30  # losses; the mean of fewer says nothing where a batch is one clip
+# Steps in a row without a finite gradient: loss scaling halves at each, and found no scale that
+# works.
+SKIPPED = 50
 REMEMBERED = ("mean", "count", "best", "skipped")
 
 
 class TrainingDiverged(LumiereError):
-    """The loss became NaN or blew up, which other params mend; the last good checkpoint is kept."""
+    """The loss became NaN or blew up; other params may help. The last good checkpoint is kept."""
 
 
 class LossWatch:
-    """The running mean of a training's loss against its best.
+    """Compares the running mean of a training's loss with its best.
 
     Attributes:
-        best: the lowest mean since it settled; infinite before.
+        best: the lowest mean so far; infinite until there are enough losses.
     """
 
     def __init__(self, config: OptimConfig, scales_loss: bool = False) -> None:
-        """`scales_loss`: in fp16 some steps without a finite gradient are usual, and skipped."""
+        """`scales_loss`: loss scaling (fp16) skips some steps without a finite gradient."""
         after_warmup = config.steps - config.warmup_steps
         self.settling = max(SETTLED, config.warmup_steps + min(50, after_warmup // 4))
         self.factor, self.scales_loss = config.divergence_factor, scales_loss
@@ -34,16 +36,16 @@ class LossWatch:
 
     @property
     def smoothed(self) -> float:
-        """The mean of the latest losses, some 50; without the bias of its start at 0 (Kingma and Ba 2015)."""
+        """The mean of the latest 50 losses or so, corrected for its start at 0, as in Adam."""
         return self.mean / (1 - SMOOTHING**self.count) if self.count else 0.0
 
     @property
     def is_rising(self) -> bool:
-        """Half-way to a blow-up, on a log scale."""
+        """Whether the loss is half-way to a blow-up, on a log scale."""
         return self.smoothed > math.sqrt(self.factor) * self.best
 
     def add(self, loss: float, grad_norm: float) -> str:
-        """A step's loss and gradient norm; returns what is wrong, or nothing."""
+        """Take in a step's loss and gradient norm; returns why the training must end, or ""."""
         self.skipped = 0 if math.isfinite(grad_norm) else self.skipped + 1
         if not math.isfinite(loss) or (self.skipped and not self.scales_loss):
             return f"loss {loss}, gradient norm {grad_norm}"
@@ -57,11 +59,11 @@ class LossWatch:
             return f"the smoothed loss rose from {self.best:.4f} to {self.smoothed:.4f}"
         return ""
 
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint stores."""
         return {name: getattr(self, name) for name in REMEMBERED}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """The inverse of `state`."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
         for name in REMEMBERED:
             setattr(self, name, state[name])

@@ -1,4 +1,4 @@
-"""Captioned clips and pictures as the trainings draw them, read when they are asked for."""
+"""Captioned clips and pictures, from which the trainings draw examples; read when needed."""
 
 from __future__ import annotations
 
@@ -22,35 +22,41 @@ class Clips(Protocol):
 
     @property
     def shards(self) -> Sequence[str]:
-        """The shard of each clip: what is read in one go."""
+        """The shard of each clip; clips of one shard are read together."""
 
     @property
     def num_frames(self) -> int:
-        """Of each clip."""
+        """The number of frames of each clip."""
 
     @property
     def null_text(self) -> Text:
-        """The empty sentence."""
+        """The text states and mask of the empty sentence, (n, d) and (n,)."""
 
     def __len__(self) -> int:
-        """How many."""
+        """The number of clips."""
 
     def video(self, i: int, frames: slice = ALL) -> Tensor:
         """A clip's frames, or those of a slice, uint8 (3, t, h, w)."""
 
     def text(self, i: int) -> Text:
-        """A clip's captions: states float16 or float32 (k, n, d) and masks uint8 or int64 (k, n)."""
+        """A clip's captions: states (k, n, d), float16 or float32, and masks (k, n), integers."""
 
 
 class StoredClips:
     """A store's clips at training size.
 
-    Where all of them fit into memory, a clip is read once, whole, and kept. Else none is: in a shuffled epoch few are
-    met again soon, and of a clip no other frames are read than those asked for.
+    Where all clips fit into memory, each is read once, whole, and kept. Otherwise none is kept,
+    because a shuffled epoch meets few clips again soon, and only the requested frames of a clip are
+    read.
     """
 
     def __init__(self, store: ClipStore, size: int, cache_mb: float = 512) -> None:
-        """`size`: pixels, height = width; `cache_mb`: pixels and texts that a process keeps, in MB of 10^6 bytes."""
+        """
+        Args:
+            store: the clips.
+            size: pixels, height = width.
+            cache_mb: pixels and texts that a process may keep, in MB of 10^6 bytes.
+        """
         self.store, self.size, self.shards = store, size, store.shards
         self.num_frames = store.num_frames
         embeds, mask = store.null_text()
@@ -95,8 +101,12 @@ class StoredClips:
 def open_clips(folder: Path, size: int, cache_mb: float) -> tuple[StoredClips, StoredClips]:
     """The clips to train on and those held out.
 
+    Args:
+        folder: what the decode stage wrote.
+        size, cache_mb: as in `StoredClips`.
+
     Raises:
-        OSError, ValueError: there are none, or not such as the decode stage writes.
+        OSError, ValueError: the folder has no clips, or the decode stage did not write it.
     """
     stores = ClipStore(folder), ClipStore(folder, "validation")
     return StoredClips(stores[0], size, cache_mb), StoredClips(stores[1], size, cache_mb)
@@ -106,7 +116,12 @@ class Pictures:
     """Pictures in memory, each with its caption."""
 
     def __init__(self, pictures: np.ndarray, prompts: Text, null_text: Text) -> None:
-        """`pictures` uint8 (n, h, w, 3); `prompts`: states (n, l, d) and mask (n, l); `null_text` as `Clips` has it."""
+        """
+        Args:
+            pictures: uint8 (n, h, w, 3).
+            prompts: text states (n, l, d) and masks (n, l).
+            null_text: as in `Clips`.
+        """
         self.videos = torch.from_numpy(pictures).permute(0, 3, 1, 2).unsqueeze(2)  # (n, 3, 1, h, w)
         self.prompts, self.null_text = prompts, null_text
         self.shards, self.num_frames = [""] * len(pictures), 1
@@ -131,13 +146,14 @@ def draw_captioned(
     text_dropout: float = 0.0,
     one_frame: bool = False,
 ) -> dict[str, Tensor]:
-    """A clip with one of its captions, or, with probability `text_dropout`, with the empty sentence.
+    """A clip with one of its captions, or, with probability `text_dropout`, with the empty
+    sentence.
 
     Args:
         clips, i: the clip.
-        generator: what is drawn comes from it alone.
-        text_dropout: for classifier-free guidance.
-        one_frame: draw a frame of the clip.
+        generator: the source of all randomness.
+        text_dropout: teaches the network to work without text, as classifier-free guidance needs.
+        one_frame: draw a single frame of the clip.
 
     Returns:
         `video` uint8 (3, t, h, w), t = 1 for a frame; `prompt_embeds` (n, d); `prompt_mask` (n,).
@@ -146,11 +162,14 @@ def draw_captioned(
     def below(bound: int) -> int:
         return int(torch.randint(bound, (), generator=generator))
 
-    frame, (embeds, mask) = below(clips.num_frames), clips.text(i)
+    frame = below(clips.num_frames)
+    embeds, mask = clips.text(i)
     caption = below(len(embeds))
-    dropped = bool(torch.rand((), generator=generator) < text_dropout)
-    prompt_embeds, prompt_mask = clips.null_text if dropped else (embeds[caption], mask[caption])
-    video = clips.video(i, slice(frame, frame + 1) if one_frame else ALL)
+    prompt_embeds, prompt_mask = embeds[caption], mask[caption]
+    if torch.rand((), generator=generator) < text_dropout:
+        prompt_embeds, prompt_mask = clips.null_text
+    frames = slice(frame, frame + 1) if one_frame else ALL
+    video = clips.video(i, frames)
     return {
         "video": video,
         "prompt_embeds": prompt_embeds.float(),

@@ -1,16 +1,23 @@
-"""Training of a text-to-image U-Net: from scratch on curated frames, or fine-tuned on the pictures of a style."""
+"""Training of a text-to-image U-Net, on the frames of clips or on the pictures of a style."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
 
-from lumiere.data.pixel_values import bytes_to_model
-from lumiere.training.diffusion_task import Batch, DiffusionTask, NetworkCall
-from lumiere.training.examples import Clips, draw_captioned
+from lumiere.training.captioned_task import CaptionedTask
+from lumiere.training.diffusion_task import Batch
+from lumiere.training.examples import Clips
 
 
-class TextToImageTask(DiffusionTask[Clips]):
-    """Plain captioned pictures: a frame of each clip."""
+@dataclass(eq=False, repr=False)
+class TextToImageTask(CaptionedTask):
+    """Trains an image network on captioned pictures, each a frame of a clip."""
+
+    network: UNet2DConditionModel
 
     validation_clips = 64
 
@@ -18,17 +25,8 @@ class TextToImageTask(DiffusionTask[Clips]):
         self, data: Clips, clip: int, generator: torch.Generator, training: bool, one_frame: bool
     ) -> Batch:
         """A frame of a clip and a caption."""
-        text_dropout = getattr(self.config, "text_dropout", 0.0) if training else 0.0
-        return draw_captioned(data, clip, generator, text_dropout, one_frame=True)
+        return super().draw(data, clip, generator, training, one_frame=True)
 
-    def call(self, batch: Batch) -> NetworkCall:
-        """The noisy frames (b, c, h, w), pixels or latents."""
-        video, timesteps = bytes_to_model(batch["video"]), batch["timesteps"]  # of one frame
-        x_0 = self.space.on(video.device).encode(video)[:, :, 0]
-        noise = self.noise_for(batch, x_0)
-        x_t = self.objective.add_noise(x_0, noise, timesteps)
-        text = {
-            "encoder_hidden_states": batch["prompt_embeds"],
-            "encoder_attention_mask": batch["prompt_mask"],
-        }
-        return NetworkCall((x_t, timesteps), text, x_0, noise, timesteps)
+    def clean(self, batch: Batch) -> Tensor:
+        """The frames of a batch (b, c, h, w), pixels or latents."""
+        return super().clean(batch)[:, :, 0]

@@ -1,4 +1,4 @@
-"""A program as several processes of one training on this machine, by torch's elastic launcher (what torchrun runs)."""
+"""Starts several processes of one training on this machine, as torchrun does."""
 
 from __future__ import annotations
 
@@ -15,30 +15,34 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from lumiere.errors import WorkerError
 
-LAUNCHER = "LUMIERE_LAUNCHER"  # its process id
+LAUNCHER = "LUMIERE_LAUNCHER"  # an environment variable: the launcher's process id
 PR_SET_PDEATHSIG = 1
-SAVING_SECONDS = 600  # from SIGTERM, after which a process saves its state, to SIGKILL
+SAVING_SECONDS = 600  # a process has this long after SIGTERM to save its state
 
 
 def is_launched() -> bool:
-    """Whether this process was started as one of several, here, by torchrun or by accelerate."""
+    """Whether this module, torchrun or accelerate started this process as one of several."""
     return "RANK" in os.environ
 
 
 def end_with_launcher() -> None:
-    """Lets this process be killed when its launcher is, however it ends (Linux); nothing where torchrun began it."""
+    """Let the kernel kill this process when its launcher ends, in whatever way (Linux only).
+
+    Does nothing in a process that torchrun started.
+    """
     launcher = os.environ.get(LAUNCHER)
     if launcher is None or sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(launcher):  # it ended before
+    if os.getppid() != int(launcher):  # the launcher has ended already
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def run_in_processes(module: str, arguments: Sequence[str], processes: int) -> None:
     """Run `python -m module arguments` as `processes` processes, and wait for them.
 
-    SIGTERM is handed on to each. When one fails or is killed, the others are ended.
+    Each process receives a SIGTERM that arrives here. When one fails or is killed, the others are
+    ended.
 
     Raises:
         WorkerError: one of them failed; its own message is printed above.

@@ -16,7 +16,7 @@ from lumiere.errors import ParamsError, WorkerError, first_line
 
 
 class Examples(Protocol):
-    """Where a stream's examples come from."""
+    """The source of a stream's examples."""
 
     def example(self, position: int) -> dict[str, Tensor]:
         """The example at a position."""
@@ -31,15 +31,26 @@ class _Stream(Dataset[dict[str, Tensor]]):
 
 
 class Positions(Sampler[list[int]]):
-    """The positions of a process' parts of each batch; all processes and parts together tile the stream.
+    """The positions of a process' parts of each batch; all processes and parts together tile the
+    stream.
 
-    Step s has the positions s * batch_size on. Its first `world_size` parts are the processes' first, and so on.
+    Step s has the positions s * batch_size on. Its first `world_size` parts are the processes'
+    first, and so on.
     """
 
     def __init__(
         self, steps: range, batch_size: int, parts: int, rank: int = 0, world_size: int = 1
     ) -> None:
-        """`parts`: gradient accumulation; raises ParamsError unless they divide a batch evenly."""
+        """
+        Args:
+            steps: the steps to read for.
+            batch_size: examples of a step, over all processes.
+            parts: of a process' share of a batch (gradient accumulation).
+            rank, world_size: which process this is, and how many there are.
+
+        Raises:
+            ParamsError: processes and parts do not divide a batch evenly.
+        """
         if batch_size % (parts * world_size):
             raise ParamsError(
                 f"batch_size {batch_size}; allowed: a multiple of {parts * world_size}, which is {world_size} "
@@ -78,7 +89,11 @@ def _name_lost_workers(batches: Iterator[dict[str, Tensor]]) -> Iterator[dict[st
 
 
 def _outlive_signals(worker: int) -> None:
-    """A signal to the whole group is for the training, which saves first and then ends its workers by another."""
+    """Let a worker survive a signal to the whole process group.
+
+    The signal is for the training, which saves its state first and then ends its workers by a
+    second signal.
+    """
 
     def obey_the_next(number: int, frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)
@@ -103,7 +118,7 @@ def make_loader(
         timeout=runtime.timeout_s if runtime.workers else 0,
         prefetch_factor=4 if runtime.workers else None,
         worker_init_fn=_outlive_signals,
-        generator=torch.Generator(),  # its own: the global one's draws are left alone
+        generator=torch.Generator(),  # so that nothing is drawn from the global one
     )
 
 

@@ -1,9 +1,9 @@
 """The training loop: one, visible, for every network that is trained here.
 
-A task says what is trained and what its loss is at a step; the loop does the rest: learning rate, clipping,
-averaging, logging, validation at fixed noise, checkpoints, resumption, and stopping when the loss blows up.
-Every random draw comes from the seed and an example's position in the stream, so a run killed anywhere resumes to the
-same bits, and several processes learn the same as one.
+A task says what is trained and what its loss is at a step. The loop adds the rest: learning rate,
+clipping, averaging, logging, validation at fixed noise, checkpoints, resumption, and an end when
+the loss blows up. Every random draw comes from the seed and an example's position in the stream, so
+a run that is killed anywhere resumes to the same bits, and several processes learn the same as one.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ import math
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,24 +24,21 @@ from torch.utils.data import default_collate
 from tqdm import tqdm
 
 from lumiere.config import LaunchConfig, OptimConfig, RuntimeConfig
-from lumiere.training.checkpoint import (
-    last_checkpoint,
-    load_checkpoint,
-    optimizer_tensors,
-    restore_optimizer,
-    save_checkpoint,
-)
-from lumiere.training.divergence import LossWatch, TrainingDiverged
-from lumiere.training.ema import EMA
+from lumiere.training.checkpoint import last_checkpoint, load_checkpoint, save_checkpoint
+from lumiere.training.divergence import TrainingDiverged
 from lumiere.training.loader import Positions, make_loader, to_device
+from lumiere.training.optimizer import learning_rate
 from lumiere.training.parallel import Parallel
 from lumiere.training.seeding import generator_for
+from lumiere.training.state import TrainingResult, TrainingState
 from lumiere.training.throughput import StepClock, memory_bytes, peak_flops
 
 Log = Callable[[dict[str, float], int], None]
 Batch = dict[str, Tensor]
 DEFAULT_LAUNCH, DEFAULT_RUNTIME = LaunchConfig(), RuntimeConfig()
-RISING = "rising"  # folder beside the good checkpoints, which a state that may be of a blow-up does not replace
+RISING = (
+    "rising"  # folder for states that may be part of a blow-up; they replace no good checkpoint
+)
 
 logger = logging.getLogger(__name__)
 
@@ -51,337 +46,316 @@ logger = logging.getLogger(__name__)
 class Task(Protocol):
     """What the loop trains."""
 
-    name: str
-    network: Any
+    name: str  # names the training, and seeds what it draws
 
-    def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters that the optimizer sees, by name."""
+    @property
+    def config(self) -> OptimConfig:
+        """The loop's settings."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The network; its parameters that need a gradient are trained."""
 
     def example(self, position: int) -> Batch:
-        """The training example at a position of the stream, on the CPU, all randomness drawn from the position."""
+        """The training example at a position of the stream, which seeds its randomness."""
 
     def held_out(self) -> int:
         """How many validation examples there are."""
 
     def validation_example(self, i: int) -> Batch:
-        """One of them, with fixed noise and timestep."""
+        """The i-th validation example, with the same noise and timestep each time."""
 
     def losses(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Each example's loss (b,); `network` is the task's own as the processes of a training share it."""
+        """Each example's loss (b,); `network` is the task's own, perhaps wrapped or sharded."""
 
     def flops(self, batch: Batch) -> int:
-        """Of the forward and backward pass of a batch on the CPU; 0 where unknown."""
+        """Floating-point operations of a batch, forward and backward; 0 where unknown."""
 
 
 class Preview(Protocol):
-    """What is shown of a network in training."""
+    """Shows samples of a network in training."""
 
-    every: int  # steps
+    every: int  # steps; 0 for never
 
     def __call__(self, network: nn.Module, parallel: Parallel, step: int) -> None:
-        """With the averaged weights in the network, which is in evaluation mode; all processes call it."""
+        """Show a network in evaluation mode, with the averaged weights; all processes call it."""
 
 
 class Interrupted(SystemExit):
-    """SIGTERM: the state was saved, the same command goes on."""
+    """SIGTERM came and the state was saved; the same command goes on from there."""
 
 
 @dataclass
-class TrainingResult:
-    """What a training did."""
+class Update:
+    """The outcome of a step.
 
-    steps: int
-    resumed_from: int
-    seconds: float
-    losses: list[tuple[int, float]] = field(
-        default_factory=list
-    )  # (step, mean loss since the last entry)
-    validation: list[tuple[int, float]] = field(default_factory=list)
+    Attributes:
+        loss: the mean over the batch, of all processes.
+        grad_norm: the gradients' norm before clipping.
+        learning_rate: the step's.
+        trouble: why the training must end, in words; the weights are as they were before the step.
+        terminated: SIGTERM reached one of the processes.
+    """
 
-    def summary(self) -> str:
-        """Steps and the last loss, in words."""
-        what, entries = (
-            ("held-out loss", self.validation) if self.validation else ("loss", self.losses)
-        )
-        return (
-            f"{what} {entries[-1][1]:.4f} after {self.steps} steps"
-            if entries
-            else f"{self.steps} steps"
-        )
-
-
-def learning_rate(config: OptimConfig, step: int) -> float:
-    """Linear warm-up, then a cosine from learning_rate to learning_rate * final_learning_rate."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return config.learning_rate * (
-        config.final_learning_rate + (1 - config.final_learning_rate) * cosine
-    )
-
-
-def make_optimizer(config: OptimConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """AdamW, or Adafactor (Shazeer and Stern 2018), which keeps a row and a column of a weight's last two axes."""
-    if config.optimizer == "adafactor":
-        return torch.optim.Adafactor(
-            parameters, lr=config.learning_rate, weight_decay=config.weight_decay
-        )
-    return torch.optim.AdamW(
-        parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
-    )
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    trouble: str
+    terminated: bool
 
 
 def train(
     task: Task,
-    config: OptimConfig,
     scratch: Path,
     log: Log = lambda metrics, step: None,
     launch: LaunchConfig = DEFAULT_LAUNCH,
     runtime: RuntimeConfig = DEFAULT_RUNTIME,
     preview: Preview | None = None,
 ) -> TrainingResult:
-    """Train `task`, leaving the averaged (EMA) weights in its network, in every process.
+    """Train `task`, and leave the averaged (EMA) weights in its network, in every process.
 
     Args:
-        task: what is trained.
-        config: the loop's settings.
-        scratch: folder for training state, one for all processes; a checkpoint found there is resumed.
-        log: called with metrics and the step they belong to, by the first process.
-        launch: how it is computed.
+        task: what is trained, with the loop's settings.
+        scratch: folder for training state, one for all processes; a checkpoint there is resumed.
+        log: the first process calls it with metrics and the step they belong to.
+        launch: how the training is computed.
         runtime: workers, memory and patience.
-        preview: called every so many steps, after the state is saved: a resumed run leaves it out or makes it again.
-            Where it fails there is a warning, and the training goes on.
+        preview: called every so many steps, after the state is saved, so a resumed run leaves it
+            out or makes it again. Where it fails there is a warning, and the training goes on.
 
     Raises:
-        TrainingDiverged: the loss is NaN, or above `divergence_factor` times its best, or fp16 finds no finite
-            gradient; the message says where.
-        DiskError: the state cannot be written (a full disk); in every process.
+        TrainingDiverged: the loss is NaN, or above `divergence_factor` times its best, or fp16
+            finds no finite gradient; the message says where.
+        ParamsError: the processes do not divide a batch evenly, or the optimizer cannot train a
+            sharded network.
+        DiskError: the state cannot be written (a full disk); raised in every process.
         Interrupted: SIGTERM came; the state was saved first.
-        ValueError: the processes do not divide a batch evenly.
     """
-    # --- what is trained, and how -------------------------------------------------------------------------------
+    # --- set-up ------------------------------------------------------------------------------------
+    config = task.config
     parallel = Parallel(launch, runtime.timeout_s)
-    parts = launch.gradient_accumulation
-    found = _newest_checkpoint(scratch)
-    steps = range(found[1]["step"] if found else 0, config.steps)
-    positions = Positions(steps, config.batch_size, parts, parallel.rank, parallel.world_size)
-    flops = (
-        task.flops(default_collate([task.example(i) for i in next(iter(positions))]))
-        if steps
-        else 0
+    checkpoint = _newest_checkpoint(scratch)
+    steps = range(checkpoint["step"] if checkpoint else 0, config.steps)
+    positions = Positions(
+        steps,
+        config.batch_size,
+        launch.gradient_accumulation,
+        parallel.rank,
+        parallel.world_size,
     )
-    network = parallel.prepare(task.network)
-    parameters = task.trained_parameters()
-    plain_optimizer = make_optimizer(config, list(parameters.values()))
-    optimizer = parallel.prepare_optimizer(plain_optimizer)
-    ema = EMA(dict(parameters), config.ema_decay)
-    result = TrainingResult(steps=config.steps, resumed_from=0, seconds=0.0)
-    watch = LossWatch(config, scales_loss=launch.precision == "fp16")
-    window: list[float] = []  # losses since the last entry of the log
-
-    # --- resume ---------------------------------------------------------------------------------------------------
-    if found is not None:
-        tensors, state = found
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(parallel.like(tensors[f"weights/{name}"], parameter))
-                ema.average[name].copy_(parallel.like(tensors[f"ema/{name}"], parameter))
-        restore_optimizer(plain_optimizer, tensors, parallel.like)
-        parallel.restore_scaler(state["scaler"])
-        watch.restore(state["watch"])
-        result.resumed_from, window = state["step"], state["window"]
-        result.seconds = state["seconds"]
-        result.losses = [tuple(entry) for entry in state["losses"]]
-        result.validation = [tuple(entry) for entry in state["validation"]]
-        del tensors, state
+    flops = _flops_of_a_part(task, positions)  # while the network is plain
+    state = TrainingState(task.network, config, parallel)
+    if checkpoint is not None:
+        state.load_state_dict(checkpoint)
         if parallel.is_main:
-            print(
-                f"{task.name}: going on from step {result.resumed_from} of {config.steps}",
-                flush=True,
-            )
-    found = None
-    parallel.wait()  # until all have read it
-
-    def save(step: int) -> None:
-        tensors: dict[str, Tensor] = {f"weights/{name}": p for name, p in parameters.items()}
-        tensors |= {f"ema/{name}": a for name, a in ema.average.items()} | optimizer_tensors(
-            plain_optimizer
-        )
-        whole = {}
-        for (
-            name,
-            tensor,
-        ) in tensors.items():  # one at a time: that much more memory is needed on the device
-            gathered = parallel.whole(tensor)
-            if parallel.is_main:
-                whole[name] = gathered.cpu()
-        state = {
-            "watch": watch.state(), "window": window, "losses": result.losses, "validation": result.validation,
-            "seconds": seconds_before + time.monotonic() - started, "scaler": parallel.scaler_state(),
-        }  # fmt: skip
-
-        def write() -> None:
-            if watch.is_rising:
-                save_checkpoint(scratch / RISING, step, whole, state)
-            else:
-                save_checkpoint(scratch, step, whole, state)
-                shutil.rmtree(scratch / RISING, ignore_errors=True)
-
-        parallel.first(write)
-
-    def validate(step: int) -> None:
-        if not task.held_out():
-            return
-        with _averaged(ema, parameters, network), torch.no_grad():
-            loss = _validation_loss(task, network, parallel, positions.size)
-        result.validation.append((step, loss))
-        if parallel.is_main:
-            log({"validation_loss": loss}, step)
-
-    # --- steps ------------------------------------------------------------------------------------------------------
-    seconds_before, started = result.seconds, time.monotonic()
+            print(f"{task.name}: going on from step {state.step} of {config.steps}", flush=True)
+    checkpoint = None  # its tensors are copied; the memory is free for the steps
+    parallel.wait()  # until all processes have read it
     batches = iter(make_loader(task, positions, runtime, parallel.device))
-    peak = peak_flops(parallel.device, parallel.dtype) if flops else 0.0
-    clock = StepClock(
-        flops * parts * parallel.world_size, config.batch_size, peak * parallel.world_size
-    )
+    clock = _make_clock(config, launch, parallel, flops)
     bar = tqdm(
-        total=config.steps, initial=result.resumed_from, desc=task.name, unit="step", mininterval=1.0,
+        total=config.steps, initial=state.step, desc=task.name, unit="step", mininterval=1.0,
         disable=not parallel.is_main,
     )  # fmt: skip
-    with bar as progress, _TerminationFlag() as terminated:
-        clock.start(result.resumed_from)
+
+    # --- steps -----------------------------------------------------------------------------------
+    with bar, _TerminationFlag() as terminated:
+        clock.start(state.step)
         for step in steps:
-            rate = learning_rate(config, step)
-            for group in plain_optimizer.param_groups:
-                group["lr"] = rate
-            plain_optimizer.zero_grad(set_to_none=True)
-            torch.manual_seed(
-                generator_for(task.name, config.seed, parallel.rank, step).initial_seed()
-            )  # for dropout
-            local = 0.0  # this process' share of the loss
-            for part in range(parts):
-                with clock.waiting():
-                    batch = to_device(next(batches), parallel.device)
-                with parallel.accumulate(network, last=part == parts - 1):
-                    with parallel.autocast():
-                        loss = task.losses(network, batch).mean() / parts
-                    parallel.backward(loss)
-                local += float(loss.detach())
-            grad_norm = parallel.clip_grad_norm(list(parameters.values()), config.max_grad_norm)
-            value, signals = parallel.sum(local / parallel.world_size, float(bool(terminated)))
-            trouble = watch.add(value, grad_norm)
-            if trouble:
+            update = train_step(task, state, batches, clock, terminated)
+            if update.trouble:
                 raise TrainingDiverged(
-                    f"{task.name}: {trouble} at step {step}, learning rate {rate:.2e}; {_cure(scratch, launch)}"
+                    f"{task.name}: {update.trouble} at step {step}, learning rate "
+                    f"{update.learning_rate:.2e}; {_cure(scratch, launch)}"
                 )
-            optimizer.step()
-            ema.update(dict(parameters), step)
-
-            window.append(value)
-            done = step + 1
-            last = done == config.steps
-            if done % config.log_every == 0 or last:
-                mean = sum(window) / len(window)
-                result.losses.append((done, mean))
-                metrics = {
-                    "loss": mean,
-                    "grad_norm": grad_norm,
-                    "learning_rate": rate,
-                } | clock.rates(done)
-                if parallel.is_main:
-                    log(metrics | {"memory_gb": memory_bytes(parallel.device) / 1e9}, done)
-                progress.set_postfix(loss=f"{mean:.4f}", refresh=False)
-                window = []
-            if done % config.validate_every == 0 or last:
+            if state.is_due(config.log_every):
+                _log(state, update, clock, log, bar)
+            if state.is_due(config.validate_every):
                 with clock.paused():
-                    validate(done)
-            if signals or done % config.checkpoint_every == 0 or last:
+                    _validate(task, state, positions.size, log)
+            if update.terminated or state.is_due(config.checkpoint_every):
                 with clock.paused():
-                    save(done)
-            progress.update()
-            if signals:
+                    _save(state, scratch)
+            bar.update()
+            if update.terminated:
                 raise Interrupted(143)
-            if preview is not None and preview.every and (done % preview.every == 0 or last):
-                with clock.paused(), _averaged(ema, parameters, network), torch.no_grad():
-                    _show(preview, network, parallel, done)
-        if watch.is_rising and parallel.is_main:
-            logger.warning(
-                "%s: the smoothed loss ends at %.4f, its best was %.4f; look at its curve before the weights are used",
-                task.name, watch.smoothed, watch.best,
-            )  # fmt: skip
-        if parallel.sum(float(bool(terminated)))[0]:  # in the last step, after it was asked
+            if preview is not None and state.is_due(preview.every):
+                with clock.paused():
+                    _show(preview, state)
+        _warn_of_a_rise(task, state)
+        if parallel.sum(float(bool(terminated)))[0]:  # SIGTERM came after the last step asked
             raise Interrupted(143)
-
-    # --- what is kept: the average ------------------------------------------------------------------------------------
-    ema.swap(dict(parameters))
-    parallel.restore(task.network)
-    result.seconds = seconds_before + time.monotonic() - started
-    return result
+    return state.finish()
 
 
-def _newest_checkpoint(scratch: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The good ones' newest that can be read, or that of a rise where it is newer."""
-    folders = sorted(
-        (scratch, scratch / RISING), key=lambda folder: getattr(last_checkpoint(folder), "name", "")
-    )
+def train_step(
+    task: Task,
+    state: TrainingState,
+    batches: Iterator[Batch],
+    clock: StepClock,
+    terminated: _TerminationFlag,
+) -> Update:
+    """Update the weights from one batch; each process computes its share of it, in parts.
+
+    Args:
+        task: gives the loss.
+        state: what is updated.
+        batches: the next entries are this process' parts of the batch.
+        clock: counts the time spent waiting for them.
+        terminated: whether SIGTERM came to this process.
+    """
+    config = task.config
+    parallel = state.parallel
+    parts = parallel.launch.gradient_accumulation
+    rate = learning_rate(config, state.step)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.optimizer.zero_grad(set_to_none=True)
+    seed = generator_for(task.name, config.seed, parallel.rank, state.step).initial_seed()
+    torch.manual_seed(seed)  # for dropout
+
+    own_loss = 0.0  # this process' share of the loss
+    for part in range(parts):
+        with clock.waiting():
+            batch = to_device(next(batches), parallel.device)
+        with parallel.accumulate(state.network, last=part == parts - 1):
+            with parallel.autocast():
+                loss = task.losses(state.network, batch).mean() / parts
+            parallel.backward(loss)
+        own_loss += float(loss.detach())
+    grad_norm = parallel.clip_grad_norm(list(state.parameters.values()), config.max_grad_norm)
+    loss_of_all, signals = parallel.sum(own_loss / parallel.world_size, float(bool(terminated)))
+
+    trouble = state.watch.add(loss_of_all, grad_norm)
+    if not trouble:
+        state.update(loss_of_all)
+    return Update(loss_of_all, grad_norm, rate, trouble, terminated=signals > 0)
+
+
+def _newest_checkpoint(scratch: Path) -> dict[str, Any] | None:
+    """The newest readable state, whether it is good or the loss was rising."""
+    folders = [scratch, scratch / RISING]
+    folders.sort(key=lambda folder: getattr(last_checkpoint(folder), "name", ""))
     return load_checkpoint(folders[1]) or load_checkpoint(folders[0])
 
 
-@contextmanager
-def _averaged(ema: EMA, parameters: dict[str, nn.Parameter], network: nn.Module) -> Iterator[None]:
-    """With the averages as the network's weights, in evaluation mode."""
-    ema.swap(dict(parameters))
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train()
-        ema.swap(dict(parameters))
+def _flops_of_a_part(task: Task, positions: Positions) -> int:
+    """What one process computes for one part of a batch; 0 where there are no steps."""
+    first = next(iter(positions), None)
+    if first is None:
+        return 0
+    return task.flops(default_collate([task.example(position) for position in first]))
 
 
-def _validation_loss(task: Task, network: nn.Module, parallel: Parallel, batch_size: int) -> float:
-    """Mean loss over the held-out examples, spread over the processes; each does as many batches as the others.
+def _make_clock(
+    config: OptimConfig, launch: LaunchConfig, parallel: Parallel, flops: int
+) -> StepClock:
+    """A clock that knows the work of a step, from that of a part, and the devices' peak."""
+    peak = peak_flops(parallel.device, parallel.dtype) if flops else 0.0
+    flops_per_step = flops * launch.gradient_accumulation * parallel.world_size
+    return StepClock(flops_per_step, config.batch_size, peak * parallel.world_size)
 
-    Batches are of the training's size: memory holds those.
+
+# --- events -------------------------------------------------------------------------------------
+
+
+def _log(state: TrainingState, update: Update, clock: StepClock, log: Log, bar: tqdm) -> None:
+    """Log the rates and the mean loss since the last entry."""
+    mean = sum(state.open_losses) / len(state.open_losses)
+    state.open_losses = []
+    state.result.losses.append((state.step, mean))
+    metrics = {
+        "loss": mean,
+        "grad_norm": update.grad_norm,
+        "learning_rate": update.learning_rate,
+    }
+    metrics |= clock.rates(state.step)
+    if state.parallel.is_main:
+        metrics["memory_gb"] = memory_bytes(state.parallel.device) / 1e9
+        log(metrics, state.step)
+    bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
+
+
+def _validate(task: Task, state: TrainingState, batch_size: int, log: Log) -> None:
+    """The averaged weights' mean loss over the held-out examples, if there are any.
+
+    The examples are spread over the processes, each of which does as many batches as the others.
+    Batches are of the training's size, because memory holds those.
     """
-    total, rounds = 0.0, math.ceil(task.held_out() / (batch_size * parallel.world_size))
-    for i in range(rounds):
-        first = (i * parallel.world_size + parallel.rank) * batch_size
-        chosen = range(first, first + batch_size)
-        examples = [task.validation_example(min(k, task.held_out() - 1)) for k in chosen]
-        counts = torch.tensor([float(k < task.held_out()) for k in chosen])
-        with parallel.autocast():
-            losses = task.losses(network, to_device(default_collate(examples), parallel.device))
-        total += float((losses.float().cpu() * counts).sum())
-    return parallel.sum(total)[0] / task.held_out()
+    total = task.held_out()
+    if not total:
+        return
+    parallel, loss_sum = state.parallel, 0.0
+    with state.averaged():
+        for i in range(math.ceil(total / (batch_size * parallel.world_size))):
+            first = (i * parallel.world_size + parallel.rank) * batch_size
+            indices = range(first, first + batch_size)
+            examples = [task.validation_example(min(k, total - 1)) for k in indices]
+            counts = torch.tensor([float(k < total) for k in indices])
+            batch = to_device(default_collate(examples), parallel.device)
+            with parallel.autocast():
+                losses = task.losses(state.network, batch)
+            loss_sum += float((losses.float().cpu() * counts).sum())
+        mean = parallel.sum(loss_sum)[0] / total
+    state.result.validation.append((state.step, mean))
+    if parallel.is_main:
+        log({"validation_loss": mean}, state.step)
 
 
-def _show(preview: Preview, network: nn.Module, parallel: Parallel, step: int) -> None:
-    """A preview; nothing is learned from it, so whatever goes wrong, memory among it, costs a warning."""
-    try:
-        preview(network, parallel, step)
-    except Exception as error:
-        if parallel.is_sharded:  # the others wait for this process in the middle of it
-            raise
+def _save(state: TrainingState, scratch: Path) -> None:
+    """Write a checkpoint, which has a folder of its own while the loss rises."""
+    content = state.state_dict()
+
+    def write() -> None:
+        if state.watch.is_rising:
+            save_checkpoint(scratch / RISING, content)
+        else:
+            save_checkpoint(scratch, content)
+            shutil.rmtree(scratch / RISING, ignore_errors=True)
+
+    state.parallel.first(write)
+
+
+def _show(preview: Preview, state: TrainingState) -> None:
+    """Call a preview; the training does not depend on it, so any failure is only a warning."""
+    with state.averaged() as network:
+        try:
+            preview(network, state.parallel, state.step)
+        except Exception as error:
+            if (
+                state.parallel.is_sharded
+            ):  # the other processes wait for this one in the middle of it
+                raise
+            logger.warning(
+                "no preview of step %d; going on without: %s: %s",
+                state.step, type(error).__name__, error,
+            )  # fmt: skip
+
+
+def _warn_of_a_rise(task: Task, state: TrainingState) -> None:
+    """Warn where a training ends half-way to a blow-up."""
+    if state.watch.is_rising and state.parallel.is_main:
         logger.warning(
-            "no preview of step %d; going on without: %s: %s", step, type(error).__name__, error
+            "%s: the smoothed loss ends at %.4f, its best was %.4f; look at its curve before you "
+            "use the weights",
+            task.name,
+            state.watch.smoothed,
+            state.watch.best,
         )
 
 
 def _cure(scratch: Path, launch: LaunchConfig) -> str:
-    """What can be done; other params are another training, and nothing of this one's state is used again."""
-    precision = ", or set launch.precision to bf16 or fp32" if launch.precision == "fp16" else ""
-    kept = last_checkpoint(scratch)
-    kept_here = (
-        f"; the last good state stays in {kept}, until other trainings have left theirs"
-        if kept
-        else ""
-    )
-    return (
-        f"lower learning_rate or max_grad_norm{precision}, which starts again at step 0{kept_here}"
-    )
+    """What the user can do; other params start another training, without this one's state."""
+    cure = "lower learning_rate or max_grad_norm"
+    if launch.precision == "fp16":
+        cure += ", or set launch.precision to bf16 or fp32"
+    cure += ", which starts again at step 0"
+    good_state = last_checkpoint(scratch)
+    if good_state:
+        cure += (
+            f"; the last good state stays in {good_state}, until other trainings have left theirs"
+        )
+    return cure
 
 
 class _TerminationFlag:

@@ -1,4 +1,4 @@
-"""What a training leaves behind beside its weights: its losses as JSON and as a picture."""
+"""A training's losses as JSON and as a picture."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lumiere.training.loop import TrainingResult
+from lumiere.training.state import TrainingResult
 
 
 def write_record(folder: Path, name: str, result: TrainingResult) -> None:
-    """Write `<name>.json` and `<name>.png`: losses by step, with no time in them, so that bytes are stable."""
+    """Write the losses by step as `<name>.json` and `<name>.png`.
+
+    The files hold no times, so equal trainings write equal bytes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     losses = {"steps": result.steps, "loss": result.losses, "validation_loss": result.validation}
     (folder / f"{name}.json").write_text(json.dumps(losses, indent=1) + "\n", encoding="utf-8")
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for series, label in (
-        (result.losses, "training"),
-        (result.validation, "held out, averaged weights"),
-    ):
-        if series:
-            axes.plot(
-                *zip(*series, strict=True), label=label, marker="o" if len(series) < 12 else None
-            )
+    curves = {"training": result.losses, "held out, averaged weights": result.validation}
+    for label, curve in curves.items():
+        if curve:
+            marker = "o" if len(curve) < 12 else None
+            axes.plot(*zip(*curve, strict=True), label=label, marker=marker)
     axes.set(title=name, xlabel="step", ylabel="loss")
     axes.grid(alpha=0.3)
     if axes.lines:

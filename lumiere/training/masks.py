@@ -1,8 +1,9 @@
-"""Random conditioning for fine-tuning on <J, C, M>: what is known of a clip, in the mix that params give.
+"""Random conditioning for fine-tuning on <J, C, M>: draws which part of a clip is known.
 
-The paper names the modes but not their mix; see docs/deviations.md. A region is where to generate: (t, h, w) bool, in
-no frame empty and in none the whole (a frame of one pixel has no other). Frames may be latents: nothing depends on the
-number of channels, and sizes are shares of the frame's.
+Params set the mix of mask kinds. The paper names the modes but not their mix; see
+docs/deviations.md. A region says where to generate: (t, h, w) bool. In each frame it has some
+pixels but not all, except where a frame has only one. Frames may be latents: nothing depends on the
+number of channels, and sizes are shares of the frame's sides.
 """
 
 from __future__ import annotations
@@ -28,9 +29,14 @@ def draw_kind(weights: Mapping[str, float], generator: torch.Generator) -> str:
 def draw_conditioning(
     video: Tensor, kind: str, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """C (1, c, t, h, w) and M (1, 1, t, h, w) of one clip `video` (1, c, t, h, w): pixels in [-1, 1], or latents.
+    """C (1, c, t, h, w) and M (1, 1, t, h, w) of one clip.
 
-    Of a clip of one frame, that frame is the first and the last.
+    The only frame of a clip of one frame is both its first and its last.
+
+    Args:
+        video: (1, c, t, h, w), pixels in [-1, 1] or latents.
+        kind: one of `lumiere.config.MASK_KINDS`.
+        generator: the source of all randomness.
 
     Raises:
         ValueError: on an unknown kind.
@@ -53,7 +59,7 @@ def draw_conditioning(
 def random_region(
     kind: str, num_frames: int, height: int, width: int, generator: torch.Generator
 ) -> Tensor:
-    """Where to generate in the kinds that keep a part of each frame.
+    """A region to generate, for the kinds of mask that keep a part of each frame.
 
     Raises:
         ValueError: on an unknown kind.
@@ -68,8 +74,8 @@ def random_region(
     if kind == "outpainting":
         return ~random_box(*size, moving=False, generator=generator)
     if kind == "cinemagraph":
-        # Training has no still picture with a moving part; the clip itself stands for it: its first frame whole, and
-        # its own pixels outside the region.
+        # Training has no still pictures with a moving part. A clip takes their place: its first
+        # frame is known whole, and its own pixels outside the region in all frames.
         if _coin(generator):
             region = random_box(*size, moving=False, generator=generator)
         else:
@@ -84,9 +90,9 @@ def random_box(
 ) -> Tensor:
     """A box, still or drifting: (t, h, w), True inside.
 
-    One that stands still takes a quarter of each side to the whole. A quarter of the sides are whole, so that halves
-    and stripes, which users ask for, are trained on too, but never both sides of a box. One that moves takes a quarter
-    to three quarters, which leaves it room.
+    A still box takes a quarter of each side or more, up to the whole. A quarter of the sides are
+    whole, so that halves and stripes, which users ask for, are trained on too; but a box never
+    covers the frame. A moving box takes a quarter to three quarters, which leaves it room.
     """
     sides = (height, width)
     most = 0.75 if moving else 1.25
@@ -108,11 +114,11 @@ def random_box(
 
 @dataclass(frozen=True)
 class Brush:
-    """Ranges of what strokes are like; lengths as shares of sqrt(h w)."""
+    """Ranges that strokes are drawn from; lengths are shares of sqrt(h w)."""
 
     strokes: tuple[int, int]
-    segments: tuple[int, int]  # of a stroke; its turns are one fewer
-    step: tuple[float, float]  # length of a segment
+    segments: tuple[int, int]  # per stroke
+    step: tuple[float, float]  # a segment's length
     thickness: tuple[float, float]
 
 
@@ -125,17 +131,19 @@ BLOB = Brush(strokes=(1, 1), segments=(2, 6), step=(0.05, 0.25), thickness=(0.2,
 def random_strokes(
     num_frames: int, height: int, width: int, moving: bool, brush: Brush, generator: torch.Generator
 ) -> Tensor:
-    """Random walks of a round brush, still or drifting together by up to half a side: (t, h, w), True inside.
+    """Random walks of a round brush, still or drifting together: (t, h, w), True inside.
 
-    Where they leave nothing of a frame, which is so in tiny ones only, a box stands for them.
+    They drift by up to half a side. Strokes that cover a whole frame, which happens in tiny frames
+    only, are replaced by a box.
     """
     drift = [
         _integer(-(side // 2), side // 2, generator) if moving else 0 for side in (height, width)
     ]
-    # The strokes are painted once, on what all frames together see of them; each frame cuts its window out of that.
+    # The strokes are painted once, on a canvas that holds the windows of all frames; each frame
+    # cuts out its own.
     canvas = (height + abs(drift[0]), width + abs(drift[1]))
-    # Rows abs(dy) to h - 1 and columns abs(dx) to w - 1 are in every window. Strokes begin there, at pixels' centres,
-    # so that no frame is without them.
+    # Rows abs(dy) to h - 1 and columns abs(dx) to w - 1 are in every window. Strokes begin there,
+    # at pixels' centres, so that no frame is without them.
     starts = [(abs(drift[0]), height - 1), (abs(drift[1]), width - 1)]
     painted = _paint(canvas, starts, brush, math.sqrt(height * width), generator)
 
@@ -156,7 +164,14 @@ def _paint(
     scale: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Strokes on a canvas (h, w), True inside; `starts`: the rows and the columns, both ends included, to begin in."""
+    """Strokes on a canvas (h, w), True inside.
+
+    Args:
+        canvas: height and width.
+        starts: first and last row, first and last column that strokes begin in.
+        brush, scale: lengths are the brush's shares of `scale`, in pixels.
+        generator: the source of all randomness.
+    """
     n, k = _integer(*brush.strokes, generator), _integer(*brush.segments, generator)
     start = (
         torch.stack(
@@ -165,7 +180,8 @@ def _paint(
         )
         + 0.5
     )
-    # A new walk goes anywhere; at each vertex it turns by about 50 degrees, so that it winds and seldom turns back.
+    # A new walk goes anywhere; at each vertex it turns by about 50 degrees, so that it winds and
+    # seldom turns back.
     turns = 0.9 * torch.randn(n, k, generator=generator)
     turns[:, 0] = 2 * math.pi * torch.rand(n, generator=generator)
     heading = turns.cumsum(dim=1)
@@ -182,12 +198,18 @@ def _paint(
 
     low, high = (scale * share / 2 for share in brush.thickness)
     radius = low + (high - low) * torch.rand(n, generator=generator)
-    # A line of less than half a pixel's radius would have gaps.
+    # Lines with a radius below half a pixel would have gaps.
     return _near(vertices, radius.clamp(min=0.5), *canvas)
 
 
 def _near(vertices: Tensor, radius: Tensor, height: int, width: int) -> Tensor:
-    """Pixels whose centre is no farther than radius (n,) from one of n lines through vertices (n, k + 1, 2): (h, w)."""
+    """The pixels of n lines, (h, w): those whose centres are within a line's radius of it.
+
+    Args:
+        vertices: (n, k + 1, 2).
+        radius: (n,).
+        height, width: of the canvas.
+    """
     start, step = vertices[:, :-1].flatten(0, 1), vertices.diff(dim=1).flatten(0, 1)  # (n k, 2)
     y = (torch.arange(height) + 0.5 - start[:, :1])[:, :, None]  # (n k, h, 1)
     x = (torch.arange(width) + 0.5 - start[:, 1:])[:, None, :]  # (n k, 1, w)
@@ -210,7 +232,7 @@ def _uniform(low: float, high: float, generator: torch.Generator) -> float:
 
 
 def _integer(low: int, high: int, generator: torch.Generator) -> int:
-    """From low to high, both included."""
+    """A whole number from low to high, both included."""
     return int(torch.randint(low, high + 1, (), generator=generator))
 
 

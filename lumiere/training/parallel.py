@@ -1,11 +1,19 @@
-"""The processes of a training, one or many: accelerate below (devices, DDP, mixed precision), FSDP2 from torch.
+"""The processes of a training, one or many.
 
-accelerate shards by the blocks whose `forward` it wraps. The Space-Time U-Net walks its image model's layers itself, so
-the layers are sharded here, with torch's `fully_shard`.
+accelerate cares for devices, DDP and mixed precision. For FSDP2 it would shard the blocks whose
+`forward` it wraps; the Space-Time U-Net walks its image model's layers itself, so the layers are
+sharded here, with torch's `fully_shard`.
+
+Tensors are gathered and sharded one by one, with torch's `full_tensor` and `distribute_tensor`,
+rather than with `torch.distributed.checkpoint.state_dict`. That module cannot gather averaged
+weights, and it does not restore an optimizer to the bit: where a parameter never had a gradient, it
+refuses to load (`strict`) or gives it a state of one step.
 """
 
 from __future__ import annotations
 
+import copy
+import logging
 import os
 import warnings
 from collections.abc import Callable
@@ -15,101 +23,126 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from lumiere.config import LaunchConfig
-from lumiere.errors import LumiereError, WorkerError
-from lumiere.models import SpaceTimeUNet
+from lumiere.errors import LumiereError, ParamsError, WorkerError
+from lumiere.models import layers_in_order
+
+logger = logging.getLogger(__name__)
 
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-HOOKS = (
-    "_forward_pre_hooks",
-    "_forward_hooks",
-    "_state_dict_pre_hooks",
-    "_load_state_dict_pre_hooks",
-)  # FSDP's
-LAYERS = ("resnets", "attentions", "downsamplers", "upsamplers")  # of diffusers' blocks
 
 
 class Parallel:
-    """This process among those of a training."""
+    """This process and the others of a training."""
 
     def __init__(self, launch: LaunchConfig, timeout_s: float = 1800.0) -> None:
-        """Joins the other processes, where torchrun or accelerate started several.
+        """Join the other processes, where torchrun or accelerate started several.
 
         Args:
             launch: how trainings are computed.
-            timeout_s: when another process says nothing for so long, waiting for it ends with an error.
+            timeout_s: seconds without a word from another process, after which waiting for it ends
+                with an error.
         """
         self.launch = launch
-        AcceleratorState._reset_state()  # another training of this process may have had another precision
+        # An earlier training of this process may have had another precision.
+        AcceleratorState._reset_state()
         self._accelerator = Accelerator(
-            cpu=not torch.accelerator.is_available(),  # only when told does accelerate join processes on CPUs
+            # Without this accelerate joins no processes on CPUs.
+            cpu=not torch.accelerator.is_available(),
             mixed_precision=MIXED_PRECISION[launch.precision],
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_s))],
         )
-        self.rank, self.world_size = (
-            self._accelerator.process_index,
-            self._accelerator.num_processes,
-        )
+        self.rank = self._accelerator.process_index
+        self.world_size = self._accelerator.num_processes
         self.device, self.dtype = self._accelerator.device, DTYPES[launch.precision]
         self.is_main = self._accelerator.is_main_process
         self.is_sharded = launch.strategy == "fsdp" and self.world_size > 1
+        self.scales_loss = launch.precision == "fp16"
+        if self.is_main:
+            warn_of_slow_bf16(self.device, self.dtype)
 
-    # --- the network ------------------------------------------------------------------------------------------------
+    # --- the network -----------------------------------------------------------------------------
 
-    def prepare(self, network: Any) -> nn.Module:
-        """The network as it is trained: on the device, compiled, and wrapped or sharded where there are several."""
+    def prepare(self, network: nn.Module) -> nn.Module:
+        """The network as the processes train it: on its device, wrapped or sharded, compiled.
+
+        FSDP shards a copy. The network itself stays plain, on the CPU, and `restore` gives it the
+        trained weights.
+        """
         if self.launch.gradient_checkpointing:
-            network.enable_gradient_checkpointing()
+            network.enable_gradient_checkpointing()  # type: ignore[operator]
         if self.is_sharded:
-            _shard(network, self.world_size, self.device)
-            wrapped = network
+            shared = _sharded(copy.deepcopy(network), self.world_size, self.device)
         else:
-            wrapped = self._accelerator.prepare_model(network)
+            shared = self._accelerator.prepare_model(network)
         if self.launch.compile:
-            network.compile()
-        return wrapped
+            self.unwrap(shared).compile()
+        return shared
 
-    def restore(self, network: Any) -> None:
-        """Undo `prepare`: a plain network with whole weights, in every process."""
+    def unwrap(self, shared: nn.Module) -> nn.Module:
+        """The network that `prepare` wrapped; unless sharded, one process can call it alone."""
+        if isinstance(shared, DistributedDataParallel):
+            return shared.module
+        return shared
+
+    @torch.no_grad()
+    def restore(self, network: nn.Module, shared: nn.Module) -> None:
+        """Undo `prepare`: `network` is plain again and has the trained weights, in every process.
+
+        All processes call it.
+        """
         if self.is_sharded:
-            _unshard(network)
+            trained = dict(shared.named_parameters())
+            for name, parameter in network.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(self.whole(trained[name]))
         else:
-            self._accelerator.unwrap_model(network, keep_fp32_wrapper=False)
+            self._accelerator.unwrap_model(shared, keep_fp32_wrapper=False)
         if self.launch.gradient_checkpointing:
-            network.disable_gradient_checkpointing()
+            network.disable_gradient_checkpointing()  # type: ignore[operator]
         network._compiled_call_impl = None
 
-    def prepare_optimizer(self, optimizer: torch.optim.Optimizer) -> Any:
-        """An optimizer that knows of loss scaling."""
+    def check_optimizer(self, name: str) -> None:
+        """Raises ParamsError where torch's optimizer of this name cannot update sharded weights."""
+        if self.is_sharded and name == "adafactor":
+            raise ParamsError(
+                "optimizer: 'adafactor'; allowed with launch.strategy fsdp: adamw "
+                "(torch's Adafactor cannot update sharded weights)"
+            )
+
+    def prepare_optimizer(self, optimizer: torch.optim.Optimizer) -> AcceleratedOptimizer:
+        """The optimizer with loss scaling: `step` unscales, and skips a step that overflowed."""
         return self._accelerator.prepare_optimizer(optimizer)
 
-    # --- a step -----------------------------------------------------------------------------------------------------
+    # --- a step ----------------------------------------------------------------------------------
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Arithmetic in the launch's precision."""
+        """A context of arithmetic in the launch's precision."""
         return self._accelerator.autocast()
 
-    def accumulate(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[Any]:
-        """For one part of a batch: gradients are exchanged at the last."""
+    def accumulate(self, shared: nn.Module, last: bool) -> AbstractContextManager[Any]:
+        """A context for a part of a batch; processes exchange gradients at the last part only."""
         if self.is_sharded:
-            wrapped.set_requires_gradient_sync(last)  # type: ignore[operator]
+            shared.set_requires_gradient_sync(last)  # type: ignore[operator]
             return nullcontext()
-        return nullcontext() if last else self._accelerator.no_sync(wrapped)
+        return nullcontext() if last else self._accelerator.no_sync(shared)
 
     def backward(self, loss: Tensor) -> None:
-        """Adds a loss' gradients, scaled where the precision needs it."""
+        """Add a loss' gradients, scaled where the precision needs it."""
         self._accelerator.backward(loss)
 
     def clip_grad_norm(self, parameters: list[nn.Parameter], max_norm: float) -> float:
-        """Clips the gradients of all processes together; returns their norm before."""
+        """Clip the gradients of all processes together; returns their norm before that."""
         if self.launch.precision == "fp16":
             self._accelerator.unscale_gradients()
         norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm, foreach=True)
@@ -122,11 +155,11 @@ class Parallel:
         return self._accelerator.reduce(torch.tensor(values, device=self.device), "sum").tolist()
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes are here."""
         self._accelerator.wait_for_everyone()
 
     def first(self, action: Callable[[], None]) -> None:
-        """Lets the first process do something while the others wait; where it fails, all of them raise its error."""
+        """Let the first process do something while the others wait; all raise its error, if any."""
         failure: Exception | None = None
         if self.is_main:
             try:
@@ -141,14 +174,14 @@ class Parallel:
             kind, message = report
             raise kind(message)
 
-    # --- state ------------------------------------------------------------------------------------------------------
+    # --- state -----------------------------------------------------------------------------------
 
     def whole(self, tensor: Tensor) -> Tensor:
         """A tensor that may be sharded, whole; all processes call it."""
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
-    def like(self, whole: Tensor, parameter: Tensor) -> Tensor:
-        """A copy of a whole tensor, sharded as a parameter of its shape is: the inverse of `whole`."""
+    def place(self, whole: Tensor, parameter: Tensor) -> Tensor:
+        """A copy of a whole tensor, sharded like a parameter of its shape: undoes `whole`."""
         if isinstance(parameter, DTensor) and whole.shape == parameter.shape:
             return distribute_tensor(
                 whole.to(parameter.device), parameter.device_mesh, parameter.placements
@@ -156,55 +189,39 @@ class Parallel:
         return whole.clone()
 
     def scaler_state(self) -> dict[str, Any]:
-        """Of the loss scaling; empty where there is none."""
+        """The state of the loss scaling; empty where there is none."""
         return {} if self._accelerator.scaler is None else self._accelerator.scaler.state_dict()
 
-    def restore_scaler(self, state: dict[str, Any]) -> None:
-        """The inverse of `scaler_state`."""
+    def load_scaler_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `scaler_state` gave."""
         if self._accelerator.scaler is not None and state:
             self._accelerator.scaler.load_state_dict(state)
 
 
 def is_main_process() -> bool:
-    """Whether this process, maybe one of several that torchrun started, is the one that writes."""
+    """Whether this process is the one that writes, among those that torchrun may have started."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def _layers(network: Any) -> list[nn.Module]:
-    """The modules that a forward pass calls one after the other, which are gathered and dropped one at a time."""
-    unet = network.unet if isinstance(network, SpaceTimeUNet) else network
-    layers: list[nn.Module] = []
-    for block in [*unet.down_blocks, unet.mid_block, *unet.up_blocks]:
-        for name in LAYERS:
-            layers += [layer for layer in getattr(block, name, None) or [] if layer is not None]
-    if isinstance(network, SpaceTimeUNet):
-        layers += [*network.down_inflations, *network.up_inflations]
-        layers += [*network.temporal_downsamplers.values(), *network.temporal_upsamplers.values()]
-        layers += [network.mid_inflation] if network.mid_inflation is not None else []
-    return layers
+def warn_of_slow_bf16(device: torch.device, dtype: torch.dtype) -> None:
+    """Warn where torch 2.13 computes in bfloat16 on a CPU (pytorch/pytorch#183815)."""
+    if dtype == torch.bfloat16 and device.type == "cpu" and torch.__version__.startswith("2.13."):
+        logger.warning(
+            "launch.precision is bf16, but torch %s computes bf16 convolutions on a CPU 4 to 16 "
+            "times slower than fp32; set launch.precision to fp32",
+            torch.__version__,
+        )
 
 
-def _shard(network: nn.Module, world_size: int, device: torch.device) -> None:
+def _sharded(network: nn.Module, world_size: int, device: torch.device) -> nn.Module:
+    """The network, each of its layers sharded over the processes."""
     for parameter in network.parameters():
         parameter.data = parameter.data.contiguous()  # channels-last weights cannot be sharded
     mesh = init_device_mesh(device.type, (world_size,), mesh_dim_names=("shard",))
-    # The root too gives back what it gathered: the weights are exchanged with their averages between passes.
-    for layer in [*_layers(network), network]:
+    # The root too gives back what it gathered: the weights are exchanged with their averages
+    # between passes.
+    for layer in [*layers_in_order(network), network]:
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
-    warnings.filterwarnings(
-        "ignore", message="FSDP2-wrapped module .* returned a view"
-    )  # which nobody writes into
-
-
-def _unshard(network: nn.Module) -> None:
-    for layer in [*_layers(network), network]:
-        layer.__class__ = type(layer).__mro__[
-            2
-        ]  # fully_shard put FSDPModule and a class of its own before it
-        for hooks in HOOKS:
-            getattr(layer, hooks).clear()
-    for module in network.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if isinstance(parameter, DTensor):
-                whole = parameter.full_tensor().detach().cpu()
-                setattr(module, name, nn.Parameter(whole, requires_grad=parameter.requires_grad))
+    # Nobody writes into the views that it warns of.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
+    return network

@@ -1,4 +1,8 @@
-"""Samples while a network trains: the same held-out examples and noise each time, so that steps can be compared."""
+"""Samples while a network trains: the same held-out examples and noise each time, so that steps can
+be compared.
+
+They come from the denoising loop, the text guidance and the decoding that the pipelines use.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,10 @@ from torch.utils.data import default_collate
 from lumiere.config import RuntimeConfig
 from lumiere.data.pixel_values import from_model_range
 from lumiere.data.video_io import write_video
-from lumiere.training.diffusion_task import Batch, DiffusionTask
+from lumiere.diffusion.denoising import sample_whole
+from lumiere.diffusion.guidance import TextGuidance
+from lumiere.diffusion.objective import without_variance
+from lumiere.training.diffusion_task import Batch, DiffusionTask, NetworkInput
 from lumiere.training.loader import to_device
 from lumiere.training.parallel import Parallel
 
@@ -25,82 +32,94 @@ STEPS, MIN_SIDE = 10, 96
 
 
 class SamplePreview:
-    """Writes some samples side by side, videos as `<name>-NNNNNNN.mp4`, pictures as `.png`, and hands them on."""
+    """Writes some samples side by side as `<task name>-<step>.mp4` or `.png`."""
 
     number = 3
 
     def __init__(
-        self, task: DiffusionTask[Any], scheduler: Any, runtime: RuntimeConfig, folder: Path,
-        show: Callable[[Path], None], fps: int = 1,
-    ) -> None:  # fmt: skip
+        self,
+        task: DiffusionTask[Any],
+        runtime: RuntimeConfig,
+        folder: Path,
+        show: Callable[[Path], None],
+        fps: int = 1,
+    ) -> None:
         """
         Args:
-            task: its held-out clips, or those to train on where none are, give the sentences and what is known.
-            scheduler: the network's noise schedule and prediction type.
+            task: its held-out clips give the sentences and the known pixels; without any, its
+                training clips do.
             runtime: how often, and how strongly guided by the text.
-            folder: where it is written.
-            show: called with the file by the first process.
-            fps: of a video.
+            folder: where the files go.
+            show: the first process calls it with each file.
+            fps: frames per second of a video.
         """
         self.task, self.fps = copy.copy(task), fps
         if not task.held_out():
             self.task.validation_data = task.train_data
         self.every, self.guidance_scale = runtime.sample_every, runtime.sample_guidance_scale
-        # What x_0 is clipped to is the range of pixels; latents have none, and some schedulers do not say so.
-        unclipped = {} if task.space.vae is None else {"clip_sample": False}
-        self.scheduler = DDIMScheduler.from_config(
-            scheduler.config, timestep_spacing="trailing", **unclipped
-        )
+        settings: dict[str, Any] = {"timestep_spacing": "trailing"}
+        if task.space.vae is not None:
+            # Clipping x_0 to [-1, 1] suits pixels; latents exceed it, and some schedulers do not
+            # say so.
+            settings["clip_sample"] = False
+        self.scheduler = DDIMScheduler.from_config(task.scheduler.config, **settings)
         self.folder, self.show = folder, show
 
     def __call__(self, network: nn.Module, parallel: Parallel, step: int) -> None:
-        """Sample with the weights as they are, one example at a time: that takes less memory than training does."""
+        """Sample with the network's weights, one example at a time, which takes little memory."""
         if not (parallel.is_main or parallel.is_sharded):  # a sharded network needs all processes
             return
-        network = network if parallel.is_sharded else self.task.network
-        shown: list[np.ndarray] = []
-        for i in range(self.task.held_out())[
-            :: -(-self.task.held_out() // self.number)
-        ]:  # spread over all of them
+        videos: list[np.ndarray] = []
+        for i in self._examples():
             batch = to_device(default_collate([self.task.validation_example(i)]), parallel.device)
             with parallel.autocast():
-                shown += [
-                    from_model_range(video[0])
-                    for video in self.shown(self._sample(network, batch), batch)
-                ]
+                sample = self._sample(network, batch)
+            videos += [from_model_range(video[0]) for video in self.side_by_side(sample, batch)]
         if parallel.is_main:
-            self.show(self._write(shown, f"{self.task.name}-{step:07d}"))
+            self.show(self._write(videos, f"{self.task.name}-{step:07d}"))
 
-    def shown(self, sample: Tensor, batch: Batch) -> list[Tensor]:
-        """What is put side by side of an example, (1, 3, t, h, w) each, in [-1, 1]."""
+    def side_by_side(self, sample: Tensor, batch: Batch) -> list[Tensor]:
+        """The videos to show of an example, (1, 3, t, h, w) each, in [-1, 1]."""
         return [sample]
+
+    def _examples(self) -> range:
+        """The validation examples to show, spread over all of them."""
+        total = self.task.held_out()
+        return range(0, total, -(-total // self.number))
 
     def _sample(self, network: nn.Module, batch: Batch) -> Tensor:
         """Pixels (1, 3, t, h, w) in [-1, 1]; t = 1 for a picture."""
-        call = self.task.call(batch)  # for what is known; its noisy video is replaced
-        x_t, known = call.noise, call.args[0][:, call.x_0.shape[1] :]
-        rows, others = 1, {"encoder_hidden_states": None, **call.kwargs}
-        if "prompt_embeds" in batch:  # the empty sentence and its own
-            embeds, mask = (
-                part.unsqueeze(0).to(known.device) for part in self.task.train_data.null_text
-            )
-            rows, others["encoder_hidden_states"] = (
-                2,
-                torch.cat([embeds.float(), batch["prompt_embeds"]]),
-            )
-            others["encoder_attention_mask"] = torch.cat([mask.long(), batch["prompt_mask"]])
-        self.scheduler.set_timesteps(STEPS, device=x_t.device)
-        for timestep in self.scheduler.timesteps:
-            sample = torch.cat([torch.cat([x_t, known], dim=1)] * rows)
-            output = (
-                network(sample, timestep.expand(rows), **others).sample[:, : x_t.shape[1]].float()
-            )
-            guided = torch.lerp(output[:1], output[-1:], self.guidance_scale)  # of one row: itself
-            x_t = self.scheduler.step(guided, timestep, x_t).prev_sample
-        return self.task.space.decode(x_t if x_t.ndim == 5 else x_t.unsqueeze(2))
+        noised = self.task.noised(batch)  # its noise and conditioning; its noisy video is not used
+        inputs, noise = noised.inputs, noised.noise
+        conditions = [] if inputs.conditioning is None else [inputs.conditioning]
+
+        def predict(model_input: Tensor, timestep: Tensor) -> Tensor:
+            if inputs.prompt_embeds is not None:
+                guidance = self._guidance(inputs)
+                return guidance.predict(network, model_input, timestep, num_channels=noise.shape[1])
+            without_text = NetworkInput(model_input, timestep, class_labels=inputs.class_labels)
+            return without_variance(without_text.call(network), noise.shape[1])
+
+        x_0 = sample_whole(
+            self.scheduler, predict, noise, conditions, STEPS, generators=[torch.Generator()]
+        )
+        return self.task.space.decode(x_0 if x_0.ndim == 5 else x_0.unsqueeze(2))
+
+    def _guidance(self, inputs: NetworkInput) -> TextGuidance:
+        """Guidance that leads from the empty sentence towards the example's own."""
+        assert inputs.prompt_embeds is not None and inputs.prompt_mask is not None
+        null_embeds, null_mask = self.task.train_data.null_text
+        return TextGuidance(
+            inputs.prompt_embeds,
+            inputs.prompt_mask,
+            null_embeds.unsqueeze(0).to(inputs.prompt_embeds),
+            null_mask.unsqueeze(0).to(inputs.prompt_mask),
+            self.guidance_scale,
+            rescale=0.0,
+        )
 
     def _write(self, videos: list[np.ndarray], name: str) -> Path:
-        """A row of uint8 (t, h, w, 3), small ones enlarged to be seen."""
+        """A row of videos, uint8 (t, h, w, 3); small ones are enlarged."""
         factor = -(-MIN_SIDE // videos[0].shape[1])
         row = np.concatenate(videos, axis=2).repeat(factor, axis=1).repeat(factor, axis=2)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -114,10 +133,10 @@ class SamplePreview:
 
 
 class SuperResolutionPreview(SamplePreview):
-    """Low resolution, enlarged by the network, the original: a crop of one held-out window, or of a frame."""
+    """Shows a crop of a held-out window or frame: low resolution, enlarged, original."""
 
     number = 1
 
-    def shown(self, sample: Tensor, batch: Batch) -> list[Tensor]:
-        """The three."""
+    def side_by_side(self, sample: Tensor, batch: Batch) -> list[Tensor]:
+        """The low resolution, the sample and the original."""
         return [batch["low"], sample, batch["high"]]

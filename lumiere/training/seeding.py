@@ -1,4 +1,4 @@
-"""Randomness as a pure function of (seed, rank, step), so that a resumed run draws the same bits."""
+"""Randomness as a pure function of seed, rank and step: a resumed run draws the same bits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ import torch
 
 
 def generator_for(*key: int | str) -> torch.Generator:
-    """A generator seeded from the words and numbers given, e.g. ("noise", seed, rank, step)."""
+    """A generator seeded from words and numbers, such as ("noise", seed, rank, step)."""
     digest = hashlib.sha256("/".join(str(part) for part in key).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

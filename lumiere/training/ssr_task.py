@@ -1,47 +1,43 @@
-"""Training of spatial super-resolution: an image network, then its inflation on short windows (paper, section 3.2).
+"""Training of spatial super-resolution: an image network, then its inflation on short windows
+(paper, section 3.2).
 
-The network sees <x_t, low>: the noisy high-resolution frames and the low-resolution ones, enlarged and noised a little
-(noise augmentation, Ho et al. 2021), with the noise's timestep as class label, so that it forgives what the base model
-gets wrong.
+The network sees <x_t, low>: the noisy high-resolution frames and the low-resolution ones, enlarged
+and noised a little (noise augmentation, Ho et al. 2021), with the noise's timestep as class label,
+so that it forgives what the base model gets wrong.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 
-from lumiere.config import OptimConfig, TrainSSRConfig
+from lumiere.config import TrainSSRConfig
 from lumiere.data.clips import resize_video
 from lumiere.data.pixel_values import bytes_to_model
-from lumiere.training.diffusion_task import Batch, DiffusionTask, NetworkCall, is_inflated
+from lumiere.training.diffusion_task import (
+    Batch,
+    DiffusionTask,
+    NetworkInput,
+    NoisedBatch,
+    is_inflated,
+)
 from lumiere.training.examples import StoredClips
 
 
+@dataclass(eq=False, repr=False)
 class SuperResolutionTask(DiffusionTask[StoredClips]):
-    """An image network (`window_size` 1) or an inflated one, on crops of clips."""
+    """Trains an image network or an inflated one on crops of windows of clips.
+
+    Attributes:
+        ssr: sizes, crop and noise augmentation.
+        window_size: the frames that a step sees; 1 for an image network.
+    """
+
+    ssr: TrainSSRConfig = field(kw_only=True)
+    window_size: int = field(kw_only=True)
 
     validation_clips = 8
-
-    def __init__(
-        self,
-        name: str,
-        network: Any,
-        scheduler: Any,
-        train_data: StoredClips,
-        validation_data: StoredClips,
-        window_size: int,
-        ssr: TrainSSRConfig,
-        config: OptimConfig,
-    ) -> None:
-        """
-        Args:
-            name, network, scheduler, train_data, validation_data, config: as in `DiffusionTask`.
-            window_size: frames that a step sees.
-            ssr: sizes, crop and noise augmentation.
-        """
-        super().__init__(name, network, scheduler, train_data, validation_data, config)
-        self.ssr, self.window_size = ssr, window_size
 
     def draw(
         self,
@@ -51,35 +47,35 @@ class SuperResolutionTask(DiffusionTask[StoredClips]):
         training: bool,
         one_frame: bool,
     ) -> Batch:
-        """A crop of a window, `high` and enlarged `low` resolution of the same, float32 (3, t, h, w) in [-1, 1]."""
+        """A crop of a window in high and low resolution.
+
+        Returns: `high` and `low`, enlarged to the same size, float32 (3, t, h, w) in [-1, 1];
+            `low_noise` of their shape; `levels`, the timestep to which `low` is noised.
+        """
 
         def below(bound: int) -> int:
             return int(torch.randint(bound, (), generator=generator))
 
+        size, crop = self.ssr.size, self.ssr.crop
         start = below(data.num_frames - self.window_size + 1)
         high = bytes_to_model(data.video(clip, slice(start, start + self.window_size))).unsqueeze(0)
-        low = resize_video(resize_video(high, self.ssr.low_size), self.ssr.size)
-        top, left = (below(self.ssr.size - self.ssr.crop + 1) for _ in range(2))
-        rows, columns = slice(top, top + self.ssr.crop), slice(left, left + self.ssr.crop)
-        most = round(self.ssr.max_noise_level * (self.objective.num_timesteps - 1))
-        level = torch.tensor(below(most + 1))
-        low_noise = torch.randn(low[0, :, :, rows, columns].shape, generator=generator)
-        return {
-            "high": high[0, :, :, rows, columns],
-            "low": low[0, :, :, rows, columns],
-            "low_noise": low_noise,
-            "levels": level,
-        }
+        low = resize_video(resize_video(high, self.ssr.low_size), size)
+        top = below(size - crop + 1)
+        left = below(size - crop + 1)
+        high = high[0, :, :, top : top + crop, left : left + crop]
+        low = low[0, :, :, top : top + crop, left : left + crop]
+        highest_level = round(self.ssr.max_noise_level * (self.objective.num_timesteps - 1))
+        level = torch.tensor(below(highest_level + 1))
+        low_noise = torch.randn(low.shape, generator=generator)
+        return {"high": high, "low": low, "low_noise": low_noise, "levels": level}
 
-    def call(self, batch: Batch) -> NetworkCall:
-        """<x_t, low>, the low resolution noised to its level, which is the class label; there is no text."""
+    def noised(self, batch: Batch) -> NoisedBatch:
+        """<x_t, low> without text; the level to which `low` is noised is the class label."""
         x_0, timesteps, levels = batch["high"], batch["timesteps"], batch["levels"]
         low = self.objective.add_noise(batch["low"], batch["low_noise"], levels)
-        noise = self.noise_for(batch, x_0)
-        sample = torch.cat([self.objective.add_noise(x_0, noise, timesteps), low], dim=1)
-        if is_inflated(self.network):
-            return NetworkCall((sample, timesteps), {"class_labels": levels}, x_0, noise, timesteps)
-        image, noise = x_0[:, :, 0], noise[:, :, 0]
-        return NetworkCall(
-            (sample[:, :, 0], timesteps, None), {"class_labels": levels}, image, noise, timesteps
-        )
+        noise = self.draw_noise(batch, x_0)
+        x_t = self.objective.add_noise(x_0, noise, timesteps)
+        if not is_inflated(self.network):
+            x_t, low, x_0, noise = (video[:, :, 0] for video in (x_t, low, x_0, noise))
+        inputs = NetworkInput(x_t, timesteps, conditioning=low, class_labels=levels)
+        return NoisedBatch(inputs, x_0, noise)

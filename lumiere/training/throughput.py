@@ -1,10 +1,10 @@
-"""What a step costs and how near to the device's peak it runs: counted FLOPs, measured peak, memory."""
+"""What a step costs: counted FLOPs, the device's measured peak, memory, waiting for data."""
 
 from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,18 +12,30 @@ import psutil
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+aten = torch.ops.aten
+
+# The CPU's fused attention has no formula of its own in torch 2.13; the first arguments are the shapes.
+FLOP_FORMULAS = {
+    aten._scaled_dot_product_flash_attention_for_cpu: lambda *args, **_: sdpa_flop_count(*args[:3]),
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda *args, **_: (
+        sdpa_backward_flop_count(*args[:4])
+    ),
+}
 
 
 def count_flops(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Floating-point operations of one forward and backward pass of a network with a `.sample` output.
+    """Floating-point operations of one forward and backward pass of a network with a `.sample`
+    output.
 
-    Counted on meta tensors, which hold no numbers: nothing is computed and no memory taken. Matrix products,
-    convolutions and attention count (a multiplication and an addition are two); recomputation does not.
+    Counted on meta tensors, which hold no numbers: nothing is computed and no memory taken. Matrix
+    products, convolutions and attention count (a multiplication and an addition are two);
+    recomputation does not.
 
     Args:
         network: its frozen parameters take no gradient and cost none.
-        args, kwargs: of its forward pass.
+        args, kwargs: arguments of its forward pass.
     """
     weights = {
         name: value.detach().to("meta").requires_grad_(value.requires_grad)
@@ -36,18 +48,36 @@ def count_flops(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     if checkpointing:
         network.disable_gradient_checkpointing()  # type: ignore[operator]
     try:
-        with FlopCounterMode(display=False) as counter:
-            output = torch.func.functional_call(network, weights, args, kwargs).sample
-            output.sum().backward()
+        _, flops = count_step_flops(
+            lambda: torch.func.functional_call(network, weights, args, kwargs).sample.sum()
+        )
     finally:
         if checkpointing:
             network.enable_gradient_checkpointing()  # type: ignore[operator]
-    return counter.get_total_flops()
+    return flops
+
+
+def count_step_flops(run: Callable[[], Tensor], backward: bool = True) -> tuple[int, int]:
+    """Count the floating-point operations of a step while it runs, on whatever device.
+
+    Args:
+        run: the forward pass; with `backward` it returns a scalar.
+        backward: whether to run the backward pass too.
+
+    Returns:
+        The operations of the forward pass, and those of the whole step.
+    """
+    with FlopCounterMode(display=False, custom_mapping=FLOP_FORMULAS) as counter:
+        output = run()
+        forward = counter.get_total_flops()
+        if backward:
+            output.backward()
+    return forward, counter.get_total_flops()
 
 
 @functools.cache
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a large matrix product, the best of a few: what a device reaches, not what its sheet says."""
+    """FLOP/s that a device reaches in a large matrix product, the best of a few."""
     size, tries = (8192, 10) if device.type == "cuda" else (1024, 3)
     matrix = torch.ones(size, size, device=device, dtype=dtype)
     best = float("inf")
@@ -61,7 +91,7 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def memory_bytes(device: torch.device) -> int:
-    """The most that was allocated on a GPU since the start; a process' memory now elsewhere."""
+    """A GPU's peak allocation since the start; elsewhere this process' memory now."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return psutil.Process().memory_info().rss
@@ -73,13 +103,13 @@ def _wait_for(device: torch.device) -> None:
 
 
 class StepClock:
-    """Rates since the last entry of the log."""
+    """Measures rates between two entries of the log."""
 
     def __init__(self, flops_per_step: int, clips_per_step: int, peak: float) -> None:
         """
         Args:
-            flops_per_step: of all processes together; 0 where unknown.
-            clips_per_step: as the batch size.
+            flops_per_step: the work of all processes together; 0 where unknown.
+            clips_per_step: the batch size.
             peak: FLOP/s of all processes' devices together.
         """
         self.flops_per_step, self.clips_per_step, self.peak = flops_per_step, clips_per_step, peak
@@ -89,25 +119,25 @@ class StepClock:
         self._step, self._since, self.waited = step, time.perf_counter(), 0.0
 
     def start(self, step: int) -> None:
-        """Before the first step that is timed."""
+        """Start before step number `step`."""
         self._start(step)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """For data."""
+        """Count the time inside as waiting for data."""
         started = time.perf_counter()
         yield
         self.waited += time.perf_counter() - started
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """For what is no step."""
+        """Leave the time inside out: it belongs to no step."""
         started = time.perf_counter()
         yield
         self._since += time.perf_counter() - started
 
     def rates(self, step: int) -> dict[str, float]:
-        """Since the last call, up to before `step`."""
+        """The rates since the last call, up to before `step`."""
         seconds = time.perf_counter() - self._since
         steps_per_second = (step - self._step) / seconds
         rates = {

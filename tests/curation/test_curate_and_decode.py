@@ -23,7 +23,7 @@ from lumiere.curation.curate import curate
 from lumiere.curation.manifest import read_manifest, write_manifest
 from lumiere.curation.manifest_report import counts, write_report
 from lumiere.curation.reasons import Reason, Rejection
-from lumiere.curation.verdicts import clip_ids, judge
+from lumiere.curation.verdicts import clip_ids, decide
 from lumiere.data import prepare
 from lumiere.data.clips import ClipStore
 from lumiere.data.extract import Source, WindowSettings, extract_windows
@@ -350,7 +350,7 @@ def test_timeouts_and_crashes_become_rows():
         for kind in ("timeout", "crashed", "error")
     ]
     assert found == [Reason.TIMEOUT, Reason.CRASHED, Reason.UNREADABLE]
-    rows, _ = judge({"a.mp4": Rejection(Reason.TIMEOUT)}, {"a.mp4": [Caption("a")]}, CONFIG)
+    rows, _ = decide({"a.mp4": Rejection(Reason.TIMEOUT)}, {"a.mp4": [Caption("a")]}, CONFIG)
     assert [(row["clip_id"], row["reason"]) for row in rows] == [("a", "timeout")]
 
 

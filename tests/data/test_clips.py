@@ -113,7 +113,7 @@ def test_clips_of_an_older_form_are_told(tmp_path):
     del index["format"]
     (folder / "index.json").write_text(json.dumps(index))
     with pytest.raises(
-        DataError, match=r"index.json: clips of another form .* run the decode stage again"
+        DataError, match=r"index.json: clips in another format .* run the decode stage again"
     ):
         ClipStore(folder)
 

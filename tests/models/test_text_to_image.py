@@ -1,4 +1,6 @@
-"""Other people's text-to-image models: a pipeline of diffusers becomes a T2I, is inflated, trains and samples."""
+"""Other people's text-to-image models: a pipeline of diffusers becomes a T2I, is inflated, trains
+and samples.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ from lumiere.models.text_to_image import TextToImage, load_scheduler, load_text_
 from lumiere.pipelines import LumierePipeline
 from lumiere.text import hub as hub_module
 from lumiere.text import load_text_encoder
-from lumiere.training.video_task import SpaceTimeTask
+from lumiere.training.video_task import ConditionedTask, SpaceTimeTask
 from tests.models.zoo import CONFIGS, TEXT_DIM
 from tests.text.pipelines import (
     SD_SCHEDULERS,
@@ -58,7 +60,7 @@ def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# --- what is loaded --------------------------------------------------------------------------------------------------
+# --- what is loaded -------------------------------------------------------------------------------
 
 
 def test_a_pipelines_folder_is_a_text_to_image_model(deepfloyd: Path) -> None:
@@ -169,7 +171,7 @@ def test_a_latent_model_is_used_at_another_size(stable_diffusion: Path, tmp_path
     assert (again.size, again.unet.config.sample_size, again.trained_size) == (24, 12, 16)
 
 
-# --- what it is used for ---------------------------------------------------------------------------------------------
+# --- what it is used for --------------------------------------------------------------------------
 
 
 def folders(kind: str, folder: Path) -> TextToImage:
@@ -199,10 +201,11 @@ def test_it_trains(kind: str, conditioned: bool, tmp_path: Path) -> None:
     encoder = load_text_encoder(t2i.text_encoder, t2i.max_text_tokens)
     clips = Sentences(encoder, SIZE, FRAMES)
     unet = SpaceTimeUNet.from_unet2d(t2i.unet, conditioning_channels=4 if conditioned else 0)
-    mix = {"first_frame": 1.0} if conditioned else None
-    task = SpaceTimeTask(
-        "base", unet, t2i.scheduler, clips, clips, TextOptimConfig(batch_size=2), mix
-    )
+    common: Any = ("base", unet, t2i.scheduler, clips, clips, TextOptimConfig(batch_size=2))
+    if conditioned:
+        task: SpaceTimeTask = ConditionedTask(*common, mask_weights={"first_frame": 1.0})
+    else:
+        task = SpaceTimeTask(*common)
     loss = task.losses(unet, default_collate([task.example(i) for i in range(2)])).mean()
     loss.backward()
     assert loss.isfinite() and any(
@@ -270,7 +273,7 @@ def test_a_scheduler_that_wants_the_learned_variance_is_told(deepfloyd: Path) ->
         pipe("a cat", num_inference_steps=2)
 
 
-# --- what cannot be used ---------------------------------------------------------------------------------------------
+# --- what cannot be used --------------------------------------------------------------------------
 
 
 def change_config(folder: Path, **changes: Any) -> None:

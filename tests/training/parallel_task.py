@@ -9,8 +9,8 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -123,14 +123,14 @@ def main(argv: list[str] | None = None) -> None:
         return plain(position)
 
     task.example = example  # type: ignore[method-assign]
-    config: Any = TextOptimConfig(**{**CONFIG.__dict__, "optimizer": arguments.optimizer})
+    task.config = replace(CONFIG, optimizer=arguments.optimizer)
     launch = LaunchConfig(
         arguments.processes, arguments.strategy, arguments.precision, arguments.parts
     )
     before = digest(dict(task.network.unet.state_dict()))
     logged: list[float] = []
     result = train(
-        task, config, arguments.out.with_suffix(""), lambda metrics, step: logged.append(step), launch,
+        task, arguments.out.with_suffix(""), lambda metrics, step: logged.append(step), launch,
         RuntimeConfig(timeout_s=8.0),
     )  # fmt: skip
     weights = {name: value.detach() for name, value in task.network.state_dict().items()}

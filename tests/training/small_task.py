@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import stages
-from lumiere.config import OptimConfig, RuntimeConfig
+from lumiere.config import RuntimeConfig, TextOptimConfig
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.models.unet_builders import build_text_to_image_unet
 from lumiere.training import checkpoint
@@ -23,7 +23,7 @@ from lumiere.training.loop import train
 from tests.full_disk import fill_disk
 
 # log_every does not divide checkpoint_every: a log window is open at most checkpoints.
-CONFIG = OptimConfig(
+CONFIG = TextOptimConfig(
     steps=12,
     batch_size=2,
     warmup_steps=3,
@@ -31,6 +31,7 @@ CONFIG = OptimConfig(
     log_every=3,
     validate_every=5,
     learning_rate=1e-3,
+    text_dropout=0.0,
 )
 
 
@@ -110,7 +111,7 @@ def main(where: str, scratch: Path) -> None:
                 kill()
 
         checkpoint.os.fsync = die_at_step_8  # type: ignore[attr-defined]
-    train(task, CONFIG, scratch, runtime=RuntimeConfig(workers=workers))
+    train(task, scratch, runtime=RuntimeConfig(workers=workers))
 
 
 if __name__ == "__main__":

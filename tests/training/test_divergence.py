@@ -74,7 +74,7 @@ def test_fp16_skips_some_steps_but_not_all() -> None:
         assert not watch.add(1.0, 2.0)
     assert not any(watch.add(1.0, math.nan) for _ in range(SKIPPED - 5))
     resumed = LossWatch(config, scales_loss=True)
-    resumed.restore(watch.state())
+    resumed.load_state_dict(watch.state_dict())
     assert not any(resumed.add(1.0, math.inf) for _ in range(4))
     assert "50 steps in a row without a finite gradient" in resumed.add(1.0, math.inf)
     assert LossWatch(config, scales_loss=True).add(math.nan, 1.0)
@@ -88,7 +88,7 @@ def test_a_restored_watch_goes_on() -> None:
         whole.add(loss, 1.0)
     for loss in losses[:45]:
         first.add(loss, 1.0)
-    second.restore(first.state())
+    second.load_state_dict(first.state_dict())
     for loss in losses[45:]:
         second.add(loss, 1.0)
-    assert second.state() == whole.state()
+    assert second.state_dict() == whole.state_dict()

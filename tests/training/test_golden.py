@@ -46,7 +46,7 @@ def losses(name: str, stores: tuple[ClipStore, ClipStore], scratch: Path) -> dic
     torch.manual_seed(0)
     task = TRAININGS[name](stores)
     task.config = CONFIG
-    result = train(task, CONFIG, scratch)
+    result = train(task, scratch)
     return {
         "loss": [loss for _, loss in result.losses],
         "validation": [loss for _, loss in result.validation],

@@ -29,8 +29,9 @@ from lumiere.training.image_task import TextToImageTask
 from lumiere.training.loop import train
 from lumiere.training.parallel import Parallel
 from lumiere.training.preview import SamplePreview
+from lumiere.training.state import trained_parameters
 from lumiere.training.throughput import count_flops
-from lumiere.training.video_task import SpaceTimeTask
+from lumiere.training.video_task import ConditionedTask, SpaceTimeTask
 from tests.models.zoo import randomise_temporal
 from tests.stages.conftest import STYLE, run_stage
 from tests.text.pipelines import SD_SCHEDULERS, Sentences, clip, save_stable_diffusion, tokenizer
@@ -56,8 +57,10 @@ def make_task(folder: Path, mask_kind: str = "") -> SpaceTimeTask:
     clips = Sentences(load_text_encoder(t2i.text_encoder, t2i.max_text_tokens), t2i.size, FRAMES)
     torch.manual_seed(0)
     unet = SpaceTimeUNet.from_unet2d(t2i.unet, conditioning_channels=5 if mask_kind else 0)
-    weights = {mask_kind: 1.0} if mask_kind else None
-    return SpaceTimeTask("base", unet, t2i.scheduler, clips, clips, CONFIG, weights, vae=t2i.vae)
+    common: Any = ("base", unet, t2i.scheduler, clips, clips, CONFIG, t2i.vae)
+    if mask_kind:
+        return ConditionedTask(*common, mask_weights={mask_kind: 1.0})
+    return SpaceTimeTask(*common)
 
 
 def batch_of(task: Any) -> Batch:
@@ -66,7 +69,7 @@ def batch_of(task: Any) -> Batch:
 
 def call_with(task: SpaceTimeTask, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """x_t, C and M."""
-    sample = task.call(batch).args[0]
+    sample = task.noised(batch).inputs.model_input
     assert sample.shape[1:] == (9, *LATENTS[1:])
     return sample[:, :4], sample[:, 4:8], sample[:, 8:]
 
@@ -85,7 +88,7 @@ def test_temporal_parameters_learn_and_nothing_else(
     losses = task.losses(task.network, batch_of(task))
     losses.mean().backward()
     assert losses.shape == (2,) and losses.isfinite().all() and (losses > 0).all()
-    trained = task.trained_parameters()
+    trained = trained_parameters(task.network)
     assert [name for name in trained if name.startswith("unet.")] == []
     assert any(p.grad is not None and p.grad.any() for p in trained.values())
     frozen = [*task.space.vae.parameters(), *task.network.spatial_parameters()]
@@ -97,17 +100,18 @@ def test_the_objective_is_stable_diffusions(kind: str, tmp_path: Path) -> None:
     """Noise and target as diffusers' own training scripts have them, on latents as its pipeline scales them."""
     save_stable_diffusion(tmp_path, kind)
     task = make_task(tmp_path)
-    batch, call = batch_of(task), task.call(batch_of(task))
+    batch, noised = batch_of(task), task.noised(batch_of(task))
     with torch.no_grad():
         latents = (
             task.space.vae.encode(bytes_to_model(batch["video"])[:, :, 1]).latent_dist.mode()
             * 0.18215
         )
-    torch.testing.assert_close(call.x_0[:, :, 1], latents)
-    plain, timesteps = DDPMScheduler.from_config(SD_SCHEDULERS[kind]), call.timesteps
-    torch.testing.assert_close(call.args[0], plain.add_noise(call.x_0, call.noise, timesteps))
-    target = plain.get_velocity(call.x_0, call.noise, timesteps) if kind == "sd2" else call.noise
-    assert task.objective.losses(target, call.x_0, call.noise, timesteps).max() < 1e-10
+    x_0, noise, timesteps = noised.x_0, noised.noise, noised.inputs.timesteps
+    torch.testing.assert_close(x_0[:, :, 1], latents)
+    plain = DDPMScheduler.from_config(SD_SCHEDULERS[kind])
+    torch.testing.assert_close(noised.inputs.sample, plain.add_noise(x_0, noise, timesteps))
+    target = plain.get_velocity(x_0, noise, timesteps) if kind == "sd2" else noise
+    assert task.objective.losses(target, x_0, noise, timesteps).max() < 1e-10
 
 
 def test_a_picture_is_trained_on_as_a_clip_of_one_frame(folder: Path) -> None:
@@ -115,9 +119,11 @@ def test_a_picture_is_trained_on_as_a_clip_of_one_frame(folder: Path) -> None:
     clips = Sentences(load_text_encoder(t2i.text_encoder), SIZE)
     task = TextToImageTask("style", t2i.unet, t2i.scheduler, clips, clips, CONFIG, t2i.vae)
     batch = batch_of(task)
-    call = task.call(batch)
-    assert call.args[0].shape == (2, 4, 8, 8)
-    torch.testing.assert_close(call.x_0, task.space.encode(bytes_to_model(batch["video"]))[:, :, 0])
+    noised = task.noised(batch)
+    assert noised.inputs.model_input.shape == (2, 4, 8, 8)
+    torch.testing.assert_close(
+        noised.x_0, task.space.encode(bytes_to_model(batch["video"]))[:, :, 0]
+    )
     task.losses(t2i.unet, batch).mean().backward()
     assert all(p.grad is None for p in t2i.vae.parameters())  # type: ignore[union-attr]
 
@@ -182,11 +188,11 @@ def test_c_and_m_are_those_of_generation(folder: Path) -> None:
 
 def test_a_vae_keeps_its_precision_and_has_its_frames_in_parts(folder: Path) -> None:
     task, sizes = make_task(folder), []
-    plain = task.call(batch_of(task)).x_0
+    plain = task.noised(batch_of(task)).x_0
     task.space.vae.encoder.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
     task.space.frames_per_batch = 4
     with torch.autocast("cpu", torch.bfloat16):
-        x_0 = task.call(batch_of(task)).x_0
+        x_0 = task.noised(batch_of(task)).x_0
     assert sizes == [4, 2] and x_0.dtype == torch.float32 and not x_0.requires_grad
     torch.testing.assert_close(x_0, plain, rtol=0, atol=1e-5)
 
@@ -196,9 +202,9 @@ def test_a_vae_is_neither_run_nor_counted_where_operations_are(
     mask_kind: str, folder: Path
 ) -> None:
     task, runs = make_task(folder, mask_kind), []
-    call = task.call(batch_of(task))
+    inputs = task.noised(batch_of(task)).inputs
     task.space.vae.encoder.register_forward_pre_hook(lambda _, args: runs.append(len(args[0])))
-    assert task.flops(batch_of(task)) == count_flops(task.network, call.args, call.kwargs) > 0
+    assert task.flops(batch_of(task)) == count_flops(task.network, *inputs.arguments()) > 0
     assert runs == []
 
 
@@ -207,10 +213,7 @@ def test_a_preview_shows_pixels(kind: str, tmp_path: Path) -> None:
     save_stable_diffusion(tmp_path / "model", kind)
     task, shown = make_task(tmp_path / "model", "first_frame"), []
     task.validation_clips = 2
-    scheduler = load_text_to_image(tmp_path / "model").scheduler
-    preview = SamplePreview(
-        task, scheduler, RuntimeConfig(sample_every=1), tmp_path, shown.append, 16
-    )
+    preview = SamplePreview(task, RuntimeConfig(sample_every=1), tmp_path, shown.append, 16)
     assert not preview.scheduler.config.clip_sample
     with torch.no_grad():
         preview(task.network, Parallel(LaunchConfig()), 1)
@@ -221,7 +224,7 @@ def test_state_of_a_training_holds_no_vae(folder: Path, tmp_path: Path) -> None:
     task = make_task(folder, "first_frame")
     task.validation_clips = 2
     before = {name: value.clone() for name, value in task.space.vae.state_dict().items()}
-    result = train(task, CONFIG, tmp_path)
+    result = train(task, tmp_path)
     assert result.losses and result.validation
     assert all(
         torch.equal(value, before[name]) for name, value in task.space.vae.state_dict().items()

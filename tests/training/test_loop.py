@@ -14,17 +14,20 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lumiere.config import LaunchConfig, OptimConfig
+from lumiere.config import LaunchConfig, OptimConfig, TextOptimConfig
 from lumiere.training import checkpoint
 from lumiere.training.checkpoint import load_checkpoint
 from lumiere.training.diffusion_task import Batch
 from lumiere.training.divergence import LossWatch, TrainingDiverged
 from lumiere.training.ema import EMA
 from lumiere.training.image_task import TextToImageTask
-from lumiere.training.loop import RISING, Interrupted, Preview, TrainingResult, learning_rate, train
-from lumiere.training.parallel import Parallel
+from lumiere.training.loop import RISING, Interrupted, Preview, train
+from lumiere.training.optimizer import learning_rate
+from lumiere.training.parallel import Parallel, warn_of_slow_bf16
+from lumiere.training.state import TrainingResult
 from tests.conftest import REPOSITORY
 from tests.training.small_task import CONFIG, Stop, at_step, make_task
 
@@ -43,14 +46,15 @@ Outcome = tuple[dict[str, Tensor], TrainingResult, list[tuple[dict[str, float], 
 def run(
     scratch: Path,
     task: TextToImageTask | None = None,
-    config: OptimConfig = CONFIG,
+    config: TextOptimConfig = CONFIG,
     preview: Preview | None = None,
 ) -> Outcome:
     """Weights, result, what was logged, and the bytes of the last checkpoint's tensors."""
     task = task or make_task()
+    task.config = config
     logged: list[tuple[dict[str, float], int]] = []
     result = train(
-        task, config, scratch, lambda metrics, step: logged.append((metrics, step)), preview=preview
+        task, scratch, lambda metrics, step: logged.append((metrics, step)), preview=preview
     )
     weights = {name: value.clone() for name, value in task.network.state_dict().items()}
     return (
@@ -289,7 +293,7 @@ def test_a_validation_takes_no_more_at_once_than_training_does(parts: int, tmp_p
         return plain(network, batch)
 
     task.losses = losses  # type: ignore[method-assign]
-    train(task, CONFIG, tmp_path, launch=LaunchConfig(gradient_accumulation=parts))
+    train(task, tmp_path, launch=LaunchConfig(gradient_accumulation=parts))
     assert sizes[True] == sizes[False] == {CONFIG.batch_size // parts}
 
 
@@ -327,8 +331,9 @@ def test_a_loss_that_is_no_number_stops_the_run_with_its_last_good_checkpoint(
     with pytest.raises(TrainingDiverged, match=expected):
         run(tmp_path, task)
     found = load_checkpoint(tmp_path)
-    assert found is not None and found[1]["step"] == 8
-    assert all(tensor.isfinite().all() for tensor in found[0].values())
+    assert found is not None and found["step"] == 8
+    tensors = load_file(tmp_path / "step-0000008" / checkpoint.TENSORS_FILE)
+    assert tensors and all(tensor.isfinite().all() for tensor in tensors.values())
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -337,22 +342,19 @@ class Parabola:
 
     name = "parabola"
 
-    def __init__(self, bad: int, batch_size: int = 4) -> None:
-        self.network, self.bad, self.batch_size = nn.Module(), bad, batch_size
+    def __init__(self, bad: int, config: OptimConfig) -> None:
+        self.network, self.bad, self.config = nn.Module(), bad, config
         self.network.weight = nn.Parameter(torch.zeros(3))
 
     @property
     def weight(self) -> Tensor:
         return self.network.weight
 
-    def trained_parameters(self) -> dict[str, nn.Parameter]:
-        return dict(self.network.named_parameters())
-
     def example(self, position: int) -> Batch:
-        return {"step": torch.tensor(position // self.batch_size)}
+        return {"step": torch.tensor(position // self.config.batch_size)}
 
     def losses(self, network: nn.Module, batch: Batch) -> Tensor:
-        loss = ((self.weight - 1).square().mean() + 0.01).expand(self.batch_size)
+        loss = ((self.weight - 1).square().mean() + 0.01).expand(self.config.batch_size)
         return loss if int(batch["step"][0]) < self.bad else 2 * loss.detach() - loss
 
     def held_out(self) -> int:
@@ -367,7 +369,7 @@ class Parabola:
 
 def watch_of(found: Any, config: OptimConfig) -> LossWatch:
     watch = LossWatch(config)
-    watch.restore(found[1]["watch"])
+    watch.load_state_dict(found["watch"])
     return watch
 
 
@@ -382,18 +384,18 @@ def test_a_loss_that_blows_up_stops_the_run_with_its_last_good_checkpoint(tmp_pa
     with pytest.raises(
         TrainingDiverged, match=r"parabola: the smoothed loss rose from 0\.\d+ to \d"
     ):
-        train(Parabola(bad=300), config, tmp_path)
+        train(Parabola(300, config), tmp_path)
     found = load_checkpoint(tmp_path)
-    assert found is not None and found[1]["step"] < 362
+    assert found is not None and found["step"] < 362
     watch = watch_of(found, config)
     assert watch.smoothed < 1.1 * watch.best  # not one of the blow-up's own
     risen = load_checkpoint(tmp_path / RISING)
-    assert risen is not None and risen[1]["step"] > found[1]["step"]
+    assert risen is not None and risen["step"] > found["step"]
     with pytest.raises(
         TrainingDiverged,
-        match=f"the last good state stays in {tmp_path}/step-{found[1]['step']:07d}",
+        match=f"the last good state stays in {tmp_path}/step-{found['step']:07d}",
     ):
-        train(Parabola(bad=300), config, tmp_path)  # goes on from the rise, and soon says the same
+        train(Parabola(300, config), tmp_path)  # goes on from the rise, and soon says the same
 
 
 def test_a_short_training_that_blows_up_is_told(tmp_path: Path) -> None:
@@ -401,11 +403,9 @@ def test_a_short_training_that_blows_up_is_told(tmp_path: Path) -> None:
         steps=60, warmup_steps=10, learning_rate=0.1, checkpoint_every=20, final_learning_rate=1.0
     )
     with pytest.raises(TrainingDiverged, match="the smoothed loss rose"):
-        train(Parabola(bad=25), config, tmp_path)
+        train(Parabola(25, config), tmp_path)
     found = load_checkpoint(tmp_path)
-    assert (
-        found is not None and 20 <= found[1]["step"] < 60 and not watch_of(found, config).is_rising
-    )
+    assert found is not None and 20 <= found["step"] < 60 and not watch_of(found, config).is_rising
 
 
 def test_sigterm_saves_while_the_loss_rises_and_keeps_the_last_good_checkpoint(
@@ -414,7 +414,7 @@ def test_sigterm_saves_while_the_loss_rises_and_keeps_the_last_good_checkpoint(
     config = OptimConfig(
         steps=400, warmup_steps=10, learning_rate=0.02, checkpoint_every=20, final_learning_rate=1.0
     )
-    task, steps = Parabola(bad=200), []
+    task, steps = Parabola(200, config), []
     plain = task.losses
 
     def losses(network: nn.Module, batch: Batch) -> Tensor:
@@ -426,14 +426,14 @@ def test_sigterm_saves_while_the_loss_rises_and_keeps_the_last_good_checkpoint(
     task.losses = losses  # type: ignore[method-assign]
     for step in (272, 274, 276):
         with pytest.raises(Interrupted):
-            train(task, config, tmp_path)
+            train(task, tmp_path)
         assert steps[-1] == step - 1 and (tmp_path / RISING / f"step-{step:07d}").exists()
         task.network.weight.data.fill_(7)  # the state is that of the checkpoint
     found = load_checkpoint(tmp_path)
-    assert found is not None and found[1]["step"] == 260 and not watch_of(found, config).is_rising
+    assert found is not None and found["step"] == 260 and not watch_of(found, config).is_rising
     assert steps == list(range(276))
     with pytest.raises(TrainingDiverged):
-        train(task, config, tmp_path)
+        train(task, tmp_path)
 
 
 def test_a_signal_in_the_last_validation_is_not_swallowed(
@@ -455,7 +455,7 @@ def test_a_signal_in_the_last_validation_is_not_swallowed(
 
 def test_a_noisy_start_is_no_divergence(tmp_path: Path) -> None:
     config = OptimConfig(steps=60, warmup_steps=10, learning_rate=0.02, checkpoint_every=60)
-    assert train(Parabola(bad=1000), config, tmp_path).steps == 60
+    assert train(Parabola(1000, config), tmp_path).steps == 60
 
 
 def test_without_held_out_data_there_is_no_validation(tmp_path: Path) -> None:
@@ -467,7 +467,8 @@ def test_without_held_out_data_there_is_no_validation(tmp_path: Path) -> None:
 
 def test_no_steps_leave_the_weights_as_they_are(tmp_path: Path) -> None:
     task = make_task()
-    result = train(task, dataclasses.replace(CONFIG, steps=0), tmp_path)
+    task.config = dataclasses.replace(CONFIG, steps=0)
+    result = train(task, tmp_path)
     assert result.losses == []
     assert all(
         torch.equal(value, make_task().network.state_dict()[name])
@@ -482,7 +483,7 @@ def test_the_average_follows_its_formula_and_is_what_a_run_leaves(tmp_path: Path
     config = OptimConfig(
         steps=30, warmup_steps=0, learning_rate=0.1, ema_decay=0.8, checkpoint_every=30
     )
-    task = Parabola(bad=1000)
+    task = Parabola(1000, config)
     average, live = torch.zeros(3), []
     plain = task.losses
 
@@ -491,14 +492,14 @@ def test_the_average_follows_its_formula_and_is_what_a_run_leaves(tmp_path: Path
         return plain(network, batch)
 
     task.losses = losses  # type: ignore[method-assign]
-    train(task, config, tmp_path)
+    train(task, tmp_path)
     found = load_checkpoint(tmp_path)
     assert found is not None
-    for step, weight in enumerate([*live[1:], found[0]["weights/weight"]]):
+    for step, weight in enumerate([*live[1:], found["weights"]["weight"]]):
         decay = min(0.8, (1 + step) / (10 + step))
         average = decay * average + (1 - decay) * weight
     torch.testing.assert_close(task.weight.detach(), average)
-    assert torch.equal(found[0]["ema/weight"], task.weight)
+    assert torch.equal(found["ema"]["weight"], task.weight)
 
 
 def test_swapping_twice_is_nothing() -> None:
@@ -538,7 +539,7 @@ def test_adafactor_resumes_to_the_same_bits(tmp_path: Path) -> None:
     assert same(run(tmp_path / "resumed", config=config), whole)
     found = load_checkpoint(tmp_path / "whole")
     assert found is not None
-    kept = sum(tensor.numel() for name, tensor in found[0].items() if name.startswith("optimizer/"))
+    kept = sum(t.numel() for entry in found["optimizer"].values() for t in entry.values())
     assert kept < 0.5 * sum(p.numel() for p in make_task().network.parameters())  # AdamW: 2
 
 
@@ -546,10 +547,28 @@ def test_half_precision_keeps_weights_whole_and_the_loss_near(
     uninterrupted: Outcome, tmp_path: Path
 ) -> None:
     task = make_task()
-    result = train(task, CONFIG, tmp_path, launch=LaunchConfig(precision="bf16"))
+    result = train(task, tmp_path, launch=LaunchConfig(precision="bf16"))
     assert all(value.dtype == torch.float32 for value in task.network.state_dict().values())
     losses = [[loss for _, loss in one.losses] for one in (result, uninterrupted[1])]
     assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "device, dtype, version, warns",
+    [
+        ("cpu", torch.bfloat16, "2.13.0+cpu", True),
+        ("cpu", torch.float32, "2.13.0+cpu", False),
+        ("cpu", torch.bfloat16, "2.14.0", False),
+        ("cuda", torch.bfloat16, "2.13.0", False),
+    ],
+)
+def test_bf16_on_a_cpu_where_it_is_slow_is_warned_of(
+    device: str, dtype: torch.dtype, version: str, warns: bool,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(torch, "__version__", version)
+    warn_of_slow_bf16(torch.device(device), dtype)
+    assert ("slower than fp32; set launch.precision to fp32" in caplog.text) == warns
 
 
 def test_checkpointing_of_activations_changes_nothing(tmp_path: Path) -> None:
@@ -558,7 +577,6 @@ def test_checkpointing_of_activations_changes_nothing(tmp_path: Path) -> None:
         task = make_task()
         train(
             task,
-            CONFIG,
             tmp_path / str(checkpointing),
             launch=LaunchConfig(gradient_checkpointing=checkpointing),
         )
@@ -571,10 +589,10 @@ def test_checkpointing_of_activations_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_a_run_on_a_gpu_resumes(precision: str, tmp_path: Path) -> None:
     launch = LaunchConfig(precision=precision)
-    whole = train(make_task(), CONFIG, tmp_path / "whole", launch=launch)
+    whole = train(make_task(), tmp_path / "whole", launch=launch)
     with pytest.raises(Stop):
-        train(at_step(make_task(), 9, stop), CONFIG, tmp_path / "resumed", launch=launch)
-    resumed = train(make_task(), CONFIG, tmp_path / "resumed", launch=launch)
+        train(at_step(make_task(), 9, stop), tmp_path / "resumed", launch=launch)
+    resumed = train(make_task(), tmp_path / "resumed", launch=launch)
     assert resumed.resumed_from == 8
     assert [loss for _, loss in resumed.losses] == pytest.approx(
         [loss for _, loss in whole.losses], rel=1e-2
@@ -583,4 +601,4 @@ def test_a_run_on_a_gpu_resumes(precision: str, tmp_path: Path) -> None:
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="batch_size 2; allowed: a multiple of 4"):
-        train(make_task(), CONFIG, tmp_path, launch=LaunchConfig(gradient_accumulation=4))
+        train(make_task(), tmp_path, launch=LaunchConfig(gradient_accumulation=4))

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from lumiere.config import TextOptimConfig
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.models.text_to_image import TextToImage, load_text_to_image
 from lumiere.models.unet_builders import build_text_to_image_unet
@@ -26,6 +27,7 @@ from lumiere.style import merge_lora
 from lumiere.training.image_task import TextToImageTask
 from lumiere.training.loop import train
 from lumiere.training.lora import LAYERS, add_lora, fuse_lora
+from lumiere.training.state import trained_parameters
 from tests.conftest import REPOSITORY
 from tests.stages.conftest import PARAMS, STYLE, commands, run_stage
 from tests.training.small_task import CONFIG, Stop, at_step, make_task
@@ -34,9 +36,10 @@ RANK = 3
 FAST = replace(CONFIG, learning_rate=1e-2)
 
 
-def make_adapted() -> TextToImageTask:
+def make_adapted(config: TextOptimConfig = CONFIG) -> TextToImageTask:
     """The small training, of adapters, the same each time."""
     task = make_task()
+    task.config = config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         add_lora(task.network, RANK)
@@ -51,8 +54,8 @@ def original() -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     """The adapted network's weights after training."""
-    task = make_adapted()
-    train(task, FAST, tmp_path_factory.mktemp("scratch"))
+    task = make_adapted(FAST)
+    train(task, tmp_path_factory.mktemp("scratch"))
     return task.network.state_dict()
 
 
@@ -87,7 +90,7 @@ def test_adapters_change_nothing_at_first() -> None:
 
 def test_adapters_alone_have_a_gradient() -> None:
     task = make_adapted()
-    parameters = task.trained_parameters()
+    parameters = trained_parameters(task.network)
     assert parameters and all(".lora_" in name for name in parameters)
     task.losses(task.network, default_collate([task.example(0), task.example(1)])).sum().backward()
     assert {
@@ -102,9 +105,9 @@ def test_a_resumed_training_ends_in_the_same_bits(
         raise Stop
 
     with pytest.raises(Stop):
-        train(at_step(make_adapted(), 6, stop), FAST, tmp_path)
-    task = make_adapted()
-    assert train(task, FAST, tmp_path).resumed_from == 4
+        train(at_step(make_adapted(FAST), 6, stop), tmp_path)
+    task = make_adapted(FAST)
+    assert train(task, tmp_path).resumed_from == 4
     assert all(map(torch.equal, task.network.state_dict().values(), trained.values()))
 
 

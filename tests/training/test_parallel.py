@@ -117,7 +117,7 @@ def test_a_hung_process_or_a_signal_ends_all_with_the_state_kept(
     said = wait(start(out, *TWO, "--at", "4", "--action", action), expected=code)
     assert told(out) == [] and ("so the others were ended" in said) == (action == "hang")
     found = load_checkpoint(tmp_path / "run")
-    assert found is not None and found[1]["step"] == (5 if action == "term" else 3)
+    assert found is not None and found["step"] == (5 if action == "term" else 3)
 
 
 def test_a_full_disk_ends_all_with_the_first_ones_sentence(tmp_path: Path) -> None:

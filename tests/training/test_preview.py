@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from lumiere.config import LaunchConfig, RuntimeConfig
 from lumiere.data.clips import ClipStore
 from lumiere.data.pixel_values import from_model_range
 from lumiere.data.video_io import read_video
-from lumiere.diffusion.objective import make_scheduler
 from lumiere.training.loop import train
 from lumiere.training.parallel import Parallel
 from lumiere.training.preview import SamplePreview, SuperResolutionPreview
@@ -27,7 +27,7 @@ RUNTIME = RuntimeConfig(sample_every=2)
 
 def make_preview(name: str, task: Any, folder: Path, shown: list[Path]) -> SamplePreview:
     kind = SuperResolutionPreview if name.startswith("ssr") else SamplePreview
-    return kind(task, make_scheduler(), RUNTIME, folder, shown.append, 16)
+    return kind(task, RUNTIME, folder, shown.append, 16)
 
 
 def read(path: Path) -> np.ndarray:
@@ -69,9 +69,9 @@ def test_previews_change_nothing_of_what_is_learned(
         torch.manual_seed(0)
         task = TASKS[name](stores)
         task.validation_clips = 3
-        config = type(CONFIG)(**{**CONFIG.__dict__, "steps": 5})
+        task.config = dataclasses.replace(CONFIG, steps=5)
         preview = make_preview(name, task, tmp_path / "samples", shown) if with_preview else None
-        result = train(task, config, tmp_path / str(with_preview), preview=preview)
+        result = train(task, tmp_path / str(with_preview), preview=preview)
         weights = {key: value.clone() for key, value in task.network.state_dict().items()}
         outcomes.append((result.losses, result.validation, weights))
     assert [path.stem for path in shown] == [f"{task.name}-{step:07d}" for step in (2, 4, 5)]

@@ -36,14 +36,14 @@ from lumiere.models.unet_builders import build_ssr_unet, build_text_to_image_une
 from lumiere.training.diffusion_task import Batch
 from lumiere.training.examples import Pictures, StoredClips, draw_captioned
 from lumiere.training.image_task import TextToImageTask
-from lumiere.training.loop import TrainingResult
 from lumiere.training.loss_curves import write_record
 from lumiere.training.seeding import generator_for
 from lumiere.training.ssr_task import SuperResolutionTask
 from lumiere.training.staged_training import StagedTraining
-from lumiere.training.video_task import SpaceTimeTask
+from lumiere.training.state import TrainingResult, trained_parameters
+from lumiere.training.video_task import ConditionedTask, SpaceTimeTask
 from tests.conftest import REPOSITORY
-from tests.training.small_task import CONFIG, Stop, at_step, make_task
+from tests.training.small_task import Stop, at_step, make_task
 from tests.video_factory import numbered
 
 FRAMES, LARGE, SIZE, TOKENS, DIM = 6, 32, 8, 4, 32
@@ -97,7 +97,9 @@ def base_task(
 ) -> SpaceTimeTask:
     unet = SpaceTimeUNet.from_unet2d(image_unet(), conditioning_channels=4 if mix else 0)
     train, held_out = (StoredClips(store, SIZE) for store in stores)
-    return SpaceTimeTask("base", unet, make_scheduler(), train, held_out, OPTIM, mix)
+    if mix is None:
+        return SpaceTimeTask("base", unet, make_scheduler(), train, held_out, OPTIM)
+    return ConditionedTask("base", unet, make_scheduler(), train, held_out, OPTIM, mask_weights=mix)
 
 
 def t2i_task(stores: tuple[ClipStore, ClipStore]) -> TextToImageTask:
@@ -113,7 +115,7 @@ def ssr_task(stores: tuple[ClipStore, ClipStore], inflated: bool = True) -> Supe
     frames = SSR.window_size if inflated else 1
     train, held_out = (StoredClips(store, LARGE) for store in stores)
     return SuperResolutionTask(
-        "ssr", network, make_scheduler(), train, held_out, frames, SSR, OPTIM
+        "ssr", network, make_scheduler(), train, held_out, OPTIM, ssr=SSR, window_size=frames
     )
 
 
@@ -188,7 +190,7 @@ def test_what_is_trained_has_a_gradient_and_nothing_else(
     name: str, stores: tuple[ClipStore, ClipStore]
 ) -> None:
     task = TASKS[name](stores)
-    trained = task.trained_parameters()
+    trained = trained_parameters(task.network)
     frozen = {n for n, _ in task.network.named_parameters()} - trained.keys()
     inflated = isinstance(task.network, SpaceTimeUNet)
     assert frozen == {
@@ -222,7 +224,7 @@ def test_a_share_of_the_steps_trains_on_single_frames(stores: tuple[ClipStore, C
     frames = [training_batch(task, step)["video"].shape[2] for step in range(40)]
     assert set(frames) == {1, FRAMES} and 10 < frames.count(1) < 30
     loss_at(task, frames.index(1)).backward()
-    assert all(p.grad is not None for p in task.trained_parameters().values())
+    assert all(p.grad is not None for p in trained_parameters(task.network).values())
     assert all(example.shape[1] == FRAMES for example in held_out_batch(task)["video"])
 
 
@@ -419,12 +421,12 @@ def test_state_is_found_by_params_and_inputs_and_dropped_at_the_end(tmp_path: Pa
 
     def resumed_from(training: StagedTraining) -> int:
         return training.train(
-            make_task(), CONFIG, lambda metrics, step: None, tmp_path / "out"
+            make_task(), lambda metrics, step: None, tmp_path / "out"
         ).resumed_from
 
     with pytest.raises(Stop):
         staged(1).train(
-            at_step(make_task(), 5, _stop), CONFIG, lambda metrics, step: None, tmp_path / "out"
+            at_step(make_task(), 5, _stop), lambda metrics, step: None, tmp_path / "out"
         )
     assert resumed_from(staged(2)) == 0
     assert resumed_from(staged(1, parts=2)) == 0

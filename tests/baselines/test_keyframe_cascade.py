@@ -14,8 +14,11 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from benchmarks import baselines, baselines_measure
-from lumiere.baselines.cascade_sampling import fill_in, sample_cascade
-from lumiere.baselines.cascade_training import KeyframeTask, SegmentTask
+from lumiere.baselines.keyframe_cascade import (
+    KeyframeCascade,
+    KeyframeTask,
+    TemporalSuperResolutionTask,
+)
 from lumiere.config import TextOptimConfig
 from lumiere.data.pixel_values import bytes_to_model
 from lumiere.data.shards import ALL, Sample, pack_frames, write_index, write_null_text, write_shards
@@ -61,13 +64,15 @@ def image_unet() -> UNet2DConditionModel:
 def keyframe_task(num_frames: int, stride: int) -> KeyframeTask:
     unet = SpaceTimeUNet.from_unet2d(image_unet(), temporal_resampling=False)
     clips = Counted(num_frames)
-    return KeyframeTask("keyframes", unet, make_scheduler(), clips, clips, CONFIG, stride)
+    return KeyframeTask("keyframes", unet, make_scheduler(), clips, clips, CONFIG, stride=stride)
 
 
-def segment_task(num_frames: int, stride: int) -> SegmentTask:
+def segment_task(num_frames: int, stride: int) -> TemporalSuperResolutionTask:
     unet = SpaceTimeUNet.from_unet2d(image_unet(), 4, temporal_resampling=False)
     clips = Counted(num_frames)
-    return SegmentTask("segments", unet, make_scheduler(), clips, clips, CONFIG, stride)
+    return TemporalSuperResolutionTask(
+        "segments", unet, make_scheduler(), clips, clips, CONFIG, stride=stride
+    )
 
 
 def numbers(video: Tensor) -> list[int]:
@@ -106,7 +111,7 @@ def test_a_segment_is_whole_and_its_known_frames_are_the_clips() -> None:
     assert starts == {0, 1, 2}
 
     batch = default_collate([task.example(i) for i in range(2)])
-    sample = task.call(batch).args[0]
+    sample = task.noised(batch).inputs.model_input
     x_0, c, known_mask = bytes_to_model(batch["video"]), sample[:, 3:6], sample[:, 6:]
     assert torch.equal(c[:, :, [0, -1]], x_0[:, :, [0, -1]]) and not c[:, :, 1:-1].any()
     assert torch.equal(known_mask[:, 0], batch["known_mask"][:, 0].float())
@@ -118,7 +123,7 @@ def test_the_loop_trains_the_temporal_layers_alone(make: Any, tmp_path: Path) ->
     task.validation_clips = 2
     image = {name: p.clone() for name, p in task.network.unet.named_parameters()}
     before = {name: p.clone() for name, p in task.network.named_temporal_parameters()}
-    result = train(task, task.config, tmp_path)
+    result = train(task, tmp_path)
     assert result.losses and result.validation
     assert all(torch.equal(p, image[name]) for name, p in task.network.unet.named_parameters())
     assert any(
@@ -139,12 +144,9 @@ def shaken(channels: int) -> LumierePipeline:
     return pipe
 
 
-def text(number: int) -> dict[str, Any]:
+def text(number: int) -> Text:
     states = torch.randn(number, TOKENS, DIM, generator=torch.Generator().manual_seed(0))
-    return {
-        "prompt_embeds": states,
-        "prompt_attention_mask": torch.ones(number, TOKENS, dtype=torch.int64),
-    }
+    return states, torch.ones(number, TOKENS, dtype=torch.int64)
 
 
 def seeded(number: int) -> list[torch.Generator]:
@@ -156,27 +158,27 @@ CALL: dict[str, Any] = {"num_inference_steps": 2, "guidance_scale": 1.0}
 
 @pytest.mark.parametrize(("num_keyframes", "stride"), [(2, 2), (3, 4), (4, 3)])
 def test_the_cascade_keeps_its_keyframes_and_counts_frames(num_keyframes: int, stride: int) -> None:
-    keyframes, tsr = shaken(0), shaken(4)
-    made = sample_cascade(keyframes, tsr, num_keyframes, stride, seeded(2), **text(2), **CALL)
+    cascade = KeyframeCascade(shaken(0), shaken(4), stride)
+    made = cascade.sample(num_keyframes, text(2), seeded(2), **CALL)
     assert made.shape == (2, stride * (num_keyframes - 1) + 1, 3, SIZE, SIZE)
     assert made.min() >= 0 and made.max() <= 1
-    alone: Any = keyframes(
-        num_frames=num_keyframes, generator=seeded(2), upscale=False, **text(2), **CALL
-    )
+    states, mask = text(2)
+    alone: Any = cascade.keyframes(
+        num_frames=num_keyframes, generator=seeded(2), upscale=False, prompt_embeds=states,
+        prompt_attention_mask=mask, **CALL,
+    )  # fmt: skip
     assert torch.equal(made[:, ::stride], alone.frames)
-    assert torch.equal(
-        made, sample_cascade(keyframes, tsr, num_keyframes, stride, seeded(2), **text(2), **CALL)
-    )
+    assert torch.equal(made, cascade.sample(num_keyframes, text(2), seeded(2), **CALL))
 
 
 def test_a_segment_sees_its_own_two_keyframes_and_no_other() -> None:
-    tsr, given = (
-        shaken(4),
-        torch.rand(1, 4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)),
-    )
-    other = given.clone()
+    cascade = KeyframeCascade(shaken(0), shaken(4), stride=3)
+    keyframes = torch.rand(1, 4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    other = keyframes.clone()
     other[:, 3] = 1 - other[:, 3]
-    one, two = (fill_in(tsr, frames, 3, seeded(1), **text(1), **CALL) for frames in (given, other))
+    one, two = (
+        cascade.fill_in(frames, text(1), seeded(1), **CALL) for frames in (keyframes, other)
+    )
     torch.testing.assert_close(one[:, :7], two[:, :7], atol=1e-5, rtol=0)
     assert not torch.allclose(one[:, 7:9], two[:, 7:9], atol=1e-3)
 
@@ -184,7 +186,9 @@ def test_a_segment_sees_its_own_two_keyframes_and_no_other() -> None:
 @pytest.mark.parametrize(("num_keyframes", "stride"), [(1, 4), (3, 1)])
 def test_a_cascade_without_gaps_is_refused(num_keyframes: int, stride: int) -> None:
     with pytest.raises(ValueError, match="at least 2 each"):
-        sample_cascade(shaken(0), shaken(4), num_keyframes, stride, seeded(1), **text(1), **CALL)
+        KeyframeCascade(shaken(0), shaken(4), stride).sample(
+            num_keyframes, text(1), seeded(1), **CALL
+        )
 
 
 # --- the benchmark ---------------------------------------------------------------------------------------------------
@@ -281,7 +285,7 @@ def test_the_benchmark_trains_measures_and_goes_on_where_it_was(
         tmp_path / "baselines.png"
     ).is_file() and "Fréchet distance, clip" in capsys.readouterr().out
 
-    monkeypatch.setattr(baselines_measure, "fill_in", None)  # nothing is sampled again
+    monkeypatch.setattr(baselines_measure, "KeyframeCascade", None)  # nothing is sampled again
     monkeypatch.setattr(baselines, "draw", lambda *_: None)
     baselines.main(call)
     again = json.loads((tmp_path / "baselines.json").read_text("utf-8"))

@@ -1,0 +1,45 @@
+"""Training on captions: what clips and pictures have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lumiere.config import TextOptimConfig
+from lumiere.data.pixel_values import bytes_to_model
+from lumiere.training.diffusion_task import Batch, DiffusionTask, NetworkInput, NoisedBatch
+from lumiere.training.examples import Clips, draw_captioned
+
+
+@dataclass(eq=False, repr=False)
+class CaptionedTask(DiffusionTask[Clips]):
+    """Trains a network that denoises captioned clips or pictures."""
+
+    config: TextOptimConfig
+
+    def draw(
+        self, data: Clips, clip: int, generator: torch.Generator, training: bool, one_frame: bool
+    ) -> Batch:
+        """All frames of a clip or one, and a caption."""
+        text_dropout = self.config.text_dropout if training else 0.0
+        return draw_captioned(data, clip, generator, text_dropout, one_frame)
+
+    def noised(self, batch: Batch) -> NoisedBatch:
+        """Noisy pixels or latents with their text."""
+        timesteps = batch["timesteps"]
+        x_0 = self.clean(batch)
+        noise = self.draw_noise(batch, x_0)
+        inputs = NetworkInput(
+            self.objective.add_noise(x_0, noise, timesteps),
+            timesteps,
+            prompt_embeds=batch["prompt_embeds"],
+            prompt_mask=batch["prompt_mask"],
+        )
+        return NoisedBatch(inputs, x_0, noise)
+
+    def clean(self, batch: Batch) -> Tensor:
+        """The clips of a batch as the network works on them (b, c, t, h, w), pixels or latents."""
+        video = bytes_to_model(batch["video"])
+        return self.space.on(video.device).encode(video)

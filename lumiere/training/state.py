@@ -1,0 +1,194 @@
+"""Everything that a training changes from step to step, as one object that a checkpoint stores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lumiere.config import OptimConfig
+from lumiere.training.divergence import LossWatch
+from lumiere.training.ema import EMA
+from lumiere.training.optimizer import make_optimizer
+from lumiere.training.parallel import Parallel
+
+Curve = list[tuple[int, float]]  # (step, loss)
+
+
+@dataclass
+class TrainingResult:
+    """The outcome of a training.
+
+    Attributes:
+        steps: how many there are.
+        resumed_from: the step of the checkpoint that the run began at; 0 without one.
+        seconds: time spent, in earlier runs too.
+        losses: the mean loss since the entry before, by step.
+        validation: the held-out loss of the averaged weights, by step.
+    """
+
+    steps: int
+    resumed_from: int
+    seconds: float
+    losses: Curve = field(default_factory=list)
+    validation: Curve = field(default_factory=list)
+
+    def summary(self) -> str:
+        """The number of steps and the last loss, in words."""
+        if self.validation:
+            return f"held-out loss {self.validation[-1][1]:.4f} after {self.steps} steps"
+        if self.losses:
+            return f"loss {self.losses[-1][1]:.4f} after {self.steps} steps"
+        return f"{self.steps} steps"
+
+
+class TrainingState:
+    """The network as the processes share it, and all that is learned or counted beside it.
+
+    `state_dict` and `load_state_dict` are inverses to the bit: a training that is stored and loaded
+    goes on as if it had never stopped.
+
+    Attributes:
+        step: how many steps are done.
+        network: the network, wrapped or sharded where several processes train it.
+        parameters: those that are trained, by the names they have in the plain network.
+        optimizer: torch's own; `stepper` wraps it where the loss is scaled (fp16).
+        ema: the averaged weights.
+        watch: finds out when the loss blows up.
+        open_losses: the losses since the last entry in `result.losses`.
+        result: losses by step and time spent.
+    """
+
+    def __init__(self, network: nn.Module, config: OptimConfig, parallel: Parallel) -> None:
+        """Prepare a network for training: it moves to the training's device and is wrapped there.
+
+        Args:
+            network: what is trained. Parameters without `requires_grad` stay as they are.
+            config: the loop's settings.
+            parallel: this process and the others.
+
+        Raises:
+            ParamsError: the optimizer cannot train a sharded network.
+        """
+        parallel.check_optimizer(config.optimizer)
+        self.parallel, self._plain_network = parallel, network
+        self.network = parallel.prepare(network)
+        self.parameters = trained_parameters(parallel.unwrap(self.network))
+        self.optimizer = make_optimizer(config, list(self.parameters.values()))
+        self.stepper = parallel.prepare_optimizer(self.optimizer)
+        self.ema = EMA(self.parameters, config.ema_decay)
+        self.watch = LossWatch(config, scales_loss=parallel.scales_loss)
+        self.result = TrainingResult(steps=config.steps, resumed_from=0, seconds=0.0)
+        self.step = 0
+        self.open_losses: list[float] = []
+        self._started, self._seconds_before = time.monotonic(), 0.0
+
+    def is_due(self, every: int) -> bool:
+        """Whether `step` is a multiple of `every` (0: never) or the last step."""
+        return every > 0 and (self.step % every == 0 or self.step == self.result.steps)
+
+    def update(self, loss: float) -> None:
+        """Move the weights by their gradients, and the averages towards the weights."""
+        self.stepper.step()
+        self.ema.update(self.parameters, self.step)
+        self.open_losses.append(loss)
+        self.step += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nested tensors and JSON values; all processes call it.
+
+        The first process gets whole tensors on the CPU, the others get none.
+        """
+        optimizer = {
+            str(index): self._whole(entry)
+            for index, entry in self.optimizer.state_dict()["state"].items()
+        }
+        return {
+            "step": self.step,
+            "weights": self._whole(self.parameters),
+            "ema": self._whole(self.ema.average),
+            "optimizer": optimizer,
+            "scaler": self.parallel.scaler_state(),
+            "watch": self.watch.state_dict(),
+            "open_losses": self.open_losses,
+            "losses": self.result.losses,
+            "validation": self.result.validation,
+            "seconds": self.seconds,
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave, which is copied; all processes call it."""
+        place = self.parallel.place
+        for name, parameter in self.parameters.items():
+            parameter.copy_(place(state["weights"][name], parameter))
+            self.ema.average[name].copy_(place(state["ema"][name], parameter))
+        self._load_optimizer(state["optimizer"])
+        self.parallel.load_scaler_state(state["scaler"])
+        self.watch.load_state_dict(state["watch"])
+        self.step = self.result.resumed_from = state["step"]
+        self.open_losses = list(state["open_losses"])
+        self.result.losses = [(step, loss) for step, loss in state["losses"]]
+        self.result.validation = [(step, loss) for step, loss in state["validation"]]
+        self._started, self._seconds_before = time.monotonic(), state["seconds"]
+
+    @property
+    def seconds(self) -> float:
+        """Time spent training, in earlier runs too."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    @contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """The unwrapped network for evaluation, with the averages as its weights, no gradients."""
+        self.ema.swap(self.parameters)
+        self.network.eval()
+        try:
+            with torch.no_grad():
+                yield self.parallel.unwrap(self.network)
+        finally:
+            self.network.train()
+            self.ema.swap(self.parameters)
+
+    def finish(self) -> TrainingResult:
+        """Leave the averages as the plain network's weights, in every process; call it last."""
+        self.ema.swap(self.parameters)
+        self.parallel.restore(self._plain_network, self.network)
+        self.result.seconds = self.seconds
+        return self.result
+
+    def _whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Whole tensors on the CPU in the first process, nothing in the others.
+
+        One tensor is gathered at a time, so that the device needs room for no more.
+        """
+        whole: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():
+            gathered = self.parallel.whole(tensor.detach())
+            if self.parallel.is_main:
+                whole[name] = gathered.cpu()
+        return whole
+
+    def _load_optimizer(self, entries: Mapping[str, Mapping[str, Tensor]]) -> None:
+        parameters = list(self.parameters.values())
+        state: dict[int, dict[str, Tensor]] = {}
+        for index, entry in entries.items():
+            parameter = parameters[int(index)]
+            state[int(index)] = {
+                key: self.parallel.place(value, parameter) for key, value in entry.items()
+            }
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that need a gradient, by name.
+
+    These are the temporal ones of an inflated network, and all of an image network's or, where it
+    carries adapters, the adapters'.
+    """
+    return {name: p for name, p in network.named_parameters() if p.requires_grad}
