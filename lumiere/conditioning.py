@@ -1,10 +1,10 @@
 """The conditioning video C and the mask M of every mode (paper, section 4).
 
-The network's input is <J, C, M> on the channel axis. M = 1 means "known"; C is the clean video times M. One network
-does every mode, text alone included: there nothing is known.
+The network's input is <J, C, M> on the channel axis. M is 1 where the video is known; C is the
+clean video times M. One network does every mode; with text alone, nothing is known.
 
-Each function returns (conditioning (b, 3, t, h, w), known_mask (b, 1, t, h, w)), M as 0/1 in C's dtype, and leaves its
-arguments as they are. Videos are in [-1, 1].
+Each function returns (conditioning (b, 3, t, h, w), known_mask (b, 1, t, h, w)), M as 0/1 in C's
+dtype, and does not change its arguments. Videos are in [-1, 1].
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ from torch import Tensor
 
 
 def text_only(video_shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Nothing is known. `video_shape`: (b, c, t, h, w)."""
+    """Nothing is known.
+
+    Args:
+        video_shape: (b, c, t, h, w).
+    """
     if len(video_shape) != 5:
         raise ValueError(f"video_shape {tuple(video_shape)}; expected (b, c, t, h, w)")
     batch_size, _, num_frames, height, width = video_shape
@@ -30,64 +34,70 @@ def image_to_video(
     """The first frame is known, the last, or both.
 
     Args:
-        image: the first frame (b, 3, h, w), or None where only the last is known.
-        num_frames: t; at least 2 where both are known.
-        last_image: the last frame, likewise.
+        image: the first frame (b, 3, h, w); None if only the last is known.
+        num_frames: t; at least 2 if both are known.
+        last_image: the last frame (b, 3, h, w); None if only the first is known.
 
     Raises:
-        ValueError: without any picture, on pictures that differ in shape or dtype, or too few frames.
+        ValueError: without any picture, on pictures that differ in shape or dtype, or on too few
+            frames.
     """
-    ends = [
-        (name, picture)
-        for name, picture in (("image", image), ("last_image", last_image))
-        if picture is not None
-    ]
-    if not ends:
+    pictures = [picture for picture in (image, last_image) if picture is not None]
+    if not pictures:
         raise ValueError(
             "image and last_image are both None; pass the first frame, the last, or both"
         )
-    if num_frames < len(ends):
-        what = " for a first and a last one" if len(ends) == 2 else ""
-        raise ValueError(f"num_frames {num_frames}; allowed: at least {len(ends)}{what}")
-    for name, picture in ends:
-        _require(picture, 4, name, "(b, 3, h, w)")
-    first = ends[0][1]
-    if any(picture.shape != first.shape or picture.dtype != first.dtype for _, picture in ends):
+    if num_frames < len(pictures):
+        reason = " for a first and a last one" if len(pictures) == 2 else ""
+        raise ValueError(f"num_frames {num_frames}; allowed: at least {len(pictures)}{reason}")
+    if image is not None:
+        _require(image, 4, "image", "(b, 3, h, w)")
+    if last_image is not None:
+        _require(last_image, 4, "last_image", "(b, 3, h, w)")
+    first, last = pictures[0], pictures[-1]
+    if (last.shape, last.dtype) != (first.shape, first.dtype):
         raise ValueError(
-            f"last_image has shape {tuple(ends[1][1].shape)} and dtype {ends[1][1].dtype}; "
+            f"last_image has shape {tuple(last.shape)} and dtype {last.dtype}; "
             f"expected the image's, {tuple(first.shape)} and {first.dtype}"
         )
     batch_size, channels, height, width = first.shape
     conditioning = first.new_zeros(batch_size, channels, num_frames, height, width)
     known_mask = first.new_zeros(batch_size, 1, num_frames, height, width)
-    for name, picture in ends:
-        frame = 0 if name == "image" else num_frames - 1
-        conditioning[:, :, frame] = picture
-        known_mask[:, :, frame] = 1
+    for frame, picture in ((0, image), (num_frames - 1, last_image)):
+        if picture is not None:
+            conditioning[:, :, frame] = picture
+            known_mask[:, :, frame] = 1
     return conditioning, known_mask
 
 
 def inpainting(video: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
-    """All but a region is known.
+    """Everything outside a region is known.
 
-    `video`: (b, 3, t, h, w); `region`: (b, 1, t, h, w), or (b, 1, h, w) for one that stands still, 1 = generate.
+    Args:
+        video: (b, 3, t, h, w).
+        region: (b, 1, t, h, w), or (b, 1, h, w) for one that does not move; 1 = generate.
     """
     _require(video, 5, "video", "(b, 3, t, h, w)")
     if region.ndim == 4:
         region = region.unsqueeze(2).expand(-1, -1, video.shape[2], -1, -1)
-    wanted = (video.shape[0], 1, *video.shape[2:])
-    _require_region(region, wanted)
+    _require_region(region, (video.shape[0], 1, *video.shape[2:]))
     known_mask = 1 - region.to(video.dtype)
     return video * known_mask, known_mask
 
 
 def outpainting(video: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The video is known in the middle of a larger frame of `height` x `width`."""
+    """The video is known, in the middle of a larger frame.
+
+    Args:
+        video: (b, 3, t, h, w).
+        height, width: of the frame, at least the video's.
+    """
     _require(video, 5, "video", "(b, 3, t, h, w)")
     over_height, over_width = height - video.shape[-2], width - video.shape[-1]
     if over_height < 0 or over_width < 0:
         raise ValueError(
-            f"height, width {height}, {width}; expected at least the video's {tuple(video.shape[-2:])}"
+            f"height, width {height}, {width}; "
+            f"expected at least the video's {tuple(video.shape[-2:])}"
         )
     top, left = over_height // 2, over_width // 2
     padding = (left, over_width - left, top, over_height - top)
@@ -96,9 +106,14 @@ def outpainting(video: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]
 
 
 def cinemagraph(image: Tensor, region: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
-    """A still picture in which a region moves: frame 0 is known whole, later frames outside the region.
+    """A still picture in which a region moves.
 
-    `image`: (b, 3, h, w); `region`: (b, 1, h, w), 1 = where to generate.
+    Frame 0 is known as a whole, later frames outside the region.
+
+    Args:
+        image: (b, 3, h, w).
+        region: (b, 1, h, w), 1 = generate.
+        num_frames: t, at least 1.
     """
     _require(image, 4, "image", "(b, 3, h, w)")
     _require_region(region, (image.shape[0], 1, *image.shape[2:]))
@@ -112,7 +127,8 @@ def cinemagraph(image: Tensor, region: Tensor, num_frames: int) -> tuple[Tensor,
 def _require(tensor: Tensor, ndim: int, name: str, shape: str) -> None:
     if tensor.ndim != ndim or not tensor.is_floating_point():
         raise ValueError(
-            f"{name} has shape {tuple(tensor.shape)} and dtype {tensor.dtype}; expected {shape}, float"
+            f"{name} has shape {tuple(tensor.shape)} and dtype {tensor.dtype}; "
+            f"expected {shape}, float"
         )
 
 

@@ -1,7 +1,8 @@
-"""Which of the project's files decide what a stage writes: what it imports, less the few files that change no byte.
+"""The files that decide what a stage writes: those it imports, less a few that change no byte.
 
-`dvc.yaml` lists these files as the stage's dependencies, and a training's fingerprint is made of them, so that editing
-any other file neither reruns a stage nor drops a training's state. `tests/test_architecture.py` compares the two.
+`dvc.yaml` lists these files as the stage's dependencies, and a training's fingerprint is made of
+them, so that editing any other file neither reruns a stage nor drops a training's state.
+`tests/test_architecture.py` compares the two.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("lumiere", "stages")
 
-# Editing one of these files changes no output, for the reason given. What they import is not followed.
+# Editing one of these files changes no output, for the reason given. What they import is not
+# followed.
 WITHOUT_EFFECT = {
     "lumiere/compat.py": "makes imports work",
     "lumiere/config.py": "the values of params.yaml, which has every key, are compared themselves",
@@ -25,7 +27,7 @@ WITHOUT_EFFECT = {
     "lumiere/staleness.py": "this file",
     "lumiere/tensor_files.py": "reads safetensors files, with messages",
     "lumiere/tracking.py": "records what was made",
-    "lumiere/training/preview.py": "pictures for the tracker; tests show that no weight depends on them",
+    "lumiere/training/preview.py": "pictures for the tracker; tests compare the weights without them",
     "lumiere/training/throughput.py": "speed and memory, for the tracker",
     "stages/__init__.py": "the command line, messages and exit codes",
 }
@@ -102,7 +104,7 @@ def _nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _files_of_module(name: str) -> list[Path]:
-    """The file of `lumiere.data.clips`, and the `__init__.py` of each package on the way, as far as they exist."""
+    """The file of a module such as `lumiere.data.clips`, and each package's `__init__.py`."""
     parts = name.split(".")
     if parts[0] not in PACKAGES:
         return []

@@ -1,4 +1,4 @@
-"""Stylised generation by blending weights (paper, section 4.1): W = alpha W_style + (1 - alpha) W_orig.
+"""Stylised generation (paper, section 4.1) by blending weights: alpha W_style + (1 - alpha) W_orig.
 
 Only the spatial, text-to-image weights are blended; temporal weights stay as they are.
 """
@@ -12,18 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import (
-        Tensor,
-    )  # not at run time: reading params takes the names from here, and needs no torch
+    from torch import Tensor  # for types only: config.py imports this module and needs no torch
 
-LORA_WEIGHT = re.compile(
-    r"(?:unet\.)?(.+)\.lora_([AB])\.weight"
-)  # diffusers' names, of a pipeline's part or a network
+# diffusers' names of adapters, with the prefix in a pipeline's file and without it in a network's.
+LORA_WEIGHT = re.compile(r"(?:unet\.)?(.+)\.lora_([AB])\.weight")
 STYLE_NAME = r"[A-Za-z0-9_-]+"  # a style is a file, a folder and a word on the command line
 
 
 def blend_file(style: str, alpha: float) -> Path:
-    """Where a style's blend lies in a folder of blends: `line-art/0.5.safetensors`; the style itself is alpha 1.0."""
+    """A blend's path in a folder of blends: `line-art/0.5.safetensors`; alpha 1.0 is the style."""
     return Path(style) / f"{float(alpha)!r}.safetensors"
 
 
@@ -31,7 +28,7 @@ def alpha_of(path: Path) -> float:
     """The alpha of a file named by `blend_file`.
 
     Raises:
-        ValueError: where it is not.
+        ValueError: if it is named otherwise.
     """
     try:
         alpha = float(path.stem)
@@ -51,34 +48,35 @@ def blend_style(
 
     Args:
         orig_state, style_state: state dicts with the same keys, shapes and dtypes.
-        alpha: 0 is the original, 1 the style; exact at both ends. The paper picks 0.5 to 1 by hand per style.
+        alpha: 0 is the original, 1 the style; exact at both ends. The paper picks 0.5 to 1 by hand
+            per style.
 
     Returns:
-        New tensors in the original dtype, computed in float32; integer buffers are the original's below alpha 1.
+        New tensors in the original dtype, computed in float32; integer buffers are the original's
+        below alpha 1.
 
     Raises:
-        ValueError: when alpha is outside [0, 1], or keys, shapes or dtypes differ, naming the key.
+        ValueError: if alpha is outside [0, 1], or keys, shapes or dtypes differ; it names the key.
     """
     if not (isinstance(alpha, Real) and 0 <= alpha <= 1):
         raise ValueError(f"alpha {alpha}; allowed: 0 to 1")
     for key in sorted(set(orig_state) ^ set(style_state)):
         side = "style" if key in orig_state else "original"
         raise ValueError(f"{key}: missing from the {side} weights")
-    blended = {}
-    for key, orig in orig_state.items():
-        style = style_state[key]
-        if orig.shape != style.shape or orig.dtype != style.dtype:
-            raise ValueError(
-                f"{key}: {tuple(orig.shape)} {orig.dtype} in the original, "
-                f"{tuple(style.shape)} {style.dtype} in the style"
-            )
-        if alpha == 1:
-            blended[key] = style.clone()
-        elif alpha == 0 or not orig.is_floating_point():
-            blended[key] = orig.clone()
-        else:
-            blended[key] = (alpha * style.float() + (1 - alpha) * orig.float()).to(orig.dtype)
-    return blended
+    return {key: _blend(key, orig, style_state[key], alpha) for key, orig in orig_state.items()}
+
+
+def _blend(key: str, orig: Tensor, style: Tensor, alpha: float) -> Tensor:
+    if orig.shape != style.shape or orig.dtype != style.dtype:
+        raise ValueError(
+            f"{key}: {tuple(orig.shape)} {orig.dtype} in the original, "
+            f"{tuple(style.shape)} {style.dtype} in the style"
+        )
+    if alpha == 1:
+        return style.clone()
+    if alpha == 0 or not orig.is_floating_point():
+        return orig.clone()
+    return (alpha * style.float() + (1 - alpha) * orig.float()).to(orig.dtype)
 
 
 def is_lora(weights: Mapping[str, Tensor]) -> bool:
@@ -87,25 +85,27 @@ def is_lora(weights: Mapping[str, Tensor]) -> bool:
 
 
 def merge_lora(orig_state: Mapping[str, Tensor], lora: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The style's weights from low-rank adapters of scale 1: W + B A for each W adapted (Hu et al. 2021).
+    """Merge low-rank adapters of scale 1 into weights: W + B A for each W (Hu et al. 2021).
 
     Args:
         orig_state: state dict of the T2I.
-        lora: `<layer>.lora_A.weight` (r, in, ...) and `<layer>.lora_B.weight` (out, r, ...) of linear layers and
-            convolutions, with or without the prefix `unet.`.
+        lora: `<layer>.lora_A.weight` (r, in, ...) and `<layer>.lora_B.weight` (out, r, ...) of
+            linear layers and convolutions, with or without the prefix `unet.`.
 
     Returns:
-        All weights: new tensors in the original dtype, summed in float32, and the others themselves.
+        All weights: new tensors in the original dtype, summed in float32, and the others
+            themselves.
 
     Raises:
-        ValueError: on other adapters, or those of another network, naming the key.
+        ValueError: on other adapters, or those of another network; it names the key.
     """
     factors: dict[str, dict[str, Tensor]] = {}
     for key, value in lora.items():
         match = LORA_WEIGHT.fullmatch(key)
         if match is None:
             raise ValueError(
-                f"{key}: not of a plain LoRA; allowed: <layer>.lora_A.weight and <layer>.lora_B.weight"
+                f"{key}: not of a plain LoRA; "
+                "allowed: <layer>.lora_A.weight and <layer>.lora_B.weight"
             )
         factors.setdefault(f"{match[1]}.weight", {})[match[2]] = value.float().flatten(1)
     style = dict(orig_state)
@@ -119,7 +119,8 @@ def merge_lora(orig_state: Mapping[str, Tensor], lora: Mapping[str, Tensor]) -> 
         orig, a, b = orig_state[key], parts["A"], parts["B"]  # a (r, in kh kw), b (out, r)
         if a.shape[0] != b.shape[1] or (b.shape[0], a.shape[1]) != orig.flatten(1).shape:
             raise ValueError(
-                f"{key}: {tuple(orig.shape)} in the original; {tuple(b.shape)} times {tuple(a.shape)} do not fit"
+                f"{key}: {tuple(orig.shape)} in the original; "
+                f"{tuple(b.shape)} times {tuple(a.shape)} do not fit"
             )
         style[key] = (orig.float() + (b @ a).view(orig.shape).to(orig.device)).to(orig.dtype)
     return style

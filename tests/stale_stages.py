@@ -119,6 +119,13 @@ def write_table() -> None:
     TABLE_FILE.write_text(text.replace(stored_table(), render_table()), encoding="utf-8")
 
 
+def write_files(root: Path, contents: dict[str, str]) -> None:
+    """Write a small project, its files by their paths, for tests of what decides."""
+    for name, text in contents.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+
+
 def _files_below(folder: str) -> list[str]:
     return [name for name in code_files() if _covers(folder, name)]
 

@@ -18,6 +18,14 @@ from tests.stale_stages import (
     stages,
     stored_table,
     used_code,
+    write_files,
+)
+from tests.tree_listing import (
+    helpers_of_stages,
+    packages,
+    read_listing,
+    read_modules,
+    single_modules,
 )
 
 REFRESH = "run `python -m tests.stale_stages`"
@@ -173,10 +181,23 @@ def test_what_a_file_imports_decides_but_not_what_it_imports_for_types(
         "lumiere/behind.py": "x = 1\n",
         "lumiere/typed.py": "x = 1\n",
     }
-    for name, text in contents.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text, encoding="utf-8")
+    write_files(tmp_path, contents)
     monkeypatch.setattr(staleness, "ROOT", tmp_path)
     deciding = deciding_files(tmp_path / "stages" / "work.py")
     names = [path.relative_to(tmp_path).as_posix() for path in deciding]
     assert names == ["lumiere/part/late.py", "lumiere/used.py", "stages/work.py"]
+
+
+# --- the listing of the tree ------------------------------------------------------------------------------------------
+
+
+def test_the_listing_names_every_package_and_module_once() -> None:
+    entries, hint = read_listing(), "run `python -m tests.tree_listing`"
+    missing = [name for name in [*packages(), *single_modules()] if name not in entries]
+    gone = [name for name in entries if not (ROOT / name).exists()]
+    assert (missing, gone) == ([], []), f"docs/architecture.md: {hint}"
+    for folder, modules in packages().items():
+        assert sorted(read_modules(entries[folder])) == modules, f"{folder}: {hint}"
+    for name in helpers_of_stages():
+        assert re.search(rf"\b{name}\b", entries["stages/"]), f"stages/{name}.py"
+    assert all(text for name, text in entries.items() if name != "lumiere/")

@@ -1,7 +1,7 @@
 """The denoising loop: from noise to clean clips, whole or in windows.
 
-The pipelines and the previews of a training all sample through `denoise`; they differ in the network that they hand to
-it. The sampler computes in float32, whatever the network's dtype.
+The pipelines and the previews of a training all sample through `denoise`; they differ in the
+network that they hand to it. The sampler computes in float32, whatever the network's dtype.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
 Network = Callable[[Tensor, Tensor], Tensor]
-"""(model_input (k, c_in, t, h, w), rows (k,): the clip that each entry belongs to) -> model output (k, c, t, h, w)."""
+"""(model_input (k, c_in, t, h, w), rows (k,)) -> model output (k, c, t, h, w); `rows` names the
+clip that each entry belongs to."""
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """(x_t as the scheduler scales it, timestep, 0-d) -> model output, for whole clips."""
@@ -43,10 +44,12 @@ def denoise(
     Args:
         scheduler: with its timesteps set.
         predict: the network; its output is overwritten.
-        start: makes the first x_t, float32. It is a function so that the caller keeps no second copy.
+        start: makes the first x_t, float32. It is a function so that the caller keeps no second
+            copy.
         timesteps: the steps to do.
         generators: one per video, for schedulers that add noise as they go.
-        on_step: called after each step with its number, timestep and x_t; returns the x_t to go on with.
+        on_step: called after each step with its number, timestep and x_t; returns the x_t to go on
+            with.
         interrupted: asked after each step; True ends the loop.
     """
     x_t = start()
@@ -71,16 +74,17 @@ def sample_whole(
     num_inference_steps: int,
     generators: list[torch.Generator],
 ) -> Tensor:
-    """Go from noise to x_0 as the pipelines do, without windows, known pixels or callbacks; previews use it.
+    """Go from noise to x_0 as the pipelines do, without windows or held pixels; previews use it.
 
     Clips are (b, c, t, h, w). Images, (b, c, h, w), work as well.
 
     Args:
         scheduler: any diffusers scheduler of the network's prediction type; its state is reset.
-        predict: sees x_t and the conditions on the channel axis, and the timestep. For a network with text this is
-            `TextGuidance.predict` with its other arguments filled in.
+        predict: sees x_t and the conditions on the channel axis, and the timestep. For a network
+            with text this is `TextGuidance.predict` with its other arguments filled in.
         noise: standard normal, (b, c, ...), float32; it is left as it is.
-        conditions: (b, c_i, ...), appended to x_t on the channel axis at every step; none for text alone.
+        conditions: (b, c_i, ...), appended to x_t on the channel axis at every step; none for text
+            alone.
         num_inference_steps: steps from pure noise.
         generators: one per row, for schedulers that add noise as they go.
     """
@@ -111,7 +115,8 @@ def predict_in_windows(
 
     Args:
         network: sees some windows at a time; `rows` names the clip of each.
-        inputs: (b, c_i, t, h, w) each; the network sees windows of them, concatenated on the channel axis.
+        inputs: (b, c_i, t, h, w) each; the network sees windows of them, concatenated on the
+            channel axis.
         windows: half-open frame ranges that cover t.
         batch_size: how many windows of any clip go through the network at once; None for all.
         weights: (t_i,) per window, for a weighted mean.

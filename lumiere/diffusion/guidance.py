@@ -24,7 +24,8 @@ class TextGuidance:
         prompt_embeds, prompt_mask: (b, n, d) and (b, n), one row per clip.
         negative_embeds, negative_mask: the same for what to move away from.
         scale: 1 switches guidance off and halves the work.
-        rescale: 0 to 1, how far to bring the standard deviation back to that of the conditional prediction.
+        rescale: 0 to 1, how far to bring the standard deviation back to that of the conditional
+            prediction.
     """
 
     prompt_embeds: Tensor
@@ -48,7 +49,8 @@ class TextGuidance:
             unet: a network of clips or of images.
             model_input: (k, c_in, t, h, w), or (k, c_in, h, w) for a network of images.
             timestep: 0-d.
-            num_channels: c, channels of the image or latents; the network may predict a variance behind them.
+            num_channels: c, channels of the image or latents; the network may predict a variance
+                behind them.
             rows: (k,), the clip that each entry belongs to; by default entry i belongs to clip i.
 
         Returns:
@@ -71,7 +73,8 @@ class TextGuidance:
         if self.rescale == 0:
             return guided
         axes = tuple(range(1, guided.ndim))
-        # Lin et al., equations 14 to 16: guidance raises the contrast; bring its standard deviation back.
+        # Lin et al., equations 14 to 16: guidance raises the contrast; bring its standard deviation
+        # back.
         rescaled = guided * (
             positive.std(axes, keepdim=True) / guided.std(axes, keepdim=True).clamp(min=1e-8)
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -12,22 +12,30 @@ from torch import Tensor
 from lumiere.diffusion.memory import BatchSize
 from lumiere.models.autoencoder import vae_factor
 
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
 
 class LatentSpace:
-    """Videos (b, 3, t, h, w) in [-1, 1] to latents (b, c, t, h / factor, w / factor) and back, some frames at a time.
+    """Turns videos into latents and back, some frames at a time.
 
-    Without a VAE, latents are the pixels. A VAE is frozen: no gradient goes through it. It computes in its own dtype
-    under autocast too, since some overflow in float16.
+    Videos are (b, 3, t, h, w) in [-1, 1], latents (b, c, t, h / factor, w / factor). Without a VAE,
+    the latents are the pixels. The VAE is frozen and gets no gradient. It computes in its own dtype
+    even under autocast, because some VAEs overflow in float16.
     """
 
-    def __init__(self, vae: Any | None, frames_per_batch: int | None = 8) -> None:
-        """`vae`: diffusers' AutoencoderKL, or None."""
+    def __init__(self, vae: AutoencoderKL | None, frames_per_batch: int | None = 8) -> None:
+        """
+        Args:
+            vae: diffusers' AutoencoderKL; None for a network that works in pixels.
+            frames_per_batch: frames that go through the VAE at once; None for all.
+        """
         self.vae = vae
         self.frames_per_batch = frames_per_batch
         self.factor = vae_factor(vae)
 
     def on(self, device: torch.device) -> LatentSpace:
-        """Itself, with its VAE on a device."""
+        """Move the VAE to a device; returns the space itself."""
         if self.vae is not None and self.vae.device != device:
             self.vae.to(device)
         return self
@@ -35,30 +43,37 @@ class LatentSpace:
     def frame_size(
         self, height: int | None, width: int | None, sample_size: int | Sequence[int]
     ) -> tuple[int, int]:
-        """Height and width of frames in pixels, by default those of a network of `sample_size`.
+        """Height and width of frames in pixels.
+
+        Args:
+            height, width: as the user wants them; None for those of the network.
+            sample_size: the network's size, in latents.
 
         Raises:
-            ValueError: where they are not whole latents.
+            ValueError: unless they are multiples of the VAE's factor.
         """
-        own_height, own_width = (
-            (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
-        )
-        size = (
-            own_height * self.factor if height is None else height,
-            own_width * self.factor if width is None else width,
-        )
-        if size[0] % self.factor or size[1] % self.factor:
+        if isinstance(sample_size, int):
+            sample_size = (sample_size, sample_size)
+        if height is None:
+            height = sample_size[0] * self.factor
+        if width is None:
+            width = sample_size[1] * self.factor
+        if height % self.factor or width % self.factor:
             raise ValueError(
-                f"height, width are {size[0]}, {size[1]}; allowed: multiples of {self.factor}"
+                f"height, width are {height}, {width}; allowed: multiples of {self.factor}"
             )
-        return size
+        return height, width
 
     def encode(self, video: Tensor) -> Tensor:
-        """The mode of the latents' distribution, scaled as the network knows it; float32.
+        """The latents' mode, scaled as the network knows it; float32.
 
-        The mode, not a sample, in training as in generation: equal pixels are equal latents, so that C tells of x_0
-        what it will tell of a given picture, and a clip needs no randomness of its own. Little is lost: trained with a
-        KL weight of 1e-6 (Rombach et al. 2022), the distribution is narrow.
+        Training and generation both take the mode and not a sample: equal pixels then make equal
+        latents, so that C says of x_0 what it will say of a user's picture, and a clip needs no
+        randomness. Little is lost, since a VAE trained with a KL weight of 1e-6 (Rombach et al.
+        2022) has a narrow distribution.
+
+        Args:
+            video: (b, 3, t, h, w) in [-1, 1].
         """
         vae = self.vae
         if vae is None:
@@ -81,11 +96,12 @@ class LatentSpace:
         ).clamp_(-1, 1)
 
     def condition(self, known: Tensor, known_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """C and M at the network's size: a latent is known where all of its pixels are.
+        """C and M at the network's size: a latent is known if all of its pixels are.
 
         Args:
-            known: the video with what is not known of it at 0, so that no latent tells of it.
-            known_mask: M (b, 1, t, h, w), 1 = known.
+            known: C in pixels (b, 3, t, h, w): the video, 0 where it is not known, so that no
+                latent gives unknown pixels away.
+            known_mask: M in pixels (b, 1, t, h, w), 1 = known.
         """
         if self.vae is None:
             return known, known_mask
@@ -94,30 +110,29 @@ class LatentSpace:
         latents = torch.zeros(
             len(known), self.vae.config.latent_channels, *small.shape[2:], device=known.device
         )
-        told = (
-            small.amax((1, 3, 4)) > 0
-        )  # (b, t): other frames, most of them for a picture, need no VAE
-        if told.any():
-            frames = known.transpose(1, 2)[told]  # n c h w
-            latents.transpose(1, 2)[told] = self.encode(frames.unsqueeze(2)).squeeze(2)
+        # Only frames that are known in part need the VAE; of a picture's clip, that is one.
+        has_known = small.amax((1, 3, 4)) > 0  # (b, t)
+        if has_known.any():
+            frames = known.transpose(1, 2)[has_known]  # n c h w
+            latents.transpose(1, 2)[has_known] = self.encode(frames.unsqueeze(2)).squeeze(2)
         return latents * small, small
 
     @torch.no_grad()
     def _framewise(self, video: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """`function` of the frames (n, c, h, w), not of all at once: (b, c, t, h, w) -> (b, c', t, h', w')."""
+        """Apply `function` to some frames (n, c, h, w) at a time: (b, c, t, h, w) -> (b, c', ...)."""
         frames = video.transpose(1, 2).flatten(0, 1)  # (b t) c h w
-        made: list[Tensor] = []
+        outputs: list[Tensor] = []
 
         def run(first: int, end: int) -> None:
-            made.append(function(frames[first:end]).float())
+            outputs.append(function(frames[first:end]).float())
 
         with torch.autocast(frames.device.type, enabled=False):
             BatchSize(self.frames_per_batch).split(len(frames), run)
-        return torch.cat(made).unflatten(0, (video.shape[0], -1)).transpose(1, 2)
+        return torch.cat(outputs).unflatten(0, (video.shape[0], -1)).transpose(1, 2)
 
 
 class LatentShapes(LatentSpace):
-    """A latent space that computes nothing, for who asks for the shapes alone."""
+    """A latent space that computes nothing; used when only shapes are needed."""
 
     def encode(self, video: Tensor) -> Tensor:
         """Zeros."""
@@ -129,5 +144,5 @@ class LatentShapes(LatentSpace):
         )
 
 
-def _shift_and_scale(vae: Any) -> tuple[float, float]:
+def _shift_and_scale(vae: AutoencoderKL) -> tuple[float, float]:
     return getattr(vae.config, "shift_factor", None) or 0.0, vae.config.scaling_factor

@@ -19,8 +19,8 @@ OUT_OF_MEMORY = (
 class BatchSize:
     """How many windows, clips or frames go through a network at once.
 
-    It starts at the number that was asked for and halves whenever memory runs out. Use one object for all steps of a
-    video, so that memory runs out once and not at every step.
+    It starts at the number that was asked for and halves whenever memory runs out. Use one object
+    for all steps of a video, so that memory runs out once and not at every step.
     """
 
     def __init__(self, most: int | None) -> None:
@@ -28,7 +28,9 @@ class BatchSize:
         self.most = most
 
     def split(self, total: int, run: Callable[[int, int], None]) -> None:
-        """Call `run(first, end)` on consecutive parts of `total`; a part that runs out of memory is halved and retried.
+        """Call `run(first, end)` on consecutive parts of `total`.
+
+        A part that runs out of memory is halved and run again.
 
         Raises:
             torch.OutOfMemoryError: when a part of one runs out of memory.
@@ -44,7 +46,8 @@ class BatchSize:
                 if not is_out_of_memory(error):
                     raise
                 reason = first_line(error)
-            # Outside of the handler: the error keeps the tensors of the frames that it came through alive.
+            # Outside of the handler: the error keeps the tensors of the frames that it came through
+            # alive.
             if end - first == 1:
                 raise torch.OutOfMemoryError(
                     "out of memory with one clip, window or frame at a time; make window_size, "
@@ -59,7 +62,8 @@ class BatchSize:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether memory ran out, on a GPU, on the CPU or inside one of CUDA's libraries.
 
-    Torch has a class of its own for the first of them only; the others are recognised by their messages.
+    Torch has a class of its own for the first of them only; the others are recognised by their
+    messages.
     """
     if isinstance(error, torch.OutOfMemoryError):
         return True

@@ -13,10 +13,10 @@ def video_generators(
 ) -> list[torch.Generator]:
     """One generator per video, so that no video's noise depends on the batch that it is in.
 
-    Each is seeded by a number drawn from the caller's generator. The first video of a batch equals the video that the
-    same seed makes alone; with a list of generators this holds for every video. Videos of one generator never share
-    their noise: torch's CPU generator uses only the lower 32 bits of a seed, so a number that repeats these bits is
-    drawn again.
+    Each is seeded by a number drawn from the caller's generator. The first video of a batch equals
+    the video that the same seed makes alone; with a list of generators this holds for every video.
+    Videos of one generator never share their noise: torch's CPU generator uses only the lower 32
+    bits of a seed, so a number that repeats these bits is drawn again.
 
     Args:
         generator: one for all, one per video, or None for torch's global state.
@@ -49,7 +49,7 @@ def draw_seeds(generator: torch.Generator | None, count: int) -> list[int]:
 def draw_noise(
     shape: Sequence[int], generators: Sequence[torch.Generator], device: torch.device
 ) -> Tensor:
-    """Draw standard normal noise, float32: row i comes from generator i and is drawn on that generator's device."""
+    """Standard normal noise, float32; row i is drawn from generator i, on that generator's device."""
     noise = torch.empty(tuple(shape), device=device)
     for row, source in zip(noise, generators, strict=True):
         row.copy_(torch.randn(row.shape, generator=source, device=source.device))

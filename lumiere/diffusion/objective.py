@@ -1,28 +1,26 @@
 """The training objective, in terms of the text-to-image model's own noise scheduler.
 
-The T2I's weights are frozen, so its noise schedule and prediction type are not ours to choose: everything here
-is read from its diffusers scheduler. Notation: x_t = alpha_t x_0 + sigma_t noise, alpha_t^2 + sigma_t^2 = 1,
-SNR = alpha_t^2 / sigma_t^2.
+The T2I's weights are frozen, so its noise schedule and prediction type are not ours to choose:
+everything here is read from its diffusers scheduler. Notation: x_t = alpha_t x_0 + sigma_t noise,
+alpha_t^2 + sigma_t^2 = 1, SNR = alpha_t^2 / sigma_t^2.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+from diffusers import DDIMScheduler, SchedulerMixin
 from torch import Tensor
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 
 
-def make_scheduler() -> Any:
-    """The scheduler of a T2I trained here: cosine, v-prediction, zero terminal SNR, trailing timesteps.
+def make_scheduler() -> DDIMScheduler:
+    """The scheduler of a T2I trained here: cosine, v-prediction, zero terminal SNR.
 
-    Zero terminal SNR lets sampling start from pure noise; the paper's is "near 0". Cosine: Nichol and Dhariwal 2021;
-    v-prediction: Salimans and Ho 2022; zero terminal SNR with trailing timesteps: Lin et al. 2023.
+    Zero terminal SNR lets sampling start from pure noise; the paper's is "near 0". Cosine: Nichol
+    and Dhariwal 2021; v-prediction: Salimans and Ho 2022; zero terminal SNR with trailing
+    timesteps: Lin et al. 2023.
     """
-    from diffusers import DDIMScheduler
-
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_schedule="squaredcos_cap_v2",
@@ -35,10 +33,11 @@ def make_scheduler() -> Any:
 
 
 def without_variance(model_output: Tensor, num_channels: int) -> Tensor:
-    """The part of a network's output that `prediction_type` speaks of: its first `num_channels` channels.
+    """Drop a learned variance: keep the first `num_channels` channels, which are the prediction.
 
-    A network that learned its variance (Nichol and Dhariwal 2021; DeepFloyd IF) gives as many channels again behind
-    them, which interpolate the log-variance of a step. Neither the loss nor the samplers use those.
+    A network that learned its variance (Nichol and Dhariwal 2021; DeepFloyd IF) gives as many
+    channels again behind them, which interpolate the log-variance of a step. Neither the loss nor
+    the samplers use those.
 
     Args:
         model_output: (b, c or 2 c, ...).
@@ -58,8 +57,15 @@ def without_variance(model_output: Tensor, num_channels: int) -> Tensor:
 class Objective:
     """Noising, target and weight of a diffusion loss."""
 
-    def __init__(self, scheduler: Any, min_snr_gamma: float = 0.0) -> None:
-        """`scheduler`: a diffusers scheduler; `min_snr_gamma`: 0 for no weighting (Hang et al. 2023)."""
+    def __init__(self, scheduler: SchedulerMixin, min_snr_gamma: float = 0.0) -> None:
+        """
+        Args:
+            scheduler: a diffusers scheduler.
+            min_snr_gamma: 0 for no weighting (Hang et al. 2023).
+
+        Raises:
+            ValueError: on a prediction type that is not among `PREDICTION_TYPES`.
+        """
         self.prediction_type: str = scheduler.config.prediction_type
         if self.prediction_type not in PREDICTION_TYPES:
             raise ValueError(
@@ -82,7 +88,7 @@ class Objective:
         return (alpha * x_0 + sigma * noise).to(x_0.dtype)
 
     def target(self, x_0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the network is trained to output."""
+        """The output that the network is trained to give."""
         if self.prediction_type == "epsilon":
             return noise
         if self.prediction_type == "sample":
@@ -91,7 +97,7 @@ class Objective:
         return alpha * noise - sigma * x_0
 
     def pred_x_0(self, model_output: Tensor, x_t: Tensor, timesteps: Tensor) -> Tensor:
-        """The estimate of x_0 that a network output stands for, in x_t's dtype; the inverse of `target`."""
+        """The estimate of x_0 from a network output, in x_t's dtype; the inverse of `target`."""
         model_output = without_variance(model_output, x_t.shape[1])
         if self.prediction_type == "sample":
             return model_output
@@ -107,7 +113,8 @@ class Objective:
         alpha, sigma = self.levels(timesteps, 1)
         snr = (alpha / sigma.clamp(min=1e-6)) ** 2
         clipped = snr.clamp(max=self.min_snr_gamma)
-        # The loss in x_0 space is SNR + 1 (v), SNR (epsilon) or 1 (sample) times smaller than in the output's space.
+        # The loss in x_0 space is SNR + 1 (v), SNR (epsilon) or 1 (sample) times smaller than in
+        # the output's space.
         return {
             "epsilon": clipped / snr.clamp(min=1e-6),
             "sample": clipped,
@@ -115,7 +122,7 @@ class Objective:
         }[self.prediction_type]
 
     def losses(self, model_output: Tensor, x_0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Weighted mean squared error of each sample (b,), in float32; a learned variance is left as it is."""
+        """Weighted mean squared error of each sample (b,), float32, without a learned variance."""
         model_output = without_variance(model_output, x_0.shape[1])
         error = (model_output.float() - self.target(x_0, noise, timesteps).float()) ** 2
         return error.flatten(1).mean(1) * self.weight(timesteps).to(error.device)

@@ -1,7 +1,7 @@
-"""What sampling needs from a diffusers scheduler: timesteps, steps, and the estimate of x_0 held to known pixels.
+"""Sampling with any diffusers scheduler: timesteps, steps, and x_0 held to known pixels.
 
-Any diffusers scheduler serves if it expects what the network predicts; `check_prediction_type` refuses the others and
-names the cure.
+Any diffusers scheduler serves if it expects what the network predicts; `check_prediction_type`
+refuses the others and names the cure.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WORKING = (
 
 
 def check_prediction_type(scheduler: SchedulerMixin, expected: str, name: str) -> None:
-    """Raise ValueError if a scheduler reads the network's output as anything but what it was trained to be.
+    """Raise ValueError unless a scheduler expects what the network was trained to predict.
 
     Args:
         scheduler: a diffusers scheduler.
@@ -33,7 +33,8 @@ def check_prediction_type(scheduler: SchedulerMixin, expected: str, name: str) -
     """
     kind, config = type(scheduler).__name__, scheduler.config
     settings = inspect.signature(type(scheduler).__init__).parameters
-    # `from_config` keeps settings that a class does not have, such as the prediction type of a flow scheduler.
+    # `from_config` keeps settings that a class does not have, such as the prediction type of a flow
+    # scheduler.
     if "prediction_type" not in settings:
         raise ValueError(
             f"{name} is a {kind}, which has no prediction_type, but the model predicts "
@@ -76,7 +77,8 @@ def select_timesteps(
         scheduler: any diffusers scheduler; its state is reset.
         num_inference_steps: steps from pure noise.
         device: where the timesteps go.
-        strength: the share of steps to do, the last ones (SDEdit); rounds to whole steps, so there may be none.
+        strength: the share of steps to do, the last ones (SDEdit); rounds to whole steps, so there
+            may be none.
 
     Raises:
         ValueError: outside the ranges, or on a scheduler that cannot step from noise to a video.
@@ -87,7 +89,8 @@ def select_timesteps(
         raise ValueError(f"strength is {strength}; allowed: 0 (keep the video) to 1 (ignore it)")
     kind = type(scheduler).__name__
     scheduler.set_timesteps(num_inference_steps, device=device)
-    # KDPM2's ancestral kind has no numbers for some noise schedules; inverse schedulers go the other way.
+    # KDPM2's ancestral kind has no numbers for some noise schedules; inverse schedulers go the
+    # other way.
     timesteps = scheduler.timesteps
     if not (timesteps.isfinite().all() and timesteps[0] >= timesteps[-1]):
         raise ValueError(
@@ -109,9 +112,9 @@ def select_timesteps(
 class Stepper:
     """Steps of any diffusers scheduler, some frames at a time.
 
-    A scheduler's intermediate results take several times the memory of its input, so a large video goes through in
-    parts. Every part has a scheduler of its own, which remembers only its frames. The parts of a video do not depend on
-    the batch that it is in.
+    A scheduler's intermediate results take several times the memory of its input, so a large video
+    goes through in parts. Every part has a scheduler of its own, which remembers only its frames.
+    The parts of a video do not depend on the batch that it is in.
     """
 
     part_size = 2**20  # numbers of a video
@@ -124,7 +127,7 @@ class Stepper:
         self.schedulers: list[SchedulerMixin] = []
 
     def step(self, model_output: Tensor, timestep: Tensor, x_t: Tensor) -> Tensor:
-        """The next x_t, float32, in the memory of `model_output` where possible; all (b, c, t, h, w)."""
+        """The next x_t, float32, in the memory of `model_output` if possible; all (b, c, t, h, w)."""
         parts = self._parts(x_t)
         if len(parts) == 1:
             return self._step(self.scheduler, model_output.float(), timestep, x_t)
@@ -150,7 +153,8 @@ class Stepper:
         """The frames that go through the scheduler together."""
         num_frames, config = x_t.shape[2], self.scheduler.config
         length = max(1, self.part_size // x_t[0, :, 0].numel())
-        # Thresholding takes a quantile of the whole video; a single seed makes all the noise that is added.
+        # Thresholding takes a quantile of the whole video; a single seed makes all the noise that
+        # is added.
         if config.get("thresholding") or "noise_sampler_seed" in config:
             length = num_frames
         return [slice(start, start + length) for start in range(0, num_frames, length)]
@@ -161,13 +165,14 @@ def signal_level(scheduler: SchedulerMixin, timestep: Tensor) -> tuple[Tensor, T
 
     Args:
         scheduler: with its timesteps set.
-        timestep: where it is now, 0-d. It may lie between two training timesteps, and occur twice in the scheduler's.
+        timestep: where it is now, 0-d. It may lie between two training timesteps, and occur twice
+            in the scheduler's.
     """
     if not hasattr(scheduler, "sigmas"):
         alpha_squared = scheduler.alphas_cumprod[int(timestep)].float()
     else:  # these schedulers count in sigma_t / alpha_t
-        # Some step in x_t / alpha_t and scale it for the network, midpoints included: the factor gives the level away.
-        # The others step in x_t, from one of their levels to the next.
+        # Some step in x_t / alpha_t and scale it for the network, midpoints included: the factor
+        # gives the level away. The others step in x_t, from one of their levels to the next.
         alpha_squared = scheduler.scale_model_input(torch.ones(()), timestep) ** 2
         if alpha_squared == 1:
             index = scheduler.step_index
@@ -189,8 +194,8 @@ def hold_known(
 ) -> Tensor:
     """Change the model output so that its estimate of x_0 equals the known pixels.
 
-    At every step, the known part of x_t is then the known pixels with their share of noise, as it was in training, and
-    the network paints the rest to fit.
+    At every step, the known part of x_t is then the known pixels with their share of noise, as it
+    was in training, and the network paints the rest to fit.
 
     Args:
         scheduler: with its timesteps set.

@@ -1,8 +1,8 @@
 """MultiDiffusion over time (paper, section 3.2; Bar-Tal et al. 2023).
 
-The super-resolution network sees short, overlapping windows of the clip. At every denoising step their predictions are
-reconciled into one that fits them all best, argmin over J' of sum_i ||J'|window_i - Phi(J_i)||^2, which is the mean
-over the windows that cover a frame.
+The super-resolution network sees short, overlapping windows of the clip. At every denoising step
+their predictions are reconciled into one that fits them all best, argmin over J' of sum_i
+||J'|window_i - Phi(J_i)||^2, which is the mean over the windows that cover a frame.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor
 def temporal_windows(num_frames: int, window_size: int, overlap: int) -> list[tuple[int, int]]:
     """Half-open windows that cover every frame.
 
-    Neighbours overlap by exactly `overlap` frames; only the last pair by more, where the tail does not fill a window.
+    Neighbours overlap by exactly `overlap` frames; only the last pair by more, where the tail does
+    not fill a window.
 
     Args:
         num_frames: frames of the clip, at least 1.
@@ -40,32 +41,32 @@ def temporal_windows(num_frames: int, window_size: int, overlap: int) -> list[tu
 
 
 def independent_windows(num_frames: int, window_size: int) -> list[tuple[int, int]]:
-    """Windows that share no frame, the last one shorter: what MultiDiffusion is compared with."""
+    """Windows that share no frame, the last one shorter; MultiDiffusion is compared with them."""
     return [
         (start, min(start + window_size, num_frames)) for start in range(0, num_frames, window_size)
     ]
 
 
 def check_window_weights(name: str) -> None:
-    """Raise ValueError unless `name` is a way to reconcile windows: "mean", as in the paper, or "tapered"."""
+    """Raise ValueError unless `name` is "mean", as in the paper, or "tapered"."""
     if name not in ("mean", "tapered"):
         raise ValueError(f"window_weights is {name!r}; allowed: mean, tapered")
 
 
 def tapered_weights(windows: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """A weight (t_i,) for every frame of every window, the larger the farther it is from the window's ends.
+    """A weight (t_i,) for every frame of every window, larger towards its middle.
 
-    Where two windows overlap, the clip fades linearly from the one into the other.
+    Where two windows overlap, the clip fades linearly from one into the next.
     """
     lengths = [end - start for start, end in windows]
     return [torch.minimum(torch.arange(1.0, n + 1), torch.arange(float(n), 0, -1)) for n in lengths]
 
 
 class Reconciler:
-    """Takes windows' predictions one by one and adds them up in place: none has to be kept.
+    """Adds up windows' predictions one by one, so that none has to be kept.
 
-    argmin over J' of sum_i w_i ||J'|window_i - prediction_i||^2 = sum_i w_i prediction_i / sum_i w_i, frame by frame,
-    accumulated in float32.
+    argmin over J' of sum_i w_i ||J'|window_i - prediction_i||^2 = sum_i w_i prediction_i / sum_i
+    w_i, frame by frame, accumulated in float32.
     """
 
     def __init__(
@@ -81,7 +82,8 @@ class Reconciler:
             weights: (t_i,) per window, above zero; all the same by default.
 
         Raises:
-            ValueError: on a window outside the clip, weights that do not fit, or a frame in no window.
+            ValueError: on a window outside the clip, weights that do not fit, or a frame in no
+                window.
         """
         self.windows, self.num_frames = windows, num_frames
         self.weights = (
@@ -113,7 +115,7 @@ class Reconciler:
         self.total: Tensor | None = None
 
     def add(self, index: int, prediction: Tensor, batch_size: int, row: int) -> None:
-        """Add one clip's prediction (c, t_i, h, w) for window `index`; it is row `row` of `batch_size` clips."""
+        """Add the prediction (c, t_i, h, w) of window `index` for clip `row` of `batch_size` clips."""
         start, end = self.windows[index]
         if self.total is None:
             channels, _, height, width = prediction.shape
@@ -122,8 +124,8 @@ class Reconciler:
         target = self.total[row, :, start:end]
         if prediction.shape != target.shape:
             raise ValueError(
-                f"window ({start}, {end}) of {self.num_frames} frames with a prediction (c, t, h, w) of "
-                f"shape {tuple(prediction.shape)}"
+                f"window ({start}, {end}) of {self.num_frames} frames with a prediction "
+                f"(c, t, h, w) of shape {tuple(prediction.shape)}"
             )
         if self.is_mean:
             target += prediction
@@ -133,7 +135,7 @@ class Reconciler:
             )
 
     def result(self) -> Tensor:
-        """(b, c, t, h, w), float32. Once, when all windows of all clips are in."""
+        """(b, c, t, h, w), float32; call it once, after all windows of all clips are added."""
         assert self.total is not None
         total, self.total = self.total, None
         return total.div_(self.sums.to(total.device).view(-1, 1, 1))
@@ -145,7 +147,7 @@ def reconcile(
     num_frames: int,
     weights: Sequence[Tensor] | None = None,
 ) -> Tensor:
-    """The clip that fits all windows' predictions best in the least-squares sense: their mean where they overlap.
+    """The clip that fits all predictions best in the least-squares sense: their mean.
 
     Args:
         predictions: one (b, c, t_i, h, w) per window.
@@ -161,7 +163,8 @@ def reconcile(
     """
     if len(predictions) != len(windows) or not windows:
         raise ValueError(
-            f"{len(predictions)} predictions for {len(windows)} windows; expected one each, at least one"
+            f"{len(predictions)} predictions for {len(windows)} windows; "
+            "expected one each, at least one"
         )
     first = predictions[0]
     if first.ndim != 5:

@@ -1,4 +1,4 @@
-"""Checks of a call's arguments; each raises ValueError with the argument's name, its value and what is allowed."""
+"""Checks of arguments; each raises ValueError with the name, the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def check_range(least: float, most: float | None = None, **values: Any) -> None:
-    """Raise ValueError unless each value is a number from least to most; without most, any finite one from least."""
+    """Raise ValueError unless each value is a finite number, at least `least`, at most `most`."""
     _check_numbers(Real, "", least, most, values)
 
 

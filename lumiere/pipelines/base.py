@@ -1,4 +1,4 @@
-"""What the pipelines share: files that equal pipelines write alike, and callbacks after each step."""
+"""What the pipelines share: reproducible files, and callbacks after each step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 Callback = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
-"""diffusers' callback_on_step_end: (pipeline, step, timestep, {name: tensor}) -> the dict, maybe changed, or None."""
+"""diffusers' callback_on_step_end: (pipeline, step, timestep, {name: tensor}) -> dict or None."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ NO_CALLBACK = StepCallback()
 
 
 class LumiereBasePipeline(DiffusionPipeline):
-    """A diffusers pipeline whose files do not name the folder it came from: equal pipelines write equal bytes."""
+    """A diffusers pipeline that writes reproducible files: none names the folder it came from."""
 
     # What callback_on_step_end_tensor_inputs can name; diffusers' own attribute.
     _callback_tensor_inputs: ClassVar[list[str]] = ["x_t"]
@@ -42,7 +42,7 @@ class LumiereBasePipeline(DiffusionPipeline):
 
     @property
     def interrupt(self) -> bool:
-        """Whether a callback set `pipe._interrupt = True`, as in diffusers; the call then does no further step."""
+        """Whether a callback set `pipe._interrupt = True`, as in diffusers, to end the steps."""
         return self._interrupt
 
     @property
@@ -62,7 +62,7 @@ class LumiereBasePipeline(DiffusionPipeline):
         callback: StepCallback,
         other_tensors: dict[str, Tensor] | None = None,
     ) -> Callable[[int, Tensor, Tensor], Tensor]:
-        """Make the function that `denoise` calls after each step: it moves the progress bar and runs the callback.
+        """Make the function that `denoise` calls after each step: progress bar, then callback.
 
         Args:
             progress: the bar.
@@ -92,7 +92,8 @@ class LumiereBasePipeline(DiffusionPipeline):
         One of diffusers' PipelineCallback names them itself.
 
         Raises:
-            ValueError: if `callback` is neither a function nor None, or a name is not among the pipeline's tensors.
+            ValueError: if `callback` is neither a function nor None, or a name is not among the
+                pipeline's tensors.
         """
         names = getattr(callback, "tensor_inputs", names)
         if callback is not None and not callable(callback):
@@ -106,7 +107,7 @@ class LumiereBasePipeline(DiffusionPipeline):
 
 
 def _check_changed(changed: Any, shown: dict[str, Tensor]) -> None:
-    """Raise ValueError unless a callback returned some of the tensors that it was shown, or others like them."""
+    """Raise ValueError unless a callback returned tensors like those that it was shown."""
     if not isinstance(changed, dict) or not set(changed) <= set(shown):
         expected = ", ".join(f'"{name}": {name}' for name in shown)
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The components of a pipeline, and the folder they are saved in: diffusers', plus the text encoder and the styles."""
+"""The components of a pipeline, and saving them: as diffusers, with text encoder and styles."""
 
 from __future__ import annotations
 
@@ -49,13 +49,14 @@ class LumiereComponents(LumiereBasePipeline):
         Args:
             unet: the base network, with 0 or 4 conditioning channels; 5 in latents.
             scheduler: any diffusers scheduler of the T2I's prediction type.
-            text_encoder: the one that the T2I was trained with; without it, a call takes prompt_embeds.
+            text_encoder: the one that the T2I was trained with; without it, a call takes
+                prompt_embeds.
             ssr_unet, ssr_scheduler: super-resolution; both or none.
-            num_frames, fps: of the clips that `unet` was trained on. These and all that follow, down to `ssr_steps`,
-                are the defaults of a call.
+            num_frames, fps: of the clips that `unet` was trained on. These and all that follow,
+                down to `ssr_steps`, are the defaults of a call.
             ssr_window_size, ssr_overlap: windows that suit `ssr_unet`.
-            num_inference_steps, guidance_scale, guidance_rescale, image_strength, ssr_steps: values that suit the
-                networks.
+            num_inference_steps, guidance_scale, guidance_rescale, image_strength, ssr_steps: values
+                that suit the networks.
             prediction_type, ssr_prediction_type: the networks'; by default their schedulers'.
             vae: for a T2I that works in latents; super-resolution works in pixels.
 
@@ -96,13 +97,15 @@ class LumiereComponents(LumiereBasePipeline):
         self.styles = StyleBook()
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Save as diffusers does, with the text encoder's config and the styles in folders of their own.
+        """Save as diffusers does, with extra folders for the text encoder's config and the styles.
 
         Raises:
-            ValueError: on variant, max_shard_size or safe_serialization=False, which our networks do not support.
+            ValueError: on variant, max_shard_size or safe_serialization=False, which our networks
+                do not support.
         """
         folder, text_encoder = Path(save_directory), self.text_encoder
-        # diffusers saves and loads only the kinds of component that it knows; our text encoder is not among them.
+        # diffusers saves and loads only the kinds of component that it knows; our text encoder is
+        # not among them.
         self.register_modules(text_encoder=None)
         try:
             super().save_pretrained(folder, **kwargs)
@@ -116,7 +119,7 @@ class LumiereComponents(LumiereBasePipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
-        """Load what `save_pretrained` wrote; components that are passed replace the stored ones, as in diffusers.
+        """Load a saved pipeline; passed components replace the stored ones, as in diffusers.
 
         Raises:
             ValueError: if this is not such a folder.
@@ -149,7 +152,8 @@ class LumiereComponents(LumiereBasePipeline):
 
         Args:
             name: letters, digits, - and _.
-            weights: a safetensors file, or the state dict, of the T2I fine-tuned on the style, or a LoRA of it.
+            weights: a safetensors file, or the state dict, of the T2I fine-tuned on the style, or a
+                LoRA of it.
             alpha: below 1 for a finished blend, which serves only calls with this alpha.
 
         Raises:

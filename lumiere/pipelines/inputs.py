@@ -1,7 +1,8 @@
 """The user's pictures, videos and masks, brought to the model's size.
 
-Pictures and videos are centre-cropped to the model's aspect ratio, then resized, so that a circle stays a circle. A
-mask is 1 where to generate, and is cropped and resized like the picture or video that it belongs to.
+Pictures and videos are centre-cropped to the model's aspect ratio, then resized, so that a circle
+stays a circle. A mask is 1 where to generate, and is cropped and resized like the picture or video
+that it belongs to.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from lumiere.pipelines.pixels import read_image, read_mask, read_video
 
 @dataclass(frozen=True)
 class SourcePixels:
-    """The pixels that a mode is made from, at their own size, one row per generated video; None where there are none.
+    """The user's pixels at their own size, one row per generated video; None if there are none.
 
     Attributes:
         mode: one of `MODES`.
@@ -63,7 +64,7 @@ class SourcePixels:
     def starting_video(
         self, num_frames: int, size: tuple[int, int], strength: float, image_strength: float
     ) -> tuple[Tensor | None, float]:
-        """The video that denoising starts from once it is noised (SDEdit), and how much of the denoising is done.
+        """The video that denoising starts from, once noised (SDEdit), and the share of steps to do.
 
         Args:
             num_frames, size: t, and height and width, of the result.
@@ -82,7 +83,7 @@ class SourcePixels:
         return still, 1.0 if still is None else image_strength
 
     def still_video(self, num_frames: int, size: tuple[int, int]) -> Tensor | None:
-        """The picture on every frame, (b, 3, t, h, w); the first fades into the last if there are both."""
+        """The picture on every frame, (b, 3, t, h, w); the first one fades into the last one."""
         pictures = (self.image, self.last_image)
         fitted = [fit(picture.unsqueeze(2), size) for picture in pictures if picture is not None]
         if not fitted:
@@ -125,7 +126,7 @@ class SourcePixels:
         return conditioning.outpainting(video, *large)
 
     def _outpainted_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the video in its frame of `size`; margins are whole pixels, so that they scale."""
+        """Height and width of the video in its frame; margins are whole pixels, so that they scale."""
         least = 0 if self.outpaint_scale == 1 else 1
         height_margin, width_margin = (
             max(least, round(side * (1 - self.outpaint_scale) / 2)) for side in size
@@ -173,7 +174,7 @@ def read_source_pixels(
 
 
 def cropped_size(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of the largest part of a frame of `size` that has the aspect ratio of `target`."""
+    """Height and width of the largest part of a frame with the aspect ratio of `target`."""
     share = min(size[0] / target[0], size[1] / target[1])
     return min(size[0], round(target[0] * share)), min(size[1], round(target[1] * share))
 

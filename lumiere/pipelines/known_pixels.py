@@ -1,4 +1,4 @@
-"""The pixels that a mode is given: how well a video keeps them, and putting them back exactly."""
+"""Known pixels: how well a video keeps them, and putting them back exactly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lumiere.data.pixel_values import psnr
 
 @dataclass(frozen=True)
 class KnownPixels:
-    """What the user gave, whatever becomes of it on the way.
+    """The known part of a video, as the user passed it; callbacks do not change it.
 
     Attributes:
         pixels: C, (b, c, t, h, w) in [-1, 1]: the clean video times M.
@@ -23,7 +23,7 @@ class KnownPixels:
     mask: Tensor
 
     def psnr(self, video: Tensor) -> Tensor:
-        """PSNR (b,) in dB of a video (b, c, t, h, w) where M is 1; not a number where M is 0 everywhere."""
+        """PSNR (b,) in dB of a video (b, c, t, h, w) where M is 1; NaN if M is 0 everywhere."""
         count = self.mask.flatten(1).sum(1) * video.shape[1]
         error = torch.zeros(len(video), device=video.device)
         for frame, pixels, mask in zip(
@@ -34,5 +34,5 @@ class KnownPixels:
         return torch.tensor(decibels, device=video.device)
 
     def put_back(self, video: Tensor) -> Tensor:
-        """The video (b, c, t, h, w) with the given pixels where M is 1."""
+        """The video (b, c, t, h, w), with the known pixels where M is 1."""
         return torch.where(self.mask > 0.5, self.pixels, video)

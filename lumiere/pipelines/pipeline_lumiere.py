@@ -1,4 +1,4 @@
-"""Every mode of the paper through one call: text, pictures and videos in, videos out (paper, sections 3 and 4)."""
+"""Every mode of the paper (sections 3 and 4) in one call: text, pictures and videos in, videos out."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from lumiere.pipelines.prompts import read_prompts, text_dim
 
 
 class LumierePipeline(LumiereComponents):
-    """Text to video, image to video, inpainting, outpainting, cinemagraphs and video to video, each in any style.
+    """Text, image and video to video, inpainting, outpainting and cinemagraphs, in any style.
 
-    Name the mode, or leave it to the inputs (`lumiere.modes.infer_mode`). Modes with known pixels need a network with
-    conditioning channels; that network does text to video as well.
+    Name the mode, or leave it to the inputs (`lumiere.modes.infer_mode`). Modes with known pixels
+    need a network with conditioning channels; that network does text to video as well.
     """
 
     _callback_tensor_inputs: ClassVar[list[str]] = [
@@ -99,55 +99,65 @@ class LumierePipeline(LumiereComponents):
 
         Args:
             prompt: what to see; several prompts make several videos.
-            negative_prompt: what to move away from, one for all or one per prompt; by default the empty sentence.
+            negative_prompt: what to move away from, one for all or one per prompt; by default the
+                empty sentence.
             num_frames: by default as many as the video has, if there is one.
             fps: frames per second to play the videos at; it is returned with them.
-            image: the first frame, or the picture to move: (b, 3, h, w) in [0, 1], an array (h, w, 3), or PIL.
+            image: the first frame, or the picture to move: (b, 3, h, w) in [0, 1], an array (h, w,
+                3), or PIL.
             last_image: the last frame in image_to_video, beside the first one or alone.
-            video: (b, t, 3, h, w) or (t, 3, h, w) in [0, 1], an array (t, h, w, 3), or a list of frames of any kind.
-            mask: 1 where to generate, as large as the image or video; (h, w) if it is still, (t, h, w) or a list if it
-                moves.
+            video: (b, t, 3, h, w) or (t, 3, h, w) in [0, 1], an array (t, h, w, 3), or a list of
+                frames of any kind.
+            mask: 1 where to generate, as large as the image or video; (h, w) if it is still, (t, h,
+                w) or a list if it moves.
             mode: a key of `lumiere.modes.MODES`; by default the mode that the inputs make.
             strength: how much of the denoising video_to_video does anew, 0 to 1.
-            image_strength: the same in modes with a picture. Below 1, the clip starts from the picture on every frame,
-                noised; at 1 it starts from noise alone.
+            image_strength: the same in modes with a picture. Below 1, the clip starts from the
+                picture on every frame, noised; at 1 it starts from noise alone.
             outpaint_scale: the share of each side that the video takes in outpainting.
-            guide_known: hold the estimate of x_0 to the known pixels at every step, also in super-resolution. False
-                trusts the base network to paint C itself. A base model in latents is never held; see `known_psnr`.
-            keep_known: put the known pixels back exactly at the end, also after super-resolution; `known_psnr` says how
-                far off they were before.
-            style, alpha: a style in `pipe.styles` and its weight, 0 to 1; the paper picks 0.5 to 1 by hand.
+            guide_known: hold the estimate of x_0 to the known pixels at every step, also in
+                super-resolution. False trusts the base network to paint C itself. A base model in
+                latents is never held; see `known_psnr`.
+            keep_known: put the known pixels back exactly at the end, also after super-resolution;
+                `known_psnr` says how far off they were before.
+            style, alpha: a style in `pipe.styles` and its weight, 0 to 1; the paper picks 0.5 to 1
+                by hand.
             num_inference_steps: denoising steps of the base model.
             guidance_scale: 1 switches text guidance off.
             guidance_rescale: 0 to 1.
-            num_videos_per_prompt: each has its own noise; the videos of one prompt follow each other.
+            num_videos_per_prompt: each has its own noise; the videos of one prompt follow each
+                other.
             height, width: in pixels; by default the T2I's sample_size.
-            window_size, overlap, window_weights: windows of the base model, as in `LumiereUpscalePipeline`. By default
-                a clip is one window up to the length that the model was trained on; longer clips go through in windows
-                of that length that share 2 frames.
+            window_size, overlap, window_weights: windows of the base model, as in
+                `LumiereUpscalePipeline`. By default a clip is one window up to the length that the
+                model was trained on; longer clips go through in windows of that length that share 2
+                frames.
             upscale: run super-resolution if the pipeline has it.
-            ssr_steps, noise_level, ssr_window_size, ssr_overlap, ssr_window_weights, multidiffusion: as in
-                `LumiereUpscalePipeline`.
-            batch_size, ssr_batch_size: clips or windows in one forward pass of either network, doubled by guidance;
-                None for all. If memory runs out, the call goes on with half as many.
-            generator: one for all videos, or one per video. With one for all, the first video equals the one that the
-                seed makes alone; with one per video, every video does, to floating-point tolerance. On the CPU, torch
-                uses only 32 bits of a seed.
+            ssr_steps, noise_level, ssr_window_size, ssr_overlap, ssr_window_weights,
+                multidiffusion: as in `LumiereUpscalePipeline`.
+            batch_size, ssr_batch_size: clips or windows in one forward pass of either network,
+                doubled by guidance; None for all. If memory runs out, the call goes on with half as
+                many.
+            generator: one for all videos, or one per video. With one for all, the first video
+                equals the one that the seed makes alone; with one per video, every video does, to
+                floating-point tolerance. On the CPU, torch uses only 32 bits of a seed.
             output_type: "pt", "np" or "pil".
             return_dict: False for a plain tuple (frames,).
-            callback_on_step_end: called after each step of the base model as callback(self, step, timestep,
-                {"x_t": x_t}). It returns the dict, in which it may replace tensors, or None for no change. After
-                `pipe._interrupt = True`, the call ends with the base model's video as it is then.
-            callback_on_step_end_tensor_inputs: the tensors in that dict. With x_t alone, super-resolution calls the
-                callback too, with that pipeline as the first argument.
+            callback_on_step_end: called after each step of the base model as callback(self, step,
+                timestep, {"x_t": x_t}). It returns the dict, in which it may replace tensors, or
+                None for no change. After `pipe._interrupt = True`, the call ends with the base
+                model's video as it is then.
+            callback_on_step_end_tensor_inputs: the tensors in that dict. With x_t alone,
+                super-resolution calls the callback too, with that pipeline as the first argument.
             prompt_embeds, negative_prompt_embeds: (b, n, d) in place of sentences, with
-            prompt_attention_mask, negative_prompt_attention_mask: (b, n), 1 = attend; all by default.
+            prompt_attention_mask, negative_prompt_attention_mask: (b, n), 1 = attend; all by
+                default.
 
         Raises:
             ValueError: on input that cannot be used, naming the argument and the cure.
             torch.OutOfMemoryError: if one clip or window at a time is too much.
         """
-        # --- check inputs ----------------------------------------------------------------------------------------
+        # --- check inputs -------------------------------------------------------------------------
         num_inference_steps = self._or_default("num_inference_steps", num_inference_steps)
         guidance_scale = self._or_default("guidance_scale", guidance_scale)
         guidance_rescale = self._or_default("guidance_rescale", guidance_rescale)
@@ -194,7 +204,7 @@ class LumierePipeline(LumiereComponents):
             videos_per_prompt=num_videos_per_prompt,
         )
 
-        # --- plan: sizes, windows, seeds -----------------------------------------------------------------------------
+        # --- plan: sizes, windows, seeds ----------------------------------------------------------
         num_videos = len(prompts) * num_videos_per_prompt
         num_frames = pixels.count_frames(num_frames, self.config.num_frames)
         windows = self._plan_windows(num_frames, window_size, overlap, window_weights, batch_size)
@@ -218,24 +228,24 @@ class LumierePipeline(LumiereComponents):
         # Drawn now, so that they do not depend on the base model's steps.
         ssr_generators = video_generators(generators, num_videos)
 
-        # --- encode prompts: once, one row per video ---------------------------------------------------------------
+        # --- encode prompts: once, one row per video ----------------------------------------------
         positive, negative = prompts.encode(self.text_encoder, num_videos_per_prompt)
         positive, negative = positive.to(device, dtype), negative.to(device, dtype)
         tensors = {"prompt_embeds": positive.embeds, "negative_prompt_embeds": negative.embeds}
 
-        # --- C and M: both halves of guidance see them --------------------------------------------------------------
+        # --- C and M: both halves of guidance see them --------------------------------------------
         latent_size = (size[0] // space.factor, size[1] // space.factor)
         shape = (num_videos, self.unet.in_channels, num_frames, *latent_size)
         known = self._known_pixels(pixels, num_frames, size)
         tensors |= self._conditions(known, space, shape)
 
-        # --- noise, or the noised source (SDEdit) --------------------------------------------------------------------
+        # --- noise, or the noised source (SDEdit) -------------------------------------------------
         source, share = pixels.starting_video(num_frames, size, strength, image_strength)
         timesteps = select_timesteps(self.scheduler, num_inference_steps, device, share)
         self._interrupt, self._num_timesteps = False, len(timesteps)
         start = partial(self._first_x_t, source, space, shape, timesteps, generators)
 
-        # --- denoise --------------------------------------------------------------------------------------------------
+        # --- denoise ------------------------------------------------------------------------------
         guidance = TextGuidance(
             positive.embeds, positive.mask, negative.embeds, negative.mask,
             guidance_scale, guidance_rescale,
@@ -253,7 +263,7 @@ class LumierePipeline(LumiereComponents):
             )
         x_0, known_psnr = _measure_known(x_0, known, keep_known)
 
-        # --- super-resolution -----------------------------------------------------------------------------------------
+        # --- super-resolution ---------------------------------------------------------------------
         base = x_0
         if upscaler is not None and not self._interrupt:
             scale = upscale_plan.size[1] / size[1]
@@ -264,7 +274,7 @@ class LumierePipeline(LumiereComponents):
                 known = held_pixels or enlarged_pixels()
                 x_0, known_psnr = _measure_known(x_0, known, keep_known)
 
-        # --- output ---------------------------------------------------------------------------------------------------
+        # --- output -------------------------------------------------------------------------------
         self.maybe_free_model_hooks()
         frames = to_output(x_0, output_type)
         if not return_dict:
@@ -297,7 +307,7 @@ class LumierePipeline(LumiereComponents):
         pipe.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
         return pipe
 
-    # --- parts of a call ----------------------------------------------------------------------------------------------
+    # --- parts of a call --------------------------------------------------------------------------
 
     def _or_default(self, name: str, value: Any) -> Any:
         """A setting of the call, or the pipeline's own."""
@@ -325,8 +335,8 @@ class LumierePipeline(LumiereComponents):
     ) -> WindowPlan:
         """The base model's windows.
 
-        By default these are as long as the clips of training and share 2 frames. A clip up to that length is one
-        window; the overlap does not matter then.
+        By default these are as long as the clips of training and share 2 frames. A clip up to that
+        length is one window; the overlap does not matter then.
         """
         if overlap is not None:
             check_whole(0, overlap=overlap)
@@ -343,7 +353,7 @@ class LumierePipeline(LumiereComponents):
     def _known_pixels(
         self, pixels: SourcePixels, num_frames: int, size: tuple[int, int], scale: float = 1.0
     ) -> KnownPixels | None:
-        """What the mode knows of the video, at the base size or `scale` times larger; None if it knows nothing."""
+        """The mode's known pixels, at the base size or `scale` times larger; None if there are none."""
         if pixels.mode not in CONDITIONED_MODES:
             return None
         pixels_at_size, known_mask = pixels.conditions(num_frames, size, scale)
@@ -353,14 +363,15 @@ class LumierePipeline(LumiereComponents):
     def _conditions(
         self, known: KnownPixels | None, space: LatentSpace, shape: tuple[int, ...]
     ) -> dict[str, Tensor]:
-        """C and M as the network takes them, by the names that a callback sees; nothing for a text-only network."""
+        """C and M for the network, by the names that a callback sees; empty for a text-only network."""
         if not self.unet.config.conditioning_channels:
             return {}
         if known is None:
             c, m = conditioning.text_only(shape)
         else:
             c, m = space.condition(known.pixels, known.mask)
-        # Copies, because a callback may change them in place. In float32, as everything but the network.
+        # Copies, because a callback may change them in place. In float32, as everything but the
+        # network.
         device = self._execution_device
         return {
             "conditioning": c.to(device, copy=True),
@@ -375,7 +386,7 @@ class LumierePipeline(LumiereComponents):
         timesteps: Tensor,
         generators: list[torch.Generator],
     ) -> Tensor:
-        """The x_t that denoising starts from: noise, or the source video noised to the first timestep."""
+        """The first x_t: noise, or the source video noised to the first timestep."""
         device = self._execution_device
         noise = draw_noise(shape, generators, device)
         if source is None:
@@ -391,7 +402,8 @@ class LumierePipeline(LumiereComponents):
         """The base network's prediction for whole clips, as `denoise` asks for it.
 
         Args:
-            tensors: the text states and, if the network takes them, C and M; a callback may replace them between steps.
+            tensors: the text states and, if the network takes them, C and M; a callback may replace
+                them between steps.
             guidance: with the text states' masks, and the guidance's settings.
             plan: the windows.
             held: whether to hold the estimate of x_0 to the known pixels.
@@ -429,7 +441,7 @@ class LumierePipeline(LumiereComponents):
         callback: StepCallback,
         held_pixels: KnownPixels | None,
     ) -> Tensor:
-        """The base model's video (b, 3, t, h, w), enlarged; the video itself if a callback interrupts the steps."""
+        """Enlarge the base model's video (b, 3, t, h, w); returns it as it is if interrupted."""
         if not set(callback.tensor_names) <= set(upscaler._callback_tensor_inputs):
             callback = NO_CALLBACK  # it needs tensors that super-resolution does not have
         enlarged = upscaler.upscale(base, plan, generators, callback, held_pixels, self._is_stopped)

@@ -1,4 +1,4 @@
-"""What a pipeline returns, and videos in the form that was asked for."""
+"""The outputs of the pipelines, and videos in the form that the caller asked for."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ class LumierePipelineOutput(BaseOutput):
     """Generated videos.
 
     Attributes:
-        frames: "pt": (b, t, c, h, w) float32 in [0, 1]; "np": (b, t, h, w, c) float32 in [0, 1]; "pil": a list of
-            frames per video. Videos of one prompt follow each other.
+        frames: "pt": (b, t, c, h, w) float32 in [0, 1]; "np": (b, t, h, w, c) float32 in [0, 1];
+            "pil": a list of frames per video. Videos of one prompt follow each other.
         fps: frames per second to play them at.
-        mode: which of the modes made them.
-        base_frames: the same before super-resolution, in the same form; None where there was none.
-        known: (b, t, c, h, w) in [0, 1], the pixels that were given, as large as `frames`; None in modes that are given
-            none.
-        known_mask: (b, t, 1, h, w), 1 = given; None likewise.
-        known_psnr: (b,), in dB, how well `frames` keep the given pixels, before `keep_known` puts them back; infinite
-            where they are exact, not a number where M is 0 everywhere. None where nothing was given.
+        mode: the mode that made them.
+        base_frames: the frames before super-resolution, in the same form; None without
+            super-resolution.
+        known: (b, t, c, h, w) in [0, 1], the known pixels, as large as `frames`; None in modes
+            without known pixels.
+        known_mask: (b, t, 1, h, w), 1 = known; None like `known`.
+        known_psnr: (b,), in dB, how well `frames` keep the known pixels, before `keep_known` puts
+            them back. Infinite if they are exact, NaN if M is 0 everywhere; None like `known`.
     """
 
     frames: Any
@@ -49,7 +50,7 @@ class LumiereUpscalePipelineOutput(BaseOutput):
 
 
 def check_output_type(output_type: str) -> None:
-    """Raises ValueError on an unknown one."""
+    """Raise ValueError unless `output_type` is one of `OUTPUT_TYPES`."""
     if output_type not in OUTPUT_TYPES:
         raise ValueError(f"output_type is {output_type!r}; allowed: {', '.join(OUTPUT_TYPES)}")
 

@@ -1,7 +1,7 @@
 """Spatial super-resolution with MultiDiffusion over time (paper, section 3.2).
 
-The network sees short windows that overlap; at every denoising step their predictions are reconciled, so that the
-whole clip is denoised as one, whatever its length.
+The network sees short windows that overlap; at every denoising step their predictions are
+reconciled, so that the whole clip is denoised as one, whatever its length.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from lumiere.pipelines.plans import UpscalePlan, WindowPlan
 class LumiereUpscalePipeline(LumiereBasePipeline):
     """Enlarge videos of any length.
 
-    The network sees <x_t, low> on the channel axis: low is the enlarged video with noise of level `noise_level`, and
-    that level is its class label.
+    The network sees <x_t, low> on the channel axis: low is the enlarged video with noise of level
+    `noise_level`, and that level is its class label.
     """
 
     model_cpu_offload_seq = "unet"
@@ -92,24 +92,26 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         """Enlarge videos.
 
         Args:
-            video: (b, t, 3, h, w) or (t, 3, h, w) in [0, 1], an array (b, t, h, w, 3) or (t, h, w, 3), or a list of
-                frames of any kind.
+            video: (b, t, 3, h, w) or (t, 3, h, w) in [0, 1], an array (b, t, h, w, 3) or (t, h, w,
+                3), or a list of frames of any kind.
             num_inference_steps: denoising steps.
             noise_level: 0 to num_train_timesteps - 1; the more, the more the network may invent.
             scale: enlargement; by default the shorter side becomes the network's sample_size.
             window_size: frames per window; by default as many as in training.
             overlap: frames that neighbouring windows share.
-            multidiffusion: False denoises windows that share no frame, each by itself, for comparison.
-            window_weights: how windows are reconciled where they overlap: "mean", as in the paper, or "tapered", which
-                fades from one into the next.
-            batch_size: windows in one forward pass; None for all. If memory runs out, the call goes on with half as
-                many.
+            multidiffusion: False denoises windows that share no frame, each by itself, for
+                comparison.
+            window_weights: how windows are reconciled where they overlap: "mean", as in the paper,
+                or "tapered", which fades from one into the next.
+            batch_size: windows in one forward pass; None for all. If memory runs out, the call goes
+                on with half as many.
             generator: one for all, or one per video.
             output_type: "pt", "np" or "pil".
             return_dict: False for a plain tuple.
-            callback_on_step_end: called as callback(self, step, timestep, {"x_t": x_t}). It returns the dict, in which
-                it may replace x_t, or None for no change. After it sets `pipe._interrupt = True`, no further step is
-                done, and the video is x_t as it is then, noise and all.
+            callback_on_step_end: called as callback(self, step, timestep, {"x_t": x_t}). It returns
+                the dict, in which it may replace x_t, or None for no change. After it sets
+                `pipe._interrupt = True`, no further step is done, and the video is x_t as it is
+                then, noise and all.
             callback_on_step_end_tensor_inputs: as in diffusers; x_t is the only tensor here.
 
         Raises:
@@ -153,13 +155,13 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         window_weights: str = "mean",
         batch_size: int | None = 4,
     ) -> UpscalePlan:
-        """Plan the enlargement of a clip and check the settings, so that mistakes show before any network runs.
+        """Plan the enlargement of a clip; mistakes in the settings show before any network runs.
 
         Args:
             num_frames: of the clip.
             low_size: its height and width.
-            num_inference_steps, noise_level, scale, window_size, overlap, multidiffusion, window_weights, batch_size:
-                as in a call.
+            num_inference_steps, noise_level, scale, window_size, overlap, multidiffusion,
+                window_weights, batch_size: as in a call.
 
         Raises:
             ValueError: on settings that cannot be used.
@@ -203,20 +205,20 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         """
         device, dtype = self._execution_device, self.unet.dtype
 
-        # --- low resolution, enlarged and noised -------------------------------------------------------------------
+        # --- low resolution, enlarged and noised --------------------------------------------------
         shape = (*low.shape[:3], *plan.size)
         levels = torch.full((len(low),), plan.noise_level, device=device)
         noised = self._enlarge_and_noise(low, draw_noise(shape, generators, device), levels)
         noised = noised.to(dtype)
 
-        # --- noise: one tensor for the whole clip, so that windows share it where they overlap ---------------------
+        # --- noise: one tensor for the whole clip, so that windows share it where they overlap ----
         timesteps = select_timesteps(self.scheduler, plan.num_inference_steps, device)
         self._interrupt, self._num_timesteps = False, len(timesteps)
 
         def start() -> Tensor:
             return draw_noise(shape, generators, device).mul_(self.scheduler.init_noise_sigma)
 
-        # --- denoise ------------------------------------------------------------------------------------------------
+        # --- denoise ------------------------------------------------------------------------------
         windows, weights = plan.windows.windows, plan.windows.weights
         batches = BatchSize(plan.windows.batch_size)
         held = [] if known is None else [known.pixels, known.mask]
@@ -264,7 +266,7 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         return round(size[0] * scale), round(size[1] * scale)
 
     def _enlarge_and_noise(self, low: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
-        """The low resolution at the size of `noise`, noised to `levels` (b,), in the memory of `noise`.
+        """Enlarge the low resolution and noise it to `levels` (b,), in the memory of `noise`.
 
         Frame by frame, because an enlarged video is large.
         """

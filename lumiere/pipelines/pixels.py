@@ -1,4 +1,4 @@
-"""Pictures, videos and masks of any kind (tensors, arrays, PIL images, lists of them) as tensors of one kind."""
+"""Pictures, videos and masks of any kind (tensors, arrays, PIL images, lists) as tensors."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def read_image(image: Any, name: str = "image") -> Tensor:
-    """(b, 3, h, w) in [-1, 1] from a tensor (b, 3, h, w) or (3, h, w) in [0, 1], an array (h, w, 3) or (b, h, w, 3), a
-    PIL image, or a list of any of these.
+    """Read pictures as (b, 3, h, w) in [-1, 1].
+
+    Args:
+        image: a tensor (b, 3, h, w) or (3, h, w) in [0, 1], an array (h, w, 3) or (b, h, w, 3), a
+            PIL image, or a list of any of these.
+        name: what messages call it.
 
     Raises:
         ValueError: on anything else, with the cure.
@@ -36,8 +40,12 @@ def read_image(image: Any, name: str = "image") -> Tensor:
 
 
 def read_video(video: Any) -> Tensor:
-    """(b, 3, t, h, w) in [-1, 1] from a tensor (b, t, 3, h, w) or (t, 3, h, w) in [0, 1], an array (t, h, w, 3) or
-    (b, t, h, w, 3), a list of frames (tensors (3, h, w), arrays (h, w, 3) or PIL images), or a list of videos.
+    """Read videos as (b, 3, t, h, w) in [-1, 1].
+
+    Args:
+        video: a tensor (b, t, 3, h, w) or (t, 3, h, w) in [0, 1], an array (t, h, w, 3) or
+            (b, t, h, w, 3), a list of frames (tensors (3, h, w), arrays (h, w, 3) or PIL images),
+            or a list of videos.
 
     Raises:
         ValueError: on anything else, with the cure.
@@ -76,13 +84,14 @@ def _read_videos(videos: Any) -> Tensor:
 
 
 def read_mask(mask: Any, masked: Tensor, name: str) -> Tensor:
-    """(b, 1, t, h, w) of 0 and 1 from (h, w), (t, h, w), (b, t, h, w) or (b, t, 1, h, w); t = 1 is a still mask.
+    """Read a mask as (b, 1, t, h, w) of 0 and 1; t = 1 for a still mask.
 
-    A list holds one mask (h, w) per frame. As many masks (h, w) as there are pictures are one each.
+    It may be (h, w), (t, h, w), (b, t, h, w) or (b, t, 1, h, w). A list holds one mask (h, w) per
+    frame. As many masks (h, w) as there are pictures are one each.
 
     Args:
-        mask: tensor or array (boolean, uint8, or float in [0, 1]), a PIL image, or a list of such; above one half =
-            generate.
+        mask: tensor or array (boolean, uint8, or float in [0, 1]), a PIL image, or a list of such;
+            above one half = generate.
         masked: the picture (b, 3, h, w) or video (b, 3, t, h, w) that it belongs to.
         name: what messages call that picture or video.
 
@@ -151,7 +160,7 @@ def _same_size(pictures: list[Tensor], name: str) -> Tensor:
 
 
 def _check_picture(picture: Image.Image, name: str) -> None:
-    """Raise ValueError on a picture of several frames, with transparency, or of more than 8 bits a channel."""
+    """Raise ValueError on several frames, transparency, or more than 8 bits a channel."""
     if getattr(picture, "n_frames", 1) > 1:
         raise ValueError(
             f"{name} is an animated picture; pass its first frame (picture.seek(0); "
@@ -175,7 +184,7 @@ def _from_pil(picture: Image.Image, name: str) -> Tensor:
 
 
 def _tensor(value: Any, name: str, channels_last_at: tuple[int, ...] = ()) -> Tensor:
-    """Float32 in [0, 1]; in arrays of `channels_last_at` axes, the channels move before height and width."""
+    """Float32 in [0, 1]; arrays of `channels_last_at` axes get their channels before the height."""
     if isinstance(value, Image.Image):
         return _from_pil(value, name)
     if isinstance(value, np.ndarray):

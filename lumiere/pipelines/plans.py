@@ -1,4 +1,4 @@
-"""How a clip goes through the networks: the windows of one pass, and super-resolution as a whole."""
+"""Plans of a call: the windows that a network sees a clip in, and super-resolution."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class WindowPlan:
         num_frames: frames of the clip.
         window_size: frames of a window; a shorter clip is one window.
         overlap: frames that neighbouring windows share, 0 to window_size - 1.
-        window_weights: how windows are reconciled where they overlap: "mean", as in the paper, or "tapered".
+        window_weights: how windows are reconciled where they overlap: "mean", as in the paper, or
+            "tapered".
         multidiffusion: False for windows that share no frame, each denoised by itself.
         batch_size: windows in one forward pass; None for all.
 
@@ -65,7 +66,8 @@ class UpscalePlan:
     Attributes:
         size: height and width of the enlarged frames.
         num_inference_steps: denoising steps, at least 1.
-        noise_level: the timestep whose noise the low resolution gets; the more, the more the network may invent.
+        noise_level: the timestep whose noise the low resolution gets; the more, the more the
+            network may invent.
         windows: how the clip goes through the network.
 
     Raises:

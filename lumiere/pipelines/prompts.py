@@ -54,7 +54,8 @@ class Prompts:
             per_prompt: videos of each prompt; they follow each other.
 
         Returns:
-            Positive and negative states, padded to the same n. Without negatives, the positive ones twice.
+            Positive and negative states, padded to the same n. Without negatives, the positive ones
+            twice.
         """
         kinds = [self.positive, self.positive if self.negative is None else self.negative]
         sentences = [entry for kind in kinds if isinstance(kind, list) for entry in kind]
@@ -87,7 +88,7 @@ def read_prompts(
     has_encoder: bool = True,
     text_dim: int | None = None,
 ) -> Prompts:
-    """Check the prompts of a call; each kind is sentences or embeds. The default negative is the empty sentence.
+    """Check the prompts of a call; the default negative prompt is the empty sentence.
 
     Args:
         prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, prompt_attention_mask,
@@ -166,7 +167,8 @@ def _count(kind: list[str] | TextStates) -> int:
 def _check_count(count: int, num_prompts: int, name: str) -> None:
     if count not in (1, num_prompts):
         raise ValueError(
-            f"{name} has {count} entries for {num_prompts} prompts; pass one for all, or one per prompt"
+            f"{name} has {count} entries for {num_prompts} prompts; "
+            "pass one for all, or one per prompt"
         )
 
 
@@ -219,7 +221,7 @@ def _check_no_mask(mask: Any, name: str) -> None:
 
 
 def _repeat(states: TextStates, num_tokens: int, per_prompt: int) -> TextStates:
-    """Pad to n = num_tokens, with tokens that nothing attends to, and repeat to one row per video."""
+    """Pad to n = num_tokens, which nothing attends to, and repeat to one row per video."""
     padding = num_tokens - states.embeds.shape[1]
     embeds, mask = F.pad(states.embeds, (0, 0, 0, padding)), F.pad(states.mask, (0, padding))
     return TextStates(

@@ -2,13 +2,14 @@
 
 A style is a safetensors file, or a mapping, of tensors by name, in any floating-point precision:
 
-- either all weights of the T2I's UNet2DConditionModel, by the names of its state dict, as `train_style` writes
-  `<style>.safetensors`;
-- or a LoRA of it, the names of which lumiere.style.merge_lora tells, as `train_style` writes `<style>.lora.safetensors`
-  and diffusers' pipelines read it. It is merged into the network's own weights when a blend is made.
+- all weights of the T2I's UNet2DConditionModel, by the names of its state dict; `train_style`
+  writes them as `<style>.safetensors`;
+- or a LoRA of it, by the names that `lumiere.style.merge_lora` takes; `train_style` writes it as
+  `<style>.lora.safetensors`, which diffusers' pipelines read too. The LoRA is merged into the
+  network's own weights when a blend is made.
 
-The last blend is kept, and used again as long as neither the style nor the network's own weights have changed. The
-network's own parameters are put back as the objects that they were.
+The last blend is kept for the next call, until the style or the network's own weights change. After
+a call the network has its own parameters back, the same objects.
 """
 
 from __future__ import annotations
@@ -42,10 +43,8 @@ class StyleBook:
 
     def __init__(self) -> None:
         self._styles: dict[str, dict[float, Weights]] = {}
-        self._last: tuple[Hashable, dict[str, Tensor]] = (
-            (),
-            {},
-        )  # what it was made of, and the blend
+        # What the last blend was made from, and the blend.
+        self._last: tuple[Hashable, dict[str, Tensor]] = ((), {})
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._styles))
@@ -69,9 +68,10 @@ class StyleBook:
 
         Args:
             name: letters, digits, - and _.
-            weights: a safetensors file, or the tensors themselves: a T2I's UNet2DConditionModel, or a LoRA of it.
-            alpha: how much of the style is in them: 1 is the style itself, from which every blend is made; less is a
-                finished blend, which serves that very alpha.
+            weights: a safetensors file, or the tensors themselves: a T2I's UNet2DConditionModel, or
+                a LoRA of it.
+            alpha: how much of the style is in them: 1 is the style itself, from which every blend
+                is made; less is a finished blend, which serves that very alpha.
 
         Raises:
             ValueError: on another name or alpha, or no such file.
@@ -85,7 +85,7 @@ class StyleBook:
         self._styles.setdefault(name, {})[float(alpha)] = weights
 
     def check(self, name: str, alpha: float) -> None:
-        """Raises ValueError on an unknown style, an alpha outside [0, 1] or that its weights do not serve."""
+        """Raise ValueError unless there is a style of this name that serves this alpha, 0 to 1."""
         if not (isinstance(name, str) and name in self._styles):
             raise ValueError(
                 f"style is {name!r}; this pipeline has: {', '.join(self) or 'none (see add_style)'}"
@@ -95,23 +95,25 @@ class StyleBook:
         if not {float(alpha), 1.0} & alphas.keys():
             raise ValueError(
                 f"alpha is {alpha}, but of style {name!r} there are only the blends of alpha "
-                f"{', '.join(map(str, sorted(alphas)))}; other blends are made from the style itself, alpha 1.0"
+                f"{', '.join(map(str, sorted(alphas)))}; other blends are made from the style "
+                "itself, alpha 1.0"
             )
         _check_there(name, self._source(name, float(alpha)))
 
     @contextmanager
     def applied(self, unet: SpaceTimeUNet, name: str, alpha: float) -> Iterator[None]:
-        """Within, the spatial weights of `unet` are the blend; temporal weights are not touched.
+        """While this context is open, the spatial weights of `unet` are the blend.
 
         Raises:
-            ValueError: where the style's file is broken or does not fit, or accelerate holds the network's weights.
+            ValueError: if the style's file is broken or does not fit, or if accelerate holds the
+                network's weights.
         """
         spatial = unet.unet
         original = spatial.state_dict(keep_vars=True)
         if any(value.is_meta for value in original.values()):
             raise ValueError(
-                f"style {name!r}: enable_sequential_cpu_offload() leaves no weights in the network to blend with; "
-                "use enable_model_cpu_offload()"
+                f"style {name!r}: enable_sequential_cpu_offload() leaves no weights in the network "
+                "to blend with; use enable_model_cpu_offload()"
             )
         source = (
             name,
@@ -122,7 +124,8 @@ class StyleBook:
         if self._last[0] != source:
             self._last = ((), {})  # frees the blend before the next is made
             blend = self._blend(spatial.state_dict(), name, float(alpha))
-            # In the memory layout of the originals, with which the network is fastest, and the last bits are the same.
+            # In the memory layout of the originals, with which the network is fastest, and the last
+            # bits are the same.
             laid_out = {
                 key: torch.empty_like(original[key]).copy_(value) for key, value in blend.items()
             }
@@ -134,26 +137,31 @@ class StyleBook:
             spatial.load_state_dict(original, assign=True)
 
     def save(self, folder: Path) -> None:
-        """Write all weights, as `lumiere.style.blend_file` names them, in place of those that `folder` held."""
-        kept, new = set(), {}
+        """Write all weights under the names of `lumiere.style.blend_file`; other styles there go.
+
+        New files are written aside first, because a style's own file may be among those that they
+        replace.
+        """
+        kept: set[Path] = set()
+        aside: dict[Path, Path] = {}
         try:
             for name, alpha, weights in self._entries():
                 target = folder / blend_file(name, alpha)
                 if isinstance(weights, Path) and weights.resolve() == target.resolve():
                     kept.add(target)
-                else:  # aside at first: a style's own file may be among those that are replaced
-                    new[target] = target.with_suffix(".new")
-                    _write(weights, new[target])
+                else:
+                    aside[target] = target.with_suffix(".new")
+                    _write(weights, aside[target])
         except BaseException:
-            for aside in new.values():
-                aside.unlink(missing_ok=True)
+            for path in aside.values():
+                path.unlink(missing_ok=True)
             raise
         # From here on the new files may be the only copies.
         moved = [entry for entry in self._entries() if _lies_in(folder, entry[2])]
         for path in set(folder.rglob("*.safetensors")) - kept:
             path.unlink()
-        for target, aside in new.items():
-            aside.replace(target)
+        for target, path in aside.items():
+            path.replace(target)
         for name, alpha, _ in moved:
             self._styles[name][alpha] = folder / blend_file(name, alpha)
 
@@ -161,7 +169,7 @@ class StyleBook:
         """Add all weights that `save`, or the stage `blend_style`, wrote.
 
         Raises:
-            ValueError: on a file that is not named so.
+            ValueError: on a file with another name.
         """
         for path in sorted(folder.rglob("*.safetensors")):
             self.add(path.parent.name, path, alpha_of(path))
@@ -174,22 +182,22 @@ class StyleBook:
         ]
 
     def _source(self, name: str, alpha: float) -> Weights:
-        """What the blend is made from: it itself, where it is there finished, or the style."""
+        """What a blend is made from: the finished blend of this alpha, if there is one, or the style."""
         alphas = self._styles[name]
         return alphas[alpha if alpha in alphas else 1.0]
 
     def _blend(self, original: Mapping[str, Tensor], name: str, alpha: float) -> dict[str, Tensor]:
-        finished, weights = alpha in self._styles[name], self._source(name, alpha)
+        finished = alpha in self._styles[name]
+        weights = self._source(name, alpha)
         style = _read(weights) if isinstance(weights, Path) else weights
         try:
             if is_lora(style):
                 style = merge_lora(original, style)
-            # Styles are kept in the precision that they were saved with; unknown keys are left to blend_style.
-            style = {
-                key: value.to(original[key]) if key in original else value
-                for key, value in style.items()
-            }
-            return blend_style(original, style, 1.0 if finished else alpha)
+            # A style keeps the precision that it was saved in. blend_style refuses unknown keys.
+            converted = dict(style)
+            for key in style.keys() & original.keys():
+                converted[key] = style[key].to(original[key])
+            return blend_style(original, converted, 1.0 if finished else alpha)
         except ValueError as error:
             raise ValueError(
                 f"style {name!r} does not fit this pipeline's text-to-image model: {error}"
@@ -209,51 +217,48 @@ def _write(weights: Weights, path: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """A style's file.
+    """Read a style's file.
 
     Raises:
-        ValueError: on a broken file, or a LoRA with a scale other than 1, which diffusers keeps beside the tensors.
+        ValueError: on a broken file, or a LoRA with a scale other than 1, which diffusers keeps
+            beside the tensors.
     """
     stored = json.loads(read_metadata(path).get(LORA_SETTINGS, "{}"))
     settings = {key.removeprefix("unet."): value for key, value in stored.items()}
     scaled = [key for key in ("use_rslora", "alpha_pattern", "rank_pattern") if settings.get(key)]
     if scaled or settings.get("lora_alpha") != settings.get("r"):
         raise ValueError(
-            f"{path}: its LoRA has a scale of its own ({', '.join(scaled) or 'lora_alpha'}); allowed: 1"
+            f"{path}: its LoRA has a scale of its own ({', '.join(scaled) or 'lora_alpha'}); "
+            "allowed: 1"
         )
     return read_tensors(path)
 
 
 def _state_of(weights: Weights) -> Hashable:
-    """Differs as soon as the weights do, without keeping a copy of them.
+    """A value that changes when the weights do, without a copy of them.
 
-    Sums, because `tensor.data` can be changed without being counted as a version. Tensors of inference mode have none.
+    It holds sums, because a change through `tensor.data` does not count as a new version. Tensors
+    made in inference mode have no version.
     """
     if isinstance(weights, Path):
         stat = weights.stat()
         return weights, stat.st_mtime_ns, stat.st_size, stat.st_ino
-    described = [
-        (
-            id(tensor),
-            None if tensor.is_inference() else tensor._version,
-            tensor.dtype,
-            str(tensor.device),
-        )
-        for tensor in weights.values()
-    ]
-    return tuple(described), tuple(_sums(list(weights.values())))
+    descriptions = []
+    for tensor in weights.values():
+        version = None if tensor.is_inference() else tensor._version
+        descriptions.append((id(tensor), version, tensor.dtype, str(tensor.device)))
+    return tuple(descriptions), tuple(_sums(list(weights.values())))
 
 
 def _sums(tensors: Sequence[Tensor]) -> list[float]:
-    """Read from each device at once; float32 where there is nothing wider."""
-    found: list[float] = []
+    """The sum of each tensor, device by device; in float64 if the device has it."""
+    sums: list[float] = []
     for device in sorted({str(tensor.device) for tensor in tensors}):
         dtype = torch.float32 if device.startswith("mps") else torch.float64
-        here = [
-            tensor.detach().sum(dtype=dtype) for tensor in tensors if str(tensor.device) == device
-        ]
-        found += torch.stack(here).tolist()
-    return found
+        on_device = [tensor for tensor in tensors if str(tensor.device) == device]
+        # One transfer for all of a device.
+        sums += torch.stack([tensor.detach().sum(dtype=dtype) for tensor in on_device]).tolist()
+    return sums
 
 
 def _check_there(name: str, weights: Weights) -> None:

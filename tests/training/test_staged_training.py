@@ -9,6 +9,7 @@ import pytest
 from lumiere import staleness
 from lumiere.config import Params
 from lumiere.training.staged_training import StagedTraining
+from tests.stale_stages import write_files
 
 
 def state_folder(root: Path) -> Path:
@@ -28,9 +29,7 @@ def test_a_training_begins_anew_when_code_that_decides_its_weights_changes(
         "lumiere/config.py": "x = 1\n",
         "lumiere/guidance.py": "x = 1\n",
     }
-    for name, text in contents.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text, encoding="utf-8")
+    write_files(tmp_path, contents)
 
     first = state_folder(tmp_path)
     for name in ("lumiere/config.py", "lumiere/guidance.py"):
