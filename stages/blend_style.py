@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 import stages
 from lumiere import tracking
 from lumiere.config import load_params, to_dict
+from lumiere.errors import DataError
 from lumiere.models.text_to_image import load_text_to_image
 from lumiere.style import blend_file, blend_style
 from lumiere.tensor_files import read_tensors
