@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 import stages
 from lumiere import tracking
 from lumiere.config import load_params, to_dict
-from lumiere.errors import ParamsError
+from lumiere.errors import DataError
 from lumiere.models.text_to_image import load_text_to_image
 from lumiere.style import blend_file, blend_style
 from lumiere.tensor_files import read_tensors
@@ -35,7 +35,7 @@ def main() -> None:
                 # Raises where the two do not fit, before anything is replaced.
                 blend_style(orig, styles[path], 0.0)
         if not styles:
-            raise ParamsError(f"{arguments.style}: has no style; expected <style>.safetensors")
+            raise DataError(f"{arguments.style}: has no style; expected <style>.safetensors")
         shutil.rmtree(arguments.out, ignore_errors=True)
         arguments.out.mkdir(parents=True)
         for path, style in styles.items():
