@@ -129,4 +129,5 @@ def test_the_wheel_says_how_to_get_weights(wheel: Path, tmp_path: Path) -> None:
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert "demo weights are missing" in error and "Traceback" not in done.stderr
     assert "LUMIERE_PRETRAINED" in error and "--model FOLDER" in error
+    assert "cannot be loaded" not in error  # the advice for a damaged model would mislead
     assert not (tmp_path / "taxi.mp4").exists()

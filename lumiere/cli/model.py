@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lumiere.errors import ParamsError, first_line
+from lumiere.errors import DataError, ParamsError, first_line
 
 if TYPE_CHECKING:
     from lumiere.pipelines import LumierePipeline
@@ -108,6 +108,8 @@ class Model:
                 if self.folder is None
                 else LumierePipeline.from_pretrained(self.folder)
             )
+        except DataError:  # the demo weights are missing: its message names the cure
+            raise
         # A KeyError or TypeError is of JSON that is another's.
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ModelError(
