@@ -285,7 +285,7 @@ def change_config(folder: Path, **changes: Any) -> None:
     ({"in_channels": 4}, "of a latent model, without its VAE; allowed: a pipeline's folder that has vae/, or"),
     ({"in_channels": 6}, "takes 6 channels and gives 6; allowed: 3, and 3 or"),
     ({"out_channels": 8}, "takes 3 channels and gives 8; allowed: 3, and 3 or"),
-    ({"class_embed_type": "timestep"}, "class_embed_type 'timestep'; allowed: none, as the stages"),
+    ({"class_embed_type": "timestep"}, "class_embed_type 'timestep'; allowed: none, because the stages"),
     ({"addition_embed_type": "text_time"}, "addition_embed_type 'text_time'; allowed: none or 'text'"),
     ({"encoder_hid_dim": 48}, f"takes text 48 wide, but its text encoder gives {TEXT_DIM}"),
     ({"encoder_hid_dim": None, "cross_attention_dim": [32, 64]}, r"takes text \[32, 64\] wide, but"),
