@@ -17,7 +17,7 @@ from lumiere.baselines.keyframe_cascade import KeyframeCascade
 from lumiere.data.pixel_values import from_model_range
 from lumiere.evaluation import distance_with_floor, motion_magnitude, seam_ratio, temporal_flicker
 from lumiere.evaluation.judge import load_judge
-from lumiere.evaluation.samples import read_real_set
+from lumiere.evaluation.video_sets import read_real_set
 from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines import LumierePipeline
 from lumiere.training.examples import StoredClips

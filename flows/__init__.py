@@ -1,7 +1,8 @@
 """Prefect flows. They start the stages of DVC's graph and never import them.
 
-Prefect reads its settings when it is first imported, so the defaults of an embedded run are set here, where
-they come before any `import prefect` of this package. What the user has set is left alone.
+Prefect reads its settings when it is first imported. This module sets the defaults for an embedded
+run, because it runs before any `import prefect` of this package. Variables that the user has set
+are not changed.
 """
 
 import os
@@ -19,19 +20,21 @@ TELEMETRY_OFF = {
 
 def _set_defaults() -> None:
     defaults = dict(TELEMETRY_OFF)
-    defaults["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = (
-        "120"  # 40 s were seen on a busy machine
-    )
-    chosen = {"PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH"}
-    if (
-        not chosen & set(os.environ)
-        and not Path.home().joinpath(".prefect", "profiles.toml").exists()
-    ):
+    # Prefect's default is 20 s; 40 s were needed on a busy machine.
+    defaults["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "120"
+    if not _has_prefect_settings():
         home = _PROJECT / ".lumiere" / "prefect"
-        home.mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder only
+        home.mkdir(parents=True, exist_ok=True)  # Prefect creates only the last folder of a path
         defaults["PREFECT_HOME"] = str(home)
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def _has_prefect_settings() -> bool:
+    """Whether the user has chosen a server, a home or a profile."""
+    variables = {"PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH"}
+    profiles = Path.home() / ".prefect" / "profiles.toml"
+    return not variables.isdisjoint(os.environ) or profiles.exists()
 
 
 _set_defaults()

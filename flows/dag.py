@@ -1,6 +1,8 @@
-"""The pipeline's graph, read from DVC. The only module that uses DVC's internal API (pinned: dvc>=3.61,<4).
+"""The pipeline's graph, read from DVC.
 
-The order of the stages stands in `dvc.yaml`, and nowhere else.
+The only module that uses DVC's internal API (hence dvc>=3.61,<4).
+
+The order of the stages is written in `dvc.yaml` and nowhere else.
 """
 
 from __future__ import annotations
@@ -12,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from dvc.repo import Repo
+from dvc.stage import PipelineStage
+
+from lumiere.errors import ParamsError
 
 
 @dataclass(frozen=True)
@@ -19,19 +24,19 @@ class StageNode:
     """One stage of `dvc.yaml`."""
 
     name: str
-    dependencies: tuple[str, ...]  # names of the stages whose outputs it reads
-    outputs: tuple[Path, ...]  # files and folders, metrics among them
+    dependencies: tuple[str, ...]  # the stages whose outputs it reads
+    outputs: tuple[Path, ...]  # files and folders, including metrics
     metrics: tuple[Path, ...]  # the metrics files it writes
-    is_changed: bool  # DVC would run it again for its own sake; its upstream is not looked at
+    is_changed: bool  # DVC would run it again, even if no upstream stage ran
 
 
 def read_dag(root: Path) -> list[StageNode]:
-    """The stages in topological order, ties in the order of `dvc.yaml`, each with its state.
+    """The stages in topological order, each with its state.
 
-    Asking for all states in one process takes a second; a `dvc` process per stage would take that each.
+    All states take one second together. A `dvc` process for each stage would take a second each.
 
     Raises:
-        dvc.exceptions.DvcException: on a broken `dvc.yaml`.
+        dvc.exceptions.DvcException: `dvc.yaml` is broken.
     """
     with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
         stages = {_name(stage): stage for stage in repo.index.stages if stage.cmd}
@@ -45,53 +50,56 @@ def read_dag(root: Path) -> list[StageNode]:
 
 
 def is_changed(root: Path, name: str) -> bool:
-    """Whether DVC would run the stage now; a tenth of a second."""
+    """Whether DVC would run the stage now. This takes a tenth of a second."""
     with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
         return any(bool(stage.status()) for stage in repo.index.stages if _name(stage) == name)
 
 
 def with_upstream(nodes: list[StageNode], names: list[str]) -> list[StageNode]:
-    """The named stages and everything that they need, in topological order.
+    """The named stages and all stages that they depend on, in topological order.
 
     Raises:
-        ValueError: on a name that is not a stage.
+        ParamsError: a name is not a stage.
     """
     by_name = {node.name: node for node in nodes}
     for name in names:
         if name not in by_name:
-            raise ValueError(f"--stages: {name!r} is not a stage; allowed: {', '.join(by_name)}")
-    wanted: set[str] = set()
+            raise ParamsError(f"--stages: {name!r} is not a stage; allowed: {', '.join(by_name)}")
+    selected: set[str] = set()
     pending = list(names)
     while pending:
         name = pending.pop()
-        if name not in wanted:
-            wanted.add(name)
+        if name not in selected:
+            selected.add(name)
             pending += by_name[name].dependencies
-    return [node for node in nodes if node.name in wanted]
+    return [node for node in nodes if node.name in selected]
 
 
 def read_metrics(node: StageNode) -> dict[str, Any]:
-    """What is in the stage's JSON metrics files; several files are told apart by their names."""
-    found = {
-        path.stem: json.loads(path.read_text(encoding="utf-8"))
-        for path in node.metrics
-        if path.exists()
-    }
-    return next(iter(found.values())) if len(found) == 1 else found
+    """The contents of the stage's JSON metrics file. Several files become a dict by their names."""
+    files = [path for path in node.metrics if path.exists()]
+    contents = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
+    if len(contents) == 1:
+        return contents.popitem()[1]
+    return contents
 
 
-def _name(stage: Any) -> str:
-    """The target for `dvc repro` in the project's folder; DVC's own `addressing` depends on the current folder."""
-    return stage.name if stage.path_in_repo == "dvc.yaml" else f"{stage.path_in_repo}:{stage.name}"
+def _name(stage: PipelineStage) -> str:
+    """The target for `dvc repro` in the project's folder.
+
+    DVC's own `addressing` depends on the current folder.
+    """
+    if stage.path_in_repo == "dvc.yaml":
+        return stage.name
+    return f"{stage.path_in_repo}:{stage.name}"
 
 
-def _node(name: str, stage: Any, dependencies: tuple[str, ...]) -> StageNode:
+def _node(name: str, stage: PipelineStage, dependencies: tuple[str, ...]) -> StageNode:
+    metrics = [out.fs_path for out in stage.outs if out.metric and out.fs_path.endswith(".json")]
     return StageNode(
         name=name,
         dependencies=dependencies,
         outputs=tuple(Path(out.fs_path) for out in stage.outs),
-        metrics=tuple(
-            Path(out.fs_path) for out in stage.outs if out.metric and out.fs_path.endswith(".json")
-        ),
+        metrics=tuple(Path(path) for path in metrics),
         is_changed=bool(stage.status()),
     )

@@ -1,4 +1,4 @@
-"""What a pipeline run leaves behind for people: tables on the terminal, artifacts in Prefect."""
+"""Reports of a pipeline run: tables on the terminal and artifacts in Prefect."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ class StageResult:
     stage: str
     status: str  # ran, cached, failed or "not run"
     seconds: float = 0.0
-    metrics: dict[str, float] = field(
-        default_factory=dict
-    )  # of this run, or of the earlier one that stands
-    outputs: tuple[Path, ...] = ()  # the same: empty unless it ran or is cached
+    # Empty unless the stage ran or is cached. A cached stage has those of its earlier run.
+    metrics: dict[str, float] = field(default_factory=dict)
+    outputs: tuple[Path, ...] = ()
 
 
 def print_report(root: Path, results: list[StageResult], console: Console | None = None) -> None:
-    """The table of stages, the table of metrics, the videos, and how to look at the rest."""
+    """Print the stages, their metrics and their videos, and how to see the rest."""
     console = console or Console()
     stages = Table("stage", "status", title="Stages", title_justify="left")
     stages.add_column("seconds", justify="right")
@@ -42,21 +41,28 @@ def print_report(root: Path, results: list[StageResult], console: Console | None
         for row in rows:
             figures.add_row(row["stage"], row["metric"], row["value"])
         console.print(figures)
-    videos = sorted(
-        video for result in results for folder in result.outputs for video in folder.rglob("*.mp4")
-    )
-    if videos:
-        console.print(f"{len(videos)} videos:")
-        for video in videos[:MAX_VIDEOS]:
-            console.print(f"  {os.path.relpath(video, root)}", soft_wrap=True, highlight=False)
-        if len(videos) > MAX_VIDEOS:
-            console.print(f"  … and {len(videos) - MAX_VIDEOS} more")
+    _print_videos(root, results, console)
     console.print("To review the runs in MLflow: [bold]make ui[/]", soft_wrap=True)
 
 
+def _print_videos(root: Path, results: list[StageResult], console: Console) -> None:
+    folders = [folder for result in results for folder in result.outputs]
+    videos = sorted(video for folder in folders for video in folder.rglob("*.mp4"))
+    if not videos:
+        return
+    console.print(f"{len(videos)} videos:")
+    for video in videos[:MAX_VIDEOS]:
+        console.print(f"  {os.path.relpath(video, root)}", soft_wrap=True, highlight=False)
+    if len(videos) > MAX_VIDEOS:
+        console.print(f"  … and {len(videos) - MAX_VIDEOS} more")
+
+
 def publish_artifacts(results: list[StageResult]) -> None:
-    """The two tables as Prefect artifacts; Prefect allows [a-z0-9-] in keys."""
-    rows = [{"stage": r.stage, "status": r.status, "seconds": round(r.seconds, 1)} for r in results]
+    """Publish the two tables as Prefect artifacts. Prefect allows [a-z0-9-] in keys."""
+    rows = [
+        {"stage": result.stage, "status": result.status, "seconds": round(result.seconds, 1)}
+        for result in results
+    ]
     create_table_artifact(rows, key="lumiere-stages", description="Stages of the last pipeline run")
     if figures := metric_rows(results):
         create_table_artifact(
@@ -65,7 +71,7 @@ def publish_artifacts(results: list[StageResult]) -> None:
 
 
 def metric_rows(results: list[StageResult]) -> list[dict[str, str]]:
-    """One row per number; a stage that failed or was not run has none."""
+    """One row for each metric. A stage that failed or was not run has none."""
     return [
         {
             "stage": result.stage,

@@ -1,6 +1,7 @@
-"""The terminal while stages run side by side: whole lines scroll, one line at the bottom holds the bar that moved last.
+"""The terminal while stages run side by side.
 
-Prefect's own log lines go to the same terminal, so a filter on its handlers wipes the bar before each of them.
+Whole lines scroll, and one line at the bottom shows the progress bar that moved last. Prefect's log
+lines go to the same terminal, so a filter on its handlers wipes the bar before each of them.
 """
 
 from __future__ import annotations
@@ -12,20 +13,20 @@ import threading
 import time
 from typing import Any, TextIO
 
-BAR_SECONDS = 0.2  # between two states of a bar on a terminal
-QUIET_BAR_SECONDS = 10.0  # the same where output goes to a file
-LOG_LINES_PER_SECOND = 20  # to Prefect, per stage
+BAR_SECONDS = 0.2  # at least, between two updates of a bar on a terminal
+QUIET_BAR_SECONDS = 10.0  # the same if the output goes to a file
+LOG_LINES_PER_SECOND = 20  # sent to Prefect for each stage
 HINTS = re.compile(
     r"To track the changes with git|\tgit add |To enable auto staging|\tdvc config core|Use `dvc push`"
 )
-SHOWN = "lumiere_shown"  # marks log records that are on the screen already
+SHOWN = "lumiere_shown"  # marks log records that are already on the screen
 
 
 AnyLogger = logging.Logger | logging.LoggerAdapter[Any]
 
 
 class Screen:
-    """Writes lines and bars of several threads to one stream."""
+    """Writes the lines and bars of several threads to one stream."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stderr
@@ -35,18 +36,17 @@ class Screen:
         self._last_bar: dict[str, float] = {}
 
     def line(self, stage: str, text: str) -> None:
-        """A whole line of a stage's output."""
+        """Write a whole line of a stage's output."""
         with self._lock:
             self.clear()
             print(f"{stage:>18} │ {text}", file=self.stream, flush=True)
 
     def bar(self, stage: str, text: str) -> None:
-        """A state of a stage's progress bar; states that come too fast are left out."""
+        """Update a stage's progress bar. Updates that come too fast are dropped."""
         with self._lock:
             now = time.monotonic()
-            if now - self._last_bar.get(stage, float("-inf")) < (
-                BAR_SECONDS if self.is_terminal else QUIET_BAR_SECONDS
-            ):
+            pause = BAR_SECONDS if self.is_terminal else QUIET_BAR_SECONDS
+            if now - self._last_bar.get(stage, float("-inf")) < pause:
                 return
             self._last_bar[stage] = now
             if self.is_terminal:
@@ -57,7 +57,7 @@ class Screen:
                 self.line(stage, text)
 
     def clear(self) -> None:
-        """Wipe the bar, so that something else can be printed."""
+        """Wipe the bar to make room for other output."""
         with self._lock:
             if self._has_bar:
                 self.stream.write("\r\x1b[2K")
@@ -65,14 +65,14 @@ class Screen:
                 self._has_bar = False
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """For logging handlers that write to the terminal: drop what a stage has shown, make room for the rest."""
+        """A filter for logging handlers: drops what is on the screen, makes room for the rest."""
         if getattr(record, SHOWN, False):
             return False
         self.clear()
         return True
 
     def share_terminal(self) -> None:
-        """Let the handlers that write to the terminal go through `filter`."""
+        """Add `filter` to the logging handlers that write to the terminal."""
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logging.StreamHandler):
                 handler.filters = [old for old in handler.filters if not isinstance(old, Screen)]
@@ -80,7 +80,7 @@ class Screen:
 
 
 class StageOutput:
-    """Where the output of one stage goes: all of it to the screen, not too much of it to Prefect."""
+    """Sends the output of one stage to the screen, and a limited part of it to Prefect."""
 
     def __init__(
         self,

@@ -1,9 +1,9 @@
-"""Runs one DVC stage so that it can neither outlive the flow nor take the flow with it.
+"""Runs one DVC stage so that it cannot outlive the flow.
 
-Cancelling or killing a Prefect flow leaves its grandchildren (`dvc`, the trainer, its workers) running. So
-each stage runs under a small process of its own, this file's `main`, which holds the reading end of a pipe
-from the flow. However the flow ends, even by `kill -9`, the pipe closes; the supervisor then stops the
-stage's process group, politely first.
+Cancelling or killing a Prefect flow leaves its grandchildren (`dvc`, the trainer, its workers)
+running. So each stage runs under a small process of its own, this file's `main`, which holds the
+reading end of a pipe from the flow. However the flow ends, even by `kill -9`, the pipe closes; the
+supervisor then stops the stage's process group, politely first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ POLL_SECONDS = 0.1
 
 
 class Supervisors:
-    """The supervisors of one flow run, so that all can be stopped when it is interrupted."""
+    """The supervisors of one flow run. They can all be stopped when it is interrupted."""
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -48,9 +48,9 @@ class Supervisors:
             command: the program and its arguments.
             root: its working folder.
             env: its whole environment.
-            on_text: called with each piece of output and whether it is a whole line; a progress bar's states,
-                which end in a carriage return, are not.
-            keep_open: file descriptors that stay open until the stage is gone, such as a lock's.
+            on_text: called with each piece of output and whether it is a whole line. The updates of
+                a progress bar end in a carriage return and are no lines.
+            keep_open: file descriptors, such as a lock's, that stay open until the stage has ended.
         """
         with self._lock:
             if self._is_stopped:
@@ -83,7 +83,7 @@ class Supervisors:
         return self._is_stopped
 
     def stop(self) -> None:
-        """Stop every stage, and let no other start; returns at once."""
+        """Stop every stage and let no other start. Does not wait for them."""
         with self._lock:
             self._is_stopped = True
             for process in self._running:
@@ -96,9 +96,9 @@ _guards: dict[
 
 
 def tie_to_this_process(marker: str) -> None:
-    """Let the children with `marker` in their command line end when this process does, however it does.
+    """Let child processes end with this one, even by `kill -9`, if `marker` is in their command line.
 
-    Prefect's embedded server is one: Prefect stops it on an orderly exit only.
+    Prefect stops its embedded server on an orderly exit only.
     """
     for child in psutil.Process().children():
         words: list[str] = []
@@ -120,7 +120,7 @@ def tie_to_this_process(marker: str) -> None:
 
 
 def split_output(descriptor: int) -> Iterator[tuple[str, bool]]:
-    r"""(text, is_line) for each non-empty piece of output that ends in \n (a line) or \r (a bar's state)."""
+    r"""Yield (text, is_line) for each piece of output. A piece ends in \n (a line) or \r (a bar)."""
     buffer = b""
     while chunk := os.read(descriptor, 65536):
         *pieces, buffer = re.split(rb"(\r?\n|\r)", buffer + chunk)
@@ -173,13 +173,13 @@ def guard(pid: int) -> int:
 
 
 def _default_signals() -> None:
-    """Ignored signals would be inherited by the stage."""
+    """Restore the default signals: a stage would inherit the ignored ones."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
 def _stop_group(child: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, then SIGKILL, to the stage's processes, also to those that opened a group of their own."""
+    """Send SIGTERM, then SIGKILL, to all of the stage's processes, whatever their group."""
     family = [process for process in psutil.process_iter() if _belongs(process, child.pid)]
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -194,7 +194,7 @@ def _stop_group(child: subprocess.Popen[bytes]) -> None:
 
 
 def _belongs(process: psutil.Process, leader: int) -> bool:
-    """Whether the process is of the leader's session or group, or descends from it."""
+    """Whether the process is in the leader's session or group, or descends from it."""
     with contextlib.suppress(psutil.Error, OSError):
         if process.pid == leader or leader in (os.getpgid(process.pid), os.getsid(process.pid)):
             return True

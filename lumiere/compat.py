@@ -1,11 +1,13 @@
 """Make a CUDA build of torchvision importable beside a CPU build of torch.
 
-Package registries carry one torchvision, built for CUDA. Next to a CPU torch its compiled operators cannot
-be loaded, and its import fails with "operator torchvision::nms does not exist", which takes open_clip and
-half of transformers and diffusers with it. Nothing in this project calls those operators; declaring the two
-names before the first torchvision import is enough. Where torchvision is whole this module does nothing.
+Package registries carry one torchvision, built for CUDA. A CPU torch cannot load its compiled
+operators, so its import fails with "operator torchvision::nms does not exist", and with it the
+imports of open_clip and of half of transformers and diffusers. Nothing in this project calls those
+operators, so it is enough to declare the two names before the first import of torchvision. Where
+torchvision works, this module does nothing.
 
-Import it before diffusers, transformers or open_clip.
+Every package that uses diffusers, transformers or open_clip imports this module in its
+`__init__.py`, which runs before any of the package's modules.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import sys
 
 import torch
 
-# Kept alive for the process: a library object that is collected takes its operators with it.
+# Kept for the life of the process: a library object takes its operators with it when it is
+# collected.
 _library: torch.library.Library | None = None
 
 
@@ -33,16 +36,14 @@ def _operators_load(folder: str) -> bool:
 
 
 def declare_missing_operators() -> None:
-    """Declare `torchvision::nms` and `torchvision::qnms` where torchvision's own are not loadable."""
+    """Declare `torchvision::nms` and `torchvision::qnms` where torchvision's own cannot be loaded."""
     global _library
     if _library is not None or "torchvision" in sys.modules:
         return
     spec = importlib.util.find_spec("torchvision")
-    if (
-        spec is None
-        or not spec.submodule_search_locations
-        or _operators_load(spec.submodule_search_locations[0])
-    ):
+    if spec is None or not spec.submodule_search_locations:
+        return
+    if _operators_load(spec.submodule_search_locations[0]):
         return
     _library = torch.library.Library("torchvision", "DEF")
     _library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

@@ -1,4 +1,4 @@
-"""`params.yaml` as frozen dataclasses: one class per section, one section per stage."""
+"""The schema of `params.yaml` as frozen dataclasses: one class per section, one section per stage."""
 
 from __future__ import annotations
 
@@ -21,25 +21,22 @@ class CurateConfig:
     """Which raw videos become training clips."""
 
     seed: int = number(0, at_least=0)
-    timeout_s: float = number(
-        60.0, above=0
-    )  # wall clock for one video, in a process that can be killed
+    # wall-clock limit for one video
+    timeout_s: float = number(60.0, above=0)
     workers: int = number(2, at_least=1)
     min_seconds: float = number(1.0, above=0)
     min_side: int = number(64, at_least=1)  # pixels
     shot_threshold: float = number(27.0, above=0)  # PySceneDetect ContentDetector
-    min_motion: float = number(
-        0.01, at_least=0
-    )  # mean length of the optical flow, pixels per frame at 64 pixels
-    max_hash_distance: int = number(
-        4, at_least=0, at_most=64
-    )  # bits of 64 below which two clips are duplicates
+    # mean length of the optical flow, pixels per frame at 64 pixels
+    min_motion: float = number(0.01, at_least=0)
+    # up to this many differing bits of 64, two clips may be duplicates
+    max_hash_distance: int = number(4, at_least=0, at_most=64)
     validation_fraction: float = number(0.1, at_least=0, at_most=0.5)
 
 
 @dataclass(frozen=True)
 class DecodeConfig:
-    """What a training clip is."""
+    """The shape of training clips."""
 
     fps: int = number(16, at_least=1)
     num_frames: int = number(16, at_least=1)
@@ -48,27 +45,24 @@ class DecodeConfig:
     clips_per_shard: int = number(64, at_least=1)
     timeout_s: float = number(60.0, above=0)
     workers: int = number(2, at_least=1)
-    # "minilm", "open_clip:<architecture>/<tag or .safetensors file>" or "diffusers:<folder or hub name>"
+    # "minilm", "open_clip:<architecture>/<tag or .safetensors file>" or "diffusers:<folder or hub
+    # name>"
     text_encoder: str = "minilm"
-    max_text_tokens: int = number(
-        32, at_least=3
-    )  # a start, a word, an end; the encoder sets the upper bound
+    # at least a start, a word and an end; the encoder limits it further
+    max_text_tokens: int = number(32, at_least=3)
 
 
 @dataclass(frozen=True)
 class LaunchConfig:
-    """How trainings are computed: nothing of what is learned, but the last bits of it."""
+    """How trainings are computed. These settings change the last bits of the weights, and nothing else."""
 
     processes: int = number(1, at_least=1)  # on this machine; torchrun for several machines
-    strategy: str = choice(
-        "ddp", "fsdp"
-    )  # of several processes: each has the whole network, or a share (FSDP2)
-    precision: str = choice(
-        "fp32", "bf16", "fp16"
-    )  # of the arithmetic; weights and optimizer stay in float32
-    gradient_accumulation: int = number(
-        1, at_least=1
-    )  # parts that a process takes its share of a batch in
+    # whether each process holds the whole network, or a share of it (FSDP2)
+    strategy: str = choice("ddp", "fsdp")
+    # of arithmetic; weights and optimizer stay in float32
+    precision: str = choice("fp32", "bf16", "fp16")
+    # parts into which a process splits its share of a batch
+    gradient_accumulation: int = number(1, at_least=1)
     gradient_checkpointing: bool = False
     compile: bool = False
 
@@ -79,35 +73,30 @@ class LaunchConfig:
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """What no result depends on; changing it makes no stage stale."""
+    """Settings that change no result and make no stage stale."""
 
-    workers: int = number(
-        0, at_least=0
-    )  # processes that read clips, for each training process; 0: itself
-    cache_mb: int = number(
-        512, at_least=0
-    )  # decoded clips and texts that each of them keeps, where all of a split fit
-    timeout_s: float = number(
-        1800.0, above=0
-    )  # a training process that says nothing for so long ends the training
-    sample_every: int = number(
-        0, at_least=0
-    )  # steps between sample videos of a training's held-out clips; 0: none
+    # processes that read clips for each training process; with 0 it reads them itself
+    workers: int = number(0, at_least=0)
+    # memory in which each of them keeps decoded clips and texts, if a whole split fits
+    cache_mb: int = number(512, at_least=0)
+    # a training ends when one of its processes does not respond for this long
+    timeout_s: float = number(1800.0, above=0)
+    # steps between sample videos during training; 0 for none
+    sample_every: int = number(0, at_least=0)
     sample_guidance_scale: float = number(3.0, at_least=1)
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """The training loop's settings, the same for every training; super-resolution, which sees no text, has no more."""
+    """The settings of the training loop, for every training."""
 
     steps: int = number(100, at_least=0)
-    batch_size: int = number(4, at_least=1)  # clips of a step, over all processes
+    batch_size: int = number(4, at_least=1)  # clips per step, over all processes
     optimizer: str = choice("adamw", "adafactor")
     learning_rate: float = number(1e-3, above=0)
     warmup_steps: int = number(20, at_least=0)
-    final_learning_rate: float = number(
-        0.1, at_least=0, at_most=1
-    )  # cosine's end, as a share of learning_rate
+    # at the end of the cosine schedule, as a share of learning_rate
+    final_learning_rate: float = number(0.1, at_least=0, at_most=1)
     weight_decay: float = number(0.01, at_least=0)
     max_grad_norm: float = number(1.0, above=0)
     ema_decay: float = number(0.999, at_least=0, at_most=0.99999)
@@ -115,22 +104,19 @@ class OptimConfig:
     checkpoint_every: int = number(50, at_least=1)
     log_every: int = number(10, at_least=1)
     validate_every: int = number(50, at_least=1)
-    divergence_factor: float = number(
-        5.0, above=1
-    )  # stop when the smoothed loss exceeds this times its best
-    shuffle_buffer: int = number(
-        4096, at_least=1
-    )  # clips among which the order is random; shards are shuffled too
+    # the training stops when the smoothed loss exceeds its best value times this factor
+    divergence_factor: float = number(5.0, above=1)
+    # clips that are shuffled among each other; shards are shuffled too
+    shuffle_buffer: int = number(4096, at_least=1)
     seed: int = number(0, at_least=0)
 
 
 @dataclass(frozen=True)
 class TextOptimConfig(OptimConfig):
-    """The settings of a training on text."""
+    """The settings of a training that sees text; super-resolution does not."""
 
-    text_dropout: float = number(
-        0.1, at_least=0, at_most=1
-    )  # share of clips trained with the empty sentence
+    # share of clips that are trained with the empty sentence
+    text_dropout: float = number(0.1, at_least=0, at_most=1)
 
 
 @dataclass(frozen=True)
@@ -138,13 +124,11 @@ class PrepareT2IConfig:
     """The frozen text-to-image model: shipped, a diffusers folder or hub name, or trained here."""
 
     source: str = "pretrained/t2i"  # a folder, a hub name, or "train"
-    size: int = number(
-        32, at_least=8
-    )  # pixels, height = width; a given model may have been trained for another
-    # The rest is for "train" alone.
-    unet_config: str = (
-        ""  # a UNet2DConditionModel's config.json; empty: a small network of the two that follow
-    )
+    # pixels, height = width; a pretrained model may have been trained at another size
+    size: int = number(32, at_least=8)
+    # The remaining keys apply to "train" only.
+    # a UNet2DConditionModel's config.json; empty: a small network of the two that follow
+    unet_config: str = ""
     block_out_channels: tuple[int, ...] = (32, 96, 128)
     layers_per_block: int = number(1, at_least=1)
     optim: TextOptimConfig = field(default_factory=TextOptimConfig)
@@ -159,9 +143,8 @@ class TrainBaseConfig:
 
     init_from: str = ""  # a folder written by save_temporal; empty starts at the identity
     resampling_init: str = choice("nearest", "he")
-    image_share: float = number(
-        0.0, at_least=0, at_most=1
-    )  # of the steps that train on single frames
+    # share of the steps that train on single frames
+    image_share: float = number(0.0, at_least=0, at_most=1)
     optim: TextOptimConfig = field(default_factory=TextOptimConfig)
 
     def __post_init__(self) -> None:
@@ -172,7 +155,7 @@ class TrainBaseConfig:
             )
 
 
-# What is known of a training clip; lumiere.training.masks draws each.
+# Which pixels of a training clip are known; lumiere.training.masks draws each kind.
 MASK_KINDS = (
     "text_only",
     "first_frame",
@@ -188,7 +171,7 @@ MASK_KINDS = (
 
 @dataclass(frozen=True)
 class TrainConditionedConfig:
-    """Fine-tuning on <J, C, M>; the mask mix is in relative weights."""
+    """Fine-tuning on <J, C, M>; masks are drawn by their relative weights."""
 
     init_from: str = ""  # a folder written by save_temporal, for the added input convolution; empty starts at zero
     mask_weights: dict[str, float] = field(
@@ -228,16 +211,13 @@ class TrainSSRConfig:
     size: int = number(128, at_least=8)  # pixels of the output
     low_size: int = number(32, at_least=8)  # pixels of the base model's output
     window_size: int = number(8, at_least=1)  # frames; generate.window_size may differ
-    crop: int = number(
-        64, at_least=8
-    )  # pixels of the high-resolution crop that a training step sees
-    max_noise_level: float = number(
-        0.3, at_least=0, at_most=1
-    )  # noise augmentation of the low-resolution input
-    # Of the image network, for "train" alone.
-    unet_config: str = (
-        ""  # a UNet2DConditionModel's config.json; empty: a small network of the two that follow
-    )
+    # pixels of the high-resolution crop that a training step uses
+    crop: int = number(64, at_least=8)
+    # noise augmentation of the low-resolution input
+    max_noise_level: float = number(0.3, at_least=0, at_most=1)
+    # The next four keys describe the image network, and apply to "train" only.
+    # a UNet2DConditionModel's config.json; empty: a small network of the two that follow
+    unet_config: str = ""
     block_out_channels: tuple[int, ...] = (32, 48, 96)
     layers_per_block: int = number(1, at_least=1)
     image_optim: OptimConfig = field(default_factory=OptimConfig)
@@ -256,7 +236,9 @@ class TrainStyleConfig:
     """The text-to-image model fine-tuned on the pictures of one style."""
 
     style: str = "line-art"  # a folder under data/styles
-    lora_rank: int = number(0, at_least=0)  # of the adapters that are trained; 0: all weights are
+    lora_rank: int = number(
+        0, at_least=0
+    )  # rank of the adapters that are trained; 0 trains all weights
     optim: TextOptimConfig = field(default_factory=TextOptimConfig)
 
     def __post_init__(self) -> None:
@@ -287,19 +269,16 @@ class GenerateConfig:
     num_inference_steps: int = number(20, at_least=1)
     guidance_scale: float = number(3.0, at_least=1)
     guidance_rescale: float = number(0.7, at_least=0, at_most=1)
-    image_strength: float = number(
-        1.0, at_least=0, at_most=1
-    )  # below 1 a given picture is where its video starts
-    num_frames: int = number(
-        16, at_least=3
-    )  # the evaluation looks for seams between windows, and elsewhere
+    # below 1, the picture is where denoising starts
+    image_strength: float = number(1.0, at_least=0, at_most=1)
+    # at least 3, because the evaluation compares window borders with other frames
+    num_frames: int = number(16, at_least=3)
     fps: int = number(16, at_least=1)
     ssr_steps: int = number(8, at_least=1)
     window_size: int = number(8, at_least=2)
     overlap: int = number(2, at_least=0)
-    set_size: int = number(
-        24, at_least=2
-    )  # text-to-video clips at base size, for the evaluation's distances
+    # text-to-video clips at base size, for the distances of the evaluation
+    set_size: int = number(24, at_least=2)
     batch_size: int = number(4, at_least=1)  # clips of that set in one forward pass
     seam_videos: int = number(2, at_least=1)  # clips super-resolved with and without MultiDiffusion
     seed: int = number(0, at_least=0)
@@ -312,22 +291,24 @@ class GenerateConfig:
         if self.window_size >= self.num_frames:
             raise ParamsError(
                 f"window_size: {self.window_size}; allowed: below num_frames ({self.num_frames}), "
-                "since the evaluation compares windows"
+                "because the evaluation compares windows"
             )
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """What is measured, and with which features."""
+    """What is measured, and with which features it is measured."""
 
     judge: str = "pretrained/judge"  # the embedded judge, or an open_clip weights file
-    open_clip_model: str = ""  # an open_clip architecture name where real CLIP weights are given
+    open_clip_model: str = (
+        ""  # the open_clip architecture of a weights file; empty for the embedded judge
+    )
     num_videos: int = number(24, at_least=2)  # text-to-video samples for the distances
     num_frames: int = number(16, at_least=2)
     seed: int = number(0, at_least=0)
 
 
-# The loop's settings, of each training.
+# The settings of the loop in each training.
 OPTIMS = (
     "prepare_t2i.optim",
     "train_base.optim",
@@ -337,7 +318,7 @@ OPTIMS = (
     "train_style.optim",
 )
 
-# Values that cannot exceed one of another section.
+# The first value of each pair must not exceed the second.
 AT_MOST = (
     ("prepare_t2i.size", "decode.size"),
     ("train_ssr.size", "decode.size"),
@@ -398,11 +379,12 @@ class Params:
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
-    """Read and check a params file; a section or key that is left out has its default.
+    """Read and check a params file; missing sections and keys have their defaults.
 
     Raises:
-        ParamsError: on a file that cannot be read, an unknown section or key, a key given twice, a wrong type or a
-            value outside its range. The message names the file, the key, the value and what is allowed.
+        ParamsError: on a file that cannot be read, an unknown section or key, a key given twice, a
+            wrong type or a value outside its range. The message names the file, the key, the value
+            and what is allowed.
     """
     return read(Params, Path(path))
 
@@ -413,7 +395,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def _check_widths(block_out_channels: tuple[int, ...]) -> None:
-    # 16: the groups of the U-Net's norms.
+    # The norms of the U-Net have 16 groups.
     if not block_out_channels or any(width < 16 or width % 16 for width in block_out_channels):
         raise ParamsError(
             f"block_out_channels: {list(block_out_channels)}; allowed: at least one multiple of 16"

@@ -1,8 +1,9 @@
 """Errors that a user can fix, named for what happened, and their messages.
 
-Every message is one sentence that names the thing at fault and the cure. Each program catches `LumiereError` in one
-place and prints the message without a traceback: `stages.run` for stages, `flows.pipeline.main` for the flow and
-`lumiere.cli.app` for the command line. Any other exception is a bug in this package.
+Every message is one sentence that names the thing at fault and the cure. Each program catches
+`LumiereError` in one place and prints the message without a traceback: `stages.run` for stages,
+`flows.pipeline.main` for the flow and `lumiere.cli.app` for the command line. Any other exception
+is a bug in this package.
 """
 
 from __future__ import annotations

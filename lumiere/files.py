@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and named by what is in them."""
+"""Writes files atomically, and hashes their content."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
+    """The SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes under a temporary name and renames: a killed run leaves no half file under `path`."""
+    """Write under a temporary name and rename, so that a killed run leaves no incomplete file at `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

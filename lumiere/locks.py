@@ -23,11 +23,13 @@ _owned: dict[Path, FileLock] = {}  # folders that this process owns
 def own_folder(folder: Path, work: str) -> None:
     """Keep other processes out of a folder until this process ends or calls `release_folder`.
 
-    A process may own the same folder twice. The lock file lies beside the folder, which need not exist.
+    A process may own the same folder twice. The lock file lies beside the folder, which need not
+    exist.
 
     Args:
         folder: the folder that this process writes into.
-        work: what another owner would be doing there, such as "another decoding"; used in the message.
+        work: what another owner would be doing there, such as "another decoding"; used in the
+            message.
 
     Raises:
         LockError: if another process owns the folder.
@@ -50,7 +52,8 @@ def release_folder(folder: Path) -> None:
     lock = _owned.pop(folder.resolve(), None)
     if lock is None:
         return
-    # Deleted while the lock is held: a process that waits for it then sees that the file is gone, and makes a new one.
+    # Deleted while the lock is held: a process that waits for it then sees that the file is gone,
+    # and makes a new one.
     Path(lock.lock_file).unlink(missing_ok=True)
     lock.release()
 
@@ -65,8 +68,8 @@ def exclusive(path: Path) -> FileLock:
 def inheritable_lock(path: Path, wait_seconds: float, busy: str) -> Iterator[int]:
     """Hold a lock that child processes keep by inheriting its descriptor.
 
-    The lock is free when the last process that holds the descriptor has ended. `FileLock` cannot do this: it unlocks
-    on release, which would unlock it for the children too.
+    The lock is free when the last process that holds the descriptor has ended. `FileLock` cannot do
+    this: it unlocks on release, which would unlock it for the children too.
 
     Args:
         path: the lock file; holds the owner's process id.

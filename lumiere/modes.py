@@ -57,6 +57,13 @@ def subject(mode: str) -> str | None:
     return MODES[mode][0] if MODES[mode] else None
 
 
+def strength_applies_to(mode: str) -> str | None:
+    """What `strength` lets a mode leave behind, the "image" or the "video"; None if it has no such setting."""
+    if mode == "video_to_video":
+        return "video"
+    return "image" if subject(mode) == "image" else None
+
+
 def _makes(present: Collection[str], mode: str) -> bool:
     if mode == "image_to_video":
         return bool(present) and set(present) <= {"image", "last_image"}

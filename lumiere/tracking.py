@@ -1,15 +1,24 @@
-"""What a run was and what came out of it, in MLflow. The only module that imports MLflow.
+"""Records runs in MLflow: their params, metrics, artifacts and origin.
 
-A pipeline run is one parent run; every stage is a child of it. A stage learns its parent's id from
-`LUMIERE_PARENT_RUN_ID`; never from `MLFLOW_RUN_ID`, which makes the first child overwrite its parent.
+The only module that imports MLflow.
 
-The tag `dvc_lock_md5` names the `dvc.lock` in which the stage is recorded. DVC writes it after the stage, so the
-parent sets it, on the runs that finished; a stage that plain `dvc repro` starts has no parent, and so no such tag.
+A pipeline run is one parent run, and every stage is a child of it. A stage gets its parent's id
+from `LUMIERE_PARENT_RUN_ID` and never from `MLFLOW_RUN_ID`, which would make the first child
+overwrite its parent.
+
+The tag `dvc_lock_md5` names the `dvc.lock` that records the stage. DVC writes that file after the
+stage, so the parent sets the tag, on the runs that finished. A stage started by plain `dvc repro`
+has no parent and therefore no such tag.
+
+Metrics are buffered here and not by MLflow's asynchronous logging (tried with 3.17.2): runs that
+end side by side in one process shut down each other's queue and lose points (8 of 240 in a trial),
+only a queue with one thread keeps the order, and a broken store is reported once a batch instead of
+once a run.
 
 Environment:
-    MLFLOW_TRACKING_URI: the store; by default SQLite in `.lumiere/` of the project.
-    LUMIERE_TRACKING: `off` switches every call into a no-op.
-    LUMIERE_PARENT_RUN_ID: the run of which a stage's run becomes a child.
+    MLFLOW_TRACKING_URI: the store; by default SQLite in the project's folder `.lumiere/`.
+    LUMIERE_TRACKING: `off` turns every call into a no-op.
+    LUMIERE_PARENT_RUN_ID: the parent of a stage's run.
 """
 
 from __future__ import annotations
@@ -30,7 +39,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -42,24 +51,23 @@ if TYPE_CHECKING:
 
 PARENT_VARIABLE = "LUMIERE_PARENT_RUN_ID"
 EXPERIMENT = "lumiere"
-FLUSH_EVERY = 200  # metrics: single writes to SQLite cost 70 ms each, a batch costs one
-CLOCK_SECONDS = (
-    2.0  # start times are counted from the machine's start, which clock corrections move
-)
-FLUSH_SECONDS = 5.0  # so that a curve can be watched while it grows
+FLUSH_EVERY = 200  # points; a write to SQLite costs 70 ms, however many points it has
+FLUSH_SECONDS = 5.0  # a curve can be watched while it grows
+CLOCK_SECONDS = 2.0  # the start time of a process moves when the machine's clock is corrected
 CODE = ("lumiere", "stages", "flows")
-MAX_PARAM_LENGTH = 6000  # MLflow's limit, characters
+MAX_PARAM_LENGTH = 6000  # characters; MLflow's limit
+UNREACHABLE = "MLflow cannot be reached; this run is not recorded: %s"
 
 logger = logging.getLogger(__name__)
 
 
 class Run:
-    """One MLflow run that is being written; without a `run_id` it swallows everything."""
+    """One MLflow run that is being written. Without a `run_id`, every call is a no-op."""
 
     def __init__(
         self, client: MlflowClient | None = None, run_id: str | None = None, strict: bool = False
     ) -> None:
-        """`strict` raises MLflow's errors instead of warning once: for the flow's start only."""
+        """With `strict`, MLflow's errors are raised; otherwise the first is a warning."""
         self.run_id = run_id
         self._client = client
         self._strict = strict
@@ -69,7 +77,10 @@ class Run:
         self._warned = False
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Append one point per metric; written in batches, at the latest when the run ends."""
+        """Append one point per metric.
+
+        Points are written in batches, the last one when the run ends.
+        """
         if self.run_id is None:
             return
         now = int(time.time() * 1000)
@@ -97,24 +108,31 @@ class Run:
             self._attempt(partial(_log_batch, params=items[start : start + 100]))
 
     def log_artifact(self, path: str | Path, folder: str = "") -> None:
-        """Store a file (an mp4 plays in the UI when it is H.264, yuv420p, faststart), or a whole folder."""
-        path = Path(path)
-        log = "log_artifacts" if path.is_dir() else "log_artifact"
-        self._attempt(
-            lambda client, run_id: getattr(client, log)(run_id, str(path), folder or None)
-        )
+        """Store a file or a whole folder.
+
+        An mp4 plays in the UI if it is H.264, yuv420p and faststart.
+        """
+
+        def store(client: MlflowClient, run_id: str) -> None:
+            if Path(path).is_dir():
+                client.log_artifacts(run_id, str(path), folder or None)
+            else:
+                client.log_artifact(run_id, str(path), folder or None)
+
+        self._attempt(store)
 
     def log_dict(self, values: Any, name: str) -> None:
         """Store `values` as a JSON artifact called `name`."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, Path(name).name)
-            path.write_text(
-                json.dumps(values, indent=2, sort_keys=True, default=str), encoding="utf-8"
-            )
-            self.log_artifact(path, str(Path(name).parent) if Path(name).parent != Path() else "")
+        text = json.dumps(values, indent=2, sort_keys=True, default=str)
+        artifact = PurePosixPath(name)
+        folder = "" if artifact.parent == PurePosixPath() else str(artifact.parent)
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary, artifact.name)
+            path.write_text(text, encoding="utf-8")
+            self.log_artifact(path, folder)
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
-        """Write tags; values become text."""
+        """Write tags. Values are converted to text."""
         if self.run_id is None:
             return
         from mlflow.entities import RunTag
@@ -123,7 +141,7 @@ class Run:
         self._attempt(partial(_log_batch, tags=items))
 
     def flush(self) -> None:
-        """Write the buffered metrics."""
+        """Write the buffered points."""
         if self.run_id is None:
             return
         from mlflow.entities import Metric
@@ -136,12 +154,15 @@ class Run:
             self._attempt(partial(_log_batch, metrics=batch))
 
     def end(self, status: str = "FINISHED") -> None:
-        """Close the run with MLflow's word for how it ended: FINISHED, FAILED or KILLED."""
+        """Close the run. `status` is FINISHED, FAILED or KILLED."""
         self.flush()
         self._attempt(lambda client, run_id: client.set_terminated(run_id, status=status))
 
     def _attempt(self, action: Callable[[MlflowClient, str], Any]) -> None:
-        """A broken store costs a warning, never a night of training."""
+        """Write to the store.
+
+        If it is broken, warn once: a training must not fail because of it.
+        """
         if self._client is None or self.run_id is None:
             return
         try:
@@ -150,7 +171,7 @@ class Run:
             if self._strict:
                 raise
             if not self._warned:
-                logger.warning("MLflow cannot be written; going on without: %s", error)
+                logger.warning("MLflow cannot be written to; this run is not recorded: %s", error)
                 self._warned = True
 
 
@@ -169,14 +190,14 @@ def _tag_family(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> N
 
 @contextlib.contextmanager
 def stage_run(stage: str, params: Mapping[str, Any]) -> Iterator[Run]:
-    """The MLflow run of one stage: a child of `LUMIERE_PARENT_RUN_ID` if set, else a run by itself.
+    """Record one stage, as a child of the run in `LUMIERE_PARENT_RUN_ID` if that is set.
 
-    Ends as FINISHED, as FAILED on an exception, as KILLED on Ctrl-C or SIGTERM. Only the first rank of a
-    distributed run writes. MLflow's own failures never reach the caller.
+    The run ends as FINISHED, as FAILED on an exception, or as KILLED on Ctrl-C or SIGTERM. Only the
+    first rank of a distributed training writes. Failures of MLflow never reach the caller.
 
     Args:
-        stage: the stage's name, also the run's name.
-        params: its resolved section of params.yaml, nested.
+        stage: the name of the stage and of its run.
+        params: the stage's resolved section of params.yaml, nested.
     """
     run = Run()
     if is_on() and os.environ.get("RANK", "0") == "0":
@@ -185,7 +206,7 @@ def stage_run(stage: str, params: Mapping[str, Any]) -> Iterator[Run]:
                 project_root(), stage, {"stage": stage}, os.environ.get(PARENT_VARIABLE)
             )
         except Exception as error:
-            logger.warning("MLflow cannot be reached; going on without: %s", error)
+            logger.warning(UNREACHABLE, error)
     run.log_params(params)
     with _ended(run):
         yield run
@@ -193,10 +214,10 @@ def stage_run(stage: str, params: Mapping[str, Any]) -> Iterator[Run]:
 
 @contextlib.contextmanager
 def pipeline_run(root: Path, params: Mapping[str, Any]) -> Iterator[Run]:
-    """The parent run of one pipeline run, with `params.yaml` and `dvc.lock` beside the stages' runs.
+    """Record one pipeline run, the parent of its stages' runs, with all params and `dvc.lock`.
 
     Raises:
-        Exception: MLflow's own, when the store cannot be opened: better before the work than after it.
+        Exception: an error of MLflow's if the store cannot be opened, before any work is done.
     """
     if not is_on():
         yield Run()
@@ -225,13 +246,13 @@ def log_cached_stage(
     params: Mapping[str, Any],
     metrics: Mapping[str, float],
 ) -> None:
-    """Record a stage that DVC had no reason to run, with the figures of its earlier run."""
+    """Record a stage that DVC did not need to run, with the metrics of its earlier run."""
     if not is_on():
         return
     try:
         run = _create_run(root, stage, {"stage": stage, "cached": "true"}, parent_id)
     except Exception as error:
-        logger.warning("MLflow cannot be reached; going on without: %s", error)
+        logger.warning(UNREACHABLE, error)
         return
     run.log_params(params)
     run.log_metrics(metrics)
@@ -239,25 +260,26 @@ def log_cached_stage(
 
 
 def is_on() -> bool:
-    """Whether runs are recorded at all."""
+    """Whether runs are recorded."""
     return os.environ.get("LUMIERE_TRACKING", "on").lower() not in {"off", "0", "false"}
 
 
 def project_root() -> Path:
     """The nearest folder with a `dvc.yaml` at or above the current one, else the current one."""
     here = Path.cwd()
-    return next(
-        (folder for folder in (here, *here.parents) if (folder / "dvc.yaml").exists()), here
-    )
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").exists():
+            return folder
+    return here
 
 
 def tracking_uri(root: Path) -> str:
-    """Where runs are stored. Absolute, because SQLite's own default depends on the current folder."""
+    """The address of the store. It is absolute: MLflow's default depends on the current folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/.lumiere/mlflow.db"
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"optim": {"steps": 3}} -> {"optim.steps": 3}."""
+    """Flatten a nested mapping: {"optim": {"steps": 3}} becomes {"optim.steps": 3}."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -268,15 +290,16 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _client(root: Path) -> MlflowClient:
-    """A client whose store is initialised: once, under a lock, as concurrent migrations of SQLite crash."""
+    """A client of an initialised store.
+
+    A lock lets one process initialise it: concurrent migrations crash.
+    """
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from mlflow import MlflowClient  # late: it reads the two variables above, and takes a second
+    from mlflow import MlflowClient  # late: it reads the two variables above and takes a second
 
-    logging.getLogger("alembic").setLevel(
-        logging.WARNING
-    )  # says one line for each of 60 migrations
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    for talkative in ("alembic", "mlflow.store.db.utils"):  # a line for each of 60 migrations
+        logging.getLogger(talkative).setLevel(logging.WARNING)
     with exclusive(root / ".lumiere" / "mlflow.lock"):
         client = MlflowClient(tracking_uri(root))
         client.get_experiment_by_name(EXPERIMENT)
@@ -284,28 +307,23 @@ def _client(root: Path) -> MlflowClient:
 
 
 def _experiment_id(client: MlflowClient, root: Path) -> str:
-    """The experiment's id. The embedded store keeps artifacts beside it.
+    """The experiment's id. The embedded store keeps its artifacts beside it.
 
-    MLflow stores absolute artifact paths, so a folder that was copied or moved with its store would write
-    into the old place: the old experiment is then set aside under another name.
+    MLflow stores absolute artifact paths, so the store of a copied or moved folder would write into
+    the old place. In that case the old experiment is renamed and a new one begins.
     """
-    location = (
-        None
-        if os.environ.get("MLFLOW_TRACKING_URI")
-        else (root.resolve() / ".lumiere" / "mlartifacts").as_uri()
-    )
+    location = None
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        location = (root.resolve() / ".lumiere" / "mlartifacts").as_uri()
     with exclusive(root / ".lumiere" / "mlflow.lock"):
-        found = client.get_experiment_by_name(EXPERIMENT)
-        if found is not None and location is not None and found.artifact_location != location:
-            client.rename_experiment(
-                found.experiment_id, f"{EXPERIMENT} until {time.strftime('%Y-%m-%d %H:%M:%S')}"
-            )
-            found = None
-        return (
-            found.experiment_id
-            if found
-            else client.create_experiment(EXPERIMENT, artifact_location=location)
-        )
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            return client.create_experiment(EXPERIMENT, artifact_location=location)
+        if location is None or experiment.artifact_location == location:
+            return experiment.experiment_id
+        old_name = f"{EXPERIMENT} until {time.strftime('%Y-%m-%d %H:%M:%S')}"
+        client.rename_experiment(experiment.experiment_id, old_name)
+        return client.create_experiment(EXPERIMENT, artifact_location=location)
 
 
 def _create_run(
@@ -324,7 +342,10 @@ def _create_run(
 
 @contextlib.contextmanager
 def _ended(run: Run) -> Iterator[None]:
-    """End the run as the block ended; SIGTERM, which Python would die of silently, becomes SystemExit."""
+    """End the run as the block ends.
+
+    SIGTERM raises SystemExit meanwhile; by default Python would just die.
+    """
     status = "FINISHED"
     can_listen = threading.current_thread() is threading.main_thread()
     previous = signal.getsignal(signal.SIGTERM) if can_listen else None
@@ -349,7 +370,7 @@ def _raise_exit(signum: int, frame: object) -> None:
 
 
 def _close_abandoned_runs(root: Path) -> None:
-    """Mark runs whose process on this machine is gone as KILLED; a `kill -9` leaves them RUNNING for ever."""
+    """Mark runs as KILLED if their process on this machine is gone, as it is after `kill -9`."""
     client = _client(root)
     running = client.search_runs([_experiment_id(client, root)], "attributes.status = 'RUNNING'")
     for run in running:
@@ -358,7 +379,10 @@ def _close_abandoned_runs(root: Path) -> None:
 
 
 def _process_tags() -> dict[str, str]:
-    """This process; the time of its start tells it from a later one with the same number."""
+    """Tags that identify this process.
+
+    Its start time tells it from a later process with the same number.
+    """
     return {"pid": str(os.getpid()), "pid_started": str(psutil.Process().create_time())}
 
 
@@ -371,11 +395,11 @@ def _is_alive(tags: Mapping[str, str]) -> bool:
 
 
 def _git_tags(root: Path) -> dict[str, str]:
-    """The commit that the code came from, and whether code, params or data differed from it."""
+    """The commit of the checkout, and whether code, params or data differ from it."""
     commit = _git(root, "rev-parse", "HEAD")
     if not commit:
         return {}
-    # Not dvc.lock, which every run writes. Of new files those that a run may read; outputs are in .gitignore.
+    # dvc.lock does not count: every run writes it. New files count if a run may read them.
     changed = _git(
         root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock"
     )
@@ -399,11 +423,14 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def _metric_name(name: str) -> str:
-    """MLflow rejects `@`, brackets and the like in metric names."""
+    """Replace what MLflow rejects in the name of a metric, such as `@` and brackets."""
     return re.sub(r"[^\w\-. /:]", "_", name)
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """The finite numbers of a nested mapping, flat: what a metrics file holds for a table or a run."""
-    flat = {key: float(v) for key, v in flatten(values).items() if isinstance(v, int | float)}
-    return {key: value for key, value in flat.items() if math.isfinite(value)}
+    """The finite numbers of a nested mapping, flat."""
+    return {
+        key: float(value)
+        for key, value in flatten(values).items()
+        if isinstance(value, int | float) and math.isfinite(value)
+    }

@@ -27,9 +27,9 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def run(main: Callable[[], None]) -> None:
     """Run a stage's main; print an error that the user can fix as one line, and exit with code 1.
 
-    The number of threads does not depend on the machine: summing in another order changes the last bits, and a stage
-    must write the same bytes under `dvc repro` and in a flow, on two cores and on twenty. LUMIERE_NUM_THREADS sets
-    another number.
+    The number of threads does not depend on the machine: summing in another order changes the last
+    bits, and a stage must write the same bytes under `dvc repro` and in a flow, on two cores and on
+    twenty. LUMIERE_NUM_THREADS sets another number.
     """
     os.environ["OMP_NUM_THREADS"] = os.environ.get("LUMIERE_NUM_THREADS", str(THREADS))
     if torch := sys.modules.get("torch"):  # loaded before; otherwise it follows the environment
@@ -67,7 +67,7 @@ def _errno(error: OSError | SafetensorError) -> int | None:
 
 
 def spread(params: Params) -> None:
-    """Where params ask for several processes, runs this stage in them, and leaves when they are done."""
+    """Run this stage in several processes if the params ask for it, and exit when they have ended."""
     from lumiere.training.launch import (
         end_with_launcher,
         is_launched,
@@ -85,11 +85,12 @@ def spread(params: Params) -> None:
 
 
 def parse_arguments(description: str | None, scratch: str = "", **paths: str) -> argparse.Namespace:
-    """The command line that dvc.yaml gives a stage: a params file, paths, and a scratch folder where work can resume.
+    """Parse a stage's command line: a params file, paths, and a scratch folder for work that can resume.
 
     Args:
         description: shown by `--help`.
-        scratch: what the scratch folder holds; the default folder is named after the stage. Empty for none.
+        scratch: what the scratch folder holds; the default folder is named after the stage. Empty
+            for none.
         paths: name of a path and what it is.
     """
     parser = argparse.ArgumentParser(description=description)

@@ -9,7 +9,7 @@ import stages
 
 
 def main() -> None:
-    """Parses the paths, curates, writes the manifest, the report and the counts."""
+    """Parse the paths, curate, write the manifest, the report and the counts."""
     # Imported here: worker processes import this module anew and need none of this.
     from lumiere import tracking
     from lumiere.config import load_params, to_dict

@@ -4,24 +4,42 @@ from __future__ import annotations
 
 import shutil
 import sys
+from typing import TYPE_CHECKING, Any
 
 import stages
 
+if TYPE_CHECKING:
+    from lumiere.config import DecodeConfig
+
+
+def check_lengths(rows: list[dict[str, Any]], config: DecodeConfig) -> None:
+    """Raises ParamsError if a window is longer than an accepted clip."""
+    from lumiere.errors import ParamsError
+
+    seconds = config.num_frames / config.fps
+    short = [row["clip_id"] for row in rows if row["end"] - row["start"] < seconds - 1e-6]
+    if short:
+        raise ParamsError(
+            f"decode.num_frames: {config.num_frames} at decode.fps {config.fps} are {seconds:g} s, but curation "
+            f"accepted {len(short)} shorter clips ({short[0]}); allowed: at most curate.min_seconds"
+        )
+
 
 def main() -> None:
-    """Parses the paths, cuts the windows, embeds the captions, writes the shards."""
-    # Imported here: worker processes import this module anew, and need neither torch nor a text encoder.
+    """Parse the paths, cut the windows, embed the captions, write the shards."""
+    # Imported here: worker processes import this module anew, and need neither torch nor a text
+    # encoder.
     from lumiere import tracking
     from lumiere.config import load_params, to_dict
     from lumiere.curation.manifest import read_manifest
     from lumiere.data.extract import WindowSettings
     from lumiere.data.prepare import cut_all, embed_captions, write_clips
-    from lumiere.errors import ParamsError, VideoError
+    from lumiere.errors import DataError
     from lumiere.text import load_text_encoder
 
     arguments = stages.parse_arguments(
         __doc__,
-        manifest="what the curate stage wrote",
+        manifest="output of the curate stage",
         raw="folder of raw videos",
         out="folder for the shards",
         scratch="finished windows",
@@ -29,13 +47,7 @@ def main() -> None:
     config = load_params(arguments.params).decode
     with stages.reading(arguments.manifest):
         rows = [row for row in read_manifest(arguments.manifest) if row["verdict"] == "accepted"]
-    seconds = config.num_frames / config.fps
-    short = [row for row in rows if row["end"] - row["start"] < seconds - 1e-6]
-    if short:
-        raise ParamsError(
-            f"decode.num_frames: {config.num_frames} at decode.fps {config.fps} are {seconds:g} s, but curation "
-            f"accepted {len(short)} shorter clips ({short[0]['clip_id']}); allowed: at most curate.min_seconds"
-        )
+    check_lengths(rows, config)
     with stages.blaming(arguments.params, "decode.text_encoder"):
         encoder = load_text_encoder(config.text_encoder, config.max_text_tokens)
     settings = WindowSettings(config.fps, config.num_frames, config.size, config.clips_per_video)
@@ -46,9 +58,7 @@ def main() -> None:
         for clip_id, failure in sorted(failures.items()):
             print(f"left out: {clip_id}: {failure}", file=sys.stderr)
         if not files:
-            raise VideoError(
-                f"{arguments.raw}: not one of {len(rows)} accepted clips could be decoded"
-            )
+            raise DataError(f"{arguments.raw}: none of {len(rows)} accepted clips could be decoded")
         captions = [caption for row in rows for caption in row["captions"]]
         with stages.blaming(arguments.params, "decode.text_encoder"):  # its weights are loaded here
             embeddings = embed_captions([*captions, ""], encoder)
@@ -68,7 +78,7 @@ def main() -> None:
             {f"clips_{split}": count for split, count in numbers.items()}
             | {"failures": len(failures)}
         )
-    shutil.rmtree(arguments.scratch, ignore_errors=True)  # the shards hold all of it now
+    shutil.rmtree(arguments.scratch, ignore_errors=True)  # the shards hold all results now
     print(
         ", ".join(f"{count} {split} clips" for split, count in numbers.items())
         + f" in {arguments.out}"

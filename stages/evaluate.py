@@ -1,4 +1,4 @@
-"""Stage `evaluate`: the generated videos are measured against real ones; numbers, plots, a report."""
+"""Stage `evaluate`: generated videos are compared with real ones, in numbers, plots and a report."""
 
 from __future__ import annotations
 
@@ -10,23 +10,19 @@ import stages
 
 
 def main() -> None:
-    """Parses the paths, measures, writes the report and the metrics."""
+    """Parse the paths, measure, write the report and the metrics."""
     from lumiere import tracking
     from lumiere.config import load_params, to_dict
     from lumiere.evaluation.judge import load_judge
     from lumiere.evaluation.metrics import evaluate, flat_metrics
     from lumiere.evaluation.report import write_report
-    from lumiere.evaluation.samples import (
-        read_generated_set,
-        read_real_set,
-        read_samples,
-        read_seams,
-    )
+    from lumiere.evaluation.video_sets import measure_seams, read_generated_set, read_real_set
     from lumiere.files import write_atomically
+    from lumiere.sample_files import read_samples
 
     arguments = stages.parse_arguments(
         __doc__,
-        videos="what the generate stage wrote",
+        videos="output of the generate stage",
         clips="the decoded clips",
         out="folder for the report",
         metrics="JSON file for the metrics",
@@ -38,10 +34,10 @@ def main() -> None:
         generated = read_generated_set(arguments.videos, config.num_videos, config.num_frames)
         num_frames, *size = generated.frames.shape[1:4]
         real = read_real_set(arguments.clips, tuple(size), num_frames)
-        samples, seams = read_samples(arguments.videos), read_seams(arguments.videos)
+        samples, seams = read_samples(arguments.videos), measure_seams(arguments.videos)
         print(
-            f"measuring {len(generated.frames)} clips and {len(samples)} samples against real clips of "
-            f"{len(real.frames)} of {real.num_sources} videos"
+            f"comparing {len(generated.frames)} clips and {len(samples)} samples with real clips "
+            f"of {len(real.frames)} of {real.num_sources} videos"
         )
         evaluation = evaluate(judge, generated, real, samples, seams, config.seed)
         for name, why in evaluation.left_out().items():
@@ -58,14 +54,14 @@ def main() -> None:
         run.log_artifact(arguments.out)
     headline = {
         "R@1": "retrieval_r1",
-        "of real clips": "real_retrieval_r1",
-        "clip Fréchet": "frechet_clip",
+        "R@1 of real clips": "real_retrieval_r1",
+        "clip Fréchet distance": "frechet_clip",
         "its floor": "frechet_clip_floor",
     }
-    found = ", ".join(
+    figures = ", ".join(
         f"{name} {metrics[key]:.3g}" for name, key in headline.items() if key in metrics
     )
-    print(f"{found or 'measured'}: see {arguments.out}/report.md")
+    print(f"{figures or 'measured'}: see {arguments.out}/report.md")
 
 
 if __name__ == "__main__":

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from pathlib import Path
-from typing import Any, cast
+import sys
+from typing import Any
 
-import torch
 from tqdm import tqdm
 
 import stages
-from lumiere import tracking
+from lumiere import sample_files, tracking
 from lumiere.config import GenerateConfig, load_params, to_dict
-from lumiere.data.clips import ClipStore
 from lumiere.errors import ParamsError
-from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
-from lumiere.pipelines.assemble import assemble_pipeline
-from lumiere.pipelines.batch import Job, read_jobs
-from lumiere.pipelines.samples import (
-    check_jobs,
-    generate_set,
-    given_pixels,
-    save_sample,
-    save_seams,
-    save_text_to_video_set,
-    set_prompts,
+from lumiere.pipelines.assemble import assemble_pipeline, hash_model
+from lumiere.pipelines.evaluation_sets import (
+    draw_captions,
+    make_text_to_video_set,
+    upscale_both_ways,
 )
+from lumiere.pipelines.input_files import Clips
+from lumiere.pipelines.sample_videos import check_video, make_sample, read_videos
 
 
-def settings_of(config: GenerateConfig) -> dict[str, Any]:
-    """What every row shares: the defaults of the pipeline, so that whoever loads it gets the same videos."""
+def pipeline_defaults(config: GenerateConfig) -> dict[str, Any]:
+    """The settings that all rows share. The saved pipeline has them too, so that it makes the same videos."""
     return {
         "num_inference_steps": config.num_inference_steps,
         "guidance_scale": config.guidance_scale,
@@ -44,26 +37,8 @@ def settings_of(config: GenerateConfig) -> dict[str, Any]:
     }
 
 
-def generate_one(
-    pipe: LumierePipeline, job: Job, stores: list[ClipStore], config: GenerateConfig, out: Path
-) -> None:
-    """One row of the prompts file: `<name>.mp4`, its sidecar, contact sheet and x-t slice."""
-    output = pipe(
-        job.prompt,
-        mode=job.mode,
-        strength=job.strength,
-        style=job.style or None,
-        alpha=job.alpha,
-        generator=torch.Generator().manual_seed(config.seed),
-        **given_pixels(job, stores),
-    )
-    save_sample(
-        out, job, cast(LumierePipelineOutput, output), {"seed": config.seed, **settings_of(config)}
-    )
-
-
 def main() -> None:
-    """Parse, assemble the pipeline, generate, write."""
+    """Parses the arguments, assembles the pipeline, checks the whole prompts file, generates, and writes."""
     arguments = stages.parse_arguments(
         __doc__,
         conditioned="the conditioned Space-Time U-Net",
@@ -76,37 +51,40 @@ def main() -> None:
     )
     config = load_params(arguments.params).generate
     with stages.reading(arguments.clips):
-        stores = [ClipStore(arguments.clips), ClipStore(arguments.clips, "validation")]
+        clips = Clips(arguments.clips)
     with tracking.stage_run("generate", to_dict(config)) as run:
         try:
-            jobs = read_jobs(arguments.prompts)
+            videos = read_videos(arguments.prompts, config.seed)
             pipe = assemble_pipeline(
-                arguments.conditioned, arguments.ssr, arguments.blended, **settings_of(config)
+                arguments.conditioned, arguments.ssr, arguments.blended, **pipeline_defaults(config)
             )
-            check_jobs(arguments.prompts, jobs, pipe, stores, config)
         except ValueError as error:
             raise ParamsError(str(error)) from None
+        for name, (line, request) in videos.items():
+            with stages.blaming(arguments.prompts, f"line {line}: {name}"):
+                for note in check_video(pipe, request, clips):
+                    print(f"note: {name}: {note}", file=sys.stderr)
         for folder in (arguments.out, arguments.pipeline):
             shutil.rmtree(folder, ignore_errors=True)
         arguments.out.mkdir(parents=True)
         pipe.save_pretrained(arguments.pipeline)
         pipe.set_progress_bar_config(leave=False)
+        model_sha256 = hash_model(arguments.pipeline)
 
-        for job in tqdm(jobs, desc="generate", unit="video"):
-            generate_one(pipe, job, stores, config, arguments.out)
-            for suffix in (".mp4", ".sheet.png", ".xt.png"):
-                run.log_artifact(arguments.out / f"{job.name}{suffix}", "videos")
-        names = [job.name for job in jobs]
-        (arguments.out / "index.json").write_text(
-            json.dumps(names, indent=1) + "\n", encoding="utf-8"
-        )
+        for name, (_, request) in tqdm(videos.items(), desc="generate", unit="video"):
+            sample = make_sample(pipe, request, clips, model_sha256)
+            sample_files.write_sample(arguments.out, sample)
+            for suffix in sample_files.SHOWN_SUFFIXES:
+                run.log_artifact(arguments.out / f"{name}{suffix}", "videos")
+        sample_files.write_index(arguments.out, list(videos))
 
-        prompts = set_prompts(stores[0], config.set_size, config.seed)
-        frames = generate_set(pipe, prompts, config)
-        save_text_to_video_set(arguments.out, frames, prompts, config.fps)
-        save_seams(arguments.out, pipe, frames[: config.seam_videos], config)
-        run.log_metrics({"videos": len(jobs), "text_to_video_set": len(frames)})
-    print(f"{len(jobs)} videos in {arguments.out}, the pipeline in {arguments.pipeline}")
+        prompts = draw_captions(clips.stores[0], config.set_size, config.seed)
+        frames = make_text_to_video_set(pipe, prompts, config)
+        sample_files.write_text_to_video_set(arguments.out, frames, prompts, config.fps)
+        seams = upscale_both_ways(pipe, frames[: config.seam_videos], config)
+        sample_files.write_seams(arguments.out, seams, config.window_size, config.overlap)
+        run.log_metrics({"videos": len(videos), "text_to_video_set": len(frames)})
+    print(f"{len(videos)} videos in {arguments.out}, the pipeline in {arguments.pipeline}")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,9 @@ def imported(source: str) -> set[str]:
 
 @pytest.mark.parametrize("root", ["lumiere", "benchmarks"])
 def test_a_package_imports_it_once_before_what_needs_it(root: str) -> None:
-    """`lumiere.cli` is left out: its help must not load torch, and its modules import other packages first."""
+    """`lumiere.cli` is left out: its help must not load torch, and its modules import other
+    packages first.
+    """
     for path in sorted((REPOSITORY / root).rglob("*.py")):
         source = path.read_text(encoding="utf-8")
         name = path.relative_to(REPOSITORY)

@@ -1,4 +1,6 @@
-"""`lumiere inspect`: what is counted on meta tensors is what a real run does, and the tables say it."""
+"""`lumiere inspect`: what is counted on meta tensors is what a real run does, and the tables say
+it.
+"""
 
 from __future__ import annotations
 
@@ -165,7 +167,8 @@ def test_a_plan_adds_up() -> None:
     many = plan(workload, LaunchConfig(gradient_accumulation=2, gradient_checkpointing=True), 4)
     assert many.training is not None and many.training.sharded is not None
     assert (many.training.batch_size, many.training.micro_batch) == (8, 1)
-    # Text is embedded once per batch as before, so a step's arithmetic does not depend on how it is spread.
+    # Text is embedded once per batch as before, so a step's arithmetic does not depend on how it is
+    # spread.
     assert many.training.flops_forward == pytest.approx(alone.training.flops_forward, rel=1e-3)
     assert many.training.flops > alone.training.flops  # recomputation
     assert many.training.sharded.weights == pytest.approx(

@@ -1,417 +1,270 @@
-"""What `lumiere generate` does with a request: load the model, make the videos, write them and how they were made."""
+"""The command `lumiere generate`: from its options to requests. `lumiere.cli.jobs` makes the videos."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import math
-import secrets
-from collections.abc import Callable, Iterator
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lumiere.cli.model import Model, ModelError
-from lumiere.data.contact_sheets import contact_sheet, save_picture
-from lumiere.errors import first_line
-from lumiere.export import Move, Target, check_writable, staging, swap, target_of
-from lumiere.files import content_hash
-from lumiere.requests import (
-    DEFAULT_ALPHA,
-    DEFAULT_STRENGTH,
-    FROM_A_PICTURE,
-    MOST_FRAMES,
-    Request,
-    counted,
-    is_settings,
-    option,
-)
+import typer
+
+from lumiere.cli import options
+from lumiere.cli.options import option
+from lumiere.errors import LumiereError, one_line
 
 if TYPE_CHECKING:
-    import numpy as np
+    from lumiere.cli.jobs import BatchRow
+    from lumiere.cli.model import Model
+    from lumiere.pipelines.input_files import Clips
 
-    from lumiere.pipelines import LumierePipeline
-
-SHEET_FRAMES = 16
-MOST_DECIBELS = 99.0  # for pixels that are exact, too, since JSON has no infinity
-# Settings that no option sets; they are the model's own.
-MODEL_SETTINGS = (
-    "fps", "guidance_rescale", "ssr_steps", "ssr_window_size", "ssr_overlap", "prediction_type",
+BAD_INPUT, STOPPED = 2, 130  # 130: as a shell reports a command that Ctrl-C ended
+FILE_NAME = re.compile(r"\S+\.(mp4|webm|gif|webp|png)", re.IGNORECASE)
+# The options that make the request; the others say where it runs and where the result goes.
+REQUEST_OPTIONS = (
+    "prompt", "negative_prompt", "mode", "image", "last_image", "video", "clip", "mask", "strength", "style", "alpha",
+    "keep_known", "frames", "num_videos", "seed", "steps", "guidance", "upscale",
 )  # fmt: skip
 
-Tell = Callable[[str], None]
-Result = tuple[Target, "np.ndarray", dict[str, Any]]
-"""Where a video goes, its frames, uint8 (t, h, w, 3), and its settings."""
 
+def generate(
+    context: typer.Context,
+    prompt: options.Prompt = None,
+    output: options.Output = None,
+    image: options.Image = None,
+    last_image: options.LastImage = None,
+    video: options.Video = None,
+    clip: options.Clip = None,
+    mask: options.Mask = None,
+    mode: options.Mode = None,
+    cinemagraph: options.Cinemagraph = False,
+    outpaint: options.Outpaint = False,
+    strength: options.Strength = None,
+    style: options.Style = None,
+    alpha: options.Alpha = None,
+    keep_known: options.KeepKnown = False,
+    negative_prompt: options.NegativePrompt = None,
+    seed: options.Seed = None,
+    num_videos: options.NumVideos = None,
+    frames: options.Frames = None,
+    steps: options.Steps = None,
+    guidance: options.Guidance = None,
+    upscale: options.Upscale = None,
+    model: options.ModelFolder = None,
+    device: options.Device = None,
+    from_file: options.FromFile = None,
+    from_json: options.FromJson = None,
+    sheet: options.Sheet = False,
+) -> None:
+    """Make a video from text, pictures or a video.
 
-@dataclass(frozen=True)
-class Job:
-    """A request and where its videos go."""
+    A file fox.json is written beside fox.mp4. It has all the settings, so that --from-json can make the video again.
 
-    request: Request
-    output: str
-    sheet: bool = False
+    \b
+    Examples; each uses what those above it made:
+      lumiere generate "a yellow taxi bounces gently" -o taxi.mp4
+      lumiere generate "a yellow taxi bounces gently" -o frames/ --seed 7
+      lumiere generate "a red crab" -o crab.gif --num-videos 2 --sheet
+    \b
+    Image to video, from one picture or between two; a cinemagraph:
+      lumiere generate "a yellow taxi" -o drive.mp4 --image frames/0000.png
+      lumiere generate "a yellow taxi" -o between.mp4 \\
+          --image frames/0000.png --last-image frames/0004.png
+      lumiere generate "a yellow taxi" -o wheels.webm \\
+          --image frames/0000.png --mask 0,0.6,1,1 --cinemagraph
+    \b
+    Inpainting, outpainting, video to video:
+      lumiere generate "a blue bus" -o roof.mp4 --video taxi.mp4 --mask 0,0,1,0.5
+      lumiere generate "a yellow taxi" -o wide.mp4 --video taxi.mp4 --outpaint
+      lumiere generate "a blue bus" -o bus.mp4 --video taxi.mp4 --strength 0.7
+    \b
+    The same video again, or with other options:
+      lumiere generate --from-json taxi.json -o again.mp4
+      lumiere generate "a blue taxi" --from-json taxi.json -o blue.mp4
+    \b
+    Many videos:
+      printf 'name,prompt\\nfox,a red fox\\ncat,a black cat\\n' > prompts.csv
+      lumiere generate --from-file prompts.csv -o videos/
+    \b
+    In a style; the demo weights have line-art:
+      lumiere generate "an ink drawing of a fire engine" -o ink.mp4 \\
+          --style line-art --alpha 0.8
 
-    @property
-    def targets(self) -> list[Target]:
-        """One per video; several have their number in the name."""
-        num_videos = self.request.num_videos
-        return [
-            target_of(self.output, i + 1 if num_videos > 1 else None) for i in range(num_videos)
-        ]
-
-    def check(self) -> None:
-        """Raises ValueError where the videos cannot be written, or would take the place of something else."""
-        inputs = {path.resolve(): name for name, path in self.request.input_files().items()}
-        for target in self.targets:
-            check_writable(target.beside.parent)
-            for given, what in inputs.items():
-                if (
-                    target.is_sequence
-                    and given.parent == target.path.parent.resolve()
-                    and given.suffix == ".png"
-                ):
-                    raise ValueError(
-                        f"{option(what)} {given} lies where the pictures go; choose another folder with -o"
-                    )
-            for path in (*target.files(1), target.settings, target.sheet):
-                if name := inputs.get(path.resolve()):
-                    raise ValueError(f"{path} is also {option(name)}; choose another name with -o")
-                if path.is_dir():
-                    raise ValueError(f"{path} is a folder; choose another name with -o")
-            if target.settings.is_file() and _read_json(target.settings) is None:
-                raise ValueError(
-                    f"{target.settings} is in the way, and was not written by lumiere; choose another name with -o"
-                )
-            if target.has_folder:
-                _check_folder(target)
-
-    def is_done(self, model: Model) -> bool:
-        """Whether all its files are there, made as it asks from the same model and the same inputs."""
-        asked = _asked(self.request, model)
-        for target in self.targets:
-            settings = _read_json(target.settings) or {}
-            files = target.files(_num_frames(settings)) + [target.sheet] * self.sheet
-            if settings.get("asked") != asked or not all(path.is_file() for path in files):
-                return False
-        return True
-
-
-def run(job: Job, model: Model, tell: Tell) -> list[Path]:
-    """Make and write the videos of one job.
-
-    Returns:
-        What was written: files, patterns or folders; settings and contact sheets aside.
-
-    Raises:
-        ValueError: on input that cannot be used, a place that cannot be written, or too little memory; with the cure.
+    Exit codes: 0 all videos were made; 1 some rows of --from-file failed; 2 the input is wrong, and nothing was
+    written; 130 stopped.
     """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models are folders; nothing is downloaded
+    try:
+        values = _request_values(context.params)  # every parameter above, by name
+        _check_call(context.params, context.args)
+        with _terminated_like_ctrl_c():
+            if from_file is None:
+                _generate_one(values, context.params)
+                return
+            failures = _generate_batch(values, context.params)
+        raise typer.Exit(1 if failures else 0)
+    except (LumiereError, ValueError, OSError) as error:
+        tell(f"error: {_sentence(error)}")
+        raise typer.Exit(BAD_INPUT) from None
+    except KeyboardInterrupt:
+        more = "" if from_file is None else "; run the same command again to continue"
+        tell(f"stopped; nothing is half-written{more}")
+        raise typer.Exit(STOPPED) from None
+
+
+def tell(line: str) -> None:
+    """Prints to stderr: stdout has the paths of the videos and nothing else."""
+    print(line, file=sys.stderr, flush=True)
+
+
+# --- one video, or several of one request ----------------------------------------------------------------------------
+
+
+def _generate_one(values: dict[str, Any], params: dict[str, Any]) -> None:
+    from lumiere.cli.jobs import Job, find_drift, run
+    from lumiere.cli.model import Model
+    from lumiere.requests import change_request, make_request, read_sidecar
+
+    path: Path | None = params["from_json"]
+    content: dict[str, Any] = {}
+    if path is None:
+        request = make_request(values)
+    else:
+        content = read_sidecar(path)
+        request, left_out = change_request(content, values)
+        if left_out:
+            names = ", ".join(option(name) for name in left_out)
+            tell(f"note: {path}: left out, because the new options replace it: {names}")
+    job = Job(request, params["output"], params["sheet"])
     job.check()
-    with _memory_told():
-        return _run(job, model, tell)
+    clips = _clips_of(request.clip)
+    model = Model.choose(params["model"] or content.get("model"), params["device"])
+    tell(f"model: {model.description}")
+    if content:
+        for note in find_drift(content, request, model, clips):
+            tell(f"note: {note}; the video will differ")
+    for place in run(job, model, clips, tell):
+        typer.echo(place)
 
 
-def _run(job: Job, model: Model, tell: Tell) -> list[Path]:
-    import torch
+# --- many videos -----------------------------------------------------------------------------------------------------
 
-    from lumiere.cli.input_files import read_pixels
-    from lumiere.data.pixel_values import from_unit_range
-    from lumiere.diffusion.latents import LatentSpace
 
-    pipe, request = model.pipe, job.request
-    asked = _asked(request, model)
-    if request.style is not None:
-        check_style(request.style, model)
-        pipe.styles.check(request.style, DEFAULT_ALPHA if request.alpha is None else request.alpha)
-    frame_size = LatentSpace(pipe.vae).frame_size(None, None, pipe.unet.unet.config.sample_size)
-    pixels, num_frames, notes = read_pixels(
-        request, pipe.config.fps, pipe.config.num_frames, frame_size
+def _generate_batch(values: dict[str, Any], params: dict[str, Any]) -> dict[str, str]:
+    from lumiere.cli.jobs import check_style, run_batch
+    from lumiere.cli.model import Model
+
+    jobs = _read_jobs(values, params)
+    clip = next(
+        (job.request.clip for _, job in jobs if not isinstance(job, str) and job.request.clip), None
     )
-    for note in notes:
-        tell(f"note: {note}")
-    request = _resolved(request, pipe, num_frames, secrets.randbits(32))
-    assert request.seed is not None
-    output: Any = pipe(
-        request.prompt,
-        negative_prompt=request.negative_prompt,
-        num_frames=num_frames,
-        mode=request.mode,
-        # Of a video, or of a picture: the pipeline looks at the one that is given.
-        strength=DEFAULT_STRENGTH if request.strength is None else request.strength,
-        image_strength=request.strength,
-        keep_known=request.keep_known,
-        style=request.style,
-        alpha=DEFAULT_ALPHA if request.alpha is None else request.alpha,
-        num_inference_steps=request.steps,
-        guidance_scale=request.guidance,
-        num_videos_per_prompt=request.num_videos,
-        upscale=bool(request.upscale),
-        generator=[
-            torch.Generator().manual_seed(request.seed + i) for i in range(request.num_videos)
-        ],
-        **pixels,
-    )
-    base = output.frames if output.base_frames is None else output.base_frames
-    made = {
-        "mode": output.mode,
-        "size": list(output.frames.shape[-2:]),
-        "base_size": list(base.shape[-2:]),
-        **{name: pipe.config[name] for name in MODEL_SETTINGS},
-        "fps": output.fps,
-        "device": model.device,
-        "torch": torch.__version__,
-        "model": model.name,
-        "model_sha256": model.digest,
-        "files_sha256": asked["files_sha256"],
-        "asked": asked,
-    }
-    results: list[Result] = []
-    for i, (target, video) in enumerate(zip(job.targets, output.frames, strict=True)):
-        frames = from_unit_range(video)  # (t, h, w, c)
-        # A video of several is made again alone: its own seed is all that told it from the others.
-        own = replace(request, seed=request.seed + i, num_videos=1)
-        settings = {
-            "lumiere": importlib.metadata.version("lumiere"),
-            **{field.name: getattr(own, field.name) for field in fields(own)},
-            "known_psnr": _decibels(output.known_psnr, i),
-            **made,
-        }
-        results.append((target, frames, settings))
-    _write(results, output.fps, job.sheet)
-    for target, frames, settings in results:
-        size = f"{frames.shape[2]} x {frames.shape[1]}"
-        tell(
-            f"{target.place}: {counted(len(frames))} of {size}, seed {settings['seed']}{_fidelity(settings)}"
+    clips = _clips_of(clip)
+    model: Model = Model.choose(params["model"], params["device"])
+    tell(f"model: {model.description}")
+    if "style" in values:
+        check_style(values["style"], model)  # once, as it is the same for all rows
+    return run_batch(jobs, model, clips, tell, typer.echo)
+
+
+def _read_jobs(values: dict[str, Any], params: dict[str, Any]) -> list[BatchRow]:
+    """The jobs of a prompts file by name; a sentence in place of a job that cannot be done."""
+    from lumiere.cli.jobs import Job, check_apart
+    from lumiere.cli.targets import check_writable, target_of
+    from lumiere.requests import read_rows
+
+    output = _batch_output(params["output"])
+    check_writable(target_of(output).beside.parent)
+    jobs: list[BatchRow] = []
+    for row in read_rows(params["from_file"], values):
+        if row.request is None:
+            jobs.append((row.name, row.problem))
+        else:
+            place = output.replace("{name}", row.name)
+            jobs.append((row.name, Job(row.request, place, params["sheet"])))
+    check_apart(params["from_file"], jobs)
+    return jobs
+
+
+def _batch_output(output: str) -> str:
+    """What -o means for many videos: a path with {name} in it."""
+    for field in set(re.findall(r"\{.*?\}", output)) - {"{name}"}:
+        raise ValueError(f"-o {output}: {field} is unknown; allowed: {{name}}")
+    if "{name}" in output:
+        return output
+    if Path(output).suffix and not Path(output).is_dir():
+        raise ValueError(
+            f"-o {output}: --from-file makes several videos; name a folder, or out/{{name}}.mp4"
         )
-    return [target.place for target in job.targets]
-
-
-def check_apart(table: Path, jobs: list[tuple[str, Job | ValueError]]) -> None:
-    """Raises ValueError where two rows would write the same file."""
-    writers: dict[Path, str] = {}
-    for name, job in jobs:
-        if isinstance(job, ValueError):
-            continue
-        for target in job.targets:
-            other = writers.setdefault(target.beside, name)
-            if other != name:
-                raise ValueError(
-                    f"{table}: {other!r} and {name!r} would both write {target.place}; rename one of them"
-                )
-
-
-def run_batch(
-    jobs: list[tuple[str, Job | ValueError]], model: Model, tell: Tell, show: Callable[[Path], None]
-) -> dict[str, str]:
-    """Make what is not there yet; a job that fails does not stop the others.
-
-    Args:
-        jobs: with their names, or what is wrong with them.
-        model: for all of them.
-        tell: takes what is of interest on the way.
-        show: takes what `run` returns, made now or before.
-
-    Returns:
-        What went wrong, by name.
-
-    Raises:
-        ModelError: where no job can be done.
-    """
-    failures: dict[str, str] = {}
-    there = 0
-    for number, (name, job) in enumerate(jobs, 1):
-        tell(f"[{number}/{len(jobs)}] {name}")
-        try:
-            if isinstance(job, ValueError):
-                raise job
-            if job.is_done(model):
-                there += 1
-                tell("already there")
-            else:
-                run(job, model, tell)
-        except ModelError:
-            raise
-        except ValueError as error:
-            failures[name] = first_line(error)
-        except Exception as error:  # whatever it is, the other rows may be fine
-            failures[name] = f"{type(error).__name__}: {first_line(error)}"
-        if name in failures:
-            tell(f"failed: {failures[name]}")
-        elif isinstance(job, Job):
-            for target in job.targets:
-                show(target.place)
-    tell(f"{len(jobs) - there - len(failures)} made, {there} already there, {len(failures)} failed")
-    for name, reason in failures.items():
-        tell(f"  {name}: {reason}")
-    return failures
-
-
-def check_style(style: str, model: Model) -> None:
-    """Raises ValueError where the model has no style of that name."""
-    styles = model.pipe.styles
-    if style not in styles:
-        cure = (
-            f"it has {', '.join(styles)}"
-            if len(styles)
-            else "it has none; --model demo has line-art"
-        )
-        raise ValueError(f"--style {style}: the model {model.name} has no such style; {cure}")
-
-
-def drift(settings: dict[str, Any], request: Request, model: Model) -> list[str]:
-    """Why a video made again from its settings will not be the same, as far as can be told."""
-    notes = []
-    if settings.get("model_sha256") != model.digest:
-        notes.append(f"the model in {model.name} is not the one that made it")
-    hashes = settings.get("files_sha256", {})
-    for name, path in request.input_files().items():
-        # Another file than that of the settings is the user's choice.
-        if settings.get(name) == str(path) and hashes.get(name) != content_hash(path):
-            notes.append(f"{option(name)} {path} is not the file that it was made from")
-    return notes
+    return os.path.join(output, "{name}.mp4")
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
 
 
+def _request_values(params: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the request that the user has set."""
+    values = {name: params[name] for name in REQUEST_OPTIONS}
+    modes = {"--cinemagraph": params["cinemagraph"], "--outpaint": params["outpaint"]}
+    named = [name for name, is_set in {**modes, "--mode": params["mode"]}.items() if is_set]
+    if len(named) > 1:
+        raise ValueError(f"{' and '.join(named)} both name a mode; give one of them")
+    if params["cinemagraph"]:
+        values["mode"] = "cinemagraph"
+    if params["outpaint"]:
+        values["mode"] = "outpainting"
+    values["keep_known"] = params["keep_known"] or None
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _check_call(params: dict[str, Any], extra_words: list[str]) -> None:
+    prompt, from_file, from_json = params["prompt"], params["from_file"], params["from_json"]
+    if extra_words:
+        sentence = " ".join([prompt or "", *extra_words])
+        raise ValueError(f'more than one prompt; put the sentence in quotes: "{sentence}"')
+    if from_file is not None and (from_json is not None or prompt is not None):
+        raise ValueError(
+            "--from-file takes its prompts from the file; leave out the prompt and --from-json"
+        )
+    if prompt is None and from_file is None and from_json is None:
+        raise ValueError(
+            'no prompt; describe the video in a sentence, such as lumiere generate "a fox runs" -o fox.mp4'
+        )
+    if prompt is not None and FILE_NAME.fullmatch(prompt.strip()):
+        raise ValueError(
+            f"the prompt {prompt} looks like a file; describe the video in a sentence, and name files with "
+            "options, such as -o fox.mp4"
+        )
+    if not params["output"]:
+        example = "file to write, such as -o fox.mp4"
+        if from_file is not None:
+            example = "folder, such as -o videos/"
+        raise ValueError(f"no output; name the {example}")
+
+
+def _clips_of(clip: str | None) -> Clips | None:
+    """The training clips of the current project, if a request needs them."""
+    from lumiere.cli.model import PROJECT_CLIPS
+    from lumiere.pipelines.input_files import open_clips
+
+    return None if clip is None else open_clips(PROJECT_CLIPS, clip)
+
+
 @contextmanager
-def _memory_told() -> Iterator[None]:
-    """Turns a lack of memory into a ValueError with the cure."""
-    import torch
-
-    from lumiere.diffusion.memory import is_out_of_memory
-
+def _terminated_like_ctrl_c() -> Iterator[None]:
+    """Lets SIGTERM end the work as Ctrl-C does, so that nothing temporary is left behind."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
-            raise
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        raise ValueError(
-            "out of memory; ask for less with --frames or --num-videos, or leave super-resolution out with --no-upscale"
-        ) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _write(results: list[Result], fps: int, sheet: bool) -> None:
-    """Videos, contact sheets and settings, all of them or none.
-
-    Raises:
-        ValueError: where they cannot be written, and with what is there left as it is.
-    """
-    first = results[0][0]
-    try:
-        with staging(first.beside.parent) as aside:
-            moves = []
-            for number, result in enumerate(results):
-                moves += _staged(result, fps, sheet, aside / str(number))
-            swap(moves, aside)
-    except OSError as error:
-        reason = error.strerror or first_line(error)
-        raise ValueError(
-            f"{first.place}: cannot be written ({reason}); choose another place with -o"
-        ) from None
-
-
-def _staged(result: Result, fps: int, sheet: bool, aside: Path) -> list[Move]:
-    """Write one video, its contact sheet and its settings below `aside`; what is to go where, and in which order."""
-    target, frames, settings = result
-    before = _read_json(target.settings)
-    aside.mkdir()
-    # Settings never stand beside another video, not even for a moment: the old ones go first, the new ones come last.
-    moves: list[Move] = [(None, target.settings), *target.stage(aside, frames, fps)]
-    if before is not None and not target.has_folder:  # of a longer sequence of ours
-        moves += [(None, file) for file in target.files(_num_frames(before))[len(frames) :]]
-    new_sheet, new_settings = (
-        aside.with_name(f"{aside.name}.{suffix}") for suffix in ("sheet.png", "json")
-    )
-    if sheet:
-        save_picture(contact_sheet(_spread(frames)), new_sheet)
-        moves.append((new_sheet, target.sheet))
-    elif before is not None:
-        moves.append((None, target.sheet))
-    new_settings.write_text(
-        json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    return [*moves, (new_settings, target.settings)]
-
-
-def _check_folder(target: Target) -> None:
-    """Raises ValueError where a folder for pictures has anything else in it: the folder is replaced as a whole."""
-    folder = target.path.parent
-    if folder.is_symlink():
-        raise ValueError(f"{folder} is a link; name the folder itself with -o")
-    ours = set(target.files(_num_frames(_read_json(target.settings) or {})))
-    others = sorted(set(folder.iterdir()) - ours) if folder.is_dir() else []
-    if others:
-        raise ValueError(
-            f"{folder} has files that lumiere did not write, such as {others[0].name}; name a new folder with -o, or a "
-            f"file in this one, such as {folder / 'fox.mp4'}"
-        )
-
-
-def _asked(request: Request, model: Model) -> dict[str, Any]:
-    """All that a video depends on, but for what is drawn."""
-    hashes = {name: content_hash(path) for name, path in request.input_files().items()}
-    return {**request.asked(), "model_sha256": model.digest, "files_sha256": hashes}
-
-
-def _resolved(request: Request, pipe: LumierePipeline, num_frames: int, seed: int) -> Request:
-    """With the model's own settings where none are asked for."""
-    return replace(
-        request,
-        negative_prompt=request.negative_prompt or "",
-        frames=num_frames,
-        seed=seed if request.seed is None else request.seed,
-        steps=pipe.config.num_inference_steps if request.steps is None else request.steps,
-        guidance=pipe.config.guidance_scale if request.guidance is None else request.guidance,
-        upscale=pipe.ssr_unet is not None and request.upscale is not False,
-        alpha=DEFAULT_ALPHA if request.style and request.alpha is None else request.alpha,
-        strength=_strength(request, pipe),
-    )
-
-
-def _strength(request: Request, pipe: LumierePipeline) -> float | None:
-    if request.strength is not None:
-        return request.strength
-    if request.mode in FROM_A_PICTURE:
-        return pipe.config.image_strength
-    return DEFAULT_STRENGTH if request.mode == "video_to_video" else None
-
-
-def _decibels(values: Any, index: int) -> float | None:
-    """How well the given pixels of a video were kept; None where there are none."""
-    value = math.nan if values is None else float(values[index])
-    return None if math.isnan(value) else round(min(MOST_DECIBELS, value), 1)
-
-
-def _fidelity(settings: dict[str, Any]) -> str:
-    if settings["known_psnr"] is None:
-        return ""
-    if settings["keep_known"]:
-        return f"; the given pixels are put back exactly, from {settings['known_psnr']} dB"
-    if settings["known_psnr"] > 60:  # an error of a quarter of an 8-bit step
-        return "; the given pixels come back as they were"
-    return f"; the given pixels come back at {settings['known_psnr']} dB, see --keep-known"
-
-
-def _spread(frames: Any) -> Any:
-    """At most `SHEET_FRAMES` of the frames, first and last among them."""
-    count = min(SHEET_FRAMES, len(frames))
-    return frames[[round(i * (len(frames) - 1) / max(1, count - 1)) for i in range(count)]]
-
-
-def _num_frames(settings: dict[str, Any]) -> int:
-    """How many pictures a sequence of ours has; 0 where its settings do not tell."""
-    frames = settings.get("frames")
-    return frames if isinstance(frames, int) and 0 < frames <= MOST_FRAMES else 0
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """A settings file's content, or None where there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if is_settings(content) else None
+def _sentence(error: Exception) -> str:
+    """The message of an error, on one line."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; check the path and its permissions"
+    return one_line(error)

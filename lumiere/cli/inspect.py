@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,54 +14,60 @@ from lumiere.cli.model import DEMO
 from lumiere.errors import one_line
 
 if TYPE_CHECKING:
+    from lumiere.config import LaunchConfig
     from lumiere.inspection.networks import Workload
 
 BAD_INPUT = 2
 
 
+def _option(*names: str, **options: Any) -> Any:
+    return typer.Option(*names, show_default=False, **options)
+
+
+Folder = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="FOLDER",
+        help="A saved pipeline, Space-Time U-Net or image model; or `demo`.",
+        show_default=False,
+    ),
+]
+ParamsFile = Annotated[
+    Path | None, _option("--params", metavar="FILE", help="A params file [params.yaml].")
+]
+Processes = Annotated[
+    int | None,
+    _option(
+        "--processes", min=1, metavar="N", help="The number of GPUs. Default: launch.processes."
+    ),
+]
+GpuMemory = Annotated[
+    float,
+    _option(
+        "--gpu-memory", min=0.001, metavar="GB", help="Memory of one GPU, in GB of 10^9 bytes [80]."
+    ),
+]
+Frames = Annotated[
+    int,
+    _option(
+        "--frames", min=1, metavar="N", help="Length of the clip, if the folder does not say [16]."
+    ),
+]
+AsJson = Annotated[bool, _option("--json", help="Print one JSON object instead of tables.")]
+
+
 def inspect(
-    folder: Annotated[
-        Path | None,
-        typer.Argument(
-            help="A saved pipeline, Space-Time U-Net or image model; or `demo`.", show_default=False
-        ),
-    ] = None,
-    params: Annotated[
-        Path | None,
-        typer.Option(
-            "--params", metavar="FILE", help="A params file [params.yaml].", show_default=False
-        ),
-    ] = None,
-    processes: Annotated[
-        int | None,
-        typer.Option(
-            "--processes",
-            min=1,
-            metavar="N",
-            help="GPUs; by default launch.processes.",
-            show_default=False,
-        ),
-    ] = None,
-    gpu_memory: Annotated[
-        float,
-        typer.Option(
-            "--gpu-memory", min=0.001, metavar="GB", help="Of one GPU, in GB of 10^9 bytes."
-        ),
-    ] = 80.0,
-    frames: Annotated[
-        int,
-        typer.Option(
-            "--frames", min=1, metavar="N", help="Of a folder's clip, where it does not say."
-        ),
-    ] = 16,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object instead of tables.")
-    ] = False,
+    folder: Folder = None,
+    params: ParamsFile = None,
+    processes: Processes = None,
+    gpu_memory: GpuMemory = 80.0,
+    frames: Frames = 16,
+    as_json: AsJson = False,
 ) -> None:
     """Count parameters, memory and FLOPs, without building anything.
 
-    Of a params file: for every network that it trains the memory of a training step on a GPU, whole and sharded, and
-    the FLOPs of a step and of a video. Of a folder: its networks, and one forward pass.
+    For a params file it shows, for every network that the file trains, the memory of a training step on a GPU, whole
+    and sharded, and the FLOPs of a step and of a video. For a folder it shows the networks and one forward pass.
 
     \b
     Examples:
@@ -70,50 +76,48 @@ def inspect(
       lumiere inspect outputs/pipeline
       lumiere inspect demo
     """
-    from lumiere.config import LaunchConfig, load_params
-    from lumiere.inspection.networks import stored_workloads, workloads
     from lumiere.inspection.plan import plan
     from lumiere.inspection.summary import as_data, as_text
 
     try:
-        if folder is not None and params is not None:
-            raise ValueError("a folder and --params; give one of them")
-        if folder is not None:
-            launch = LaunchConfig()
-            found = _demo_workloads() if str(folder) == DEMO else stored_workloads(folder, frames)
-        else:
-            loaded = load_params(params or Path("params.yaml"))
-            launch, found = loaded.launch, workloads(loaded)
+        launch, workloads = _workloads(folder, params, frames)
         count = processes or launch.processes
         plans = []
-        for workload in found:
-            plans.append(plan(workload, launch, count))
+        for workload in workloads:
+            each = plan(workload, launch, count)
+            plans.append(each)
             if not as_json:
-                typer.echo(
-                    as_text(
-                        plans[-1],
-                        count,
-                        gpu_memory,
-                        launch.precision,
-                        launch.gradient_checkpointing,
-                    )
-                    + "\n"
-                )
-        if as_json:
-            networks = [as_data(each, gpu_memory) for each in plans]
-            typer.echo(
-                json.dumps(
-                    {"processes": count, "gpu_memory_gb": gpu_memory, "networks": networks},
-                    indent=2,
-                )
-            )
+                checkpointing = launch.gradient_checkpointing
+                text = as_text(each, count, gpu_memory, launch.precision, checkpointing)
+                typer.echo(f"{text}\n")
     except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         raise typer.Exit(BAD_INPUT) from None
+    if as_json:
+        networks = [as_data(each, gpu_memory) for each in plans]
+        content = {"processes": count, "gpu_memory_gb": gpu_memory, "networks": networks}
+        typer.echo(json.dumps(content, indent=2))
+
+
+def _workloads(
+    folder: Path | None, params: Path | None, frames: int
+) -> tuple[LaunchConfig, list[Workload]]:
+    """How the trainings are launched, and the networks of a folder or of a params file."""
+    from lumiere.config import LaunchConfig, load_params
+    from lumiere.inspection.networks import stored_workloads, workloads
+
+    if folder is not None and params is not None:
+        raise ValueError("a folder and --params; give one of them")
+    if folder is None:
+        loaded = load_params(params or Path("params.yaml"))
+        return loaded.launch, workloads(loaded)
+    if str(folder) == DEMO:
+        return LaunchConfig(), _demo_workloads()
+    return LaunchConfig(), stored_workloads(folder, frames)
 
 
 def _demo_workloads() -> list[Workload]:
-    """Of the demo weights, whose networks are whole only once they are put together."""
+    """The networks of the demo, whose weights are put together first."""
     from lumiere.inspection.networks import stored_workloads
     from lumiere.pipelines.assemble import demo_pipeline
 

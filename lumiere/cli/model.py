@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lumiere.errors import ParamsError, first_line
-from lumiere.files import content_hash
 
 if TYPE_CHECKING:
     from lumiere.pipelines import LumierePipeline
 
-PROJECT_PIPELINE = Path("outputs/pipeline")
+PROJECT_PIPELINE, PROJECT_CLIPS = Path("outputs/pipeline"), Path("outputs/clips")
 DEMO = "demo"
 
 
@@ -47,23 +45,17 @@ class Model:
         """What `--model` takes to mean it."""
         return DEMO if self.folder is None else str(self.folder)
 
+    @property
+    def description(self) -> str:
+        """What to call it in a message."""
+        return "the demo weights that come with lumiere" if self.folder is None else self.name
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the names and contents of its files."""
-        from lumiere.pipelines.assemble import DEMO_DEFAULTS, DEMO_PARTS, PRETRAINED
-        from lumiere.pipelines.styles import FOLDER
+        from lumiere.pipelines.assemble import hash_model
 
-        roots = (
-            [PRETRAINED / part for part in (*DEMO_PARTS, FOLDER)]
-            if self.folder is None
-            else [self.folder]
-        )
-        digest = hashlib.sha256(repr(DEMO_DEFAULTS).encode() if self.folder is None else b"")
-        for root in roots:
-            for path in sorted(root.rglob("*")):
-                if path.is_file() and path.suffix in (".json", ".safetensors"):
-                    digest.update(f"{path.relative_to(root)} {content_hash(path)}\n".encode())
-        return digest.hexdigest()
+        return hash_model(self.folder)
 
     @cached_property
     def device(self) -> str:

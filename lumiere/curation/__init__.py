@@ -1,1 +1,1 @@
-"""From a folder of raw videos to a manifest: every input with its scores, a verdict and a reason."""
+"""Turns a folder of raw videos into a manifest in which every input has scores, a verdict and a reason."""

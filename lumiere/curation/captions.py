@@ -17,7 +17,8 @@ class Caption:
 
     Attributes:
         text: the sentence.
-        span: (start, end) in seconds from the first frame; None if the sentence describes the whole video.
+        span: (start, end) in seconds from the first frame; None if the sentence describes the whole
+            video.
         problem: why the row's span cannot be used; empty if it can.
     """
 
@@ -30,7 +31,8 @@ def read_captions(path: Path) -> dict[str, list[Caption]]:
     """Read all rows that have a sentence.
 
     Returns:
-        The captions of each video, in the file's order. A video is a path relative to the raw folder, spelled as by
+        The captions of each video, in the file's order. A video is a path relative to the raw
+        folder, spelled as by
         `normal_name`.
 
     Raises:

@@ -1,12 +1,12 @@
 """Finds clips that show the same: perceptual hashes propose pairs, and pixels decide.
 
-A hash sees brightness only: it takes a blue heart for a green one, and a clock at three for one at twelve. So each
-proposed pair is compared in colour, block by block. Encoding again changes every block a little; another subject
-changes some block a lot.
+A hash sees brightness only: it takes a blue heart for a green one, and a clock at three for one at
+twelve. So each proposed pair is compared in colour, block by block. Encoding again changes every
+block a little; another subject changes some block a lot.
 
-Clips that look alike, such as a recoloured heart, or a ram and a sheep, are not duplicates, but a model that is
-trained on one has seen too much of the other for a fair test. They are found by their edges, which do not depend on
-colour or on the sign of contrast.
+Clips that look alike, such as a recoloured heart, or a ram and a sheep, are not duplicates, but a
+model that is trained on one has seen too much of the other for a fair test. They are found by their
+edges, which do not depend on colour or on the sign of contrast.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from lumiere.curation.filters import perceptual_hash
 BLOCKS = 16  # a grid of 16 x 16 blocks of 4 x 4 pixels: the hand of a clock fills some
 MAX_BLOCK_DIFFERENCE = 24.0  # of 255; encoding again measured 11, the nearest different clips 51
 ORIENTATIONS = 6  # of an edge, from 0 to 180 degrees
-# Measured on the 268 sample clips (35,778 pairs, half of them below 0.14) by looking at every pair above 0.56. All 83
-# pairs above 0.62 share a kind and an outline: recolours 0.70 to 0.99, ram and sheep 0.82, two cars from the front
-# 0.68, a broken heart and one with an arrow 0.64, two ships 0.62. The next pair, a clock and a spiral at 0.605, does
-# not.
+# Measured on the 268 sample clips (35,778 pairs, half of them below 0.14) by looking at every pair
+# above 0.56. All 83 pairs above 0.62 share a kind and an outline: recolours 0.70 to 0.99, ram and
+# sheep 0.82, two cars from the front 0.68, a broken heart and one with an arrow 0.64, two ships
+# 0.62. The next pair, a clock and a spiral at 0.605, does not.
 MIN_EDGE_CORRELATION = 0.62
 
 
@@ -33,7 +33,8 @@ def find_duplicates(signatures: Sequence[np.ndarray], max_distance: float) -> li
 
     Args:
         signatures: one per clip, uint8 (4, 64, 64, 3).
-        max_distance: up to this many differing bits of 64, averaged over the frames, hashes count as alike.
+        max_distance: up to this many differing bits of 64, averaged over the frames, hashes count
+            as alike.
     """
     if len(signatures) < 2:
         return []
@@ -100,7 +101,8 @@ def _edges(frame: np.ndarray) -> np.ndarray:
     away = np.abs(angle[..., None] - np.arange(ORIENTATIONS, dtype=np.float32))
     # (h, w, 6): linear between two neighbouring orientations
     shares = np.maximum(0, 1 - np.minimum(away, ORIENTATIONS - away))
-    # The square root keeps outlines, strongest on a plain background, from drowning the edges within them.
+    # The square root keeps outlines, strongest on a plain background, from drowning the edges
+    # within them.
     strength = np.sqrt(np.hypot(dx, dy))[..., None] * shares
     h, w = gray.shape
     strength = strength.reshape(BLOCKS, h // BLOCKS, BLOCKS, w // BLOCKS, ORIENTATIONS)

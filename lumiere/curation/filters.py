@@ -10,7 +10,8 @@ from lumiere.data.optical_flow import FLOW_SIDE, flow_length
 NUM_FLOW_PAIRS = 16
 NUM_SIGNATURE_FRAMES = 4
 
-# One thread, because the pool has a process per core and sums must not depend on the number of cores.
+# One thread, because the pool has a process per core and sums must not depend on the number of
+# cores.
 cv2.setNumThreads(1)
 
 

@@ -98,11 +98,12 @@ def measure_video(
         name: the file's path in it.
         spans: the captioned spans, in seconds.
         shot_threshold: see `shots`.
-        scratch: folder of finished measurements, keyed by content, spans, threshold and code version.
+        scratch: folder of finished measurements, keyed by content, spans, threshold and code
+            version.
 
     Raises:
-        Rejection: if the file must not be opened, or the machine cannot read it now. Faults of the file itself are
-            results, and are kept in `scratch`.
+        Rejection: if the file must not be opened, or the machine cannot read it now. Faults of the
+            file itself are results, and are kept in `scratch`.
     """
     path = locate(raw, name)
     try:

@@ -1,7 +1,8 @@
 """Reads what a file is without decoding it, and picks its decoder.
 
-decord is exact and fast on ordinary closed-GOP files, but returns wrong frames or hangs on several other kinds. It
-reads only files that pass every check below; PyAV reads the others, in order, by timestamp.
+decord is exact and fast on ordinary closed-GOP files, but returns wrong frames or hangs on several
+other kinds. It reads only files that pass every check below; PyAV reads the others, in order, by
+timestamp.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Probe:
     Attributes:
         width, height: pixels, as stored (before rotation).
         frame_rate: average frames per second; 0 if unknown.
-        promised_frames: how many frames an undamaged file gives; None if the container does not say, or often lies.
+        promised_frames: how many frames an undamaged file gives; None if the container does not
+            say, or often lies.
         promised_seconds: the container's duration, or None.
         decoder: "decord" or "pyav".
         decoder_reason: why it is not decord; empty for decord.
@@ -161,7 +163,8 @@ def _doubt(
 ) -> str:
     """The first reason not to use decord; empty if there is none."""
     points = [point for point in packets.points if point is not None]
-    # Matroska stores no frame count, so a count of 0 is no contradiction there; mp4 always stores one.
+    # Matroska stores no frame count, so a count of 0 is no contradiction there; mp4 always stores
+    # one.
     counts_differ = header_frames != len(packets.points) and (header_frames > 0 or "mp4" in kind)
     checks = {
         f"container {kind.split(',')[0]}": not DECORD_CONTAINERS & set(kind.split(",")),

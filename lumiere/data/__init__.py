@@ -1,1 +1,1 @@
-"""Videos in and out: reading, writing, clip shards and pictures of videos."""
+"""Reads and writes videos, shards of clips, and pictures of videos."""

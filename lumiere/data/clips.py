@@ -52,7 +52,8 @@ class ClipStore:
         split: "train" or "validation".
 
     Raises:
-        DataError: if the folder holds no finished shards, or shards in an older format, or one is incomplete.
+        DataError: if the folder holds no finished shards, or shards in an older format, or one is
+            incomplete.
         ValueError: if there is no such split.
     """
 
@@ -113,13 +114,14 @@ class ClipStore:
 def clip_order(shards: Sequence[str], seed: int, epoch: int, buffer: int) -> np.ndarray:
     """The order of one epoch: shards in random order, then clips shuffled in blocks of `buffer`.
 
-    The clips that are read next always lie in few shards, so that reading stays nearly sequential. The function is
-    pure: a resumed run sees the same data, and so does any number of processes.
+    The clips that are read next always lie in few shards, so that reading stays nearly sequential.
+    The function is pure: a resumed run sees the same data, and so does any number of processes.
 
     Args:
         shards: the shard of each clip; clips of a shard follow each other.
         seed, epoch: name the order.
-        buffer: clips that are shuffled among each other; with as many as there are clips, any order is possible.
+        buffer: clips that are shuffled among each other; with as many as there are clips, any order
+            is possible.
     """
     random = np.random.default_rng([seed, epoch])
     first = np.flatnonzero([i == 0 or shards[i] != shards[i - 1] for i in range(len(shards))])
@@ -133,7 +135,7 @@ def clip_order(shards: Sequence[str], seed: int, epoch: int, buffer: int) -> np.
 
 
 def resize_video(video: torch.Tensor, size: int | tuple[int, int]) -> torch.Tensor:
-    """Each frame resized, without aliasing.
+    """Resize each frame without aliasing.
 
     A whole factor down is the mean over boxes; any other factor is bilinear with antialias.
 

@@ -37,7 +37,8 @@ def contact_sheet(
         x, y = i % columns * (width + gap), i // columns * (height + line + gap)
         sheet.paste(Image.fromarray(np.asarray(frame)), (x, y))
         if labels is not None:
-            # The embedded font is about 6 pixels a letter; longer text would run into the neighbour.
+            # The embedded font is about 6 pixels a letter; longer text would run into the
+            # neighbour.
             draw.text((x + 1, y + height + 1), labels[i][: max(1, width // 6)], fill="black")
     return sheet
 

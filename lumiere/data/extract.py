@@ -29,7 +29,8 @@ class WindowSettings:
         fps: frames per second.
         num_frames: frames of one window.
         size: height and width in pixels.
-        clips_per_video: windows per clip of the manifest; fewer if the clip is too short for that many.
+        clips_per_video: windows per clip of the manifest; fewer if the clip is too short for that
+            many.
     """
 
     fps: int
@@ -119,7 +120,8 @@ def square(frame: np.ndarray, size: int) -> np.ndarray:
     crop = frame[top : top + side, left : left + side]
     if side == size:
         return crop
-    # INTER_AREA weighs each source pixel by its share, even for factors that are not whole, such as 160 to 128.
+    # INTER_AREA weighs each source pixel by its share, even for factors that are not whole, such as
+    # 160 to 128.
     return cv2.resize(
         crop, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
     )

@@ -1,7 +1,7 @@
 """Turns a manifest into shards of clips.
 
-Windows are cut in worker processes, and each caption is embedded once. Shards are in the order of the manifest,
-whichever window is finished first.
+Windows are cut in worker processes, and each caption is embedded once. Shards are in the order of
+the manifest, whichever window is finished first.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -20,6 +20,9 @@ from lumiere.data.shards import Sample, write_index, write_null_text, write_shar
 from lumiere.data.workers import Failure, run_tasks
 from lumiere.errors import VideoError
 from lumiere.locks import own_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SPLITS = ("train", "validation")
 TEXT_BATCH = 64  # captions embedded at a time
@@ -31,7 +34,7 @@ Embeddings = Mapping[str, tuple[np.ndarray, np.ndarray]]  # caption -> float16 (
 class Encoder(Protocol):
     """The part of a text encoder that is used here."""
 
-    def encode(self, texts: list[str]) -> tuple[Any, Any]: ...
+    def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]: ...
 
 
 def cut_all(
@@ -46,6 +49,14 @@ def cut_all(
 
     This process owns the scratch folder until it ends, because the returned files lie there.
 
+    Args:
+        rows: the accepted rows of the manifest.
+        raw: the folder of raw videos.
+        settings: the shape of the windows.
+        workers: how many processes to start.
+        timeout_s: the limit for one clip, in wall-clock seconds.
+        scratch: the folder for finished windows.
+
     Returns:
         By clip_id, the files with windows, and what went wrong with the clips that failed.
 
@@ -53,14 +64,11 @@ def cut_all(
         LockError: if another process uses the scratch folder.
     """
     own_folder(scratch, "another decoding")
-    tasks = [
-        (
-            Source(raw / row["video"], row["sha256"], row["start"], row["end"], row["decoder"]),
-            settings,
-            scratch,
-        )
-        for row in rows
-    ]
+    tasks = []
+    for row in rows:
+        path = raw / row["video"]
+        source = Source(path, row["sha256"], row["start"], row["end"], row["decoder"])
+        tasks.append((source, settings, scratch))
     files: dict[str, Path] = {}
     failures: dict[str, str] = {}
     finished = run_tasks(extract_windows, tasks, workers, timeout_s)
@@ -79,7 +87,8 @@ def cut_all(
 def embed_captions(captions: Sequence[str], encoder: Encoder) -> Embeddings:
     """Embed every different caption.
 
-    Captions are sorted and batched in a fixed way, because the composition of a batch may change the last bits.
+    Captions are sorted and batched in a fixed way, because the composition of a batch may change
+    the last bits.
     """
     texts = sorted(set(captions))
     embeddings: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -105,7 +114,17 @@ def write_clips(
 ) -> dict[str, int]:
     """Write the shards and the index of both splits, in the order of the manifest.
 
-    `folder` appears only when it is complete. `embeddings` holds every caption and the empty sentence.
+    `folder` appears only when it is complete.
+
+    Args:
+        folder: the folder to write; an older one is replaced.
+        rows: the accepted rows of the manifest.
+        files: by clip_id, the files with windows, from `cut_all`.
+        failures: by clip_id, what went wrong, from `cut_all`.
+        embeddings: of every caption and of the empty sentence, from `embed_captions`.
+        settings: the shape of the windows.
+        clips_per_shard: how many clips a shard holds.
+        text_settings: facts about the text encoder, for the index.
 
     Returns:
         The number of clips in each split.

@@ -1,8 +1,9 @@
 """WebDataset-style tar shards with an index; equal samples give equal bytes.
 
-A sample has three members: `<key>.json`, `<key>.text.npz` (caption embeddings) and `<key>.video.npz` (frames). Each
-frame is an array of its own, `00000`, `00001`, ..., so that some can be read without the others. `index.json` holds
-the offset and size of each member, so that no tar has to be scanned, and the size and SHA-256 of each shard.
+A sample has three members: `<key>.json`, `<key>.text.npz` (caption embeddings) and
+`<key>.video.npz` (frames). Each frame is an array of its own, `00000`, `00001`, ..., so that some
+can be read without the others. `index.json` holds the offset and size of each member, so that no
+tar has to be scanned, and the size and SHA-256 of each shard.
 `null_text.npz` holds the embedding of the empty sentence, for classifier-free guidance.
 """
 
@@ -34,7 +35,8 @@ class Sample:
     """The content of one key of a shard.
 
     Attributes:
-        video: frames packed by `pack_frames`; packing takes longest, so the process that cuts a window does it.
+        video: frames packed by `pack_frames`; packing takes longest, so the process that cuts a
+            window does it.
         prompt_embeds: float16 (k, n, d), one row per caption.
         prompt_mask: uint8 (k, n), 1 = attend.
         info: clip_id, video, start, captions, fps.

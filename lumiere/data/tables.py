@@ -21,8 +21,9 @@ def read_table(
         optional: the columns that it may have.
 
     Returns:
-        For each row that is not blank: the line where it ends, counted from 1, and its cells by column, stripped of
-        surrounding white space. An optional column that the file lacks has empty cells.
+        For each row that is not blank: the line where it ends, counted from 1, and its cells by
+        column, stripped of surrounding white space. An optional column that the file lacks has
+        empty cells.
 
     Raises:
         DataError: with the file, the line, what is wrong and how to fix it.
@@ -77,7 +78,7 @@ def _check_header(
         raise DataError(f"{path}: columns are separated by ';'; save it with commas between them")
     missing = [f"no column {name!r}" for name in required if name not in header]
     unknown = [f"unknown column {name!r}" for name in header if name not in allowed]
-    twice = [f"column {name!r} stands twice" for name in header if header.count(name) > 1]
+    twice = [f"column {name!r} is given twice" for name in header if header.count(name) > 1]
     for problem in (*missing, *unknown, *twice):
         expected = f"{', '.join(allowed)}, separated by commas"
         raise DataError(

@@ -1,8 +1,8 @@
 """Reads videos at a fixed frame rate, and writes H.264 files that play everywhere.
 
-Output frame k is the last source frame at or before k / fps seconds, counted from the timestamp of the first frame.
-This equals ffmpeg's `fps=<fps>:round=up`. Timestamps are exact fractions, because the index
-round(k * source_fps / fps) is wrong on half the ticks.
+Output frame k is the last source frame at or before k / fps seconds, counted from the timestamp of
+the first frame. This equals ffmpeg's `fps=<fps>:round=up`. Timestamps are exact fractions, because
+the index round(k * source_fps / fps) is wrong on half the ticks.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def read_video(
     Args:
         path: any container and codec that FFmpeg reads.
         fps: output frames per second.
-        start, end: seconds from the first frame; output times are start + k / fps, below `end` and the video's end.
+        start, end: seconds from the first frame; output times are start + k / fps, below `end` and
+            the video's end.
         decoder: "pyav", or "decord" for files that `lumiere.curation.probe` trusts it with.
         transform: applied to each source frame (h, w, c), such as a resize that saves memory.
 
@@ -142,7 +143,8 @@ def select_ticks(
 def source_frames(path: str | Path) -> Iterator[tuple[Fraction, np.ndarray]]:
     """Yield all frames in order: (seconds on the stream's clock, uint8 (h, w, c)), upright.
 
-    Damaged packets are skipped. The decoder is flushed at the end, so that a truncated file gives all its frames.
+    Damaged packets are skipped. The decoder is flushed at the end, so that a truncated file gives
+    all its frames.
     """
     reformatter = VideoReformatter()  # shared, because one per frame is half as fast
     with open_video(path) as container:
@@ -177,8 +179,8 @@ def packet_times(path: str | Path) -> list[Fraction]:
 def write_video(path: str | Path, frames: np.ndarray, fps: int | Fraction, crf: int = 16) -> None:
     """Write an H.264 file (yuv420p, faststart) that plays in browsers; the same frames give the same bytes.
 
-    The file is written under a temporary name and renamed, so that `path` is never incomplete. Because yuv420p needs
-    even sizes, the last row or column of an odd size is repeated.
+    The file is written under a temporary name and renamed, so that `path` is never incomplete.
+    Because yuv420p needs even sizes, the last row or column of an odd size is repeated.
 
     Args:
         frames: uint8 (t, h, w, c), RGB, with t of at least 1.
@@ -203,8 +205,8 @@ def write_video(path: str | Path, frames: np.ndarray, fps: int | Fraction, crf: 
             format="mp4",
             options={"movflags": "+faststart", "fflags": "+bitexact"},
         ) as container:
-            # One thread, because the bytes depend on the number of threads. No macroblock tree, because its SIMD code
-            # reads uninitialised memory for small frames.
+            # One thread, because the bytes depend on the number of threads. No macroblock tree,
+            # because its SIMD code reads uninitialised memory for small frames.
             parameters = "colormatrix=smpte170m:mbtree=0"
             options = {
                 "crf": str(crf),
@@ -237,14 +239,14 @@ def _decode_pyav(
     end: float | None,
     transform: Callable[[np.ndarray], np.ndarray],
 ) -> Decoded:
-    """Sequential by timestamp: right on every readable file, since seeking is not exact."""
+    """Decode in order, by timestamp, which is exact for every readable file; seeking is not."""
     times: list[Fraction] = []
     picked: list[np.ndarray] = []
     held: np.ndarray | None = None  # the newest frame that no tick has taken yet
     stop = None if end is None else Fraction(end)
 
     def take_until(time: Fraction) -> None:
-        """Gives the held frame to each tick before `time`."""
+        """Give the held frame to each tick before `time`."""
         while (tick := Fraction(start) + len(picked) / fps) < time and (
             stop is None or tick < stop
         ):
@@ -331,7 +333,8 @@ def _installed_version(distribution: str) -> str:
 def _raise_machine_error(error: Exception) -> None:
     """Raise the error if it is about the state of the machine, which FFmpeg reports like a damaged file.
 
-    EIO and ENOMEM do not count: FFmpeg also uses them for files that end too early or declare absurd sizes.
+    EIO and ENOMEM do not count: FFmpeg also uses them for files that end too early or declare
+    absurd sizes.
     """
     if getattr(error, "errno", None) in MACHINE_ERRORS:
         raise error

@@ -1,10 +1,10 @@
 """Runs tasks in worker processes that can be killed, so that a decoder that hangs costs one clip and not the run.
 
-A worker serves many tasks, because starting a process takes seconds. A worker that exceeds the limit of its task is
-killed and replaced.
+A worker serves many tasks, because starting a process takes seconds. A worker that exceeds the
+limit of its task is killed and replaced.
 
-The package pebble was tried (5.2.3): its workers outlive a parent that is killed while a decoder spins, because they
-only notice its end when they read their pipe.
+The package pebble was tried (5.2.3): its workers outlive a parent that is killed while a decoder
+spins, because they only notice its end when they read their pipe.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Failure:
     """The outcome of a task that has no result.
 
     Attributes:
-        kind: "timeout" (it was killed at its limit), "crashed" (its process died) or "error" (it raised).
+        kind: "timeout" (it was killed at its limit), "crashed" (its process died) or "error" (it
+            raised).
         detail: what happened, for people.
         error: the exception if kind is "error" and the exception can be pickled.
     """
@@ -46,7 +47,8 @@ def run_tasks(
     """Call `function(*task)` for each task in other processes.
 
     Args:
-        function: a function that can be imported by its name; its arguments and results must pickle.
+        function: a function that can be imported by its name; its arguments and results must
+            pickle.
         tasks: the arguments of each call.
         workers: how many processes to start.
         timeout_s: the limit for one task, in wall-clock seconds.

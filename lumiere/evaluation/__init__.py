@@ -1,6 +1,7 @@
-"""How good are the videos: distances, alignment with the text, consistency over time, window seams.
+"""Measures how good videos are: distances, alignment with the text, consistency over time, window seams.
 
-`lumiere.evaluation.judge` (the features) is imported by name: it takes seconds, since it brings open_clip.
+Import `lumiere.evaluation.judge`, which computes the features, by name: open_clip takes seconds to
+load.
 """
 
 import lumiere.compat  # noqa: F401  before open_clip

@@ -1,4 +1,4 @@
-"""Does a video show what its prompt says: similarity and retrieval in the judge's space."""
+"""Measures whether videos show what their prompts say: similarity and retrieval in the judge's space."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ class Retrieval:
     """How well sentences find their videos.
 
     Attributes:
-        recall_1, recall_5: share of sentences whose video ranks first, or among the first five, in [0, 1].
+        recall_1, recall_5: share of sentences whose video ranks first, or among the first five, in
+            [0, 1].
         median_rank: 1 is perfect; (candidates + 1) / 2 is chance.
-        num_queries, num_candidates: what the numbers depend on; report them together.
+        num_queries, num_candidates: report them with the numbers, which depend on them.
     """
 
     recall_1: float
@@ -24,7 +25,7 @@ class Retrieval:
     num_candidates: int
 
     def chance(self) -> Retrieval:
-        """What a random order of the same candidates scores on average."""
+        """The average scores of a random order of the same candidates."""
         n = self.num_candidates
         return Retrieval(1 / n, min(5, n) / n, (n + 1) / 2, self.num_queries, n)
 
@@ -39,7 +40,7 @@ def retrieval(
     Args:
         queries: (k, d) sentence embeddings.
         candidates: (n, d) video embeddings.
-        targets: (k,) the index of each query's own video; None where the i-th belongs to the i-th.
+        targets: (k,) the index of each query's own video; by default, that of the query.
 
     Raises:
         ValueError: if shapes or indices do not fit, or a value is not finite.
@@ -68,7 +69,7 @@ def retrieval(
 
 
 def cosine_similarity(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """(k, d), (n, d) → (k, n) float64 in [−1, 1].
+    """The cosine similarity of each query with each candidate: (k, d), (n, d) → (k, n) float64 in [−1, 1].
 
     Raises:
         ValueError: on an empty, non-finite or zero row, or different d.
@@ -78,16 +79,20 @@ def cosine_similarity(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray
         raise ValueError(
             f"embeddings of shapes {x.shape} and {y.shape}; expected (k, d) and (n, d)"
         )
-    norms = [np.linalg.norm(values, axis=1, keepdims=True) for values in (x, y)]
-    if not all(np.isfinite(norm).all() and (norm > 0).all() for norm in norms):
+    return _unit_rows(x) @ _unit_rows(y).T
+
+
+def _unit_rows(values: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(values, axis=1, keepdims=True)
+    if not np.isfinite(norms).all() or not (norms > 0).all():
         raise ValueError("embeddings: a row is zero or not finite")
-    return (x / norms[0]) @ (y / norms[1]).T
+    return values / norms
 
 
 def text_alignment(text: np.ndarray, videos: np.ndarray) -> float:
-    """Mean cosine similarity of each prompt with its own video, in [−1, 1]: (n, d), (n, d) → float.
+    """The mean cosine similarity of each prompt with its own video, in [−1, 1]: (n, d), (n, d) → float.
 
-    The form of CLIP similarity, in the judge's space; only comparable under the same judge.
+    Like CLIP similarity, but in the judge's space: values of different judges do not compare.
     """
     if len(text) != len(videos):
         raise ValueError(f"{len(text)} prompts and {len(videos)} videos; expected as many")

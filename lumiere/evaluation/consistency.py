@@ -1,4 +1,4 @@
-"""What can be said of a video without any model: flicker, motion, and how well known pixels were kept."""
+"""Measures that need no model: flicker, motion, and how well known pixels are kept."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from lumiere.data.pixel_values import psnr
 def temporal_flicker(frames: np.ndarray) -> float:
     """VBench's temporal flickering: 1 − mean |frame(k+1) − frame(k)| / 255.
 
-    1 is a still picture: read it together with the motion, since a model that moves nothing scores best. VBench
-    scores still scenes only, where every change is flicker; here motion counts too, so the score is read against
-    that of real clips, not for itself.
+    A still picture scores 1, so read the score together with the motion. VBench scores still scenes
+    only, where every change is flicker. Here motion lowers the score too, so compare it with the
+    score of real clips.
 
     Args:
         frames: uint8 (t, h, w, c), at least 2 frames.
@@ -33,9 +33,7 @@ def temporal_flicker(frames: np.ndarray) -> float:
 
 
 def motion_magnitude(frames: np.ndarray) -> float:
-    """Mean length of the optical flow (Farnebäck), pixels per frame at 64 × 64.
-
-    Lengths are averaged, not vectors: a pan to the left and one to the right score the same, above zero.
+    """The mean length of the optical flow in pixels per frame, at 64 × 64 pixels.
 
     Args:
         frames: uint8 (t, h, w, 3), at least 2 frames.
@@ -47,18 +45,18 @@ def motion_magnitude(frames: np.ndarray) -> float:
 
 
 def known_region_psnr(frames: np.ndarray, known: np.ndarray, known_mask: np.ndarray) -> float:
-    """PSNR in dB over the pixels that the conditioning gave (M = 1): were they kept?
+    """The PSNR in dB over the known pixels (M = 1), which tells how well they were kept.
 
     Args:
         frames: uint8 (t, h, w, 3), generated.
-        known: uint8 (t, h, w, 3), where the known pixels come from.
+        known: uint8 (t, h, w, 3), the video that the known pixels come from.
         known_mask: (t, h, w), non-zero where known.
 
     Returns:
-        dB; infinite where every known pixel is equal.
+        The PSNR; infinite if all known pixels are equal.
 
     Raises:
-        ValueError: on different shapes, or a mask without a known pixel.
+        ValueError: if the shapes differ, or the mask has no known pixel.
     """
     frames, known, mask = np.asarray(frames), np.asarray(known), np.asarray(known_mask).astype(bool)
     if frames.shape != known.shape or frames.shape[:3] != mask.shape:

@@ -1,4 +1,4 @@
-"""From videos to the features that distances are computed on, and the distances with their floor."""
+"""Computes features of videos, and the Fréchet distance of generated from real ones with its floor."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ import numpy as np
 from lumiere.evaluation.frechet import frechet_distance
 
 FRAMES_PER_CLIP = 4  # evenly spaced; neighbours differ too little to count as samples
-MIN_CLIPS, MIN_VIDEOS = (
-    2,
-    4,
-)  # generated clips, and real source videos, that a distance with its floor needs
+MIN_CLIPS = 2  # generated clips that a distance with its floor needs
+MIN_VIDEOS = 4  # real source videos that it needs
 NUM_DRAWS = 8
 
 
 def frame_features(embeddings: np.ndarray) -> np.ndarray:
-    """A few single frames of each clip, as samples of their own: (n, t, d) → (n · min(4, t), d). Blind to motion."""
+    """A few frames of each clip, each a sample of its own: (n, t, d) → (n · min(4, t), d). They do not show motion."""
     n, t, d = embeddings.shape
     picks = np.unique(np.linspace(0, t - 1, FRAMES_PER_CLIP).round().astype(int))
     return embeddings[:, picks].reshape(n * len(picks), d)
@@ -33,7 +31,7 @@ def motion_features(embeddings: np.ndarray) -> np.ndarray:
 
 
 def clip_features(embeddings: np.ndarray) -> np.ndarray:
-    """Appearance and motion side by side: the mean over time, then `motion_features`, (n, t, d) → (n, 2d)."""
+    """Appearance and motion: the mean over time, then `motion_features`, (n, t, d) → (n, 2d)."""
     return np.concatenate([embeddings.mean(axis=1), motion_features(embeddings)], axis=1)
 
 
@@ -42,13 +40,16 @@ FEATURES = {"frame": frame_features, "clip": clip_features, "motion": motion_fea
 
 @dataclass(frozen=True)
 class Distance:
-    """A Fréchet distance and what it must be read with.
+    """A Fréchet distance, and the numbers that are needed to read it.
 
     Attributes:
         value: generated against reference, mean over the draws.
-        floor: real against reference, with as many real clips as generated ones; mean over the same draws.
+        floor: real against reference, with as many real clips as generated ones; mean over the same
+            draws.
         floor_spread: standard deviation of the floor over the draws.
-        num_clips, num_reference: clips on either side (features: `dimensions`).
+        num_clips: clips on the generated side.
+        num_reference: clips on the reference side.
+        dimensions: of the features.
     """
 
     value: float
@@ -67,20 +68,22 @@ def distance_with_floor(
     seed: int,
     num_draws: int = NUM_DRAWS,
 ) -> Distance:
-    """Distance of generated clips from real ones, and of real clips from other real ones at the same n.
+    """Compute the distance of generated clips from real ones, and of real clips from other real ones at the same n.
 
-    Each draw sets n real clips of n different source videos aside; the reference is all clips of the other
-    videos. The generated clips and those set aside are both compared with it.
+    Each draw sets aside n real clips of n different source videos. The reference is all clips of
+    the other videos; both the generated clips and those set aside are compared with it.
 
     Args:
         kind: "frame", "clip" or "motion".
-        generated: (n, t, d) frame embeddings. Where the real videos are fewer than 2n, n is cut to their half.
-        real: (m, t, d), with as many frames per clip.
+        generated: (n, t, d) frame embeddings. With fewer than 2n real videos, n is reduced to half
+            their number.
+        real: (m, t, d), with the same t.
         groups: the source video of each real clip, m names.
         seed: for the draws.
 
     Raises:
-        ValueError: on fewer than 2 generated clips or 4 real videos, or different numbers of frames.
+        ValueError: on fewer than 2 generated clips or 4 real videos, or different numbers of
+            frames.
     """
     if generated.shape[1:] != real.shape[1:]:
         raise ValueError(
@@ -88,18 +91,20 @@ def distance_with_floor(
         )
     names = sorted(set(groups))
     if len(generated) < MIN_CLIPS or len(names) < MIN_VIDEOS:
-        found = f"{len(generated)} generated clips and {len(names)} real videos"
-        raise ValueError(f"{found}; at least {MIN_CLIPS} and {MIN_VIDEOS} are needed")
+        raise ValueError(
+            f"{len(generated)} generated clips and {len(names)} real videos; at least {MIN_CLIPS} and {MIN_VIDEOS} "
+            "are needed"
+        )
     n = min(len(generated), len(names) // 2)
     owner = np.asarray(groups)
     values, floors, references = [], [], []
     for draw in range(num_draws):
         rng = np.random.default_rng([seed, draw])
-        held = rng.permutation(len(names))[:n]
-        aside = np.array([rng.choice(np.flatnonzero(owner == names[i])) for i in held])
-        reference = FEATURES[kind](real[~np.isin(owner, [names[i] for i in held])])
-        chosen = np.sort(rng.permutation(len(generated))[:n])
-        values.append(frechet_distance(FEATURES[kind](generated[chosen]), reference))
+        held_out = [names[i] for i in rng.permutation(len(names))[:n]]
+        aside = np.array([rng.choice(np.flatnonzero(owner == name)) for name in held_out])
+        reference = FEATURES[kind](real[~np.isin(owner, held_out)])
+        picks = np.sort(rng.permutation(len(generated))[:n])
+        values.append(frechet_distance(FEATURES[kind](generated[picks]), reference))
         floors.append(frechet_distance(FEATURES[kind](real[aside]), reference))
         references.append(len(reference))
     per_clip = len(FEATURES[kind](real[:1]))

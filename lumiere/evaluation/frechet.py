@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def frechet_distance(x: Any, y: Any) -> float:
-    """Squared Fréchet (2-Wasserstein) distance between Gaussians fitted to two samples.
+
+def frechet_distance(x: np.ndarray | Tensor, y: np.ndarray | Tensor) -> float:
+    """The squared Fréchet (2-Wasserstein) distance between Gaussians fitted to two samples.
 
         |μx − μy|² + tr Σx + tr Σy − 2 tr (Σx Σy)^½
 
-    The last term is taken without a matrix square root, which is ill-conditioned, and garbage where there
-    are fewer samples than dimensions: with centred rows X and Y, Σx Σy = XᵀX YᵀY / ((n−1)(m−1)) has the
-    same non-zero eigenvalues as M Mᵀ with M = X Yᵀ, so that tr (Σx Σy)^½ = ‖X Yᵀ‖_* / √((n−1)(m−1)), the
-    nuclear norm. Where n > d, the R of X's QR stands for X (XᵀX = RᵀR), so no n × m matrix is ever made.
+    The last term is computed without a matrix square root, which is ill-conditioned, and useless
+    with fewer samples than dimensions. With centred rows X and Y, Σx Σy = XᵀX YᵀY / ((n−1)(m−1))
+    has the same non-zero eigenvalues as M Mᵀ with M = X Yᵀ, so tr (Σx Σy)^½ = ‖X Yᵀ‖_* /
+    √((n−1)(m−1)), the nuclear norm. If n > d, the R of X's QR replaces X (XᵀX = RᵀR), so that there
+    is never an n × m matrix.
 
-    The estimate is biased upwards by small samples: report n, and the distance between two real samples of
-    the same sizes, beside it.
+    Small samples bias the estimate upwards: report n with it, and the distance between two real
+    samples of the same sizes.
 
     Args:
         x: (n, d) array or tensor, one row per sample.
@@ -28,9 +32,10 @@ def frechet_distance(x: Any, y: Any) -> float:
         At least 0, in squared feature units.
 
     Raises:
-        ValueError: on fewer than 2 samples, a non-finite value, another rank than 2, or different d.
+        ValueError: on fewer than 2 samples, a non-finite value, another rank than 2, or different
+            d.
     """
-    x, y = _as_samples(x, "x"), _as_samples(y, "y")
+    x, y = _as_samples(x, "x"), _as_samples(y, "y")  # float64
     if x.shape[1] != y.shape[1]:
         raise ValueError(
             f"x has {x.shape[1]} dimensions, y has {y.shape[1]}; they must be the same features"
@@ -46,13 +51,14 @@ def frechet_distance(x: Any, y: Any) -> float:
 
 def _square_root_rows(centred: np.ndarray) -> np.ndarray:
     """R with RᵀR = XᵀX and at most d rows: X itself, or the triangle of its QR."""
-    return (
-        np.asarray(np.linalg.qr(centred, mode="r")) if len(centred) > centred.shape[1] else centred
-    )
+    if len(centred) <= centred.shape[1]:
+        return centred
+    return np.asarray(np.linalg.qr(centred, mode="r"))
 
 
-def _as_samples(values: Any, name: str) -> np.ndarray:
-    if hasattr(values, "detach"):  # a torch tensor, possibly bfloat16, which NumPy does not know
+def _as_samples(values: np.ndarray | Tensor, name: str) -> np.ndarray:
+    if not isinstance(values, np.ndarray) and hasattr(values, "detach"):
+        # A torch tensor, possibly of bfloat16, which NumPy does not have.
         values = values.detach().cpu().double().numpy()
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2:

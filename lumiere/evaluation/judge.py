@@ -1,9 +1,9 @@
-"""The judge: an image–text model whose features the metrics are computed in.
+"""The judge: an image–text model that computes the features for the metrics.
 
-By default it is the *embedded judge*, a small CLIP of open_clip's own classes, trained on the sample data
-(`lumiere.evaluation.train_judge`; card in `pretrained/judge/CARD.md`). Its scores compare runs of this
-project with each other. They are not CLIPSIM and not comparable with published numbers: for those, name an
-open_clip architecture and its weights.
+The default is the *embedded judge*, a small CLIP made of open_clip's classes and trained on the
+sample data (`lumiere.evaluation.train_judge`; see `pretrained/judge/CARD.md`). Its scores compare
+runs of this project with each other. They are not CLIPSIM, and do not compare with published
+numbers. For those, name an open_clip architecture and its weights.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 # isort: split
 import numpy as np
@@ -28,29 +28,36 @@ from safetensors.torch import save_file
 
 from lumiere.errors import DataError, one_line
 from lumiere.tensor_files import read_tensors
-from lumiere.text.minilm import model_folder
+from lumiere.text.minilm_encoder import model_folder
 
-TEXT_TRANSFORMER = (
-    "text.transformer."  # frozen and installed with its own package: not stored with the judge
-)
+# Frozen, and installed with its own package, so it is not stored with the judge.
+TEXT_TRANSFORMER = "text.transformer."
+
+
+class ImageTextModel(Protocol):
+    """The part of an open_clip model that is used here; open_clip's classes share no base."""
+
+    def encode_image(self, image: torch.Tensor) -> torch.Tensor: ...
+
+    def encode_text(self, text: torch.Tensor) -> torch.Tensor: ...
 
 
 @dataclass
 class Judge:
-    """Frames and sentences → unit vectors in one space.
+    """Embeds frames and sentences as unit vectors in one space.
 
     Attributes:
-        name: what the report calls it.
-        model: any open_clip model (its classes share no base), in eval mode.
+        name: its name in the report.
+        model: any open_clip model in eval mode.
         tokenize: sentences → token tensor.
         transform: PIL image → normalised tensor, open_clip's own for inference.
-        preprocessing: one sentence for the report; a score without it cannot be compared.
-        trained_on: what the report says of its training; empty where that is told elsewhere.
-        captions: the sentences it was trained on; empty where they are not known.
+        preprocessing: a sentence for the report, without which a score cannot be compared.
+        trained_on: a sentence about its training for the report; may be empty.
+        captions: the sentences that it was trained on; empty if they are unknown.
     """
 
     name: str
-    model: Any
+    model: ImageTextModel
     tokenize: Callable[[list[str]], torch.Tensor]
     transform: Callable[[Image.Image], torch.Tensor]
     preprocessing: str
@@ -60,52 +67,43 @@ class Judge:
 
     @torch.no_grad()
     def encode_frames(self, frames: np.ndarray) -> np.ndarray:
-        """uint8 (t, h, w, 3) in [0, 255] → float32 (t, d), each of length 1."""
+        """Embed frames: uint8 (t, h, w, 3) in [0, 255] → float32 (t, d), each of length 1."""
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
             raise ValueError(
                 f"frames: {frames.dtype} of shape {frames.shape}; expected uint8 (t, h, w, 3)"
             )
         batches = []
         for start in range(0, len(frames), self.batch_size):
-            images = torch.stack(
-                [
-                    self.transform(Image.fromarray(f))
-                    for f in frames[start : start + self.batch_size]
-                ]
-            )
+            batch = frames[start : start + self.batch_size]
+            images = torch.stack([self.transform(Image.fromarray(frame)) for frame in batch])
             batches.append(F.normalize(self.model.encode_image(images).float(), dim=-1))
         return torch.cat(batches).numpy()
 
     @torch.no_grad()
     def encode_text(self, sentences: list[str]) -> np.ndarray:
-        """k sentences → float32 (k, d), each of length 1."""
-        batches = [
-            F.normalize(
-                self.model.encode_text(self.tokenize(sentences[i : i + self.batch_size])).float(),
-                dim=-1,
-            )
-            for i in range(0, len(sentences), self.batch_size)
-        ]
+        """Embed k sentences: → float32 (k, d), each of length 1."""
+        batches = []
+        for start in range(0, len(sentences), self.batch_size):
+            tokens = self.tokenize(sentences[start : start + self.batch_size])
+            batches.append(F.normalize(self.model.encode_text(tokens).float(), dim=-1))
         return torch.cat(batches).numpy()
 
 
 def load_judge(source: str | Path = "pretrained/judge", open_clip_model: str = "") -> Judge:
-    """The embedded judge from its folder, or real open_clip weights.
+    """Load the embedded judge from its folder, or an open_clip model.
 
     Args:
-        source: a folder written by `save_judge`; with `open_clip_model`, a .safetensors file or one of
-            open_clip's pretrained tags (which downloads).
+        source: a folder written by `save_judge`; with `open_clip_model`, a .safetensors file or one
+            of open_clip's pretrained tags (which downloads).
         open_clip_model: an open_clip architecture such as "ViT-B-32"; empty for the embedded judge.
 
     Raises:
-        ValueError: on an unknown architecture, and where the source holds no judge or a broken one.
+        ValueError: if the architecture is unknown, or the source holds no judge or a damaged one.
     """
     try:
-        return (
-            _load_open_clip(str(source), open_clip_model)
-            if open_clip_model
-            else _load_embedded(Path(source))
-        )
+        if open_clip_model:
+            return _load_open_clip(str(source), open_clip_model)
+        return _load_embedded(Path(source))
     except (
         OSError,
         RuntimeError,
@@ -124,7 +122,7 @@ def load_judge(source: str | Path = "pretrained/judge", open_clip_model: str = "
 def build_model(
     config: dict[str, Any],
 ) -> tuple[CustomTextCLIP, Callable[[list[str]], torch.Tensor]]:
-    """open_clip's CustomTextCLIP with a frozen MiniLM text tower and a trained projection; and its tokenizer."""
+    """Build open_clip's CustomTextCLIP with a frozen MiniLM text tower, and its tokenizer."""
     text_folder = model_folder()
     text_cfg = {
         **config["text_cfg"],
@@ -133,11 +131,10 @@ def build_model(
     }
     model = CustomTextCLIP(config["embed_dim"], config["vision_cfg"], text_cfg)
     state = read_tensors(text_folder / "model.safetensors")
-    # The file also holds BERT's pooler, which mean pooling does without, and a buffer of positions.
-    wanted = model.text.transformer.state_dict().keys()
-    model.text.transformer.load_state_dict(
-        {key: value for key, value in state.items() if key in wanted}
-    )
+    # The file also holds BERT's pooler, which mean pooling does not use, and a buffer of positions.
+    own_keys = model.text.transformer.state_dict().keys()
+    own_state = {key: value for key, value in state.items() if key in own_keys}
+    model.text.transformer.load_state_dict(own_state)
     model.lock_text_tower(unlocked_layers=0, freeze_layer_norm=True)
     tokenize = open_clip.tokenizer.HFTokenizer(
         str(text_folder), context_length=config["context_length"]
@@ -151,10 +148,11 @@ def save_judge(
     """Write config.json, model.safetensors (fp16, without the frozen text transformer) and captions.txt.
 
     Args:
-        folder: created where it does not exist.
+        folder: created if it does not exist.
         model: from `build_model(config)`.
-        config: the model's, and under "training" what the report says of it.
-        captions: the sentences that the model was trained on; later evaluations ask whether it knows their clips.
+        config: the config of the model, with facts about its training under "training".
+        captions: the sentences that the model was trained on, by which later evaluations tell
+            whether it knows a clip.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -170,9 +168,8 @@ def save_judge(
 
 
 def _load_embedded(folder: Path) -> Judge:
-    config_path, weights, captions = (
-        folder / name for name in ("config.json", "model.safetensors", "captions.txt")
-    )
+    config_path, weights = folder / "config.json", folder / "model.safetensors"
+    captions = folder / "captions.txt"
     for path in (config_path, weights, captions):
         if not path.is_file():
             raise ValueError(
@@ -188,7 +185,7 @@ def _load_embedded(folder: Path) -> Judge:
     missing = [key for key in missing if not key.startswith(TEXT_TRANSFORMER)]
     if missing or unexpected:
         raise ValueError(
-            f"{weights}: missing {missing[:3]}, unexpected {unexpected[:3]}; it is not this config's"
+            f"{weights}: missing {missing[:3]}, unexpected {unexpected[:3]}; the weights belong to another config"
         )
     preprocess = PreprocessCfg(**config["preprocess"])
     return Judge(
@@ -203,9 +200,9 @@ def _load_embedded(folder: Path) -> Judge:
 
 
 def _load_open_clip(weights: str, architecture: str) -> Judge:
-    known = open_clip.list_models()
-    if architecture not in known:
-        close = difflib.get_close_matches(architecture, known, n=5) or known[:5]
+    architectures = open_clip.list_models()
+    if architecture not in architectures:
+        close = difflib.get_close_matches(architecture, architectures, n=5) or architectures[:5]
         raise ValueError(
             f"open_clip_model: {architecture!r}; allowed: an open_clip architecture, such as {close}"
         )
@@ -235,11 +232,11 @@ def _describe(cfg: PreprocessCfg) -> str:
 
 
 def _describe_training(training: dict[str, Any] | None) -> str:
-    """As `lumiere.evaluation.train_judge` records it; a model that was not trained says nothing."""
+    """A sentence from the record of `lumiere.evaluation.train_judge`; empty without a record."""
     if training is None:
         return ""
     split = training["split"]
     return (
         f"{training['frames']} frames of {training['subjects']} videos and their captions; "
-        f"held out were {split['fraction']:.0%} of the videos, drawn with seed {split['seed']}"
+        f"{split['fraction']:.0%} of the videos, drawn with seed {split['seed']}, were held out"
     )

@@ -19,8 +19,9 @@ from lumiere.evaluation.features import (
     distance_with_floor,
 )
 from lumiere.evaluation.judge import Judge
-from lumiere.evaluation.samples import RealSet, Sample, VideoSet
 from lumiere.evaluation.seams import seam_ratio
+from lumiere.evaluation.video_sets import RealSet, VideoSet
+from lumiere.sample_files import Sample
 
 MAX_PSNR = 99.0  # dB written for equal pixels: JSON and charts know no infinity
 
@@ -42,7 +43,8 @@ class SetScores:
         mismatched: the same with the other videos' prompts; None for a single video.
         similarity: (n, n), prompts by videos, for the plot.
         flicker, motion: one value per video.
-        real_*: the same for as many real clips: what a perfect generator would score with this judge.
+        real_*: the same for as many real clips: what a perfect generator would score with this
+            judge.
     """
 
     distances: dict[str, Distance] | LeftOut
@@ -76,8 +78,10 @@ class SeamScores:
     """The seam ratio with and without MultiDiffusion.
 
     Attributes:
-        multidiffusion, independent: at the same pairs of frames, the borders of windows that share no frame.
-        own: MultiDiffusion's at the borders of its own, overlapping windows; None if every frame is such a border.
+        multidiffusion, independent: at the same pairs of frames, the borders of windows that share
+            no frame.
+        own: MultiDiffusion's at the borders of its own, overlapping windows; None if every frame is
+            such a border.
         curves: (t − 1,), the mean error of each pair of frames over the videos.
     """
 
@@ -186,7 +190,7 @@ def score_set(judge: Judge, generated: VideoSet, real: RealSet, seed: int) -> Se
 
 
 def measure_familiarity(judge: Judge, real: RealSet) -> Familiarity | None:
-    """Compares sentences, because a user's file may have the name of one that the judge was trained on."""
+    """Count the clips whose sentences the judge knows; file names would not do, as users may reuse them."""
     if not judge.captions:
         return None
     seen = np.array([judge.captions.issuperset(captions) for captions in real.captions])

@@ -1,4 +1,7 @@
-"""The evaluation's pictures. The same scores give the same bytes; what was left out gives a picture that says so."""
+"""Draws the plots of the evaluation; the same scores give the same bytes.
+
+The plot of a measure that was left out says why.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,21 @@ import numpy as np
 from lumiere.data.contact_sheets import contact_sheet, save_picture
 from lumiere.evaluation.features import Distance
 from lumiere.evaluation.metrics import Evaluation, LeftOut, SeamScores, SetScores
-from lumiere.evaluation.samples import VideoSet
+from lumiere.evaluation.video_sets import VideoSet
 
-matplotlib.use("Agg")  # before pyplot: there may be no display
+matplotlib.use("Agg")  # before pyplot, because there may be no display
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 BLUE, RED, GREY = "#4c78a8", "#e45756", "#7f7f7f"
-ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # numbers that a line may cross
+ON_WHITE = {
+    "facecolor": "white",
+    "edgecolor": "none",
+    "pad": 1,
+}  # for numbers that a line may cross
 SHEET_VIDEOS, SHEET_FRAMES = 12, 4
-SHEET_SIDE = 96  # pixels at least; smaller frames are enlarged without smoothing
+SHEET_SIDE = 96  # pixels; smaller frames are enlarged without smoothing
 TITLES = {"frame": "single frames", "clip": "appearance and motion", "motion": "motion alone"}
 
 
@@ -40,9 +47,8 @@ def draw_all(folder: Path, evaluation: Evaluation, generated: VideoSet, real: Vi
         _draw_seams(folder / "seams.png", seams)
     shown = _spread(len(generated.prompts), SHEET_VIDEOS)
     _draw_sheet(folder / "generated.png", generated, shown)
-    _draw_sheet(
-        folder / "real.png", real, _counterparts([generated.prompts[i] for i in shown], real)
-    )
+    counterparts = _counterparts([generated.prompts[i] for i in shown], real)
+    _draw_sheet(folder / "real.png", real, counterparts)
 
 
 def _draw_distances(path: Path, distances: dict[str, Distance]) -> None:
@@ -70,7 +76,7 @@ def _draw_distances(path: Path, distances: dict[str, Distance]) -> None:
 def _draw_retrieval(path: Path, scores: SetScores, prompts: Sequence[str]) -> None:
     n = len(prompts)
     figure, axes = plt.subplots(figsize=(9.5, max(3.0, 0.24 * n + 1.2)), layout="constrained")
-    # Equal cells would push the prompts out.
+    # Square cells would leave no room for the prompts.
     image = axes.imshow(
         scores.similarity,
         cmap="viridis",
@@ -88,11 +94,11 @@ def _draw_retrieval(path: Path, scores: SetScores, prompts: Sequence[str]) -> No
     )
     axes.set_yticks(range(n), [_shortened(prompt, 60) for prompt in prompts], fontsize=8)
     axes.set_xticks(range(0, n, max(1, n // 12)))
-    title = "which video does each prompt find? (dot: the most similar)"
+    title = "similarity of each prompt with each video (dot: the most similar video)"
     if not isinstance(scores.retrieval, LeftOut):
         title += f"\nR@1 {scores.retrieval.recall_1:.0%} ↑, chance {scores.retrieval.chance().recall_1:.0%}"
     axes.set_title(title, fontsize=10)
-    axes.set_xlabel("video; the prompts' own ones lie on the diagonal")
+    axes.set_xlabel("video; each prompt's own video is on the diagonal")
     figure.colorbar(image, shrink=0.7, label="cosine similarity")
     _save(figure, path)
 
@@ -119,7 +125,7 @@ def _draw_consistency(path: Path, scores: SetScores) -> None:
         axes.set_xticks([0, 1], [f"generated ({len(generated)})", f"real ({len(real)})"])
         axes.set(ylabel=label, xlim=(-0.5, 1.65))
     figure.suptitle(
-        "a dot for each clip, in order; line: mean; dashed: the real mean, where the generated one should be",
+        "one dot per clip, sorted; line: mean; dashed: mean of real clips, which is the target",
         fontsize=10,
     )
     _save(figure, path)
@@ -143,7 +149,7 @@ def _draw_seams(path: Path, seams: SeamScores) -> None:
             np.arange(len(curve)) + 0.5, curve, color=colour, marker="o", markersize=4, label=label
         )
     axes.set(
-        xlabel="frame (a dot between two compares them)",
+        xlabel="frame (a dot compares the two frames beside it)",
         ylabel="MSE of consecutive frames\n(pixels in [0, 1])",
         ylim=(0, None),
     )
@@ -159,14 +165,14 @@ def _draw_note(path: Path, text: str) -> None:
 
 
 def _draw_sheet(path: Path, videos: VideoSet, picks: Sequence[int]) -> None:
-    """Four moments of each clip side by side with the prompt below, three clips a row."""
+    """Draw four frames of each clip side by side above its prompt, three clips in a row."""
     moments = _spread(videos.frames.shape[1], SHEET_FRAMES)
     factor = max(1, SHEET_SIDE // videos.frames.shape[2])
     strips = [
         _strip(videos.frames[i][moments].repeat(factor, axis=1).repeat(factor, axis=2))
         for i in picks
     ]
-    letters = strips[0].shape[1] // 6  # what the sheet's font has room for
+    letters = strips[0].shape[1] // 6  # as many as fit below a strip
     labels = [_shortened(videos.prompts[i], letters) for i in picks]
     save_picture(contact_sheet(strips, columns=3, labels=labels, gap=10), path)
 
@@ -178,11 +184,12 @@ def _strip(frames: np.ndarray, gap: int = 2) -> np.ndarray:
 
 
 def _counterparts(prompts: Sequence[str], real: VideoSet) -> list[int]:
-    """The real clips of the same sentences, in their order; where there are none, some that are evenly spread."""
-    index = {prompt: i for i, prompt in reversed(list(enumerate(real.prompts)))}
-    return [index[prompt] for prompt in prompts if prompt in index] or _spread(
-        len(real.prompts), SHEET_VIDEOS
-    )
+    """The real clips with the same sentences, in their order; evenly spaced clips if there are none."""
+    index: dict[str, int] = {}
+    for i, prompt in enumerate(real.prompts):
+        index.setdefault(prompt, i)
+    same = [index[prompt] for prompt in prompts if prompt in index]
+    return same or _spread(len(real.prompts), SHEET_VIDEOS)
 
 
 def _spread(length: int, count: int) -> list[int]:
@@ -194,7 +201,6 @@ def _shortened(text: str, letters: int) -> str:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(
-        path, dpi=100, metadata={"Software": None}
-    )  # no version in the file: the bytes stay the same
+    # Without the version of matplotlib in the file, so that the bytes stay the same.
+    figure.savefig(path, dpi=100, metadata={"Software": None})
     plt.close(figure)

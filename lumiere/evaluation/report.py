@@ -1,4 +1,4 @@
-"""The evaluation for people: a page of tables and pictures. The same scores give the same bytes."""
+"""Writes the evaluation report, a page of tables and plots; the same scores give the same bytes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from lumiere.evaluation.metrics import (
     SetScores,
 )
 from lumiere.evaluation.plots import draw_all
-from lumiere.evaluation.samples import RealSet, VideoSet
+from lumiere.evaluation.video_sets import RealSet, VideoSet
 
 
 def write_report(
     folder: Path, evaluation: Evaluation, judge: Judge, generated: VideoSet, real: RealSet
 ) -> None:
-    """Write report.md and the pictures that `lumiere.evaluation.plots` draws."""
+    """Write report.md and the plots of `lumiere.evaluation.plots`."""
     folder.mkdir(parents=True, exist_ok=True)
     draw_all(folder, evaluation, generated, real)
     lines = [
@@ -47,31 +47,31 @@ def _introduction(
 ) -> list[str]:
     n, t, height, width = generated.frames.shape[:4]
     lines = [
-        f"{n} text-to-video clips of {t} frames at {width}×{height} against real clips of {len(real.frames)} of the "
-        f"{real.num_sources} source videos, brought to the same size and length. ↑ more is better, ↓ less is better, "
-        "→ near to real is better.",
+        f"This report compares {n} text-to-video clips of {t} frames at {width}×{height} with {len(real.frames)} real "
+        f"clips of the same size and length, one from each of {len(real.frames)} of the {real.num_sources} source "
+        "videos. ↑: higher is better. ↓: lower is better. →: closer to real is better.",
         "",
-        f"Features and text alignment: **{judge.name}**. Numbers compare runs that share the judge, the preprocessing "
-        "and n; they are neither CLIPSIM nor FVD.",
+        f"Judge: **{judge.name}**. It computes the features and the text alignment. Numbers compare only between "
+        "runs with the same judge, preprocessing and n. They are neither CLIPSIM nor FVD.",
         "",
     ]
     if judge.trained_on:
         lines += [f"The judge was trained on {judge.trained_on}.", ""]
     if familiarity is not None:
         lines += [
-            f"Of the {familiarity.num_clips} real clips here it was trained on {familiarity.seen}; of the "
-            f"{familiarity.num_held_out} among them that are held out, on {familiarity.seen_held_out}.",
+            f"The judge was trained on {familiarity.seen} of the {familiarity.num_clips} real clips here, and on "
+            f"{familiarity.seen_held_out} of the {familiarity.num_held_out} held-out clips among them.",
             "",
         ]
         if warning := familiarity.warning():
-            lines += [f"**Mind that {warning}.**", ""]
+            lines += [f"**Note that {warning}.**", ""]
     return [
         *lines,
-        "Generated:",
+        "Generated clips:",
         "",
         "![generated clips](generated.png)",
         "",
-        "Real, of the same sentences where there are such:",
+        "Real clips with the same sentences, or evenly spaced ones if there are none:",
         "",
         "![real clips](real.png)",
         "",
@@ -92,11 +92,12 @@ def _distances(scores: SetScores) -> list[str]:
             for kind, d in scores.distances.items()
         ),
         "",
-        "`frame`: 4 single frames per clip, each a sample. `clip`: mean over time and mean change from frame to frame. "
-        "`motion`: the change alone. The floor is the same distance for n real clips of other subjects: small samples "
-        f"raise both, so only the gap between them speaks. Both are means over {NUM_DRAWS} draws of the reference, ± "
-        "the standard deviation over them. A generated clip may show a subject that the reference holds, a floor clip "
-        "never does: a value a little below the floor means as good as real under this judge, not better.",
+        "`frame` takes 4 single frames of each clip as samples. `clip` takes the mean over time and the mean change "
+        "from frame to frame. `motion` takes the change alone. The floor is the same distance for n real clips of "
+        "other subjects. Small samples raise both, so look at the gap between them. Both are means over "
+        f"{NUM_DRAWS} draws of the reference, ± the standard deviation. A generated clip may show a subject that is "
+        "in the reference, and a floor clip never does. So a value slightly below the floor means as good as real for "
+        "this judge, not better than real.",
         "",
         "![distances](distances.png)",
         "",
@@ -104,35 +105,35 @@ def _distances(scores: SetScores) -> list[str]:
 
 
 def _alignment(scores: SetScores, familiarity: Familiarity | None) -> list[str]:
-    found, real = scores.retrieval, scores.real_retrieval
+    ranks, real = scores.retrieval, scores.real_retrieval
     mismatched = "" if scores.mismatched is None else f"{scores.mismatched:.3f}"
     lines = [
         "## Text alignment",
         "",
         "| | generated | real | chance |",
         "|---|---:|---:|---:|",
-        f"| similarity with the own prompt ↑ | {scores.alignment:.3f} | {scores.real_alignment:.3f} | {mismatched} |",
+        f"| similarity with its prompt ↑ | {scores.alignment:.3f} | {scores.real_alignment:.3f} | {mismatched} |",
     ]
-    if isinstance(found, LeftOut):
-        return [*lines, "", f"Retrieval left out: {found.why}.", ""]
-    chance = found.chance()
-    r1, r5, rank = ("", "", "") if isinstance(real, LeftOut) else _retrieval_cells(real)
+    if isinstance(ranks, LeftOut):
+        return [*lines, "", f"Retrieval left out: {ranks.why}.", ""]
+    chance = ranks.chance()
+    r1, r5, rank = _retrieval_cells(real)
     lines += [
-        f"| R@1: the prompt finds its video first ↑ | {found.recall_1:.1%} | {r1} | {chance.recall_1:.1%} |",
-        f"| R@5: among the first five ↑ | {found.recall_5:.1%} | {r5} | {chance.recall_5:.1%} |",
-        f"| median rank of {found.num_candidates} ↓ | {found.median_rank:g} | {rank} | {chance.median_rank:g} |",
+        f"| R@1: its own video is first ↑ | {ranks.recall_1:.1%} | {r1} | {chance.recall_1:.1%} |",
+        f"| R@5: its own video is among the first five ↑ | {ranks.recall_5:.1%} | {r5} | {chance.recall_5:.1%} |",
+        f"| median rank of {ranks.num_candidates} ↓ | {ranks.median_rank:g} | {rank} | {chance.median_rank:g} |",
         "",
-        f"Each of {found.num_queries} different prompts ranks all {found.num_candidates} videos by cosine similarity "
-        "with their mean frame embedding; ties count against it. Chance: the similarity with the other prompts, and "
-        "the ranks of a random order.",
+        f"Each of {ranks.num_queries} different prompts ranks all {ranks.num_candidates} videos by the cosine "
+        "similarity with their mean frame embedding. Ties count against the prompt. The column `chance` has the "
+        "similarity with the other prompts, and the ranks of a random order.",
     ]
     if isinstance(real, LeftOut):
         lines += ["", f"Retrieval of real clips left out: {real.why}."]
     if familiarity is not None and familiarity.seen:
-        known = f"{familiarity.seen} of {familiarity.num_clips} real clips"
         lines += [
             "",
-            f"The judge was trained on {known}: their column is a ceiling, not a second opinion.",
+            f"The judge was trained on {familiarity.seen} of the {familiarity.num_clips} real clips, so their column "
+            "is a ceiling, not an independent measurement.",
         ]
     return [*lines, "", "![similarity of prompts and videos](retrieval.png)", ""]
 
@@ -148,8 +149,9 @@ def _consistency(scores: SetScores) -> list[str]:
         f"| flicker score (1 = still) → | {flicker:.4f} | {real_flicker:.4f} |",
         f"| motion, pixels per frame at 64 px → | {motion:.3f} | {real_motion:.3f} |",
         "",
-        "The flicker score is VBench's, 1 − mean absolute change / 255, on all clips and not on still scenes alone: a "
-        "model that moves nothing scores best, so read it with the motion (mean length of Farnebäck's optical flow).",
+        "The flicker score is VBench's, 1 − mean absolute change / 255, but on all clips instead of still scenes. A "
+        "model whose videos never move scores best, so read it together with the motion, which is the mean length of "
+        "Farnebäck's optical flow.",
         "",
         "![flicker and motion](consistency.png)",
         "",
@@ -163,8 +165,9 @@ def _seams(seams: SeamScores | LeftOut) -> list[str]:
     own = "" if seams.own is None else f"{seams.own:.3f}"
     return [
         *lines,
-        f"Mean squared error of consecutive frames at window borders over that elsewhere, {seams.num_videos} videos, "
-        f"windows of {seams.window_size} frames; 1 = no seam, above 1 the windows show.",
+        f"The mean squared error of consecutive frames at window borders, divided by the error elsewhere, for "
+        f"{seams.num_videos} videos and windows of {seams.window_size} frames. 1 means no seam; above 1, the windows "
+        "are visible.",
         "",
         "| measured at the borders of | independent windows ↓ | MultiDiffusion ↓ |",
         "|---|---:|---:|",
@@ -197,20 +200,23 @@ def _method(judge: Judge, generated: VideoSet, real: RealSet) -> list[str]:
     return [
         "## How it was measured",
         "",
-        f"- Generated clips: the first {t} frames, uint8, no re-encoding; of clips that share a prompt only the first. "
-        f"Real clips: the first {t} frames of one clip of each of {len(real.frames)} of {real.num_sources} source "
-        f"videos, training and held out, area-resized to {width}×{height}.",
-        "- Beside the generated clips' alignment, flicker and motion stand those of as many real clips, drawn by seed, "
-        "all with different prompts.",
+        f"- Generated clips are measured on their first {t} frames, as uint8, before encoding. Of clips with the same "
+        f"prompt, only the first counts.",
+        f"- Real clips are the first {t} frames of one clip from each of {len(real.frames)} of {real.num_sources} "
+        f"source videos, for training and held out, resized by area to {width}×{height}.",
+        "- Alignment, flicker and motion are shown beside those of the same number of real clips with different "
+        "prompts, drawn by seed.",
         f"- Judge's input: {judge.preprocessing}.",
-        "- Samples are read back from their H.264 files at full size. PSNR is taken before encoding, on frames "
-        "averaged down to base size.",
+        "- Samples are read from their H.264 files at full size. PSNR is measured before encoding, on frames averaged "
+        "down to base size.",
         "",
     ]
 
 
-def _retrieval_cells(found: Retrieval) -> tuple[str, str, str]:
-    return f"{found.recall_1:.1%}", f"{found.recall_5:.1%}", f"{found.median_rank:g}"
+def _retrieval_cells(ranks: Retrieval | LeftOut) -> tuple[str, str, str]:
+    if isinstance(ranks, LeftOut):
+        return "", "", ""
+    return f"{ranks.recall_1:.1%}", f"{ranks.recall_5:.1%}", f"{ranks.median_rank:g}"
 
 
 def _over(value: float, floor: float) -> str:
@@ -218,11 +224,11 @@ def _over(value: float, floor: float) -> str:
 
 
 def _pairs(borders: list[int]) -> str:
-    """The pairs of frames at borders, counted from 0: `7|8`."""
+    """The pairs of frames at borders, counted from 0, such as `7|8`."""
     shown = ", ".join(f"{border}\\|{border + 1}" for border in borders[:6])
     return f"frames {shown}, …" if len(borders) > 6 else f"frames {shown}"
 
 
 def _cell(text: str) -> str:
-    """Text that cannot break a table."""
+    """Escape text for a cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -1,9 +1,10 @@
-"""Are the windows of temporal MultiDiffusion visible? (Lumiere, section 3.3: consecutive-frame MSE.)
+"""Measures whether the windows of temporal MultiDiffusion are visible (Lumiere, section 3.3).
 
-A long video is super-resolved in short windows. Made independently, each window invents its own details, and
-the video jumps where one window ends and the next begins; the paper shows it as peaks of the mean squared
-error between consecutive frames. The ratio here is that error at the borders over that elsewhere: 1 says
-that borders look like any other pair of frames.
+A long video is super-resolved in short windows. If the windows are made independently, each invents
+its own details, and the video jumps where one window ends and the next begins. The paper shows this
+as peaks of the mean squared error between consecutive frames. The seam ratio is that error at the
+borders of windows divided by the error elsewhere; it is 1 if borders look like any other pair of
+frames.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 
 def consecutive_mse(frames: np.ndarray) -> np.ndarray:
-    """Mean squared error of each frame with the one before it.
+    """The mean squared error between consecutive frames.
 
     Args:
         frames: (t, h, w, c), uint8 in [0, 255] or float in [0, 1], at least 2 frames.
@@ -27,16 +28,18 @@ def consecutive_mse(frames: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"frames of shape {frames.shape}; expected (t, h, w, c) with at least 2 frames"
         )
-    values = frames.astype(np.float64) / (255.0 if frames.dtype == np.uint8 else 1.0)
+    white = 255.0 if frames.dtype == np.uint8 else 1.0
+    values = frames.astype(np.float64) / white
     return ((values[1:] - values[:-1]) ** 2).mean(axis=(1, 2, 3))
 
 
 def window_borders(windows: Sequence[tuple[int, int]], num_frames: int) -> list[int]:
-    """Pairs of frames that different windows made: i where frames i and i + 1 are not covered by the same ones.
+    """The indices i for which frames i and i + 1 are not covered by the same windows.
 
     Args:
-        windows: half-open (start, stop), as `lumiere.diffusion.windows.temporal_windows` gives them.
-        num_frames: the video's length.
+        windows: half-open (start, stop), as `lumiere.diffusion.windows.temporal_windows` gives
+            them.
+        num_frames: frames of the video.
     """
     covers = [
         {w for w, (start, stop) in enumerate(windows) if start <= k < stop}
@@ -46,20 +49,21 @@ def window_borders(windows: Sequence[tuple[int, int]], num_frames: int) -> list[
 
 
 def seam_ratio(errors: np.ndarray | Sequence[np.ndarray], borders: Sequence[int]) -> float:
-    """Mean error at the borders over the mean error elsewhere.
+    """The mean error at the borders divided by the mean error elsewhere.
 
-    Compare two ways of joining windows on the same pairs of frames: pass the same borders for both.
+    To compare two ways of joining windows, pass the same borders for both.
 
     Args:
-        errors: (t − 1,) from `consecutive_mse`, or (videos, t − 1) of one length, pooled before dividing, so
-            that a nearly still video does not rule the ratio.
+        errors: (t − 1,) from `consecutive_mse`, or (videos, t − 1). Videos are pooled before
+            dividing, so that a nearly still video does not dominate the ratio.
         borders: indices into the last axis.
 
     Returns:
-        At least 0; 1 where borders look like everything else, also where nothing moves at all.
+        At least 0; 1 if borders look like other pairs of frames, or if nothing moves at all.
 
     Raises:
-        ValueError: on no border, no pair that is not a border, or a border outside the video.
+        ValueError: if there is no border, if all pairs are borders, or if a border is outside the
+            video.
     """
     errors = np.atleast_2d(np.asarray(errors, dtype=np.float64))
     is_border = np.zeros(errors.shape[-1], dtype=bool)

@@ -1,9 +1,10 @@
 """Train the embedded judge on the sample videos and write its card: `python -m lumiere.evaluation.train_judge`.
 
-A small open_clip ResNet sees single frames, the frozen MiniLM text tower sees their sentences, and open_clip's
-ClipLoss pulls the pairs together. Subjects that the split's hash draws for validation are never seen; with the same
-seed and fraction they include all that curation holds out. Frames are degraded on purpose (crops, low resolution,
-blur, noise, colour), because the judge is asked about generated frames, which are soft and noisy in just these ways.
+A small open_clip ResNet sees single frames, the frozen MiniLM text tower sees their sentences, and
+open_clip's ClipLoss pulls the pairs together. Subjects that the split's hash draws for validation
+are never seen; with the same seed and fraction they include all that curation holds out. Frames are
+degraded on purpose (crops, low resolution, blur, noise, colour), because the judge is asked about
+generated frames, which are soft and noisy in just these ways.
 """
 
 from __future__ import annotations
@@ -34,11 +35,10 @@ import open_clip
 from open_clip.model import CustomTextCLIP
 
 FPS = 16
-STORED_SIZE = (
-    80  # frames are kept a little larger than the input, so that crops have something to cut
-)
+STORED_SIZE = 80  # frames are kept a little larger than the input, so that they can be cropped
 INPUT_SIZE = 64
-# A low ceiling keeps likenesses: pushing a cat from a leopard without end costs the subjects never seen.
+# A low ceiling keeps similar subjects close: separating a cat from a leopard for ever hurts unseen
+# subjects.
 MAX_LOGIT_SCALE = 20.0
 CONFIG: dict[str, Any] = {
     "embed_dim": 128,
@@ -107,7 +107,7 @@ resized to the size in the first column.
 
 
 def read_captions(path: str | Path) -> dict[str, list[str]]:
-    """Video name → its sentences; videos that test curation are left out."""
+    """The sentences of each video, by its name, without the videos that exist to test curation."""
     captions = defaultdict(list)
     with open(path, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -117,20 +117,21 @@ def read_captions(path: str | Path) -> dict[str, list[str]]:
 
 
 def read_frames(path: Path, size: int) -> np.ndarray:
-    """A video at FPS, resized with antialiasing: uint8 (t, size, size, 3)."""
+    """Read a video at FPS and resize it with antialiasing: uint8 (t, size, size, 3)."""
     frames = read_video(path, fps=FPS)
     resized = [Image.fromarray(f).resize((size, size), Image.Resampling.BICUBIC) for f in frames]
     return np.stack([np.asarray(image) for image in resized])
 
 
 def degrade(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Random crop, colour, resolution, blur and noise: (b, 3, h, w) in [0, 1] → (b, 3, INPUT_SIZE, INPUT_SIZE)."""
+    """Change crop, colour, resolution, blur and noise at random: (b, 3, h, w) → (b, 3, INPUT_SIZE, INPUT_SIZE)."""
     b = len(images)
 
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
         return torch.rand((b, *shape), generator=generator) * (high - low) + low
 
-    # Scale 0.8 to 1.1 of the picture, small shifts and rotations. No mirror: captions say left and right.
+    # Small changes of scale, place and angle. No mirror images, because captions say left and
+    # right.
     scale, angle, shift = uniform(0.8, 1.1), uniform(-0.15, 0.15), uniform(-0.1, 0.1, 2)
     cos, sin = scale * torch.cos(angle), scale * torch.sin(angle)
     theta = torch.stack(
@@ -195,10 +196,10 @@ def train(
             group["lr"] = (
                 1e-3 * min(1.0, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
             )
-        # Each subject at most once a batch: two frames of one subject would be each other's negatives.
-        chosen = rng.permutation(len(videos))[:batch_size]
-        images = np.stack([videos[i][rng.integers(len(videos[i]))] for i in chosen])
-        pooled = np.stack([texts[i][rng.integers(len(texts[i]))] for i in chosen])
+        # A subject comes at most once in a batch: two frames of it would be each other's negatives.
+        subjects = rng.permutation(len(videos))[:batch_size]
+        images = np.stack([videos[i][rng.integers(len(videos[i]))] for i in subjects])
+        pooled = np.stack([texts[i][rng.integers(len(texts[i]))] for i in subjects])
         x = degrade(to_unit_range(images), generator)
         text = torch.from_numpy(pooled)
         text = F.dropout(text + 0.02 * torch.randn(text.shape, generator=generator), 0.2)
@@ -223,7 +224,7 @@ def train(
 
 
 def pooled_states(model: CustomTextCLIP, tokens: torch.Tensor) -> np.ndarray:
-    """The frozen text tower up to its projection: (k, 384). Computed once, since it never changes."""
+    """The states of the frozen text tower before its projection, (k, 384), which never change."""
     with torch.no_grad():
         mask = (tokens != model.text.config.pad_token_id).long()
         return model.text.pooler(
@@ -232,7 +233,7 @@ def pooled_states(model: CustomTextCLIP, tokens: torch.Tensor) -> np.ndarray:
 
 
 def held_out_names(names: Iterable[str], split: dict[str, Any]) -> set[str]:
-    """The videos that are not trained on: those that the split's own draw holds out."""
+    """The videos that the split holds out, which the judge is not trained on."""
     return {
         name for name in names if is_validation(Path(name).stem, split["seed"], split["fraction"])
     }
@@ -246,8 +247,19 @@ def measure(
     size: int,
     num_frames: int = 8,
 ) -> dict[str, Any]:
-    """Text → video retrieval with the shipped preprocessing, on train subjects, held-out (unseen) subjects, and
-    held-out sentences among all videos. `size` is the resolution the frames are brought to first."""
+    """Measure retrieval of videos by text, with the shipped preprocessing.
+
+    Measured are train subjects, held-out (unseen) subjects, and held-out sentences among all
+    videos.
+
+    Args:
+        judge: the model.
+        raw: the folder of raw videos.
+        captions: the sentences of each video.
+        unseen: the videos that the judge was not trained on.
+        size: the resolution in pixels that frames are brought to first.
+        num_frames: frames per video, evenly spaced.
+    """
     names = sorted(captions)
     held_out = np.array([name in unseen for name in names])
     clips = []
@@ -269,18 +281,18 @@ def measure(
     for label, (rows, columns) in pools.items():
         if not rows.any():
             continue
-        chosen = rows[owner]
+        asked = rows[owner]  # the sentences that are queries
         position = np.cumsum(columns) - 1
-        scores = retrieval(text[chosen], videos[columns], position[owner[chosen]])
+        scores = retrieval(text[asked], videos[columns], position[owner[asked]])
         results[label] = {
-            "sentences": int(chosen.sum()), "videos": int(columns.sum()),
+            "sentences": int(asked.sum()), "videos": int(columns.sum()),
             "r1": round(scores.recall_1, 4), "r5": round(scores.recall_5, 4), "median_rank": scores.median_rank,
         }  # fmt: skip
     return results
 
 
 def write_card(folder: Path) -> Path:
-    """CARD.md beside the weights, every number of it from config.json."""
+    """Write CARD.md beside the weights; every number in it comes from config.json."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     training, megabytes = config["training"], (folder / "model.safetensors").stat().st_size / 1e6
     labels = {
@@ -318,7 +330,8 @@ def main() -> None:
     parser.add_argument("--raw", type=Path, default=Path("data/raw"))
     parser.add_argument("--captions", type=Path, default=Path("data/captions.csv"))
     parser.add_argument("--out", type=Path, default=Path("pretrained/judge"))
-    # 300 steps take 2 minutes on one core. 1,400 found no more train subjects and fewer held-out ones.
+    # 300 steps take 2 minutes on one core. 1,400 steps do not find more train subjects, and find
+    # fewer held-out ones.
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
@@ -356,7 +369,7 @@ def main() -> None:
     config = {**CONFIG, "training": training}
     sentences = [caption for name in names for caption in captions[name]]
     save_judge(arguments.out, model, config, sentences)
-    judge = load_judge(arguments.out)  # what is measured is what was written
+    judge = load_judge(arguments.out)  # measures the weights as they were written
     config["retrieval"] = {
         f"{size}px": measure(judge, arguments.raw, captions, unseen, size) for size in (128, 32)
     }

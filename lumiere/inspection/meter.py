@@ -1,9 +1,14 @@
-"""What a step of a network costs, measured on torch's meta device: no memory is taken, no number is computed.
+"""What a step of a network costs, measured on torch's meta device: no memory is taken, no number is
+computed.
 
-Every operation of the forward and the backward pass really runs, on tensors that have a shape and no content. Its
-arithmetic is counted by torch's own counter, and the bytes of every tensor are followed from its making to its end, so
-that the peak is that of a real run under an allocator without loss. What a GPU does in another way than the meta
-device, fused attention and autocast, is put in its place (`StandIn`).
+Every operation of the forward and the backward pass runs, on tensors that have a shape and no
+content. Torch's own counter counts the arithmetic. `LiveBytes` follows the bytes of every tensor
+from its creation to its end, so the peak is that of a real run with a perfect allocator. `StandIn`
+replaces what a GPU does differently from the meta device: fused attention and autocast.
+
+torch's own tracker (`torch.distributed._tools.mem_tracker.MemTracker`, torch 2.13) does not serve
+here: it raises on frozen parameters, it has no peak of activations alone, and it takes 3 to 4 times
+as long. On a network that trains as a whole it counts the same bytes after the forward pass.
 """
 
 from __future__ import annotations
@@ -20,44 +25,41 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from lumiere.training.throughput import count_step_flops
 
 aten = torch.ops.aten
 
-# The CPU's fused attention has no formula of its own in torch 2.13; the first arguments are the shapes.
-FLOP_FORMULAS = {
-    aten._scaled_dot_product_flash_attention_for_cpu: lambda *args, **_: sdpa_flop_count(*args[:3]),
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda *args, **_: (
-        sdpa_backward_flop_count(*args[:4])
-    ),
-}
-
-# torch.autocast on CUDA, as far as a U-Net's layers call it; the rest runs in whatever dtype it is given.
+# torch.autocast on CUDA, as far as a U-Net's layers call it; the rest runs in whatever dtype it is
+# given.
 IN_LOW_PRECISION = ("linear", "conv2d", "scaled_dot_product_attention")
 IN_FLOAT32 = ("group_norm", "layer_norm")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One step's cost. FLOPs count a multiplication and an addition as two."""
+    """The cost of one step. A multiplication and an addition count as two FLOPs."""
 
     flops_forward: int
     flops: int  # forward, backward, and what checkpointing computes again
-    activation_bytes: (
-        int  # at the peak: what lives beside weights, inputs and finished weight gradients
-    )
-    saved_bytes: int  # of these, what the forward pass leaves for the backward pass
+    # The peak of everything but weights, inputs and finished weight gradients.
+    activation_bytes: int
+    saved_bytes: int  # what the forward pass leaves for the backward pass
 
 
 class StandIn:
-    """Lets the meta device do what another device does, by functions put in the place of those that layers call.
+    """A context in which the meta device behaves like another device.
 
-    Left to itself the meta device attends by way of the whole (queries x keys) matrix, which no GPU kernel stores, and
-    has no autocast. A TorchFunctionMode would not do: it is off inside `backward`, where checkpointing computes again.
+    It replaces the functions that layers call. By itself the meta device computes attention through
+    the whole (queries x keys) matrix, which no GPU kernel stores, and it has no autocast. A
+    TorchFunctionMode would not do: torch switches it off inside `backward`, where checkpointing
+    computes again.
     """
 
     def __init__(self, device_type: str = "cuda", autocast: torch.dtype | None = None) -> None:
-        """`device_type`: "cuda" or "cpu"; `autocast`: the low precision of `torch.autocast`, or None for none."""
+        """`device_type`: "cuda" or "cpu"; `autocast`: the low precision of `torch.autocast`, or
+        None for none.
+        """
         self.on_cpu, self.autocast = device_type == "cpu", autocast
         self._casts: dict[int, Tensor] | None = {}
         self._originals = {name: getattr(F, name) for name in (*IN_LOW_PRECISION, *IN_FLOAT32)}
@@ -75,7 +77,9 @@ class StandIn:
         torch.is_autocast_enabled = self._is_autocast_enabled
 
     def leave_forward(self) -> None:
-        """The autocast region ends, and its casts of weights with it; what is computed again makes its own."""
+        """End the autocast region, and with it the kept casts of weights; checkpointing makes its
+        own.
+        """
         self._casts = None
 
     def _autocasts(self, device_type: str | None = None) -> bool:
@@ -96,7 +100,8 @@ class StandIn:
     def _cast(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         if not tensor.is_floating_point() or tensor.dtype == dtype:
             return tensor
-        # As autocast: the cast of a weight that trains is kept until the region ends, every other is made anew.
+        # As autocast: the cast of a weight that trains is kept until the region ends, every other
+        # is made anew.
         if self._casts is None or not (
             tensor.is_leaf and tensor.requires_grad and tensor.dtype == torch.float32
         ):
@@ -137,35 +142,30 @@ def _group_norm_of_cpu(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Without the copy out of channels-last memory that a GPU makes, and the meta device with it."""
+    """A group norm without the copy out of channels-last memory that GPUs and the meta device make."""
     n, channels = states.shape[:2]
     size = states[0, 0].numel()
-    if (
-        states.ndim == 4
-        and not states.is_contiguous()
-        and states.is_contiguous(memory_format=torch.channels_last)
-    ):
-        pass
-    else:
+    by_channel = states.ndim == 4 and states.is_contiguous(memory_format=torch.channels_last)
+    if not by_channel:
         states = states.contiguous()
     return torch.native_group_norm(states, weight, bias, n, channels, size, num_groups, eps)[0]
 
 
 class LiveBytes(TorchDispatchMode):
-    """Follows the bytes of every storage that is made while it is on, until it is let go.
+    """Follows the bytes of every storage that is created while the mode is on, until it is freed.
 
     Attributes:
-        now: bytes that live at present, of those made under it.
-        peak: the most so far.
+        now: bytes alive at present, of the storages created in this mode.
+        peak: the largest value of `now` so far.
     """
 
-    def __init__(self, known: Iterable[Tensor] = ()) -> None:
-        """`known`: what lives already, and is not counted."""
+    def __init__(self, existing: Iterable[Tensor] = ()) -> None:
+        """`existing`: tensors that exist already and are not counted."""
         super().__init__()
         self.now = self.peak = 0
         self._sizes: dict[int, int] = {}
         self._seen: dict[int, Any] = {}
-        for tensor in known:
+        for tensor in existing:
             storage = tensor.untyped_storage()
             self._seen[storage._cdata] = storage
 
@@ -183,7 +183,7 @@ class LiveBytes(TorchDispatchMode):
         return output
 
     def forget(self, tensor: Tensor) -> None:
-        """Count a tensor no more, though it lives on."""
+        """Stop counting a tensor that lives on."""
         self._drop(tensor.untyped_storage()._cdata)
 
     def _add(self, tensor: Tensor) -> None:
@@ -206,7 +206,7 @@ class LiveBytes(TorchDispatchMode):
 
 @contextlib.contextmanager
 def _gradients_not_counted(parameters: Iterable[nn.Parameter], live: LiveBytes) -> Iterator[None]:
-    """A weight's finished gradient is no activation; it has a column of its own."""
+    """Leave finished weight gradients out of the activations; the plan counts them on their own."""
 
     def done(parameter: Tensor) -> None:
         if parameter.grad is not None:
@@ -232,35 +232,46 @@ def measure(
     autocast: torch.dtype | None = None,
     inputs: Iterable[Tensor] = (),
 ) -> Cost:
-    """What `run`, a forward pass of `network` that ends in a scalar loss, costs, and its backward pass.
+    """Measure one step of a network: the forward pass `run` and its backward pass.
 
     Args:
-        network: on the meta device; on a real one the step is really computed.
-        run: the forward pass.
+        network: a network on the meta device; on a real device the step is really computed.
+        run: the forward pass, which ends in a scalar loss.
         backward: False for sampling; `run` may then return any tensor.
         flops: False leaves the arithmetic uncounted, in half the time.
-        device_type: whose kernels are thought of, "cuda" or "cpu".
-        autocast: as in `StandIn`.
-        inputs: what `run` is given: it counts as living already.
+        device_type: the device whose kernels are stood in for, "cuda" or "cpu".
+        autocast: the low precision of `torch.autocast`, or None for none.
+        inputs: tensors that `run` reads; they exist already and are not counted.
     """
     parameters = list(network.parameters())
-
-    def step(mode: Any, read: Callable[[], int]) -> tuple[int, int]:
-        """Once forward and once backward; what is read after each."""
-        with torch.set_grad_enabled(backward), mode, StandIn(device_type, autocast) as stand_in:
-            output = run()
-            stand_in.leave_forward()
-            after_forward = read()
-            if backward:
-                output.backward()
-        for parameter in parameters:
-            parameter.grad = None
-        return after_forward, read()
-
-    # One after the other: the counter's hooks keep what checkpointing made again longer than a plain run does.
-    counter = FlopCounterMode(display=False, custom_mapping=FLOP_FORMULAS)
-    forward, total = step(counter, counter.get_total_flops) if flops else (0, 0)
+    forward, total, saved = 0, 0, 0
+    # Two runs, one after the other: the counter's hooks keep what checkpointing computes again
+    # longer than a plain run does.
+    if flops:
+        with torch.set_grad_enabled(backward), StandIn(device_type, autocast) as stand_in:
+            forward, total = count_step_flops(functools.partial(_forward, run, stand_in), backward)
+        _drop_gradients(parameters)
     live = LiveBytes([*parameters, *network.buffers(), *inputs])
-    with _gradients_not_counted(parameters, live):
-        saved, _ = step(live, lambda: live.now)
-    return Cost(forward, total, live.peak, saved if backward else 0)
+    with (
+        _gradients_not_counted(parameters, live),
+        torch.set_grad_enabled(backward),
+        live,
+        StandIn(device_type, autocast) as stand_in,
+    ):
+        output = _forward(run, stand_in)
+        if backward:
+            saved = live.now
+            output.backward()
+    _drop_gradients(parameters)
+    return Cost(forward, total, live.peak, saved)
+
+
+def _forward(run: Callable[[], Tensor], stand_in: StandIn) -> Tensor:
+    output = run()
+    stand_in.leave_forward()
+    return output
+
+
+def _drop_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.grad = None

@@ -1,4 +1,6 @@
-"""The networks of a params file or of a saved folder on torch's meta device: shapes without numbers or memory."""
+"""The networks of a params file or of a saved folder, on torch's meta device: shapes without
+numbers or memory.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,14 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
 from lumiere.config import OptimConfig, Params
+from lumiere.diffusion.windows import temporal_windows
 from lumiere.models import SpaceTimeUNet, layers_in_order
 from lumiere.models.autoencoder import latent_factor
 from lumiere.models.inflation import takes_text
@@ -20,126 +23,123 @@ from lumiere.models.text_to_image import read_stored_config, text_width
 from lumiere.models.unet_builders import build_ssr_unet, build_text_to_image_unet
 from lumiere.text import load_text_encoder
 from lumiere.text.hub import pipeline_folder
-from lumiere.text.minilm import MiniLMTextEncoder
+from lumiere.text.minilm_encoder import MiniLMTextEncoder
 
 META = torch.device("meta")
+Network = TypeVar("Network")
+UNET_DEFAULTS = {"encoder_hid_dim": None, "cross_attention_dim": 1280}  # of diffusers
 
 
 @dataclass
 class Workload:
-    """A network, and what one forward pass is given.
+    """A network and the inputs of one forward pass.
 
     Attributes:
-        title: what it is.
-        network: on the meta device.
-        shape: of one training example without its batch axis, (c, t, h, w) or (c, h, w).
-        text: tokens and width of its text, or None.
-        optim: its training; None where it is not trained.
-        sample_shape: of one forward pass when a video is made; None where none is.
+        title: the name in the tables.
+        network: the network, on the meta device.
+        shape: one training example without its batch axis, (c, t, h, w) or (c, h, w).
+        text: number and width of its text tokens, or None without text.
+        optim: how it is trained; None where it is not.
+        sample_shape: the shape of one forward pass when a video is made; None where the network
+            makes none.
         sample_passes: forward passes for one video.
     """
 
     title: str
-    network: Any
+    network: UNet2DConditionModel | SpaceTimeUNet
     shape: tuple[int, ...]
     text: tuple[int, int] | None = None
     optim: OptimConfig | None = None
     sample_shape: tuple[int, ...] | None = None
     sample_passes: int = 0
 
+    @property
+    def image_network(self) -> UNet2DConditionModel:
+        """The network itself, or the image network inside a Space-Time U-Net."""
+        return self.network.unet if isinstance(self.network, SpaceTimeUNet) else self.network
+
     def inputs(
         self, batch_size: int, shape: tuple[int, ...] | None = None
     ) -> tuple[Tensor, dict[str, Any]]:
-        """A batch: the sample, and the other arguments by name."""
-        config = (
-            self.network.unet.config
-            if isinstance(self.network, SpaceTimeUNet)
-            else self.network.config
-        )
+        """Build a batch: the sample, and the other arguments by name."""
+        config = self.image_network.config
         device = next(self.network.parameters()).device
-        given: dict[str, Any] = {
-            "timestep": torch.zeros(batch_size, dtype=torch.long, device=device)
+        arguments: dict[str, Any] = {
+            "timestep": torch.zeros(batch_size, dtype=torch.long, device=device),
+            "encoder_hidden_states": None,
         }
-        given["encoder_hidden_states"] = None
         if self.text is not None:
-            given["encoder_hidden_states"] = torch.zeros(batch_size, *self.text, device=device)
-            if (
-                not config.mid_block_only_cross_attention
-            ):  # diffusers' own attention over text alone takes no mask
-                given["encoder_attention_mask"] = torch.ones(
-                    batch_size, self.text[0], dtype=torch.long, device=device
-                )
+            arguments["encoder_hidden_states"] = torch.zeros(batch_size, *self.text, device=device)
+            # diffusers' own attention over text alone takes no mask.
+            if not config.mid_block_only_cross_attention:
+                mask = torch.ones(batch_size, self.text[0], dtype=torch.long, device=device)
+                arguments["encoder_attention_mask"] = mask
         if config.class_embed_type == "timestep":
-            given["class_labels"] = torch.zeros(batch_size, dtype=torch.long, device=device)
-        return torch.zeros(batch_size, *(shape or self.shape), device=device), given
+            labels = torch.zeros(batch_size, dtype=torch.long, device=device)
+            arguments["class_labels"] = labels
+        return torch.zeros(batch_size, *(shape or self.shape), device=device), arguments
 
     def loss(self, batch_size: int) -> tuple[Callable[[], Tensor], list[Tensor]]:
-        """The forward pass of a training step, and what it is given."""
-        sample, given = self.inputs(batch_size)
-        config = getattr(self.network, "unet", self.network).config
-        channels = min(
-            config.in_channels, config.out_channels
-        )  # without a condition, without a learned variance
+        """The forward pass of a training step, and the tensors that it reads."""
+        sample, arguments = self.inputs(batch_size)
+        config = self.image_network.config
+        # Without a condition, and without a learned variance.
+        channels = min(config.in_channels, config.out_channels)
         target = torch.zeros_like(sample[:, :channels])  # the clean clip, or the noise
 
         def run() -> Tensor:
-            output = self.network(sample, **given).sample[:, :channels]
+            output = self.network(sample, **arguments).sample[:, :channels]
             return ((output.float() - target) ** 2).mean()
 
-        return run, [sample, target, *(each for each in given.values() if each is not None)]
+        tensors = [each for each in arguments.values() if each is not None]
+        return run, [sample, target, *tensors]
 
 
 def workloads(params: Params, root: Path = Path()) -> list[Workload]:
     """The networks of a params file, in the order in which they are trained.
 
     Args:
-        params: of which sizes, architectures and trainings are read.
-        root: where relative paths in it start.
+        params: the sizes, architectures and trainings.
+        root: the folder where relative paths in `params` start.
 
     Raises:
-        ValueError: when a model that it names cannot be found, or a config file describes no such network.
+        ValueError: when a model that it names cannot be found, or a config file describes no such
+            network.
     """
     t2i, ssr, generate = params.prepare_t2i, params.train_ssr, params.generate
-    trains_t2i, trains_ssr_image = t2i.source == "train", ssr.image_model == "train"
     image_model = on_meta(lambda: text_to_image_network(params, root))
     ssr_image = on_meta(lambda: super_resolution_network(params, root))
-    text = (params.decode.max_text_tokens, text_width(image_model.config))
-    frames, low, channels = (
-        params.decode.num_frames,
-        image_model.config.sample_size,
-        image_model.config.in_channels,
-    )
-    conditioned = inflate(image_model, conditioning_channels=channels + 1)
-    in_channels = conditioned.total_channels
+    conditioned = inflate(image_model, conditioning_channels=image_model.config.in_channels + 1)
     enlarger = inflate(ssr_image, temporal_resampling=False)
+
+    text = (params.decode.max_text_tokens, text_width(image_model.config))
+    frames, side = params.decode.num_frames, image_model.config.sample_size
+    base_passes = generate.num_inference_steps * (2 if generate.guidance_scale > 1 else 1)
     ssr_window = min(generate.window_size, generate.num_frames)
-    found = [
+    windows = temporal_windows(generate.num_frames, ssr_window, generate.overlap)
+
+    loads = [
         Workload(
             "text-to-image",
             image_model,
-            (channels, low, low),
+            (image_model.config.in_channels, side, side),
             text,
-            t2i.optim if trains_t2i else None,
-        )
-    ]
-    found.append(
+            t2i.optim if t2i.source == "train" else None,
+        ),
         Workload(
             "base, conditioned",
             conditioned,
-            (in_channels, frames, low, low),
+            (conditioned.total_channels, frames, side, side),
             text,
             params.train_conditioned.optim,
-            (in_channels, generate.num_frames, low, low),
-            generate.num_inference_steps * (2 if generate.guidance_scale > 1 else 1),
-        )
-    )
-    if trains_ssr_image:
-        found.append(
-            Workload(
-                "super-resolution, image", ssr_image, (6, ssr.crop, ssr.crop), None, ssr.image_optim
-            )
-        )
-    found.append(
+            (conditioned.total_channels, generate.num_frames, side, side),
+            base_passes,
+        ),
+    ]
+    if ssr.image_model == "train":
+        shape = (6, ssr.crop, ssr.crop)
+        loads.append(Workload("super-resolution, image", ssr_image, shape, None, ssr.image_optim))
+    loads.append(
         Workload(
             "super-resolution",
             enlarger,
@@ -147,17 +147,18 @@ def workloads(params: Params, root: Path = Path()) -> list[Workload]:
             None,
             ssr.optim,
             (6, ssr_window, ssr.size, ssr.size),
-            generate.ssr_steps * _num_windows(generate.num_frames, ssr_window, generate.overlap),
+            generate.ssr_steps * len(windows),
         )
     )
-    return found
+    return loads
 
 
 def stored_workloads(folder: Path, num_frames: int = 16) -> list[Workload]:
-    """The networks of a saved folder: a pipeline, a Space-Time U-Net, a text-to-image model or a U-Net.
+    """The networks of a saved folder: a pipeline, a Space-Time U-Net, a text-to-image model or a
+    U-Net.
 
     Raises:
-        ValueError: when it is none of these.
+        ValueError: when the folder is none of these.
     """
     if (folder / "model_index.json").is_file():
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
@@ -181,7 +182,7 @@ def _stored(folder: Path, title: str, num_frames: int) -> Workload:
     settings = {key: value for key, value in stored.items() if not key.startswith("_")}
     kind = stored.get("_class_name")
     if kind == SpaceTimeUNet.__name__:
-        network: Any = on_meta(lambda: SpaceTimeUNet(**settings))
+        network = on_meta(lambda: SpaceTimeUNet(**settings))
         config, channels = network.unet.config, network.total_channels
     elif kind == UNet2DConditionModel.__name__:
         network = on_meta(lambda: UNet2DConditionModel.from_config(settings))
@@ -198,8 +199,8 @@ def _stored(folder: Path, title: str, num_frames: int) -> Workload:
     return Workload(f"{title} ({kind})", network, shape, text, None, shape, 1)
 
 
-def on_meta(build: Callable[[], Any]) -> Any:
-    """What `build` makes, on the meta device."""
+def on_meta(build: Callable[[], Network]) -> Network:
+    """Call `build` with the meta device as the default."""
     with META:
         return build()
 
@@ -211,16 +212,17 @@ def inflate(unet2d: UNet2DConditionModel, **settings: Any) -> SpaceTimeUNet:
 
 
 def text_to_image_network(params: Params, root: Path) -> UNet2DConditionModel:
-    """The T2I's U-Net: of a config file or the small one where it is trained, otherwise the given model's."""
+    """The T2I's U-Net: the one that a params file trains, or that of the model it names."""
     config, file = params.prepare_t2i, params.prepare_t2i.unet_config
     if config.source != "train":
-        return _given(config.source, root, config.size)
-    # The text encoder's weights may be gigabytes on a hub; a config file says what width it was made for.
-    width = (
-        text_width(_whole(json.loads((root / file).read_text(encoding="utf-8"))))
-        if file
-        else _width(params)
-    )
+        return _named_network(config.source, root, config.size)
+    # The text encoder's weights may be gigabytes on a hub; a config file says what width it was
+    # made for.
+    if file:
+        stored = json.loads((root / file).read_text(encoding="utf-8"))
+        width = text_width(UNET_DEFAULTS | stored)
+    else:
+        width = _text_encoder_width(params)
     return build_text_to_image_unet(
         config.size,
         config.block_out_channels,
@@ -231,22 +233,20 @@ def text_to_image_network(params: Params, root: Path) -> UNet2DConditionModel:
 
 
 def super_resolution_network(params: Params, root: Path) -> UNet2DConditionModel:
-    """The image SR network, likewise."""
+    """The image network for super-resolution, found in the same way."""
     config = params.train_ssr
     if config.image_model != "train":
-        return _given(config.image_model, root, config.size)
+        return _named_network(config.image_model, root, config.size)
     file = root / config.unet_config if config.unet_config else ""
     return build_ssr_unet(config.size, config.block_out_channels, config.layers_per_block, file)
 
 
-def _given(source: str, root: Path, size: int) -> UNet2DConditionModel:
+def _named_network(source: str, root: Path, size: int) -> UNet2DConditionModel:
     here = root / source
     folder = here if here.is_dir() else pipeline_folder(source)
-    settings = {
-        k: v
-        for k, v in read_stored_config(folder / "unet").items()
-        if not k.startswith("_") and k != "self"
-    }
+    stored = read_stored_config(folder / "unet")
+    settings = {key: value for key, value in stored.items() if not key.startswith("_")}
+    settings.pop("self", None)
     factor = 1
     if (folder / "vae").is_dir():  # of a latent model
         factor = latent_factor(
@@ -255,24 +255,16 @@ def _given(source: str, root: Path, size: int) -> UNet2DConditionModel:
     return UNet2DConditionModel.from_config(settings | {"sample_size": size // factor})
 
 
-def _whole(settings: dict[str, Any]) -> dict[str, Any]:
-    return {"encoder_hid_dim": None, "cross_attention_dim": 1280} | settings  # diffusers' defaults
-
-
-def _width(params: Params) -> int:
+def _text_encoder_width(params: Params) -> int:
     name = params.decode.text_encoder
     if name == MiniLMTextEncoder.name:
         return MiniLMTextEncoder.embed_dim
     return load_text_encoder(name, params.decode.max_text_tokens).embed_dim
 
 
-def _num_windows(num_frames: int, window_size: int, overlap: int) -> int:
-    from lumiere.diffusion.windows import temporal_windows
-
-    return len(temporal_windows(num_frames, window_size, overlap))
-
-
 def layer_parameters(network: UNet2DConditionModel | SpaceTimeUNet) -> int:
-    """Parameters of the largest of the layers that FSDP gathers one at a time (`lumiere.training.parallel`)."""
+    """Parameters of the largest of the layers that FSDP gathers one at a time
+    (`lumiere.training.parallel`).
+    """
     sizes = [sum(p.numel() for p in layer.parameters()) for layer in layers_in_order(network)]
     return max(sizes, default=0)

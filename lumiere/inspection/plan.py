@@ -1,7 +1,8 @@
-"""From parameters and a step's measured cost to the memory of a GPU, whole or sharded."""
+"""The memory of a GPU in a training, from the parameters and the measured cost of a step."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,47 +17,40 @@ from lumiere.models import SpaceTimeUNet
 
 FLOAT32 = 4  # bytes; weights, gradients, optimizer state and averages, whatever the arithmetic's precision
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-# CUDA's own context, cuDNN's workspaces and what the allocator cannot use again: a share of a GPU's memory.
+# The share of a GPU's memory for CUDA's context, cuDNN's workspaces and the allocator's gaps.
 RESERVE = 0.08
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one GPU at the peak of a training: of a step, a validation or a preview."""
+    """Bytes on one GPU at the peak of a training, which may be a step, a validation or a preview."""
 
     weights: int
-    gradients: int  # with DDP's buckets, which hold them once more
+    gradients: int  # with DDP's buckets, which hold them a second time
     optimizer: int
     ema: int
-    gathered: int  # FSDP: layers whose weights are whole at the moment
+    gathered: int  # FSDP: the layers whose weights are whole at the peak
     activations: int
 
     @property
     def total(self) -> int:
-        """All of it."""
-        return sum(
-            (
-                self.weights,
-                self.gradients,
-                self.optimizer,
-                self.ema,
-                self.gathered,
-                self.activations,
-            )
-        )
+        """The sum of all parts."""
+        return sum(dataclasses.astuple(self))
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What training a network costs.
+    """The cost of training a network.
 
     Attributes:
-        batch_size: clips of a step, over all GPUs.
+        batch_size: clips in a step, over all GPUs.
         micro_batch: clips that a GPU takes at once.
-        flops_forward, flops: of a step, over all GPUs; the second with the backward pass and recomputation.
-        activations, activations_checkpointed: bytes at the peak, on a GPU, without and with gradient checkpointing.
+        flops_forward, flops: FLOPs of a step over all GPUs; the second includes the backward pass
+            and recomputation.
+        activations, activations_checkpointed: bytes on a GPU at the peak, without and with gradient
+            checkpointing.
         saved: bytes that a forward pass without checkpointing leaves for the backward pass.
-        whole, sharded: memory of a GPU that has the whole network, or its share of it.
+        whole, sharded: the memory of a GPU that holds the whole network, or its share of it.
     """
 
     batch_size: int
@@ -72,7 +66,7 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class NetworkPlan:
-    """One network: parameters, training, sampling."""
+    """The parameters, the training and the sampling of one network."""
 
     title: str
     spatial_parameters: int
@@ -80,12 +74,12 @@ class NetworkPlan:
     trained_parameters: int
     training: TrainingPlan | None
     sample_passes: int  # forward passes for one video
-    sample_flops: int  # of all of them
+    sample_flops: int  # of all these passes
     sample_activations: int  # bytes at the peak of one forward pass
 
     @property
     def parameters(self) -> int:
-        """All of them."""
+        """The number of all parameters."""
         return self.spatial_parameters + self.temporal_parameters
 
 
@@ -93,9 +87,10 @@ def plan(workload: Workload, launch: LaunchConfig, processes: int) -> NetworkPla
     """Measure one network on the meta device.
 
     Args:
-        workload: the network and what it is given.
-        launch: precision, accumulation and checkpointing; its number of processes is not looked at.
-        processes: GPUs.
+        workload: the network and its inputs.
+        launch: precision, accumulation and checkpointing; `processes` replaces its number of
+            processes.
+        processes: number of GPUs.
     """
     network = workload.network
     trained = [p for p in network.parameters() if p.requires_grad]
@@ -125,15 +120,17 @@ def _training(
         _step(workload, micro_batch, launch, on, flops=on == launch.gradient_checkpointing)
         for on in (False, True)
     )
-    chosen = checkpointed if launch.gradient_checkpointing else plain
+    step = checkpointed if launch.gradient_checkpointing else plain
     weights, gradients = count(network.parameters()) * FLOAT32, count(trained) * FLOAT32
     optimizer = optimizer_bytes(trained, workload.optim.optimizer)
-    # A preview takes a clip with and without its sentence at once, a validation as many as a step.
-    shown = forward(
-        workload, max(micro_batch, 2 if workload.text else 1), workload.shape, launch, flops=False
+    # A preview runs a clip with and without its sentence at once; a validation runs as many as a
+    # step.
+    preview_batch = 2 if workload.text else 1
+    preview = forward(
+        workload, max(micro_batch, preview_batch), workload.shape, launch, flops=False
     )
-    # The optimizer's step works on a copy of one of its moments, when the activations are gone.
-    peak = max(chosen.activation_bytes, shown.activation_bytes, gradients)
+    # After the backward pass, the optimizer's step works on a copy of one of its moments.
+    peak = max(step.activation_bytes, preview.activation_bytes, gradients)
     buckets = gradients if processes > 1 else 0
     whole = Memory(weights, gradients + buckets, optimizer, gradients, 0, peak)
     sharded = None
@@ -143,16 +140,15 @@ def _training(
             gradients=math.ceil(gradients / processes),
             optimizer=math.ceil(optimizer / processes),
             ema=math.ceil(gradients / processes),
-            gathered=2
-            * layer_parameters(network)
-            * FLOAT32,  # the layer that computes, and the one fetched ahead
-            activations=max(chosen.activation_bytes, shown.activation_bytes),
+            # The layer that computes, and the one fetched ahead.
+            gathered=2 * layer_parameters(network) * FLOAT32,
+            activations=max(step.activation_bytes, preview.activation_bytes),
         )
     return TrainingPlan(
         batch_size,
         micro_batch,
-        round(chosen.flops_forward * batch_size / micro_batch),
-        round(chosen.flops * batch_size / micro_batch),
+        round(step.flops_forward * batch_size / micro_batch),
+        round(step.flops * batch_size / micro_batch),
         plain.activation_bytes,
         checkpointed.activation_bytes,
         plain.saved_bytes,
@@ -165,7 +161,8 @@ def _step(
     workload: Workload, batch_size: int, launch: LaunchConfig, checkpointing: bool, flops: bool
 ) -> Cost:
     network = workload.network
-    network.enable_gradient_checkpointing() if checkpointing else network.disable_gradient_checkpointing()
+    if checkpointing:
+        network.enable_gradient_checkpointing()
     network.train()
     run, inputs = workload.loss(batch_size)
     try:
@@ -177,11 +174,9 @@ def _step(
 
 
 def _sampling(workload: Workload, launch: LaunchConfig) -> Cost | None:
-    return (
-        None
-        if workload.sample_shape is None
-        else forward(workload, 1, workload.sample_shape, launch)
-    )
+    if workload.sample_shape is None:
+        return None
+    return forward(workload, 1, workload.sample_shape, launch)
 
 
 def forward(
@@ -191,37 +186,37 @@ def forward(
     launch: LaunchConfig,
     flops: bool = True,
 ) -> Cost:
-    """A forward pass without gradients, of clips of `shape`, (c, t, h, w) or (c, h, w)."""
-    sample, given = workload.inputs(batch_size, shape)
+    """Measure a forward pass without gradients, on clips of `shape`, (c, t, h, w) or (c, h, w)."""
+    sample, arguments = workload.inputs(batch_size, shape)
+    tensors = [each for each in arguments.values() if each is not None]
     return measure(
         workload.network.eval(),
-        lambda: workload.network(sample, **given).sample,
+        lambda: workload.network(sample, **arguments).sample,
         backward=False,
         flops=flops,
         autocast=AUTOCAST[launch.precision],
-        inputs=[sample, *(each for each in given.values() if each is not None)],
+        inputs=[sample, *tensors],
     )
 
 
 def count(tensors: Iterable[Tensor]) -> int:
-    """Numbers in tensors."""
+    """Count the numbers in tensors."""
     return sum(tensor.numel() for tensor in tensors)
 
 
 def optimizer_bytes(parameters: Iterable[Tensor], optimizer: str) -> int:
-    """The state of AdamW, two moments, or of Adafactor, a row and a column per matrix (Shazeer and Stern 2018).
+    """The bytes of an optimizer's state.
 
-    Beside it each parameter has a step count of 4 bytes.
+    AdamW keeps two moments; Adafactor keeps a row and a column per matrix (Shazeer and Stern 2018).
+    Both add a step count of 4 bytes per parameter.
     """
     total = 0
     for each in parameters:
-        numbers = 2 * each.numel()
-        if optimizer == "adafactor":
-            factored = each.ndim > 1
-            numbers = (
-                each.numel() // each.shape[-1] + each.numel() // each.shape[-2]
-                if factored
-                else each.numel()
-            )
+        if optimizer != "adafactor":
+            numbers = 2 * each.numel()
+        elif each.ndim > 1:
+            numbers = each.numel() // each.shape[-1] + each.numel() // each.shape[-2]
+        else:
+            numbers = each.numel()
         total += FLOAT32 * (numbers + 1)
     return total

@@ -1,4 +1,4 @@
-"""What was found out, as tables for people and as JSON for programs. GB = 10^9 bytes, TFLOP = 10^12."""
+"""A network's plan, as a table for people and as JSON for programs. GB = 10^9 bytes, TFLOP = 10^12."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ LABEL = 46  # characters
 
 
 def fits(memory: Memory, gpu_memory_gb: float) -> bool:
-    """Whether a GPU of so much memory holds it, with RESERVE left for what is not counted."""
+    """Whether a GPU of this size holds it, with RESERVE left for memory that is not counted."""
     return memory.total <= gpu_memory_gb * GB * (1 - RESERVE)
 
 
 def as_text(
     plan: NetworkPlan, processes: int, gpu_memory_gb: float, precision: str, checkpointing: bool
 ) -> str:
-    """One network's table."""
+    """The table of one network."""
     rows = [("parameters", _millions(plan.parameters))]
     if plan.temporal_parameters:
         rows.append(("  spatial (the image network's, frozen)", _millions(plan.spatial_parameters)))
@@ -41,14 +41,14 @@ def as_text(
 def _training_rows(
     plan: TrainingPlan, processes: int, gpu_memory_gb: float, precision: str, checkpointing: bool
 ) -> list[tuple[str, str]]:
-    chosen = "with" if checkpointing else "without"
+    with_or_without = "with" if checkpointing else "without"
     rows = [
         (
             f"training in {precision}, batch {plan.batch_size}",
             f"{plan.micro_batch} at once on each of {processes} GPU{'s' if processes > 1 else ''}",
         ),
         ("  FLOPs of a step, forward", _tera(plan.flops_forward)),
-        (f"  all of a step, {chosen} checkpointing", _tera(plan.flops)),
+        (f"  all of a step, {with_or_without} checkpointing", _tera(plan.flops)),
         ("  activations without checkpointing", _gb(plan.activations)),
         ("  activations with checkpointing", _gb(plan.activations_checkpointed)),
     ]
@@ -76,7 +76,7 @@ def _training_rows(
 
 
 def as_data(plan: NetworkPlan, gpu_memory_gb: float) -> dict[str, Any]:
-    """The same as plain data; bytes and FLOPs as whole numbers."""
+    """The plan as plain data; bytes and FLOPs are whole numbers."""
     data = dataclasses.asdict(plan) | {"parameters": plan.parameters}
     if plan.training is not None:
         for name in ("whole", "sharded"):

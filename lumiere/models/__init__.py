@@ -1,4 +1,4 @@
-"""Networks."""
+"""Networks: the Space-Time U-Net, and the image networks that it is made from."""
 
 import lumiere.compat  # noqa: F401  before diffusers
 from lumiere.models.stunet import SpaceTimeUNet, SpaceTimeUNetOutput, layers_in_order

@@ -1,4 +1,4 @@
-"""The autoencoder (VAE) of a latent text-to-image model: between pixels and what its U-Net denoises."""
+"""The autoencoder (VAE) of a latent text-to-image model: it turns pixels into latents and back."""
 
 from __future__ import annotations
 
@@ -11,23 +11,21 @@ from lumiere.models.diffusers_folders import load_network
 
 
 def load_vae(folder: Path) -> AutoencoderKL | None:
-    """The VAE in a folder, frozen, in float32 from safetensors; None where there is no such folder.
+    """Load the VAE in a folder, frozen and in float32; return None where the folder does not exist.
 
     Raises:
-        ValueError: where there is a folder that no VAE can be read from.
+        ValueError: when the folder exists and no VAE can be read from it.
     """
-    return (
-        load_network(folder, AutoencoderKL).eval().requires_grad_(False)
-        if folder.is_dir()
-        else None
-    )
+    if not folder.is_dir():
+        return None
+    return load_network(folder, AutoencoderKL).eval().requires_grad_(False)
 
 
 def vae_factor(vae: AutoencoderKL | None) -> int:
-    """How many pixels long a latent's side is; 1 without a VAE, where latents are pixels."""
+    """The side of a latent in pixels; 1 without a VAE, where latents are pixels."""
     return 1 if vae is None else latent_factor(vae.config.block_out_channels)
 
 
 def latent_factor(block_out_channels: Sequence[int]) -> int:
-    """The same of a VAE's widths: each block but the last halves the side."""
+    """The side of a latent in pixels, from a VAE's widths: each block but the last halves the side."""
     return 2 ** (len(block_out_channels) - 1)

@@ -1,7 +1,7 @@
 """The blocks of a diffusers U-Net taken apart into their layers, in the order of a forward pass.
 
-One walk serves the Space-Time U-Net's forward pass, the sharding of a training and the memory plan of
-`lumiere inspect`.
+One walk serves the Space-Time U-Net's forward pass, the sharding of a training and the memory plan
+of `lumiere inspect`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ class BlockLayers:
     Attributes:
         resnets: the block's ResNet layers. A mid block has one more than it has attentions.
         attentions: one per resnet, or None where the block has none there.
-        resamplers: its spatial downsamplers or upsamplers; empty for the mid block and at the coarsest or finest level.
-        inflation: the temporal block that follows the last resnet and attention, in a Space-Time U-Net.
-        temporal_resampler: the temporal layer that follows the spatial resamplers, where time is resampled too.
+        resamplers: its spatial downsamplers or upsamplers; empty for the mid block and at the
+            coarsest or finest level.
+        inflation: the temporal block that follows the last resnet and attention, in a Space-Time
+            U-Net.
+        temporal_resampler: the temporal layer that follows the spatial resamplers, where time is
+            resampled too.
     """
 
     resnets: list[Any]
@@ -66,7 +69,9 @@ class BlockLayers:
 def image_blocks(
     unet: UNet2DConditionModel,
 ) -> tuple[list[BlockLayers], BlockLayers | None, list[BlockLayers]]:
-    """The down blocks, the mid block (None where the network has none) and the up blocks of an image U-Net."""
+    """The down blocks, the mid block (None where the network has none) and the up blocks of an
+    image U-Net.
+    """
     down = [BlockLayers.of(block) for block in unet.down_blocks]
     mid = None if unet.mid_block is None else BlockLayers.of(unet.mid_block)
     up = [BlockLayers.of(block) for block in unet.up_blocks]

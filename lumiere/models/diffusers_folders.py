@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin, UNet2DConditionModel
 from safetensors import SafetensorError
 
 from lumiere.errors import one_line
@@ -16,15 +16,18 @@ from lumiere.errors import one_line
 NAMES = {"UNet2DConditionModel": "U-Net", "AutoencoderKL": "VAE"}
 
 
-def read_stored_config(folder: Path, kind: Any = UNet2DConditionModel) -> dict[str, Any]:
-    """The settings of a network that diffusers saved, those that its file leaves out included.
+def read_stored_config(
+    folder: Path, kind: type[ModelMixin] = UNet2DConditionModel
+) -> dict[str, Any]:
+    """Read the settings of a network that diffusers saved, with the defaults of those its file
+    leaves out.
 
     Args:
-        folder: where its config.json is.
+        folder: the folder with its config.json.
         kind: its class.
 
     Raises:
-        ValueError: when there is no config.json, or it is of another class.
+        ValueError: when there is no config.json, or it describes another class.
     """
     if not (folder / "config.json").is_file():
         raise ValueError(
@@ -37,15 +40,15 @@ def read_stored_config(folder: Path, kind: Any = UNet2DConditionModel) -> dict[s
     return {setting.name: setting.default for setting in settings} | stored
 
 
-def load_network(folder: Path, kind: Any = UNet2DConditionModel) -> Any:
-    """The network in a folder, in float32, from safetensors.
+def load_network(folder: Path, kind: type[ModelMixin] = UNet2DConditionModel) -> ModelMixin:
+    """Load the network in a folder, in float32, from safetensors.
 
     Args:
-        folder: where its config and weights are.
+        folder: the folder with its config and weights.
         kind: its class.
 
     Raises:
-        ValueError: where they cannot be read, or weights are lacking.
+        ValueError: when they cannot be read, or weights are missing.
     """
     try:
         network, info = kind.from_pretrained(

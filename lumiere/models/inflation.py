@@ -1,7 +1,8 @@
-"""Walking a diffusers U-Net block by block, with temporal layers in between.
+"""The blocks of a diffusers U-Net, run with temporal layers in between.
 
-The forward pass of the image network is spelt out over diffusers' own modules (`resnets`, `attentions`,
-`downsamplers`, `upsamplers`), so that a temporal layer can stand after each of them: no hooks, no hidden state.
+The forward pass is written out over diffusers' own modules (`resnets`, `attentions`,
+`downsamplers`, `upsamplers`), so that a temporal layer can follow each of them without hooks and
+without hidden state.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from lumiere.models.lean import LeanConv2d, LeanResnet, LeanTransformer, attend
 
 @dataclass
 class Conditions:
-    """The conditions of a forward pass, as every layer at a level of `num_frames` frames takes them."""
+    """The conditions of a forward pass, as every layer at a level of `num_frames` frames takes
+    them.
+    """
 
     temb: Tensor  # (b, d), the timestep's embedding, once per clip
     encoder_hidden_states: Tensor | None  # (b, n, d)
@@ -53,7 +56,9 @@ class Conditions:
         )
 
     def at(self, num_frames: int) -> Conditions:
-        """The same conditions at a level of `num_frames` frames; text stays once per clip (`TextPerClip`)."""
+        """The same conditions at a level of `num_frames` frames; text stays once per clip
+        (`TextPerClip`).
+        """
         return Conditions.per_clip(
             self.temb,
             self.encoder_hidden_states,
@@ -64,11 +69,13 @@ class Conditions:
 
 
 class TextPerClip(Attention):
-    """An image network's attention that takes text once per clip, (b, n, d), whatever the number of frames.
+    """An image network's attention that takes text once per clip, (b, n, d), for any number of
+    frames.
 
-    Attention to text treats every query by itself, so all frames of a clip are queries of one call, and the text's keys
-    and values are computed once instead of once per frame. Where pixels are keys as well (DeepFloyd IF), and under
-    processors other than diffusers' plain ones, the text is repeated. The processor itself stays the user's to choose.
+    Attention to text treats every query by itself. So all frames of a clip are queries of one call,
+    and the keys and values of the text are computed once instead of once per frame. The text is
+    repeated where pixels are keys as well (DeepFloyd IF), and under processors other than
+    diffusers' plain ones. Users may still set any processor.
     """
 
     def forward(
@@ -103,7 +110,7 @@ class TextPerClip(Attention):
         return all(extra is None for extra in extras) and not scaled
 
     def _attend(self, hidden_states: Tensor, text: Tensor, bias: Tensor | None) -> Tensor:
-        """What diffusers' own processor does with (b, l, c), and `attend`."""
+        """The arithmetic of diffusers' own processor on (b, l, c), with `attend`."""
         query, key, value = self.to_q(hidden_states), self.to_k(text), self.to_v(text)
         query, key, value = (
             states.unflatten(2, (self.heads, -1)) for states in (query, key, value)
@@ -120,7 +127,9 @@ LEAN: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def make_lean(unet: nn.Module) -> None:
-    """Let an image network take its text once per clip, and keep and copy little; its weights and names stay."""
+    """Give an image network's layers the lean classes of this package; its weights and their names
+    stay.
+    """
     for module in unet.modules():
         module.__class__ = LEAN.get(type(module), type(module))
 
@@ -143,7 +152,9 @@ def check_conditions(
     class_labels: Tensor | None,
     added_cond_kwargs: dict[str, Any],
 ) -> None:
-    """Raise ValueError on a condition that does not come once per clip, or that the image network cannot take."""
+    """Raise ValueError on a condition that does not come once per clip, or that the image network
+    cannot take.
+    """
     if isinstance(timestep, Tensor) and tuple(timestep.shape) not in ((), (1,), (batch_size,)):
         raise ValueError(
             f"timestep has shape {tuple(timestep.shape)}; expected a number, () or ({batch_size},)"
@@ -188,9 +199,10 @@ def _check_once_per_clip(name: str, value: Any, batch_size: int) -> None:
 
 
 def check_supported(unet: UNet2DConditionModel) -> None:
-    """Raise ValueError for the few U-Nets whose layers cannot be told from their blocks' lists.
+    """Raise ValueError for the few U-Nets that cannot be inflated.
 
-    K-diffusion blocks have one skip per block; a hint and an image prompt (ControlNet, IP-Adapter) are second inputs.
+    K-diffusion blocks have one skip per block. A hint or an image prompt (ControlNet, IP-Adapter)
+    is a second input.
     """
     kinds = {type(block).__name__ for block in [*unet.down_blocks, *unet.up_blocks]}
     odd = sorted(kind for kind in kinds if kind.startswith("K"))
@@ -207,7 +219,9 @@ def check_supported(unet: UNet2DConditionModel) -> None:
 def run_down_block(
     block: BlockLayers, hidden_states: Tensor, here: Conditions
 ) -> tuple[Tensor, list[Tensor], Conditions]:
-    """Run a down block; the second result is what it leaves for the up path, the third holds at the next level."""
+    """Run a down block; the second result is what it leaves for the up path, the third holds at the
+    next level.
+    """
     skips = []
     last = len(block.resnets) - 1
     for index, (resnet, attention) in enumerate(zip(block.resnets, block.attentions, strict=True)):
@@ -276,7 +290,7 @@ def run_inflation(block: nn.Module | None, hidden_states: Tensor, here: Conditio
 def run_pair(
     resnet: nn.Module, attention: nn.Module | None, hidden_states: Tensor, conditions: Conditions
 ) -> Tensor:
-    """One (resnet, attention) pair of a block, recomputed in the backward pass where checkpointing is on."""
+    """Run one (resnet, attention) pair, recomputed in the backward pass where checkpointing is on."""
 
     def pair(states: Tensor) -> Tensor:
         return run_attention(attention, resnet(states, conditions.frame_temb), conditions)
@@ -289,7 +303,7 @@ def run_pair(
 def run_attention(
     attention: nn.Module | None, hidden_states: Tensor, conditions: Conditions
 ) -> Tensor:
-    """Any of the spatial attentions that diffusers puts into a U-Net block."""
+    """Run any of the spatial attentions that diffusers puts into a U-Net block."""
     if attention is None:
         return hidden_states
     if isinstance(attention, Attention):
@@ -312,7 +326,7 @@ def run_attention(
 def run_downsampler(
     downsampler: nn.Module, hidden_states: Tensor, conditions: Conditions
 ) -> Tensor:
-    """A plain or a ResNet downsampler."""
+    """Run a plain or a ResNet downsampler."""
     if isinstance(downsampler, ResnetBlock2D):
         return downsampler(hidden_states, conditions.frame_temb)
     return downsampler(hidden_states)
@@ -321,15 +335,17 @@ def run_downsampler(
 def run_upsampler(
     upsampler: nn.Module, hidden_states: Tensor, conditions: Conditions, size: torch.Size | None
 ) -> Tensor:
-    """A plain or a ResNet upsampler; `size` is given where halving does not come out even."""
+    """Run a plain or a ResNet upsampler; `size` is set where a side was odd before it was halved."""
     if isinstance(upsampler, ResnetBlock2D):
         return upsampler(hidden_states, conditions.frame_temb)
     return upsampler(hidden_states, size)
 
 
 def size_factor(unet: UNet2DConditionModel) -> int:
-    """What height and width must be divisible by: ResNet upsamplers (DeepFloyd IF) give twice the size and no other."""
+    """The number that height and width must be divisible by.
+
+    It is 1 but for networks with ResNet upsamplers (DeepFloyd IF), which always double the size.
+    """
     upsamplers = [each for block in unet.up_blocks for each in block.upsamplers or []]
-    return (
-        2 ** len(upsamplers) if all(isinstance(each, ResnetBlock2D) for each in upsamplers) else 1
-    )
+    only_doubles = all(isinstance(each, ResnetBlock2D) for each in upsamplers)
+    return 2 ** len(upsamplers) if only_doubles else 1

@@ -1,8 +1,10 @@
-"""The image network's and the temporal layers' arithmetic, keeping little for the backward pass and copying little.
+"""Layers that keep and copy less than PyTorch's own: the arithmetic of the image network and the
+temporal layers.
 
-PyTorch keeps what the gradients of all of a layer's arguments would need, trained or not. Here most layers are frozen:
-their convolutions need no input kept, and a norm's output is cheaper made anew than kept. `torch.compile` and autocast
-have plans of their own for both, so there the plain operations run.
+PyTorch keeps whatever the gradients of all of a layer's arguments would need, trained or not. Most
+layers here are frozen: their convolutions do not need their inputs, and computing a norm's output
+again is cheaper than keeping it. `torch.compile` and autocast make such choices themselves, so
+under them the plain operations run.
 """
 
 from __future__ import annotations
@@ -15,29 +17,34 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
-CPU_HEAD_DIM = 16  # PyTorch's attention on a CPU is slower with narrower heads than with these
-FEW_FRAMES = 32
+CPU_HEAD_DIM = 16  # PyTorch's attention on a CPU is slower with narrower heads
+FEW_FRAMES = 32  # a CPU attends over so few with plain matrix products
 
 
 def keeps_little(*tensors: Tensor) -> bool:
-    """Whether tensors are of one dtype, in a pass that goes back and that no compiler or autocast has plans for."""
-    alike = all(tensor.dtype == tensors[0].dtype for tensor in tensors)
-    # Autocast does not know meta tensors, which stand for those of a GPU where operations are counted.
+    """Whether a lean layer may run: tensors of one dtype, with a backward pass, without compiler
+    and autocast.
+    """
+    same_dtype = all(tensor.dtype == tensors[0].dtype for tensor in tensors)
+    # Autocast does not know meta tensors; `lumiere inspect` uses them in place of a GPU's.
     device = tensors[0].device.type.replace("meta", "cuda")
-    planned = torch.compiler.is_compiling() or torch.is_autocast_enabled(device)
-    return alike and not planned and torch.is_grad_enabled() and tensors[0].requires_grad
+    optimised_elsewhere = torch.compiler.is_compiling() or torch.is_autocast_enabled(device)
+    goes_back = torch.is_grad_enabled() and tensors[0].requires_grad
+    return same_dtype and goes_back and not optimised_elsewhere
 
 
 def add(fresh: Tensor, other: Tensor) -> Tensor:
-    """`fresh + other` in the memory of `fresh`, a convolution's output, which no gradient needs.
+    """Compute `fresh + other` in the memory of `fresh`, a convolution's output that no gradient
+    needs.
 
-    Not for views, such as a linear layer's output by frames: gradients through those are copied around.
+    Do not use it for views, such as a linear layer's output by frames: autograd copies gradients
+    through those.
     """
     return fresh.add_(other) if fresh.dtype == other.dtype else fresh + other
 
 
 class _FrozenConvolution(torch.autograd.Function):
-    """A convolution that keeps its weight alone."""
+    """A convolution that keeps only its weight for the backward pass."""
 
     @staticmethod
     def forward(
@@ -53,7 +60,7 @@ class _FrozenConvolution(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.settings
-        # Only its shape and memory format are read.
+        # The kernel reads only the shape and the memory format.
         inputs = torch.empty(
             ctx.shape, dtype=grad.dtype, device=grad.device, memory_format=ctx.memory_format
         )
@@ -74,7 +81,10 @@ class _FrozenConvolution(torch.autograd.Function):
 
 
 class LeanConv2d(nn.Conv2d):
-    """A convolution that does not keep its input while it is frozen; in channels-last memory a 1 x 1 is a product."""
+    """A convolution that does not keep its input while it is frozen.
+
+    In channels-last memory a 1 x 1 convolution runs as a matrix product.
+    """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self._is_product and input.is_contiguous(memory_format=torch.channels_last):
@@ -97,7 +107,7 @@ class LeanConv2d(nn.Conv2d):
 
 
 class _NormSiLU(torch.autograd.Function):
-    """SiLU of a group norm, in place; the norm's output is made anew in the backward pass."""
+    """SiLU of a group norm, in place; the backward pass computes the norm's output again."""
 
     @staticmethod
     def forward(
@@ -132,26 +142,29 @@ class _NormSiLU(torch.autograd.Function):
 
 def norm_silu(norm: nn.GroupNorm, hidden_states: Tensor) -> Tensor:
     """silu(norm(x)) on n c h w."""
-    # The kernel takes no other strides; on a GPU not channels-last memory either, which `F.group_norm` copies.
+    # The kernel takes no other strides. On a GPU it does not take channels-last memory, which
+    # `F.group_norm` copies.
     by_channel = hidden_states.is_contiguous(memory_format=torch.channels_last)
-    usual = hidden_states.is_contiguous() or (
+    strides_fit = hidden_states.is_contiguous() or (
         by_channel and hidden_states.stride(0) == hidden_states[0].numel()
     )
     on_cpu = hidden_states.device.type == "cpu"
-    if usual and on_cpu and keeps_little(hidden_states, norm.weight, norm.bias):
+    if strides_fit and on_cpu and keeps_little(hidden_states, norm.weight, norm.bias):
         return _NormSiLU.apply(hidden_states, norm.weight, norm.bias, norm.num_groups, norm.eps)
     return F.silu(norm(hidden_states), inplace=not torch.is_grad_enabled())
 
 
 class LeanResnet(ResnetBlock2D):
-    """A ResNet block of an image network; of the kinds with SiLU at one size, the arithmetic alone is done."""
+    """A ResNet block of an image network, with a shorter path for blocks with SiLU that keep the
+    size.
+    """
 
     def forward(self, input_tensor: Tensor, temb: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         resized = self.upsample is not None or self.downsample is not None
-        known = self.time_embedding_norm in ("default", "scale_shift") and isinstance(
+        is_plain = self.time_embedding_norm in ("default", "scale_shift") and isinstance(
             self.nonlinearity, nn.SiLU
         )
-        if resized or not known or self.time_emb_proj is None:
+        if resized or not is_plain or self.time_emb_proj is None:
             return super().forward(input_tensor, temb, *args, **kwargs)
         temb = self.time_emb_proj(temb if self.skip_time_act else F.silu(temb))[:, :, None, None]
         hidden = self.conv1(norm_silu(self.norm1, input_tensor))
@@ -170,7 +183,9 @@ class LeanResnet(ResnetBlock2D):
 
 
 class LeanTransformer(Transformer2DModel):
-    """An image network's transformer that stays in channels-last memory; diffusers copies into the other format."""
+    """An image network's transformer that stays in channels-last memory; diffusers' own leaves it
+    with a copy.
+    """
 
     def _get_output_for_continuous_inputs(
         self,
@@ -190,7 +205,10 @@ class LeanTransformer(Transformer2DModel):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Attention of (b, l, heads, d) to (b, n, heads, d), with a bias (b, 1, n) on the scores: (b, l, heads, d)."""
+    """Attention of (b, l, heads, d) to (b, n, heads, d); the result is (b, l, heads, d).
+
+    `bias` (b, 1, n) is added to the scores.
+    """
     width = query.shape[-1]
     query, key, value = (states.transpose(1, 2) for states in (query, key, value))
     if query.device.type == "cpu" and query.shape[2] == key.shape[2] <= FEW_FRAMES and bias is None:

@@ -1,4 +1,4 @@
-"""What makes an image network one for spatial super-resolution (paper, section 3.2)."""
+"""The inputs that an image network needs for spatial super-resolution (paper, section 3.2)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from diffusers import UNet2DConditionModel
 
 
 def check_super_resolution(unet2d: UNet2DConditionModel, name: str = "unet") -> None:
-    """Whether a network takes what super-resolution gives it: <x_t, low>, a noise level, and no text.
+    """Check that a network takes the inputs of super-resolution: <x_t, low>, a noise level, and no
+    text.
 
     Args:
         unet2d: the image network.
-        name: what the error calls it.
+        name: the network's name in the error.
 
     Raises:
-        ValueError: where it does not, with what is expected.
+        ValueError: when it does not; the message says what is expected.
     """
     config = unet2d.config
     if config.in_channels != 2 * config.out_channels or unet2d.class_embedding is None:
@@ -25,5 +26,5 @@ def check_super_resolution(unet2d: UNet2DConditionModel, name: str = "unet") -> 
     blocks = (*config.down_block_types, config.mid_block_type or "", *config.up_block_types)
     if any("CrossAttn" in block for block in blocks):
         raise ValueError(
-            f"{name} attends to text; super-resolution is given none, so a network without is expected"
+            f"{name} attends to text; super-resolution has no text: use a network without attention to text"
         )

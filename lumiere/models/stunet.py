@@ -1,8 +1,8 @@
 """The Space-Time U-Net: a frozen text-to-image U-Net, inflated (paper, section 3.1).
 
-Every level but the coarsest gets a convolutional inflation block, the coarsest gets temporal attention, and each
-spatial down- or upsampling is followed by a temporal one. At the start the network equals its image model on a video
-whose frames are all alike.
+Every level but the coarsest gets a convolutional inflation block; the coarsest gets temporal
+attention. A temporal down- or upsampling follows each spatial one. Before training, the network
+equals its image model on a video whose frames are all the same.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class SpaceTimeUNetOutput(BaseOutput):
     sample: Tensor
 
 
-# ModelMixin is named here too because diffusers, loading a pipeline, looks for it in the module of a component's class.
+# ModelMixin is named here too because diffusers, loading a pipeline, looks for it in the module of
+# a component's class.
 class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
     """A text-to-image U-Net inflated to video. Build it with `from_unet2d` or `from_pretrained`."""
 
@@ -68,9 +69,11 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         Args:
             unet2d_config: the config of the UNet2DConditionModel inside.
             conditioning_channels: channels of (C, M) appended to the input; 4 in pixel space.
-            temporal_resampling: whether time is halved with space; one value, or one per spatial halving.
+            temporal_resampling: whether time is halved with space; one value, or one per spatial
+                halving.
             resampling_init: "nearest" (the paper's) or "he" (its ablation).
-            mid_attention_layers: temporal attention layers in the mid block; the rest of the coarsest level has one.
+            mid_attention_layers: temporal attention layers in the mid block; the rest of the
+                coarsest level has one.
             temporal_head_dim: width of a temporal attention head.
         """
         super().__init__()
@@ -112,7 +115,8 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
             self.mid_inflation = AttentionInflationBlock(
                 mid.out_channels, mid_attention_layers, temporal_head_dim
             )
-        # A temporal resampler follows the spatial one of the same block; the up path mirrors the down path.
+        # A temporal resampler follows the spatial one of the same block; the up path mirrors the
+        # down path.
         self.temporal_downsamplers = nn.ModuleDict()
         for index in self._resampled:
             channels = down[index].out_channels
@@ -135,7 +139,7 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
             nn.init.zeros_(self.conv_in_conditioning.weight)
         convert_conv2d_weight_memory_format(self, torch.channels_last)
 
-    # --- building ---------------------------------------------------------------------------------------------------
+    # --- building ---------------------------------------------------------------------------------
 
     @classmethod
     def from_unet2d(
@@ -145,22 +149,23 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         temporal_resampling: bool | Sequence[bool] = True,
         **settings: Any,
     ) -> SpaceTimeUNet:
-        """Inflate a text-to-image U-Net; its weights are copied, the argument is left as it is.
+        """Inflate a text-to-image U-Net. The weights are copied; the argument does not change.
 
         Args:
             unet2d: any diffusers UNet2DConditionModel.
             conditioning_channels, temporal_resampling, settings: as in `__init__`.
 
         Raises:
-            ValueError: when `unet2d` is not a UNet2DConditionModel, is one of the few kinds that cannot be inflated, or
-                carries adapters.
+            ValueError: when `unet2d` is not a UNet2DConditionModel, is one of the few kinds that
+                cannot be inflated, or carries adapters.
         """
         if not isinstance(unet2d, UNet2DConditionModel):
             raise ValueError(
                 f"unet2d is a {type(unet2d).__name__}; expected a diffusers UNet2DConditionModel"
             )
         config = {key: value for key, value in unet2d.config.items() if not key.startswith("_")}
-        # By keyword: diffusers takes positional values for defaults, and drops them in `from_config`.
+        # By keyword: diffusers takes positional values for defaults, and drops them in
+        # `from_config`.
         model = cls(
             unet2d_config=config,
             conditioning_channels=conditioning_channels,
@@ -178,7 +183,10 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         return nn.Module.to(model, dtype=unet2d.dtype, device=unet2d.device)
 
     def with_conditioning(self, conditioning_channels: int) -> SpaceTimeUNet:
-        """The same network with its input grown by (C, M); the added convolution starts at zero, so nothing changes."""
+        """The same network with (C, M) added to its input.
+
+        The added convolution starts at zero, so the output does not change.
+        """
         config = {key: value for key, value in self.config.items() if not key.startswith("_")}
         grown = type(self)(**(config | {"conditioning_channels": conditioning_channels}))
         grown.load_state_dict(self.state_dict(), strict=False)
@@ -187,16 +195,18 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
 
     @property
     def in_channels(self) -> int:
-        """Channels of the noisy video alone."""
+        """The channels of the noisy video."""
         return self.unet.config.in_channels
 
     @property
     def total_channels(self) -> int:
-        """Channels of the input: the noisy video's and the conditioning's."""
+        """The channels of the whole input: noisy video and conditioning."""
         return self.in_channels + self.config.conditioning_channels
 
     def temporal_settings(self) -> dict[str, Any]:
-        """As in `SpaceTimeWeights`; temporal resampling as one value per spatial halving."""
+        """The settings as `SpaceTimeWeights` wants them; one value of temporal resampling per
+        spatial halving.
+        """
         down, _, _ = image_blocks(self.unet)
         halvings = [index for index, block in enumerate(down) if block.resamplers]
         return {
@@ -211,15 +221,17 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         }
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
-        """Recompute layers in the backward pass: less memory, more time, the same gradients."""
+        """Recompute layers in the backward pass; that takes less memory and more time, for the same
+        gradients.
+        """
         self.gradient_checkpointing = enabled
 
     def enable_gradient_checkpointing(self, *_: Any) -> None:
-        """As in diffusers."""
+        """Switch gradient checkpointing on, as in diffusers."""
         self.set_gradient_checkpointing(True)
 
     def disable_gradient_checkpointing(self) -> None:
-        """As in diffusers."""
+        """Switch gradient checkpointing off, as in diffusers."""
         self.set_gradient_checkpointing(False)
 
     def blocks(self) -> tuple[list[BlockLayers], BlockLayers | None, list[BlockLayers]]:
@@ -238,7 +250,7 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
             up.append(BlockLayers.of(block, self.up_inflations[index], resampler))
         return down, mid, up
 
-    # --- forward ----------------------------------------------------------------------------------------------------
+    # --- forward ----------------------------------------------------------------------------------
 
     def forward(
         self,
@@ -250,11 +262,11 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         added_cond_kwargs: dict[str, Any] | None = None,
         return_dict: bool = True,
     ) -> SpaceTimeUNetOutput | tuple[Tensor]:
-        """Predict, for a whole clip at once, what the T2I predicts for an image.
+        """Predict for a whole clip at once, in the prediction type of the T2I.
 
         Args:
-            sample: (b, c, t, h, w), the noisy video, followed on the channel axis by C and M where the model takes
-                conditioning. Any t >= 1.
+            sample: (b, c, t, h, w), the noisy video, followed on the channel axis by C and M where
+                the model takes conditioning. Any t >= 1.
             timestep: noise index, an int, 0-d, or (b,).
             encoder_hidden_states: text states (b, n, d), once per clip.
             encoder_attention_mask: (b, n), 1 = attend.
@@ -293,7 +305,7 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         # --- in: (b, c, t, h, w) -> (b t) c h w
         hidden = self._project_in(sample)
 
-        # --- down: space is halved after each block but the last, and time where the model resamples it
+        # --- down: space is halved after each block but the last, and time where it is resampled
         skips = [hidden]
         for block in down:
             hidden, block_skips, here = run_down_block(block, hidden, here)
@@ -313,7 +325,7 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         return SpaceTimeUNetOutput(sample=output) if return_dict else (output,)
 
     def _project_in(self, sample: Tensor) -> Tensor:
-        """The first convolution of each frame, and that of the conditioning: (b, c, t, h, w) -> (b t) c h w."""
+        """Convolve each frame, and its conditioning: (b, c, t, h, w) -> (b t) c h w."""
         batch_size, _, num_frames, height, width = sample.shape
         # In channels-last memory: see lumiere/models/temporal.py.
         frames = sample.permute(0, 2, 3, 4, 1).reshape(batch_size * num_frames, height, width, -1)
@@ -373,13 +385,15 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
             )
         if any(size % self._size_factor for size in sample.shape[-2:]):
             raise ValueError(
-                f"sample has shape {tuple(sample.shape)}; expected h and w divisible by {self._size_factor}, since "
-                "this image network's upsamplers give twice the size and no other"
+                f"sample has shape {tuple(sample.shape)}; expected h and w divisible by {self._size_factor}, because "
+                "this image network's upsamplers always double the size"
             )
 
 
 def layers_in_order(network: UNet2DConditionModel | SpaceTimeUNet) -> list[nn.Module]:
-    """The layers of every block of an image U-Net or a Space-Time U-Net, from the input to the output."""
+    """The layers of every block of an image U-Net or a Space-Time U-Net, from the input to the
+    output.
+    """
     blocks = network.blocks() if isinstance(network, SpaceTimeUNet) else image_blocks(network)
     down, mid, up = blocks
     layers: list[nn.Module] = []

@@ -1,9 +1,10 @@
-"""Temporal layers: what inflation adds to an image network (paper, section 3.1).
+"""The temporal layers that inflation adds to an image network (paper, section 3.1).
 
-Frames travel folded into the batch, `(b t) c h w`, in channels-last memory. There `(b t) c h w` and `b c t (h w)` are
-two views of one block `b t h w c`, so a layer that mixes time copies nothing to get at it. A temporal convolution runs
-as a 2-D convolution with a (k, 1) kernel over `b c t (h w)`: on CPU and GPU alike that is a matrix product, where a
-(k, 1, 1) 3-D convolution is not. Other memory formats give the same, with copies.
+Frames travel folded into the batch, `(b t) c h w`, in channels-last memory. There `(b t) c h w` and
+`b c t (h w)` are two views of one block `b t h w c`, so a layer that mixes time copies nothing. A
+temporal convolution runs as a 2-D convolution with a (k, 1) kernel over `b c t (h w)`: on CPU and
+GPU that is a matrix product, which a (k, 1, 1) 3-D convolution is not. Other memory formats give
+the same result, with copies.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ KERNEL_SIZE = 3
 def group_count(channels: int, most: int = 32, least_width: int = 4) -> int:
     """The largest number of groups up to `most` that divides `channels`.
 
-    Groups have `least_width` channels where there are as many: a group of one channel would lose that channel's mean,
-    and everything where a level is one pixel wide.
+    Groups have at least `least_width` channels where possible. A group of one channel would lose
+    that channel's mean, and at a level of one pixel everything.
     """
     allowed = range(1, max(1, min(most, channels // least_width)) + 1)
     return max(groups for groups in allowed if channels % groups == 0)
@@ -59,7 +60,9 @@ class TemporalDownsample(nn.Module):
     """Halves the frame count: temporal convolution with stride 2; t frames become ceil(t / 2)."""
 
     def __init__(self, channels: int, init: str = "nearest") -> None:
-        """`init`: "nearest" starts at nearest-neighbour resampling (the paper's), "he" at random (its ablation)."""
+        """`init`: "nearest" starts at nearest-neighbour resampling (the paper's), "he" at random
+        (its ablation).
+        """
         super().__init__()
         self.conv = TemporalConv(channels, stride=2, init="identity" if init == "nearest" else "he")
 
@@ -70,11 +73,12 @@ class TemporalDownsample(nn.Module):
 
 
 class TemporalUpsample(nn.Module):
-    """Doubles the frame count by repeating frames, then a temporal convolution; cut to the count asked for.
+    """Doubles the frame count by repeating frames, then a temporal convolution; cut to the count
+    asked for.
 
-    Repeated frames are never made. Of three taps w0, w1, w2 on x repeated, two fall on the same frame of x:
-    y[2i] = w0 x[i-1] + (w1 + w2) x[i] and y[2i+1] = (w0 + w1) x[i] + w2 x[i+1]. Both come from pairs of neighbours,
-    in one convolution with a third less arithmetic.
+    Repeated frames are never made. Of three taps w0, w1, w2 on x repeated, two fall on the same
+    frame of x: y[2i] = w0 x[i-1] + (w1 + w2) x[i] and y[2i+1] = (w0 + w1) x[i] + w2 x[i+1]. Both
+    come from pairs of neighbours, in one convolution with a third less arithmetic.
     """
 
     def __init__(self, channels: int, init: str = "nearest") -> None:
@@ -105,8 +109,9 @@ class TemporalUpsample(nn.Module):
 class ConvInflationBlock(nn.Module):
     """Factorised space-time convolution in a residual, for every level but the coarsest.
 
-    2-D convolution, then temporal convolution, each with norm and activation, then a projection that starts at zero.
-    Norm statistics are per frame, so that a window of a clip sees what the whole clip sees.
+    2-D convolution, then temporal convolution, each with norm and activation, then a projection
+    that starts at zero. Norm statistics are per frame, so that a window of a clip sees what the
+    whole clip sees.
     """
 
     def __init__(self, channels: int) -> None:
@@ -174,7 +179,9 @@ class TemporalAttention(nn.Module):
 
 
 class AttentionInflationBlock(nn.Module):
-    """Temporal self-attention layers, then a projection that starts at zero, in a residual: the coarsest level."""
+    """Temporal self-attention layers, then a projection that starts at zero, in a residual: the
+    coarsest level.
+    """
 
     def __init__(self, channels: int, num_layers: int, head_dim: int = 32) -> None:
         super().__init__()

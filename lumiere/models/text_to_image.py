@@ -1,4 +1,6 @@
-"""The text-to-image model that is inflated: a U-Net, its scheduler, the name of its text encoder, its VAE if any."""
+"""The text-to-image model that is inflated: a U-Net, its scheduler, its text encoder's name, and a
+VAE if it has one.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
 
 from lumiere.models.autoencoder import load_vae, vae_factor
 from lumiere.models.diffusers_folders import load_network, read_stored_config
@@ -32,14 +34,16 @@ class TextToImage:
     Attributes:
         unet: the network.
         scheduler: the diffusers scheduler it was trained with.
-        text_encoder, max_text_tokens: name and length for `lumiere.text.load_text_encoder`; the pooled text embedding
-            sees padding, so a model is always used at the length that it was trained with.
-        trained_size: pixels that its own images have, where it is used at another size; None where it is not.
-        vae: of a model that works in latents; None for one in pixel space.
+        text_encoder, max_text_tokens: name and length for `lumiere.text.load_text_encoder`; the
+            pooled text embedding sees padding, so a model is always used at the length that it was
+            trained with.
+        trained_size: pixels that its own images have, where it is used at another size; None where
+            it is not.
+        vae: the autoencoder of a model that works in latents; None for a model in pixel space.
     """
 
     unet: UNet2DConditionModel
-    scheduler: Any
+    scheduler: SchedulerMixin
     text_encoder: str
     max_text_tokens: int = 32
     trained_size: int | None = None
@@ -47,34 +51,36 @@ class TextToImage:
 
     @property
     def size(self) -> int:
-        """Pixels of its images, height = width."""
+        """The side of its images in pixels; height = width."""
         return self.unet.config.sample_size * vae_factor(self.vae)
 
     def use_at(self, size: int) -> None:
-        """Use the network at another image size: what is trained on it, and drawn with it, has that size.
+        """Use the network at another image size, in training and in generation.
 
-        A U-Net is convolutional, so it takes other sizes; what it paints there is another matter until it is fine-tuned
-        at that size. The size it was trained for stays on record, in `size.json`.
+        A U-Net is convolutional, so it takes other sizes; its images are good only after
+        fine-tuning at that size. `size.json` keeps the size that it was trained for.
 
         Raises:
-            ValueError: where the network cannot halve that size as often as it has to.
+            ValueError: when the network cannot halve that size as often as it has levels.
         """
-        own = self.size
-        if size == own:
+        own_size = self.size
+        if size == own_size:
             return
         halvings, side = self.unet.num_upsamplers, vae_factor(self.vae)
         factor = side * 2**halvings
         if size % factor:
             what = "an image" if self.vae is None else f"latents of {side} pixels a side"
             raise ValueError(
-                f"size {size}; allowed: {own}, which it was trained for, or another multiple of {factor}, since it "
-                f"halves {what} {halvings} times"
+                f"size {size}; allowed: {own_size}, which it was trained for, or another multiple of {factor}, "
+                f"since it halves {what} {halvings} times"
             )
-        self.trained_size = self.trained_size or own
+        self.trained_size = self.trained_size or own_size
         self.unet.register_to_config(sample_size=size // side)
 
     def save(self, folder: str | Path) -> None:
-        """Write `unet/`, `scheduler/`, `text_encoder/` and `vae/`, as a diffusers pipeline has them."""
+        """Write `unet/`, `scheduler/`, `text_encoder/` and `vae/`, as a diffusers pipeline has
+        them.
+        """
         folder = Path(folder)
         self.unet.save_pretrained(folder / "unet")
         save_companions(folder, self.scheduler, self.text_encoder, self.max_text_tokens, self.vae)
@@ -85,12 +91,14 @@ class TextToImage:
 
 def save_companions(
     folder: str | Path,
-    scheduler: Any,
+    scheduler: SchedulerMixin,
     text_encoder: str,
     max_text_tokens: int = 32,
     vae: AutoencoderKL | None = None,
 ) -> None:
-    """Write `scheduler/`, `text_encoder/` and, of a latent model, `vae/` beside a network's weights."""
+    """Write `scheduler/`, `text_encoder/` and, for a latent model, `vae/` beside a network's
+    weights.
+    """
     folder = Path(folder)
     scheduler.save_pretrained(folder / "scheduler")
     load_text_encoder(text_encoder, max_text_tokens).save_pretrained(folder / "text_encoder")
@@ -98,14 +106,15 @@ def save_companions(
         vae.save_pretrained(folder / "vae")
 
 
-def load_scheduler(folder: str | Path) -> Any:
-    """The scheduler in a diffusers `scheduler/` folder, of whichever class it names.
+def load_scheduler(folder: str | Path) -> SchedulerMixin:
+    """Load the scheduler in a diffusers `scheduler/` folder, of the class that its config names.
 
-    A learned variance is replaced by a fixed one: of the networks' output only the mean is used
+    A fixed variance replaces a learned one, because only the mean in a network's output is used
     (`lumiere.diffusion.objective.without_variance`).
 
     Raises:
-        ValueError: when there is none, its class is unknown, or it has no noise schedule in discrete steps.
+        ValueError: when the folder has none, its class is unknown, or it has no noise schedule in
+            discrete steps.
     """
     path = Path(folder) / SCHEDULER_FILE
     if not path.is_file():
@@ -124,15 +133,17 @@ def load_scheduler(folder: str | Path) -> Any:
 
 
 def load_text_to_image(source: str | Path) -> TextToImage:
-    """Load a T2I, in pixel space or with its VAE; weights in float32, from safetensors.
+    """Load a T2I, in pixel space or with its VAE; the weights come from safetensors, in float32.
 
     Args:
-        source: a folder of ours; a diffusers pipeline's folder with `unet/`, `scheduler/`, `text_encoder/`,
-            `tokenizer/` and, of a latent model, `vae/`; or the hub name of such a pipeline.
+        source: a folder of ours; a diffusers pipeline's folder with `unet/`, `scheduler/`,
+            `text_encoder/`, `tokenizer/` and, of a latent model, `vae/`; or the hub name of such a
+            pipeline.
 
     Raises:
-        ValueError: when a part is missing, or the model cannot be trained on frames and sentences alone:
-            super-resolution, inpainting, models conditioned on more than the text of one encoder.
+        ValueError: when a part is missing, or the model cannot be trained on frames and sentences
+            alone: super-resolution, inpainting, models conditioned on more than the text of one
+            encoder.
     """
     folder = pipeline_folder(str(source))
     text_file = folder / "text_encoder" / TEXT_FILE
@@ -168,7 +179,7 @@ def load_text_to_image(source: str | Path) -> TextToImage:
     return TextToImage(unet, scheduler, encoder.name, encoder.max_tokens, vae=vae)
 
 
-def _load_parts(folder: Path) -> tuple[UNet2DConditionModel, Any, AutoencoderKL | None]:
+def _load_parts(folder: Path) -> tuple[UNet2DConditionModel, SchedulerMixin, AutoencoderKL | None]:
     return (
         load_network(folder / "unet"),
         load_scheduler(folder / "scheduler"),
@@ -176,11 +187,12 @@ def _load_parts(folder: Path) -> tuple[UNet2DConditionModel, Any, AutoencoderKL 
     )
 
 
-def load_image_network(source: str | Path) -> tuple[UNet2DConditionModel, Any]:
-    """A U-Net and its scheduler without text, such as an image super-resolution network; weights in float32.
+def load_image_network(source: str | Path) -> tuple[UNet2DConditionModel, SchedulerMixin]:
+    """Load a U-Net without text and its scheduler, such as an image super-resolution network, in
+    float32.
 
     Raises:
-        ValueError: when it holds no U-Net or scheduler.
+        ValueError: when the folder holds no U-Net or no scheduler.
     """
     folder = Path(source)
     if not (folder / "unet" / "config.json").is_file():
@@ -191,7 +203,9 @@ def load_image_network(source: str | Path) -> tuple[UNet2DConditionModel, Any]:
 
 
 def text_width(config: Mapping[str, Any]) -> Any:
-    """How wide the text states are that a U-Net of these settings takes; a list where its levels differ."""
+    """The width of the text states that a U-Net of these settings takes; a list where its levels
+    differ.
+    """
     width = config["encoder_hid_dim"] or config["cross_attention_dim"]
     if isinstance(width, (list, tuple)):
         return width[0] if len(set(width)) == 1 else list(width)
@@ -199,14 +213,15 @@ def text_width(config: Mapping[str, Any]) -> Any:
 
 
 def check_pixel_space(config: Mapping[str, Any], name: str) -> None:
-    """Whether the stages can train a network of these settings without a VAE: pixels and text in, pixels out.
+    """Check that the stages can train a network of these settings without a VAE: pixels and text
+    in, pixels out.
 
     Args:
-        config: the settings of a UNet2DConditionModel, all of them.
-        name: what the error calls it.
+        config: all settings of a UNet2DConditionModel.
+        name: the network's name in the error.
 
     Raises:
-        ValueError: where they cannot.
+        ValueError: when they cannot.
     """
     if config["in_channels"] == LATENTS:
         raise ValueError(
@@ -217,14 +232,15 @@ def check_pixel_space(config: Mapping[str, Any], name: str) -> None:
 
 
 def check_text_alone(config: Mapping[str, Any], name: str, num_channels: int) -> None:
-    """Whether the stages can train a network of these settings: what is denoised and text in, a prediction out.
+    """Check that the stages can train a network of these settings: noisy pixels or latents and text
+    in, a prediction out.
 
     Args:
         config, name: as in `check_pixel_space`.
-        num_channels: of what is denoised, pixels or latents.
+        num_channels: channels of the pixels or latents that it denoises.
 
     Raises:
-        ValueError: where they cannot.
+        ValueError: when they cannot.
     """
     if config["in_channels"] != num_channels or config["out_channels"] not in (
         num_channels,
@@ -245,6 +261,6 @@ def check_text_alone(config: Mapping[str, Any], name: str, num_channels: int) ->
         if config[key] not in values:
             words = " or ".join("none" if value is None else repr(value) for value in values)
             raise ValueError(
-                f"{name}: {key} {config[key]!r}; allowed: {words}, as the stages give a model the text of one encoder "
-                "alone (SDXL takes more)"
+                f"{name}: {key} {config[key]!r}; allowed: {words}, because the stages "
+                "give a model only the text of one encoder (SDXL takes more)"
             )

@@ -1,4 +1,6 @@
-"""Image networks to be trained from scratch: small ones for two CPU cores, and any other by its config file."""
+"""Image networks for training from scratch: small ones for two CPU cores, or any other from its
+config file.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from lumiere.models.text_to_image import check_pixel_space, text_width
 
 
 def read_unet_config(path: str | Path) -> dict[str, Any]:
-    """A `UNet2DConditionModel`'s settings from a JSON file, such as the `unet/config.json` of a diffusers pipeline.
+    """Read a `UNet2DConditionModel`'s settings from a JSON file, such as the `unet/config.json` of
+    a diffusers pipeline.
 
     Raises:
         ValueError: when there is no such file, or it holds anything else.
@@ -35,17 +38,18 @@ def read_unet_config(path: str | Path) -> dict[str, Any]:
             f"{path}: the config of a {kind}; allowed: {UNet2DConditionModel.__name__}"
         )
     settings = {key: value for key, value in stored.items() if not key.startswith("_")}
-    known = set(inspect.signature(UNet2DConditionModel.__init__).parameters) - {"self"}
-    if unknown := sorted(set(settings) - known):
+    accepted = set(inspect.signature(UNet2DConditionModel.__init__).parameters) - {"self"}
+    if unknown := sorted(set(settings) - accepted):
         raise ValueError(f"{path}: {unknown[0]}: no setting of {UNet2DConditionModel.__name__}")
     return settings
 
 
 def build_unet(path: str | Path, size: int) -> UNet2DConditionModel:
-    """The network of a config file, for images of `size` pixels whatever size the file says.
+    """Build the network of a config file, for images of `size` pixels instead of the size in the
+    file.
 
     Raises:
-        ValueError: as `read_unet_config`, or where the settings do not go together.
+        ValueError: as `read_unet_config`, or when the settings contradict each other.
     """
     settings = read_unet_config(path)
     try:
@@ -61,14 +65,16 @@ def build_text_to_image_unet(
     text_dim: int,
     config_file: str | Path = "",
 ) -> UNet2DConditionModel:
-    """A pixel-space UNet2DConditionModel: the small one, or that of `config_file`, which then says all but the size.
+    """Build a UNet2DConditionModel in pixel space: the small one, or that of `config_file` at
+    `size`.
 
-    In the small one text enters twice, as in DeepFloyd IF: by cross-attention below the finest level, and pooled by
-    attention into the timestep embedding (`addition_embed_type="text"`), which modulates every ResNet by scale and
-    shift.
+    In the small one text enters twice, as in DeepFloyd IF: by cross-attention below the finest
+    level, and pooled by attention into the timestep embedding (`addition_embed_type="text"`), which
+    modulates every ResNet by scale and shift.
 
     Raises:
-        ValueError: where `config_file` is no text-to-image network in pixel space for text of that width.
+        ValueError: when `config_file` is no text-to-image network in pixel space for text of that
+            width.
     """
     if config_file:
         unet = build_unet(config_file, size)
@@ -102,12 +108,13 @@ def build_ssr_unet(
     layers_per_block: int,
     config_file: str | Path = "",
 ) -> UNet2DConditionModel:
-    """An image super-resolution UNet2DConditionModel: no text, six input channels, noise level as class label.
+    """Build an image super-resolution UNet2DConditionModel: the small one, or that of `config_file`
+    at `size`.
 
-    The small one, or that of `config_file`, which then says all but the size.
+    It takes six channels, the noise level as a class label, and no text.
 
     Raises:
-        ValueError: where `config_file` is no such network.
+        ValueError: when `config_file` is no such network.
     """
     if config_file:
         unet = build_unet(config_file, size)

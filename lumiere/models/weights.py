@@ -1,7 +1,8 @@
 """The two kinds of weights of a Space-Time U-Net, and their files.
 
-Spatial weights are the image model's, inside `unet`: frozen. All others are temporal: they alone train. Each kind has a
-safetensors file of its own, so that a motion module is small enough to share, and a style swap is one file.
+Spatial weights are the image model's, inside `unet`: frozen. All others are temporal: they alone
+train. Each kind has a safetensors file of its own, so that a motion module is small enough to
+share, and a style swap is one file.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ CONDITIONING_PREFIX = "conv_in_conditioning."
 PARTS = ("all", "motion", "conditioning")
 IMAGE_MODEL = "image_model_sha256"
 
-# What a diffusers pipeline hands to its components beside torch_dtype, as of diffusers 0.42; none of it matters here.
+# What a diffusers pipeline hands to its components beside torch_dtype, as of diffusers 0.42; none
+# of it matters here.
 FROM_PIPELINE = {
     "device_map", "max_memory", "offload_folder", "offload_state_dict", "variant", "use_safetensors", "use_flashpack",
     "low_cpu_mem_usage", "disable_mmap",
@@ -40,26 +42,26 @@ Self = TypeVar("Self", bound="SpaceTimeWeights")
 
 
 class SpaceTimeWeights(ModelMixin):
-    """A diffusers model with spatial weights in `unet`, and temporal ones in all else."""
+    """A diffusers model whose spatial weights are in `unet`; all others are temporal."""
 
     def temporal_settings(self) -> dict[str, Any]:
-        """What two networks must have in common to share temporal weights, as JSON has it."""
+        """The settings that two networks must share to exchange temporal weights, in JSON types."""
         raise NotImplementedError
 
-    # --- in memory --------------------------------------------------------------------------------------------------
+    # --- in memory --------------------------------------------------------------------------------
 
     def named_temporal_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The parameters that inflation added, by name: the only ones that train."""
+        """The parameters that inflation added, with their names; only they train."""
         return (
             (name, p) for name, p in self.named_parameters() if not name.startswith(SPATIAL_PREFIX)
         )
 
     def temporal_parameters(self) -> Iterator[nn.Parameter]:
-        """The same without names."""
+        """The parameters that inflation added; only they train."""
         return (parameter for _, parameter in self.named_temporal_parameters())
 
     def spatial_parameters(self) -> Iterator[nn.Parameter]:
-        """The text-to-image model's parameters: frozen."""
+        """The text-to-image model's parameters, which are frozen."""
         return self.unet.parameters()
 
     def temporal_state_dict(self) -> dict[str, Tensor]:
@@ -70,7 +72,7 @@ class SpaceTimeWeights(ModelMixin):
             if not name.startswith(SPATIAL_PREFIX)
         }
 
-    # --- files ------------------------------------------------------------------------------------------------------
+    # --- files ------------------------------------------------------------------------------------
 
     def save_pretrained(
         self,
@@ -79,10 +81,11 @@ class SpaceTimeWeights(ModelMixin):
         variant: str | None = None,
         max_shard_size: int | str | None = None,
     ) -> None:
-        """Write config.json, the T2I's weights and the temporal weights, the two in files of their own.
+        """Write config.json, the T2I's weights and the temporal weights, each in its own file.
 
         Raises:
-            ValueError: on variant, max_shard_size or safe_serialization=False: these files have one form.
+            ValueError: on variant, max_shard_size or safe_serialization=False; the files have only
+                one form.
         """
         _refuse(variant=variant, max_shard_size=max_shard_size)
         _refuse(safe_serialization=None if safe_serialization else False)
@@ -101,13 +104,15 @@ class SpaceTimeWeights(ModelMixin):
         dtype: torch.dtype | None = None,
         **from_pipeline: Any,
     ) -> Self:
-        """Load what `save_pretrained` wrote, in the saved dtype or `dtype`; spatial parameters come frozen.
+        """Load a folder that `save_pretrained` wrote, in the saved dtype or in `dtype`; spatial
+        parameters are frozen.
 
         `torch_dtype` is diffusers' older name of `dtype`.
 
         Raises:
-            ValueError: when a file is missing or does not fit, or on a variant, which there is none of.
-            TypeError: on a keyword that neither stands above nor comes from a diffusers pipeline.
+            ValueError: when a file is missing or does not fit, or on a variant; there are no
+                variants.
+            TypeError: on a keyword that is not listed here and that no diffusers pipeline passes.
         """
         if unknown := sorted(set(from_pipeline) - FROM_PIPELINE):
             raise TypeError(
@@ -128,7 +133,9 @@ class SpaceTimeWeights(ModelMixin):
         return model.eval()
 
     def save_temporal(self, save_directory: str | Path) -> None:
-        """Write the temporal weights alone, and which network and image model they belong to."""
+        """Write the temporal weights, and a JSON file that says which network and image model they
+        belong to.
+        """
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         _write(self.temporal_state_dict(), folder / TEMPORAL_FILE)
@@ -138,22 +145,24 @@ class SpaceTimeWeights(ModelMixin):
         )
 
     def load_temporal(self, save_directory: str | Path, part: str = "all") -> None:
-        """Load temporal weights in place; spatial weights are not touched.
+        """Load temporal weights in place; spatial weights do not change.
 
-        One folder serves networks with and without conditioning: with nothing known the two are the same network,
-        because the added input convolution has no bias.
+        A network with conditioning can load the weights of one without, and the reverse, with
+        `part="motion"`: with nothing known both compute the same, because the added input
+        convolution has no bias.
 
-        Warns when the weights belong to another image model, as they do where a style or a fine-tuned model has taken
-        its place. In bfloat16 that is not looked at, since the image model's own weights are rounded.
+        Warns when the weights were trained on another image model, for example before a style
+        replaced it. In bfloat16 there is no such check, because the image model's weights are
+        rounded.
 
         Args:
             save_directory: a folder written by `save_temporal` or `save_pretrained`.
-            part: "all"; "conditioning", the added input convolution alone; or "motion", everything but it. The rest is
-                left as it is, and may differ.
+            part: "all"; "conditioning", the added input convolution alone; or "motion", everything
+                but it. The rest is not loaded, and may differ.
 
         Raises:
-            ValueError: on a missing file, another setting, a missing or unexpected key, or another shape, naming the
-                first.
+            ValueError: on a missing file, another setting, a missing or unexpected key, or another
+                shape, naming the first.
         """
         if part not in PARTS:
             raise ValueError(f"part is {part!r}; allowed: {', '.join(PARTS)}")
@@ -187,8 +196,11 @@ class SpaceTimeWeights(ModelMixin):
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and values, hexadecimal; values as float16, so that a model saved in half precision
-    and its float32 original are one."""
+    """SHA-256 over names, shapes and values, in hexadecimal.
+
+    Values are hashed as float16, so a model saved in half precision has the hash of its float32
+    original.
+    """
     digest = hashlib.sha256()
     for name, value in sorted(state.items()):
         digest.update(f"{name} {tuple(value.shape)}\n".encode())
@@ -210,12 +222,12 @@ def _refuse(**options: Any) -> None:
 
 
 def _part_of(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
-    wanted = {"all": (True, False), "motion": (False,), "conditioning": (True,)}[part]
-    return {
-        name: value
-        for name, value in state.items()
-        if name.startswith(CONDITIONING_PREFIX) in wanted
-    }
+    selected = {}
+    for name, value in state.items():
+        of_part = "conditioning" if name.startswith(CONDITIONING_PREFIX) else "motion"
+        if part in ("all", of_part):
+            selected[name] = value
+    return selected
 
 
 def _write(state: Mapping[str, Tensor], path: Path) -> None:

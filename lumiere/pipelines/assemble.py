@@ -1,12 +1,16 @@
-"""A `LumierePipeline` from what the training stages wrote, or from the weights that come with the repository."""
+"""Builds a `LumierePipeline` from the outputs of the training stages or from the demo weights."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lumiere.errors import DataError
+from lumiere.files import content_hash
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.autoencoder import load_vae
 from lumiere.models.text_to_image import load_image_network, load_scheduler, load_text_to_image
@@ -14,7 +18,9 @@ from lumiere.pipelines.pipeline_lumiere import LumierePipeline
 from lumiere.pipelines.styles import FOLDER
 from lumiere.text import load_text_encoder
 
-PRETRAINED = Path(__file__).resolve().parents[2] / "pretrained"  # beside the package, in a checkout
+CHECKOUT_WEIGHTS = Path(__file__).resolve().parents[2] / "pretrained"
+# A wheel has no weights: someone who installed one names the folder in this variable.
+PRETRAINED = Path(os.environ.get("LUMIERE_PRETRAINED") or CHECKOUT_WEIGHTS)
 DEMO_PARTS = ("t2i", "temporal", "ssr_image", "temporal_ssr")
 # What suits these networks: the values of `generate` in params.yaml.
 DEMO_DEFAULTS: dict[str, Any] = {"guidance_scale": 1.5, "image_strength": 0.7}
@@ -23,16 +29,17 @@ DEMO_DEFAULTS: dict[str, Any] = {"guidance_scale": 1.5, "image_strength": 0.7}
 def assemble_pipeline(
     base: Path, ssr: Path | None, styles: Path | None, **defaults: Any
 ) -> LumierePipeline:
-    """Put the pieces together.
+    """Build a pipeline from its parts.
 
     Args:
-        base: a base or conditioned network with `scheduler/`, `text_encoder/` and, of a latent model, `vae/` beside it.
-        ssr: a super-resolution network with `scheduler/`, or None.
-        styles: a folder of blends, as the stage `blend_style` writes it, or None.
-        defaults: of a call, such as num_frames and guidance_scale; as in `LumierePipeline.__init__`.
+        base: the folder of a base or conditioned network, with `scheduler/`, `text_encoder/` and,
+            for a latent model, `vae/` in it.
+        ssr: the folder of a super-resolution network with `scheduler/` in it, or None.
+        styles: a folder of blends, as written by the stage `blend_style`, or None.
+        defaults: default arguments of a call, such as num_frames; see `LumierePipeline.__init__`.
 
     Raises:
-        ValueError: when a piece is missing.
+        ValueError: a part is missing.
     """
     pipe = LumierePipeline(
         unet=SpaceTimeUNet.from_pretrained(base, torch_dtype=torch.float32),
@@ -49,18 +56,22 @@ def assemble_pipeline(
 
 
 def demo_pipeline(pretrained: Path = PRETRAINED) -> LumierePipeline:
-    """The demo model from its weights: text-to-image and super-resolution networks, inflated, with temporal weights.
+    """Load the demo model: inflate its image networks and load their temporal weights.
 
-    Its styles are the files of `styles/`, by their names.
+    The files in `styles/` become its styles, by their names.
+
+    Args:
+        pretrained: the folder with the parts; by default `LUMIERE_PRETRAINED`, or else
+            `pretrained/` of the checkout.
 
     Raises:
-        ValueError: when a part is missing.
+        DataError: a part is missing.
     """
     for part in DEMO_PARTS:
         if not (pretrained / part).is_dir():
-            raise ValueError(
-                f"{pretrained / part}: no such folder; the demo weights come with the repository: install it from its "
-                "checkout with `pip install -e .`, or name the folder of another model"
+            raise DataError(
+                f"{pretrained / part}: the demo weights are missing; set LUMIERE_PRETRAINED to the folder "
+                "`pretrained` of a checkout of this project, or name another model with `--model FOLDER`"
             )
     image_model = load_text_to_image(pretrained / "t2i")
     unet = SpaceTimeUNet.from_unet2d(
@@ -81,3 +92,18 @@ def demo_pipeline(pretrained: Path = PRETRAINED) -> LumierePipeline:
     for path in sorted((pretrained / FOLDER).glob("*.safetensors")):
         pipe.add_style(path.stem, path)
     return pipe
+
+
+def hash_model(folder: Path | None) -> str:
+    """SHA-256 over the names and contents of a saved pipeline's files; None stands for the demo weights."""
+    if folder is None:
+        roots = [PRETRAINED / part for part in (*DEMO_PARTS, FOLDER)]
+        digest = hashlib.sha256(repr(DEMO_DEFAULTS).encode())
+    else:
+        roots = [folder]
+        digest = hashlib.sha256()
+    for root in roots:
+        for path in sorted(root.rglob("*")):
+            if path.is_file() and path.suffix in (".json", ".safetensors"):
+                digest.update(f"{path.relative_to(root)} {content_hash(path)}\n".encode())
+    return digest.hexdigest()

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import lumiere.compat  # noqa: F401  before transformers and open_clip
-from lumiere.text.diffusers import DiffusersTextEncoder
+from lumiere.text.diffusers_encoder import DiffusersTextEncoder
 from lumiere.text.encoder import CONFIG_NAME, TextEncoder
-from lumiere.text.minilm import MiniLMTextEncoder
-from lumiere.text.open_clip import OpenCLIPTextEncoder
+from lumiere.text.minilm_encoder import MiniLMTextEncoder
+from lumiere.text.open_clip_encoder import OpenCLIPTextEncoder
 
 __all__ = ["DiffusersTextEncoder", "TextEncoder", "load_text_encoder"]
 
 ENCODERS: dict[str, type[TextEncoder]] = {MiniLMTextEncoder.name: MiniLMTextEncoder}
-# Whose name says where the weights are: <family>:<source>.
+# Encoders whose name says where the weights are: <family>:<source>.
 FAMILIES: dict[str, Callable[[str, int], TextEncoder]] = {
     "open_clip": OpenCLIPTextEncoder,
     "diffusers": DiffusersTextEncoder,
@@ -23,16 +23,18 @@ FAMILIES: dict[str, Callable[[str, int], TextEncoder]] = {
 
 
 def load_text_encoder(name: str | Path, max_tokens: int = 32) -> TextEncoder:
-    """A text encoder by its name, or from the folder that `save_pretrained` wrote.
+    """Load a text encoder by its name, or from the folder that `save_pretrained` wrote.
 
     Args:
-        name: "minilm"; "open_clip:<architecture>/<pretrained tag or .safetensors file>"; "diffusers:<folder or hub
-            name of a pipeline>"; or a saved folder. Relative paths in a name start at the current folder, which is
-            the project's root in every stage, not at the saved folder.
-        max_tokens: every sentence is padded or cut to this many; a saved folder has its own.
+        name: "minilm"; "open_clip:<architecture>/<pretrained tag or .safetensors file>";
+            "diffusers:<folder or hub name of a pipeline>"; or a saved folder. Relative paths in a
+            name start at the current folder, which is the project's root in every stage, not at the
+            saved folder.
+        max_tokens: every sentence is padded or cut to this many tokens; a saved folder has its own
+            number.
 
     Raises:
-        ValueError: on a name that is none of these, or a length that the encoder does not take.
+        ValueError: on an unknown name, or a length that the encoder does not take.
     """
     config_file = Path(name) / CONFIG_NAME
     if config_file.is_file():

@@ -1,7 +1,8 @@
 """Text encoders: sentences in, token states and their mask out.
 
-An encoder is frozen and loaded on first use. What a model needs to know of it (its name, its width, how many
-tokens) is a small JSON config, so that saving a pipeline never copies a text encoder that a package ships.
+An encoder is frozen and loads its weights on first use. A model stores only a small JSON config of
+it (its name and its number of tokens), so saving a pipeline never copies a text encoder that a
+package ships.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ class TextEncoder(ABC):
 
         Args:
             texts: b sentences, in a list.
-            batch_size: how many go through the network at once.
+            batch_size: sentences that go through the network at once.
 
         Returns:
-            prompt_embeds (b, max_tokens, embed_dim), float32, zero where padded; mask (b, max_tokens), int64,
-            1 = attend.
+            prompt_embeds (b, max_tokens, embed_dim), float32, zero where padded; mask (b,
+            max_tokens), int64, 1 = attend.
 
         Raises:
-            ValueError: on a single string, which would be encoded letter by letter.
+            ValueError: on a single string, which would otherwise be encoded letter by letter.
         """
         if isinstance(texts, str):
             raise ValueError(f"texts is the string {texts!r}; expected a list of strings")
@@ -60,11 +61,11 @@ class TextEncoder(ABC):
         return states * mask.unsqueeze(-1), mask
 
     def to_config(self) -> dict[str, Any]:
-        """What `load_text_encoder` needs to build this encoder again."""
+        """The config from which `load_text_encoder` builds this encoder again."""
         return {"name": self.name, "max_tokens": self.max_tokens}
 
     def save_pretrained(self, folder: str | Path, **_: Any) -> None:
-        """Write the config; weights stay in the package or hub they come from."""
+        """Write the config; the weights stay in the package or hub that they come from."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG_NAME).write_text(

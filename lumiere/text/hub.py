@@ -1,4 +1,6 @@
-"""A diffusers pipeline by folder or by hub name; of a hub's files only the safetensors and the configs are fetched."""
+"""Diffusers pipelines by folder or by hub name; from a hub only safetensors and configs are
+downloaded.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,17 @@ SKIPPED = ("*.fp16*", "*.non_ema*", "*.onnx*")  # second copies of the same weig
 
 
 def pipeline_folder(source: str, *parts: str) -> Path:
-    """Where the files of a pipeline are.
+    """The folder with the files of a pipeline, downloaded if need be.
 
     Args:
-        source: a folder (a relative one starts at the current folder, which is the project's root in every stage), or
-            a hub name such as "DeepFloyd/IF-I-M-v1.0".
-        parts: folders that are needed, such as "unet"; none for the JSON files of all of them. A hub's are fetched,
-            or found in its cache; HF_HUB_OFFLINE=1 allows the cache alone.
+        source: a folder (a relative one starts at the current folder, which is the project's root
+            in every stage), or a hub name such as "DeepFloyd/IF-I-M-v1.0".
+        parts: the folders to download from a hub, such as "unet"; without any, the JSON files of
+            all folders. Files in the hub's cache are not downloaded again; with HF_HUB_OFFLINE=1
+            only the cache is used.
 
     Raises:
-        ValueError: when `source` is neither.
+        ValueError: when `source` is neither a folder nor a hub name that can be downloaded.
     """
     if Path(source).is_dir():
         return Path(source)
@@ -32,8 +35,8 @@ def pipeline_folder(source: str, *parts: str) -> Path:
         return Path(
             snapshot_download(source, allow_patterns=patterns, ignore_patterns=list(SKIPPED))
         )
-    except (
-        Exception
-    ) as error:  # of whichever layer: the name's form, the network, the hub's answer, the disk
-        wanted = "neither a folder with unet/ and scheduler/ nor a hub name that can be fetched"
-        raise ValueError(f"{source}: {wanted}: {one_line(error)}") from None
+    except Exception as error:  # the name's form, the network, the hub's answer or the disk
+        expected = (
+            "neither a folder with unet/ and scheduler/ nor a hub name that can be downloaded"
+        )
+        raise ValueError(f"{source}: {expected}: {one_line(error)}") from None

@@ -12,6 +12,7 @@ import pytest
 from lumiere.pipelines import LumierePipeline
 from lumiere.requests import Request, read_rows
 from tests.cli.conftest import Generate
+from tests.stages.conftest import write_clips
 
 ROWS = """name,prompt,image,alpha,style,seed,frames
 fox,a red fox runs,,,,1,
@@ -48,9 +49,9 @@ def test_rows_that_fail_do_not_stop_the_others(generate: Generate, table: Path) 
     summary = result.stderr.splitlines()[-3:]
     assert summary[0] == "3 made, 0 already there, 2 failed"
     assert summary[1].endswith("gone.png: no such file; check the path") and summary[1].startswith(
-        "  broken: --image"
+        "  broken: image"
     )
-    assert summary[2] == "  odd: --alpha is 7; allowed: 0 to 1"
+    assert summary[2] == "  odd: alpha is 7; allowed: 0 to 1"
     styled = json.loads(Path("out/styled.json").read_text())
     assert (styled["prompt"], styled["alpha"], styled["frames"]) == ("a dog, styled", 0.5, 3)
     assert styled["upscale"] is False and json.loads(Path("out/fox.json").read_text())["seed"] == 1
@@ -72,7 +73,7 @@ def test_it_continues_where_it_stopped(
     assert result.exit_code == 130
     assert (
         result.stderr.splitlines()[-1]
-        == "stopped; nothing is half-written, and the same command continues"
+        == "stopped; nothing is half-written; run the same command again to continue"
     )
     assert list(videos()) == ["fox"]
 
@@ -127,7 +128,7 @@ def test_an_unexpected_error_is_one_rows_failure(
         ("prompt,colour\na,b\n", "unknown column 'colour'"),
         ("prompt\n", "no rows below"),
         ("name;prompt\nfox;a fox\n", "columns are separated by ';'; save it with commas"),
-        ("name,prompt\na,x\na,y\n", "name 'a' stands twice"),
+        ("name,prompt\na,x\na,y\n", "two rows have the name 'a'"),
         ("name,prompt\n../a,x\n", "name '../a'; allowed: letters"),
         ("name,prompt,num_videos\na,x,2\na-2,y,\n", "'a' and 'a-2' would both write"),
     ],
@@ -146,12 +147,13 @@ def test_a_row_says_all_that_options_say(tmp_path: Path) -> None:
     path.write_text(
         "prompt,upscale,keep_known,num_videos,guidance\na fox,no,yes,2,1.5\na cat,maybe,,,\n,,,,2\n"
     )
-    rows = dict(read_rows(path, {"steps": "3"}))
-    assert rows["001-a-fox"] == Request(
-        "a fox", upscale=False, keep_known=True, num_videos=2, guidance=1.5, steps=3
+    fox, cat, empty = read_rows(path, {"steps": "3"})
+    assert fox.request == Request(
+        "a fox", "001-a-fox", upscale=False, keep_known=True, num_videos=2, guidance=1.5, steps=3
     )
-    assert str(rows["002-a-cat"]) == "upscale is 'maybe'; allowed: yes, no"
-    assert "prompt is empty" in str(rows["003"])
+    assert (cat.name, cat.line) == ("002-a-cat", 3)
+    assert cat.problem == "upscale is 'maybe'; allowed: yes, no"
+    assert empty.name == "003" and "prompt is empty" in empty.problem
 
 
 def test_a_style_for_all_rows_may_have_one_alpha_in_each(
@@ -166,6 +168,24 @@ def test_a_style_for_all_rows_may_have_one_alpha_in_each(
     result = generate("--from-file", "rows.csv", "-o", "out", *options, with_model=False)
     assert result.exit_code == 1 and list(videos()) == ["a"], result.output
     assert result.stdout.split() == [str(tmp_path / "out" / "a.mp4")]
+
+
+def test_clips_of_the_training_set_need_their_folder(generate: Generate, tmp_path: Path) -> None:
+    rows = 'prompt,mode,clip,mask\na,,,\na,inpainting,dog@0,"0,0,1,0.5"\n'
+    Path("prompts.csv").write_text(rows, encoding="utf-8")
+    result = generate("--from-file", "prompts.csv", "-o", "out")
+    assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1 and not result.stdout
+    assert "clip dog@0 is not available, because outputs/clips holds no decoded" in result.stderr
+    write_clips(tmp_path / "outputs" / "clips", held_out=2, fps=8)
+    result = generate("--from-file", "prompts.csv", "-o", "out", "--no-upscale")
+    assert result.exit_code == 0, result.output
+    assert "clip dog@0 is cut to the first 5 frames at 8 a second" in result.stderr
+    made = json.loads(Path("out/002-a.json").read_text())
+    assert (made["clip"], made["mask"], made["frames"]) == ("dog@0", "0.0,0.0,1.0,0.5", 5)
+    options = ("--clip", "owl@0", "--mode", "image_to_video")
+    assert generate("a", "-o", "owl.gif", *options).exit_code == 0
+    result = generate("a", "-o", "lion.gif", "--clip", "lion@0", "--mode", "outpainting")
+    assert result.exit_code == 2 and "clip 'lion@0' is not among the decoded" in result.stderr
 
 
 @pytest.mark.parametrize(

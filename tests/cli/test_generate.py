@@ -141,9 +141,13 @@ def test_every_mode_and_from_its_settings_again(
     conditioned = mode not in ("text_to_video", "video_to_video")
     assert (made["known_psnr"] is not None) == conditioned
     again = generate("--from-json", "a.json", "-o", "b/")
-    assert again.exit_code == 0 and "will not be the same" not in again.stderr, again.output
+    assert again.exit_code == 0 and "will differ" not in again.stderr, again.output
     np.testing.assert_array_equal(pictures("b/*.png"), pictures("a/*.png"))
-    assert settings("b.json") == {**made, "asked": settings("b.json")["asked"]}
+    assert settings("b.json") == {
+        **made,
+        "name": "b",
+        "asked": settings("b.json")["asked"],
+    }
 
 
 def test_a_note_tells_what_is_cut_off(generate: Generate, inputs: Path) -> None:
@@ -221,10 +225,7 @@ def test_settings_are_changed_by_options_and_tell_of_other_inputs(
     generate("a fox", "-o", "a.gif", "--image", "mine.png", "--seed", "1")
     Image.new("RGB", (20, 20), "red").save(picture)
     again = generate("a red fox", "--from-json", "a.json", "-o", "b.gif", "--no-upscale")
-    assert (
-        "mine.png is not the file that it was made from; the video will not be the same"
-        in again.stderr
-    )
+    assert "mine.png is not the one that it was made from; the video will differ" in again.stderr
     made = settings("b.json")
     assert (made["prompt"], made["size"], made["seed"]) == ("a red fox", [16, 16], 1)
 
@@ -367,7 +368,7 @@ def test_the_shipped_super_resolution_keeps_what_is_given(generate: Generate, in
     arguments = ("a yellow taxi", "-o", "taxi.gif", "--frames", "2", "--steps", "2", "--seed", "0")
     given = ("--video", str(inputs / "video.mp4"), "--mask", "0.5,0,1,1")
     result = generate(*arguments, *given, with_model=False)
-    assert result.exit_code == 0 and "the given pixels come back as they were" in result.stderr, (
+    assert result.exit_code == 0 and "the given pixels are unchanged" in result.stderr, (
         result.output
     )
     made = settings("taxi.json")

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lumiere.export import staging, swap, target_of
+from lumiere.cli.staging import staging, swap
+from lumiere.cli.targets import target_of
 from tests.cli.conftest import Generate, names_in
 
 NAMES = ["fox.webm", "fox/", "fox-%d.png"]
@@ -138,12 +139,12 @@ def test_where_one_stands_is_no_name(generate: Generate, tmp_path: Path, output:
 def test_sigterm_ends_a_run_like_ctrl_c(
     generate: Generate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import lumiere.cli.generate
+    import lumiere.cli.jobs
 
     def terminated(*_: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(lumiere.cli.generate, "swap", terminated)
+    monkeypatch.setattr(lumiere.cli.jobs, "swap", terminated)
     handler = signal.getsignal(signal.SIGTERM)
     result = generate("a fox", "-o", "new/fox.mp4")
     assert (

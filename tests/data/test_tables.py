@@ -9,7 +9,7 @@ from PIL import Image
 
 from lumiere.data.captioned_pictures import load_captioned_folder
 from lumiere.data.tables import read_table
-from lumiere.pipelines.batch import read_jobs
+from lumiere.requests import read_rows
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ BAD: dict[bytes, tuple[str, ...]] = {
     b"name;text\na;b\n": ("separated by ';'", "commas"),
     b"name,text,more\na,b,c\n": ("unknown column 'more'", "name, text, extra"),
     b"name,text,\na,b,c\n": ("unknown column ''",),
-    b"name,text,Name\na,b,c\n": ("column 'name' stands twice",),
+    b"name,text,Name\na,b,c\n": ("column 'name' is given twice",),
     b"name,text\n\n , \n": ("no rows", "at least one row"),
     b"": ("no column 'name'", "found: none"),
 }
@@ -88,11 +88,15 @@ def test_prompts_are_whole(table: Path) -> None:
     header = "name,mode,prompt,clip,mask,style,alpha,strength\n"
     table.write_text(header + "a,text_to_video,a cat, asleep,,,,,\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"table\.csv, line 2: 9 cells for 8 columns; .*quotes"):
-        read_jobs(table)
+        read_rows(table)
     table.write_text("name,mode,prompt\na,text_to_video,a cat, asleep\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"table\.csv, line 2: 4 cells for 3 columns"):
-        read_jobs(table)
+        read_rows(table)
     table.write_text('name,mode,prompt\na,text_to_video,"a cat, asleep"\n', encoding="utf-8-sig")
-    assert [(job.prompt, job.clip, job.alpha) for job in read_jobs(table)] == [
-        ("a cat, asleep", "", 0.75)
-    ]
+    (row,) = read_rows(table)
+    assert row.request is not None
+    assert (row.request.prompt, row.request.clip, row.request.alpha) == (
+        "a cat, asleep",
+        None,
+        None,
+    )

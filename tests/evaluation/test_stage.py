@@ -12,7 +12,7 @@ import yaml
 import stages
 from lumiere.data.shards import Sample, pack_frames, write_index, write_shards
 from lumiere.data.video_io import read_video, write_video
-from lumiere.evaluation.samples import read_real_set
+from lumiere.evaluation.video_sets import read_real_set
 from stages import evaluate
 
 DATA = Path(__file__).parents[2] / "data"
@@ -316,6 +316,6 @@ def test_warns_of_a_judge_that_was_trained_with_another_split(
     assert "warning" not in capsys.readouterr().err
     report = (tmp_path / "out" / "report.md").read_text()
     assert (
-        "Of the 8 real clips here it was trained on 6; of the 2 among them that are held out, on 0."
+        "The judge was trained on 6 of the 8 real clips here, and on 0 of the 2 held-out clips among them."
         in report
     )

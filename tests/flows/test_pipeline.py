@@ -21,14 +21,8 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.states import Completed, Crashed, Failed, Pending
 
 from flows import dag
-from flows.pipeline import (
-    PipelineFailed,
-    PipelineRun,
-    _result,
-    lumiere_pipeline,
-    main,
-    pipeline_lock,
-)
+from flows.flow import PipelineFailed, PipelineRun, _result, lumiere_pipeline, pipeline_lock
+from flows.pipeline import main
 from flows.report import StageResult
 from flows.supervisor import Supervisors
 from lumiere import tracking
@@ -197,7 +191,7 @@ def test_a_task_that_prefect_lost_is_no_success(
         assert _result(nodes[0].name, state, prepared).status == expected
     assert _result("d", Pending(name="NotReady"), prepared).status == "not run"
     assert _result("d", Crashed(), prepared).status == "failed"
-    monkeypatch.setattr("flows.pipeline._submit_and_wait", lambda *_: [StageResult("a", "not run")])
+    monkeypatch.setattr("flows.flow._submit_and_wait", lambda *_: [StageResult("a", "not run")])
     state = run(toy_project)
     assert state.is_failed() and state.message.startswith("not run: a")
 
@@ -286,7 +280,7 @@ def test_a_killed_flow_leaves_nothing_behind_and_the_next_run_succeeds(
 
 
 def test_an_overlapping_run_is_refused(toy_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.pipeline.LOCK_SECONDS", 0.5)
+    monkeypatch.setattr("flows.flow.LOCK_SECONDS", 0.5)
     with pipeline_lock(toy_project):
         state = run(toy_project)
     assert state.is_failed()

@@ -43,7 +43,9 @@ class Recorder(AttnProcessor2_0):
 
 
 def make(name: str) -> tuple[SpaceTimeUNet, Tensor, dict[str, Any]]:
-    """A network with moved temporal weights, a random video and the other arguments: masks, and text by clip."""
+    """A network with moved temporal weights, a random video and the other arguments: masks, and
+    text by clip.
+    """
     unet2d = make_unet2d(name)
     model = SpaceTimeUNet.from_unet2d(unet2d)
     randomise_temporal(model)

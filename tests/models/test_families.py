@@ -1,4 +1,6 @@
-"""Published text-to-image networks as a download lies on disk: real layout, levels and layers; only widths are tiny."""
+"""Published text-to-image networks as a download lies on disk: real layout, levels and layers; only
+widths are tiny.
+"""
 
 from __future__ import annotations
 

@@ -225,7 +225,7 @@ def test_a_failed_load_changes_nothing(tmp_path: Path) -> None:
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-# --- which image model temporal weights belong to --------------------------------------------------------------------
+# --- which image model temporal weights belong to -------------------------------------------------
 
 
 def test_one_image_model_has_one_hash_in_every_precision_that_holds_it() -> None:
@@ -288,7 +288,7 @@ def test_the_shipped_weights_name_the_shipped_image_models(
         unet.load_temporal(folder / temporal)
 
 
-# --- errors ----------------------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 def test_what_is_missing_or_broken_is_named(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from tests.models.zoo import (
     shared,
 )
 
-# --- equality with the text-to-image model ---------------------------------------------------------------------------
+# --- equality with the text-to-image model --------------------------------------------------------
 
 
 @pytest.mark.parametrize("num_frames", [1, 5, 16])
@@ -131,7 +131,9 @@ def test_the_ablation_starts_elsewhere_and_only_in_its_resampling() -> None:
 
 @torch.no_grad()
 def test_resampling_starts_at_nearest_neighbour() -> None:
-    """Two halvings: the coarsest level sees frames 0 and 4, so frames 1 to 3 reach others through skips only."""
+    """Two halvings: the coarsest level sees frames 0 and 4, so frames 1 to 3 reach others through
+    skips only.
+    """
     model, _, image, given = shared("sd1")
     video = random_video(image, 8)
     changed = video.clone()
@@ -148,7 +150,7 @@ def test_resampling_starts_at_nearest_neighbour() -> None:
     assert difference[4:].min() > 0 and difference[:4].max() == 0
 
 
-# --- what is copied, and what trains ----------------------------------------------------------------------------------
+# --- what is copied, and what trains --------------------------------------------------------------
 
 
 def test_the_argument_is_left_as_it_is_and_shares_no_memory() -> None:
@@ -241,7 +243,7 @@ def test_it_is_trained_or_evaluated_as_its_image_model_is() -> None:
     assert SpaceTimeUNet.from_unet2d(unet2d.train()).training
 
 
-# --- time -------------------------------------------------------------------------------------------------------------
+# --- time -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -300,7 +302,7 @@ def test_attention_is_at_the_coarsest_level_only() -> None:
     assert len(model.mid_inflation.layers) == 3 and len(model.down_inflations[-1].layers) == 1
 
 
-# --- text and other conditions ----------------------------------------------------------------------------------------
+# --- text and other conditions --------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -398,7 +400,7 @@ def test_growing_the_input_of_a_trained_network_changes_nothing() -> None:
     )
 
 
-# --- dtypes -----------------------------------------------------------------------------------------------------------
+# --- dtypes ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["ours", "sdxl", "if_stage_1"])

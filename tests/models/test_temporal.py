@@ -1,4 +1,6 @@
-"""Temporal layers: resampling starts at nearest neighbour, blocks start as the identity, positions are relative."""
+"""Temporal layers: resampling starts at nearest neighbour, blocks start as the identity, positions
+are relative.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Other people's text-to-image models: a pipeline of diffusers becomes a T2I, is inflated, trains and samples."""
+"""Other people's text-to-image models: a pipeline of diffusers becomes a T2I, is inflated, trains
+and samples.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,7 @@ def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# --- what is loaded --------------------------------------------------------------------------------------------------
+# --- what is loaded -------------------------------------------------------------------------------
 
 
 def test_a_pipelines_folder_is_a_text_to_image_model(deepfloyd: Path) -> None:
@@ -169,7 +171,7 @@ def test_a_latent_model_is_used_at_another_size(stable_diffusion: Path, tmp_path
     assert (again.size, again.unet.config.sample_size, again.trained_size) == (24, 12, 16)
 
 
-# --- what it is used for ---------------------------------------------------------------------------------------------
+# --- what it is used for --------------------------------------------------------------------------
 
 
 def folders(kind: str, folder: Path) -> TextToImage:
@@ -271,7 +273,7 @@ def test_a_scheduler_that_wants_the_learned_variance_is_told(deepfloyd: Path) ->
         pipe("a cat", num_inference_steps=2)
 
 
-# --- what cannot be used ---------------------------------------------------------------------------------------------
+# --- what cannot be used --------------------------------------------------------------------------
 
 
 def change_config(folder: Path, **changes: Any) -> None:

@@ -1,4 +1,6 @@
-"""Tiny networks of the shapes that published text-to-image models have, and what each is called with."""
+"""Tiny networks of the shapes that published text-to-image models have, and what each is called
+with.
+"""
 
 from __future__ import annotations
 
@@ -211,7 +213,9 @@ def inflate(
 def shared(
     name: str = "ours", moved: bool = False, **settings: Any
 ) -> tuple[SpaceTimeUNet, Any, Tensor, dict[str, Any]]:
-    """As `inflate`, built once for all the tests that change nothing; `moved`: with random temporal weights."""
+    """As `inflate`, built once for all the tests that change nothing; `moved`: with random temporal
+    weights.
+    """
     found = inflate(name, **settings)
     if moved:
         randomise_temporal(found[0])

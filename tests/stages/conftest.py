@@ -88,7 +88,7 @@ def run_stage(root: Path, name: str, params: dict[str, Any] | None = None, **pat
         stages.run(importlib.import_module(f"stages.{name}").main)
 
 
-def write_clips(folder: Path, held_out: int = 2) -> None:
+def write_clips(folder: Path, held_out: int = 2, fps: int = FPS) -> None:
     """What the decode stage would write: one clip of every subject, the last ones for validation."""
     encoder = load_text_encoder("minilm", TOKENS)
     captions = {name: [f"a {name}", f"a small {name} moves"] for name in SUBJECTS}
@@ -103,7 +103,7 @@ def write_clips(folder: Path, held_out: int = 2) -> None:
             "video": f"{name}.mp4",
             "start": 0.0,
             "captions": captions[name],
-            "fps": FPS,
+            "fps": fps,
         }
         frames = numbered(FRAMES, subject=i, height=LARGE, width=96)[:, :, :LARGE]
         samples.append(Sample(pack_frames(frames), np.stack(embeds), np.stack(masks), info))
@@ -111,7 +111,7 @@ def write_clips(folder: Path, held_out: int = 2) -> None:
     first = len(SUBJECTS) - held_out
     splits = {"train": write_shards(folder, "train", samples[:first], 64)}
     splits["validation"] = write_shards(folder, "validation", samples[first:], 64)
-    settings = {"fps": FPS, "num_frames": FRAMES, "size": LARGE, "text_encoder": "minilm"}
+    settings = {"fps": fps, "num_frames": FRAMES, "size": LARGE, "text_encoder": "minilm"}
     write_null_text(folder, *embeddings[""])
     write_index(folder, splits, **settings, embed_dim=encoder.embed_dim, max_text_tokens=TOKENS)
 

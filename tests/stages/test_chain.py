@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
+from typer.testing import CliRunner
 
+from lumiere.cli.app import app
 from lumiere.config import GenerateConfig
 from lumiere.data.clips import ClipStore
 from lumiere.data.pixel_values import from_unit_range
@@ -22,8 +24,9 @@ from lumiere.data.video_io import read_video, write_video
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import load_text_to_image
 from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
-from lumiere.pipelines.batch import read_jobs
-from lumiere.pipelines.samples import given_pixels
+from lumiere.pipelines.input_files import Clips
+from lumiere.pipelines.run_request import check_request, complete_request, run_request
+from lumiere.pipelines.sample_videos import read_videos
 from lumiere.tracking import Run
 from lumiere.training.diffusion_task import Batch, DiffusionTask
 from lumiere.training.ssr_task import SuperResolutionTask
@@ -61,19 +64,10 @@ def generate(root: Path, name: str) -> LumierePipelineOutput:
     pipe = LumierePipeline.from_pretrained(root / "outputs" / "pipeline")
     pipe.set_progress_bar_config(disable=True)
     config = GenerateConfig(**PARAMS["generate"])
-    job = next(job for job in read_jobs(root / "data" / "prompts.csv") if job.name == name)
-    clips = root / "outputs" / "clips"
-    output = pipe(
-        job.prompt,
-        mode=job.mode,
-        strength=job.strength,
-        style=job.style or None,
-        alpha=job.alpha,
-        generator=torch.Generator().manual_seed(config.seed),
-        **given_pixels(job, [ClipStore(clips), ClipStore(clips, "validation")]),
-    )
-    assert isinstance(output, LumierePipelineOutput)
-    return output
+    _, request = read_videos(root / "data" / "prompts.csv", config.seed)[name]
+    pixels = check_request(pipe, request, Clips(root / "outputs" / "clips"))
+    request = complete_request(pipe, request, pixels.num_frames, config.seed)
+    return run_request(pipe, request, pixels.arguments)
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------
@@ -282,7 +276,7 @@ def test_every_video_plays(chain: Path) -> None:
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
         assert np.stack(frames).shape == (FRAMES, LARGE, LARGE, 3)
         info = json.loads((videos / f"{name}.json").read_text())
-        assert info["name"] == name and info["num_frames"] == FRAMES and info["fps"] == FPS
+        assert info["name"] == name and info["frames"] == FRAMES and info["fps"] == FPS
         assert (info["base_size"], info["size"]) == ([SIZE, SIZE], [LARGE, LARGE])
         assert (videos / f"{name}.sheet.png").is_file() and (videos / f"{name}.xt.png").is_file()
 
@@ -342,6 +336,29 @@ def test_the_saved_pipeline_makes_the_same_video(name: str, chain: Path, tmp_pat
     if name in GIVEN:
         with np.load(videos / f"{name}.known.npz") as arrays:
             assert np.array_equal(arrays["generated"], frames)
+
+
+@pytest.mark.parametrize("name", ["text", "image", "inpaint", "outpaint", "cinemagraph", "edit"])
+def test_the_command_line_makes_a_video_again_from_its_sidecar(
+    name: str, chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sidecar has the same form as those of the command line; pixels come from the project's clips."""
+    monkeypatch.chdir(chain)
+    source = chain / "outputs" / "videos" / name
+    result = CliRunner().invoke(
+        app, ["generate", "--from-json", f"{source}.json", "-o", str(tmp_path / f"{name}.mp4")]
+    )
+    assert result.exit_code == 0 and "note:" not in result.stderr, result.output
+    assert (tmp_path / f"{name}.mp4").read_bytes() == source.with_suffix(".mp4").read_bytes()
+    stages_own, again = (
+        json.loads(path.with_suffix(".json").read_text()) for path in (source, tmp_path / name)
+    )
+    assert again.items() >= stages_own.items()
+    if stages_own["clip"]:
+        monkeypatch.chdir(tmp_path)
+        result = CliRunner().invoke(app, ["generate", "--from-json", f"{source}.json", "-o", "a/"])
+        assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1
+        assert f"clip {stages_own['clip']} is not available" in result.stderr
 
 
 def test_a_style_changes_the_video(chain: Path) -> None:

@@ -1,4 +1,6 @@
-"""Tiny pipelines on disk, of diffusers' and transformers' own classes: DeepFloyd IF's, Stable Diffusion's."""
+"""Tiny pipelines on disk, of diffusers' and transformers' own classes: DeepFloyd IF's, Stable
+Diffusion's.
+"""
 
 from __future__ import annotations
 
@@ -116,7 +118,7 @@ def save_clip_pipeline(folder: Path, positions: int = 77) -> None:
     DDPMScheduler(prediction_type="v_prediction").save_pretrained(folder / "scheduler")
 
 
-# --- Stable Diffusion ------------------------------------------------------------------------------------------------
+# --- Stable Diffusion -----------------------------------------------------------------------------
 
 BETAS = {
     "beta_end": 0.012,
@@ -142,7 +144,9 @@ SD_SCHEDULERS: dict[str, dict[str, Any]] = {
 
 
 def vae() -> AutoencoderKL:
-    """Two pixels a latent; by the mid block's attention every latent of a frame hears of all others."""
+    """Two pixels a latent; by the mid block's attention every latent of a frame hears of all
+    others.
+    """
     torch.manual_seed(3)
     return AutoencoderKL(
         block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=2,
@@ -165,7 +169,9 @@ def save_stable_diffusion(folder: Path, kind: str = "sd1", **unet_changes: Any) 
 
 
 class Sentences:
-    """Random clips of `num_frames` frames, each with a sentence as a pipeline's own encoder gives it."""
+    """Random clips of `num_frames` frames, each with a sentence as a pipeline's own encoder gives
+    it.
+    """
 
     def __init__(self, encoder: TextEncoder, size: int, num_frames: int = 3) -> None:
         generator = torch.Generator().manual_seed(0)

@@ -1,7 +1,8 @@
 """The text tower of an open_clip model: token states before pooling.
 
-They are the penultimate layer's, normalised by the tower's last norm, as Stable Diffusion 2 takes them
-(`FrozenOpenCLIPEmbedder`, layer "penultimate"): the last layer is bent towards the one pooled vector that CLIP trains.
+The states come from the penultimate layer and pass the tower's last norm, as in Stable Diffusion 2
+(`FrozenOpenCLIPEmbedder`, layer "penultimate"): CLIP trains its last layer for the one pooled
+vector.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import difflib
 import functools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,10 @@ from torch import Tensor
 
 from lumiere.errors import one_line
 from lumiere.text.encoder import TextEncoder
+
+if TYPE_CHECKING:
+    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+    from open_clip.transformer import TextTransformer
 
 MIN_TOKENS = 3  # a start, a word, an end
 
@@ -27,9 +32,10 @@ class OpenCLIPTextEncoder(TextEncoder):
     def __init__(self, source: str, max_tokens: int = 32) -> None:
         """
         Args:
-            source: "<architecture>/<weights>": one of `open_clip.list_models()`, and one of its pretrained tags or a
-                .safetensors file of the whole CLIP model, its path relative to the current folder or absolute. A tag
-                is downloaded, as safetensors where there are any; other files are read with weights_only.
+            source: "<architecture>/<weights>": one of `open_clip.list_models()`, and one of its
+                pretrained tags or a .safetensors file of the whole CLIP model, its path relative to
+                the current folder or absolute. A tag is downloaded, as safetensors where there are
+                any; other files are read with weights_only.
             max_tokens: 3 to the tower's context length, 77 for most.
 
         Raises:
@@ -54,7 +60,8 @@ class OpenCLIPTextEncoder(TextEncoder):
         ids = tokenizer(
             texts, context_length=self.max_tokens
         )  # cut here, so that a long sentence keeps its end
-        # Everything up to the last token that is no padding: in open_clip's own vocabulary 0 is "!" as well.
+        # Everything up to the last token that is no padding: in open_clip's own vocabulary 0 is "!"
+        # as well.
         mask = (ids != pad_id).long().flip(1).cummax(dim=1).values.flip(1)
         # The tower's attention mask has one size; the states of padding are cut off again.
         ids = F.pad(ids, (0, self.context_length - self.max_tokens), value=pad_id)
@@ -71,13 +78,17 @@ class OpenCLIPTextEncoder(TextEncoder):
 
 
 def _describe(architecture: str) -> tuple[int, int]:
-    """Width of a token's state and context length, from open_clip's list of architectures."""
+    """Read the width of a token's state and the context length from open_clip's list of
+    architectures.
+    """
     import open_clip
     from open_clip.model import CLIPTextCfg
 
-    known = open_clip.list_models()
-    if architecture not in known:
-        close = ", ".join(difflib.get_close_matches(architecture, known, n=5) or known[:5])
+    architectures = open_clip.list_models()
+    if architecture not in architectures:
+        close = ", ".join(
+            difflib.get_close_matches(architecture, architectures, n=5) or architectures[:5]
+        )
         raise ValueError(
             f"open_clip architecture {architecture!r}; allowed: one of open_clip's, such as {close}"
         )
@@ -97,22 +108,21 @@ def _check_weights(architecture: str, weights: str) -> None:
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if weights in tags or (Path(weights).suffix == ".safetensors" and Path(weights).is_file()):
         return
-    found = f"weights {weights!r}" if weights else "no weights"
+    what = f"weights {weights!r}" if weights else "no weights"
     raise ValueError(
-        f"open_clip:{architecture}: {found}; allowed: open_clip:{architecture}/ and a .safetensors file"
+        f"open_clip:{architecture}: {what}; allowed: open_clip:{architecture}/ and a .safetensors file"
         + (f", or one of {', '.join(tags)}" if tags else "")
     )
 
 
 @functools.cache
-def _load(architecture: str, weights: str) -> tuple[Any, Any]:
-    """Tokenizer and text tower; the image tower is dropped."""
+def _load(architecture: str, weights: str) -> tuple[SimpleTokenizer | HFTokenizer, TextTransformer]:
+    """Load the tokenizer and the text tower; the image tower is dropped."""
     import open_clip
 
     try:
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # weights about to be replaced must not move the caller's draws
+        # Initial weights, replaced at once, must not move the caller's random numbers.
+        with torch.random.fork_rng(devices=[]):
             model = open_clip.create_model(
                 architecture,
                 pretrained=weights,

@@ -1,8 +1,8 @@
 """The text encoder of a diffusers pipeline: T5 (DeepFloyd IF) or CLIP (Stable Diffusion).
 
-What the U-Net is given is what its own pipeline gave it in training, since its weights are frozen: all states of the
-sentence padded to the pipeline's length, padding included, and no mask over them
-(`diffusers.IFPipeline.encode_prompt`, `diffusers.StableDiffusionPipeline.encode_prompt`).
+The U-Net's weights are frozen, so it gets the text states that its own pipeline gave it in
+training: all states of the sentence padded to the pipeline's length, with the padding and without a
+mask (`diffusers.IFPipeline.encode_prompt`, `diffusers.StableDiffusionPipeline.encode_prompt`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from torch import Tensor
 from lumiere.errors import one_line
 from lumiere.text.encoder import TextEncoder
 from lumiere.text.hub import pipeline_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ENCODER, TOKENIZER = "text_encoder", "tokenizer"
 MIN_TOKENS = 3  # a start, a word, an end
@@ -32,8 +35,8 @@ class Kind:
     lowers: bool  # whether sentences are put into lower case and stripped before the tokenizer
 
 
-# IFPipeline masks padding inside T5 and lowers the prompt; StableDiffusionPipeline leaves both to CLIP's tokenizer,
-# whose causal attention lets no word see the padding behind it.
+# IFPipeline masks padding inside T5 and lowers the prompt; StableDiffusionPipeline leaves both to
+# CLIP's tokenizer, whose causal attention lets no word see the padding behind it.
 KINDS = {
     "T5EncoderModel": Kind(takes_mask=True, lowers=True),
     "CLIPTextModel": Kind(takes_mask=False, lowers=False),
@@ -41,20 +44,22 @@ KINDS = {
 
 
 class DiffusersTextEncoder(TextEncoder):
-    """`text_encoder/` and `tokenizer/` of a diffusers pipeline."""
+    """The `text_encoder/` and `tokenizer/` of a diffusers pipeline."""
 
     def __init__(self, source: str, max_tokens: int | None = None) -> None:
         """
         Args:
-            source: the pipeline's folder, relative to the current folder or absolute, or its hub name.
-            max_tokens: 3 to what the tokenizer takes, at most 77; None for the most, which is what diffusers pads to.
+            source: the pipeline's folder, relative to the current folder or absolute, or its hub
+                name.
+            max_tokens: 3 to what the tokenizer takes, at most 77; None for the maximum, to which
+                diffusers pads.
 
         Raises:
-            ValueError: when there is no text encoder of a known class, or it does not take so many tokens.
+            ValueError: when there is no text encoder of a supported class, or it does not take so
+                many tokens.
         """
-        self.source = (
-            Path(source).as_posix() if Path(source).is_dir() else source
-        )  # without "./" and a last "/"
+        is_folder = Path(source).is_dir()
+        self.source = Path(source).as_posix() if is_folder else source  # no "./", no final "/"
         self.name = f"diffusers:{self.source}"
         self.kind, self.embed_dim, positions = _describe(pipeline_folder(source) / ENCODER)
         most = min(
@@ -82,18 +87,17 @@ class DiffusersTextEncoder(TextEncoder):
         states = model(
             input_ids=tokens.input_ids, attention_mask=tokens.attention_mask if masked else None
         )[0]
-        return states, torch.ones_like(
-            tokens.input_ids
-        )  # padding is attended to: see the module's docstring
+        # Padding is attended to: see the module's docstring.
+        return states, torch.ones_like(tokens.input_ids)
 
 
 def _anywhere(source: str) -> str:
-    """A name that caches can go by, whatever the current folder is."""
+    """The source by a name that stays the same when the current folder changes, for the caches."""
     return str(Path(source).resolve()) if Path(source).is_dir() else source
 
 
 def _describe(folder: Path) -> tuple[str, int, int]:
-    """Class, width of a token's state, and the number of positions that the network knows."""
+    """Read the class, the width of a token's state and the number of positions from the config."""
     from transformers import AutoConfig
 
     if not (folder / "config.json").is_file():
@@ -111,7 +115,7 @@ def _describe(folder: Path) -> tuple[str, int, int]:
 
 
 @functools.cache
-def _load_tokenizer(source: str) -> Any:
+def _load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     folder = pipeline_folder(source, TOKENIZER) / TOKENIZER
@@ -126,15 +130,16 @@ def _load_tokenizer(source: str) -> Any:
 
 
 @functools.cache
-def _load_model(source: str, kind: str) -> Any:
-    """The network, frozen, in the dtype of its file; once per process, since T5-XXL is 19 GB in float32."""
+def _load_model(source: str, kind: str) -> PreTrainedModel:
+    """Load the network, frozen, in the dtype of its file; once per process, because T5-XXL is 19 GB
+    in float32.
+    """
     import transformers
 
     folder = pipeline_folder(source, ENCODER) / ENCODER
     try:
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # weights about to be replaced must not move the caller's draws
+        # Initial weights, replaced at once, must not move the caller's random numbers.
+        with torch.random.fork_rng(devices=[]):
             model, info = getattr(transformers, kind).from_pretrained(
                 folder,
                 dtype="auto",

@@ -1,4 +1,6 @@
-"""open_clip's text towers: states before pooling, padding zero and masked, and no weights that nobody trained."""
+"""open_clip's text towers: states before pooling, padding zero and masked, and no weights that
+nobody trained.
+"""
 
 from __future__ import annotations
 

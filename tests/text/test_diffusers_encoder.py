@@ -1,4 +1,6 @@
-"""The text encoder of a diffusers pipeline gives what that pipeline gives its U-Net; what it cannot do is told."""
+"""The text encoder of a diffusers pipeline gives what that pipeline gives its U-Net; what it cannot
+do is told.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from transformers import BertConfig, BertModel
 
 from lumiere.text import hub as hub_module
 from lumiere.text import load_text_encoder
-from lumiere.text.diffusers import _load_model
+from lumiere.text.diffusers_encoder import _load_model
 from tests.models.zoo import TEXT_DIM
 from tests.text.pipelines import clip, save_clip_pipeline, save_if, t5, tokenizer
 

@@ -1,0 +1,266 @@
+"""The whole pipeline as one Prefect flow.
+
+Each stage of DVC's graph is one task, and independent stages run side by side. DVC decides what is
+stale, so Prefect's own caching is off, and a stage that DVC need not run ends in the state
+"Cached". A failed stage stops only the stages that depend on it. Each run is one MLflow run with a
+child for each stage.
+
+The flow has a module of its own, apart from the program `flows.pipeline`, and its annotations are
+not strings: Prefect loads or unpickles a flow in the process of each scheduled run, where it can
+resolve neither `__main__` nor a string.
+"""
+
+import contextlib
+import dataclasses
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import prefect
+from dvc.exceptions import DvcException
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture, wait
+from prefect.states import Completed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
+
+from flows import TELEMETRY_OFF, dag, report
+from flows.report import StageResult
+from flows.screen import Screen, StageOutput
+from flows.supervisor import Supervisors, tie_to_this_process
+from lumiere import tracking
+from lumiere.config import load_params, to_dict
+from lumiere.errors import LumiereError, one_line
+from lumiere.locks import inheritable_lock
+
+PROJECT = Path(__file__).resolve().parents[1]
+LOCK_SECONDS = 20.0  # a killed run's stages may take 10 s to stop; the lock is theirs until then
+SLOT_SECONDS = 0.5  # how often a waiting stage checks whether the run has been stopped
+THREADS: Any = ThreadPoolTaskRunner()  # the annotation of `flow` excludes Prefect's own runner
+
+
+class PipelineFailed(Exception):
+    """At least one stage failed."""
+
+
+class PipelineRun:
+    """State that the tasks of one pipeline run share."""
+
+    def __init__(
+        self, root: Path, params: dict[str, Any], forced: set[str], max_parallel: int, lock: int
+    ) -> None:
+        self.root = root
+        self.params = params
+        self.forced = forced
+        self.lock = lock
+        self.supervisors = Supervisors()
+        self.screen = Screen()
+        self.results: dict[str, StageResult] = {}
+        self.parent_id: str | None = None
+        self._slots = threading.Semaphore(max_parallel)
+        self._dvc = threading.Lock()
+
+    @contextlib.contextmanager
+    def slot(self) -> Iterator[None]:
+        """Hold one of the places for stages that run side by side.
+
+        Raises:
+            PipelineFailed: the run was stopped meanwhile.
+        """
+        while not self._slots.acquire(timeout=SLOT_SECONDS):
+            self._raise_if_stopped()
+        try:
+            self._raise_if_stopped()
+            yield
+        finally:
+            self._slots.release()
+
+    def _raise_if_stopped(self) -> None:
+        if self.supervisors.is_stopped:
+            raise PipelineFailed("the run was stopped before this stage began")
+
+    def is_stale(self, node: dag.StageNode) -> bool:
+        """Whether DVC has to look at the stage. It may still find nothing to do.
+
+        The graph was read at the start. Params, code and data can be edited during a run, so DVC is
+        asked again.
+        """
+        has_new_input = any(
+            self.results[name].status == "ran" for name in node.dependencies if name in self.results
+        )
+        if node.is_changed or node.name in self.forced or has_new_input:
+            return True
+        with self._dvc:  # DVC's API is not meant for threads
+            return dag.is_changed(self.root, node.name)
+
+    def stage_environment(self) -> dict[str, str]:
+        """The environment for `dvc` and the stage: this interpreter first, telemetry off."""
+        env = dict(os.environ) | TELEMETRY_OFF
+        env.pop("MLFLOW_RUN_ID", None)  # the stage would write into that run
+        env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
+        env["PYTHONUNBUFFERED"] = "1"
+        # Threads of parallel stages must not spin against each other.
+        env.setdefault("OMP_WAIT_POLICY", "passive")
+        env.setdefault("TQDM_NCOLS", "90")
+        if self.parent_id:
+            env[tracking.PARENT_VARIABLE] = self.parent_id
+        return env
+
+
+@prefect.task(cache_policy=NO_CACHE, persist_result=False)
+def run_stage(node: dag.StageNode, run: PipelineRun) -> State[Any]:
+    """Let DVC reproduce one stage. The stages that it depends on must be done."""
+    with run.slot():
+        started = time.monotonic()
+        try:
+            result, state = _reproduce(node, run)
+        except BaseException:  # also when DVC, MLflow or Prefect failed and not the stage
+            run.results[node.name] = StageResult(node.name, "failed", time.monotonic() - started)
+            raise
+    run.results[node.name] = dataclasses.replace(result, seconds=time.monotonic() - started)
+    return state
+
+
+def _reproduce(node: dag.StageNode, run: PipelineRun) -> tuple[StageResult, State[Any]]:
+    output = StageOutput(node.name, run.screen, prefect.get_run_logger())
+    if run.is_stale(node):
+        status = run.supervisors.run(
+            _dvc_command(node, node.name in run.forced),
+            run.root,
+            run.stage_environment(),
+            output,
+            (run.lock,),
+        )
+        if status:
+            message = f"stage {node.name} ended with exit code {status}"
+            return StageResult(node.name, "failed"), Failed(message=message)
+    figures = tracking.numbers(dag.read_metrics(node))
+    if output.has_run:
+        return StageResult(node.name, "ran", metrics=figures, outputs=node.outputs), Completed()
+    tracking.log_cached_stage(
+        run.root, run.parent_id, node.name, run.params.get(node.name, {}), figures
+    )
+    result = StageResult(node.name, "cached", metrics=figures, outputs=node.outputs)
+    return result, Completed(name="Cached", message="nothing that it depends on has changed")
+
+
+def _dvc_command(node: dag.StageNode, is_forced: bool) -> list[str]:
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item"]
+    if is_forced:
+        command.append("--force")
+    return [*command, node.name]
+
+
+@prefect.flow(name="lumiere-pipeline", task_runner=THREADS, validate_parameters=True)
+def lumiere_pipeline(
+    root: str = "",
+    stages: list[str] | None = None,
+    force: bool = False,
+    max_parallel: Annotated[int, Field(ge=1)] = 2,
+) -> State[Any]:
+    """Bring every stage up to date.
+
+    Args:
+        root: the project's folder; by default the project that this file belongs to.
+        stages: run only these stages and the stages they depend on; by default all.
+        force: run the named stages, or all, even if nothing has changed.
+        max_parallel: how many stages may run at the same time, at least 1.
+
+    Returns:
+        A completed state with a message such as "3 ran, 7 cached", or a failed one with the cause.
+    """
+    folder = Path(root).resolve() if root else PROJECT
+    try:
+        params = to_dict(load_params(folder / "params.yaml"))
+        with pipeline_lock(folder) as lock:
+            tie_to_this_process("prefect.server.api")
+            nodes = dag.read_dag(folder)
+            forced = set(stages or [node.name for node in nodes]) if force else set()
+            nodes = dag.with_upstream(nodes, stages) if stages else nodes
+            return _run_nodes(nodes, PipelineRun(folder, params, forced, max_parallel, lock))
+    except (LumiereError, DvcException, ValueError) as error:
+        return Failed(message=one_line(error))
+
+
+def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
+    """Submit every stage, wait, report."""
+    run.screen.share_terminal()
+    failure = ""
+    try:
+        with tracking.pipeline_run(run.root, run.params) as tracked:
+            run.parent_id = tracked.run_id
+            results = _submit_and_wait(nodes, run)
+            tracked.set_tags({f"stage.{result.stage}": result.status for result in results})
+            tracked.log_metrics({f"seconds/{result.stage}": result.seconds for result in results})
+            _raise_unless_complete(results)
+    except PipelineFailed as error:
+        failure = str(error)
+    run.screen.clear()
+    report.publish_artifacts(results)
+    report.print_report(run.root, results)
+    return Failed(message=failure) if failure else Completed(message=summary(results))
+
+
+def _raise_unless_complete(results: list[StageResult]) -> None:
+    for status in ("failed", "not run"):
+        stages = [result.stage for result in results if result.status == status]
+        if stages:
+            names = ", ".join(stages)
+            raise PipelineFailed(f"{status}: {names}; see the output of the stage above")
+
+
+def _submit_and_wait(nodes: list[dag.StageNode], run: PipelineRun) -> list[StageResult]:
+    """Submit one task per stage.
+
+    Each has a thread that waits for its dependencies; `run.slot` bounds the work.
+    """
+    futures: dict[str, PrefectFuture[State[Any]]] = {}
+    try:
+        for node in nodes:
+            task = run_stage.with_options(name=node.name, task_run_name=node.name)
+            upstream = [futures[name] for name in node.dependencies if name in futures]
+            futures[node.name] = task.submit(node, run, wait_for=upstream, return_state=False)
+        wait(list(futures.values()))  # a task that failed does not raise here
+        return [_result(node.name, futures[node.name].state, run) for node in nodes]
+    except BaseException:  # Ctrl-C, SIGTERM, Prefect's cancellation
+        run.supervisors.stop()
+        raise
+
+
+def _result(stage: str, state: State[Any], run: PipelineRun) -> StageResult:
+    """How a stage ended: as the stage itself noted, unless Prefect saw a failure around it."""
+    result = run.results.get(stage, StageResult(stage, "not run"))
+    waits_forever = state.is_pending()  # because a stage that it depends on has failed
+    if state.is_completed() or waits_forever:
+        return result
+    return StageResult(stage, "failed", result.seconds)
+
+
+def summary(results: list[StageResult]) -> str:
+    """Count how the stages ended, as in "3 ran, 7 cached"."""
+    counts = Counter(result.status for result in results)
+    return ", ".join(f"{count} {status}" for status, count in counts.items())
+
+
+@contextlib.contextmanager
+def pipeline_lock(root: Path) -> Iterator[int]:
+    """Keep a second run of the same project out, on this machine.
+
+    Yields the lock's descriptor. The supervisors of the stages keep it open too, so the lock is
+    free when the last stage is gone and not when the flow is. The kernel frees it however the
+    processes end.
+
+    Raises:
+        LockError: another run holds the lock.
+    """
+    busy = (
+        f"another pipeline run (process {{owner}}) is at work in {root}; try again when it is done"
+    )
+    with inheritable_lock(root / ".lumiere" / "pipeline.lock", LOCK_SECONDS, busy) as descriptor:
+        yield descriptor

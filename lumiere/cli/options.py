@@ -1,0 +1,173 @@
+"""The options of `lumiere generate`, with their help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def option(field: str) -> str:
+    """The name of a request's field on the command line."""
+    return "--" + field.replace("_", "-")
+
+
+def _option(*names: str, metavar: str | None = None, help: str) -> Any:
+    return typer.Option(*names, metavar=metavar, help=help, show_default=False)
+
+
+Prompt = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="PROMPT", help="What the video shows: a sentence, in quotes.", show_default=False
+    ),
+]
+Output = Annotated[
+    str | None,
+    _option(
+        "--output", "-o", metavar="PATH",
+        help="Where to write: *.mp4, *.webm, *.gif or *.webp; PNGs as fox-%03d.png or into a folder, fox/. With "
+        "--from-file, a folder or a pattern such as out/{name}.gif.",
+    ),
+]  # fmt: skip
+Image = Annotated[str | None, _option("--image", metavar="FILE", help="The first frame.")]
+LastImage = Annotated[
+    str | None,
+    _option("--last-image", metavar="FILE", help="The last frame, alone or with --image."),
+]
+Video = Annotated[
+    str | None,
+    _option(
+        "--video", metavar="FILE", help="The video to change: all of it, or what --mask marks."
+    ),
+]
+Clip = Annotated[
+    str | None,
+    _option(
+        "--clip", metavar="ID",
+        help="A training clip, such as racehorse@0, in place of --image or --video. Needs --mode, and the clips of "
+        "the current project in outputs/clips.",
+    ),
+]  # fmt: skip
+Mask = Annotated[
+    str | None,
+    _option(
+        "--mask", metavar="FILE|BOX",
+        help="Where to generate: a picture or a video of the input's size, white = generate; or a box x0,y0,x1,y1 in "
+        "shares of the frame, such as 0.5,0,1,1 for the right half.",
+    ),
+]  # fmt: skip
+Mode = Annotated[
+    str | None,
+    _option(
+        "--mode", metavar="NAME",
+        help="text_to_video, image_to_video, inpainting, outpainting, cinemagraph or video_to_video. The inputs "
+        "usually tell the mode.",
+    ),
+]  # fmt: skip
+Cinemagraph = Annotated[
+    bool,
+    _option("--cinemagraph", help="Short for --mode cinemagraph; --image and --mask imply it."),
+]
+Outpaint = Annotated[
+    bool,
+    _option(
+        "--outpaint",
+        help="Short for --mode outpainting: put --video in the middle of a larger frame and generate around it.",
+    ),
+]
+Strength = Annotated[
+    str | None,
+    _option(
+        "--strength", metavar="0..1",
+        help="How far to depart from --video [0.6], or from --image as the start of every frame.",
+    ),
+]  # fmt: skip
+Style = Annotated[str | None, _option("--style", metavar="NAME", help="A style of the model.")]
+Alpha = Annotated[
+    str | None,
+    _option("--alpha", metavar="0..1", help="The style's weight [0.75]; the paper uses 0.5 to 1."),
+]
+KeepKnown = Annotated[
+    bool,
+    _option(
+        "--keep-known", help="Put the given pixels back exactly at the end, after super-resolution."
+    ),
+]
+NegativePrompt = Annotated[
+    str | None, _option("--negative-prompt", metavar="TEXT", help="What to steer away from.")
+]
+Seed = Annotated[
+    str | None,
+    _option(
+        "--seed",
+        metavar="N",
+        help="The same seed gives the same video. Default: a new one for each run.",
+    ),
+]
+NumVideos = Annotated[
+    str | None,
+    _option("--num-videos", metavar="N", help="How many videos, with the seeds N, N + 1, ... [1]."),
+]
+Frames = Annotated[
+    str | None,
+    _option(
+        "--frames",
+        metavar="N",
+        help="How many frames. Default: as many as the model was trained on.",
+    ),
+]
+Steps = Annotated[
+    str | None,
+    _option(
+        "--steps", metavar="N", help="Denoising steps of the base model. Default: the model's."
+    ),
+]
+Guidance = Annotated[
+    str | None,
+    _option(
+        "--guidance", metavar="N",
+        help="How strongly the prompt guides, from 1 (not at all). Default: the model's.",
+    ),
+]  # fmt: skip
+Upscale = Annotated[
+    bool | None,
+    _option(
+        "--upscale/--no-upscale",
+        help="Run super-resolution, or keep the base model's small frames.",
+    ),
+]
+ModelFolder = Annotated[
+    str | None,
+    _option(
+        "--model", metavar="FOLDER",
+        help="A folder of LumierePipeline.save_pretrained, or `demo`. Default: outputs/pipeline in the current folder, "
+        "which `make demo` writes; without it, the demo weights that come with the repository.",
+    ),
+]  # fmt: skip
+Device = Annotated[
+    str | None,
+    _option(
+        "--device", metavar="NAME", help="cpu, cuda, cuda:1, ... Default: a GPU if there is one."
+    ),
+]
+FromFile = Annotated[
+    Path | None,
+    _option(
+        "--from-file", metavar="CSV",
+        help="Make one video per row. The columns are prompt and, as needed, name and these options (mode, image, "
+        "last_image, ...). Options given here apply to all rows. Run it again to continue where it stopped. If a row "
+        "fails, the others are still made, and the exit code is 1.",
+    ),
+]  # fmt: skip
+FromJson = Annotated[
+    Path | None,
+    _option(
+        "--from-json", metavar="JSON",
+        help="Make a video again from the JSON file beside it; other options change it.",
+    ),
+]  # fmt: skip
+Sheet = Annotated[
+    bool, _option("--sheet", help="Also write a contact sheet, *.sheet.png, beside the video.")
+]

@@ -1,0 +1,123 @@
+"""From a request to videos: the settings that it leaves to the model, the call, and what describes the result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+
+from lumiere.diffusion.latents import LatentSpace
+from lumiere.modes import DEFAULT_ALPHA, DEFAULT_STRENGTH, strength_applies_to
+from lumiere.pipelines.input_files import Clips, Pixels, read_pixels
+from lumiere.pipelines.pipeline_lumiere import LumierePipeline
+from lumiere.pipelines.pipeline_output import LumierePipelineOutput
+from lumiere.requests import Request
+
+MAX_DECIBELS = 99.0  # written for exact pixels, because JSON has no infinity
+# Settings of the model that no request sets.
+MODEL_SETTINGS = (
+    "fps", "guidance_rescale", "ssr_steps", "ssr_window_size", "ssr_overlap", "prediction_type",
+)  # fmt: skip
+
+
+def check_request(pipe: LumierePipeline, request: Request, clips: Clips | None = None) -> Pixels:
+    """Reads a request's pixels, and checks it against the model.
+
+    Raises:
+        ValueError: if the model has no such style, or the pixels cannot be used.
+    """
+    if request.style is not None:
+        alpha = DEFAULT_ALPHA if request.alpha is None else request.alpha
+        pipe.styles.check(request.style, alpha)
+    size = LatentSpace(pipe.vae).frame_size(None, None, pipe.unet.unet.config.sample_size)
+    return read_pixels(request, pipe.config.fps, pipe.config.num_frames, size, clips)
+
+
+def complete_request(
+    pipe: LumierePipeline, request: Request, num_frames: int, seed: int
+) -> Request:
+    """The request with the model's own settings filled in.
+
+    Args:
+        pipe: the model.
+        request: a checked request.
+        num_frames: how many frames to make.
+        seed: used if the request has none.
+    """
+    config = pipe.config
+    defaults: dict[str, Any] = {
+        "negative_prompt": "",
+        "frames": num_frames,
+        "seed": seed,
+        "steps": config.num_inference_steps,
+        "guidance": config.guidance_scale,
+        "upscale": True,
+        "alpha": DEFAULT_ALPHA if request.style else None,
+        "strength": {"image": config.image_strength, "video": DEFAULT_STRENGTH, None: None}[
+            strength_applies_to(request.mode)
+        ],
+    }
+    settings = {name: getattr(request, name) for name in defaults}
+    settings = {
+        name: defaults[name] if value is None else value for name, value in settings.items()
+    }
+    settings["upscale"] = settings["upscale"] and pipe.ssr_unet is not None
+    return replace(request, **{**settings, "frames": num_frames})
+
+
+def run_request(
+    pipe: LumierePipeline, request: Request, pixels: Mapping[str, Any]
+) -> LumierePipelineOutput:
+    """Makes the videos of a complete request.
+
+    Args:
+        pipe: the model.
+        request: as `complete_request` returns it.
+        pixels: `Pixels.arguments`.
+    """
+    assert request.seed is not None, "complete the request first"
+    options: dict[str, Any] = dict(pixels)
+    if request.strength is not None:
+        is_image = strength_applies_to(request.mode) == "image"
+        options["image_strength" if is_image else "strength"] = request.strength
+    if request.style is not None:
+        options |= {"style": request.style, "alpha": request.alpha}
+    seeds = range(request.seed, request.seed + request.num_videos)
+    output = pipe(
+        request.prompt,
+        negative_prompt=request.negative_prompt,
+        num_frames=request.frames,
+        mode=request.mode,
+        keep_known=request.keep_known,
+        num_inference_steps=request.steps,
+        guidance_scale=request.guidance,
+        num_videos_per_prompt=request.num_videos,
+        upscale=bool(request.upscale),
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+        **options,
+    )
+    return cast(LumierePipelineOutput, output)
+
+
+def describe_output(
+    pipe: LumierePipeline, output: LumierePipelineOutput, index: int = 0
+) -> dict[str, Any]:
+    """What a sidecar says of one video beyond its request."""
+    base = output.frames if output.base_frames is None else output.base_frames
+    return {
+        "known_psnr": _decibels(output.known_psnr, index),
+        "size": list(output.frames.shape[-2:]),
+        "base_size": list(base.shape[-2:]),
+        **{name: pipe.config[name] for name in MODEL_SETTINGS},
+        "fps": output.fps,
+    }
+
+
+def _decibels(values: torch.Tensor | None, index: int) -> float | None:
+    """How well the given pixels of a video were kept; None if none were given."""
+    if values is None or math.isnan(values[index]):
+        return None
+    return round(min(MAX_DECIBELS, float(values[index])), 1)

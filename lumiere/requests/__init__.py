@@ -1,0 +1,27 @@
+"""A video to make: one `Request`, its checks, its CSV form and its JSON form. Nothing here needs torch.
+
+The `generate` stage, `lumiere generate` and every other way to ask for a video share it.
+"""
+
+from lumiere.requests.csv_form import Row, read_rows
+from lumiere.requests.json_form import (
+    change_request,
+    is_sidecar,
+    read_sidecar,
+    sidecar,
+)
+from lumiere.requests.request import MAX_FRAMES, Box, Request, count_frames, make_request
+
+__all__ = [
+    "MAX_FRAMES",
+    "Box",
+    "Request",
+    "Row",
+    "change_request",
+    "count_frames",
+    "is_sidecar",
+    "make_request",
+    "read_rows",
+    "read_sidecar",
+    "sidecar",
+]

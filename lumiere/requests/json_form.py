@@ -1,0 +1,160 @@
+"""The JSON form of requests: the sidecar beside each video, which makes the video again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lumiere.modes import MODES, infer_mode, strength_applies_to, subject
+from lumiere.requests.request import (
+    FILES,
+    Request,
+    field_names,
+    make_request,
+    parse_values,
+    resolve_mode,
+)
+from lumiere.version import __version__
+
+EXPECTED = "expected the JSON file that lumiere writes beside a video"
+SOURCES = (*FILES, "clip")
+# A new source of pixels replaces the old ones that make no mode with it.
+REPLACES = {
+    "image": {"video", "clip"},
+    "last_image": {"video", "mask"},
+    "video": {"image", "last_image", "clip"},
+    "clip": {"image", "video"},
+    "mask": {"last_image"},
+}
+
+
+def sidecar(request: Request, made: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a sidecar.
+
+    Args:
+        request: of this one video, with all settings that were left to the model filled in.
+        made: what else describes the video and how it was made.
+    """
+    return {"lumiere": __version__, **request.as_values(), **made}
+
+
+def is_sidecar(content: Any) -> bool:
+    """Whether JSON content is a sidecar."""
+    return (
+        isinstance(content, dict)
+        and "lumiere" in content
+        and isinstance(content.get("prompt"), str)
+    )
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """Reads a sidecar.
+
+    Raises:
+        ValueError: if the file is something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}; {EXPECTED}") from None
+    except (ValueError, RecursionError):
+        raise ValueError(f"{path}: not JSON; {EXPECTED}") from None
+    if not is_sidecar(content):
+        raise ValueError(f"{path}: other settings; {EXPECTED}")
+    for name, kind in (("model", str), ("files_sha256", dict)):
+        if not isinstance(content.get(name, kind()), kind):
+            raise ValueError(f"{path}: {name} is {content[name]!r}; {EXPECTED}")
+    return content
+
+
+def change_request(
+    content: Mapping[str, Any], changes: Mapping[str, Any]
+) -> tuple[Request, list[str]]:
+    """The request of a sidecar, with some fields changed.
+
+    Args:
+        content: of a sidecar.
+        changes: new values by field of `Request`; empty text clears a field.
+
+    Returns:
+        The request, and the fields that were left out because they do not go with the changes.
+
+    Raises:
+        ValueError: if a value cannot be used, naming the field, the value and the cure.
+    """
+    old = parse_values({name: content.get(name) for name in field_names() if name != "name"})
+    old_mode = resolve_mode(old)
+    new = parse_values(changes)
+    dropped = _replaced_sources(old, old_mode, new)
+    values = {name: value for name, value in old.items() if name not in dropped} | dict(changes)
+    values["mode"] = new.get("mode") or _remaining_mode(old_mode, parse_values(values))
+    request = make_request({**values, "strength": None, "alpha": None})
+
+    if "video" in new:
+        dropped.add("frames")
+    dropped |= _outdated_settings(old, old_mode, request)
+    dropped -= changes.keys()
+    values = {name: value for name, value in values.items() if name not in dropped}
+    left_out = [name for name in old if name in dropped]
+    if old_mode == "outpainting" and request.mode != "outpainting" and "mode" not in new:
+        left_out.append("outpaint")
+    return make_request(values), left_out
+
+
+def _replaced_sources(old: Mapping[str, Any], old_mode: str, new: Mapping[str, Any]) -> set[str]:
+    """The old sources of pixels that do not go with the new values."""
+    dropped = set().union(*(REPLACES[name] for name in SOURCES if name in new))
+    kind = subject(old_mode)
+    if "mode" in new:
+        kind = subject(new["mode"]) if new["mode"] in MODES else kind
+        dropped |= set(SOURCES) - _sources_of(new["mode"])
+    elif "image" in new or "last_image" in new:
+        kind = "image"
+    elif "video" in new:
+        kind = "video"
+    if kind != subject(old_mode):
+        dropped.add("mask")  # it lies on what is replaced
+        if "mode" not in new:
+            dropped.add("clip")
+    return dropped & old.keys()
+
+
+def _outdated_settings(old: Mapping[str, Any], old_mode: str, request: Request) -> set[str]:
+    """The old settings that mean something else, or nothing, in the new request."""
+    outdated = set()
+    if strength_applies_to(old_mode) != strength_applies_to(request.mode):
+        outdated.add("strength")
+    if old.get("style") != request.style:
+        outdated.add("alpha")
+    if subject(old_mode) == "video" and subject(request.mode) != "video":
+        outdated.add("frames")  # as many as the old video had
+    return outdated
+
+
+def _sources_of(mode: str) -> set[str]:
+    """The fields that may hold a mode's pixels."""
+    if mode not in MODES:
+        return set(SOURCES)
+    sources = set(MODES[mode])
+    if mode == "image_to_video":
+        sources.add("last_image")
+    if sources:
+        sources.add("clip")
+    return sources
+
+
+def _remaining_mode(old_mode: str, values: Mapping[str, Any]) -> str | None:
+    """The old mode if the inputs still make it, else the one that they make; None if they make none."""
+    inputs = {name: values.get(name) for name in FILES}
+    role = subject(old_mode)
+    if "clip" in values:
+        if role is None:
+            return None
+        inputs[role] = values["clip"]
+    for mode in (old_mode, None):
+        with suppress(ValueError):
+            return infer_mode(mode, **inputs)
+    return None

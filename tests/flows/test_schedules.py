@@ -1,0 +1,227 @@
+"""Both ways of scheduling, with a real Prefect server: scheduled runs start and complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from flows.pipeline import main
+from tests.flows.conftest import REPOSITORY
+
+# Generous, for a busy machine; on a quiet one a run ends after half a minute.
+START_SECONDS, RUN_SECONDS = 180.0, 300.0
+EVERY_SECONDS = 10
+EVERY_TEN_SECONDS = "* * * * * */10"  # the sixth field means seconds
+
+STAGE = """
+stages:
+  only:
+    cmd: python -c "open('only.txt', 'w').write('made')"
+    outs: [only.txt]
+"""
+
+
+@dataclass
+class Processes:
+    """A Prefect server, and the processes that use it."""
+
+    folder: Path  # has the logs
+    env: dict[str, str]
+    api: str = ""
+
+    def run(self, *command: str) -> None:
+        """Run a command until it ends."""
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=REPOSITORY,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=START_SECONDS,
+        )
+        assert done.returncode == 0, done.stdout
+
+    @contextmanager
+    def running(self, name: str, *command: str) -> Iterator[None]:
+        """Keep a command at work; its output goes to a log.
+
+        Ends it with everything that it started.
+        """
+        with (self.folder / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                cwd=REPOSITORY,
+                env=self.env,
+                stdout=log,
+                stderr=log,
+            )
+            try:
+                yield
+            finally:
+                _end(process)
+
+    def scheduled_runs(self, deployment: str) -> list[dict[str, Any]]:
+        """The runs that a deployment's schedule has started."""
+        body = {
+            "deployments": {"name": {"any_": [deployment]}},
+            "flow_runs": {"state": {"type": {"not_any_": ["SCHEDULED"]}}},
+        }
+        request = urllib.request.Request(
+            f"{self.api}/flow_runs/filter",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return [run for run in json.load(answer) if run["auto_scheduled"]]
+
+    def wait_for_a_completed_run(self, deployment: str) -> None:
+        """Poll until a scheduled run has completed.
+
+        A run that failed or crashed fails the test at once.
+        """
+        runs: list[dict[str, Any]] = []
+
+        def has_completed() -> bool:
+            runs[:] = self.scheduled_runs(deployment)
+            states = {run["state_name"] for run in runs}
+            assert not states & {"Failed", "Crashed", "TimedOut"}, self.report(runs)
+            return "Completed" in states
+
+        _poll(has_completed, RUN_SECONDS, lambda: self.report(runs))
+
+    def report(self, runs: list[dict[str, Any]]) -> str:
+        """The states and messages of the runs, and the end of every log."""
+        lines = [f"{run['name']}: {run['state']}" for run in runs]
+        for log in sorted(self.folder.glob("*.log")):
+            lines += [f"--- {log.name}", log.read_text(errors="replace")[-4000:]]
+        return "\n".join(lines)
+
+
+def _poll(condition: Callable[[], bool], seconds: float, report: Callable[[], str]) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"timed out\n{report()}"
+        time.sleep(0.5)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        family = [
+            psutil.Process(process.pid),
+            *psutil.Process(process.pid).children(recursive=True),
+        ]
+    except psutil.NoSuchProcess:
+        family = []
+    process.send_signal(signal.SIGTERM)
+    _, alive = psutil.wait_procs(family, timeout=5)
+    for survivor in alive:
+        survivor.kill()
+    process.wait()
+
+
+def _project(folder: Path) -> Path:
+    """A DVC project with one stage."""
+    folder.mkdir()
+    (folder / "dvc.yaml").write_text(STAGE)
+    (folder / "params.yaml").write_text("curate:\n  seed: 3\n")
+    init = [sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"]
+    subprocess.run(init, cwd=folder, check=True)
+    return folder
+
+
+def _deployment_file(path: Path, root: Path) -> Path:
+    """The repository's prefect.yaml for another project and with a shorter schedule."""
+    config = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
+    (deployment,) = config["deployments"]
+    deployment["parameters"] = {"root": str(root)}
+    deployment["schedules"] = [{"interval": EVERY_SECONDS, "timezone": "UTC", "active": True}]
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def _is_healthy(api: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{api}/health", timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    """A server, a worker for the deployment of prefect.yaml, and a served schedule."""
+    folder = tmp_path_factory.mktemp("schedules")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    env = os.environ | {
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_RUNNER_POLL_FREQUENCY": "2",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "LUMIERE_TRACKING": "off",
+        "DVC_SITE_CACHE_DIR": str(folder / "site-cache"),
+    }
+    (folder / "prefect").mkdir()
+    started = Processes(folder, env, f"http://127.0.0.1:{port}/api")
+    with ExitStack() as stack:
+        stack.enter_context(started.running("server", "prefect", "server", "start", "--port", port))
+        pooled, served = _project(folder / "pooled project"), _project(folder / "served project")
+        _poll(lambda: _is_healthy(started.api), START_SECONDS, lambda: started.report([]))
+        env["PREFECT_API_URL"] = started.api
+        program = ("flows.pipeline", "--root", str(served), "--schedule", EVERY_TEN_SECONDS)
+        stack.enter_context(started.running("served", *program))
+        started.run("prefect", "work-pool", "create", "lumiere", "--type", "process")
+        deployment = _deployment_file(folder / "prefect.yaml", pooled)
+        options = ("--name", "nightly", "--no-prompt", "--prefect-file", str(deployment))
+        started.run("prefect", "deploy", *options)
+        worker = ("worker", "start", "--pool", "lumiere", "--limit", "1")
+        stack.enter_context(started.running("worker", "prefect", *worker))
+        yield started
+
+
+def test_the_schedule_of_a_work_pool_fires(processes: Processes) -> None:
+    processes.wait_for_a_completed_run("nightly")
+    assert (processes.folder / "pooled project" / "only.txt").read_text() == "made"
+
+
+def test_a_served_schedule_fires(processes: Processes) -> None:
+    processes.wait_for_a_completed_run("scheduled")
+    assert (processes.folder / "served project" / "only.txt").read_text() == "made"
+    log = (processes.folder / "served.log").read_text()
+    assert f"schedule: {EVERY_TEN_SECONDS} in the time zone UTC" in log
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--schedule", "0 3 * *"], "--schedule '0 3 * *' is not a cron expression; give minute,"),
+        (["--schedule", "daily"], "--schedule 'daily' is not a cron expression"),
+        (
+            ["--schedule", "0 3 * * *", "--timezone", "Mars/Base"],
+            "--timezone 'Mars/Base' is not a time zone; give a name such as UTC",
+        ),
+    ],
+)
+def test_a_bad_schedule_is_one_line(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(options) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and message in error
