@@ -128,7 +128,7 @@ def plan(
     contenders: dict[str, Contender] = {}
     for name in (OURS, KEYFRAMES, TSR, HE):
         task = make[name](
-            unet=networks[name],
+            network=networks[name],
             scheduler=scheduler,
             train_data=data[0],
             validation_data=data[1],
