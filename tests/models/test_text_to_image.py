@@ -303,7 +303,7 @@ def test_a_network_that_the_stages_cannot_train_is_told(
 
 @pytest.mark.parametrize("changes, expected", [
     (CONFIGS["sd_inpainting"], "takes 9 channels and gives 4; allowed: 4, and 4 or, .*: a text-to-image model, not"),
-    (CONFIGS["sdxl"], r"addition_embed_type 'text_time'; allowed: .* of one encoder alone \(SDXL takes more\)"),
+    (CONFIGS["sdxl"], r"addition_embed_type 'text_time'; allowed: .* the text of one encoder \(SDXL takes more\)"),
     ({"in_channels": 3, "out_channels": 3}, "takes 3 channels and gives 3; allowed: 4, and 4 or"),
 ])  # fmt: skip
 def test_a_latent_network_that_the_stages_cannot_train_is_told(
