@@ -31,7 +31,7 @@ def _set_defaults() -> None:
 
 
 def _has_prefect_settings() -> bool:
-    """Whether the user has chosen a server, a home or a profile."""
+    """Return whether the user has chosen a server, a home folder or a profile."""
     variables = {"PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH"}
     profiles = Path.home() / ".prefect" / "profiles.toml"
     return not variables.isdisjoint(os.environ) or profiles.exists()

@@ -31,7 +31,7 @@ class StageNode:
 
 
 def read_dag(root: Path) -> list[StageNode]:
-    """The stages in topological order, each with its state.
+    """Read the stages in topological order, each with its state.
 
     All states take one second together. A `dvc` process for each stage would take a second each.
 
@@ -50,13 +50,13 @@ def read_dag(root: Path) -> list[StageNode]:
 
 
 def is_changed(root: Path, name: str) -> bool:
-    """Whether DVC would run the stage now. This takes a tenth of a second."""
+    """Return whether DVC would run the stage now. This takes a tenth of a second."""
     with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
         return any(bool(stage.status()) for stage in repo.index.stages if _name(stage) == name)
 
 
 def with_upstream(nodes: list[StageNode], names: list[str]) -> list[StageNode]:
-    """The named stages and all stages that they depend on, in topological order.
+    """Return the named stages and all stages that they depend on, in topological order.
 
     Raises:
         ParamsError: a name is not a stage.
@@ -76,7 +76,7 @@ def with_upstream(nodes: list[StageNode], names: list[str]) -> list[StageNode]:
 
 
 def read_metrics(node: StageNode) -> dict[str, Any]:
-    """The contents of the stage's JSON metrics file. Several files become a dict by their names."""
+    """Read the stage's JSON metrics file. Several files become a dict by their names."""
     files = [path for path in node.metrics if path.exists()]
     contents = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
     if len(contents) == 1:
@@ -85,7 +85,7 @@ def read_metrics(node: StageNode) -> dict[str, Any]:
 
 
 def _name(stage: PipelineStage) -> str:
-    """The target for `dvc repro` in the project's folder.
+    """Return the target for `dvc repro` in the project's folder.
 
     DVC's own `addressing` depends on the current folder.
     """

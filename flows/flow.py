@@ -86,7 +86,7 @@ class PipelineRun:
             raise PipelineFailed("the run was stopped before this stage began")
 
     def is_stale(self, node: dag.StageNode) -> bool:
-        """Whether DVC has to look at the stage. It may still find nothing to do.
+        """Return whether DVC has to check the stage. It may still find nothing to do.
 
         The graph was read at the start. Params, code and data can be edited during a run, so DVC is
         asked again.
@@ -100,7 +100,9 @@ class PipelineRun:
             return dag.is_changed(self.root, node.name)
 
     def stage_environment(self) -> dict[str, str]:
-        """The environment for `dvc` and the stage: this interpreter first, telemetry off."""
+        """Return the environment of `dvc` and the stage: this interpreter comes first, and
+        telemetry is off.
+        """
         env = dict(os.environ) | TELEMETRY_OFF
         env.pop("MLFLOW_RUN_ID", None)  # the stage would write into that run
         env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
@@ -234,7 +236,9 @@ def _submit_and_wait(nodes: list[dag.StageNode], run: PipelineRun) -> list[Stage
 
 
 def _result(stage: str, state: State[Any], run: PipelineRun) -> StageResult:
-    """How a stage ended: as the stage itself noted, unless Prefect saw a failure around it."""
+    """Return how a stage ended: as the stage itself noted, unless Prefect saw a failure around
+    it.
+    """
     result = run.results.get(stage, StageResult(stage, "not run"))
     waits_forever = state.is_pending()  # because a stage that it depends on has failed
     if state.is_completed() or waits_forever:

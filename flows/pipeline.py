@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def read_schedule(cron: str, timezone: str) -> CronSchedule:
-    """A schedule from a cron expression and the name of a time zone.
+    """Make a schedule from a cron expression and the name of a time zone.
 
     Args:
         cron: minute, hour, day of month, month and day of week; a sixth field, if any, means

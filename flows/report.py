@@ -71,7 +71,7 @@ def publish_artifacts(results: list[StageResult]) -> None:
 
 
 def metric_rows(results: list[StageResult]) -> list[dict[str, str]]:
-    """One row for each metric. A stage that failed or was not run has none."""
+    """Return one row for each metric; stages that failed or did not run have none."""
     return [
         {
             "stage": result.stage,

@@ -65,7 +65,7 @@ class Screen:
                 self._has_bar = False
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """A filter for logging handlers: drops what is on the screen, makes room for the rest."""
+        """Filter log records: drop what is already on the screen, and make room for the rest."""
         if getattr(record, SHOWN, False):
             return False
         self.clear()

@@ -194,7 +194,7 @@ def _stop_group(child: subprocess.Popen[bytes]) -> None:
 
 
 def _belongs(process: psutil.Process, leader: int) -> bool:
-    """Whether the process is in the leader's session or group, or descends from it."""
+    """Return whether the process is in the leader's session or group, or descends from it."""
     with contextlib.suppress(psutil.Error, OSError):
         if process.pid == leader or leader in (os.getpgid(process.pid), os.getsid(process.pid)):
             return True

@@ -24,7 +24,7 @@ _library: torch.library.Library | None = None
 
 
 def _operators_load(folder: str) -> bool:
-    """Whether torchvision's compiled operators can be loaded into this torch."""
+    """Return whether torchvision's compiled operators can be loaded into this torch."""
     for name in sorted(os.listdir(folder)):
         if name.startswith("_C") and name.endswith((".so", ".pyd", ".dylib")):
             try:

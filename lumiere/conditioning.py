@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 def text_only(video_shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Nothing is known.
+    """Return C and M of a video in which nothing is known.
 
     Args:
         video_shape: (b, c, t, h, w).
@@ -31,7 +31,7 @@ def text_only(video_shape: Sequence[int]) -> tuple[Tensor, Tensor]:
 def image_to_video(
     image: Tensor | None, num_frames: int, last_image: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The first frame is known, the last, or both.
+    """Return C and M of a video whose first frame, last frame, or both are known.
 
     Args:
         image: the first frame (b, 3, h, w); None if only the last is known.
@@ -71,7 +71,7 @@ def image_to_video(
 
 
 def inpainting(video: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
-    """Everything outside a region is known.
+    """Return C and M of a video in which everything outside a region is known.
 
     Args:
         video: (b, 3, t, h, w).
@@ -86,7 +86,7 @@ def inpainting(video: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def outpainting(video: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The video is known, in the middle of a larger frame.
+    """Return C and M of a larger frame with the known video in its middle.
 
     Args:
         video: (b, 3, t, h, w).
@@ -106,7 +106,7 @@ def outpainting(video: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]
 
 
 def cinemagraph(image: Tensor, region: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
-    """A still picture in which a region moves.
+    """Return C and M of a still picture in which a region moves.
 
     Frame 0 is known as a whole, later frames outside the region.
 

@@ -390,7 +390,7 @@ def load_params(path: str | Path = "params.yaml") -> Params:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A config as plain dicts and lists, for JSON and for MLflow."""
+    """Convert a config to plain dicts and lists, for JSON and for MLflow."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 

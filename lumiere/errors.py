@@ -38,12 +38,14 @@ class WorkerError(LumiereError):
 
 
 def one_line(error: BaseException) -> str:
-    """The whole message of an error, with every run of whitespace as one space; its class if the message is empty."""
+    """Return the whole message of an error, with every run of whitespace as one space; its class
+    if the message is empty.
+    """
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def first_line(error: object) -> str:
-    """The first line of an error's message; its class if the message is empty.
+    """Return the first line of an error's message; its class if the message is empty.
 
     Used to quote one error in another's message, as C++ libraries append a stack trace.
     """

@@ -59,7 +59,9 @@ def release_folder(folder: Path) -> None:
 
 
 def exclusive(path: Path) -> FileLock:
-    """A context manager that waits for the lock file `path`; for sections that take a moment."""
+    """Return a context manager that waits for the lock file `path`; for sections that take a
+    moment.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path)
 

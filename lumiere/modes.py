@@ -19,7 +19,7 @@ DEFAULT_ALPHA, DEFAULT_STRENGTH = 0.75, 0.6
 
 
 def infer_mode(mode: str | None, image: Any, video: Any, mask: Any, last_image: Any = None) -> str:
-    """The named mode, or the one that the inputs make.
+    """Return the named mode, or the one that the inputs make.
 
     Args:
         mode: a key of `MODES`, or None to infer it. Outpainting is never inferred: a video alone means video to video.
@@ -55,12 +55,14 @@ def infer_mode(mode: str | None, image: Any, video: Any, mask: Any, last_image: 
 
 
 def subject(mode: str) -> str | None:
-    """Whether a mode works on an "image" or on a "video"; None if it works on neither."""
+    """Return whether a mode works on an "image" or on a "video"; None if it works on neither."""
     return MODES[mode][0] if MODES[mode] else None
 
 
 def strength_applies_to(mode: str) -> str | None:
-    """What `strength` lets a mode leave behind, the "image" or the "video"; None if it has no such setting."""
+    """Return whether `strength` sets how far a mode may depart from its "image" or its "video";
+    None if it has no such setting.
+    """
     if mode == "video_to_video":
         return "video"
     return "image" if subject(mode) == "image" else None

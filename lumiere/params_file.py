@@ -28,14 +28,14 @@ def number(
     at_most: float | None = None,
     above: float | None = None,
 ) -> Any:
-    """A numeric field with an allowed range."""
+    """Declare a numeric field with an allowed range."""
     return field(
         default=default, metadata={"at_least": at_least, "at_most": at_most, "above": above}
     )
 
 
 def choice(default: str, *others: str) -> Any:
-    """A field that takes one of the given words."""
+    """Declare a field that takes one of the given words."""
     return field(default=default, metadata={"choices": (default, *others)})
 
 
@@ -141,7 +141,7 @@ def _convert_scalar(hint: type, value: Any, key: str) -> Any:
 
 
 def _check_range(metadata: Mapping[str, Any], value: Any, key: str) -> None:
-    """Raises ParamsError unless the value is one of the field's choices, or within its range."""
+    """Raise ParamsError unless the value is one of the field's choices, or within its range."""
     if "choices" in metadata and value not in metadata["choices"]:
         raise ParamsError(f"{key}: {value!r}; allowed: {', '.join(metadata['choices'])}")
     if "at_least" not in metadata:

@@ -34,7 +34,8 @@ WITHOUT_EFFECT = {
 
 
 def deciding_files(start: Path) -> list[Path]:
-    """A file and the project's files that it imports, directly or not, that decide what it writes.
+    """Return the files that decide what a file writes: the file itself and the project's files that
+    it imports, directly or not.
 
     Args:
         start: a Python file. Imports count anywhere in a file but under `if TYPE_CHECKING:`.
@@ -56,7 +57,8 @@ def deciding_files(start: Path) -> list[Path]:
 
 @cache
 def imported_names(path: Path, with_types: bool = False) -> frozenset[str]:
-    """The dotted names that a file imports, as modules or from them, also inside functions.
+    """Return the dotted names of the modules that a file imports, and of the names it imports from
+    them, also inside functions.
 
     Args:
         path: a Python file.
@@ -77,7 +79,9 @@ def imported_names(path: Path, with_types: bool = False) -> frozenset[str]:
 
 @cache
 def has_code(path: Path) -> bool:
-    """Whether a Python file has more than a docstring and imports of `lumiere.compat` in it."""
+    """Return whether a Python file contains more than a docstring and imports of
+    `lumiere.compat`.
+    """
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         is_compat = isinstance(node, ast.Import) and node.names[0].name == "lumiere.compat"
@@ -104,7 +108,9 @@ def _nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _files_of_module(name: str) -> list[Path]:
-    """The file of a module such as `lumiere.data.clips`, and each package's `__init__.py`."""
+    """Return the file of a module such as `lumiere.data.clips`, and each package's
+    `__init__.py`.
+    """
     parts = name.split(".")
     if parts[0] not in PACKAGES:
         return []

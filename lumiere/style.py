@@ -20,12 +20,14 @@ STYLE_NAME = r"[A-Za-z0-9_-]+"  # a style is a file, a folder and a word on the 
 
 
 def blend_file(style: str, alpha: float) -> Path:
-    """A blend's path in a folder of blends: `line-art/0.5.safetensors`; alpha 1.0 is the style."""
+    """Return a blend's path in a folder of blends: `line-art/0.5.safetensors`; alpha 1.0 is the
+    style.
+    """
     return Path(style) / f"{float(alpha)!r}.safetensors"
 
 
 def alpha_of(path: Path) -> float:
-    """The alpha of a file named by `blend_file`.
+    """Read the alpha from the name of a file that `blend_file` named.
 
     Raises:
         ValueError: if it is named otherwise.
@@ -80,7 +82,7 @@ def _blend(key: str, orig: Tensor, style: Tensor, alpha: float) -> Tensor:
 
 
 def is_lora(weights: Mapping[str, Tensor]) -> bool:
-    """Whether these are low-rank adapters rather than the weights of a network."""
+    """Return whether these are low-rank adapters rather than the weights of a network."""
     return any(LORA_WEIGHT.fullmatch(key) for key in weights)
 
 

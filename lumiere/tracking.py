@@ -260,12 +260,14 @@ def log_cached_stage(
 
 
 def is_on() -> bool:
-    """Whether runs are recorded."""
+    """Return whether runs are recorded."""
     return os.environ.get("LUMIERE_TRACKING", "on").lower() not in {"off", "0", "false"}
 
 
 def project_root() -> Path:
-    """The nearest folder with a `dvc.yaml` at or above the current one, else the current one."""
+    """Return the nearest folder with a `dvc.yaml` at or above the current one, else the current
+    one.
+    """
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "dvc.yaml").exists():
@@ -274,7 +276,9 @@ def project_root() -> Path:
 
 
 def tracking_uri(root: Path) -> str:
-    """The address of the store. It is absolute: MLflow's default depends on the current folder."""
+    """Return the address of the store. It is absolute: MLflow's default depends on the current
+    folder.
+    """
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/.lumiere/mlflow.db"
 
 
@@ -290,7 +294,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _client(root: Path) -> MlflowClient:
-    """A client of an initialised store.
+    """Make a client of the store, and initialise the store if necessary.
 
     A lock lets one process initialise it: concurrent migrations crash.
     """
@@ -307,7 +311,7 @@ def _client(root: Path) -> MlflowClient:
 
 
 def _experiment_id(client: MlflowClient, root: Path) -> str:
-    """The experiment's id. The embedded store keeps its artifacts beside it.
+    """Return the experiment's id. The embedded store keeps its artifacts beside it.
 
     MLflow stores absolute artifact paths, so the store of a copied or moved folder would write into
     the old place. In that case the old experiment is renamed and a new one begins.
@@ -379,7 +383,7 @@ def _close_abandoned_runs(root: Path) -> None:
 
 
 def _process_tags() -> dict[str, str]:
-    """Tags that identify this process.
+    """Return tags that identify this process.
 
     Its start time tells it from a later process with the same number.
     """
@@ -395,7 +399,7 @@ def _is_alive(tags: Mapping[str, str]) -> bool:
 
 
 def _git_tags(root: Path) -> dict[str, str]:
-    """The commit of the checkout, and whether code, params or data differ from it."""
+    """Return the commit of the checkout, and whether code, params or data differ from it."""
     commit = _git(root, "rev-parse", "HEAD")
     if not commit:
         return {}
@@ -428,7 +432,7 @@ def _metric_name(name: str) -> str:
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """The finite numbers of a nested mapping, flat."""
+    """Flatten a nested mapping, and return its finite numbers."""
     return {
         key: float(value)
         for key, value in flatten(values).items()

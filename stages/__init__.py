@@ -59,7 +59,7 @@ def _disk_error(error: OSError | SafetensorError) -> DiskError:
 
 
 def _errno(error: OSError | SafetensorError) -> int | None:
-    """The operating system's error number, which safetensors only gives in its message."""
+    """Return the operating system's error number; safetensors gives it only in its message."""
     match = re.search(r"\(os error (\d+)\)", str(error))
     if match:
         return int(match[1])

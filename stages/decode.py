@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def check_lengths(rows: list[dict[str, Any]], config: DecodeConfig) -> None:
-    """Raises ParamsError if a window is longer than an accepted clip."""
+    """Raise ParamsError if a window is longer than an accepted clip."""
     from lumiere.errors import ParamsError
 
     seconds = config.num_frames / config.fps

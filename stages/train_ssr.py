@@ -21,7 +21,7 @@ from stages.training import TrainingStage, training_stage
 
 
 def named_inputs(config: TrainSSRConfig, params_file: Path) -> list[Path]:
-    """The file and the folders that the params name.
+    """Return the file and the folders that the params name.
 
     Raises:
         ParamsError: one of them does not exist.

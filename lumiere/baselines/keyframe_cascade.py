@@ -45,7 +45,7 @@ class KeyframeTask(SpaceTimeTask):
     def draw(
         self, data: Clips, clip: int, generator: torch.Generator, training: bool, one_frame: bool
     ) -> Batch:
-        """As many keyframes as fit into the clip, and a caption."""
+        """Draw as many keyframes as fit into the clip, and a caption."""
         example = super().draw(data, clip, generator, training, one_frame)
         num_strides, spare = divmod(example["video"].shape[1] - 1, self.stride)
         start = int(torch.randint(spare + 1, (), generator=generator))
@@ -69,7 +69,9 @@ class TemporalSuperResolutionTask(ConditionedTask):
     def draw(
         self, data: Clips, clip: int, generator: torch.Generator, training: bool, one_frame: bool
     ) -> Batch:
-        """A segment from any frame on, as the keyframes of a video may begin at any frame too."""
+        """Draw a segment that begins at any frame, because the keyframes of a video may begin at
+        any frame too.
+        """
         example = super().draw(data, clip, generator, training, one_frame)
         start = int(torch.randint(example["video"].shape[1] - self.stride, (), generator=generator))
         segment = example["video"][:, start : start + self.stride + 1]
@@ -139,7 +141,8 @@ class KeyframeCascade:
         image_strength: float = 1.0,
         **options: Any,
     ) -> Tensor:
-        """Temporal super-resolution; two segments share a keyframe and nothing else.
+        """Fill in the frames between keyframes (temporal super-resolution); two segments share a
+        keyframe and nothing else.
 
         Args:
             keyframes: (b, m, 3, h, w) in [0, 1]; they are returned unchanged.

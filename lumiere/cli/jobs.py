@@ -50,7 +50,7 @@ class Job:
         return [target_of(self.output, i + 1) for i in range(num_videos)]
 
     def check(self) -> None:
-        """Raises ValueError if the videos cannot be written, or would replace something else."""
+        """Raise ValueError if the videos cannot be written, or would replace something else."""
         inputs = {path.resolve(): name for name, path in self.request.input_files().items()}
         for target in self.targets:
             check_writable(target.beside.parent)
@@ -70,7 +70,9 @@ class Job:
                 _check_folder(target)
 
     def is_done(self, model: Model, clips: Clips | None) -> bool:
-        """Whether all files exist, made from this request with the same model and the same inputs."""
+        """Return whether all files exist, made from this request with the same model and the
+        same inputs.
+        """
         asked = _describe_request(self.request, model, clips)
         for target in self.targets:
             content = _read_sidecar(target.sidecar) or {}
@@ -96,7 +98,7 @@ class _Result:
 
 
 def run(job: Job, model: Model, clips: Clips | None, tell: Tell) -> list[Path]:
-    """Makes and writes the videos of one job.
+    """Make and write the videos of one job.
 
     Args:
         job: what to make, and where to write it.
@@ -124,7 +126,7 @@ def run(job: Job, model: Model, clips: Clips | None, tell: Tell) -> list[Path]:
 
 
 def _make(job: Job, model: Model, clips: Clips | None, tell: Tell) -> tuple[list[_Result], int]:
-    """The videos of a job, and their frames per second."""
+    """Make the videos of a job; return them and their frames per second."""
     import torch
 
     from lumiere.data.pixel_values import from_unit_range
@@ -163,7 +165,7 @@ def _make(job: Job, model: Model, clips: Clips | None, tell: Tell) -> tuple[list
 
 
 def check_apart(table: Path, jobs: list[BatchRow]) -> None:
-    """Raises ValueError if two rows would write the same file."""
+    """Raise ValueError if two rows would write the same file."""
     writers: dict[Path, str] = {}
     for name, job in jobs:
         if isinstance(job, str):
@@ -183,7 +185,7 @@ def run_batch(
     tell: Tell,
     show: Callable[[Path], None],
 ) -> dict[str, str]:
-    """Makes the videos that do not exist yet. A job that fails does not stop the others.
+    """Make the videos that do not exist yet. A job that fails does not stop the others.
 
     Args:
         jobs: by name.
@@ -227,7 +229,7 @@ def run_batch(
 
 
 def check_style(style: str, model: Model) -> None:
-    """Raises ValueError if the model has no style of that name."""
+    """Raise ValueError if the model has no style of that name."""
     styles = model.pipe.styles
     if style not in styles:
         cure = "it has none; --model demo has line-art"
@@ -239,7 +241,9 @@ def check_style(style: str, model: Model) -> None:
 def find_drift(
     content: dict[str, Any], request: Request, model: Model, clips: Clips | None
 ) -> list[str]:
-    """Why a video that is made again from its sidecar will differ, as far as can be told."""
+    """List the reasons why a video made again from its sidecar will differ, as far as they can
+    be told.
+    """
     from lumiere.pipelines.input_files import hash_inputs
 
     notes = []
@@ -261,7 +265,7 @@ def find_drift(
 
 
 def _write(results: list[_Result], fps: int, sheet: bool) -> None:
-    """Writes videos, contact sheets and sidecars: all of them, or none.
+    """Write videos, contact sheets and sidecars: either all of them or none.
 
     Raises:
         ValueError: if they cannot be written; the files of an earlier run are still there.
@@ -281,7 +285,9 @@ def _write(results: list[_Result], fps: int, sheet: bool) -> None:
 
 
 def _stage(result: _Result, fps: int, sheet: bool, aside: Path) -> list[Move]:
-    """Writes one video, its contact sheet and its sidecar below `aside`; returns what goes where, in order."""
+    """Write one video, its contact sheet and its sidecar below `aside`; return the moves, in
+    order.
+    """
     target, frames = result.target, result.frames
     old = _read_sidecar(target.sidecar)
     aside.mkdir()
@@ -303,7 +309,7 @@ def _stage(result: _Result, fps: int, sheet: bool, aside: Path) -> list[Move]:
 
 
 def _check_pictures_apart(target: Target, inputs: dict[Path, str]) -> None:
-    """Raises ValueError if a picture to start from is in the folder that the frames go to."""
+    """Raise ValueError if a picture to start from is in the folder that the frames go to."""
     folder = target.path.parent.resolve()
     for path, name in inputs.items():
         if path.parent == folder and path.suffix == ".png":
@@ -313,7 +319,9 @@ def _check_pictures_apart(target: Target, inputs: dict[Path, str]) -> None:
 
 
 def _check_folder(target: Target) -> None:
-    """Raises ValueError if the folder has other files in it, because it is replaced as a whole."""
+    """Raise ValueError if the folder has other files in it, because the whole folder is
+    replaced.
+    """
     folder = target.path.parent
     if folder.is_symlink():
         raise ValueError(f"{folder} is a link; name the folder itself with -o")
@@ -341,7 +349,7 @@ def _describe_request(request: Request, model: Model, clips: Clips | None) -> di
 
 @contextmanager
 def _out_of_memory_as_value_error() -> Iterator[None]:
-    """Turns a lack of memory into a ValueError with the cure."""
+    """Turn a lack of memory into a ValueError with the cure."""
     import torch
 
     from lumiere.diffusion.memory import is_out_of_memory
@@ -370,20 +378,24 @@ def _fidelity(content: dict[str, Any]) -> str:
 
 
 def _spread(frames: np.ndarray) -> np.ndarray:
-    """At most `SHEET_FRAMES` of the frames, with the first and the last."""
+    """Return at most `SHEET_FRAMES` of the frames, evenly spread, including the first and the
+    last.
+    """
     count = min(SHEET_FRAMES, len(frames))
     indices = [round(i * (len(frames) - 1) / max(1, count - 1)) for i in range(count)]
     return frames[indices]
 
 
 def _num_frames(content: dict[str, Any]) -> int:
-    """How many pictures a sequence has according to its sidecar; 0 if that does not say."""
+    """Return the number of pictures of a sequence according to its sidecar; 0 if it does not
+    say.
+    """
     frames = content.get("frames")
     return frames if isinstance(frames, int) and 0 < frames <= MAX_FRAMES else 0
 
 
 def _read_sidecar(path: Path) -> dict[str, Any] | None:
-    """The content of a sidecar; None if there is none."""
+    """Return the content of a sidecar; None if there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -33,7 +33,9 @@ class Model:
 
     @classmethod
     def choose(cls, model: str | None, device: str | None) -> Model:
-        """The model that `--model` means: a folder, "demo", or what the current project has."""
+        """Choose the model that `--model` names: a folder, "demo", or by default the current
+        project's.
+        """
         if model == DEMO or (
             model is None and not (PROJECT_PIPELINE / "model_index.json").is_file()
         ):

@@ -33,7 +33,7 @@ def staging(folder: Path) -> Iterator[Path]:
 
 
 def swap(moves: Sequence[Move], aside: Path) -> None:
-    """Makes all moves in order, by renaming. An error undoes those already made.
+    """Make all moves in order, by renaming. If one fails, undo those already made.
 
     Args:
         moves: files and folders of one disk.
@@ -57,7 +57,7 @@ def swap(moves: Sequence[Move], aside: Path) -> None:
 
 
 def _set_aside(place: Path, old: Path, leave: bool) -> None:
-    """Renames a file, or gives it a second name, so that the file stays in its place even if the run is killed.
+    """Rename a file, or give it a second name, so that it stays in place even if the run is killed.
 
     A folder cannot have two names, nor can a file on some disks.
     """

@@ -55,7 +55,9 @@ class Target:
         return self.path.suffix.lower() == ".png"
 
     def files(self, num_frames: int) -> list[Path]:
-        """The files of a video of `num_frames` frames, without its sidecar and contact sheet."""
+        """Return the files of a video of `num_frames` frames, without its sidecar and contact
+        sheet.
+        """
         if not self.is_sequence:
             return [self.path]
         return [self._numbered(i) for i in range(num_frames)]
@@ -64,7 +66,9 @@ class Target:
         return self.path.with_name(NUMBER.sub(lambda match: match[0] % index, self.path.name))
 
     def stage(self, aside: Path, frames: np.ndarray, fps: int | float) -> list[Move]:
-        """Writes uint8 (t, h, w, 3) at `fps` frames per second into the folder `aside`; returns what goes where."""
+        """Write uint8 (t, h, w, 3) at `fps` frames per second into the folder `aside`; return
+        the moves.
+        """
         places = self.files(len(frames))
         files = [aside / place.name for place in places]
         if self.is_sequence:
@@ -78,7 +82,7 @@ class Target:
 
 
 def target_of(output: str | Path, index: int | None = None) -> Target:
-    """The target that a name means.
+    """Return the target that an output name stands for.
 
     Args:
         output: a file whose suffix is a key of `WRITERS`; a pattern such as fox-%03d.png; or a folder for PNGs, which
@@ -105,7 +109,7 @@ def target_of(output: str | Path, index: int | None = None) -> Target:
 
 
 def check_writable(folder: Path) -> None:
-    """Raises ValueError if files cannot be made in `folder`, which may not exist yet."""
+    """Raise ValueError if files cannot be made in `folder`, which may not exist yet."""
     existing = folder
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
@@ -139,7 +143,9 @@ def _is_folder(output: str | Path, path: Path) -> bool:
 
 
 def _is_nameless(path: Path) -> bool:
-    """Whether a path has no name of its own: the current folder or one above it, or a suffix alone."""
+    """Return whether a path lacks a name of its own: it is the current folder, one above it, or
+    a suffix alone.
+    """
     return Path.cwd().is_relative_to(path) or path.name.lower() in WRITERS
 
 

@@ -29,7 +29,7 @@ MIN_EDGE_CORRELATION = 0.62
 
 
 def find_duplicates(signatures: Sequence[np.ndarray], max_distance: float) -> list[tuple[int, int]]:
-    """Pairs (i, j), i < j, of clips that show the same.
+    """Return the pairs (i, j), i < j, of clips that show the same.
 
     Args:
         signatures: one per clip, uint8 (4, 64, 64, 3).
@@ -52,7 +52,8 @@ def find_duplicates(signatures: Sequence[np.ndarray], max_distance: float) -> li
 
 
 def find_look_alikes(signatures: Sequence[np.ndarray]) -> list[tuple[int, int]]:
-    """Pairs (i, j), i < j, of clips in which some frame of one has nearly the same edges as some frame of the other.
+    """Return the pairs (i, j), i < j, of clips in which a frame of one has nearly the same edges as
+    a frame of the other.
 
     Args:
         signatures: one per clip, uint8 (4, 64, 64, 3).
@@ -69,7 +70,9 @@ def find_look_alikes(signatures: Sequence[np.ndarray]) -> list[tuple[int, int]]:
 
 
 def clusters(num_items: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
-    """For each item, the lowest index that it is linked to, directly or through other items."""
+    """Return, for each item, the lowest index that it is linked to, directly or through other
+    items.
+    """
     roots = list(range(num_items))
 
     def root(i: int) -> int:
@@ -91,7 +94,8 @@ def _block_means(clip: np.ndarray) -> np.ndarray:
 
 
 def _edges(frame: np.ndarray) -> np.ndarray:
-    """The strength of edges by block and orientation, uint8 (64, 64, 3) -> float32 (1536,) of mean 0 and length 1.
+    """Measure the strength of edges by block and orientation: uint8 (64, 64, 3) -> float32 (1536,)
+    of mean 0 and length 1.
 
     A frame without edges gives zeros, which resemble nothing.
     """

@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 
 def counts(rows: list[Row]) -> dict[str, int]:
-    """The numbers for the metrics file: inputs, clips, seconds, and how often each reason occurs."""
+    """Count inputs, clips, seconds, and how often each reason occurs, for the metrics file."""
     accepted = [row for row in rows if row["verdict"] == "accepted"]
     numbers = {
         "inputs": len({row["video"] for row in rows}),
@@ -148,7 +148,7 @@ def _draw_plots(path: Path, rows: list[Row], min_motion: float) -> None:
 
 
 def _funnel(rows: list[Row]) -> list[tuple[str, int]]:
-    """How many clips are left after each check, in the order of the checks."""
+    """Count how many clips are left after each check, in the order of the checks."""
     stages = {
         "present": {
             Reason.NOT_A_VIDEO,

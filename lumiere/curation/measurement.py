@@ -134,14 +134,14 @@ def _measure_once(
 
 
 def to_bytes(measurement: Measurement) -> bytes:
-    """A measurement as an npz without pickles."""
+    """Pack a measurement as an npz without pickles."""
     facts = dataclasses.asdict(measurement)
     del facts["signatures"]
     return pack_arrays(facts=np.array(json.dumps(facts)), signatures=measurement.signatures)
 
 
 def from_bytes(content: bytes) -> Measurement:
-    """The inverse of `to_bytes`."""
+    """Undo `to_bytes`."""
     arrays = unpack_arrays(content)
     facts: dict[str, Any] = json.loads(str(arrays["facts"]))
     facts["probe"] = Probe(**facts["probe"]) if facts["probe"] else None
@@ -154,7 +154,7 @@ def from_bytes(content: bytes) -> Measurement:
 
 
 def containing_shot(span: Span, shots: tuple[Span, ...]) -> Span | None:
-    """The part of a span that lies in one shot; None if there is a cut within the span."""
+    """Return the part of a span that lies in one shot; None if there is a cut within the span."""
     for start, end in shots:
         if start - SPAN_TOLERANCE_S <= span[0] and span[1] <= end + SPAN_TOLERANCE_S:
             return max(start, span[0]), min(end, span[1])
@@ -220,7 +220,7 @@ def _decode(
 
 
 def _check_whole(facts: Probe, decoded: Decoded) -> None:
-    """Raises Rejection if fewer frames or seconds came than the container promised."""
+    """Raise Rejection if the decoder gave fewer frames or seconds than the container promised."""
     promised = facts.promised_frames
     if promised is not None and decoded.num_source_frames < promised:
         raise Rejection(

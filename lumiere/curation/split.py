@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 
 def is_validation(name: str, seed: int, fraction: float) -> bool:
-    """Whether the hash of a video's name holds it out.
+    """Return whether the hash of a video's name holds it out.
 
     Args:
         name: the name of the video.
@@ -53,5 +53,5 @@ def _is_held_out(position: int, fraction: float) -> bool:
 
 
 def _position(name: str, seed: int) -> int:
-    """The hash of a name, uniform in [0, 2^64)."""
+    """Return the hash of a name, uniform in [0, 2^64)."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big")

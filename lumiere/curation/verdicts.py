@@ -76,7 +76,8 @@ def decide(
 
 
 def clip_ids(names: list[str]) -> dict[str, str]:
-    """The id of each video: its path without the suffix; with the suffix where two ids would be equal.
+    """Return the id of each video: its path without the suffix; with the suffix where two ids would
+    be equal.
 
     A path that contains "#" keeps its suffix too, because "#" marks the parts of a video.
     """
@@ -92,7 +93,9 @@ def _video_rows(
     captions: list[Caption],
     config: CurateConfig,
 ) -> list[tuple[Row, np.ndarray | None]]:
-    """The rows of one video, each with its four frames: one row for the video, or one per shot and captioned span."""
+    """Return the rows of one video, each with its four frames: one row for the video, or one per
+    shot and captioned span.
+    """
     base = {**empty_row(), "clip_id": clip_id, "video": name, "group": clip_id}
     base["captions"] = [caption.text for caption in captions]
     if isinstance(outcome, Rejection):
@@ -119,7 +122,7 @@ def _video_rows(
 
 
 def _parts(video: Measurement, captions: list[Caption]) -> list[Part]:
-    """One part per captioned span, and one per shot that no captioned span covers."""
+    """Return one part per captioned span, and one per shot that no captioned span covers."""
     problems = [caption.problem for caption in captions if caption.problem]
     usable = [caption for caption in captions if not caption.problem]
     whole = [caption.text for caption in usable if caption.span is None]
@@ -131,7 +134,7 @@ def _parts(video: Measurement, captions: list[Caption]) -> list[Part]:
 def _shot_parts(
     video: Measurement, whole: list[str], spans: Collection[Span], problems: list[str]
 ) -> list[Part]:
-    """The parts that are whole shots.
+    """Return the parts that are whole shots.
 
     Args:
         video: its measurement.
@@ -152,7 +155,7 @@ def _shot_parts(
 
 
 def _is_covered(shot: Segment, spans: Iterable[Span], video: Measurement) -> bool:
-    """Whether a captioned span lies within the shot."""
+    """Return whether a captioned span lies within the shot."""
     for span in spans:
         around = containing_shot(span, video.shots)
         if around is not None and shot.start <= around[0] and around[1] <= shot.end:
@@ -161,7 +164,7 @@ def _is_covered(shot: Segment, spans: Iterable[Span], video: Measurement) -> boo
 
 
 def _texts_by_span(captions: list[Caption]) -> dict[Span, list[str]]:
-    """The sentences of each captioned span, in the order of the spans."""
+    """Return the sentences of each captioned span, in the order of the spans."""
     texts: dict[Span, list[str]] = {}
     for caption in captions:
         if caption.span is not None:
@@ -177,7 +180,7 @@ def _span_part(span: Span, texts: list[str], video: Measurement) -> Part:
 
 
 def _uncovered_part(shot: Segment, num_shots: int, whole: list[str], problems: list[str]) -> Part:
-    """A shot without a captioned span of its own, and why it cannot be used."""
+    """Return a shot without a captioned span of its own, and why it cannot be used."""
     if problems:
         return Part(shot, whole, Rejection(Reason.BAD_SPAN, f"captions.csv, {problems[0]}."))
     if whole:
@@ -199,7 +202,7 @@ def _span_problem(span: Span, video: Measurement) -> Rejection:
 
 
 def _part_row(base: Row, part: Part, signature: np.ndarray | None, config: CurateConfig) -> Row:
-    """The row of one part, with a verdict from everything but duplicates."""
+    """Return the row of one part, with a verdict from everything but duplicates."""
     segment, problem = part.segment, part.problem
     row = {**base, "start": segment.start, "end": segment.end, "captions": part.captions}
     row |= {"motion": segment.motion, "sharpness": segment.sharpness}
@@ -267,7 +270,7 @@ def _split(order: list[Row], alike: list[tuple[int, int]], config: CurateConfig)
 
 
 def _facts(video: Measurement) -> Row:
-    """The columns that are the same for all parts of a video."""
+    """Return the columns that are the same for all parts of a video."""
     assert video.probe is not None
     return {
         "decoder": video.probe.decoder,

@@ -83,15 +83,15 @@ class ClipStore:
         return [entry["tar"] for entry in self.entries]
 
     def null_text(self) -> tuple[np.ndarray, np.ndarray]:
-        """The empty sentence: states float16 (n, d) and mask uint8 (n,)."""
+        """Read the empty sentence: states float16 (n, d) and mask uint8 (n,)."""
         return read_null_text(self.folder)
 
     def frames(self, i: int, frames: slice = ALL) -> np.ndarray:
-        """The frames of a clip, or a slice of them, uint8 (t, h, w, c); reads only those frames."""
+        """Read the frames of a clip, or only those of a slice, uint8 (t, h, w, c)."""
         return read_frames(self.folder, self.entries[i], frames)
 
     def text(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """The captions of a clip: states float16 (k, n, d) and masks uint8 (k, n)."""
+        """Read the captions of a clip: states float16 (k, n, d) and masks uint8 (k, n)."""
         return read_text(self.folder, self.entries[i])
 
     def __getitem__(self, i: int) -> Clip:
@@ -112,7 +112,8 @@ class ClipStore:
 
 
 def clip_order(shards: Sequence[str], seed: int, epoch: int, buffer: int) -> np.ndarray:
-    """The order of one epoch: shards in random order, then clips shuffled in blocks of `buffer`.
+    """Return the order of one epoch: shards in random order, then clips shuffled in blocks of
+    `buffer`.
 
     The clips that are read next always lie in few shards, so that reading stays nearly sequential.
     The function is pure: a resumed run sees the same data, and so does any number of processes.

@@ -104,7 +104,7 @@ def load_windows(path: Path) -> Windows:
 
 
 def window_starts(num_ticks: int, num_frames: int, count: int) -> list[int]:
-    """The first frames of up to `count` different windows, evenly spread over the video."""
+    """Return the first frames of up to `count` different windows, evenly spread over the video."""
     if num_ticks < num_frames:
         return []
     return sorted(
@@ -113,7 +113,9 @@ def window_starts(num_ticks: int, num_frames: int, count: int) -> list[int]:
 
 
 def square(frame: np.ndarray, size: int) -> np.ndarray:
-    """The largest centred square of a uint8 (h, w, 3), resized to (size, size, 3) without aliasing."""
+    """Cut the largest centred square out of a uint8 (h, w, 3), and resize it to (size, size, 3)
+    without aliasing.
+    """
     height, width = frame.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

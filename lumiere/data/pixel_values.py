@@ -15,22 +15,22 @@ from torch import Tensor
 
 
 def bytes_to_model(pixels: Tensor) -> Tensor:
-    """uint8 of any shape -> float32 in [-1, 1]."""
+    """Convert uint8 of any shape to float32 in [-1, 1]."""
     return pixels.to(torch.float32, copy=True).div_(127.5).sub_(1)
 
 
 def model_to_bytes(pixels: Tensor) -> Tensor:
-    """Numbers in [-1, 1] of any shape -> uint8; clamps."""
+    """Convert numbers in [-1, 1] of any shape to uint8; clamps."""
     return ((pixels.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def bytes_to_unit(pixels: Tensor) -> Tensor:
-    """uint8 of any shape -> float32 in [0, 1]."""
+    """Convert uint8 of any shape to float32 in [0, 1]."""
     return pixels.to(torch.float32, copy=True).div_(255)
 
 
 def unit_to_bytes(pixels: Tensor) -> Tensor:
-    """Numbers in [0, 1] of any shape -> uint8; values outside that range are undefined."""
+    """Convert numbers in [0, 1] of any shape to uint8; values outside that range are undefined."""
     return (pixels * 255).round().to(torch.uint8)
 
 
@@ -55,7 +55,8 @@ def from_unit_range(video: Tensor) -> np.ndarray:
 
 
 def psnr(mean_squared_error: float, value_range: float) -> float:
-    """Peak signal-to-noise ratio in dB; infinite without any error, NaN where the error is NaN.
+    """Return the peak signal-to-noise ratio in dB; infinite for an error of 0, NaN for an error of
+    NaN.
 
     Args:
         mean_squared_error: over the pixels that are compared.

@@ -97,7 +97,7 @@ def write_null_text(folder: Path, prompt_embeds: np.ndarray, prompt_mask: np.nda
 
 
 def read_null_text(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The inverse of `write_null_text`.
+    """Read what `write_null_text` wrote.
 
     Raises:
         DataError: if the file is missing.
@@ -127,7 +127,9 @@ def read_index(folder: str | Path) -> dict[str, Any]:
 
 
 def shard_names(folder: Path) -> set[str]:
-    """The names of the shards whose hashes are in the folder's index; none if the folder holds something else."""
+    """Return the names of the shards whose hashes are in the folder's index; none if the folder
+    holds something else.
+    """
     path = folder / INDEX
     if not path.is_file():
         return set()
@@ -192,7 +194,7 @@ def pack_arrays(**arrays: np.ndarray) -> bytes:
 
 
 def unpack_arrays(content: bytes) -> dict[str, np.ndarray]:
-    """The inverse of `pack_arrays`; pickled objects are refused."""
+    """Undo `pack_arrays`; pickled objects are refused."""
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
 

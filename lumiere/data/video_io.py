@@ -53,7 +53,9 @@ class Decoded:
 
 
 def code_version(*modules: str) -> dict[str, str]:
-    """What results depend on besides their input: hashes of imported modules, and versions of libraries."""
+    """Return everything that results depend on besides their input: hashes of imported modules,
+    and versions of libraries.
+    """
     code = {name: content_hash(Path(str(sys.modules[name].__file__))) for name in modules}
     return code | {name: _installed_version(name) for name in LIBRARIES}
 
@@ -127,7 +129,8 @@ def select_ticks(
     end: float | None = None,
     duration: Fraction | None = None,
 ) -> list[int]:
-    """For each tick start + k / fps below `end` and `duration`, the index of the last frame at or before it.
+    """Return, for each tick start + k / fps below `end` and `duration`, the index of the last frame
+    at or before it.
 
     Args:
         times: ascending seconds of the source frames, the first at 0.
@@ -163,7 +166,9 @@ def source_frames(path: str | Path) -> Iterator[tuple[Fraction, np.ndarray]]:
 
 
 def packet_times(path: str | Path) -> list[Fraction]:
-    """The presentation times of all packets, ascending, in seconds from the first; decodes nothing."""
+    """Read the presentation times of all packets, ascending, in seconds from the first, without
+    decoding.
+    """
     with open_video(path) as container:
         stream = container.streams.video[0]
         points = sorted(
@@ -341,7 +346,9 @@ def _raise_machine_error(error: Exception) -> None:
 
 
 def _last_interval(times: Sequence[Fraction]) -> Fraction:
-    """How long the last frame is shown: as long as the one before it; a single frame, for (almost) no time."""
+    """Return how long the last frame is shown: as long as the one before it. A single frame is
+    shown for (almost) no time.
+    """
     return times[-1] - times[-2] if len(times) > 1 else Fraction(1, 1_000_000)
 
 
@@ -358,5 +365,7 @@ def _stack(
 
 
 def _reason(error: Exception) -> str:
-    """The cause of an error without the path, because a message about a video is shown beside its name."""
+    """Return the cause of an error without the path, because a message about a video is shown
+    beside its name.
+    """
     return first_line(getattr(error, "strerror", None) or error)[:200]

@@ -107,7 +107,7 @@ class _Slot(Generic[Result]):
             self.connection.send((index, task))
 
     def collect(self, has_message: bool) -> tuple[int, Result | Failure] | None:
-        """The outcome of this worker's task; None if there is none yet."""
+        """Return the outcome of this worker's task; None if there is none yet."""
         if has_message:
             try:
                 message = self.connection.recv()
@@ -143,7 +143,7 @@ class _Slot(Generic[Result]):
 
 
 def _serve(function: Callable[..., Any], connection: Connection, parent: int) -> None:
-    """The worker's loop, which ends when its parent ends, however that happens."""
+    """Run the worker's loop, which ends when its parent ends for any reason."""
     # Ctrl-C reaches the parent too, which ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()

@@ -109,7 +109,7 @@ def predict_in_windows(
     batch_size: BatchSize | int | None = None,
     weights: Sequence[Tensor] | None = None,
 ) -> Tensor:
-    """The network's prediction for whole clips, made window by window and reconciled.
+    """Predict whole clips window by window, and reconcile the predictions of the windows.
 
     Beside the inputs and the result, only the windows that are in the network take memory.
 

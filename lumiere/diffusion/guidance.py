@@ -43,7 +43,7 @@ class TextGuidance:
         num_channels: int,
         rows: Tensor | slice = slice(None),
     ) -> Tensor:
-        """The guided prediction; the network computes both halves in one forward pass.
+        """Predict with guidance; the network computes both halves in one forward pass.
 
         Args:
             unet: a network of clips or of images.
@@ -68,7 +68,7 @@ class TextGuidance:
         return self.combine(negative, positive)
 
     def combine(self, negative: Tensor, positive: Tensor) -> Tensor:
-        """The guided prediction from the two halves, (k, c, ...) each."""
+        """Combine the two halves, (k, c, ...) each, into the guided prediction."""
         guided = negative + self.scale * (positive - negative)
         if self.rescale == 0:
             return guided

@@ -43,7 +43,7 @@ class LatentSpace:
     def frame_size(
         self, height: int | None, width: int | None, sample_size: int | Sequence[int]
     ) -> tuple[int, int]:
-        """Height and width of frames in pixels.
+        """Return the height and width of frames in pixels.
 
         Args:
             height, width: as the user wants them; None for those of the network.
@@ -65,7 +65,7 @@ class LatentSpace:
         return height, width
 
     def encode(self, video: Tensor) -> Tensor:
-        """The latents' mode, scaled as the network knows it; float32.
+        """Encode pixels as the mode of the latents, scaled as the network expects them; float32.
 
         Training and generation both take the mode and not a sample: equal pixels then make equal
         latents, so that C says of x_0 what it will say of a user's picture, and a clip needs no
@@ -85,7 +85,7 @@ class LatentSpace:
         return (latents - shift) * scale
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Pixels, clamped to [-1, 1]; float32."""
+        """Decode latents to pixels, clamped to [-1, 1]; float32."""
         vae = self.vae
         if vae is None:
             return latents.clamp(-1, 1)
@@ -96,7 +96,7 @@ class LatentSpace:
         ).clamp_(-1, 1)
 
     def condition(self, known: Tensor, known_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """C and M at the network's size: a latent is known if all of its pixels are.
+        """Return C and M at the network's size: a latent is known if all of its pixels are.
 
         Args:
             known: C in pixels (b, 3, t, h, w): the video, 0 where it is not known, so that no
@@ -135,7 +135,7 @@ class LatentShapes(LatentSpace):
     """A latent space that computes nothing; used when only shapes are needed."""
 
     def encode(self, video: Tensor) -> Tensor:
-        """Zeros."""
+        """Return zeros of the shape that a VAE would give."""
         if self.vae is None:
             return video
         b, _, t, h, w = video.shape

@@ -60,7 +60,8 @@ class BatchSize:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether memory ran out, on a GPU, on the CPU or inside one of CUDA's libraries.
+    """Return whether an error means that memory ran out, on a GPU, on the CPU or in one of CUDA's
+    libraries.
 
     Torch has a class of its own for the first of them only; the others are recognised by their
     messages.

@@ -71,7 +71,7 @@ def select_timesteps(
     device: torch.device,
     strength: float = 1.0,
 ) -> Tensor:
-    """The timesteps to visit, from noisy to clean.
+    """Return the timesteps to visit, from noisy to clean.
 
     Args:
         scheduler: any diffusers scheduler; its state is reset.
@@ -127,7 +127,9 @@ class Stepper:
         self.schedulers: list[SchedulerMixin] = []
 
     def step(self, model_output: Tensor, timestep: Tensor, x_t: Tensor) -> Tensor:
-        """The next x_t, float32, in the memory of `model_output` if possible; all (b, c, t, h, w)."""
+        """Compute the next x_t, float32, in the memory of `model_output` if possible; all (b, c,
+        t, h, w).
+        """
         parts = self._parts(x_t)
         if len(parts) == 1:
             return self._step(self.scheduler, model_output.float(), timestep, x_t)
@@ -150,7 +152,7 @@ class Stepper:
         return stepped[0]
 
     def _parts(self, x_t: Tensor) -> list[slice]:
-        """The frames that go through the scheduler together."""
+        """Split a video into the frames that go through the scheduler together."""
         num_frames, config = x_t.shape[2], self.scheduler.config
         length = max(1, self.part_size // x_t[0, :, 0].numel())
         # Thresholding takes a quantile of the whole video; a single seed makes all the noise that
@@ -161,7 +163,7 @@ class Stepper:
 
 
 def signal_level(scheduler: SchedulerMixin, timestep: Tensor) -> tuple[Tensor, Tensor]:
-    """The scheduler's current alpha_t and sigma_t, alpha_t^2 + sigma_t^2 = 1, 0-d each.
+    """Return the scheduler's current alpha_t and sigma_t, alpha_t^2 + sigma_t^2 = 1, 0-d each.
 
     Args:
         scheduler: with its timesteps set.

@@ -25,7 +25,7 @@ class Retrieval:
     num_candidates: int
 
     def chance(self) -> Retrieval:
-        """The average scores of a random order of the same candidates."""
+        """Return the average scores of a random order of the same candidates."""
         n = self.num_candidates
         return Retrieval(1 / n, min(5, n) / n, (n + 1) / 2, self.num_queries, n)
 
@@ -69,7 +69,8 @@ def retrieval(
 
 
 def cosine_similarity(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """The cosine similarity of each query with each candidate: (k, d), (n, d) → (k, n) float64 in [−1, 1].
+    """Return the cosine similarity of each query with each candidate: (k, d), (n, d) → (k, n)
+    float64 in [−1, 1].
 
     Raises:
         ValueError: on an empty, non-finite or zero row, or different d.
@@ -90,7 +91,8 @@ def _unit_rows(values: np.ndarray) -> np.ndarray:
 
 
 def text_alignment(text: np.ndarray, videos: np.ndarray) -> float:
-    """The mean cosine similarity of each prompt with its own video, in [−1, 1]: (n, d), (n, d) → float.
+    """Return the mean cosine similarity of each prompt with its own video, in [−1, 1]: (n, d), (n,
+    d) → float.
 
     Like CLIP similarity, but in the judge's space: values of different judges do not compare.
     """

@@ -16,14 +16,17 @@ NUM_DRAWS = 8
 
 
 def frame_features(embeddings: np.ndarray) -> np.ndarray:
-    """A few frames of each clip, each a sample of its own: (n, t, d) → (n · min(4, t), d). They do not show motion."""
+    """Pick a few frames of each clip, each a sample of its own: (n, t, d) → (n · min(4, t), d).
+    They do not show motion.
+    """
     n, t, d = embeddings.shape
     picks = np.unique(np.linspace(0, t - 1, FRAMES_PER_CLIP).round().astype(int))
     return embeddings[:, picks].reshape(n * len(picks), d)
 
 
 def motion_features(embeddings: np.ndarray) -> np.ndarray:
-    """How much each feature changes from frame to frame: mean over time of |f(k+1) − f(k)|, (n, t, d) → (n, d).
+    """Measure how much each feature changes from frame to frame: mean over time of |f(k+1) − f(k)|,
+    (n, t, d) → (n, d).
 
     Zero for a still clip; larger for the same frames in a shuffled order.
     """
@@ -31,7 +34,9 @@ def motion_features(embeddings: np.ndarray) -> np.ndarray:
 
 
 def clip_features(embeddings: np.ndarray) -> np.ndarray:
-    """Appearance and motion: the mean over time, then `motion_features`, (n, t, d) → (n, 2d)."""
+    """Join appearance and motion: the mean over time, then `motion_features`, (n, t, d) → (n,
+    2d).
+    """
     return np.concatenate([embeddings.mean(axis=1), motion_features(embeddings)], axis=1)
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def frechet_distance(x: np.ndarray | Tensor, y: np.ndarray | Tensor) -> float:
-    """The squared Fréchet (2-Wasserstein) distance between Gaussians fitted to two samples.
+    """Return the squared Fréchet (2-Wasserstein) distance between Gaussians fitted to two samples.
 
         |μx − μy|² + tr Σx + tr Σy − 2 tr (Σx Σy)^½
 

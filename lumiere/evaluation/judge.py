@@ -232,7 +232,9 @@ def _describe(cfg: PreprocessCfg) -> str:
 
 
 def _describe_training(training: dict[str, Any] | None) -> str:
-    """A sentence from the record of `lumiere.evaluation.train_judge`; empty without a record."""
+    """Describe the training in a sentence, from the record of `lumiere.evaluation.train_judge`;
+    empty without a record.
+    """
     if training is None:
         return ""
     split = training["split"]

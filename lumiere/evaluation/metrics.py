@@ -106,7 +106,7 @@ class Familiarity:
     num_held_out: int
 
     def warning(self) -> str:
-        """A reason to doubt these scores; empty if there is none."""
+        """Return a reason to doubt these scores; empty if there is none."""
         if not self.seen:
             return "the judge was trained on none of these videos: its scores say little about them"
         if self.seen_held_out:
@@ -127,7 +127,7 @@ class Evaluation:
     familiarity: Familiarity | None
 
     def left_out(self) -> dict[str, str]:
-        """The measures that were left out, and why."""
+        """Return the measures that were left out, and why."""
         parts = {
             "distances": self.scores.distances,
             "retrieval": self.scores.retrieval,
@@ -257,7 +257,8 @@ def score_seams(record: dict[str, Any]) -> SeamScores | LeftOut:
 
 
 def flat_metrics(evaluation: Evaluation) -> dict[str, float]:
-    """The numbers for the metrics file and MLflow, rounded to 6 places; measures that were left out are absent.
+    """Return the numbers for the metrics file and MLflow, rounded to 6 places; measures that were
+    left out are absent.
 
     Returns:
         One flat mapping; names hold letters, digits and underscores only.
@@ -344,7 +345,7 @@ def _distances(
 
 
 def _retrieval(text: np.ndarray, videos: np.ndarray, num_candidates: int) -> Retrieval | LeftOut:
-    """Retrieval among at least `num_candidates`: recall among fewer is not comparable."""
+    """Measure retrieval among at least `num_candidates`: recall among fewer is not comparable."""
     needed = max(2, num_candidates)
     if len(videos) < needed:
         return LeftOut(f"{len(videos)} clips with different prompts; at least {needed} are needed")
@@ -352,7 +353,7 @@ def _retrieval(text: np.ndarray, videos: np.ndarray, num_candidates: int) -> Ret
 
 
 def _draw_different(prompts: Sequence[str], n: int, seed: int) -> np.ndarray:
-    """n random indices, sorted; one for each prompt, so there may be fewer than n."""
+    """Draw n random indices, sorted; one for each prompt, so there may be fewer than n."""
     first: dict[str, int] = {}
     for i in np.random.default_rng(seed).permutation(len(prompts)):
         first.setdefault(prompts[i], int(i))
@@ -360,7 +361,7 @@ def _draw_different(prompts: Sequence[str], n: int, seed: int) -> np.ndarray:
 
 
 def _embed(judge: Judge, videos: np.ndarray) -> np.ndarray:
-    """uint8 (n, t, h, w, 3) → float32 (n, t, d)."""
+    """Embed videos: uint8 (n, t, h, w, 3) → float32 (n, t, d)."""
     n, t = videos.shape[:2]
     return judge.encode_frames(videos.reshape(n * t, *videos.shape[2:])).reshape(n, t, -1)
 

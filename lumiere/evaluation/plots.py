@@ -178,13 +178,17 @@ def _draw_sheet(path: Path, videos: VideoSet, picks: Sequence[int]) -> None:
 
 
 def _strip(frames: np.ndarray, gap: int = 2) -> np.ndarray:
-    """uint8 (t, h, w, 3) → (h, t · w + (t − 1) · gap, 3), white between the frames."""
+    """Lay frames side by side: uint8 (t, h, w, 3) → (h, t · w + (t − 1) · gap, 3), white between
+    the frames.
+    """
     padded = np.pad(frames, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
     return np.concatenate(list(padded), axis=1)[:, :-gap]
 
 
 def _counterparts(prompts: Sequence[str], real: VideoSet) -> list[int]:
-    """The real clips with the same sentences, in their order; evenly spaced clips if there are none."""
+    """Return the real clips with the same sentences, in their order; evenly spaced clips if
+    there are none.
+    """
     index: dict[str, int] = {}
     for i, prompt in enumerate(real.prompts):
         index.setdefault(prompt, i)

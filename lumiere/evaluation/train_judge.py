@@ -107,7 +107,9 @@ resized to the size in the first column.
 
 
 def read_captions(path: str | Path) -> dict[str, list[str]]:
-    """The sentences of each video, by its name, without the videos that exist to test curation."""
+    """Read the sentences of each video, by its name, without the videos that exist to test
+    curation.
+    """
     captions = defaultdict(list)
     with open(path, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -224,7 +226,9 @@ def train(
 
 
 def pooled_states(model: CustomTextCLIP, tokens: torch.Tensor) -> np.ndarray:
-    """The states of the frozen text tower before its projection, (k, 384), which never change."""
+    """Compute the states of the frozen text tower before its projection, (k, 384), which never
+    change.
+    """
     with torch.no_grad():
         mask = (tokens != model.text.config.pad_token_id).long()
         return model.text.pooler(
@@ -233,7 +237,7 @@ def pooled_states(model: CustomTextCLIP, tokens: torch.Tensor) -> np.ndarray:
 
 
 def held_out_names(names: Iterable[str], split: dict[str, Any]) -> set[str]:
-    """The videos that the split holds out, which the judge is not trained on."""
+    """Return the videos that the split holds out; the judge is not trained on them."""
     return {
         name for name in names if is_validation(Path(name).stem, split["seed"], split["fraction"])
     }

@@ -142,7 +142,9 @@ def _group_norm_of_cpu(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """A group norm without the copy out of channels-last memory that GPUs and the meta device make."""
+    """Compute a group norm without the copy out of channels-last memory that GPUs and the meta
+    device make.
+    """
     n, channels = states.shape[:2]
     size = states[0, 0].numel()
     by_channel = states.ndim == 4 and states.is_contiguous(memory_format=torch.channels_last)

@@ -205,7 +205,7 @@ def count(tensors: Iterable[Tensor]) -> int:
 
 
 def optimizer_bytes(parameters: Iterable[Tensor], optimizer: str) -> int:
-    """The bytes of an optimizer's state.
+    """Count the bytes of an optimizer's state.
 
     AdamW keeps two moments; Adafactor keeps a row and a column per matrix (Shazeer and Stern 2018).
     Both add a step count of 4 bytes per parameter.

@@ -22,10 +22,12 @@ def load_vae(folder: Path) -> AutoencoderKL | None:
 
 
 def vae_factor(vae: AutoencoderKL | None) -> int:
-    """The side of a latent in pixels; 1 without a VAE, where latents are pixels."""
+    """Return the side of a latent in pixels; 1 without a VAE, where latents are pixels."""
     return 1 if vae is None else latent_factor(vae.config.block_out_channels)
 
 
 def latent_factor(block_out_channels: Sequence[int]) -> int:
-    """The side of a latent in pixels, from a VAE's widths: each block but the last halves the side."""
+    """Return the side of a latent in pixels, from a VAE's widths: each block but the last halves
+    the side.
+    """
     return 2 ** (len(block_out_channels) - 1)

@@ -55,7 +55,7 @@ class BlockLayers:
         return int(self.resnets[-1].out_channels)
 
     def layers(self) -> list[nn.Module]:
-        """All layers that exist, each once."""
+        """Return all layers that exist, each once."""
         candidates = [
             *self.resnets,
             *self.attentions,
@@ -69,7 +69,7 @@ class BlockLayers:
 def image_blocks(
     unet: UNet2DConditionModel,
 ) -> tuple[list[BlockLayers], BlockLayers | None, list[BlockLayers]]:
-    """The down blocks, the mid block (None where the network has none) and the up blocks of an
+    """Return the down blocks, the mid block (None if the network has none) and the up blocks of an
     image U-Net.
     """
     down = [BlockLayers.of(block) for block in unet.down_blocks]

@@ -44,7 +44,7 @@ class Conditions:
         checkpointing: bool,
         num_frames: int,
     ) -> Conditions:
-        """The conditions of clips of `num_frames` frames, from an embedding (b, d)."""
+        """Make the conditions of clips of `num_frames` frames from an embedding (b, d)."""
         frame_temb = temb.repeat_interleave(num_frames, dim=0)
         return cls(
             temb,
@@ -56,7 +56,7 @@ class Conditions:
         )
 
     def at(self, num_frames: int) -> Conditions:
-        """The same conditions at a level of `num_frames` frames; text stays once per clip
+        """Return the same conditions at a level of `num_frames` frames; text stays once per clip
         (`TextPerClip`).
         """
         return Conditions.per_clip(
@@ -110,7 +110,7 @@ class TextPerClip(Attention):
         return all(extra is None for extra in extras) and not scaled
 
     def _attend(self, hidden_states: Tensor, text: Tensor, bias: Tensor | None) -> Tensor:
-        """The arithmetic of diffusers' own processor on (b, l, c), with `attend`."""
+        """Attend as diffusers' own processor does on (b, l, c), with `attend`."""
         query, key, value = self.to_q(hidden_states), self.to_k(text), self.to_v(text)
         query, key, value = (
             states.unflatten(2, (self.heads, -1)) for states in (query, key, value)
@@ -135,7 +135,7 @@ def make_lean(unet: nn.Module) -> None:
 
 
 def takes_text(unet: UNet2DConditionModel) -> bool:
-    """Whether an image network attends to text, in any layer."""
+    """Return whether an image network attends to text, in any layer."""
     attentions = [module for module in unet.modules() if isinstance(module, Attention)]
     attends = any(
         each.is_cross_attention or each.added_kv_proj_dim is not None for each in attentions
@@ -342,7 +342,7 @@ def run_upsampler(
 
 
 def size_factor(unet: UNet2DConditionModel) -> int:
-    """The number that height and width must be divisible by.
+    """Return the number that height and width must be divisible by.
 
     It is 1 but for networks with ResNet upsamplers (DeepFloyd IF), which always double the size.
     """

@@ -22,8 +22,8 @@ FEW_FRAMES = 32  # a CPU attends over so few with plain matrix products
 
 
 def keeps_little(*tensors: Tensor) -> bool:
-    """Whether a lean layer may run: tensors of one dtype, with a backward pass, without compiler
-    and autocast.
+    """Return whether a lean layer may run: tensors of one dtype, with a backward pass, without
+    compiler and autocast.
     """
     same_dtype = all(tensor.dtype == tensors[0].dtype for tensor in tensors)
     # Autocast does not know meta tensors; `lumiere inspect` uses them in place of a GPU's.
@@ -141,7 +141,7 @@ class _NormSiLU(torch.autograd.Function):
 
 
 def norm_silu(norm: nn.GroupNorm, hidden_states: Tensor) -> Tensor:
-    """silu(norm(x)) on n c h w."""
+    """Compute silu(norm(x)) on n c h w."""
     # The kernel takes no other strides. On a GPU it does not take channels-last memory, which
     # `F.group_norm` copies.
     by_channel = hidden_states.is_contiguous(memory_format=torch.channels_last)
@@ -205,7 +205,7 @@ class LeanTransformer(Transformer2DModel):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Attention of (b, l, heads, d) to (b, n, heads, d); the result is (b, l, heads, d).
+    """Compute attention of (b, l, heads, d) to (b, n, heads, d); the result is (b, l, heads, d).
 
     `bias` (b, 1, n) is added to the scores.
     """

@@ -183,7 +183,7 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         return nn.Module.to(model, dtype=unet2d.dtype, device=unet2d.device)
 
     def with_conditioning(self, conditioning_channels: int) -> SpaceTimeUNet:
-        """The same network with (C, M) added to its input.
+        """Return a copy of the network with (C, M) added to its input.
 
         The added convolution starts at zero, so the output does not change.
         """
@@ -204,8 +204,8 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         return self.in_channels + self.config.conditioning_channels
 
     def temporal_settings(self) -> dict[str, Any]:
-        """The settings as `SpaceTimeWeights` wants them; one value of temporal resampling per
-        spatial halving.
+        """Return the settings as `SpaceTimeWeights` wants them; one value of temporal resampling
+        per spatial halving.
         """
         down, _, _ = image_blocks(self.unet)
         halvings = [index for index, block in enumerate(down) if block.resamplers]
@@ -235,7 +235,9 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         self.set_gradient_checkpointing(False)
 
     def blocks(self) -> tuple[list[BlockLayers], BlockLayers | None, list[BlockLayers]]:
-        """The down blocks, the mid block and the up blocks, each with its temporal layers."""
+        """Return the down blocks, the mid block and the up blocks, each with its temporal
+        layers.
+        """
         unet = self.unet
         down = []
         for index, block in enumerate(unet.down_blocks):
@@ -391,8 +393,8 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
 
 
 def layers_in_order(network: UNet2DConditionModel | SpaceTimeUNet) -> list[nn.Module]:
-    """The layers of every block of an image U-Net or a Space-Time U-Net, from the input to the
-    output.
+    """Return the layers of every block of an image U-Net or a Space-Time U-Net, from the input to
+    the output.
     """
     blocks = network.blocks() if isinstance(network, SpaceTimeUNet) else image_blocks(network)
     down, mid, up = blocks

@@ -19,7 +19,7 @@ KERNEL_SIZE = 3
 
 
 def group_count(channels: int, most: int = 32, least_width: int = 4) -> int:
-    """The largest number of groups up to `most` that divides `channels`.
+    """Return the largest number of groups up to `most` that divides `channels`.
 
     Groups have at least `least_width` channels where possible. A group of one channel would lose
     that channel's mean, and at a level of one pixel everything.
@@ -134,7 +134,9 @@ class ConvInflationBlock(nn.Module):
 
 
 def rotary_angles(num_frames: int, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and signed sines (t, head_dim) of rotary positions (Su et al. 2021); any frame count."""
+    """Return cosines and signed sines (t, head_dim) of rotary positions (Su et al. 2021), for
+    any frame count.
+    """
     rates = 10000.0 ** (
         -torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim
     )

@@ -203,8 +203,8 @@ def load_image_network(source: str | Path) -> tuple[UNet2DConditionModel, Schedu
 
 
 def text_width(config: Mapping[str, Any]) -> Any:
-    """The width of the text states that a U-Net of these settings takes; a list where its levels
-    differ.
+    """Return the width of the text states that a U-Net of these settings takes; a list where its
+    levels differ.
     """
     width = config["encoder_hid_dim"] or config["cross_attention_dim"]
     if isinstance(width, (list, tuple)):

@@ -45,7 +45,9 @@ class SpaceTimeWeights(ModelMixin):
     """A diffusers model whose spatial weights are in `unet`; all others are temporal."""
 
     def temporal_settings(self) -> dict[str, Any]:
-        """The settings that two networks must share to exchange temporal weights, in JSON types."""
+        """Return the settings that two networks must share to exchange temporal weights, in JSON
+        types.
+        """
         raise NotImplementedError
 
     # --- in memory --------------------------------------------------------------------------------
@@ -65,7 +67,7 @@ class SpaceTimeWeights(ModelMixin):
         return self.unet.parameters()
 
     def temporal_state_dict(self) -> dict[str, Tensor]:
-        """The temporal weights by name."""
+        """Return the temporal weights by name."""
         return {
             name: value
             for name, value in self.state_dict().items()
@@ -196,7 +198,7 @@ class SpaceTimeWeights(ModelMixin):
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and values, in hexadecimal.
+    """Compute the SHA-256 over names, shapes and values, in hexadecimal.
 
     Values are hashed as float16, so a model saved in half precision has the hash of its float32
     original.
@@ -212,7 +214,7 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
 
 
 def _refuse(**options: Any) -> None:
-    """Raises ValueError on the first option of diffusers that is not None."""
+    """Raise ValueError on the first option of diffusers that is set."""
     for name, value in options.items():
         if value is not None:
             raise ValueError(

@@ -51,7 +51,7 @@ class LumiereBasePipeline(DiffusionPipeline):
         return self._num_timesteps
 
     def to_json_string(self) -> str:
-        """The content of model_index.json."""
+        """Return the content of model_index.json."""
         config = json.loads(super().to_json_string())
         config.pop("_name_or_path", None)
         return json.dumps(config, indent=2, sort_keys=True) + "\n"

@@ -289,7 +289,7 @@ class LumierePipeline(LumiereComponents):
         )
 
     def upscaler(self) -> LumiereUpscalePipeline:
-        """Super-resolution as a pipeline of its own, with the same networks.
+        """Make a pipeline of its own for super-resolution, with the same networks.
 
         Raises:
             ValueError: if this pipeline has none.
@@ -310,11 +310,11 @@ class LumierePipeline(LumiereComponents):
     # --- parts of a call --------------------------------------------------------------------------
 
     def _or_default(self, name: str, value: Any) -> Any:
-        """A setting of the call, or the pipeline's own."""
+        """Return a setting of the call or, if it is None, the pipeline's own."""
         return self.config[name] if value is None else value
 
     def _check_mode(self, mode: str) -> str:
-        """The mode itself; raises ValueError if the network cannot do it."""
+        """Return the mode unchanged; raise ValueError if the network cannot do it."""
         if mode in CONDITIONED_MODES and not self.unet.config.conditioning_channels:
             raise ValueError(
                 f"mode {mode!r} needs a network with conditioning channels; "
@@ -333,7 +333,7 @@ class LumierePipeline(LumiereComponents):
         window_weights: str,
         batch_size: int | None,
     ) -> WindowPlan:
-        """The base model's windows.
+        """Plan the base model's windows.
 
         By default these are as long as the clips of training and share 2 frames. A clip up to that
         length is one window; the overlap does not matter then.
@@ -353,7 +353,9 @@ class LumierePipeline(LumiereComponents):
     def _known_pixels(
         self, pixels: SourcePixels, num_frames: int, size: tuple[int, int], scale: float = 1.0
     ) -> KnownPixels | None:
-        """The mode's known pixels, at the base size or `scale` times larger; None if there are none."""
+        """Return the mode's known pixels, at the base size or `scale` times larger; None if
+        there are none.
+        """
         if pixels.mode not in CONDITIONED_MODES:
             return None
         pixels_at_size, known_mask = pixels.conditions(num_frames, size, scale)
@@ -363,7 +365,9 @@ class LumierePipeline(LumiereComponents):
     def _conditions(
         self, known: KnownPixels | None, space: LatentSpace, shape: tuple[int, ...]
     ) -> dict[str, Tensor]:
-        """C and M for the network, by the names that a callback sees; empty for a text-only network."""
+        """Return C and M for the network, by the names that a callback sees; empty for a
+        text-only network.
+        """
         if not self.unet.config.conditioning_channels:
             return {}
         if known is None:
@@ -386,7 +390,7 @@ class LumierePipeline(LumiereComponents):
         timesteps: Tensor,
         generators: list[torch.Generator],
     ) -> Tensor:
-        """The first x_t: noise, or the source video noised to the first timestep."""
+        """Make the first x_t: noise, or the source video noised to the first timestep."""
         device = self._execution_device
         noise = draw_noise(shape, generators, device)
         if source is None:
@@ -399,7 +403,7 @@ class LumierePipeline(LumiereComponents):
     def _predictor(
         self, tensors: dict[str, Tensor], guidance: TextGuidance, plan: WindowPlan, held: bool
     ) -> Predict:
-        """The base network's prediction for whole clips, as `denoise` asks for it.
+        """Make the function by which `denoise` gets the base network's prediction for whole clips.
 
         Args:
             tensors: the text states and, if the network takes them, C and M; a callback may replace
@@ -464,7 +468,7 @@ def _measure_known(
 
 
 def _known_output(known: KnownPixels | None) -> dict[str, Tensor]:
-    """The known pixels as `LumierePipelineOutput` has them."""
+    """Return the known pixels in the form of `LumierePipelineOutput`."""
     if known is None:
         return {}
     return {"known": to_output(known.pixels), "known_mask": known.mask.transpose(1, 2)}

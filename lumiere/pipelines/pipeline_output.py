@@ -56,7 +56,7 @@ def check_output_type(output_type: str) -> None:
 
 
 def to_output(video: Tensor, output_type: str = "pt") -> Any:
-    """(b, c, t, h, w) in [-1, 1] as `output_type`; values outside are clamped."""
+    """Convert (b, c, t, h, w) in [-1, 1] to `output_type`; values outside are clamped."""
     frames = video.transpose(1, 2)  # (b, t, c, h, w)
     if output_type != "pt":
         frames = frames.permute(0, 1, 3, 4, 2)

@@ -247,7 +247,7 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         return x_0.clamp_(-1, 1)
 
     def enlarged_size(self, size: Sequence[int], scale: float | None = None) -> tuple[int, int]:
-        """Height and width that a video of `size` is enlarged to.
+        """Return the height and width to which a video of `size` is enlarged.
 
         Raises:
             ValueError: if that is not larger.

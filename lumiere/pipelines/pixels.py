@@ -74,7 +74,7 @@ def _is_frame(entry: Any) -> bool:
 
 
 def _read_videos(videos: Any) -> Tensor:
-    """(b, 3, t, h, w) from a list of videos."""
+    """Read a list of videos as (b, 3, t, h, w)."""
     clips = [read_video(clip) for clip in videos]
     if len({clip.shape for clip in clips}) > 1:
         raise ValueError(
@@ -124,7 +124,7 @@ def read_mask(mask: Any, masked: Tensor, name: str) -> Tensor:
 
 
 def _read_mask_values(mask: Any) -> Tensor:
-    """(h, w), (t, h, w) or (b, t, h, w), float32 in [0, 1]."""
+    """Read the values of a mask: (h, w), (t, h, w) or (b, t, h, w), float32 in [0, 1]."""
     if not isinstance(mask, (list, tuple)):
         values = _mask_values(mask)
     elif mask:
@@ -141,7 +141,7 @@ def _read_mask_values(mask: Any) -> Tensor:
 
 
 def _mask_values(mask: Any) -> Tensor:
-    """Float32 in [0, 1], of any shape; bytes may be 0 and 1 or 0 and 255."""
+    """Convert a mask of any shape to float32 in [0, 1]; bytes may be 0 and 1 or 0 and 255."""
     if isinstance(mask, Image.Image):
         _check_picture(mask, "mask")
         mask = np.asarray(mask.convert("L"))
@@ -153,7 +153,7 @@ def _mask_values(mask: Any) -> Tensor:
 
 
 def _same_size(pictures: list[Tensor], name: str) -> Tensor:
-    """The pictures as one tensor, along a new first axis."""
+    """Stack pictures of the same size along a new first axis."""
     if len({picture.shape for picture in pictures}) > 1:
         raise ValueError(f"{name}: pictures of different sizes; make them the same size")
     return torch.stack(pictures)
@@ -178,13 +178,15 @@ def _check_picture(picture: Image.Image, name: str) -> None:
 
 
 def _from_pil(picture: Image.Image, name: str) -> Tensor:
-    """(3, h, w) in [0, 1]."""
+    """Convert a PIL image to (3, h, w) in [0, 1]."""
     _check_picture(picture, name)
     return to_unit_range(np.asarray(picture.convert("RGB"))[None])[0]
 
 
 def _tensor(value: Any, name: str, channels_last_at: tuple[int, ...] = ()) -> Tensor:
-    """Float32 in [0, 1]; arrays of `channels_last_at` axes get their channels before the height."""
+    """Convert to float32 in [0, 1]; arrays with `channels_last_at` axes get their channels moved
+    before the height.
+    """
     if isinstance(value, Image.Image):
         return _from_pil(value, name)
     if isinstance(value, np.ndarray):

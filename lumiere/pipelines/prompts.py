@@ -25,7 +25,7 @@ class TextStates(NamedTuple):
     mask: Tensor
 
     def to(self, device: torch.device, dtype: torch.dtype) -> TextStates:
-        """On a device, the embeds in `dtype`."""
+        """Move the states to a device, and convert the embeds to `dtype`."""
         return TextStates(self.embeds.to(device, dtype), self.mask.to(device))
 
 
@@ -136,13 +136,15 @@ def read_prompts(
 
 
 def text_dim(config: Mapping[str, Any]) -> int | None:
-    """How wide a T2I's text states are; None if its U-Net's config does not say."""
+    """Return how wide a T2I's text states are; None if its U-Net's config does not say."""
     dim = config.get("encoder_hid_dim") or config.get("cross_attention_dim")
     return dim if isinstance(dim, int) else None
 
 
 def read_prompt(prompt: Any) -> list[str]:
-    """One or more sentences as a list; raises ValueError if there is none, or an empty one."""
+    """Return one or more sentences as a list; raise ValueError if there is none, or an empty
+    one.
+    """
     prompts = _sentences(prompt, "prompt")
     if not prompts or not all(entry.strip() for entry in prompts):
         raise ValueError("prompt is empty; describe the video in a sentence")
@@ -150,7 +152,7 @@ def read_prompt(prompt: Any) -> list[str]:
 
 
 def read_negatives(negative_prompt: Any, num_prompts: int) -> list[str]:
-    """One sentence per prompt to move away from, by default the empty one.
+    """Return the sentence to move away from for each prompt; by default the empty one.
 
     Raises:
         ValueError: on a number of sentences that is neither one nor the number of prompts.

@@ -56,7 +56,7 @@ class StyleBook:
         return name in self._styles
 
     def copy(self) -> StyleBook:
-        """A book of the same styles, to which others can be added."""
+        """Copy the book, so that styles can be added to the copy alone."""
         book = StyleBook()
         book._styles = {name: dict(alphas) for name, alphas in self._styles.items()}
         return book
@@ -182,7 +182,9 @@ class StyleBook:
         ]
 
     def _source(self, name: str, alpha: float) -> Weights:
-        """What a blend is made from: the finished blend of this alpha, if there is one, or the style."""
+        """Return the weights from which a blend is made: the finished blend of this alpha, if
+        there is one, or the style.
+        """
         alphas = self._styles[name]
         return alphas[alpha if alpha in alphas else 1.0]
 
@@ -235,7 +237,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _state_of(weights: Weights) -> Hashable:
-    """A value that changes when the weights do, without a copy of them.
+    """Return a value that changes when the weights change, without copying them.
 
     It holds sums, because a change through `tensor.data` does not count as a new version. Tensors
     made in inference mode have no version.
@@ -251,7 +253,7 @@ def _state_of(weights: Weights) -> Hashable:
 
 
 def _sums(tensors: Sequence[Tensor]) -> list[float]:
-    """The sum of each tensor, device by device; in float64 if the device has it."""
+    """Compute the sum of each tensor, device by device; in float64 if the device supports it."""
     sums: list[float] = []
     for device in sorted({str(tensor.device) for tensor in tensors}):
         dtype = torch.float32 if device.startswith("mps") else torch.float64

@@ -33,7 +33,7 @@ class Row:
 
 
 def read_rows(path: Path, shared: Mapping[str, Any] | None = None) -> list[Row]:
-    """Reads a prompts file.
+    """Read a prompts file.
 
     Args:
         path: a CSV file with the column `prompt`, and any other field of `Request`. Paths in it are relative to its
@@ -66,7 +66,7 @@ def read_rows(path: Path, shared: Mapping[str, Any] | None = None) -> list[Row]:
 
 
 def _cell_values(folder: Path, cells: Mapping[str, str]) -> dict[str, Any]:
-    """The values of the cells that are not empty."""
+    """Return the values of the cells that are not empty."""
     values = parse_values(cells)
     for name in FILES:
         if isinstance(values.get(name), str):
@@ -75,5 +75,5 @@ def _cell_values(folder: Path, cells: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _slug(prompt: str) -> str:
-    """The first words of a sentence, as a part of a file's name."""
+    """Make a part of a file's name from the first words of a sentence."""
     return "-".join(re.findall(r"[a-z0-9]+", prompt.lower())[:6])[:MAX_SLUG]

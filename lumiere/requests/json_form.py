@@ -32,7 +32,7 @@ REPLACES = {
 
 
 def sidecar(request: Request, made: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a sidecar.
+    """Make the content of a sidecar.
 
     Args:
         request: of this one video, with all settings that were left to the model filled in.
@@ -42,7 +42,7 @@ def sidecar(request: Request, made: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_sidecar(content: Any) -> bool:
-    """Whether JSON content is a sidecar."""
+    """Return whether JSON content is a sidecar."""
     return (
         isinstance(content, dict)
         and "lumiere" in content
@@ -51,7 +51,7 @@ def is_sidecar(content: Any) -> bool:
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """Reads a sidecar.
+    """Read a sidecar.
 
     Raises:
         ValueError: if the file is something else.
@@ -73,7 +73,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
 def change_request(
     content: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> tuple[Request, list[str]]:
-    """The request of a sidecar, with some fields changed.
+    """Read the request of a sidecar and change some of its fields.
 
     Args:
         content: of a sidecar.
@@ -105,7 +105,7 @@ def change_request(
 
 
 def _replaced_sources(old: Mapping[str, Any], old_mode: str, new: Mapping[str, Any]) -> set[str]:
-    """The old sources of pixels that do not go with the new values."""
+    """Return the old sources of pixels that conflict with the new values."""
     dropped = set().union(*(REPLACES[name] for name in SOURCES if name in new))
     kind = subject(old_mode)
     if "mode" in new:
@@ -123,7 +123,7 @@ def _replaced_sources(old: Mapping[str, Any], old_mode: str, new: Mapping[str, A
 
 
 def _outdated_settings(old: Mapping[str, Any], old_mode: str, request: Request) -> set[str]:
-    """The old settings that mean something else, or nothing, in the new request."""
+    """Return the old settings that have another meaning, or none, in the new request."""
     outdated = set()
     if strength_applies_to(old_mode) != strength_applies_to(request.mode):
         outdated.add("strength")
@@ -135,7 +135,7 @@ def _outdated_settings(old: Mapping[str, Any], old_mode: str, request: Request) 
 
 
 def _sources_of(mode: str) -> set[str]:
-    """The fields that may hold a mode's pixels."""
+    """Return the fields that may hold a mode's pixels."""
     if mode not in MODES:
         return set(SOURCES)
     sources = set(MODES[mode])
@@ -147,7 +147,9 @@ def _sources_of(mode: str) -> set[str]:
 
 
 def _remaining_mode(old_mode: str, values: Mapping[str, Any]) -> str | None:
-    """The old mode if the inputs still make it, else the one that they make; None if they make none."""
+    """Return the old mode if the inputs still make it, else the one that they make; None if they
+    make none.
+    """
     inputs = {name: values.get(name) for name in FILES}
     role = subject(old_mode)
     if "clip" in values:

@@ -42,7 +42,7 @@ class Box:
 
     @classmethod
     def parse(cls, text: str) -> Box | None:
-        """The box `x0,y0,x1,y1`; None if the text is not four numbers.
+        """Parse a box `x0,y0,x1,y1`; return None if the text is not four numbers.
 
         Raises:
             ValueError: if four numbers do not make a box.
@@ -58,7 +58,7 @@ class Box:
         return cls(x0, y0, x1, y1)
 
     def paint(self, height: int, width: int) -> np.ndarray:
-        """A mask, uint8 (h, w): 255 in the box, 0 elsewhere.
+        """Paint a mask, uint8 (h, w): 255 in the box, 0 elsewhere.
 
         Raises:
             ValueError: if the box holds no pixel.
@@ -111,7 +111,9 @@ class Request:
     upscale: bool | None = None
 
     def split(self, seed: int) -> list[Request]:
-        """One request per video, numbered from 1. `seed` is the first seed if the request has none."""
+        """Split a request into one per video, numbered from 1. `seed` is the first seed if the
+        request has none.
+        """
         first = seed if self.seed is None else self.seed
         if self.num_videos == 1:
             return [replace(self, seed=first)]
@@ -121,19 +123,19 @@ class Request:
         ]
 
     def input_files(self) -> dict[str, Path]:
-        """The files that the request reads, by field."""
+        """Return the files that the request reads, by field."""
         values = {name: getattr(self, name) for name in FILES}
         return {name: Path(value) for name, value in values.items() if isinstance(value, str)}
 
     def as_values(self) -> dict[str, Any]:
-        """All fields, as JSON holds them and `make_request` takes them."""
+        """Return all fields as JSON values, in the form that `make_request` takes."""
         values = asdict(self)
         values["mask"] = None if self.mask is None else str(self.mask)
         return values
 
 
 def make_request(values: Mapping[str, Any]) -> Request:
-    """Checks values and makes a request of them.
+    """Check values and make a request from them.
 
     Args:
         values: by field of `Request`, as text or in the field's own type. Empty text and None leave a field open.
@@ -158,7 +160,7 @@ def make_request(values: Mapping[str, Any]) -> Request:
 
 
 def parse_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values in the types of `Request`, without those that are empty.
+    """Convert values to the types of `Request`, without those that are empty.
 
     Raises:
         ValueError: naming the field, its value and what is allowed.
@@ -171,7 +173,7 @@ def parse_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolve_mode(values: Mapping[str, Any]) -> str:
-    """The mode of parsed values: the named one, or the one that their inputs make.
+    """Return the mode of parsed values: the named one, or the one that their inputs make.
 
     Raises:
         ValueError: if they make no mode.
@@ -193,12 +195,12 @@ def resolve_mode(values: Mapping[str, Any]) -> str:
 
 
 def field_names() -> list[str]:
-    """The fields of `Request`, in order."""
+    """Return the fields of `Request`, in order."""
     return [field.name for field in fields(Request)]
 
 
 def count_frames(number: int) -> str:
-    """A number of frames in words."""
+    """Write a number of frames in words."""
     return "1 frame" if number == 1 else f"{number} frames"
 
 

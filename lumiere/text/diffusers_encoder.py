@@ -92,7 +92,9 @@ class DiffusersTextEncoder(TextEncoder):
 
 
 def _anywhere(source: str) -> str:
-    """The source by a name that stays the same when the current folder changes, for the caches."""
+    """Return a name of the source that does not depend on the current folder, as a key of the
+    caches.
+    """
     return str(Path(source).resolve()) if Path(source).is_dir() else source
 
 

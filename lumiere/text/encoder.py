@@ -30,7 +30,7 @@ class TextEncoder(ABC):
 
     @abstractmethod
     def _token_states(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Token states (b, n, d) and mask (b, n), 1 = a token, n = max_tokens."""
+        """Return token states (b, n, d) and mask (b, n), 1 = a token, n = max_tokens."""
 
     @torch.no_grad()
     def encode(self, texts: list[str], batch_size: int = 64) -> tuple[Tensor, Tensor]:
@@ -61,7 +61,7 @@ class TextEncoder(ABC):
         return states * mask.unsqueeze(-1), mask
 
     def to_config(self) -> dict[str, Any]:
-        """The config from which `load_text_encoder` builds this encoder again."""
+        """Return the config from which `load_text_encoder` builds this encoder again."""
         return {"name": self.name, "max_tokens": self.max_tokens}
 
     def save_pretrained(self, folder: str | Path, **_: Any) -> None:

@@ -16,7 +16,7 @@ SKIPPED = ("*.fp16*", "*.non_ema*", "*.onnx*")  # second copies of the same weig
 
 
 def pipeline_folder(source: str, *parts: str) -> Path:
-    """The folder with the files of a pipeline, downloaded if need be.
+    """Return the folder with the files of a pipeline, after downloading them if necessary.
 
     Args:
         source: a folder (a relative one starts at the current folder, which is the project's root

@@ -25,7 +25,7 @@ WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 
 @functools.cache
 def model_folder() -> Path:
-    """The folder of the packaged model, after a check of its weights.
+    """Check the weights of the packaged model and return its folder.
 
     Raises:
         ValueError: when the package is missing, or has other weights.

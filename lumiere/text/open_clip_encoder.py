@@ -102,7 +102,7 @@ def _describe(architecture: str) -> tuple[int, int]:
 
 
 def _check_weights(architecture: str, weights: str) -> None:
-    """Raises ValueError unless `weights` is a safetensors file or a tag of this architecture."""
+    """Raise ValueError unless `weights` is a safetensors file or a tag of this architecture."""
     import open_clip
 
     tags = open_clip.list_pretrained_tags_by_model(architecture)
