@@ -1,4 +1,4 @@
-"""Seeds and noise: a video's noise follows from its own seed, whatever batch it is made in."""
+"""Seeds and noise: a video's noise depends on its own seed and not on its batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def video_generators(
         num_videos: how many generators to make.
 
     Raises:
-        ValueError: on a list of another length.
+        ValueError: if a list has another length.
     """
     if generator is None or isinstance(generator, torch.Generator):
         device = torch.device("cpu") if generator is None else generator.device

@@ -1,7 +1,7 @@
 """The training objective, in terms of the text-to-image model's own noise scheduler.
 
-The T2I's weights are frozen, so its noise schedule and prediction type are not ours to choose:
-everything here is read from its diffusers scheduler. Notation: x_t = alpha_t x_0 + sigma_t noise,
+The T2I's weights are frozen, and they fix the noise schedule and the prediction type. So this
+module reads both from the T2I's diffusers scheduler. Notation: x_t = alpha_t x_0 + sigma_t noise,
 alpha_t^2 + sigma_t^2 = 1, SNR = alpha_t^2 / sigma_t^2.
 """
 
@@ -17,9 +17,9 @@ PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 def make_scheduler() -> DDIMScheduler:
     """Make the scheduler of a T2I trained here: cosine, v-prediction, zero terminal SNR.
 
-    Zero terminal SNR lets sampling start from pure noise; the paper's is "near 0". Cosine: Nichol
-    and Dhariwal 2021; v-prediction: Salimans and Ho 2022; zero terminal SNR with trailing
-    timesteps: Lin et al. 2023.
+    Zero terminal SNR lets sampling start from pure noise; the paper's terminal SNR is "near 0".
+    Cosine: Nichol and Dhariwal 2021; v-prediction: Salimans and Ho 2022; zero terminal SNR with
+    trailing timesteps: Lin et al. 2023.
     """
     return DDIMScheduler(
         num_train_timesteps=1000,
@@ -35,16 +35,16 @@ def make_scheduler() -> DDIMScheduler:
 def without_variance(model_output: Tensor, num_channels: int) -> Tensor:
     """Drop a learned variance: keep the first `num_channels` channels, which are the prediction.
 
-    A network that learned its variance (Nichol and Dhariwal 2021; DeepFloyd IF) gives as many
-    channels again behind them, which interpolate the log-variance of a step. Neither the loss nor
-    the samplers use those.
+    A network that learned its variance (Nichol and Dhariwal 2021; DeepFloyd IF) outputs as many
+    channels again after them, which interpolate the log-variance of a step. The loss and the
+    samplers ignore those.
 
     Args:
         model_output: (b, c or 2 c, ...).
         num_channels: c, channels of the image.
 
     Raises:
-        ValueError: on another number of channels.
+        ValueError: if the number of channels is neither c nor 2 c.
     """
     if model_output.shape[1] not in (num_channels, 2 * num_channels):
         raise ValueError(
@@ -64,7 +64,7 @@ class Objective:
             min_snr_gamma: 0 for no weighting (Hang et al. 2023).
 
         Raises:
-            ValueError: on a prediction type that is not among `PREDICTION_TYPES`.
+            ValueError: if the prediction type is not among `PREDICTION_TYPES`.
         """
         self.prediction_type: str = scheduler.config.prediction_type
         if self.prediction_type not in PREDICTION_TYPES:

@@ -19,10 +19,11 @@ from lumiere.pipelines.styles import FOLDER
 from lumiere.text import load_text_encoder
 
 CHECKOUT_WEIGHTS = Path(__file__).resolve().parents[2] / "pretrained"
-# A wheel has no weights: someone who installed one names the folder in this variable.
+# A wheel has no weights. After installing a wheel, set this variable to the folder with the
+# weights.
 PRETRAINED = Path(os.environ.get("LUMIERE_PRETRAINED") or CHECKOUT_WEIGHTS)
 DEMO_PARTS = ("t2i", "temporal", "ssr_image", "temporal_ssr")
-# What suits these networks: the values of `generate` in params.yaml.
+# Settings that suit these networks: the values of `generate` in params.yaml.
 DEMO_DEFAULTS: dict[str, Any] = {"guidance_scale": 1.5, "image_strength": 0.7}
 
 

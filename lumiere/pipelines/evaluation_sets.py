@@ -1,4 +1,6 @@
-"""What the `generate` stage makes for the evaluation, besides the videos of the prompts file."""
+"""Makes the videos that the evaluation needs besides those of the prompts file, in the
+`generate` stage.
+"""
 
 from __future__ import annotations
 

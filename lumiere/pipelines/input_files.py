@@ -1,4 +1,4 @@
-"""The pixels of a request: pictures, videos and masks from files, and training clips.
+"""Reads the pixels of a request: pictures, videos and masks from files, and training clips.
 
 Files are read strictly, because a wrong guess would show in the video.
 """
@@ -30,7 +30,7 @@ class Clips:
     """The training clips of both splits, by their ids.
 
     Args:
-        folder: what the decode stage wrote.
+        folder: the output of the decode stage.
 
     Raises:
         FileNotFoundError: if the folder holds no finished clips.
@@ -78,12 +78,12 @@ def open_clips(folder: Path, clip_id: str) -> Clips:
 
 @dataclass(frozen=True)
 class Pixels:
-    """What a request gives to the pipeline to start from.
+    """The pixels that a request starts from, as arguments of the pipeline.
 
     Attributes:
         arguments: `image`, `last_image`, `video` and `mask` of a pipeline's call, those that the mode takes.
         num_frames: how many frames to make.
-        notes: sentences for the user on what is cut away.
+        notes: sentences that tell the user what is cut away.
     """
 
     arguments: dict[str, Any]
@@ -109,7 +109,7 @@ def read_pixels(
         clips: the training clips, if the request names one.
 
     Raises:
-        ValueError: if a file or a clip cannot be used, with the cure.
+        ValueError: if a file or a clip cannot be used; the message says how to fix it.
     """
     limit = request.frames or num_frames
     arguments: dict[str, Any] = {}
@@ -154,7 +154,8 @@ def read_picture(name: str, path: Path) -> Image.Image:
     """Read an RGB picture and turn it upright.
 
     Raises:
-        ValueError: on one that cannot be read, is animated, is transparent, or has more than 8 bits a channel.
+        ValueError: if it cannot be read, is animated, is transparent, or has more than 8 bits per
+            channel.
     """
     picture = _open(name, path)
     where = f"{name} {path}"
@@ -175,12 +176,13 @@ def read_frames(name: str, path: Path, fps: int, most: int) -> tuple[np.ndarray,
     continues.
 
     Raises:
-        ValueError: on a file that is no video, or has no frames.
+        ValueError: if the file is not a video, or has no frames.
     """
     if _is_still_picture(path):
         raise ValueError(f"{name} {path}: a still picture; give it as image")
     try:
-        # Half a frame more than `most`, in the middle between two ticks: there is nothing to round there.
+        # Half a frame more than `most`: the end lies in the middle between two ticks, so that
+        # rounding cannot matter.
         frames = read_video(path, fps, end=(most + 0.5) / fps)
     except VideoError as error:
         cure = "give a video with pictures in it, such as an mp4"

@@ -45,11 +45,11 @@ class SourcePixels:
         """Return how many frames to generate: as many as the video has, if there is one.
 
         Args:
-            num_frames: the call's; None to leave it to the video or the default.
-            default: without a video.
+            num_frames: the value of the call; None takes that of the video or the default.
+            default: used without a video.
 
         Raises:
-            ValueError: if the call's number is not the video's.
+            ValueError: if the number of the call differs from that of the video.
         """
         if num_frames is None:
             return default if self.video is None else self.video.shape[2]
@@ -103,7 +103,8 @@ class SourcePixels:
         Args:
             num_frames: t.
             size: the base model's height and width.
-            scale: how much larger C and M are. The mask is the one at the base size, enlarged.
+            scale: how much larger than the base size C and M are. The mask is made at the base size
+                and enlarged.
 
         Raises:
             ValueError: if nothing is left of the video or of the region.
@@ -157,7 +158,7 @@ def read_source_pixels(
     """Read the user's pixels and repeat them to one row per generated video.
 
     Raises:
-        ValueError: on pixels that cannot be used, naming the argument and the cure.
+        ValueError: if pixels cannot be used; the message names the argument and how to fix it.
     """
     pixels = {
         "image": None if image is None else read_image(image),
@@ -196,7 +197,8 @@ def fit(video: Tensor, size: tuple[int, int]) -> Tensor:
 def fit_region(region: Tensor, size: tuple[int, int], large: tuple[int, int]) -> Tensor:
     """Fit a region to the base `size`, then enlarge it to `large`; 0 or 1.
 
-    A pixel that is partly in the region is in it: known pixels have to be known whole.
+    A pixel that is partly in the region counts as inside, because a known pixel must be known
+    completely.
 
     Raises:
         ValueError: if no region is left.

@@ -21,7 +21,7 @@ def read_image(image: Any, name: str = "image") -> Tensor:
     Args:
         image: a tensor (b, 3, h, w) or (3, h, w) in [0, 1], an array (h, w, 3) or (b, h, w, 3), a
             PIL image, or a list of any of these.
-        name: what messages call it.
+        name: the argument's name in messages.
 
     Raises:
         ValueError: on anything else, with the cure.
@@ -87,16 +87,17 @@ def read_mask(mask: Any, masked: Tensor, name: str) -> Tensor:
     """Read a mask as (b, 1, t, h, w) of 0 and 1; t = 1 for a still mask.
 
     It may be (h, w), (t, h, w), (b, t, h, w) or (b, t, 1, h, w). A list holds one mask (h, w) per
-    frame. As many masks (h, w) as there are pictures are one each.
+    frame. If there are as many masks (h, w) as pictures, each picture gets one.
 
     Args:
-        mask: tensor or array (boolean, uint8, or float in [0, 1]), a PIL image, or a list of such;
-            above one half = generate.
+        mask: tensor or array (boolean, uint8, or float in [0, 1]), a PIL image, or a list of these;
+            values above one half mark where to generate.
         masked: the picture (b, 3, h, w) or video (b, 3, t, h, w) that it belongs to.
-        name: what messages call that picture or video.
+        name: the name of that picture or video in messages.
 
     Raises:
-        ValueError: on another size, another number of frames or pictures, or no region.
+        ValueError: if the size or the number of frames or pictures differs, or the mask has no
+            region.
     """
     is_video = masked.ndim == 5
     values = _read_mask_values(mask)

@@ -1,4 +1,4 @@
-"""From a request to videos: the settings that it leaves to the model, the call, and what describes the result."""
+"""Runs a request: fills in the model's settings, calls the pipeline and describes the result."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def run_request(
     Args:
         pipe: the model.
         request: as `complete_request` returns it.
-        pixels: `Pixels.arguments`.
+        pixels: the `arguments` of `Pixels`.
     """
     assert request.seed is not None, "complete the request first"
     options: dict[str, Any] = dict(pixels)

@@ -1,4 +1,4 @@
-"""The videos of a prompts file, as the `generate` stage makes them."""
+"""Makes the videos of a prompts file, for the `generate` stage."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def read_videos(path: Path, seed: int) -> dict[str, tuple[int, Request]]:
 
     Args:
         path: see `read_rows`. A row with several videos becomes several requests, `name-1`, `name-2`, ...
-        seed: of the rows that have none.
+        seed: used for rows without a seed.
 
     Raises:
-        ValueError: naming the file, the line and the cure.
+        ValueError: if a row cannot be used; the message names the file, the line and how to fix it.
     """
     videos: dict[str, tuple[int, Request]] = {}
     for row in read_rows(path):
@@ -49,10 +49,10 @@ def check_video(pipe: LumierePipeline, request: Request, clips: Clips) -> list[s
     """Check that a request can be met, before any video is made.
 
     Returns:
-        Notes for the user on what is cut away.
+        Notes that tell the user what is cut away.
 
     Raises:
-        ValueError: if it cannot be met, with the cure.
+        ValueError: if it cannot be met; the message says how to fix it.
     """
     pixels = check_request(pipe, request, clips)
     if request.clip is not None and "video" in pixels.arguments and request.frames is None:
