@@ -1,4 +1,4 @@
-"""Reads captions.csv: which sentences describe which video, or which part of a video."""
+"""Reads captions.csv, which says which sentences describe a video or a part of it."""
 
 from __future__ import annotations
 

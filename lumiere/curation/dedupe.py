@@ -1,8 +1,8 @@
 """Finds clips that show the same: perceptual hashes propose pairs, and pixels decide.
 
-A hash sees brightness only: it takes a blue heart for a green one, and a clock at three for one at
-twelve. So each proposed pair is compared in colour, block by block. Encoding again changes every
-block a little; another subject changes some block a lot.
+A hash only sees brightness: it cannot tell a blue heart from a green one, or a clock at three from
+one at twelve. So each proposed pair is also compared in colour, block by block. Re-encoding changes
+every block a little; another subject changes some blocks a lot.
 
 Clips that look alike, such as a recoloured heart, or a ram and a sheep, are not duplicates, but a
 model that is trained on one has seen too much of the other for a fair test. They are found by their
@@ -33,8 +33,8 @@ def find_duplicates(signatures: Sequence[np.ndarray], max_distance: float) -> li
 
     Args:
         signatures: one per clip, uint8 (4, 64, 64, 3).
-        max_distance: up to this many differing bits of 64, averaged over the frames, hashes count
-            as alike.
+        max_distance: hashes count as alike if at most this many of their 64 bits differ, averaged
+            over the frames.
     """
     if len(signatures) < 2:
         return []

@@ -1,4 +1,4 @@
-"""Scores of a shot; `verdicts` applies the thresholds."""
+"""Computes the scores of a shot; `verdicts` applies the thresholds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lumiere.data.optical_flow import FLOW_SIDE, flow_length
 NUM_FLOW_PAIRS = 16
 NUM_SIGNATURE_FRAMES = 4
 
-# One thread, because the pool has a process per core and sums must not depend on the number of
+# Use one thread, because the pool has a process per core and sums must not depend on the number of
 # cores.
 cv2.setNumThreads(1)
 

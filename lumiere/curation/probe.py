@@ -1,4 +1,4 @@
-"""Reads what a file is without decoding it, and picks its decoder.
+"""Inspects a file without decoding it, and picks its decoder.
 
 decord is exact and fast on ordinary closed-GOP files, but returns wrong frames or hangs on several
 other kinds. It reads only files that pass every check below; PyAV reads the others, in order, by
@@ -40,13 +40,13 @@ DECORD_CODECS = frozenset({"h264", "hevc", "vp9", "mjpeg"})
 
 @dataclass(frozen=True)
 class Probe:
-    """What the container says, and the decoder to use.
+    """Facts from the container, and the decoder to use.
 
     Attributes:
         width, height: pixels, as stored (before rotation).
         frame_rate: average frames per second; 0 if unknown.
-        promised_frames: how many frames an undamaged file gives; None if the container does not
-            say, or often lies.
+        promised_frames: how many frames an undamaged file contains; None if the container does not
+            say, or is often wrong.
         promised_seconds: the container's duration, or None.
         decoder: "decord" or "pyav".
         decoder_reason: why it is not decord; empty for decord.

@@ -1,4 +1,5 @@
-"""Pixels as bytes and as numbers: the only place that converts between them, and their PSNR.
+"""Converts pixels between bytes and numbers, and computes their PSNR. No other module converts
+pixels.
 
 bytes         uint8 in [0, 255], as files store them; whole videos as (t, h, w, c)
 model range   float32 in [-1, 1], as networks see them; whole videos as (c, t, h, w)
@@ -59,7 +60,7 @@ def psnr(mean_squared_error: float, value_range: float) -> float:
     NaN.
 
     Args:
-        mean_squared_error: over the pixels that are compared.
+        mean_squared_error: the mean over the compared pixels.
         value_range: the difference between white and black: 255 for bytes, 2 in the model range.
     """
     if mean_squared_error == 0:

@@ -157,7 +157,7 @@ def check_shards(folder: Path, shards: Mapping[str, Mapping[str, Any]]) -> None:
             )
 
 
-# Each read opens the tar file anew, which is safe in forked and threaded loaders.
+# Each read opens the tar file again, which is safe in forked and threaded loaders.
 
 
 def read_info(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,7 +214,7 @@ class _HashedFile:
 
 
 class _Part(io.RawIOBase):
-    """A part of an open file that reads like a file."""
+    """A part of an open file, which can be read like a file of its own."""
 
     def __init__(self, descriptor: int, offset: int, size: int) -> None:
         self.descriptor, self.offset, self.size, self.position = descriptor, offset, size, 0
@@ -245,7 +245,8 @@ def _read_member(folder: Path, entry: Mapping[str, Any], suffix: str) -> bytes:
 
 def _write_sample(tar: tarfile.TarFile, shard: str, number: int, sample: Sample) -> dict[str, Any]:
     """Add the members of a sample to its shard, and return its entry in the index."""
-    # A number, because WebDataset ends a key at the first dot, and clip ids may contain dots.
+    # The key is a number, because WebDataset ends a key at the first dot, and clip ids may contain
+    # dots.
     key = f"{number:06d}"
     members = {}
     for suffix, content in _members(sample):

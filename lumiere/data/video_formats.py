@@ -1,4 +1,4 @@
-"""Writers of videos, by the suffix of the file: mp4, webm, gif and webp."""
+"""Writes videos in the format of the file's suffix: mp4, webm, gif or webp."""
 
 from __future__ import annotations
 

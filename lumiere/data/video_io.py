@@ -31,7 +31,7 @@ FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif
 OPEN_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 
 MACHINE_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT})
-# Frames and scores depend on these too, besides our own code.
+# Frames and scores depend on these libraries too, besides our own code.
 LIBRARIES = ("av", "decord", "numpy", "opencv-python", "scenedetect")
 
 DECORD_BATCH = 32  # frames that are in memory at full size at a time
@@ -39,12 +39,12 @@ DECORD_BATCH = 32  # frames that are in memory at full size at a time
 
 @dataclass(frozen=True)
 class Decoded:
-    """Frames at a fixed rate, and what the source held.
+    """Frames at a fixed rate, and facts about the source.
 
     Attributes:
         frames: uint8 (t, h, w, c), RGB, upright.
-        num_source_frames: frames that the decoder gave, up to the end of the requested span.
-        duration: seconds from the first of them to the end of the last.
+        num_source_frames: frames that the decoder returned, up to the end of the requested span.
+        duration: seconds from the start of the first source frame to the end of the last.
     """
 
     frames: np.ndarray
@@ -65,10 +65,10 @@ def open_video(path: str | Path, **options: str) -> av.container.InputContainer:
 
     Raises:
         VideoError: if it cannot be opened or holds no video stream.
-        OSError: if the machine cannot open files now, whatever this file is.
+        OSError: if the machine cannot open any file now.
     """
     try:
-        # An absolute path, so that a colon in a name is not taken for a protocol.
+        # Use an absolute path, so that FFmpeg does not take a colon in a name for a protocol.
         container = av.open(
             os.path.abspath(path), options={**OPEN_OPTIONS, **options}, metadata_errors="replace"
         )
@@ -116,7 +116,7 @@ def decode(
     decoder: str = "pyav",
     transform: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Decoded:
-    """Like `read_video`, and counts the source frames."""
+    """Decode like `read_video`, and also count the source frames."""
     if decoder not in _DECODERS:
         raise ValueError(f"decoder is {decoder!r}; allowed: {', '.join(sorted(_DECODERS))}")
     return _DECODERS[decoder](path, Fraction(fps), start, end, transform or np.asarray)
@@ -210,8 +210,8 @@ def write_video(path: str | Path, frames: np.ndarray, fps: int | Fraction, crf: 
             format="mp4",
             options={"movflags": "+faststart", "fflags": "+bitexact"},
         ) as container:
-            # One thread, because the bytes depend on the number of threads. No macroblock tree,
-            # because its SIMD code reads uninitialised memory for small frames.
+            # Use one thread, because the bytes depend on the number of threads. Use no macroblock
+            # tree, because its SIMD code reads uninitialised memory for small frames.
             parameters = "colormatrix=smpte170m:mbtree=0"
             options = {
                 "crf": str(crf),
@@ -251,7 +251,7 @@ def _decode_pyav(
     stop = None if end is None else Fraction(end)
 
     def take_until(time: Fraction) -> None:
-        """Give the held frame to each tick before `time`."""
+        """Assign the held frame to each tick before `time`."""
         while (tick := Fraction(start) + len(picked) / fps) < time and (
             stop is None or tick < stop
         ):

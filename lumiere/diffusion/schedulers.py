@@ -89,8 +89,8 @@ def select_timesteps(
         raise ValueError(f"strength is {strength}; allowed: 0 (keep the video) to 1 (ignore it)")
     kind = type(scheduler).__name__
     scheduler.set_timesteps(num_inference_steps, device=device)
-    # Ancestral KDPM2 gives NaN for some noise schedules; inverse schedulers run from video to
-    # noise.
+    # Ancestral KDPM2 gives non-finite timesteps for some noise schedules; inverse schedulers run
+    # from video to noise.
     timesteps = scheduler.timesteps
     if not (timesteps.isfinite().all() and timesteps[0] >= timesteps[-1]):
         raise ValueError(
@@ -155,8 +155,8 @@ class Stepper:
         """Split a video into the frames that go through the scheduler together."""
         num_frames, config = x_t.shape[2], self.scheduler.config
         length = max(1, self.part_size // x_t[0, :, 0].numel())
-        # Thresholding needs a quantile of the whole video, and with a single seed all added noise
-        # is drawn at once.
+        # Thresholding needs a quantile of the whole video. With `noise_sampler_seed`, one seed
+        # makes the noise of the whole video.
         if config.get("thresholding") or "noise_sampler_seed" in config:
             length = num_frames
         return [slice(start, start + length) for start in range(0, num_frames, length)]

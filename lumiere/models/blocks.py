@@ -1,7 +1,7 @@
 """The blocks of a diffusers U-Net taken apart into their layers, in the order of a forward pass.
 
-One walk serves the Space-Time U-Net's forward pass, the sharding of a training and the memory plan
-of `lumiere inspect`.
+The Space-Time U-Net's forward pass, the sharding of a training and the memory plan of `lumiere
+inspect` all walk the layers in this order.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ class BlockLayers:
 
     Attributes:
         resnets: the block's ResNet layers. A mid block has one more than it has attentions.
-        attentions: one per resnet, or None where the block has none there.
+        attentions: one per resnet; None where a resnet has no attention after it.
         resamplers: its spatial downsamplers or upsamplers; empty for the mid block and at the
             coarsest or finest level.
         inflation: the temporal block that follows the last resnet and attention, in a Space-Time
             U-Net.
-        temporal_resampler: the temporal layer that follows the spatial resamplers, where time is
+        temporal_resampler: the temporal layer that follows the spatial resamplers, if time is
             resampled too.
     """
 

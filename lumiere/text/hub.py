@@ -1,5 +1,5 @@
-"""Diffusers pipelines by folder or by hub name; from a hub only safetensors and configs are
-downloaded.
+"""Finds diffusers pipelines by folder or by hub name; downloads only safetensors and configs from a
+hub.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def pipeline_folder(source: str, *parts: str) -> Path:
             only the cache is used.
 
     Raises:
-        ValueError: when `source` is neither a folder nor a hub name that can be downloaded.
+        ValueError: if `source` is neither a folder nor a hub name that can be downloaded.
     """
     if Path(source).is_dir():
         return Path(source)
