@@ -15,7 +15,7 @@ from lumiere.cli.generate import BAD_INPUT, generate, tell
 from lumiere.cli.inspect import inspect
 from lumiere.version import __version__
 
-UsageError: Any = typer.BadParameter.__mro__[1]  # click's, wherever this typer keeps it
+UsageError: Any = typer.BadParameter.__mro__[1]  # click's class, wherever this typer has it
 
 
 class OneSentence(TyperGroup):

@@ -1,4 +1,6 @@
-"""The command `lumiere generate`: from its options to requests. `lumiere.cli.jobs` makes the videos."""
+"""The command `lumiere generate`: turns its options into requests. `lumiere.cli.jobs` makes the
+videos.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 BAD_INPUT, STOPPED = 2, 130  # 130: as a shell reports a command that Ctrl-C ended
 FILE_NAME = re.compile(r"\S+\.(mp4|webm|gif|webp|png)", re.IGNORECASE)
-# The options that make the request; the others say where it runs and where the result goes.
+# The options that define the request. The others set the device, the model and the output.
 REQUEST_OPTIONS = (
     "prompt", "negative_prompt", "mode", "image", "last_image", "video", "clip", "mask", "strength", "style", "alpha",
     "keep_known", "frames", "num_videos", "seed", "steps", "guidance", "upscale",

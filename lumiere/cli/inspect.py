@@ -1,4 +1,6 @@
-"""The command `lumiere inspect`: what the networks of a params file, or of a saved folder, need."""
+"""The command `lumiere inspect`: shows what the networks of a params file, or of a saved folder,
+need.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What `lumiere generate` does with a request: it makes the videos, and writes them and how they were made."""
+"""Does the work of `lumiere generate`: makes the videos of a request, and writes them with their
+settings.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ class Job:
     """A request and where its videos go.
 
     Attributes:
-        output: as -o names it.
+        output: the value of -o.
         sheet: whether to write a contact sheet beside each video.
     """
 
@@ -110,7 +112,8 @@ def run(job: Job, model: Model, clips: Clips | None, tell: Tell) -> list[Path]:
         The files, patterns or folders of the videos.
 
     Raises:
-        ValueError: if an input cannot be used, a place cannot be written, or memory runs out; with the cure.
+        ValueError: if an input cannot be used, a place cannot be written, or memory runs out; the
+            message says how to fix it.
     """
     job.check()
     with _out_of_memory_as_value_error():
@@ -195,7 +198,7 @@ def run_batch(
         show: receives the path of each video, whether it is made now or existed before.
 
     Returns:
-        What went wrong, by name.
+        The errors, by name.
 
     Raises:
         ModelError: if the model cannot make any of them.
@@ -255,7 +258,7 @@ def find_drift(
         old_source = content.get(name)
         if name != "clip" and old_source:
             old_source = str(Path(old_source).absolute())
-        # An input that the user has replaced is meant to be another one.
+        # If the user has replaced an input, it is supposed to differ.
         if source == old_source and digest != old_hashes.get(name):
             notes.append(f"{option(name)} {source} is not the one that it was made from")
     return notes
@@ -291,7 +294,8 @@ def _stage(result: _Result, fps: int, sheet: bool, aside: Path) -> list[Move]:
     target, frames = result.target, result.frames
     old = _read_sidecar(target.sidecar)
     aside.mkdir()
-    # A sidecar is never beside another video, not even for a moment: the old one goes first, the new one comes last.
+    # A sidecar must never be beside the wrong video, not even for a moment. So the old sidecar goes
+    # first, and the new one comes last.
     moves: list[Move] = [(None, target.sidecar), *target.stage(aside, frames, fps)]
     if old is not None and not target.has_folder:
         longer = target.files(_num_frames(old))[len(frames) :]

@@ -1,4 +1,6 @@
-"""Files written whole or not at all: they are written aside, then renamed into place together."""
+"""Writes files completely or not at all: it writes them to a hidden folder, then renames them
+into place together.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ Move = tuple[Path | None, Path]
 
 @contextmanager
 def staging(folder: Path) -> Iterator[Path]:
-    """A hidden folder in `folder`, for files that are not finished yet.
+    """Yield a hidden folder in `folder`, for files that are not finished yet.
 
     `folder` is made if it is missing, and removed again if an error leaves it empty.
     """
@@ -36,8 +38,8 @@ def swap(moves: Sequence[Move], aside: Path) -> None:
     """Make all moves in order, by renaming. If one fails, undo those already made.
 
     Args:
-        moves: files and folders of one disk.
-        aside: a folder on that disk, which takes what was in the places before.
+        moves: files and folders on one disk.
+        aside: a folder on that disk, to which the previous files are moved.
     """
     undo: list[tuple[Path, Path]] = []
     try:

@@ -22,7 +22,7 @@ MAX_NAME = 200  # bytes; most disks take 255, and a sidecar's or a numbered name
 
 @dataclass(frozen=True)
 class Target:
-    """Where one video goes.
+    """The destination of one video.
 
     Attributes:
         path: a file, or the pattern of a PNG sequence, such as fox-%03d.png.
@@ -46,7 +46,7 @@ class Target:
 
     @property
     def place(self) -> Path:
-        """What to call it: the file, the pattern, or the folder."""
+        """The name of the target in messages: the file, the pattern, or the folder."""
         return self.path.parent if self.has_folder else self.path
 
     @property
@@ -87,7 +87,7 @@ def target_of(output: str | Path, index: int | None = None) -> Target:
     Args:
         output: a file whose suffix is a key of `WRITERS`; a pattern such as fox-%03d.png; or a folder for PNGs, which
             exists or ends with "/".
-        index: the number of one among several videos, which becomes a part of the name.
+        index: the number of this video among several; it becomes a part of the name.
 
     Raises:
         ValueError: if no video can be written under that name.
@@ -116,7 +116,7 @@ def check_writable(folder: Path) -> None:
     if not existing.is_dir():
         raise ValueError(f"{existing} is a file, not a folder; choose another place with -o")
     try:
-        # Permissions are not enough to know: the disk may be read-only.
+        # Checking permissions is not enough, because the disk may be read-only.
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Measures that need no model: flicker, motion, and how well known pixels are kept."""
+"""Measures flicker, motion, and how well known pixels are kept, without a model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def temporal_flicker(frames: np.ndarray) -> float:
         In [0, 1].
 
     Raises:
-        ValueError: on another dtype or rank, or fewer than 2 frames.
+        ValueError: if the dtype or rank differs, or there are fewer than 2 frames.
     """
     frames = _check_video(frames)
     difference = np.abs(frames[1:].astype(np.int16) - frames[:-1].astype(np.int16))

@@ -23,12 +23,14 @@ from lumiere.evaluation.seams import seam_ratio
 from lumiere.evaluation.video_sets import RealSet, VideoSet
 from lumiere.sample_files import Sample
 
-MAX_PSNR = 99.0  # dB written for equal pixels: JSON and charts know no infinity
+MAX_PSNR = 99.0  # dB written for equal pixels, because JSON and charts cannot represent infinity
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A measure that cannot be taken of this input; `why` is a sentence for the console and the report."""
+    """A measure that this input does not allow; `why` is a sentence for the console and the
+    report.
+    """
 
     why: str
 
@@ -43,8 +45,7 @@ class SetScores:
         mismatched: the same with the other videos' prompts; None for a single video.
         similarity: (n, n), prompts by videos, for the plot.
         flicker, motion: one value per video.
-        real_*: the same for as many real clips: what a perfect generator would score with this
-            judge.
+        real_*: the same for as many real clips: the scores of a perfect generator with this judge.
     """
 
     distances: dict[str, Distance] | LeftOut
@@ -98,7 +99,9 @@ class SeamScores:
 
 @dataclass(frozen=True)
 class Familiarity:
-    """How many of the real clips the judge was trained on, which is the case if it knows all their sentences."""
+    """How many of the real clips the judge was trained on. It was trained on a clip if it knows
+    all its sentences.
+    """
 
     seen: int
     num_clips: int
@@ -172,7 +175,8 @@ def score_set(judge: Judge, generated: VideoSet, real: RealSet, seed: int) -> Se
     mismatched = None
     if n > 1:
         mismatched = float((similarity.sum() - np.trace(similarity)) / (n * (n - 1)))
-    # As many real clips as generated ones, each with another prompt: recall depends on both.
+    # Draw as many real clips as generated ones, each with another prompt, because recall depends on
+    # both.
     same = _draw_different(real.prompts, n, seed)
     return SetScores(
         distances=_distances(embedded, embedded_real, real.groups, seed),
@@ -190,7 +194,9 @@ def score_set(judge: Judge, generated: VideoSet, real: RealSet, seed: int) -> Se
 
 
 def measure_familiarity(judge: Judge, real: RealSet) -> Familiarity | None:
-    """Count the clips whose sentences the judge knows; file names would not do, as users may reuse them."""
+    """Count the clips whose sentences the judge knows. File names would not work, because users
+    may reuse them.
+    """
     if not judge.captions:
         return None
     seen = np.array([judge.captions.issuperset(captions) for captions in real.captions])

@@ -26,7 +26,7 @@ class VideoSet:
     Attributes:
         frames: uint8 (n, t, h, w, 3).
         prompts: n sentences.
-        groups: n names of source videos; for generated ones, their number.
+        groups: n names of source videos; generated videos have their number instead.
     """
 
     frames: np.ndarray
@@ -41,7 +41,8 @@ class RealSet(VideoSet):
     Attributes:
         captions: all sentences of each clip; `prompts` holds the first.
         held_out: whether each belongs to the validation split.
-        num_sources: source videos there are; more than clips where not all are measured.
+        num_sources: the number of source videos; larger than the number of clips if not all are
+            measured.
     """
 
     captions: list[list[str]]

@@ -1,4 +1,4 @@
-"""The networks of a params file or of a saved folder, on torch's meta device: shapes without
+"""Builds the networks of a params file or of a saved folder on torch's meta device: shapes without
 numbers or memory.
 """
 
@@ -39,9 +39,9 @@ class Workload:
         network: the network, on the meta device.
         shape: one training example without its batch axis, (c, t, h, w) or (c, h, w).
         text: number and width of its text tokens, or None without text.
-        optim: how it is trained; None where it is not.
-        sample_shape: the shape of one forward pass when a video is made; None where the network
-            makes none.
+        optim: the settings of its training; None if it is not trained.
+        sample_shape: the shape of one forward pass when a video is made; None if the network does
+            not make videos.
         sample_passes: forward passes for one video.
     """
 
@@ -105,7 +105,7 @@ def workloads(params: Params, root: Path = Path()) -> list[Workload]:
         root: the folder where relative paths in `params` start.
 
     Raises:
-        ValueError: when a model that it names cannot be found, or a config file describes no such
+        ValueError: if a named model cannot be found, or a config file does not describe such a
             network.
     """
     t2i, ssr, generate = params.prepare_t2i, params.train_ssr, params.generate
@@ -160,7 +160,7 @@ def stored_workloads(folder: Path, num_frames: int = 16) -> list[Workload]:
     or a U-Net.
 
     Raises:
-        ValueError: when the folder is none of these.
+        ValueError: if the folder is none of these.
     """
     if (folder / "model_index.json").is_file():
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
@@ -220,8 +220,8 @@ def text_to_image_network(params: Params, root: Path) -> UNet2DConditionModel:
     config, file = params.prepare_t2i, params.prepare_t2i.unet_config
     if config.source != "train":
         return _named_network(config.source, root, config.size)
-    # The text encoder's weights may be gigabytes on a hub; a config file says what width it was
-    # made for.
+    # The text encoder's weights may be gigabytes on a hub, so read the width from the config file
+    # instead.
     if file:
         stored = json.loads((root / file).read_text(encoding="utf-8"))
         width = text_width(UNET_DEFAULTS | stored)

@@ -1,4 +1,6 @@
-"""A network's plan, as a table for people and as JSON for programs. GB = 10^9 bytes, TFLOP = 10^12."""
+"""Formats the plan of a network as a table for people and as JSON for programs. GB = 10^9 bytes,
+TFLOP = 10^12.
+"""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class SpaceTimeUNetOutput(BaseOutput):
     sample: Tensor
 
 
-# This module imports ModelMixin, because diffusers looks for it in the module of a component's
+# ModelMixin is a base class here too, because diffusers looks for it in the module of a component's
 # class when it loads a pipeline.
 class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
     """A text-to-image U-Net inflated to video. Build it with `from_unet2d` or `from_pretrained`."""

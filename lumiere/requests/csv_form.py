@@ -20,10 +20,10 @@ class Row:
     """A row of a prompts file.
 
     Attributes:
-        line: where it ends in the file, counted from 1.
-        name: of its video.
+        line: the line where the row ends in the file, counted from 1.
+        name: the name of the row's video.
         request: None if the row cannot be used.
-        problem: what is wrong with it; empty for a row that can be used.
+        problem: why the row cannot be used; empty if it can.
     """
 
     line: int
@@ -41,7 +41,8 @@ def read_rows(path: Path, shared: Mapping[str, Any] | None = None) -> list[Row]:
         shared: values for cells that are empty or absent.
 
     Raises:
-        ValueError: if the file as a whole cannot be used, naming the file, the line and the cure.
+        ValueError: if the file as a whole cannot be used; the message names the file, the line and
+            how to fix it.
     """
     columns = [name for name in field_names() if name != "prompt"]
     rows: list[Row] = []

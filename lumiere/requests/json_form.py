@@ -21,7 +21,7 @@ from lumiere.version import __version__
 
 EXPECTED = "expected the JSON file that lumiere writes beside a video"
 SOURCES = (*FILES, "clip")
-# A new source of pixels replaces the old ones that make no mode with it.
+# A new source of pixels replaces old ones that do not form a mode with it.
 REPLACES = {
     "image": {"video", "clip"},
     "last_image": {"video", "mask"},
@@ -35,8 +35,8 @@ def sidecar(request: Request, made: Mapping[str, Any]) -> dict[str, Any]:
     """Make the content of a sidecar.
 
     Args:
-        request: of this one video, with all settings that were left to the model filled in.
-        made: what else describes the video and how it was made.
+        request: the request for this one video, with the model's settings filled in.
+        made: other facts about the video and how it was made.
     """
     return {"lumiere": __version__, **request.as_values(), **made}
 
@@ -76,14 +76,15 @@ def change_request(
     """Read the request of a sidecar and change some of its fields.
 
     Args:
-        content: of a sidecar.
+        content: the content of a sidecar.
         changes: new values by field of `Request`; empty text clears a field.
 
     Returns:
         The request, and the fields that were left out because they do not go with the changes.
 
     Raises:
-        ValueError: if a value cannot be used, naming the field, the value and the cure.
+        ValueError: if a value cannot be used; the message names the field, the value and how to fix
+            it.
     """
     old = parse_values({name: content.get(name) for name in field_names() if name != "name"})
     old_mode = resolve_mode(old)
@@ -116,7 +117,7 @@ def _replaced_sources(old: Mapping[str, Any], old_mode: str, new: Mapping[str, A
     elif "video" in new:
         kind = "video"
     if kind != subject(old_mode):
-        dropped.add("mask")  # it lies on what is replaced
+        dropped.add("mask")  # it belongs to the replaced source
         if "mode" not in new:
             dropped.add("clip")
     return dropped & old.keys()

@@ -1,4 +1,4 @@
-"""A request for one video, or for several that differ in their seed alone, and its checks."""
+"""A request for one video, or for several that differ only in their seed, and its checks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BOX = re.compile(",".join([NUMBER] * 4))
 
 @dataclass(frozen=True)
 class Box:
-    """A box in shares of the frame, from 0 to 1, counted from the top left corner."""
+    """A box in fractions of the frame, from 0 to 1, counted from the top left corner."""
 
     x0: float
     y0: float
@@ -79,12 +79,12 @@ class Request:
     """A video to make. `make_request` builds a checked one. None leaves a setting to the model.
 
     Attributes:
-        name: what to call the files.
+        name: the name of the files.
         mode: a key of `lumiere.modes.MODES`.
         image, last_image, video: paths of files.
         clip: the id of a training clip, which replaces `image` or `video`, depending on the mode.
         mask: where to generate: the path of a picture or a video, or a box.
-        strength: how far the video or the picture may be left behind, 0 to 1.
+        strength: how far the result may depart from the video or the picture, 0 to 1.
         alpha: the weight of `style`, 0 to 1.
         keep_known: whether the given pixels are put back exactly at the end.
         num_videos: how many to make, with the seeds `seed`, `seed` + 1, ...
@@ -138,11 +138,13 @@ def make_request(values: Mapping[str, Any]) -> Request:
     """Check values and make a request from them.
 
     Args:
-        values: by field of `Request`, as text or in the field's own type. Empty text and None leave a field open.
-            Without a mode, the inputs tell it. Relative paths start from the current folder.
+        values: by field of `Request`, as text or in the field's own type. Empty text and None leave
+            a field open. Without a mode, the inputs determine it. Relative paths start from the
+            current folder.
 
     Raises:
-        ValueError: naming the field, its value and the cure.
+        ValueError: if a value cannot be used; the message names the field, the value and how to fix
+            it.
     """
     parsed = parse_values(values)
     for name in FILES:
@@ -163,7 +165,8 @@ def parse_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Convert values to the types of `Request`, without those that are empty.
 
     Raises:
-        ValueError: naming the field, its value and what is allowed.
+        ValueError: if a value cannot be used; the message names the field, the value and what is
+            allowed.
     """
     return {
         name: _parse(name, value)
@@ -176,7 +179,7 @@ def resolve_mode(values: Mapping[str, Any]) -> str:
     """Return the mode of parsed values: the named one, or the one that their inputs make.
 
     Raises:
-        ValueError: if they make no mode.
+        ValueError: if they do not form a mode.
     """
     mode, clip = values.get("mode"), values.get("clip")
     inputs = {name: values.get(name) for name in FILES}
