@@ -1,8 +1,8 @@
-"""The pipeline's graph, read from DVC.
+"""Reads the pipeline's graph from DVC.
 
-The only module that uses DVC's internal API (hence dvc>=3.61,<4).
+This is the only module that uses DVC's internal API (hence dvc>=3.61,<4).
 
-The order of the stages is written in `dvc.yaml` and nowhere else.
+Only `dvc.yaml` defines the order of the stages.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class StageNode:
 def read_dag(root: Path) -> list[StageNode]:
     """Read the stages in topological order, each with its state.
 
-    All states take one second together. A `dvc` process for each stage would take a second each.
+    Reading all states takes one second. A `dvc` process per stage would take a second each.
 
     Raises:
-        dvc.exceptions.DvcException: `dvc.yaml` is broken.
+        dvc.exceptions.DvcException: if `dvc.yaml` is broken.
     """
     with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
         stages = {_name(stage): stage for stage in repo.index.stages if stage.cmd}
@@ -59,7 +59,7 @@ def with_upstream(nodes: list[StageNode], names: list[str]) -> list[StageNode]:
     """Return the named stages and all stages that they depend on, in topological order.
 
     Raises:
-        ParamsError: a name is not a stage.
+        ParamsError: if a name is not a stage.
     """
     by_name = {node.name: node for node in nodes}
     for name in names:

@@ -1,4 +1,4 @@
-"""Reports of a pipeline run: tables on the terminal and artifacts in Prefect."""
+"""Reports a pipeline run: prints tables on the terminal and publishes artifacts in Prefect."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StageResult:
     stage: str
     status: str  # ran, cached, failed or "not run"
     seconds: float = 0.0
-    # Empty unless the stage ran or is cached. A cached stage has those of its earlier run.
+    # Empty unless the stage ran or is cached. A cached stage has the metrics of its earlier run.
     metrics: dict[str, float] = field(default_factory=dict)
     outputs: tuple[Path, ...] = ()
 

@@ -1,4 +1,6 @@
-"""What each mode is made from (paper, section 4). Requests and pipelines share this table; no torch."""
+"""Lists the inputs of each mode (paper, section 4). Requests and pipelines share this table. It
+does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ def infer_mode(mode: str | None, image: Any, video: Any, mask: Any, last_image: 
         image, video, mask, last_image: any values; None means that the input is absent.
 
     Raises:
-        ValueError: if the mode is unknown, or the inputs do not make it.
+        ValueError: if the mode is unknown, or the inputs do not fit it.
     """
     inputs = {"image": image, "last_image": last_image, "video": video, "mask": mask}
     present = [name for name, value in inputs.items() if value is not None]

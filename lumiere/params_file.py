@@ -1,7 +1,7 @@
 """Reads a params file into frozen dataclasses: fields with ranges, strict YAML, and errors that name the key.
 
-Every value is checked before any work starts, because a mistyped key that is silently ignored costs
-a night of training. An error names the file, the key, the value and what is allowed.
+Every value is checked before any work starts, because a mistyped key that is silently ignored can
+cost a night of training. An error names the file, the key, the value and what is allowed.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def read(cls: type[Config], path: Path) -> Config:
     """Read a params file as the dataclass `cls`.
 
     Raises:
-        ParamsError: on a file that cannot be read, an unknown section or key, a key given twice, a
-            wrong type or a value outside its range.
+        ParamsError: if the file cannot be read, a section or key is unknown, a key is given twice,
+            or a value has a wrong type or is out of range.
     """
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)

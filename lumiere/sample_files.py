@@ -30,7 +30,12 @@ from lumiere.errors import DataError
 from lumiere.files import write_atomically
 
 RESERVED_NAMES = ("index", "seams", "t2v_set")
-SHOWN_SUFFIXES = (".mp4", ".json", ".sheet.png", ".xt.png")  # what a reviewer wants to see
+SHOWN_SUFFIXES = (
+    ".mp4",
+    ".json",
+    ".sheet.png",
+    ".xt.png",
+)  # what a reviewer wants to see
 KNOWN = ("generated", "known", "known_mask")
 SEAMS = ("multidiffusion", "independent")
 
@@ -41,8 +46,9 @@ class Sample:
 
     Attributes:
         info: its sidecar, with at least name, mode, prompt and fps.
-        frames: uint8 (t, h, w, 3). Read back from the mp4, they differ by what its codec loses.
-        known: the arrays of `<name>.known.npz`, for modes that are given pixels.
+        frames: uint8 (t, h, w, 3). After reading them back from the mp4, they differ by the losses
+            of its codec.
+        known: the arrays of `<name>.known.npz`, for modes with given pixels.
     """
 
     info: dict[str, Any]

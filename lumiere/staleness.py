@@ -1,7 +1,8 @@
-"""The files that decide what a stage writes: those it imports, less a few that change no byte.
+"""Finds the files that decide what a stage writes: those it imports, except a few that do not
+change any output.
 
-`dvc.yaml` lists these files as the stage's dependencies, and a training's fingerprint is made of
-them, so that editing any other file neither reruns a stage nor drops a training's state.
+`dvc.yaml` lists these files as the stage's dependencies, and the fingerprint of a training includes
+their contents. So editing any other file does not rerun a stage or discard a training's state.
 `tests/test_architecture.py` compares the two.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("lumiere", "stages")
 
-# Editing one of these files changes no output, for the reason given. What they import is not
+# Editing one of these files does not change any output, for the reason given. Their imports are not
 # followed.
 WITHOUT_EFFECT = {
     "lumiere/compat.py": "makes imports work",
@@ -38,10 +39,10 @@ def deciding_files(start: Path) -> list[Path]:
     it imports, directly or not.
 
     Args:
-        start: a Python file. Imports count anywhere in a file but under `if TYPE_CHECKING:`.
+        start: a Python file. All its imports count, except those under `if TYPE_CHECKING:`.
 
     Returns:
-        Absolute paths, sorted. Files with nothing but a docstring are left out.
+        Absolute paths, sorted. Files that contain only a docstring are left out.
     """
     seen: set[Path] = set()
     pending = [start.resolve()]
@@ -62,7 +63,7 @@ def imported_names(path: Path, with_types: bool = False) -> frozenset[str]:
 
     Args:
         path: a Python file.
-        with_types: also what it imports for its annotations alone, under `if TYPE_CHECKING:`.
+        with_types: also include imports that only serve annotations, under `if TYPE_CHECKING:`.
     """
     names: set[str] = set()
     module = path.relative_to(ROOT).with_suffix("").parts if path.is_relative_to(ROOT) else ()

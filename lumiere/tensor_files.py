@@ -1,4 +1,4 @@
-"""Reading safetensors files, with errors that name the file."""
+"""Reads safetensors files, with errors that name the file."""
 
 from __future__ import annotations
 

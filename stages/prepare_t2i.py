@@ -48,7 +48,8 @@ def fetch(arguments: argparse.Namespace, config: PrepareT2IConfig) -> TextToImag
     """Return the model that the params name, checked against the clips' text.
 
     Raises:
-        ParamsError: there is no such model, or it was trained with other text or at another size.
+        ParamsError: if there is no such model, or it was trained with other text or at another
+            size.
     """
     with stages.blaming(arguments.params, "prepare_t2i.source"):
         t2i = load_text_to_image(config.source)

@@ -1,9 +1,9 @@
 """The keyframe cascade, a baseline for the Space-Time U-Net: distant keyframes, then temporal
 super-resolution (TSR).
 
-The paper (section 1) holds that such systems cannot resolve fast motion: keyframes alias it, and
-TSR sees one short segment at a time. Both networks are Space-Time U-Nets, and both tasks are the
-product's own on other frames of the same clips.
+The paper (section 1) says that such systems cannot resolve fast motion: keyframes alias it, and TSR
+sees one short segment at a time. Both networks are Space-Time U-Nets, and both tasks are the
+product's own tasks, on other frames of the same clips.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ ENDS = "first_and_last"  # the mask kind of a segment: its keyframes are known
 class KeyframeTask(SpaceTimeTask):
     """Trains the first network, on every `stride`-th frame of a clip.
 
-    The first keyframe is any frame that leaves room for as many keyframes as fit into the clip.
+    The first keyframe is random, among the frames that leave room for as many keyframes as fit into
+    the clip.
 
     Attributes:
         stride: frames from one keyframe to the next.
@@ -111,13 +112,14 @@ class KeyframeCascade:
             text: states (b, n, d) and masks (b, n).
             generator: one per video.
             image_strength: as in `fill_in`.
-            options: for both pipelines, such as negative_prompt_embeds and num_inference_steps.
+            options: arguments of both pipelines, such as negative_prompt_embeds and
+                num_inference_steps.
 
         Returns: (b, stride * (num_keyframes - 1) + 1, 3, h, w) in [0, 1]; every `stride`-th frame
             is a keyframe.
 
         Raises:
-            ValueError: there are fewer keyframes, or no frames between them.
+            ValueError: if there are fewer keyframes, or no frames between them.
         """
         if num_keyframes < 2 or self.stride < 2:
             raise ValueError(

@@ -1,4 +1,6 @@
-"""Decides which clips are accepted, from measurements alone: a new threshold is tried within a second."""
+"""Decides which clips are accepted, from measurements alone, so that trying a new threshold
+takes less than a second.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,9 @@ class Part:
     """A part of a video that becomes a row.
 
     Attributes:
-        segment: where it is, and its scores.
+        segment: its position in the video, and its scores.
         captions: its sentences.
-        problem: why its captions cannot be used; None where they can.
+        problem: why its captions cannot be used; None if they can.
     """
 
     segment: Segment
@@ -45,8 +47,8 @@ def decide(
     """Give every input a verdict.
 
     Args:
-        outcomes: by video name, its measurement, or why there is none.
-        captions: by normal name, from `read_captions`.
+        outcomes: by video name, the measurement or the rejection.
+        captions: from `read_captions`, by normal name.
         config: thresholds, seed and validation share.
 
     Returns:
@@ -65,7 +67,7 @@ def decide(
     for name in captions:
         if name in with_video:
             continue
-        # Its full name, so that it cannot equal the clip_id of a video with another suffix.
+        # Use the full name, so that it cannot equal the clip_id of a video with another suffix.
         row = {**empty_row(), "clip_id": name, "video": name}
         row["captions"] = [caption.text for caption in captions[name]]
         rows.append(_reject(row, Reason.CAPTION_WITHOUT_VIDEO))
@@ -146,7 +148,7 @@ def _shot_parts(
     if len(shots) == 1 and whole:
         return [Part(shots[0], whole)]
     if len(shots) == 1 and spans and not problems:
-        return []  # the rest of the shot has no caption, but is not rejected for that
+        return []  # the rest of the shot has no caption, but that is no reason for rejection
     return [
         _uncovered_part(shot, len(shots), whole, problems)
         for shot in shots
@@ -235,9 +237,11 @@ def _part_row(base: Row, part: Part, signature: np.ndarray | None, config: Curat
 def _split_and_mark_duplicates(
     rows: list[Row], pictures: Mapping[str, np.ndarray], config: CurateConfig
 ) -> None:
-    """Put clips that look alike on one side of the split, and reject all but the best of each set of duplicates.
+    """Put clips that look alike on the same side of the split, and reject all but the best of each
+    set of duplicates.
 
-    The best has the largest picture, then the highest bitrate, then the first name.
+    The best clip has the largest picture; ties are decided by the highest bitrate, then by the
+    first name.
     """
     order = sorted(
         (row for row in rows if row["verdict"] == "accepted"),
@@ -260,7 +264,7 @@ def _split_and_mark_duplicates(
 
 def _split(order: list[Row], alike: list[tuple[int, int]], config: CurateConfig) -> None:
     """Give each clip its group, named after the group's best clip, and its side; a video's clips share a group."""
-    own = [row["group"] for row in order]  # the video's name, by which its side is drawn
+    own = [row["group"] for row in order]  # the video's name, whose hash decides the side
     first = {name: i for i, name in reversed(list(enumerate(own)))}
     roots = clusters(len(order), [*alike, *((first[name], i) for i, name in enumerate(own))])
     groups = {name: own[root] for name, root in zip(own, roots, strict=True)}
