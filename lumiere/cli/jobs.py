@@ -353,7 +353,7 @@ def _describe_request(request: Request, model: Model, clips: Clips | None) -> di
 
 @contextmanager
 def _out_of_memory_as_value_error() -> Iterator[None]:
-    """Turn a lack of memory into a ValueError with the cure."""
+    """Turn an out-of-memory error into a ValueError that says what to reduce."""
     import torch
 
     from lumiere.diffusion.memory import is_out_of_memory

@@ -40,7 +40,7 @@ def assemble_pipeline(
         defaults: default arguments of a call, such as num_frames; see `LumierePipeline.__init__`.
 
     Raises:
-        ValueError: a part is missing.
+        ValueError: if a part is missing.
     """
     pipe = LumierePipeline(
         unet=SpaceTimeUNet.from_pretrained(base, torch_dtype=torch.float32),
@@ -66,7 +66,7 @@ def demo_pipeline(pretrained: Path = PRETRAINED) -> LumierePipeline:
             `pretrained/` of the checkout.
 
     Raises:
-        DataError: a part is missing.
+        DataError: if a part is missing.
     """
     for part in DEMO_PARTS:
         if not (pretrained / part).is_dir():

@@ -24,7 +24,7 @@ def read_image(image: Any, name: str = "image") -> Tensor:
         name: the argument's name in messages.
 
     Raises:
-        ValueError: on anything else, with the cure.
+        ValueError: on anything else; the message says how to fix it.
     """
     if isinstance(image, (list, tuple)) and image:
         return _same_size([read_image(entry, name) for entry in image], name).flatten(0, 1)
@@ -48,7 +48,7 @@ def read_video(video: Any) -> Tensor:
             or a list of videos.
 
     Raises:
-        ValueError: on anything else, with the cure.
+        ValueError: on anything else; the message says how to fix it.
     """
     if isinstance(video, (list, tuple)):
         if not video:
