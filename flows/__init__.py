@@ -1,7 +1,7 @@
 """Prefect flows. They start the stages of DVC's graph and never import them.
 
-Prefect reads its settings when it is first imported. This module sets the defaults for an embedded
-run, because it runs before any `import prefect` of this package. Variables that the user has set
+Prefect reads its settings when it is first imported. This module runs before any `import prefect`
+of this package, so it sets the defaults for an embedded run here. Variables that the user has set
 are not changed.
 """
 
@@ -20,7 +20,7 @@ TELEMETRY_OFF = {
 
 def _set_defaults() -> None:
     defaults = dict(TELEMETRY_OFF)
-    # Prefect's default is 20 s; 40 s were needed on a busy machine.
+    # Prefect's default is 20 s, but a busy machine needed 40 s.
     defaults["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "120"
     if not _has_prefect_settings():
         home = _PROJECT / ".lumiere" / "prefect"
@@ -31,7 +31,7 @@ def _set_defaults() -> None:
 
 
 def _has_prefect_settings() -> bool:
-    """Whether the user has chosen a server, a home or a profile."""
+    """Return whether the user has chosen a server, a home folder or a profile."""
     variables = {"PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH"}
     profiles = Path.home() / ".prefect" / "profiles.toml"
     return not variables.isdisjoint(os.environ) or profiles.exists()

@@ -1,8 +1,8 @@
-"""The pipeline's graph, read from DVC.
+"""Reads the pipeline's graph from DVC.
 
-The only module that uses DVC's internal API (hence dvc>=3.61,<4).
+This is the only module that uses DVC's internal API (hence dvc>=3.61,<4).
 
-The order of the stages is written in `dvc.yaml` and nowhere else.
+Only `dvc.yaml` defines the order of the stages.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class StageNode:
 
 
 def read_dag(root: Path) -> list[StageNode]:
-    """The stages in topological order, each with its state.
+    """Read the stages in topological order, each with its state.
 
-    All states take one second together. A `dvc` process for each stage would take a second each.
+    Reading all states takes one second. A `dvc` process per stage would take a second each.
 
     Raises:
-        dvc.exceptions.DvcException: `dvc.yaml` is broken.
+        dvc.exceptions.DvcException: if `dvc.yaml` is broken.
     """
     with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
         stages = {_name(stage): stage for stage in repo.index.stages if stage.cmd}
@@ -50,16 +50,16 @@ def read_dag(root: Path) -> list[StageNode]:
 
 
 def is_changed(root: Path, name: str) -> bool:
-    """Whether DVC would run the stage now. This takes a tenth of a second."""
+    """Return whether DVC would run the stage now. This takes a tenth of a second."""
     with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
         return any(bool(stage.status()) for stage in repo.index.stages if _name(stage) == name)
 
 
 def with_upstream(nodes: list[StageNode], names: list[str]) -> list[StageNode]:
-    """The named stages and all stages that they depend on, in topological order.
+    """Return the named stages and all stages that they depend on, in topological order.
 
     Raises:
-        ParamsError: a name is not a stage.
+        ParamsError: if a name is not a stage.
     """
     by_name = {node.name: node for node in nodes}
     for name in names:
@@ -76,7 +76,7 @@ def with_upstream(nodes: list[StageNode], names: list[str]) -> list[StageNode]:
 
 
 def read_metrics(node: StageNode) -> dict[str, Any]:
-    """The contents of the stage's JSON metrics file. Several files become a dict by their names."""
+    """Read the stage's JSON metrics file. Several files become a dict by their names."""
     files = [path for path in node.metrics if path.exists()]
     contents = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
     if len(contents) == 1:
@@ -85,7 +85,7 @@ def read_metrics(node: StageNode) -> dict[str, Any]:
 
 
 def _name(stage: PipelineStage) -> str:
-    """The target for `dvc repro` in the project's folder.
+    """Return the target for `dvc repro` in the project's folder.
 
     DVC's own `addressing` depends on the current folder.
     """

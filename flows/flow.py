@@ -40,7 +40,7 @@ from lumiere.errors import LumiereError, one_line
 from lumiere.locks import inheritable_lock
 
 PROJECT = Path(__file__).resolve().parents[1]
-LOCK_SECONDS = 20.0  # a killed run's stages may take 10 s to stop; the lock is theirs until then
+LOCK_SECONDS = 20.0  # a killed run's stages may take 10 s to stop, and hold the lock until then
 SLOT_SECONDS = 0.5  # how often a waiting stage checks whether the run has been stopped
 THREADS: Any = ThreadPoolTaskRunner()  # the annotation of `flow` excludes Prefect's own runner
 
@@ -50,7 +50,7 @@ class PipelineFailed(Exception):
 
 
 class PipelineRun:
-    """State that the tasks of one pipeline run share."""
+    """The state that the tasks of one pipeline run share."""
 
     def __init__(
         self, root: Path, params: dict[str, Any], forced: set[str], max_parallel: int, lock: int
@@ -71,7 +71,7 @@ class PipelineRun:
         """Hold one of the places for stages that run side by side.
 
         Raises:
-            PipelineFailed: the run was stopped meanwhile.
+            PipelineFailed: if the run was stopped meanwhile.
         """
         while not self._slots.acquire(timeout=SLOT_SECONDS):
             self._raise_if_stopped()
@@ -86,7 +86,7 @@ class PipelineRun:
             raise PipelineFailed("the run was stopped before this stage began")
 
     def is_stale(self, node: dag.StageNode) -> bool:
-        """Whether DVC has to look at the stage. It may still find nothing to do.
+        """Return whether DVC has to check the stage. It may still find nothing to do.
 
         The graph was read at the start. Params, code and data can be edited during a run, so DVC is
         asked again.
@@ -100,12 +100,14 @@ class PipelineRun:
             return dag.is_changed(self.root, node.name)
 
     def stage_environment(self) -> dict[str, str]:
-        """The environment for `dvc` and the stage: this interpreter first, telemetry off."""
+        """Return the environment of `dvc` and the stage: this interpreter comes first, and
+        telemetry is off.
+        """
         env = dict(os.environ) | TELEMETRY_OFF
         env.pop("MLFLOW_RUN_ID", None)  # the stage would write into that run
         env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
         env["PYTHONUNBUFFERED"] = "1"
-        # Threads of parallel stages must not spin against each other.
+        # Idle threads must not spin, because parallel stages share the cores.
         env.setdefault("OMP_WAIT_POLICY", "passive")
         env.setdefault("TQDM_NCOLS", "90")
         if self.parent_id:
@@ -120,7 +122,7 @@ def run_stage(node: dag.StageNode, run: PipelineRun) -> State[Any]:
         started = time.monotonic()
         try:
             result, state = _reproduce(node, run)
-        except BaseException:  # also when DVC, MLflow or Prefect failed and not the stage
+        except BaseException:  # also if DVC, MLflow or Prefect failed instead of the stage
             run.results[node.name] = StageResult(node.name, "failed", time.monotonic() - started)
             raise
     run.results[node.name] = dataclasses.replace(result, seconds=time.monotonic() - started)
@@ -173,7 +175,8 @@ def lumiere_pipeline(
         max_parallel: how many stages may run at the same time, at least 1.
 
     Returns:
-        A completed state with a message such as "3 ran, 7 cached", or a failed one with the cause.
+        A completed state with a message such as "3 ran, 7 cached", or a failed state with the
+        cause.
     """
     folder = Path(root).resolve() if root else PROJECT
     try:
@@ -234,7 +237,9 @@ def _submit_and_wait(nodes: list[dag.StageNode], run: PipelineRun) -> list[Stage
 
 
 def _result(stage: str, state: State[Any], run: PipelineRun) -> StageResult:
-    """How a stage ended: as the stage itself noted, unless Prefect saw a failure around it."""
+    """Return how a stage ended: as the stage itself noted, unless Prefect saw a failure around
+    it.
+    """
     result = run.results.get(stage, StageResult(stage, "not run"))
     waits_forever = state.is_pending()  # because a stage that it depends on has failed
     if state.is_completed() or waits_forever:
@@ -250,14 +255,14 @@ def summary(results: list[StageResult]) -> str:
 
 @contextlib.contextmanager
 def pipeline_lock(root: Path) -> Iterator[int]:
-    """Keep a second run of the same project out, on this machine.
+    """Keep out a second run of the same project on this machine.
 
     Yields the lock's descriptor. The supervisors of the stages keep it open too, so the lock is
-    free when the last stage is gone and not when the flow is. The kernel frees it however the
-    processes end.
+    freed when the last stage ends rather than when the flow ends. The kernel frees it for any end
+    of these processes.
 
     Raises:
-        LockError: another run holds the lock.
+        LockError: if another run holds the lock.
     """
     busy = (
         f"another pipeline run (process {{owner}}) is at work in {root}; try again when it is done"

@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         "max_parallel": options.max_parallel,
     }
     try:
-        load_params(root / "params.yaml")  # fails at once; Prefect takes seconds to start
+        load_params(root / "params.yaml")  # fail at once, because Prefect takes seconds to start
         if options.schedule:
             serve(read_schedule(options.schedule, options.timezone or "UTC"), parameters)
             return 0
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def read_schedule(cron: str, timezone: str) -> CronSchedule:
-    """A schedule from a cron expression and the name of a time zone.
+    """Make a schedule from a cron expression and the name of a time zone.
 
     Args:
         cron: minute, hour, day of month, month and day of week; a sixth field, if any, means
@@ -67,7 +67,7 @@ def read_schedule(cron: str, timezone: str) -> CronSchedule:
         timezone: a name from the IANA database, such as UTC or Europe/Berlin.
 
     Raises:
-        ParamsError: one of the two cannot be used.
+        ParamsError: if one of the two cannot be used.
     """
     try:
         return CronSchedule(cron=cron, timezone=timezone)
@@ -89,7 +89,7 @@ def serve(schedule: CronSchedule, parameters: dict[str, object]) -> None:
     A run that would overlap another is cancelled.
 
     Raises:
-        ParamsError: no Prefect server is set, so nothing could start a scheduled run.
+        ParamsError: if no Prefect server is set, because nothing could start a scheduled run.
     """
     if not PREFECT_API_URL.value():
         raise ParamsError(
@@ -98,9 +98,10 @@ def serve(schedule: CronSchedule, parameters: dict[str, object]) -> None:
         )
     print(f"schedule: {schedule.cron} in the time zone {schedule.timezone} (Ctrl-C ends it)")
     limit = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
-    # Each run loads the flow from its file: an edit or a `git pull` counts from the next run on.
+    # Each run loads the flow from its file, so an edit or a `git pull` takes effect in the next
+    # run.
     flow = lumiere_pipeline.from_source(str(PROJECT), entrypoint="flows.flow.lumiere_pipeline")
-    assert isinstance(flow, Flow)  # a coroutine in async code only
+    assert isinstance(flow, Flow)  # it is a coroutine only in async code
     flow.serve(
         name="scheduled",
         schedules=[schedule],

@@ -1,4 +1,4 @@
-"""Reports of a pipeline run: tables on the terminal and artifacts in Prefect."""
+"""Reports a pipeline run: prints tables on the terminal and publishes artifacts in Prefect."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StageResult:
     stage: str
     status: str  # ran, cached, failed or "not run"
     seconds: float = 0.0
-    # Empty unless the stage ran or is cached. A cached stage has those of its earlier run.
+    # Empty unless the stage ran or is cached. A cached stage has the metrics of its earlier run.
     metrics: dict[str, float] = field(default_factory=dict)
     outputs: tuple[Path, ...] = ()
 
@@ -71,7 +71,7 @@ def publish_artifacts(results: list[StageResult]) -> None:
 
 
 def metric_rows(results: list[StageResult]) -> list[dict[str, str]]:
-    """One row for each metric. A stage that failed or was not run has none."""
+    """Return one row for each metric; stages that failed or did not run have none."""
     return [
         {
             "stage": result.stage,

@@ -1,4 +1,4 @@
-"""The terminal while stages run side by side.
+"""Shows the output of stages that run side by side on one terminal.
 
 Whole lines scroll, and one line at the bottom shows the progress bar that moved last. Prefect's log
 lines go to the same terminal, so a filter on its handlers wipes the bar before each of them.
@@ -13,9 +13,9 @@ import threading
 import time
 from typing import Any, TextIO
 
-BAR_SECONDS = 0.2  # at least, between two updates of a bar on a terminal
-QUIET_BAR_SECONDS = 10.0  # the same if the output goes to a file
-LOG_LINES_PER_SECOND = 20  # sent to Prefect for each stage
+BAR_SECONDS = 0.2  # the shortest time between two updates of a bar on a terminal
+QUIET_BAR_SECONDS = 10.0  # the same for output to a file
+LOG_LINES_PER_SECOND = 20  # the most that each stage sends to Prefect
 HINTS = re.compile(
     r"To track the changes with git|\tgit add |To enable auto staging|\tdvc config core|Use `dvc push`"
 )
@@ -65,7 +65,7 @@ class Screen:
                 self._has_bar = False
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """A filter for logging handlers: drops what is on the screen, makes room for the rest."""
+        """Filter log records: drop what is already on the screen, and make room for the rest."""
         if getattr(record, SHOWN, False):
             return False
         self.clear()

@@ -2,8 +2,8 @@
 
 Cancelling or killing a Prefect flow leaves its grandchildren (`dvc`, the trainer, its workers)
 running. So each stage runs under a small process of its own, this file's `main`, which holds the
-reading end of a pipe from the flow. However the flow ends, even by `kill -9`, the pipe closes; the
-supervisor then stops the stage's process group, politely first.
+reading end of a pipe from the flow. When the flow ends for any reason, even by `kill -9`, the pipe
+closes; the supervisor then stops the stage's processes, first with SIGTERM, later with SIGKILL.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ POLL_SECONDS = 0.1
 
 
 class Supervisors:
-    """The supervisors of one flow run. They can all be stopped when it is interrupted."""
+    """The supervisors of one flow run; `stop` stops them all when the run is interrupted."""
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -49,7 +49,7 @@ class Supervisors:
             root: its working folder.
             env: its whole environment.
             on_text: called with each piece of output and whether it is a whole line. The updates of
-                a progress bar end in a carriage return and are no lines.
+                a progress bar end in a carriage return and do not count as lines.
             keep_open: file descriptors, such as a lock's, that stay open until the stage has ended.
         """
         with self._lock:
@@ -62,7 +62,7 @@ class Supervisors:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # the terminal's Ctrl-C goes to the flow alone
+                start_new_session=True,  # so that the terminal's Ctrl-C reaches only the flow
                 pass_fds=keep_open,
             )
             self._running.add(process)
@@ -83,7 +83,7 @@ class Supervisors:
         return self._is_stopped
 
     def stop(self) -> None:
-        """Stop every stage and let no other start. Does not wait for them."""
+        """Stop every stage and prevent others from starting. Do not wait for them."""
         with self._lock:
             self._is_stopped = True
             for process in self._running:
@@ -92,19 +92,20 @@ class Supervisors:
 
 _guards: dict[
     int, subprocess.Popen[bytes]
-] = {}  # by the process they look after; their pipes close with this one
+] = {}  # by the process that they watch; their pipes close when this process ends
 
 
 def tie_to_this_process(marker: str) -> None:
-    """Let child processes end with this one, even by `kill -9`, if `marker` is in their command line.
+    """Make child processes with `marker` in their command line end with this process, even after
+    `kill -9`.
 
-    Prefect stops its embedded server on an orderly exit only.
+    Prefect stops its embedded server only on an orderly exit.
     """
     for child in psutil.Process().children():
         words: list[str] = []
         with contextlib.suppress(
             psutil.NoSuchProcess
-        ):  # it ended meanwhile, or is a zombie, which has no words
+        ):  # it ended meanwhile, or is a zombie without a command line
             words = child.cmdline()
         if child.pid not in _guards and marker in " ".join(words):
             command = [
@@ -149,7 +150,7 @@ def main(command: list[str]) -> int:
         with selectors.DefaultSelector() as selector:
             selector.register(sys.stdin, selectors.EVENT_READ)
             while child.poll() is None and not selector.select(POLL_SECONDS):
-                pass  # readable means closed: the flow never writes
+                pass  # readable means closed, because the flow never writes
         status = child.poll()
         return 128 + signal.SIGTERM if status is None else status
     finally:
@@ -163,7 +164,7 @@ def guard(pid: int) -> int:
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(
             pid
-        )  # knows its start time, so no other process can be taken for it
+        )  # it compares start times, so it cannot mistake another process for this one
         sys.stdin.read()
         process.terminate()
         with contextlib.suppress(psutil.TimeoutExpired):
@@ -173,13 +174,13 @@ def guard(pid: int) -> int:
 
 
 def _default_signals() -> None:
-    """Restore the default signals: a stage would inherit the ignored ones."""
+    """Restore the default signals, because a stage would inherit the ignored ones."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
 def _stop_group(child: subprocess.Popen[bytes]) -> None:
-    """Send SIGTERM, then SIGKILL, to all of the stage's processes, whatever their group."""
+    """Send SIGTERM, then SIGKILL, to all processes of the stage, in any process group."""
     family = [process for process in psutil.process_iter() if _belongs(process, child.pid)]
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -194,7 +195,7 @@ def _stop_group(child: subprocess.Popen[bytes]) -> None:
 
 
 def _belongs(process: psutil.Process, leader: int) -> bool:
-    """Whether the process is in the leader's session or group, or descends from it."""
+    """Return whether the process is in the leader's session or group, or descends from it."""
     with contextlib.suppress(psutil.Error, OSError):
         if process.pid == leader or leader in (os.getpgid(process.pid), os.getsid(process.pid)):
             return True

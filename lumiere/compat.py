@@ -1,8 +1,8 @@
 """Make a CUDA build of torchvision importable beside a CPU build of torch.
 
-Package registries carry one torchvision, built for CUDA. A CPU torch cannot load its compiled
-operators, so its import fails with "operator torchvision::nms does not exist", and with it the
-imports of open_clip and of half of transformers and diffusers. Nothing in this project calls those
+Package registries carry a single torchvision, built for CUDA. A CPU torch cannot load its compiled
+operators, so its import fails with "operator torchvision::nms does not exist". Then open_clip and
+half of transformers and diffusers cannot be imported either. Nothing in this project calls those
 operators, so it is enough to declare the two names before the first import of torchvision. Where
 torchvision works, this module does nothing.
 
@@ -18,13 +18,13 @@ import sys
 
 import torch
 
-# Kept for the life of the process: a library object takes its operators with it when it is
+# The library object is kept for the life of the process, because its operators disappear when it is
 # collected.
 _library: torch.library.Library | None = None
 
 
 def _operators_load(folder: str) -> bool:
-    """Whether torchvision's compiled operators can be loaded into this torch."""
+    """Return whether torchvision's compiled operators can be loaded into this torch."""
     for name in sorted(os.listdir(folder)):
         if name.startswith("_C") and name.endswith((".so", ".pyd", ".dylib")):
             try:

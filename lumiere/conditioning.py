@@ -1,7 +1,7 @@
 """The conditioning video C and the mask M of every mode (paper, section 4).
 
 The network's input is <J, C, M> on the channel axis. M is 1 where the video is known; C is the
-clean video times M. One network does every mode; with text alone, nothing is known.
+clean video times M. One network handles every mode; with text alone, nothing is known.
 
 Each function returns (conditioning (b, 3, t, h, w), known_mask (b, 1, t, h, w)), M as 0/1 in C's
 dtype, and does not change its arguments. Videos are in [-1, 1].
@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 def text_only(video_shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Nothing is known.
+    """Return C and M of a video in which nothing is known.
 
     Args:
         video_shape: (b, c, t, h, w).
@@ -31,7 +31,7 @@ def text_only(video_shape: Sequence[int]) -> tuple[Tensor, Tensor]:
 def image_to_video(
     image: Tensor | None, num_frames: int, last_image: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The first frame is known, the last, or both.
+    """Return C and M of a video whose first frame, last frame, or both are known.
 
     Args:
         image: the first frame (b, 3, h, w); None if only the last is known.
@@ -39,8 +39,8 @@ def image_to_video(
         last_image: the last frame (b, 3, h, w); None if only the first is known.
 
     Raises:
-        ValueError: without any picture, on pictures that differ in shape or dtype, or on too few
-            frames.
+        ValueError: if there is no picture, the pictures differ in shape or dtype, or there are too
+            few frames.
     """
     pictures = [picture for picture in (image, last_image) if picture is not None]
     if not pictures:
@@ -71,11 +71,11 @@ def image_to_video(
 
 
 def inpainting(video: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
-    """Everything outside a region is known.
+    """Return C and M of a video in which everything outside a region is known.
 
     Args:
         video: (b, 3, t, h, w).
-        region: (b, 1, t, h, w), or (b, 1, h, w) for one that does not move; 1 = generate.
+        region: (b, 1, t, h, w), or (b, 1, h, w) for a still region; 1 = generate.
     """
     _require(video, 5, "video", "(b, 3, t, h, w)")
     if region.ndim == 4:
@@ -86,11 +86,11 @@ def inpainting(video: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def outpainting(video: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The video is known, in the middle of a larger frame.
+    """Return C and M of a larger frame with the known video in its middle.
 
     Args:
         video: (b, 3, t, h, w).
-        height, width: of the frame, at least the video's.
+        height, width: the size of the frame, at least that of the video.
     """
     _require(video, 5, "video", "(b, 3, t, h, w)")
     over_height, over_width = height - video.shape[-2], width - video.shape[-1]
@@ -106,9 +106,9 @@ def outpainting(video: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]
 
 
 def cinemagraph(image: Tensor, region: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
-    """A still picture in which a region moves.
+    """Return C and M of a still picture in which a region moves.
 
-    Frame 0 is known as a whole, later frames outside the region.
+    Frame 0 is fully known; later frames are known outside the region.
 
     Args:
         image: (b, 3, h, w).

@@ -18,7 +18,7 @@ __all__ = ["Params", "load_params", "to_dict"]
 
 @dataclass(frozen=True)
 class CurateConfig:
-    """Which raw videos become training clips."""
+    """The conditions on raw videos to become training clips."""
 
     seed: int = number(0, at_least=0)
     # wall-clock limit for one video
@@ -54,7 +54,9 @@ class DecodeConfig:
 
 @dataclass(frozen=True)
 class LaunchConfig:
-    """How trainings are computed. These settings change the last bits of the weights, and nothing else."""
+    """How trainings are computed: processes, precision and memory. Apart from the rounding of
+    bf16 and fp16, these settings only change the last bits of the weights.
+    """
 
     processes: int = number(1, at_least=1)  # on this machine; torchrun for several machines
     # whether each process holds the whole network, or a share of it (FSDP2)
@@ -73,11 +75,11 @@ class LaunchConfig:
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """Settings that change no result and make no stage stale."""
+    """Settings that do not change results and do not make stages stale."""
 
     # processes that read clips for each training process; with 0 it reads them itself
     workers: int = number(0, at_least=0)
-    # memory in which each of them keeps decoded clips and texts, if a whole split fits
+    # memory of each of these processes for decoded clips and texts, used if a whole split fits
     cache_mb: int = number(512, at_least=0)
     # a training ends when one of its processes does not respond for this long
     timeout_s: float = number(1800.0, above=0)
@@ -113,9 +115,9 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class TextOptimConfig(OptimConfig):
-    """The settings of a training that sees text; super-resolution does not."""
+    """The settings of a training with text; super-resolution has no text."""
 
-    # share of clips that are trained with the empty sentence
+    # share of training clips that get the empty sentence
     text_dropout: float = number(0.1, at_least=0, at_most=1)
 
 
@@ -269,7 +271,7 @@ class GenerateConfig:
     num_inference_steps: int = number(20, at_least=1)
     guidance_scale: float = number(3.0, at_least=1)
     guidance_rescale: float = number(0.7, at_least=0, at_most=1)
-    # below 1, the picture is where denoising starts
+    # below 1, denoising starts from the picture
     image_strength: float = number(1.0, at_least=0, at_most=1)
     # at least 3, because the evaluation compares window borders with other frames
     num_frames: int = number(16, at_least=3)
@@ -297,7 +299,7 @@ class GenerateConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """What is measured, and with which features it is measured."""
+    """The number of videos to measure, and the model whose features measure them."""
 
     judge: str = "pretrained/judge"  # the embedded judge, or an open_clip weights file
     open_clip_model: str = (
@@ -382,15 +384,15 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     """Read and check a params file; missing sections and keys have their defaults.
 
     Raises:
-        ParamsError: on a file that cannot be read, an unknown section or key, a key given twice, a
-            wrong type or a value outside its range. The message names the file, the key, the value
-            and what is allowed.
+        ParamsError: if the file cannot be read, a section or key is unknown, a key is given twice,
+            or a value has a wrong type or is out of range. The message names the file, the key, the
+            value and what is allowed.
     """
     return read(Params, Path(path))
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A config as plain dicts and lists, for JSON and for MLflow."""
+    """Convert a config to plain dicts and lists, for JSON and for MLflow."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 

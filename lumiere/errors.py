@@ -1,6 +1,6 @@
 """Errors that a user can fix, named for what happened, and their messages.
 
-Every message is one sentence that names the thing at fault and the cure. Each program catches
+Every message is one sentence that names the problem and the fix. Each program catches
 `LumiereError` in one place and prints the message without a traceback: `stages.run` for stages,
 `flows.pipeline.main` for the flow and `lumiere.cli.app` for the command line. Any other exception
 is a bug in this package.
@@ -38,14 +38,16 @@ class WorkerError(LumiereError):
 
 
 def one_line(error: BaseException) -> str:
-    """The whole message of an error, with every run of whitespace as one space; its class if the message is empty."""
+    """Return the whole message of an error, with every run of whitespace as one space; its class
+    if the message is empty.
+    """
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def first_line(error: object) -> str:
-    """The first line of an error's message; its class if the message is empty.
+    """Return the first line of an error's message; its class if the message is empty.
 
-    Used to quote one error in another's message, as C++ libraries append a stack trace.
+    Use it to quote one error in the message of another, because C++ libraries append a stack trace.
     """
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__

@@ -1,6 +1,6 @@
 """File locks that keep two processes out of one folder.
 
-The kernel frees a lock when its process ends, however it ends. The lock files hold no data.
+The kernel frees a lock when its process ends for any reason. The lock files hold no data.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from lumiere.errors import LockError
 
 RETRY_SECONDS = 0.2
 
-_owned: dict[Path, FileLock] = {}  # folders that this process owns
+_owned: dict[Path, FileLock] = {}  # folders that this process has locked
 
 
 def own_folder(folder: Path, work: str) -> None:
-    """Keep other processes out of a folder until this process ends or calls `release_folder`.
+    """Lock a folder until this process ends or calls `release_folder`.
 
-    A process may own the same folder twice. The lock file lies beside the folder, which need not
-    exist.
+    A process may lock the same folder twice. The lock file is beside the folder, which may not
+    exist yet.
 
     Args:
-        folder: the folder that this process writes into.
-        work: what another owner would be doing there, such as "another decoding"; used in the
+        folder: the folder to lock.
+        work: what another process would be doing in it, such as "another decoding"; used in the
             message.
 
     Raises:
-        LockError: if another process owns the folder.
+        LockError: if another process has locked the folder.
     """
     if folder.resolve() in _owned:
         return
@@ -48,18 +48,20 @@ def own_folder(folder: Path, work: str) -> None:
 
 
 def release_folder(folder: Path) -> None:
-    """Give up a folder and delete its lock file; does nothing unless this process owns it."""
+    """Unlock a folder and delete its lock file; do nothing unless this process has locked it."""
     lock = _owned.pop(folder.resolve(), None)
     if lock is None:
         return
-    # Deleted while the lock is held: a process that waits for it then sees that the file is gone,
-    # and makes a new one.
+    # Delete the file while the lock is held. A process that waits for the lock then sees that the
+    # file is gone, and makes a new one.
     Path(lock.lock_file).unlink(missing_ok=True)
     lock.release()
 
 
 def exclusive(path: Path) -> FileLock:
-    """A context manager that waits for the lock file `path`; for sections that take a moment."""
+    """Return a context manager that waits for the lock file `path`; for sections that take a
+    moment.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path)
 
@@ -69,12 +71,13 @@ def inheritable_lock(path: Path, wait_seconds: float, busy: str) -> Iterator[int
     """Hold a lock that child processes keep by inheriting its descriptor.
 
     The lock is free when the last process that holds the descriptor has ended. `FileLock` cannot do
-    this: it unlocks on release, which would unlock it for the children too.
+    this, because its release would also unlock the file for the children.
 
     Args:
         path: the lock file; holds the owner's process id.
-        wait_seconds: how long to wait for the present owner.
-        busy: the message if the wait was in vain; `{owner}` stands for the owner's process id.
+        wait_seconds: how long to wait for the current owner.
+        busy: the message if the lock is still held then; `{owner}` is replaced by the owner's
+            process id.
 
     Yields:
         The descriptor, to be passed to child processes.
@@ -99,7 +102,7 @@ def inheritable_lock(path: Path, wait_seconds: float, busy: str) -> Iterator[int
 
 
 def _try_lock(descriptor: int) -> bool:
-    import fcntl  # not on Windows, where only the flow cannot run
+    import fcntl  # does not exist on Windows, where only the flow cannot run
 
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

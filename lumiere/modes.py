@@ -1,4 +1,6 @@
-"""What each mode is made from (paper, section 4). Requests and pipelines share this table; no torch."""
+"""Lists the inputs of each mode (paper, section 4). Requests and pipelines share this table. It
+does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,14 @@ DEFAULT_ALPHA, DEFAULT_STRENGTH = 0.75, 0.6
 
 
 def infer_mode(mode: str | None, image: Any, video: Any, mask: Any, last_image: Any = None) -> str:
-    """The named mode, or the one that the inputs make.
+    """Return the named mode, or the one that the inputs make.
 
     Args:
         mode: a key of `MODES`, or None to infer it. Outpainting is never inferred: a video alone means video to video.
         image, video, mask, last_image: any values; None means that the input is absent.
 
     Raises:
-        ValueError: if the mode is unknown, or the inputs do not make it.
+        ValueError: if the mode is unknown, or the inputs do not fit it.
     """
     inputs = {"image": image, "last_image": last_image, "video": video, "mask": mask}
     present = [name for name, value in inputs.items() if value is not None]
@@ -55,12 +57,14 @@ def infer_mode(mode: str | None, image: Any, video: Any, mask: Any, last_image: 
 
 
 def subject(mode: str) -> str | None:
-    """Whether a mode works on an "image" or on a "video"; None if it works on neither."""
+    """Return whether a mode works on an "image" or on a "video"; None if it works on neither."""
     return MODES[mode][0] if MODES[mode] else None
 
 
 def strength_applies_to(mode: str) -> str | None:
-    """What `strength` lets a mode leave behind, the "image" or the "video"; None if it has no such setting."""
+    """Return whether `strength` sets how far a mode may depart from its "image" or its "video";
+    None if it has no such setting.
+    """
     if mode == "video_to_video":
         return "video"
     return "image" if subject(mode) == "image" else None

@@ -1,7 +1,7 @@
 """Reads a params file into frozen dataclasses: fields with ranges, strict YAML, and errors that name the key.
 
-Every value is checked before any work starts, because a mistyped key that is silently ignored costs
-a night of training. An error names the file, the key, the value and what is allowed.
+Every value is checked before any work starts, because a mistyped key that is silently ignored can
+cost a night of training. An error names the file, the key, the value and what is allowed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def number(
     at_most: float | None = None,
     above: float | None = None,
 ) -> Any:
-    """A numeric field with an allowed range."""
+    """Declare a numeric field with an allowed range."""
     return field(
         default=default, metadata={"at_least": at_least, "at_most": at_most, "above": above}
     )
 
 
 def choice(default: str, *others: str) -> Any:
-    """A field that takes one of the given words."""
+    """Declare a field that takes one of the given words."""
     return field(default=default, metadata={"choices": (default, *others)})
 
 
@@ -43,8 +43,8 @@ def read(cls: type[Config], path: Path) -> Config:
     """Read a params file as the dataclass `cls`.
 
     Raises:
-        ParamsError: on a file that cannot be read, an unknown section or key, a key given twice, a
-            wrong type or a value outside its range.
+        ParamsError: if the file cannot be read, a section or key is unknown, a key is given twice,
+            or a value has a wrong type or is out of range.
     """
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
@@ -141,7 +141,7 @@ def _convert_scalar(hint: type, value: Any, key: str) -> Any:
 
 
 def _check_range(metadata: Mapping[str, Any], value: Any, key: str) -> None:
-    """Raises ParamsError unless the value is one of the field's choices, or within its range."""
+    """Raise ParamsError unless the value is one of the field's choices, or within its range."""
     if "choices" in metadata and value not in metadata["choices"]:
         raise ParamsError(f"{key}: {value!r}; allowed: {', '.join(metadata['choices'])}")
     if "at_least" not in metadata:

@@ -30,7 +30,12 @@ from lumiere.errors import DataError
 from lumiere.files import write_atomically
 
 RESERVED_NAMES = ("index", "seams", "t2v_set")
-SHOWN_SUFFIXES = (".mp4", ".json", ".sheet.png", ".xt.png")  # what a reviewer wants to see
+SHOWN_SUFFIXES = (
+    ".mp4",
+    ".json",
+    ".sheet.png",
+    ".xt.png",
+)  # what a reviewer wants to see
 KNOWN = ("generated", "known", "known_mask")
 SEAMS = ("multidiffusion", "independent")
 
@@ -41,8 +46,9 @@ class Sample:
 
     Attributes:
         info: its sidecar, with at least name, mode, prompt and fps.
-        frames: uint8 (t, h, w, 3). Read back from the mp4, they differ by what its codec loses.
-        known: the arrays of `<name>.known.npz`, for modes that are given pixels.
+        frames: uint8 (t, h, w, 3). After reading them back from the mp4, they differ by the losses
+            of its codec.
+        known: the arrays of `<name>.known.npz`, for modes with given pixels.
     """
 
     info: dict[str, Any]
@@ -54,12 +60,12 @@ class Sample:
 
 
 def write_index(folder: Path, names: Sequence[str]) -> None:
-    """Writes the list of samples."""
+    """Write the list of samples."""
     _write_json(folder / "index.json", list(names), indent=1)
 
 
 def write_sample(folder: Path, sample: Sample) -> None:
-    """Writes the files of one sample."""
+    """Write the files of one sample."""
     name, frames = sample.info["name"], sample.frames
     write_video(folder / f"{name}.mp4", frames, fps=sample.info["fps"])
     shown = frames[:: max(1, len(frames) // 8)]
@@ -71,7 +77,7 @@ def write_sample(folder: Path, sample: Sample) -> None:
 
 
 def read_samples(folder: Path) -> list[Sample]:
-    """Reads all samples that index.json names, in its order.
+    """Read all samples that index.json names, in its order.
 
     Raises:
         DataError: if a file is missing or damaged.
@@ -92,13 +98,13 @@ def read_samples(folder: Path) -> list[Sample]:
 def write_text_to_video_set(
     folder: Path, frames: np.ndarray, prompts: Sequence[str], fps: int
 ) -> None:
-    """Writes uint8 (n, t, h, w, 3) with a sentence for each clip."""
+    """Write uint8 (n, t, h, w, 3) with a sentence for each clip."""
     _write_arrays(folder / "t2v_set.npz", {"frames": frames})
     _write_json(folder / "t2v_set.json", {"prompts": list(prompts), "fps": fps}, indent=1)
 
 
 def read_text_to_video_set(folder: Path) -> tuple[np.ndarray, list[str]]:
-    """Reads the clips, uint8 (n, t, h, w, 3), and their sentences.
+    """Read the clips, uint8 (n, t, h, w, 3), and their sentences.
 
     Raises:
         DataError: if a file is missing, damaged, or does not fit the other.
@@ -120,13 +126,15 @@ def read_text_to_video_set(folder: Path) -> tuple[np.ndarray, list[str]]:
 def write_seams(
     folder: Path, videos: Mapping[str, np.ndarray], window_size: int, overlap: int
 ) -> None:
-    """Writes the clips with and without MultiDiffusion, uint8 (n, t, h, w, 3) each, and the windows' settings."""
+    """Write the clips with and without MultiDiffusion, uint8 (n, t, h, w, 3) each, and the
+    windows' settings.
+    """
     _write_arrays(folder / "seams.npz", {name: videos[name] for name in SEAMS})
     _write_json(folder / "seams.json", {"window_size": window_size, "overlap": overlap})
 
 
 def read_seams(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Reads the clips, by `SEAMS`, and window_size and overlap.
+    """Read the clips, by `SEAMS`, and window_size and overlap.
 
     Raises:
         DataError: if a file is missing or damaged.

@@ -1,7 +1,8 @@
-"""The files that decide what a stage writes: those it imports, less a few that change no byte.
+"""Finds the files that decide what a stage writes: those it imports, except a few that do not
+change any output.
 
-`dvc.yaml` lists these files as the stage's dependencies, and a training's fingerprint is made of
-them, so that editing any other file neither reruns a stage nor drops a training's state.
+`dvc.yaml` lists these files as the stage's dependencies, and the fingerprint of a training includes
+their contents. So editing any other file does not rerun a stage or discard a training's state.
 `tests/test_architecture.py` compares the two.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("lumiere", "stages")
 
-# Editing one of these files changes no output, for the reason given. What they import is not
+# Editing one of these files does not change any output, for the reason given. Their imports are not
 # followed.
 WITHOUT_EFFECT = {
     "lumiere/compat.py": "makes imports work",
@@ -34,13 +35,14 @@ WITHOUT_EFFECT = {
 
 
 def deciding_files(start: Path) -> list[Path]:
-    """A file and the project's files that it imports, directly or not, that decide what it writes.
+    """Return the files that decide what a file writes: the file itself and the project's files that
+    it imports, directly or not.
 
     Args:
-        start: a Python file. Imports count anywhere in a file but under `if TYPE_CHECKING:`.
+        start: a Python file. All its imports count, except those under `if TYPE_CHECKING:`.
 
     Returns:
-        Absolute paths, sorted. Files with nothing but a docstring are left out.
+        Absolute paths, sorted. Files that contain only a docstring are left out.
     """
     seen: set[Path] = set()
     pending = [start.resolve()]
@@ -56,11 +58,12 @@ def deciding_files(start: Path) -> list[Path]:
 
 @cache
 def imported_names(path: Path, with_types: bool = False) -> frozenset[str]:
-    """The dotted names that a file imports, as modules or from them, also inside functions.
+    """Return the dotted names of the modules that a file imports, and of the names it imports from
+    them, also inside functions.
 
     Args:
         path: a Python file.
-        with_types: also what it imports for its annotations alone, under `if TYPE_CHECKING:`.
+        with_types: also include imports that only serve annotations, under `if TYPE_CHECKING:`.
     """
     names: set[str] = set()
     module = path.relative_to(ROOT).with_suffix("").parts if path.is_relative_to(ROOT) else ()
@@ -77,7 +80,9 @@ def imported_names(path: Path, with_types: bool = False) -> frozenset[str]:
 
 @cache
 def has_code(path: Path) -> bool:
-    """Whether a Python file has more than a docstring and imports of `lumiere.compat` in it."""
+    """Return whether a Python file contains more than a docstring and imports of
+    `lumiere.compat`.
+    """
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         is_compat = isinstance(node, ast.Import) and node.names[0].name == "lumiere.compat"
@@ -104,7 +109,9 @@ def _nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _files_of_module(name: str) -> list[Path]:
-    """The file of a module such as `lumiere.data.clips`, and each package's `__init__.py`."""
+    """Return the file of a module such as `lumiere.data.clips`, and each package's
+    `__init__.py`.
+    """
     parts = name.split(".")
     if parts[0] not in PACKAGES:
         return []

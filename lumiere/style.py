@@ -12,23 +12,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Tensor  # for types only: config.py imports this module and needs no torch
+    from torch import (
+        Tensor,
+    )  # for types only: config.py imports this module, not torch
 
-# diffusers' names of adapters, with the prefix in a pipeline's file and without it in a network's.
+# diffusers' names of adapters; files of pipelines have the prefix, files of networks do not.
 LORA_WEIGHT = re.compile(r"(?:unet\.)?(.+)\.lora_([AB])\.weight")
-STYLE_NAME = r"[A-Za-z0-9_-]+"  # a style is a file, a folder and a word on the command line
+STYLE_NAME = r"[A-Za-z0-9_-]+"  # safe in file names and on the command line
 
 
 def blend_file(style: str, alpha: float) -> Path:
-    """A blend's path in a folder of blends: `line-art/0.5.safetensors`; alpha 1.0 is the style."""
+    """Return a blend's path in a folder of blends: `line-art/0.5.safetensors`; alpha 1.0 is the
+    style.
+    """
     return Path(style) / f"{float(alpha)!r}.safetensors"
 
 
 def alpha_of(path: Path) -> float:
-    """The alpha of a file named by `blend_file`.
+    """Read the alpha from the name of a file that `blend_file` named.
 
     Raises:
-        ValueError: if it is named otherwise.
+        ValueError: if the file has another kind of name.
     """
     try:
         alpha = float(path.stem)
@@ -56,7 +60,8 @@ def blend_style(
         below alpha 1.
 
     Raises:
-        ValueError: if alpha is outside [0, 1], or keys, shapes or dtypes differ; it names the key.
+        ValueError: if alpha is outside [0, 1], or keys, shapes or dtypes differ; the message names
+            the key.
     """
     if not (isinstance(alpha, Real) and 0 <= alpha <= 1):
         raise ValueError(f"alpha {alpha}; allowed: 0 to 1")
@@ -80,7 +85,7 @@ def _blend(key: str, orig: Tensor, style: Tensor, alpha: float) -> Tensor:
 
 
 def is_lora(weights: Mapping[str, Tensor]) -> bool:
-    """Whether these are low-rank adapters rather than the weights of a network."""
+    """Return whether these are low-rank adapters rather than the weights of a network."""
     return any(LORA_WEIGHT.fullmatch(key) for key in weights)
 
 
@@ -93,11 +98,12 @@ def merge_lora(orig_state: Mapping[str, Tensor], lora: Mapping[str, Tensor]) -> 
             linear layers and convolutions, with or without the prefix `unet.`.
 
     Returns:
-        All weights: new tensors in the original dtype, summed in float32, and the others
-            themselves.
+        All weights. Merged ones are new tensors in the original dtype, summed in float32; the
+            others are the original tensors.
 
     Raises:
-        ValueError: on other adapters, or those of another network; it names the key.
+        ValueError: if these are other adapters, or adapters of another network; the message names
+            the key.
     """
     factors: dict[str, dict[str, Tensor]] = {}
     for key, value in lora.items():

@@ -1,4 +1,4 @@
-"""Reading safetensors files, with errors that name the file."""
+"""Reads safetensors files, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lumiere.errors import DataError
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name, on the CPU.
+    """Read the tensors of a safetensors file, by name, on the CPU.
 
     Raises:
         DataError: if the file is missing or damaged.
@@ -24,7 +24,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The texts that a safetensors file holds beside its tensors.
+    """Read the texts that a safetensors file holds beside its tensors.
 
     Raises:
         DataError: if the file is missing or damaged.

@@ -1,19 +1,19 @@
 """Records runs in MLflow: their params, metrics, artifacts and origin.
 
-The only module that imports MLflow.
+This is the only module that imports MLflow.
 
-A pipeline run is one parent run, and every stage is a child of it. A stage gets its parent's id
-from `LUMIERE_PARENT_RUN_ID` and never from `MLFLOW_RUN_ID`, which would make the first child
-overwrite its parent.
+A run of the pipeline is a parent run, and each of its stages is a child run. A stage gets its
+parent's id from `LUMIERE_PARENT_RUN_ID` and never from `MLFLOW_RUN_ID`, which would make the first
+child overwrite its parent.
 
 The tag `dvc_lock_md5` names the `dvc.lock` that records the stage. DVC writes that file after the
 stage, so the parent sets the tag, on the runs that finished. A stage started by plain `dvc repro`
 has no parent and therefore no such tag.
 
-Metrics are buffered here and not by MLflow's asynchronous logging (tried with 3.17.2): runs that
-end side by side in one process shut down each other's queue and lose points (8 of 240 in a trial),
-only a queue with one thread keeps the order, and a broken store is reported once a batch instead of
-once a run.
+This module buffers metrics itself instead of using MLflow's asynchronous logging (tried with
+3.17.2). There, runs that end at the same time in one process shut down each other's queue and lose
+points (8 of 240 in a trial), only a queue with one thread keeps the order, and a broken store is
+reported once per batch instead of once per run.
 
 Environment:
     MLFLOW_TRACKING_URI: the store; by default SQLite in the project's folder `.lumiere/`.
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 PARENT_VARIABLE = "LUMIERE_PARENT_RUN_ID"
 EXPERIMENT = "lumiere"
 FLUSH_EVERY = 200  # points; a write to SQLite costs 70 ms, however many points it has
-FLUSH_SECONDS = 5.0  # a curve can be watched while it grows
+FLUSH_SECONDS = 5.0  # so that users can watch a curve while it grows
 CLOCK_SECONDS = 2.0  # the start time of a process moves when the machine's clock is corrected
 CODE = ("lumiere", "stages", "flows")
 MAX_PARAM_LENGTH = 6000  # characters; MLflow's limit
@@ -67,7 +67,7 @@ class Run:
     def __init__(
         self, client: MlflowClient | None = None, run_id: str | None = None, strict: bool = False
     ) -> None:
-        """With `strict`, MLflow's errors are raised; otherwise the first is a warning."""
+        """With `strict`, raise MLflow's errors; otherwise warn about the first one."""
         self.run_id = run_id
         self._client = client
         self._strict = strict
@@ -79,7 +79,7 @@ class Run:
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Append one point per metric.
 
-        Points are written in batches, the last one when the run ends.
+        Points are written in batches; the last batch is written when the run ends.
         """
         if self.run_id is None:
             return
@@ -161,7 +161,7 @@ class Run:
     def _attempt(self, action: Callable[[MlflowClient, str], Any]) -> None:
         """Write to the store.
 
-        If it is broken, warn once: a training must not fail because of it.
+        If the store is broken, warn once, because a training must not fail for that reason.
         """
         if self._client is None or self.run_id is None:
             return
@@ -217,7 +217,8 @@ def pipeline_run(root: Path, params: Mapping[str, Any]) -> Iterator[Run]:
     """Record one pipeline run, the parent of its stages' runs, with all params and `dvc.lock`.
 
     Raises:
-        Exception: an error of MLflow's if the store cannot be opened, before any work is done.
+        Exception: MLflow's own error, if the store cannot be opened. It is raised before any work
+            is done.
     """
     if not is_on():
         yield Run()
@@ -260,12 +261,14 @@ def log_cached_stage(
 
 
 def is_on() -> bool:
-    """Whether runs are recorded."""
+    """Return whether runs are recorded."""
     return os.environ.get("LUMIERE_TRACKING", "on").lower() not in {"off", "0", "false"}
 
 
 def project_root() -> Path:
-    """The nearest folder with a `dvc.yaml` at or above the current one, else the current one."""
+    """Return the nearest folder with a `dvc.yaml` at or above the current one, else the current
+    one.
+    """
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "dvc.yaml").exists():
@@ -274,7 +277,9 @@ def project_root() -> Path:
 
 
 def tracking_uri(root: Path) -> str:
-    """The address of the store. It is absolute: MLflow's default depends on the current folder."""
+    """Return the address of the store. It is absolute: MLflow's default depends on the current
+    folder.
+    """
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/.lumiere/mlflow.db"
 
 
@@ -290,7 +295,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _client(root: Path) -> MlflowClient:
-    """A client of an initialised store.
+    """Make a client of the store, and initialise the store if necessary.
 
     A lock lets one process initialise it: concurrent migrations crash.
     """
@@ -307,7 +312,7 @@ def _client(root: Path) -> MlflowClient:
 
 
 def _experiment_id(client: MlflowClient, root: Path) -> str:
-    """The experiment's id. The embedded store keeps its artifacts beside it.
+    """Return the experiment's id. The embedded store keeps its artifacts beside it.
 
     MLflow stores absolute artifact paths, so the store of a copied or moved folder would write into
     the old place. In that case the old experiment is renamed and a new one begins.
@@ -344,7 +349,7 @@ def _create_run(
 def _ended(run: Run) -> Iterator[None]:
     """End the run as the block ends.
 
-    SIGTERM raises SystemExit meanwhile; by default Python would just die.
+    Inside the block, SIGTERM raises SystemExit; by default it would end Python at once.
     """
     status = "FINISHED"
     can_listen = threading.current_thread() is threading.main_thread()
@@ -379,9 +384,9 @@ def _close_abandoned_runs(root: Path) -> None:
 
 
 def _process_tags() -> dict[str, str]:
-    """Tags that identify this process.
+    """Return tags that identify this process.
 
-    Its start time tells it from a later process with the same number.
+    The start time distinguishes it from a later process with the same id.
     """
     return {"pid": str(os.getpid()), "pid_started": str(psutil.Process().create_time())}
 
@@ -395,11 +400,11 @@ def _is_alive(tags: Mapping[str, str]) -> bool:
 
 
 def _git_tags(root: Path) -> dict[str, str]:
-    """The commit of the checkout, and whether code, params or data differ from it."""
+    """Return the commit of the checkout, and whether code, params or data differ from it."""
     commit = _git(root, "rev-parse", "HEAD")
     if not commit:
         return {}
-    # dvc.lock does not count: every run writes it. New files count if a run may read them.
+    # dvc.lock does not count, because every run writes it. New files count if a run may read them.
     changed = _git(
         root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock"
     )
@@ -428,7 +433,7 @@ def _metric_name(name: str) -> str:
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """The finite numbers of a nested mapping, flat."""
+    """Flatten a nested mapping, and return its finite numbers."""
     return {
         key: float(value)
         for key, value in flatten(values).items()

@@ -1,4 +1,6 @@
-"""One module per DVC stage, of the same name: parse, call lumiere, write."""
+"""One module per DVC stage, with the stage's name. It parses arguments, calls lumiere and writes
+the outputs.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +29,12 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def run(main: Callable[[], None]) -> None:
     """Run a stage's main; print an error that the user can fix as one line, and exit with code 1.
 
-    The number of threads does not depend on the machine: summing in another order changes the last
-    bits, and a stage must write the same bytes under `dvc repro` and in a flow, on two cores and on
-    twenty. LUMIERE_NUM_THREADS sets another number.
+    The number of threads does not depend on the machine. Another order of summation changes the
+    last bits, but a stage must write the same bytes under `dvc repro` and in a flow, on two cores
+    and on twenty. LUMIERE_NUM_THREADS sets another number.
     """
     os.environ["OMP_NUM_THREADS"] = os.environ.get("LUMIERE_NUM_THREADS", str(THREADS))
-    if torch := sys.modules.get("torch"):  # loaded before; otherwise it follows the environment
+    if torch := sys.modules.get("torch"):  # already loaded; otherwise it follows the environment
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     try:
         main()
@@ -51,7 +53,9 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _disk_error(error: OSError | SafetensorError) -> DiskError:
-    """Name the outputs on the command line: the error itself names a temporary file, or none."""
+    """Name the outputs on the command line, because the error itself names a temporary file or
+    none.
+    """
     outputs = [path for flag, path in pairwise(sys.argv) if flag.removeprefix("--") in OUTPUTS]
     return DiskError(
         f"{', '.join(outputs)}: cannot be written: {error}; make room and run the stage again"
@@ -59,7 +63,7 @@ def _disk_error(error: OSError | SafetensorError) -> DiskError:
 
 
 def _errno(error: OSError | SafetensorError) -> int | None:
-    """The operating system's error number, which safetensors only gives in its message."""
+    """Return the operating system's error number; safetensors gives it only in its message."""
     match = re.search(r"\(os error (\d+)\)", str(error))
     if match:
         return int(match[1])
@@ -72,7 +76,7 @@ def spread(params: Params) -> None:
         end_with_launcher,
         is_launched,
         run_in_processes,
-    )  # late: not all need torch
+    )  # late, because not all stages need torch
 
     if is_launched():
         end_with_launcher()
@@ -89,9 +93,9 @@ def parse_arguments(description: str | None, scratch: str = "", **paths: str) ->
 
     Args:
         description: shown by `--help`.
-        scratch: what the scratch folder holds; the default folder is named after the stage. Empty
-            for none.
-        paths: name of a path and what it is.
+        scratch: the content of the scratch folder; the default folder is named after the stage.
+            Empty for no scratch folder.
+        paths: the name and the meaning of each path.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(

@@ -32,7 +32,7 @@ def main() -> None:
         for path in sorted(arguments.style.glob("*.safetensors")):
             with stages.reading(path):
                 styles[path] = read_tensors(path)
-                # Raises where the two do not fit, before anything is replaced.
+                # Raise if the two do not fit, before anything is replaced.
                 blend_style(orig, styles[path], 0.0)
         if not styles:
             raise DataError(f"{arguments.style}: has no style; expected <style>.safetensors")

@@ -10,7 +10,7 @@ import stages
 
 def main() -> None:
     """Parse the paths, curate, write the manifest, the report and the counts."""
-    # Imported here: worker processes import this module anew and need none of this.
+    # Imported here, because worker processes import this module again and do not need any of this.
     from lumiere import tracking
     from lumiere.config import load_params, to_dict
     from lumiere.curation.curate import curate

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def check_lengths(rows: list[dict[str, Any]], config: DecodeConfig) -> None:
-    """Raises ParamsError if a window is longer than an accepted clip."""
+    """Raise ParamsError if a window is longer than an accepted clip."""
     from lumiere.errors import ParamsError
 
     seconds = config.num_frames / config.fps
@@ -27,8 +27,8 @@ def check_lengths(rows: list[dict[str, Any]], config: DecodeConfig) -> None:
 
 def main() -> None:
     """Parse the paths, cut the windows, embed the captions, write the shards."""
-    # Imported here: worker processes import this module anew, and need neither torch nor a text
-    # encoder.
+    # Imported here, because worker processes import this module again and do not need torch or a
+    # text encoder.
     from lumiere import tracking
     from lumiere.config import load_params, to_dict
     from lumiere.curation.manifest import read_manifest
@@ -60,7 +60,7 @@ def main() -> None:
         if not files:
             raise DataError(f"{arguments.raw}: none of {len(rows)} accepted clips could be decoded")
         captions = [caption for row in rows for caption in row["captions"]]
-        with stages.blaming(arguments.params, "decode.text_encoder"):  # its weights are loaded here
+        with stages.blaming(arguments.params, "decode.text_encoder"):  # loads its weights
             embeddings = embed_captions([*captions, ""], encoder)
         numbers = write_clips(
             arguments.out,
@@ -78,7 +78,7 @@ def main() -> None:
             {f"clips_{split}": count for split, count in numbers.items()}
             | {"failures": len(failures)}
         )
-    shutil.rmtree(arguments.scratch, ignore_errors=True)  # the shards hold all results now
+    shutil.rmtree(arguments.scratch, ignore_errors=True)  # the shards contain all results now
     print(
         ", ".join(f"{count} {split} clips" for split, count in numbers.items())
         + f" in {arguments.out}"

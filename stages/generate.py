@@ -23,7 +23,9 @@ from lumiere.pipelines.sample_videos import check_video, make_sample, read_video
 
 
 def pipeline_defaults(config: GenerateConfig) -> dict[str, Any]:
-    """The settings that all rows share. The saved pipeline has them too, so that it makes the same videos."""
+    """Return the settings that all rows share. The saved pipeline has them too, so that it makes
+    the same videos.
+    """
     return {
         "num_inference_steps": config.num_inference_steps,
         "guidance_scale": config.guidance_scale,
@@ -38,7 +40,9 @@ def pipeline_defaults(config: GenerateConfig) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Parses the arguments, assembles the pipeline, checks the whole prompts file, generates, and writes."""
+    """Parse the arguments, assemble the pipeline, check the whole prompts file, generate, and
+    write.
+    """
     arguments = stages.parse_arguments(
         __doc__,
         conditioned="the conditioned Space-Time U-Net",

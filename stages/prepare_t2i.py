@@ -45,10 +45,11 @@ def train_from_scratch(arguments: argparse.Namespace, params: Params) -> None:
 
 
 def fetch(arguments: argparse.Namespace, config: PrepareT2IConfig) -> TextToImage:
-    """The model that the params name, checked against the clips' text.
+    """Return the model that the params name, checked against the clips' text.
 
     Raises:
-        ParamsError: there is no such model, or it was trained with other text or at another size.
+        ParamsError: if there is no such model, or it was trained with other text or at another
+            size.
     """
     with stages.blaming(arguments.params, "prepare_t2i.source"):
         t2i = load_text_to_image(config.source)

@@ -21,10 +21,10 @@ from stages.training import TrainingStage, training_stage
 
 
 def named_inputs(config: TrainSSRConfig, params_file: Path) -> list[Path]:
-    """The file and the folders that the params name.
+    """Return the file and the folders that the params name.
 
     Raises:
-        ParamsError: one of them does not exist.
+        ParamsError: if one of them does not exist.
     """
     named: list[Path] = []
     if config.image_model == "train":
@@ -49,7 +49,7 @@ def train_image_network(
     train_clips: StoredClips,
     held_out: StoredClips,
 ) -> SuperResolutionTask:
-    """Train an image network from scratch on frames; the returned task holds it."""
+    """Train an image network from scratch on frames; the returned task contains it."""
     with stages.blaming(params_file, "train_ssr.unet_config"):
         unet = build_ssr_unet(
             config.size, config.block_out_channels, config.layers_per_block, config.unet_config
@@ -92,8 +92,8 @@ def main() -> None:
                 check_super_resolution(image_unet, config.image_model)
 
         torch.manual_seed(config.optim.seed)
-        # Time is not resampled here: a window is short already, and detail belongs to its own
-        # frame.
+        # Time is not resampled here, because a window is short already, and detail belongs to its
+        # own frame.
         unet = SpaceTimeUNet.from_unet2d(image_unet, temporal_resampling=False)
         if config.init_from:
             with stages.blaming(arguments.params, "train_ssr.init_from"):

@@ -23,7 +23,7 @@ HELD_OUT_EVERY = 10  # every tenth picture is held out
 
 
 def split(pictures: np.ndarray, embeds: Tensor, mask: Tensor) -> tuple[Pictures, Pictures]:
-    """The pictures to train on and those held out.
+    """Split the pictures into those to train on and those held out.
 
     Args:
         pictures: uint8 (n, h, w, 3).

@@ -1,4 +1,4 @@
-"""What the training stages share: processes, the run, state that resumes, and previews."""
+"""Shared by the training stages: processes, the MLflow run, state that resumes, and previews."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from lumiere.training.state import TrainingResult
 
 
 class TrainingStage:
-    """A training stage at work, as `training_stage` gives it.
+    """A running training stage, as `training_stage` yields it.
 
     Attributes:
         run: the stage's MLflow run.
-        is_main: whether this process is the one that writes.
+        is_main: whether this process writes files.
     """
 
     def __init__(
@@ -44,12 +44,13 @@ class TrainingStage:
     def train(
         self, task: DiffusionTask[Any], fps: int = 1, preview: type[SamplePreview] = SamplePreview
     ) -> None:
-        """Train, or go on; the losses go to the output folder, and metrics and previews to the run.
+        """Train, or resume. Write the losses to the output folder, and metrics and previews to the
+        run.
 
         Args:
-            task: what is trained; its network has the averaged weights afterwards.
+            task: the task to train; its network has the averaged weights afterwards.
             fps: frames per second of the previews' videos.
-            preview: what the previews show.
+            preview: makes the previews.
         """
         if self._training is None:
             self._training = StagedTraining(
@@ -62,7 +63,9 @@ class TrainingStage:
         self._trained = task.name, result
 
     def finish(self) -> None:
-        """Record the loss curve and drop the training state, once the output is written."""
+        """Record the loss curve and delete the training state; call it once the output is
+        written.
+        """
         if self._training is None or self._trained is None or not self.is_main:
             return
         name, result = self._trained
@@ -77,15 +80,14 @@ def training_stage(
 ) -> Iterator[TrainingStage]:
     """Run a training stage, in as many processes as params ask for; the body trains and writes.
 
-    A stage that ends with an error keeps its training state, and the same command goes on from
-    there.
+    A stage that ends with an error keeps its training state, so the same command resumes it.
 
     Args:
-        name: the stage's.
+        name: the name of the stage.
         arguments: the command line, with `out` and `scratch`.
         params: all sections.
-        inputs: files and folders whose contents decide, with the params and the code, what is
-            learned; empty names are left out.
+        inputs: files and folders whose contents decide, with the params and the code, the trained
+            weights; empty names are left out.
     """
     stages.spread(params)
     with tracking.stage_run(name, to_dict(getattr(params, name))) as run:

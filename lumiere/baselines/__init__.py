@@ -1,1 +1,3 @@
-"""Baselines that `benchmarks/baselines.py` compares the product with; no stage imports them."""
+"""Baselines for `benchmarks/baselines.py`, which compares them with the product; no stage
+imports them.
+"""

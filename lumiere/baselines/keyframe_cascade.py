@@ -1,9 +1,9 @@
 """The keyframe cascade, a baseline for the Space-Time U-Net: distant keyframes, then temporal
 super-resolution (TSR).
 
-The paper (section 1) holds that such systems cannot resolve fast motion: keyframes alias it, and
-TSR sees one short segment at a time. Both networks are Space-Time U-Nets, and both tasks are the
-product's own on other frames of the same clips.
+The paper (section 1) says that such systems cannot resolve fast motion: keyframes alias it, and TSR
+sees one short segment at a time. Both networks are Space-Time U-Nets, and both tasks are the
+product's own tasks, on other frames of the same clips.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ ENDS = "first_and_last"  # the mask kind of a segment: its keyframes are known
 class KeyframeTask(SpaceTimeTask):
     """Trains the first network, on every `stride`-th frame of a clip.
 
-    The first keyframe is any frame that leaves room for as many keyframes as fit into the clip.
+    The first keyframe is random, among the frames that leave room for as many keyframes as fit into
+    the clip.
 
     Attributes:
         stride: frames from one keyframe to the next.
@@ -45,7 +46,7 @@ class KeyframeTask(SpaceTimeTask):
     def draw(
         self, data: Clips, clip: int, generator: torch.Generator, training: bool, one_frame: bool
     ) -> Batch:
-        """As many keyframes as fit into the clip, and a caption."""
+        """Draw as many keyframes as fit into the clip, and a caption."""
         example = super().draw(data, clip, generator, training, one_frame)
         num_strides, spare = divmod(example["video"].shape[1] - 1, self.stride)
         start = int(torch.randint(spare + 1, (), generator=generator))
@@ -69,7 +70,9 @@ class TemporalSuperResolutionTask(ConditionedTask):
     def draw(
         self, data: Clips, clip: int, generator: torch.Generator, training: bool, one_frame: bool
     ) -> Batch:
-        """A segment from any frame on, as the keyframes of a video may begin at any frame too."""
+        """Draw a segment that begins at any frame, because the keyframes of a video may begin at
+        any frame too.
+        """
         example = super().draw(data, clip, generator, training, one_frame)
         start = int(torch.randint(example["video"].shape[1] - self.stride, (), generator=generator))
         segment = example["video"][:, start : start + self.stride + 1]
@@ -109,13 +112,14 @@ class KeyframeCascade:
             text: states (b, n, d) and masks (b, n).
             generator: one per video.
             image_strength: as in `fill_in`.
-            options: for both pipelines, such as negative_prompt_embeds and num_inference_steps.
+            options: arguments of both pipelines, such as negative_prompt_embeds and
+                num_inference_steps.
 
         Returns: (b, stride * (num_keyframes - 1) + 1, 3, h, w) in [0, 1]; every `stride`-th frame
             is a keyframe.
 
         Raises:
-            ValueError: there are fewer keyframes, or no frames between them.
+            ValueError: if there are fewer keyframes, or no frames between them.
         """
         if num_keyframes < 2 or self.stride < 2:
             raise ValueError(
@@ -139,7 +143,8 @@ class KeyframeCascade:
         image_strength: float = 1.0,
         **options: Any,
     ) -> Tensor:
-        """Temporal super-resolution; two segments share a keyframe and nothing else.
+        """Fill in the frames between keyframes (temporal super-resolution); two segments share a
+        keyframe and nothing else.
 
         Args:
             keyframes: (b, m, 3, h, w) in [0, 1]; they are returned unchanged.

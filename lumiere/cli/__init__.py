@@ -1,1 +1,1 @@
-"""The command `lumiere`: `app` has the commands and their options, the other modules do the work."""
+"""The command `lumiere`: `app` defines the commands, and the other modules do the work."""

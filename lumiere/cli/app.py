@@ -15,14 +15,14 @@ from lumiere.cli.generate import BAD_INPUT, generate, tell
 from lumiere.cli.inspect import inspect
 from lumiere.version import __version__
 
-UsageError: Any = typer.BadParameter.__mro__[1]  # click's, wherever this typer keeps it
+UsageError: Any = typer.BadParameter.__mro__[1]  # click's class, wherever this typer has it
 
 
 class OneSentence(TyperGroup):
     """A group of commands that reports a wrong call in one sentence, like any other bad input."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Finds the command that the first word names."""
+        """Find the command that the first word names."""
         word = args[0]
         if " " in word:
             ctx.fail(f'no command; did you mean: lumiere generate "{word}"')
@@ -31,7 +31,7 @@ class OneSentence(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """Runs a command and exits."""
+        """Run a command and exit."""
         try:
             code = super().main(*args, **{**options, "standalone_mode": False})
         except UsageError as error:

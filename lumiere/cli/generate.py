@@ -1,4 +1,6 @@
-"""The command `lumiere generate`: from its options to requests. `lumiere.cli.jobs` makes the videos."""
+"""The command `lumiere generate`: turns its options into requests. `lumiere.cli.jobs` makes the
+videos.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 BAD_INPUT, STOPPED = 2, 130  # 130: as a shell reports a command that Ctrl-C ended
 FILE_NAME = re.compile(r"\S+\.(mp4|webm|gif|webp|png)", re.IGNORECASE)
-# The options that make the request; the others say where it runs and where the result goes.
+# The options that define the request. The others set the device, the model and the output.
 REQUEST_OPTIONS = (
     "prompt", "negative_prompt", "mode", "image", "last_image", "video", "clip", "mask", "strength", "style", "alpha",
     "keep_known", "frames", "num_videos", "seed", "steps", "guidance", "upscale",
@@ -117,7 +119,7 @@ def generate(
 
 
 def tell(line: str) -> None:
-    """Prints to stderr: stdout has the paths of the videos and nothing else."""
+    """Print to stderr, because stdout has the paths of the videos and nothing else."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -171,7 +173,7 @@ def _generate_batch(values: dict[str, Any], params: dict[str, Any]) -> dict[str,
 
 
 def _read_jobs(values: dict[str, Any], params: dict[str, Any]) -> list[BatchRow]:
-    """The jobs of a prompts file by name; a sentence in place of a job that cannot be done."""
+    """Return the jobs of a prompts file by name; a sentence replaces a job that cannot be done."""
     from lumiere.cli.jobs import Job, check_apart
     from lumiere.cli.targets import check_writable, target_of
     from lumiere.requests import read_rows
@@ -190,7 +192,7 @@ def _read_jobs(values: dict[str, Any], params: dict[str, Any]) -> list[BatchRow]
 
 
 def _batch_output(output: str) -> str:
-    """What -o means for many videos: a path with {name} in it."""
+    """Turn -o into the path for many videos, with {name} in it."""
     for field in set(re.findall(r"\{.*?\}", output)) - {"{name}"}:
         raise ValueError(f"-o {output}: {field} is unknown; allowed: {{name}}")
     if "{name}" in output:
@@ -206,7 +208,7 @@ def _batch_output(output: str) -> str:
 
 
 def _request_values(params: dict[str, Any]) -> dict[str, Any]:
-    """The fields of the request that the user has set."""
+    """Return the fields of the request that the user has set."""
     values = {name: params[name] for name in REQUEST_OPTIONS}
     modes = {"--cinemagraph": params["cinemagraph"], "--outpaint": params["outpaint"]}
     named = [name for name, is_set in {**modes, "--mode": params["mode"]}.items() if is_set]
@@ -246,7 +248,7 @@ def _check_call(params: dict[str, Any], extra_words: list[str]) -> None:
 
 
 def _clips_of(clip: str | None) -> Clips | None:
-    """The training clips of the current project, if a request needs them."""
+    """Return the training clips of the current project, if a request needs them."""
     from lumiere.cli.model import PROJECT_CLIPS
     from lumiere.pipelines.input_files import open_clips
 
@@ -255,7 +257,7 @@ def _clips_of(clip: str | None) -> Clips | None:
 
 @contextmanager
 def _terminated_like_ctrl_c() -> Iterator[None]:
-    """Lets SIGTERM end the work as Ctrl-C does, so that nothing temporary is left behind."""
+    """Let SIGTERM end the work as Ctrl-C does, so that nothing temporary is left behind."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -264,7 +266,7 @@ def _terminated_like_ctrl_c() -> Iterator[None]:
 
 
 def _sentence(error: Exception) -> str:
-    """The message of an error, on one line."""
+    """Return the message of an error, on one line."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}; check the path and its permissions"
     return one_line(error)

@@ -1,4 +1,6 @@
-"""The command `lumiere inspect`: what the networks of a params file, or of a saved folder, need."""
+"""The command `lumiere inspect`: shows what the networks of a params file, or of a saved folder,
+need.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +104,7 @@ def inspect(
 def _workloads(
     folder: Path | None, params: Path | None, frames: int
 ) -> tuple[LaunchConfig, list[Workload]]:
-    """How the trainings are launched, and the networks of a folder or of a params file."""
+    """Return the launch settings, and the networks of a folder or of a params file."""
     from lumiere.config import LaunchConfig, load_params
     from lumiere.inspection.networks import stored_workloads, workloads
 
@@ -117,7 +119,7 @@ def _workloads(
 
 
 def _demo_workloads() -> list[Workload]:
-    """The networks of the demo, whose weights are put together first."""
+    """Build the demo model, and return its networks."""
     from lumiere.inspection.networks import stored_workloads
     from lumiere.pipelines.assemble import demo_pipeline
 

@@ -1,4 +1,6 @@
-"""What `lumiere generate` does with a request: it makes the videos, and writes them and how they were made."""
+"""Does the work of `lumiere generate`: makes the videos of a request, and writes them with their
+settings.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ class Job:
     """A request and where its videos go.
 
     Attributes:
-        output: as -o names it.
+        output: the value of -o.
         sheet: whether to write a contact sheet beside each video.
     """
 
@@ -50,7 +52,7 @@ class Job:
         return [target_of(self.output, i + 1) for i in range(num_videos)]
 
     def check(self) -> None:
-        """Raises ValueError if the videos cannot be written, or would replace something else."""
+        """Raise ValueError if the videos cannot be written, or would replace something else."""
         inputs = {path.resolve(): name for name, path in self.request.input_files().items()}
         for target in self.targets:
             check_writable(target.beside.parent)
@@ -70,7 +72,9 @@ class Job:
                 _check_folder(target)
 
     def is_done(self, model: Model, clips: Clips | None) -> bool:
-        """Whether all files exist, made from this request with the same model and the same inputs."""
+        """Return whether all files exist, made from this request with the same model and the
+        same inputs.
+        """
         asked = _describe_request(self.request, model, clips)
         for target in self.targets:
             content = _read_sidecar(target.sidecar) or {}
@@ -96,7 +100,7 @@ class _Result:
 
 
 def run(job: Job, model: Model, clips: Clips | None, tell: Tell) -> list[Path]:
-    """Makes and writes the videos of one job.
+    """Make and write the videos of one job.
 
     Args:
         job: what to make, and where to write it.
@@ -108,7 +112,8 @@ def run(job: Job, model: Model, clips: Clips | None, tell: Tell) -> list[Path]:
         The files, patterns or folders of the videos.
 
     Raises:
-        ValueError: if an input cannot be used, a place cannot be written, or memory runs out; with the cure.
+        ValueError: if an input cannot be used, a place cannot be written, or memory runs out; the
+            message says how to fix it.
     """
     job.check()
     with _out_of_memory_as_value_error():
@@ -124,7 +129,7 @@ def run(job: Job, model: Model, clips: Clips | None, tell: Tell) -> list[Path]:
 
 
 def _make(job: Job, model: Model, clips: Clips | None, tell: Tell) -> tuple[list[_Result], int]:
-    """The videos of a job, and their frames per second."""
+    """Make the videos of a job; return them and their frames per second."""
     import torch
 
     from lumiere.data.pixel_values import from_unit_range
@@ -163,7 +168,7 @@ def _make(job: Job, model: Model, clips: Clips | None, tell: Tell) -> tuple[list
 
 
 def check_apart(table: Path, jobs: list[BatchRow]) -> None:
-    """Raises ValueError if two rows would write the same file."""
+    """Raise ValueError if two rows would write the same file."""
     writers: dict[Path, str] = {}
     for name, job in jobs:
         if isinstance(job, str):
@@ -183,7 +188,7 @@ def run_batch(
     tell: Tell,
     show: Callable[[Path], None],
 ) -> dict[str, str]:
-    """Makes the videos that do not exist yet. A job that fails does not stop the others.
+    """Make the videos that do not exist yet. A job that fails does not stop the others.
 
     Args:
         jobs: by name.
@@ -193,7 +198,7 @@ def run_batch(
         show: receives the path of each video, whether it is made now or existed before.
 
     Returns:
-        What went wrong, by name.
+        The errors, by name.
 
     Raises:
         ModelError: if the model cannot make any of them.
@@ -227,7 +232,7 @@ def run_batch(
 
 
 def check_style(style: str, model: Model) -> None:
-    """Raises ValueError if the model has no style of that name."""
+    """Raise ValueError if the model has no style of that name."""
     styles = model.pipe.styles
     if style not in styles:
         cure = "it has none; --model demo has line-art"
@@ -239,7 +244,9 @@ def check_style(style: str, model: Model) -> None:
 def find_drift(
     content: dict[str, Any], request: Request, model: Model, clips: Clips | None
 ) -> list[str]:
-    """Why a video that is made again from its sidecar will differ, as far as can be told."""
+    """List the reasons why a video made again from its sidecar will differ, as far as they can
+    be told.
+    """
     from lumiere.pipelines.input_files import hash_inputs
 
     notes = []
@@ -251,7 +258,7 @@ def find_drift(
         old_source = content.get(name)
         if name != "clip" and old_source:
             old_source = str(Path(old_source).absolute())
-        # An input that the user has replaced is meant to be another one.
+        # If the user has replaced an input, it is supposed to differ.
         if source == old_source and digest != old_hashes.get(name):
             notes.append(f"{option(name)} {source} is not the one that it was made from")
     return notes
@@ -261,7 +268,7 @@ def find_drift(
 
 
 def _write(results: list[_Result], fps: int, sheet: bool) -> None:
-    """Writes videos, contact sheets and sidecars: all of them, or none.
+    """Write videos, contact sheets and sidecars: either all of them or none.
 
     Raises:
         ValueError: if they cannot be written; the files of an earlier run are still there.
@@ -281,11 +288,14 @@ def _write(results: list[_Result], fps: int, sheet: bool) -> None:
 
 
 def _stage(result: _Result, fps: int, sheet: bool, aside: Path) -> list[Move]:
-    """Writes one video, its contact sheet and its sidecar below `aside`; returns what goes where, in order."""
+    """Write one video, its contact sheet and its sidecar below `aside`; return the moves, in
+    order.
+    """
     target, frames = result.target, result.frames
     old = _read_sidecar(target.sidecar)
     aside.mkdir()
-    # A sidecar is never beside another video, not even for a moment: the old one goes first, the new one comes last.
+    # A sidecar must never be beside the wrong video, not even for a moment. So the old sidecar goes
+    # first, and the new one comes last.
     moves: list[Move] = [(None, target.sidecar), *target.stage(aside, frames, fps)]
     if old is not None and not target.has_folder:
         longer = target.files(_num_frames(old))[len(frames) :]
@@ -303,7 +313,7 @@ def _stage(result: _Result, fps: int, sheet: bool, aside: Path) -> list[Move]:
 
 
 def _check_pictures_apart(target: Target, inputs: dict[Path, str]) -> None:
-    """Raises ValueError if a picture to start from is in the folder that the frames go to."""
+    """Raise ValueError if a picture to start from is in the folder that the frames go to."""
     folder = target.path.parent.resolve()
     for path, name in inputs.items():
         if path.parent == folder and path.suffix == ".png":
@@ -313,7 +323,9 @@ def _check_pictures_apart(target: Target, inputs: dict[Path, str]) -> None:
 
 
 def _check_folder(target: Target) -> None:
-    """Raises ValueError if the folder has other files in it, because it is replaced as a whole."""
+    """Raise ValueError if the folder has other files in it, because the whole folder is
+    replaced.
+    """
     folder = target.path.parent
     if folder.is_symlink():
         raise ValueError(f"{folder} is a link; name the folder itself with -o")
@@ -341,7 +353,7 @@ def _describe_request(request: Request, model: Model, clips: Clips | None) -> di
 
 @contextmanager
 def _out_of_memory_as_value_error() -> Iterator[None]:
-    """Turns a lack of memory into a ValueError with the cure."""
+    """Turn an out-of-memory error into a ValueError that says what to reduce."""
     import torch
 
     from lumiere.diffusion.memory import is_out_of_memory
@@ -370,20 +382,24 @@ def _fidelity(content: dict[str, Any]) -> str:
 
 
 def _spread(frames: np.ndarray) -> np.ndarray:
-    """At most `SHEET_FRAMES` of the frames, with the first and the last."""
+    """Return at most `SHEET_FRAMES` of the frames, evenly spread, including the first and the
+    last.
+    """
     count = min(SHEET_FRAMES, len(frames))
     indices = [round(i * (len(frames) - 1) / max(1, count - 1)) for i in range(count)]
     return frames[indices]
 
 
 def _num_frames(content: dict[str, Any]) -> int:
-    """How many pictures a sequence has according to its sidecar; 0 if that does not say."""
+    """Return the number of pictures of a sequence according to its sidecar; 0 if it does not
+    say.
+    """
     frames = content.get("frames")
     return frames if isinstance(frames, int) and 0 < frames <= MAX_FRAMES else 0
 
 
 def _read_sidecar(path: Path) -> dict[str, Any] | None:
-    """The content of a sidecar; None if there is none."""
+    """Return the content of a sidecar; None if there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -17,14 +17,14 @@ DEMO = "demo"
 
 
 class ModelError(ParamsError):
-    """The model, or what it is to run on, cannot be used: no request can be met."""
+    """The model or its device cannot be used, so no request can be met."""
 
 
 class Model:
     """A pipeline that is loaded when it is needed.
 
     Attributes:
-        folder: of `save_pretrained`; None for the demo weights.
+        folder: a folder that `save_pretrained` wrote; None for the demo weights.
     """
 
     def __init__(self, folder: Path | None, device: str | None) -> None:
@@ -33,7 +33,9 @@ class Model:
 
     @classmethod
     def choose(cls, model: str | None, device: str | None) -> Model:
-        """The model that `--model` means: a folder, "demo", or what the current project has."""
+        """Choose the model that `--model` names: a folder, "demo", or by default the current
+        project's.
+        """
         if model == DEMO or (
             model is None and not (PROJECT_PIPELINE / "model_index.json").is_file()
         ):
@@ -42,12 +44,12 @@ class Model:
 
     @property
     def name(self) -> str:
-        """What `--model` takes to mean it."""
+        """The value of `--model` that stands for this model."""
         return DEMO if self.folder is None else str(self.folder)
 
     @property
     def description(self) -> str:
-        """What to call it in a message."""
+        """The name of the model in messages."""
         return "the demo weights that come with lumiere" if self.folder is None else self.name
 
     @cached_property
@@ -59,10 +61,10 @@ class Model:
 
     @cached_property
     def device(self) -> str:
-        """Where it runs.
+        """The device it runs on.
 
         Raises:
-            ModelError: on a device that this machine has not.
+            ModelError: if this machine does not have the device.
         """
         import torch
 
@@ -91,7 +93,7 @@ class Model:
         """The pipeline itself.
 
         Raises:
-            ModelError: when the folder is none of a pipeline, or holds one that does not fit together.
+            ModelError: if the folder does not hold a pipeline, or its parts do not fit together.
         """
         from diffusers.utils import logging
         from safetensors import SafetensorError
@@ -108,9 +110,9 @@ class Model:
                 if self.folder is None
                 else LumierePipeline.from_pretrained(self.folder)
             )
-        except DataError:  # the demo weights are missing: its message names the cure
+        except DataError:  # the demo weights are missing; the message says how to fix it
             raise
-        # A KeyError or TypeError is of JSON that is another's.
+        # JSON of another program raises a KeyError or a TypeError.
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ModelError(
                 f"--model {self.name}: cannot be loaded ({first_line(error)}); expected a folder of "

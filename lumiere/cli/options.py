@@ -9,7 +9,7 @@ import typer
 
 
 def option(field: str) -> str:
-    """The name of a request's field on the command line."""
+    """Return the name of a request's field on the command line."""
     return "--" + field.replace("_", "-")
 
 

@@ -1,4 +1,6 @@
-"""Files written whole or not at all: they are written aside, then renamed into place together."""
+"""Writes files completely or not at all: it writes them to a hidden folder, then renames them
+into place together.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ Move = tuple[Path | None, Path]
 
 @contextmanager
 def staging(folder: Path) -> Iterator[Path]:
-    """A hidden folder in `folder`, for files that are not finished yet.
+    """Yield a hidden folder in `folder`, for files that are not finished yet.
 
     `folder` is made if it is missing, and removed again if an error leaves it empty.
     """
@@ -33,11 +35,11 @@ def staging(folder: Path) -> Iterator[Path]:
 
 
 def swap(moves: Sequence[Move], aside: Path) -> None:
-    """Makes all moves in order, by renaming. An error undoes those already made.
+    """Make all moves in order, by renaming. If one fails, undo those already made.
 
     Args:
-        moves: files and folders of one disk.
-        aside: a folder on that disk, which takes what was in the places before.
+        moves: files and folders on one disk.
+        aside: a folder on that disk, to which the previous files are moved.
     """
     undo: list[tuple[Path, Path]] = []
     try:
@@ -57,7 +59,7 @@ def swap(moves: Sequence[Move], aside: Path) -> None:
 
 
 def _set_aside(place: Path, old: Path, leave: bool) -> None:
-    """Renames a file, or gives it a second name, so that the file stays in its place even if the run is killed.
+    """Rename a file, or give it a second name, so that it stays in place even if the run is killed.
 
     A folder cannot have two names, nor can a file on some disks.
     """

@@ -22,7 +22,7 @@ MAX_NAME = 200  # bytes; most disks take 255, and a sidecar's or a numbered name
 
 @dataclass(frozen=True)
 class Target:
-    """Where one video goes.
+    """The destination of one video.
 
     Attributes:
         path: a file, or the pattern of a PNG sequence, such as fox-%03d.png.
@@ -46,7 +46,7 @@ class Target:
 
     @property
     def place(self) -> Path:
-        """What to call it: the file, the pattern, or the folder."""
+        """The name of the target in messages: the file, the pattern, or the folder."""
         return self.path.parent if self.has_folder else self.path
 
     @property
@@ -55,7 +55,9 @@ class Target:
         return self.path.suffix.lower() == ".png"
 
     def files(self, num_frames: int) -> list[Path]:
-        """The files of a video of `num_frames` frames, without its sidecar and contact sheet."""
+        """Return the files of a video of `num_frames` frames, without its sidecar and contact
+        sheet.
+        """
         if not self.is_sequence:
             return [self.path]
         return [self._numbered(i) for i in range(num_frames)]
@@ -64,7 +66,9 @@ class Target:
         return self.path.with_name(NUMBER.sub(lambda match: match[0] % index, self.path.name))
 
     def stage(self, aside: Path, frames: np.ndarray, fps: int | float) -> list[Move]:
-        """Writes uint8 (t, h, w, 3) at `fps` frames per second into the folder `aside`; returns what goes where."""
+        """Write uint8 (t, h, w, 3) at `fps` frames per second into the folder `aside`; return
+        the moves.
+        """
         places = self.files(len(frames))
         files = [aside / place.name for place in places]
         if self.is_sequence:
@@ -78,12 +82,12 @@ class Target:
 
 
 def target_of(output: str | Path, index: int | None = None) -> Target:
-    """The target that a name means.
+    """Return the target that an output name stands for.
 
     Args:
         output: a file whose suffix is a key of `WRITERS`; a pattern such as fox-%03d.png; or a folder for PNGs, which
             exists or ends with "/".
-        index: the number of one among several videos, which becomes a part of the name.
+        index: the number of this video among several; it becomes a part of the name.
 
     Raises:
         ValueError: if no video can be written under that name.
@@ -105,14 +109,14 @@ def target_of(output: str | Path, index: int | None = None) -> Target:
 
 
 def check_writable(folder: Path) -> None:
-    """Raises ValueError if files cannot be made in `folder`, which may not exist yet."""
+    """Raise ValueError if files cannot be made in `folder`, which may not exist yet."""
     existing = folder
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     if not existing.is_dir():
         raise ValueError(f"{existing} is a file, not a folder; choose another place with -o")
     try:
-        # Permissions are not enough to know: the disk may be read-only.
+        # Checking permissions is not enough, because the disk may be read-only.
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
@@ -139,7 +143,9 @@ def _is_folder(output: str | Path, path: Path) -> bool:
 
 
 def _is_nameless(path: Path) -> bool:
-    """Whether a path has no name of its own: the current folder or one above it, or a suffix alone."""
+    """Return whether a path lacks a name of its own: it is the current folder, one above it, or
+    a suffix alone.
+    """
     return Path.cwd().is_relative_to(path) or path.name.lower() in WRITERS
 
 

@@ -1,4 +1,4 @@
-"""Reads captions.csv: which sentences describe which video, or which part of a video."""
+"""Reads captions.csv, which says which sentences describe a video or a part of it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def read_captions(path: Path) -> dict[str, list[Caption]]:
 
 
 def normal_name(name: str) -> str:
-    """One spelling per path: macOS stores names in another Unicode form than most editors write."""
+    """Spell a path in one way: macOS stores names in another Unicode form than most editors
+    write.
+    """
     return unicodedata.normalize("NFC", posixpath.normpath(name.replace("\\", "/")))
 
 

@@ -78,7 +78,7 @@ def _spans(captions: list[Caption]) -> tuple[tuple[float, float], ...]:
 
 
 def _printable(name: str) -> str:
-    """The name, with bytes that are not UTF-8 escaped, because the manifest cannot hold them."""
+    """Escape the bytes of a name that are not UTF-8, because the manifest cannot hold them."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 

@@ -1,8 +1,8 @@
 """Finds clips that show the same: perceptual hashes propose pairs, and pixels decide.
 
-A hash sees brightness only: it takes a blue heart for a green one, and a clock at three for one at
-twelve. So each proposed pair is compared in colour, block by block. Encoding again changes every
-block a little; another subject changes some block a lot.
+A hash only sees brightness: it cannot tell a blue heart from a green one, or a clock at three from
+one at twelve. So each proposed pair is also compared in colour, block by block. Re-encoding changes
+every block a little; another subject changes some blocks a lot.
 
 Clips that look alike, such as a recoloured heart, or a ram and a sheep, are not duplicates, but a
 model that is trained on one has seen too much of the other for a fair test. They are found by their
@@ -29,12 +29,12 @@ MIN_EDGE_CORRELATION = 0.62
 
 
 def find_duplicates(signatures: Sequence[np.ndarray], max_distance: float) -> list[tuple[int, int]]:
-    """Pairs (i, j), i < j, of clips that show the same.
+    """Return the pairs (i, j), i < j, of clips that show the same.
 
     Args:
         signatures: one per clip, uint8 (4, 64, 64, 3).
-        max_distance: up to this many differing bits of 64, averaged over the frames, hashes count
-            as alike.
+        max_distance: hashes count as alike if at most this many of their 64 bits differ, averaged
+            over the frames.
     """
     if len(signatures) < 2:
         return []
@@ -52,7 +52,8 @@ def find_duplicates(signatures: Sequence[np.ndarray], max_distance: float) -> li
 
 
 def find_look_alikes(signatures: Sequence[np.ndarray]) -> list[tuple[int, int]]:
-    """Pairs (i, j), i < j, of clips in which some frame of one has nearly the same edges as some frame of the other.
+    """Return the pairs (i, j), i < j, of clips in which a frame of one has nearly the same edges as
+    a frame of the other.
 
     Args:
         signatures: one per clip, uint8 (4, 64, 64, 3).
@@ -69,7 +70,9 @@ def find_look_alikes(signatures: Sequence[np.ndarray]) -> list[tuple[int, int]]:
 
 
 def clusters(num_items: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
-    """For each item, the lowest index that it is linked to, directly or through other items."""
+    """Return, for each item, the lowest index that it is linked to, directly or through other
+    items.
+    """
     roots = list(range(num_items))
 
     def root(i: int) -> int:
@@ -91,7 +94,8 @@ def _block_means(clip: np.ndarray) -> np.ndarray:
 
 
 def _edges(frame: np.ndarray) -> np.ndarray:
-    """The strength of edges by block and orientation, uint8 (64, 64, 3) -> float32 (1536,) of mean 0 and length 1.
+    """Measure the strength of edges by block and orientation: uint8 (64, 64, 3) -> float32 (1536,)
+    of mean 0 and length 1.
 
     A frame without edges gives zeros, which resemble nothing.
     """

@@ -1,4 +1,4 @@
-"""Scores of a shot; `verdicts` applies the thresholds."""
+"""Computes the scores of a shot; `verdicts` applies the thresholds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lumiere.data.optical_flow import FLOW_SIDE, flow_length
 NUM_FLOW_PAIRS = 16
 NUM_SIGNATURE_FRAMES = 4
 
-# One thread, because the pool has a process per core and sums must not depend on the number of
+# Use one thread, because the pool has a process per core and sums must not depend on the number of
 # cores.
 cv2.setNumThreads(1)
 
@@ -21,12 +21,13 @@ def shrink(frame: np.ndarray) -> np.ndarray:
 
 
 def sharpness(frame: np.ndarray) -> float:
-    """The variance of the Laplacian at full size; low for blurred pictures."""
+    """Return the variance of the Laplacian at full size; low for blurred pictures."""
     return float(cv2.Laplacian(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.CV_32F).var())
 
 
 def motion(frames: np.ndarray) -> float:
-    """The mean length of the optical flow in pixels per frame, over up to 16 pairs of neighbouring frames.
+    """Return the mean length of the optical flow in pixels per frame, over up to 16 pairs of
+    neighbouring frames.
 
     Lengths are averaged, because signed flow cancels where things swing back and forth.
 
@@ -42,13 +43,16 @@ def motion(frames: np.ndarray) -> float:
 
 
 def signature(frames: np.ndarray) -> np.ndarray:
-    """The frames at 1/8, 3/8, 5/8 and 7/8 of the shot, uint8 (4, 64, 64, 3), by which duplicates are recognised."""
+    """Return the frames at 1/8, 3/8, 5/8 and 7/8 of the shot, uint8 (4, 64, 64, 3), by which
+    duplicates are recognised.
+    """
     picks = (2 * np.arange(NUM_SIGNATURE_FRAMES) + 1) * len(frames) // (2 * NUM_SIGNATURE_FRAMES)
     return frames[picks]
 
 
 def perceptual_hash(frame: np.ndarray) -> int:
-    """A picture's coarse brightness in 64 bits: which of its 8x8 lowest cosine coefficients exceed their median.
+    """Return a picture's coarse brightness in 64 bits: which of its 8x8 lowest cosine coefficients
+    exceed their median.
 
     Args:
         frame: uint8 (64, 64, 3).

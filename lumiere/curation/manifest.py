@@ -45,7 +45,7 @@ _DEFAULTS = {pa.string(): "", pa.float64(): 0.0, pa.int64(): 0, pa.list_(pa.stri
 
 
 def empty_row() -> dict[str, Any]:
-    """A row in which every column has its default."""
+    """Return a row in which every column has its default."""
     return {field.name: _DEFAULTS[field.type] for field in SCHEMA}
 
 

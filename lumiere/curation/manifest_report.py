@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 
 def counts(rows: list[Row]) -> dict[str, int]:
-    """The numbers for the metrics file: inputs, clips, seconds, and how often each reason occurs."""
+    """Count inputs, clips, seconds, and how often each reason occurs, for the metrics file."""
     accepted = [row for row in rows if row["verdict"] == "accepted"]
     numbers = {
         "inputs": len({row["video"] for row in rows}),
@@ -118,7 +118,7 @@ def _draw_sheet(
 
 def _draw_plots(path: Path, rows: list[Row], min_motion: float) -> None:
     accepted = [row for row in rows if row["verdict"] == "accepted"]
-    # Without pyplot, because there may be no display.
+    # Draw without pyplot, because there may be no display.
     figure = Figure(figsize=(13, 3.6), layout="constrained")
     funnel, motion, seconds = figure.subplots(1, 3)
     steps = _funnel(rows)
@@ -129,7 +129,7 @@ def _draw_plots(path: Path, rows: list[Row], min_motion: float) -> None:
     funnel.margins(x=0.15)
     funnel.set_title("clips left after each check")
     moving = [row["motion"] for row in rows if row["hash"]]
-    # With a floor, because a still has no logarithm.
+    # Motion gets a lower limit, because a still has motion 0, which has no logarithm.
     motion.hist(
         np.maximum(moving, 1e-4),
         bins=np.geomspace(1e-4, max(10.0, *moving, 1e-4), 40),
@@ -143,12 +143,12 @@ def _draw_plots(path: Path, rows: list[Row], min_motion: float) -> None:
     motion.set_title("motion, pixels per frame at 64 pixels")
     seconds.hist([row["end"] - row["start"] for row in accepted], bins=30, color="#4c78a8")
     seconds.set_title("length of accepted clips, seconds")
-    # Without the version of matplotlib in the file, so that the bytes stay the same.
+    # Leave the version of matplotlib out of the file, so that the bytes stay the same.
     figure.savefig(path, dpi=100, metadata={"Software": None})
 
 
 def _funnel(rows: list[Row]) -> list[tuple[str, int]]:
-    """How many clips are left after each check, in the order of the checks."""
+    """Count how many clips are left after each check, in the order of the checks."""
     stages = {
         "present": {
             Reason.NOT_A_VIDEO,

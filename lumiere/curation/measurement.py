@@ -22,7 +22,7 @@ from lumiere.data.video_io import Decoded, code_version, decode
 from lumiere.errors import VideoError
 from lumiere.files import content_hash, write_atomically
 
-# A change in any of these makes earlier results unusable.
+# If any of these changes, earlier results are not reused.
 CODE = code_version(
     __name__,
     "lumiere.curation.filters",
@@ -38,7 +38,7 @@ DURATION_TOLERANCE = 0.1  # share of the container's duration that may be missin
 
 Span = tuple[float, float]
 
-# The manifest has what matters of a decoder's complaints.
+# Silence the decoder: the manifest already records the errors that matter.
 av.logging.set_libav_level(av.logging.PANIC)
 
 
@@ -66,7 +66,7 @@ class Measurement:
     Attributes:
         reason, detail: why it cannot be read; empty if it can.
         width, height: pixels, upright.
-        num_frames: source frames that the decoder gave.
+        num_frames: source frames that the decoder returned.
         shots: spans between cuts.
         segments: the shots, then the captioned spans that lie within one shot.
         signatures: uint8 (segments, 4, 64, 64, 3).
@@ -103,13 +103,13 @@ def measure_video(
 
     Raises:
         Rejection: if the file must not be opened, or the machine cannot read it now. Faults of the
-            file itself are results, and are kept in `scratch`.
+            file itself are results, which are kept in `scratch`.
     """
     path = locate(raw, name)
     try:
         return _measure_once(path, spans, shot_threshold, scratch)
     except (OSError, MemoryError) as error:
-        # Without the path, which differs by machine.
+        # Leave out the path, which differs between machines.
         cause = getattr(error, "strerror", None) or type(error).__name__
         detail = f"The machine could not read it ({cause}); `dvc repro -f curate` tries again."
         raise Rejection(Reason.UNREADABLE, detail) from error
@@ -134,14 +134,14 @@ def _measure_once(
 
 
 def to_bytes(measurement: Measurement) -> bytes:
-    """A measurement as an npz without pickles."""
+    """Pack a measurement as an npz without pickles."""
     facts = dataclasses.asdict(measurement)
     del facts["signatures"]
     return pack_arrays(facts=np.array(json.dumps(facts)), signatures=measurement.signatures)
 
 
 def from_bytes(content: bytes) -> Measurement:
-    """The inverse of `to_bytes`."""
+    """Undo `to_bytes`."""
     arrays = unpack_arrays(content)
     facts: dict[str, Any] = json.loads(str(arrays["facts"]))
     facts["probe"] = Probe(**facts["probe"]) if facts["probe"] else None
@@ -154,7 +154,7 @@ def from_bytes(content: bytes) -> Measurement:
 
 
 def containing_shot(span: Span, shots: tuple[Span, ...]) -> Span | None:
-    """The part of a span that lies in one shot; None if there is a cut within the span."""
+    """Return the part of a span that lies in one shot; None if there is a cut within the span."""
     for start, end in shots:
         if start - SPAN_TOLERANCE_S <= span[0] and span[1] <= end + SPAN_TOLERANCE_S:
             return max(start, span[0]), min(end, span[1])
@@ -184,7 +184,7 @@ def _measure(
     pieces += [(part, span) for span in spans if (part := containing_shot(span, shots))]
     segments, signatures = [], []
     for (start, end), span in pieces:
-        # The frames whose ticks lie in [start, end); at least one.
+        # Take the frames whose ticks lie in [start, end); at least one.
         first = min(int(np.ceil(start * SAMPLE_FPS - 1e-6)), len(decoded.frames) - 1)
         last = max(first + 1, int(np.ceil(end * SAMPLE_FPS - 1e-6)))
         frames = decoded.frames[first:last]
@@ -220,7 +220,7 @@ def _decode(
 
 
 def _check_whole(facts: Probe, decoded: Decoded) -> None:
-    """Raises Rejection if fewer frames or seconds came than the container promised."""
+    """Raise Rejection if the decoder gave fewer frames or seconds than the container promised."""
     promised = facts.promised_frames
     if promised is not None and decoded.num_source_frames < promised:
         raise Rejection(

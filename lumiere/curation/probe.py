@@ -1,4 +1,4 @@
-"""Reads what a file is without decoding it, and picks its decoder.
+"""Inspects a file without decoding it, and picks its decoder.
 
 decord is exact and fast on ordinary closed-GOP files, but returns wrong frames or hangs on several
 other kinds. It reads only files that pass every check below; PyAV reads the others, in order, by
@@ -40,13 +40,13 @@ DECORD_CODECS = frozenset({"h264", "hevc", "vp9", "mjpeg"})
 
 @dataclass(frozen=True)
 class Probe:
-    """What the container says, and the decoder to use.
+    """Facts from the container, and the decoder to use.
 
     Attributes:
         width, height: pixels, as stored (before rotation).
         frame_rate: average frames per second; 0 if unknown.
-        promised_frames: how many frames an undamaged file gives; None if the container does not
-            say, or often lies.
+        promised_frames: how many frames an undamaged file contains; None if the container does not
+            say, or is often wrong.
         promised_seconds: the container's duration, or None.
         decoder: "decord" or "pyav".
         decoder_reason: why it is not decord; empty for decord.
@@ -75,7 +75,9 @@ class _Packets:
 
 
 def list_inputs(raw: Path) -> Iterator[str]:
-    """All files below `raw` except hidden ones, as sorted relative paths; links to folders are not followed."""
+    """List all files below `raw` except hidden ones, as sorted relative paths; links to folders
+    are not followed.
+    """
     names = []
     for folder, folders, files in os.walk(raw):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -89,7 +91,7 @@ def list_inputs(raw: Path) -> Iterator[str]:
 
 
 def locate(raw: Path, name: str) -> Path:
-    """The real path of an input. Opens nothing, because opening a pipe would hang.
+    """Return the real path of an input without opening it, because opening a pipe would hang.
 
     Raises:
         Rejection: NOT_A_VIDEO, NOT_A_FILE or OUTSIDE_FOLDER.
@@ -161,7 +163,7 @@ def _doubt(
     packets: _Packets,
     has_edits: bool,
 ) -> str:
-    """The first reason not to use decord; empty if there is none."""
+    """Return the first reason not to use decord; empty if there is none."""
     points = [point for point in packets.points if point is not None]
     # Matroska stores no frame count, so a count of 0 is no contradiction there; mp4 always stores
     # one.
@@ -209,6 +211,8 @@ def _read_packets(container: av.container.InputContainer, stream: av.VideoStream
 
 
 def _shape(packets: _Packets) -> list[int | None]:
-    """Timestamps relative to the first, so that an edit list that only shifts time (as with B-frames) is ignored."""
+    """Return timestamps relative to the first, so that an edit list that only shifts time (as
+    with B-frames) is ignored.
+    """
     first = next((point for point in packets.points if point is not None), 0)
     return [None if point is None else point - first for point in packets.points]

@@ -1,9 +1,9 @@
 """Splits videos into train and validation by a hash of their names.
 
 Videos that look alike form a group. A group is held out only if the hash holds out each of its
-videos, so groups of several videos are held out less often than the fraction says. Adding data can
-therefore move a clip from validation to training, when a new look-alike goes to training, but never
-back: what a model has trained on is never held out later.
+videos, so groups of several videos are held out less often than single videos. If you add data, a
+clip moves from validation to training when a new look-alike goes to training. The reverse never
+happens, so a clip that a model has trained on is never held out later.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 
 def is_validation(name: str, seed: int, fraction: float) -> bool:
-    """Whether the hash of a video's name holds it out.
+    """Return whether the hash of a video's name holds it out.
 
     Args:
         name: the name of the video.
@@ -26,8 +26,8 @@ def is_validation(name: str, seed: int, fraction: float) -> bool:
 def assign_splits(groups: Mapping[str, str], seed: int, fraction: float) -> dict[str, str]:
     """Assign "train" or "validation" to each group.
 
-    If there are at least two groups and one side is left empty, the group whose hash is nearest to
-    that side moves there, because a training needs both.
+    If there are at least two groups and one side is empty, the group whose hash is nearest to that
+    side moves there, because training needs both sides.
 
     Args:
         groups: the group of each video, by the video's name.
@@ -53,5 +53,5 @@ def _is_held_out(position: int, fraction: float) -> bool:
 
 
 def _position(name: str, seed: int) -> int:
-    """The hash of a name, uniform in [0, 2^64)."""
+    """Return the hash of a name, uniform in [0, 2^64)."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big")

@@ -1,4 +1,6 @@
-"""Decides which clips are accepted, from measurements alone: a new threshold is tried within a second."""
+"""Decides which clips are accepted, from measurements alone, so that trying a new threshold
+takes less than a second.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,9 @@ class Part:
     """A part of a video that becomes a row.
 
     Attributes:
-        segment: where it is, and its scores.
+        segment: its position in the video, and its scores.
         captions: its sentences.
-        problem: why its captions cannot be used; None where they can.
+        problem: why its captions cannot be used; None if they can.
     """
 
     segment: Segment
@@ -45,8 +47,8 @@ def decide(
     """Give every input a verdict.
 
     Args:
-        outcomes: by video name, its measurement, or why there is none.
-        captions: by normal name, from `read_captions`.
+        outcomes: by video name, the measurement or the rejection.
+        captions: from `read_captions`, by normal name.
         config: thresholds, seed and validation share.
 
     Returns:
@@ -65,7 +67,7 @@ def decide(
     for name in captions:
         if name in with_video:
             continue
-        # Its full name, so that it cannot equal the clip_id of a video with another suffix.
+        # Use the full name, so that it cannot equal the clip_id of a video with another suffix.
         row = {**empty_row(), "clip_id": name, "video": name}
         row["captions"] = [caption.text for caption in captions[name]]
         rows.append(_reject(row, Reason.CAPTION_WITHOUT_VIDEO))
@@ -76,7 +78,8 @@ def decide(
 
 
 def clip_ids(names: list[str]) -> dict[str, str]:
-    """The id of each video: its path without the suffix; with the suffix where two ids would be equal.
+    """Return the id of each video: its path without the suffix; with the suffix where two ids would
+    be equal.
 
     A path that contains "#" keeps its suffix too, because "#" marks the parts of a video.
     """
@@ -92,7 +95,9 @@ def _video_rows(
     captions: list[Caption],
     config: CurateConfig,
 ) -> list[tuple[Row, np.ndarray | None]]:
-    """The rows of one video, each with its four frames: one row for the video, or one per shot and captioned span."""
+    """Return the rows of one video, each with its four frames: one row for the video, or one per
+    shot and captioned span.
+    """
     base = {**empty_row(), "clip_id": clip_id, "video": name, "group": clip_id}
     base["captions"] = [caption.text for caption in captions]
     if isinstance(outcome, Rejection):
@@ -119,7 +124,7 @@ def _video_rows(
 
 
 def _parts(video: Measurement, captions: list[Caption]) -> list[Part]:
-    """One part per captioned span, and one per shot that no captioned span covers."""
+    """Return one part per captioned span, and one per shot that no captioned span covers."""
     problems = [caption.problem for caption in captions if caption.problem]
     usable = [caption for caption in captions if not caption.problem]
     whole = [caption.text for caption in usable if caption.span is None]
@@ -131,7 +136,7 @@ def _parts(video: Measurement, captions: list[Caption]) -> list[Part]:
 def _shot_parts(
     video: Measurement, whole: list[str], spans: Collection[Span], problems: list[str]
 ) -> list[Part]:
-    """The parts that are whole shots.
+    """Return the parts that are whole shots.
 
     Args:
         video: its measurement.
@@ -143,7 +148,7 @@ def _shot_parts(
     if len(shots) == 1 and whole:
         return [Part(shots[0], whole)]
     if len(shots) == 1 and spans and not problems:
-        return []  # the rest of the shot has no caption, but is not rejected for that
+        return []  # the rest of the shot has no caption, but that is no reason for rejection
     return [
         _uncovered_part(shot, len(shots), whole, problems)
         for shot in shots
@@ -152,7 +157,7 @@ def _shot_parts(
 
 
 def _is_covered(shot: Segment, spans: Iterable[Span], video: Measurement) -> bool:
-    """Whether a captioned span lies within the shot."""
+    """Return whether a captioned span lies within the shot."""
     for span in spans:
         around = containing_shot(span, video.shots)
         if around is not None and shot.start <= around[0] and around[1] <= shot.end:
@@ -161,7 +166,7 @@ def _is_covered(shot: Segment, spans: Iterable[Span], video: Measurement) -> boo
 
 
 def _texts_by_span(captions: list[Caption]) -> dict[Span, list[str]]:
-    """The sentences of each captioned span, in the order of the spans."""
+    """Return the sentences of each captioned span, in the order of the spans."""
     texts: dict[Span, list[str]] = {}
     for caption in captions:
         if caption.span is not None:
@@ -177,7 +182,7 @@ def _span_part(span: Span, texts: list[str], video: Measurement) -> Part:
 
 
 def _uncovered_part(shot: Segment, num_shots: int, whole: list[str], problems: list[str]) -> Part:
-    """A shot without a captioned span of its own, and why it cannot be used."""
+    """Return a shot without a captioned span of its own, and why it cannot be used."""
     if problems:
         return Part(shot, whole, Rejection(Reason.BAD_SPAN, f"captions.csv, {problems[0]}."))
     if whole:
@@ -199,7 +204,7 @@ def _span_problem(span: Span, video: Measurement) -> Rejection:
 
 
 def _part_row(base: Row, part: Part, signature: np.ndarray | None, config: CurateConfig) -> Row:
-    """The row of one part, with a verdict from everything but duplicates."""
+    """Return the row of one part, with a verdict from everything but duplicates."""
     segment, problem = part.segment, part.problem
     row = {**base, "start": segment.start, "end": segment.end, "captions": part.captions}
     row |= {"motion": segment.motion, "sharpness": segment.sharpness}
@@ -232,9 +237,11 @@ def _part_row(base: Row, part: Part, signature: np.ndarray | None, config: Curat
 def _split_and_mark_duplicates(
     rows: list[Row], pictures: Mapping[str, np.ndarray], config: CurateConfig
 ) -> None:
-    """Put clips that look alike on one side of the split, and reject all but the best of each set of duplicates.
+    """Put clips that look alike on the same side of the split, and reject all but the best of each
+    set of duplicates.
 
-    The best has the largest picture, then the highest bitrate, then the first name.
+    The best clip has the largest picture; ties are decided by the highest bitrate, then by the
+    first name.
     """
     order = sorted(
         (row for row in rows if row["verdict"] == "accepted"),
@@ -257,7 +264,7 @@ def _split_and_mark_duplicates(
 
 def _split(order: list[Row], alike: list[tuple[int, int]], config: CurateConfig) -> None:
     """Give each clip its group, named after the group's best clip, and its side; a video's clips share a group."""
-    own = [row["group"] for row in order]  # the video's name, by which its side is drawn
+    own = [row["group"] for row in order]  # the video's name, whose hash decides the side
     first = {name: i for i, name in reversed(list(enumerate(own)))}
     roots = clusters(len(order), [*alike, *((first[name], i) for i, name in enumerate(own))])
     groups = {name: own[root] for name, root in zip(own, roots, strict=True)}
@@ -267,7 +274,7 @@ def _split(order: list[Row], alike: list[tuple[int, int]], config: CurateConfig)
 
 
 def _facts(video: Measurement) -> Row:
-    """The columns that are the same for all parts of a video."""
+    """Return the columns that are the same for all parts of a video."""
     assert video.probe is not None
     return {
         "decoder": video.probe.decoder,

@@ -1,4 +1,4 @@
-"""Training clips by random access, their order in an epoch, and resizing."""
+"""Gives random access to training clips, sets their order in an epoch, and resizes videos."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Clip:
         captions: k sentences.
         prompt_embeds: float16 (k, n, d); row i belongs to captions[i].
         prompt_mask: uint8 (k, n), 1 = attend.
-        video: path of its source, relative to the raw folder.
-        start: where it begins in the source, in seconds.
+        video: path of the source video, relative to the raw folder.
+        start: where the clip begins in the source, in seconds.
     """
 
     clip_id: str
@@ -45,7 +45,8 @@ class Clip:
 
 
 class ClipStore:
-    """The clips of one split, read one at a time. Holds no open file, so it can be forked and pickled.
+    """The clips of one split, read one at a time. It keeps no file open, so it can be forked and
+    pickled.
 
     Args:
         folder: the output of the decode stage.
@@ -83,15 +84,15 @@ class ClipStore:
         return [entry["tar"] for entry in self.entries]
 
     def null_text(self) -> tuple[np.ndarray, np.ndarray]:
-        """The empty sentence: states float16 (n, d) and mask uint8 (n,)."""
+        """Read the empty sentence: states float16 (n, d) and mask uint8 (n,)."""
         return read_null_text(self.folder)
 
     def frames(self, i: int, frames: slice = ALL) -> np.ndarray:
-        """The frames of a clip, or a slice of them, uint8 (t, h, w, c); reads only those frames."""
+        """Read the frames of a clip, or only those of a slice, uint8 (t, h, w, c)."""
         return read_frames(self.folder, self.entries[i], frames)
 
     def text(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """The captions of a clip: states float16 (k, n, d) and masks uint8 (k, n)."""
+        """Read the captions of a clip: states float16 (k, n, d) and masks uint8 (k, n)."""
         return read_text(self.folder, self.entries[i])
 
     def __getitem__(self, i: int) -> Clip:
@@ -112,22 +113,24 @@ class ClipStore:
 
 
 def clip_order(shards: Sequence[str], seed: int, epoch: int, buffer: int) -> np.ndarray:
-    """The order of one epoch: shards in random order, then clips shuffled in blocks of `buffer`.
+    """Return the order of one epoch: shards in random order, then clips shuffled in blocks of
+    `buffer`.
 
-    The clips that are read next always lie in few shards, so that reading stays nearly sequential.
-    The function is pure: a resumed run sees the same data, and so does any number of processes.
+    Clips that are read one after the other lie in few shards, so that reading stays nearly
+    sequential. The function is pure, so a resumed run and any number of processes see the same
+    data.
 
     Args:
         shards: the shard of each clip; clips of a shard follow each other.
-        seed, epoch: name the order.
-        buffer: clips that are shuffled among each other; with as many as there are clips, any order
-            is possible.
+        seed, epoch: determine the order.
+        buffer: how many clips are shuffled among each other; if it is the number of all clips, any
+            order is possible.
     """
     random = np.random.default_rng([seed, epoch])
     first = np.flatnonzero([i == 0 or shards[i] != shards[i - 1] for i in range(len(shards))])
     groups = np.split(np.arange(len(shards)), first[1:])
     order = np.concatenate([groups[i] for i in random.permutation(len(groups))])
-    # The blocks begin elsewhere in each epoch, so that neighbours do not stay neighbours.
+    # The blocks start at another position in each epoch, so that neighbours do not stay neighbours.
     start = int(random.integers(buffer)) if buffer < len(order) else 0
     for block in np.split(order, range(start, len(order), buffer)):
         random.shuffle(block)
@@ -137,7 +140,8 @@ def clip_order(shards: Sequence[str], seed: int, epoch: int, buffer: int) -> np.
 def resize_video(video: torch.Tensor, size: int | tuple[int, int]) -> torch.Tensor:
     """Resize each frame without aliasing.
 
-    A whole factor down is the mean over boxes; any other factor is bilinear with antialias.
+    Downscaling by a whole factor averages over boxes; any other factor uses bilinear interpolation
+    with antialiasing.
 
     Args:
         video: (b, c, t, h, w), any range.

@@ -15,7 +15,7 @@ from lumiere.data.video_io import code_version, read_video
 from lumiere.errors import VideoError
 from lumiere.files import content_hash, write_atomically
 
-# A change in any of these makes earlier results unusable.
+# If any of these changes, earlier results are not reused.
 CODE = code_version(__name__, "lumiere.data.shards", "lumiere.data.video_io")
 
 cv2.setNumThreads(1)  # the pool has a process per core
@@ -45,7 +45,7 @@ class Source:
 
     Attributes:
         path: the file.
-        sha256: of the file when it was curated.
+        sha256: the hash of the file when it was curated.
         start, end: seconds from its first frame.
         decoder: "decord" or "pyav".
     """
@@ -75,7 +75,7 @@ def extract_windows(source: Source, settings: WindowSettings, scratch: Path) -> 
 
     Args:
         source: the stretch.
-        settings: what the windows are.
+        settings: the shape of the windows.
         scratch: folder for finished windows, keyed by content, stretch, settings and code version.
 
     Raises:
@@ -104,7 +104,7 @@ def load_windows(path: Path) -> Windows:
 
 
 def window_starts(num_ticks: int, num_frames: int, count: int) -> list[int]:
-    """The first frames of up to `count` different windows, evenly spread over the video."""
+    """Return the first frames of up to `count` different windows, evenly spread over the video."""
     if num_ticks < num_frames:
         return []
     return sorted(
@@ -113,7 +113,9 @@ def window_starts(num_ticks: int, num_frames: int, count: int) -> list[int]:
 
 
 def square(frame: np.ndarray, size: int) -> np.ndarray:
-    """The largest centred square of a uint8 (h, w, 3), resized to (size, size, 3) without aliasing."""
+    """Cut the largest centred square out of a uint8 (h, w, 3), and resize it to (size, size, 3)
+    without aliasing.
+    """
     height, width = frame.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

@@ -14,7 +14,7 @@ FLAGS = 0
 
 
 def flow_length(before: np.ndarray, after: np.ndarray) -> np.float32:
-    """Mean length of the flow from one frame to the next, in pixels.
+    """Measure the mean length of the flow from one frame to the next, in pixels.
 
     Lengths are averaged, not vectors: a pan to the left and one to the right score the same.
 

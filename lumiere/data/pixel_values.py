@@ -1,4 +1,5 @@
-"""Pixels as bytes and as numbers: the only place that converts between them, and their PSNR.
+"""Converts pixels between bytes and numbers, and computes their PSNR. No other module converts
+pixels.
 
 bytes         uint8 in [0, 255], as files store them; whole videos as (t, h, w, c)
 model range   float32 in [-1, 1], as networks see them; whole videos as (c, t, h, w)
@@ -15,22 +16,22 @@ from torch import Tensor
 
 
 def bytes_to_model(pixels: Tensor) -> Tensor:
-    """uint8 of any shape -> float32 in [-1, 1]."""
+    """Convert uint8 of any shape to float32 in [-1, 1]."""
     return pixels.to(torch.float32, copy=True).div_(127.5).sub_(1)
 
 
 def model_to_bytes(pixels: Tensor) -> Tensor:
-    """Numbers in [-1, 1] of any shape -> uint8; clamps."""
+    """Convert numbers in [-1, 1] of any shape to uint8; clamps."""
     return ((pixels.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def bytes_to_unit(pixels: Tensor) -> Tensor:
-    """uint8 of any shape -> float32 in [0, 1]."""
+    """Convert uint8 of any shape to float32 in [0, 1]."""
     return pixels.to(torch.float32, copy=True).div_(255)
 
 
 def unit_to_bytes(pixels: Tensor) -> Tensor:
-    """Numbers in [0, 1] of any shape -> uint8; values outside that range are undefined."""
+    """Convert numbers in [0, 1] of any shape to uint8; values outside that range are undefined."""
     return (pixels * 255).round().to(torch.uint8)
 
 
@@ -55,10 +56,11 @@ def from_unit_range(video: Tensor) -> np.ndarray:
 
 
 def psnr(mean_squared_error: float, value_range: float) -> float:
-    """Peak signal-to-noise ratio in dB; infinite without any error, NaN where the error is NaN.
+    """Return the peak signal-to-noise ratio in dB; infinite for an error of 0, NaN for an error of
+    NaN.
 
     Args:
-        mean_squared_error: over the pixels that are compared.
+        mean_squared_error: the mean over the compared pixels.
         value_range: the difference between white and black: 255 for bytes, 2 in the model range.
     """
     if mean_squared_error == 0:

@@ -1,6 +1,6 @@
 """Turns a manifest into shards of clips.
 
-Windows are cut in worker processes, and each caption is embedded once. Shards are in the order of
+Windows are cut in worker processes, and each caption is embedded once. Shards follow the order of
 the manifest, whichever window is finished first.
 """
 
@@ -47,7 +47,8 @@ def cut_all(
 ) -> tuple[dict[str, Path], dict[str, str]]:
     """Cut the windows of every row.
 
-    This process owns the scratch folder until it ends, because the returned files lie there.
+    This process keeps the scratch folder locked until it ends, because the returned files lie
+    there.
 
     Args:
         rows: the accepted rows of the manifest.
@@ -58,7 +59,7 @@ def cut_all(
         scratch: the folder for finished windows.
 
     Returns:
-        By clip_id, the files with windows, and what went wrong with the clips that failed.
+        The files with windows by clip_id, and the errors of failed clips by clip_id.
 
     Raises:
         LockError: if another process uses the scratch folder.
@@ -119,9 +120,10 @@ def write_clips(
     Args:
         folder: the folder to write; an older one is replaced.
         rows: the accepted rows of the manifest.
-        files: by clip_id, the files with windows, from `cut_all`.
-        failures: by clip_id, what went wrong, from `cut_all`.
-        embeddings: of every caption and of the empty sentence, from `embed_captions`.
+        files: the files with windows by clip_id, from `cut_all`.
+        failures: the errors by clip_id, from `cut_all`.
+        embeddings: the embeddings of every caption and of the empty sentence, from
+            `embed_captions`.
         settings: the shape of the windows.
         clips_per_shard: how many clips a shard holds.
         text_settings: facts about the text encoder, for the index.

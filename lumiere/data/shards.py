@@ -97,7 +97,7 @@ def write_null_text(folder: Path, prompt_embeds: np.ndarray, prompt_mask: np.nda
 
 
 def read_null_text(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The inverse of `write_null_text`.
+    """Read what `write_null_text` wrote.
 
     Raises:
         DataError: if the file is missing.
@@ -127,7 +127,9 @@ def read_index(folder: str | Path) -> dict[str, Any]:
 
 
 def shard_names(folder: Path) -> set[str]:
-    """The names of the shards whose hashes are in the folder's index; none if the folder holds something else."""
+    """Return the names of the shards whose hashes are in the folder's index; none if the folder
+    holds something else.
+    """
     path = folder / INDEX
     if not path.is_file():
         return set()
@@ -155,7 +157,7 @@ def check_shards(folder: Path, shards: Mapping[str, Mapping[str, Any]]) -> None:
             )
 
 
-# Each read opens the tar file anew, which is safe in forked and threaded loaders.
+# Each read opens the tar file again, which is safe in forked and threaded loaders.
 
 
 def read_info(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,7 +194,7 @@ def pack_arrays(**arrays: np.ndarray) -> bytes:
 
 
 def unpack_arrays(content: bytes) -> dict[str, np.ndarray]:
-    """The inverse of `pack_arrays`; pickled objects are refused."""
+    """Undo `pack_arrays`; pickled objects are refused."""
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
 
@@ -212,7 +214,7 @@ class _HashedFile:
 
 
 class _Part(io.RawIOBase):
-    """A part of an open file that reads like a file."""
+    """A part of an open file, which can be read like a file of its own."""
 
     def __init__(self, descriptor: int, offset: int, size: int) -> None:
         self.descriptor, self.offset, self.size, self.position = descriptor, offset, size, 0
@@ -243,7 +245,8 @@ def _read_member(folder: Path, entry: Mapping[str, Any], suffix: str) -> bytes:
 
 def _write_sample(tar: tarfile.TarFile, shard: str, number: int, sample: Sample) -> dict[str, Any]:
     """Add the members of a sample to its shard, and return its entry in the index."""
-    # A number, because WebDataset ends a key at the first dot, and clip ids may contain dots.
+    # The key is a number, because WebDataset ends a key at the first dot, and clip ids may contain
+    # dots.
     key = f"{number:06d}"
     members = {}
     for suffix, content in _members(sample):

@@ -1,4 +1,4 @@
-"""Writers of videos, by the suffix of the file: mp4, webm, gif and webp."""
+"""Writes videos in the format of the file's suffix: mp4, webm, gif or webp."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from lumiere.data.video_io import write_video
 
 
 def write_webm(path: Path, frames: np.ndarray, fps: int | float, crf: int = 20) -> None:
-    """Writes VP9 (yuv420p, constant quality). An odd size gets one more row or column, a copy of the last."""
+    """Write VP9 (yuv420p, constant quality). An odd size gets one more row or column, a copy of
+    the last.
+    """
     frames = np.pad(
         frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge"
     )
@@ -36,7 +38,9 @@ def write_webm(path: Path, frames: np.ndarray, fps: int | float, crf: int = 20) 
 
 
 def write_gif(path: Path, frames: np.ndarray, fps: int | float) -> None:
-    """Writes an endless GIF, with one palette and no dithering, because either would make still parts flicker."""
+    """Write an endless GIF, with one palette and no dithering, because either would make still
+    parts flicker.
+    """
     palette = Image.fromarray(frames.reshape(-1, *frames.shape[2:])).quantize(
         256, dither=Image.Dither.NONE
     )
@@ -52,7 +56,7 @@ def write_gif(path: Path, frames: np.ndarray, fps: int | float) -> None:
 
 
 def write_webp(path: Path, frames: np.ndarray, fps: int | float) -> None:
-    """Writes an endless animated WebP."""
+    """Write an endless animated WebP."""
     pictures = [Image.fromarray(frame) for frame in frames]
     pictures[0].save(
         path, "WEBP", save_all=True, append_images=pictures[1:], duration=_durations(len(frames), fps, 1),
@@ -73,6 +77,8 @@ WRITERS: dict[str, Callable[[Path, np.ndarray, int | float], None]] = {
 
 
 def _durations(num_frames: int, fps: int | float, unit: int) -> list[int]:
-    """Milliseconds per frame, in multiples of `unit`, so that the frames' starts do not drift."""
+    """Return the milliseconds per frame, in multiples of `unit`, so that the frames' starts do
+    not drift.
+    """
     ticks = [round(i * 1000 / fps / unit) for i in range(num_frames + 1)]
     return [max(1, after - before) * unit for before, after in itertools.pairwise(ticks)]

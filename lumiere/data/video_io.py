@@ -31,7 +31,7 @@ FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif
 OPEN_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 
 MACHINE_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT})
-# Frames and scores depend on these too, besides our own code.
+# Frames and scores depend on these libraries too, besides our own code.
 LIBRARIES = ("av", "decord", "numpy", "opencv-python", "scenedetect")
 
 DECORD_BATCH = 32  # frames that are in memory at full size at a time
@@ -39,12 +39,12 @@ DECORD_BATCH = 32  # frames that are in memory at full size at a time
 
 @dataclass(frozen=True)
 class Decoded:
-    """Frames at a fixed rate, and what the source held.
+    """Frames at a fixed rate, and facts about the source.
 
     Attributes:
         frames: uint8 (t, h, w, c), RGB, upright.
-        num_source_frames: frames that the decoder gave, up to the end of the requested span.
-        duration: seconds from the first of them to the end of the last.
+        num_source_frames: frames that the decoder returned, up to the end of the requested span.
+        duration: seconds from the start of the first source frame to the end of the last.
     """
 
     frames: np.ndarray
@@ -53,7 +53,9 @@ class Decoded:
 
 
 def code_version(*modules: str) -> dict[str, str]:
-    """What results depend on besides their input: hashes of imported modules, and versions of libraries."""
+    """Return everything that results depend on besides their input: hashes of imported modules,
+    and versions of libraries.
+    """
     code = {name: content_hash(Path(str(sys.modules[name].__file__))) for name in modules}
     return code | {name: _installed_version(name) for name in LIBRARIES}
 
@@ -63,10 +65,10 @@ def open_video(path: str | Path, **options: str) -> av.container.InputContainer:
 
     Raises:
         VideoError: if it cannot be opened or holds no video stream.
-        OSError: if the machine cannot open files now, whatever this file is.
+        OSError: if the machine cannot open any file now.
     """
     try:
-        # An absolute path, so that a colon in a name is not taken for a protocol.
+        # Use an absolute path, so that FFmpeg does not take a colon in a name for a protocol.
         container = av.open(
             os.path.abspath(path), options={**OPEN_OPTIONS, **options}, metadata_errors="replace"
         )
@@ -114,7 +116,7 @@ def decode(
     decoder: str = "pyav",
     transform: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Decoded:
-    """Like `read_video`, and counts the source frames."""
+    """Decode like `read_video`, and also count the source frames."""
     if decoder not in _DECODERS:
         raise ValueError(f"decoder is {decoder!r}; allowed: {', '.join(sorted(_DECODERS))}")
     return _DECODERS[decoder](path, Fraction(fps), start, end, transform or np.asarray)
@@ -127,7 +129,8 @@ def select_ticks(
     end: float | None = None,
     duration: Fraction | None = None,
 ) -> list[int]:
-    """For each tick start + k / fps below `end` and `duration`, the index of the last frame at or before it.
+    """Return, for each tick start + k / fps below `end` and `duration`, the index of the last frame
+    at or before it.
 
     Args:
         times: ascending seconds of the source frames, the first at 0.
@@ -163,7 +166,9 @@ def source_frames(path: str | Path) -> Iterator[tuple[Fraction, np.ndarray]]:
 
 
 def packet_times(path: str | Path) -> list[Fraction]:
-    """The presentation times of all packets, ascending, in seconds from the first; decodes nothing."""
+    """Read the presentation times of all packets, ascending, in seconds from the first, without
+    decoding.
+    """
     with open_video(path) as container:
         stream = container.streams.video[0]
         points = sorted(
@@ -205,8 +210,8 @@ def write_video(path: str | Path, frames: np.ndarray, fps: int | Fraction, crf: 
             format="mp4",
             options={"movflags": "+faststart", "fflags": "+bitexact"},
         ) as container:
-            # One thread, because the bytes depend on the number of threads. No macroblock tree,
-            # because its SIMD code reads uninitialised memory for small frames.
+            # Use one thread, because the bytes depend on the number of threads. Use no macroblock
+            # tree, because its SIMD code reads uninitialised memory for small frames.
             parameters = "colormatrix=smpte170m:mbtree=0"
             options = {
                 "crf": str(crf),
@@ -246,7 +251,7 @@ def _decode_pyav(
     stop = None if end is None else Fraction(end)
 
     def take_until(time: Fraction) -> None:
-        """Give the held frame to each tick before `time`."""
+        """Assign the held frame to each tick before `time`."""
         while (tick := Fraction(start) + len(picked) / fps) < time and (
             stop is None or tick < stop
         ):
@@ -341,7 +346,9 @@ def _raise_machine_error(error: Exception) -> None:
 
 
 def _last_interval(times: Sequence[Fraction]) -> Fraction:
-    """How long the last frame is shown: as long as the one before it; a single frame, for (almost) no time."""
+    """Return how long the last frame is shown: as long as the one before it. A single frame is
+    shown for (almost) no time.
+    """
     return times[-1] - times[-2] if len(times) > 1 else Fraction(1, 1_000_000)
 
 
@@ -358,5 +365,7 @@ def _stack(
 
 
 def _reason(error: Exception) -> str:
-    """The cause of an error without the path, because a message about a video is shown beside its name."""
+    """Return the cause of an error without the path, because a message about a video is shown
+    beside its name.
+    """
     return first_line(getattr(error, "strerror", None) or error)[:200]

@@ -1,10 +1,11 @@
-"""Runs tasks in worker processes that can be killed, so that a decoder that hangs costs one clip and not the run.
+"""Runs tasks in worker processes that can be killed, so that a decoder that hangs costs one clip
+instead of the run.
 
 A worker serves many tasks, because starting a process takes seconds. A worker that exceeds the
 limit of its task is killed and replaced.
 
-The package pebble was tried (5.2.3): its workers outlive a parent that is killed while a decoder
-spins, because they only notice its end when they read their pipe.
+The package pebble (5.2.3) does not help: if the parent is killed while a decoder spins, its workers
+keep running, because they notice the end of the parent only when they read their pipe.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Failure:
     Attributes:
         kind: "timeout" (it was killed at its limit), "crashed" (its process died) or "error" (it
             raised).
-        detail: what happened, for people.
+        detail: what happened, as text.
         error: the exception if kind is "error" and the exception can be pickled.
     """
 
@@ -85,7 +86,7 @@ class _Slot(Generic[Result]):
         self._start()
 
     def _start(self) -> None:
-        # Spawned, because a fork of a process with threads (torch, decoders) may hang.
+        # Workers are spawned, because a fork of a process with threads (torch, decoders) may hang.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(
@@ -107,7 +108,7 @@ class _Slot(Generic[Result]):
             self.connection.send((index, task))
 
     def collect(self, has_message: bool) -> tuple[int, Result | Failure] | None:
-        """The outcome of this worker's task; None if there is none yet."""
+        """Return the outcome of this worker's task; None if there is none yet."""
         if has_message:
             try:
                 message = self.connection.recv()
@@ -143,7 +144,7 @@ class _Slot(Generic[Result]):
 
 
 def _serve(function: Callable[..., Any], connection: Connection, parent: int) -> None:
-    """The worker's loop, which ends when its parent ends, however that happens."""
+    """Run the worker's loop, which ends when its parent ends for any reason."""
     # Ctrl-C reaches the parent too, which ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
@@ -155,7 +156,7 @@ def _serve(function: Callable[..., Any], connection: Connection, parent: int) ->
             return
         try:
             outcome = function(*task)
-        except Exception as error:  # whatever a decoder raises on a file is that file's outcome
+        except Exception as error:  # any exception of a decoder is the outcome of its file
             outcome = Failure("error", f"{type(error).__name__}: {error}", error)
         try:
             connection.send((index, outcome))
@@ -164,7 +165,9 @@ def _serve(function: Callable[..., Any], connection: Connection, parent: int) ->
 
 
 def _end_with_parent(parent: int) -> None:
-    """Exit when the parent is gone: a decoder that spins never reads the pipe, and so misses that it has closed."""
+    """Exit when the parent is gone. A decoder that spins never reads the pipe, so it would not
+    notice that the pipe has closed.
+    """
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

@@ -1,7 +1,7 @@
 """The denoising loop: from noise to clean clips, whole or in windows.
 
-The pipelines and the previews of a training all sample through `denoise`; they differ in the
-network that they hand to it. The sampler computes in float32, whatever the network's dtype.
+The pipelines and the previews of a training all sample through `denoise`; they differ only in the
+network that they pass to it. The sampler computes in float32, whatever the network's dtype.
 """
 
 from __future__ import annotations
@@ -39,23 +39,24 @@ def denoise(
 ) -> Tensor:
     """Go from x_t to x_0, (b, c, t, h, w), with any diffusers scheduler.
 
-    Of a clip's size, only x_t, the prediction and what the scheduler remembers stay in memory.
+    The only tensors of a clip's size that stay in memory are x_t, the prediction and the
+    scheduler's own state.
 
     Args:
         scheduler: with its timesteps set.
-        predict: the network; its output is overwritten.
-        start: makes the first x_t, float32. It is a function so that the caller keeps no second
-            copy.
+        predict: predicts with the network; its output is overwritten.
+        start: makes the first x_t, float32. It is a function, so that the caller does not keep a
+            second copy.
         timesteps: the steps to do.
         generators: one per video, for schedulers that add noise as they go.
-        on_step: called after each step with its number, timestep and x_t; returns the x_t to go on
-            with.
-        interrupted: asked after each step; True ends the loop.
+        on_step: called after each step with its number, timestep and x_t; returns the x_t for the
+            next step.
+        interrupted: called after each step; True ends the loop.
     """
     x_t = start()
     stepper = Stepper(scheduler, generators)
     for i, timestep in enumerate(timesteps):
-        # Nothing on the way has a name, so that it is freed before the next prediction is made.
+        # No intermediate tensor has a name, so each is freed before the next prediction is made.
         x_t = stepper.step(
             predict(scheduler.scale_model_input(x_t, timestep), timestep), timestep, x_t
         )
@@ -80,10 +81,10 @@ def sample_whole(
 
     Args:
         scheduler: any diffusers scheduler of the network's prediction type; its state is reset.
-        predict: sees x_t and the conditions on the channel axis, and the timestep. For a network
-            with text this is `TextGuidance.predict` with its other arguments filled in.
-        noise: standard normal, (b, c, ...), float32; it is left as it is.
-        conditions: (b, c_i, ...), appended to x_t on the channel axis at every step; none for text
+        predict: takes x_t with the conditions on the channel axis, and the timestep. For a network
+            with text, pass `TextGuidance.predict` with its other arguments filled in.
+        noise: standard normal, (b, c, ...), float32; it is not changed.
+        conditions: (b, c_i, ...), appended to x_t on the channel axis at every step; empty for text
             alone.
         num_inference_steps: steps from pure noise.
         generators: one per row, for schedulers that add noise as they go.
@@ -109,12 +110,12 @@ def predict_in_windows(
     batch_size: BatchSize | int | None = None,
     weights: Sequence[Tensor] | None = None,
 ) -> Tensor:
-    """The network's prediction for whole clips, made window by window and reconciled.
+    """Predict whole clips window by window, and reconcile the predictions of the windows.
 
-    Beside the inputs and the result, only the windows that are in the network take memory.
+    Apart from the inputs and the result, only the windows that are in the network take memory.
 
     Args:
-        network: sees some windows at a time; `rows` names the clip of each.
+        network: takes some windows at a time; `rows` gives the clip of each.
         inputs: (b, c_i, t, h, w) each; the network sees windows of them, concatenated on the
             channel axis.
         windows: half-open frame ranges that cover t.
@@ -127,7 +128,7 @@ def predict_in_windows(
     batches = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
     num_clips, num_frames, device = inputs[0].shape[0], inputs[0].shape[2], inputs[0].device
     reconciler = Reconciler(windows, num_frames, weights)
-    whole: list[Tensor] = []  # if all goes in at once, the prediction is the result
+    whole: list[Tensor] = []  # if all windows go in at once, the prediction is the result
 
     # Windows of one length go in together.
     lengths = itertools.groupby(enumerate(windows), key=lambda entry: entry[1][1] - entry[1][0])
@@ -142,7 +143,7 @@ def predict_in_windows(
                 return
             cuts = [(row, slice(*windows[index])) for index, row in chunk]
             parts = [torch.stack([part[row, :, frames] for row, frames in cuts]) for part in inputs]
-            # In float32 now: all memory is taken before anything is added.
+            # Converted to float32 now, so that all memory is allocated before anything is added.
             outputs = network(torch.cat(parts, dim=1), rows).float()
             for (index, row), output in zip(chunk, outputs, strict=True):
                 reconciler.add(index, output, num_clips, row)

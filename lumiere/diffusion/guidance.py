@@ -22,9 +22,9 @@ class TextGuidance:
 
     Attributes:
         prompt_embeds, prompt_mask: (b, n, d) and (b, n), one row per clip.
-        negative_embeds, negative_mask: the same for what to move away from.
+        negative_embeds, negative_mask: the same for the sentences to move away from.
         scale: 1 switches guidance off and halves the work.
-        rescale: 0 to 1, how far to bring the standard deviation back to that of the conditional
+        rescale: 0 to 1: how far the standard deviation is brought back to that of the conditional
             prediction.
     """
 
@@ -43,14 +43,14 @@ class TextGuidance:
         num_channels: int,
         rows: Tensor | slice = slice(None),
     ) -> Tensor:
-        """The guided prediction; the network computes both halves in one forward pass.
+        """Predict with guidance; the network computes both halves in one forward pass.
 
         Args:
             unet: a network of clips or of images.
             model_input: (k, c_in, t, h, w), or (k, c_in, h, w) for a network of images.
             timestep: 0-d.
-            num_channels: c, channels of the image or latents; the network may predict a variance
-                behind them.
+            num_channels: c, channels of the image or latents; the network's output may have a
+                variance after them.
             rows: (k,), the clip that each entry belongs to; by default entry i belongs to clip i.
 
         Returns:
@@ -68,7 +68,7 @@ class TextGuidance:
         return self.combine(negative, positive)
 
     def combine(self, negative: Tensor, positive: Tensor) -> Tensor:
-        """The guided prediction from the two halves, (k, c, ...) each."""
+        """Combine the two halves, (k, c, ...) each, into the guided prediction."""
         guided = negative + self.scale * (positive - negative)
         if self.rescale == 0:
             return guided

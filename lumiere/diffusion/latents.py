@@ -43,14 +43,14 @@ class LatentSpace:
     def frame_size(
         self, height: int | None, width: int | None, sample_size: int | Sequence[int]
     ) -> tuple[int, int]:
-        """Height and width of frames in pixels.
+        """Return the height and width of frames in pixels.
 
         Args:
-            height, width: as the user wants them; None for those of the network.
+            height, width: as requested by the user; None for the network's own size.
             sample_size: the network's size, in latents.
 
         Raises:
-            ValueError: unless they are multiples of the VAE's factor.
+            ValueError: if they are not multiples of the VAE's factor.
         """
         if isinstance(sample_size, int):
             sample_size = (sample_size, sample_size)
@@ -65,12 +65,12 @@ class LatentSpace:
         return height, width
 
     def encode(self, video: Tensor) -> Tensor:
-        """The latents' mode, scaled as the network knows it; float32.
+        """Encode pixels as the mode of the latents, scaled as the network expects them; float32.
 
-        Training and generation both take the mode and not a sample: equal pixels then make equal
-        latents, so that C says of x_0 what it will say of a user's picture, and a clip needs no
-        randomness. Little is lost, since a VAE trained with a KL weight of 1e-6 (Rombach et al.
-        2022) has a narrow distribution.
+        Training and generation both use the mode instead of a sample. Equal pixels then give equal
+        latents, so C relates to x_0 in training as it does to a user's picture in generation, and
+        encoding a clip needs no randomness. Little is lost, because a VAE trained with a KL weight
+        of 1e-6 (Rombach et al. 2022) has a narrow distribution.
 
         Args:
             video: (b, 3, t, h, w) in [-1, 1].
@@ -85,7 +85,7 @@ class LatentSpace:
         return (latents - shift) * scale
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Pixels, clamped to [-1, 1]; float32."""
+        """Decode latents to pixels, clamped to [-1, 1]; float32."""
         vae = self.vae
         if vae is None:
             return latents.clamp(-1, 1)
@@ -96,11 +96,11 @@ class LatentSpace:
         ).clamp_(-1, 1)
 
     def condition(self, known: Tensor, known_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """C and M at the network's size: a latent is known if all of its pixels are.
+        """Return C and M at the network's size: a latent is known if all of its pixels are.
 
         Args:
-            known: C in pixels (b, 3, t, h, w): the video, 0 where it is not known, so that no
-                latent gives unknown pixels away.
+            known: C in pixels (b, 3, t, h, w): the video, 0 where it is unknown, so that no latent
+                reveals unknown pixels.
             known_mask: M in pixels (b, 1, t, h, w), 1 = known.
         """
         if self.vae is None:
@@ -110,7 +110,7 @@ class LatentSpace:
         latents = torch.zeros(
             len(known), self.vae.config.latent_channels, *small.shape[2:], device=known.device
         )
-        # Only frames that are known in part need the VAE; of a picture's clip, that is one.
+        # Only frames with known pixels need the VAE; in image to video, that is a single frame.
         has_known = small.amax((1, 3, 4)) > 0  # (b, t)
         if has_known.any():
             frames = known.transpose(1, 2)[has_known]  # n c h w
@@ -135,7 +135,7 @@ class LatentShapes(LatentSpace):
     """A latent space that computes nothing; used when only shapes are needed."""
 
     def encode(self, video: Tensor) -> Tensor:
-        """Zeros."""
+        """Return zeros of the shape that a VAE would give."""
         if self.vae is None:
             return video
         b, _, t, h, w = video.shape

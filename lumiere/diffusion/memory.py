@@ -19,8 +19,8 @@ OUT_OF_MEMORY = (
 class BatchSize:
     """How many windows, clips or frames go through a network at once.
 
-    It starts at the number that was asked for and halves whenever memory runs out. Use one object
-    for all steps of a video, so that memory runs out once and not at every step.
+    It starts at the requested number and halves whenever memory runs out. Use one object for all
+    steps of a video, so that memory runs out once and not at every step.
     """
 
     def __init__(self, most: int | None) -> None:
@@ -33,7 +33,7 @@ class BatchSize:
         A part that runs out of memory is halved and run again.
 
         Raises:
-            torch.OutOfMemoryError: when a part of one runs out of memory.
+            torch.OutOfMemoryError: if a single clip, window or frame does not fit.
         """
         first = 0
         while first < total:
@@ -46,7 +46,7 @@ class BatchSize:
                 if not is_out_of_memory(error):
                     raise
                 reason = first_line(error)
-            # Outside of the handler: the error keeps the tensors of the frames that it came through
+            # Outside the handler, because the error keeps the tensors of its traceback's frames
             # alive.
             if end - first == 1:
                 raise torch.OutOfMemoryError(
@@ -60,9 +60,10 @@ class BatchSize:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether memory ran out, on a GPU, on the CPU or inside one of CUDA's libraries.
+    """Return whether an error means that memory ran out, on a GPU, on the CPU or in one of CUDA's
+    libraries.
 
-    Torch has a class of its own for the first of them only; the others are recognised by their
+    Torch has an exception class for the first case only. The others are recognised by their
     messages.
     """
     if isinstance(error, torch.OutOfMemoryError):

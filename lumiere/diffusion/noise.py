@@ -1,4 +1,4 @@
-"""Seeds and noise: a video's noise follows from its own seed, whatever batch it is made in."""
+"""Seeds and noise: a video's noise depends on its own seed and not on its batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import Tensor
 def video_generators(
     generator: torch.Generator | Sequence[torch.Generator] | None, num_videos: int
 ) -> list[torch.Generator]:
-    """One generator per video, so that no video's noise depends on the batch that it is in.
+    """Make one generator per video, so that a video's noise does not depend on the rest of its
+    batch.
 
     Each is seeded by a number drawn from the caller's generator. The first video of a batch equals
     the video that the same seed makes alone; with a list of generators this holds for every video.
@@ -23,7 +24,7 @@ def video_generators(
         num_videos: how many generators to make.
 
     Raises:
-        ValueError: on a list of another length.
+        ValueError: if a list has another length.
     """
     if generator is None or isinstance(generator, torch.Generator):
         device = torch.device("cpu") if generator is None else generator.device
@@ -49,7 +50,9 @@ def draw_seeds(generator: torch.Generator | None, count: int) -> list[int]:
 def draw_noise(
     shape: Sequence[int], generators: Sequence[torch.Generator], device: torch.device
 ) -> Tensor:
-    """Standard normal noise, float32; row i is drawn from generator i, on that generator's device."""
+    """Draw standard normal noise, float32; row i comes from generator i, on that generator's
+    device.
+    """
     noise = torch.empty(tuple(shape), device=device)
     for row, source in zip(noise, generators, strict=True):
         row.copy_(torch.randn(row.shape, generator=source, device=source.device))

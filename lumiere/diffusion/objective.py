@@ -1,7 +1,7 @@
 """The training objective, in terms of the text-to-image model's own noise scheduler.
 
-The T2I's weights are frozen, so its noise schedule and prediction type are not ours to choose:
-everything here is read from its diffusers scheduler. Notation: x_t = alpha_t x_0 + sigma_t noise,
+The T2I's weights are frozen, and they fix the noise schedule and the prediction type. So this
+module reads both from the T2I's diffusers scheduler. Notation: x_t = alpha_t x_0 + sigma_t noise,
 alpha_t^2 + sigma_t^2 = 1, SNR = alpha_t^2 / sigma_t^2.
 """
 
@@ -15,11 +15,11 @@ PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 
 
 def make_scheduler() -> DDIMScheduler:
-    """The scheduler of a T2I trained here: cosine, v-prediction, zero terminal SNR.
+    """Make the scheduler of a T2I trained here: cosine, v-prediction, zero terminal SNR.
 
-    Zero terminal SNR lets sampling start from pure noise; the paper's is "near 0". Cosine: Nichol
-    and Dhariwal 2021; v-prediction: Salimans and Ho 2022; zero terminal SNR with trailing
-    timesteps: Lin et al. 2023.
+    Zero terminal SNR lets sampling start from pure noise; the paper's terminal SNR is "near 0".
+    Cosine: Nichol and Dhariwal 2021; v-prediction: Salimans and Ho 2022; zero terminal SNR with
+    trailing timesteps: Lin et al. 2023.
     """
     return DDIMScheduler(
         num_train_timesteps=1000,
@@ -35,16 +35,16 @@ def make_scheduler() -> DDIMScheduler:
 def without_variance(model_output: Tensor, num_channels: int) -> Tensor:
     """Drop a learned variance: keep the first `num_channels` channels, which are the prediction.
 
-    A network that learned its variance (Nichol and Dhariwal 2021; DeepFloyd IF) gives as many
-    channels again behind them, which interpolate the log-variance of a step. Neither the loss nor
-    the samplers use those.
+    A network that learned its variance (Nichol and Dhariwal 2021; DeepFloyd IF) outputs as many
+    channels again after them, which interpolate the log-variance of a step. The loss and the
+    samplers ignore those.
 
     Args:
         model_output: (b, c or 2 c, ...).
         num_channels: c, channels of the image.
 
     Raises:
-        ValueError: on another number of channels.
+        ValueError: if the number of channels is neither c nor 2 c.
     """
     if model_output.shape[1] not in (num_channels, 2 * num_channels):
         raise ValueError(
@@ -64,7 +64,7 @@ class Objective:
             min_snr_gamma: 0 for no weighting (Hang et al. 2023).
 
         Raises:
-            ValueError: on a prediction type that is not among `PREDICTION_TYPES`.
+            ValueError: if the prediction type is not among `PREDICTION_TYPES`.
         """
         self.prediction_type: str = scheduler.config.prediction_type
         if self.prediction_type not in PREDICTION_TYPES:
@@ -76,19 +76,19 @@ class Objective:
         self.min_snr_gamma = min_snr_gamma
 
     def levels(self, timesteps: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
-        """alpha_t and sigma_t (b, 1, ...), broadcastable to `ndim` axes."""
+        """Return alpha_t and sigma_t (b, 1, ...), broadcastable to `ndim` axes."""
         alpha_squared = self.alphas_cumprod.to(timesteps.device)[timesteps].view(
             -1, *[1] * (ndim - 1)
         )
         return alpha_squared.sqrt(), (1 - alpha_squared).sqrt()
 
     def add_noise(self, x_0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """x_t = alpha_t x_0 + sigma_t noise, in x_0's dtype."""
+        """Compute x_t = alpha_t x_0 + sigma_t noise, in x_0's dtype."""
         alpha, sigma = self.levels(timesteps, x_0.ndim)
         return (alpha * x_0 + sigma * noise).to(x_0.dtype)
 
     def target(self, x_0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """The output that the network is trained to give."""
+        """Return the output that the network is trained to predict."""
         if self.prediction_type == "epsilon":
             return noise
         if self.prediction_type == "sample":
@@ -97,7 +97,7 @@ class Objective:
         return alpha * noise - sigma * x_0
 
     def pred_x_0(self, model_output: Tensor, x_t: Tensor, timesteps: Tensor) -> Tensor:
-        """The estimate of x_0 from a network output, in x_t's dtype; the inverse of `target`."""
+        """Estimate x_0 from a network output, in x_t's dtype; the inverse of `target`."""
         model_output = without_variance(model_output, x_t.shape[1])
         if self.prediction_type == "sample":
             return model_output
@@ -107,7 +107,9 @@ class Objective:
         return (alpha * x_t - sigma * model_output).to(x_t.dtype)
 
     def weight(self, timesteps: Tensor) -> Tensor:
-        """Loss weight (b,) per sample: min-SNR, min(SNR, gamma) in x_0 space, or 1."""
+        """Return the loss weight of each sample (b,): min-SNR, which is min(SNR, gamma) in x_0
+        space, or 1.
+        """
         if self.min_snr_gamma == 0:
             return torch.ones(len(timesteps))
         alpha, sigma = self.levels(timesteps, 1)
@@ -122,7 +124,9 @@ class Objective:
         }[self.prediction_type]
 
     def losses(self, model_output: Tensor, x_0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Weighted mean squared error of each sample (b,), float32, without a learned variance."""
+        """Compute the weighted mean squared error of each sample (b,), float32, without a
+        learned variance.
+        """
         model_output = without_variance(model_output, x_0.shape[1])
         error = (model_output.float() - self.target(x_0, noise, timesteps).float()) ** 2
         return error.flatten(1).mean(1) * self.weight(timesteps).to(error.device)

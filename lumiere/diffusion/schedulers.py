@@ -1,7 +1,7 @@
 """Sampling with any diffusers scheduler: timesteps, steps, and x_0 held to known pixels.
 
-Any diffusers scheduler serves if it expects what the network predicts; `check_prediction_type`
-refuses the others and names the cure.
+Any diffusers scheduler works if it expects what the network predicts; `check_prediction_type`
+refuses the others and says what to use instead.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
-# These need the history of all steps before, so they cannot begin in the middle.
+# These need the history of all earlier steps, so they cannot start in the middle.
 FROM_NOISE_ALONE = ("LMSDiscreteScheduler", "PNDMScheduler")
 WORKING = (
     "DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler or UniPCMultistepScheduler"
@@ -29,7 +29,7 @@ def check_prediction_type(scheduler: SchedulerMixin, expected: str, name: str) -
     Args:
         scheduler: a diffusers scheduler.
         expected: the network's prediction type.
-        name: what messages call the scheduler.
+        name: the scheduler's name in messages.
     """
     kind, config = type(scheduler).__name__, scheduler.config
     settings = inspect.signature(type(scheduler).__init__).parameters
@@ -71,17 +71,17 @@ def select_timesteps(
     device: torch.device,
     strength: float = 1.0,
 ) -> Tensor:
-    """The timesteps to visit, from noisy to clean.
+    """Return the timesteps to visit, from noisy to clean.
 
     Args:
         scheduler: any diffusers scheduler; its state is reset.
         num_inference_steps: steps from pure noise.
         device: where the timesteps go.
-        strength: the share of steps to do, the last ones (SDEdit); rounds to whole steps, so there
-            may be none.
+        strength: the share of steps to do, counted from the end (SDEdit); it is rounded to whole
+            steps, so the result may be empty.
 
     Raises:
-        ValueError: outside the ranges, or on a scheduler that cannot step from noise to a video.
+        ValueError: if a value is out of range, or the scheduler cannot step from noise to a video.
     """
     if num_inference_steps < 1:
         raise ValueError(f"num_inference_steps is {num_inference_steps}; allowed: at least 1")
@@ -89,8 +89,8 @@ def select_timesteps(
         raise ValueError(f"strength is {strength}; allowed: 0 (keep the video) to 1 (ignore it)")
     kind = type(scheduler).__name__
     scheduler.set_timesteps(num_inference_steps, device=device)
-    # KDPM2's ancestral kind has no numbers for some noise schedules; inverse schedulers go the
-    # other way.
+    # Ancestral KDPM2 gives non-finite timesteps for some noise schedules; inverse schedulers run
+    # from video to noise.
     timesteps = scheduler.timesteps
     if not (timesteps.isfinite().all() and timesteps[0] >= timesteps[-1]):
         raise ValueError(
@@ -127,7 +127,9 @@ class Stepper:
         self.schedulers: list[SchedulerMixin] = []
 
     def step(self, model_output: Tensor, timestep: Tensor, x_t: Tensor) -> Tensor:
-        """The next x_t, float32, in the memory of `model_output` if possible; all (b, c, t, h, w)."""
+        """Compute the next x_t, float32, in the memory of `model_output` if possible; all (b, c,
+        t, h, w).
+        """
         parts = self._parts(x_t)
         if len(parts) == 1:
             return self._step(self.scheduler, model_output.float(), timestep, x_t)
@@ -150,29 +152,30 @@ class Stepper:
         return stepped[0]
 
     def _parts(self, x_t: Tensor) -> list[slice]:
-        """The frames that go through the scheduler together."""
+        """Split a video into the frames that go through the scheduler together."""
         num_frames, config = x_t.shape[2], self.scheduler.config
         length = max(1, self.part_size // x_t[0, :, 0].numel())
-        # Thresholding takes a quantile of the whole video; a single seed makes all the noise that
-        # is added.
+        # Thresholding needs a quantile of the whole video. With `noise_sampler_seed`, one seed
+        # makes the noise of the whole video.
         if config.get("thresholding") or "noise_sampler_seed" in config:
             length = num_frames
         return [slice(start, start + length) for start in range(0, num_frames, length)]
 
 
 def signal_level(scheduler: SchedulerMixin, timestep: Tensor) -> tuple[Tensor, Tensor]:
-    """The scheduler's current alpha_t and sigma_t, alpha_t^2 + sigma_t^2 = 1, 0-d each.
+    """Return the scheduler's current alpha_t and sigma_t, alpha_t^2 + sigma_t^2 = 1, 0-d each.
 
     Args:
         scheduler: with its timesteps set.
-        timestep: where it is now, 0-d. It may lie between two training timesteps, and occur twice
-            in the scheduler's.
+        timestep: the current timestep, 0-d. It may lie between two training timesteps, and the
+            scheduler may list it twice.
     """
     if not hasattr(scheduler, "sigmas"):
         alpha_squared = scheduler.alphas_cumprod[int(timestep)].float()
     else:  # these schedulers count in sigma_t / alpha_t
-        # Some step in x_t / alpha_t and scale it for the network, midpoints included: the factor
-        # gives the level away. The others step in x_t, from one of their levels to the next.
+        # Some schedulers step in x_t / alpha_t and scale it for the network, midpoints included, so
+        # the factor reveals the level. The others step in x_t, from one of their levels to the
+        # next.
         alpha_squared = scheduler.scale_model_input(torch.ones(()), timestep) ** 2
         if alpha_squared == 1:
             index = scheduler.step_index
@@ -194,14 +197,14 @@ def hold_known(
 ) -> Tensor:
     """Change the model output so that its estimate of x_0 equals the known pixels.
 
-    At every step, the known part of x_t is then the known pixels with their share of noise, as it
-    was in training, and the network paints the rest to fit.
+    At every step, the known part of x_t then equals the known pixels with the right amount of
+    noise, as in training, and the network paints the rest to match.
 
     Args:
         scheduler: with its timesteps set.
-        prediction_type: the network's.
+        prediction_type: the network's prediction type.
         model_output: (b, c, t, h, w).
-        scaled_x_t: what the network saw, same shape.
+        scaled_x_t: the network's input, same shape.
         timestep: 0-d.
         conditioning: C, (b, c, t, h, w).
         known_mask: M, (b, 1, t, h, w), 1 = known.

@@ -14,10 +14,10 @@ from torch import Tensor
 
 
 def temporal_windows(num_frames: int, window_size: int, overlap: int) -> list[tuple[int, int]]:
-    """Half-open windows that cover every frame.
+    """Return half-open windows that cover every frame.
 
-    Neighbours overlap by exactly `overlap` frames; only the last pair by more, where the tail does
-    not fill a window.
+    Neighbours overlap by exactly `overlap` frames; only the last pair overlaps by more, if the tail
+    does not fill a window.
 
     Args:
         num_frames: frames of the clip, at least 1.
@@ -25,7 +25,7 @@ def temporal_windows(num_frames: int, window_size: int, overlap: int) -> list[tu
         overlap: shared frames, 0 to window_size - 1.
 
     Raises:
-        ValueError: outside these ranges.
+        ValueError: if a value is out of range.
     """
     if num_frames < 1:
         raise ValueError(f"num_frames {num_frames}; allowed: at least 1")
@@ -41,7 +41,9 @@ def temporal_windows(num_frames: int, window_size: int, overlap: int) -> list[tu
 
 
 def independent_windows(num_frames: int, window_size: int) -> list[tuple[int, int]]:
-    """Windows that share no frame, the last one shorter; MultiDiffusion is compared with them."""
+    """Return windows that share no frame, the last one shorter; MultiDiffusion is compared with
+    them.
+    """
     return [
         (start, min(start + window_size, num_frames)) for start in range(0, num_frames, window_size)
     ]
@@ -54,7 +56,7 @@ def check_window_weights(name: str) -> None:
 
 
 def tapered_weights(windows: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """A weight (t_i,) for every frame of every window, larger towards its middle.
+    """Return a weight (t_i,) for every frame of every window, larger towards its middle.
 
     Where two windows overlap, the clip fades linearly from one into the next.
     """
@@ -63,7 +65,7 @@ def tapered_weights(windows: Sequence[tuple[int, int]]) -> list[Tensor]:
 
 
 class Reconciler:
-    """Adds up windows' predictions one by one, so that none has to be kept.
+    """Adds up the predictions of windows one by one, so that none has to be kept.
 
     argmin over J' of sum_i w_i ||J'|window_i - prediction_i||^2 = sum_i w_i prediction_i / sum_i
     w_i, frame by frame, accumulated in float32.
@@ -79,10 +81,10 @@ class Reconciler:
         Args:
             windows: half-open frame ranges, in any order.
             num_frames: t of the result.
-            weights: (t_i,) per window, above zero; all the same by default.
+            weights: (t_i,) per window, above zero; equal by default.
 
         Raises:
-            ValueError: on a window outside the clip, weights that do not fit, or a frame in no
+            ValueError: if a window lies outside the clip, weights do not fit, or a frame is in no
                 window.
         """
         self.windows, self.num_frames = windows, num_frames
@@ -135,7 +137,9 @@ class Reconciler:
             )
 
     def result(self) -> Tensor:
-        """(b, c, t, h, w), float32; call it once, after all windows of all clips are added."""
+        """Return (b, c, t, h, w), float32; call it once, after all windows of all clips are
+        added.
+        """
         assert self.total is not None
         total, self.total = self.total, None
         return total.div_(self.sums.to(total.device).view(-1, 1, 1))
@@ -147,7 +151,7 @@ def reconcile(
     num_frames: int,
     weights: Sequence[Tensor] | None = None,
 ) -> Tensor:
-    """The clip that fits all predictions best in the least-squares sense: their mean.
+    """Return the clip that fits all predictions best in the least-squares sense: their mean.
 
     Args:
         predictions: one (b, c, t_i, h, w) per window.

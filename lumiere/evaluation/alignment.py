@@ -15,7 +15,7 @@ class Retrieval:
         recall_1, recall_5: share of sentences whose video ranks first, or among the first five, in
             [0, 1].
         median_rank: 1 is perfect; (candidates + 1) / 2 is chance.
-        num_queries, num_candidates: report them with the numbers, which depend on them.
+        num_queries, num_candidates: the scores depend on them, so report them with the scores.
     """
 
     recall_1: float
@@ -25,7 +25,7 @@ class Retrieval:
     num_candidates: int
 
     def chance(self) -> Retrieval:
-        """The average scores of a random order of the same candidates."""
+        """Return the average scores of a random order of the same candidates."""
         n = self.num_candidates
         return Retrieval(1 / n, min(5, n) / n, (n + 1) / 2, self.num_queries, n)
 
@@ -35,7 +35,7 @@ def retrieval(
 ) -> Retrieval:
     """Rank candidates by cosine similarity for each query.
 
-    Ties count against the query, so that a constant embedding scores nothing.
+    Ties count against the query, so that a constant embedding gets the worst score.
 
     Args:
         queries: (k, d) sentence embeddings.
@@ -69,10 +69,11 @@ def retrieval(
 
 
 def cosine_similarity(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """The cosine similarity of each query with each candidate: (k, d), (n, d) → (k, n) float64 in [−1, 1].
+    """Return the cosine similarity of each query with each candidate: (k, d), (n, d) → (k, n)
+    float64 in [−1, 1].
 
     Raises:
-        ValueError: on an empty, non-finite or zero row, or different d.
+        ValueError: if a row is empty, zero or not finite, or d differs.
     """
     x, y = np.asarray(queries, np.float64), np.asarray(candidates, np.float64)
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or not len(x) or not len(y):
@@ -90,9 +91,10 @@ def _unit_rows(values: np.ndarray) -> np.ndarray:
 
 
 def text_alignment(text: np.ndarray, videos: np.ndarray) -> float:
-    """The mean cosine similarity of each prompt with its own video, in [−1, 1]: (n, d), (n, d) → float.
+    """Return the mean cosine similarity of each prompt with its own video, in [−1, 1]: (n, d), (n,
+    d) → float.
 
-    Like CLIP similarity, but in the judge's space: values of different judges do not compare.
+    This is CLIP similarity in the judge's space, so values of different judges cannot be compared.
     """
     if len(text) != len(videos):
         raise ValueError(f"{len(text)} prompts and {len(videos)} videos; expected as many")

@@ -1,4 +1,4 @@
-"""Measures that need no model: flicker, motion, and how well known pixels are kept."""
+"""Measures flicker, motion, and how well known pixels are kept, without a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lumiere.data.pixel_values import psnr
 
 
 def temporal_flicker(frames: np.ndarray) -> float:
-    """VBench's temporal flickering: 1 − mean |frame(k+1) − frame(k)| / 255.
+    """Compute VBench's temporal flickering: 1 − mean |frame(k+1) − frame(k)| / 255.
 
     A still picture scores 1, so read the score together with the motion. VBench scores still scenes
     only, where every change is flicker. Here motion lowers the score too, so compare it with the
@@ -25,7 +25,7 @@ def temporal_flicker(frames: np.ndarray) -> float:
         In [0, 1].
 
     Raises:
-        ValueError: on another dtype or rank, or fewer than 2 frames.
+        ValueError: if the dtype or rank differs, or there are fewer than 2 frames.
     """
     frames = _check_video(frames)
     difference = np.abs(frames[1:].astype(np.int16) - frames[:-1].astype(np.int16))
@@ -33,7 +33,7 @@ def temporal_flicker(frames: np.ndarray) -> float:
 
 
 def motion_magnitude(frames: np.ndarray) -> float:
-    """The mean length of the optical flow in pixels per frame, at 64 × 64 pixels.
+    """Return the mean length of the optical flow in pixels per frame, at 64 × 64 pixels.
 
     Args:
         frames: uint8 (t, h, w, 3), at least 2 frames.
@@ -45,7 +45,7 @@ def motion_magnitude(frames: np.ndarray) -> float:
 
 
 def known_region_psnr(frames: np.ndarray, known: np.ndarray, known_mask: np.ndarray) -> float:
-    """The PSNR in dB over the known pixels (M = 1), which tells how well they were kept.
+    """Return the PSNR in dB over the known pixels (M = 1), which tells how well they were kept.
 
     Args:
         frames: uint8 (t, h, w, 3), generated.

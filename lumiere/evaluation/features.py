@@ -1,4 +1,6 @@
-"""Computes features of videos, and the Fréchet distance of generated from real ones with its floor."""
+"""Computes features of videos, and the Fréchet distance between generated and real ones with its
+floor.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +12,33 @@ import numpy as np
 from lumiere.evaluation.frechet import frechet_distance
 
 FRAMES_PER_CLIP = 4  # evenly spaced; neighbours differ too little to count as samples
-MIN_CLIPS = 2  # generated clips that a distance with its floor needs
-MIN_VIDEOS = 4  # real source videos that it needs
+MIN_CLIPS = 2  # the fewest generated clips for a distance with its floor
+MIN_VIDEOS = 4  # the fewest real source videos for it
 NUM_DRAWS = 8
 
 
 def frame_features(embeddings: np.ndarray) -> np.ndarray:
-    """A few frames of each clip, each a sample of its own: (n, t, d) → (n · min(4, t), d). They do not show motion."""
+    """Pick a few frames of each clip, each a sample of its own: (n, t, d) → (n · min(4, t), d).
+    They do not show motion.
+    """
     n, t, d = embeddings.shape
     picks = np.unique(np.linspace(0, t - 1, FRAMES_PER_CLIP).round().astype(int))
     return embeddings[:, picks].reshape(n * len(picks), d)
 
 
 def motion_features(embeddings: np.ndarray) -> np.ndarray:
-    """How much each feature changes from frame to frame: mean over time of |f(k+1) − f(k)|, (n, t, d) → (n, d).
+    """Measure how much each feature changes from frame to frame: mean over time of |f(k+1) − f(k)|,
+    (n, t, d) → (n, d).
 
-    Zero for a still clip; larger for the same frames in a shuffled order.
+    The result is zero for a still clip, and larger for the same frames in a shuffled order.
     """
     return np.abs(np.diff(embeddings, axis=1)).mean(axis=1)
 
 
 def clip_features(embeddings: np.ndarray) -> np.ndarray:
-    """Appearance and motion: the mean over time, then `motion_features`, (n, t, d) → (n, 2d)."""
+    """Join appearance and motion: the mean over time, then `motion_features`, (n, t, d) → (n,
+    2d).
+    """
     return np.concatenate([embeddings.mean(axis=1), motion_features(embeddings)], axis=1)
 
 
@@ -40,16 +47,15 @@ FEATURES = {"frame": frame_features, "clip": clip_features, "motion": motion_fea
 
 @dataclass(frozen=True)
 class Distance:
-    """A Fréchet distance, and the numbers that are needed to read it.
+    """A Fréchet distance, and the numbers that are needed to interpret it.
 
     Attributes:
-        value: generated against reference, mean over the draws.
-        floor: real against reference, with as many real clips as generated ones; mean over the same
-            draws.
+        value: distance of generated clips from the reference, mean over the draws.
+        floor: distance of as many real clips from the reference, mean over the same draws.
         floor_spread: standard deviation of the floor over the draws.
         num_clips: clips on the generated side.
         num_reference: clips on the reference side.
-        dimensions: of the features.
+        dimensions: the number of features.
     """
 
     value: float
@@ -82,8 +88,8 @@ def distance_with_floor(
         seed: for the draws.
 
     Raises:
-        ValueError: on fewer than 2 generated clips or 4 real videos, or different numbers of
-            frames.
+        ValueError: if there are fewer than 2 generated clips or 4 real videos, or the numbers of
+            frames differ.
     """
     if generated.shape[1:] != real.shape[1:]:
         raise ValueError(

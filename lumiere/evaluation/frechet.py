@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 
 def frechet_distance(x: np.ndarray | Tensor, y: np.ndarray | Tensor) -> float:
-    """The squared Fréchet (2-Wasserstein) distance between Gaussians fitted to two samples.
+    """Return the squared Fréchet (2-Wasserstein) distance between Gaussians fitted to two samples.
 
         |μx − μy|² + tr Σx + tr Σy − 2 tr (Σx Σy)^½
 
     The last term is computed without a matrix square root, which is ill-conditioned, and useless
     with fewer samples than dimensions. With centred rows X and Y, Σx Σy = XᵀX YᵀY / ((n−1)(m−1))
     has the same non-zero eigenvalues as M Mᵀ with M = X Yᵀ, so tr (Σx Σy)^½ = ‖X Yᵀ‖_* /
-    √((n−1)(m−1)), the nuclear norm. If n > d, the R of X's QR replaces X (XᵀX = RᵀR), so that there
-    is never an n × m matrix.
+    √((n−1)(m−1)), the nuclear norm. If n > d, the R of X's QR replaces X (XᵀX = RᵀR), which avoids
+    an n × m matrix.
 
     Small samples bias the estimate upwards: report n with it, and the distance between two real
     samples of the same sizes.
@@ -32,8 +32,8 @@ def frechet_distance(x: np.ndarray | Tensor, y: np.ndarray | Tensor) -> float:
         At least 0, in squared feature units.
 
     Raises:
-        ValueError: on fewer than 2 samples, a non-finite value, another rank than 2, or different
-            d.
+        ValueError: if there are fewer than 2 samples, a value is not finite, the rank is not 2, or
+            d differs.
     """
     x, y = _as_samples(x, "x"), _as_samples(y, "y")  # float64
     if x.shape[1] != y.shape[1]:

@@ -2,7 +2,7 @@
 
 The default is the *embedded judge*, a small CLIP made of open_clip's classes and trained on the
 sample data (`lumiere.evaluation.train_judge`; see `pretrained/judge/CARD.md`). Its scores compare
-runs of this project with each other. They are not CLIPSIM, and do not compare with published
+runs of this project with each other. They are not CLIPSIM, and cannot be compared with published
 numbers. For those, name an open_clip architecture and its weights.
 """
 
@@ -30,12 +30,15 @@ from lumiere.errors import DataError, one_line
 from lumiere.tensor_files import read_tensors
 from lumiere.text.minilm_encoder import model_folder
 
-# Frozen, and installed with its own package, so it is not stored with the judge.
+# The text transformer is frozen and installed with its own package, so it is not stored with the
+# judge.
 TEXT_TRANSFORMER = "text.transformer."
 
 
 class ImageTextModel(Protocol):
-    """The part of an open_clip model that is used here; open_clip's classes share no base."""
+    """The interface of an open_clip model that this project uses; open_clip's classes have no
+    common base.
+    """
 
     def encode_image(self, image: torch.Tensor) -> torch.Tensor: ...
 
@@ -51,7 +54,8 @@ class Judge:
         model: any open_clip model in eval mode.
         tokenize: sentences → token tensor.
         transform: PIL image → normalised tensor, open_clip's own for inference.
-        preprocessing: a sentence for the report, without which a score cannot be compared.
+        preprocessing: a sentence for the report; only scores with the same preprocessing can be
+            compared.
         trained_on: a sentence about its training for the report; may be empty.
         captions: the sentences that it was trained on; empty if they are unknown.
     """
@@ -151,7 +155,7 @@ def save_judge(
         folder: created if it does not exist.
         model: from `build_model(config)`.
         config: the config of the model, with facts about its training under "training".
-        captions: the sentences that the model was trained on, by which later evaluations tell
+        captions: the sentences that the model was trained on; later evaluations use them to tell
             whether it knows a clip.
     """
     folder = Path(folder)
@@ -232,7 +236,9 @@ def _describe(cfg: PreprocessCfg) -> str:
 
 
 def _describe_training(training: dict[str, Any] | None) -> str:
-    """A sentence from the record of `lumiere.evaluation.train_judge`; empty without a record."""
+    """Describe the training in a sentence, from the record of `lumiere.evaluation.train_judge`;
+    empty without a record.
+    """
     if training is None:
         return ""
     split = training["split"]

@@ -23,12 +23,14 @@ from lumiere.evaluation.seams import seam_ratio
 from lumiere.evaluation.video_sets import RealSet, VideoSet
 from lumiere.sample_files import Sample
 
-MAX_PSNR = 99.0  # dB written for equal pixels: JSON and charts know no infinity
+MAX_PSNR = 99.0  # dB written for equal pixels, because JSON and charts cannot represent infinity
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A measure that cannot be taken of this input; `why` is a sentence for the console and the report."""
+    """A measure that this input does not allow; `why` is a sentence for the console and the
+    report.
+    """
 
     why: str
 
@@ -43,8 +45,7 @@ class SetScores:
         mismatched: the same with the other videos' prompts; None for a single video.
         similarity: (n, n), prompts by videos, for the plot.
         flicker, motion: one value per video.
-        real_*: the same for as many real clips: what a perfect generator would score with this
-            judge.
+        real_*: the same for as many real clips: the scores of a perfect generator with this judge.
     """
 
     distances: dict[str, Distance] | LeftOut
@@ -98,7 +99,9 @@ class SeamScores:
 
 @dataclass(frozen=True)
 class Familiarity:
-    """How many of the real clips the judge was trained on, which is the case if it knows all their sentences."""
+    """How many of the real clips the judge was trained on. It was trained on a clip if it knows
+    all its sentences.
+    """
 
     seen: int
     num_clips: int
@@ -106,7 +109,7 @@ class Familiarity:
     num_held_out: int
 
     def warning(self) -> str:
-        """A reason to doubt these scores; empty if there is none."""
+        """Return a reason to doubt these scores; empty if there is none."""
         if not self.seen:
             return "the judge was trained on none of these videos: its scores say little about them"
         if self.seen_held_out:
@@ -127,7 +130,7 @@ class Evaluation:
     familiarity: Familiarity | None
 
     def left_out(self) -> dict[str, str]:
-        """The measures that were left out, and why."""
+        """Return the measures that were left out, and why."""
         parts = {
             "distances": self.scores.distances,
             "retrieval": self.scores.retrieval,
@@ -172,7 +175,8 @@ def score_set(judge: Judge, generated: VideoSet, real: RealSet, seed: int) -> Se
     mismatched = None
     if n > 1:
         mismatched = float((similarity.sum() - np.trace(similarity)) / (n * (n - 1)))
-    # As many real clips as generated ones, each with another prompt: recall depends on both.
+    # Draw as many real clips as generated ones, each with another prompt, because recall depends on
+    # both.
     same = _draw_different(real.prompts, n, seed)
     return SetScores(
         distances=_distances(embedded, embedded_real, real.groups, seed),
@@ -190,7 +194,9 @@ def score_set(judge: Judge, generated: VideoSet, real: RealSet, seed: int) -> Se
 
 
 def measure_familiarity(judge: Judge, real: RealSet) -> Familiarity | None:
-    """Count the clips whose sentences the judge knows; file names would not do, as users may reuse them."""
+    """Count the clips whose sentences the judge knows. File names would not work, because users
+    may reuse them.
+    """
     if not judge.captions:
         return None
     seen = np.array([judge.captions.issuperset(captions) for captions in real.captions])
@@ -257,7 +263,8 @@ def score_seams(record: dict[str, Any]) -> SeamScores | LeftOut:
 
 
 def flat_metrics(evaluation: Evaluation) -> dict[str, float]:
-    """The numbers for the metrics file and MLflow, rounded to 6 places; measures that were left out are absent.
+    """Return the numbers for the metrics file and MLflow, rounded to 6 places; measures that were
+    left out are absent.
 
     Returns:
         One flat mapping; names hold letters, digits and underscores only.
@@ -344,7 +351,7 @@ def _distances(
 
 
 def _retrieval(text: np.ndarray, videos: np.ndarray, num_candidates: int) -> Retrieval | LeftOut:
-    """Retrieval among at least `num_candidates`: recall among fewer is not comparable."""
+    """Measure retrieval among at least `num_candidates`: recall among fewer is not comparable."""
     needed = max(2, num_candidates)
     if len(videos) < needed:
         return LeftOut(f"{len(videos)} clips with different prompts; at least {needed} are needed")
@@ -352,7 +359,7 @@ def _retrieval(text: np.ndarray, videos: np.ndarray, num_candidates: int) -> Ret
 
 
 def _draw_different(prompts: Sequence[str], n: int, seed: int) -> np.ndarray:
-    """n random indices, sorted; one for each prompt, so there may be fewer than n."""
+    """Draw n random indices, sorted; one for each prompt, so there may be fewer than n."""
     first: dict[str, int] = {}
     for i in np.random.default_rng(seed).permutation(len(prompts)):
         first.setdefault(prompts[i], int(i))
@@ -360,7 +367,7 @@ def _draw_different(prompts: Sequence[str], n: int, seed: int) -> np.ndarray:
 
 
 def _embed(judge: Judge, videos: np.ndarray) -> np.ndarray:
-    """uint8 (n, t, h, w, 3) → float32 (n, t, d)."""
+    """Embed videos: uint8 (n, t, h, w, 3) → float32 (n, t, d)."""
     n, t = videos.shape[:2]
     return judge.encode_frames(videos.reshape(n * t, *videos.shape[2:])).reshape(n, t, -1)
 

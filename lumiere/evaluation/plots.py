@@ -1,6 +1,6 @@
 """Draws the plots of the evaluation; the same scores give the same bytes.
 
-The plot of a measure that was left out says why.
+If a measure was left out, its plot says why.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ON_WHITE = {
     "facecolor": "white",
     "edgecolor": "none",
     "pad": 1,
-}  # for numbers that a line may cross
+}  # a background for numbers that a line may cross
 SHEET_VIDEOS, SHEET_FRAMES = 12, 4
 SHEET_SIDE = 96  # pixels; smaller frames are enlarged without smoothing
 TITLES = {"frame": "single frames", "clip": "appearance and motion", "motion": "motion alone"}
@@ -172,19 +172,23 @@ def _draw_sheet(path: Path, videos: VideoSet, picks: Sequence[int]) -> None:
         _strip(videos.frames[i][moments].repeat(factor, axis=1).repeat(factor, axis=2))
         for i in picks
     ]
-    letters = strips[0].shape[1] // 6  # as many as fit below a strip
+    letters = strips[0].shape[1] // 6  # how many letters fit below a strip
     labels = [_shortened(videos.prompts[i], letters) for i in picks]
     save_picture(contact_sheet(strips, columns=3, labels=labels, gap=10), path)
 
 
 def _strip(frames: np.ndarray, gap: int = 2) -> np.ndarray:
-    """uint8 (t, h, w, 3) → (h, t · w + (t − 1) · gap, 3), white between the frames."""
+    """Lay frames side by side: uint8 (t, h, w, 3) → (h, t · w + (t − 1) · gap, 3), white between
+    the frames.
+    """
     padded = np.pad(frames, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
     return np.concatenate(list(padded), axis=1)[:, :-gap]
 
 
 def _counterparts(prompts: Sequence[str], real: VideoSet) -> list[int]:
-    """The real clips with the same sentences, in their order; evenly spaced clips if there are none."""
+    """Return the real clips with the same sentences, in their order; evenly spaced clips if
+    there are none.
+    """
     index: dict[str, int] = {}
     for i, prompt in enumerate(real.prompts):
         index.setdefault(prompt, i)
@@ -201,6 +205,6 @@ def _shortened(text: str, letters: int) -> str:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    # Without the version of matplotlib in the file, so that the bytes stay the same.
+    # Leave the version of matplotlib out of the file, so that the bytes stay the same.
     figure.savefig(path, dpi=100, metadata={"Software": None})
     plt.close(figure)

@@ -224,7 +224,7 @@ def _over(value: float, floor: float) -> str:
 
 
 def _pairs(borders: list[int]) -> str:
-    """The pairs of frames at borders, counted from 0, such as `7|8`."""
+    """List the pairs of frames at borders, counted from 0, such as `7|8`."""
     shown = ", ".join(f"{border}\\|{border + 1}" for border in borders[:6])
     return f"frames {shown}, …" if len(borders) > 6 else f"frames {shown}"
 

@@ -15,7 +15,7 @@ import numpy as np
 
 
 def consecutive_mse(frames: np.ndarray) -> np.ndarray:
-    """The mean squared error between consecutive frames.
+    """Return the mean squared error between consecutive frames.
 
     Args:
         frames: (t, h, w, c), uint8 in [0, 255] or float in [0, 1], at least 2 frames.
@@ -34,7 +34,7 @@ def consecutive_mse(frames: np.ndarray) -> np.ndarray:
 
 
 def window_borders(windows: Sequence[tuple[int, int]], num_frames: int) -> list[int]:
-    """The indices i for which frames i and i + 1 are not covered by the same windows.
+    """Return the indices i for which frames i and i + 1 are not covered by the same windows.
 
     Args:
         windows: half-open (start, stop), as `lumiere.diffusion.windows.temporal_windows` gives
@@ -49,7 +49,7 @@ def window_borders(windows: Sequence[tuple[int, int]], num_frames: int) -> list[
 
 
 def seam_ratio(errors: np.ndarray | Sequence[np.ndarray], borders: Sequence[int]) -> float:
-    """The mean error at the borders divided by the mean error elsewhere.
+    """Return the mean error at the borders divided by the mean error elsewhere.
 
     To compare two ways of joining windows, pass the same borders for both.
 

@@ -2,9 +2,9 @@
 
 A small open_clip ResNet sees single frames, the frozen MiniLM text tower sees their sentences, and
 open_clip's ClipLoss pulls the pairs together. Subjects that the split's hash draws for validation
-are never seen; with the same seed and fraction they include all that curation holds out. Frames are
-degraded on purpose (crops, low resolution, blur, noise, colour), because the judge is asked about
-generated frames, which are soft and noisy in just these ways.
+are never seen; with the same seed and fraction, they include all videos that curation holds out.
+Frames are degraded on purpose (crops, low resolution, blur, noise, colour), because the judge sees
+generated frames, which are soft and noisy in these ways.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from open_clip.model import CustomTextCLIP
 FPS = 16
 STORED_SIZE = 80  # frames are kept a little larger than the input, so that they can be cropped
 INPUT_SIZE = 64
-# A low ceiling keeps similar subjects close: separating a cat from a leopard for ever hurts unseen
-# subjects.
+# A low limit keeps similar subjects close. Pushing a cat and a leopard ever further apart would
+# hurt unseen subjects.
 MAX_LOGIT_SCALE = 20.0
 CONFIG: dict[str, Any] = {
     "embed_dim": 128,
@@ -107,7 +107,9 @@ resized to the size in the first column.
 
 
 def read_captions(path: str | Path) -> dict[str, list[str]]:
-    """The sentences of each video, by its name, without the videos that exist to test curation."""
+    """Read the sentences of each video, by its name, without the videos that exist to test
+    curation.
+    """
     captions = defaultdict(list)
     with open(path, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -130,8 +132,8 @@ def degrade(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
         return torch.rand((b, *shape), generator=generator) * (high - low) + low
 
-    # Small changes of scale, place and angle. No mirror images, because captions say left and
-    # right.
+    # Small changes of scale, place and angle. There are no mirror images, because captions say left
+    # and right.
     scale, angle, shift = uniform(0.8, 1.1), uniform(-0.15, 0.15), uniform(-0.1, 0.1, 2)
     cos, sin = scale * torch.cos(angle), scale * torch.sin(angle)
     theta = torch.stack(
@@ -146,7 +148,7 @@ def degrade(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     grey = images.mean(1, keepdim=True)
     images = grey + (images - grey) * uniform(0.6, 1.3, 1, 1, 1)  # saturation
 
-    # A third each: sharp, at the base model's 32 px, and blurrier than that.
+    # A third of the frames each: sharp, at the base model's 32 px, and blurrier than that.
     kind = torch.randint(0, 3, (b, 1, 1, 1), generator=generator)
     half = F.interpolate(
         F.interpolate(images, scale_factor=0.5, mode="area"), size=INPUT_SIZE, mode="bicubic"
@@ -224,7 +226,9 @@ def train(
 
 
 def pooled_states(model: CustomTextCLIP, tokens: torch.Tensor) -> np.ndarray:
-    """The states of the frozen text tower before its projection, (k, 384), which never change."""
+    """Compute the states of the frozen text tower before its projection, (k, 384), which never
+    change.
+    """
     with torch.no_grad():
         mask = (tokens != model.text.config.pad_token_id).long()
         return model.text.pooler(
@@ -233,7 +237,7 @@ def pooled_states(model: CustomTextCLIP, tokens: torch.Tensor) -> np.ndarray:
 
 
 def held_out_names(names: Iterable[str], split: dict[str, Any]) -> set[str]:
-    """The videos that the split holds out, which the judge is not trained on."""
+    """Return the videos that the split holds out; the judge is not trained on them."""
     return {
         name for name in names if is_validation(Path(name).stem, split["seed"], split["fraction"])
     }
@@ -249,15 +253,14 @@ def measure(
 ) -> dict[str, Any]:
     """Measure retrieval of videos by text, with the shipped preprocessing.
 
-    Measured are train subjects, held-out (unseen) subjects, and held-out sentences among all
-    videos.
+    It measures train subjects, held-out (unseen) subjects, and held-out sentences among all videos.
 
     Args:
         judge: the model.
         raw: the folder of raw videos.
         captions: the sentences of each video.
         unseen: the videos that the judge was not trained on.
-        size: the resolution in pixels that frames are brought to first.
+        size: the resolution in pixels to which frames are resized first.
         num_frames: frames per video, evenly spaced.
     """
     names = sorted(captions)
@@ -369,7 +372,7 @@ def main() -> None:
     config = {**CONFIG, "training": training}
     sentences = [caption for name in names for caption in captions[name]]
     save_judge(arguments.out, model, config, sentences)
-    judge = load_judge(arguments.out)  # measures the weights as they were written
+    judge = load_judge(arguments.out)  # measure the weights as they were written
     config["retrieval"] = {
         f"{size}px": measure(judge, arguments.raw, captions, unseen, size) for size in (128, 32)
     }

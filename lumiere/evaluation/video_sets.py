@@ -26,7 +26,7 @@ class VideoSet:
     Attributes:
         frames: uint8 (n, t, h, w, 3).
         prompts: n sentences.
-        groups: n names of source videos; for generated ones, their number.
+        groups: n names of source videos; generated videos have their number instead.
     """
 
     frames: np.ndarray
@@ -41,7 +41,8 @@ class RealSet(VideoSet):
     Attributes:
         captions: all sentences of each clip; `prompts` holds the first.
         held_out: whether each belongs to the validation split.
-        num_sources: source videos there are; more than clips where not all are measured.
+        num_sources: the number of source videos; larger than the number of clips if not all are
+            measured.
     """
 
     captions: list[list[str]]
@@ -50,7 +51,8 @@ class RealSet(VideoSet):
 
 
 def read_generated_set(folder: Path, num_videos: int, num_frames: int) -> VideoSet:
-    """The first `num_videos` text-to-video clips with different prompts, and their first `num_frames` frames.
+    """Read the first `num_videos` text-to-video clips with different prompts, and their first
+    `num_frames` frames.
 
     A repeated prompt would compete with itself in retrieval, so only its first video counts.
 
@@ -73,7 +75,8 @@ def read_generated_set(folder: Path, num_videos: int, num_frames: int) -> VideoS
 def read_real_set(
     clips: Path, size: tuple[int, int], num_frames: int, max_videos: int = MAX_REAL
 ) -> RealSet:
-    """One real clip of each source video of both splits, at the size and length of the generated clips.
+    """Read one real clip of each source video of both splits, at the size and length of the
+    generated clips.
 
     If there are more source videos than `max_videos`, the clips are spread evenly over their sorted names. Frames are
     resized by the rule that made the training clips (`resize_video`: area), so that both sides of a distance are
@@ -118,7 +121,8 @@ def read_real_set(
 
 
 def measure_seams(folder: Path) -> dict[str, Any]:
-    """Errors of consecutive frames with and without MultiDiffusion, and where windows meet.
+    """Measure the errors of consecutive frames with and without MultiDiffusion, and find where
+    windows meet.
 
     Returns:
         window_size and overlap; for `multidiffusion` and `independent` the errors (n, t - 1); `borders` of the windows
@@ -144,5 +148,7 @@ def measure_seams(folder: Path) -> dict[str, Any]:
 
 
 def _source(clip_id: str) -> str:
-    """The source video of a clip: its id without the number of the part and of the window, `trip` of `trip#1@0`."""
+    """Return the source video of a clip: its id without the number of the part and of the
+    window, `trip` of `trip#1@0`.
+    """
     return re.sub(r"(#\d+)?(@\d+)?$", "", clip_id)

@@ -1,5 +1,5 @@
-"""The parameters, memory and arithmetic of a params file's networks, known before any of them is
-built.
+"""Computes the parameters, memory and FLOPs of the networks of a params file, without building
+them.
 """
 
 import lumiere.compat  # noqa: F401  before diffusers

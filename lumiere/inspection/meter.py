@@ -1,14 +1,15 @@
-"""What a step of a network costs, measured on torch's meta device: no memory is taken, no number is
-computed.
+"""Measures the cost of a network's step on torch's meta device, which takes no memory and computes
+no numbers.
 
 Every operation of the forward and the backward pass runs, on tensors that have a shape and no
 content. Torch's own counter counts the arithmetic. `LiveBytes` follows the bytes of every tensor
-from its creation to its end, so the peak is that of a real run with a perfect allocator. `StandIn`
-replaces what a GPU does differently from the meta device: fused attention and autocast.
+from its creation until it is freed, so the peak equals that of a real run with a perfect allocator.
+`StandIn` imitates what a GPU does differently from the meta device: fused attention and autocast.
 
-torch's own tracker (`torch.distributed._tools.mem_tracker.MemTracker`, torch 2.13) does not serve
-here: it raises on frozen parameters, it has no peak of activations alone, and it takes 3 to 4 times
-as long. On a network that trains as a whole it counts the same bytes after the forward pass.
+torch's own tracker (`torch.distributed._tools.mem_tracker.MemTracker`, torch 2.13) does not work
+here: it raises on frozen parameters, does not report the peak of activations alone, and takes 3 to
+4 times as long. For a network without frozen parameters, it counts the same bytes after the forward
+pass.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from lumiere.training.throughput import count_step_flops
 
 aten = torch.ops.aten
 
-# torch.autocast on CUDA, as far as a U-Net's layers call it; the rest runs in whatever dtype it is
-# given.
+# These functions imitate torch.autocast on CUDA for the layers of a U-Net; other functions run in
+# the dtype of their input.
 IN_LOW_PRECISION = ("linear", "conv2d", "scaled_dot_product_attention")
 IN_FLOAT32 = ("group_norm", "layer_norm")
 
@@ -41,10 +42,10 @@ class Cost:
     """The cost of one step. A multiplication and an addition count as two FLOPs."""
 
     flops_forward: int
-    flops: int  # forward, backward, and what checkpointing computes again
+    flops: int  # forward, backward, and the recomputation of checkpointing
     # The peak of everything but weights, inputs and finished weight gradients.
     activation_bytes: int
-    saved_bytes: int  # what the forward pass leaves for the backward pass
+    saved_bytes: int  # bytes that the forward pass keeps for the backward pass
 
 
 class StandIn:
@@ -52,8 +53,8 @@ class StandIn:
 
     It replaces the functions that layers call. By itself the meta device computes attention through
     the whole (queries x keys) matrix, which no GPU kernel stores, and it has no autocast. A
-    TorchFunctionMode would not do: torch switches it off inside `backward`, where checkpointing
-    computes again.
+    TorchFunctionMode would not work, because torch switches it off inside `backward`, where
+    checkpointing computes again.
     """
 
     def __init__(self, device_type: str = "cuda", autocast: torch.dtype | None = None) -> None:
@@ -100,8 +101,8 @@ class StandIn:
     def _cast(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         if not tensor.is_floating_point() or tensor.dtype == dtype:
             return tensor
-        # As autocast: the cast of a weight that trains is kept until the region ends, every other
-        # is made anew.
+        # As in autocast, the cast of a trained weight is kept until the region ends; all others are
+        # made again each time.
         if self._casts is None or not (
             tensor.is_leaf and tensor.requires_grad and tensor.dtype == torch.float32
         ):
@@ -142,7 +143,9 @@ def _group_norm_of_cpu(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """A group norm without the copy out of channels-last memory that GPUs and the meta device make."""
+    """Compute a group norm without the copy out of channels-last memory that GPUs and the meta
+    device make.
+    """
     n, channels = states.shape[:2]
     size = states[0, 0].numel()
     by_channel = states.ndim == 4 and states.is_contiguous(memory_format=torch.channels_last)
@@ -183,7 +186,7 @@ class LiveBytes(TorchDispatchMode):
         return output
 
     def forget(self, tensor: Tensor) -> None:
-        """Stop counting a tensor that lives on."""
+        """Stop counting a tensor that still exists."""
         self._drop(tensor.untyped_storage()._cdata)
 
     def _add(self, tensor: Tensor) -> None:
@@ -206,7 +209,7 @@ class LiveBytes(TorchDispatchMode):
 
 @contextlib.contextmanager
 def _gradients_not_counted(parameters: Iterable[nn.Parameter], live: LiveBytes) -> Iterator[None]:
-    """Leave finished weight gradients out of the activations; the plan counts them on their own."""
+    """Exclude finished weight gradients from the activations; the plan counts them separately."""
 
     def done(parameter: Tensor) -> None:
         if parameter.grad is not None:
@@ -235,11 +238,11 @@ def measure(
     """Measure one step of a network: the forward pass `run` and its backward pass.
 
     Args:
-        network: a network on the meta device; on a real device the step is really computed.
+        network: a network on the meta device; on a real device, the step is actually computed.
         run: the forward pass, which ends in a scalar loss.
         backward: False for sampling; `run` may then return any tensor.
-        flops: False leaves the arithmetic uncounted, in half the time.
-        device_type: the device whose kernels are stood in for, "cuda" or "cpu".
+        flops: False skips counting FLOPs, which halves the time.
+        device_type: the device whose kernels are imitated, "cuda" or "cpu".
         autocast: the low precision of `torch.autocast`, or None for none.
         inputs: tensors that `run` reads; they exist already and are not counted.
     """

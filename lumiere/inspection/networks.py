@@ -1,4 +1,4 @@
-"""The networks of a params file or of a saved folder, on torch's meta device: shapes without
+"""Builds the networks of a params file or of a saved folder on torch's meta device: shapes without
 numbers or memory.
 """
 
@@ -39,9 +39,9 @@ class Workload:
         network: the network, on the meta device.
         shape: one training example without its batch axis, (c, t, h, w) or (c, h, w).
         text: number and width of its text tokens, or None without text.
-        optim: how it is trained; None where it is not.
-        sample_shape: the shape of one forward pass when a video is made; None where the network
-            makes none.
+        optim: the settings of its training; None if it is not trained.
+        sample_shape: the shape of one forward pass when a video is made; None if the network does
+            not make videos.
         sample_passes: forward passes for one video.
     """
 
@@ -80,7 +80,9 @@ class Workload:
         return torch.zeros(batch_size, *(shape or self.shape), device=device), arguments
 
     def loss(self, batch_size: int) -> tuple[Callable[[], Tensor], list[Tensor]]:
-        """The forward pass of a training step, and the tensors that it reads."""
+        """Return the forward pass of a training step as a function, and the tensors that it
+        reads.
+        """
         sample, arguments = self.inputs(batch_size)
         config = self.image_network.config
         # Without a condition, and without a learned variance.
@@ -96,14 +98,14 @@ class Workload:
 
 
 def workloads(params: Params, root: Path = Path()) -> list[Workload]:
-    """The networks of a params file, in the order in which they are trained.
+    """Return the networks of a params file, in the order in which they are trained.
 
     Args:
         params: the sizes, architectures and trainings.
         root: the folder where relative paths in `params` start.
 
     Raises:
-        ValueError: when a model that it names cannot be found, or a config file describes no such
+        ValueError: if a named model cannot be found, or a config file does not describe such a
             network.
     """
     t2i, ssr, generate = params.prepare_t2i, params.train_ssr, params.generate
@@ -154,11 +156,11 @@ def workloads(params: Params, root: Path = Path()) -> list[Workload]:
 
 
 def stored_workloads(folder: Path, num_frames: int = 16) -> list[Workload]:
-    """The networks of a saved folder: a pipeline, a Space-Time U-Net, a text-to-image model or a
-    U-Net.
+    """Return the networks of a saved folder: a pipeline, a Space-Time U-Net, a text-to-image model
+    or a U-Net.
 
     Raises:
-        ValueError: when the folder is none of these.
+        ValueError: if the folder is none of these.
     """
     if (folder / "model_index.json").is_file():
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
@@ -206,18 +208,20 @@ def on_meta(build: Callable[[], Network]) -> Network:
 
 
 def inflate(unet2d: UNet2DConditionModel, **settings: Any) -> SpaceTimeUNet:
-    """The Space-Time U-Net of an image network, on the meta device; nothing is copied."""
+    """Inflate an image network to a Space-Time U-Net on the meta device; nothing is copied."""
     config = {key: value for key, value in unet2d.config.items() if not key.startswith("_")}
     return on_meta(lambda: SpaceTimeUNet(unet2d_config=config, **settings)).train()
 
 
 def text_to_image_network(params: Params, root: Path) -> UNet2DConditionModel:
-    """The T2I's U-Net: the one that a params file trains, or that of the model it names."""
+    """Return the T2I's U-Net: the one that a params file trains, or the one of the model that it
+    names.
+    """
     config, file = params.prepare_t2i, params.prepare_t2i.unet_config
     if config.source != "train":
         return _named_network(config.source, root, config.size)
-    # The text encoder's weights may be gigabytes on a hub; a config file says what width it was
-    # made for.
+    # The text encoder's weights may be gigabytes on a hub, so read the width from the config file
+    # instead.
     if file:
         stored = json.loads((root / file).read_text(encoding="utf-8"))
         width = text_width(UNET_DEFAULTS | stored)
@@ -233,7 +237,7 @@ def text_to_image_network(params: Params, root: Path) -> UNet2DConditionModel:
 
 
 def super_resolution_network(params: Params, root: Path) -> UNet2DConditionModel:
-    """The image network for super-resolution, found in the same way."""
+    """Return the image network for super-resolution, found in the same way."""
     config = params.train_ssr
     if config.image_model != "train":
         return _named_network(config.image_model, root, config.size)
@@ -263,7 +267,7 @@ def _text_encoder_width(params: Params) -> int:
 
 
 def layer_parameters(network: UNet2DConditionModel | SpaceTimeUNet) -> int:
-    """Parameters of the largest of the layers that FSDP gathers one at a time
+    """Count the parameters of the largest layer that FSDP gathers at a time
     (`lumiere.training.parallel`).
     """
     sizes = [sum(p.numel() for p in layer.parameters()) for layer in layers_in_order(network)]

@@ -1,4 +1,6 @@
-"""The memory of a GPU in a training, from the parameters and the measured cost of a step."""
+"""Computes the memory of a GPU in a training from the parameters and the measured cost of a
+step.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from lumiere.inspection.meter import Cost, measure
 from lumiere.inspection.networks import Workload, layer_parameters
 from lumiere.models import SpaceTimeUNet
 
-FLOAT32 = 4  # bytes; weights, gradients, optimizer state and averages, whatever the arithmetic's precision
+FLOAT32 = 4  # bytes; weights, gradients, optimizer state and averages use it at any precision
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 # The share of a GPU's memory for CUDA's context, cuDNN's workspaces and the allocator's gaps.
 RESERVE = 0.08
@@ -88,8 +90,8 @@ def plan(workload: Workload, launch: LaunchConfig, processes: int) -> NetworkPla
 
     Args:
         workload: the network and its inputs.
-        launch: precision, accumulation and checkpointing; `processes` replaces its number of
-            processes.
+        launch: precision, accumulation and checkpointing; the argument `processes` replaces its
+            number of processes.
         processes: number of GPUs.
     """
     network = workload.network
@@ -123,8 +125,8 @@ def _training(
     step = checkpointed if launch.gradient_checkpointing else plain
     weights, gradients = count(network.parameters()) * FLOAT32, count(trained) * FLOAT32
     optimizer = optimizer_bytes(trained, workload.optim.optimizer)
-    # A preview runs a clip with and without its sentence at once; a validation runs as many as a
-    # step.
+    # A preview runs a clip with and without its sentence at once; a validation runs as many clips
+    # as a step.
     preview_batch = 2 if workload.text else 1
     preview = forward(
         workload, max(micro_batch, preview_batch), workload.shape, launch, flops=False
@@ -205,7 +207,7 @@ def count(tensors: Iterable[Tensor]) -> int:
 
 
 def optimizer_bytes(parameters: Iterable[Tensor], optimizer: str) -> int:
-    """The bytes of an optimizer's state.
+    """Count the bytes of an optimizer's state.
 
     AdamW keeps two moments; Adafactor keeps a row and a column per matrix (Shazeer and Stern 2018).
     Both add a step count of 4 bytes per parameter.

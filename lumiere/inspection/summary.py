@@ -1,4 +1,6 @@
-"""A network's plan, as a table for people and as JSON for programs. GB = 10^9 bytes, TFLOP = 10^12."""
+"""Formats the plan of a network as a table for people and as JSON for programs. GB = 10^9 bytes,
+TFLOP = 10^12.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,16 @@ LABEL = 46  # characters
 
 
 def fits(memory: Memory, gpu_memory_gb: float) -> bool:
-    """Whether a GPU of this size holds it, with RESERVE left for memory that is not counted."""
+    """Return whether a GPU of this size holds the training, with RESERVE left for memory that is
+    not counted.
+    """
     return memory.total <= gpu_memory_gb * GB * (1 - RESERVE)
 
 
 def as_text(
     plan: NetworkPlan, processes: int, gpu_memory_gb: float, precision: str, checkpointing: bool
 ) -> str:
-    """The table of one network."""
+    """Format the plan of one network as a table."""
     rows = [("parameters", _millions(plan.parameters))]
     if plan.temporal_parameters:
         rows.append(("  spatial (the image network's, frozen)", _millions(plan.spatial_parameters)))
@@ -76,7 +80,7 @@ def _training_rows(
 
 
 def as_data(plan: NetworkPlan, gpu_memory_gb: float) -> dict[str, Any]:
-    """The plan as plain data; bytes and FLOPs are whole numbers."""
+    """Convert a plan to plain data; bytes and FLOPs are whole numbers."""
     data = dataclasses.asdict(plan) | {"parameters": plan.parameters}
     if plan.training is not None:
         for name in ("whole", "sharded"):

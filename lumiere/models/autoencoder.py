@@ -11,10 +11,10 @@ from lumiere.models.diffusers_folders import load_network
 
 
 def load_vae(folder: Path) -> AutoencoderKL | None:
-    """Load the VAE in a folder, frozen and in float32; return None where the folder does not exist.
+    """Load the VAE in a folder, frozen and in float32; return None if the folder does not exist.
 
     Raises:
-        ValueError: when the folder exists and no VAE can be read from it.
+        ValueError: if the folder exists but no VAE can be read from it.
     """
     if not folder.is_dir():
         return None
@@ -22,10 +22,12 @@ def load_vae(folder: Path) -> AutoencoderKL | None:
 
 
 def vae_factor(vae: AutoencoderKL | None) -> int:
-    """The side of a latent in pixels; 1 without a VAE, where latents are pixels."""
+    """Return the side of a latent in pixels; 1 without a VAE, because latents are pixels then."""
     return 1 if vae is None else latent_factor(vae.config.block_out_channels)
 
 
 def latent_factor(block_out_channels: Sequence[int]) -> int:
-    """The side of a latent in pixels, from a VAE's widths: each block but the last halves the side."""
+    """Return the side of a latent in pixels, from a VAE's widths: each block but the last halves
+    the side.
+    """
     return 2 ** (len(block_out_channels) - 1)

@@ -1,7 +1,7 @@
 """The blocks of a diffusers U-Net taken apart into their layers, in the order of a forward pass.
 
-One walk serves the Space-Time U-Net's forward pass, the sharding of a training and the memory plan
-of `lumiere inspect`.
+The Space-Time U-Net's forward pass, the sharding of a training and the memory plan of `lumiere
+inspect` all walk the layers in this order.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ class BlockLayers:
 
     Attributes:
         resnets: the block's ResNet layers. A mid block has one more than it has attentions.
-        attentions: one per resnet, or None where the block has none there.
+        attentions: one per resnet; None where a resnet has no attention after it.
         resamplers: its spatial downsamplers or upsamplers; empty for the mid block and at the
             coarsest or finest level.
         inflation: the temporal block that follows the last resnet and attention, in a Space-Time
             U-Net.
-        temporal_resampler: the temporal layer that follows the spatial resamplers, where time is
+        temporal_resampler: the temporal layer that follows the spatial resamplers, if time is
             resampled too.
     """
 
@@ -55,7 +55,7 @@ class BlockLayers:
         return int(self.resnets[-1].out_channels)
 
     def layers(self) -> list[nn.Module]:
-        """All layers that exist, each once."""
+        """Return all layers that exist, each once."""
         candidates = [
             *self.resnets,
             *self.attentions,
@@ -69,7 +69,7 @@ class BlockLayers:
 def image_blocks(
     unet: UNet2DConditionModel,
 ) -> tuple[list[BlockLayers], BlockLayers | None, list[BlockLayers]]:
-    """The down blocks, the mid block (None where the network has none) and the up blocks of an
+    """Return the down blocks, the mid block (None if the network has none) and the up blocks of an
     image U-Net.
     """
     down = [BlockLayers.of(block) for block in unet.down_blocks]

@@ -1,4 +1,4 @@
-"""Networks as diffusers stores them: a folder with config.json and safetensors."""
+"""Loads networks that diffusers stored: a folder with config.json and safetensors."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ NAMES = {"UNet2DConditionModel": "U-Net", "AutoencoderKL": "VAE"}
 def read_stored_config(
     folder: Path, kind: type[ModelMixin] = UNet2DConditionModel
 ) -> dict[str, Any]:
-    """Read the settings of a network that diffusers saved, with the defaults of those its file
+    """Read the settings of a network that diffusers saved, with defaults for those that the file
     leaves out.
 
     Args:
-        folder: the folder with its config.json.
+        folder: the folder with the network's config.json.
         kind: its class.
 
     Raises:
-        ValueError: when there is no config.json, or it describes another class.
+        ValueError: if there is no config.json, or it describes another class.
     """
     if not (folder / "config.json").is_file():
         raise ValueError(
@@ -44,11 +44,11 @@ def load_network(folder: Path, kind: type[ModelMixin] = UNet2DConditionModel) ->
     """Load the network in a folder, in float32, from safetensors.
 
     Args:
-        folder: the folder with its config and weights.
+        folder: the folder with the network's config and weights.
         kind: its class.
 
     Raises:
-        ValueError: when they cannot be read, or weights are missing.
+        ValueError: if they cannot be read, or weights are missing.
     """
     try:
         network, info = kind.from_pretrained(

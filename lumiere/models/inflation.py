@@ -1,4 +1,4 @@
-"""The blocks of a diffusers U-Net, run with temporal layers in between.
+"""Runs the blocks of a diffusers U-Net with temporal layers in between.
 
 The forward pass is written out over diffusers' own modules (`resnets`, `attentions`,
 `downsamplers`, `upsamplers`), so that a temporal layer can follow each of them without hooks and
@@ -24,8 +24,8 @@ from lumiere.models.lean import LeanConv2d, LeanResnet, LeanTransformer, attend
 
 @dataclass
 class Conditions:
-    """The conditions of a forward pass, as every layer at a level of `num_frames` frames takes
-    them.
+    """The conditions of a forward pass, in the form that layers at a level of `num_frames` frames
+    take.
     """
 
     temb: Tensor  # (b, d), the timestep's embedding, once per clip
@@ -44,7 +44,7 @@ class Conditions:
         checkpointing: bool,
         num_frames: int,
     ) -> Conditions:
-        """The conditions of clips of `num_frames` frames, from an embedding (b, d)."""
+        """Make the conditions of clips of `num_frames` frames from an embedding (b, d)."""
         frame_temb = temb.repeat_interleave(num_frames, dim=0)
         return cls(
             temb,
@@ -56,7 +56,7 @@ class Conditions:
         )
 
     def at(self, num_frames: int) -> Conditions:
-        """The same conditions at a level of `num_frames` frames; text stays once per clip
+        """Return the same conditions at a level of `num_frames` frames; text stays once per clip
         (`TextPerClip`).
         """
         return Conditions.per_clip(
@@ -69,13 +69,13 @@ class Conditions:
 
 
 class TextPerClip(Attention):
-    """An image network's attention that takes text once per clip, (b, n, d), for any number of
-    frames.
+    """An image network's attention, changed to take text once per clip, (b, n, d), for any number
+    of frames.
 
-    Attention to text treats every query by itself. So all frames of a clip are queries of one call,
-    and the keys and values of the text are computed once instead of once per frame. The text is
-    repeated where pixels are keys as well (DeepFloyd IF), and under processors other than
-    diffusers' plain ones. Users may still set any processor.
+    Attention to text treats each query independently. So one call can take the queries of all
+    frames of a clip, and it computes the keys and values of the text once instead of once per
+    frame. The text is still repeated for each frame if pixels are keys as well (DeepFloyd IF), or
+    if the processor is not one of diffusers' plain ones. Users may still set any processor.
     """
 
     def forward(
@@ -110,7 +110,7 @@ class TextPerClip(Attention):
         return all(extra is None for extra in extras) and not scaled
 
     def _attend(self, hidden_states: Tensor, text: Tensor, bias: Tensor | None) -> Tensor:
-        """The arithmetic of diffusers' own processor on (b, l, c), with `attend`."""
+        """Attend as diffusers' own processor does on (b, l, c), with `attend`."""
         query, key, value = self.to_q(hidden_states), self.to_k(text), self.to_v(text)
         query, key, value = (
             states.unflatten(2, (self.heads, -1)) for states in (query, key, value)
@@ -127,15 +127,15 @@ LEAN: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def make_lean(unet: nn.Module) -> None:
-    """Give an image network's layers the lean classes of this package; its weights and their names
-    stay.
+    """Replace the classes of an image network's layers by the lean ones of this package. Weights
+    and their names do not change.
     """
     for module in unet.modules():
         module.__class__ = LEAN.get(type(module), type(module))
 
 
 def takes_text(unet: UNet2DConditionModel) -> bool:
-    """Whether an image network attends to text, in any layer."""
+    """Return whether an image network attends to text, in any layer."""
     attentions = [module for module in unet.modules() if isinstance(module, Attention)]
     attends = any(
         each.is_cross_attention or each.added_kv_proj_dim is not None for each in attentions
@@ -168,7 +168,7 @@ def check_conditions(
 
 def _check_text(unet: UNet2DConditionModel, batch_size: int, text: Tensor | None) -> None:
     width = unet.config.encoder_hid_dim or unet.config.cross_attention_dim
-    has_one_width = isinstance(width, int)  # a list where the levels differ
+    has_one_width = isinstance(width, int)  # a list if the levels differ
     expected = f"expected ({batch_size}, n, {width if has_one_width else 'd'}), once per clip"
     if text is None:
         if takes_text(unet):
@@ -201,8 +201,8 @@ def _check_once_per_clip(name: str, value: Any, batch_size: int) -> None:
 def check_supported(unet: UNet2DConditionModel) -> None:
     """Raise ValueError for the few U-Nets that cannot be inflated.
 
-    K-diffusion blocks have one skip per block. A hint or an image prompt (ControlNet, IP-Adapter)
-    is a second input.
+    K-diffusion blocks have one skip per block. ControlNet hints and IP-Adapter image prompts are
+    second inputs.
     """
     kinds = {type(block).__name__ for block in [*unet.down_blocks, *unet.up_blocks]}
     odd = sorted(kind for kind in kinds if kind.startswith("K"))
@@ -219,8 +219,8 @@ def check_supported(unet: UNet2DConditionModel) -> None:
 def run_down_block(
     block: BlockLayers, hidden_states: Tensor, here: Conditions
 ) -> tuple[Tensor, list[Tensor], Conditions]:
-    """Run a down block; the second result is what it leaves for the up path, the third holds at the
-    next level.
+    """Run a down block. The second result is its skips for the up path; the third is the conditions
+    of the next level.
     """
     skips = []
     last = len(block.resnets) - 1
@@ -256,9 +256,9 @@ def run_up_block(
     here: Conditions,
     force_size: bool,
 ) -> tuple[Tensor, Conditions]:
-    """Run an up block; it takes its skips from the end of the list.
+    """Run an up block, which removes its skips from the end of the list.
 
-    The next skip has the frame count to come back to, and, with `force_size`, the height and width.
+    The next skip sets the frame count to upsample to and, with `force_size`, the height and width.
     """
     for resnet, attention in zip(block.resnets, block.attentions, strict=True):
         joined = torch.cat([hidden_states, skips.pop()], dim=1)
@@ -277,7 +277,7 @@ def run_up_block(
 
 
 def run_inflation(block: nn.Module | None, hidden_states: Tensor, here: Conditions) -> Tensor:
-    """Run a temporal block, recomputed in the backward pass where checkpointing is on."""
+    """Run a temporal block; with checkpointing, it is recomputed in the backward pass."""
     if block is None:
         return hidden_states
     if here.checkpointing and torch.is_grad_enabled():
@@ -290,7 +290,9 @@ def run_inflation(block: nn.Module | None, hidden_states: Tensor, here: Conditio
 def run_pair(
     resnet: nn.Module, attention: nn.Module | None, hidden_states: Tensor, conditions: Conditions
 ) -> Tensor:
-    """Run one (resnet, attention) pair, recomputed in the backward pass where checkpointing is on."""
+    """Run one (resnet, attention) pair; with checkpointing, it is recomputed in the backward
+    pass.
+    """
 
     def pair(states: Tensor) -> Tensor:
         return run_attention(attention, resnet(states, conditions.frame_temb), conditions)
@@ -335,16 +337,16 @@ def run_downsampler(
 def run_upsampler(
     upsampler: nn.Module, hidden_states: Tensor, conditions: Conditions, size: torch.Size | None
 ) -> Tensor:
-    """Run a plain or a ResNet upsampler; `size` is set where a side was odd before it was halved."""
+    """Run a plain or a ResNet upsampler; `size` is set if a side was odd before it was halved."""
     if isinstance(upsampler, ResnetBlock2D):
         return upsampler(hidden_states, conditions.frame_temb)
     return upsampler(hidden_states, size)
 
 
 def size_factor(unet: UNet2DConditionModel) -> int:
-    """The number that height and width must be divisible by.
+    """Return the number that height and width must be divisible by.
 
-    It is 1 but for networks with ResNet upsamplers (DeepFloyd IF), which always double the size.
+    It is 1 except for networks with ResNet upsamplers (DeepFloyd IF), which always double the size.
     """
     upsamplers = [each for block in unet.up_blocks for each in block.upsamplers or []]
     only_doubles = all(isinstance(each, ResnetBlock2D) for each in upsamplers)

@@ -1,10 +1,9 @@
-"""Layers that keep and copy less than PyTorch's own: the arithmetic of the image network and the
-temporal layers.
+"""Layers that keep and copy less than PyTorch's own, for the image network and the temporal layers.
 
-PyTorch keeps whatever the gradients of all of a layer's arguments would need, trained or not. Most
-layers here are frozen: their convolutions do not need their inputs, and computing a norm's output
-again is cheaper than keeping it. `torch.compile` and autocast make such choices themselves, so
-under them the plain operations run.
+For each layer, PyTorch keeps everything that the gradients of its arguments need, even of arguments
+that are not trained. Most layers here are frozen, so their convolutions do not need their inputs.
+Computing the output of a norm again is cheaper than keeping it. `torch.compile` and autocast make
+such choices themselves, so under them the plain operations run.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
 CPU_HEAD_DIM = 16  # PyTorch's attention on a CPU is slower with narrower heads
-FEW_FRAMES = 32  # a CPU attends over so few with plain matrix products
+FEW_FRAMES = 32  # up to this many frames, a CPU attends with plain matrix products
 
 
 def keeps_little(*tensors: Tensor) -> bool:
-    """Whether a lean layer may run: tensors of one dtype, with a backward pass, without compiler
-    and autocast.
+    """Return whether a lean layer may run: tensors of one dtype, with a backward pass, without
+    compiler and autocast.
     """
     same_dtype = all(tensor.dtype == tensors[0].dtype for tensor in tensors)
-    # Autocast does not know meta tensors; `lumiere inspect` uses them in place of a GPU's.
+    # Autocast ignores meta tensors, which `lumiere inspect` uses in place of a GPU's.
     device = tensors[0].device.type.replace("meta", "cuda")
     optimised_elsewhere = torch.compiler.is_compiling() or torch.is_autocast_enabled(device)
     goes_back = torch.is_grad_enabled() and tensors[0].requires_grad
@@ -44,7 +43,7 @@ def add(fresh: Tensor, other: Tensor) -> Tensor:
 
 
 class _FrozenConvolution(torch.autograd.Function):
-    """A convolution that keeps only its weight for the backward pass."""
+    """A frozen convolution that keeps only its weight for the backward pass."""
 
     @staticmethod
     def forward(
@@ -141,7 +140,7 @@ class _NormSiLU(torch.autograd.Function):
 
 
 def norm_silu(norm: nn.GroupNorm, hidden_states: Tensor) -> Tensor:
-    """silu(norm(x)) on n c h w."""
+    """Compute silu(norm(x)) on n c h w."""
     # The kernel takes no other strides. On a GPU it does not take channels-last memory, which
     # `F.group_norm` copies.
     by_channel = hidden_states.is_contiguous(memory_format=torch.channels_last)
@@ -155,7 +154,7 @@ def norm_silu(norm: nn.GroupNorm, hidden_states: Tensor) -> Tensor:
 
 
 class LeanResnet(ResnetBlock2D):
-    """A ResNet block of an image network, with a shorter path for blocks with SiLU that keep the
+    """A ResNet block of an image network, with a shorter path for blocks that use SiLU and keep the
     size.
     """
 
@@ -183,8 +182,8 @@ class LeanResnet(ResnetBlock2D):
 
 
 class LeanTransformer(Transformer2DModel):
-    """An image network's transformer that stays in channels-last memory; diffusers' own leaves it
-    with a copy.
+    """An image network's transformer that stays in channels-last memory, where diffusers' own makes
+    a copy in another layout.
     """
 
     def _get_output_for_continuous_inputs(
@@ -205,7 +204,7 @@ class LeanTransformer(Transformer2DModel):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Attention of (b, l, heads, d) to (b, n, heads, d); the result is (b, l, heads, d).
+    """Compute attention of (b, l, heads, d) to (b, n, heads, d); the result is (b, l, heads, d).
 
     `bias` (b, 1, n) is added to the scores.
     """

@@ -14,7 +14,7 @@ def check_super_resolution(unet2d: UNet2DConditionModel, name: str = "unet") -> 
         name: the network's name in the error.
 
     Raises:
-        ValueError: when it does not; the message says what is expected.
+        ValueError: if it does not; the message says what is expected.
     """
     config = unet2d.config
     if config.in_channels != 2 * config.out_channels or unet2d.class_embedding is None:

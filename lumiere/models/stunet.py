@@ -1,8 +1,8 @@
 """The Space-Time U-Net: a frozen text-to-image U-Net, inflated (paper, section 3.1).
 
 Every level but the coarsest gets a convolutional inflation block; the coarsest gets temporal
-attention. A temporal down- or upsampling follows each spatial one. Before training, the network
-equals its image model on a video whose frames are all the same.
+attention. A temporal down- or upsampling layer follows each spatial one. Before training, the
+network computes the same as its image model on a video whose frames are all the same.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class SpaceTimeUNetOutput(BaseOutput):
     sample: Tensor
 
 
-# ModelMixin is named here too because diffusers, loading a pipeline, looks for it in the module of
-# a component's class.
+# ModelMixin is a base class here too, because diffusers looks for it in the module of a component's
+# class when it loads a pipeline.
 class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
     """A text-to-image U-Net inflated to video. Build it with `from_unet2d` or `from_pretrained`."""
 
@@ -68,9 +68,10 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         """
         Args:
             unet2d_config: the config of the UNet2DConditionModel inside.
-            conditioning_channels: channels of (C, M) appended to the input; 4 in pixel space.
-            temporal_resampling: whether time is halved with space; one value, or one per spatial
-                halving.
+            conditioning_channels: number of channels of (C, M), which are appended to the input; 4
+                in pixel space.
+            temporal_resampling: whether time is halved whenever space is: one value, or one per
+                spatial halving.
             resampling_init: "nearest" (the paper's) or "he" (its ablation).
             mid_attention_layers: temporal attention layers in the mid block; the rest of the
                 coarsest level has one.
@@ -156,16 +157,16 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
             conditioning_channels, temporal_resampling, settings: as in `__init__`.
 
         Raises:
-            ValueError: when `unet2d` is not a UNet2DConditionModel, is one of the few kinds that
-                cannot be inflated, or carries adapters.
+            ValueError: if `unet2d` is not a UNet2DConditionModel, cannot be inflated, or has
+                adapters.
         """
         if not isinstance(unet2d, UNet2DConditionModel):
             raise ValueError(
                 f"unet2d is a {type(unet2d).__name__}; expected a diffusers UNet2DConditionModel"
             )
         config = {key: value for key, value in unet2d.config.items() if not key.startswith("_")}
-        # By keyword: diffusers takes positional values for defaults, and drops them in
-        # `from_config`.
+        # Pass values by keyword: diffusers mistakes positional values for defaults, and drops them
+        # in `from_config`.
         model = cls(
             unet2d_config=config,
             conditioning_channels=conditioning_channels,
@@ -183,7 +184,7 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         return nn.Module.to(model, dtype=unet2d.dtype, device=unet2d.device)
 
     def with_conditioning(self, conditioning_channels: int) -> SpaceTimeUNet:
-        """The same network with (C, M) added to its input.
+        """Return a copy of the network with (C, M) added to its input.
 
         The added convolution starts at zero, so the output does not change.
         """
@@ -204,8 +205,8 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         return self.in_channels + self.config.conditioning_channels
 
     def temporal_settings(self) -> dict[str, Any]:
-        """The settings as `SpaceTimeWeights` wants them; one value of temporal resampling per
-        spatial halving.
+        """Return the settings as `SpaceTimeWeights` wants them; one value of temporal resampling
+        per spatial halving.
         """
         down, _, _ = image_blocks(self.unet)
         halvings = [index for index, block in enumerate(down) if block.resamplers]
@@ -235,7 +236,9 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         self.set_gradient_checkpointing(False)
 
     def blocks(self) -> tuple[list[BlockLayers], BlockLayers | None, list[BlockLayers]]:
-        """The down blocks, the mid block and the up blocks, each with its temporal layers."""
+        """Return the down blocks, the mid block and the up blocks, each with its temporal
+        layers.
+        """
         unet = self.unet
         down = []
         for index, block in enumerate(unet.down_blocks):
@@ -265,8 +268,8 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         """Predict for a whole clip at once, in the prediction type of the T2I.
 
         Args:
-            sample: (b, c, t, h, w), the noisy video, followed on the channel axis by C and M where
-                the model takes conditioning. Any t >= 1.
+            sample: (b, c, t, h, w), the noisy video, followed on the channel axis by C and M if the
+                model takes conditioning. Any t >= 1.
             timestep: noise index, an int, 0-d, or (b,).
             encoder_hidden_states: text states (b, n, d), once per clip.
             encoder_attention_mask: (b, n), 1 = attend.
@@ -276,7 +279,7 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
             `.sample` (b, c_out, t, h, w).
 
         Raises:
-            ValueError: on a sample or condition of another shape, naming it.
+            ValueError: if the sample or a condition has another shape; the message names it.
         """
         added_cond_kwargs = added_cond_kwargs or {}
         self._check_sample(sample)
@@ -315,7 +318,7 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         if mid is not None:
             hidden = run_mid_block(mid, hidden, here)
 
-        # --- up: every skip says what size and frame count to come back to
+        # --- up: every skip sets the size and frame count to upsample to
         for block in up:
             hidden, here = run_up_block(block, hidden, skips, here, force_size)
 
@@ -391,8 +394,8 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
 
 
 def layers_in_order(network: UNet2DConditionModel | SpaceTimeUNet) -> list[nn.Module]:
-    """The layers of every block of an image U-Net or a Space-Time U-Net, from the input to the
-    output.
+    """Return the layers of every block of an image U-Net or a Space-Time U-Net, from the input to
+    the output.
     """
     blocks = network.blocks() if isinstance(network, SpaceTimeUNet) else image_blocks(network)
     down, mid, up = blocks

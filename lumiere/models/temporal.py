@@ -1,10 +1,10 @@
 """The temporal layers that inflation adds to an image network (paper, section 3.1).
 
-Frames travel folded into the batch, `(b t) c h w`, in channels-last memory. There `(b t) c h w` and
-`b c t (h w)` are two views of one block `b t h w c`, so a layer that mixes time copies nothing. A
-temporal convolution runs as a 2-D convolution with a (k, 1) kernel over `b c t (h w)`: on CPU and
-GPU that is a matrix product, which a (k, 1, 1) 3-D convolution is not. Other memory formats give
-the same result, with copies.
+Frames travel folded into the batch, `(b t) c h w`, in channels-last memory. In that layout, `(b t)
+c h w` and `b c t (h w)` are two views of the same memory `b t h w c`, so a layer over time needs no
+copy. A temporal convolution runs as a 2-D convolution with a (k, 1) kernel over `b c t (h w)`: CPUs
+and GPUs compute that as a matrix product, unlike a (k, 1, 1) 3-D convolution. Other memory formats
+give the same result, with copies.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ KERNEL_SIZE = 3
 
 
 def group_count(channels: int, most: int = 32, least_width: int = 4) -> int:
-    """The largest number of groups up to `most` that divides `channels`.
+    """Return the largest number of groups up to `most` that divides `channels`.
 
     Groups have at least `least_width` channels where possible. A group of one channel would lose
-    that channel's mean, and at a level of one pixel everything.
+    that channel's mean, and at a level of one pixel it would lose everything.
     """
     allowed = range(1, max(1, min(most, channels // least_width)) + 1)
     return max(groups for groups in allowed if channels % groups == 0)
@@ -42,7 +42,7 @@ def fold_time(hidden_states: Tensor, height: int, width: int) -> Tensor:
 
 
 class TemporalConv(nn.Conv2d):
-    """A convolution over time alone, on b c t (h w)."""
+    """A convolution over time only, on b c t (h w)."""
 
     def __init__(self, channels: int, stride: int = 1, init: str = "he") -> None:
         """`init`: "identity" passes its input on (every `stride`-th frame); "he" is random."""
@@ -57,7 +57,9 @@ class TemporalConv(nn.Conv2d):
 
 
 class TemporalDownsample(nn.Module):
-    """Halves the frame count: temporal convolution with stride 2; t frames become ceil(t / 2)."""
+    """Halves the frame count with a temporal convolution of stride 2; t frames become ceil(t /
+    2).
+    """
 
     def __init__(self, channels: int, init: str = "nearest") -> None:
         """`init`: "nearest" starts at nearest-neighbour resampling (the paper's), "he" at random
@@ -73,12 +75,12 @@ class TemporalDownsample(nn.Module):
 
 
 class TemporalUpsample(nn.Module):
-    """Doubles the frame count by repeating frames, then a temporal convolution; cut to the count
-    asked for.
+    """Doubles the frame count: repeats each frame, applies a temporal convolution, and cuts the
+    result to the requested count.
 
-    Repeated frames are never made. Of three taps w0, w1, w2 on x repeated, two fall on the same
-    frame of x: y[2i] = w0 x[i-1] + (w1 + w2) x[i] and y[2i+1] = (w0 + w1) x[i] + w2 x[i+1]. Both
-    come from pairs of neighbours, in one convolution with a third less arithmetic.
+    The repeated frames are never stored. Of the three taps w0, w1, w2 on repeated frames of x, two
+    fall on the same frame: y[2i] = w0 x[i-1] + (w1 + w2) x[i] and y[2i+1] = (w0 + w1) x[i] + w2
+    x[i+1]. Both come from pairs of neighbours, in one convolution with a third less arithmetic.
     """
 
     def __init__(self, channels: int, init: str = "nearest") -> None:
@@ -107,11 +109,11 @@ class TemporalUpsample(nn.Module):
 
 
 class ConvInflationBlock(nn.Module):
-    """Factorised space-time convolution in a residual, for every level but the coarsest.
+    """A factorised space-time convolution in a residual, for every level but the coarsest.
 
-    2-D convolution, then temporal convolution, each with norm and activation, then a projection
-    that starts at zero. Norm statistics are per frame, so that a window of a clip sees what the
-    whole clip sees.
+    A 2-D convolution and a temporal convolution follow each other, each with norm and activation.
+    Then comes a projection that starts at zero. Norm statistics are per frame, so that a window of
+    a clip gets the same statistics as the whole clip.
     """
 
     def __init__(self, channels: int) -> None:
@@ -134,7 +136,9 @@ class ConvInflationBlock(nn.Module):
 
 
 def rotary_angles(num_frames: int, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and signed sines (t, head_dim) of rotary positions (Su et al. 2021); any frame count."""
+    """Return cosines and signed sines (t, head_dim) of rotary positions (Su et al. 2021), for
+    any frame count.
+    """
     rates = 10000.0 ** (
         -torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim
     )

@@ -1,4 +1,4 @@
-"""The text-to-image model that is inflated: a U-Net, its scheduler, its text encoder's name, and a
+"""The text-to-image model to inflate: a U-Net, its scheduler, the name of its text encoder, and a
 VAE if it has one.
 """
 
@@ -35,10 +35,10 @@ class TextToImage:
         unet: the network.
         scheduler: the diffusers scheduler it was trained with.
         text_encoder, max_text_tokens: name and length for `lumiere.text.load_text_encoder`; the
-            pooled text embedding sees padding, so a model is always used at the length that it was
-            trained with.
-        trained_size: pixels that its own images have, where it is used at another size; None where
-            it is not.
+            pooled text embedding includes padding, so a model must be used at the length that it
+            was trained with.
+        trained_size: the side in pixels of the images it was trained on, if it is used at another
+            size; otherwise None.
         vae: the autoencoder of a model that works in latents; None for a model in pixel space.
     """
 
@@ -57,11 +57,11 @@ class TextToImage:
     def use_at(self, size: int) -> None:
         """Use the network at another image size, in training and in generation.
 
-        A U-Net is convolutional, so it takes other sizes; its images are good only after
+        A U-Net is convolutional, so it accepts other sizes, but its images are good only after
         fine-tuning at that size. `size.json` keeps the size that it was trained for.
 
         Raises:
-            ValueError: when the network cannot halve that size as often as it has levels.
+            ValueError: if the network cannot halve that size as often as its levels require.
         """
         own_size = self.size
         if size == own_size:
@@ -78,8 +78,8 @@ class TextToImage:
         self.unet.register_to_config(sample_size=size // side)
 
     def save(self, folder: str | Path) -> None:
-        """Write `unet/`, `scheduler/`, `text_encoder/` and `vae/`, as a diffusers pipeline has
-        them.
+        """Write `unet/`, `scheduler/`, `text_encoder/` and `vae/`, in the layout of a diffusers
+        pipeline.
         """
         folder = Path(folder)
         self.unet.save_pretrained(folder / "unet")
@@ -113,8 +113,8 @@ def load_scheduler(folder: str | Path) -> SchedulerMixin:
     (`lumiere.diffusion.objective.without_variance`).
 
     Raises:
-        ValueError: when the folder has none, its class is unknown, or it has no noise schedule in
-            discrete steps.
+        ValueError: if the folder has no scheduler, or a scheduler of an unknown class or without a
+            noise schedule in discrete steps.
     """
     path = Path(folder) / SCHEDULER_FILE
     if not path.is_file():
@@ -136,14 +136,14 @@ def load_text_to_image(source: str | Path) -> TextToImage:
     """Load a T2I, in pixel space or with its VAE; the weights come from safetensors, in float32.
 
     Args:
-        source: a folder of ours; a diffusers pipeline's folder with `unet/`, `scheduler/`,
-            `text_encoder/`, `tokenizer/` and, of a latent model, `vae/`; or the hub name of such a
-            pipeline.
+        source: a folder that `TextToImage.save` wrote; a diffusers pipeline's folder with `unet/`,
+            `scheduler/`, `text_encoder/`, `tokenizer/` and, for a latent model, `vae/`; or the hub
+            name of such a pipeline.
 
     Raises:
-        ValueError: when a part is missing, or the model cannot be trained on frames and sentences
-            alone: super-resolution, inpainting, models conditioned on more than the text of one
-            encoder.
+        ValueError: if a part is missing, or the model cannot be trained on frames and sentences
+            alone. This excludes super-resolution, inpainting, and conditions other than the text of
+            one encoder.
     """
     folder = pipeline_folder(str(source))
     text_file = folder / "text_encoder" / TEXT_FILE
@@ -192,7 +192,7 @@ def load_image_network(source: str | Path) -> tuple[UNet2DConditionModel, Schedu
     float32.
 
     Raises:
-        ValueError: when the folder holds no U-Net or no scheduler.
+        ValueError: if the folder holds no U-Net or no scheduler.
     """
     folder = Path(source)
     if not (folder / "unet" / "config.json").is_file():
@@ -203,8 +203,8 @@ def load_image_network(source: str | Path) -> tuple[UNet2DConditionModel, Schedu
 
 
 def text_width(config: Mapping[str, Any]) -> Any:
-    """The width of the text states that a U-Net of these settings takes; a list where its levels
-    differ.
+    """Return the width of the text states that a U-Net of these settings takes; a list where its
+    levels differ.
     """
     width = config["encoder_hid_dim"] or config["cross_attention_dim"]
     if isinstance(width, (list, tuple)):

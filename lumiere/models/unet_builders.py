@@ -20,7 +20,7 @@ def read_unet_config(path: str | Path) -> dict[str, Any]:
     a diffusers pipeline.
 
     Raises:
-        ValueError: when there is no such file, or it holds anything else.
+        ValueError: if there is no such file, or it holds anything else.
     """
     try:
         stored = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -49,7 +49,7 @@ def build_unet(path: str | Path, size: int) -> UNet2DConditionModel:
     file.
 
     Raises:
-        ValueError: as `read_unet_config`, or when the settings contradict each other.
+        ValueError: as `read_unet_config`, or if the settings contradict each other.
     """
     settings = read_unet_config(path)
     try:
@@ -68,13 +68,13 @@ def build_text_to_image_unet(
     """Build a UNet2DConditionModel in pixel space: the small one, or that of `config_file` at
     `size`.
 
-    In the small one text enters twice, as in DeepFloyd IF: by cross-attention below the finest
+    In the small network, text enters twice, as in DeepFloyd IF: by cross-attention below the finest
     level, and pooled by attention into the timestep embedding (`addition_embed_type="text"`), which
     modulates every ResNet by scale and shift.
 
     Raises:
-        ValueError: when `config_file` is no text-to-image network in pixel space for text of that
-            width.
+        ValueError: if `config_file` does not describe a text-to-image network in pixel space for
+            text of that width.
     """
     if config_file:
         unet = build_unet(config_file, size)
@@ -114,7 +114,7 @@ def build_ssr_unet(
     It takes six channels, the noise level as a class label, and no text.
 
     Raises:
-        ValueError: when `config_file` is no such network.
+        ValueError: if `config_file` does not describe such a network.
     """
     if config_file:
         unet = build_unet(config_file, size)

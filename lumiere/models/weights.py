@@ -1,8 +1,8 @@
 """The two kinds of weights of a Space-Time U-Net, and their files.
 
-Spatial weights are the image model's, inside `unet`: frozen. All others are temporal: they alone
-train. Each kind has a safetensors file of its own, so that a motion module is small enough to
-share, and a style swap is one file.
+Spatial weights belong to the image model, inside `unet`, and are frozen. All others are temporal;
+only they train. Each kind has its own safetensors file, so that the temporal weights are small
+enough to share, and a style replaces a single file.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ CONDITIONING_PREFIX = "conv_in_conditioning."
 PARTS = ("all", "motion", "conditioning")
 IMAGE_MODEL = "image_model_sha256"
 
-# What a diffusers pipeline hands to its components beside torch_dtype, as of diffusers 0.42; none
-# of it matters here.
+# Arguments that a diffusers pipeline passes to its components besides torch_dtype, as of diffusers
+# 0.42; they are ignored here.
 FROM_PIPELINE = {
     "device_map", "max_memory", "offload_folder", "offload_state_dict", "variant", "use_safetensors", "use_flashpack",
     "low_cpu_mem_usage", "disable_mmap",
@@ -45,7 +45,9 @@ class SpaceTimeWeights(ModelMixin):
     """A diffusers model whose spatial weights are in `unet`; all others are temporal."""
 
     def temporal_settings(self) -> dict[str, Any]:
-        """The settings that two networks must share to exchange temporal weights, in JSON types."""
+        """Return the settings that two networks must share to exchange temporal weights, in JSON
+        types.
+        """
         raise NotImplementedError
 
     # --- in memory --------------------------------------------------------------------------------
@@ -65,7 +67,7 @@ class SpaceTimeWeights(ModelMixin):
         return self.unet.parameters()
 
     def temporal_state_dict(self) -> dict[str, Tensor]:
-        """The temporal weights by name."""
+        """Return the temporal weights by name."""
         return {
             name: value
             for name, value in self.state_dict().items()
@@ -84,8 +86,8 @@ class SpaceTimeWeights(ModelMixin):
         """Write config.json, the T2I's weights and the temporal weights, each in its own file.
 
         Raises:
-            ValueError: on variant, max_shard_size or safe_serialization=False; the files have only
-                one form.
+            ValueError: if variant, max_shard_size or safe_serialization=False is passed, because
+                the files have only one form.
         """
         _refuse(variant=variant, max_shard_size=max_shard_size)
         _refuse(safe_serialization=None if safe_serialization else False)
@@ -110,9 +112,9 @@ class SpaceTimeWeights(ModelMixin):
         `torch_dtype` is diffusers' older name of `dtype`.
 
         Raises:
-            ValueError: when a file is missing or does not fit, or on a variant; there are no
-                variants.
-            TypeError: on a keyword that is not listed here and that no diffusers pipeline passes.
+            ValueError: if a file is missing or does not fit, or a variant is requested; there are
+                no variants.
+            TypeError: if a keyword is neither listed here nor passed by diffusers pipelines.
         """
         if unknown := sorted(set(from_pipeline) - FROM_PIPELINE):
             raise TypeError(
@@ -147,8 +149,8 @@ class SpaceTimeWeights(ModelMixin):
     def load_temporal(self, save_directory: str | Path, part: str = "all") -> None:
         """Load temporal weights in place; spatial weights do not change.
 
-        A network with conditioning can load the weights of one without, and the reverse, with
-        `part="motion"`: with nothing known both compute the same, because the added input
+        With `part="motion"`, a network with conditioning can load the weights of one without, and
+        the other way round. Both compute the same if nothing is known, because the added input
         convolution has no bias.
 
         Warns when the weights were trained on another image model, for example before a style
@@ -157,12 +159,12 @@ class SpaceTimeWeights(ModelMixin):
 
         Args:
             save_directory: a folder written by `save_temporal` or `save_pretrained`.
-            part: "all"; "conditioning", the added input convolution alone; or "motion", everything
-                but it. The rest is not loaded, and may differ.
+            part: "all"; "conditioning", only the added input convolution; or "motion", everything
+                else. The rest is not loaded, and may differ.
 
         Raises:
-            ValueError: on a missing file, another setting, a missing or unexpected key, or another
-                shape, naming the first.
+            ValueError: if a file is missing, or a setting, key or shape does not match; the message
+                names the first mismatch.
         """
         if part not in PARTS:
             raise ValueError(f"part is {part!r}; allowed: {', '.join(PARTS)}")
@@ -196,7 +198,7 @@ class SpaceTimeWeights(ModelMixin):
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and values, in hexadecimal.
+    """Compute the SHA-256 over names, shapes and values, in hexadecimal.
 
     Values are hashed as float16, so a model saved in half precision has the hash of its float32
     original.
@@ -212,7 +214,7 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
 
 
 def _refuse(**options: Any) -> None:
-    """Raises ValueError on the first option of diffusers that is not None."""
+    """Raise ValueError on the first option of diffusers that is set."""
     for name, value in options.items():
         if value is not None:
             raise ValueError(

@@ -1,4 +1,6 @@
-"""Checks of arguments; each raises ValueError with the name, the value and what is allowed."""
+"""Checks arguments; each check raises ValueError with the name, the value and the allowed
+values.
+"""
 
 from __future__ import annotations
 

@@ -19,10 +19,11 @@ from lumiere.pipelines.styles import FOLDER
 from lumiere.text import load_text_encoder
 
 CHECKOUT_WEIGHTS = Path(__file__).resolve().parents[2] / "pretrained"
-# A wheel has no weights: someone who installed one names the folder in this variable.
+# A wheel has no weights. After installing a wheel, set this variable to the folder with the
+# weights.
 PRETRAINED = Path(os.environ.get("LUMIERE_PRETRAINED") or CHECKOUT_WEIGHTS)
 DEMO_PARTS = ("t2i", "temporal", "ssr_image", "temporal_ssr")
-# What suits these networks: the values of `generate` in params.yaml.
+# Settings that suit these networks: the values of `generate` in params.yaml.
 DEMO_DEFAULTS: dict[str, Any] = {"guidance_scale": 1.5, "image_strength": 0.7}
 
 
@@ -39,7 +40,7 @@ def assemble_pipeline(
         defaults: default arguments of a call, such as num_frames; see `LumierePipeline.__init__`.
 
     Raises:
-        ValueError: a part is missing.
+        ValueError: if a part is missing.
     """
     pipe = LumierePipeline(
         unet=SpaceTimeUNet.from_pretrained(base, torch_dtype=torch.float32),
@@ -65,7 +66,7 @@ def demo_pipeline(pretrained: Path = PRETRAINED) -> LumierePipeline:
             `pretrained/` of the checkout.
 
     Raises:
-        DataError: a part is missing.
+        DataError: if a part is missing.
     """
     for part in DEMO_PARTS:
         if not (pretrained / part).is_dir():
@@ -95,7 +96,9 @@ def demo_pipeline(pretrained: Path = PRETRAINED) -> LumierePipeline:
 
 
 def hash_model(folder: Path | None) -> str:
-    """SHA-256 over the names and contents of a saved pipeline's files; None stands for the demo weights."""
+    """Compute the SHA-256 over the names and contents of a saved pipeline's files; None stands
+    for the demo weights.
+    """
     if folder is None:
         roots = [PRETRAINED / part for part in (*DEMO_PARTS, FOLDER)]
         digest = hashlib.sha256(repr(DEMO_DEFAULTS).encode())

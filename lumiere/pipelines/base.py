@@ -1,4 +1,4 @@
-"""What the pipelines share: reproducible files, and callbacks after each step."""
+"""The base class of the pipelines: reproducible files, and callbacks after each step."""
 
 from __future__ import annotations
 
@@ -32,9 +32,12 @@ NO_CALLBACK = StepCallback()
 
 
 class LumiereBasePipeline(DiffusionPipeline):
-    """A diffusers pipeline that writes reproducible files: none names the folder it came from."""
+    """A diffusers pipeline that writes reproducible files, which do not name the folder they
+    came from.
+    """
 
-    # What callback_on_step_end_tensor_inputs can name; diffusers' own attribute.
+    # The names that callback_on_step_end_tensor_inputs may contain, in an attribute that diffusers
+    # defines.
     _callback_tensor_inputs: ClassVar[list[str]] = ["x_t"]
 
     _interrupt = False
@@ -51,7 +54,7 @@ class LumiereBasePipeline(DiffusionPipeline):
         return self._num_timesteps
 
     def to_json_string(self) -> str:
-        """The content of model_index.json."""
+        """Return the content of model_index.json."""
         config = json.loads(super().to_json_string())
         config.pop("_name_or_path", None)
         return json.dumps(config, indent=2, sort_keys=True) + "\n"
@@ -66,8 +69,9 @@ class LumiereBasePipeline(DiffusionPipeline):
 
         Args:
             progress: the bar.
-            callback: sees the tensors that it names, as far as they exist, and may replace them.
-            other_tensors: the tensors beside x_t; replaced ones are put in this dict.
+            callback: gets the tensors that it names, if they exist, and may replace them.
+            other_tensors: the tensors besides x_t; the callback's replacements are stored in this
+                dict.
         """
         others = {} if other_tensors is None else other_tensors
 
@@ -89,7 +93,7 @@ class LumiereBasePipeline(DiffusionPipeline):
     def _read_callback(self, callback: Any, names: Any) -> StepCallback:
         """Check a callback and the names of the tensors that it sees.
 
-        One of diffusers' PipelineCallback names them itself.
+        A `PipelineCallback` of diffusers names its tensors itself.
 
         Raises:
             ValueError: if `callback` is neither a function nor None, or a name is not among the

@@ -1,4 +1,6 @@
-"""The components of a pipeline, and saving them: as diffusers, with text encoder and styles."""
+"""The components of a pipeline. They are saved as in diffusers, plus the text encoder and the
+styles.
+"""
 
 from __future__ import annotations
 
@@ -49,15 +51,16 @@ class LumiereComponents(LumiereBasePipeline):
         Args:
             unet: the base network, with 0 or 4 conditioning channels; 5 in latents.
             scheduler: any diffusers scheduler of the T2I's prediction type.
-            text_encoder: the one that the T2I was trained with; without it, a call takes
+            text_encoder: the text encoder that the T2I was trained with; without it, calls need
                 prompt_embeds.
             ssr_unet, ssr_scheduler: super-resolution; both or none.
-            num_frames, fps: of the clips that `unet` was trained on. These and all that follow,
-                down to `ssr_steps`, are the defaults of a call.
+            num_frames, fps: the length and rate of the clips that `unet` was trained on. These
+                values and the following ones, down to `ssr_steps`, are the defaults of a call.
             ssr_window_size, ssr_overlap: windows that suit `ssr_unet`.
             num_inference_steps, guidance_scale, guidance_rescale, image_strength, ssr_steps: values
                 that suit the networks.
-            prediction_type, ssr_prediction_type: the networks'; by default their schedulers'.
+            prediction_type, ssr_prediction_type: the networks' prediction types; by default those
+                of their schedulers.
             vae: for a T2I that works in latents; super-resolution works in pixels.
 
         Raises:
@@ -122,7 +125,7 @@ class LumiereComponents(LumiereBasePipeline):
         """Load a saved pipeline; passed components replace the stored ones, as in diffusers.
 
         Raises:
-            ValueError: if this is not such a folder.
+            ValueError: if the folder does not hold a saved pipeline.
         """
         folder = Path(pretrained_model_name_or_path)
         if not (folder / cls.config_name).is_file():
@@ -154,9 +157,9 @@ class LumiereComponents(LumiereBasePipeline):
             name: letters, digits, - and _.
             weights: a safetensors file, or the state dict, of the T2I fine-tuned on the style, or a
                 LoRA of it.
-            alpha: below 1 for a finished blend, which serves only calls with this alpha.
+            alpha: below 1 for a finished blend, which works only in calls with this alpha.
 
         Raises:
-            ValueError: on another name, or a file that does not exist.
+            ValueError: if the name has other characters, or the file does not exist.
         """
         self.styles.add(name, weights, alpha)

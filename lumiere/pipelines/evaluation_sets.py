@@ -1,4 +1,6 @@
-"""What the `generate` stage makes for the evaluation, besides the videos of the prompts file."""
+"""Makes the videos that the evaluation needs besides those of the prompts file, in the
+`generate` stage.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from lumiere.pipelines.pipeline_output import LumierePipelineOutput, LumiereUpsc
 
 
 def draw_captions(store: ClipStore, count: int, seed: int) -> list[str]:
-    """At most `count` different captions of training clips, each of another source video, drawn by `seed`."""
+    """Draw at most `count` different captions of training clips by `seed`, each from another
+    source video.
+    """
     captions: dict[str, str] = {}
     for index in np.random.default_rng(seed).permutation(len(store)):
         clip = store[int(index)]
@@ -29,7 +33,7 @@ def draw_captions(store: ClipStore, count: int, seed: int) -> list[str]:
 def make_text_to_video_set(
     pipe: LumierePipeline, prompts: list[str], config: GenerateConfig
 ) -> np.ndarray:
-    """One clip per prompt at base size, uint8 (n, t, h, w, c), each with a seed of its own."""
+    """Make one clip per prompt at base size, uint8 (n, t, h, w, c), each with a seed of its own."""
     clips: list[np.ndarray] = []
     starts = range(0, len(prompts), config.batch_size)
     for start in tqdm(starts, desc="text-to-video set", unit="batch"):
@@ -44,7 +48,9 @@ def make_text_to_video_set(
 def upscale_both_ways(
     pipe: LumierePipeline, clips: np.ndarray, config: GenerateConfig
 ) -> dict[str, np.ndarray]:
-    """Super-resolves clips with MultiDiffusion and in independent windows; uint8 (n, t, h, w, c), in and out."""
+    """Super-resolve clips with MultiDiffusion and in independent windows; uint8 (n, t, h, w, c),
+    in and out.
+    """
     upscale = pipe.upscaler()
     upscale.set_progress_bar_config(leave=False)
     videos: dict[str, list[np.ndarray]] = {"multidiffusion": [], "independent": []}

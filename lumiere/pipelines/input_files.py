@@ -1,4 +1,4 @@
-"""The pixels of a request: pictures, videos and masks from files, and training clips.
+"""Reads the pixels of a request: pictures, videos and masks from files, and training clips.
 
 Files are read strictly, because a wrong guess would show in the video.
 """
@@ -30,7 +30,7 @@ class Clips:
     """The training clips of both splits, by their ids.
 
     Args:
-        folder: what the decode stage wrote.
+        folder: the output of the decode stage.
 
     Raises:
         FileNotFoundError: if the folder holds no finished clips.
@@ -47,7 +47,7 @@ class Clips:
         }
 
     def frames(self, clip_id: str) -> np.ndarray:
-        """The frames of a clip, uint8 (t, h, w, 3).
+        """Return the frames of a clip, uint8 (t, h, w, 3).
 
         Raises:
             ValueError: if there is no such clip.
@@ -62,7 +62,7 @@ class Clips:
 
 
 def open_clips(folder: Path, clip_id: str) -> Clips:
-    """The training clips for a request that names one of them.
+    """Open the training clips for a request that names one of them.
 
     Raises:
         ValueError: if the folder has no clips that can be used.
@@ -78,12 +78,12 @@ def open_clips(folder: Path, clip_id: str) -> Clips:
 
 @dataclass(frozen=True)
 class Pixels:
-    """What a request gives to the pipeline to start from.
+    """The pixels that a request starts from, as arguments of the pipeline.
 
     Attributes:
         arguments: `image`, `last_image`, `video` and `mask` of a pipeline's call, those that the mode takes.
         num_frames: how many frames to make.
-        notes: sentences for the user on what is cut away.
+        notes: sentences that tell the user what is cut away.
     """
 
     arguments: dict[str, Any]
@@ -98,7 +98,7 @@ def read_pixels(
     size: tuple[int, int],
     clips: Clips | None = None,
 ) -> Pixels:
-    """Reads the pixels of a request.
+    """Read the pixels of a request.
 
     Args:
         request: names the files, or the clip.
@@ -109,7 +109,7 @@ def read_pixels(
         clips: the training clips, if the request names one.
 
     Raises:
-        ValueError: if a file or a clip cannot be used, with the cure.
+        ValueError: if a file or a clip cannot be used; the message says how to fix it.
     """
     limit = request.frames or num_frames
     arguments: dict[str, Any] = {}
@@ -142,7 +142,7 @@ def read_pixels(
 
 
 def hash_inputs(request: Request, clips: Clips | None = None) -> dict[str, str]:
-    """SHA-256 of each input file, and of the clip's pixels, by field of the request."""
+    """Compute the SHA-256 of each input file, and of the clip's pixels, by field of the request."""
     hashes = {name: content_hash(path) for name, path in request.input_files().items()}
     if request.clip is not None and clips is not None:
         frames = np.ascontiguousarray(clips.frames(request.clip))
@@ -151,10 +151,11 @@ def hash_inputs(request: Request, clips: Clips | None = None) -> dict[str, str]:
 
 
 def read_picture(name: str, path: Path) -> Image.Image:
-    """An RGB picture, upright.
+    """Read an RGB picture and turn it upright.
 
     Raises:
-        ValueError: on one that cannot be read, is animated, is transparent, or has more than 8 bits a channel.
+        ValueError: if it cannot be read, is animated, is transparent, or has more than 8 bits per
+            channel.
     """
     picture = _open(name, path)
     where = f"{name} {path}"
@@ -171,15 +172,17 @@ def read_picture(name: str, path: Path) -> Image.Image:
 
 
 def read_frames(name: str, path: Path, fps: int, most: int) -> tuple[np.ndarray, bool]:
-    """At most `most` frames, uint8 (t, h, w, 3) at `fps`, and whether the video goes on.
+    """Read at most `most` frames, uint8 (t, h, w, 3) at `fps`; also return whether the video
+    continues.
 
     Raises:
-        ValueError: on a file that is no video, or has no frames.
+        ValueError: if the file is not a video, or has no frames.
     """
     if _is_still_picture(path):
         raise ValueError(f"{name} {path}: a still picture; give it as image")
     try:
-        # Half a frame more than `most`, in the middle between two ticks: there is nothing to round there.
+        # Half a frame more than `most`: the end lies in the middle between two ticks, so that
+        # rounding cannot matter.
         frames = read_video(path, fps, end=(most + 0.5) / fps)
     except VideoError as error:
         cure = "give a video with pictures in it, such as an mp4"
@@ -192,7 +195,9 @@ def read_frames(name: str, path: Path, fps: int, most: int) -> tuple[np.ndarray,
 def _read_subject_video(
     request: Request, fps: int, limit: int, clips: Clips | None
 ) -> tuple[np.ndarray, bool]:
-    """At most `limit` frames of the video or clip to work on, and whether it goes on."""
+    """Read at most `limit` frames of the video or clip to work on; also return whether it
+    continues.
+    """
     if request.clip is not None:
         frames = _clip_frames(request.clip, fps, clips)
         frames, goes_on = frames[:limit], len(frames) > limit
@@ -218,7 +223,7 @@ def _clip_frames(clip_id: str, fps: int, clips: Clips | None) -> np.ndarray:
 
 
 def _source(request: Request, name: str) -> str:
-    """What to call the file or clip of an argument."""
+    """Name the file or clip of an argument, for messages."""
     path = getattr(request, name)
     return f"clip {request.clip}" if path is None else str(path)
 
@@ -256,7 +261,7 @@ def _read_mask(request: Request, fps: int, shape: tuple[int, ...]) -> np.ndarray
 
 
 def _read_still_mask(path: Path) -> np.ndarray:
-    """uint8 (h, w): 255 where the picture is brighter than half of its range."""
+    """Read a still mask, uint8 (h, w): 255 where the picture is brighter than half of its range."""
     picture = _upright(_open("mask", path))
     _refuse_alpha(f"mask {path}", picture)
     if picture.mode in DEEP_MODES:
@@ -269,7 +274,7 @@ def _read_still_mask(path: Path) -> np.ndarray:
 
 
 def _open(name: str, path: Path) -> Image.Image:
-    """A loaded picture; a truncated one shows here."""
+    """Open a picture and load it, so that a truncated file is noticed here."""
     try:
         picture = Image.open(path)
         picture.load()
@@ -291,12 +296,14 @@ def _is_still_picture(path: Path) -> bool:
 
 
 def _is_still(picture: Image.Image) -> bool:
-    """Cameras' JPEGs may hold a preview, or the other eye's view, after the picture itself (MPO)."""
+    """Return whether a picture is still. Cameras' JPEGs (MPO) may hold a preview, or the other
+    eye's view, after the picture itself.
+    """
     return picture.format == "MPO" or getattr(picture, "n_frames", 1) == 1
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    """Turned as EXIF says; a note of the camera that cannot be read says nothing."""
+    """Turn a picture as its EXIF says; ignore EXIF that cannot be read."""
     try:
         return ImageOps.exif_transpose(picture)
     except (OSError, ValueError, SyntaxError, struct.error):

@@ -42,14 +42,14 @@ class SourcePixels:
     outpaint_scale: float = 0.75
 
     def count_frames(self, num_frames: int | None, default: int) -> int:
-        """How many frames to generate: as many as the video has, if there is one.
+        """Return how many frames to generate: as many as the video has, if there is one.
 
         Args:
-            num_frames: the call's; None to leave it to the video or the default.
-            default: without a video.
+            num_frames: the value of the call; None takes that of the video or the default.
+            default: used without a video.
 
         Raises:
-            ValueError: if the call's number is not the video's.
+            ValueError: if the number of the call differs from that of the video.
         """
         if num_frames is None:
             return default if self.video is None else self.video.shape[2]
@@ -64,7 +64,7 @@ class SourcePixels:
     def starting_video(
         self, num_frames: int, size: tuple[int, int], strength: float, image_strength: float
     ) -> tuple[Tensor | None, float]:
-        """The video that denoising starts from, once noised (SDEdit), and the share of steps to do.
+        """Return the video that is noised and then denoised (SDEdit), and the share of steps to do.
 
         Args:
             num_frames, size: t, and height and width, of the result.
@@ -83,7 +83,9 @@ class SourcePixels:
         return still, 1.0 if still is None else image_strength
 
     def still_video(self, num_frames: int, size: tuple[int, int]) -> Tensor | None:
-        """The picture on every frame, (b, 3, t, h, w); the first one fades into the last one."""
+        """Return the picture on every frame, (b, 3, t, h, w); the first one fades into the last
+        one.
+        """
         pictures = (self.image, self.last_image)
         fitted = [fit(picture.unsqueeze(2), size) for picture in pictures if picture is not None]
         if not fitted:
@@ -96,12 +98,13 @@ class SourcePixels:
     def conditions(
         self, num_frames: int, size: tuple[int, int], scale: float = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """C (b, 3, t, h, w) and M (b, 1, t, h, w) of a conditioned mode.
+        """Return C (b, 3, t, h, w) and M (b, 1, t, h, w) of a conditioned mode.
 
         Args:
             num_frames: t.
             size: the base model's height and width.
-            scale: how much larger C and M are. The mask is the one at the base size, enlarged.
+            scale: how much larger than the base size C and M are. The mask is made at the base size
+                and enlarged.
 
         Raises:
             ValueError: if nothing is left of the video or of the region.
@@ -126,7 +129,9 @@ class SourcePixels:
         return conditioning.outpainting(video, *large)
 
     def _outpainted_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the video in its frame; margins are whole pixels, so that they scale."""
+        """Return the height and width of the video in its frame. Margins are whole pixels, so
+        that they scale.
+        """
         least = 0 if self.outpaint_scale == 1 else 1
         height_margin, width_margin = (
             max(least, round(side * (1 - self.outpaint_scale) / 2)) for side in size
@@ -153,7 +158,7 @@ def read_source_pixels(
     """Read the user's pixels and repeat them to one row per generated video.
 
     Raises:
-        ValueError: on pixels that cannot be used, naming the argument and the cure.
+        ValueError: if pixels cannot be used; the message names the argument and how to fix it.
     """
     pixels = {
         "image": None if image is None else read_image(image),
@@ -174,7 +179,9 @@ def read_source_pixels(
 
 
 def cropped_size(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of the largest part of a frame with the aspect ratio of `target`."""
+    """Return the height and width of the largest part of a frame with the aspect ratio of
+    `target`.
+    """
     share = min(size[0] / target[0], size[1] / target[1])
     return min(size[0], round(target[0] * share)), min(size[1], round(target[1] * share))
 
@@ -190,7 +197,8 @@ def fit(video: Tensor, size: tuple[int, int]) -> Tensor:
 def fit_region(region: Tensor, size: tuple[int, int], large: tuple[int, int]) -> Tensor:
     """Fit a region to the base `size`, then enlarge it to `large`; 0 or 1.
 
-    A pixel that is partly in the region is in it: known pixels have to be known whole.
+    A pixel that is partly in the region counts as inside, because a known pixel must be known
+    completely.
 
     Raises:
         ValueError: if no region is left.
@@ -207,7 +215,7 @@ def fit_region(region: Tensor, size: tuple[int, int], large: tuple[int, int]) ->
 
 
 def _fit_picture(picture: Tensor | None, size: tuple[int, int]) -> Tensor | None:
-    """(b, 3, h, w) -> (b, 3, *size)."""
+    """Fit a picture to a size: (b, 3, h, w) -> (b, 3, *size)."""
     return None if picture is None else fit(picture.unsqueeze(2), size)[:, :, 0]
 
 

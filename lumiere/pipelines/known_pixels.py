@@ -23,7 +23,9 @@ class KnownPixels:
     mask: Tensor
 
     def psnr(self, video: Tensor) -> Tensor:
-        """PSNR (b,) in dB of a video (b, c, t, h, w) where M is 1; NaN if M is 0 everywhere."""
+        """Compute the PSNR (b,) in dB of a video (b, c, t, h, w) where M is 1; NaN if M is 0
+        everywhere.
+        """
         count = self.mask.flatten(1).sum(1) * video.shape[1]
         error = torch.zeros(len(video), device=video.device)
         for frame, pixels, mask in zip(
@@ -34,5 +36,5 @@ class KnownPixels:
         return torch.tensor(decibels, device=video.device)
 
     def put_back(self, video: Tensor) -> Tensor:
-        """The video (b, c, t, h, w), with the known pixels where M is 1."""
+        """Replace the pixels of a video (b, c, t, h, w) by the known ones where M is 1."""
         return torch.where(self.mask > 0.5, self.pixels, video)

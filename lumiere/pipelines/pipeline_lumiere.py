@@ -99,34 +99,35 @@ class LumierePipeline(LumiereComponents):
 
         Args:
             prompt: what to see; several prompts make several videos.
-            negative_prompt: what to move away from, one for all or one per prompt; by default the
+            negative_prompt: what to avoid, one for all prompts or one per prompt; by default the
                 empty sentence.
             num_frames: by default as many as the video has, if there is one.
-            fps: frames per second to play the videos at; it is returned with them.
+            fps: frames per second of the videos; it is returned with them.
             image: the first frame, or the picture to move: (b, 3, h, w) in [0, 1], an array (h, w,
                 3), or PIL.
-            last_image: the last frame in image_to_video, beside the first one or alone.
+            last_image: the last frame in image_to_video, with or without the first one.
             video: (b, t, 3, h, w) or (t, 3, h, w) in [0, 1], an array (t, h, w, 3), or a list of
                 frames of any kind.
             mask: 1 where to generate, as large as the image or video; (h, w) if it is still, (t, h,
                 w) or a list if it moves.
-            mode: a key of `lumiere.modes.MODES`; by default the mode that the inputs make.
-            strength: how much of the denoising video_to_video does anew, 0 to 1.
+            mode: a key of `lumiere.modes.MODES`; by default it is inferred from the inputs.
+            strength: in video_to_video, the share of the denoising steps to do, 0 to 1: 0 keeps the
+                video, 1 ignores it.
             image_strength: the same in modes with a picture. Below 1, the clip starts from the
                 picture on every frame, noised; at 1 it starts from noise alone.
             outpaint_scale: the share of each side that the video takes in outpainting.
             guide_known: hold the estimate of x_0 to the known pixels at every step, also in
-                super-resolution. False trusts the base network to paint C itself. A base model in
-                latents is never held; see `known_psnr`.
+                super-resolution. With False, the base network has to reproduce C itself. A base
+                model in latents is never held; `known_psnr` says how well it keeps the pixels.
             keep_known: put the known pixels back exactly at the end, also after super-resolution;
-                `known_psnr` says how far off they were before.
+                `known_psnr` measures how well they were kept before that.
             style, alpha: a style in `pipe.styles` and its weight, 0 to 1; the paper picks 0.5 to 1
                 by hand.
             num_inference_steps: denoising steps of the base model.
             guidance_scale: 1 switches text guidance off.
             guidance_rescale: 0 to 1.
-            num_videos_per_prompt: each has its own noise; the videos of one prompt follow each
-                other.
+            num_videos_per_prompt: videos per prompt, each with its own noise; the videos of one
+                prompt are adjacent.
             height, width: in pixels; by default the T2I's sample_size.
             window_size, overlap, window_weights: windows of the base model, as in
                 `LumiereUpscalePipeline`. By default a clip is one window up to the length that the
@@ -136,8 +137,8 @@ class LumierePipeline(LumiereComponents):
             ssr_steps, noise_level, ssr_window_size, ssr_overlap, ssr_window_weights,
                 multidiffusion: as in `LumiereUpscalePipeline`.
             batch_size, ssr_batch_size: clips or windows in one forward pass of either network,
-                doubled by guidance; None for all. If memory runs out, the call goes on with half as
-                many.
+                doubled by guidance; None for all. If memory runs out, the call continues with half
+                as many.
             generator: one for all videos, or one per video. With one for all, the first video
                 equals the one that the seed makes alone; with one per video, every video does, to
                 floating-point tolerance. On the CPU, torch uses only 32 bits of a seed.
@@ -145,8 +146,8 @@ class LumierePipeline(LumiereComponents):
             return_dict: False for a plain tuple (frames,).
             callback_on_step_end: called after each step of the base model as callback(self, step,
                 timestep, {"x_t": x_t}). It returns the dict, in which it may replace tensors, or
-                None for no change. After `pipe._interrupt = True`, the call ends with the base
-                model's video as it is then.
+                None for no change. If it sets `pipe._interrupt = True`, the call ends with the base
+                model's current video.
             callback_on_step_end_tensor_inputs: the tensors in that dict. With x_t alone,
                 super-resolution calls the callback too, with that pipeline as the first argument.
             prompt_embeds, negative_prompt_embeds: (b, n, d) in place of sentences, with
@@ -154,8 +155,9 @@ class LumierePipeline(LumiereComponents):
                 default.
 
         Raises:
-            ValueError: on input that cannot be used, naming the argument and the cure.
-            torch.OutOfMemoryError: if one clip or window at a time is too much.
+            ValueError: if an input cannot be used; the message names the argument and how to fix
+                it.
+            torch.OutOfMemoryError: if a single clip or window does not fit into memory.
         """
         # --- check inputs -------------------------------------------------------------------------
         num_inference_steps = self._or_default("num_inference_steps", num_inference_steps)
@@ -225,7 +227,7 @@ class LumierePipeline(LumiereComponents):
             )
         device, dtype = self._execution_device, self.unet.dtype
         generators = video_generators(generator, num_videos)
-        # Drawn now, so that they do not depend on the base model's steps.
+        # The seeds are drawn now, so that they do not depend on the base model's steps.
         ssr_generators = video_generators(generators, num_videos)
 
         # --- encode prompts: once, one row per video ----------------------------------------------
@@ -289,7 +291,7 @@ class LumierePipeline(LumiereComponents):
         )
 
     def upscaler(self) -> LumiereUpscalePipeline:
-        """Super-resolution as a pipeline of its own, with the same networks.
+        """Make a pipeline of its own for super-resolution, with the same networks.
 
         Raises:
             ValueError: if this pipeline has none.
@@ -310,11 +312,11 @@ class LumierePipeline(LumiereComponents):
     # --- parts of a call --------------------------------------------------------------------------
 
     def _or_default(self, name: str, value: Any) -> Any:
-        """A setting of the call, or the pipeline's own."""
+        """Return a setting of the call or, if it is None, the pipeline's own."""
         return self.config[name] if value is None else value
 
     def _check_mode(self, mode: str) -> str:
-        """The mode itself; raises ValueError if the network cannot do it."""
+        """Return the mode unchanged; raise ValueError if the network cannot do it."""
         if mode in CONDITIONED_MODES and not self.unet.config.conditioning_channels:
             raise ValueError(
                 f"mode {mode!r} needs a network with conditioning channels; "
@@ -333,10 +335,10 @@ class LumierePipeline(LumiereComponents):
         window_weights: str,
         batch_size: int | None,
     ) -> WindowPlan:
-        """The base model's windows.
+        """Plan the base model's windows.
 
         By default these are as long as the clips of training and share 2 frames. A clip up to that
-        length is one window; the overlap does not matter then.
+        length is a single window, so the overlap does not matter.
         """
         if overlap is not None:
             check_whole(0, overlap=overlap)
@@ -353,7 +355,9 @@ class LumierePipeline(LumiereComponents):
     def _known_pixels(
         self, pixels: SourcePixels, num_frames: int, size: tuple[int, int], scale: float = 1.0
     ) -> KnownPixels | None:
-        """The mode's known pixels, at the base size or `scale` times larger; None if there are none."""
+        """Return the mode's known pixels, at the base size or `scale` times larger; None if
+        there are none.
+        """
         if pixels.mode not in CONDITIONED_MODES:
             return None
         pixels_at_size, known_mask = pixels.conditions(num_frames, size, scale)
@@ -363,15 +367,17 @@ class LumierePipeline(LumiereComponents):
     def _conditions(
         self, known: KnownPixels | None, space: LatentSpace, shape: tuple[int, ...]
     ) -> dict[str, Tensor]:
-        """C and M for the network, by the names that a callback sees; empty for a text-only network."""
+        """Return C and M for the network, by the names that a callback sees; empty for a
+        text-only network.
+        """
         if not self.unet.config.conditioning_channels:
             return {}
         if known is None:
             c, m = conditioning.text_only(shape)
         else:
             c, m = space.condition(known.pixels, known.mask)
-        # Copies, because a callback may change them in place. In float32, as everything but the
-        # network.
+        # These are copies, because a callback may change them in place. They are float32, like
+        # everything outside the network.
         device = self._execution_device
         return {
             "conditioning": c.to(device, copy=True),
@@ -386,7 +392,7 @@ class LumierePipeline(LumiereComponents):
         timesteps: Tensor,
         generators: list[torch.Generator],
     ) -> Tensor:
-        """The first x_t: noise, or the source video noised to the first timestep."""
+        """Make the first x_t: noise, or the source video noised to the first timestep."""
         device = self._execution_device
         noise = draw_noise(shape, generators, device)
         if source is None:
@@ -399,7 +405,7 @@ class LumierePipeline(LumiereComponents):
     def _predictor(
         self, tensors: dict[str, Tensor], guidance: TextGuidance, plan: WindowPlan, held: bool
     ) -> Predict:
-        """The base network's prediction for whole clips, as `denoise` asks for it.
+        """Make the function by which `denoise` gets the base network's prediction for whole clips.
 
         Args:
             tensors: the text states and, if the network takes them, C and M; a callback may replace
@@ -464,7 +470,7 @@ def _measure_known(
 
 
 def _known_output(known: KnownPixels | None) -> dict[str, Tensor]:
-    """The known pixels as `LumierePipelineOutput` has them."""
+    """Return the known pixels in the form of `LumierePipelineOutput`."""
     if known is None:
         return {}
     return {"known": to_output(known.pixels), "known_mask": known.mask.transpose(1, 2)}

@@ -1,4 +1,4 @@
-"""The outputs of the pipelines, and videos in the form that the caller asked for."""
+"""The outputs of the pipelines, and the conversion of videos to the requested output type."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class LumierePipelineOutput(BaseOutput):
 
     Attributes:
         frames: "pt": (b, t, c, h, w) float32 in [0, 1]; "np": (b, t, h, w, c) float32 in [0, 1];
-            "pil": a list of frames per video. Videos of one prompt follow each other.
-        fps: frames per second to play them at.
+            "pil": a list of frames per video. Videos of one prompt are adjacent.
+        fps: frames per second of the videos.
         mode: the mode that made them.
         base_frames: the frames before super-resolution, in the same form; None without
             super-resolution.
@@ -56,11 +56,11 @@ def check_output_type(output_type: str) -> None:
 
 
 def to_output(video: Tensor, output_type: str = "pt") -> Any:
-    """(b, c, t, h, w) in [-1, 1] as `output_type`; values outside are clamped."""
+    """Convert (b, c, t, h, w) in [-1, 1] to `output_type`; values outside are clamped."""
     frames = video.transpose(1, 2)  # (b, t, c, h, w)
     if output_type != "pt":
         frames = frames.permute(0, 1, 3, 4, 2)
-    # One copy, and all else in place: an enlarged video is large.
+    # Make one copy and do the rest in place, because an enlarged video is large.
     frames = (
         frames.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
         .add_(1)

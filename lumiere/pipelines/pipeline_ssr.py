@@ -54,7 +54,7 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
             unet: six input channels, three output channels, no text, class_embed_type "timestep".
             scheduler: any diffusers scheduler of the network's prediction type.
             window_size: frames of the windows that the network was trained on.
-            prediction_type: the network's; by default the scheduler's.
+            prediction_type: the network's prediction type; by default that of the scheduler.
 
         Raises:
             ValueError: if the network is not for super-resolution.
@@ -95,28 +95,28 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
             video: (b, t, 3, h, w) or (t, 3, h, w) in [0, 1], an array (b, t, h, w, 3) or (t, h, w,
                 3), or a list of frames of any kind.
             num_inference_steps: denoising steps.
-            noise_level: 0 to num_train_timesteps - 1; the more, the more the network may invent.
+            noise_level: 0 to num_train_timesteps - 1; a higher level lets the network invent more.
             scale: enlargement; by default the shorter side becomes the network's sample_size.
-            window_size: frames per window; by default as many as in training.
+            window_size: frames per window; by default the length used in training.
             overlap: frames that neighbouring windows share.
             multidiffusion: False denoises windows that share no frame, each by itself, for
                 comparison.
             window_weights: how windows are reconciled where they overlap: "mean", as in the paper,
-                or "tapered", which fades from one into the next.
-            batch_size: windows in one forward pass; None for all. If memory runs out, the call goes
-                on with half as many.
+                or "tapered", which fades from one window into the next.
+            batch_size: windows in one forward pass; None for all. If memory runs out, the call
+                continues with half as many.
             generator: one for all, or one per video.
             output_type: "pt", "np" or "pil".
             return_dict: False for a plain tuple.
             callback_on_step_end: called as callback(self, step, timestep, {"x_t": x_t}). It returns
-                the dict, in which it may replace x_t, or None for no change. After it sets
-                `pipe._interrupt = True`, no further step is done, and the video is x_t as it is
-                then, noise and all.
+                the dict, in which it may replace x_t, or None for no change. If it sets
+                `pipe._interrupt = True`, the steps end, and the video is the current x_t, including
+                its noise.
             callback_on_step_end_tensor_inputs: as in diffusers; x_t is the only tensor here.
 
         Raises:
-            ValueError: on input that cannot be used, with the cure.
-            torch.OutOfMemoryError: if one window at a time is too much.
+            ValueError: if an input cannot be used; the message says how to fix it.
+            torch.OutOfMemoryError: if a single window does not fit into memory.
         """
         check_output_type(output_type)
         check_whole(1, num_inference_steps=num_inference_steps)
@@ -155,16 +155,16 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         window_weights: str = "mean",
         batch_size: int | None = 4,
     ) -> UpscalePlan:
-        """Plan the enlargement of a clip; mistakes in the settings show before any network runs.
+        """Plan the enlargement of a clip, so that wrong settings raise before any network runs.
 
         Args:
-            num_frames: of the clip.
-            low_size: its height and width.
+            num_frames: frames of the clip.
+            low_size: height and width of the clip.
             num_inference_steps, noise_level, scale, window_size, overlap, multidiffusion,
                 window_weights, batch_size: as in a call.
 
         Raises:
-            ValueError: on settings that cannot be used.
+            ValueError: if a setting cannot be used.
         """
         check_prediction_type(self.scheduler, self.config.prediction_type, "scheduler")
         last_timestep = self.scheduler.config.num_train_timesteps - 1
@@ -194,11 +194,12 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
 
         Args:
             low: (b, 3, t, h, w) in [-1, 1].
-            plan: as `plan` makes it for their number of frames and size.
+            plan: made by `plan` for the videos' number of frames and size.
             generators: one per video.
-            callback: after each step.
-            known: pixels of the larger size that the estimate of x_0 is held to at every step.
-            interrupted: asked after each step, beside this pipeline's own `_interrupt`.
+            callback: called after each step.
+            known: known pixels of the larger size; the estimate of x_0 is held to them at every
+                step.
+            interrupted: called after each step, in addition to this pipeline's own `_interrupt`.
 
         Returns:
             (b, 3, t, h, w) in [-1, 1], larger in h and w.
@@ -247,10 +248,10 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         return x_0.clamp_(-1, 1)
 
     def enlarged_size(self, size: Sequence[int], scale: float | None = None) -> tuple[int, int]:
-        """Height and width that a video of `size` is enlarged to.
+        """Return the height and width to which a video of `size` is enlarged.
 
         Raises:
-            ValueError: if that is not larger.
+            ValueError: if that size is not larger.
         """
         sample_size = self.unet.unet.config.sample_size
         smallest = sample_size if isinstance(sample_size, int) else min(sample_size)

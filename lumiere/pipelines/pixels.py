@@ -21,10 +21,10 @@ def read_image(image: Any, name: str = "image") -> Tensor:
     Args:
         image: a tensor (b, 3, h, w) or (3, h, w) in [0, 1], an array (h, w, 3) or (b, h, w, 3), a
             PIL image, or a list of any of these.
-        name: what messages call it.
+        name: the argument's name in messages.
 
     Raises:
-        ValueError: on anything else, with the cure.
+        ValueError: on anything else; the message says how to fix it.
     """
     if isinstance(image, (list, tuple)) and image:
         return _same_size([read_image(entry, name) for entry in image], name).flatten(0, 1)
@@ -48,7 +48,7 @@ def read_video(video: Any) -> Tensor:
             or a list of videos.
 
     Raises:
-        ValueError: on anything else, with the cure.
+        ValueError: on anything else; the message says how to fix it.
     """
     if isinstance(video, (list, tuple)):
         if not video:
@@ -74,7 +74,7 @@ def _is_frame(entry: Any) -> bool:
 
 
 def _read_videos(videos: Any) -> Tensor:
-    """(b, 3, t, h, w) from a list of videos."""
+    """Read a list of videos as (b, 3, t, h, w)."""
     clips = [read_video(clip) for clip in videos]
     if len({clip.shape for clip in clips}) > 1:
         raise ValueError(
@@ -87,16 +87,17 @@ def read_mask(mask: Any, masked: Tensor, name: str) -> Tensor:
     """Read a mask as (b, 1, t, h, w) of 0 and 1; t = 1 for a still mask.
 
     It may be (h, w), (t, h, w), (b, t, h, w) or (b, t, 1, h, w). A list holds one mask (h, w) per
-    frame. As many masks (h, w) as there are pictures are one each.
+    frame. If there are as many masks (h, w) as pictures, each picture gets one.
 
     Args:
-        mask: tensor or array (boolean, uint8, or float in [0, 1]), a PIL image, or a list of such;
-            above one half = generate.
+        mask: tensor or array (boolean, uint8, or float in [0, 1]), a PIL image, or a list of these;
+            values above one half mark where to generate.
         masked: the picture (b, 3, h, w) or video (b, 3, t, h, w) that it belongs to.
-        name: what messages call that picture or video.
+        name: the name of that picture or video in messages.
 
     Raises:
-        ValueError: on another size, another number of frames or pictures, or no region.
+        ValueError: if the size or the number of frames or pictures differs, or the mask has no
+            region.
     """
     is_video = masked.ndim == 5
     values = _read_mask_values(mask)
@@ -124,7 +125,7 @@ def read_mask(mask: Any, masked: Tensor, name: str) -> Tensor:
 
 
 def _read_mask_values(mask: Any) -> Tensor:
-    """(h, w), (t, h, w) or (b, t, h, w), float32 in [0, 1]."""
+    """Read the values of a mask: (h, w), (t, h, w) or (b, t, h, w), float32 in [0, 1]."""
     if not isinstance(mask, (list, tuple)):
         values = _mask_values(mask)
     elif mask:
@@ -141,7 +142,7 @@ def _read_mask_values(mask: Any) -> Tensor:
 
 
 def _mask_values(mask: Any) -> Tensor:
-    """Float32 in [0, 1], of any shape; bytes may be 0 and 1 or 0 and 255."""
+    """Convert a mask of any shape to float32 in [0, 1]; bytes may be 0 and 1 or 0 and 255."""
     if isinstance(mask, Image.Image):
         _check_picture(mask, "mask")
         mask = np.asarray(mask.convert("L"))
@@ -153,7 +154,7 @@ def _mask_values(mask: Any) -> Tensor:
 
 
 def _same_size(pictures: list[Tensor], name: str) -> Tensor:
-    """The pictures as one tensor, along a new first axis."""
+    """Stack pictures of the same size along a new first axis."""
     if len({picture.shape for picture in pictures}) > 1:
         raise ValueError(f"{name}: pictures of different sizes; make them the same size")
     return torch.stack(pictures)
@@ -178,13 +179,15 @@ def _check_picture(picture: Image.Image, name: str) -> None:
 
 
 def _from_pil(picture: Image.Image, name: str) -> Tensor:
-    """(3, h, w) in [0, 1]."""
+    """Convert a PIL image to (3, h, w) in [0, 1]."""
     _check_picture(picture, name)
     return to_unit_range(np.asarray(picture.convert("RGB"))[None])[0]
 
 
 def _tensor(value: Any, name: str, channels_last_at: tuple[int, ...] = ()) -> Tensor:
-    """Float32 in [0, 1]; arrays of `channels_last_at` axes get their channels before the height."""
+    """Convert to float32 in [0, 1]; arrays with `channels_last_at` axes get their channels moved
+    before the height.
+    """
     if isinstance(value, Image.Image):
         return _from_pil(value, name)
     if isinstance(value, np.ndarray):

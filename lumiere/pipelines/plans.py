@@ -1,4 +1,4 @@
-"""Plans of a call: the windows that a network sees a clip in, and super-resolution."""
+"""Plans of a call: how a clip is split into windows, and the settings of super-resolution."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lumiere.pipelines.argument_checks import check_whole, check_whole_or_none
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """The windows that a network sees a clip in, and how their predictions become one.
+    """The windows of a clip, and how the predictions of a network for them become one.
 
     Attributes:
         num_frames: frames of the clip.
@@ -66,8 +66,8 @@ class UpscalePlan:
     Attributes:
         size: height and width of the enlarged frames.
         num_inference_steps: denoising steps, at least 1.
-        noise_level: the timestep whose noise the low resolution gets; the more, the more the
-            network may invent.
+        noise_level: the timestep to which the low resolution is noised; a higher level lets the
+            network invent more.
         windows: how the clip goes through the network.
 
     Raises:

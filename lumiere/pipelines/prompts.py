@@ -1,4 +1,6 @@
-"""Prompts: sentences, or states that an encoder made of them, as one row per generated video."""
+"""Checks and encodes prompts: sentences, or their text states, become one row per generated
+video.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from lumiere.text import TextEncoder
 
 
 class TextStates(NamedTuple):
-    """What a text encoder makes of sentences.
+    """The output of a text encoder.
 
     Attributes:
         embeds: (b, n, d).
@@ -25,17 +27,19 @@ class TextStates(NamedTuple):
     mask: Tensor
 
     def to(self, device: torch.device, dtype: torch.dtype) -> TextStates:
-        """On a device, the embeds in `dtype`."""
+        """Move the states to a device, and convert the embeds to `dtype`."""
         return TextStates(self.embeds.to(device, dtype), self.mask.to(device))
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """One entry per prompt, positive and negative ones; each kind is sentences or their states.
+    """Positive and negative prompts, one entry per prompt; either kind may be sentences or text
+    states.
 
     Attributes:
         positive: what to see.
-        negative: what to move away from; None if guidance is off, so that nothing needs encoding.
+        negative: what to avoid; None if guidance is off, because then no negative prompt needs
+            encoding.
     """
 
     positive: list[str] | TextStates
@@ -50,12 +54,12 @@ class Prompts:
         """Encode all sentences in one go, and repeat each prompt's states for its videos.
 
         Args:
-            text_encoder: needed if there are sentences.
-            per_prompt: videos of each prompt; they follow each other.
+            text_encoder: required if there are sentences.
+            per_prompt: videos per prompt; the videos of one prompt are adjacent.
 
         Returns:
-            Positive and negative states, padded to the same n. Without negatives, the positive ones
-            twice.
+            Positive and negative states, padded to the same n. Without negatives, both are the
+            positive states.
         """
         kinds = [self.positive, self.positive if self.negative is None else self.negative]
         sentences = [entry for kind in kinds if isinstance(kind, list) for entry in kind]
@@ -93,12 +97,12 @@ def read_prompts(
     Args:
         prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, prompt_attention_mask,
         negative_prompt_attention_mask: as in `LumierePipeline.__call__`.
-        guided: whether negatives will be needed.
+        guided: whether guidance needs negative prompts.
         has_encoder: whether sentences can be encoded.
-        text_dim: d of the embeds, if it is known.
+        text_dim: d of the embeds; None if unknown.
 
     Raises:
-        ValueError: on prompts that cannot be used, with the cure.
+        ValueError: if prompts cannot be used; the message says how to fix them.
     """
     if prompt is None and prompt_embeds is None:
         raise ValueError("prompt or prompt_embeds: neither is given; pass one of the two")
@@ -136,13 +140,15 @@ def read_prompts(
 
 
 def text_dim(config: Mapping[str, Any]) -> int | None:
-    """How wide a T2I's text states are; None if its U-Net's config does not say."""
+    """Return how wide a T2I's text states are; None if its U-Net's config does not say."""
     dim = config.get("encoder_hid_dim") or config.get("cross_attention_dim")
     return dim if isinstance(dim, int) else None
 
 
 def read_prompt(prompt: Any) -> list[str]:
-    """One or more sentences as a list; raises ValueError if there is none, or an empty one."""
+    """Return one or more sentences as a list; raise ValueError if there is none, or an empty
+    one.
+    """
     prompts = _sentences(prompt, "prompt")
     if not prompts or not all(entry.strip() for entry in prompts):
         raise ValueError("prompt is empty; describe the video in a sentence")
@@ -150,10 +156,10 @@ def read_prompt(prompt: Any) -> list[str]:
 
 
 def read_negatives(negative_prompt: Any, num_prompts: int) -> list[str]:
-    """One sentence per prompt to move away from, by default the empty one.
+    """Return the sentence to move away from for each prompt; by default the empty one.
 
     Raises:
-        ValueError: on a number of sentences that is neither one nor the number of prompts.
+        ValueError: if there is neither one sentence nor one per prompt.
     """
     negatives = _sentences("" if negative_prompt is None else negative_prompt, "negative_prompt")
     _check_count(len(negatives), num_prompts, "negative_prompt")
@@ -221,7 +227,7 @@ def _check_no_mask(mask: Any, name: str) -> None:
 
 
 def _repeat(states: TextStates, num_tokens: int, per_prompt: int) -> TextStates:
-    """Pad to n = num_tokens, which nothing attends to, and repeat to one row per video."""
+    """Pad to n = num_tokens with masked positions, and repeat to one row per video."""
     padding = num_tokens - states.embeds.shape[1]
     embeds, mask = F.pad(states.embeds, (0, 0, 0, padding)), F.pad(states.mask, (0, padding))
     return TextStates(

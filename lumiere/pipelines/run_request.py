@@ -1,4 +1,4 @@
-"""From a request to videos: the settings that it leaves to the model, the call, and what describes the result."""
+"""Runs a request: fills in the model's settings, calls the pipeline and describes the result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODEL_SETTINGS = (
 
 
 def check_request(pipe: LumierePipeline, request: Request, clips: Clips | None = None) -> Pixels:
-    """Reads a request's pixels, and checks it against the model.
+    """Read the pixels of a request, and check the request against the model.
 
     Raises:
         ValueError: if the model has no such style, or the pixels cannot be used.
@@ -39,7 +39,7 @@ def check_request(pipe: LumierePipeline, request: Request, clips: Clips | None =
 def complete_request(
     pipe: LumierePipeline, request: Request, num_frames: int, seed: int
 ) -> Request:
-    """The request with the model's own settings filled in.
+    """Fill in the model's own settings where a request leaves them open.
 
     Args:
         pipe: the model.
@@ -71,12 +71,12 @@ def complete_request(
 def run_request(
     pipe: LumierePipeline, request: Request, pixels: Mapping[str, Any]
 ) -> LumierePipelineOutput:
-    """Makes the videos of a complete request.
+    """Make the videos of a complete request.
 
     Args:
         pipe: the model.
         request: as `complete_request` returns it.
-        pixels: `Pixels.arguments`.
+        pixels: the `arguments` of `Pixels`.
     """
     assert request.seed is not None, "complete the request first"
     options: dict[str, Any] = dict(pixels)
@@ -105,7 +105,7 @@ def run_request(
 def describe_output(
     pipe: LumierePipeline, output: LumierePipelineOutput, index: int = 0
 ) -> dict[str, Any]:
-    """What a sidecar says of one video beyond its request."""
+    """Return what a sidecar says about one video beyond its request."""
     base = output.frames if output.base_frames is None else output.base_frames
     return {
         "known_psnr": _decibels(output.known_psnr, index),
@@ -117,7 +117,7 @@ def describe_output(
 
 
 def _decibels(values: torch.Tensor | None, index: int) -> float | None:
-    """How well the given pixels of a video were kept; None if none were given."""
+    """Return the PSNR of the given pixels of a video, in dB; None if no pixels were given."""
     if values is None or math.isnan(values[index]):
         return None
     return round(min(MAX_DECIBELS, float(values[index])), 1)

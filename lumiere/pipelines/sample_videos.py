@@ -1,4 +1,4 @@
-"""The videos of a prompts file, as the `generate` stage makes them."""
+"""Makes the videos of a prompts file, for the `generate` stage."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from lumiere.sample_files import RESERVED_NAMES, Sample
 
 
 def read_videos(path: Path, seed: int) -> dict[str, tuple[int, Request]]:
-    """The videos of a prompts file by name: the line of each, and its request.
+    """Read the videos of a prompts file, by name: the line of each, and its request.
 
     Args:
         path: see `read_rows`. A row with several videos becomes several requests, `name-1`, `name-2`, ...
-        seed: of the rows that have none.
+        seed: used for rows without a seed.
 
     Raises:
-        ValueError: naming the file, the line and the cure.
+        ValueError: if a row cannot be used; the message names the file, the line and how to fix it.
     """
     videos: dict[str, tuple[int, Request]] = {}
     for row in read_rows(path):
@@ -46,13 +46,13 @@ def read_videos(path: Path, seed: int) -> dict[str, tuple[int, Request]]:
 
 
 def check_video(pipe: LumierePipeline, request: Request, clips: Clips) -> list[str]:
-    """Checks that a request can be met, before any video is made.
+    """Check that a request can be met, before any video is made.
 
     Returns:
-        Notes for the user on what is cut away.
+        Notes that tell the user what is cut away.
 
     Raises:
-        ValueError: if it cannot be met, with the cure.
+        ValueError: if it cannot be met; the message says how to fix it.
     """
     pixels = check_request(pipe, request, clips)
     if request.clip is not None and "video" in pixels.arguments and request.frames is None:
@@ -63,7 +63,9 @@ def check_video(pipe: LumierePipeline, request: Request, clips: Clips) -> list[s
 
 
 def make_sample(pipe: LumierePipeline, request: Request, clips: Clips, model_sha256: str) -> Sample:
-    """Makes one video. Its sidecar has no path of this machine: paths in it start from the project's folder."""
+    """Make one video. Paths in its sidecar start from the project's folder, so none depends on
+    this machine.
+    """
     pixels = check_request(pipe, request, clips)
     assert request.seed is not None
     request = complete_request(pipe, request, pixels.num_frames, request.seed)

@@ -9,7 +9,7 @@ A style is a safetensors file, or a mapping, of tensors by name, in any floating
   network's own weights when a blend is made.
 
 The last blend is kept for the next call, until the style or the network's own weights change. After
-a call the network has its own parameters back, the same objects.
+a call, the network has its original parameter objects again.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ Weights = Path | Mapping[str, Tensor]
 
 
 class StyleBook:
-    """Styles by name, each at one alpha or more; files are read when used.
+    """Styles by name, each at one or more alphas; a file is read when it is used.
 
-    One blend is held in memory, on the device of the network.
+    The book keeps one blend in memory, on the device of the network.
     """
 
     def __init__(self) -> None:
         self._styles: dict[str, dict[float, Weights]] = {}
-        # What the last blend was made from, and the blend.
+        # The sources of the last blend, and the blend itself.
         self._last: tuple[Hashable, dict[str, Tensor]] = ((), {})
 
     def __iter__(self) -> Iterator[str]:
@@ -56,7 +56,7 @@ class StyleBook:
         return name in self._styles
 
     def copy(self) -> StyleBook:
-        """A book of the same styles, to which others can be added."""
+        """Copy the book, so that styles can be added to the copy alone."""
         book = StyleBook()
         book._styles = {name: dict(alphas) for name, alphas in self._styles.items()}
         return book
@@ -70,11 +70,12 @@ class StyleBook:
             name: letters, digits, - and _.
             weights: a safetensors file, or the tensors themselves: a T2I's UNet2DConditionModel, or
                 a LoRA of it.
-            alpha: how much of the style is in them: 1 is the style itself, from which every blend
-                is made; less is a finished blend, which serves that very alpha.
+            alpha: the share of the style in the weights: 1 is the style itself, from which any
+                blend can be made. A lower value marks a finished blend, which works only at that
+                alpha.
 
         Raises:
-            ValueError: on another name or alpha, or no such file.
+            ValueError: if the name or alpha is not allowed, or the file does not exist.
         """
         if not (isinstance(name, str) and re.fullmatch(STYLE_NAME, name)):
             raise ValueError(f"style name {name!r}; allowed: letters, digits, - and _")
@@ -85,7 +86,9 @@ class StyleBook:
         self._styles.setdefault(name, {})[float(alpha)] = weights
 
     def check(self, name: str, alpha: float) -> None:
-        """Raise ValueError unless there is a style of this name that serves this alpha, 0 to 1."""
+        """Raise ValueError unless there is a style of this name that works at this alpha, 0 to
+        1.
+        """
         if not (isinstance(name, str) and name in self._styles):
             raise ValueError(
                 f"style is {name!r}; this pipeline has: {', '.join(self) or 'none (see add_style)'}"
@@ -124,8 +127,8 @@ class StyleBook:
         if self._last[0] != source:
             self._last = ((), {})  # frees the blend before the next is made
             blend = self._blend(spatial.state_dict(), name, float(alpha))
-            # In the memory layout of the originals, with which the network is fastest, and the last
-            # bits are the same.
+            # Blends use the memory layout of the originals: the network is fastest with it, and the
+            # last bits stay the same.
             laid_out = {
                 key: torch.empty_like(original[key]).copy_(value) for key, value in blend.items()
             }
@@ -137,10 +140,11 @@ class StyleBook:
             spatial.load_state_dict(original, assign=True)
 
     def save(self, folder: Path) -> None:
-        """Write all weights under the names of `lumiere.style.blend_file`; other styles there go.
+        """Write all weights under the names of `lumiere.style.blend_file`; delete other styles
+        there.
 
-        New files are written aside first, because a style's own file may be among those that they
-        replace.
+        New files are written to a temporary folder first, because they may replace a style's own
+        file.
         """
         kept: set[Path] = set()
         aside: dict[Path, Path] = {}
@@ -169,7 +173,7 @@ class StyleBook:
         """Add all weights that `save`, or the stage `blend_style`, wrote.
 
         Raises:
-            ValueError: on a file with another name.
+            ValueError: if a file has another name.
         """
         for path in sorted(folder.rglob("*.safetensors")):
             self.add(path.parent.name, path, alpha_of(path))
@@ -182,7 +186,9 @@ class StyleBook:
         ]
 
     def _source(self, name: str, alpha: float) -> Weights:
-        """What a blend is made from: the finished blend of this alpha, if there is one, or the style."""
+        """Return the weights from which a blend is made: the finished blend of this alpha, if
+        there is one, or the style.
+        """
         alphas = self._styles[name]
         return alphas[alpha if alpha in alphas else 1.0]
 
@@ -220,8 +226,8 @@ def _read(path: Path) -> dict[str, Tensor]:
     """Read a style's file.
 
     Raises:
-        ValueError: on a broken file, or a LoRA with a scale other than 1, which diffusers keeps
-            beside the tensors.
+        ValueError: if the file is broken, or holds a LoRA with a scale other than 1. Diffusers
+            stores that scale beside the tensors.
     """
     stored = json.loads(read_metadata(path).get(LORA_SETTINGS, "{}"))
     settings = {key.removeprefix("unet."): value for key, value in stored.items()}
@@ -235,10 +241,10 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _state_of(weights: Weights) -> Hashable:
-    """A value that changes when the weights do, without a copy of them.
+    """Return a value that changes when the weights change, without copying them.
 
-    It holds sums, because a change through `tensor.data` does not count as a new version. Tensors
-    made in inference mode have no version.
+    The value includes sums, because a change through `tensor.data` does not raise a tensor's
+    version, and tensors made in inference mode have no version.
     """
     if isinstance(weights, Path):
         stat = weights.stat()
@@ -251,12 +257,12 @@ def _state_of(weights: Weights) -> Hashable:
 
 
 def _sums(tensors: Sequence[Tensor]) -> list[float]:
-    """The sum of each tensor, device by device; in float64 if the device has it."""
+    """Compute the sum of each tensor, device by device; in float64 if the device supports it."""
     sums: list[float] = []
     for device in sorted({str(tensor.device) for tensor in tensors}):
         dtype = torch.float32 if device.startswith("mps") else torch.float64
         on_device = [tensor for tensor in tensors if str(tensor.device) == device]
-        # One transfer for all of a device.
+        # Transfer the sums of a device all at once.
         sums += torch.stack([tensor.detach().sum(dtype=dtype) for tensor in on_device]).tolist()
     return sums
 

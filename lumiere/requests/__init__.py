@@ -1,6 +1,6 @@
 """A video to make: one `Request`, its checks, its CSV form and its JSON form. Nothing here needs torch.
 
-The `generate` stage, `lumiere generate` and every other way to ask for a video share it.
+The `generate` stage and `lumiere generate` share these modules.
 """
 
 from lumiere.requests.csv_form import Row, read_rows

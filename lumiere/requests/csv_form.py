@@ -20,10 +20,10 @@ class Row:
     """A row of a prompts file.
 
     Attributes:
-        line: where it ends in the file, counted from 1.
-        name: of its video.
+        line: the line where the row ends in the file, counted from 1.
+        name: the name of the row's video.
         request: None if the row cannot be used.
-        problem: what is wrong with it; empty for a row that can be used.
+        problem: why the row cannot be used; empty if it can.
     """
 
     line: int
@@ -33,7 +33,7 @@ class Row:
 
 
 def read_rows(path: Path, shared: Mapping[str, Any] | None = None) -> list[Row]:
-    """Reads a prompts file.
+    """Read a prompts file.
 
     Args:
         path: a CSV file with the column `prompt`, and any other field of `Request`. Paths in it are relative to its
@@ -41,7 +41,8 @@ def read_rows(path: Path, shared: Mapping[str, Any] | None = None) -> list[Row]:
         shared: values for cells that are empty or absent.
 
     Raises:
-        ValueError: if the file as a whole cannot be used, naming the file, the line and the cure.
+        ValueError: if the file as a whole cannot be used; the message names the file, the line and
+            how to fix it.
     """
     columns = [name for name in field_names() if name != "prompt"]
     rows: list[Row] = []
@@ -66,7 +67,7 @@ def read_rows(path: Path, shared: Mapping[str, Any] | None = None) -> list[Row]:
 
 
 def _cell_values(folder: Path, cells: Mapping[str, str]) -> dict[str, Any]:
-    """The values of the cells that are not empty."""
+    """Return the values of the cells that are not empty."""
     values = parse_values(cells)
     for name in FILES:
         if isinstance(values.get(name), str):
@@ -75,5 +76,5 @@ def _cell_values(folder: Path, cells: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _slug(prompt: str) -> str:
-    """The first words of a sentence, as a part of a file's name."""
+    """Make a part of a file's name from the first words of a sentence."""
     return "-".join(re.findall(r"[a-z0-9]+", prompt.lower())[:6])[:MAX_SLUG]

@@ -21,7 +21,7 @@ from lumiere.version import __version__
 
 EXPECTED = "expected the JSON file that lumiere writes beside a video"
 SOURCES = (*FILES, "clip")
-# A new source of pixels replaces the old ones that make no mode with it.
+# A new source of pixels replaces old ones that do not form a mode with it.
 REPLACES = {
     "image": {"video", "clip"},
     "last_image": {"video", "mask"},
@@ -32,17 +32,17 @@ REPLACES = {
 
 
 def sidecar(request: Request, made: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a sidecar.
+    """Make the content of a sidecar.
 
     Args:
-        request: of this one video, with all settings that were left to the model filled in.
-        made: what else describes the video and how it was made.
+        request: the request for this one video, with the model's settings filled in.
+        made: other facts about the video and how it was made.
     """
     return {"lumiere": __version__, **request.as_values(), **made}
 
 
 def is_sidecar(content: Any) -> bool:
-    """Whether JSON content is a sidecar."""
+    """Return whether JSON content is a sidecar."""
     return (
         isinstance(content, dict)
         and "lumiere" in content
@@ -51,7 +51,7 @@ def is_sidecar(content: Any) -> bool:
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """Reads a sidecar.
+    """Read a sidecar.
 
     Raises:
         ValueError: if the file is something else.
@@ -73,17 +73,18 @@ def read_sidecar(path: Path) -> dict[str, Any]:
 def change_request(
     content: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> tuple[Request, list[str]]:
-    """The request of a sidecar, with some fields changed.
+    """Read the request of a sidecar and change some of its fields.
 
     Args:
-        content: of a sidecar.
+        content: the content of a sidecar.
         changes: new values by field of `Request`; empty text clears a field.
 
     Returns:
         The request, and the fields that were left out because they do not go with the changes.
 
     Raises:
-        ValueError: if a value cannot be used, naming the field, the value and the cure.
+        ValueError: if a value cannot be used; the message names the field, the value and how to fix
+            it.
     """
     old = parse_values({name: content.get(name) for name in field_names() if name != "name"})
     old_mode = resolve_mode(old)
@@ -105,7 +106,7 @@ def change_request(
 
 
 def _replaced_sources(old: Mapping[str, Any], old_mode: str, new: Mapping[str, Any]) -> set[str]:
-    """The old sources of pixels that do not go with the new values."""
+    """Return the old sources of pixels that conflict with the new values."""
     dropped = set().union(*(REPLACES[name] for name in SOURCES if name in new))
     kind = subject(old_mode)
     if "mode" in new:
@@ -116,14 +117,14 @@ def _replaced_sources(old: Mapping[str, Any], old_mode: str, new: Mapping[str, A
     elif "video" in new:
         kind = "video"
     if kind != subject(old_mode):
-        dropped.add("mask")  # it lies on what is replaced
+        dropped.add("mask")  # it belongs to the replaced source
         if "mode" not in new:
             dropped.add("clip")
     return dropped & old.keys()
 
 
 def _outdated_settings(old: Mapping[str, Any], old_mode: str, request: Request) -> set[str]:
-    """The old settings that mean something else, or nothing, in the new request."""
+    """Return the old settings that have another meaning, or none, in the new request."""
     outdated = set()
     if strength_applies_to(old_mode) != strength_applies_to(request.mode):
         outdated.add("strength")
@@ -135,7 +136,7 @@ def _outdated_settings(old: Mapping[str, Any], old_mode: str, request: Request) 
 
 
 def _sources_of(mode: str) -> set[str]:
-    """The fields that may hold a mode's pixels."""
+    """Return the fields that may hold a mode's pixels."""
     if mode not in MODES:
         return set(SOURCES)
     sources = set(MODES[mode])
@@ -147,7 +148,9 @@ def _sources_of(mode: str) -> set[str]:
 
 
 def _remaining_mode(old_mode: str, values: Mapping[str, Any]) -> str | None:
-    """The old mode if the inputs still make it, else the one that they make; None if they make none."""
+    """Return the old mode if the inputs still make it, else the one that they make; None if they
+    make none.
+    """
     inputs = {name: values.get(name) for name in FILES}
     role = subject(old_mode)
     if "clip" in values:

@@ -1,4 +1,4 @@
-"""A request for one video, or for several that differ in their seed alone, and its checks."""
+"""A request for one video, or for several that differ only in their seed, and its checks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BOX = re.compile(",".join([NUMBER] * 4))
 
 @dataclass(frozen=True)
 class Box:
-    """A box in shares of the frame, from 0 to 1, counted from the top left corner."""
+    """A box in fractions of the frame, from 0 to 1, counted from the top left corner."""
 
     x0: float
     y0: float
@@ -42,7 +42,7 @@ class Box:
 
     @classmethod
     def parse(cls, text: str) -> Box | None:
-        """The box `x0,y0,x1,y1`; None if the text is not four numbers.
+        """Parse a box `x0,y0,x1,y1`; return None if the text is not four numbers.
 
         Raises:
             ValueError: if four numbers do not make a box.
@@ -58,7 +58,7 @@ class Box:
         return cls(x0, y0, x1, y1)
 
     def paint(self, height: int, width: int) -> np.ndarray:
-        """A mask, uint8 (h, w): 255 in the box, 0 elsewhere.
+        """Paint a mask, uint8 (h, w): 255 in the box, 0 elsewhere.
 
         Raises:
             ValueError: if the box holds no pixel.
@@ -79,12 +79,12 @@ class Request:
     """A video to make. `make_request` builds a checked one. None leaves a setting to the model.
 
     Attributes:
-        name: what to call the files.
+        name: the name of the files.
         mode: a key of `lumiere.modes.MODES`.
         image, last_image, video: paths of files.
         clip: the id of a training clip, which replaces `image` or `video`, depending on the mode.
         mask: where to generate: the path of a picture or a video, or a box.
-        strength: how far the video or the picture may be left behind, 0 to 1.
+        strength: how far the result may depart from the video or the picture, 0 to 1.
         alpha: the weight of `style`, 0 to 1.
         keep_known: whether the given pixels are put back exactly at the end.
         num_videos: how many to make, with the seeds `seed`, `seed` + 1, ...
@@ -111,7 +111,9 @@ class Request:
     upscale: bool | None = None
 
     def split(self, seed: int) -> list[Request]:
-        """One request per video, numbered from 1. `seed` is the first seed if the request has none."""
+        """Split a request into one per video, numbered from 1. `seed` is the first seed if the
+        request has none.
+        """
         first = seed if self.seed is None else self.seed
         if self.num_videos == 1:
             return [replace(self, seed=first)]
@@ -121,26 +123,28 @@ class Request:
         ]
 
     def input_files(self) -> dict[str, Path]:
-        """The files that the request reads, by field."""
+        """Return the files that the request reads, by field."""
         values = {name: getattr(self, name) for name in FILES}
         return {name: Path(value) for name, value in values.items() if isinstance(value, str)}
 
     def as_values(self) -> dict[str, Any]:
-        """All fields, as JSON holds them and `make_request` takes them."""
+        """Return all fields as JSON values, in the form that `make_request` takes."""
         values = asdict(self)
         values["mask"] = None if self.mask is None else str(self.mask)
         return values
 
 
 def make_request(values: Mapping[str, Any]) -> Request:
-    """Checks values and makes a request of them.
+    """Check values and make a request from them.
 
     Args:
-        values: by field of `Request`, as text or in the field's own type. Empty text and None leave a field open.
-            Without a mode, the inputs tell it. Relative paths start from the current folder.
+        values: by field of `Request`, as text or in the field's own type. Empty text and None leave
+            a field open. Without a mode, the inputs determine it. Relative paths start from the
+            current folder.
 
     Raises:
-        ValueError: naming the field, its value and the cure.
+        ValueError: if a value cannot be used; the message names the field, the value and how to fix
+            it.
     """
     parsed = parse_values(values)
     for name in FILES:
@@ -158,10 +162,11 @@ def make_request(values: Mapping[str, Any]) -> Request:
 
 
 def parse_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values in the types of `Request`, without those that are empty.
+    """Convert values to the types of `Request`, without those that are empty.
 
     Raises:
-        ValueError: naming the field, its value and what is allowed.
+        ValueError: if a value cannot be used; the message names the field, the value and what is
+            allowed.
     """
     return {
         name: _parse(name, value)
@@ -171,10 +176,10 @@ def parse_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolve_mode(values: Mapping[str, Any]) -> str:
-    """The mode of parsed values: the named one, or the one that their inputs make.
+    """Return the mode of parsed values: the named one, or the one that their inputs make.
 
     Raises:
-        ValueError: if they make no mode.
+        ValueError: if they do not form a mode.
     """
     mode, clip = values.get("mode"), values.get("clip")
     inputs = {name: values.get(name) for name in FILES}
@@ -193,12 +198,12 @@ def resolve_mode(values: Mapping[str, Any]) -> str:
 
 
 def field_names() -> list[str]:
-    """The fields of `Request`, in order."""
+    """Return the fields of `Request`, in order."""
     return [field.name for field in fields(Request)]
 
 
 def count_frames(number: int) -> str:
-    """A number of frames in words."""
+    """Write a number of frames in words."""
     return "1 frame" if number == 1 else f"{number} frames"
 
 

@@ -30,11 +30,11 @@ def load_text_encoder(name: str | Path, max_tokens: int = 32) -> TextEncoder:
             "diffusers:<folder or hub name of a pipeline>"; or a saved folder. Relative paths in a
             name start at the current folder, which is the project's root in every stage, not at the
             saved folder.
-        max_tokens: every sentence is padded or cut to this many tokens; a saved folder has its own
-            number.
+        max_tokens: every sentence is padded or cut to this many tokens; a saved folder stores its
+            own number.
 
     Raises:
-        ValueError: on an unknown name, or a length that the encoder does not take.
+        ValueError: if the name is unknown, or the encoder does not take that length.
     """
     config_file = Path(name) / CONFIG_NAME
     if config_file.is_file():

@@ -1,8 +1,8 @@
 """The text encoder of a diffusers pipeline: T5 (DeepFloyd IF) or CLIP (Stable Diffusion).
 
-The U-Net's weights are frozen, so it gets the text states that its own pipeline gave it in
-training: all states of the sentence padded to the pipeline's length, with the padding and without a
-mask (`diffusers.IFPipeline.encode_prompt`, `diffusers.StableDiffusionPipeline.encode_prompt`).
+The U-Net's weights are frozen, so it needs the text states that its own pipeline used in training:
+all states of the sentence padded to the pipeline's length, with the padding and without a mask
+(`diffusers.IFPipeline.encode_prompt`, `diffusers.StableDiffusionPipeline.encode_prompt`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_TOKENS = 77  # IFPipeline pads to 77 whatever its tokenizer says; CLIP has 7
 
 @dataclass(frozen=True)
 class Kind:
-    """How a pipeline calls a class of text encoder."""
+    """How a pipeline uses a class of text encoder."""
 
     takes_mask: bool  # whether padding is masked inside the text encoder
     lowers: bool  # whether sentences are put into lower case and stripped before the tokenizer
@@ -51,11 +51,11 @@ class DiffusersTextEncoder(TextEncoder):
         Args:
             source: the pipeline's folder, relative to the current folder or absolute, or its hub
                 name.
-            max_tokens: 3 to what the tokenizer takes, at most 77; None for the maximum, to which
-                diffusers pads.
+            max_tokens: from 3 to the maximum of the tokenizer, at most 77; None for the maximum, to
+                which diffusers pads.
 
         Raises:
-            ValueError: when there is no text encoder of a supported class, or it does not take so
+            ValueError: if there is no text encoder of a supported class, or it does not take that
                 many tokens.
         """
         is_folder = Path(source).is_dir()
@@ -92,7 +92,9 @@ class DiffusersTextEncoder(TextEncoder):
 
 
 def _anywhere(source: str) -> str:
-    """The source by a name that stays the same when the current folder changes, for the caches."""
+    """Return a name of the source that does not depend on the current folder, as a key of the
+    caches.
+    """
     return str(Path(source).resolve()) if Path(source).is_dir() else source
 
 
@@ -138,7 +140,8 @@ def _load_model(source: str, kind: str) -> PreTrainedModel:
 
     folder = pipeline_folder(source, ENCODER) / ENCODER
     try:
-        # Initial weights, replaced at once, must not move the caller's random numbers.
+        # The initial weights are replaced at once. Drawing them must not change the caller's random
+        # numbers.
         with torch.random.fork_rng(devices=[]):
             model, info = getattr(transformers, kind).from_pretrained(
                 folder,

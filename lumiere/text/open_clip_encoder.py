@@ -34,12 +34,12 @@ class OpenCLIPTextEncoder(TextEncoder):
         Args:
             source: "<architecture>/<weights>": one of `open_clip.list_models()`, and one of its
                 pretrained tags or a .safetensors file of the whole CLIP model, its path relative to
-                the current folder or absolute. A tag is downloaded, as safetensors where there are
-                any; other files are read with weights_only.
+                the current folder or absolute. A tag is downloaded, as safetensors if available;
+                other files are read with weights_only.
             max_tokens: 3 to the tower's context length, 77 for most.
 
         Raises:
-            ValueError: on an architecture, weights or a length that cannot be used.
+            ValueError: if the architecture, the weights or the length cannot be used.
         """
         self.name = f"open_clip:{source}"
         self.architecture, _, self.weights = source.partition("/")
@@ -63,7 +63,8 @@ class OpenCLIPTextEncoder(TextEncoder):
         # Everything up to the last token that is no padding: in open_clip's own vocabulary 0 is "!"
         # as well.
         mask = (ids != pad_id).long().flip(1).cummax(dim=1).values.flip(1)
-        # The tower's attention mask has one size; the states of padding are cut off again.
+        # The tower's attention mask has a fixed size, so sentences are padded, and the states of
+        # the padding are cut off again.
         ids = F.pad(ids, (0, self.context_length - self.max_tokens), value=pad_id)
         layer = max(len(tower.transformer.resblocks) - 2, 0)
         states = tower.forward_intermediates(
@@ -102,7 +103,7 @@ def _describe(architecture: str) -> tuple[int, int]:
 
 
 def _check_weights(architecture: str, weights: str) -> None:
-    """Raises ValueError unless `weights` is a safetensors file or a tag of this architecture."""
+    """Raise ValueError unless `weights` is a safetensors file or a tag of this architecture."""
     import open_clip
 
     tags = open_clip.list_pretrained_tags_by_model(architecture)
@@ -121,7 +122,8 @@ def _load(architecture: str, weights: str) -> tuple[SimpleTokenizer | HFTokenize
     import open_clip
 
     try:
-        # Initial weights, replaced at once, must not move the caller's random numbers.
+        # The initial weights are replaced at once. Drawing them must not change the caller's random
+        # numbers.
         with torch.random.fork_rng(devices=[]):
             model = open_clip.create_model(
                 architecture,

@@ -1,4 +1,4 @@
-"""Training on captions: what clips and pictures have in common."""
+"""The base task of trainings on captioned clips or pictures."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class CaptionedTask(DiffusionTask[Clips]):
     def draw(
         self, data: Clips, clip: int, generator: torch.Generator, training: bool, one_frame: bool
     ) -> Batch:
-        """All frames of a clip or one, and a caption."""
+        """Draw one caption, and either all frames of a clip or a single one."""
         text_dropout = self.config.text_dropout if training else 0.0
         return draw_captioned(data, clip, generator, text_dropout, one_frame)
 
     def noised(self, batch: Batch) -> NoisedBatch:
-        """Noisy pixels or latents with their text."""
+        """Add noise to the pixels or latents, and pass the text along."""
         timesteps = batch["timesteps"]
         x_0 = self.clean(batch)
         noise = self.draw_noise(batch, x_0)
@@ -40,6 +40,6 @@ class CaptionedTask(DiffusionTask[Clips]):
         return NoisedBatch(inputs, x_0, noise)
 
     def clean(self, batch: Batch) -> Tensor:
-        """The clips of a batch as the network works on them (b, c, t, h, w), pixels or latents."""
+        """Return the batch's clips in the network's space: pixels or latents (b, c, t, h, w)."""
         video = bytes_to_model(batch["video"])
         return self.space.on(video.device).encode(video)

@@ -1,8 +1,9 @@
-"""Training state on disk, as safetensors and JSON: written aside and renamed, so a kill leaves no
-half state.
+"""Stores training state as safetensors and JSON. Each state is written to a temporary folder and
+renamed, so a killed process leaves no partial state.
 
 State lives in a scratch folder outside DVC's outputs, named after a fingerprint of params, data and
-code: an equal run goes on where it stopped, and a run that differs in anything starts anew.
+code: a run with the same fingerprint resumes where it stopped, and any other run starts from the
+beginning.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ KEEP = 2
 
 
 def fingerprint(params: Any, files: Iterable[str | Path]) -> str:
-    """A short hex name for params and the contents of files; a folder counts with all files in it.
+    """Return a short hex name for params and the contents of files, including all files in folders.
 
-    Shards of clips count by name and size, because their index, which counts by content, holds
-    their hashes.
+    Shards of clips count by name and size only. Their index counts by content, and it holds the
+    hashes of the shards.
     """
     digest = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode())
     for entry in sorted(Path(file) for file in files):
@@ -53,19 +54,18 @@ def fingerprint(params: Any, files: Iterable[str | Path]) -> str:
 
 
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write `step-NNNNNNN/` under `folder`, then drop all but it and the one before.
+    """Write `step-NNNNNNN/` under `folder`, then delete all checkpoints but this one and the one
+    before it.
 
-    Later steps are dropped too: a run that is at this step began before them, because they could
-    not be read.
+    Later checkpoints are deleted too: this run started from an earlier one, so they were
+    unreadable.
 
     Args:
         folder: where checkpoints are kept.
-        state: the step under "step"; tensors and JSON values under names, nested in mappings at
-            will.
+        state: maps "step" to the step, and other names to tensors, JSON values or further mappings.
 
     Raises:
-        DiskError: the state cannot be written (a full disk); the checkpoints there stay as they
-            were.
+        DiskError: the state cannot be written (a full disk); existing checkpoints are unchanged.
     """
     step = state["step"]
     tensors, values = _split(state)
@@ -99,7 +99,7 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest readable state under `folder`, as `save_checkpoint` took it, or None."""
+    """Return the newest readable state under `folder`, as passed to `save_checkpoint`, or None."""
     for candidate in reversed(_steps(folder)):
         try:
             about, digest = (candidate / STATE_FILE).read_text(encoding="utf-8").splitlines()
@@ -109,7 +109,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
             if record["tensors"] != content_hash(candidate / TENSORS_FILE):
                 raise ValueError(f"{TENSORS_FILE} is not what was written")
             return _join(read_tensors(candidate / TENSORS_FILE), record["state"])
-        except Exception as error:  # whatever is wrong, the checkpoint before may be whole
+        except Exception as error:  # whatever went wrong, the checkpoint before may be intact
             print(
                 f"checkpoint {candidate.name} cannot be read ({error}); trying the one before it",
                 flush=True,
@@ -118,7 +118,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The folder of the newest checkpoint, readable or not."""
+    """Return the folder of the newest checkpoint, readable or not; None without any."""
     return max(_steps(folder), default=None)
 
 
@@ -131,7 +131,7 @@ def _steps(folder: Path) -> list[Path]:
 
 
 def _split(state: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors by their path, "optimizer/0/step", and everything else as it was."""
+    """Split a state into tensors by path, such as "optimizer/0/step", and all other values."""
     tensors: dict[str, Tensor] = {}
     values: dict[str, Any] = {}
     for name, value in state.items():
@@ -146,7 +146,7 @@ def _split(state: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Tensor
 
 
 def _join(tensors: dict[str, Tensor], values: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `_split`."""
+    """Undo `_split`."""
     for path, tensor in tensors.items():
         *names, last = path.split("/")
         inner = values

@@ -1,9 +1,9 @@
-"""What the trainings have in common: a network on clips, its objective, and where an example's
-randomness comes from.
+"""The base class of all trainings: a network, its clips, its objective, and the seeds of each
+example.
 
-Everything that is random about an example is drawn from (training, seed, its position in the stream
-of examples): a resumed run, another number of processes and other parts of a batch see the same
-data, noise and timesteps.
+All randomness of an example is seeded from (training, seed, position in the stream of examples). So
+the data, noise and timesteps stay the same when a run resumes, when the number of processes
+changes, or when a batch is split differently.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ Batch = dict[str, Tensor]
 
 
 class Stream(Protocol):
-    """Clips in shards."""
+    """A sequence of clips that are stored in shards."""
 
     @property
     def shards(self) -> Sequence[str]:
         """The shard of each clip."""
 
     def __len__(self) -> int:
-        """How many clips."""
+        """Return the number of clips."""
 
 
 Data = TypeVar("Data", bound=Stream)
@@ -51,7 +51,8 @@ class NetworkInput:
     Attributes:
         sample: x_t, pixels or latents.
         timesteps: the noise level of each row, (b,).
-        conditioning: appended to the sample on the channel axis, such as C and M; None for nothing.
+        conditioning: appended to the sample on the channel axis, such as C and M; None appends
+            nothing.
         prompt_embeds, prompt_mask: text states (b, n, d) and mask (b, n); None without text.
         class_labels: (b,), None for a network without classes.
     """
@@ -65,13 +66,13 @@ class NetworkInput:
 
     @property
     def model_input(self) -> Tensor:
-        """The sample and what is appended to it."""
+        """The sample, with the conditioning appended on the channel axis."""
         if self.conditioning is None:
             return self.sample
         return torch.cat([self.sample, self.conditioning], dim=1)
 
     def arguments(self) -> tuple[tuple[Tensor, ...], dict[str, Tensor | None]]:
-        """Positional and keyword arguments, which both kinds of network take."""
+        """Return positional and keyword arguments that fit both kinds of network."""
         keywords = {
             "encoder_hidden_states": self.prompt_embeds,
             "encoder_attention_mask": self.prompt_mask,
@@ -80,14 +81,14 @@ class NetworkInput:
         return (self.model_input, self.timesteps), keywords
 
     def call(self, network: nn.Module) -> Tensor:
-        """The network's output."""
+        """Run the network and return its output."""
         positional, keywords = self.arguments()
         return network(*positional, **keywords).sample
 
 
 @dataclass
 class NoisedBatch:
-    """A network's input, and the clean video and the noise that its output is compared with."""
+    """The input of a network, with the clean video and the noise that define its target."""
 
     inputs: NetworkInput
     x_0: Tensor
@@ -99,7 +100,7 @@ class DiffusionTask(ABC, Generic[Data]):
     """A diffusion network and its clips, as the loop trains it.
 
     Attributes:
-        name: names the training, and seeds what it draws.
+        name: names the training, and takes part in its random seeds.
         network: a UNet2DConditionModel or a SpaceTimeUNet.
         scheduler: the diffusers scheduler with the network's noise schedule and prediction type.
         train_data, validation_data: clips; the validation split may be empty.
@@ -129,26 +130,26 @@ class DiffusionTask(ABC, Generic[Data]):
     def draw(
         self, data: Data, clip: int, generator: torch.Generator, training: bool, one_frame: bool
     ) -> Batch:
-        """An example of one clip, on the CPU, with all randomness drawn from the generator.
+        """Draw an example from one clip, on the CPU, with all randomness from the generator.
 
         Args:
-            data, clip: which clip.
+            data, clip: the clips, and the number of the one to use.
             generator: the source of all randomness.
-            training: drop texts as the settings say; otherwise none.
+            training: drop texts as often as the settings say; validation drops none.
             one_frame: draw a single frame of the clip.
         """
 
     @abstractmethod
     def noised(self, batch: Batch) -> NoisedBatch:
-        """The network's input for a batch, at the batch's noise levels and on its device."""
+        """Return the network's input for a batch, at the batch's noise levels and on its device."""
 
     def one_frame(self, step: int) -> bool:
-        """Whether a step trains on single frames."""
+        """Return whether a step trains on single frames."""
         return False
 
     def example(self, position: int) -> Batch:
-        """The training example at a position of the endless stream of epochs; step s has positions
-        s * batch_size on.
+        """Return the training example at a position of the endless stream of epochs. Step s starts
+        at position s * batch_size.
 
         Raises:
             ValueError: when there are no clips.
@@ -161,11 +162,13 @@ class DiffusionTask(ABC, Generic[Data]):
         return example | self._noise_level(place, batch_size, (self.name, seed, step), generator)
 
     def held_out(self) -> int:
-        """How many validation examples there are: 0 without held-out clips."""
+        """Return the number of validation examples: 0 without held-out clips."""
         return self.validation_clips if len(self.validation_data) else 0
 
     def validation_example(self, i: int) -> Batch:
-        """The i-th validation example, with the same noise, timestep and crop or mask each time."""
+        """Return the i-th validation example, with the same noise, timestep and crop or mask each
+        time.
+        """
         total = self.validation_clips
         key = f"{self.name}-validation"
         generator = generator_for(key, i)
@@ -174,20 +177,24 @@ class DiffusionTask(ABC, Generic[Data]):
         return example | self._noise_level(i, total, (key,), generator)
 
     def losses(self, network: nn.Module, batch: Batch) -> Tensor:
-        """The loss of each example (b,), weighted; `network` is the task's own, maybe wrapped."""
+        """Return the weighted loss of each example (b,); `network` is the task's own, perhaps
+        wrapped.
+        """
         noised = self.noised(batch)
         output = noised.inputs.call(network)
         return self.objective.losses(output, noised.x_0, noised.noise, noised.inputs.timesteps)
 
     def flops(self, batch: Batch) -> int:
-        """Floating-point operations of a forward and backward pass, without recomputation."""
+        """Count the floating-point operations of a forward and backward pass, without
+        recomputation.
+        """
         shapes = copy.copy(self)
         # The VAE is not counted, and it would be slow on the CPU, where the batch is.
         shapes.space = LatentShapes(self.space.vae)
         return count_flops(self.network, *shapes.noised(batch).inputs.arguments())
 
     def draw_noise(self, batch: Batch, like: Tensor) -> Tensor:
-        """Gaussian noise shaped like `like` (b, ...), drawn from each example's own seed."""
+        """Draw Gaussian noise shaped like `like` (b, ...), each row from its example's own seed."""
         noise = torch.empty_like(like)
         for row, seed in zip(noise, batch["noise_seed"].tolist(), strict=True):
             row.normal_(generator=torch.Generator(like.device).manual_seed(seed))
@@ -205,7 +212,9 @@ class DiffusionTask(ABC, Generic[Data]):
     def _noise_level(
         self, place: int, total: int, key: tuple[int | str, ...], generator: torch.Generator
     ) -> Batch:
-        """A timestep, stratified over a batch's `total` examples to lower the loss' variance."""
+        """Draw a timestep, stratified over the `total` examples of a batch to lower the loss's
+        variance.
+        """
         strata = torch.randperm(total, generator=generator_for("strata", *key))
         within = float(torch.rand((), generator=generator, dtype=torch.float64))
         level = (int(strata[place]) + within) / total
@@ -216,5 +225,5 @@ class DiffusionTask(ABC, Generic[Data]):
 
 
 def is_inflated(network: nn.Module) -> bool:
-    """Whether a network sees clips rather than images."""
+    """Return whether a network takes clips rather than images."""
     return isinstance(network, SpaceTimeUNet)

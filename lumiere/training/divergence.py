@@ -1,4 +1,4 @@
-"""Detects that a training must end: the loss is NaN or blows up, or no gradient is finite."""
+"""Detects when a training must end, because the loss is NaN or blows up or no gradient is finite."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from lumiere.config import OptimConfig
 from lumiere.errors import LumiereError
 
 SMOOTHING = 0.98
-SETTLED = 30  # losses; the mean of fewer says nothing where a batch is one clip
-# Steps in a row without a finite gradient: loss scaling halves at each, and found no scale that
-# works.
+SETTLED = 30  # losses; with batches of one clip, the mean of fewer is too noisy
+# Steps in a row without a finite gradient. Loss scaling halves its scale at each of them; after
+# this many, no scale works.
 SKIPPED = 50
 REMEMBERED = ("mean", "count", "best", "skipped")
 
 
 class TrainingDiverged(LumiereError):
-    """The loss became NaN or blew up; other params may help. The last good checkpoint is kept."""
+    """The loss became NaN or blew up; try other params. The last good checkpoint is kept."""
 
 
 class LossWatch:
@@ -28,7 +28,9 @@ class LossWatch:
     """
 
     def __init__(self, config: OptimConfig, scales_loss: bool = False) -> None:
-        """`scales_loss`: loss scaling (fp16) skips some steps without a finite gradient."""
+        """Set `scales_loss` for fp16, where loss scaling skips some steps without a finite
+        gradient.
+        """
         after_warmup = config.steps - config.warmup_steps
         self.settling = max(SETTLED, config.warmup_steps + min(50, after_warmup // 4))
         self.factor, self.scales_loss = config.divergence_factor, scales_loss
@@ -45,7 +47,7 @@ class LossWatch:
         return self.smoothed > math.sqrt(self.factor) * self.best
 
     def add(self, loss: float, grad_norm: float) -> str:
-        """Take in a step's loss and gradient norm; returns why the training must end, or ""."""
+        """Add a step's loss and gradient norm; return why the training must end, or ""."""
         self.skipped = 0 if math.isfinite(grad_norm) else self.skipped + 1
         if not math.isfinite(loss) or (self.skipped and not self.scales_loss):
             return f"loss {loss}, gradient norm {grad_norm}"
@@ -60,10 +62,10 @@ class LossWatch:
         return ""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint stores."""
+        """Return the values to store in a checkpoint."""
         return {name: getattr(self, name) for name in REMEMBERED}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Continue from the values that `state_dict` returned."""
         for name in REMEMBERED:
             setattr(self, name, state[name])

@@ -1,4 +1,4 @@
-"""Captioned clips and pictures, from which the trainings draw examples; read when needed."""
+"""Captioned clips and pictures for training. Clips are read from disk when an example needs them."""
 
 from __future__ import annotations
 
@@ -33,21 +33,23 @@ class Clips(Protocol):
         """The text states and mask of the empty sentence, (n, d) and (n,)."""
 
     def __len__(self) -> int:
-        """The number of clips."""
+        """Return the number of clips."""
 
     def video(self, i: int, frames: slice = ALL) -> Tensor:
-        """A clip's frames, or those of a slice, uint8 (3, t, h, w)."""
+        """Return the frames of a clip, or those of a slice, uint8 (3, t, h, w)."""
 
     def text(self, i: int) -> Text:
-        """A clip's captions: states (k, n, d), float16 or float32, and masks (k, n), integers."""
+        """Return a clip's captions: states (k, n, d), float16 or float32, and masks (k, n),
+        integers.
+        """
 
 
 class StoredClips:
-    """A store's clips at training size.
+    """The clips of a store, at training size.
 
-    Where all clips fit into memory, each is read once, whole, and kept. Otherwise none is kept,
-    because a shuffled epoch meets few clips again soon, and only the requested frames of a clip are
-    read.
+    If all clips fit into `cache_mb`, each is read once, completely, and kept in memory. Otherwise
+    none is kept, because a shuffled epoch seldom needs a clip again soon, and only the requested
+    frames are read.
     """
 
     def __init__(self, store: ClipStore, size: int, cache_mb: float = 512) -> None:
@@ -71,11 +73,11 @@ class StoredClips:
         return len(self.store)
 
     def video(self, i: int, frames: slice = ALL) -> Tensor:
-        """A clip's frames, or those of a slice, uint8 (3, t, size, size)."""
+        """Return the frames of a clip, or those of a slice, uint8 (3, t, size, size)."""
         return self._whole(i)[0][:, frames] if self._keeps else self._read_video(i, frames)
 
     def text(self, i: int) -> Text:
-        """A clip's captions: states float16 (k, n, d) and masks uint8 (k, n)."""
+        """Return a clip's captions: states float16 (k, n, d) and masks uint8 (k, n)."""
         return self._whole(i)[1] if self._keeps else self._read_text(i)
 
     def __getstate__(self) -> dict[str, object]:
@@ -99,10 +101,10 @@ class StoredClips:
 
 
 def open_clips(folder: Path, size: int, cache_mb: float) -> tuple[StoredClips, StoredClips]:
-    """The clips to train on and those held out.
+    """Open the training clips and the held-out clips of a folder.
 
     Args:
-        folder: what the decode stage wrote.
+        folder: the output of the decode stage.
         size, cache_mb: as in `StoredClips`.
 
     Raises:
@@ -113,7 +115,7 @@ def open_clips(folder: Path, size: int, cache_mb: float) -> tuple[StoredClips, S
 
 
 class Pictures:
-    """Pictures in memory, each with its caption."""
+    """Pictures in memory, each with one caption."""
 
     def __init__(self, pictures: np.ndarray, prompts: Text, null_text: Text) -> None:
         """
@@ -130,11 +132,11 @@ class Pictures:
         return len(self.videos)
 
     def video(self, i: int, frames: slice = ALL) -> Tensor:
-        """A picture, uint8 (3, 1, h, w)."""
+        """Return a picture, uint8 (3, 1, h, w)."""
         return self.videos[i][:, frames]
 
     def text(self, i: int) -> Text:
-        """Its caption: states (1, n, d) and mask (1, n)."""
+        """Return the picture's caption: states (1, n, d) and mask (1, n)."""
         embeds, mask = self.prompts
         return embeds[i : i + 1], mask[i : i + 1]
 
@@ -146,8 +148,8 @@ def draw_captioned(
     text_dropout: float = 0.0,
     one_frame: bool = False,
 ) -> dict[str, Tensor]:
-    """A clip with one of its captions, or, with probability `text_dropout`, with the empty
-    sentence.
+    """Draw a training example: a clip with one of its captions. With probability `text_dropout`,
+    the empty sentence replaces the caption.
 
     Args:
         clips, i: the clip.
@@ -156,7 +158,8 @@ def draw_captioned(
         one_frame: draw a single frame of the clip.
 
     Returns:
-        `video` uint8 (3, t, h, w), t = 1 for a frame; `prompt_embeds` (n, d); `prompt_mask` (n,).
+        `video` uint8 (3, t, h, w), where t = 1 for a single frame; `prompt_embeds` (n, d);
+        `prompt_mask` (n,).
     """
 
     def below(bound: int) -> int:

@@ -1,4 +1,4 @@
-"""Training of a text-to-image U-Net, on the frames of clips or on the pictures of a style."""
+"""Trains a text-to-image U-Net on the frames of clips or on the pictures of a style."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lumiere.training.examples import Clips
 
 @dataclass(eq=False, repr=False)
 class TextToImageTask(CaptionedTask):
-    """Trains an image network on captioned pictures, each a frame of a clip."""
+    """Trains an image network on captioned pictures; each picture is a frame of a clip."""
 
     network: UNet2DConditionModel
 
@@ -24,9 +24,9 @@ class TextToImageTask(CaptionedTask):
     def draw(
         self, data: Clips, clip: int, generator: torch.Generator, training: bool, one_frame: bool
     ) -> Batch:
-        """A frame of a clip and a caption."""
+        """Draw one frame of a clip and one caption."""
         return super().draw(data, clip, generator, training, one_frame=True)
 
     def clean(self, batch: Batch) -> Tensor:
-        """The frames of a batch (b, c, h, w), pixels or latents."""
+        """Return the frames of a batch (b, c, h, w), pixels or latents."""
         return super().clean(batch)[:, :, 0]

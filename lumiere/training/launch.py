@@ -21,12 +21,12 @@ SAVING_SECONDS = 600  # a process has this long after SIGTERM to save its state
 
 
 def is_launched() -> bool:
-    """Whether this module, torchrun or accelerate started this process as one of several."""
+    """Return whether torchrun, accelerate or this module started this process as one of several."""
     return "RANK" in os.environ
 
 
 def end_with_launcher() -> None:
-    """Let the kernel kill this process when its launcher ends, in whatever way (Linux only).
+    """Let the kernel kill this process when its launcher ends for any reason (Linux only).
 
     Does nothing in a process that torchrun started.
     """
@@ -41,12 +41,12 @@ def end_with_launcher() -> None:
 def run_in_processes(module: str, arguments: Sequence[str], processes: int) -> None:
     """Run `python -m module arguments` as `processes` processes, and wait for them.
 
-    Each process receives a SIGTERM that arrives here. When one fails or is killed, the others are
-    ended.
+    A SIGTERM to this process is passed on to all of them. When one fails or is killed, the others
+    are ended.
 
     Raises:
         WorkerError: one of them failed; its own message is printed above.
-        SystemExit: SIGTERM or Ctrl-C came.
+        SystemExit: this process received SIGTERM or Ctrl-C.
     """
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SAVING_SECONDS))
     os.environ[LAUNCHER] = str(os.getpid())
@@ -57,7 +57,7 @@ def run_in_processes(module: str, arguments: Sequence[str], processes: int) -> N
         run_id=uuid.uuid4().hex,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
-        max_restarts=0,  # DVC or Prefect run the stage again, and it goes on from its checkpoint
+        max_restarts=0,  # DVC or Prefect runs the stage again, and it resumes from its checkpoint
         monitor_interval=1.0,
     )
     try:

@@ -1,4 +1,4 @@
-"""Batches for one process of a training, read and drawn ahead by worker processes."""
+"""Loads batches for one process of a training; worker processes prepare them ahead of time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Examples(Protocol):
     """The source of a stream's examples."""
 
     def example(self, position: int) -> dict[str, Tensor]:
-        """The example at a position."""
+        """Return the example at a position."""
 
 
 class _Stream(Dataset[dict[str, Tensor]]):
@@ -31,11 +31,11 @@ class _Stream(Dataset[dict[str, Tensor]]):
 
 
 class Positions(Sampler[list[int]]):
-    """The positions of a process' parts of each batch; all processes and parts together tile the
-    stream.
+    """The stream positions that one process reads, one list for each part of a batch. All processes
+    and parts together cover every position exactly once.
 
-    Step s has the positions s * batch_size on. Its first `world_size` parts are the processes'
-    first, and so on.
+    Step s starts at position s * batch_size. The first parts of all processes come first in a
+    batch, then their second parts, and so on.
     """
 
     def __init__(
@@ -43,9 +43,9 @@ class Positions(Sampler[list[int]]):
     ) -> None:
         """
         Args:
-            steps: the steps to read for.
-            batch_size: examples of a step, over all processes.
-            parts: of a process' share of a batch (gradient accumulation).
+            steps: the steps that need batches.
+            batch_size: examples per step, over all processes.
+            parts: the number of parts of each process's share of a batch (gradient accumulation).
             rank, world_size: which process this is, and how many there are.
 
         Raises:
@@ -76,7 +76,7 @@ class _Batches(DataLoader[dict[str, Tensor]]):
 
 
 def _name_lost_workers(batches: Iterator[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
-    """Raise a WorkerError where torch raises a RuntimeError because a worker hangs or has died."""
+    """Turn torch's RuntimeError about a worker that hangs or has died into a WorkerError."""
     try:
         yield from batches
     except RuntimeError as error:
@@ -91,7 +91,7 @@ def _name_lost_workers(batches: Iterator[dict[str, Tensor]]) -> Iterator[dict[st
 def _outlive_signals(worker: int) -> None:
     """Let a worker survive a signal to the whole process group.
 
-    The signal is for the training, which saves its state first and then ends its workers by a
+    The training itself handles that signal: it saves its state first, then ends its workers with a
     second signal.
     """
 
@@ -105,7 +105,8 @@ def _outlive_signals(worker: int) -> None:
 def make_loader(
     examples: Examples, positions: Positions, runtime: RuntimeConfig, device: torch.device
 ) -> DataLoader[dict[str, Tensor]]:
-    """Batches at `positions`, in order, whatever the number of workers; in pinned memory for a GPU.
+    """Load the batches at `positions`, in order for any number of workers; in pinned memory for a
+    GPU.
 
     Raises:
         WorkerError: while iterating, if a worker dies or returns nothing for `timeout_s` seconds.
@@ -123,7 +124,7 @@ def make_loader(
 
 
 def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """A batch on the training's device; seeds stay on the CPU, where they are read."""
+    """Move a batch to the training's device; seeds stay on the CPU, where they are read."""
     return {
         name: value if name == "noise_seed" else value.to(device, non_blocking=True)
         for name, value in batch.items()

@@ -1,9 +1,10 @@
-"""The training loop: one, visible, for every network that is trained here.
+"""The one training loop, which trains every network of this project.
 
-A task says what is trained and what its loss is at a step. The loop adds the rest: learning rate,
-clipping, averaging, logging, validation at fixed noise, checkpoints, resumption, and an end when
-the loss blows up. Every random draw comes from the seed and an example's position in the stream, so
-a run that is killed anywhere resumes to the same bits, and several processes learn the same as one.
+A task defines the network to train and its loss. The loop adds the rest: learning rate, clipping,
+averaging, logging, validation at fixed noise, checkpoints, resumption, and a stop when the loss
+blows up. Every random draw comes from the seed and an example's position in the stream, so a run
+that is killed at any point resumes to the same bits, and several processes train the same network
+as one.
 """
 
 from __future__ import annotations
@@ -36,17 +37,15 @@ from lumiere.training.throughput import StepClock, memory_bytes, peak_flops
 Log = Callable[[dict[str, float], int], None]
 Batch = dict[str, Tensor]
 DEFAULT_LAUNCH, DEFAULT_RUNTIME = LaunchConfig(), RuntimeConfig()
-RISING = (
-    "rising"  # folder for states that may be part of a blow-up; they replace no good checkpoint
-)
+RISING = "rising"  # folder for states saved while the loss rises; good checkpoints stay outside it
 
 logger = logging.getLogger(__name__)
 
 
 class Task(Protocol):
-    """What the loop trains."""
+    """The interface of a training task: its network, examples and losses."""
 
-    name: str  # names the training, and seeds what it draws
+    name: str  # names the training, and takes part in its random seeds
 
     @property
     def config(self) -> OptimConfig:
@@ -57,19 +56,19 @@ class Task(Protocol):
         """The network; its parameters that need a gradient are trained."""
 
     def example(self, position: int) -> Batch:
-        """The training example at a position of the stream, which seeds its randomness."""
+        """Return the training example at a position of the stream, which seeds its randomness."""
 
     def held_out(self) -> int:
-        """How many validation examples there are."""
+        """Return the number of validation examples."""
 
     def validation_example(self, i: int) -> Batch:
-        """The i-th validation example, with the same noise and timestep each time."""
+        """Return the i-th validation example, with the same noise and timestep each time."""
 
     def losses(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Each example's loss (b,); `network` is the task's own, perhaps wrapped or sharded."""
+        """Return each example's loss (b,); `network` is the task's own, perhaps wrapped or sharded."""
 
     def flops(self, batch: Batch) -> int:
-        """Floating-point operations of a batch, forward and backward; 0 where unknown."""
+        """Count the floating-point operations of a batch, forward and backward; 0 if unknown."""
 
 
 class Preview(Protocol):
@@ -78,23 +77,24 @@ class Preview(Protocol):
     every: int  # steps; 0 for never
 
     def __call__(self, network: nn.Module, parallel: Parallel, step: int) -> None:
-        """Show a network in evaluation mode, with the averaged weights; all processes call it."""
+        """Show a network in evaluation mode with averaged weights. All processes must call it."""
 
 
 class Interrupted(SystemExit):
-    """SIGTERM came and the state was saved; the same command goes on from there."""
+    """Raised after SIGTERM, once the state is saved; run the same command again to resume."""
 
 
 @dataclass
 class Update:
-    """The outcome of a step.
+    """The outcome of a training step.
 
     Attributes:
-        loss: the mean over the batch, of all processes.
+        loss: the mean over the batch, over all processes.
         grad_norm: the gradients' norm before clipping.
-        learning_rate: the step's.
-        trouble: why the training must end, in words; the weights are as they were before the step.
-        terminated: SIGTERM reached one of the processes.
+        learning_rate: the learning rate of the step.
+        trouble: why the training must end, as text. If it is set, the step left the weights
+            unchanged.
+        terminated: whether one of the processes received SIGTERM.
     """
 
     loss: float
@@ -115,13 +115,14 @@ def train(
     """Train `task`, and leave the averaged (EMA) weights in its network, in every process.
 
     Args:
-        task: what is trained, with the loop's settings.
-        scratch: folder for training state, one for all processes; a checkpoint there is resumed.
+        task: the network, examples and losses, with the loop's settings.
+        scratch: folder for training state, shared by all processes; training resumes from a
+            checkpoint there.
         log: the first process calls it with metrics and the step they belong to.
-        launch: how the training is computed.
+        launch: processes, precision and how the network is sharded or compiled.
         runtime: workers, memory and patience.
-        preview: called every so many steps, after the state is saved, so a resumed run leaves it
-            out or makes it again. Where it fails there is a warning, and the training goes on.
+        preview: called every `preview.every` steps, after the state is saved; so a resumed run may
+            skip or repeat one. If it fails, the training warns and continues.
 
     Raises:
         TrainingDiverged: the loss is NaN, or above `divergence_factor` times its best, or fp16
@@ -129,7 +130,7 @@ def train(
         ParamsError: the processes do not divide a batch evenly, or the optimizer cannot train a
             sharded network.
         DiskError: the state cannot be written (a full disk); raised in every process.
-        Interrupted: SIGTERM came; the state was saved first.
+        Interrupted: a process received SIGTERM; the state was saved first.
     """
     # --- set-up ------------------------------------------------------------------------------------
     config = task.config
@@ -143,13 +144,13 @@ def train(
         parallel.rank,
         parallel.world_size,
     )
-    flops = _flops_of_a_part(task, positions)  # while the network is plain
+    flops = _flops_of_a_part(task, positions)  # before the network is wrapped or sharded
     state = TrainingState(task.network, config, parallel)
     if checkpoint is not None:
         state.load_state_dict(checkpoint)
         if parallel.is_main:
             print(f"{task.name}: going on from step {state.step} of {config.steps}", flush=True)
-    checkpoint = None  # its tensors are copied; the memory is free for the steps
+    checkpoint = None  # its tensors were copied; free the memory for the steps
     parallel.wait()  # until all processes have read it
     batches = iter(make_loader(task, positions, runtime, parallel.device))
     clock = _make_clock(config, launch, parallel, flops)
@@ -183,7 +184,7 @@ def train(
                 with clock.paused():
                     _show(preview, state)
         _warn_of_a_rise(task, state)
-        if parallel.sum(float(bool(terminated)))[0]:  # SIGTERM came after the last step asked
+        if parallel.sum(float(bool(terminated)))[0]:  # SIGTERM came after the last step's check
             raise Interrupted(143)
     return state.finish()
 
@@ -195,14 +196,14 @@ def train_step(
     clock: StepClock,
     terminated: _TerminationFlag,
 ) -> Update:
-    """Update the weights from one batch; each process computes its share of it, in parts.
+    """Update the weights from one batch; each process computes its share of the batch, in parts.
 
     Args:
-        task: gives the loss.
-        state: what is updated.
-        batches: the next entries are this process' parts of the batch.
+        task: computes the losses.
+        state: the training state to update.
+        batches: yields this process's parts of the batch next.
         clock: counts the time spent waiting for them.
-        terminated: whether SIGTERM came to this process.
+        terminated: whether this process received SIGTERM.
     """
     config = task.config
     parallel = state.parallel
@@ -233,14 +234,14 @@ def train_step(
 
 
 def _newest_checkpoint(scratch: Path) -> dict[str, Any] | None:
-    """The newest readable state, whether it is good or the loss was rising."""
+    """Load the newest readable state, whether it is good or was saved while the loss rose."""
     folders = [scratch, scratch / RISING]
     folders.sort(key=lambda folder: getattr(last_checkpoint(folder), "name", ""))
     return load_checkpoint(folders[1]) or load_checkpoint(folders[0])
 
 
 def _flops_of_a_part(task: Task, positions: Positions) -> int:
-    """What one process computes for one part of a batch; 0 where there are no steps."""
+    """Count what one process computes for one part of a batch; 0 if there are no steps."""
     first = next(iter(positions), None)
     if first is None:
         return 0
@@ -250,7 +251,7 @@ def _flops_of_a_part(task: Task, positions: Positions) -> int:
 def _make_clock(
     config: OptimConfig, launch: LaunchConfig, parallel: Parallel, flops: int
 ) -> StepClock:
-    """A clock that knows the work of a step, from that of a part, and the devices' peak."""
+    """Make a clock that knows the FLOPs of a step and the devices' peak FLOP/s."""
     peak = peak_flops(parallel.device, parallel.dtype) if flops else 0.0
     flops_per_step = flops * launch.gradient_accumulation * parallel.world_size
     return StepClock(flops_per_step, config.batch_size, peak * parallel.world_size)
@@ -277,10 +278,10 @@ def _log(state: TrainingState, update: Update, clock: StepClock, log: Log, bar: 
 
 
 def _validate(task: Task, state: TrainingState, batch_size: int, log: Log) -> None:
-    """The averaged weights' mean loss over the held-out examples, if there are any.
+    """Log the averaged weights' mean loss over the held-out examples, if there are any.
 
-    The examples are spread over the processes, each of which does as many batches as the others.
-    Batches are of the training's size, because memory holds those.
+    The examples are spread evenly over the processes. Batches have the training's size, because
+    that size is known to fit into memory.
     """
     total = task.held_out()
     if not total:
@@ -303,7 +304,7 @@ def _validate(task: Task, state: TrainingState, batch_size: int, log: Log) -> No
 
 
 def _save(state: TrainingState, scratch: Path) -> None:
-    """Write a checkpoint, which has a folder of its own while the loss rises."""
+    """Write a checkpoint; while the loss rises, it goes into a folder of its own."""
     content = state.state_dict()
 
     def write() -> None:
@@ -317,14 +318,12 @@ def _save(state: TrainingState, scratch: Path) -> None:
 
 
 def _show(preview: Preview, state: TrainingState) -> None:
-    """Call a preview; the training does not depend on it, so any failure is only a warning."""
+    """Call a preview. If it fails, log a warning, because the training does not depend on it."""
     with state.averaged() as network:
         try:
             preview(network, state.parallel, state.step)
         except Exception as error:
-            if (
-                state.parallel.is_sharded
-            ):  # the other processes wait for this one in the middle of it
+            if state.parallel.is_sharded:  # here the other processes would wait for this one
                 raise
             logger.warning(
                 "no preview of step %d; going on without: %s: %s",
@@ -333,7 +332,7 @@ def _show(preview: Preview, state: TrainingState) -> None:
 
 
 def _warn_of_a_rise(task: Task, state: TrainingState) -> None:
-    """Warn where a training ends half-way to a blow-up."""
+    """Warn if a training ends while its loss is half-way to a blow-up."""
     if state.watch.is_rising and state.parallel.is_main:
         logger.warning(
             "%s: the smoothed loss ends at %.4f, its best was %.4f; look at its curve before you "
@@ -345,7 +344,7 @@ def _warn_of_a_rise(task: Task, state: TrainingState) -> None:
 
 
 def _cure(scratch: Path, launch: LaunchConfig) -> str:
-    """What the user can do; other params start another training, without this one's state."""
+    """Tell the user what to do next. Changed params start a new training, without this one's state."""
     cure = "lower learning_rate or max_grad_norm"
     if launch.precision == "fp16":
         cure += ", or set launch.precision to bf16 or fp32"
@@ -359,7 +358,9 @@ def _cure(scratch: Path, launch: LaunchConfig) -> str:
 
 
 class _TerminationFlag:
-    """True once SIGTERM came; the handler is only set in a main thread, where Python allows it."""
+    """Becomes true when SIGTERM arrives. It installs its handler only in the main thread, as Python
+    requires.
+    """
 
     def __enter__(self) -> _TerminationFlag:
         self._set = False

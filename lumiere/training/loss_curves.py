@@ -1,4 +1,4 @@
-"""A training's losses as JSON and as a picture."""
+"""Writes the losses of a training as JSON and as a plot."""
 
 from __future__ import annotations
 

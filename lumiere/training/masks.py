@@ -1,9 +1,9 @@
-"""Random conditioning for fine-tuning on <J, C, M>: draws which part of a clip is known.
+"""Draws random conditioning for fine-tuning on <J, C, M>: which part of a clip is known.
 
 Params set the mix of mask kinds. The paper names the modes but not their mix; see
-docs/deviations.md. A region says where to generate: (t, h, w) bool. In each frame it has some
-pixels but not all, except where a frame has only one. Frames may be latents: nothing depends on the
-number of channels, and sizes are shares of the frame's sides.
+docs/deviations.md. A region (t, h, w), bool, marks the pixels to generate. In each frame it covers
+some pixels but not all, unless a frame has only one. Frames may be latents: the number of channels
+does not matter, and sizes are relative to the frame's sides.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lumiere.config import MASK_KINDS
 
 
 def draw_kind(weights: Mapping[str, float], generator: torch.Generator) -> str:
-    """A mask kind, drawn in proportion to its weight."""
+    """Draw a mask kind, in proportion to its weight."""
     kinds = sorted(weights)
     shares = torch.tensor([weights[kind] for kind in kinds])
     return kinds[int(torch.multinomial(shares, 1, generator=generator))]
@@ -29,9 +29,9 @@ def draw_kind(weights: Mapping[str, float], generator: torch.Generator) -> str:
 def draw_conditioning(
     video: Tensor, kind: str, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """C (1, c, t, h, w) and M (1, 1, t, h, w) of one clip.
+    """Draw C (1, c, t, h, w) and M (1, 1, t, h, w) for one clip.
 
-    The only frame of a clip of one frame is both its first and its last.
+    In a clip of one frame, that frame is both the first and the last.
 
     Args:
         video: (1, c, t, h, w), pixels in [-1, 1] or latents.
@@ -59,7 +59,7 @@ def draw_conditioning(
 def random_region(
     kind: str, num_frames: int, height: int, width: int, generator: torch.Generator
 ) -> Tensor:
-    """A region to generate, for the kinds of mask that keep a part of each frame.
+    """Draw a region to generate, for the kinds of mask that keep a part of each frame.
 
     Raises:
         ValueError: on an unknown kind.
@@ -74,8 +74,8 @@ def random_region(
     if kind == "outpainting":
         return ~random_box(*size, moving=False, generator=generator)
     if kind == "cinemagraph":
-        # Training has no still pictures with a moving part. A clip takes their place: its first
-        # frame is known whole, and its own pixels outside the region in all frames.
+        # Training has no still pictures with a moving part. A clip stands in for one: its first
+        # frame is fully known, and so are its own pixels outside the region in every frame.
         if _coin(generator):
             region = random_box(*size, moving=False, generator=generator)
         else:
@@ -88,11 +88,12 @@ def random_region(
 def random_box(
     num_frames: int, height: int, width: int, moving: bool, generator: torch.Generator
 ) -> Tensor:
-    """A box, still or drifting: (t, h, w), True inside.
+    """Draw a box, still or drifting: (t, h, w), True inside.
 
-    A still box takes a quarter of each side or more, up to the whole. A quarter of the sides are
-    whole, so that halves and stripes, which users ask for, are trained on too; but a box never
-    covers the frame. A moving box takes a quarter to three quarters, which leaves it room.
+    Each side of a still box is a quarter of the frame's side or more, and in a quarter of the cases
+    all of it. So the training also sees halves and stripes, which users ask for; but a box never
+    covers the whole frame. Each side of a moving box is a quarter to three quarters, which leaves
+    it room to move.
     """
     sides = (height, width)
     most = 0.75 if moving else 1.25
@@ -114,7 +115,7 @@ def random_box(
 
 @dataclass(frozen=True)
 class Brush:
-    """Ranges that strokes are drawn from; lengths are shares of sqrt(h w)."""
+    """Ranges from which strokes are drawn; lengths are relative to sqrt(h w)."""
 
     strokes: tuple[int, int]
     segments: tuple[int, int]  # per stroke
@@ -131,10 +132,10 @@ BLOB = Brush(strokes=(1, 1), segments=(2, 6), step=(0.05, 0.25), thickness=(0.2,
 def random_strokes(
     num_frames: int, height: int, width: int, moving: bool, brush: Brush, generator: torch.Generator
 ) -> Tensor:
-    """Random walks of a round brush, still or drifting together: (t, h, w), True inside.
+    """Draw random walks of a round brush, still or drifting together: (t, h, w), True inside.
 
-    They drift by up to half a side. Strokes that cover a whole frame, which happens in tiny frames
-    only, are replaced by a box.
+    They drift by up to half a side. A box replaces strokes that cover a whole frame, which happens
+    only in tiny frames.
     """
     drift = [
         _integer(-(side // 2), side // 2, generator) if moving else 0 for side in (height, width)
@@ -143,7 +144,7 @@ def random_strokes(
     # cuts out its own.
     canvas = (height + abs(drift[0]), width + abs(drift[1]))
     # Rows abs(dy) to h - 1 and columns abs(dx) to w - 1 are in every window. Strokes begin there,
-    # at pixels' centres, so that no frame is without them.
+    # at the centres of pixels, so that every frame contains some.
     starts = [(abs(drift[0]), height - 1), (abs(drift[1]), width - 1)]
     painted = _paint(canvas, starts, brush, math.sqrt(height * width), generator)
 
@@ -164,12 +165,12 @@ def _paint(
     scale: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Strokes on a canvas (h, w), True inside.
+    """Paint strokes on a canvas (h, w), True inside.
 
     Args:
         canvas: height and width.
-        starts: first and last row, first and last column that strokes begin in.
-        brush, scale: lengths are the brush's shares of `scale`, in pixels.
+        starts: the first and last row, and the first and last column, in which strokes may begin.
+        brush, scale: lengths in pixels are the brush's values times `scale`.
         generator: the source of all randomness.
     """
     n, k = _integer(*brush.strokes, generator), _integer(*brush.segments, generator)
@@ -203,7 +204,7 @@ def _paint(
 
 
 def _near(vertices: Tensor, radius: Tensor, height: int, width: int) -> Tensor:
-    """The pixels of n lines, (h, w): those whose centres are within a line's radius of it.
+    """Return the pixels (h, w) whose centres lie within the radius of one of n lines.
 
     Args:
         vertices: (n, k + 1, 2).
@@ -223,7 +224,7 @@ def _near(vertices: Tensor, radius: Tensor, height: int, width: int) -> Tensor:
 
 
 def _drift(num_frames: int, distance: int) -> Tensor:
-    """Whole pixels from 0 in the first frame to `distance` in the last: (t,)."""
+    """Return whole pixels from 0 in the first frame to `distance` in the last: (t,)."""
     return (torch.linspace(0, 1, num_frames) * distance).round().long()
 
 
@@ -232,7 +233,7 @@ def _uniform(low: float, high: float, generator: torch.Generator) -> float:
 
 
 def _integer(low: int, high: int, generator: torch.Generator) -> int:
-    """A whole number from low to high, both included."""
+    """Draw a whole number from low to high, both included."""
     return int(torch.randint(low, high + 1, (), generator=generator))
 
 

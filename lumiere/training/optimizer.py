@@ -1,4 +1,4 @@
-"""The optimizer of a training and its learning rate."""
+"""Makes the optimizer of a training and computes its learning rate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lumiere.config import OptimConfig
 
 
 def learning_rate(config: OptimConfig, step: int) -> float:
-    """Linear warm-up, then a cosine from learning_rate to learning_rate * final_learning_rate."""
+    """Warm up linearly, then follow a cosine down to learning_rate * final_learning_rate."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
@@ -21,9 +21,9 @@ def learning_rate(config: OptimConfig, step: int) -> float:
 
 
 def make_optimizer(config: OptimConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """AdamW, or Adafactor (Shazeer and Stern 2018).
+    """Make AdamW or Adafactor (Shazeer and Stern 2018).
 
-    Adafactor keeps one row and one column of statistics for a weight's last two axes.
+    For a weight's last two axes, Adafactor keeps only one row and one column of statistics.
     """
     if config.optimizer == "adafactor":
         return torch.optim.Adafactor(

@@ -1,13 +1,13 @@
 """The processes of a training, one or many.
 
-accelerate cares for devices, DDP and mixed precision. For FSDP2 it would shard the blocks whose
-`forward` it wraps; the Space-Time U-Net walks its image model's layers itself, so the layers are
-sharded here, with torch's `fully_shard`.
+accelerate handles devices, DDP and mixed precision. For FSDP2 it would shard blocks and wrap their
+`forward`. The Space-Time U-Net calls the layers of its image model itself, so this module shards
+the layers with torch's `fully_shard`.
 
 Tensors are gathered and sharded one by one, with torch's `full_tensor` and `distribute_tensor`,
 rather than with `torch.distributed.checkpoint.state_dict`. That module cannot gather averaged
-weights, and it does not restore an optimizer to the bit: where a parameter never had a gradient, it
-refuses to load (`strict`) or gives it a state of one step.
+weights, and it does not restore an optimizer to the bit: for a parameter that never had a gradient,
+it refuses to load (`strict`) or makes up a state of one step.
 """
 
 from __future__ import annotations
@@ -43,21 +43,20 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Parallel:
-    """This process and the others of a training."""
+    """One process of a training, and its communication with the others."""
 
     def __init__(self, launch: LaunchConfig, timeout_s: float = 1800.0) -> None:
         """Join the other processes, where torchrun or accelerate started several.
 
         Args:
-            launch: how trainings are computed.
-            timeout_s: seconds without a word from another process, after which waiting for it ends
-                with an error.
+            launch: processes, precision and how the network is sharded or compiled.
+            timeout_s: how many seconds to wait for another process before raising an error.
         """
         self.launch = launch
         # An earlier training of this process may have had another precision.
         AcceleratorState._reset_state()
         self._accelerator = Accelerator(
-            # Without this accelerate joins no processes on CPUs.
+            # Without this, accelerate does not join processes on CPUs.
             cpu=not torch.accelerator.is_available(),
             mixed_precision=MIXED_PRECISION[launch.precision],
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_s))],
@@ -74,10 +73,11 @@ class Parallel:
     # --- the network -----------------------------------------------------------------------------
 
     def prepare(self, network: nn.Module) -> nn.Module:
-        """The network as the processes train it: on its device, wrapped or sharded, compiled.
+        """Prepare the network for training: move it to the device, wrap or shard it, and compile
+        it.
 
-        FSDP shards a copy. The network itself stays plain, on the CPU, and `restore` gives it the
-        trained weights.
+        FSDP shards a copy. The network itself stays plain and on the CPU, in every process, until
+        `restore` copies the trained weights into it.
         """
         if self.launch.gradient_checkpointing:
             network.enable_gradient_checkpointing()  # type: ignore[operator]
@@ -90,16 +90,18 @@ class Parallel:
         return shared
 
     def unwrap(self, shared: nn.Module) -> nn.Module:
-        """The network that `prepare` wrapped; unless sharded, one process can call it alone."""
+        """Return the network that `prepare` wrapped. Unless it is sharded, one process can call it
+        alone.
+        """
         if isinstance(shared, DistributedDataParallel):
             return shared.module
         return shared
 
     @torch.no_grad()
     def restore(self, network: nn.Module, shared: nn.Module) -> None:
-        """Undo `prepare`: `network` is plain again and has the trained weights, in every process.
+        """Undo `prepare`: make `network` plain again, with the trained weights, in every process.
 
-        All processes call it.
+        All processes must call it.
         """
         if self.is_sharded:
             trained = dict(shared.named_parameters())
@@ -113,7 +115,7 @@ class Parallel:
         network._compiled_call_impl = None
 
     def check_optimizer(self, name: str) -> None:
-        """Raises ParamsError where torch's optimizer of this name cannot update sharded weights."""
+        """Raise ParamsError if torch's optimizer of this name cannot update sharded weights."""
         if self.is_sharded and name == "adafactor":
             raise ParamsError(
                 "optimizer: 'adafactor'; allowed with launch.strategy fsdp: adamw "
@@ -121,45 +123,47 @@ class Parallel:
             )
 
     def prepare_optimizer(self, optimizer: torch.optim.Optimizer) -> AcceleratedOptimizer:
-        """The optimizer with loss scaling: `step` unscales, and skips a step that overflowed."""
+        """Add loss scaling to the optimizer: `step` unscales, and skips a step that overflowed."""
         return self._accelerator.prepare_optimizer(optimizer)
 
     # --- a step ----------------------------------------------------------------------------------
 
     def autocast(self) -> AbstractContextManager[None]:
-        """A context of arithmetic in the launch's precision."""
+        """Return a context that computes in the launch's precision."""
         return self._accelerator.autocast()
 
     def accumulate(self, shared: nn.Module, last: bool) -> AbstractContextManager[Any]:
-        """A context for a part of a batch; processes exchange gradients at the last part only."""
+        """Return a context for a part of a batch; processes exchange gradients only at the last
+        part.
+        """
         if self.is_sharded:
             shared.set_requires_gradient_sync(last)  # type: ignore[operator]
             return nullcontext()
         return nullcontext() if last else self._accelerator.no_sync(shared)
 
     def backward(self, loss: Tensor) -> None:
-        """Add a loss' gradients, scaled where the precision needs it."""
+        """Add the gradients of a loss, which is scaled if the precision needs it."""
         self._accelerator.backward(loss)
 
     def clip_grad_norm(self, parameters: list[nn.Parameter], max_norm: float) -> float:
-        """Clip the gradients of all processes together; returns their norm before that."""
+        """Clip the gradients of all processes together; return their norm before clipping."""
         if self.launch.precision == "fp16":
             self._accelerator.unscale_gradients()
         norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm, foreach=True)
         return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def sum(self, *values: float) -> list[float]:
-        """Each value's sum over the processes; all of them call it."""
+        """Sum each value over the processes; all processes must call it."""
         if self.world_size == 1:
             return list(values)
         return self._accelerator.reduce(torch.tensor(values, device=self.device), "sum").tolist()
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes reach this call."""
         self._accelerator.wait_for_everyone()
 
     def first(self, action: Callable[[], None]) -> None:
-        """Let the first process do something while the others wait; all raise its error, if any."""
+        """Run `action` in the first process while the others wait; all raise its error, if any."""
         failure: Exception | None = None
         if self.is_main:
             try:
@@ -177,11 +181,11 @@ class Parallel:
     # --- state -----------------------------------------------------------------------------------
 
     def whole(self, tensor: Tensor) -> Tensor:
-        """A tensor that may be sharded, whole; all processes call it."""
+        """Gather a tensor that may be sharded; all processes must call it."""
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
     def place(self, whole: Tensor, parameter: Tensor) -> Tensor:
-        """A copy of a whole tensor, sharded like a parameter of its shape: undoes `whole`."""
+        """Copy a whole tensor and shard it like a parameter of the same shape; undoes `whole`."""
         if isinstance(parameter, DTensor) and whole.shape == parameter.shape:
             return distribute_tensor(
                 whole.to(parameter.device), parameter.device_mesh, parameter.placements
@@ -189,22 +193,22 @@ class Parallel:
         return whole.clone()
 
     def scaler_state(self) -> dict[str, Any]:
-        """The state of the loss scaling; empty where there is none."""
+        """Return the state of the loss scaling; empty without loss scaling."""
         return {} if self._accelerator.scaler is None else self._accelerator.scaler.state_dict()
 
     def load_scaler_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `scaler_state` gave."""
+        """Continue from the state that `scaler_state` returned."""
         if self._accelerator.scaler is not None and state:
             self._accelerator.scaler.load_state_dict(state)
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes, among those that torchrun may have started."""
+    """Return whether this process writes files: the first one, if torchrun started several."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def warn_of_slow_bf16(device: torch.device, dtype: torch.dtype) -> None:
-    """Warn where torch 2.13 computes in bfloat16 on a CPU (pytorch/pytorch#183815)."""
+    """Warn if torch 2.13 will compute in bfloat16 on a CPU (pytorch/pytorch#183815)."""
     if dtype == torch.bfloat16 and device.type == "cpu" and torch.__version__.startswith("2.13."):
         logger.warning(
             "launch.precision is bf16, but torch %s computes bf16 convolutions on a CPU 4 to 16 "
@@ -214,14 +218,14 @@ def warn_of_slow_bf16(device: torch.device, dtype: torch.dtype) -> None:
 
 
 def _sharded(network: nn.Module, world_size: int, device: torch.device) -> nn.Module:
-    """The network, each of its layers sharded over the processes."""
+    """Shard each layer of a network over the processes."""
     for parameter in network.parameters():
         parameter.data = parameter.data.contiguous()  # channels-last weights cannot be sharded
     mesh = init_device_mesh(device.type, (world_size,), mesh_dim_names=("shard",))
-    # The root too gives back what it gathered: the weights are exchanged with their averages
-    # between passes.
+    # The root reshards after its forward pass too, because the weights are exchanged with their
+    # averages between passes.
     for layer in [*layers_in_order(network), network]:
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
-    # Nobody writes into the views that it warns of.
+    # The warning is about writing into views, and no code here writes into them.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
     return network

@@ -1,7 +1,7 @@
-"""Samples while a network trains: the same held-out examples and noise each time, so that steps can
-be compared.
+"""Makes samples while a network trains, from the same held-out examples and noise each time, so
+that steps can be compared.
 
-They come from the denoising loop, the text guidance and the decoding that the pipelines use.
+Sampling uses the same denoising loop, text guidance and decoding as the pipelines.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class SamplePreview:
     ) -> None:
         """
         Args:
-            task: its held-out clips give the sentences and the known pixels; without any, its
-                training clips do.
-            runtime: how often, and how strongly guided by the text.
-            folder: where the files go.
-            show: the first process calls it with each file.
+            task: provides the sentences and the known pixels from its held-out clips, or from its
+                training clips if none are held out.
+            runtime: how often to sample, and with which guidance scale.
+            folder: where to write the files.
+            show: called in the first process with each file.
             fps: frames per second of a video.
         """
         self.task, self.fps = copy.copy(task), fps
@@ -59,14 +59,14 @@ class SamplePreview:
         self.every, self.guidance_scale = runtime.sample_every, runtime.sample_guidance_scale
         settings: dict[str, Any] = {"timestep_spacing": "trailing"}
         if task.space.vae is not None:
-            # Clipping x_0 to [-1, 1] suits pixels; latents exceed it, and some schedulers do not
-            # say so.
+            # Clipping x_0 to [-1, 1] suits pixels. Latents exceed that range, but some schedulers'
+            # configs still ask for clipping.
             settings["clip_sample"] = False
         self.scheduler = DDIMScheduler.from_config(task.scheduler.config, **settings)
         self.folder, self.show = folder, show
 
     def __call__(self, network: nn.Module, parallel: Parallel, step: int) -> None:
-        """Sample with the network's weights, one example at a time, which takes little memory."""
+        """Sample with the network's weights, one example at a time to save memory."""
         if not (parallel.is_main or parallel.is_sharded):  # a sharded network needs all processes
             return
         videos: list[np.ndarray] = []
@@ -79,16 +79,16 @@ class SamplePreview:
             self.show(self._write(videos, f"{self.task.name}-{step:07d}"))
 
     def side_by_side(self, sample: Tensor, batch: Batch) -> list[Tensor]:
-        """The videos to show of an example, (1, 3, t, h, w) each, in [-1, 1]."""
+        """Return the videos to show for an example, (1, 3, t, h, w) each, in [-1, 1]."""
         return [sample]
 
     def _examples(self) -> range:
-        """The validation examples to show, spread over all of them."""
+        """Choose the validation examples to show, spread over all of them."""
         total = self.task.held_out()
         return range(0, total, -(-total // self.number))
 
     def _sample(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Pixels (1, 3, t, h, w) in [-1, 1]; t = 1 for a picture."""
+        """Sample pixels (1, 3, t, h, w) in [-1, 1]; t = 1 for a picture."""
         noised = self.task.noised(batch)  # its noise and conditioning; its noisy video is not used
         inputs, noise = noised.inputs, noised.noise
         conditions = [] if inputs.conditioning is None else [inputs.conditioning]
@@ -106,7 +106,7 @@ class SamplePreview:
         return self.task.space.decode(x_0 if x_0.ndim == 5 else x_0.unsqueeze(2))
 
     def _guidance(self, inputs: NetworkInput) -> TextGuidance:
-        """Guidance that leads from the empty sentence towards the example's own."""
+        """Make guidance that leads from the empty sentence towards the example's own."""
         assert inputs.prompt_embeds is not None and inputs.prompt_mask is not None
         null_embeds, null_mask = self.task.train_data.null_text
         return TextGuidance(
@@ -119,7 +119,7 @@ class SamplePreview:
         )
 
     def _write(self, videos: list[np.ndarray], name: str) -> Path:
-        """A row of videos, uint8 (t, h, w, 3); small ones are enlarged."""
+        """Write a row of videos, uint8 (t, h, w, 3); small ones are enlarged."""
         factor = -(-MIN_SIDE // videos[0].shape[1])
         row = np.concatenate(videos, axis=2).repeat(factor, axis=1).repeat(factor, axis=2)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -138,5 +138,5 @@ class SuperResolutionPreview(SamplePreview):
     number = 1
 
     def side_by_side(self, sample: Tensor, batch: Batch) -> list[Tensor]:
-        """The low resolution, the sample and the original."""
+        """Return the low resolution, the sample and the original."""
         return [batch["low"], sample, batch["high"]]

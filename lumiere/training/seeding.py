@@ -8,6 +8,6 @@ import torch
 
 
 def generator_for(*key: int | str) -> torch.Generator:
-    """A generator seeded from words and numbers, such as ("noise", seed, rank, step)."""
+    """Make a generator seeded from words and numbers, such as ("noise", seed, rank, step)."""
     digest = hashlib.sha256("/".join(str(part) for part in key).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

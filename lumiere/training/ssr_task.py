@@ -1,9 +1,9 @@
-"""Training of spatial super-resolution: an image network, then its inflation on short windows
-(paper, section 3.2).
+"""Trains spatial super-resolution: an image network, then its inflation on short windows (paper,
+section 3.2).
 
 The network sees <x_t, low>: the noisy high-resolution frames and the low-resolution ones, enlarged
-and noised a little (noise augmentation, Ho et al. 2021), with the noise's timestep as class label,
-so that it forgives what the base model gets wrong.
+and noised a little (noise augmentation, Ho et al. 2021), with that noise's timestep as the class
+label. The added noise makes it tolerate the base model's errors.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from lumiere.training.examples import StoredClips
 
 @dataclass(eq=False, repr=False)
 class SuperResolutionTask(DiffusionTask[StoredClips]):
-    """Trains an image network or an inflated one on crops of windows of clips.
+    """Trains an image network, or an inflated one, on crops from short windows of clips.
 
     Attributes:
         ssr: sizes, crop and noise augmentation.
-        window_size: the frames that a step sees; 1 for an image network.
+        window_size: the number of frames in a training window; 1 for an image network.
     """
 
     ssr: TrainSSRConfig = field(kw_only=True)
@@ -47,7 +47,7 @@ class SuperResolutionTask(DiffusionTask[StoredClips]):
         training: bool,
         one_frame: bool,
     ) -> Batch:
-        """A crop of a window in high and low resolution.
+        """Draw a crop of a window in high and low resolution.
 
         Returns: `high` and `low`, enlarged to the same size, float32 (3, t, h, w) in [-1, 1];
             `low_noise` of their shape; `levels`, the timestep to which `low` is noised.
@@ -70,7 +70,7 @@ class SuperResolutionTask(DiffusionTask[StoredClips]):
         return {"high": high, "low": low, "low_noise": low_noise, "levels": level}
 
     def noised(self, batch: Batch) -> NoisedBatch:
-        """<x_t, low> without text; the level to which `low` is noised is the class label."""
+        """Return <x_t, low> without text; the class label is the timestep to which `low` is noised."""
         x_0, timesteps, levels = batch["high"], batch["timesteps"], batch["levels"]
         low = self.objective.add_noise(batch["low"], batch["low_noise"], levels)
         noise = self.draw_noise(batch, x_0)

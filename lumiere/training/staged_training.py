@@ -1,4 +1,6 @@
-"""A training as a stage runs it: a scratch folder keeps its state until the output is written."""
+"""Runs the trainings of a stage, and keeps their state in a scratch folder until the output is
+written.
+"""
 
 from __future__ import annotations
 
@@ -25,23 +27,27 @@ KEPT = 2  # states of other runs of the same stage, to resume after a return to 
 
 
 class StagedTraining:
-    """Trainings of one stage; `finish` drops their state once the stage's output is written."""
+    """The trainings of one stage. Call `finish` once the stage's output is written, to delete their
+    state.
+    """
 
     def __init__(
         self, scratch: Path, params: Params, section: Any, inputs: Iterable[str | Path]
     ) -> None:
-        """Name the training's state after all that decides its weights; only an equal run resumes it.
+        """Name the training's state after everything that decides its weights, so that only an
+        equal run resumes it.
 
-        These are the section's params and the contents of `inputs`. How it is launched, torch and
-        its number of threads count too: another order of summation gives other bits.
+        That includes the section's params and the contents of `inputs`. The launch settings, the
+        version of torch and its number of threads count too, because another order of summation
+        gives other bits.
 
         Args:
             scratch: holds one folder per training.
-            params: for `launch` and `runtime`.
+            params: provides `launch` and `runtime`.
             section: the stage's params.
-            inputs: files and folders. A Python file counts with all that it imports and that
-                decides its outputs (`lumiere.staleness`). Empty strings, which params have for
-                inputs that are not used, are left out.
+            inputs: files and folders. For a Python file, everything that it imports and that
+                decides its outputs counts too (`lumiere.staleness`). Empty strings, which mean that
+                an input is not used, are left out.
         """
         files: list[Path] = []
         for name in inputs:
@@ -55,7 +61,7 @@ class StagedTraining:
             "launch": to_dict(params.launch),
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
-            # torchrun may start another number of processes than params ask for.
+            # torchrun may start a number of processes other than the one in params.
             "processes": os.environ.get("WORLD_SIZE", "1"),
         }
         self.folder = scratch / fingerprint(settings, files)
@@ -73,30 +79,30 @@ class StagedTraining:
         return result
 
     def finish(self) -> None:
-        """Drop the training state."""
+        """Delete the training state."""
         if is_main_process():
             _drop(self.folder)
 
     def claim(self) -> None:
-        """Keep other runs out until `finish`, and drop the states of old runs; `train` calls it."""
+        """Lock the state until `finish`, and delete the states of old runs; `train` calls it."""
         own_folder(self.folder, "the same training")
         others = [
             path for path in self.folder.parent.glob("*") if path.is_dir() and path != self.folder
         ]
         for old in sorted(others, key=_last_written)[:-KEPT]:
-            with suppress(LockError):  # one that is at work
+            with suppress(LockError):  # another process is using it
                 own_folder(old, "another training")
                 _drop(old)
 
 
 def _drop(folder: Path) -> None:
-    """Delete the state in a folder that this process owns, and give the folder up."""
+    """Delete the state in a folder that this process has locked, and release the lock."""
     shutil.rmtree(folder, ignore_errors=True)
     release_folder(folder)
 
 
 def _last_written(folder: Path) -> float:
-    """The time of the latest change in a folder; 0 if another process is deleting it."""
+    """Return the time of the latest change in a folder; 0 if another process is deleting it."""
     try:
         return max(path.stat().st_mtime for path in [folder, *folder.rglob("*")])
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Everything that a training changes from step to step, as one object that a checkpoint stores."""
+"""Holds everything that changes during a training, in one object that a checkpoint stores."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class TrainingResult:
     """The outcome of a training.
 
     Attributes:
-        steps: how many there are.
-        resumed_from: the step of the checkpoint that the run began at; 0 without one.
+        steps: the total number of steps.
+        resumed_from: the step of the checkpoint from which the run resumed; 0 without one.
         seconds: time spent, in earlier runs too.
-        losses: the mean loss since the entry before, by step.
-        validation: the held-out loss of the averaged weights, by step.
+        losses: (step, mean loss since the previous entry).
+        validation: (step, held-out loss of the averaged weights).
     """
 
     steps: int
@@ -39,7 +39,7 @@ class TrainingResult:
     validation: Curve = field(default_factory=list)
 
     def summary(self) -> str:
-        """The number of steps and the last loss, in words."""
+        """Describe the number of steps and the last loss in words."""
         if self.validation:
             return f"held-out loss {self.validation[-1][1]:.4f} after {self.steps} steps"
         if self.losses:
@@ -48,29 +48,29 @@ class TrainingResult:
 
 
 class TrainingState:
-    """The network as the processes share it, and all that is learned or counted beside it.
+    """The network as the processes train it, and everything else that changes during training.
 
     `state_dict` and `load_state_dict` are inverses to the bit: a training that is stored and loaded
-    goes on as if it had never stopped.
+    continues as if it had never stopped.
 
     Attributes:
-        step: how many steps are done.
+        step: the number of finished steps.
         network: the network, wrapped or sharded where several processes train it.
-        parameters: those that are trained, by the names they have in the plain network.
+        parameters: the trained parameters, by their names in the plain network.
         optimizer: torch's own; `stepper` wraps it where the loss is scaled (fp16).
         ema: the averaged weights.
-        watch: finds out when the loss blows up.
+        watch: detects when the loss blows up.
         open_losses: the losses since the last entry in `result.losses`.
         result: losses by step and time spent.
     """
 
     def __init__(self, network: nn.Module, config: OptimConfig, parallel: Parallel) -> None:
-        """Prepare a network for training: it moves to the training's device and is wrapped there.
+        """Prepare a network for training: move it to the training's device and wrap it there.
 
         Args:
-            network: what is trained. Parameters without `requires_grad` stay as they are.
+            network: the network to train. Parameters without `requires_grad` stay unchanged.
             config: the loop's settings.
-            parallel: this process and the others.
+            parallel: communicates with the other processes.
 
         Raises:
             ParamsError: the optimizer cannot train a sharded network.
@@ -89,20 +89,20 @@ class TrainingState:
         self._started, self._seconds_before = time.monotonic(), 0.0
 
     def is_due(self, every: int) -> bool:
-        """Whether `step` is a multiple of `every` (0: never) or the last step."""
+        """Return whether `step` is the last one or a multiple of `every` (0: never)."""
         return every > 0 and (self.step % every == 0 or self.step == self.result.steps)
 
     def update(self, loss: float) -> None:
-        """Move the weights by their gradients, and the averages towards the weights."""
+        """Update the weights from their gradients, then the averages from the weights."""
         self.stepper.step()
         self.ema.update(self.parameters, self.step)
         self.open_losses.append(loss)
         self.step += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Nested tensors and JSON values; all processes call it.
+        """Return nested tensors and JSON values; all processes must call it.
 
-        The first process gets whole tensors on the CPU, the others get none.
+        The first process gets whole tensors on the CPU; the others get no tensors.
         """
         optimizer = {
             str(index): self._whole(entry)
@@ -123,7 +123,7 @@ class TrainingState:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave, which is copied; all processes call it."""
+        """Continue from a copy of what `state_dict` returned; all processes must call it."""
         place = self.parallel.place
         for name, parameter in self.parameters.items():
             parameter.copy_(place(state["weights"][name], parameter))
@@ -144,7 +144,7 @@ class TrainingState:
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:
-        """The unwrapped network for evaluation, with the averages as its weights, no gradients."""
+        """Yield the unwrapped network for evaluation, with averaged weights and without gradients."""
         self.ema.swap(self.parameters)
         self.network.eval()
         try:
@@ -155,16 +155,16 @@ class TrainingState:
             self.ema.swap(self.parameters)
 
     def finish(self) -> TrainingResult:
-        """Leave the averages as the plain network's weights, in every process; call it last."""
+        """Copy the averages into the plain network, in every process; call it last."""
         self.ema.swap(self.parameters)
         self.parallel.restore(self._plain_network, self.network)
         self.result.seconds = self.seconds
         return self.result
 
     def _whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Whole tensors on the CPU in the first process, nothing in the others.
+        """Gather whole tensors on the CPU of the first process; return nothing in the others.
 
-        One tensor is gathered at a time, so that the device needs room for no more.
+        Tensors are gathered one at a time, so that the device needs room for only one.
         """
         whole: dict[str, Tensor] = {}
         for name, tensor in tensors.items():
@@ -186,9 +186,9 @@ class TrainingState:
 
 
 def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that need a gradient, by name.
+    """Return the parameters that need a gradient, by name.
 
-    These are the temporal ones of an inflated network, and all of an image network's or, where it
-    carries adapters, the adapters'.
+    In an inflated network these are the temporal parameters. In an image network these are all
+    parameters, or only the adapters' if it has adapters.
     """
     return {name: p for name, p in network.named_parameters() if p.requires_grad}

@@ -1,4 +1,4 @@
-"""What a step costs: counted FLOPs, the device's measured peak, memory, waiting for data."""
+"""Measures the cost of a step: FLOPs, the device's peak, memory, and time spent waiting for data."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ FLOP_FORMULAS = {
 
 
 def count_flops(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Floating-point operations of one forward and backward pass of a network with a `.sample`
-    output.
+    """Count the floating-point operations of one forward and backward pass of a network with a
+    `.sample` output.
 
-    Counted on meta tensors, which hold no numbers: nothing is computed and no memory taken. Matrix
-    products, convolutions and attention count (a multiplication and an addition are two);
+    The count uses meta tensors, which hold no numbers, so it computes nothing and takes no memory.
+    Matrix products, convolutions and attention count (a multiplication and an addition are two);
     recomputation does not.
 
     Args:
-        network: its frozen parameters take no gradient and cost none.
+        network: gradients of its frozen parameters are not counted.
         args, kwargs: arguments of its forward pass.
     """
     weights = {
@@ -58,14 +58,14 @@ def count_flops(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
 
 
 def count_step_flops(run: Callable[[], Tensor], backward: bool = True) -> tuple[int, int]:
-    """Count the floating-point operations of a step while it runs, on whatever device.
+    """Count the floating-point operations of a step while it runs, on any device.
 
     Args:
         run: the forward pass; with `backward` it returns a scalar.
         backward: whether to run the backward pass too.
 
     Returns:
-        The operations of the forward pass, and those of the whole step.
+        The number of operations of the forward pass, and of the whole step.
     """
     with FlopCounterMode(display=False, custom_mapping=FLOP_FORMULAS) as counter:
         output = run()
@@ -77,7 +77,7 @@ def count_step_flops(run: Callable[[], Tensor], backward: bool = True) -> tuple[
 
 @functools.cache
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s that a device reaches in a large matrix product, the best of a few."""
+    """Measure the FLOP/s of a device in a large matrix product; the best of a few tries."""
     size, tries = (8192, 10) if device.type == "cuda" else (1024, 3)
     matrix = torch.ones(size, size, device=device, dtype=dtype)
     best = float("inf")
@@ -91,7 +91,7 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def memory_bytes(device: torch.device) -> int:
-    """A GPU's peak allocation since the start; elsewhere this process' memory now."""
+    """Return a GPU's peak allocation since the start; elsewhere, this process's memory now."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return psutil.Process().memory_info().rss
@@ -108,7 +108,7 @@ class StepClock:
     def __init__(self, flops_per_step: int, clips_per_step: int, peak: float) -> None:
         """
         Args:
-            flops_per_step: the work of all processes together; 0 where unknown.
+            flops_per_step: FLOPs of all processes together; 0 if unknown.
             clips_per_step: the batch size.
             peak: FLOP/s of all processes' devices together.
         """
@@ -131,13 +131,13 @@ class StepClock:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave the time inside out: it belongs to no step."""
+        """Exclude the time inside, because it belongs to no step."""
         started = time.perf_counter()
         yield
         self._since += time.perf_counter() - started
 
     def rates(self, step: int) -> dict[str, float]:
-        """The rates since the last call, up to before `step`."""
+        """Return the rates since the last call, up to the start of `step`."""
         seconds = time.perf_counter() - self._since
         steps_per_second = (step - self._step) / seconds
         rates = {

@@ -1,4 +1,4 @@
-"""Training of the base Space-Time U-Net, on text or on <J, C, M> (paper, sections 3.1 and 4)."""
+"""Trains the base Space-Time U-Net, on text or on <J, C, M> (paper, sections 3.1 and 4)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lumiere.training.examples import Clips
 from lumiere.training.masks import draw_conditioning, draw_kind
 from lumiere.training.seeding import generator_for
 
-# Mask kinds with whole frames known. A clip of one frame would have nothing left to generate.
+# Mask kinds with fully known frames. A clip of one frame would leave nothing to generate.
 WHOLE_FRAMES = ("first_frame", "last_frame", "first_and_last", "cinemagraph")
 
 
@@ -34,14 +34,16 @@ class SpaceTimeTask(CaptionedTask):
     per_frame: ClassVar[tuple[str, ...]] = ("video",)  # entries of a batch with an axis of frames
 
     def one_frame(self, step: int) -> bool:
-        """Whether a step trains on single frames; all clips of a batch have the same length."""
+        """Return whether a step trains on single frames; all clips of a batch have the same length."""
         if self.image_share == 0:
             return False
         draw = torch.rand((), generator=generator_for(self.name, self.config.seed, "images", step))
         return bool(draw < self.image_share)
 
     def flops(self, batch: Batch) -> int:
-        """Floating-point operations of an average step, where some steps train on single frames."""
+        """Count the floating-point operations of an average step, since some train on single
+        frames.
+        """
         if self.image_share == 0:
             return super().flops(batch)
         picture = super().flops(self._of_length(batch, 1))
@@ -49,7 +51,7 @@ class SpaceTimeTask(CaptionedTask):
         return round(self.image_share * picture + (1 - self.image_share) * clip)
 
     def _of_length(self, batch: Batch, num_frames: int) -> Batch:
-        """A batch of the same shapes but for its number of frames."""
+        """Return a batch with the same shapes but another number of frames."""
         resized = dict(batch)
         for name in self.per_frame:
             resized[name] = batch[name][:, :, :1].expand(-1, -1, num_frames, -1, -1)
@@ -58,7 +60,7 @@ class SpaceTimeTask(CaptionedTask):
 
 @dataclass(eq=False, repr=False)
 class ConditionedTask(SpaceTimeTask):
-    """Trains on <J, C, M>: a part of each clip is known, drawn in one of several kinds of mask.
+    """Trains on <J, C, M>: a part of each clip is known. A random kind of mask decides which part.
 
     Attributes:
         mask_weights: how often each kind of mask is drawn, relative to the others.
@@ -71,7 +73,9 @@ class ConditionedTask(SpaceTimeTask):
     def draw(
         self, data: Clips, clip: int, generator: torch.Generator, training: bool, one_frame: bool
     ) -> Batch:
-        """Adds `known_mask`, M (1, t, h, w), uint8, 1 = known."""
+        """Draw an example as in `SpaceTimeTask`, plus `known_mask`: M (1, t, h, w), uint8, 1 =
+        known.
+        """
         example = super().draw(data, clip, generator, training, one_frame)
         kind = self._draw_kind(generator, one_frame)
         video = bytes_to_model(example["video"]).unsqueeze(0)
@@ -79,11 +83,11 @@ class ConditionedTask(SpaceTimeTask):
         return example | {"known_mask": known_mask[0].to(torch.uint8)}
 
     def noised(self, batch: Batch) -> NoisedBatch:
-        """Adds C and M: <J, C, M>."""
+        """Append C and M to the noised input: <J, C, M>."""
         noised = super().noised(batch)
         video = bytes_to_model(batch["video"])
         known_mask = batch["known_mask"].to(video.dtype)
-        # The VAE never sees hidden pixels: its latents would carry traces of them to their
+        # The VAE never sees hidden pixels, because its latents would carry traces of them to
         # neighbours.
         c, m = self.space.condition(video * known_mask, known_mask)
         inputs = replace(noised.inputs, conditioning=torch.cat([c, m], dim=1))
