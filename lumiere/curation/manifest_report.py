@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
+from lumiere.curation.manifest import SCHEMA
 from lumiere.curation.reasons import Reason
 from lumiere.data.contact_sheets import contact_sheet, save_picture
 
@@ -18,22 +20,24 @@ SHEET_CLIPS = 60  # accepted clips on the contact sheet, evenly spaced
 Row = dict[str, Any]
 
 
-def counts(rows: list[Row]) -> dict[str, int]:
+def counts(rows: list[Row]) -> dict[str, int | float]:
     """Count inputs, clips, seconds, and how often each reason occurs, for the metrics file."""
-    accepted = [row for row in rows if row["verdict"] == "accepted"]
+    table = pd.DataFrame(rows, columns=SCHEMA.names)
+    accepted = table[table["verdict"] == "accepted"]
+    videos_by_decoder = table.groupby("decoder")["video"].nunique()
+    reasons = table.loc[table["reason"] != "", "reason"].value_counts().sort_index()
     numbers = {
-        "inputs": len({row["video"] for row in rows}),
+        "inputs": int(table["video"].nunique()),
         "accepted": len(accepted),
-        "rejected": len(rows) - len(accepted),
-        "train": sum(row["split"] == "train" for row in accepted),
-        "validation": sum(row["split"] == "validation" for row in accepted),
-        "captions": sum(len(row["captions"]) for row in accepted),
-        "seconds": round(sum(row["end"] - row["start"] for row in accepted), 2),
-        "read_by_decord": len({row["video"] for row in rows if row["decoder"] == "decord"}),
-        "read_by_pyav": len({row["video"] for row in rows if row["decoder"] == "pyav"}),
+        "rejected": len(table) - len(accepted),
+        "train": int((accepted["split"] == "train").sum()),
+        "validation": int((accepted["split"] == "validation").sum()),
+        "captions": sum(map(len, accepted["captions"])),
+        "seconds": round(float((accepted["end"] - accepted["start"]).sum()), 2),
+        "read_by_decord": int(videos_by_decoder.get("decord", 0)),
+        "read_by_pyav": int(videos_by_decoder.get("pyav", 0)),
     }
-    reasons = Counter(row["reason"] for row in rows if row["reason"])
-    return {**numbers, **{f"rejected_{reason}": count for reason, count in sorted(reasons.items())}}
+    return numbers | {f"rejected_{reason}": int(count) for reason, count in reasons.items()}
 
 
 def write_report(
