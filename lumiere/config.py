@@ -300,9 +300,8 @@ class EvaluateConfig:
     """What is measured, and with which features it is measured."""
 
     judge: str = "pretrained/judge"  # the embedded judge, or an open_clip weights file
-    open_clip_model: str = (
-        ""  # the open_clip architecture of a weights file; empty for the embedded judge
-    )
+    # The open_clip architecture of a weights file; empty for the embedded judge.
+    open_clip_model: str = ""
     num_videos: int = number(24, at_least=2)  # text-to-video samples for the distances
     num_frames: int = number(16, at_least=2)
     seed: int = number(0, at_least=0)

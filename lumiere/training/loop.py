@@ -36,9 +36,8 @@ from lumiere.training.throughput import StepClock, memory_bytes, peak_flops
 Log = Callable[[dict[str, float], int], None]
 Batch = dict[str, Tensor]
 DEFAULT_LAUNCH, DEFAULT_RUNTIME = LaunchConfig(), RuntimeConfig()
-RISING = (
-    "rising"  # folder for states that may be part of a blow-up; they replace no good checkpoint
-)
+# Folder for states that may be part of a blow-up; they replace no good checkpoint.
+RISING = "rising"
 
 logger = logging.getLogger(__name__)
 
@@ -322,9 +321,7 @@ def _show(preview: Preview, state: TrainingState) -> None:
         try:
             preview(network, state.parallel, state.step)
         except Exception as error:
-            if (
-                state.parallel.is_sharded
-            ):  # the other processes wait for this one in the middle of it
+            if state.parallel.is_sharded:  # the other processes wait for this one
                 raise
             logger.warning(
                 "no preview of step %d; going on without: %s: %s",

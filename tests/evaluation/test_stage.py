@@ -217,9 +217,8 @@ def test_seams_of_a_still_clip_are_left_out_rather_than_infinite(inputs, tmp_pat
 
 def test_multidiffusion_is_also_measured_at_its_own_borders(inputs, real, tmp_path, monkeypatch):
     clips = real["snail"][None].copy()
-    clips[:, 2:] //= (
-        2  # windows of four overlapping by two: one begins at frame 2, where no independent one does
-    )
+    # Windows of four overlap by two: one begins at frame 2, where no independent one does.
+    clips[:, 2:] //= 2
     np.savez_compressed(inputs / "videos" / "seams.npz", multidiffusion=clips, independent=clips)
     metrics = run_stage(monkeypatch, inputs, tmp_path / "out")
     assert (
