@@ -23,7 +23,7 @@ from lumiere.pipelines import LumierePipeline
 from lumiere.training.examples import StoredClips
 
 Videos = dict[str, np.ndarray]  # uint8 (n, t, h, w, 3) by contender
-# image_strength of the cascade that starts from faded keyframes, as in the demo
+# image_strength of the cascade that starts from faded keyframes, as in the demo.
 BLEND_STRENGTH = 0.7
 SLICES = 4
 

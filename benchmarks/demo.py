@@ -107,12 +107,10 @@ def memory_here(
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     else:
-        ctypes.CDLL(None).malloc_trim(
-            0
-        )  # what was freed goes back, so that it does not count as there before
-        Path("/proc/self/clear_refs").write_text(
-            "5", encoding="ascii"
-        )  # the peak starts anew, at what is there
+        # What was freed goes back, so that it does not count as there before.
+        ctypes.CDLL(None).malloc_trim(0)
+        # The peak starts anew, at what is there.
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         before = peak_bytes()
     video = demo.one_pass(kind, num_frames, batch_size, window_size)
     after = torch.cuda.max_memory_allocated() if demo.device.type == "cuda" else peak_bytes()

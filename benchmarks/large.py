@@ -40,9 +40,8 @@ class Size:
 
 SIZES = {
     "sd15": Size((320, 640, 1280, 1280), 2, 32, 80, 128, (77, 768), 8192),
-    "tiny": Size(
-        (16, 32, 32, 32), 1, 8, 8, 16, (5, 32), 256
-    ),  # to try the code where there is no GPU
+    # To try the code where there is no GPU.
+    "tiny": Size((16, 32, 32, 32), 1, 8, 8, 16, (5, 32), 256),
 }
 
 

@@ -89,9 +89,8 @@ def main() -> None:
     ):  # fmt: skip
         loading = task(cache_mb)
         if cache_mb:
-            seconds_per_batch(
-                loading, len(loading.train_data) // config.optim.batch_size, 0
-            )  # an epoch fills it
+            # A first epoch fills the cache.
+            seconds_per_batch(loading, len(loading.train_data) // config.optim.batch_size, 0)
         seconds = seconds_per_batch(loading, arguments.batches, workers)
         rows.append(
             {"reader": label, "ms_per_batch": 1000 * seconds, "steps_per_batch": step / seconds}

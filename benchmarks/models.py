@@ -125,9 +125,8 @@ def memory_of(name: str, mode: str, num_frames: int, device: str, threads: int, 
     """Peak memory of one call beyond what was there before, MiB, in a fresh process."""
     torch.set_num_threads(threads)
     contender = Contender(name, torch.device(device))
-    contender.run(
-        mode, 1 if name != "lumiere-pytorch" else 4
-    )  # libraries' and the optimizer's own are there before
+    # Libraries' and the optimizer's own are there before.
+    contender.run(mode, 1 if name != "lumiere-pytorch" else 4)
     before = start_peak(contender.device)
     contender.run(mode, num_frames)
     pipe.send(peak(contender.device) - before)

@@ -103,9 +103,8 @@ def tie_to_this_process(marker: str) -> None:
     """
     for child in psutil.Process().children():
         words: list[str] = []
-        with contextlib.suppress(
-            psutil.NoSuchProcess
-        ):  # it ended meanwhile, or is a zombie without a command line
+        # The child may have ended meanwhile, or be a zombie, which has no command line.
+        with contextlib.suppress(psutil.NoSuchProcess):
             words = child.cmdline()
         if child.pid not in _guards and marker in " ".join(words):
             command = [
@@ -162,9 +161,8 @@ def guard(pid: int) -> int:
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(
-            pid
-        )  # it compares start times, so it cannot mistake another process for this one
+        # It compares start times, so it cannot mistake another process for this one.
+        process = psutil.Process(pid)
         sys.stdin.read()
         process.terminate()
         with contextlib.suppress(psutil.TimeoutExpired):

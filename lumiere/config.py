@@ -238,9 +238,8 @@ class TrainStyleConfig:
     """The text-to-image model fine-tuned on the pictures of one style."""
 
     style: str = "line-art"  # a folder under data/styles
-    lora_rank: int = number(
-        0, at_least=0
-    )  # rank of the adapters that are trained; 0 trains all weights
+    # Rank of the adapters that are trained; 0 trains all weights.
+    lora_rank: int = number(0, at_least=0)
     optim: TextOptimConfig = field(default_factory=TextOptimConfig)
 
     def __post_init__(self) -> None:

@@ -22,14 +22,13 @@ WITHOUT_EFFECT = {
     "lumiere/compat.py": "makes imports work",
     "lumiere/config.py": "the values of params.yaml, which has every key, are compared themselves",
     "lumiere/errors.py": "says what went wrong",
-    "lumiere/files.py": "hashes files and writes them whole",
     "lumiere/locks.py": "keeps two runs apart",
     "lumiere/params_file.py": "as config.py",
     "lumiere/staleness.py": "this file",
-    "lumiere/tensor_files.py": "reads safetensors files, with messages",
     "lumiere/tracking.py": "records what was made",
     "lumiere/training/preview.py": "pictures for the tracker; tests compare the weights without them",
     "lumiere/training/throughput.py": "speed and memory, for the tracker",
+    # Its number of threads does decide bits: a training's fingerprint has the number itself.
     "stages/__init__.py": "the command line, messages and exit codes",
 }
 

@@ -72,11 +72,8 @@ def _errno(error: OSError | SafetensorError) -> int | None:
 
 def spread(params: Params) -> None:
     """Run this stage in several processes if the params ask for it, and exit when they have ended."""
-    from lumiere.training.launch import (
-        end_with_launcher,
-        is_launched,
-        run_in_processes,
-    )  # late, because not all stages need torch
+    # Imported late: not every stage needs torch.
+    from lumiere.training.launch import end_with_launcher, is_launched, run_in_processes
 
     if is_launched():
         end_with_launcher()

@@ -244,9 +244,8 @@ def test_values_are_taken_and_the_rest_has_its_default(tmp_path: Path) -> None:
 
 def test_what_goes_together_is_taken(tmp_path: Path) -> None:
     assert load(tmp_path, "train_base: {resampling_init: he}").train_base.init_from == ""
-    assert (
-        load(tmp_path, "generate: {num_frames: 80, window_size: 24}").train_ssr.window_size == 8
-    )  # longer than trained
+    # Longer than trained.
+    assert load(tmp_path, "generate: {num_frames: 80, window_size: 24}").train_ssr.window_size == 8
     assert (
         load(tmp_path, "{prepare_t2i: {size: 64}, train_ssr: {low_size: 64}}").train_ssr.low_size
         == 64

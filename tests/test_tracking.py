@@ -45,9 +45,8 @@ def only_run() -> Any:
 
 
 def test_a_stage_run_keeps_everything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    Path("dvc.lock").write_text(
-        "schema: '2.0'\n"
-    )  # of an earlier run: nobody knows yet what this one's will be
+    # The lock of an earlier run: this run's does not exist yet.
+    Path("dvc.lock").write_text("schema: '2.0'\n")
     Path("sub").mkdir()
     monkeypatch.chdir("sub")  # the store belongs to the project, not to the current folder
     video = tmp_path / "a video.mp4"

@@ -142,9 +142,8 @@ def degrade(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     grid = F.affine_grid(theta, [b, 3, INPUT_SIZE, INPUT_SIZE], align_corners=False)
     images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
-    images = images * uniform(0.85, 1.15, 1, 1, 1) + uniform(
-        -0.08, 0.08, 3, 1, 1
-    )  # contrast, brightness, tint
+    # Contrast, brightness, tint.
+    images = images * uniform(0.85, 1.15, 1, 1, 1) + uniform(-0.08, 0.08, 3, 1, 1)
     grey = images.mean(1, keepdim=True)
     images = grey + (images - grey) * uniform(0.6, 1.3, 1, 1, 1)  # saturation
 

@@ -57,9 +57,8 @@ class OpenCLIPTextEncoder(TextEncoder):
         tokenizer, tower = _load(self.architecture, weights)
         wrapped = getattr(tokenizer, "tokenizer", None)  # of transformers, in open_clip's wrapper
         pad_id = 0 if wrapped is None else wrapped.pad_token_id
-        ids = tokenizer(
-            texts, context_length=self.max_tokens
-        )  # cut here, so that a long sentence keeps its end
+        # Cut here, so that a long sentence keeps its end.
+        ids = tokenizer(texts, context_length=self.max_tokens)
         # Everything up to the last token that is no padding: in open_clip's own vocabulary 0 is "!"
         # as well.
         mask = (ids != pad_id).long().flip(1).cummax(dim=1).values.flip(1)

@@ -63,9 +63,8 @@ class StoredClips:
         self.num_frames = store.num_frames
         embeds, mask = store.null_text()
         self.null_text = torch.from_numpy(embeds), torch.from_numpy(mask)
-        texts = sum(
-            entry["members"]["text.npz"][1] for entry in store.entries
-        )  # as stored; padding takes more
+        # As stored; padding takes more.
+        texts = sum(entry["members"]["text.npz"][1] for entry in store.entries)
         self._keeps = 3 * len(store) * store.num_frames * size * size + texts <= cache_mb * 1e6
         self._kept: dict[int, tuple[Tensor, Text]] = {}
 

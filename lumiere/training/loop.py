@@ -37,7 +37,8 @@ from lumiere.training.throughput import StepClock, memory_bytes, peak_flops
 Log = Callable[[dict[str, float], int], None]
 Batch = dict[str, Tensor]
 DEFAULT_LAUNCH, DEFAULT_RUNTIME = LaunchConfig(), RuntimeConfig()
-RISING = "rising"  # folder for states saved while the loss rises; good checkpoints stay outside it
+# Folder for states saved while the loss rises; good checkpoints stay outside it.
+RISING = "rising"
 
 logger = logging.getLogger(__name__)
 

@@ -193,9 +193,8 @@ def _paint(
         [start[:, None], start[:, None] + steps.cumsum(dim=1)], dim=1
     )  # (n, k + 1, 2)
     side = torch.tensor(canvas)
-    vertices = (
-        side - (vertices.remainder(2 * side) - side).abs()
-    )  # reflected at the canvas's borders
+    # Reflected at the canvas's borders.
+    vertices = side - (vertices.remainder(2 * side) - side).abs()
 
     low, high = (scale * share / 2 for share in brush.thickness)
     radius = low + (high - low) * torch.rand(n, generator=generator)

@@ -97,9 +97,8 @@ def test_it_continues_where_it_stopped(
 
     Path("out/styled.mp4").unlink()
     assert "1 made, 4 already there" in generate("--from-file", str(table), "-o", "out").stderr
-    monkeypatch.setattr(
-        LumierePipeline, "from_pretrained", None
-    )  # not even loaded where all is there
+    # Not even loaded where all is there.
+    monkeypatch.setattr(LumierePipeline, "from_pretrained", None)
     result = generate("--from-file", str(table), "-o", "out")
     assert "0 made, 5 already there" in result.stderr and len(result.stdout.splitlines()) == 5
 

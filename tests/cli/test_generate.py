@@ -69,9 +69,8 @@ def test_a_file(generate: Generate, tmp_path: Path, name: str) -> None:
         return
     frames = list(source_frames(name))
     assert len(frames) == 5 and frames[0][1].shape == (32, 32, 3)
-    assert float(frames[4][0] - frames[0][0]) == pytest.approx(
-        0.5, abs=0.011
-    )  # 8 a second; GIF has hundredths
+    # 8 a second; GIF has hundredths.
+    assert float(frames[4][0] - frames[0][0]) == pytest.approx(0.5, abs=0.011)
     with av.open(name) as container:
         expected = {"mp4": "h264", "ebm": "vp9", "EBM": "vp9", "gif": "gif"}[name[-3:]]
         assert container.streams.video[0].codec_context.name == expected
@@ -100,9 +99,8 @@ def test_a_sequence_of_pictures(
 def test_the_formats_hold_the_same_pictures(generate: Generate) -> None:
     for name in ("a/", "a.mp4", "a.webm", "a.gif"):
         assert generate("a red fox", "-o", name, "--seed", "3").exit_code == 0
-    exact = pictures("a/*.png").mean(
-        axis=-1
-    )  # grey: mp4 and webm halve the size of colours, and this is noise
+    # Grey: mp4 and webm halve the size of colours, and this is noise.
+    exact = pictures("a/*.png").mean(axis=-1)
     for name in ("a.mp4", "a.webm", "a.gif"):
         shown = np.stack([frame for _, frame in source_frames(name)]).mean(axis=-1)
         assert 10 * np.log10(255**2 / np.mean((shown - exact) ** 2)) > 24, name

@@ -75,9 +75,8 @@ def test_frames_are_read_without_the_others(frames, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "preadv", lambda *call: read.append(original(*call)) or read[-1])
     expected = frames_of(4)[frames]
     assert np.array_equal(store.frames(4, frames), expected)
-    assert (
-        len(expected) * SIZE * SIZE * 3 < sum(read) < (len(expected) + 0.8) * SIZE * SIZE * 3
-    )  # noise is as long
+    # Noise is as long.
+    assert len(expected) * SIZE * SIZE * 3 < sum(read) < (len(expected) + 0.8) * SIZE * SIZE * 3
 
 
 def test_the_index_has_the_shards_sizes_and_hashes(tmp_path):

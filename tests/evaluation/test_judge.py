@@ -50,9 +50,8 @@ def test_card_agrees_with_a_new_measurement(judge):
     found = train_judge.measure(judge, ROOT / "data" / "raw", held_out, unseen, 32)["held_out"]
     shipped = config["retrieval"]["32px"]["held_out"]
     assert found["sentences"] == shipped["sentences"]
-    assert found["r1"] == pytest.approx(
-        shipped["r1"], abs=0.04
-    )  # other machines round otherwise: two may flip
+    # Other machines round otherwise: two may flip.
+    assert found["r1"] == pytest.approx(shipped["r1"], abs=0.04)
     assert found["r5"] == pytest.approx(shipped["r5"], abs=0.04)
 
 

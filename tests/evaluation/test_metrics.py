@@ -43,9 +43,8 @@ def test_flicker_is_vbenchs_formula():
     assert temporal_flicker(frames[:1].repeat(3, axis=0)) == 1.0
     ramp = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 6, 3), np.uint8)
     assert temporal_flicker(ramp) == pytest.approx(1 - 1 / 255)
-    assert temporal_flicker(ramp[::-1]) == pytest.approx(
-        1 - 1 / 255
-    )  # unsigned arithmetic would wrap around
+    # Unsigned arithmetic would wrap around.
+    assert temporal_flicker(ramp[::-1]) == pytest.approx(1 - 1 / 255)
 
 
 @pytest.mark.parametrize(
@@ -85,9 +84,8 @@ def test_retrieval_follows_a_permutation():
     perfect = retrieval(candidates[order], candidates, order)
     assert (perfect.recall_1, perfect.recall_5, perfect.median_rank) == (1.0, 1.0, 1.0)
     wrong = retrieval(candidates, candidates, np.roll(np.arange(10), 1))
-    assert (
-        wrong.recall_1 == 0.0 and wrong.median_rank == 10
-    )  # all the other zeros tie, and ties count against
+    # All the other zeros tie, and ties count against.
+    assert wrong.recall_1 == 0.0 and wrong.median_rank == 10
     assert (wrong.num_queries, wrong.num_candidates) == (10, 10)
 
 
@@ -178,10 +176,11 @@ def test_floor_is_low_for_real_and_exceeded_by_something_else(kind):
     other = distance_with_floor(kind, 3 * rng.normal(size=(10, 8, 6)) + 1, real, groups, seed=0)
     assert same.value == pytest.approx(same.floor, rel=0.6)
     assert other.value > 3 * other.floor
+    # Ten videos of two clips each are set aside.
     assert (same.num_clips, same.num_reference) == (
         10,
         40,
-    )  # ten videos of two clips each are set aside
+    )
     assert same == distance_with_floor(kind, same_videos, real, groups, seed=0)
 
 

@@ -145,9 +145,8 @@ def test_figures_of_earlier_runs_are_not_shown_as_this_ones(
     run(toy_project)
     assert "size.characters" in (output := capfd.readouterr().out) and "videos/one.mp4" in output
     run(toy_project)
-    assert (
-        "size.characters" in (output := capfd.readouterr().out) and "videos/one.mp4" in output
-    )  # cached
+    # The stage is cached now, and its figures are still shown.
+    assert "size.characters" in (output := capfd.readouterr().out) and "videos/one.mp4" in output
     (toy_project / "input.txt").write_text("second")
     (toy_project / "fail-b").touch()
     state = run(toy_project)

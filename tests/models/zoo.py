@@ -138,11 +138,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 NAMES = [*CONFIGS, "ours"]
+# Image networks that fail on odd sizes themselves.
 NEED_WHOLE_HALVINGS = (
     "if_stage_1",
     "if_stage_2",
     "without_text",
-)  # these image networks fail on odd sizes themselves
+)
 
 
 def make_unet2d(name: str, seed: int = 0) -> UNet2DConditionModel:

@@ -136,9 +136,8 @@ def test_a_blend_is_of_the_weights_that_the_network_has_now(
 
     def differs_by(change: Callable[[Tensor], Tensor]) -> bool:
         before = make()
-        change(
-            next(pipe.unet.spatial_parameters()).data
-        )  # past autograd, which would count it as a version
+        # Past autograd, which would count it as a version.
+        change(next(pipe.unet.spatial_parameters()).data)
         return not torch.equal(make(), before)
 
     assert differs_by(lambda weight: weight.mul_(2))

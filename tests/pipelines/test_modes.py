@@ -126,10 +126,11 @@ def test_known_pixels_survive_super_resolution_at_their_own_detail(pipe: Lumiere
 
 
 def test_a_video_does_not_depend_on_its_batch(pipe: LumierePipeline) -> None:
+    # The latter adds noise as it goes.
     for scheduler in (
         type(pipe.scheduler),
         EulerAncestralDiscreteScheduler,
-    ):  # the latter adds noise as it goes
+    ):
         pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
         both = pipe(
             ["a cat", "a red dog"], negative_prompt="a fish", generator=[seed(5), seed(6)], **STEPS
@@ -314,9 +315,8 @@ def test_base_model_in_windows(base_only: LumierePipeline) -> None:
     short = LumierePipeline(
         base_only.unet, base_only.scheduler, base_only.text_encoder, num_frames=2
     )
-    assert (
-        short("a cat", num_frames=5, num_inference_steps=1).frames.shape[1] == 5
-    )  # with an overlap of 1
+    # With an overlap of 1.
+    assert short("a cat", num_frames=5, num_inference_steps=1).frames.shape[1] == 5
     tapered = base_only("a cat", window_weights="tapered", generator=seed(), **options).frames
     assert not torch.allclose(usual, tapered, atol=1e-4)
     torch.testing.assert_close(usual, tapered, rtol=0, atol=0.2)

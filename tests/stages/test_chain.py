@@ -328,9 +328,8 @@ def test_the_saved_pipeline_makes_the_same_video(name: str, chain: Path, tmp_pat
         made @ np.array([0.299, 0.587, 0.114])
         for made in (read_video(videos / f"{name}.mp4", fps=FPS), frames)
     ]
-    assert (
-        np.abs(luma[0] - luma[1]).mean() < 10
-    )  # of 255; the colour of single pixels is lost in yuv420p
+    # Of 255; the colour of single pixels is lost in yuv420p.
+    assert np.abs(luma[0] - luma[1]).mean() < 10
     write_video(tmp_path / "again.mp4", frames, FPS)
     assert (tmp_path / "again.mp4").read_bytes() == (videos / f"{name}.mp4").read_bytes()
     if name in GIVEN:

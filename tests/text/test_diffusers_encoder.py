@@ -154,9 +154,8 @@ def test_weights_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"no weights for '{gone}' \(1 lacking\)"):
         load_text_encoder(f"diffusers:{tmp_path}").encode(["a cat"])
     weights.unlink()
-    torch.save(
-        state, tmp_path / "text_encoder" / "pytorch_model.bin"
-    )  # a pickle, which is not read
+    # A pickle, which is not read.
+    torch.save(state, tmp_path / "text_encoder" / "pytorch_model.bin")
     with pytest.raises(ValueError, match="no T5EncoderModel can be read from safetensors") as error:
         load_text_encoder(f"diffusers:{tmp_path}").encode(["a cat"])
     assert "\n" not in str(error.value)

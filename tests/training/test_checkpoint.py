@@ -163,9 +163,8 @@ def test_a_fingerprint_follows_clips_by_their_index(tmp_path: Path) -> None:
     found = fingerprint({}, [first])
     shard, other = first / "train-00000.tar", decoded("other", 8)
     assert shard.stat().st_size == (other / shard.name).stat().st_size
-    assert (
-        fingerprint({}, [decoded("same", 7)]) == found != fingerprint({}, [other])
-    )  # another clip
+    # Another clip.
+    assert fingerprint({}, [decoded("same", 7)]) == found != fingerprint({}, [other])
     assert fingerprint({}, [decoded("null", 7, 1)]) != found
 
     content = shard.read_bytes()

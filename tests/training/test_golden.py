@@ -60,9 +60,8 @@ def test_losses_are_those_recorded(
     expected, found = json.loads(GOLDEN.read_text())[name], losses(name, stores, tmp_path)
     assert len(found["loss"]) == 20
     for curve in ("loss", "validation"):
-        assert found[curve] == pytest.approx(expected[curve], rel=5e-3), (
-            curve
-        )  # another CPU's sums add up to 1e-3
+        # Another CPU's sums add up to 1e-3.
+        assert found[curve] == pytest.approx(expected[curve], rel=5e-3), curve
 
 
 def test_every_mask_kind_is_drawn(

@@ -230,9 +230,8 @@ def test_a_stroke_has_no_gaps(thickness: tuple[float, float], height: int, width
     brush = Brush((1, 1), FREE_FORM.segments, FREE_FORM.step, thickness)
     for i in range(30):
         frame = random_strokes(1, height, width, False, brush, generator_for("gaps", i))[0]
-        assert (
-            cv2.connectedComponents(frame.numpy().astype(np.uint8), connectivity=8)[0] == 2
-        )  # background and stroke
+        # Background and stroke.
+        assert cv2.connectedComponents(frame.numpy().astype(np.uint8), connectivity=8)[0] == 2
 
 
 def test_strokes_drift_evenly_by_up_to_half_a_side() -> None:

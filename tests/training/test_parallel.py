@@ -74,9 +74,8 @@ def test_the_losses_are_those_of_one_process(
             )
         assert process["norm"] == pytest.approx(one["norm"], rel=1e-4)
         assert process["frozen"] and process["class"] == "SpaceTimeUNet"
-    assert (
-        len({process["weights"] for process in many}) == 1
-    )  # whole, and the same in every process
+    # Whole, and the same in every process.
+    assert len({process["weights"] for process in many}) == 1
 
 
 @pytest.mark.parametrize("name", ["two", "sharded"])

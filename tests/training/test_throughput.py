@@ -45,9 +45,8 @@ def test_a_linear_layer_counts_as_written_out() -> None:
             return output
 
     layer, inputs = Linear(5, 7), torch.randn(3, 5)
-    assert count_flops(layer, (inputs,), {}) == 2 * (
-        2 * 3 * 5 * 7
-    )  # forward and the weight's gradient
+    # Forward and the weight's gradient.
+    assert count_flops(layer, (inputs,), {}) == 2 * (2 * 3 * 5 * 7)
     with pytest.raises(RuntimeError, match="does not require grad"):
         count_flops(layer.requires_grad_(False), (inputs,), {})
 
