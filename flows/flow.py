@@ -264,8 +264,6 @@ def pipeline_lock(root: Path) -> Iterator[int]:
     Raises:
         LockError: if another run holds the lock.
     """
-    busy = (
-        f"another pipeline run (process {{owner}}) is at work in {root}; try again when it is done"
-    )
+    busy = f"another pipeline run (process {{owner}}) is running in {root}; try again when it has ended"
     with inheritable_lock(root / ".lumiere" / "pipeline.lock", LOCK_SECONDS, busy) as descriptor:
         yield descriptor

@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         print(
-            "interrupted: finished stages are kept, and the next run goes on from there",
+            "interrupted: finished stages are kept, and the next run continues from there",
             file=sys.stderr,
         )
         return INTERRUPTED

@@ -42,7 +42,7 @@ def own_folder(folder: Path, work: str) -> None:
         lock.acquire()
     except Timeout:
         raise LockError(
-            f"{folder}: {work} is at work in this folder; try again when it has ended"
+            f"{folder}: {work} is running in this folder; try again when it has ended"
         ) from None
     _owned[folder.resolve()] = lock
 

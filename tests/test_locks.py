@@ -29,7 +29,7 @@ def test_a_folder_has_one_owner(tmp_path: Path) -> None:
         command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout is not None and other.stdout.readline() == "owned\n"
-        with pytest.raises(LockError, match=r"work: another work is at work in this folder"):
+        with pytest.raises(LockError, match=r"work: another work is running in this folder"):
             own_folder(folder, "another work")
         release_folder(folder)  # which this process does not own
         with pytest.raises(LockError):

@@ -97,5 +97,7 @@ def text_alignment(text: np.ndarray, videos: np.ndarray) -> float:
     This is CLIP similarity in the judge's space, so values of different judges cannot be compared.
     """
     if len(text) != len(videos):
-        raise ValueError(f"{len(text)} prompts and {len(videos)} videos; expected as many")
+        raise ValueError(
+            f"{len(text)} prompts and {len(videos)} videos; expected as many prompts as videos"
+        )
     return float(np.diagonal(cosine_similarity(text, videos)).mean())

@@ -60,5 +60,5 @@ def load_network(folder: Path, kind: type[ModelMixin] = UNet2DConditionModel) ->
         ) from None
     if info["missing_keys"]:
         lacking = sorted(info["missing_keys"])
-        raise ValueError(f"{folder}: no weights for {lacking[0]!r} ({len(lacking)} lacking)")
+        raise ValueError(f"{folder}: no weights for {lacking[0]!r} ({len(lacking)} missing)")
     return network

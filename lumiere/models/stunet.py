@@ -176,8 +176,8 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         odd = sorted(model.unet.state_dict().keys() ^ unet2d.state_dict().keys())
         if odd:
             raise ValueError(
-                f"unet2d has other layers than its config describes, {odd[0]!r} for one; fuse or unload adapters, and "
-                "unfuse projections, before inflation"
+                f"the layers of unet2d and of its config differ, for example in {odd[0]!r}; fuse or unload "
+                "adapters, and unfuse projections, before inflation"
             )
         model.unet.load_state_dict(unet2d.state_dict())
         model.train(unet2d.training)

@@ -97,9 +97,9 @@ class StyleBook:
         alphas = self._styles[name]
         if not {float(alpha), 1.0} & alphas.keys():
             raise ValueError(
-                f"alpha is {alpha}, but of style {name!r} there are only the blends of alpha "
-                f"{', '.join(map(str, sorted(alphas)))}; other blends are made from the style "
-                "itself, alpha 1.0"
+                f"alpha is {alpha}, but style {name!r} only has blends of alpha "
+                f"{', '.join(map(str, sorted(alphas)))}; to use other values, add the style itself, "
+                "alpha 1.0"
             )
         _check_there(name, self._source(name, float(alpha)))
 

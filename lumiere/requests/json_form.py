@@ -63,7 +63,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise ValueError(f"{path}: not JSON; {EXPECTED}") from None
     if not is_sidecar(content):
-        raise ValueError(f"{path}: other settings; {EXPECTED}")
+        raise ValueError(f"{path}: not the settings of a video; {EXPECTED}")
     for name, kind in (("model", str), ("files_sha256", dict)):
         if not isinstance(content.get(name, kind()), kind):
             raise ValueError(f"{path}: {name} is {content[name]!r}; {EXPECTED}")

@@ -156,5 +156,5 @@ def _load_model(source: str, kind: str) -> PreTrainedModel:
         ) from None
     lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if lacking:
-        raise ValueError(f"{folder}: no weights for {lacking[0]!r} ({len(lacking)} lacking)")
+        raise ValueError(f"{folder}: no weights for {lacking[0]!r} ({len(lacking)} missing)")
     return model.eval().requires_grad_(False)

@@ -87,8 +87,8 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
         aside.rename(target)
     except (OSError, SafetensorError) as error:
         raise DiskError(
-            f"{folder}: the state of step {step} cannot be written: {error}; make room, and the "
-            "same command goes on from the checkpoint before it"
+            f"{folder}: the state of step {step} cannot be written: {error}; make room, then "
+            "run the same command to resume from the checkpoint before it"
         ) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -52,7 +52,7 @@ class LossWatch:
         if not math.isfinite(loss) or (self.skipped and not self.scales_loss):
             return f"loss {loss}, gradient norm {grad_norm}"
         if self.skipped == SKIPPED:
-            return f"{SKIPPED} steps in a row without a finite gradient, which were all skipped,"
+            return f"{SKIPPED} steps in a row without a finite gradient, all of them skipped,"
         self.mean = SMOOTHING * self.mean + (1 - SMOOTHING) * loss
         self.count += 1
         if self.count > self.settling:

@@ -150,7 +150,7 @@ def train(
     if checkpoint is not None:
         state.load_state_dict(checkpoint)
         if parallel.is_main:
-            print(f"{task.name}: going on from step {state.step} of {config.steps}", flush=True)
+            print(f"{task.name}: resuming at step {state.step} of {config.steps}", flush=True)
     checkpoint = None  # its tensors were copied; free the memory for the steps
     parallel.wait()  # until all processes have read it
     batches = iter(make_loader(task, positions, runtime, parallel.device))
@@ -319,7 +319,10 @@ def _save(state: TrainingState, scratch: Path) -> None:
 
 
 def _show(preview: Preview, state: TrainingState) -> None:
-    """Call a preview. If it fails, log a warning, because the training does not depend on it."""
+    """Call a preview. If it fails, log a warning, because the training does not depend on it.
+
+    If the network is sharded, raise the error, because the other processes wait for this one.
+    """
     with state.averaged() as network:
         try:
             preview(network, state.parallel, state.step)
@@ -327,7 +330,7 @@ def _show(preview: Preview, state: TrainingState) -> None:
             if state.parallel.is_sharded:  # here the other processes would wait for this one
                 raise
             logger.warning(
-                "no preview of step %d; going on without: %s: %s",
+                "the preview of step %d failed; training continues without it: %s: %s",
                 state.step, type(error).__name__, error,
             )  # fmt: skip
 
@@ -352,9 +355,7 @@ def _cure(scratch: Path, launch: LaunchConfig) -> str:
     cure += ", which starts again at step 0"
     good_state = last_checkpoint(scratch)
     if good_state:
-        cure += (
-            f"; the last good state stays in {good_state}, until other trainings have left theirs"
-        )
+        cure += f"; the last good state stays in {good_state} until later trainings replace it"
     return cure
 
 

@@ -290,6 +290,5 @@ def test_the_benchmark_trains_measures_and_goes_on_where_it_was(
     baselines.main(call)
     again = json.loads((tmp_path / "baselines.json").read_text("utf-8"))
     assert (
-        again["scores"] == record["scores"]
-        and "going on from step 2 of 2" in capsys.readouterr().out
+        again["scores"] == record["scores"] and "resuming at step 2 of 2" in capsys.readouterr().out
     )

@@ -298,7 +298,7 @@ def test_an_error_that_is_no_ones_input_is_shown_whole(
         ({"upscale": "maybe"}, "upscale is 'maybe'; allowed: yes, no"),
         ({"model": 3}, "model is 3; expected the JSON file that lumiere writes"),
         ({"files_sha256": []}, "files_sha256 is []; expected the JSON file"),
-        ({"prompt": 3}, "other settings; expected the JSON file"),
+        ({"prompt": 3}, "not the settings of a video; expected the JSON file"),
     ],
 )
 def test_settings_edited_by_hand(

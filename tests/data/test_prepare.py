@@ -38,7 +38,7 @@ def test_a_second_decoding_is_refused_until_the_first_is_gone(tmp_path, folder):
     other = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
     try:
         assert other.stdout is not None and other.stdout.readline()
-        with pytest.raises(LockError, match=f"{folder}: another decoding is at work"):
+        with pytest.raises(LockError, match=f"{folder}: another decoding is running"):
             decode()
     finally:
         other.kill()

@@ -283,7 +283,7 @@ def test_an_overlapping_run_is_refused(toy_project: Path, monkeypatch: pytest.Mo
     with pipeline_lock(toy_project):
         state = run(toy_project)
     assert state.is_failed()
-    assert f"another pipeline run (process {os.getpid()}) is at work" in state.message
+    assert f"another pipeline run (process {os.getpid()}) is running" in state.message
     assert not events(toy_project)
 
 

@@ -160,6 +160,7 @@ def test_fused_projections_are_refused_by_name() -> None:
     unet2d = make_unet2d("sd1")
     unet2d.fuse_qkv_projections()
     with pytest.raises(
-        ValueError, match=r"unet2d has other layers .*'down_blocks\.0\..*before inflation"
+        ValueError,
+        match=r"the layers of unet2d and of its config differ.*'down_blocks\.0\..*before inflation",
     ):
         SpaceTimeUNet.from_unet2d(unet2d)

@@ -165,7 +165,8 @@ def test_a_finished_blend_serves_its_own_alpha_alone(pipe: LumierePipeline, tmp_
     for each in (pipe, loaded):
         each.set_progress_bar_config(disable=True)
         with pytest.raises(
-            ValueError, match=r"alpha is 0\.5, but of style 'ink' .* of alpha 0\.504; .* alpha 1\.0"
+            ValueError,
+            match=r"alpha is 0\.5, but style 'ink' only has blends of alpha 0\.504; .* alpha 1\.0",
         ):
             make(each, 0.5)
     exact = make(loaded, 0.504)

@@ -161,7 +161,7 @@ def test_a_stage_writes_the_same_bytes_again_and_after_an_interruption(
                 run_stage(chain, stage, **paths)
         assert list((tmp_path / "scratch").glob(f"*/{stage}/step-0000002"))
     run_stage(chain, stage, **paths)
-    assert (f"{stage}: going on from step 2 of 3" in capfd.readouterr().out) == interrupted
+    assert (f"{stage}: resuming at step 2 of 3" in capfd.readouterr().out) == interrupted
     assert contents(tmp_path / folder) == contents(chain / "outputs" / folder)
 
 
@@ -174,7 +174,7 @@ def test_other_params_do_not_resume(
         with pytest.raises(KeyboardInterrupt):
             run_stage(chain, "train_base", **paths)
     run_stage(chain, "train_base", {"train_base": {"resampling_init": "he"}}, **paths)
-    assert "going on" not in capfd.readouterr().out
+    assert "resuming at" not in capfd.readouterr().out
 
 
 def test_generate_writes_the_same_bytes_again(chain: Path, tmp_path: Path) -> None:

@@ -50,6 +50,6 @@ def test_a_training_whose_weights_do_not_fit_is_not_trained_again(
         patch.setattr(SpaceTimeUNet, "save_pretrained", without_room)
         assert f"{out}: cannot be written" in error_of(capfd, chain, "train_base", out=out)
     run_stage(chain, "train_base", out=out)
-    assert "train_base: going on from step 3 of 3" in capfd.readouterr().out
+    assert "train_base: resuming at step 3 of 3" in capfd.readouterr().out
     for name in ("temporal.safetensors", "text_to_image.safetensors", "train_base.json"):
         assert (out / name).read_bytes() == (chain / "outputs" / "base" / name).read_bytes()

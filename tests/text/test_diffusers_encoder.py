@@ -151,7 +151,7 @@ def test_weights_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
     save_file(
         {name: value for name, value in state.items() if name != gone}, weights, {"format": "pt"}
     )
-    with pytest.raises(ValueError, match=rf"no weights for '{gone}' \(1 lacking\)"):
+    with pytest.raises(ValueError, match=rf"no weights for '{gone}' \(1 missing\)"):
         load_text_encoder(f"diffusers:{tmp_path}").encode(["a cat"])
     weights.unlink()
     # A pickle, which is not read.

@@ -1,4 +1,4 @@
-"""The training loop: whatever ends a run, the same command goes on to the same bits."""
+"""The training loop: whatever ends a run, the same command resumes it to the same bits."""
 
 from __future__ import annotations
 
@@ -251,7 +251,10 @@ def test_a_preview_that_fails_costs_a_warning(
         10,
         12,
     ]
-    assert f"no preview of step 8; going on without: {type(error).__name__}: {error}" in caplog.text
+    assert (
+        f"the preview of step 8 failed; training continues without it: {type(error).__name__}: {error}"
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize("step, shown", [(8, [10, 12]), (6, [6, 8, 10, 12])])
@@ -307,7 +310,7 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_checkpoints_there(
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     (line,) = (line for line in done.stderr.splitlines() if "error" in line)
     assert line.startswith(f"error: {tmp_path}: the state of step 8 cannot be written: ")
-    assert "File too large" in line and "make room, and the same command goes on" in line
+    assert "File too large" in line and "make room, then run the same command" in line
     assert [path.name for path in tmp_path.iterdir()] == ["step-0000004"]
     resumed = run(tmp_path)
     assert resumed[1].resumed_from == 4 and same(resumed, uninterrupted)

@@ -454,7 +454,7 @@ def test_the_same_training_does_not_run_twice_at_once(tmp_path: Path) -> None:
         command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
     )
     assert (
-        refused.returncode == 1 and "the same training is at work in this folder" in refused.stderr
+        refused.returncode == 1 and "the same training is running in this folder" in refused.stderr
     )
     mine.finish()
     subprocess.run(command, cwd=REPOSITORY, env=environment, check=True)
