@@ -1,0 +1,269 @@
+"""Build the pictures and captions that the demo's text-to-image model is trained on.
+
+    npm install --prefix /tmp/emoji @lobehub/fluent-emoji-3d@1.1.0 @lobehub/fluent-emoji-anim-{1,2,3,4} \\
+        emoji-datasource-google@16 emojibase-data@17
+    python data/build_pretraining_data.py --packages /tmp/emoji/node_modules
+
+Every subject is laid on the plain background of the sample videos and reduced to 32x32 by the mean over
+5x5 boxes, as the decode stage does it. Two files come out:
+
+    pictures.webp   an atlas of all pictures, lossless, 64 a row
+    subjects.csv    one row per subject: name, group, split, pictures, captions
+
+The frames of the sample videos are not in the atlas, because `data/raw` has them. Their rows in `subjects.csv`
+name the video and add short captions to the sentences of `data/captions.csv`.
+
+A subject is held out by the same draw as a video (`lumiere.curation.split`), so that a subject that becomes a
+sample video later is already on the right side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lumiere.curation.split import is_validation
+
+HERE = Path(__file__).resolve().parent
+BACKGROUND = (236, 239, 244)
+LARGE, SIZE, PER_ROW = 160, 32, 64
+FRACTION, SEED = 0.1, 0  # of `curate`
+SKIN_TONES = tuple(f"1f3f{digit}" for digit in "bcdef")
+
+# Signs, clock faces, flags and families are left out: too many, too alike, or too small at 32 pixels.
+LEFT_OUT = {
+    "Flags", "Component", "family", "time", "alphanum", "arrow", "av-symbol", "currency", "gender", "keycap",
+    "other-symbol", "punctuation", "religion", "transport-sign", "warning", "zodiac", "math", "person-symbol",
+}  # fmt: skip
+# Pictures that show a held-out sample subject again.
+LIKE_HELD_OUT = {
+    "service_dog", "guide_dog", "skull_and_crossbones", "light_blue_heart", "spiral_note_pad", "mending_heart",
+}  # fmt: skip
+
+MOVES = {
+    "animal-mammal": ("runs", "walks", "jumps", "moves", "is walking", "is running", "looks around"),
+    "animal-bird": ("flies", "flaps its wings", "walks", "is flying", "moves"),
+    "animal-amphibian": ("jumps", "hops", "moves"),
+    "animal-reptile": ("crawls", "walks", "moves"),
+    "animal-marine": ("swims", "is swimming", "moves"),
+    "animal-bug": ("crawls", "flies", "moves", "is crawling"),
+    "transport-ground": ("drives", "moves", "is driving", "drives along the road"),
+    "transport-air": ("flies", "is flying", "takes off", "in the sky"),
+    "transport-water": ("sails", "floats on the water", "is sailing", "moves"),
+    "plant-flower": ("sways", "blooms", "in the wind"),
+    "plant-other": ("sways", "in the wind"),
+    "food-fruit": ("turns", "bounces"),
+    "person-activity": (), "person-sport": (),
+}  # fmt: skip
+# What people call the subjects; the first is used with verbs too.
+SAYINGS = {
+    "fox_face": ("fox", "red fox", "fox face"), "dog": ("dog", "puppy", "dog face", "cute dog"),
+    "cat": ("cat", "kitten", "cat face"), "cat2": ("cat", "orange cat", "tabby cat"), "black_cat": ("black cat", "cat"),
+    "car": ("car", "red car"), "blue_car": ("blue car", "SUV", "car"), "taxi": ("taxi", "yellow taxi", "cab"),
+    "bus": ("bus", "yellow bus"), "airplane": ("plane", "airplane"), "boat": ("sailboat", "sailing boat", "boat"),
+    "rocket": ("rocket", "space rocket", "spaceship"), "smile": ("smiling face", "smiley", "happy face"),
+    "smiley": ("smiling face", "smiley face", "happy face"), "grinning": ("grinning face", "happy face", "smiley"),
+    "slightly_smiling_face": ("smiling face", "slightly smiling face"), "horse": ("horse", "horse face"),
+    "racehorse": ("horse", "brown horse"), "bird": ("bird", "bluebird"), "fish": ("fish", "blue fish"),
+    "heart": ("red heart", "heart", "love heart"), "sunny": ("sun", "yellow sun"), "apple": ("apple", "red apple"),
+    "tree": ("tree", "green tree"), "evergreen_tree": ("pine tree", "fir tree", "Christmas tree"),
+    "deciduous_tree": ("tree", "green tree", "leafy tree"), "house": ("house", "home"), "ship": ("ship", "big ship"),
+    "train": ("tram", "tram car"), "tractor": ("tractor", "green tractor"), "truck": ("truck", "delivery truck"),
+    "fire_engine": ("fire engine", "fire truck", "red fire truck"), "cow": ("cow", "cow face"), "cow2": ("cow",),
+    "pig": ("pig", "pink pig", "pig face"), "pig2": ("pig", "pink pig"), "mouse": ("mouse", "mouse face"),
+    "mouse2": ("mouse", "white mouse"), "rabbit2": ("rabbit", "bunny"), "bear": ("bear", "brown bear"),
+    "panda_face": ("panda", "panda bear"), "tiger": ("tiger", "tiger face"), "tiger2": ("tiger",),
+    "lion_face": ("lion", "lion face"), "monkey": ("monkey",), "frog": ("frog", "green frog"),
+    "bike": ("bicycle", "bike"), "racing_motorcycle": ("motorcycle", "motorbike"), "rose": ("rose", "red rose"),
+    "soccer": ("football", "soccer ball"), "basketball": ("basketball", "orange ball"),
+    "ghost": ("ghost", "white ghost"), "robot_face": ("robot", "robot face"), "alien": ("alien", "green alien"),
+    "snowman": ("snowman",),
+    "snowman_without_snow": ("snowman",), "pizza": ("pizza", "slice of pizza"), "hamburger": ("burger", "hamburger"),
+    "tropical_fish": ("fish", "yellow fish", "tropical fish"), "whale": ("whale", "blue whale"), "shark": ("shark",),
+    "octopus": ("octopus", "pink octopus"), "crab": ("crab", "red crab"), "turtle": ("turtle", "green turtle"),
+    "snake": ("snake", "green snake"), "elephant": ("elephant", "gray elephant"), "penguin": ("penguin",),
+    "owl": ("owl", "brown owl"), "duck": ("duck",), "chicken": ("chicken", "hen"), "star": ("star", "yellow star"),
+    "full_moon_with_face": ("moon", "full moon"), "crescent_moon": ("moon", "crescent moon"), "fire": ("fire", "flame"),
+    "balloon": ("balloon", "red balloon"), "birthday": ("birthday cake", "cake"),
+    "coffee": ("cup of coffee", "coffee"), "bee": ("bee", "honeybee"), "butterfly": ("butterfly", "blue butterfly"),
+    "dragon": ("dragon", "green dragon"),
+    "dragon_face": ("dragon", "dragon head"), "t-rex": ("dinosaur", "T-rex"),
+    "sauropod": ("dinosaur", "long-necked dinosaur"), "unicorn_face": ("unicorn",),
+    "ladybug": ("ladybug", "red beetle with black dots"), "robot": ("robot",),
+}  # fmt: skip
+COLORS = {
+    "red": (215, 50, 60), "orange": (250, 140, 40), "yellow": (252, 205, 60), "green": (70, 170, 70),
+    "blue": (50, 125, 230), "light blue": (140, 205, 250), "purple": (150, 90, 200), "pink": (250, 130, 180),
+    "brown": (135, 85, 65), "black": (45, 45, 50), "gray": (150, 150, 155), "white": (245, 245, 248),
+}  # fmt: skip
+
+
+@dataclass
+class Subject:
+    """What is to be drawn: its pictures uint8 (n, 32, 32, 3) and what can be said of them."""
+
+    name: str
+    group: str
+    split: str
+    video: str = ""
+    pictures: list[np.ndarray] = field(default_factory=list)
+    captions: list[str] = field(default_factory=list)
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def reduce(rgba: Image.Image) -> np.ndarray:
+    """An RGBA picture on the background, uint8 (32, 32, 3), by the mean over 5x5 boxes."""
+    rgba = rgba.convert("RGBA").resize((LARGE, LARGE), Image.Resampling.LANCZOS)
+    canvas = Image.new("RGBA", rgba.size, (*BACKGROUND, 255))
+    canvas.alpha_composite(rgba)
+    side = LARGE // SIZE
+    boxes = np.asarray(canvas.convert("RGB"), dtype=np.float32).reshape(SIZE, side, SIZE, side, 3)
+    return boxes.mean((1, 3)).round().astype(np.uint8)
+
+
+def read_frames(path: Path, count: int) -> list[np.ndarray]:
+    """`count` frames of an animated WebP, evenly spaced; none of a still."""
+    image = Image.open(path)
+    total = getattr(image, "n_frames", 1)
+    if total < 2:
+        return []
+    pictures = []
+    for number in np.linspace(0, total, count, endpoint=False).astype(int):
+        image.seek(int(number))
+        pictures.append(reduce(image))
+    return pictures
+
+
+def main_color(picture: np.ndarray) -> str:
+    """The colour that covers most of a subject, or "" where none covers half of it."""
+    pixels = picture.reshape(-1, 3).astype(float)
+    subject = pixels[np.abs(pixels - BACKGROUND).max(1) > 24]
+    if len(subject) < 40:
+        return ""
+    distances = ((subject[:, None] - np.array(list(COLORS.values()))) ** 2).sum(2)
+    counts = np.bincount(distances.argmin(1), minlength=len(COLORS))
+    return list(COLORS)[int(counts.argmax())] if counts.max() > len(subject) / 2 else ""
+
+
+# --- captions ---------------------------------------------------------------------------------------------------------
+
+
+def with_article(noun: str) -> str:
+    """A noun with "a" or "an"; plural nouns, and names that begin with a capital, take none."""
+    is_name = noun[:1].isupper() and not noun.startswith(("T-rex", "SUV", "Christmas"))
+    many = noun.startswith(("men ", "women ", "people ", "children "))
+    ends_as_plural = noun.endswith("s") and not noun.endswith(("ss", "us", "is"))
+    if is_name or many or ends_as_plural:
+        return noun
+    vowel = noun[:1].lower() in "aeiou" and not noun.startswith(("uni", "eu", "ewe", "one", "ute"))
+    return f"{'an' if vowel else 'a'} {noun}"
+
+
+def nouns_for(name: str, label: str, subcategory: str) -> list[str]:
+    """What the subject is called, the most usual word first."""
+    label = label.replace("’", "'").replace("“", "").replace("”", "").replace(": ", " ")
+    plain = label.removesuffix(" face") if subcategory.startswith("animal") else label
+    names = [*SAYINGS.get(name, ()), plain, label]
+    return list(dict.fromkeys(names))
+
+
+def captions_for(name: str, label: str, subcategory: str, color: str) -> list[str]:
+    """Short captions: "a fox", "fox", "an orange fox", "a fox runs"."""
+    nouns = nouns_for(name, label, subcategory)
+    captions = [with_article(noun) for noun in nouns]
+    captions.append(nouns[0])
+    if color and not subcategory.startswith(("person", "face")) and color.split()[-1] not in nouns[0]:
+        captions.append(with_article(f"{color} {nouns[0]}"))
+    if not subcategory.startswith("person"):
+        captions += [f"{with_article(nouns[0])} {move}" for move in MOVES.get(subcategory, ("moves",))]
+    return list(dict.fromkeys(captions))
+
+
+# --- subjects ---------------------------------------------------------------------------------------------------------
+
+
+def short(code: str) -> str:
+    """A code sequence without variation selectors, which the packages use differently."""
+    return code.lower().replace("-fe0f", "")
+
+
+def read_labels(packages: Path) -> dict[str, str]:
+    """Code sequence -> English name, from emojibase."""
+    entries = json.loads((packages / "emojibase-data/en/data.json").read_text(encoding="utf-8"))
+    return {short(entry["hexcode"]): entry["label"] for entry in entries}
+
+
+def wanted(entry: Mapping[str, Any]) -> bool:
+    """Whether an emoji is a subject here."""
+    code = entry["unified"].lower()
+    left_out = entry["category"] in LEFT_OUT or entry["subcategory"] in LEFT_OUT
+    return not left_out and not any(tone in code for tone in SKIN_TONES)
+
+
+def find_subjects(packages: Path, frames: int) -> Iterator[Subject]:
+    """All subjects, those of the sample videos first in the order of the emoji standard."""
+    labels = read_labels(packages)
+    entries = json.loads((packages / "emoji-datasource-google/emoji.json").read_text(encoding="utf-8"))
+    stills = {short(path.stem): path for path in (packages / "@lobehub/fluent-emoji-3d/assets").glob("*.webp")}
+    moving = {short(path.stem): path for path in packages.glob("@lobehub/fluent-emoji-anim-*/assets/*.webp")}
+    with open(HERE / "subjects.csv", newline="") as file:
+        videos = {short(row["code_points"]): row["name"] for row in csv.DictReader(file)}
+    for entry in entries:
+        code, name = short(entry["unified"]), entry["short_name"].replace("-", "_")
+        if code not in stills or not (code in videos or wanted(entry)) or name in LIKE_HELD_OUT:
+            continue
+        name = videos.get(code, name)
+        still = reduce(Image.open(stills[code]))
+        subject = Subject(name, entry["subcategory"], "validation" if is_validation(name, SEED, FRACTION) else "train")
+        subject.video = f"{name}.mp4" if code in videos else ""
+        subject.pictures = [still]
+        if not subject.video and code in moving:
+            subject.pictures += read_frames(moving[code], frames)
+        label = labels.get(code, entry["name"].lower())
+        subject.captions = captions_for(entry["short_name"], label, entry["subcategory"], main_color(still))
+        yield subject
+
+
+def write(folder: Path, subjects: list[Subject]) -> None:
+    """The atlas and the table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = np.stack([picture for subject in subjects for picture in subject.pictures])
+    rows = -(-len(pictures) // PER_ROW)
+    padded = np.zeros((rows * PER_ROW, SIZE, SIZE, 3), np.uint8)
+    padded[: len(pictures)] = pictures
+    atlas = padded.reshape(rows, PER_ROW, SIZE, SIZE, 3).swapaxes(1, 2).reshape(rows * SIZE, PER_ROW * SIZE, 3)
+    Image.fromarray(atlas).save(folder / "pictures.webp", lossless=True, quality=100, method=6)
+    with open(folder / "subjects.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["name", "group", "split", "video", "pictures", "captions"])
+        for subject in subjects:
+            captions = "|".join(subject.captions)
+            known = [subject.name, subject.group, subject.split, subject.video]
+            writer.writerow([*known, len(subject.pictures), captions])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--packages", type=Path, required=True, help="the node_modules folder of the npm packages")
+    parser.add_argument("--out", type=Path, default=HERE / "pretraining")
+    parser.add_argument("--frames", type=int, default=2, help="of each animation that is no sample video")
+    arguments = parser.parse_args()
+    subjects = list(find_subjects(arguments.packages, arguments.frames))
+    write(arguments.out, subjects)
+    trained = sum(subject.split == "train" for subject in subjects)
+    counts = {"subjects": len(subjects), "train": trained, "pictures": sum(len(s.pictures) for s in subjects)}
+    print(json.dumps(counts))
+
+
+if __name__ == "__main__":
+    main()

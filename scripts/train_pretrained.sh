@@ -1,0 +1,21 @@
+#!/bin/sh
+# Train the demo's text-to-image model for some minutes, on whatever device there is, and export the weights.
+#
+#     scripts/train_pretrained.sh WORK_FOLDER MINUTES [options of train_pretrained.py]
+#
+# A second call with the same folder goes on where the first one stopped. A first call starts from
+# pretrained/unfinished if that has weights, and else from init_from in profiles/pretrained.yaml.
+# Needed: torch, diffusers, safetensors, transformers, av, Pillow, PyYAML; no network.
+set -eu
+work=$1
+minutes=$2
+shift 2
+cd "$(dirname "$0")/.."
+export PYTHONPATH="$PWD" OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" HF_HUB_OFFLINE=1
+python="${PYTHON:-python}"
+mkdir -p "$work"
+if [ -f pretrained/unfinished/raw.safetensors ]; then
+    set -- --from-export pretrained/unfinished "$@"
+fi
+"$python" scripts/train_pretrained.py --work "$work" --minutes "$minutes" "$@"
+"$python" scripts/train_pretrained.py --work "$work" --export "$work/export"

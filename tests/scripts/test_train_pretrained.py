@@ -1,0 +1,145 @@
+"""The pretraining of the demo's text-to-image model, with a tiny network and a few coloured squares."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lumiere.curation.split import is_validation
+from lumiere.diffusion.objective import Objective, make_scheduler
+from lumiere.models.small import build_text_to_image_unet
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import pretraining_data as data_module  # noqa: E402
+import train_pretrained as script  # noqa: E402
+
+SUBJECTS, HELD_OUT = 6, 2
+
+
+@pytest.fixture
+def data() -> data_module.PretrainingData:
+    """Six subjects with two pictures and two captions each; the third is held out."""
+    generator = torch.Generator().manual_seed(0)
+    colors = torch.randint(256, (2 * SUBJECTS, 3, 1, 1), generator=generator).to(torch.uint8)
+    return data_module.PretrainingData(
+        pictures=colors.expand(-1, -1, 32, 32).contiguous(),
+        picture_starts=torch.arange(0, 2 * SUBJECTS + 1, 2),
+        caption_starts=torch.arange(0, 2 * SUBJECTS + 1, 2),
+        caption_weights=torch.full((2 * SUBJECTS,), 0.5),
+        prompt_embeds=torch.randn(2 * SUBJECTS + 1, 32, 384, generator=generator).half(),
+        prompt_mask=torch.ones(2 * SUBJECTS + 1, 32, dtype=torch.uint8),
+        weights=torch.tensor([float(i != HELD_OUT) for i in range(SUBJECTS)]),
+        held_out=torch.tensor([int(i == HELD_OUT) for i in range(SUBJECTS)], dtype=torch.uint8),
+        may_shift=torch.tensor([0, 1] * SUBJECTS, dtype=torch.uint8),
+    )
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> script.Settings:
+    """Two pictures a step, a network of two levels."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        build_text_to_image_unet(32, (16, 32), 1, 384).save_pretrained(tmp_path / "unet")
+    return script.Settings(init_from=str(tmp_path / "unet"), batch_size=2, warmup=4, precision="fp32")
+
+
+def batches_of(data: data_module.PretrainingData, settings: script.Settings) -> script.Batches:
+    return script.Batches(data, settings, Objective(make_scheduler()))
+
+
+def trained(data: Any, settings: script.Settings, begin: Path | None, last_step: int, work: Path) -> script.Training:
+    work.mkdir(exist_ok=True)
+    training = script.Training(settings, torch.device("cpu"))
+    if begin is not None:
+        training.load(begin / script.STATE)
+    clock = script.Clock(10.0, last_step)
+    script.train(training, batches_of(data, settings), work, clock, 0.0)
+    return training
+
+
+def test_a_batch_follows_from_its_step(data: Any, settings: script.Settings) -> None:
+    first, again = (batches_of(data, settings).at(3) for _ in range(2))
+    assert all(torch.equal(vars(first)[name], vars(again)[name]) for name in vars(first))
+
+
+def test_held_out_subjects_are_drawn_for_validation_alone(data: Any, settings: script.Settings) -> None:
+    batches = batches_of(data, settings)
+    own = set(range(2 * HELD_OUT, 2 * HELD_OUT + 2))
+    held_out = {tuple(script.to_model_range(data.pictures[i])[:, 9, 9].tolist()) for i in own}
+    seen = {tuple(x_0[:, 9, 9].tolist()) for step in range(20) for x_0 in batches.at(step).x_0}
+    validated = {tuple(x_0[:, 9, 9].tolist()) for x_0 in batches.held_out(8).x_0}
+    assert not seen & held_out
+    assert validated <= held_out
+
+
+def test_a_tint_leaves_x_0_as_the_target(data: Any, settings: script.Settings) -> None:
+    batch = batches_of(data, settings).at(0)
+    objective = Objective(make_scheduler())
+    x_t = objective.add_noise(batch.x_0, batch.noise, batch.timesteps)
+    target = objective.target(batch.x_0, batch.noise, batch.timesteps)
+    torch.testing.assert_close(objective.pred_x_0(target, x_t, batch.timesteps), batch.x_0, atol=1e-4, rtol=0)
+
+
+def test_a_shift_brings_in_the_background() -> None:
+    moved, still = script.shift(torch.zeros(2, 3, 32, 32), torch.tensor([[2, -1], [0, 0]]))
+    background = script.to_model_range(torch.tensor(data_module.BACKGROUND))
+    for row, column in ((5, 0), (5, 1), (31, 5)):
+        torch.testing.assert_close(moved[:, row, column], background)
+    torch.testing.assert_close(moved[:, :31, 2:], torch.zeros(3, 31, 30))
+    torch.testing.assert_close(still, torch.zeros(3, 32, 32))
+
+
+def test_captions_are_drawn_by_their_weights(data: Any, settings: script.Settings) -> None:
+    data.caption_weights[:2] = torch.tensor([0.25, 0.75])
+    batches = batches_of(data, settings)
+    _, captions = batches._draw(torch.zeros(4000, dtype=torch.long), torch.Generator().manual_seed(0))
+    assert set(captions.tolist()) == {0, 1}
+    assert abs(captions.double().mean() - 0.75) < 0.03
+
+
+def test_a_resumed_training_gives_the_same_bits(data: Any, settings: script.Settings, tmp_path: Path) -> None:
+    whole = trained(data, settings, None, 4, tmp_path / "whole")
+    trained(data, settings, None, 2, tmp_path / "half")
+    resumed = trained(data, settings, tmp_path / "half", 4, tmp_path / "half")
+    assert whole.step == resumed.step == 4
+    for name, weight in whole.weights.items():
+        assert torch.equal(weight, resumed.weights[name]), name
+
+
+def test_an_export_is_where_another_training_begins(data: Any, settings: script.Settings, tmp_path: Path) -> None:
+    first = trained(data, settings, None, 3, tmp_path / "work")
+    script.export(tmp_path / "work", tmp_path / "export")
+    assert json.loads((tmp_path / "export/state.json").read_text())["step"] == 3
+    other = script.Training(settings, torch.device("cpu"))
+    other.load_export(tmp_path / "export")
+    assert other.step == 3
+    for name, weight in first.weights.items():
+        torch.testing.assert_close(other.weights[name], weight, atol=1e-3, rtol=1e-3)
+
+
+def test_an_unknown_setting_is_named(tmp_path: Path) -> None:
+    (tmp_path / "profile.yaml").write_text("batchsize: 3\n")
+    with pytest.raises(ValueError, match="batchsize"):
+        script.read_settings(tmp_path / "profile.yaml")
+
+
+def test_the_profile_can_be_read() -> None:
+    assert script.read_settings(ROOT / "profiles/pretrained.yaml").batch_size > 0
+
+
+def test_the_atlas_holds_what_the_table_says_and_the_split_is_the_videos() -> None:
+    rows = data_module.read_subjects()
+    assert all(len(row.pictures) >= 1 and row.captions[0] for row in rows)
+    assert all(row.held_out == is_validation(row.name, 0, 0.1) for row in rows)
+    assert sum(row.held_out for row in rows if row.video) == 28
+    fox = next(row for row in rows if row.name == "fox_face")
+    assert "a red fox" in fox.captions
+    red, green, blue = fox.pictures[0].reshape(-1, 3).mean(0)
+    assert red > green > blue
