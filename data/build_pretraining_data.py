@@ -182,10 +182,16 @@ def captions_for(name: str, label: str, subcategory: str, color: str) -> list[st
     nouns = nouns_for(name, label, subcategory)
     captions = [with_article(noun) for noun in nouns]
     captions.append(nouns[0])
-    if color and not subcategory.startswith(("person", "face")) and color.split()[-1] not in nouns[0]:
+    if (
+        color
+        and not subcategory.startswith(("person", "face"))
+        and color.split()[-1] not in nouns[0]
+    ):
         captions.append(with_article(f"{color} {nouns[0]}"))
     if not subcategory.startswith("person"):
-        captions += [f"{with_article(nouns[0])} {move}" for move in MOVES.get(subcategory, ("moves",))]
+        captions += [
+            f"{with_article(nouns[0])} {move}" for move in MOVES.get(subcategory, ("moves",))
+        ]
     return list(dict.fromkeys(captions))
 
 
@@ -213,9 +219,17 @@ def wanted(entry: Mapping[str, Any]) -> bool:
 def find_subjects(packages: Path, frames: int) -> Iterator[Subject]:
     """All subjects, those of the sample videos first in the order of the emoji standard."""
     labels = read_labels(packages)
-    entries = json.loads((packages / "emoji-datasource-google/emoji.json").read_text(encoding="utf-8"))
-    stills = {short(path.stem): path for path in (packages / "@lobehub/fluent-emoji-3d/assets").glob("*.webp")}
-    moving = {short(path.stem): path for path in packages.glob("@lobehub/fluent-emoji-anim-*/assets/*.webp")}
+    entries = json.loads(
+        (packages / "emoji-datasource-google/emoji.json").read_text(encoding="utf-8")
+    )
+    stills = {
+        short(path.stem): path
+        for path in (packages / "@lobehub/fluent-emoji-3d/assets").glob("*.webp")
+    }
+    moving = {
+        short(path.stem): path
+        for path in packages.glob("@lobehub/fluent-emoji-anim-*/assets/*.webp")
+    }
     with open(HERE / "subjects.csv", newline="") as file:
         videos = {short(row["code_points"]): row["name"] for row in csv.DictReader(file)}
     for entry in entries:
@@ -224,13 +238,19 @@ def find_subjects(packages: Path, frames: int) -> Iterator[Subject]:
             continue
         name = videos.get(code, name)
         still = reduce(Image.open(stills[code]))
-        subject = Subject(name, entry["subcategory"], "validation" if is_validation(name, SEED, FRACTION) else "train")
+        subject = Subject(
+            name,
+            entry["subcategory"],
+            "validation" if is_validation(name, SEED, FRACTION) else "train",
+        )
         subject.video = f"{name}.mp4" if code in videos else ""
         subject.pictures = [still]
         if not subject.video and code in moving:
             subject.pictures += read_frames(moving[code], frames)
         label = labels.get(code, entry["name"].lower())
-        subject.captions = captions_for(entry["short_name"], label, entry["subcategory"], main_color(still))
+        subject.captions = captions_for(
+            entry["short_name"], label, entry["subcategory"], main_color(still)
+        )
         yield subject
 
 
@@ -241,7 +261,11 @@ def write(folder: Path, subjects: list[Subject]) -> None:
     rows = -(-len(pictures) // PER_ROW)
     padded = np.zeros((rows * PER_ROW, SIZE, SIZE, 3), np.uint8)
     padded[: len(pictures)] = pictures
-    atlas = padded.reshape(rows, PER_ROW, SIZE, SIZE, 3).swapaxes(1, 2).reshape(rows * SIZE, PER_ROW * SIZE, 3)
+    atlas = (
+        padded.reshape(rows, PER_ROW, SIZE, SIZE, 3)
+        .swapaxes(1, 2)
+        .reshape(rows * SIZE, PER_ROW * SIZE, 3)
+    )
     Image.fromarray(atlas).save(folder / "pictures.webp", lossless=True, quality=100, method=6)
     with open(folder / "subjects.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -254,14 +278,22 @@ def write(folder: Path, subjects: list[Subject]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--packages", type=Path, required=True, help="the node_modules folder of the npm packages")
+    parser.add_argument(
+        "--packages", type=Path, required=True, help="the node_modules folder of the npm packages"
+    )
     parser.add_argument("--out", type=Path, default=HERE / "pretraining")
-    parser.add_argument("--frames", type=int, default=2, help="of each animation that is no sample video")
+    parser.add_argument(
+        "--frames", type=int, default=2, help="of each animation that is no sample video"
+    )
     arguments = parser.parse_args()
     subjects = list(find_subjects(arguments.packages, arguments.frames))
     write(arguments.out, subjects)
     trained = sum(subject.split == "train" for subject in subjects)
-    counts = {"subjects": len(subjects), "train": trained, "pictures": sum(len(s.pictures) for s in subjects)}
+    counts = {
+        "subjects": len(subjects),
+        "train": trained,
+        "pictures": sum(len(s.pictures) for s in subjects),
+    }
     print(json.dumps(counts))
 
 

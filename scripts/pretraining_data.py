@@ -88,7 +88,9 @@ def read_subjects(folder: Path = ROOT / "data/pretraining") -> list[Row]:
         for row in csv.DictReader(file):
             end = start + int(row["pictures"])
             held_out, captions = row["split"] == "validation", row["captions"].split("|")
-            rows.append(Row(row["name"], row["group"], held_out, row["video"], tiles[start:end], captions))
+            rows.append(
+                Row(row["name"], row["group"], held_out, row["video"], tiles[start:end], captions)
+            )
             start = end
     return rows
 
@@ -118,7 +120,9 @@ def weigh(row: Row) -> float:
         return 0.0
     if row.video:
         return VIDEO_WEIGHT
-    return next((weight for group, weight in GROUP_WEIGHTS.items() if row.group.startswith(group)), 1.0)
+    return next(
+        (weight for group, weight in GROUP_WEIGHTS.items() if row.group.startswith(group)), 1.0
+    )
 
 
 def weigh_captions(sentences: int, shorts: int) -> list[float]:
@@ -162,7 +166,9 @@ def prepare(frames_per_video: int, raw: Path = ROOT / "data/raw") -> Pretraining
 def load_or_prepare(folder: Path, frames_per_video: int) -> PretrainingData:
     """The prepared data, kept in `folder` under a name that follows from its sources."""
     sources = "data/pretraining/pictures.webp", "data/pretraining/subjects.csv", "data/captions.csv"
-    key = "-".join(content_hash(path)[:8] for path in [*(ROOT / source for source in sources), Path(__file__)])
+    key = "-".join(
+        content_hash(path)[:8] for path in [*(ROOT / source for source in sources), Path(__file__)]
+    )
     path = folder / f"data-{key}-{frames_per_video}.safetensors"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)

@@ -22,18 +22,16 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import lumiere.compat  # noqa: F401  before diffusers
-
 import torch
 import torch.nn.functional as F
 import yaml
-from diffusers import UNet2DConditionModel
 from pretraining_data import BACKGROUND, PretrainingData, load_or_prepare
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lumiere.diffusion.objective import Objective, make_scheduler
+from lumiere.models.diffusers_folders import load_network
 from lumiere.training.seeding import generator_for
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,7 +99,8 @@ class Batches:
     def __init__(self, data: PretrainingData, settings: Settings, objective: Objective) -> None:
         self.data, self.settings, self.objective = data, settings, objective
         self.empty = len(data.prompt_mask) - 1
-        self.caption_ends = data.caption_weights.double().cumsum(0)  # subject i has those from i to i + 1
+        # Subject i has the captions from entry i to entry i + 1.
+        self.caption_ends = data.caption_weights.double().cumsum(0)
 
     def at(self, step: int) -> Batch:
         """The training batch of a step."""
@@ -143,10 +142,15 @@ class Batches:
         size = len(x_0)
         noise = torch.randn(x_0.shape, generator=generator)
         # Stratified over the batch, which lowers the loss' variance.
-        levels = (torch.randperm(size, generator=generator) + torch.rand(size, generator=generator)) / size
+        levels = (
+            torch.randperm(size, generator=generator) + torch.rand(size, generator=generator)
+        ) / size
         last = self.objective.num_timesteps - 1
         timesteps = (levels * (last + 1)).long().clamp(max=last)
-        embeds, mask = self.data.prompt_embeds[captions].float(), self.data.prompt_mask[captions].long()
+        embeds, mask = (
+            self.data.prompt_embeds[captions].float(),
+            self.data.prompt_mask[captions].long(),
+        )
         return Batch(x_0, noise, timesteps, embeds, mask)
 
     def _tint(self, timesteps: Tensor, generator: torch.Generator) -> Tensor:
@@ -187,7 +191,7 @@ class Training:
 
     def __init__(self, settings: Settings, device: torch.device) -> None:
         self.settings, self.device, self.step, self.began = settings, device, 0, 0
-        self.network = UNet2DConditionModel.from_pretrained(ROOT / settings.init_from, torch_dtype=torch.float32)
+        self.network = load_network(ROOT / settings.init_from)
         self.network = self.network.to(device).train()
         self.objective = Objective(make_scheduler(), settings.min_snr_gamma)
         self.weights = {name: weight for name, weight in self.network.named_parameters()}
@@ -197,19 +201,28 @@ class Training:
         }
         betas = (0.9, settings.beta_2)
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), settings.learning_rate, betas, weight_decay=settings.weight_decay
+            self.network.parameters(),
+            settings.learning_rate,
+            betas,
+            weight_decay=settings.weight_decay,
         )
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss of a batch."""
         x_t = self.objective.add_noise(batch.x_0, batch.noise, batch.timesteps)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            output = self.network(x_t, batch.timesteps, batch.prompt_embeds, batch.prompt_mask).sample
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"
+        ):
+            output = self.network(
+                x_t, batch.timesteps, batch.prompt_embeds, batch.prompt_mask
+            ).sample
         return self.objective.losses(output, batch.x_0, batch.noise, batch.timesteps).mean()
 
     def update(self, batch: Batch, decay: float = 1.0) -> float:
         """One step; `decay` scales the learning rate."""
-        warmup = min(1.0, (self.step - self.began + 1) * self.settings.batch_size / self.settings.warmup)
+        warmup = min(
+            1.0, (self.step - self.began + 1) * self.settings.batch_size / self.settings.warmup
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * warmup * decay
         loss = self.loss(batch.to(self.device))
@@ -234,7 +247,8 @@ class Training:
         weights = list(self.weights.values())
         for length, average in self.averages.items():
             seen = (self.step + 1) * self.settings.batch_size
-            keep = math.exp(-self.settings.batch_size / min(length, 0.1 * seen + 1))  # short at the beginning
+            # The average is short at the beginning.
+            keep = math.exp(-self.settings.batch_size / min(length, 0.1 * seen + 1))
             torch._foreach_lerp_(list(average.values()), weights, 1 - keep)
 
     @torch.no_grad()
@@ -251,10 +265,16 @@ class Training:
             tensors |= {f"ema.{length}.{name}": weight for name, weight in average.items()}
         for name, weight in self.weights.items():
             moments = self.optimizer.state.get(weight, {})
-            tensors |= {f"adam.{key}.{name}": moments[key] for key in ("exp_avg", "exp_avg_sq") if key in moments}
+            tensors |= {
+                f"adam.{key}.{name}": moments[key]
+                for key in ("exp_avg", "exp_avg_sq")
+                if key in moments
+            }
         aside = folder / f".{STATE}"
         metadata = {"step": str(self.step), "settings": json.dumps(asdict(self.settings))}
-        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, aside, metadata)
+        save_file(
+            {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, aside, metadata
+        )
         aside.rename(folder / STATE)
 
     def load(self, path: Path) -> None:
@@ -294,7 +314,11 @@ def export(work: Path, folder: Path) -> None:
         step, settings = int(file.metadata()["step"]), json.loads(file.metadata()["settings"])
     tensors = load_file(state)
     for kind, prefix in (("raw", "raw."), ("ema", f"ema.{settings['ema_lengths'][0]}.")):
-        chosen = {name.removeprefix(prefix): t.half() for name, t in tensors.items() if name.startswith(prefix)}
+        chosen = {
+            name.removeprefix(prefix): t.half()
+            for name, t in tensors.items()
+            if name.startswith(prefix)
+        }
         save_file(chosen, folder / f"{kind}.safetensors")
     record = {"step": step, "pictures_seen": step * settings["batch_size"], "settings": settings}
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -324,14 +348,18 @@ class Clock:
         return self.length - (time.monotonic() - self.start)
 
 
-def steps(training: Training, batches: Batches, clock: Clock, decay_minutes: float) -> Iterator[float]:
+def steps(
+    training: Training, batches: Batches, clock: Clock, decay_minutes: float
+) -> Iterator[float]:
     """Losses, until the time is over."""
     while (left := clock.left(training.step)) > 0:
         decay = min(1.0, left / (60 * decay_minutes)) if decay_minutes else 1.0
         yield training.update(batches.at(training.step), decay)
 
 
-def train(training: Training, batches: Batches, folder: Path, clock: Clock, decay_minutes: float) -> None:
+def train(
+    training: Training, batches: Batches, folder: Path, clock: Clock, decay_minutes: float
+) -> None:
     """Train, log every 50 steps, and save every three minutes."""
     held_out, saved, began = batches.held_out(), time.monotonic(), time.monotonic()
     losses: list[float] = []
@@ -364,15 +392,27 @@ def log(folder: Path, step: int, loss: float, validation: float | str, rate: flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, required=True, help="folder of the state and the prepared data")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder of the state and the prepared data"
+    )
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--last-step", type=float, default=math.inf, help="stop there, even if there is time left")
+    parser.add_argument(
+        "--last-step", type=float, default=math.inf, help="stop there, even if there is time left"
+    )
     parser.add_argument("--decay-minutes", type=float, default=0.0)
     parser.add_argument("--profile", type=Path, default=ROOT / "profiles/pretrained.yaml")
-    parser.add_argument("--batch-size", type=int, help="instead of the profile's, for a larger device")
-    parser.add_argument("--from-export", type=Path, help="exported weights to begin with if the work folder has none")
+    parser.add_argument(
+        "--batch-size", type=int, help="instead of the profile's, for a larger device"
+    )
+    parser.add_argument(
+        "--from-export",
+        type=Path,
+        help="exported weights to begin with if the work folder has none",
+    )
     parser.add_argument("--threads", type=int, default=0, help="of a CPU; 0: as torch decides")
-    parser.add_argument("--export", type=Path, help="write the weights in fp16 into this folder, and do not train")
+    parser.add_argument(
+        "--export", type=Path, help="write the weights in fp16 into this folder, and do not train"
+    )
     arguments = parser.parse_args()
 
     if arguments.export:

@@ -12,7 +12,7 @@ import torch
 
 from lumiere.curation.split import is_validation
 from lumiere.diffusion.objective import Objective, make_scheduler
-from lumiere.models.small import build_text_to_image_unet
+from lumiere.models.unet_builders import build_text_to_image_unet
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -47,14 +47,18 @@ def settings(tmp_path: Path) -> script.Settings:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         build_text_to_image_unet(32, (16, 32), 1, 384).save_pretrained(tmp_path / "unet")
-    return script.Settings(init_from=str(tmp_path / "unet"), batch_size=2, warmup=4, precision="fp32")
+    return script.Settings(
+        init_from=str(tmp_path / "unet"), batch_size=2, warmup=4, precision="fp32"
+    )
 
 
 def batches_of(data: data_module.PretrainingData, settings: script.Settings) -> script.Batches:
     return script.Batches(data, settings, Objective(make_scheduler()))
 
 
-def trained(data: Any, settings: script.Settings, begin: Path | None, last_step: int, work: Path) -> script.Training:
+def trained(
+    data: Any, settings: script.Settings, begin: Path | None, last_step: int, work: Path
+) -> script.Training:
     work.mkdir(exist_ok=True)
     training = script.Training(settings, torch.device("cpu"))
     if begin is not None:
@@ -69,7 +73,9 @@ def test_a_batch_follows_from_its_step(data: Any, settings: script.Settings) -> 
     assert all(torch.equal(vars(first)[name], vars(again)[name]) for name in vars(first))
 
 
-def test_held_out_subjects_are_drawn_for_validation_alone(data: Any, settings: script.Settings) -> None:
+def test_held_out_subjects_are_drawn_for_validation_alone(
+    data: Any, settings: script.Settings
+) -> None:
     batches = batches_of(data, settings)
     own = set(range(2 * HELD_OUT, 2 * HELD_OUT + 2))
     held_out = {tuple(script.to_model_range(data.pictures[i])[:, 9, 9].tolist()) for i in own}
@@ -84,7 +90,9 @@ def test_a_tint_leaves_x_0_as_the_target(data: Any, settings: script.Settings) -
     objective = Objective(make_scheduler())
     x_t = objective.add_noise(batch.x_0, batch.noise, batch.timesteps)
     target = objective.target(batch.x_0, batch.noise, batch.timesteps)
-    torch.testing.assert_close(objective.pred_x_0(target, x_t, batch.timesteps), batch.x_0, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        objective.pred_x_0(target, x_t, batch.timesteps), batch.x_0, atol=1e-4, rtol=0
+    )
 
 
 def test_a_shift_brings_in_the_background() -> None:
@@ -99,12 +107,16 @@ def test_a_shift_brings_in_the_background() -> None:
 def test_captions_are_drawn_by_their_weights(data: Any, settings: script.Settings) -> None:
     data.caption_weights[:2] = torch.tensor([0.25, 0.75])
     batches = batches_of(data, settings)
-    _, captions = batches._draw(torch.zeros(4000, dtype=torch.long), torch.Generator().manual_seed(0))
+    _, captions = batches._draw(
+        torch.zeros(4000, dtype=torch.long), torch.Generator().manual_seed(0)
+    )
     assert set(captions.tolist()) == {0, 1}
     assert abs(captions.double().mean() - 0.75) < 0.03
 
 
-def test_a_resumed_training_gives_the_same_bits(data: Any, settings: script.Settings, tmp_path: Path) -> None:
+def test_a_resumed_training_gives_the_same_bits(
+    data: Any, settings: script.Settings, tmp_path: Path
+) -> None:
     whole = trained(data, settings, None, 4, tmp_path / "whole")
     trained(data, settings, None, 2, tmp_path / "half")
     resumed = trained(data, settings, tmp_path / "half", 4, tmp_path / "half")
@@ -113,7 +125,9 @@ def test_a_resumed_training_gives_the_same_bits(data: Any, settings: script.Sett
         assert torch.equal(weight, resumed.weights[name]), name
 
 
-def test_an_export_is_where_another_training_begins(data: Any, settings: script.Settings, tmp_path: Path) -> None:
+def test_an_export_is_where_another_training_begins(
+    data: Any, settings: script.Settings, tmp_path: Path
+) -> None:
     first = trained(data, settings, None, 3, tmp_path / "work")
     script.export(tmp_path / "work", tmp_path / "export")
     assert json.loads((tmp_path / "export/state.json").read_text())["step"] == 3
