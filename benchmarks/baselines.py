@@ -26,6 +26,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import benchmarks  # noqa: F401  a script has to import it itself, before diffusers
+
+# isort: split
+
 import torch
 from diffusers import SchedulerMixin, UNet2DConditionModel
 from torch.utils.data import default_collate

@@ -31,6 +31,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import benchmarks  # noqa: F401  a script has to import it itself, before diffusers
+
+# isort: split
+
 import diffusers
 import torch
 from diffusers import UNet2DConditionModel

@@ -21,6 +21,10 @@ from torch.utils.data import default_collate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import benchmarks  # noqa: F401  a script has to import it itself, before diffusers
+
+# isort: split
+
 from lumiere.config import RuntimeConfig, load_params
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import load_text_to_image

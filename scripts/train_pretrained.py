@@ -271,7 +271,11 @@ class Training:
                 if key in moments
             }
         aside = folder / f".{STATE}"
-        metadata = {"step": str(self.step), "settings": json.dumps(asdict(self.settings))}
+        metadata = {
+            "step": str(self.step),
+            "began": str(self.began),
+            "settings": json.dumps(asdict(self.settings)),
+        }
         save_file(
             {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, aside, metadata
         )
@@ -280,15 +284,19 @@ class Training:
     def load(self, path: Path) -> None:
         """Go on from a state."""
         with safe_open(path, "pt") as file:
-            self.step = int(file.metadata()["step"])
+            metadata = file.metadata()
+        self.step, self.began = int(metadata["step"]), int(metadata.get("began", 0))
         stored = load_file(path, device=str(self.device))
         self._set({name: stored[f"raw.{name}"] for name in self.weights})
         for length in self.averages:
             if f"ema.{length}.conv_in.weight" in stored:
                 self._set({name: stored[f"ema.{length}.{name}"] for name in self.weights}, length)
+        if self.step == self.began:
+            return  # saved before the first step, when the optimiser had no moments
         for name, weight in self.weights.items():
             moments = {key: stored[f"adam.{key}.{name}"] for key in ("exp_avg", "exp_avg_sq")}
-            self.optimizer.state[weight] = {"step": torch.tensor(float(self.step)), **moments}
+            steps = torch.tensor(float(self.step - self.began))
+            self.optimizer.state[weight] = {"step": steps, **moments}
 
     def load_export(self, folder: Path) -> None:
         """Go on from exported weights: without the optimiser's moments, so the learning rate warms up again."""
@@ -420,7 +428,6 @@ def main() -> None:
         return
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    clock = Clock(arguments.minutes, arguments.last_step)
     settings = read_settings(arguments.profile)
     if arguments.batch_size:
         settings = replace(settings, batch_size=arguments.batch_size)
@@ -431,6 +438,7 @@ def main() -> None:
     elif arguments.from_export:
         training.load_export(arguments.from_export)
     batches = Batches(data, settings, training.objective)
+    clock = Clock(arguments.minutes, arguments.last_step)  # once the data is prepared
     train(training, batches, arguments.work, clock, arguments.decay_minutes)
     print(json.dumps({"step": training.step}))
 

@@ -7,13 +7,13 @@
 # pretrained/unfinished if that has weights, and else from init_from in profiles/pretrained.yaml.
 # Needed: torch, diffusers, safetensors, transformers, av, Pillow, PyYAML; no network.
 set -eu
-work=$1
+mkdir -p "$1"
+work=$(cd "$1" && pwd)
 minutes=$2
 shift 2
 cd "$(dirname "$0")/.."
 export PYTHONPATH="$PWD" OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" HF_HUB_OFFLINE=1
 python="${PYTHON:-python}"
-mkdir -p "$work"
 if [ -f pretrained/unfinished/raw.safetensors ]; then
     set -- --from-export pretrained/unfinished "$@"
 fi

@@ -55,3 +55,10 @@ def test_a_package_imports_it_once_before_what_needs_it(root: str) -> None:
         if imported(source) & NEEDS_COMPAT and "cli" not in name.parts:
             init = path.with_name("__init__.py").read_text(encoding="utf-8")
             assert COMPAT in init, f"{name} needs {COMPAT} in its package's __init__.py"
+
+
+@pytest.mark.parametrize("name", ["baselines", "generate", "loader", "models"])
+def test_a_benchmark_starts_as_a_script(name: str) -> None:
+    command = [sys.executable, str(REPOSITORY / "benchmarks" / f"{name}.py"), "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert shown.returncode == 0, shown.stderr

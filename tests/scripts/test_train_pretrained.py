@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +86,37 @@ def test_held_out_subjects_are_drawn_for_validation_alone(
     assert validated <= held_out
 
 
-def test_a_tint_leaves_x_0_as_the_target(data: Any, settings: script.Settings) -> None:
-    batch = batches_of(data, settings).at(0)
-    objective = Objective(make_scheduler())
-    x_t = objective.add_noise(batch.x_0, batch.noise, batch.timesteps)
-    target = objective.target(batch.x_0, batch.noise, batch.timesteps)
-    torch.testing.assert_close(
-        objective.pred_x_0(target, x_t, batch.timesteps), batch.x_0, atol=1e-4, rtol=0
-    )
+def test_a_tint_is_a_smooth_part_of_the_noise_alone(data: Any, settings: script.Settings) -> None:
+    tinted = batches_of(data, replace(settings, tint=0.5)).at(0)
+    plain = batches_of(data, replace(settings, tint=0.0)).at(0)
+    assert torch.equal(tinted.x_0, plain.x_0)
+    assert torch.equal(tinted.timesteps, plain.timesteps)
+    tint = tinted.noise - plain.noise
+    assert tint.abs().amax() > 0.01
+    steps = (tint[..., 1:] - tint[..., :-1]).abs().amax()
+    assert steps < (plain.noise[..., 1:] - plain.noise[..., :-1]).abs().amax() / 4
+
+
+def test_a_state_saved_before_the_first_step_can_be_resumed(
+    data: Any, settings: script.Settings, tmp_path: Path
+) -> None:
+    trained(data, settings, None, 0, tmp_path / "work")
+    resumed = trained(data, settings, tmp_path / "work", 2, tmp_path / "work")
+    assert resumed.step == 2
+
+
+def test_a_resumed_training_that_began_from_an_export_still_warms_up(
+    data: Any, settings: script.Settings, tmp_path: Path
+) -> None:
+    trained(data, settings, None, 3, tmp_path / "work")
+    script.export(tmp_path / "work", tmp_path / "export")
+    first = script.Training(settings, torch.device("cpu"))
+    first.load_export(tmp_path / "export")
+    script.train(first, batches_of(data, settings), tmp_path, script.Clock(10.0, 4), 0.0)
+    resumed = script.Training(settings, torch.device("cpu"))
+    resumed.load(tmp_path / script.STATE)
+    assert (resumed.step, resumed.began) == (4, 3)
+    assert resumed.optimizer.state[resumed.weights["conv_in.weight"]]["step"] == 1
 
 
 def test_a_shift_brings_in_the_background() -> None:
