@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.max_parallel < 1:
         parser.error(f"argument --max-parallel: {options.max_parallel}; allowed: at least 1")
-    if options.timezone and not options.schedule:
+    if options.timezone and options.schedule is None:
         parser.error("argument --timezone: needs --schedule")
     root = Path(options.root or PROJECT).resolve()
     parameters = {
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     try:
         load_params(root / "params.yaml")  # fail at once, because Prefect takes seconds to start
-        if options.schedule:
+        if options.schedule is not None:
             serve(read_schedule(options.schedule, options.timezone or "UTC"), parameters)
             return 0
         state = lumiere_pipeline(**parameters, return_state=True)

@@ -17,25 +17,22 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from lumiere.data.contact_sheets import contact_sheet, save_picture, xt_slice
 from lumiere.data.video_io import read_video, write_video
-from lumiere.errors import DataError
+from lumiere.errors import DataError, first_line
 from lumiere.files import write_atomically
 
 RESERVED_NAMES = ("index", "seams", "t2v_set")
-SHOWN_SUFFIXES = (
-    ".mp4",
-    ".json",
-    ".sheet.png",
-    ".xt.png",
-)  # what a reviewer wants to see
+SHOWN_SUFFIXES = (".mp4", ".json", ".sheet.png", ".xt.png")  # what a reviewer wants to see
 KNOWN = ("generated", "known", "known_mask")
 SEAMS = ("multidiffusion", "independent")
 
@@ -85,7 +82,8 @@ def read_samples(folder: Path) -> list[Sample]:
     samples = []
     for name in _read_json(folder / "index.json"):
         info = _read_json(folder / f"{name}.json")
-        frames = read_video(folder / f"{name}.mp4", fps=info["fps"])
+        with _damage_named(folder / f"{name}.mp4") as path:
+            frames = read_video(path, fps=info["fps"])
         known_path = folder / f"{name}.known.npz"
         known = _read_arrays(known_path, KNOWN) if known_path.exists() else None
         samples.append(Sample(info, frames, known))
@@ -151,13 +149,22 @@ def _write_json(path: Path, content: Any, indent: int | None = None) -> None:
     write_atomically(path, text.encode())
 
 
-def _read_json(path: Path) -> Any:
+@contextmanager
+def _damage_named(path: Path) -> Iterator[Path]:
+    """Turn what a missing or damaged file raises into a DataError that names the file."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; run the generate stage first")
     try:
+        yield path
+    except (ValueError, KeyError, EOFError, OSError, BadZipFile) as error:
+        raise DataError(
+            f"{path}: cannot be read ({first_line(error)}); run the generate stage again"
+        ) from None
+
+
+def _read_json(path: Path) -> Any:
+    with _damage_named(path):
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; run the generate stage first") from None
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}: not valid JSON: {error}; run the generate stage again") from None
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -167,8 +174,5 @@ def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in names}
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; run the generate stage first") from None
+    with _damage_named(path), np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in names}

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lumiere.cli.generate import FILE_NAME
 from lumiere.data.video_formats import WRITERS
 from lumiere.modes import MODES, infer_mode
 from lumiere.pipelines.sample_videos import read_videos
 from lumiere.requests import Box, Request, change_request, make_request, read_rows, sidecar
+from lumiere.requests.request import FILE_NAME
 from tests.conftest import REPOSITORY
 
 HERE = __file__  # a file that exists
@@ -22,6 +22,7 @@ REQUESTS: list[dict[str, Any]] = [
     {"prompt": "a fox"},
     {"prompt": "a fox", "image": HERE, "last_image": HERE, "strength": "0.5"},
     {"prompt": "a fox", "video": HERE, "mask": "0.1,0.2,0.30000001,1"},
+    {"prompt": "a fox", "video": HERE, "mask": "0.00001,0,1,1"},
     {"prompt": "a fox", "video": HERE, "mask": HERE, "keep_known": "yes", "upscale": "no"},
     {"prompt": "a fox", "clip": "fox@0", "mode": "cinemagraph", "mask": "0,0,1,0.5", "seed": "7"},
     {"prompt": "ein Fuchs, müde", "style": "ink", "alpha": 0.25, "num_videos": 3, "name": "fuchs"},
@@ -53,6 +54,15 @@ def test_the_csv_form_says_what_the_json_form_says(tmp_path: Path) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     for number, (row, values) in enumerate(zip(read_rows(path), REQUESTS, strict=True)):
         assert row.request == make_request({**values, "name": f"row-{number}"}), row.problem
+
+
+def test_a_sentence_in_a_column_of_files_is_the_problem_of_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.csv"
+    path.write_text(f"prompt,image\na fox,{'a long sentence ' * 20}\na cat,\nfox.mp4,\n", "utf-8")
+    too_long, fine, file_name = read_rows(path)
+    assert "File name too long" in too_long.problem
+    assert fine.request is not None
+    assert "looks like a file" in file_name.problem
 
 
 def test_the_prompts_of_the_repository_are_in_this_form() -> None:

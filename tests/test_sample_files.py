@@ -65,3 +65,18 @@ def test_seams(tmp_path: Path) -> None:
 def test_missing_files_are_an_error_with_the_cure(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match="no such file; run the generate stage first"):
         getattr(sample_files, f"read_{name}")(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.json", "a.known.npz", "t2v_set.npz", "seams.json"])
+def test_a_damaged_file_is_an_error_that_names_it(tmp_path: Path, name: str) -> None:
+    frames = video(5, 16, 16, 3)
+    known = {"generated": frames, "known": frames, "known_mask": frames[..., 0] % 2}
+    info = {"name": "a", "mode": "text_to_video", "prompt": "a fox", "fps": 8}
+    sample_files.write_sample(tmp_path, Sample(info, frames, known))
+    sample_files.write_index(tmp_path, ["a"])
+    sample_files.write_text_to_video_set(tmp_path, frames[None], ["a fox"], 8)
+    sample_files.write_seams(tmp_path, dict.fromkeys(sample_files.SEAMS, frames[None]), 3, 1)
+    (tmp_path / name).write_bytes(b"\xff half of it")
+    kind = {"t2v_set.npz": "text_to_video_set", "seams.json": "seams"}.get(name, "samples")
+    with pytest.raises(DataError, match=f"{name}: cannot be read .* run the generate stage again"):
+        getattr(sample_files, f"read_{kind}")(tmp_path)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from lumiere.pipelines.input_files import Clips
 
 BAD_INPUT, STOPPED = 2, 130  # 130: as a shell reports a command that Ctrl-C ended
-FILE_NAME = re.compile(r"\S+\.(mp4|webm|gif|webp|png)", re.IGNORECASE)
 # The options that define the request. The others set the device, the model and the output.
 REQUEST_OPTIONS = (
     "prompt", "negative_prompt", "mode", "image", "last_image", "video", "clip", "mask", "strength", "style", "alpha",
@@ -234,11 +233,6 @@ def _check_call(params: dict[str, Any], extra_words: list[str]) -> None:
     if prompt is None and from_file is None and from_json is None:
         raise ValueError(
             'no prompt; describe the video in a sentence, such as lumiere generate "a fox runs" -o fox.mp4'
-        )
-    if prompt is not None and FILE_NAME.fullmatch(prompt.strip()):
-        raise ValueError(
-            f"the prompt {prompt} looks like a file; describe the video in a sentence, and name files with "
-            "options, such as -o fox.mp4"
         )
     if not params["output"]:
         example = "file to write, such as -o fox.mp4"

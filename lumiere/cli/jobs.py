@@ -5,6 +5,7 @@ settings.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -257,7 +258,7 @@ def find_drift(
         source = str(getattr(request, name))
         old_source = content.get(name)
         if name != "clip" and old_source:
-            old_source = str(Path(old_source).absolute())
+            old_source = os.path.abspath(old_source)
         # If the user has replaced an input, it is supposed to differ.
         if source == old_source and digest != old_hashes.get(name):
             notes.append(f"{option(name)} {source} is not the one that it was made from")
@@ -402,6 +403,6 @@ def _read_sidecar(path: Path) -> dict[str, Any] | None:
     """Return the content of a sidecar; None if there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if is_sidecar(content) else None

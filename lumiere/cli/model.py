@@ -110,10 +110,12 @@ class Model:
                 if self.folder is None
                 else LumierePipeline.from_pretrained(self.folder)
             )
-        except DataError:  # the demo weights are missing; the message says how to fix it
-            raise
         # JSON of another program raises a KeyError or a TypeError.
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            if self.folder is None and isinstance(error, DataError):
+                raise ModelError(
+                    str(error)
+                ) from None  # the demo weights are missing; it has the cure
             raise ModelError(
                 f"--model {self.name}: cannot be loaded ({first_line(error)}); expected a folder of "
                 "LumierePipeline.save_pretrained"

@@ -155,7 +155,7 @@ def evaluate(
         generated: the text-to-video set.
         real: real clips of the same size and length.
         samples: the finished samples.
-        seams: from `read_seams`.
+        seams: from `measure_seams`.
         seed: for drawing real clips.
     """
     return Evaluation(
@@ -231,7 +231,7 @@ def score_samples(judge: Judge, samples: Sequence[Sample]) -> list[SampleScores]
 
 
 def score_seams(record: dict[str, Any]) -> SeamScores | LeftOut:
-    """Compute the seam ratios from the errors that `read_seams` measured."""
+    """Compute the seam ratios from the errors that `measure_seams` measured."""
     curves = {key: record[key] for key in ("multidiffusion", "independent")}
     borders, own_borders = record["borders"], record["own_borders"]
     num_pairs = curves["independent"].shape[1]

@@ -24,8 +24,9 @@ WHOLE_NUMBERS = {
 }
 NUMBERS = {"alpha": (0, 1), "strength": (0, 1), "guidance": (1, 100)}
 YES, NO = ("1", "true", "yes"), ("0", "false", "no")
-NUMBER = r"\s*[-+]?(?:\d+\.?\d*|\.\d+)\s*"
+NUMBER = r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*"
 BOX = re.compile(",".join([NUMBER] * 4))
+FILE_NAME = re.compile(r"\S+\.(mp4|webm|gif|webp|png)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -152,11 +153,20 @@ def make_request(values: Mapping[str, Any]) -> Request:
             parsed[name] = os.path.abspath(parsed[name])
     if not parsed.get("prompt", "").strip():
         raise ValueError("the prompt is empty; describe the video in a sentence")
+    if FILE_NAME.fullmatch(parsed["prompt"].strip()):
+        raise ValueError(
+            f"the prompt {parsed['prompt']} looks like a file; describe the video in a sentence, "
+            "and name files with options, such as -o fox.mp4"
+        )
     request = Request(**{**parsed, "mode": resolve_mode(parsed)})
     _check_weights(request)
     _check_seeds(request)
     for name, path in request.input_files().items():
-        if not path.is_file():
+        try:
+            is_file = path.is_file()
+        except OSError as error:  # a sentence in the wrong column is too long for a name
+            raise ValueError(f"{name} {_shorten(path)}: {error.strerror}; name a file") from None
+        if not is_file:
             raise ValueError(f"{name} {path}: {_why_no_file(name, path)}")
     return request
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lumiere.pipelines import LumierePipeline
+from lumiere.pipelines.assemble import demo_pipeline
 from lumiere.requests import Request, read_rows
 from tests.cli.conftest import Generate
 from tests.stages.conftest import write_clips
@@ -205,3 +208,17 @@ def test_what_no_row_can_be_made_with_is_told_once(
     assert result.exit_code == 2, result.output
     told = [line for line in result.stderr.splitlines() if re.search(message, line)]
     assert len(told) == 1 and told[0].startswith("error: ") and not list(Path().glob("out/*"))
+
+
+def test_a_damaged_model_and_missing_demo_weights_are_told_once(
+    generate: Generate, table: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = shutil.copytree(model, tmp_path / "damaged")
+    (damaged / "unet" / "temporal.safetensors").write_bytes(b"half of it")
+    without = partial(demo_pipeline, tmp_path / "nowhere")
+    monkeypatch.setattr("lumiere.pipelines.assemble.demo_pipeline", without)
+    for name in (str(damaged), "demo"):
+        result = generate("--from-file", str(table), "-o", "out", "--model", name, with_model=False)
+        assert result.exit_code == 2, result.output
+        told = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+        assert len(told) == 1 and "failed" not in result.stderr
