@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from lumiere.modes import DEFAULT_ALPHA, DEFAULT_STRENGTH, MODES
+
 
 def option(field: str) -> str:
     """Return the name of a request's field on the command line."""
@@ -62,8 +64,7 @@ Mode = Annotated[
     str | None,
     _option(
         "--mode", metavar="NAME",
-        help="text_to_video, image_to_video, inpainting, outpainting, cinemagraph or video_to_video. The inputs "
-        "usually tell the mode.",
+        help=f"{', '.join(MODES)}. Default: the mode that the inputs make.",
     ),
 ]  # fmt: skip
 Cinemagraph = Annotated[
@@ -81,13 +82,17 @@ Strength = Annotated[
     str | None,
     _option(
         "--strength", metavar="0..1",
-        help="How far to depart from --video [0.6], or from --image as the start of every frame.",
+        help=f"How far to depart from --video [{DEFAULT_STRENGTH}], or from --image as the start of every frame.",
     ),
 ]  # fmt: skip
 Style = Annotated[str | None, _option("--style", metavar="NAME", help="A style of the model.")]
 Alpha = Annotated[
     str | None,
-    _option("--alpha", metavar="0..1", help="The style's weight [0.75]; the paper uses 0.5 to 1."),
+    _option(
+        "--alpha",
+        metavar="0..1",
+        help=f"The style's weight [{DEFAULT_ALPHA}]; the paper uses 0.5 to 1.",
+    ),
 ]
 KeepKnown = Annotated[
     bool,
