@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-import typer
 import yaml
 from torch import nn
 from typer.testing import CliRunner
 
-from lumiere.cli.inspect import inspect
+from lumiere.cli.app import app
 from lumiere.config import LaunchConfig, OptimConfig
 from lumiere.inspection.meter import LiveBytes, StandIn, measure
 from lumiere.inspection.networks import Workload, stored_workloads
@@ -181,9 +180,7 @@ def test_a_plan_adds_up() -> None:
 
 
 def run_command(*arguments: Any) -> Any:
-    app = typer.Typer()
-    app.command()(inspect)
-    return CliRunner().invoke(app, [str(each) for each in arguments])
+    return CliRunner().invoke(app, ["inspect", *map(str, arguments)])
 
 
 def test_folders_of_every_kind(tmp_path: Path) -> None:

@@ -11,15 +11,17 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from lumiere.cli.generate import BAD_INPUT, generate, tell
+from lumiere.cli.generate import generate, tell
 from lumiere.cli.inspect import inspect
+from lumiere.errors import LumiereError, one_line
 from lumiere.version import __version__
 
+BAD_INPUT = 2
 UsageError: Any = typer.BadParameter.__mro__[1]  # click's class, wherever this typer has it
 
 
 class OneSentence(TyperGroup):
-    """A group of commands that reports a wrong call in one sentence, like any other bad input."""
+    """A group of commands that reports a wrong call or a bad input in one sentence."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that the first word names."""
@@ -39,7 +41,17 @@ class OneSentence(TyperGroup):
             command = error.ctx.command_path if error.ctx else "lumiere"
             tell(f"error: {message[0].lower()}{message[1:]}; see {command} --help")
             code = BAD_INPUT
+        except (LumiereError, ValueError, OSError) as error:
+            tell(f"error: {_sentence(error)}")
+            code = BAD_INPUT
         sys.exit(code)
+
+
+def _sentence(error: Exception) -> str:
+    """Return the message of an error, on one line."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; check the path and its permissions"
+    return one_line(error)
 
 
 app = typer.Typer(

@@ -17,14 +17,13 @@ import typer
 
 from lumiere.cli import options
 from lumiere.cli.options import option
-from lumiere.errors import LumiereError, one_line
 
 if TYPE_CHECKING:
     from lumiere.cli.jobs import BatchRow
     from lumiere.cli.model import Model
     from lumiere.pipelines.input_files import Clips
 
-BAD_INPUT, STOPPED = 2, 130  # 130: as a shell reports a command that Ctrl-C ended
+STOPPED = 130  # as a shell reports a command that Ctrl-C ended
 # The options that define the request. The others set the device, the model and the output.
 REQUEST_OPTIONS = (
     "prompt", "negative_prompt", "mode", "image", "last_image", "video", "clip", "mask", "strength", "style", "alpha",
@@ -108,9 +107,6 @@ def generate(
                 return
             failures = _generate_batch(values, context.params)
         raise typer.Exit(1 if failures else 0)
-    except (LumiereError, ValueError, OSError) as error:
-        tell(f"error: {_sentence(error)}")
-        raise typer.Exit(BAD_INPUT) from None
     except KeyboardInterrupt:
         more = "" if from_file is None else "; run the same command again to continue"
         tell(f"stopped; nothing is half-written{more}")
@@ -257,10 +253,3 @@ def _terminated_like_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _sentence(error: Exception) -> str:
-    """Return the message of an error, on one line."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}; check the path and its permissions"
-    return one_line(error)

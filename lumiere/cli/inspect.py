@@ -5,7 +5,6 @@ need.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,13 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lumiere.cli.model import DEMO
-from lumiere.errors import one_line
 
 if TYPE_CHECKING:
     from lumiere.config import LaunchConfig
     from lumiere.inspection.networks import Workload
-
-BAD_INPUT = 2
 
 
 def _option(*names: str, **options: Any) -> Any:
@@ -81,20 +77,16 @@ def inspect(
     from lumiere.inspection.plan import plan
     from lumiere.inspection.summary import as_data, as_text
 
-    try:
-        launch, workloads = _workloads(folder, params, frames)
-        count = processes or launch.processes
-        plans = []
-        for workload in workloads:
-            each = plan(workload, launch, count)
-            plans.append(each)
-            if not as_json:
-                checkpointing = launch.gradient_checkpointing
-                text = as_text(each, count, gpu_memory, launch.precision, checkpointing)
-                typer.echo(f"{text}\n")
-    except (ValueError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        raise typer.Exit(BAD_INPUT) from None
+    launch, workloads = _workloads(folder, params, frames)
+    count = processes or launch.processes
+    plans = []
+    for workload in workloads:
+        each = plan(workload, launch, count)
+        plans.append(each)
+        if not as_json:
+            checkpointing = launch.gradient_checkpointing
+            text = as_text(each, count, gpu_memory, launch.precision, checkpointing)
+            typer.echo(f"{text}\n")
     if as_json:
         networks = [as_data(each, gpu_memory) for each in plans]
         content = {"processes": count, "gpu_memory_gb": gpu_memory, "networks": networks}
