@@ -94,14 +94,15 @@ def parse_arguments(description: str | None, scratch: str = "", **paths: str) ->
             Empty for no scratch folder.
         paths: the name and the meaning of each path.
     """
-    parser = argparse.ArgumentParser(description=description)
+    stage = Path(sys.argv[0]).stem
+    parser = argparse.ArgumentParser(prog=f"python -m stages.{stage}", description=description)
     parser.add_argument(
         "--params", type=Path, default=Path("params.yaml"), help="default: params.yaml"
     )
     for name, about in paths.items():
         parser.add_argument(f"--{name}", type=Path, required=True, help=about)
     if scratch:
-        folder = Path(".lumiere/scratch") / Path(sys.argv[0]).stem
+        folder = Path(".lumiere/scratch") / stage
         parser.add_argument(
             "--scratch", type=Path, default=folder, help=f"{scratch}; default: {folder}"
         )
@@ -117,13 +118,13 @@ def parse_arguments(description: str | None, scratch: str = "", **paths: str) ->
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn any error about a stage's input into a DataError that names the input."""
+def reading(*paths: Path) -> Iterator[None]:
+    """Turn any error about a stage's inputs into a DataError that names the inputs."""
     try:
         yield
     except (OSError, ValueError, SafetensorError) as error:
         raise DataError(
-            f"{path}: cannot be used: {error}; `dvc repro` makes what a stage needs"
+            f"{', '.join(map(str, paths))}: cannot be used: {error}; `dvc repro` makes what a stage needs"
         ) from None
 
 

@@ -11,7 +11,6 @@ from tqdm import tqdm
 import stages
 from lumiere import sample_files, tracking
 from lumiere.config import GenerateConfig, load_params, to_dict
-from lumiere.errors import ParamsError
 from lumiere.pipelines.assemble import assemble_pipeline, hash_model
 from lumiere.pipelines.evaluation_sets import (
     draw_captions,
@@ -57,13 +56,10 @@ def main() -> None:
     with stages.reading(arguments.clips):
         clips = Clips(arguments.clips)
     with tracking.stage_run("generate", to_dict(config)) as run:
-        try:
-            videos = read_videos(arguments.prompts, config.seed)
-            pipe = assemble_pipeline(
-                arguments.conditioned, arguments.ssr, arguments.blended, **pipeline_defaults(config)
-            )
-        except ValueError as error:
-            raise ParamsError(str(error)) from None
+        videos = read_videos(arguments.prompts, config.seed)
+        models = arguments.conditioned, arguments.ssr, arguments.blended
+        with stages.reading(*models):
+            pipe = assemble_pipeline(*models, **pipeline_defaults(config))
         for name, (line, request) in videos.items():
             with stages.blaming(arguments.prompts, f"line {line}: {name}"):
                 for note in check_video(pipe, request, clips):

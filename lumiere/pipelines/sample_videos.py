@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from lumiere.data.pixel_values import from_unit_range
+from lumiere.errors import DataError
 from lumiere.pipelines.input_files import Clips, hash_inputs
 from lumiere.pipelines.pipeline_lumiere import LumierePipeline
 from lumiere.pipelines.run_request import (
@@ -30,15 +31,15 @@ def read_videos(path: Path, seed: int) -> dict[str, tuple[int, Request]]:
         seed: used for rows without a seed.
 
     Raises:
-        ValueError: if a row cannot be used; the message names the file, the line and how to fix it.
+        DataError: if a row cannot be used; the message names the file, the line and how to fix it.
     """
     videos: dict[str, tuple[int, Request]] = {}
     for row in read_rows(path):
         if row.request is None:
-            raise ValueError(f"{path}, line {row.line}: {row.problem}")
+            raise DataError(f"{path}, line {row.line}: {row.problem}")
         for request in row.request.split(seed):
             if request.name in videos or request.name in RESERVED_NAMES:
-                raise ValueError(
+                raise DataError(
                     f"{path}, line {row.line}: the name {request.name!r} is taken; choose another"
                 )
             videos[request.name] = row.line, request

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lumiere.data.tables import read_table
+from lumiere.errors import DataError
 from lumiere.requests.request import FILES, Request, field_names, make_request, parse_values
 
 MAX_SLUG = 80
@@ -41,7 +42,7 @@ def read_rows(path: Path, shared: Mapping[str, Any] | None = None) -> list[Row]:
         shared: values for cells that are empty or absent.
 
     Raises:
-        ValueError: if the file as a whole cannot be used; the message names the file, the line and
+        DataError: if the file as a whole cannot be used; the message names the file, the line and
             how to fix it.
     """
     columns = [name for name in field_names() if name != "prompt"]
@@ -50,11 +51,11 @@ def read_rows(path: Path, shared: Mapping[str, Any] | None = None) -> list[Row]:
     for number, (line, cells) in enumerate(read_table(path, ("prompt",), columns), 1):
         name = cells["name"] or f"{number:03d}-{_slug(cells['prompt'])}".rstrip("-")
         if not NAME.fullmatch(name):
-            raise ValueError(
+            raise DataError(
                 f"{path}, line {line}: name {name!r}; allowed: letters, digits, '.', '_', '-'"
             )
         if name in names:
-            raise ValueError(
+            raise DataError(
                 f"{path}, line {line}: two rows have the name {name!r}; give each video its own"
             )
         names.add(name)

@@ -219,6 +219,13 @@ BAD_INPUTS = {
         "half",
         "temporal.safetensors",
     ),
+    "half a conditioned network": (
+        "generate",
+        "conditioned",
+        "temporal.safetensors",
+        "half",
+        "temporal.safetensors",
+    ),
     "half a style": (
         "blend_style",
         "style",
