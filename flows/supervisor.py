@@ -90,9 +90,8 @@ class Supervisors:
                 _close_pipe(process)
 
 
-_guards: dict[
-    int, subprocess.Popen[bytes]
-] = {}  # by the process that they watch; their pipes close when this process ends
+# By the process that they watch. Their pipes close when this process ends.
+_guards: dict[int, subprocess.Popen[bytes]] = {}
 
 
 def tie_to_this_process(marker: str) -> None:

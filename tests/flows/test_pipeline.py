@@ -245,9 +245,8 @@ def test_a_killed_flow_leaves_nothing_behind_and_the_next_run_succeeds(
     toy_project: Path, number: signal.Signals
 ) -> None:
     (toy_project / "slow").touch()
-    env = {
-        k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"
-    }  # so with an embedded server of its own
+    # Without the URL, the flow starts an embedded server of its own.
+    env = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
     command = [sys.executable, "-m", "flows.pipeline", "--root", str(toy_project)]
     output = (toy_project / "log.txt").open("wb")
     # A job that a shell put into the background ignores SIGINT, and so would this process.

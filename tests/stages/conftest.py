@@ -76,9 +76,8 @@ def run_stage(root: Path, name: str, params: dict[str, Any] | None = None, **pat
         for section, entries in PARAMS.items()
     }
     (root / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    replaced = [
-        part for key, path in paths.items() for part in (f"--{key}", str(path))
-    ]  # argparse takes the last
+    # argparse takes the last value of each option.
+    replaced = [part for key, path in paths.items() for part in (f"--{key}", str(path))]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv("LUMIERE_TRACKING", "off")
