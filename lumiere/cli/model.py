@@ -78,10 +78,8 @@ class Model:
             ) from None
         try:
             torch.empty(1, device=self._device)
-        except (
-            RuntimeError,
-            AssertionError,
-        ) as error:  # a CPU build of torch asserts that it has no CUDA
+        # A CPU build of torch asserts that it has no CUDA.
+        except (RuntimeError, AssertionError) as error:
             reason = first_line(error)
             raise ModelError(
                 f"--device {self._device}: not usable here ({reason}); use --device cpu"
@@ -113,9 +111,7 @@ class Model:
         # JSON of another program raises a KeyError or a TypeError.
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             if self.folder is None and isinstance(error, DataError):
-                raise ModelError(
-                    str(error)
-                ) from None  # the demo weights are missing; it has the cure
+                raise ModelError(str(error)) from None  # it names the missing part and the fix
             raise ModelError(
                 f"--model {self.name}: cannot be loaded ({first_line(error)}); expected a folder of "
                 "LumierePipeline.save_pretrained"
