@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    # For types only: config.py imports this module, not torch.
-    from torch import Tensor
+    from torch import (
+        Tensor,
+    )  # for types only: config.py imports this module, not torch
 
 # diffusers' names of adapters; files of pipelines have the prefix, files of networks do not.
 LORA_WEIGHT = re.compile(r"(?:unet\.)?(.+)\.lora_([AB])\.weight")
