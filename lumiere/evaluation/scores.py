@@ -1,0 +1,124 @@
+"""What an evaluation finds: scores with their intervals and floors, told in one form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+DIGITS = 6  # of the numbers in the metrics file
+
+
+class Better(StrEnum):
+    """Which values of a score are good."""
+
+    LOWER = "lower"
+    HIGHER = "higher"
+    CLOSER = "closer"  # to the real clips' value
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % interval, from the bootstrap over videos."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The value that real clips reach in place of the generated ones, at the same number of videos."""
+
+    value: float
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number about a set of videos, with all that is needed to read it.
+
+    Attributes:
+        key: its name in the metrics file: lower-case letters, digits and underscores.
+        label: its name in the report.
+        group: the report's section: "distances", "text", "temporal", "motion", "modes" or "seams".
+        value: the score of the generated videos.
+        better: which values are good.
+        interval: of `value`.
+        floor: the same score of real videos of the same subjects (other times or other windows).
+        other_floor: the same score of real videos of other subjects.
+        num_videos: the number of generated videos it was measured on.
+        saturated: it is at its ceiling, so it can no longer tell good from better.
+        sees: False if `docs/evaluation.md` shows that its order of degraded sets is wrong.
+        note: a sentence for the report: what it is, its source, its preprocessing.
+        unit: such as "px" or "dB"; may be empty.
+    """
+
+    key: str
+    label: str
+    group: str
+    value: float
+    better: Better
+    interval: Interval | None = None
+    floor: Floor | None = None
+    other_floor: Floor | None = None
+    num_videos: int = 0
+    saturated: bool = False
+    sees: bool = True
+    note: str = ""
+    unit: str = ""
+
+    def outside_floor(self) -> bool | None:
+        """Whether the value is worse than the floor's interval allows; None without an interval.
+
+        With `Better.CLOSER`, a value on either side of the interval is worse.
+        """
+        if self.floor is None or self.floor.interval is None or math.isnan(self.value):
+            return None
+        low, high = self.floor.interval.low, self.floor.interval.high
+        if self.better is Better.LOWER:
+            return self.value > high
+        if self.better is Better.HIGHER:
+            return self.value < low
+        return not low <= self.value <= high
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A measure that this input does not allow; `why` is a sentence for the console and the report."""
+
+    name: str
+    why: str
+
+
+def flat(scores: Iterable[Score]) -> dict[str, float]:
+    """Return the scores as one flat mapping for the metrics file and MLflow.
+
+    `<key>`, `<key>_low` and `<key>_high` (interval), `<key>_floor`, `<key>_floor_low`, `<key>_floor_high`,
+    `<key>_floor_other_subjects`. What is unknown is absent.
+
+    Raises:
+        ValueError: if two scores have one key, or a number is not finite.
+    """
+    values: dict[str, float] = {}
+    for score in scores:
+        if score.key in values:
+            raise ValueError(f"two scores are called {score.key}")
+        found = {score.key: score.value}
+        if score.interval is not None:
+            found |= _ends(score.key, score.interval)
+        if score.floor is not None:
+            found[f"{score.key}_floor"] = score.floor.value
+            if score.floor.interval is not None:
+                found |= _ends(f"{score.key}_floor", score.floor.interval)
+        if score.other_floor is not None:
+            found[f"{score.key}_floor_other_subjects"] = score.other_floor.value
+        for key, value in found.items():
+            if not math.isfinite(value):
+                raise ValueError(f"{key} is {value}; leave the score out and say why")
+        values |= found
+    return {key: round(float(value), DIGITS) for key, value in values.items()}
+
+
+def _ends(key: str, interval: Interval) -> dict[str, float]:
+    return {f"{key}_low": interval.low, f"{key}_high": interval.high}
