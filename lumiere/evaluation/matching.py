@@ -1,0 +1,216 @@
+"""Puts generated videos beside the real ones that show the same thing.
+
+A score of generated videos means little without the score that real videos reach in their place. So
+every set comes with real videos of the same subjects, and, where there is one, with another window of
+each of those subjects: real against real, same subjects, is the floor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+
+from lumiere.errors import DataError, VideoError
+from lumiere.evaluation.videos import (
+    MAX_FRAMES,
+    MIN_VIDEOS,
+    FileEntry,
+    Folder,
+    LazyVideos,
+    Video,
+    frames_at,
+    most_common_fps,
+    most_common_size,
+    read_file,
+)
+
+MIN_REAL = 2
+
+
+@dataclass(frozen=True)
+class MatchedSets:
+    """Generated and real videos of one size, length and rate.
+
+    Attributes:
+        generated: the videos to score.
+        real: one window of each real subject.
+        other_windows: another window of a real subject, by its index in `real`, where there is one.
+        partners: for each generated video the index of the real one that shows the same, or None.
+        real_captions: for each real video all its sentences, known without reading it.
+        num_frames, size, fps: of all videos; size is (height, width).
+        notes: what was done to make the videos comparable, and what could not be read.
+        unreadable: names of files that were left out, with the reason.
+    """
+
+    generated: LazyVideos
+    real: LazyVideos
+    other_windows: dict[int, Callable[[], Video]]
+    partners: list[int | None]
+    real_captions: list[tuple[str, ...]]
+    num_frames: int
+    size: tuple[int, int]
+    fps: float
+    notes: list[str] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def num_matched(self) -> int:
+        """How many generated videos have a real counterpart."""
+        return sum(partner is not None for partner in self.partners)
+
+
+def match_folders(
+    generated: Folder,
+    real: Folder,
+    num_frames: int | None = None,
+    fps: Fraction | None = None,
+) -> MatchedSets:
+    """Match the videos of two folders by name, or else by caption.
+
+    All videos get the size and the frame rate of most generated ones, and the length of the shortest
+    video, at most `MAX_FRAMES`. A real video that is at least twice as long has a second window.
+
+    Args:
+        generated, real: from `lumiere.evaluation.videos.list_folder`.
+        num_frames: the first frames of each video to measure; shorter videos are left out.
+        fps: frames per second at which all videos are read.
+
+    Raises:
+        DataError: if too few videos can be read.
+    """
+    notes: list[str] = []
+    _check_number("generated", generated)
+    _check_number("real", real)
+    rate = fps or most_common_fps(generated.entries)
+    size = most_common_size(generated.entries)
+    entries = [*generated.entries, *real.entries]
+    shortest = min(frames_at(entry, rate) for entry in entries)
+    length = num_frames or min(MAX_FRAMES, shortest)
+    if length < 2:
+        short = min(entries, key=lambda entry: frames_at(entry, rate))
+        raise DataError(
+            f"{short.path}: {frames_at(short, rate)} frame at {float(rate):g} a second; changes over "
+            "time need at least 2; remove the file, or give --fps"
+        )
+    generated, short = _long_enough(generated, length, rate)
+    real, short_real = _long_enough(real, length, rate)
+    _check_number("generated", generated)
+    _check_number("real", real)
+    notes += _describe(generated, real, length, rate, size)
+    read = partial(_read_window, num_frames=length, fps=rate, size=size)
+    sets = MatchedSets(
+        generated=LazyVideos([partial(read, entry) for entry in generated.entries]),
+        real=LazyVideos([partial(read, entry) for entry in real.entries]),
+        other_windows={
+            index: partial(read, entry, window=1)
+            for index, entry in enumerate(real.entries)
+            if frames_at(entry, rate) >= 2 * length
+        },
+        partners=_partners(generated.entries, real.entries),
+        real_captions=[entry.captions for entry in real.entries],
+        num_frames=length,
+        size=size,
+        fps=float(rate),
+        notes=notes,
+        unreadable={**generated.unreadable, **real.unreadable, **short, **short_real},
+    )
+    if 0 < sets.num_matched < len(generated.entries):
+        notes.append(
+            f"{sets.num_matched} of {len(generated.entries)} generated videos have a real one of the "
+            "same name or caption"
+        )
+    return sets
+
+
+def _read_window(
+    entry: FileEntry, num_frames: int, fps: Fraction, size: tuple[int, int], window: int = 0
+) -> Video:
+    try:
+        frames = read_file(entry, num_frames * (window + 1), fps, size)
+    except VideoError as error:
+        raise VideoError(f"{entry.path}: {error}") from None
+    return Video(
+        name=entry.name,
+        frames=frames[window * num_frames :],
+        fps=float(fps),
+        caption=entry.captions[0] if entry.captions else "",
+        captions=entry.captions,
+        subject=entry.stem,
+    )
+
+
+def _partners(generated: Sequence[FileEntry], real: Sequence[FileEntry]) -> list[int | None]:
+    by_stem = {entry.stem: index for index, entry in enumerate(real)}
+    by_caption: dict[str, int] = {}
+    for index, entry in enumerate(real):
+        for caption in entry.captions:
+            by_caption.setdefault(_normal(caption), index)
+    partners: list[int | None] = []
+    for entry in generated:
+        partner = by_stem.get(entry.stem)
+        for caption in entry.captions:
+            if partner is None:
+                partner = by_caption.get(_normal(caption))
+        partners.append(partner)
+    return partners
+
+
+def _normal(caption: str) -> str:
+    return " ".join(caption.lower().split())
+
+
+def _long_enough(folder: Folder, length: int, fps: Fraction) -> tuple[Folder, dict[str, str]]:
+    """Return the folder without the videos that are too short, and these with the reason."""
+    short: dict[str, str] = {}
+    kept: list[FileEntry] = []
+    for entry in folder.entries:
+        frames = frames_at(entry, fps)
+        if frames >= length:
+            kept.append(entry)
+        else:
+            short[entry.name] = f"{frames} frames at {float(fps):g} a second; {length} are needed"
+    return Folder(folder.path, kept, folder.unreadable), short
+
+
+def _check_number(kind: str, folder: Folder) -> None:
+    needed = MIN_VIDEOS if kind == "generated" else MIN_REAL
+    if len(folder.entries) >= needed:
+        return
+    reason = ""
+    if folder.unreadable:
+        name, why = next(iter(folder.unreadable.items()))
+        reason = f" ({len(folder.unreadable)} cannot be read, such as {name}: {why})"
+    raise DataError(
+        f"{folder.path}: {len(folder.entries)} {kind} video{'' if len(folder.entries) == 1 else 's'} "
+        f"to measure{reason}; a distance needs at least {needed}, and a few dozen to mean something"
+    )
+
+
+def _describe(
+    generated: Folder, real: Folder, length: int, fps: Fraction, size: tuple[int, int]
+) -> list[str]:
+    height, width = size
+    notes = [
+        f"all videos are measured on their first {length} frames at {float(fps):g} frames a second "
+        f"and {width}×{height} pixels"
+    ]
+    for kind, folder in (("generated", generated), ("real", real)):
+        odd = sum((entry.height, entry.width) != size for entry in folder.entries)
+        if odd:
+            notes.append(
+                f"{odd} of {len(folder.entries)} {kind} videos have another size; they are scaled "
+                "without aliasing and cropped in the middle"
+            )
+        slow = sum(entry.fps != fps for entry in folder.entries)
+        if slow:
+            notes.append(
+                f"{slow} of {len(folder.entries)} {kind} videos have another frame rate; their "
+                "frames are taken by time"
+            )
+    return notes
+
+

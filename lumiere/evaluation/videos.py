@@ -1,0 +1,251 @@
+"""Sets of videos to measure, read one at a time, so that memory does not grow with their number.
+
+A *folder set* is any folder of video files. The files of two folders belong together if their names
+(without suffix) agree, or else if their captions do. A caption comes from a CSV file, from the JSON
+file that `lumiere generate` writes beside a video, or from nowhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from lumiere.data.clips import resize_video
+from lumiere.data.pixel_values import from_model_range, to_model_range
+from lumiere.data.tables import read_table
+from lumiere.data.video_io import open_video, packet_times, read_video
+from lumiere.errors import DataError, VideoError, one_line
+
+SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".webp")
+MIN_VIDEOS = 2  # for a distance; a few dozen are needed for it to mean something
+MAX_FRAMES = 16  # by default; networks on video are trained on about as many
+FALLBACK_FPS = Fraction(16)  # of a file that does not say
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video in memory.
+
+    Attributes:
+        name: unique in its set.
+        frames: uint8 (t, h, w, 3), RGB.
+        fps: frames per second.
+        caption: its prompt; may be empty.
+        captions: all sentences that describe it, `caption` among them.
+        subject: its source; videos of two sets with the same subject show the same thing.
+        held_out: no model was trained on its subject.
+    """
+
+    name: str
+    frames: np.ndarray
+    fps: float
+    caption: str = ""
+    captions: tuple[str, ...] = ()
+    subject: str = ""
+    held_out: bool = False
+
+
+class VideoSet(Protocol):
+    """Videos that are read when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Video: ...
+
+
+@dataclass(frozen=True)
+class LazyVideos:
+    """A set made of one reader for each video."""
+
+    readers: Sequence[Callable[[], Video]]
+
+    def __len__(self) -> int:
+        return len(self.readers)
+
+    def __getitem__(self, index: int) -> Video:
+        return self.readers[index]()
+
+    def __iter__(self) -> Iterator[Video]:
+        return (read() for read in self.readers)
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """What is known of a video file without decoding it.
+
+    Attributes:
+        name: path below its folder, with forward slashes.
+        height, width: pixels, as shown.
+        num_frames: packets in the file.
+        fps: frames per second.
+    """
+
+    path: Path
+    name: str
+    height: int
+    width: int
+    num_frames: int
+    fps: Fraction
+    captions: tuple[str, ...] = ()
+
+    @property
+    def stem(self) -> str:
+        """The name without its suffix; files of two folders with one stem belong together."""
+        return str(Path(self.name).with_suffix("").as_posix())
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The video files of a folder, and those that cannot be read, by name with the reason."""
+
+    path: Path
+    entries: list[FileEntry]
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+
+def list_folder(folder: Path, captions: dict[str, tuple[str, ...]] | None = None) -> Folder:
+    """Look at the video files below a folder, in the order of their names. Hidden files are ignored.
+
+    Args:
+        folder: with files of `SUFFIXES`, also in subfolders.
+        captions: sentences by file name or stem, from `read_captions`.
+
+    Raises:
+        DataError: if there is no such folder, or no video file in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give a folder of videos")
+    paths = sorted(path for path in folder.rglob("*") if _is_video(folder, path))
+    if not paths:
+        raise DataError(
+            f"{folder}: no videos; expected files that end in {', '.join(SUFFIXES)}, "
+            "one file for each video"
+        )
+    entries: list[FileEntry] = []
+    unreadable: dict[str, str] = {}
+    for path in paths:
+        name = path.relative_to(folder).as_posix()
+        try:
+            entry = _look_at(path, name)
+        except VideoError as error:
+            unreadable[name] = one_line(error)
+            continue
+        entries.append(replace(entry, captions=_captions_of(entry, captions or {})))
+    return Folder(folder, entries, unreadable)
+
+
+def read_captions(path: Path) -> dict[str, tuple[str, ...]]:
+    """Read a CSV file with the columns `video` and `caption`: sentences by file name or stem.
+
+    A video may have several rows, as in data/captions.csv. The first sentence is its prompt.
+
+    Raises:
+        DataError: if it is not such a file, or a cell is empty.
+    """
+    captions: dict[str, list[str]] = {}
+    for line, cells in read_table(path, ("video", "caption")):
+        for column in ("video", "caption"):
+            if not cells[column]:
+                raise DataError(f"{path}, line {line}: {column} is empty; fill it or delete the row")
+        captions.setdefault(cells["video"], []).append(cells["caption"])
+    return {video: tuple(dict.fromkeys(sentences)) for video, sentences in captions.items()}
+
+
+def read_file(entry: FileEntry, num_frames: int, fps: Fraction, size: tuple[int, int]) -> np.ndarray:
+    """Decode the first `num_frames` frames at `fps`, uint8 (t, h, w, 3) at `size` (height, width).
+
+    A video of another shape is scaled until it covers `size`, and cropped in the middle.
+
+    Raises:
+        VideoError: if it cannot be decoded, or is too short.
+    """
+    # Half a frame more than needed: the end lies between two ticks, so that rounding cannot matter.
+    frames = read_video(entry.path, fps, end=float((num_frames + Fraction(1, 2)) / fps))
+    if len(frames) < num_frames:
+        raise VideoError(
+            f"{len(frames)} frames at {float(fps):g} a second; {num_frames} are needed"
+        )
+    return fit(frames[:num_frames], size)
+
+
+def fit(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Scale uint8 (t, h, w, 3) without aliasing until it covers `size` (height, width), and crop the
+    middle.
+    """
+    h, w = frames.shape[1:3]
+    height, width = size
+    if (h, w) == size:
+        return frames
+    scale = max(height / h, width / w)
+    scaled = max(height, round(h * scale)), max(width, round(w * scale))
+    frames = from_model_range(resize_video(to_model_range(frames)[None], scaled)[0])
+    top, left = (scaled[0] - height) // 2, (scaled[1] - width) // 2
+    return frames[:, top : top + height, left : left + width]
+
+
+def most_common_size(entries: Sequence[FileEntry]) -> tuple[int, int]:
+    """Return the (height, width) of most of the files; of the first of them, if several are."""
+    counts = Counter((entry.height, entry.width) for entry in entries)
+    return counts.most_common(1)[0][0]
+
+
+def most_common_fps(entries: Sequence[FileEntry]) -> Fraction:
+    """Return the frame rate of most of the files."""
+    return Counter(entry.fps for entry in entries).most_common(1)[0][0]
+
+
+def frames_at(entry: FileEntry, fps: Fraction) -> int:
+    """Return how many frames a file has at another rate."""
+    return max(1, int(entry.num_frames / entry.fps * fps + Fraction(1, 1000)))
+
+
+def is_blank(frames: np.ndarray) -> bool:
+    """Whether all pixels of a video have one colour, such as black: there is nothing to measure."""
+    return bool((frames == frames[0, 0, 0]).all())
+
+
+def _is_video(folder: Path, path: Path) -> bool:
+    parts = path.relative_to(folder).parts
+    is_hidden = any(part.startswith(".") for part in parts)
+    return path.suffix.lower() in SUFFIXES and path.is_file() and not is_hidden
+
+
+def _look_at(path: Path, name: str) -> FileEntry:
+    if path.suffix.lower() == ".webp":
+        raise VideoError("animated WebP is written, but not read; convert it to mp4")
+    with open_video(path) as container:
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        if context is None or not context.width or not context.height:
+            raise VideoError("no video stream that can be decoded")
+        rate, size = stream.average_rate, (context.height, context.width)
+    try:
+        times = packet_times(path)
+    except (ValueError, IndexError, OSError) as error:
+        raise VideoError(f"its packets cannot be read ({one_line(error)})") from None
+    if not times:
+        raise VideoError("no packets in it")
+    fps = Fraction(rate) if rate else FALLBACK_FPS
+    return FileEntry(path, name, *size, len(times), fps.limit_denominator(1001))
+
+
+def _captions_of(entry: FileEntry, captions: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    for name in (entry.name, entry.path.name, entry.stem, entry.path.stem):
+        if name in captions:
+            return captions[name]
+    sidecar = entry.path.with_suffix(".json")
+    if not sidecar.is_file():
+        return ()
+    try:
+        content = json.loads(sidecar.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ()  # a JSON file of somebody else
+    prompt = content.get("prompt") if isinstance(content, dict) else None
+    return (prompt,) if isinstance(prompt, str) and prompt.strip() else ()
