@@ -35,11 +35,7 @@ def frechet_distance(x: np.ndarray | Tensor, y: np.ndarray | Tensor) -> float:
         ValueError: if there are fewer than 2 samples, a value is not finite, the rank is not 2, or
             d differs.
     """
-    x, y = _as_samples(x, "x"), _as_samples(y, "y")  # float64
-    if x.shape[1] != y.shape[1]:
-        raise ValueError(
-            f"x has {x.shape[1]} dimensions, y has {y.shape[1]}; they must be the same features"
-        )
+    x, y = as_pair(x, y)
     mean_x, mean_y = x.mean(0), y.mean(0)
     # ddof 1: dividing by √(n−1) here makes RᵀR the covariance itself.
     root_x = _square_root_rows((x - mean_x) / np.sqrt(len(x) - 1))  # (≤ d, d)
@@ -49,11 +45,50 @@ def frechet_distance(x: np.ndarray | Tensor, y: np.ndarray | Tensor) -> float:
     return float(max(distance, 0.0))  # rounding can leave −1e−16 for equal samples
 
 
+def frechet_from_gram(gram: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
+    """Return `frechet_distance` of rows x and y of a set, from the dot products of all its rows.
+
+    With fewer samples than dimensions, that is much faster for many choices of x and y, because
+    the features are not needed again.
+
+    Args:
+        gram: (n, n) float64, the dot products of all rows; subtract the mean of all rows before, or
+            rounding errors grow with it.
+        x, y: indices of rows, at least 2 each.
+    """
+    inside_x, inside_y, across = gram[np.ix_(x, x)], gram[np.ix_(y, y)], gram[np.ix_(x, y)]
+    n, m = across.shape
+    means = inside_x.mean() + inside_y.mean() - 2 * across.mean()  # |μx − μy|²
+    trace_x = (np.trace(inside_x) - inside_x.mean() * n) / (n - 1)
+    trace_y = (np.trace(inside_y) - inside_y.mean() * m) / (m - 1)
+    centred = across - across.mean(0) - across.mean(1, keepdims=True) + across.mean()
+    cross = np.linalg.svd(centred, compute_uv=False).sum() / np.sqrt((n - 1) * (m - 1))
+    return float(max(means + trace_x + trace_y - 2 * cross, 0.0))
+
+
 def _square_root_rows(centred: np.ndarray) -> np.ndarray:
     """R with RᵀR = XᵀX and at most d rows: X itself, or the triangle of its QR."""
     if len(centred) <= centred.shape[1]:
         return centred
     return np.asarray(np.linalg.qr(centred, mode="r"))
+
+
+def as_pair(
+    x: np.ndarray | Tensor, y: np.ndarray | Tensor, names: tuple[str, str] = ("x", "y")
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return two sets of the same features as float64 arrays: (n, d) and (m, d).
+
+    Raises:
+        ValueError: if there are fewer than 2 samples, a value is not finite, the rank is not 2, or
+            d differs.
+    """
+    x, y = _as_samples(x, names[0]), _as_samples(y, names[1])
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(
+            f"{names[0]} has {x.shape[1]} dimensions, {names[1]} has {y.shape[1]}; "
+            "they must be the same features"
+        )
+    return x, y
 
 
 def _as_samples(values: np.ndarray | Tensor, name: str) -> np.ndarray:

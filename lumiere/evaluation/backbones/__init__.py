@@ -1,0 +1,28 @@
+"""Networks that never saw the data: their features are what distances and consistency compare."""
+
+import lumiere.compat  # noqa: F401  before open_clip and transformers
+from lumiere.evaluation.backbones.interface import (
+    Backbone,
+    Classifier,
+    FrameBackbone,
+    VideoBackbone,
+)
+from lumiere.evaluation.backbones.registry import (
+    BACKBONES,
+    EMBEDDED,
+    BackboneSpec,
+    load_backbone,
+    parse_backbone,
+)
+
+__all__ = [
+    "BACKBONES",
+    "EMBEDDED",
+    "Backbone",
+    "BackboneSpec",
+    "Classifier",
+    "FrameBackbone",
+    "VideoBackbone",
+    "load_backbone",
+    "parse_backbone",
+]

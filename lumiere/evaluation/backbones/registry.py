@@ -1,0 +1,107 @@
+"""The backbones by name."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lumiere.errors import ParamsError
+from lumiere.evaluation.backbones.efficientnet_lite import EfficientNetLite0Backbone
+from lumiere.evaluation.backbones.interface import FrameNetwork, VideoNetwork
+
+EMBEDDED = "efficientnet_lite0"
+SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A backbone that can be asked for.
+
+    Attributes:
+        load: takes the path and the expected hash (None: the published one, if known).
+        description: one line for a help page.
+        files: what the user has to give; empty if the package brings the weights.
+    """
+
+    load: Callable[[str, str | None], FrameNetwork | VideoNetwork]
+    description: str
+    files: str
+
+
+def _embedded(path: str, sha256: str | None) -> FrameNetwork:
+    return EfficientNetLite0Backbone()
+
+
+BACKBONES: dict[str, Entry] = {
+    EMBEDDED: Entry(_embedded, "frames; ImageNet features, embedded: a proxy, never FID", ""),
+}
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """A backbone as a user writes it: `NAME`, `NAME=PATH` or `NAME=PATH@SHA256`."""
+
+    name: str
+    path: str | None = None
+    sha256: str | None = None
+
+    def load(self) -> FrameNetwork | VideoNetwork:
+        """Load the network; see `load_backbone`."""
+        return load_backbone(self.name, self.path, self.sha256)
+
+
+def parse_backbone(text: str) -> BackboneSpec:
+    """Read `NAME`, `NAME=PATH` or `NAME=PATH@SHA256`, as on the command line and in params.yaml.
+
+    Raises:
+        ParamsError: if the name is unknown, a path is missing, or one is given to a backbone that
+            brings its weights.
+    """
+    name, equals, rest = text.partition("=")
+    path, at, digest = rest.rpartition("@")
+    if at and SHA256.fullmatch(digest):
+        spec = BackboneSpec(name.strip(), path, digest.lower())
+    else:
+        spec = BackboneSpec(name.strip(), rest if equals else None)
+    _check(spec)
+    return spec
+
+
+def load_backbone(
+    name: str, path: str | Path | None = None, sha256: str | None = None
+) -> FrameNetwork | VideoNetwork:
+    """Load a backbone by name. Nothing is downloaded.
+
+    Args:
+        name: one of `BACKBONES`.
+        path: the file or folder of the weights; None for the embedded backbone.
+        sha256: the expected hash; None takes the published one where it is known.
+
+    Raises:
+        ParamsError: if the name is unknown, or a path is missing or too many.
+        DataError: if the weights are missing, damaged or have another hash.
+    """
+    spec = BackboneSpec(name, None if path is None else str(path), sha256)
+    _check(spec)
+    return BACKBONES[name].load(spec.path or "", sha256)
+
+
+def _check(spec: BackboneSpec) -> None:
+    if spec.name not in BACKBONES:
+        close = difflib.get_close_matches(spec.name, BACKBONES, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise ParamsError(
+            f"unknown backbone {spec.name!r}{hint}; allowed: {', '.join(sorted(BACKBONES))}"
+        )
+    files = BACKBONES[spec.name].files
+    if files and not spec.path:
+        raise ParamsError(f"backbone {spec.name} needs {files}; write {spec.name}=PATH")
+    if not files and (spec.path is not None or spec.sha256 is not None):
+        raise ParamsError(
+            f"backbone {spec.name} brings its weights; write {spec.name} without =PATH"
+        )
+    if spec.sha256 is not None and not SHA256.fullmatch(spec.sha256):
+        raise ParamsError(f"sha256 {spec.sha256!r} of {spec.name}; allowed: 64 hexadecimal digits")

@@ -1,0 +1,99 @@
+"""Finds the files of a backbone's weights and checks their hashes, before anything reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lumiere.errors import DataError, first_line
+from lumiere.files import content_hash
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The origin of a network's weights.
+
+    Attributes:
+        path: a file, or a folder with a configuration and safetensors files.
+        sha256: of the file's bytes; of a folder, over the names and hashes of its files in use.
+        checked: whether the hash was compared with a published one or with the user's.
+    """
+
+    path: Path
+    sha256: str
+    checked: bool
+
+    def describe(self) -> str:
+        """Return a sentence with the name and the hash, to be shown beside a score."""
+        compared = "as expected" if self.checked else "not compared with a published hash"
+        return f"Weights: {self.path.name}, sha256 {self.sha256} ({compared})."
+
+
+def check_file(path: Path, expected: str | None, *, advice: str = "get the file again") -> Weights:
+    """Hash a file of weights and compare it with the expected hash, if there is one.
+
+    Raises:
+        DataError: if the file is missing or has another hash.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file of weights; {advice}")
+    return _compare(path, content_hash(path), expected, advice)
+
+
+def check_folder(path: Path, expected: str | None) -> Weights:
+    """Hash a folder of transformers: config.json and the safetensors files.
+
+    The folder's hash is that of the text `<sha256>  <name>\\n` for each file, sorted by name (what
+    `sha256sum config.json *.safetensors | sha256sum` prints if the names are in that order).
+
+    Raises:
+        DataError: if a file is missing, or the hash is another.
+    """
+    files = sorted(path.glob("*.safetensors"))
+    if not (path / "config.json").is_file() or not files:
+        raise DataError(
+            f"{path}: not a model folder; it needs config.json and at least one .safetensors file"
+        )
+    lines = [f"{content_hash(file)}  {file.name}\n" for file in [path / "config.json", *files]]
+    digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+    return _compare(path, digest, expected, "get the folder again")
+
+
+def _compare(path: Path, digest: str, expected: str | None, advice: str) -> Weights:
+    if expected is not None and digest != expected.lower():
+        raise DataError(f"{path}: has sha256 {digest}, expected {expected.lower()}; {advice}")
+    return Weights(path, digest, checked=expected is not None)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a file of tensors that `torch.save` wrote, without running code from it.
+
+    Raises:
+        DataError: if the file is damaged, or holds anything but tensors by name.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: cannot be read as weights: {first_line(error)}") from None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise DataError(f"{path}: holds something other than tensors by name")
+    return state
+
+
+def fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Load all tensors into a network.
+
+    Raises:
+        DataError: if a name or a shape does not fit.
+    """
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        words = " ".join(str(error).split())
+        raise DataError(f"{path}: weights of another network: {words[:300]}") from None

@@ -1,0 +1,196 @@
+"""Intervals of scores: the bootstrap for means, the jackknife for distances between sets.
+
+What is resampled is always a whole video (or a subject, with all its videos): frames of one video
+are near copies, and to resample them one by one would give intervals far too narrow.
+
+Distances are not bootstrapped with replacement. A resample of n videos holds about 0.63 n different
+ones, and the copies do harm: they lower the rank of the covariance, they put k(x, x) where the
+kernel distance sums over different samples, and they are each other's nearest neighbours at
+distance 0. Percentile intervals then miss even the value itself. The jackknife leaves one video
+out at a time, so no video occurs twice, and its variance is too large rather than too small on
+average, for every statistic that does not depend on the order of the videos (Efron & Stein, "The
+jackknife estimate of variance", 1981).
+
+All intervals here have a level of 95 %.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+
+import numpy as np
+from scipy.special import stdtrit
+
+from lumiere.evaluation.scores import Interval
+
+LEVEL = 0.95
+NUM_DRAWS = 2000
+MAX_GROUPS = 32  # of the jackknife: more cost time and hardly sharpen the variance
+MIN_UNITS = 3  # leaving one out has to leave two
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], float],
+    num_videos: int,
+    num_draws: int = NUM_DRAWS,
+    seed: int = 0,
+) -> Interval:
+    """Return the percentile interval of a statistic that does not mind repeated videos.
+
+    It suits means, medians and shares of per-video values. It does not suit distances between
+    sets (see the module's docstring): use `jackknife` for these. With few videos it is a little
+    too narrow: for the mean of 10 normal values it covers 90 %, with 24 values 93 %.
+
+    Args:
+        statistic: takes (num_videos,) indices in 0 … num_videos − 1, drawn with replacement, and
+            returns the score of these videos.
+        num_videos: at least 2.
+        num_draws: the number of resamples.
+        seed: equal seeds give equal intervals.
+
+    Raises:
+        ValueError: if there are fewer than 2 videos, or the statistic is not finite.
+    """
+    if num_videos < 2:
+        raise ValueError(f"{num_videos} videos; an interval needs at least 2")
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(num_videos, size=(num_draws, num_videos))
+    return _percentiles(np.array([statistic(indices) for indices in draws], np.float64))
+
+
+def mean_interval(
+    values: Sequence[float] | np.ndarray,
+    groups: Sequence[str] | None = None,
+    num_draws: int = NUM_DRAWS,
+    seed: int = 0,
+) -> Interval:
+    """Return the percentile interval of the mean of one value per video, as `bootstrap` does.
+
+    Args:
+        values: (n,), one per video.
+        groups: n names; videos of one name (one subject) are drawn together.
+        num_draws: the number of resamples.
+        seed: equal seeds give equal intervals.
+
+    Raises:
+        ValueError: if there are fewer than 2 groups, or a value is not finite.
+    """
+    values = np.asarray(values, np.float64)
+    if groups is None:
+        owner = np.arange(len(values))
+    else:
+        if len(groups) != len(values):
+            raise ValueError(f"{len(values)} values and {len(groups)} groups; expected as many")
+        owner = np.unique(np.asarray(groups), return_inverse=True)[1]
+    sums = np.bincount(owner, weights=values)
+    counts = np.bincount(owner)
+    if len(counts) < 2:
+        raise ValueError(f"{len(counts)} videos; an interval needs at least 2")
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(len(counts), size=(num_draws, len(counts)))
+    return _percentiles(sums[draws].sum(1) / counts[draws].sum(1))
+
+
+def jackknife(
+    statistic: Callable[[Collection[str]], float],
+    strata: Sequence[Sequence[str]],
+    value: float | None = None,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+    max_groups: int = MAX_GROUPS,
+    seed: int = 0,
+) -> Interval:
+    """Return value ± t · s, where s is the jackknife's standard error.
+
+    The interval covers the mean of the statistic over sets of the same number of videos: what
+    another set of n videos of the same kind would score on average. It says how much depends on
+    the choice of the videos. It does not remove the bias of the statistic at this n (the Fréchet
+    distance of few videos is too large): compare with a floor at the same n. Nor does it cover
+    other seeds of the generator beyond the one video of each caption, other captions than those of
+    the kind that was drawn, or the choice of the network.
+
+    Each stratum is a set of units that were drawn independently of the other strata: the generated
+    videos and the real ones, or the subjects, if each generated video belongs to a real one. The
+    variances of the strata add up. With more than `max_groups` units in a stratum, groups of equal
+    size are left out.
+
+    Args:
+        statistic: takes the names of the units to leave out (possibly none), returns the score.
+        strata: names of units, at least 3 in each.
+        value: the centre; by default, the statistic of all units.
+        bounds: the range of the statistic; the interval is cut off there.
+        max_groups: the most evaluations per stratum.
+        seed: of the grouping.
+
+    Raises:
+        ValueError: if a stratum has fewer than 3 units, or a value is not finite.
+    """
+    if value is None:
+        value = statistic(())
+    variance = 0.0
+    fewest = max_groups
+    for number, units in enumerate(strata):
+        if len(units) < MIN_UNITS:
+            raise ValueError(f"{len(units)} videos; the jackknife needs at least {MIN_UNITS}")
+        groups = _equal_groups(units, max_groups, np.random.default_rng([seed, number]))
+        left = np.array([statistic(group) for group in groups], np.float64)
+        size = len(groups[0])
+        # The delete-d jackknife (Shao & Wu 1989); with d = 1 the factor is (n − 1) / n.
+        factor = (len(units) - size) / (size * len(groups))
+        variance += factor * float(np.sum((left - left.mean()) ** 2))
+        fewest = min(fewest, len(groups))
+    if not (math.isfinite(value) and math.isfinite(variance)):
+        raise ValueError(f"the statistic is not finite: {value} ± {variance}")
+    reach = float(stdtrit(fewest - 1, (1 + LEVEL) / 2)) * math.sqrt(variance)
+    return Interval(max(value - reach, bounds[0]), min(value + reach, bounds[1]))
+
+
+def share_interval(share: float, num_videos: int) -> Interval:
+    """Return Wilson's interval of a share of videos.
+
+    Unlike the bootstrap, it has a width when the share is 0 or 1: 24 of 24 videos are compatible
+    with a share of 0.86.
+
+    Raises:
+        ValueError: if there is no video, or the share is not in [0, 1].
+    """
+    if num_videos < 1 or not 0 <= share <= 1:
+        raise ValueError(
+            f"a share of {share} of {num_videos} videos; expected 0 to 1 of at least 1"
+        )
+    z = 1.959963984540054  # the normal distribution's quantile at 0.975
+    scale = 1 / (1 + z**2 / num_videos)
+    middle = scale * (share + z**2 / (2 * num_videos))
+    inside = share * (1 - share) / num_videos + (z / (2 * num_videos)) ** 2
+    reach = scale * z * math.sqrt(inside)
+    # The share itself is inside; rounding must not leave 1 − 1e−16.
+    return Interval(max(0.0, min(middle - reach, share)), min(1.0, max(middle + reach, share)))
+
+
+def at_ceiling(share: float, num_videos: int) -> bool:
+    """Whether a share of videos is 1 up to one video, so that it can hardly become better."""
+    return share >= 1 - 1 / num_videos - 1e-9
+
+
+def hull(first: Interval, second: Interval) -> Interval:
+    """Return the smallest interval that holds both."""
+    return Interval(min(first.low, second.low), max(first.high, second.high))
+
+
+def _percentiles(draws: np.ndarray) -> Interval:
+    if not np.isfinite(draws).all():
+        raise ValueError("the statistic of a resample is not finite")
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high))
+
+
+def _equal_groups(
+    units: Sequence[str], max_groups: int, rng: np.random.Generator
+) -> list[tuple[str, ...]]:
+    """Split units into at most `max_groups` groups of equal size; the rest is never left out.
+
+    Equal sizes matter: the bias of a distance depends on the number of videos.
+    """
+    size = math.ceil(len(units) / max_groups)
+    shuffled = [units[i] for i in rng.permutation(len(units))] if size > 1 else list(units)
+    return [tuple(shuffled[k * size : (k + 1) * size]) for k in range(len(units) // size)]

@@ -1,0 +1,188 @@
+"""What changed against an earlier run, score by score.
+
+Where the comparison belongs: DVC hashes the folder of the stage `evaluate`, and the last commit is
+not among the stage's inputs. If the report held the comparison, equal inputs would give other bytes
+after each commit. So the stage gives no `previous` to the report; it prints `summary` and writes the
+comparison to a page of its own outside its outputs (`write_changes` in page.py), which it logs to
+MLflow. `lumiere evaluate --baseline METRICS.json` names the earlier run as an input, so there the
+comparison is part of the report.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from lumiere.errors import DataError
+from lumiere.evaluation.report.content import Previous
+from lumiere.evaluation.report.wording import counted, number
+from lumiere.evaluation.scores import DIGITS, Better, Interval, Score
+
+# The keys that `scores.flat` adds to the key of a score.
+SUFFIXES = ("_floor_other_subjects", "_floor_low", "_floor_high", "_floor", "_low", "_high")
+
+
+class Effect(StrEnum):
+    """What became of a score."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    WITHIN = "within the intervals"
+    UNSURE = "changed, without an interval"
+    EQUAL = "equal"
+    NEW = "new"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A score of this run beside the same score of the earlier run; `before` is None if it is new."""
+
+    score: Score
+    before: float | None
+    before_interval: Interval | None
+    effect: Effect
+
+
+def previous_metrics(metrics_path: str | Path) -> Previous | None:
+    """Read the last committed version of a metrics file, and the commit that wrote it.
+
+    Returns:
+        None outside of a Git repository, without Git, or if the last commit has no such file.
+
+    Raises:
+        DataError: if the committed file is not a flat JSON mapping of numbers.
+    """
+    path = Path(metrics_path).absolute()
+    folder = path.parent
+    while not folder.is_dir():
+        folder = folder.parent
+    name = path.relative_to(folder).as_posix()
+    text = _git(folder, "show", f"HEAD:./{name}")
+    commit = _git(folder, "log", "-1", "--format=%h", "--", name)
+    if text is None or commit is None:
+        return None
+    return Previous(parse_metrics(text, f"{path} in the last commit"), commit.strip())
+
+
+def parse_metrics(text: str, name: str) -> dict[str, float]:
+    """Read a flat JSON mapping of names to finite numbers.
+
+    Raises:
+        DataError: if it is anything else; the message begins with `name`.
+    """
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{name}: not JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{name}: expected one flat mapping of names to numbers")
+    for key, value in found.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value):
+            raise DataError(f"{name}: {key} is {value!r}; expected a number")
+    return {key: float(value) for key, value in found.items()}
+
+
+def changes(scores: Sequence[Score], previous: Mapping[str, float]) -> list[Change]:
+    """Compare each score with the earlier run's.
+
+    A change counts if the 95 % intervals do not overlap. If only one run has an interval, the other
+    run's value has to lie outside of it. With `Better.CLOSER`, better means nearer to the floor of
+    the same run.
+    """
+    found = []
+    for score in scores:
+        before = previous.get(score.key)
+        ends = _interval(previous, score.key)
+        effect = Effect.NEW if before is None else _effect(score, before, ends, previous)
+        found.append(Change(score, before, ends, effect))
+    return found
+
+
+def gone(scores: Sequence[Score], previous: Mapping[str, float]) -> list[str]:
+    """Return the earlier run's scores that this run does not have."""
+    known = {score.key for score in scores}
+    return [key for key in previous if key not in known and _stem(key, previous) not in known]
+
+
+def summary(scores: Sequence[Score], previous: Previous) -> list[str]:
+    """Return lines for the console: what changed beyond the intervals, then a count of the rest."""
+    found = changes(scores, previous.metrics)
+    lines = []
+    for change in found:
+        if change.effect in (Effect.BETTER, Effect.WORSE):
+            assert change.before is not None
+            lines.append(
+                f"{change.effect}: {change.score.key} {number(change.before)} → "
+                f"{number(change.score.value)}"
+            )
+    lines.append(f"{counts_of_rest(found)} (against commit {previous.commit})")
+    return lines
+
+
+def counts_of_rest(found: Sequence[Change]) -> str:
+    """Count the scores that are neither better nor worse."""
+    parts = []
+    for effect in (Effect.EQUAL, Effect.WITHIN, Effect.UNSURE, Effect.NEW):
+        count = sum(1 for change in found if change.effect is effect)
+        if count:
+            parts.append(f"{counted(count, 'score')} {effect}")
+    return "; ".join(parts) or "no other scores"
+
+
+def _effect(
+    score: Score, before: float, ends: Interval | None, previous: Mapping[str, float]
+) -> Effect:
+    if round(score.value, DIGITS) == round(before, DIGITS):
+        return Effect.EQUAL
+    if score.interval is None and ends is None:
+        return Effect.UNSURE
+    now, then = score.interval, ends
+    now_low, now_high = (now.low, now.high) if now else (score.value, score.value)
+    then_low, then_high = (then.low, then.high) if then else (before, before)
+    if now_low <= then_high and then_low <= now_high:
+        return Effect.WITHIN
+    if score.better is Better.LOWER:
+        improved = score.value < before
+    elif score.better is Better.HIGHER:
+        improved = score.value > before
+    else:
+        target_before = previous.get(f"{score.key}_floor")
+        if score.floor is None or target_before is None:
+            return Effect.UNSURE
+        improved = abs(score.value - score.floor.value) < abs(before - target_before)
+    return Effect.BETTER if improved else Effect.WORSE
+
+
+def _interval(metrics: Mapping[str, float], key: str) -> Interval | None:
+    low, high = metrics.get(f"{key}_low"), metrics.get(f"{key}_high")
+    return None if low is None or high is None else Interval(low, high)
+
+
+def _stem(key: str, metrics: Mapping[str, float]) -> str:
+    """Return the score that a key belongs to; the key itself if it is a score."""
+    for suffix in SUFFIXES:
+        stem = key.removesuffix(suffix)
+        if stem != key and stem in metrics:
+            return stem
+    return key
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """Run Git; None if there is no Git or it refuses."""
+    try:
+        done = subprocess.run(
+            ["git", "--literal-pathspecs", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
