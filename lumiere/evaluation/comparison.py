@@ -1,0 +1,367 @@
+"""Turns the measurements of generated and real videos into scores with intervals and floors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lumiere.evaluation.alignment import (
+    caption_pool,
+    caption_ranks,
+    cosine_similarity,
+    retrieval_scores,
+)
+from lumiere.evaluation.bootstrap import mean_interval
+from lumiere.evaluation.feature_sets import OTHER_TIMES, REFERENCE, FeatureSet
+from lumiere.evaluation.floors import distances
+from lumiere.evaluation.judge import Judge
+from lumiere.evaluation.matching import MatchedSets
+from lumiere.evaluation.measurement import (
+    Measurement,
+    Networks,
+    distance_frames,
+    measure_set,
+    other_times,
+)
+from lumiere.evaluation.paired import PairedSimilarity, paired_score, paired_similarity
+from lumiere.evaluation.scores import Better, Floor, LeftOut, Score
+
+MAX_REAL = 256  # real videos that serve as a reference if nothing tells which belong to the generated ones
+PROXY = (
+    "Features of EfficientNet-Lite0, trained on ImageNet: a proxy, not FID or FVD. It has seen "
+    "none of these videos."
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All measurements of an evaluation.
+
+    Attributes:
+        generated: by index in the set.
+        real: window A of the reference videos, by index.
+        again: window B of the same subjects, by the index of window A.
+        others: window A of as many other subjects.
+        unreadable: what could not be decoded, with the reason.
+    """
+
+    generated: dict[int, Measurement]
+    real: dict[int, Measurement]
+    again: dict[int, Measurement]
+    others: dict[int, Measurement]
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison of two sets found.
+
+    Attributes:
+        scores: in the report's order.
+        left_out: measures that these videos do not allow.
+        measured: what the scores were computed from.
+        pairs: how similar each video is to its real counterpart; None without counterparts.
+        ranks: for each generated video, by index, the rank of its caption among all; may be empty.
+    """
+
+    scores: list[Score]
+    left_out: list[LeftOut]
+    measured: Measured
+    pairs: PairedSimilarity | None = None
+    ranks: dict[int, int] = field(default_factory=dict)
+
+
+def measure_sets(sets: MatchedSets, networks: Networks, seed: int = 0) -> Measured:
+    """Pass over all videos that the scores need, one at a time."""
+    reference, others = _reference(sets, seed)
+    generated, bad = measure_set(
+        sets.generated, range(len(sets.generated)), networks, "generated videos"
+    )
+    real, bad_real = measure_set(sets.real, reference, networks, "real videos")
+    windows = [index for index in real if index in sets.other_windows]
+    again, bad_again = measure_set(
+        _Windows(sets.other_windows), windows, networks, "other windows", whole=False
+    )
+    aside, bad_others = measure_set(sets.real, others, networks, "other subjects", whole=False)
+    return Measured(generated, real, again, aside, {**bad, **bad_real, **bad_again, **bad_others})
+
+
+def compare(sets: MatchedSets, measured: Measured, networks: Networks, seed: int = 0) -> Comparison:
+    """Compute all scores of two sets.
+
+    Raises:
+        ValueError: if fewer than 2 generated or 2 real videos could be measured.
+    """
+    scores: list[Score] = []
+    left_out: list[LeftOut] = []
+    generated, real = _feature_sets(sets, measured, _frames_of(networks.main.name))
+    found, missing = distances(
+        generated, real, prefix="independent", name="", note=PROXY, seed=seed
+    )
+    scores += found
+    left_out += missing
+    pairs = None
+    try:
+        pairs = paired_similarity(generated, real)
+    except ValueError:
+        left_out.append(
+            LeftOut(
+                "similarity with the own subject",
+                "no generated video has the name or the caption of a real one.",
+            )
+        )
+    if pairs is not None:
+        scores.append(
+            paired_score(
+                pairs, "independent_similarity", "Similarity with the real video of its caption",
+                PROXY, seed,
+            )
+        )  # fmt: skip
+    scores += _further_distances(sets, measured, networks, seed, left_out)
+    ranks: dict[int, int] = {}
+    if networks.judge is not None:
+        text, ranks = _text_scores(sets, measured, networks.judge, seed, left_out)
+        scores += text
+    scores += temporal_scores(sets, measured, networks, seed, left_out)
+    return Comparison(scores, left_out, measured, pairs, ranks)
+
+
+# --- sets of features --------------------------------------------------------------------------------------------------
+
+
+def _reference(sets: MatchedSets, seed: int) -> tuple[list[int], list[int]]:
+    """Return the real videos to compare with, and as many of other subjects for their floor."""
+    rng = np.random.default_rng(seed)
+    partners = list(dict.fromkeys(p for p in sets.partners if p is not None))
+    if len(partners) < 2 or 2 * sets.num_matched < len(sets.partners):
+        count = len(sets.real)
+        picks = rng.permutation(count)[:MAX_REAL] if count > MAX_REAL else np.arange(count)
+        return sorted({*map(int, picks), *partners}), []
+    rest = [index for index in range(len(sets.real)) if index not in set(partners)]
+    drawn = rng.permutation(len(rest))[: len(partners)]
+    return partners, sorted(rest[i] for i in drawn)
+
+
+class _Windows:
+    """The other windows as a set, by the index of the real video."""
+
+    def __init__(self, readers: Mapping[int, Callable]) -> None:
+        self.readers = readers
+
+    def __len__(self) -> int:
+        return len(self.readers)
+
+    def __getitem__(self, index: int):
+        return self.readers[index]()
+
+
+def _frames_of(backbone: str) -> Callable[[Measurement], np.ndarray]:
+    return lambda measurement: measurement.frames[backbone]
+
+
+def _clip_of(backbone: str) -> Callable[[Measurement], np.ndarray]:
+    return lambda measurement: measurement.clip[backbone][None]
+
+
+def _feature_sets(
+    sets: MatchedSets, measured: Measured, features: Callable[[Measurement], np.ndarray]
+) -> tuple[FeatureSet, FeatureSet]:
+    """Return the features of both sides; window B is another window, or else other times."""
+    has_windows = bool(measured.real) and set(measured.again) == set(measured.real)
+    # A network on videos gives one row, which cannot be split into times.
+    whole = has_windows or all(len(features(m)) == 1 for m in measured.real.values())
+    generated = FeatureSet(
+        [distance_frames(features(m), whole) for m in measured.generated.values()],
+        [_subject(sets, m) for m in measured.generated.values()],
+    )
+    rows: list[np.ndarray] = []
+    subjects: list[str] = []
+    windows: list[int] = []
+    for measurement in [*measured.real.values(), *measured.others.values()]:
+        rows.append(distance_frames(features(measurement), whole))
+        subjects.append(_real_name(measurement.index))
+        windows.append(REFERENCE)
+    for index, measurement in measured.real.items():
+        if has_windows:
+            rows.append(distance_frames(features(measured.again[index]), True))
+        elif not whole:
+            rows.append(other_times(features(measurement)))
+        else:
+            continue
+        subjects.append(_real_name(index))
+        windows.append(OTHER_TIMES)
+    return generated, FeatureSet(rows, subjects, windows)
+
+
+def _subject(sets: MatchedSets, measurement: Measurement) -> str:
+    partner = sets.partners[measurement.index]
+    return "" if partner is None else _real_name(partner)
+
+
+def _real_name(index: int) -> str:
+    return f"real {index}"
+
+
+def _further_distances(
+    sets: MatchedSets, measured: Measured, networks: Networks, seed: int, left_out: list[LeftOut]
+) -> list[Score]:
+    scores: list[Score] = []
+    for backbone in networks.frame:
+        official = {"frechet_key": "fid"} if backbone.name == "inception_v3" else {}
+        found, missing = distances(
+            *_feature_sets(sets, measured, _frames_of(backbone.name)),
+            prefix=backbone.name, name=backbone.name, note=backbone.preprocessing,
+            measures=("frechet", "kernel"), seed=seed, **official,
+        )  # fmt: skip
+        scores += found
+        left_out += missing
+    for video_backbone in networks.video:
+        official = {"i3d": {"frechet_key": "fvd"}}.get(video_backbone.name, {})
+        found, missing = distances(
+            *_feature_sets(sets, measured, _clip_of(video_backbone.name)),
+            prefix=video_backbone.name, name=video_backbone.name,
+            note=video_backbone.preprocessing, measures=("frechet", "kernel"), seed=seed,
+            **official,
+        )  # fmt: skip
+        scores += found
+        left_out += missing
+    return scores
+
+
+# --- text --------------------------------------------------------------------------------------------------------------
+
+
+def _text_scores(
+    sets: MatchedSets, measured: Measured, judge: Judge, seed: int, left_out: list[LeftOut]
+) -> tuple[list[Score], dict[int, int]]:
+    """Return alignment and retrieval among all captions, and each generated video's rank."""
+    generated = [m for m in measured.generated.values() if m.caption]
+    captions = [sentences for sentences in sets.real_captions if sentences]
+    if len(generated) < 2 or len(captions) < 2:
+        left_out.append(
+            LeftOut("text alignment", "captions are needed, of at least two generated and two real videos.")
+        )
+        return [], {}
+    known = sum(judge.captions.issuperset(sentences) for sentences in captions)
+    if judge.captions and not known:
+        left_out.append(
+            LeftOut(
+                "text alignment",
+                "the built-in judge was trained on none of these captions, so it cannot judge them; "
+                "train it on them, or give CLIP weights.",
+            )
+        )
+        return [], {}
+    real = [m for m in measured.real.values() if m.captions]
+    again = [m for m in measured.again.values() if m.captions]
+    pool, _ = caption_pool([m.caption for m in generated], sets.real_captions)
+    embedded = judge.encode_text(pool.texts)
+    ranks = caption_ranks(_text_space(generated), embedded, pool.own)
+    real_ranks = None
+    if real:
+        windows = [*real, *again]
+        own, _ = caption_pool([m.captions[0] for m in windows], sets.real_captions)
+        if own.texts != pool.texts:
+            # A prompt that no real video has is a candidate for the real ones as well.
+            own = type(own)(pool.texts, [_positions(pool.texts, m.captions) for m in windows])
+        real_ranks = caption_ranks(_text_space(windows), embedded, own.own)
+    note = f"Judge: {judge.name}, trained on {known} of these {len(captions)} videos."
+    subjects = [_subject(sets, m) or m.name for m in generated]
+    scores = [_alignment_score(generated, real, judge, note, seed)]
+    scores += retrieval_scores(
+        ranks, real_ranks, len(pool.texts), subjects=subjects,
+        real_subjects=[_real_name(m.index) for m in [*real, *again]] if real else None,
+        note=note, seed=seed,
+    )  # fmt: skip
+    return scores, {m.index: int(rank) for m, rank in zip(generated, ranks, strict=True)}
+
+
+def _positions(texts: Sequence[str], captions: Sequence[str]) -> list[int]:
+    wanted = {" ".join(caption.casefold().split()) for caption in captions}
+    return [i for i, text in enumerate(texts) if " ".join(text.casefold().split()) in wanted]
+
+
+def _text_space(measurements: Sequence[Measurement]) -> np.ndarray:
+    return np.stack([m.text_space for m in measurements if m.text_space is not None])
+
+
+def _alignment_score(
+    generated: Sequence[Measurement],
+    real: Sequence[Measurement],
+    judge: Judge,
+    note: str,
+    seed: int,
+) -> Score:
+    values = _own_similarity(generated, [m.caption for m in generated], judge)
+    floor = None
+    if len(real) >= 2:
+        floor_values = _own_similarity(real, [m.captions[0] for m in real], judge)
+        floor = Floor(float(floor_values.mean()), mean_interval(floor_values, seed=seed))
+    return Score(
+        key="text_alignment",
+        label="Similarity with its caption",
+        group="text",
+        value=float(values.mean()),
+        better=Better.HIGHER,
+        interval=mean_interval(values, seed=seed),
+        floor=floor,
+        num_videos=len(values),
+        note=f"{note} Cosine in the judge's space; not CLIPSIM.",
+    )
+
+
+def _own_similarity(
+    measurements: Sequence[Measurement], captions: Sequence[str], judge: Judge
+) -> np.ndarray:
+    text = judge.encode_text(list(captions))
+    return np.diagonal(cosine_similarity(text, _text_space(measurements))).copy()
+
+
+# --- time --------------------------------------------------------------------------------------------------------------
+
+
+def temporal_scores(
+    sets: MatchedSets, measured: Measured, networks: Networks, seed: int, left_out: list[LeftOut]
+) -> list[Score]:
+    """Return the scores of change over time, beside the real videos' values."""
+    raise NotImplementedError  # written with E3's functions
+
+
+def mean_score(
+    key: str,
+    label: str,
+    group: str,
+    better: Better,
+    values: Sequence[float],
+    real: Sequence[float],
+    note: str = "",
+    unit: str = "",
+    seed: int = 0,
+) -> Score | None:
+    """Return the mean of a value per video beside the real videos' mean; None if no video has it.
+
+    NaN marks a video that has no such value.
+    """
+    own = np.asarray([value for value in values if math.isfinite(value)])
+    reference = np.asarray([value for value in real if math.isfinite(value)])
+    if not len(own):
+        return None
+    floor = None
+    if len(reference):
+        interval = mean_interval(reference, seed=seed) if len(reference) > 1 else None
+        floor = Floor(float(reference.mean()), interval)
+    return Score(
+        key=key,
+        label=label,
+        group=group,
+        value=float(own.mean()),
+        better=better,
+        interval=mean_interval(own, seed=seed) if len(own) > 1 else None,
+        floor=floor,
+        num_videos=len(own),
+        note=note,
+        unit=unit,
+    )
