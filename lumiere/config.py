@@ -278,21 +278,34 @@ class GenerateConfig:
     ssr_steps: int = number(8, at_least=1)
     window_size: int = number(8, at_least=2)
     overlap: int = number(2, at_least=0)
-    # text-to-video clips at base size, for the distances of the evaluation
+    # The evaluation needs the clips that follow, besides those of the prompts file.
+    # text-to-video clips of training captions at base size, for the distances
     set_size: int = number(24, at_least=2)
-    batch_size: int = number(4, at_least=1)  # clips of that set in one forward pass
-    seam_videos: int = number(2, at_least=1)  # clips super-resolved with and without MultiDiffusion
+    held_out_set_size: int = number(8, at_least=0)  # the same, of validation captions
+    image_set_size: int = number(8, at_least=0)  # image-to-video clips of training clips
+    style_prompts: int = number(4, at_least=0)  # each in every style, at alpha 0 and every blend
+    batch_size: int = number(4, at_least=1)  # clips of these sets in one forward pass
+    # clips of that set whose middles are super-resolved with and without MultiDiffusion
+    seam_videos: int = number(8, at_least=1)
+    seam_window_size: int = number(4, at_least=2)
+    seam_overlap: int = number(1, at_least=0)
+    seam_crop: int = number(16, at_least=4)  # pixels of that middle at base size, height = width
     seed: int = number(0, at_least=0)
 
     def __post_init__(self) -> None:
-        if self.overlap >= self.window_size:
+        for overlap, window_size in (
+            ("overlap", "window_size"),
+            ("seam_overlap", "seam_window_size"),
+        ):
+            most = getattr(self, window_size) - 1
+            if getattr(self, overlap) > most:
+                raise ParamsError(
+                    f"{overlap}: {getattr(self, overlap)}; allowed: 0 to {window_size} - 1 ({most})"
+                )
+        if self.seam_window_size >= self.num_frames:
             raise ParamsError(
-                f"overlap: {self.overlap}; allowed: 0 to window_size - 1 ({self.window_size - 1})"
-            )
-        if self.window_size >= self.num_frames:
-            raise ParamsError(
-                f"window_size: {self.window_size}; allowed: below num_frames ({self.num_frames}), "
-                "because the evaluation compares windows"
+                f"seam_window_size: {self.seam_window_size}; allowed: below num_frames "
+                f"({self.num_frames}), because the evaluation compares windows"
             )
 
 
@@ -323,6 +336,10 @@ AT_MOST = (
     ("prepare_t2i.size", "decode.size"),
     ("train_ssr.size", "decode.size"),
     ("train_ssr.window_size", "decode.num_frames"),
+    ("generate.image_set_size", "generate.set_size"),
+    ("generate.style_prompts", "generate.set_size"),
+    ("generate.seam_videos", "generate.set_size"),
+    ("generate.seam_crop", "prepare_t2i.size"),
     ("evaluate.num_videos", "generate.set_size"),
     ("evaluate.num_frames", "generate.num_frames"),
     ("evaluate.num_frames", "decode.num_frames"),

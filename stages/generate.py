@@ -12,11 +12,7 @@ import stages
 from lumiere import sample_files, tracking
 from lumiere.config import GenerateConfig, load_params, to_dict
 from lumiere.pipelines.assemble import assemble_pipeline, hash_model
-from lumiere.pipelines.evaluation_sets import (
-    draw_captions,
-    make_text_to_video_set,
-    upscale_both_ways,
-)
+from lumiere.pipelines.evaluation_sets import write_sets
 from lumiere.pipelines.input_files import Clips
 from lumiere.pipelines.sample_videos import check_video, make_sample, read_videos
 
@@ -78,12 +74,9 @@ def main() -> None:
                 run.log_artifact(arguments.out / f"{name}{suffix}", "videos")
         sample_files.write_index(arguments.out, list(videos))
 
-        prompts = draw_captions(clips.stores[0], config.set_size, config.seed)
-        frames = make_text_to_video_set(pipe, prompts, config)
-        sample_files.write_text_to_video_set(arguments.out, frames, prompts, config.fps)
-        seams = upscale_both_ways(pipe, frames[: config.seam_videos], config)
-        sample_files.write_seams(arguments.out, seams, config.window_size, config.overlap)
-        run.log_metrics({"videos": len(videos), "text_to_video_set": len(frames)})
+        sizes = write_sets(pipe, clips, config, arguments.out)
+        counts = {f"{name}_set": size for name, size in sizes.items()}
+        run.log_metrics({"videos": len(videos), **counts})
     print(f"{len(videos)} videos in {arguments.out}, the pipeline in {arguments.pipeline}")
 
 

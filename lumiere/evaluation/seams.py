@@ -5,13 +5,51 @@ its own details, and the video jumps where one window ends and the next begins. 
 as peaks of the mean squared error between consecutive frames. The seam ratio is that error at the
 borders of windows divided by the error elsewhere; it is 1 if borders look like any other pair of
 frames.
+
+What is measured: the generate stage super-resolves the middles of text-to-video clips twice each,
+with the same noise, in windows that MultiDiffusion reconciles and in windows that share no frame.
+`generate.seam_window_size` may be shorter than the windows of finished videos, so that a short clip
+has several borders, and `generate.seam_crop` smaller than the frame, so that it costs less.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+
+from lumiere.diffusion.windows import independent_windows, temporal_windows
+from lumiere.evaluation.scores import Better, Floor, Interval, LeftOut, Score
+from lumiere.sample_files import ClipSet, SetEntry
+
+NUM_DRAWS = 2000  # of the bootstrap
+KINDS = ("multidiffusion", "independent")
+
+
+@dataclass(frozen=True)
+class SeamRecord:
+    """What is measured on a set of seams.
+
+    Attributes:
+        multidiffusion, independent: (n, t − 1), `consecutive_mse` of the same n videos.
+        borders: of the windows that share no frame. Both kinds are measured there, as in the
+            paper's figure.
+        own_borders: of MultiDiffusion's overlapping windows.
+        window_size, overlap: frames of a window, and frames that MultiDiffusion's windows share.
+        prompts: n sentences.
+        real: (n, t − 1), the same of the middles of the real clips that the prompts were taken
+            from; None without real clips.
+    """
+
+    multidiffusion: np.ndarray
+    independent: np.ndarray
+    borders: list[int]
+    own_borders: list[int]
+    window_size: int
+    overlap: int
+    prompts: list[str]
+    real: np.ndarray | None = None
 
 
 def consecutive_mse(frames: np.ndarray) -> np.ndarray:
@@ -78,3 +116,162 @@ def seam_ratio(errors: np.ndarray | Sequence[np.ndarray], borders: Sequence[int]
     if elsewhere == 0:
         return 1.0 if at_borders == 0 else float("inf")
     return float(at_borders / elsewhere)
+
+
+def measure_seams(
+    clips: ClipSet, real_frames: Callable[[SetEntry], np.ndarray] | None = None
+) -> SeamRecord:
+    """Measure a set of seams, one clip at a time.
+
+    Args:
+        clips: two rows for each video, MultiDiffusion's first.
+        real_frames: loads the real clip of an entry, uint8 (t, h, w, 3); its first frames and its
+            middle are measured, as many and as large as those of the generated clip.
+
+    Raises:
+        ValueError: if the set is empty, the rows are not pairs, or the clips differ in length.
+        DataError: if a file is damaged.
+    """
+    errors: dict[bool, list[np.ndarray]] = {True: [], False: []}
+    real: list[np.ndarray] = []
+    for index, (entry, frames) in enumerate(clips):
+        if entry.multidiffusion is not (index % 2 == 0):
+            raise ValueError("expected rows with and without multidiffusion in turn")
+        errors[entry.multidiffusion].append(consecutive_mse(frames))
+        if real_frames is not None and entry.multidiffusion:
+            real.append(consecutive_mse(_middle(real_frames(entry), frames.shape)))
+    if not clips.entries or len(clips) % 2:
+        raise ValueError(f"{len(clips)} clips; expected pairs, at least one")
+    lengths = {len(curve) for curve in [*errors[True], *errors[False], *real]}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"clips of {min(lengths) + 1} to {max(lengths) + 1} frames; expected equal lengths"
+        )
+    first, num_frames = clips.entries[0], lengths.pop() + 1
+    settings = {(entry.window_size, entry.overlap) for entry in clips.entries[::2]}
+    if len(settings) > 1 or first.window_size is None or first.overlap is None:
+        raise ValueError("expected one window_size and one overlap for all rows")
+    apart = independent_windows(num_frames, first.window_size)
+    overlapping = temporal_windows(num_frames, first.window_size, first.overlap)
+    return SeamRecord(
+        multidiffusion=np.stack(errors[True]),
+        independent=np.stack(errors[False]),
+        borders=window_borders(apart, num_frames),
+        own_borders=window_borders(overlapping, num_frames),
+        window_size=first.window_size,
+        overlap=first.overlap,
+        prompts=[entry.prompt for entry in clips.entries[::2]],
+        real=np.stack(real) if real else None,
+    )
+
+
+def seam_ratios(record: SeamRecord) -> dict[str, list[float]]:
+    """Return the seam ratio of each video by itself, by `KINDS`, at `record.borders`.
+
+    A video in which nothing moves but at the borders has an infinite ratio.
+
+    Raises:
+        ValueError: as `seam_ratio`.
+    """
+    return {
+        kind: [seam_ratio(curve, record.borders) for curve in getattr(record, kind)]
+        for kind in KINDS
+    }
+
+
+def seam_scores(record: SeamRecord) -> list[Score] | LeftOut:
+    """Compute the seam ratios, pooled over the videos, with bootstrap intervals over the videos.
+
+    The floor is the ratio of the real clips at the same pairs of frames.
+    """
+    num_pairs = record.independent.shape[1]
+    if not 0 < len(record.borders) < num_pairs:
+        return LeftOut(
+            "seams",
+            f"windows of {record.window_size} in clips of {num_pairs + 1} frames; borders between "
+            "windows and neighbours inside one are needed: generate.seam_window_size at least 2 "
+            "and below generate.num_frames",
+        )
+    count = len(record.borders)
+    borders = "one border" if count == 1 else f"{count} borders"
+    note = (
+        f"Change at window borders over change elsewhere (Lumiere, section 3.3): {borders} a video "
+        f"between windows of {record.window_size} frames"
+    )
+    scores = []
+    for kind, label in zip(KINDS, ("MultiDiffusion", "independent windows"), strict=True):
+        each = seam_ratios(record)[kind]
+        scores.append(
+            _score(
+                f"seam_ratio_{kind}",
+                f"seam ratio, {label}",
+                getattr(record, kind),
+                record.real,
+                record.borders,
+                f"{note}; video by video {min(each):.2f} to {max(each):.2f}.",
+            )
+        )
+    if not all(np.isfinite(score.value) for score in scores):
+        return LeftOut(
+            "seams",
+            "nothing moves inside the windows, so there is nothing to compare their borders with",
+        )
+    if 0 < len(record.own_borders) < num_pairs:
+        own = _score(
+            "seam_ratio_multidiffusion_own_borders",
+            "seam ratio, MultiDiffusion at its own borders",
+            record.multidiffusion,
+            record.real,
+            record.own_borders,
+            f"As above, at the {len(record.own_borders)} borders of windows that share "
+            f"{record.overlap} of their frames.",
+        )
+        if np.isfinite(own.value):
+            scores.append(own)
+    return scores
+
+
+def _score(
+    key: str,
+    label: str,
+    errors: np.ndarray,
+    real: np.ndarray | None,
+    borders: Sequence[int],
+    note: str,
+) -> Score:
+    floor = None
+    if real is not None:
+        value = seam_ratio(real, borders)
+        if np.isfinite(value):
+            floor = Floor(value, _interval(real, borders))
+    return Score(
+        key=key,
+        label=label,
+        group="seams",
+        value=seam_ratio(errors, borders),
+        better=Better.CLOSER,
+        interval=_interval(errors, borders),
+        floor=floor,
+        num_videos=len(errors),
+        note=note,
+    )
+
+
+def _interval(errors: np.ndarray, borders: Sequence[int]) -> Interval | None:
+    """Draw videos with replacement; None for a single video, or if a draw holds still videos only."""
+    if len(errors) < 2:
+        return None
+    draws = np.random.default_rng(0).integers(len(errors), size=(NUM_DRAWS, len(errors)))
+    ratios = [seam_ratio(errors[draw], borders) for draw in draws]
+    low, high = np.quantile(ratios, (0.025, 0.975))
+    if not np.isfinite([low, high]).all():
+        return None
+    return Interval(float(low), float(high))
+
+
+def _middle(frames: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Return the first frames and the middle of a clip, (t, h, w, 3), at most as large as `shape`."""
+    length, height, width = shape[:3]
+    top = max(0, (frames.shape[1] - height) // 2)
+    left = max(0, (frames.shape[2] - width) // 2)
+    return frames[:length, top : top + height, left : left + width]

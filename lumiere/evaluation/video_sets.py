@@ -12,9 +12,8 @@ import numpy as np
 from lumiere import sample_files
 from lumiere.data.clips import Clip, ClipStore, resize_video
 from lumiere.data.pixel_values import from_model_range, to_model_range
-from lumiere.diffusion.windows import independent_windows, temporal_windows
 from lumiere.errors import DataError
-from lumiere.evaluation.seams import consecutive_mse, window_borders
+from lumiere.evaluation import seams
 
 MAX_REAL = 256  # real clips that are measured; a few hundred are enough for a reference
 
@@ -59,17 +58,20 @@ def read_generated_set(folder: Path, num_videos: int, num_frames: int) -> VideoS
     Raises:
         DataError: if the generate stage has not written the clips, or they are single frames.
     """
-    frames, prompts = sample_files.read_text_to_video_set(folder)
+    clips = sample_files.read_set(folder, sample_files.TEXT_TO_VIDEO)
+    first: dict[str, int] = {}
+    for index, entry in enumerate(clips.entries):
+        first.setdefault(entry.prompt, index)
+    kept = list(first.values())[:num_videos]
+    if not kept:
+        raise DataError(f"{clips.path}: no clips; run the generate stage again")
+    frames = np.stack([clips.frames(index)[:num_frames] for index in kept])
     if frames.shape[1] < 2:
         raise DataError(
-            f"{folder / 't2v_set.npz'}: clips of {frames.shape[1]} frame; changes over time need at "
+            f"{clips.path}: clips of {frames.shape[1]} frame; changes over time need at "
             "least 2; make generate.num_frames larger"
         )
-    first: dict[str, int] = {}
-    for index, prompt in enumerate(prompts):
-        first.setdefault(prompt, index)
-    kept = list(first.values())[:num_videos]
-    return VideoSet(frames[kept, :num_frames], [prompts[i] for i in kept], [str(i) for i in kept])
+    return VideoSet(frames, [clips.entries[i].prompt for i in kept], [str(i) for i in kept])
 
 
 def read_real_set(
@@ -121,30 +123,19 @@ def read_real_set(
 
 
 def measure_seams(folder: Path) -> dict[str, Any]:
-    """Measure the errors of consecutive frames with and without MultiDiffusion, and find where
-    windows meet.
+    """Measure the errors of consecutive frames with and without MultiDiffusion.
 
     Returns:
-        window_size and overlap; for `multidiffusion` and `independent` the errors (n, t - 1); `borders` of the windows
-        that share no frame, where both are measured, as in the paper's figure; and `own_borders` of MultiDiffusion's
-        overlapping windows.
+        The fields of `lumiere.evaluation.seams.SeamRecord`.
 
     Raises:
         DataError: if the generate stage has not written the clips.
     """
-    videos, settings = sample_files.read_seams(folder)
-    errors = {
-        name: np.stack([consecutive_mse(clip) for clip in clips]) for name, clips in videos.items()
-    }
-    num_frames, window_size = videos["independent"].shape[1], settings["window_size"]
-    apart = independent_windows(num_frames, window_size)
-    overlapping = temporal_windows(num_frames, window_size, settings["overlap"])
-    return {
-        **settings,
-        **errors,
-        "borders": window_borders(apart, num_frames),
-        "own_borders": window_borders(overlapping, num_frames),
-    }
+    clips = sample_files.read_set(folder, sample_files.SEAMS)
+    try:
+        return vars(seams.measure_seams(clips))
+    except ValueError as error:
+        raise DataError(f"{clips.path}: {error}; run the generate stage again") from None
 
 
 def _source(clip_id: str) -> str:

@@ -85,6 +85,10 @@ class StyleBook:
         _check_there(name, weights)
         self._styles.setdefault(name, {})[float(alpha)] = weights
 
+    def alphas(self, name: str) -> list[float]:
+        """Return the alphas at which a style was added, in ascending order."""
+        return sorted(self._styles[name])
+
     def check(self, name: str, alpha: float) -> None:
         """Raise ValueError unless there is a style of this name that works at this alpha, 0 to
         1.

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 import yaml
 
 import stages
+from lumiere import sample_files
 from lumiere.data.shards import Sample, pack_frames, write_index, write_shards
 from lumiere.data.video_io import read_video, write_video
 from lumiere.evaluation.video_sets import read_real_set
+from lumiere.sample_files import SetEntry
 from stages import evaluate
 
 DATA = Path(__file__).parents[2] / "data"
@@ -57,8 +60,26 @@ def write_clips(folder, clips, num_validation):
 
 
 def write_set(folder, frames, prompts):
-    np.savez_compressed(folder / "t2v_set.npz", frames=frames)
-    (folder / "t2v_set.json").write_text(json.dumps({"prompts": prompts, "fps": 16}))
+    entries = [entry(prompt, seed) for seed, prompt in enumerate(prompts)]
+    sample_files.write_set(folder, "text_to_video", zip(entries, frames, strict=True))
+
+
+def write_seams(folder, multidiffusion, independent, window_size=4, overlap=2):
+    clips = []
+    for pair in zip(multidiffusion, independent, strict=True):
+        for reconciled, frames in zip((True, False), pair, strict=True):
+            made = replace(
+                entry("a horse", 0),
+                window_size=window_size,
+                overlap=overlap if reconciled else 0,
+                multidiffusion=reconciled,
+            )
+            clips.append((made, frames))
+    sample_files.write_set(folder, "seams", clips)
+
+
+def entry(prompt, seed):
+    return SetEntry(prompt, "text_to_video", seed, 16, clip_id="", subject="")
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +115,7 @@ def whole(tmp_path_factory, real):
     (videos / "index.json").write_text(json.dumps(["text_to_video", "inpainting"]))
     seamed = made[:1].copy()
     seamed[:, 4:] //= 2  # a jump where two windows of four frames meet
-    np.savez_compressed(videos / "seams.npz", multidiffusion=made[:1], independent=seamed)
-    (videos / "seams.json").write_text(json.dumps({"window_size": 4, "overlap": 2}))
+    write_seams(videos, made[:1], seamed)
     return root
 
 
@@ -196,9 +216,8 @@ def test_a_single_prompt_and_a_single_video_are_measured(inputs, real, tmp_path,
 def test_clips_without_two_windows_leave_the_seams_out(
     inputs, tmp_path, monkeypatch, capsys, window_size
 ):
-    (inputs / "videos" / "seams.json").write_text(
-        json.dumps({"window_size": window_size, "overlap": 0})
-    )
+    still = np.zeros((1, T, 8, 8, 3), np.uint8)
+    write_seams(inputs / "videos", still, still, window_size, 0)
     metrics = run_stage(monkeypatch, inputs, tmp_path / "out")
     assert not any(key.startswith("seam") for key in metrics) and "frechet_clip" in metrics
     why = f"windows of {window_size} in clips of {T} frames"
@@ -210,7 +229,7 @@ def test_seams_of_a_still_clip_are_left_out_rather_than_infinite(inputs, tmp_pat
     still = np.zeros((1, T, 8, 8, 3), np.uint8)
     jump = still.copy()
     jump[:, 4:] = 9
-    np.savez_compressed(inputs / "videos" / "seams.npz", multidiffusion=still, independent=jump)
+    write_seams(inputs / "videos", still, jump)
     metrics = run_stage(monkeypatch, inputs, tmp_path / "out")
     assert not any(key.startswith("seam") for key in metrics)
 
@@ -219,7 +238,7 @@ def test_multidiffusion_is_also_measured_at_its_own_borders(inputs, real, tmp_pa
     clips = real["snail"][None].copy()
     # Windows of four overlap by two: one begins at frame 2, where no independent one does.
     clips[:, 2:] //= 2
-    np.savez_compressed(inputs / "videos" / "seams.npz", multidiffusion=clips, independent=clips)
+    write_seams(inputs / "videos", clips, clips)
     metrics = run_stage(monkeypatch, inputs, tmp_path / "out")
     assert (
         metrics["seam_ratio_multidiffusion"] < 1 < metrics["seam_ratio_multidiffusion_own_borders"]
@@ -261,7 +280,7 @@ def test_real_clips_that_share_a_caption_are_not_each_others_rivals(
 
 
 def test_says_in_one_line_what_is_absent(inputs, tmp_path, monkeypatch, capsys):
-    (inputs / "videos" / "seams.json").unlink()
+    (inputs / "videos" / "sets" / "seams.json").unlink()
     assert "seams.json: no such file; run the generate stage first" in refused(
         monkeypatch, capsys, inputs, tmp_path / "out"
     )

@@ -47,7 +47,8 @@ PARAMS: dict[str, Any] = {
     "blend_style": {"alphas": [0.5, 1.0]},
     "generate": {
         "num_inference_steps": 2, "ssr_steps": 2, "num_frames": FRAMES, "fps": FPS, "window_size": 4, "overlap": 1,
-        "set_size": 4, "seam_videos": 1,
+        "set_size": 4, "held_out_set_size": 2, "image_set_size": 3, "style_prompts": 2, "seam_videos": 2,
+        "seam_window_size": 3, "seam_overlap": 1, "seam_crop": 8,
     },
     "evaluate": {"judge": str(REPOSITORY / "pretrained" / "judge"), "num_videos": 4, "num_frames": FRAMES},
     "runtime": {"sample_every": 0},

@@ -382,14 +382,58 @@ def test_a_style_changes_the_video(chain: Path) -> None:
     )
 
 
-def test_the_evaluations_set_and_seams_are_complete(chain: Path) -> None:
+def test_the_evaluations_sets_are_complete(chain: Path) -> None:
+    videos, store = chain / "outputs" / "videos", ClipStore(chain / "outputs" / "clips")
+    sets = {name: sample_files.read_set(videos, name) for name in sample_files.SETS}
+    sizes = {name: len(clips) for name, clips in sets.items()}
+    # two prompts at alpha 0, 0.5 and 1; two videos with and without MultiDiffusion
+    assert sizes == {
+        "text_to_video": 4, "held_out": 2, "image_to_video": 3, "styles": 6, "seams": 4,
+    }  # fmt: skip
+    training = {entry["clip_id"] for entry in store.entries}
+    for name, clips in sets.items():
+        side = SIZE if name != "seams" else LARGE // 2  # of the middle 8 of 16 pixels
+        for entry, frames in clips:
+            assert frames.shape == (FRAMES, side, side, 3) and entry.fps == FPS
+            assert entry.held_out == (name == "held_out") == (entry.clip_id not in training)
+            animal = entry.clip_id.removesuffix("@0")
+            assert (entry.prompt, entry.subject) == (f"a {animal}", f"{animal}.mp4")
+
+
+def test_one_prompt_has_the_same_seed_at_every_alpha(chain: Path) -> None:
+    clips = sample_files.read_set(chain / "outputs" / "videos", "styles")
+    alphas = [(entry.style, entry.alpha) for entry in clips.entries[::2]]
+    assert alphas == [(STYLE, 0.0), (STYLE, 0.5), (STYLE, 1.0)]
+    for first in (0, 1):
+        entries = clips.entries[first::2]
+        assert len({(entry.prompt, entry.seed) for entry in entries}) == 1
+        made = [clips.frames(first + 2 * i).astype(int) for i in range(3)]
+        assert np.abs(made[1] - made[0]).mean() > 0 and np.abs(made[2] - made[0]).mean() > 0
+
+
+def test_seams_are_the_same_clips_with_and_without_multidiffusion(chain: Path) -> None:
+    clips = sample_files.read_set(chain / "outputs" / "videos", "seams")
+    low = sample_files.read_set(chain / "outputs" / "videos", "text_to_video")
+    for number in range(2):
+        reconciled, apart = clips.entries[2 * number : 2 * number + 2]
+        assert (reconciled.multidiffusion, reconciled.overlap) == (True, 1)
+        assert (apart.multidiffusion, apart.overlap) == (False, 0)
+        assert reconciled.clip_id == apart.clip_id == low.entries[number].clip_id
+        assert not np.array_equal(clips.frames(2 * number), clips.frames(2 * number + 1))
+
+
+def test_an_entry_makes_the_same_clip_alone(chain: Path) -> None:
+    """A clip does not depend on the clips that are made beside it."""
     videos = chain / "outputs" / "videos"
-    prompts = json.loads((videos / "t2v_set.json").read_text())["prompts"]
-    assert len(set(prompts)) == 4
-    assert np.load(videos / "t2v_set.npz")["frames"].shape == (4, FRAMES, SIZE, SIZE, 3)
-    with np.load(videos / "seams.npz") as seams:
-        assert {seams[key].shape for key in seams.files} == {(1, FRAMES, LARGE, LARGE, 3)}
-        assert not np.array_equal(seams["multidiffusion"], seams["independent"])
+    clips = Clips(chain / "outputs" / "clips")
+    pipe = LumierePipeline.from_pretrained(chain / "outputs" / "pipeline")
+    pipe.set_progress_bar_config(disable=True)
+    for name, index in (("text_to_video", 2), ("held_out", 1), ("styles", 5), ("image_to_video", 1)):
+        made = sample_files.read_set(videos, name)
+        entry = made.entries[index]
+        image = (lambda entry: clips.frames(entry.clip_id)[0]) if "image" in name else None
+        [(_, alone)] = make_clips(pipe, [entry], 1, name, image)
+        assert np.abs(alone.astype(int) - made.frames(index)).max() <= 1, name
 
 
 def test_every_metric_is_a_number(chain: Path) -> None:
