@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from tqdm import tqdm
 
 from lumiere.evaluation.alignment import (
     caption_pool,
@@ -15,6 +17,7 @@ from lumiere.evaluation.alignment import (
     retrieval_scores,
 )
 from lumiere.evaluation.bootstrap import mean_interval
+from lumiere.evaluation.consistency import subject_consistency
 from lumiere.evaluation.feature_sets import OTHER_TIMES, REFERENCE, FeatureSet
 from lumiere.evaluation.floors import distances
 from lumiere.evaluation.judge import Judge
@@ -28,7 +31,19 @@ from lumiere.evaluation.measurement import (
 )
 from lumiere.evaluation.paired import PairedSimilarity, paired_score, paired_similarity
 from lumiere.evaluation.scores import Better, Floor, LeftOut, Score
+from lumiere.evaluation.temporal import (
+    PAIRED_SCORES,
+    TEMPORAL_SCORES,
+    Definition,
+    compare_frames,
+)
 
+MOTION = re.compile("motion|static|period|phase|spectrum")
+# The backbones with which a score is VBench's own.
+OFFICIAL_CONSISTENCY = {
+    "dino_vitb16": "subject_consistency",
+    "open_clip_vit_b_32": "background_consistency",
+}
 MAX_REAL = 256  # real videos that serve as a reference if nothing tells which belong to the generated ones
 PROXY = (
     "Features of EfficientNet-Lite0, trained on ImageNet: a proxy, not FID or FVD. It has seen "
@@ -45,6 +60,8 @@ class Measured:
         real: window A of the reference videos, by index.
         again: window B of the same subjects, by the index of window A.
         others: window A of as many other subjects.
+        paired: `compare_frames` of a generated video with its real counterpart, by its index.
+        paired_real: the same of window B with window A, by the index of window A.
         unreadable: what could not be decoded, with the reason.
     """
 
@@ -52,6 +69,8 @@ class Measured:
     real: dict[int, Measurement]
     again: dict[int, Measurement]
     others: dict[int, Measurement]
+    paired: dict[int, dict[str, float]] = field(default_factory=dict)
+    paired_real: dict[int, dict[str, float]] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
 
 
@@ -86,7 +105,32 @@ def measure_sets(sets: MatchedSets, networks: Networks, seed: int = 0) -> Measur
         _Windows(sets.other_windows), windows, networks, "other windows", whole=False
     )
     aside, bad_others = measure_set(sets.real, others, networks, "other subjects", whole=False)
-    return Measured(generated, real, again, aside, {**bad, **bad_real, **bad_again, **bad_others})
+    paired, paired_real = _compare_pairs(sets, generated, real, again)
+    unreadable = {**bad, **bad_real, **bad_again, **bad_others}
+    return Measured(generated, real, again, aside, paired, paired_real, unreadable)
+
+
+def _compare_pairs(
+    sets: MatchedSets,
+    generated: Mapping[int, Measurement],
+    real: Mapping[int, Measurement],
+    again: Mapping[int, Measurement],
+) -> tuple[dict[int, dict[str, float]], dict[int, dict[str, float]]]:
+    """Compare the frames of each generated video, and of each window B, with window A."""
+    if sets.num_frames < 2:
+        return {}, {}
+    paired: dict[int, dict[str, float]] = {}
+    paired_real: dict[int, dict[str, float]] = {}
+    for index in tqdm(generated, desc="pairs", unit="video", leave=False):
+        partner = sets.partners[index]
+        if partner is None or partner not in real:
+            continue
+        frames = sets.real[partner].frames
+        paired[index] = compare_frames(sets.generated[index].frames, frames, sets.fps)
+        if partner in again and partner not in paired_real:
+            window = sets.other_windows[partner]().frames
+            paired_real[partner] = compare_frames(window, frames, sets.fps)
+    return paired, paired_real
 
 
 def compare(sets: MatchedSets, measured: Measured, networks: Networks, seed: int = 0) -> Comparison:
@@ -327,18 +371,85 @@ def temporal_scores(
     sets: MatchedSets, measured: Measured, networks: Networks, seed: int, left_out: list[LeftOut]
 ) -> list[Score]:
     """Return the scores of change over time, beside the real videos' values."""
-    raise NotImplementedError  # written with E3's functions
+    generated = list(measured.generated.values())
+    real = _counterparts(sets, measured)
+    scores = _consistency_scores(generated, real, networks, seed)
+    for key, definition in TEMPORAL_SCORES.items():
+        found = mean_score(
+            key,
+            definition,
+            [m.numbers[key] for m in generated],
+            [m.numbers[key] for m in real],
+            seed,
+        )
+        _add(found, definition.label, scores, left_out)
+    for key, definition in PAIRED_SCORES.items():
+        found = mean_score(
+            key,
+            definition,
+            [pair[key] for pair in measured.paired.values()],
+            [pair[key] for pair in measured.paired_real.values()],
+            seed,
+        )
+        if measured.paired:
+            _add(found, definition.label, scores, left_out)
+    return scores
+
+
+def _counterparts(sets: MatchedSets, measured: Measured) -> list[Measurement]:
+    """Return the real videos of the generated ones' subjects; all of them, where nothing tells."""
+    partners = dict.fromkeys(sets.partners[index] for index in measured.generated)
+    own = [measured.real[p] for p in partners if p is not None and p in measured.real]
+    return own if len(own) >= 2 else list(measured.real.values())
+
+
+def _add(
+    score: Score | None, label: str, scores: list[Score], left_out: list[LeftOut]
+) -> None:
+    if score is not None:
+        scores.append(score)
+    else:
+        left_out.append(LeftOut(label, "no generated video allows it."))
+
+
+def _consistency_scores(
+    generated: Sequence[Measurement], real: Sequence[Measurement], networks: Networks, seed: int
+) -> list[Score]:
+    """Return how alike the frames of a video are, by every frame backbone."""
+    scores: list[Score] = []
+    for backbone in [networks.main, *networks.frame]:
+        is_main = backbone is networks.main
+        key = "independent_consistency" if is_main else f"{backbone.name}_consistency"
+        label = "Consistency of the frames' features"
+        if backbone.name in OFFICIAL_CONSISTENCY:
+            key = OFFICIAL_CONSISTENCY[backbone.name]
+            label = key.replace("_", " ").capitalize()
+        definition = Definition(
+            label, Better.CLOSER, "",
+            "VBench's formula: the mean cosine of each frame with the first and the previous one. "
+            f"{PROXY if is_main else backbone.preprocessing}",
+        )  # fmt: skip
+        found = mean_score(
+            key,
+            definition,
+            [_consistency(m.frames[backbone.name]) for m in generated],
+            [_consistency(m.frames[backbone.name]) for m in real],
+            seed,
+        )
+        if found is not None:
+            scores.append(found)
+    return scores
+
+
+def _consistency(features: np.ndarray) -> float:
+    return subject_consistency(features) if len(features) > 1 else math.nan
 
 
 def mean_score(
     key: str,
-    label: str,
-    group: str,
-    better: Better,
+    definition: Definition,
     values: Sequence[float],
     real: Sequence[float],
-    note: str = "",
-    unit: str = "",
     seed: int = 0,
 ) -> Score | None:
     """Return the mean of a value per video beside the real videos' mean; None if no video has it.
@@ -355,13 +466,17 @@ def mean_score(
         floor = Floor(float(reference.mean()), interval)
     return Score(
         key=key,
-        label=label,
-        group=group,
+        label=_capital(definition.label),
+        group="motion" if MOTION.search(key) else "temporal",
         value=float(own.mean()),
-        better=better,
+        better=definition.better,
         interval=mean_interval(own, seed=seed) if len(own) > 1 else None,
         floor=floor,
         num_videos=len(own),
-        note=note,
-        unit=unit,
+        note=definition.note,
+        unit=definition.unit,
     )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -15,7 +15,8 @@ from lumiere.errors import VideoError, one_line
 from lumiere.evaluation.backbones import FrameBackbone, VideoBackbone
 from lumiere.evaluation.feature_cache import FeatureCache
 from lumiere.evaluation.judge import Judge
-from lumiere.evaluation.motion import measure_frames, temporal_spectrum
+from lumiere.evaluation.spectrum import MIN_SPECTRUM_FRAMES, temporal_spectrum
+from lumiere.evaluation.temporal import measure_frames
 from lumiere.evaluation.videos import Video, VideoSet, is_blank
 
 EMBEDDED_FRAMES = 16  # of each video, evenly spaced; all of them in a video of the usual length
@@ -52,7 +53,8 @@ class Measurement:
         clip: by video backbone, (d,).
         text_space: (d,), the judge's mean frame embedding; None without a judge.
         numbers: from `measure_frames`; empty if only distances are wanted.
-        spectrum: from `temporal_spectrum`; None if only distances are wanted.
+        spectrum: from `temporal_spectrum`; None if only distances are
+            wanted, or the video is too short.
         blank: whether all its pixels have one colour.
     """
 
@@ -84,7 +86,8 @@ def measure(index: int, video: Video, networks: Networks, whole: bool = True) ->
     spectrum = None
     if whole:
         numbers = measure_frames(video.frames, video.fps)
-        spectrum = temporal_spectrum(video.frames)
+        if t >= MIN_SPECTRUM_FRAMES:
+            spectrum = temporal_spectrum(video.frames)
     return Measurement(
         index=index,
         name=video.name,
