@@ -58,6 +58,8 @@ class Judge:
             compared.
         trained_on: a sentence about its training for the report; may be empty.
         captions: the sentences that it was trained on; empty if they are unknown.
+        held_out_accuracy: a sentence on how often it is right on videos that it was not trained on;
+            empty if that is unknown.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Judge:
     preprocessing: str
     trained_on: str = ""
     captions: frozenset[str] = frozenset()
+    held_out_accuracy: str = ""
     batch_size: int = 128
 
     @torch.no_grad()
@@ -200,6 +203,7 @@ def _load_embedded(folder: Path) -> Judge:
         _describe(preprocess),
         trained_on=_describe_training(config.get("training")),
         captions=frozenset(captions.read_text(encoding="utf-8").splitlines()),
+        held_out_accuracy=_describe_accuracy(config.get("retrieval")),
     )
 
 
@@ -232,6 +236,18 @@ def _describe(cfg: PreprocessCfg) -> str:
     return (
         f"uint8 RGB, {cfg.resize_mode} side resized to {cfg.size} px ({cfg.interpolation}, antialiased, PIL), "
         f"centre crop, scaled to [0, 1], mean {tuple(cfg.mean)}, std {tuple(cfg.std)}; unit-length embeddings"
+    )
+
+
+def _describe_accuracy(retrieval: dict[str, Any] | None) -> str:
+    """Say how often the judge ranks a held-out video's own caption first among all videos'."""
+    if not retrieval:
+        return ""
+    size, results = next(iter(retrieval.items()))
+    held_out = results["held_out_among_all"]
+    return (
+        f"On held-out videos at {size} it ranks the own video first among all {held_out['videos']} for "
+        f"{held_out['r1']:.1%} of the sentences (trained ones: {results['train']['r1']:.1%})."
     )
 
 

@@ -1,0 +1,162 @@
+"""Evaluates any two folders of videos: the work of `lumiere evaluate`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+from lumiere.errors import DataError, ParamsError
+from lumiere.evaluation.backbones import (
+    EMBEDDED,
+    FrameBackbone,
+    VideoBackbone,
+    load_backbone,
+    parse_backbone,
+)
+from lumiere.evaluation.comparison import compare, measure_sets
+from lumiere.evaluation.contents import (
+    blank_videos,
+    build_curves,
+    build_facts,
+    build_slices,
+    build_wall,
+    counts,
+    unreadable_videos,
+)
+from lumiere.evaluation.feature_cache import FeatureCache
+from lumiere.evaluation.matching import match_folders
+from lumiere.evaluation.measurement import Networks
+from lumiere.evaluation.report import Previous, ReportContent, parse_metrics, summary, write_report
+from lumiere.evaluation.scores import flat
+from lumiere.evaluation.videos import list_folder, read_captions
+from lumiere.files import write_atomically
+
+METRICS, REPORT = "metrics.json", "report.html"
+
+
+def evaluate_folders(
+    videos: Path,
+    real: Path,
+    output: Path,
+    *,
+    captions: Path | None = None,
+    num_frames: int | None = None,
+    fps: Fraction | None = None,
+    backbones: Sequence[str] = (),
+    baseline: Path | None = None,
+    cache: str | None = None,
+    seed: int = 0,
+    tell: Callable[[str], None] = print,
+) -> Path:
+    """Measure a folder of generated videos against one of real videos; write metrics and a report.
+
+    Args:
+        videos, real: folders of video files.
+        output: a folder for metrics.json, report.html and plots/.
+        captions: a CSV file with the columns video and caption.
+        num_frames, fps: see `match_folders`.
+        backbones: further networks, as NAME=FILE.
+        baseline: the metrics.json of another run, to compare with.
+        cache: a folder for features, or "none"; None for the default folder.
+        seed: for all random draws.
+        tell: prints a note for the user.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        DataError: if the videos, the captions or the baseline cannot be used.
+        ParamsError: if a backbone is unknown, or the output folder holds one of the inputs.
+    """
+    _check_output(output, videos, real)
+    previous = None if baseline is None else _read_baseline(baseline)
+    networks = load_networks(backbones, None if cache is None else cache)
+    sentences = {} if captions is None else read_captions(captions)
+    sets = match_folders(
+        list_folder(videos, sentences), list_folder(real, sentences), num_frames, fps
+    )
+    for note in sets.notes:
+        tell(f"note: {note}")
+    for name, why in sorted(sets.unreadable.items()):
+        tell(f"left out: {name}: {why}")
+    measured = measure_sets(sets, networks, seed)
+    for name, why in sorted(measured.unreadable.items()):
+        tell(f"left out: {name}: {why}")
+    if len(measured.generated) < 2 or len(measured.real) < 2:
+        raise DataError(
+            f"{len(measured.generated)} generated and {len(measured.real)} real videos could be "
+            "decoded; at least 2 of each are needed"
+        )
+    comparison = compare(sets, measured, networks, seed)
+    left_out = [*comparison.left_out, *blank_videos(comparison), *unreadable_videos(sets, comparison)]
+    for remark in [*comparison.left_out, *blank_videos(comparison)]:
+        tell(f"note: {remark.name}: {remark.why}")
+    content = ReportContent(
+        title=f"Evaluation of {videos.name or videos}",
+        generated=f"{len(measured.generated)} videos of {videos}.",
+        real=f"{len(measured.real)} videos of {real}.",
+        scores=comparison.scores,
+        left_out=left_out,
+        wall=build_wall(sets, comparison),
+        curves=build_curves(sets, comparison),
+        slices=build_slices(sets, comparison),
+        facts=build_facts(sets, comparison, networks),
+        previous=previous,
+    )
+    metrics = {**flat(comparison.scores), **counts(sets, comparison)}
+    report = write_report(output, content)
+    write_atomically(output / METRICS, (json.dumps(metrics, indent=2) + "\n").encode())
+    if previous is not None:
+        for line in summary(comparison.scores, previous):
+            tell(line)
+    return report
+
+
+def load_networks(backbones: Sequence[str], cache: str | None) -> Networks:
+    """Load the embedded backbone and further ones, given as NAME=FILE.
+
+    Raises:
+        ParamsError: if a name is unknown or given twice.
+        DataError: if weights are missing or damaged.
+    """
+    frame: list[FrameBackbone] = []
+    video: list[VideoBackbone] = []
+    names: set[str] = set()
+    for text in backbones:
+        spec = parse_backbone(text)
+        if spec.name in names or spec.name == EMBEDDED:
+            raise ParamsError(f"backbone {spec.name}: given twice; give each once")
+        names.add(spec.name)
+        loaded = spec.load()
+        if isinstance(loaded, VideoBackbone):
+            video.append(loaded)
+        else:
+            frame.append(loaded)
+    main = load_backbone(EMBEDDED)
+    assert not isinstance(main, VideoBackbone)
+    return Networks(main, frame, video, judge=None, cache=open_cache(cache))
+
+
+def open_cache(cache: str | None) -> FeatureCache:
+    """Return the cache of features in a folder; `none` keeps nothing, None is the default folder."""
+    if cache == "none":
+        return FeatureCache(max_bytes=1)
+    return FeatureCache(cache)
+
+
+def _check_output(output: Path, videos: Path, real: Path) -> None:
+    for path in (videos, real):
+        if path.is_dir() and output.resolve() == path.resolve():
+            raise ParamsError(f"--output {output}: it is a folder of videos; name another folder")
+    if output.exists() and not output.is_dir():
+        raise ParamsError(f"--output {output}: a file; name a folder")
+
+
+def _read_baseline(path: Path) -> Previous:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); give a metrics.json") from None
+    return Previous(parse_metrics(text, str(path)), str(path))
