@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from lumiere.cli.evaluate import evaluate
 from lumiere.cli.generate import generate, tell
 from lumiere.cli.inspect import inspect
 from lumiere.errors import LumiereError, one_line
@@ -63,6 +64,7 @@ app = typer.Typer(
     context_settings={"max_content_width": 110},
 )
 app.command(context_settings={"allow_extra_args": True})(generate)
+app.command()(evaluate)
 app.command()(inspect)
 
 

@@ -72,7 +72,7 @@ def evaluate_folders(
     """
     _check_output(output, videos, real)
     previous = None if baseline is None else _read_baseline(baseline)
-    networks = load_networks(backbones, None if cache is None else cache)
+    networks = load_networks(backbones, cache)
     sentences = {} if captions is None else read_captions(captions)
     sets = match_folders(
         list_folder(videos, sentences), list_folder(real, sentences), num_frames, fps
@@ -139,11 +139,9 @@ def load_networks(backbones: Sequence[str], cache: str | None) -> Networks:
     return Networks(main, frame, video, judge=None, cache=open_cache(cache))
 
 
-def open_cache(cache: str | None) -> FeatureCache:
-    """Return the cache of features in a folder; `none` keeps nothing, None is the default folder."""
-    if cache == "none":
-        return FeatureCache(max_bytes=1)
-    return FeatureCache(cache)
+def open_cache(cache: str | None) -> FeatureCache | None:
+    """Return the cache of features in a folder; None is the default folder, "none" no cache."""
+    return None if cache == "none" else FeatureCache(cache)
 
 
 def _check_output(output: Path, videos: Path, real: Path) -> None:

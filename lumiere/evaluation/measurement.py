@@ -6,7 +6,7 @@ After this pass the frames are no longer needed, so that sets of any size fit in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from tqdm import tqdm
@@ -31,14 +31,20 @@ class Networks:
         main: the backbone that is always there; its distances are called `independent_...`.
         frame, video: further backbones on frames and on videos.
         judge: for text alignment; None without.
-        cache: keeps features between runs.
+        cache: keeps features between runs; None computes them each time.
     """
 
     main: FrameBackbone
     frame: Sequence[FrameBackbone] = ()
     video: Sequence[VideoBackbone] = ()
     judge: Judge | None = None
-    cache: FeatureCache = field(default_factory=lambda: FeatureCache(None))
+    cache: FeatureCache | None = None
+
+    def embed(self, backbone: FrameBackbone | VideoBackbone, frames: np.ndarray) -> np.ndarray:
+        """Return the features of frames, uint8 (n, h, w, 3), by the cache if there is one."""
+        if self.cache is None:
+            return backbone.embed(frames)
+        return self.cache.embed(backbone, frames)
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,6 @@ def measure(index: int, video: Video, networks: Networks, whole: bool = True) ->
     t = len(video.frames)
     picks = evenly(t, EMBEDDED_FRAMES if whole else DISTANCE_FRAMES)
     chosen = video.frames[picks]
-    cache = networks.cache
     frame_backbones = [networks.main, *networks.frame]
     text_space = None
     if networks.judge is not None:
@@ -95,8 +100,8 @@ def measure(index: int, video: Video, networks: Networks, whole: bool = True) ->
         captions=video.captions,
         subject=video.subject,
         held_out=video.held_out,
-        frames={backbone.name: cache.embed(backbone, chosen) for backbone in frame_backbones},
-        clip={backbone.name: cache.embed(backbone, video.frames) for backbone in networks.video},
+        frames={backbone.name: networks.embed(backbone, chosen) for backbone in frame_backbones},
+        clip={backbone.name: networks.embed(backbone, video.frames) for backbone in networks.video},
         text_space=text_space,
         numbers=numbers,
         spectrum=spectrum,

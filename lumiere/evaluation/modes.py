@@ -68,13 +68,13 @@ def image_to_video(
             return ModeResults()
         original = resized(real.frames(entry.clip_id), (frames.shape[1], frames.shape[2]))
         picture = original[0]
-        picture_features = networks.cache.embed(networks.main, picture[None])[0]
+        picture_features = networks.embed(networks.main, picture[None])[0]
         for video, into, into_curves in (
             (frames, changes, curves),
             (original[: len(frames)], real_changes, real_curves),
         ):
             picks = evenly(len(video), EMBEDDED_FRAMES)
-            features = networks.cache.embed(networks.main, video[picks])
+            features = networks.embed(networks.main, video[picks])
             rate = entry.fps * len(picks) / len(video)
             colour = colour_drift(video, entry.fps, picture)
             identity = identity_drift(features, rate, picture_features)
@@ -290,9 +290,8 @@ def _total(distance) -> float:
 
 def _retention(frames: np.ndarray, plain: np.ndarray, networks: Networks) -> float:
     picks = evenly(len(frames), 4)
-    embed = networks.cache.embed
     return content_retention(
-        embed(networks.main, frames[picks]), embed(networks.main, plain[picks])
+        networks.embed(networks.main, frames[picks]), networks.embed(networks.main, plain[picks])
     )
 
 
