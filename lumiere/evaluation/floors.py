@@ -4,7 +4,9 @@ A distance of few videos means nothing by itself: it is biased by their number, 
 network. The floors are the same distance for as many real videos: of the same subjects (the best
 that a generator can reach) and of other subjects. `lumiere.evaluation.pairings` says which.
 
-Intervals come from the jackknife over videos (`lumiere.evaluation.bootstrap`).
+Intervals come from the jackknife over videos (`lumiere.evaluation.bootstrap`). Real videos in place
+of matched generated ones score above the upper end of their floor's interval in up to 8 % of sets
+(measured on Gaussians, 24 videos): the value varies as well as the floor.
 """
 
 from __future__ import annotations
@@ -119,7 +121,8 @@ def describe(design: Design) -> str:
         )
     return (
         f"{design.num_videos} generated videos against all {design.num_reference} real videos; "
-        "floors at the same number."
+        "floors at the same number. The same-subject floor holds other times of the reference itself: "
+        "a perfect generator of new subjects scores the other-subject floor."
     )
 
 
