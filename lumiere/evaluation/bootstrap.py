@@ -11,7 +11,8 @@ distance 0. For two sets of 24 samples of one Gaussian in 60 dimensions, the Fr√
 The jackknife leaves one video out at a time, so no video occurs twice, and its variance is too
 large rather than too small on average, for every statistic that does not depend on the order of the
 videos (Efron & Stein 1981, "The jackknife estimate of variance"). On Gaussians its intervals cover
-the mean distance in 91 to 100 % of sets of 10 and 24 videos.
+the mean distance in 91 to 100 % of sets of 10 and 24 videos. They cover less where a few videos
+dominate the distance: 83 % for KID of 12 videos in one dimension, 1.5 deviations apart.
 
 All intervals here have a level of 95 %.
 """
