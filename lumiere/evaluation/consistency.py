@@ -1,4 +1,4 @@
-"""Measures flicker, motion, and how well known pixels are kept, without a model."""
+"""Measures flicker, motion, consistency of features over time, and how well known pixels are kept."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def temporal_flicker(frames: np.ndarray) -> float:
     Raises:
         ValueError: if the dtype or rank differs, or there are fewer than 2 frames.
     """
-    frames = _check_video(frames)
+    frames = check_frames(frames)
     difference = np.abs(frames[1:].astype(np.int16) - frames[:-1].astype(np.int16))
     return 1.0 - float(difference.mean(dtype=np.float64)) / 255.0
 
@@ -38,7 +38,7 @@ def motion_magnitude(frames: np.ndarray) -> float:
     Args:
         frames: uint8 (t, h, w, 3), at least 2 frames.
     """
-    frames = _check_video(frames)
+    frames = check_frames(frames)
     grey = [cv2.cvtColor(_resize(frame), cv2.COLOR_RGB2GRAY) for frame in frames]
     lengths = [flow_length(before, after) for before, after in itertools.pairwise(grey)]
     return float(np.mean(lengths))
@@ -67,14 +67,107 @@ def known_region_psnr(frames: np.ndarray, known: np.ndarray, known_mask: np.ndar
     return psnr(float(np.mean(error**2)), value_range=255)
 
 
-def _check_video(frames: np.ndarray) -> np.ndarray:
+def subject_consistency(features: np.ndarray) -> float:
+    """Compute VBench's subject consistency from the features of one video's frames.
+
+    For each frame but the first, its cosine to the first and to the previous frame, each cut off
+    at 0, are averaged; the score is the mean over frames (arXiv 2311.17982). VBench takes DINO
+    ViT-B/16; with another backbone the number is a proxy and needs that backbone's name.
+
+    Over a set, VBench pools the frames of all videos; with equally long videos that is the mean
+    over videos. A still video scores 1, and noise that differs from frame to frame lowers the
+    score, by as much as the backbone reacts to it.
+
+    Args:
+        features: (t, d), at least 2 frames.
+
+    Returns:
+        In [0, 1].
+
+    Raises:
+        ValueError: for other shapes, fewer frames, a row of zeros, NaN or infinity.
+    """
+    unit = unit_rows(features, at_least=2)
+    to_first = np.maximum(0.0, unit[1:] @ unit[0])
+    to_previous = np.maximum(0.0, (unit[1:] * unit[:-1]).sum(axis=1))
+    return min(1.0, float((to_first + to_previous).mean() / 2))
+
+
+def background_consistency(features: np.ndarray) -> float:
+    """Compute VBench's background consistency: `subject_consistency` of CLIP ViT-B/32 features.
+
+    VBench does not cut the background out; the features are those of whole frames.
+
+    Args:
+        features: (t, d), at least 2 frames.
+    """
+    return subject_consistency(features)
+
+
+def aesthetic_quality(features: np.ndarray, weight: np.ndarray, bias: float) -> float:
+    """Compute VBench's aesthetic quality: LAION's linear head on CLIP ViT-L/14 features, over 10.
+
+    Args:
+        features: (t, 768) of the frames, of any length; rows are normalised first.
+        weight: (1, 768) or (768,), `weight` of the file sa_0_4_vit_l_14_linear.pth.
+        bias: `bias` of that file.
+
+    Returns:
+        The mean over frames; about 0 to 1.
+
+    Raises:
+        ValueError: if the head does not fit the features, or a value is not finite.
+    """
+    unit = unit_rows(features, at_least=1)
+    weight, bias = np.asarray(weight, np.float64).reshape(-1), float(np.asarray(bias).reshape(()))
+    if len(weight) != unit.shape[1]:
+        raise ValueError(
+            f"a head for features of {len(weight)} values, features of {unit.shape[1]}; "
+            "the LAION head needs CLIP ViT-L/14 (768)"
+        )
+    if not (np.isfinite(weight).all() and np.isfinite(bias)):
+        raise ValueError("the aesthetic head holds NaN or infinite weights")
+    return float((unit @ weight + bias).mean() / 10)
+
+
+def unit_rows(features: np.ndarray, at_least: int) -> np.ndarray:
+    """Check the features of a video's frames and divide each row by its length.
+
+    Args:
+        features: (t, d).
+        at_least: the number of frames needed.
+
+    Returns:
+        float64 (t, d).
+
+    Raises:
+        ValueError: for other shapes, fewer frames, a row of zeros, NaN or infinity.
+    """
+    features = np.asarray(features, dtype=np.float64)
+    if features.ndim != 2 or len(features) < at_least:
+        raise ValueError(
+            f"features of shape {features.shape}; expected (t, d) of at least {at_least} frames"
+        )
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    if not (np.isfinite(lengths).all() and (lengths > 0).all()):
+        frame = int(np.argmax(~(np.isfinite(lengths) & (lengths > 0))))
+        raise ValueError(f"features of frame {frame} are zero, NaN or infinite")
+    return features / lengths
+
+
+def check_frames(frames: np.ndarray, at_least: int = 2) -> np.ndarray:
+    """Return a video's frames as an array, once they are uint8 (t, h, w, c) and enough.
+
+    Raises:
+        ValueError: if the dtype or rank differs, a frame is empty, or there are fewer frames.
+    """
     frames = np.asarray(frames)
-    if frames.dtype != np.uint8 or frames.ndim != 4:
+    if frames.dtype != np.uint8 or frames.ndim != 4 or 0 in frames.shape[1:]:
         raise ValueError(
             f"frames: {frames.dtype} of shape {frames.shape}; expected uint8 (t, h, w, c)"
         )
-    if len(frames) < 2:
-        raise ValueError(f"frames: {len(frames)}; a change over time needs at least 2")
+    if len(frames) < at_least:
+        raise ValueError(f"frames: {len(frames)}; this measure needs at least {at_least}")
     return frames
 
 

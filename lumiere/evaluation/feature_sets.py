@@ -33,7 +33,7 @@ class FeatureSet:
     windows: Sequence[int] = ()
 
     def __post_init__(self) -> None:
-        if not self.windows:
+        if not len(self.windows):
             object.__setattr__(self, "windows", [REFERENCE] * len(self.features))
         counts = {len(self.features), len(self.subjects), len(self.windows)}
         if len(counts) != 1:

@@ -60,7 +60,7 @@ def test_kernel_distance_of_single_points_by_hand():
 
 
 def test_kernel_distance_is_right_on_average_at_any_number_of_samples():
-    """x ~ N(0, 1), y ~ N(1, 1), k = (xy + 1)³: E k(x, x') = 4, E k(y, y') = 42, E k(x, y) = 7."""
+    """x ~ N(0, 1), y ~ N(1, 1), k = (xy + 1)³: E k(x, x') = 4, E k(y, y') = 32, E k(x, y) = 7."""
     rng = np.random.default_rng(0)
     values = [
         kernel_distance(rng.normal(size=(4, 1)), rng.normal(size=(7, 1)) + 1) for _ in range(4000)

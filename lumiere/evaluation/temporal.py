@@ -1,0 +1,299 @@
+"""All numbers of one video that need only its pixels, and its distances to the real clip.
+
+`measure_frames` gives the numbers, `compare_frames` the distances; `TEMPORAL_SCORES` and
+`PAIRED_SCORES` say what each key means.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from lumiere.evaluation.consistency import check_frames
+from lumiere.evaluation.motion import (
+    Flows,
+    Motion,
+    frame_change,
+    has_large_motion,
+    interpolation_smoothness,
+    is_static,
+    measure_background,
+    measure_motion,
+)
+from lumiere.evaluation.scores import Better
+from lumiere.evaluation.spectrum import (
+    MIN_SPECTRUM_FRAMES,
+    Period,
+    find_period,
+    high_frequency_share,
+    phase_difference,
+    spectrum_distance,
+    temporal_spectrum,
+)
+
+SMALLEST_MOTION = 0.01  # px a frame; keeps the logarithm of still videos finite
+SMALLEST_CHANGE = 0.1  # grey levels
+PERIOD_TOLERANCE = 0.15  # relative; a generated period this close to the real one is kept
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a key means: its name in the report, which values are good, its unit and its source."""
+
+    label: str
+    better: Better
+    unit: str
+    note: str
+
+
+TEMPORAL_SCORES: dict[str, Definition] = {
+    "flicker": Definition(
+        "temporal flickering",
+        Better.CLOSER,
+        "",
+        "VBench's formula, 1 − mean absolute change / 255. VBench scores still videos only "
+        "(chosen by RAFT flow); here all videos are scored, so motion lowers it too: compare with "
+        "the real clips. Noise of σ grey levels on a still video lowers it by 1.13 σ / 255.",
+    ),
+    "frame_change": Definition(
+        "change from frame to frame",
+        Better.CLOSER,
+        "grey levels",
+        "Mean absolute change of a pixel value; motion, flicker and noise together. Noise of σ on "
+        "a still video adds 1.13 σ.",
+    ),
+    "motion_px": Definition(
+        "motion",
+        Better.CLOSER,
+        "px/frame at 64×64",
+        "Mean length of Farnebäck's optical flow where it explains the change, else 0. Noise of "
+        "10 grey levels on a still video scores 0.006.",
+    ),
+    "motion_p95_px": Definition(
+        "motion, 95th percentile",
+        Better.CLOSER,
+        "px/frame at 64×64",
+        "95th percentile of the same lengths over all pixels and pairs of frames.",
+    ),
+    "motion_share": Definition(
+        "share of moving pixels",
+        Better.CLOSER,
+        "",
+        "Pixels with flow of at least 0.1 px that explains the change.",
+    ),
+    "is_static": Definition(
+        "videos that do not move",
+        Better.CLOSER,
+        "share",
+        "Share of videos with less than 0.02 px of motion a frame. Noise of up to 10 grey levels "
+        "does not hide that a video stands still.",
+    ),
+    "large_motion": Definition(
+        "videos with large motion",
+        Better.CLOSER,
+        "share",
+        "VBench's rule for the dynamic degree with Farnebäck's flow at 64×64 in place of RAFT: a "
+        "proxy.",
+    ),
+    "interpolation_smoothness": Definition(
+        "smoothness",
+        Better.CLOSER,
+        "",
+        "How well every second frame follows from its neighbours, carried along Farnebäck's flow; "
+        "VBench's motion smoothness interpolates with AMT: a proxy. Noise lowers it.",
+    ),
+    "background_noise": Definition(
+        "speckle in flat areas",
+        Better.CLOSER,
+        "grey levels",
+        "Deviation of what a Gaussian of 1 px takes away, in the flattest quarter of each frame. "
+        "White noise of σ gives σ.",
+    ),
+    "background_flicker": Definition(
+        "flicker in flat areas",
+        Better.CLOSER,
+        "grey levels",
+        "Mean absolute change to the next frame in the flattest quarter of each frame. Noise of σ "
+        "adds 1.13 σ.",
+    ),
+    "high_frequency_share": Definition(
+        "power in the highest quarter of frequencies",
+        Better.CLOSER,
+        "",
+        "Spectrum of pixel values over time. White noise has 0.25; where noise holds most of the "
+        "change, the share approaches it.",
+    ),
+    "period_s": Definition(
+        "period",
+        Better.CLOSER,
+        "s",
+        "Lag of the highest peak of the pixels' autocorrelation, if at least 0.5; absent for a "
+        "video that does not repeat. Noise that holds over half of the change hides it.",
+    ),
+    "periodicity": Definition(
+        "periodicity",
+        Better.CLOSER,
+        "",
+        "Correlation of frames that lie one period apart; 0 for a video that does not repeat.",
+    ),
+}
+
+PAIRED_SCORES: dict[str, Definition] = {
+    "motion_log_ratio": Definition(
+        "motion against the real clip",
+        Better.CLOSER,
+        "ln",
+        "Natural logarithm of motion_px over that of the real clip of the caption; below 0, the "
+        "video moves less.",
+    ),
+    "motion_mismatch": Definition(
+        "motion, distance to the real clip",
+        Better.LOWER,
+        "ln",
+        "Absolute value of motion_log_ratio, so that too much and too little do not cancel out.",
+    ),
+    "frame_change_log_ratio": Definition(
+        "change from frame to frame against the real clip",
+        Better.CLOSER,
+        "ln",
+        "Natural logarithm of frame_change over the real clip's; 1 means 2.7 times the change.",
+    ),
+    "spectrum_distance": Definition(
+        "spectrum over time, distance to the real clip",
+        Better.LOWER,
+        "",
+        "Total variation between the spectra, 0 to 1; absent if one of the videos does not change.",
+    ),
+    "period_kept": Definition(
+        "periodic clips whose period is kept",
+        Better.HIGHER,
+        "share",
+        "1 if the real clip repeats and the video does so with the same period, within 15 %; "
+        "absent where the real clip does not repeat.",
+    ),
+    "period_mismatch_s": Definition(
+        "period, distance to the real clip",
+        Better.LOWER,
+        "s",
+        "Absolute difference of the periods; absent unless both repeat.",
+    ),
+    "phase_coherence": Definition(
+        "agreement of the oscillation",
+        Better.HIGHER,
+        "",
+        "How far the pixels oscillate like the real clip's at its period, whatever the common "
+        "phase, 0 to 1; absent where the real clip does not repeat.",
+    ),
+}
+
+
+def measure_frames(frames: np.ndarray, fps: float) -> dict[str, float]:
+    """Measure one video.
+
+    Args:
+        frames: uint8 (t, h, w, 3), at least 1 frame.
+        fps: frames per second, above 0.
+
+    Returns:
+        A number for each key of `TEMPORAL_SCORES`. NaN where the video does not allow it: changes
+        of a single frame, the spectrum of fewer than 8 frames or of a video that never changes,
+        the period of a video that does not repeat.
+
+    Raises:
+        ValueError: for other arrays, or another frame rate.
+    """
+    frames = _check(frames, fps)
+    values = dict.fromkeys(TEMPORAL_SCORES, math.nan)
+    background = measure_background(frames)
+    values["background_noise"] = background.noise
+    values["background_flicker"] = background.flicker
+    if len(frames) < 2:
+        return values
+    change = frame_change(frames)
+    values["frame_change"] = change
+    values["flicker"] = 1.0 - change / 255.0
+    flows = Flows(frames)
+    values |= _motion_values(measure_motion(flows))
+    values["large_motion"] = float(has_large_motion(flows, fps))
+    if len(frames) >= 3:
+        values["interpolation_smoothness"] = interpolation_smoothness(flows)
+    if len(frames) >= MIN_SPECTRUM_FRAMES:
+        values["high_frequency_share"] = high_frequency_share(temporal_spectrum(frames))
+    period = find_period(frames)
+    values["periodicity"] = 0.0
+    if period is not None:
+        values["period_s"] = period.frames / fps
+        values["periodicity"] = period.strength
+    return values
+
+
+def compare_frames(generated: np.ndarray, real: np.ndarray, fps: float) -> dict[str, float]:
+    """Measure how far a generated video moves like the real clip of its caption.
+
+    The longer video is cut to the frames of the shorter one.
+
+    Args:
+        generated, real: uint8 (t, h, w, 3), at least 2 frames, both at this frame rate.
+        fps: frames per second, above 0.
+
+    Returns:
+        A number for each key of `PAIRED_SCORES`; NaN where the videos do not allow it.
+
+    Raises:
+        ValueError: for other arrays, fewer frames or another frame rate.
+    """
+    count = min(len(generated), len(real))
+    generated, real = _check(generated, fps)[:count], _check(real, fps)[:count]
+    values = dict.fromkeys(PAIRED_SCORES, math.nan)
+    ratio = _log_ratio(measure_motion(generated).mean, measure_motion(real).mean, SMALLEST_MOTION)
+    values["motion_log_ratio"] = ratio
+    values["motion_mismatch"] = abs(ratio)
+    values["frame_change_log_ratio"] = _log_ratio(
+        frame_change(generated), frame_change(real), SMALLEST_CHANGE
+    )
+    if count >= MIN_SPECTRUM_FRAMES:
+        values["spectrum_distance"] = spectrum_distance(
+            temporal_spectrum(generated), temporal_spectrum(real)
+        )
+    period = find_period(real)
+    if period is not None:
+        values |= _period_values(generated, real, period, fps)
+    return values
+
+
+def _motion_values(motion: Motion) -> dict[str, float]:
+    return {
+        "motion_px": motion.mean,
+        "motion_p95_px": motion.percentile_95,
+        "motion_share": motion.share,
+        "is_static": float(is_static(motion)),
+    }
+
+
+def _period_values(
+    generated: np.ndarray, real: np.ndarray, period: Period, fps: float
+) -> dict[str, float]:
+    values = {"period_kept": 0.0}
+    found = find_period(generated)
+    if found is not None:
+        difference = abs(found.frames - period.frames)
+        values["period_mismatch_s"] = difference / fps
+        values["period_kept"] = float(difference <= PERIOD_TOLERANCE * period.frames)
+    if generated.shape == real.shape:
+        values["phase_coherence"] = phase_difference(generated, real, period.frames).coherence
+    return values
+
+
+def _log_ratio(value: float, reference: float, smallest: float) -> float:
+    return math.log(max(value, smallest) / max(reference, smallest))
+
+
+def _check(frames: np.ndarray, fps: float) -> np.ndarray:
+    frames = check_frames(frames, at_least=1)
+    if frames.shape[-1] != 3:
+        raise ValueError(f"frames of {frames.shape[-1]} channels; expected RGB")
+    if not (math.isfinite(fps) and fps > 0):
+        raise ValueError(f"a frame rate of {fps}; expected a number above 0")
+    return frames
