@@ -29,11 +29,11 @@ from lumiere.evaluation.feature_cache import FeatureCache
 from lumiere.evaluation.matching import match_folders
 from lumiere.evaluation.measurement import Networks
 from lumiere.evaluation.report import Previous, ReportContent, parse_metrics, summary, write_report
-from lumiere.evaluation.scores import flat
+from lumiere.evaluation.scores import detailed, flat
 from lumiere.evaluation.videos import list_folder, read_captions
 from lumiere.files import write_atomically
 
-METRICS, REPORT = "metrics.json", "report.html"
+METRICS, SCORES = "metrics.json", "scores.json"
 
 
 def evaluate_folders(
@@ -54,7 +54,7 @@ def evaluate_folders(
 
     Args:
         videos, real: folders of video files.
-        output: a folder for metrics.json, report.html and plots/.
+        output: a folder for metrics.json, scores.json (with intervals), report.html and plots/.
         captions: a CSV file with the columns video and caption.
         num_frames, fps: see `match_folders`.
         backbones: further networks, as NAME=FILE.
@@ -107,6 +107,8 @@ def evaluate_folders(
     )
     metrics = {**flat(comparison.scores), **counts(sets, comparison)}
     report = write_report(output, content)
+    details = json.dumps(detailed(comparison.scores), indent=1, ensure_ascii=False)
+    write_atomically(output / SCORES, (details + "\n").encode())
     write_atomically(output / METRICS, (json.dumps(metrics, indent=2) + "\n").encode())
     if previous is not None:
         for line in summary(comparison.scores, previous):

@@ -72,7 +72,9 @@ def match_folders(
     """Match the videos of two folders by name, or else by caption.
 
     All videos get the size and the frame rate of most generated ones, and the length of the shortest
-    video, at most `MAX_FRAMES`. A real video that is at least twice as long has a second window.
+    generated one, at most `MAX_FRAMES`. Real videos that are shorter are left out; if these are more
+    than half, the length is what half of the real videos have. A real video that is at least twice as
+    long has a second window.
 
     Args:
         generated, real: from `lumiere.evaluation.videos.list_folder`.
@@ -87,14 +89,13 @@ def match_folders(
     _check_number("real", real)
     rate = fps or most_common_fps(generated.entries)
     size = most_common_size(generated.entries)
-    entries = [*generated.entries, *real.entries]
-    shortest = min(frames_at(entry, rate) for entry in entries)
-    length = num_frames or min(MAX_FRAMES, shortest)
+    length = num_frames or _common_length(generated.entries, real.entries, rate)
     if length < 2:
+        entries = [*generated.entries, *real.entries]
         short = min(entries, key=lambda entry: frames_at(entry, rate))
         raise DataError(
             f"{short.path}: {frames_at(short, rate)} frame at {float(rate):g} a second; changes over "
-            "time need at least 2; remove the file, or give --fps"
+            "time need at least 2; remove the file, or give --frames or --fps"
         )
     generated, short = _long_enough(generated, length, rate)
     real, short_real = _long_enough(real, length, rate)
@@ -124,6 +125,14 @@ def match_folders(
             "same name or caption"
         )
     return sets
+
+
+def _common_length(
+    generated: Sequence[FileEntry], real: Sequence[FileEntry], fps: Fraction
+) -> int:
+    shortest = min(frames_at(entry, fps) for entry in generated)
+    half_of_the_real = sorted(frames_at(entry, fps) for entry in real)[(len(real) - 1) // 2]
+    return min(MAX_FRAMES, shortest, half_of_the_real)
 
 
 def _read_window(

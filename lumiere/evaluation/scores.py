@@ -94,8 +94,9 @@ class LeftOut:
 def flat(scores: Iterable[Score]) -> dict[str, float]:
     """Return the scores as one flat mapping for the metrics file and MLflow.
 
-    `<key>`, `<key>_low` and `<key>_high` (interval), `<key>_floor`, `<key>_floor_low`, `<key>_floor_high`,
-    `<key>_floor_other_subjects`. What is unknown is absent.
+    `<key>`, `<key>_floor` and, for distances, `<key>_floor_other_subjects`. What is unknown is
+    absent. Intervals are in `detailed`, because a table of metrics with four ends of intervals for
+    each score cannot be read.
 
     Raises:
         ValueError: if two scores have one key, or a number is not finite.
@@ -105,13 +106,9 @@ def flat(scores: Iterable[Score]) -> dict[str, float]:
         if score.key in values:
             raise ValueError(f"two scores are called {score.key}")
         found = {score.key: score.value}
-        if score.interval is not None:
-            found |= _ends(score.key, score.interval)
         if score.floor is not None:
             found[f"{score.key}_floor"] = score.floor.value
-            if score.floor.interval is not None:
-                found |= _ends(f"{score.key}_floor", score.floor.interval)
-        if score.other_floor is not None:
+        if score.other_floor is not None and score.group == "distances":
             found[f"{score.key}_floor_other_subjects"] = score.other_floor.value
         for key, value in found.items():
             if not math.isfinite(value):
@@ -120,5 +117,36 @@ def flat(scores: Iterable[Score]) -> dict[str, float]:
     return {key: round(float(value), DIGITS) for key, value in values.items()}
 
 
-def _ends(key: str, interval: Interval) -> dict[str, float]:
-    return {f"{key}_low": interval.low, f"{key}_high": interval.high}
+def detailed(scores: Iterable[Score]) -> list[dict[str, object]]:
+    """Return everything about each score as JSON: intervals, floors, marks and notes."""
+    return [
+        {
+            "key": score.key,
+            "label": score.label,
+            "group": score.group,
+            "value": round(score.value, DIGITS),
+            "interval": _ends(score.interval),
+            "better": str(score.better),
+            "unit": score.unit,
+            "floor": _floor(score.floor),
+            "floor_other_subjects": _floor(score.other_floor),
+            "outside_floor": score.outside_floor(),
+            "num_videos": score.num_videos,
+            "saturated": score.saturated,
+            "sees": score.sees,
+            "note": score.note,
+        }
+        for score in scores
+    ]
+
+
+def _floor(floor: Floor | None) -> dict[str, object] | None:
+    if floor is None:
+        return None
+    return {"value": round(floor.value, DIGITS), "interval": _ends(floor.interval)}
+
+
+def _ends(interval: Interval | None) -> list[float] | None:
+    if interval is None:
+        return None
+    return [round(interval.low, DIGITS), round(interval.high, DIGITS)]
