@@ -75,6 +75,11 @@ def test_takes_the_first_16_frames(backbone: I3DBackbone) -> None:
     assert not np.allclose(backbone.embed(frames), backbone.embed(frames[4:]))
 
 
+def test_takes_views(backbone: I3DBackbone) -> None:
+    view = clip(16, 30, 30)[::-1, :, ::-1]
+    np.testing.assert_array_equal(backbone.embed(view), backbone.embed(view.copy()))
+
+
 @pytest.mark.parametrize("shape", [(32, 32), (60, 80), (300, 240)])
 def test_preprocesses_as_the_literature(backbone: I3DBackbone, shape: tuple[int, int]) -> None:
     frames = clip(16, *shape)
