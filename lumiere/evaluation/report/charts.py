@@ -37,7 +37,12 @@ COLOURS = {
 LINES = ["line-1", "line-2", "line-3", "line-4"]
 DASHES = ["-", "--", ":", "-."]
 MARKERS = ["o", "s", "^", "D"]
-MARK_DASHES = [(0, (1, 2)), (0, (5, 3)), (0, (3, 2, 1, 2))]
+# Kinds of vertical lines: a broad one first, so that a thin one at the same place stays visible.
+MARK_LOOKS = [
+    {"color": COLOURS["faint"], "linewidth": 8},
+    {"color": COLOURS["quiet"], "linewidth": 1.3, "linestyle": ":"},
+    {"color": COLOURS["quiet"], "linewidth": 1.3, "linestyle": "-."},
+]
 STYLE = {
     "font.size": 10,
     "font.family": "DejaVu Sans",
@@ -69,7 +74,7 @@ def draw_curve(curve: Curve) -> Figure:
     if not curve.series:
         raise ValueError(f"the curve {curve.key!r} has no series")
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(5.4, 3.3), layout="constrained")
+        figure, axes = plt.subplots(figsize=(4.7, 3.1), layout="constrained")
         looks = zip(cycle(LINES), cycle(DASHES), cycle(MARKERS))
         for (name, values), (colour, dashes, marker) in zip(curve.series.items(), looks):  # noqa: B905
             values = np.asarray(values, dtype=np.float64)
@@ -84,15 +89,9 @@ def draw_curve(curve: Curve) -> Figure:
                 linewidth=1.6,
                 label=name,
             )
-        for (name, marks), dashes in zip(curve.marks.items(), cycle(MARK_DASHES)):
+        for (name, marks), look in zip(curve.marks.items(), cycle(MARK_LOOKS)):
             for i, mark in enumerate(marks):
-                axes.axvline(
-                    mark,
-                    color=COLOURS["quiet"],
-                    linestyle=dashes,
-                    linewidth=1.2,
-                    label="_" if i else name,
-                )
+                axes.axvline(mark, label="_" if i else name, zorder=0.5, **look)
         axes.set(xlabel=curve.x_label, ylabel=curve.y_label)
         figure.legend(loc="outside upper left", ncols=2, fontsize=9)
     return figure

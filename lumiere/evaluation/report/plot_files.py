@@ -20,7 +20,7 @@ SHEET_SIDE = 96  # pixels; smaller frames are enlarged without smoothing
 
 
 def write_plots(folder: Path, content: ReportContent) -> None:
-    """Write plots/*.csv, and distances.png, generated.png, real.png and a picture of each curve.
+    """Write plots/*.csv, and scores.png, generated.png, real.png and a picture of each curve.
 
     - plots/scores.csv: score, group, value, low, high, floor, floor_low, floor_high, ratio (value
       divided by floor, which compares scores of different units).
@@ -33,7 +33,7 @@ def write_plots(folder: Path, content: ReportContent) -> None:
     for curve in content.curves:
         _write_curve(plots / f"{curve.key}.csv", curve)
         save_png(draw_curve(curve), folder / f"{curve.key}.png")
-    save_png(draw_scores(content.scores), folder / "distances.png")
+    save_png(draw_scores(content.scores), folder / "scores.png")
     if content.wall:
         _write_videos(plots / "per_video.csv", content.wall)
         _draw_sheets(folder, content.wall)
