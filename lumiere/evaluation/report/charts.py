@@ -7,6 +7,7 @@ Lines differ by dashes and markers as well as by colour. Equal content gives equ
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from itertools import cycle
@@ -112,7 +113,7 @@ def positions(curve: Curve, name: str) -> np.ndarray:
 
 def draw_scores(scores: Sequence[Score]) -> Figure:
     """Draw each score beside its floor, one row each, on an axis of its own."""
-    shown = [score for score in scores if score.floor is not None]
+    shown = [s for s in scores if s.floor is not None and math.isfinite(s.value)]
     with plt.rc_context(STYLE | {"axes.grid": False}):
         if not shown:
             figure = plt.figure(figsize=(8, 1))

@@ -76,6 +76,7 @@ class Row:
     """A score as the page shows it."""
 
     score: Score
+    key: Markup
     arrow: str
     direction: str
     value: str
@@ -340,6 +341,7 @@ def _row(score: Score) -> Row:
     ratio = wording.times_floor(score)
     return Row(
         score=score,
+        key=_breakable(score.key),
         arrow=wording.ARROWS[score.better],
         direction=wording.DIRECTIONS[score.better],
         value=wording.number(score.value) + unit,
@@ -351,6 +353,11 @@ def _row(score: Score) -> Row:
         strip=strip(score),
         badges=_badges(score),
     )
+
+
+def _breakable(key: str) -> Markup:
+    """Let a long key break at its underscores."""
+    return Markup("_<wbr>").join(key.split("_"))
 
 
 def _badges(score: Score) -> list[tuple[str, str]]:
@@ -405,7 +412,7 @@ def _change_row(change: Change) -> dict[str, object]:
     assert change.before is not None
     return {
         "label": change.score.label,
-        "key": change.score.key,
+        "key": _breakable(change.score.key),
         "arrow": wording.ARROWS[change.score.better],
         "before": wording.number(change.before),
         "before_interval": wording.interval(change.before_interval),

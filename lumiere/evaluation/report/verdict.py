@@ -106,7 +106,7 @@ def _told_apart(trusted: Sequence[Score], outside: Sequence[Score]) -> str:
         but = f", although “{main.label}” ({against_floor(main)}) does not" if main else ""
         return (
             f"{start} the generated videos from real clips{but}: the furthest outside its floor is "
-            f"“{worst.label}”, {against_floor(worst)}."
+            f"“{worst.label}”, {against_floor(worst)} (by chance alone, about 1 score in 20 would be)."
         )
     assert main.floor is not None
     ratio = times_floor(main)

@@ -9,6 +9,7 @@ import re
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -30,7 +31,7 @@ from lumiere.evaluation.report.wording import number
 from lumiere.evaluation.scores import Better, Interval, flat
 from tests.evaluation.report.factory import content, entry, score, video
 
-VOID = {"meta", "img", "input", "br", "link"}
+VOID = {"meta", "img", "input", "br", "link", "wbr"}
 
 
 class Page(HTMLParser):
@@ -70,9 +71,22 @@ def render(folder: Path, made: ReportContent, **options: int) -> str:
     return write_report(folder, made, **options).read_text(encoding="utf-8")
 
 
-def test_the_page_has_every_section_in_order(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a report with everything in it."""
+    folder = tmp_path_factory.mktemp("whole")
     previous = Previous(flat([score(value=900.0, interval=Interval(800.0, 950.0))]), "abc1234")
-    page = Page(render(tmp_path, content(previous=previous)))
+    write_report(folder, content(previous=previous))
+    return folder
+
+
+def bare(**changes: Any) -> ReportContent:
+    """A content without charts and videos, but for the changes."""
+    return ReportContent(**({"title": "t", "generated": "g", "real": "r", "scores": []} | changes))
+
+
+def test_the_page_has_every_section_in_order(whole: Path) -> None:
+    page = Page((whole / "report.html").read_text(encoding="utf-8"))
     ids = [values["id"] for values in page.all("h2")]
     assert ids == [
         "verdict", "videos", "scores", "curves", "slices", "styles", "sensitivity", "changes",
@@ -84,12 +98,12 @@ def test_the_page_has_every_section_in_order(tmp_path: Path) -> None:
 
 
 def test_what_is_absent_has_no_section(tmp_path: Path) -> None:
-    page = Page(render(tmp_path, ReportContent("t", "g", "r", [])))
+    page = Page(render(tmp_path, bare()))
     assert [values["id"] for values in page.all("h2")] == ["verdict", "method"]
 
 
-def test_headings_never_skip_a_level_and_pictures_have_words(tmp_path: Path) -> None:
-    page = Page(render(tmp_path, content()))
+def test_headings_never_skip_a_level_and_pictures_have_words(whole: Path) -> None:
+    page = Page((whole / "report.html").read_text(encoding="utf-8"))
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
@@ -99,8 +113,8 @@ def test_headings_never_skip_a_level_and_pictures_have_words(tmp_path: Path) -> 
     assert any("width=device-width" in str(values.get("content")) for values in page.all("meta"))
 
 
-def test_nothing_is_loaded_and_no_script_runs(tmp_path: Path) -> None:
-    text = render(tmp_path, content())
+def test_nothing_is_loaded_and_no_script_runs(whole: Path) -> None:
+    text = (whole / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert not page.all("script") and not page.all("link") and not page.all("iframe")
     assert all(str(values["src"]).startswith("data:image/") for values in page.all("img"))
@@ -133,7 +147,7 @@ def test_words_from_outside_are_escaped(tmp_path: Path) -> None:
 
 def test_the_worst_videos_come_first_with_their_reasons(tmp_path: Path) -> None:
     wall = [entry(f"v{i}", rank=10 - i, reasons={"torn": i / 10}) for i in range(10)]
-    page = Page(render(tmp_path, content(wall=[*wall, entry("last")], styles=[], slices=[])))
+    page = Page(render(tmp_path, bare(wall=[*wall, entry("last")])))
     alts = [str(values["alt"]) for values in page.all("img") if values.get("class") == "moving"]
     captions = [alt.removeprefix("Generated video: ") for alt in alts if "Generated" in alt]
     assert captions == [*(f"a v{i}" for i in reversed(range(10))), "a last"]
@@ -141,8 +155,17 @@ def test_the_worst_videos_come_first_with_their_reasons(tmp_path: Path) -> None:
     assert ("h3", "The other 3") in page.texts
 
 
+def test_a_wall_of_some_videos_says_of_how_many(tmp_path: Path) -> None:
+    assert "shows 2 of 200 videos" in render(
+        tmp_path, bare(wall=[entry("a"), entry("b")], wall_total=200)
+    )
+    assert "The page shows" not in render(
+        tmp_path, bare(wall=[entry("a"), entry("b")], wall_total=2)
+    )
+
+
 def test_a_video_without_a_real_one_says_so(tmp_path: Path) -> None:
-    assert "no real video of this caption" in render(tmp_path, content(wall=[entry(real=None)]))
+    assert "no real video of this caption" in render(tmp_path, bare(wall=[entry(real=None)]))
 
 
 def test_marks_differ_in_words_and_not_only_in_colour(tmp_path: Path) -> None:
@@ -153,7 +176,7 @@ def test_marks_differ_in_words_and_not_only_in_colour(tmp_path: Path) -> None:
         score("d", saturated=True),
         score("e", sees=False),
     ]
-    text = render(tmp_path, content(scores=scores))
+    text = render(tmp_path, bare(scores=scores))
     for words in ("✕ outside", "✓ inside", "– no floor", "▲ saturated", "◌ blind"):
         assert words in text
 
@@ -180,11 +203,12 @@ def test_many_videos_are_written_beside_the_page(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     stale = tmp_path / "videos" / "099-gone.webp"
     stale.write_bytes(b"")
-    page = Page(render(tmp_path, content(), max_embedded=10))
+    made = bare(wall=[entry("taxi"), entry("moon")])
+    page = Page(render(tmp_path, made, max_embedded=10))
     moving = [str(v["src"]) for v in page.all("img") if v.get("class") == "moving"]
     assert moving and all((tmp_path / name).is_file() for name in moving)
     assert not stale.exists()
-    render(tmp_path, content())
+    render(tmp_path, made)
     assert list((tmp_path / "videos").iterdir()) == []
 
 
@@ -283,19 +307,20 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_the_tables_for_dvc_hold_the_numbers(tmp_path: Path) -> None:
-    write_report(tmp_path, content())
-    scores = read_table(tmp_path / "plots" / "scores.csv")
+def test_the_tables_for_dvc_hold_the_numbers(whole: Path) -> None:
+    scores = read_table(whole / "plots" / "scores.csv")
     assert [row["score"] for row in scores] == ["independent_frechet", "flicker", "seam_ratio"]
     assert (scores[0]["value"], scores[0]["floor"], scores[0]["ratio"]) == (
         "286.0",
         "16.0",
         "17.875",
     )
-    spectrum = read_table(tmp_path / "plots" / "spectrum.csv")
-    assert spectrum[0] == {"series": "generated", "x": "4.0", "value": "3.0"}
-    assert len(spectrum) == 4
-    videos = read_table(tmp_path / "plots" / "per_video.csv")
+    spectrum = read_table(whole / "plots" / "spectrum.csv")
+    assert spectrum == [
+        {"x": "4.0", "generated": "3.0", "real": "2.0"},
+        {"x": "8.0", "generated": "2.0", "real": "1.0"},
+    ]
+    videos = read_table(whole / "plots" / "per_video.csv")
     assert [row["video"] for row in videos] == ["moon", "taxi"]
     assert (videos[0]["similarity"], videos[1]["similarity"]) == ("0.4", "")
 

@@ -64,6 +64,7 @@ def test_the_first_sentence_says_if_only_other_scores_tell_them_apart() -> None:
     assert found.outcome is Outcome.TOLD_APART
     assert found.sentences[0].startswith("1 score of 2 tells")
     assert "although “independent frechet” (15 against 16) does not" in found.sentences[0]
+    assert "about 1 score in 20" in found.sentences[0]
 
 
 def test_a_floor_around_zero_gives_no_ratio() -> None:
