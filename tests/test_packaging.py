@@ -134,3 +134,10 @@ def test_the_wheel_says_how_to_get_weights(wheel: Path, tmp_path: Path) -> None:
     assert "LUMIERE_PRETRAINED" in error and "--model FOLDER" in error
     assert "cannot be loaded" not in error  # the advice for a damaged model would mislead
     assert not (tmp_path / "taxi.mp4").exists()
+
+
+def test_the_wheel_has_the_templates_of_the_report(wheel: Path) -> None:
+    folder = Path("lumiere") / "evaluation" / "report" / "templates"
+    files = {path.name for path in (REPOSITORY / folder).iterdir()}
+    assert "report.html" in files
+    assert {path.name for path in (wheel / folder).iterdir()} == files

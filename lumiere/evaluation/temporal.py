@@ -87,8 +87,9 @@ TEMPORAL_SCORES: dict[str, Definition] = {
         "videos that do not move",
         Better.CLOSER,
         "share",
-        "Share of videos with less than 0.02 px of motion a frame. Noise of up to 10 grey levels "
-        "does not hide that a video stands still.",
+        "Share of videos that move less than 0.03 px on average, to the next frame and over a "
+        "quarter and half of the video. Noise of up to 10 grey levels does not hide that a video "
+        "stands still.",
     ),
     "large_motion": Definition(
         "videos with large motion",
@@ -108,14 +109,14 @@ TEMPORAL_SCORES: dict[str, Definition] = {
         "speckle in flat areas",
         Better.CLOSER,
         "grey levels",
-        "Deviation of what a Gaussian of 1 px takes away, in the flattest quarter of each frame. "
+        "Deviation of what a Gaussian of 1 px takes away, in the flattest eighth of each frame. "
         "White noise of σ gives σ.",
     ),
     "background_flicker": Definition(
         "flicker in flat areas",
         Better.CLOSER,
         "grey levels",
-        "Mean absolute change to the next frame in the flattest quarter of each frame. Noise of σ "
+        "Mean absolute change to the next frame in the flattest eighth of each frame. Noise of σ "
         "adds 1.13 σ.",
     ),
     "high_frequency_share": Definition(
@@ -216,6 +217,7 @@ def measure_frames(frames: np.ndarray, fps: float) -> dict[str, float]:
     values["flicker"] = 1.0 - change / 255.0
     flows = Flows(frames)
     values |= _motion_values(measure_motion(flows))
+    values["is_static"] = float(is_static(flows))
     values["large_motion"] = float(has_large_motion(flows, fps))
     if len(frames) >= 3:
         values["interpolation_smoothness"] = interpolation_smoothness(flows)
@@ -268,7 +270,6 @@ def _motion_values(motion: Motion) -> dict[str, float]:
         "motion_px": motion.mean,
         "motion_p95_px": motion.percentile_95,
         "motion_share": motion.share,
-        "is_static": float(is_static(motion)),
     }
 
 

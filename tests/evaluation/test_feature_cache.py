@@ -22,7 +22,7 @@ class CountingBackbone:
 
     name = "counting"
     preprocessing = "None."
-    weights = Weights(Path("none"), "0" * 64, checked=False)
+    weights = Weights(Path("none"), "0" * 64)
 
     def __init__(self, identity: str = "a") -> None:
         self.identity = identity

@@ -161,7 +161,7 @@ class EfficientNetLite0Backbone(FrameNetwork):
             DataError: if the package is missing or its file is not the published one.
         """
         weights = check_file(
-            weights_file(), WEIGHTS_SHA256, advice=f"reinstall the package {PACKAGE}"
+            weights_file(), None, WEIGHTS_SHA256, advice=f"reinstall the package {PACKAGE}"
         )
         network = _load(weights)
         super().__init__(network, weights)

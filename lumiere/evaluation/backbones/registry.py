@@ -10,7 +10,15 @@ from pathlib import Path
 
 from lumiere.errors import ParamsError
 from lumiere.evaluation.backbones.efficientnet_lite import EfficientNetLite0Backbone
+from lumiere.evaluation.backbones.i3d import I3DBackbone
+from lumiere.evaluation.backbones.inception import InceptionV3Backbone
 from lumiere.evaluation.backbones.interface import FrameNetwork, VideoNetwork
+from lumiere.evaluation.backbones.open_clip_image import OpenCLIPBackbone
+from lumiere.evaluation.backbones.transformers_models import (
+    DINOBackbone,
+    VideoMAEBackbone,
+    VJEPA2Backbone,
+)
 
 EMBEDDED = "efficientnet_lite0"
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
@@ -35,8 +43,28 @@ def _embedded(path: str, sha256: str | None) -> FrameNetwork:
     return EfficientNetLite0Backbone()
 
 
+_FOLDER = "a folder of transformers (config.json, .safetensors)"
+
 BACKBONES: dict[str, Entry] = {
-    EMBEDDED: Entry(_embedded, "frames; ImageNet features, embedded: a proxy, never FID", ""),
+    EMBEDDED: Entry(_embedded, "frames: ImageNet features, embedded; a proxy, never FID", ""),
+    "inception_v3": Entry(
+        InceptionV3Backbone,
+        "frames: the network of FID and the Inception Score",
+        "pytorch-fid's or torch-fidelity's inception-2015-12-05-6726825d.pth",
+    ),
+    "dino": Entry(
+        DINOBackbone, "frames: DINO or DINOv2, for VBench's subject consistency", _FOLDER
+    ),
+    "open_clip": Entry(
+        OpenCLIPBackbone,
+        "frames: a CLIP model of open_clip, for CLIPSIM",
+        "an architecture and a file, ARCHITECTURE/FILE.safetensors",
+    ),
+    "i3d": Entry(
+        I3DBackbone, "videos: the network of FVD, 16 frames", "StyleGAN-V's i3d_torchscript.pt"
+    ),
+    "videomae": Entry(VideoMAEBackbone, "videos: VideoMAE, 16 frames", _FOLDER),
+    "vjepa2": Entry(VJEPA2Backbone, "videos: V-JEPA 2 (not JEDi's network), 16 frames", _FOLDER),
 }
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,28 +20,40 @@ class Weights:
     Attributes:
         path: a file, or a folder with a configuration and safetensors files.
         sha256: of the file's bytes; of a folder, over the names and hashes of its files in use.
-        checked: whether the hash was compared with a published one or with the user's.
+        published: whether this is the hash of the published weights. Only then may a score bear
+            the name that it has in the literature (FID, FVD).
+        expected: whether the user named this hash.
     """
 
     path: Path
     sha256: str
-    checked: bool
+    published: bool = False
+    expected: bool = False
 
     def describe(self) -> str:
         """Return a sentence with the name and the hash, to be shown beside a score."""
-        compared = "as expected" if self.checked else "not compared with a published hash"
-        return f"Weights: {self.path.name}, sha256 {self.sha256} ({compared})."
+        origin = "not compared with a published hash"
+        if self.published:
+            origin = "the published weights"
+        elif self.expected:
+            origin = "the hash that was asked for"
+        return f"Weights: {self.path.name}, sha256 {self.sha256} ({origin})."
 
 
-def check_file(path: Path, expected: str | None, *, advice: str = "get the file again") -> Weights:
-    """Hash a file of weights and compare it with the expected hash, if there is one.
+def check_file(
+    path: Path,
+    expected: str | None,
+    published: str | None = None,
+    advice: str = "get the file again, or give the hash that you expect: NAME=PATH@SHA256",
+) -> Weights:
+    """Hash a file of weights, and compare it with the expected hash or else the published one.
 
     Raises:
         DataError: if the file is missing or has another hash.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file of weights; {advice}")
-    return _compare(path, content_hash(path), expected, advice)
+    return _compare(path, content_hash(path), expected, published, advice)
 
 
 def check_folder(path: Path, expected: str | None) -> Weights:
@@ -62,13 +72,16 @@ def check_folder(path: Path, expected: str | None) -> Weights:
         )
     lines = [f"{content_hash(file)}  {file.name}\n" for file in [path / "config.json", *files]]
     digest = hashlib.sha256("".join(lines).encode()).hexdigest()
-    return _compare(path, digest, expected, "get the folder again")
+    return _compare(path, digest, expected, None, "get the folder again")
 
 
-def _compare(path: Path, digest: str, expected: str | None, advice: str) -> Weights:
-    if expected is not None and digest != expected.lower():
-        raise DataError(f"{path}: has sha256 {digest}, expected {expected.lower()}; {advice}")
-    return Weights(path, digest, checked=expected is not None)
+def _compare(
+    path: Path, digest: str, expected: str | None, published: str | None, advice: str
+) -> Weights:
+    wanted = expected.lower() if expected is not None else published
+    if wanted is not None and digest != wanted:
+        raise DataError(f"{path}: has sha256 {digest}, expected {wanted}; {advice}")
+    return Weights(path, digest, published=digest == published, expected=expected is not None)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -79,7 +92,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged file raises whatever its bytes lead to
         raise DataError(f"{path}: cannot be read as weights: {first_line(error)}") from None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise DataError(f"{path}: holds something other than tensors by name")

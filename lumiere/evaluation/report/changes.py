@@ -107,7 +107,7 @@ def changes(scores: Sequence[Score], previous: Mapping[str, float]) -> list[Chan
 def gone(scores: Sequence[Score], previous: Mapping[str, float]) -> list[str]:
     """Return the earlier run's scores that this run does not have."""
     known = {score.key for score in scores}
-    return [key for key in previous if key not in known and _stem(key, previous) not in known]
+    return [key for key in previous if key not in known and _stem(key, previous) == key]
 
 
 def summary(scores: Sequence[Score], previous: Previous) -> list[str]:

@@ -7,6 +7,7 @@ Lines differ by dashes and markers as well as by colour. Equal content gives equ
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from itertools import cycle
@@ -37,7 +38,12 @@ COLOURS = {
 LINES = ["line-1", "line-2", "line-3", "line-4"]
 DASHES = ["-", "--", ":", "-."]
 MARKERS = ["o", "s", "^", "D"]
-MARK_DASHES = [(0, (1, 2)), (0, (5, 3)), (0, (3, 2, 1, 2))]
+# Kinds of vertical lines: a broad one first, so that a thin one at the same place stays visible.
+MARK_LOOKS = [
+    {"color": COLOURS["faint"], "linewidth": 8},
+    {"color": COLOURS["quiet"], "linewidth": 1.3, "linestyle": ":"},
+    {"color": COLOURS["quiet"], "linewidth": 1.3, "linestyle": "-."},
+]
 STYLE = {
     "font.size": 10,
     "font.family": "DejaVu Sans",
@@ -69,7 +75,7 @@ def draw_curve(curve: Curve) -> Figure:
     if not curve.series:
         raise ValueError(f"the curve {curve.key!r} has no series")
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(5.4, 3.3), layout="constrained")
+        figure, axes = plt.subplots(figsize=(4.7, 3.1), layout="constrained")
         looks = zip(cycle(LINES), cycle(DASHES), cycle(MARKERS))
         for (name, values), (colour, dashes, marker) in zip(curve.series.items(), looks):  # noqa: B905
             values = np.asarray(values, dtype=np.float64)
@@ -84,15 +90,9 @@ def draw_curve(curve: Curve) -> Figure:
                 linewidth=1.6,
                 label=name,
             )
-        for (name, marks), dashes in zip(curve.marks.items(), cycle(MARK_DASHES)):
+        for (name, marks), look in zip(curve.marks.items(), cycle(MARK_LOOKS)):
             for i, mark in enumerate(marks):
-                axes.axvline(
-                    mark,
-                    color=COLOURS["quiet"],
-                    linestyle=dashes,
-                    linewidth=1.2,
-                    label="_" if i else name,
-                )
+                axes.axvline(mark, label="_" if i else name, zorder=0.5, **look)
         axes.set(xlabel=curve.x_label, ylabel=curve.y_label)
         figure.legend(loc="outside upper left", ncols=2, fontsize=9)
     return figure
@@ -113,7 +113,7 @@ def positions(curve: Curve, name: str) -> np.ndarray:
 
 def draw_scores(scores: Sequence[Score]) -> Figure:
     """Draw each score beside its floor, one row each, on an axis of its own."""
-    shown = [score for score in scores if score.floor is not None]
+    shown = [s for s in scores if s.floor is not None and math.isfinite(s.value)]
     with plt.rc_context(STYLE | {"axes.grid": False}):
         if not shown:
             figure = plt.figure(figsize=(8, 1))

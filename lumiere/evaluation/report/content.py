@@ -140,6 +140,7 @@ class ReportContent:
             numbers and sizes, the judge's held-out accuracy.
         previous: an earlier run to compare with. Do not give it in a DVC stage: see
             `lumiere.evaluation.report.changes`.
+        wall_total: the number of all videos, if the wall has only some of them.
     """
 
     title: str
@@ -154,3 +155,4 @@ class ReportContent:
     sensitivity: Sequence[SensitivityRow] = ()
     facts: Sequence[tuple[str, str]] = ()
     previous: Previous | None = None
+    wall_total: int | None = None

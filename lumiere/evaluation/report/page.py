@@ -32,7 +32,7 @@ from lumiere.evaluation.report.moving_pictures import Picture, animation, png, s
 from lumiere.evaluation.report.plot_files import write_plots
 from lumiere.evaluation.report.strips import strip
 from lumiere.evaluation.report.verdict import GROUP_NAMES, verdict
-from lumiere.evaluation.scores import Better, Score
+from lumiere.evaluation.scores import Score
 from lumiere.files import write_atomically
 
 NUM_WORST = 8
@@ -76,6 +76,7 @@ class Row:
     """A score as the page shows it."""
 
     score: Score
+    key: Markup
     arrow: str
     direction: str
     value: str
@@ -138,6 +139,8 @@ def write_report(
     folder = Path(folder)
     _check(content)
     folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob("videos/[0-9][0-9][0-9]-*.webp"):
+        stale.unlink()
     videos = _Videos(folder, max_embedded)
     wall = _wall(content.wall, videos)
     styles = [(row, _add_style(row, videos)) for row in content.styles]
@@ -149,8 +152,12 @@ def write_report(
         worst=[_pair(*entry, videos) for entry in wall[:NUM_WORST]],
         others=[_pair(*entry, videos) for entry in wall[NUM_WORST:]],
         groups=_groups(content.scores),
+        marks={
+            "saturated": any(score.saturated for score in content.scores),
+            "blind": any(not score.sees for score in content.scores),
+        },
         curves=[_curve(curve) for curve in content.curves],
-        styles=[_style(row, number, videos) for row, number in styles],
+        styles=_styles(styles, videos),
         style_curves=[_curve(curve) for curve in _style_curves(content.styles)],
         slices=[_slice(item) for item in content.slices],
         changes=found,
@@ -250,6 +257,16 @@ def _add_style(row: StyleRow, videos: _Videos) -> int | None:
     return videos.add(f"{row.style}-{row.alpha:g}", row.frames, row.fps)
 
 
+def _styles(
+    rows: Sequence[tuple[StyleRow, int | None]], videos: _Videos
+) -> list[list[dict[str, object]]]:
+    """Return the rows of each style, in the order of α."""
+    groups: dict[str, list[dict[str, object]]] = {}
+    for row, number in sorted(rows, key=lambda pair: pair[0].alpha):
+        groups.setdefault(row.style, []).append(_style(row, number, videos))
+    return [groups[name] for name in dict.fromkeys(row.style for row, _ in rows)]
+
+
 def _style(row: StyleRow, number: int | None, videos: _Videos) -> dict[str, object]:
     alt = f"Generated video in the style {row.style} at α = {row.alpha:g}"
     return {
@@ -308,16 +325,13 @@ def _slug(name: str) -> str:
 
 def _groups(scores: Sequence[Score]) -> list[dict[str, object]]:
     names = [*GROUP_NAMES, *(score.group for score in scores)]
-    groups = []
+    groups: list[dict[str, object]] = []
     for group in dict.fromkeys(names):
         members = [score for score in scores if score.group == group]
         if members:
             title = GROUP_NAMES.get(group, group.replace("_", " "))
             rows = [_row(score) for score in members]
-            has_other = any(row.other for row in rows)
-            groups.append(
-                {"title": title[:1].upper() + title[1:], "rows": rows, "other": has_other}
-            )
+            groups.append({"title": title[:1].upper() + title[1:], "rows": rows})
     return groups
 
 
@@ -327,6 +341,7 @@ def _row(score: Score) -> Row:
     ratio = wording.times_floor(score)
     return Row(
         score=score,
+        key=_breakable(score.key),
         arrow=wording.ARROWS[score.better],
         direction=wording.DIRECTIONS[score.better],
         value=wording.number(score.value) + unit,
@@ -340,22 +355,24 @@ def _row(score: Score) -> Row:
     )
 
 
+def _breakable(key: str) -> Markup:
+    """Let a long key break at its underscores."""
+    return Markup("_<wbr>").join(key.split("_"))
+
+
 def _badges(score: Score) -> list[tuple[str, str]]:
-    """Return (class, words) of each mark of a score."""
-    badges = []
+    """Return (class, words) of each mark of a score; the page explains the words."""
     outside = score.outside_floor()
     if outside:
-        side = "not as real clips" if score.better is Better.CLOSER else "worse than real clips"
-        badges.append(("bad", f"✕ outside the floor: {side}"))
+        badges = [("bad", "✕ outside")]
     elif outside is False:
-        badges.append(("good", "✓ inside the floor"))
+        badges = [("good", "✓ inside")]
     else:
-        why = "no floor" if score.floor is None else "floor without interval"
-        badges.append(("quiet", f"– {why}"))
+        badges = [("quiet", "– no floor" if score.floor is None else "– no interval")]
     if score.saturated:
-        badges.append(("warn", "▲ saturated: at its ceiling, not counted"))
+        badges.append(("warn", "▲ saturated"))
     if not score.sees:
-        badges.append(("warn", "◌ blind: orders degraded clips wrongly, not counted"))
+        badges.append(("warn", "◌ blind"))
     return badges
 
 
@@ -395,7 +412,7 @@ def _change_row(change: Change) -> dict[str, object]:
     assert change.before is not None
     return {
         "label": change.score.label,
-        "key": change.score.key,
+        "key": _breakable(change.score.key),
         "arrow": wording.ARROWS[change.score.better],
         "before": wording.number(change.before),
         "before_interval": wording.interval(change.before_interval),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -20,11 +21,11 @@ SHEET_SIDE = 96  # pixels; smaller frames are enlarged without smoothing
 
 
 def write_plots(folder: Path, content: ReportContent) -> None:
-    """Write plots/*.csv, and distances.png, generated.png, real.png and a picture of each curve.
+    """Write plots/*.csv, and scores.png, generated.png, real.png and a picture of each curve.
 
     - plots/scores.csv: score, group, value, low, high, floor, floor_low, floor_high, ratio (value
-      divided by floor, which compares scores of different units).
-    - plots/<curve>.csv: series, x, value.
+      divided by floor, which compares scores of different units; empty for a floor around zero).
+    - plots/<curve>.csv: x, and a column for each line of the curve.
     - plots/per_video.csv: video, caption, rank, similarity, and a column for each reason.
     """
     plots = folder / "plots"
@@ -33,7 +34,7 @@ def write_plots(folder: Path, content: ReportContent) -> None:
     for curve in content.curves:
         _write_curve(plots / f"{curve.key}.csv", curve)
         save_png(draw_curve(curve), folder / f"{curve.key}.png")
-    save_png(draw_scores(content.scores), folder / "distances.png")
+    save_png(draw_scores(content.scores), folder / "scores.png")
     if content.wall:
         _write_videos(plots / "per_video.csv", content.wall)
         _draw_sheets(folder, content.wall)
@@ -55,18 +56,28 @@ def _write_scores(path: Path, scores: Sequence[Score]) -> None:
                 floor,
                 floor_ends.low if floor_ends else None,
                 floor_ends.high if floor_ends else None,
-                score.value / floor if floor else None,
+                _ratio(score),
             ]
         )
     _write_table(path, header, rows)
 
 
+def _ratio(score: Score) -> float | None:
+    """Divide a value by its floor; None if the floor may be zero."""
+    if score.floor is None:
+        return None
+    low = score.floor.interval.low if score.floor.interval else score.floor.value
+    return score.value / score.floor.value if min(low, score.floor.value) > 0 else None
+
+
 def _write_curve(path: Path, curve: Curve) -> None:
-    rows: list[list[object]] = []
-    for name, values in curve.series.items():
-        places = positions(curve, name)
-        rows += [[name, float(x), float(y)] for x, y in zip(places, values, strict=True)]
-    _write_table(path, ["series", "x", "value"], rows)
+    """Write one column for each line, which is the form that DVC's templates draw."""
+    places = max((positions(curve, name) for name in curve.series), key=len)
+    rows = []
+    for i, x in enumerate(places):
+        values = [line[i] if i < len(line) else None for line in curve.series.values()]
+        rows.append([float(x), *values])
+    _write_table(path, ["x", *curve.series], rows)
 
 
 def _write_videos(path: Path, wall: Sequence[WallEntry]) -> None:
@@ -90,7 +101,7 @@ def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[obje
 
 def _cell(value: object) -> object:
     if isinstance(value, float | np.floating):
-        return round(float(value), DIGITS)
+        return round(float(value), DIGITS) if math.isfinite(value) else ""
     if isinstance(value, bool):
         return int(value)
     return "" if value is None else value

@@ -24,6 +24,7 @@ from lumiere.evaluation.scores import Score
 
 MAIN_KEYS = ("independent_frechet", "independent_kernel")
 NUM_GROUPS, NUM_INSIDE = 3, 4  # named in a sentence
+MIN_HALF_WIDTH = 0.01  # of an interval, as a part of its larger end
 GROUP_NAMES = {
     "distances": "distances to real clips",
     "text": "text alignment",
@@ -74,13 +75,14 @@ def counts(score: Score) -> bool:
 def excess(score: Score) -> float:
     """Return how far a value lies beyond the floor's interval, in half-widths of the interval.
 
-    It is negative inside, and infinite beyond an interval without width.
+    It is negative inside. The half-width counts as at least 1 % of the floor, so that an interval
+    without width, such as that of a precision of 1, does not outweigh everything else.
     """
     assert score.floor is not None and score.floor.interval is not None
     low, high = score.floor.interval.low, score.floor.interval.high
     beyond = {"lower": score.value - high, "higher": low - score.value}
     distance = beyond.get(score.better.value, max(score.value - high, low - score.value))
-    half_width = (high - low) / 2
+    half_width = max((high - low) / 2, MIN_HALF_WIDTH * max(abs(low), abs(high)))
     if half_width == 0:
         return math.copysign(math.inf, distance) if distance else 0.0
     return distance / half_width
@@ -104,7 +106,7 @@ def _told_apart(trusted: Sequence[Score], outside: Sequence[Score]) -> str:
         but = f", although “{main.label}” ({against_floor(main)}) does not" if main else ""
         return (
             f"{start} the generated videos from real clips{but}: the furthest outside its floor is "
-            f"“{worst.label}”, {against_floor(worst)}."
+            f"“{worst.label}”, {against_floor(worst)} (by chance alone, about 1 score in 20 would be)."
         )
     assert main.floor is not None
     ratio = times_floor(main)
@@ -127,16 +129,18 @@ def _in_what(trusted: Sequence[Score], outside: Sequence[Score]) -> str:
         return len(bad) / len(members), max(excess(score) for score in bad)
 
     groups.sort(key=badness, reverse=True)
-    parts = []
+    main = _main(trusted)
+    parts: list[str] = []
     for group in groups[:NUM_GROUPS]:
         members = [score for score in trusted if score.group == group]
         bad = [score for score in outside if score.group == group]
         worst = max(bad, key=excess)
-        name = GROUP_NAMES.get(group, group)
-        parts.append(
-            f"{name} ({len(bad)} of {len(members)} outside the floor, the worst “{worst.label}”, "
-            f"{against_floor(worst)})"
-        )
+        share = f"{len(bad)} of {counted(len(members), 'score')} outside the floor"
+        if parts:
+            share = f"{len(bad)} of {len(members)}"
+        # The first sentence already gives the main score's value.
+        example = "" if worst is main else f"; worst: “{worst.label}”, {against_floor(worst)}"
+        parts.append(f"{GROUP_NAMES.get(group, group)} ({share}{example})")
     start = "They fall short in" if len(groups) == 1 else "They fall short most in"
     return f"{start} {listed(parts)}."
 
@@ -149,7 +153,7 @@ def _inside(scores: Sequence[Score], inside: Sequence[Score]) -> str:
     names = [f"“{score.label}” ({against_floor(score)})" for score in best]
     if len(inside) > NUM_INSIDE:
         names.append(f"{len(inside) - NUM_INSIDE} more")
-    return f"What real clips reach is also reached in {listed(names)}{uncounted}."
+    return f"They reach the level of real clips in {listed(names)}{uncounted}."
 
 
 def _uncounted(scores: Sequence[Score]) -> str:

@@ -18,7 +18,7 @@ def number(value: float) -> str:
     """Write a number with three significant digits, without exponents where people read them."""
     if not math.isfinite(value):
         return "not a number"
-    if abs(value) >= 1000:
+    if abs(value) >= 999.5:
         return f"{value:,.0f}".replace("-", "−")
     text = f"{value:.3g}"
     if "e-" in text and abs(value) >= 1e-5:

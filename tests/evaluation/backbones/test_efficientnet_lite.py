@@ -117,6 +117,7 @@ def test_loading_leaves_the_random_numbers_alone() -> None:
 def test_has_the_interface(backbone: EfficientNetLite0Backbone) -> None:
     assert isinstance(backbone, FrameBackbone) and isinstance(backbone, Classifier)
     assert not isinstance(backbone, VideoBackbone)
+    assert backbone.weights.published and "the published weights" in backbone.describe()
     assert "sha256 5793442" in backbone.describe() and "224×224" in backbone.describe()
 
 
