@@ -311,10 +311,12 @@ class GenerateConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """The number of videos to measure, and the model whose features measure them."""
+    """The number of videos to measure, and the networks that measure them."""
 
-    judge: str = "pretrained/judge"  # the embedded judge, or an open_clip weights file
-    # The open_clip architecture of a weights file; empty for the embedded judge.
+    # Further networks, as NAME=FILE, beside the embedded one; `lumiere evaluate --help` lists them.
+    backbones: tuple[str, ...] = ()
+    judge: str = "pretrained/judge"  # of the text: the built-in one, or an open_clip weights file
+    # The open_clip architecture of a weights file; empty for the built-in judge.
     open_clip_model: str = ""
     num_videos: int = number(24, at_least=2)  # text-to-video samples for the distances
     num_frames: int = number(16, at_least=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import stages
 
@@ -13,55 +14,67 @@ def main() -> None:
     """Parse the paths, measure, write the report and the metrics."""
     from lumiere import tracking
     from lumiere.config import load_params, to_dict
+    from lumiere.evaluation.folders import load_networks
     from lumiere.evaluation.judge import load_judge
-    from lumiere.evaluation.metrics import evaluate, flat_metrics
-    from lumiere.evaluation.report import write_report
-    from lumiere.evaluation.video_sets import measure_seams, read_generated_set, read_real_set
+    from lumiere.evaluation.clip_sets import RealClips
+    from lumiere.evaluation.report import previous_metrics, summary, write_changes, write_report
+    from lumiere.evaluation.scores import detailed
+    from lumiere.evaluation.stage_sets import evaluate_stage, familiarity_warning
     from lumiere.files import write_atomically
     from lumiere.sample_files import read_samples
 
     arguments = stages.parse_arguments(
         __doc__,
+        scratch="features of networks, kept between runs",
         videos="output of the generate stage",
         clips="the decoded clips",
+        styles="folder with one folder of pictures per style",
         out="folder for the report",
         metrics="JSON file for the metrics",
     )
     config = load_params(arguments.params).evaluate
     with tracking.stage_run("evaluate", to_dict(config)) as run:
         with stages.blaming(arguments.params, "evaluate"):
+            networks = load_networks(config.backbones, str(arguments.scratch / "features"))
             judge = load_judge(config.judge, config.open_clip_model)
-        generated = read_generated_set(arguments.videos, config.num_videos, config.num_frames)
-        num_frames, *size = generated.frames.shape[1:4]
-        real = read_real_set(arguments.clips, tuple(size), num_frames)
-        samples, seams = read_samples(arguments.videos), measure_seams(arguments.videos)
-        print(
-            f"comparing {len(generated.frames)} clips and {len(samples)} samples with real clips "
-            f"of {len(real.frames)} of {real.num_sources} videos"
-        )
-        evaluation = evaluate(judge, generated, real, samples, seams, config.seed)
-        for name, why in evaluation.left_out().items():
-            print(f"left out: {name}: {why}", file=sys.stderr)
-        if evaluation.familiarity is not None and (warning := evaluation.familiarity.warning()):
+        networks = replace(networks, judge=judge)
+        warning = familiarity_warning(judge, RealClips(arguments.clips, config.num_frames))
+        if warning:
             print(f"warning: {warning}", file=sys.stderr)
-        metrics = flat_metrics(evaluation)
+        result = evaluate_stage(
+            arguments.videos,
+            arguments.clips,
+            arguments.styles,
+            networks,
+            read_samples(arguments.videos),
+            num_videos=config.num_videos,
+            num_frames=config.num_frames,
+            seed=config.seed,
+        )
+        for remark in result.content.left_out:
+            print(f"left out: {remark.name}: {remark.why}", file=sys.stderr)
 
         shutil.rmtree(arguments.out, ignore_errors=True)
-        write_report(arguments.out, evaluation, judge, generated, real)
-        write_atomically(arguments.metrics, (json.dumps(metrics, indent=2) + "\n").encode())
-        run.log_metrics(metrics)
-        run.set_tags({"judge": judge.name, "preprocessing": judge.preprocessing})
+        report = write_report(arguments.out, result.content)
+        details = json.dumps(detailed(result.content.scores), indent=1, ensure_ascii=False) + "\n"
+        write_atomically(arguments.out / "scores.json", details.encode())
+        # Read before the metrics are written: outside of Git there is nothing to compare with.
+        previous = previous_metrics(arguments.metrics)
+        metrics = json.dumps(result.metrics, indent=2) + "\n"
+        write_atomically(arguments.metrics, metrics.encode())
+        run.log_metrics(result.metrics)
+        run.set_tags({"judge": judge.name, "features": networks.main.name})
         run.log_artifact(arguments.out)
-    headline = {
-        "R@1": "retrieval_r1",
-        "R@1 of real clips": "real_retrieval_r1",
-        "clip Fréchet distance": "frechet_clip",
-        "its floor": "frechet_clip_floor",
-    }
-    figures = ", ".join(
-        f"{name} {metrics[key]:.3g}" for name, key in headline.items() if key in metrics
-    )
-    print(f"{figures or 'measured'}: see {arguments.out}/report.md")
+        if previous is not None:
+            # Beside the outputs: what was committed must not decide the bytes of an output.
+            changes = arguments.scratch / "changes.html"
+            write_changes(changes, result.content.scores, previous)
+            run.log_artifact(changes)
+            for line in summary(result.content.scores, previous):
+                print(line)
+    shown = ("independent_frechet", "independent_frechet_floor", "retrieval_r1")
+    figures = ", ".join(f"{key} {result.metrics[key]:.3g}" for key in shown if key in result.metrics)
+    print(f"{figures or 'measured'}: see {report}")
 
 
 if __name__ == "__main__":

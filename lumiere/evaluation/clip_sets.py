@@ -65,6 +65,11 @@ class RealClips:
         rest = [place for place in self._windows[subject] if place != taken]
         return rest[0] if rest else None
 
+    def is_held_out(self, subject: str) -> bool:
+        """Return whether a subject belongs to the validation split."""
+        store, _ = self._windows[subject][0]
+        return store.split == "validation"
+
     def frames(self, clip_id: str) -> np.ndarray:
         """Read a clip at its full size, uint8 (t, h, w, 3).
 
