@@ -164,9 +164,12 @@ def _neighbour_score(
     measure = NeighbourMeasure(between, kind, min(design.num_videos, design.num_reference))
     about = f"{note} One sample per video (its mean feature), k = {measure.k}.".strip()
     label = f"{title}{kind}"
-    found = score(design, measure, f"{prefix}_{kind}", label, Better.HIGHER, about)
+    key = f"{prefix}_{kind}"
     if kind == "density":
-        return found
+        # Videos that crowd around a few real ones exceed the real value: torn frames reach 2.2
+        # where real ones have 1.2.
+        return score(design, measure, key, label, Better.CLOSER, about)
+    found = score(design, measure, key, label, Better.HIGHER, about)
     # A share of samples: of the generated ones for precision, of the real ones for the others.
     count = design.num_videos if kind == "precision" else design.num_reference
     return replace(

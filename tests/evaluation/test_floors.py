@@ -174,3 +174,17 @@ def test_refuses_bad_sets():
         FeatureSet(generated.features, generated.subjects[:3])
     with pytest.raises(ValueError, match="unknown"):
         distances(generated, real, measures=["fvd"])
+
+
+def test_neighbours_need_whole_videos_and_say_when_they_can_tell_nothing_more():
+    generated, real = make_sets(num_generated=16, num_real=40)
+    found = by_key(distances(generated, real, measures=["neighbours"])[0])
+    precision = found["independent_precision"]
+    assert precision.value == 1 and precision.saturated
+    assert precision.interval.low < 0.9 and precision.floor.interval.low < 0.9
+    assert "k = 3" in precision.note and "k = 5" in found["independent_density"].note
+    crowd = FeatureSet([real.features[0] + 1e-3 * i for i in range(16)], generated.subjects)
+    found = by_key(distances(crowd, real, measures=["neighbours"])[0])
+    assert found["independent_coverage"].outside_floor() is True
+    recall = found["independent_recall"]
+    assert recall.value == 1 / 16 and not recall.saturated  # the real video they crowd around
