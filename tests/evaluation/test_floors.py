@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lumiere.evaluation import set_distances
 from lumiere.evaluation.feature_sets import FeatureSet
 from lumiere.evaluation.floors import distances
 from lumiere.evaluation.frechet import frechet_distance
@@ -188,3 +189,14 @@ def test_neighbours_need_whole_videos_and_say_when_they_can_tell_nothing_more():
     assert found["independent_coverage"].outside_floor() is True
     recall = found["independent_recall"]
     assert recall.value == 1 / 16 and not recall.saturated  # the real video they crowd around
+
+
+def test_large_sets_take_another_way_to_the_same_value(monkeypatch):
+    generated, real = make_sets()
+    before = by_key(distances(generated, real, measures=["frechet", "kernel"])[0])
+    monkeypatch.setattr(set_distances, "MAX_GRAM_ROWS", 0)
+    monkeypatch.setattr(set_distances, "CHUNK_ROWS", 7)  # chunks that begin inside a video
+    after = by_key(distances(generated, real, measures=["frechet", "kernel"])[0])
+    for key, score in before.items():
+        assert after[key].value == pytest.approx(score.value, rel=1e-9)
+        assert after[key].interval.high == pytest.approx(score.interval.high, rel=1e-6)
