@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lumiere.evaluation import set_distances
 from lumiere.evaluation.feature_sets import FeatureSet
 from lumiere.evaluation.floors import distances
 from lumiere.evaluation.frechet import frechet_distance
@@ -174,3 +175,28 @@ def test_refuses_bad_sets():
         FeatureSet(generated.features, generated.subjects[:3])
     with pytest.raises(ValueError, match="unknown"):
         distances(generated, real, measures=["fvd"])
+
+
+def test_neighbours_need_whole_videos_and_say_when_they_can_tell_nothing_more():
+    generated, real = make_sets(num_generated=16, num_real=40)
+    found = by_key(distances(generated, real, measures=["neighbours"])[0])
+    precision = found["independent_precision"]
+    assert precision.value == 1 and precision.saturated
+    assert precision.interval.low < 0.9 and precision.floor.interval.low < 0.9
+    assert "k = 3" in precision.note and "k = 5" in found["independent_density"].note
+    crowd = FeatureSet([real.features[0] + 1e-3 * i for i in range(16)], generated.subjects)
+    found = by_key(distances(crowd, real, measures=["neighbours"])[0])
+    assert found["independent_coverage"].outside_floor() is True
+    recall = found["independent_recall"]
+    assert recall.value == 1 / 16 and not recall.saturated  # the real video they crowd around
+
+
+def test_large_sets_take_another_way_to_the_same_value(monkeypatch):
+    generated, real = make_sets()
+    before = by_key(distances(generated, real, measures=["frechet", "kernel"])[0])
+    monkeypatch.setattr(set_distances, "MAX_GRAM_ROWS", 0)
+    monkeypatch.setattr(set_distances, "CHUNK_ROWS", 7)  # chunks that begin inside a video
+    after = by_key(distances(generated, real, measures=["frechet", "kernel"])[0])
+    for key, score in before.items():
+        assert after[key].value == pytest.approx(score.value, rel=1e-9)
+        assert after[key].interval.high == pytest.approx(score.interval.high, rel=1e-6)
