@@ -14,9 +14,9 @@ def main() -> None:
     """Parse the paths, measure, write the report and the metrics."""
     from lumiere import tracking
     from lumiere.config import load_params, to_dict
+    from lumiere.evaluation.clip_sets import RealClips
     from lumiere.evaluation.folders import load_networks
     from lumiere.evaluation.judge import load_judge
-    from lumiere.evaluation.clip_sets import RealClips
     from lumiere.evaluation.report import previous_metrics, summary, write_changes, write_report
     from lumiere.evaluation.scores import detailed
     from lumiere.evaluation.stage_sets import evaluate_stage, familiarity_warning
@@ -73,7 +73,9 @@ def main() -> None:
             for line in summary(result.content.scores, previous):
                 print(line)
     shown = ("independent_frechet", "independent_frechet_floor", "retrieval_r1")
-    figures = ", ".join(f"{key} {result.metrics[key]:.3g}" for key in shown if key in result.metrics)
+    figures = ", ".join(
+        f"{key} {result.metrics[key]:.3g}" for key in shown if key in result.metrics
+    )
     print(f"{figures or 'measured'}: see {report}")
 
 

@@ -28,7 +28,9 @@ Real = Annotated[
 ]  # fmt: skip
 Output = Annotated[
     Path,
-    _option("--output", "-o", metavar="FOLDER", help="Where to write metrics.json and report.html."),
+    _option(
+        "--output", "-o", metavar="FOLDER", help="Where to write metrics.json and report.html."
+    ),
 ]
 Captions = Annotated[
     Path | None,

@@ -100,9 +100,7 @@ class RealClips:
         )
 
 
-def match_clips(
-    clips: ClipSet, real: RealClips, num_videos: int | None = None
-) -> MatchedSets:
+def match_clips(clips: ClipSet, real: RealClips, num_videos: int | None = None) -> MatchedSets:
     """Match a set of generated clips with the real clips that their captions come from.
 
     Args:

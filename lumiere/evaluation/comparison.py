@@ -18,19 +18,14 @@ from lumiere.evaluation.alignment import (
 )
 from lumiere.evaluation.bootstrap import mean_interval
 from lumiere.evaluation.consistency import subject_consistency
-from lumiere.evaluation.feature_sets import OTHER_TIMES, REFERENCE, FeatureSet
 from lumiere.evaluation.floors import distances
 from lumiere.evaluation.judge import Judge
 from lumiere.evaluation.matching import MatchedSets
-from lumiere.evaluation.measurement import (
-    Measurement,
-    Networks,
-    distance_frames,
-    measure_set,
-    other_times,
-)
+from lumiere.evaluation.measured import Measured, feature_sets, frames_of, real_name, subject_name
+from lumiere.evaluation.measurement import Measurement, Networks, measure_set
 from lumiere.evaluation.paired import PairedSimilarity, paired_score, paired_similarity
 from lumiere.evaluation.scores import Better, Floor, LeftOut, Score
+from lumiere.evaluation.standard_scores import standard_scores
 from lumiere.evaluation.temporal import (
     PAIRED_SCORES,
     TEMPORAL_SCORES,
@@ -44,34 +39,13 @@ OFFICIAL_CONSISTENCY = {
     "dino_vitb16": "subject_consistency",
     "open_clip_vit_b_32": "background_consistency",
 }
-MAX_REAL = 256  # real videos that serve as a reference if nothing tells which belong to the generated ones
+MAX_REAL = (
+    256  # real videos that serve as a reference if nothing tells which belong to the generated ones
+)
 PROXY = (
     "Features of EfficientNet-Lite0, trained on ImageNet: a proxy, not FID or FVD. It has seen "
     "none of these videos."
 )
-
-
-@dataclass(frozen=True)
-class Measured:
-    """All measurements of an evaluation.
-
-    Attributes:
-        generated: by index in the set.
-        real: window A of the reference videos, by index.
-        again: window B of the same subjects, by the index of window A.
-        others: window A of as many other subjects.
-        paired: `compare_frames` of a generated video with its real counterpart, by its index.
-        paired_real: the same of window B with window A, by the index of window A.
-        unreadable: what could not be decoded, with the reason.
-    """
-
-    generated: dict[int, Measurement]
-    real: dict[int, Measurement]
-    again: dict[int, Measurement]
-    others: dict[int, Measurement]
-    paired: dict[int, dict[str, float]] = field(default_factory=dict)
-    paired_real: dict[int, dict[str, float]] = field(default_factory=dict)
-    unreadable: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -141,7 +115,7 @@ def compare(sets: MatchedSets, measured: Measured, networks: Networks, seed: int
     """
     scores: list[Score] = []
     left_out: list[LeftOut] = []
-    generated, real = _feature_sets(sets, measured, _frames_of(networks.main.name))
+    generated, real = feature_sets(sets, measured, frames_of(networks.main.name))
     found, missing = distances(
         generated, real, prefix="independent", name="", note=PROXY, seed=seed
     )
@@ -164,7 +138,7 @@ def compare(sets: MatchedSets, measured: Measured, networks: Networks, seed: int
                 PROXY, seed,
             )
         )  # fmt: skip
-    scores += _further_distances(sets, measured, networks, seed, left_out)
+    scores += standard_scores(sets, measured, networks, seed, left_out)
     ranks: dict[int, int] = {}
     if networks.judge is not None:
         text, ranks = _text_scores(sets, measured, networks.judge, seed, left_out)
@@ -202,79 +176,6 @@ class _Windows:
         return self.readers[index]()
 
 
-def _frames_of(backbone: str) -> Callable[[Measurement], np.ndarray]:
-    return lambda measurement: measurement.frames[backbone]
-
-
-def _clip_of(backbone: str) -> Callable[[Measurement], np.ndarray]:
-    return lambda measurement: measurement.clip[backbone][None]
-
-
-def _feature_sets(
-    sets: MatchedSets, measured: Measured, features: Callable[[Measurement], np.ndarray]
-) -> tuple[FeatureSet, FeatureSet]:
-    """Return the features of both sides; window B is another window, or else other times."""
-    has_windows = bool(measured.real) and set(measured.again) == set(measured.real)
-    # A network on videos gives one row, which cannot be split into times.
-    whole = has_windows or all(len(features(m)) == 1 for m in measured.real.values())
-    generated = FeatureSet(
-        [distance_frames(features(m), whole) for m in measured.generated.values()],
-        [_subject(sets, m) for m in measured.generated.values()],
-    )
-    rows: list[np.ndarray] = []
-    subjects: list[str] = []
-    windows: list[int] = []
-    for measurement in [*measured.real.values(), *measured.others.values()]:
-        rows.append(distance_frames(features(measurement), whole))
-        subjects.append(_real_name(measurement.index))
-        windows.append(REFERENCE)
-    for index, measurement in measured.real.items():
-        if has_windows:
-            rows.append(distance_frames(features(measured.again[index]), True))
-        elif not whole:
-            rows.append(other_times(features(measurement)))
-        else:
-            continue
-        subjects.append(_real_name(index))
-        windows.append(OTHER_TIMES)
-    return generated, FeatureSet(rows, subjects, windows)
-
-
-def _subject(sets: MatchedSets, measurement: Measurement) -> str:
-    partner = sets.partners[measurement.index]
-    return "" if partner is None else _real_name(partner)
-
-
-def _real_name(index: int) -> str:
-    return f"real {index}"
-
-
-def _further_distances(
-    sets: MatchedSets, measured: Measured, networks: Networks, seed: int, left_out: list[LeftOut]
-) -> list[Score]:
-    scores: list[Score] = []
-    for backbone in networks.frame:
-        official = {"frechet_key": "fid"} if backbone.name == "inception_v3" else {}
-        found, missing = distances(
-            *_feature_sets(sets, measured, _frames_of(backbone.name)),
-            prefix=backbone.name, name=backbone.name, note=backbone.preprocessing,
-            measures=("frechet", "kernel"), seed=seed, **official,
-        )  # fmt: skip
-        scores += found
-        left_out += missing
-    for video_backbone in networks.video:
-        official = {"i3d": {"frechet_key": "fvd"}}.get(video_backbone.name, {})
-        found, missing = distances(
-            *_feature_sets(sets, measured, _clip_of(video_backbone.name)),
-            prefix=video_backbone.name, name=video_backbone.name,
-            note=video_backbone.preprocessing, measures=("frechet", "kernel"), seed=seed,
-            **official,
-        )  # fmt: skip
-        scores += found
-        left_out += missing
-    return scores
-
-
 # --- text --------------------------------------------------------------------------------------------------------------
 
 
@@ -286,7 +187,10 @@ def _text_scores(
     captions = [sentences for sentences in sets.real_captions if sentences]
     if len(generated) < 2 or len(captions) < 2:
         left_out.append(
-            LeftOut("text alignment", "captions are needed, of at least two generated and two real videos.")
+            LeftOut(
+                "text alignment",
+                "captions are needed, of at least two generated and two real videos.",
+            )
         )
         return [], {}
     known = sum(judge.captions.issuperset(sentences) for sentences in captions)
@@ -313,11 +217,11 @@ def _text_scores(
             own = type(own)(pool.texts, [_positions(pool.texts, m.captions) for m in windows])
         real_ranks = caption_ranks(_text_space(windows), embedded, own.own)
     note = f"Judge: {judge.name}, trained on {known} of these {len(captions)} videos."
-    subjects = [_subject(sets, m) or m.name for m in generated]
+    subjects = [subject_name(sets, m) or m.name for m in generated]
     scores = [_alignment_score(generated, real, judge, note, seed)]
     scores += retrieval_scores(
         ranks, real_ranks, len(pool.texts), subjects=subjects,
-        real_subjects=[_real_name(m.index) for m in [*real, *again]] if real else None,
+        real_subjects=[real_name(m.index) for m in [*real, *again]] if real else None,
         note=note, seed=seed,
     )  # fmt: skip
     return scores, {m.index: int(rank) for m, rank in zip(generated, ranks, strict=True)}
@@ -403,9 +307,7 @@ def _counterparts(sets: MatchedSets, measured: Measured) -> list[Measurement]:
     return own if len(own) >= 2 else list(measured.real.values())
 
 
-def _add(
-    score: Score | None, label: str, scores: list[Score], left_out: list[LeftOut]
-) -> None:
+def _add(score: Score | None, label: str, scores: list[Score], left_out: list[LeftOut]) -> None:
     if score is not None:
         scores.append(score)
     else:

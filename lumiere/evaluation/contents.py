@@ -221,4 +221,3 @@ def sample_wall(names_and_frames: Sequence[tuple[str, str, np.ndarray, float]]) 
         WallEntry(name=name, caption=caption, generated=frames, fps=fps)
         for name, caption, frames, fps in names_and_frames
     ]
-

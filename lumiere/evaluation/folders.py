@@ -90,7 +90,11 @@ def evaluate_folders(
             "decoded; at least 2 of each are needed"
         )
     comparison = compare(sets, measured, networks, seed)
-    left_out = [*comparison.left_out, *blank_videos(comparison), *unreadable_videos(sets, comparison)]
+    left_out = [
+        *comparison.left_out,
+        *blank_videos(comparison),
+        *unreadable_videos(sets, comparison),
+    ]
     for remark in [*comparison.left_out, *blank_videos(comparison)]:
         tell(f"note: {remark.name}: {remark.why}")
     content = ReportContent(

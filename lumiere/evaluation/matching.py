@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
-from pathlib import Path
-
 
 from lumiere.errors import DataError, VideoError
 from lumiere.evaluation.videos import (
@@ -92,9 +90,9 @@ def match_folders(
     length = num_frames or _common_length(generated.entries, real.entries, rate)
     if length < 2:
         entries = [*generated.entries, *real.entries]
-        short = min(entries, key=lambda entry: frames_at(entry, rate))
+        shortest = min(entries, key=lambda entry: frames_at(entry, rate))
         raise DataError(
-            f"{short.path}: {frames_at(short, rate)} frame at {float(rate):g} a second; changes over "
+            f"{shortest.path}: {frames_at(shortest, rate)} frame at {float(rate):g} a second; changes over "
             "time need at least 2; remove the file, or give --frames or --fps"
         )
     generated, short = _long_enough(generated, length, rate)
@@ -127,9 +125,7 @@ def match_folders(
     return sets
 
 
-def _common_length(
-    generated: Sequence[FileEntry], real: Sequence[FileEntry], fps: Fraction
-) -> int:
+def _common_length(generated: Sequence[FileEntry], real: Sequence[FileEntry], fps: Fraction) -> int:
     shortest = min(frames_at(entry, fps) for entry in generated)
     half_of_the_real = sorted(frames_at(entry, fps) for entry in real)[(len(real) - 1) // 2]
     return min(MAX_FRAMES, shortest, half_of_the_real)
@@ -221,5 +217,3 @@ def _describe(
                 "frames are taken by time"
             )
     return notes
-
-

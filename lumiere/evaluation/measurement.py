@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lumiere.errors import VideoError, one_line
-from lumiere.evaluation.backbones import FrameBackbone, VideoBackbone
+from lumiere.evaluation.backbones import Classifier, FrameBackbone, VideoBackbone
 from lumiere.evaluation.feature_cache import FeatureCache
 from lumiere.evaluation.judge import Judge
 from lumiere.evaluation.spectrum import MIN_SPECTRUM_FRAMES, temporal_spectrum
@@ -56,6 +56,7 @@ class Measurement:
         name, caption, captions, subject, held_out: as in `Video`.
         frames: by frame backbone, (k, d) features of k evenly spaced frames; k is
             min(t, `EMBEDDED_FRAMES`), or fewer if only distances are wanted.
+        probabilities: by further frame backbone with a classifier, (k, classes).
         clip: by video backbone, (d,).
         text_space: (d,), the judge's mean frame embedding; None without a judge.
         numbers: from `measure_frames`; empty if only distances are wanted.
@@ -71,6 +72,7 @@ class Measurement:
     subject: str
     held_out: bool
     frames: dict[str, np.ndarray]
+    probabilities: dict[str, np.ndarray]
     clip: dict[str, np.ndarray]
     text_space: np.ndarray | None
     numbers: dict[str, float]
@@ -101,6 +103,11 @@ def measure(index: int, video: Video, networks: Networks, whole: bool = True) ->
         subject=video.subject,
         held_out=video.held_out,
         frames={backbone.name: networks.embed(backbone, chosen) for backbone in frame_backbones},
+        probabilities={
+            backbone.name: backbone.probabilities(chosen)
+            for backbone in networks.frame
+            if isinstance(backbone, Classifier)
+        },
         clip={backbone.name: networks.embed(backbone, video.frames) for backbone in networks.video},
         text_space=text_space,
         numbers=numbers,

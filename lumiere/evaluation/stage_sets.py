@@ -225,4 +225,3 @@ def _seam_curve(record: SeamRecord) -> Curve:
         marks={"borders of windows": [border + 0.5 for border in record.borders]},
         note=f"Windows of {record.window_size} frames. Peaks at the borders are visible jumps.",
     )
-

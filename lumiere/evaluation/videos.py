@@ -153,12 +153,16 @@ def read_captions(path: Path) -> dict[str, tuple[str, ...]]:
     for line, cells in read_table(path, ("video", "caption")):
         for column in ("video", "caption"):
             if not cells[column]:
-                raise DataError(f"{path}, line {line}: {column} is empty; fill it or delete the row")
+                raise DataError(
+                    f"{path}, line {line}: {column} is empty; fill it or delete the row"
+                )
         captions.setdefault(cells["video"], []).append(cells["caption"])
     return {video: tuple(dict.fromkeys(sentences)) for video, sentences in captions.items()}
 
 
-def read_file(entry: FileEntry, num_frames: int, fps: Fraction, size: tuple[int, int]) -> np.ndarray:
+def read_file(
+    entry: FileEntry, num_frames: int, fps: Fraction, size: tuple[int, int]
+) -> np.ndarray:
     """Decode the first `num_frames` frames at `fps`, uint8 (t, h, w, 3) at `size` (height, width).
 
     A video of another shape is scaled until it covers `size`, and cropped in the middle.

@@ -5,6 +5,7 @@ from lumiere.evaluation.backbones.interface import (
     Backbone,
     Classifier,
     FrameBackbone,
+    TextBackbone,
     VideoBackbone,
 )
 from lumiere.evaluation.backbones.registry import (
@@ -22,6 +23,7 @@ __all__ = [
     "BackboneSpec",
     "Classifier",
     "FrameBackbone",
+    "TextBackbone",
     "VideoBackbone",
     "load_backbone",
     "parse_backbone",

@@ -69,6 +69,15 @@ class Classifier(FrameBackbone, Protocol):
         ...
 
 
+@runtime_checkable
+class TextBackbone(FrameBackbone, Protocol):
+    """A frame backbone that embeds captions in the same space, as CLIPSIM needs it."""
+
+    def embed_texts(self, texts: list[str]) -> np.ndarray:
+        """Compute features (n, d), float32, of captions."""
+        ...
+
+
 class Network(ABC):
     """The common part of all backbones.
 

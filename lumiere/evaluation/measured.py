@@ -1,0 +1,86 @@
+"""The measurements of an evaluation, and the sets of features that distances compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lumiere.evaluation.feature_sets import OTHER_TIMES, REFERENCE, FeatureSet
+from lumiere.evaluation.matching import MatchedSets
+from lumiere.evaluation.measurement import Measurement, distance_frames, other_times
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All measurements of an evaluation.
+
+    Attributes:
+        generated: by index in the set.
+        real: window A of the reference videos, by index.
+        again: window B of the same subjects, by the index of window A.
+        others: window A of as many other subjects.
+        paired: `compare_frames` of a generated video with its real counterpart, by its index.
+        paired_real: the same of window B with window A, by the index of window A.
+        unreadable: what could not be decoded, with the reason.
+    """
+
+    generated: dict[int, Measurement]
+    real: dict[int, Measurement]
+    again: dict[int, Measurement]
+    others: dict[int, Measurement]
+    paired: dict[int, dict[str, float]] = field(default_factory=dict)
+    paired_real: dict[int, dict[str, float]] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+
+def frames_of(backbone: str) -> Callable[[Measurement], np.ndarray]:
+    """Return what reads the features of frames by a backbone, (k, d)."""
+    return lambda measurement: measurement.frames[backbone]
+
+
+def clip_of(backbone: str) -> Callable[[Measurement], np.ndarray]:
+    """Return what reads the feature of a whole video by a backbone, (1, d)."""
+    return lambda measurement: measurement.clip[backbone][None]
+
+
+def feature_sets(
+    sets: MatchedSets, measured: Measured, features: Callable[[Measurement], np.ndarray]
+) -> tuple[FeatureSet, FeatureSet]:
+    """Return the features of both sides; window B is another window, or else other times."""
+    has_windows = bool(measured.real) and set(measured.again) == set(measured.real)
+    # A network on videos gives one row, which cannot be split into times.
+    whole = has_windows or all(len(features(m)) == 1 for m in measured.real.values())
+    generated = FeatureSet(
+        [distance_frames(features(m), whole) for m in measured.generated.values()],
+        [subject_name(sets, m) for m in measured.generated.values()],
+    )
+    rows: list[np.ndarray] = []
+    subjects: list[str] = []
+    windows: list[int] = []
+    for measurement in [*measured.real.values(), *measured.others.values()]:
+        rows.append(distance_frames(features(measurement), whole))
+        subjects.append(real_name(measurement.index))
+        windows.append(REFERENCE)
+    for index, measurement in measured.real.items():
+        if has_windows:
+            rows.append(distance_frames(features(measured.again[index]), True))
+        elif not whole:
+            rows.append(other_times(features(measurement)))
+        else:
+            continue
+        subjects.append(real_name(index))
+        windows.append(OTHER_TIMES)
+    return generated, FeatureSet(rows, subjects, windows)
+
+
+def subject_name(sets: MatchedSets, measurement: Measurement) -> str:
+    """Return the name of the real video that shows the same as a generated one; may be empty."""
+    partner = sets.partners[measurement.index]
+    return "" if partner is None else real_name(partner)
+
+
+def real_name(index: int) -> str:
+    """Return the name of a real video's subject."""
+    return f"real {index}"
