@@ -147,7 +147,7 @@ def compare(sets: MatchedSets, measured: Measured, networks: Networks, seed: int
     return Comparison(scores, left_out, measured, pairs, ranks)
 
 
-# --- sets of features --------------------------------------------------------------------------------------------------
+# --- sets of features --------------------------------------------------------------------------------------------
 
 
 def _reference(sets: MatchedSets, seed: int) -> tuple[list[int], list[int]]:
@@ -176,7 +176,7 @@ class _Windows:
         return self.readers[index]()
 
 
-# --- text --------------------------------------------------------------------------------------------------------------
+# --- text --------------------------------------------------------------------------------------------------------
 
 
 def _text_scores(
@@ -268,7 +268,7 @@ def _own_similarity(
     return np.diagonal(cosine_similarity(text, _text_space(measurements))).copy()
 
 
-# --- time --------------------------------------------------------------------------------------------------------------
+# --- time --------------------------------------------------------------------------------------------------------
 
 
 def temporal_scores(
