@@ -401,7 +401,7 @@ def _change_view(scores: Sequence[Score], previous: Previous) -> dict[str, objec
         "commit": previous.commit,
         "rows": [_change_row(c) for c in found if c.effect in (Effect.BETTER, Effect.WORSE)],
         "unsure": [_change_row(c) for c in found if c.effect is Effect.UNSURE],
-        "rest": counts_of_rest(found),
+        "rest": counts_of_rest([c for c in found if c.effect is not Effect.UNSURE]),
         "gone": gone(scores, previous.metrics),
     }
 
