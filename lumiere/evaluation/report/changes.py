@@ -121,7 +121,7 @@ def summary(scores: Sequence[Score], previous: Previous) -> list[str]:
                 f"{change.effect}: {change.score.key} {number(change.before)} → "
                 f"{number(change.score.value)}"
             )
-    lines.append(f"{counts_of_rest(found)} (against commit {previous.commit})")
+    lines.append(f"{counts_of_rest(found)} (against {previous.commit})")
     return lines
 
 

@@ -118,7 +118,10 @@ class SensitivityRow:
 
 
 class Previous(NamedTuple):
-    """The metrics of an earlier run, as `scores.flat` names them, and the commit that has them."""
+    """The metrics of an earlier run, as `scores.flat` names them.
+
+    `commit` is the commit that has them, or the name of their file.
+    """
 
     metrics: dict[str, float]
     commit: str

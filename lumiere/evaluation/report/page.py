@@ -18,7 +18,6 @@ import numpy as np
 from markupsafe import Markup
 
 from lumiere.evaluation.report import wording
-from lumiere.evaluation.report.changes import Change, Effect, changes, counts_of_rest, gone
 from lumiere.evaluation.report.charts import draw_curve, svg
 from lumiere.evaluation.report.content import (
     Curve,
@@ -30,8 +29,8 @@ from lumiere.evaluation.report.content import (
 )
 from lumiere.evaluation.report.moving_pictures import Picture, animation, png, still
 from lumiere.evaluation.report.plot_files import write_plots
-from lumiere.evaluation.report.strips import strip
-from lumiere.evaluation.report.verdict import GROUP_NAMES, verdict
+from lumiere.evaluation.report.tables import change_view, score_groups
+from lumiere.evaluation.report.verdict import verdict
 from lumiere.evaluation.scores import Score
 from lumiere.files import write_atomically
 
@@ -69,24 +68,6 @@ class Pair:
     real: Shown | None
     facts: list[str]
     held_out: bool
-
-
-@dataclass(frozen=True)
-class Row:
-    """A score as the page shows it."""
-
-    score: Score
-    key: Markup
-    arrow: str
-    direction: str
-    value: str
-    interval: str
-    floor: str
-    floor_interval: str
-    other: str
-    ratio: str
-    strip: Markup
-    badges: list[tuple[str, str]]
 
 
 class _Videos:
@@ -151,7 +132,7 @@ def write_report(
         verdict=verdict(content.scores),
         worst=[_pair(*entry, videos) for entry in wall[:NUM_WORST]],
         others=[_pair(*entry, videos) for entry in wall[NUM_WORST:]],
-        groups=_groups(content.scores),
+        groups=score_groups(content.scores),
         marks={
             "saturated": any(score.saturated for score in content.scores),
             "blind": any(not score.sees for score in content.scores),
@@ -173,7 +154,7 @@ def write_report(
 def write_changes(path: str | Path, scores: Sequence[Score], previous: Previous) -> None:
     """Write what changed against an earlier run as a page of its own (see changes.py for why)."""
     page = _render(
-        "changes.html", title="What changed", changes=_change_view(scores, previous),
+        "changes.html", title="What changed", changes=change_view(scores, previous),
         number=wording.number,
     )  # fmt: skip
     write_atomically(Path(path), page.encode())
@@ -320,60 +301,7 @@ def _slug(name: str) -> str:
     return f"{words or 'video'}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
-# --- numbers --------------------------------------------------------------------------------------
-
-
-def _groups(scores: Sequence[Score]) -> list[dict[str, object]]:
-    names = [*GROUP_NAMES, *(score.group for score in scores)]
-    groups: list[dict[str, object]] = []
-    for group in dict.fromkeys(names):
-        members = [score for score in scores if score.group == group]
-        if members:
-            title = GROUP_NAMES.get(group, group.replace("_", " "))
-            rows = [_row(score) for score in members]
-            groups.append({"title": title[:1].upper() + title[1:], "rows": rows})
-    return groups
-
-
-def _row(score: Score) -> Row:
-    unit = f" {score.unit}" if score.unit else ""
-    floor = score.floor
-    ratio = wording.times_floor(score)
-    return Row(
-        score=score,
-        key=_breakable(score.key),
-        arrow=wording.ARROWS[score.better],
-        direction=wording.DIRECTIONS[score.better],
-        value=wording.number(score.value) + unit,
-        interval=wording.interval(score.interval),
-        floor=wording.number(floor.value) + unit if floor else "",
-        floor_interval=wording.interval(floor.interval) if floor else "",
-        other=wording.number(score.other_floor.value) + unit if score.other_floor else "",
-        ratio=f"{wording.number(ratio)} × floor" if ratio is not None else "",
-        strip=strip(score),
-        badges=_badges(score),
-    )
-
-
-def _breakable(key: str) -> Markup:
-    """Let a long key break at its underscores."""
-    return Markup("_<wbr>").join(key.split("_"))
-
-
-def _badges(score: Score) -> list[tuple[str, str]]:
-    """Return (class, words) of each mark of a score; the page explains the words."""
-    outside = score.outside_floor()
-    if outside:
-        badges = [("bad", "✕ outside")]
-    elif outside is False:
-        badges = [("good", "✓ inside")]
-    else:
-        badges = [("quiet", "– no floor" if score.floor is None else "– no interval")]
-    if score.saturated:
-        badges.append(("warn", "▲ saturated"))
-    if not score.sees:
-        badges.append(("warn", "◌ blind"))
-    return badges
+# --- charts and changes ------------------------------------------------------------------------------
 
 
 def _curve(curve: Curve) -> dict[str, object]:
@@ -386,38 +314,7 @@ def _curve(curve: Curve) -> dict[str, object]:
     }
 
 
-# --- changes --------------------------------------------------------------------------------------
-
-
 def _changes(content: ReportContent) -> dict[str, object] | None:
     if content.previous is None:
         return None
-    return _change_view(content.scores, content.previous)
-
-
-def _change_view(scores: Sequence[Score], previous: Previous) -> dict[str, object]:
-    found = changes(scores, previous.metrics)
-    return {
-        "commit": previous.commit,
-        "rows": [_change_row(c) for c in found if c.effect in (Effect.BETTER, Effect.WORSE)],
-        "unsure": [_change_row(c) for c in found if c.effect is Effect.UNSURE],
-        "rest": counts_of_rest(found),
-        "gone": gone(scores, previous.metrics),
-    }
-
-
-def _change_row(change: Change) -> dict[str, object]:
-    marks = {Effect.BETTER: "▲", Effect.WORSE: "▼"}
-    classes = {Effect.BETTER: "good", Effect.WORSE: "bad"}
-    assert change.before is not None
-    return {
-        "label": change.score.label,
-        "key": _breakable(change.score.key),
-        "arrow": wording.ARROWS[change.score.better],
-        "before": wording.number(change.before),
-        "before_interval": wording.interval(change.before_interval),
-        "now": wording.number(change.score.value),
-        "now_interval": wording.interval(change.score.interval),
-        "effect": f"{marks.get(change.effect, '?')} {change.effect}",
-        "class": classes.get(change.effect, "quiet"),
-    }
+    return change_view(content.scores, content.previous)

@@ -111,5 +111,5 @@ def test_the_summary_names_what_changed_and_counts_the_rest() -> None:
     old = flat([score("a", 10.0, interval=Interval(9.0, 11.0)), score("b")])
     assert summary(now, Previous(old, "abc1234")) == [
         "better: a 10 → 5",
-        "1 score equal (against commit abc1234)",
+        "1 score equal (against abc1234)",
     ]
