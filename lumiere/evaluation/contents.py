@@ -12,7 +12,9 @@ from lumiere.evaluation.matching import MatchedSets
 from lumiere.evaluation.measurement import DISTANCE_FRAMES, Measurement, Networks, evenly
 from lumiere.evaluation.report import Curve, Slice, WallEntry
 from lumiere.evaluation.scores import LeftOut
+from lumiere.evaluation.videos import fit
 
+WALL_SIDE = 256  # pixels
 MAX_WALL = 48  # videos on the page: the worst, then others evenly spaced
 NUM_WORST = 8
 NUM_SLICES = 4
@@ -43,12 +45,12 @@ def build_wall(sets: MatchedSets, comparison: Comparison) -> list[WallEntry]:
         generated = sets.generated[index]
         real = None
         if partner is not None and partner in measured.real:
-            real = sets.real[partner].frames
+            real = _small(sets.real[partner].frames)
         entries.append(
             WallEntry(
                 name=generated.name,
                 caption=generated.caption,
-                generated=generated.frames,
+                generated=_small(generated.frames),
                 fps=generated.fps,
                 real=real,
                 similarity=similarity.get(index),
@@ -209,6 +211,15 @@ def _reasons(
     if rank is not None and rank > 1:
         ordered["rank of its caption"] = float(rank)
     return ordered
+
+
+def _small(frames: np.ndarray) -> np.ndarray:
+    """Return frames (t, h, w, 3) of at most `WALL_SIDE` pixels, because the wall is held in memory."""
+    height, width = frames.shape[1:3]
+    scale = WALL_SIDE / max(height, width)
+    if scale >= 1:
+        return frames
+    return fit(frames, (max(1, round(height * scale)), max(1, round(width * scale))))
 
 
 def _middle_row(frames: np.ndarray) -> np.ndarray:

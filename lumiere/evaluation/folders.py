@@ -104,6 +104,7 @@ def evaluate_folders(
         scores=comparison.scores,
         left_out=left_out,
         wall=build_wall(sets, comparison),
+        wall_total=len(measured.generated),
         curves=build_curves(sets, comparison),
         slices=build_slices(sets, comparison),
         facts=build_facts(sets, comparison, networks),

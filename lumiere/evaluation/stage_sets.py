@@ -103,6 +103,7 @@ def evaluate_stage(
         scores=scores,
         left_out=[*comparison.left_out, *blank_videos(comparison), *seam_left_out],
         wall=[*build_wall(sets, comparison), *held_out_wall],
+        wall_total=len(comparison.measured.generated) + len(held_out_wall),
         curves=[*build_curves(sets, comparison), *found.curves, *seams.curves],
         styles=found.styles,
         slices=build_slices(sets, comparison),
