@@ -59,6 +59,11 @@ def main() -> None:
             print(f"left out: {clip_id}: {failure}", file=sys.stderr)
         if not files:
             raise DataError(f"{arguments.raw}: none of {len(rows)} accepted clips could be decoded")
+        if not any(row["split"] == "train" and row["clip_id"] in files for row in rows):
+            raise DataError(
+                f"{arguments.raw}: all {len(files)} clips are held out, so none is left to train "
+                "on; add videos, or lower curate.validation_fraction"
+            )
         captions = [caption for row in rows for caption in row["captions"]]
         with stages.blaming(arguments.params, "decode.text_encoder"):  # loads its weights
             embeddings = embed_captions([*captions, ""], encoder)
