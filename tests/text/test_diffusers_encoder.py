@@ -74,7 +74,7 @@ def test_its_config_loads_the_same_encoder(
     encoder = load_text_encoder(f"diffusers:./{deepfloyd[0].name}/", 9)
     encoder.save_pretrained(tmp_path / "text_encoder")
     loaded = load_text_encoder(tmp_path / "text_encoder")
-    assert loaded.to_config() == {"name": f"diffusers:{deepfloyd[0].name}", "max_tokens": 9}
+    assert (loaded.name, loaded.max_tokens) == (f"diffusers:{deepfloyd[0].name}", 9)
     assert loaded.embed_dim == TEXT_DIM and torch.equal(
         loaded.encode(["a cat"])[0], encoder.encode(["a cat"])[0]
     )

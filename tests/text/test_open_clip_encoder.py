@@ -98,10 +98,7 @@ def test_its_config_loads_the_same_encoder(
     encoder = load_text_encoder("open_clip:tiny-plain/tiny-plain.safetensors", 7)
     encoder.save_pretrained(tmp_path)
     loaded = load_text_encoder(tmp_path)
-    assert loaded.to_config() == {
-        "name": "open_clip:tiny-plain/tiny-plain.safetensors",
-        "max_tokens": 7,
-    }
+    assert loaded.name == "open_clip:tiny-plain/tiny-plain.safetensors" and loaded.max_tokens == 7
     assert loaded.embed_dim == WIDTH and torch.equal(
         loaded.encode(["a cat"])[0], encoder.encode(["a cat"])[0]
     )

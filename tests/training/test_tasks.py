@@ -26,12 +26,8 @@ from lumiere.data.pixel_values import bytes_to_model, to_model_range
 from lumiere.data.shards import Sample, pack_frames, write_index, write_null_text, write_shards
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.text_to_image import (
-    TextToImage,
-    load_image_network,
-    load_scheduler,
-    load_text_to_image,
-)
+from lumiere.models.pretrained import load_text_to_image
+from lumiere.models.text_to_image import TextToImage, load_image_network, load_scheduler
 from lumiere.models.unet_builders import build_ssr_unet, build_text_to_image_unet
 from lumiere.training.diffusion_task import Batch
 from lumiere.training.examples import Pictures, StoredClips, draw_captioned
@@ -343,6 +339,17 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     )
     assert (pictures[0] == (255, 0, 0)).all() and (pictures[1] == 255).all()
     assert np.abs(pictures[2].astype(int) - 50).max() <= 2
+
+
+def test_a_picture_from_a_camera_is_turned_upright(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:4] = 255  # white above, black below
+    exif = Image.Exif()
+    exif[0x0112] = 3  # the tag for orientation: the camera was upside down
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    (tmp_path / "captions.csv").write_text("image,caption\na.png,half\n")
+    pictures, _ = load_captioned_folder(tmp_path, 8)
+    assert np.array_equal(pictures[0], pixels[::-1])
 
 
 @pytest.mark.parametrize("listing, expected", [
