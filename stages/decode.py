@@ -47,6 +47,10 @@ def main() -> None:
     config = load_params(arguments.params).decode
     with stages.reading(arguments.manifest):
         rows = [row for row in read_manifest(arguments.manifest) if row["verdict"] == "accepted"]
+    if not rows:
+        raise DataError(
+            f"{arguments.manifest}: no clip was accepted; the report of the curate stage says why"
+        )
     check_lengths(rows, config)
     with stages.blaming(arguments.params, "decode.text_encoder"):
         encoder = load_text_encoder(config.text_encoder, config.max_text_tokens)
