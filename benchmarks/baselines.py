@@ -39,7 +39,7 @@ from lumiere.baselines.keyframe_cascade import KeyframeTask, TemporalSuperResolu
 from lumiere.config import Params, TextOptimConfig
 from lumiere.data.clips import ClipStore
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.text_to_image import load_text_to_image
+from lumiere.models.pretrained import load_text_to_image
 from lumiere.training.examples import StoredClips
 from lumiere.training.loop import train
 from lumiere.training.staged_training import StagedTraining

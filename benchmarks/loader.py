@@ -27,7 +27,7 @@ import benchmarks  # noqa: F401  a script has to import it itself, before diffus
 
 from lumiere.config import RuntimeConfig, load_params
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.text_to_image import load_text_to_image
+from lumiere.models.pretrained import load_text_to_image
 from lumiere.training.examples import open_clips
 from lumiere.training.loader import Positions, make_loader
 from lumiere.training.state import trained_parameters

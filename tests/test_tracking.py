@@ -152,12 +152,8 @@ def test_parent_and_children_and_a_foreign_run_id(monkeypatch: pytest.MonkeyPatc
     }
     digest = hashlib.md5(b"with a and b\n").hexdigest()
     tagged = {name[:1]: run.data.tags.get("dvc_lock_md5") for name, run in runs.items()}
-    assert tagged == {
-        "p": digest,
-        "a": digest,
-        "b": digest,
-        "c": None,
-    }  # DVC records no failed stage
+    # DVC does not record a stage that failed.
+    assert tagged == {"p": digest, "a": digest, "b": digest, "c": None}
 
 
 def test_new_code_makes_a_run_dirty_and_outputs_do_not(tmp_path: Path) -> None:

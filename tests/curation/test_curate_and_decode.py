@@ -20,7 +20,7 @@ from lumiere.config import CurateConfig
 from lumiere.curation import measurement
 from lumiere.curation.captions import Caption, read_captions
 from lumiere.curation.curate import curate
-from lumiere.curation.manifest import read_manifest, write_manifest
+from lumiere.curation.manifest import empty_row, read_manifest, write_manifest
 from lumiere.curation.manifest_report import counts, write_report
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.verdicts import clip_ids, decide
@@ -464,3 +464,32 @@ def test_too_long_windows_are_a_mistake_in_the_params(many, tmp_path, monkeypatc
         ParamsError, match=r"decode.num_frames: 80 .* allowed: at most curate.min_seconds"
     ):
         decode.main()
+
+
+@pytest.mark.parametrize(
+    "split, expected",
+    [
+        ("", r"manifest\.parquet: no clip was accepted; the report of the curate stage"),
+        ("validation", r"raw: all 2 clips are held out.*lower curate\.validation_fraction"),
+    ],
+)
+def test_a_manifest_without_a_clip_to_train_on_is_named(
+    split: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stages import decode
+
+    names = ("a", "b") if split else ()
+    changes = {"verdict": "accepted", "split": split, "end": 9.0}
+    write_manifest(
+        tmp_path / "manifest.parquet", [empty_row() | changes | {"clip_id": name} for name in names]
+    )
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "params.yaml").write_text("{}\n")
+    files = {name: tmp_path / name for name in names}
+    monkeypatch.setattr("lumiere.data.prepare.cut_all", lambda *_: (files, {}))
+    monkeypatch.chdir(tmp_path)
+    paths = ["--manifest", "manifest.parquet", "--raw", "raw", "--out", "clips"]
+    monkeypatch.setattr(sys, "argv", ["decode", *paths])
+    with pytest.raises(DataError, match=expected):
+        decode.main()
+    assert not (tmp_path / "clips").exists()

@@ -22,7 +22,7 @@ from lumiere.data.clips import ClipStore
 from lumiere.data.pixel_values import from_unit_range
 from lumiere.data.video_io import read_video, write_video
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.text_to_image import load_text_to_image
+from lumiere.models.pretrained import load_text_to_image
 from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
 from lumiere.pipelines.input_files import Clips
 from lumiere.pipelines.run_request import check_request, complete_request, run_request
