@@ -99,7 +99,7 @@ def locate(raw: Path, name: str) -> Path:
     path = raw / name
     # Python decodes bytes that are not UTF-8 to surrogates.
     if any("\ud800" <= letter <= "\udfff" for letter in name):
-        raise Rejection(Reason.NOT_A_FILE, "Its name holds bytes that are no text.")
+        raise Rejection(Reason.NOT_A_FILE, "Its name contains bytes that are not UTF-8.")
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise Rejection(Reason.NOT_A_VIDEO)
     try:

@@ -20,7 +20,7 @@ from lumiere.config import CurateConfig
 from lumiere.curation import measurement
 from lumiere.curation.captions import Caption, read_captions
 from lumiere.curation.curate import curate
-from lumiere.curation.manifest import read_manifest, write_manifest
+from lumiere.curation.manifest import empty_row, read_manifest, write_manifest
 from lumiere.curation.manifest_report import counts, write_report
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.verdicts import clip_ids, decide
@@ -163,10 +163,24 @@ def test_results_depend_on_neither_workers_nor_order(odd, curated, tmp_path):
     for path in sorted((tmp_path / "one").iterdir()):
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
     page = (tmp_path / "one" / "report.md").read_text()
-    assert all(
-        f"`{row['reason']}`" in page and row["detail"] in page for row in rows if row["reason"]
-    )
+    for row in rows:
+        if row["reason"]:
+            assert f"`{row['reason']}`" in page
+        if row["reason"] not in ("", "duplicate"):
+            assert row["detail"] in page
+    assert "It shows the same as plain.mp4, which is kept." in page
     assert counts(rows)["rejected_caption_spans_cuts"] == 3
+
+
+def test_the_report_counts_videos_and_not_rows_by_decoder(curated, tmp_path):
+    rows, pictures, _ = curated
+    parts = []
+    for i in range(3):
+        row = {**empty_row(), "clip_id": f"a#{i}", "video": "a.ts", "decoder": "pyav"}
+        row |= {"verdict": "rejected", "reason": "no_motion", "decoder_reason": "container mpegts"}
+        parts.append(row)
+    write_report(tmp_path, [*rows, *parts], pictures, CONFIG.min_motion)
+    assert "| container mpegts | 1 |" in (tmp_path / "report.md").read_text()
 
 
 def test_finished_measurements_are_not_made_again(odd, curated, monkeypatch):
@@ -354,6 +368,18 @@ def test_timeouts_and_crashes_become_rows():
     assert [(row["clip_id"], row["reason"]) for row in rows] == [("a", "timeout")]
 
 
+def test_a_caption_with_an_unusable_span_is_not_lost_silently(odd, curated):
+    """Whatever else the video has, the caption gets a row of its own."""
+    path = odd[0] / "plain.mp4"
+    outcome = measurement.measure_video(odd[0], path.name, (), CONFIG.shot_threshold, curated[2])
+    bad = Caption("bad", problem="line 3: start 'x' and end '2' are not two numbers")
+    for others in ([], [Caption("whole")]):
+        rows, _ = decide({"plain.mp4": outcome}, {"plain.mp4": [bad, *others]}, CONFIG)
+        verdicts = [(row["captions"], row["reason"]) for row in rows]
+        assert verdicts == [(["bad"], "bad_span"), *[(["whole"], "") for _ in others]]
+        assert rows[0]["detail"] == f"captions.csv, {bad.problem}."
+
+
 def test_captions_files_with_problems_are_named(tmp_path):
     path = tmp_path / "captions.csv"
     with pytest.raises(DataError, match="no such file"):
@@ -372,7 +398,7 @@ def test_captions_files_with_problems_are_named(tmp_path):
     )
     captions = read_captions(path)
     assert captions["a.mp4"] == [Caption("two words")]
-    assert captions["b.mp4"][0].problem == "line 4: start 2, end 1 are no span"
+    assert captions["b.mp4"][0].problem == "line 4: start 2 is not below end 1, or is negative"
     assert captions["b.mp4"][1].span == (1.0, 2.0)
 
 
