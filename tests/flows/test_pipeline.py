@@ -18,6 +18,7 @@ import pytest
 import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Crashed, Failed, Pending
 
 from flows import dag
@@ -317,20 +318,34 @@ def test_force_runs_the_named_stage_only(toy_project: Path, untracked: None) -> 
 
 def test_scheduling_without_a_server_says_what_to_do(toy_project: Path) -> None:
     env = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
-    command = [
-        sys.executable,
-        "-m",
-        "flows.pipeline",
-        "--root",
-        str(toy_project),
-        "--schedule",
-        "0 3 * * *",
-    ]
+    command = [sys.executable, "-m", "flows.pipeline", "--root", str(toy_project)]
+    command += ["--schedule", "0 3 * * *"]
     done = subprocess.run(
         command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 1
     assert "PREFECT_API_URL" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_server_that_does_not_answer_is_named(
+    toy_project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = "http://127.0.0.1:9/api"  # the port of the discard service, on which nothing listens
+    for options in ([], ["--schedule", "0 3 * * *"]):
+        with temporary_settings({PREFECT_API_URL: url}):
+            assert main(["--root", str(toy_project), *options]) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and f"PREFECT_API_URL={url}" in error
+    assert not events(toy_project)
+
+
+def test_a_schedule_is_not_served_for_an_unknown_stage(
+    toy_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flows.pipeline.serve", lambda *_: pytest.fail("served"))
+    options = ["--root", str(toy_project), "--schedule", "0 3 * * *", "--stages", "x"]
+    assert main(options) == 1
+    assert "'x' is not a stage; allowed: a, b, c, d" in capsys.readouterr().err
 
 
 def test_dvc_repro_alone_makes_the_same_outputs(
