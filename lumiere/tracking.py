@@ -39,6 +39,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from lumiere.errors import DataError, first_line
 from lumiere.locks import exclusive
 from lumiere.run_origin import git_tags, has_lost_its_process, process_tags
 
@@ -58,13 +59,10 @@ logger = logging.getLogger(__name__)
 class Run:
     """One MLflow run that is being written. Without a `run_id`, every call is a no-op."""
 
-    def __init__(
-        self, client: MlflowClient | None = None, run_id: str | None = None, strict: bool = False
-    ) -> None:
-        """With `strict`, raise MLflow's errors; otherwise warn about the first one."""
+    def __init__(self, client: MlflowClient | None = None, run_id: str | None = None) -> None:
         self.run_id = run_id
+        self.strict = False  # whether to raise MLflow's errors instead of warning about the first
         self._client = client
-        self.strict = strict
         self._metrics: list[tuple[str, float, int, int]] = []
         self._last_flush = time.monotonic()
         self._lock = threading.Lock()
@@ -215,18 +213,12 @@ def pipeline_run(root: Path, params: Mapping[str, Any]) -> Iterator[Run]:
     """Record one pipeline run, the parent of its stages' runs, with all params and `dvc.lock`.
 
     Raises:
-        Exception: MLflow's own error, if the store cannot be opened. It is raised before any work
-            is done.
+        DataError: if the store cannot be opened or written to, before any work is done.
     """
     if not is_on():
         yield Run()
         return
-    _close_abandoned_runs(root)
-    run = _create_run(
-        root, f"pipeline-{time.strftime('%Y%m%d-%H%M%S')}", {"stage": "pipeline"}, None, strict=True
-    )
-    run.log_dict(params, "params.json")
-    run.strict = False
+    run = _begin_pipeline_run(root, params)
     with _ended(run):
         try:
             yield run
@@ -236,6 +228,23 @@ def pipeline_run(root: Path, params: Mapping[str, Any]) -> Iterator[Run]:
                 run.log_artifact(lock)
                 digest = hashlib.md5(lock.read_bytes()).hexdigest()
                 run.tag_family({"dvc_lock_md5": digest})
+
+
+def _begin_pipeline_run(root: Path, params: Mapping[str, Any]) -> Run:
+    name = f"pipeline-{time.strftime('%Y%m%d-%H%M%S')}"
+    try:
+        _close_abandoned_runs(root)
+        run = _create_run(root, name, {"stage": "pipeline"}, None)
+        run.strict = True
+        run.log_dict(params, "params.json")
+        run.strict = False
+    except Exception as error:  # MLflow, SQLAlchemy and the network raise errors of many kinds
+        address = re.sub(r"//[^/@]*@", "//", tracking_uri(root))  # without a password
+        raise DataError(
+            f"MLflow's store {address} cannot be used ({first_line(error)}); correct "
+            "MLFLOW_TRACKING_URI, or set LUMIERE_TRACKING=off to record nothing"
+        ) from error
+    return run
 
 
 def log_cached_stage(
@@ -329,9 +338,7 @@ def _experiment_id(client: MlflowClient, root: Path) -> str:
         return client.create_experiment(EXPERIMENT, artifact_location=location)
 
 
-def _create_run(
-    root: Path, name: str, tags: dict[str, str], parent_id: str | None, strict: bool = False
-) -> Run:
+def _create_run(root: Path, name: str, tags: dict[str, str], parent_id: str | None) -> Run:
     client = _client(root)
     parent = {"mlflow.parentRunId": parent_id} if parent_id else {}
     origin = {"mlflow.source.name": tags["stage"]} | process_tags()
@@ -340,7 +347,7 @@ def _create_run(
         run_name=name,
         tags=tags | parent | origin | git_tags(root),
     )
-    return Run(client, run.info.run_id, strict=strict)
+    return Run(client, run.info.run_id)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from lumiere import run_origin, tracking
+from lumiere.errors import DataError
 from lumiere.run_origin import git_tags
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -225,7 +226,10 @@ def test_a_broken_store_costs_one_warning(
         run.set_tags({"a": "b"})
     assert run.run_id is None
     assert len([record for record in caplog.records if record.name == "lumiere.tracking"]) == 1
-    with pytest.raises(Exception), tracking.pipeline_run(Path.cwd(), {}):  # noqa: B017  MLflow's own, of many kinds
+    with (
+        pytest.raises(DataError, match=r"/dev/null/none\.db cannot be used .*MLFLOW_TRACKING_URI"),
+        tracking.pipeline_run(Path.cwd(), {}),
+    ):
         pass
 
 
