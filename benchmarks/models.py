@@ -231,7 +231,7 @@ def main() -> None:
     parser.add_argument(
         "--large",
         choices=[*large.SIZES, "none"],
-        help="the size of the large step (default: sd15 on a GPU, none on a CPU)",
+        help="size of the large step (default: sd15 on a GPU, none on a CPU)",
     )
     parser.add_argument("--only-large", action="store_true", help="leave out the comparison")
     parser.add_argument(

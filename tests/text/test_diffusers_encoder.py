@@ -52,10 +52,8 @@ def test_clip_states_are_the_last_after_the_norm(tmp_path: Path) -> None:
     )
     expected = clip(8)(input_ids=torch.tensor(ids.input_ids)).last_hidden_state
     torch.testing.assert_close(embeds, expected.detach(), atol=1e-5, rtol=1e-4)
-    assert mask.all() and [row[-1] for row in ids.input_ids] == [
-        0,
-        1,
-    ]  # padding, and the end of what was cut
+    # The last token of the first row is padding, and that of the second ends a truncated sentence.
+    assert mask.all() and [row[-1] for row in ids.input_ids] == [0, 1]
 
 
 def test_a_sentence_does_not_depend_on_its_batch_and_words_matter(

@@ -307,9 +307,8 @@ def test_a_style_has_one_picture_and_caption_a_subject() -> None:
 
 def test_super_resolution_sees_the_same_place_twice(stores: tuple[ClipStore, ClipStore]) -> None:
     task, places = ssr_task(stores), set()
-    clip = (
-        torch.from_numpy(np.array(stores[0][1].frames)).permute(3, 0, 1, 2).float() / 127.5 - 1
-    )  # (3, t, h, w)
+    frames = torch.from_numpy(np.array(stores[0][1].frames))
+    clip = frames.permute(3, 0, 1, 2).float() / 127.5 - 1  # (3, t, h, w)
     low = resize_video(resize_video(clip[None], SSR.low_size), LARGE)[0]
     windows = {
         (start, top, left): clip[:, start : start + 3, top : top + 16, left : left + 16]
@@ -445,9 +444,8 @@ def test_the_same_training_does_not_run_twice_at_once(tmp_path: Path) -> None:
         "StagedTraining(Path(sys.argv[1]), Params(), TextOptimConfig(), []).claim()"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
-    environment = os.environ | {
-        "OMP_NUM_THREADS": str(torch.get_num_threads())
-    }  # a part of what is the same
+    # The number of threads is part of the fingerprint.
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     mine = StagedTraining(tmp_path, Params(), TextOptimConfig(), [])
     mine.claim()
     refused = subprocess.run(
