@@ -120,7 +120,7 @@ def serve(schedule: CronSchedule, parameters: dict[str, object]) -> None:
             "--schedule needs a Prefect server, because the embedded one ends with its run; start one with "
             "`prefect server start`, then set PREFECT_API_URL=http://127.0.0.1:4200/api and try again"
         )
-    print(f"schedule: {schedule.cron} in the time zone {schedule.timezone} (Ctrl-C ends it)")
+    print(f"schedule: {schedule.cron} in the time zone {schedule.timezone} (Ctrl-C stops it)")
     limit = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
     # Each run loads the flow from its file, so edits take effect in the next run.
     flow = lumiere_pipeline.from_source(str(PROJECT), entrypoint="flows.flow.lumiere_pipeline")
