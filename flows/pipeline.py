@@ -14,6 +14,7 @@ from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 from pydantic import ValidationError
 
@@ -75,7 +76,8 @@ def check_server() -> None:
     if not url:
         return
     error = get_client(sync_client=True).api_healthcheck()
-    if error is not None:
+    has_answered = error is None or isinstance(error, PrefectHTTPStatusError)
+    if not has_answered:
         raise ParamsError(
             f"no Prefect server answers at PREFECT_API_URL={url} ({first_line(error)}); start it with "
             "`prefect server start`, or unset PREFECT_API_URL to run without it"

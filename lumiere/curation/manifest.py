@@ -15,7 +15,7 @@ DUPLICATE_OF = "duplicate_of:"  # begins the detail of a duplicate; the video th
 
 SCHEMA = pa.schema(
     [
-        ("clip_id", pa.string()),  # path of the video without suffix; "#<number>" marks its parts
+        ("clip_id", pa.string()),  # the video's path, mostly without suffix; "#<number>" for a part
         ("video", pa.string()),  # path relative to the raw folder
         ("start", pa.float64()),  # seconds from the first frame
         ("end", pa.float64()),

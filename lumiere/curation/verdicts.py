@@ -68,8 +68,9 @@ def decide(
     for name in captions:
         if name in with_video:
             continue
-        # Use the full name, so that it cannot equal the clip_id of a video with another suffix.
-        row = {**empty_row(), "clip_id": name, "video": name}
+        # The name may equal the clip_id of a video, for example if its suffix was forgotten.
+        clip_id = f"{name}#caption" if name in ids.values() else name
+        row = {**empty_row(), "clip_id": clip_id, "video": name}
         row["captions"] = [caption.text for caption in captions[name]]
         rows.append(_reject(row, Reason.CAPTION_WITHOUT_VIDEO))
     _split_and_mark_duplicates(rows, pictures, config)
@@ -79,14 +80,17 @@ def decide(
 
 
 def clip_ids(names: list[str]) -> dict[str, str]:
-    """Return the id of each video: its path without the suffix; with the suffix where two ids would
-    be equal.
+    """Return the id of each video: its path, without the suffix if no other id can equal that.
 
     A path that contains "#" keeps its suffix too, because "#" marks the parts of a video.
     """
     stems = {name: str(PurePosixPath(name).with_suffix("")) for name in names}
     counts = Counter(stems.values())
-    return {name: name if counts[stem] > 1 or "#" in stem else stem for name, stem in stems.items()}
+    ids = {}
+    for name, stem in stems.items():
+        is_ambiguous = counts[stem] > 1 or stem in stems or "#" in stem
+        ids[name] = name if is_ambiguous else stem
+    return ids
 
 
 def _video_rows(

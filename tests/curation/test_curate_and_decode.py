@@ -356,6 +356,17 @@ def test_look_alikes_stay_on_one_side_and_none_of_them_is_lost(tmp_path):
 def test_names_stay_apart():
     ids = clip_ids(["a.mp4", "b.mp4", "b.mkv", "x/a.mp4", "c#1.mp4", "d.e.mp4"])
     assert list(ids.values()) == ["a", "b.mp4", "b.mkv", "x/a", "c#1.mp4", "d.e"]
+    names = ["a.mp4", "a.mkv", "a.mp4.mov"]
+    assert list(clip_ids(names).values()) == names
+
+
+def test_a_caption_whose_suffix_was_forgotten_gets_a_row():
+    outcomes = {"beach.mp4": Rejection(Reason.TIMEOUT)}
+    rows, _ = decide(outcomes, {"beach": [Caption("a beach")]}, CONFIG)
+    assert [(row["clip_id"], row["reason"]) for row in rows] == [
+        ("beach", "timeout"),
+        ("beach#caption", "caption_without_video"),
+    ]
 
 
 def test_timeouts_and_crashes_become_rows():
