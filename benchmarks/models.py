@@ -153,64 +153,91 @@ def measure_memory(name: str, mode: str, num_frames: int, device: str, threads: 
     return in_a_process(memory_of, name, mode, num_frames, device, threads)
 
 
-def compare(arguments: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
-    """Measure, print a table for each mode and frame count, and return all rows."""
+def build_contenders(device: torch.device) -> list[Contender]:
+    """Build all networks; leave out a peer whose package is not installed."""
     contenders = []
     for name in NAMES:
         try:
             contenders.append(Contender(name, device))
         except ImportError as error:
             print(f"left out: {name}: {error}; run pip install -e '.[bench]' to include it")
-    where = (
-        torch.cuda.get_device_name() if arguments.device == "cuda" else f"{platform.machine()} CPU"
-    )
-    print(
-        f"{where}, {arguments.threads} threads, float32; torch {torch.__version__}, diffusers {diffusers.__version__}"
-    )
+    return contenders
+
+
+def time_in_turns(
+    contenders: list[Contender], mode: str, num_frames: int, rounds: int
+) -> dict[str, list[float]]:
+    """Time each contender in each round, and return the seconds by name."""
+    times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    for _ in range(rounds + 1):
+        for contender in contenders:
+            started = time.perf_counter()
+            contender.run(mode, num_frames)
+            times[contender.name].append(time.perf_counter() - started)
+    return {name: values[1:] for name, values in times.items()}  # the first round warms up
+
+
+def compare(arguments: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
+    """Measure, print a table for each mode and frame count, and return all rows."""
+    contenders = build_contenders(device)
+    where = f"{platform.machine()} CPU"
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name()
+    print(f"{where}, {arguments.threads} threads, float32", end="; ")
+    print(f"torch {torch.__version__}, diffusers {diffusers.__version__}")
     rows: list[dict[str, Any]] = []
     for mode in arguments.modes:
         for num_frames in arguments.frames:
-            times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-            for _ in range(arguments.repeats + 1):  # the first round warms up
-                for contender in contenders:
-                    started = time.perf_counter()
-                    contender.run(mode, num_frames)
-                    times[contender.name].append(time.perf_counter() - started)
-            medians = {name: statistics.median(values[1:]) for name, values in times.items()}
-            reference = medians["T2I per frame"]
-            print(f"\n{mode}, 1 clip of {num_frames} frames")
-            print(
-                f"{'':18}{'trained':>9}{'median':>10}{'range':>16}{'T2I / it':>10}{'MiB':>8}{'GFLOP':>8}{'GFLOP/s':>9}"
-            )
-            for contender in contenders:
-                seconds, each = medians[contender.name], times[contender.name][1:]
-                flops = count_flops(contender, num_frames) / 1e9 if mode == "forward" else None
-                mebibytes = None
-                if not arguments.no_memory:
-                    mebibytes = measure_memory(
-                        contender.name, mode, num_frames, arguments.device, arguments.threads
-                    )
-                trained = sum(p.numel() for p in contender.trained) / 1e6
-                rows.append(
-                    {
-                        "mode": mode,
-                        "num_frames": num_frames,
-                        "name": contender.name,
-                        "trained_parameters": round(trained * 1e6),
-                        "seconds": seconds,
-                        "speed_against_t2i": reference / seconds,
-                        "peak_mib": mebibytes,
-                        "gflop": flops,
-                    }
-                )
-                print(
-                    f"{contender.name:18}{trained:8.2f}M{seconds:9.3f}s{min(each):8.3f}–{max(each):.3f}"
-                    f"{reference / seconds:10.2f}{'' if mebibytes is None else format(mebibytes, '.0f'):>8}"
-                    f"{'' if flops is None else format(flops, '.1f'):>8}"
-                    f"{'' if flops is None else format(flops / seconds, '.1f'):>9}",
-                    flush=True,
-                )
+            rows += compare_calls(contenders, mode, num_frames, arguments)
     return rows
+
+
+def compare_calls(
+    contenders: list[Contender], mode: str, num_frames: int, arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Measure one kind of call, print its table, and return its rows."""
+    times = time_in_turns(contenders, mode, num_frames, arguments.repeats)
+    reference = statistics.median(times["T2I per frame"])
+    print(f"\n{mode}, 1 clip of {num_frames} frames")
+    print(f"{'':18}{'trained':>9}{'median':>10}{'range':>16}{'T2I / it':>10}", end="")
+    print(f"{'MiB':>8}{'GFLOP':>8}{'GFLOP/s':>9}")
+    rows: list[dict[str, Any]] = []
+    for contender in contenders:
+        seconds = statistics.median(times[contender.name])
+        gflop = mebibytes = None
+        if mode == "forward":
+            gflop = count_flops(contender, num_frames) / 1e9
+        if not arguments.no_memory:
+            mebibytes = measure_memory(
+                contender.name, mode, num_frames, arguments.device, arguments.threads
+            )
+        row = {
+            "mode": mode,
+            "num_frames": num_frames,
+            "name": contender.name,
+            "trained_parameters": sum(p.numel() for p in contender.trained),
+            "seconds": seconds,
+            "speed_against_t2i": reference / seconds,
+            "peak_mib": mebibytes,
+            "gflop": gflop,
+        }
+        print_row(row, times[contender.name])
+        rows.append(row)
+    return rows
+
+
+def print_row(row: dict[str, Any], times: list[float]) -> None:
+    """Print one line of a table; unmeasured figures stay empty."""
+    mebibytes = "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
+    gflop = rate = ""
+    if row["gflop"] is not None:
+        gflop, rate = f"{row['gflop']:.1f}", f"{row['gflop'] / row['seconds']:.1f}"
+    print(
+        f"{row['name']:18}{row['trained_parameters'] / 1e6:8.2f}M{row['seconds']:9.3f}s"
+        f"{min(times):8.3f}–{max(times):.3f}{row['speed_against_t2i']:10.2f}"
+        f"{mebibytes:>8}{gflop:>8}{rate:>9}",
+        flush=True,
+    )
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""torchvision imports, whatever build of it stands beside torch."""
+"""torchvision can be imported beside any build of torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Params files: what is wrong is told by file, key, value and what is allowed, before any work starts."""
+"""An error in a params file names the file, the key, the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def missing_keys(config: Any, raw: dict[str, Any], prefix: str = "") -> Iterator
 
 
 def test_params_yaml_has_every_key() -> None:
-    """A default in code is no dependency of DVC's, so the project's own file leaves none to it."""
+    """DVC does not see defaults in the code, so the project's own params file sets every key."""
 
     path = REPOSITORY / "params.yaml"
     assert (

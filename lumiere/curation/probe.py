@@ -165,8 +165,7 @@ def _doubt(
 ) -> str:
     """Return the first reason not to use decord; empty if there is none."""
     points = [point for point in packets.points if point is not None]
-    # Matroska stores no frame count, so a count of 0 is no contradiction there; mp4 always stores
-    # one.
+    # Matroska does not store a frame count, so 0 is fine there. mp4 always stores one.
     counts_differ = header_frames != len(packets.points) and (header_frames > 0 or "mp4" in kind)
     checks = {
         f"container {kind.split(',')[0]}": not DECORD_CONTAINERS & set(kind.split(",")),

@@ -1,4 +1,4 @@
-"""Odd inputs through both stages: every one gets its verdict, every clip its own caption."""
+"""Odd inputs pass through both stages: each gets its verdict, and each clip keeps its caption."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ EXPECTED = {
 
 
 def two_shots() -> np.ndarray:
-    """48 frames with a cut in the middle that nobody overlooks."""
+    """Make 48 frames with a hard cut in the middle."""
     frames = numbered(48, subject=9)
     frames[:24, :48] //= 3
     frames[24:, :48] = 255 - frames[24:, :48] // 3
@@ -79,7 +79,7 @@ def write_captions(path: Path, rows: list[tuple[str, ...]]) -> Path:
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory) -> tuple[Path, Path]:
-    """A raw folder with all that people put into raw folders, and its captions."""
+    """Make a raw folder with everything that people put into raw folders, and its captions."""
     folder = tmp_path_factory.mktemp("odd inputs")
     raw = folder / "raw"
     encode(raw / "plain.mp4", numbered(48, 1))
@@ -188,7 +188,7 @@ def test_finished_measurements_are_not_made_again(odd, curated, monkeypatch):
     monkeypatch.setattr(measurement, "_measure", lambda *_: pytest.fail("measured again"))
     monkeypatch.setattr(curate_module, "run_tasks", in_this_process)
     assert curate(*odd, CONFIG, scratch)[0] == rows
-    # A threshold is no part of a measurement.
+    # A measurement does not depend on the thresholds.
     strict = curate(*odd, dataclasses.replace(CONFIG, min_seconds=2.4), scratch)[0]
     assert {row["clip_id"] for row in strict if row["reason"] == "too_short"} > {
         "short",

@@ -38,7 +38,7 @@ def _server(prefect_server: str) -> None:
 
 @pytest.fixture
 def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without MLflow, where a test does not look at it: a new store takes seconds."""
+    """Switch MLflow off for a test that does not look at it, because a new store takes seconds."""
     monkeypatch.setenv("LUMIERE_TRACKING", "off")
 
 
@@ -237,7 +237,7 @@ def test_waiting_stages_give_up_when_the_run_is_stopped(toy_project: Path) -> No
         prepared.supervisors.stop()
         thread.join(5)
         assert not thread.is_alive() and len(gave_up) == 1
-    wait_for_a_slot()  # also where a slot is free
+    wait_for_a_slot()  # also if a slot is free
     assert len(gave_up) == 2
 
 
