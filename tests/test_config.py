@@ -198,7 +198,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def missing_keys(config: Any, raw: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Of a params file, those that it leaves to a default, by their full names."""
+    """Return the full names of the keys that a params file leaves to a default."""
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         if item.name not in raw:

@@ -126,7 +126,7 @@ def odd(tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def curated(odd, tmp_path_factory):
-    """Rows, pictures and the scratch folder of one curation."""
+    """Curate once, and return the rows, the pictures and the scratch folder."""
     scratch = tmp_path_factory.mktemp("scratch")
     return *curate(*odd, CONFIG, scratch), scratch
 
@@ -197,7 +197,7 @@ def test_finished_measurements_are_not_made_again(odd, curated, monkeypatch):
 
 
 def in_this_process(function, tasks, workers, timeout_s):
-    """`run_tasks` with the results in another order than the tasks."""
+    """Replace `run_tasks`; return the results in another order than the tasks."""
     order = list(range(len(tasks)))
     random.Random(1).shuffle(order)
     for index in order:
@@ -218,7 +218,7 @@ class LengthEncoder:
 
 
 def prepared(rows, raw, folder, scratch, **changes) -> ClipStore:
-    """The shards of accepted rows, written by the stage's own steps."""
+    """Write the shards of accepted rows, with the functions of the stage."""
     files, failures = prepare.cut_all(rows, raw, SETTINGS, 2, 20.0, scratch)
     embeddings = prepare.embed_captions(
         ["", *(caption for row in rows for caption in row["captions"])], LengthEncoder()
@@ -240,7 +240,7 @@ def prepared(rows, raw, folder, scratch, **changes) -> ClipStore:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """Twelve videos whose frames tell which video they are from: number 100 * i and on."""
+    """Make twelve videos; the frames of video i carry the numbers from 100 * i."""
     folder = tmp_path_factory.mktemp("many")
     for i in range(12):
         encode(

@@ -19,7 +19,7 @@ RAW = Path(__file__).resolve().parents[2] / "data" / "raw"
 
 
 def textured(step: int, count: int = 12) -> np.ndarray:
-    """A random texture that moves by `step` pixels a frame."""
+    """Make a random texture that moves by `step` pixels a frame."""
     noise = np.random.default_rng(0).integers(0, 256, (16, 64, 3), dtype=np.uint8)
     wide = np.repeat(np.repeat(noise, 4, axis=0), 4, axis=1)
     return np.stack([np.roll(wide, step * i, axis=1)[:, 64:128] for i in range(count)])

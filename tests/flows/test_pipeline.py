@@ -47,7 +47,7 @@ def run(root: Path, **options: Any) -> Any:
 
 
 def mlflow_runs(root: Path) -> list[Any]:
-    """Newest first."""
+    """Find all MLflow runs, newest first."""
     client = tracking._client(root)
     return list(
         client.search_runs(
@@ -57,7 +57,7 @@ def mlflow_runs(root: Path) -> list[Any]:
 
 
 def statuses(root: Path) -> dict[str, str]:
-    """How the stages of the newest pipeline run ended, as its MLflow run tells it."""
+    """Read from MLflow how the stages of the newest pipeline run ended."""
     parent = next(run for run in mlflow_runs(root) if run.data.tags["stage"] == "pipeline")
     return {
         k.removeprefix("stage."): v for k, v in parent.data.tags.items() if k.startswith("stage.")
@@ -183,7 +183,7 @@ def test_a_stage_that_cannot_be_started_has_failed(
 def test_a_task_that_prefect_lost_is_no_success(
     toy_project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever goes wrong before or after a stage's own code: what has no good end has failed."""
+    """A stage has failed unless it ended well, also if Prefect fails around its code."""
     nodes = dag.read_dag(toy_project)
     prepared = PipelineRun(toy_project, {}, set(), 1, 0)
     prepared.results["a"] = StageResult("a", "ran")

@@ -1,4 +1,4 @@
-"""The pretraining of the demo's text-to-image model, with a tiny network and a few coloured squares."""
+"""Tests the pretraining of the image model, with a tiny network and a few coloured squares."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SUBJECTS, HELD_OUT = 6, 2
 
 @pytest.fixture
 def data() -> data_module.PretrainingData:
-    """Six subjects with two pictures and two captions each; the third is held out."""
+    """Make six subjects with two pictures and two captions each; the third is held out."""
     generator = torch.Generator().manual_seed(0)
     colors = torch.randint(256, (2 * SUBJECTS, 3, 1, 1), generator=generator).to(torch.uint8)
     return data_module.PretrainingData(
@@ -46,7 +46,7 @@ def data() -> data_module.PretrainingData:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> script.Settings:
-    """Two pictures a step, a network of two levels."""
+    """Make settings with two pictures a step and a network of two levels."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         build_text_to_image_unet(32, (16, 32), 1, 384).save_pretrained(tmp_path / "unet")
