@@ -1,4 +1,4 @@
-"""The profiles are whole params files, and their networks can be built: on the meta device, which takes no memory."""
+"""The profiles are complete params files, and their networks can be built (without memory)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SIZES = {
 
 @pytest.fixture(scope="module")
 def built() -> dict[str, tuple[Params, dict[str, Workload]]]:
-    """Each profile and its networks by title."""
+    """Read each profile, and describe its networks by title."""
     found = {}
     for name in NAMES:
         params = load_params(PROFILES / f"{name}.yaml")

@@ -1,4 +1,4 @@
-"""Blending weights: a straight line between two models, exact at both ends; and styles that are adapters."""
+"""Blending weights is a straight line between two models, exact at both ends, also for adapters."""
 
 from __future__ import annotations
 
