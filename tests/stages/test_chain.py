@@ -428,7 +428,12 @@ def test_an_entry_makes_the_same_clip_alone(chain: Path) -> None:
     clips = Clips(chain / "outputs" / "clips")
     pipe = LumierePipeline.from_pretrained(chain / "outputs" / "pipeline")
     pipe.set_progress_bar_config(disable=True)
-    for name, index in (("text_to_video", 2), ("held_out", 1), ("styles", 5), ("image_to_video", 1)):
+    for name, index in (
+        ("text_to_video", 2),
+        ("held_out", 1),
+        ("styles", 5),
+        ("image_to_video", 1),
+    ):
         made = sample_files.read_set(videos, name)
         entry = made.entries[index]
         image = (lambda entry: clips.frames(entry.clip_id)[0]) if "image" in name else None
