@@ -156,7 +156,11 @@ BAD = {
         "letters, digits, - and _",
     ),
     "train_style: {style: ''}": ("train_style.style", "''", "letters"),
-    "generate: {seam_window_size: 16}": ("generate.seam_window_size", "16", "below num_frames (16)"),
+    "generate: {seam_window_size: 16}": (
+        "generate.seam_window_size",
+        "16",
+        "below num_frames (16)",
+    ),
     "generate: {window_size: 1, overlap: 0}": ("generate.window_size", "1", "at least 2"),
     "generate: {num_frames: 12}": ("evaluate.num_frames", "16", "generate.num_frames (12)"),
     "{generate: {num_frames: 24}, evaluate: {num_frames: 24}}": (

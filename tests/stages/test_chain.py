@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from typer.testing import CliRunner
 
+from lumiere import sample_files
 from lumiere.cli.app import app
 from lumiere.config import GenerateConfig
 from lumiere.data.clips import ClipStore
@@ -24,6 +25,7 @@ from lumiere.data.video_io import read_video, write_video
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import load_text_to_image
 from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
+from lumiere.pipelines.evaluation_sets import make_clips
 from lumiere.pipelines.input_files import Clips
 from lumiere.pipelines.run_request import check_request, complete_request, run_request
 from lumiere.pipelines.sample_videos import read_videos
@@ -428,7 +430,12 @@ def test_an_entry_makes_the_same_clip_alone(chain: Path) -> None:
     clips = Clips(chain / "outputs" / "clips")
     pipe = LumierePipeline.from_pretrained(chain / "outputs" / "pipeline")
     pipe.set_progress_bar_config(disable=True)
-    for name, index in (("text_to_video", 2), ("held_out", 1), ("styles", 5), ("image_to_video", 1)):
+    for name, index in (
+        ("text_to_video", 2),
+        ("held_out", 1),
+        ("styles", 5),
+        ("image_to_video", 1),
+    ):
         made = sample_files.read_set(videos, name)
         entry = made.entries[index]
         image = (lambda entry: clips.frames(entry.clip_id)[0]) if "image" in name else None
