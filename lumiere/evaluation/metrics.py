@@ -238,7 +238,8 @@ def score_seams(record: dict[str, Any]) -> SeamScores | LeftOut:
     if not 0 < len(borders) < num_pairs:
         return LeftOut(
             f"windows of {record['window_size']} in clips of {num_pairs + 1} frames; borders between windows and "
-            "neighbours inside one are needed: generate.window_size at least 2 and below generate.num_frames"
+            "neighbours inside one are needed: generate.seam_window_size at least 2 and below "
+            "generate.num_frames"
         )
     ratios = {key: seam_ratio(curve, borders) for key, curve in curves.items()}
     if not np.isfinite(list(ratios.values())).all():
