@@ -228,7 +228,10 @@ def retrieval_scores(
     Raises:
         ValueError: if there are fewer than 2 videos, or a rank is not within 1 … num_candidates.
     """
-    about = f"{note} Own caption among {num_candidates} captions, ties against the video.".strip()
+    about = (
+        f"{note} Each video looks for its own caption among {num_candidates} captions. Ties count "
+        "against it."
+    ).strip()
     scores = []
     for first, chance in ((1, 1 / num_candidates), (5, min(5, num_candidates) / num_candidates)):
         value, interval = _recall(ranks, first, num_candidates, subjects, seed)
@@ -248,7 +251,7 @@ def retrieval_scores(
                 floor=floor,
                 num_videos=len(ranks),
                 saturated=saturated,
-                note=f"{about} Chance: {chance:.4f}.",
+                note=f"{about} Chance is {chance:.4f}.",
             )
         )
     return [*scores, _median_score(ranks, real_ranks, num_candidates, prefix, about, seed)]
@@ -287,7 +290,7 @@ def _median_score(
         floor=floor,
         num_videos=len(ranks),
         saturated=value <= 1 or (floor is not None and value <= floor.value),
-        note=f"{note} Chance: {(num_candidates + 1) / 2:g}.",
+        note=f"{note} Chance is {(num_candidates + 1) / 2:g}.",
     )
 
 

@@ -96,12 +96,12 @@ def build_curves(sets: MatchedSets, comparison: Comparison) -> list[Curve]:
     return [
         Curve(
             key="spectrum",
-            title="How fast pixels change",
+            title="Spectrum over time: how fast pixels change",
             x_label="frequency, Hz",
             y_label="share of the power",
             series=series,
             x=np.arange(1, count + 1) * sets.fps / sets.num_frames,
-            note="Flicker and noise raise the right end; motion of real videos lies at the left.",
+            note="Flicker and noise raise the right end. The motion of real videos lies at the left.",
         )
     ]
 
@@ -114,29 +114,29 @@ def build_facts(
     height, width = sets.size
     facts = [
         (
-            "videos",
-            f"{len(measured.generated)} generated, {len(measured.real)} real of the reference; "
-            f"{sets.num_frames} frames at {sets.fps:g} a second, {width}×{height} pixels",
+            "Videos",
+            f"{len(measured.generated)} generated and {len(measured.real)} real ones are compared, each "
+            f"on {sets.num_frames} frames of {width}×{height} pixels at {sets.fps:g} frames a second.",
         ),
         (
-            "matched",
+            "Matched",
             f"{sets.num_matched} of {len(sets.partners)} generated videos have a real one that "
-            "shows the same",
+            "shows the same.",
         ),
         (
-            "floor",
-            "another window of the same real videos"
+            "Floor",
+            "The floor of a distance compares another window of the same real videos."
             if measured.again and set(measured.again) == set(measured.real)
-            else "other frames of the same real videos",
+            else "The floor of a distance compares other frames of the same real videos.",
         ),
-        ("samples of a distance", f"{DISTANCE_FRAMES} evenly spaced frames of each video"),
+        ("Samples", f"A distance takes up to {DISTANCE_FRAMES} evenly spaced frames of each video."),
     ]
     for backbone in [networks.main, *networks.frame, *networks.video]:
         facts.append((backbone.name, f"{backbone.preprocessing} {backbone.weights.describe()}"))
     if networks.judge is not None:
-        facts.append(("judge of the text", describe_judge(networks.judge)))
-    facts += [("note", note) for note in sets.notes]
-    facts += [("left out", f"{name}: {why}") for name, why in _unreadable(sets, comparison)]
+        facts.append(("Judge of the text", describe_judge(networks.judge)))
+    facts += [("Note", f"{note}.") for note in sets.notes]
+    facts += [("Left out", f"{name}: {why}.") for name, why in _unreadable(sets, comparison)]
     return facts
 
 
@@ -162,7 +162,7 @@ def blank_videos(comparison: Comparison) -> list[LeftOut]:
                 LeftOut(
                     f"{kind} videos of a single colour",
                     f"{len(names)} of {len(group)} show nothing ({shown}). They are measured like "
-                    "all others; look at them.",
+                    "the others, so look at them.",
                 )
             )
     return found

@@ -36,11 +36,13 @@ from lumiere.evaluation.set_distances import (
 )
 
 GROUP = "distances"
-FRECHET_NOTE = "Fréchet distance of the frames' features; too large with few videos."
+FRECHET_NOTE = "The Fréchet distance of the features; it is too large with few videos."
 KERNEL_NOTES = {
-    "videos": "Unbiased MMD² (KID's kernel) over pairs of different videos; 0 for equal sets.",
-    "kid": "Unbiased MMD² (KID) over pairs of different frames.",
-    "jedi": "100 · biased MMD² with the kernel (x·y / d)² (JEDi); too large with few videos.",
+    "videos": "The unbiased MMD² with KID's kernel, over pairs of different videos; 0 on average for "
+    "equal sets.",
+    "kid": "The unbiased MMD² over pairs of different frames (KID).",
+    "jedi": "100 times the biased MMD² with the kernel (x·y / d)² (JEDi); it is too large with few "
+    "videos.",
 }
 
 
@@ -87,17 +89,17 @@ def distances(
     design = make_design(generated, real, seed, num_draws)
     table = FeatureTable.of(generated, real)
     about = " ".join([describe(design), *design.remarks, note]).strip()
-    title = f"{name}: " if name else ""
+    suffix = f", {name}" if name else ""
     scores: list[Score] = []
     left_out: list[LeftOut] = []
     if "frechet" in measures:
         measure: Measure = FrechetMeasure(table)
-        key, label = frechet_key or f"{prefix}_frechet", f"{title}Fréchet distance"
+        key, label = frechet_key or f"{prefix}_frechet", f"Fréchet distance{suffix}"
         text = f"{FRECHET_NOTE} {about}"
         scores.append(score(design, measure, key, label, Better.LOWER, text))
     if "kernel" in measures:
         measure = KernelMeasure(table, table.owners(generated, real), kernel)
-        key, label = kernel_key or f"{prefix}_kernel", f"{title}kernel distance"
+        key, label = kernel_key or f"{prefix}_kernel", f"Kernel distance{suffix}"
         text = f"{KERNEL_NOTES[kernel]} {about}"
         scores.append(score(design, measure, key, label, Better.LOWER, text))
     if "neighbours" in measures:
@@ -105,9 +107,9 @@ def distances(
         between = cdist(means, means)
         for kind in NeighbourMeasure.KINDS:
             try:
-                scores.append(_neighbour_score(design, between, kind, prefix, title, about))
+                scores.append(_neighbour_score(design, between, kind, prefix, suffix, about))
             except ValueError as error:
-                left_out.append(LeftOut(f"{title}{kind}", f"{error}."))
+                left_out.append(LeftOut(f"{kind}{suffix}", f"{error}."))
     return scores, left_out
 
 
@@ -115,13 +117,13 @@ def describe(design: Design) -> str:
     """Return a sentence on what was compared with what."""
     if design.matched:
         return (
-            f"{design.num_videos} generated videos against {design.num_reference} real videos of "
-            "the same subjects; floors at the same number."
+            f"{design.num_videos} generated videos are compared with {design.num_reference} real videos "
+            "of the same subjects. The floors compare as many."
         )
     return (
-        f"{design.num_videos} generated videos against all {design.num_reference} real videos; "
-        "floors at the same number. The same-subject floor holds other times of the reference itself: "
-        "a perfect generator of new subjects scores the other-subject floor."
+        f"{design.num_videos} generated videos are compared with all {design.num_reference} real "
+        "videos. The floors compare as many. The same-subject floor takes other times of the real videos "
+        "themselves; a perfect generator of new subjects would score the other-subject floor."
     )
 
 
@@ -148,11 +150,11 @@ def score(
 
 
 def _neighbour_score(
-    design: Design, between: np.ndarray, kind: str, prefix: str, title: str, note: str
+    design: Design, between: np.ndarray, kind: str, prefix: str, suffix: str, note: str
 ) -> Score:
     measure = NeighbourMeasure(between, kind, min(design.num_videos, design.num_reference))
-    about = f"{note} One sample per video (its mean feature), k = {measure.k}.".strip()
-    label = f"{title}{kind}"
+    about = f"{note} Each video is one sample, its mean feature; k = {measure.k}.".strip()
+    label = f"{kind.capitalize()}{suffix}"
     key = f"{prefix}_{kind}"
     if kind == "density":
         # Videos that crowd around a few real ones exceed the real value: torn frames reach 2.2

@@ -114,8 +114,10 @@ def _drift_score(
     seed: int,
 ) -> Score:
     notes = {
-        "colour": "Mean CIE ΔE of 4 × 4 blocks, last quarter of the frames minus the first frame.",
-        "identity": "1 − cosine of independent features, last quarter minus the first frame.",
+        "colour": "CIE ΔE of the mean colours of 4 × 4 blocks to the given picture: how much larger it "
+        "is in the last quarter of the frames than in the first frame.",
+        "identity": "1 − cosine of EfficientNet-Lite0's features with those of the given picture: how "
+        "much larger it is in the last quarter of the frames than in the first frame.",
     }
     floor = Floor(float(np.mean(real[name])), mean_interval(real[name], seed=seed))
     return Score(
@@ -165,19 +167,20 @@ def kept_pixels(samples: Sequence[Sample]) -> ModeResults:
                 value=float(np.mean([psnr for psnr, _ in by_mode[mode]])),
                 better=Better.HIGHER,
                 num_videos=len(by_mode[mode]),
-                note=f"PSNR of the given pixels at base size, before encoding; {MAX_PSNR:g} means equal.",
+                note="PSNR of the given pixels in the finished video, before it is encoded. "
+                f"{MAX_PSNR:g} dB means that they are equal.",
                 unit="dB",
             )
         )
         scores.append(
             Score(
                 key=f"known_worst_error_{mode}",
-                label=f"Kept pixels, {name}: worst",
+                label=f"Kept pixels, {name}: largest error",
                 group="modes",
                 value=float(max(worst for _, worst in by_mode[mode])),
                 better=Better.LOWER,
                 num_videos=len(by_mode[mode]),
-                note="The largest error of a value of a given pixel, in any frame.",
+                note="The largest error of one value of a given pixel, in any frame of any video.",
                 unit="grey levels",
             )
         )
@@ -245,8 +248,8 @@ def _style_scores(
             interval=mean_interval(distances, seed=seed) if len(distances) > 1 else None,
             floor=Floor(floor),
             num_videos=len(distances),
-            note="Earth mover's distance of palettes and edges to the style's pictures. The floor is "
-            "that of one half of them to the other.",
+            note="The earth mover's distance of palettes and edges to those of the style's pictures. The "
+            "floor is the distance of one half of these pictures to the other half.",
         )
     ]
     if kept and alpha > 0:
@@ -259,8 +262,8 @@ def _style_scores(
                 better=Better.HIGHER,
                 interval=mean_interval(kept, seed=seed) if len(kept) > 1 else None,
                 num_videos=len(kept),
-                note="Cosine of independent features with the video of the same prompt and seed at "
-                "α = 0.",
+                note="The mean cosine of EfficientNet-Lite0's features with those of the video of the same "
+                "prompt and seed at α = 0.",
             )
         )
     return scores

@@ -117,8 +117,8 @@ def _matched(
     remarks = []
     if n < len(generated):
         remarks.append(
-            f"{len(generated) - n} generated videos are left out: no real video of their subject, "
-            "or a second video of one subject."
+            f"{len(generated) - n} generated videos are left out, because they have no real video of "
+            "their subject or are the second video of one subject."
         )
 
     reference = _side(subjects, window_a, offset)
@@ -127,7 +127,7 @@ def _matched(
     missing = [subject for subject in subjects if subject not in window_b]
     if missing:
         remarks.append(
-            f"No same-subject floor: {len(missing)} of {n} subjects have no other real times."
+            f"No same-subject floor: {len(missing)} of {n} subjects have no other real frames."
         )
     else:
         floor = [Pairing(_side(subjects, window_b, offset), reference)]
@@ -153,7 +153,7 @@ def _unmatched(
     offset, n = len(generated), min(len(generated), len(window_a))
     remarks = []
     if n < len(generated):
-        remarks.append(f"Means over draws of {n} of the {len(generated)} generated videos.")
+        remarks.append(f"The distance is a mean over draws of {n} of the {len(generated)} generated videos.")
 
     everything = _side(list(window_a), window_a, offset)
     value = [

@@ -199,18 +199,18 @@ def seam_scores(record: SeamRecord) -> list[Score] | LeftOut:
     count = len(record.borders)
     borders = "one border" if count == 1 else f"{count} borders"
     note = (
-        f"Change at window borders over change elsewhere (Lumiere, section 3.3): {borders} a video "
-        f"between windows of {record.window_size} frames"
+        f"The change at window borders divided by the change elsewhere (Lumiere, section 3.3). Each "
+        f"video has {borders} between windows of {record.window_size} frames"
     )
     each = seam_ratios(record)
     scores = [
         _score(
             f"seam_ratio_{kind}",
-            f"seam ratio, {label}",
+            f"Seam ratio, {label}",
             getattr(record, kind),
             record.real,
             record.borders,
-            f"{note}; video by video {min(each[kind]):.2f} to {max(each[kind]):.2f}.",
+            f"{note}. Single videos have {min(each[kind]):.2f} to {max(each[kind]):.2f}.",
         )
         for kind, label in zip(KINDS, ("MultiDiffusion", "independent windows"), strict=True)
     ]
@@ -224,12 +224,12 @@ def seam_scores(record: SeamRecord) -> list[Score] | LeftOut:
     if 0 < len(record.own_borders) < num_pairs:
         own = _score(
             "seam_ratio_multidiffusion_own_borders",
-            "seam ratio, MultiDiffusion at its own borders",
+            "Seam ratio, MultiDiffusion at its own borders",
             record.multidiffusion,
             record.real,
             record.own_borders,
-            f"The same at the {len(record.own_borders)} borders of MultiDiffusion's windows, which "
-            f"share {record.overlap} of their frames.",
+            f"The same ratio at the {len(record.own_borders)} borders of MultiDiffusion's windows. "
+            f"Neighbouring windows share {record.overlap} of their {record.window_size} frames.",
         )
         if np.isfinite(own.value):
             scores.append(own)
@@ -275,7 +275,7 @@ def _gain(record: SeamRecord, each: dict[str, list[float]]) -> Score:
     larger = np.greater(each["independent"], each["multidiffusion"]).sum()
     return Score(
         key="seam_ratio_gain",
-        label="seam ratio, independent windows over MultiDiffusion",
+        label="Seam ratio, independent windows over MultiDiffusion",
         group="seams",
         value=ratio(np.arange(num_videos)),
         better=Better.HIGHER,
@@ -283,7 +283,7 @@ def _gain(record: SeamRecord, each: dict[str, list[float]]) -> Score:
         num_videos=num_videos,
         note=(
             "How many times larger the seams are without MultiDiffusion, at the same borders of "
-            f"the same videos; larger in {larger} of {num_videos}."
+            f"the same videos. They are larger in {larger} of {num_videos} videos."
         ),
     )
 

@@ -98,8 +98,8 @@ def evaluate_stage(
         title="Evaluation",
         generated=f"{len(comparison.measured.generated)} text-to-video clips of training captions, "
         f"and {len(held_out_wall)} of held-out captions.",
-        real=f"One clip of each of {len(real.subjects)} source videos; those of the same captions "
-        "are beside the generated ones.",
+        real=f"One clip of each of {len(real.subjects)} source videos. Those of the same captions are "
+        "shown beside the generated ones.",
         scores=scores,
         left_out=[*comparison.left_out, *blank_videos(comparison), *seam_left_out],
         wall=[*build_wall(sets, comparison), *held_out_wall],
@@ -122,7 +122,7 @@ def familiarity_warning(judge: Judge, real: RealClips) -> str:
         return ""
     seen, held_out, seen_held_out = _familiar(judge, real)
     if not seen:
-        return "the judge was trained on none of these videos: its scores say little about them"
+        return "the judge was trained on none of these videos, so its scores say little about them"
     if seen_held_out:
         return (
             f"the judge was trained on {seen_held_out} of the {held_out} videos that are held out "
@@ -151,7 +151,7 @@ def _familiarity(judge: Judge | None, real: RealClips) -> list[tuple[str, str]]:
         f"The judge of the text was trained on {seen} of the {len(real.subjects)} real videos, and on "
         f"{both} of the {held_out} held-out ones among them."
     )
-    return [("what the judge has seen", text)]
+    return [("What the judge has seen", text)]
 
 
 def _held_out(
@@ -224,5 +224,5 @@ def _seam_curve(record: SeamRecord) -> Curve:
         series=series,
         x=np.arange(count) + 0.5,
         marks={"borders of windows": [border + 0.5 for border in record.borders]},
-        note=f"Windows of {record.window_size} frames. Peaks at the borders are visible jumps.",
+        note=f"The windows are {record.window_size} frames long. Peaks at their borders are visible jumps.",
     )

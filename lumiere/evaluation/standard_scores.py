@@ -93,8 +93,8 @@ def _inception_scores(
     generated = _probabilities(measured.generated.values(), backbone.name)
     real = _probabilities(measured.real.values(), backbone.name)
     if len(generated) < SPLITS * MIN_SPLIT:
-        why = f"{len(generated)} frames; its {SPLITS} splits need at least {SPLITS * MIN_SPLIT}."
-        left_out.append(LeftOut(f"{backbone.name}: Inception Score", why))
+        why = f"there are {len(generated)} frames; its {SPLITS} splits need at least {SPLITS * MIN_SPLIT}."
+        left_out.append(LeftOut(f"Inception Score, {backbone.name}", why))
         return []
     floor = None
     if len(real) >= SPLITS * MIN_SPLIT:
@@ -102,13 +102,13 @@ def _inception_scores(
     return [
         Score(
             key="inception_score" if is_official else f"{backbone.name}_score",
-            label="Inception Score",
+            label=f"Inception Score, {backbone.name}",
             group="distances",
             value=inception_score(generated, SPLITS).mean,
             better=Better.HIGHER,
             floor=floor,
             num_videos=len(measured.generated),
-            note=f"{_about(backbone)} Mean over {SPLITS} splits of {len(generated)} frames.",
+            note=f"{_about(backbone)} The score is the mean over {SPLITS} splits of {len(generated)} frames.",
         )
     ]
 
@@ -121,7 +121,7 @@ def _clip_similarity(
     real = [m for m in measured.real.values() if m.captions]
     label = f"CLIPSIM, {backbone.name}"
     if len(generated) < 2:
-        left_out.append(LeftOut(label, "captions are needed, of at least two generated videos."))
+        left_out.append(LeftOut(label, "at least two generated videos need captions."))
         return []
     values = _frame_similarity(generated, [m.caption for m in generated], backbone)
     floor = None
@@ -138,7 +138,7 @@ def _clip_similarity(
             interval=mean_interval(values, seed=seed),
             floor=floor,
             num_videos=len(values),
-            note=f"{_about(backbone)} Mean cosine of the frames with the caption.",
+            note=f"{_about(backbone)} The score is the mean cosine of the frames with the caption.",
         )
     ]
 

@@ -50,142 +50,148 @@ class Definition:
 
 TEMPORAL_SCORES: dict[str, Definition] = {
     "flicker": Definition(
-        "temporal flickering",
+        "Temporal flickering",
         Better.CLOSER,
         "",
-        "VBench's formula, 1 − mean absolute change / 255. VBench scores still videos only "
-        "(chosen by RAFT flow); here all videos are scored, so motion lowers it too: compare with "
-        "the real clips. Noise of σ grey levels on a still video lowers it by 1.13 σ / 255.",
+        "VBench's formula: 1 − mean absolute change / 255. VBench scores still videos only (chosen "
+        "by RAFT flow). Here all videos are scored, so motion lowers the score too: compare it "
+        "with that of the real clips. Noise of σ grey levels on a still video lowers it by "
+        "1.13 σ / 255.",
     ),
     "frame_change": Definition(
-        "change from frame to frame",
+        "Change from frame to frame",
         Better.CLOSER,
         "grey levels",
-        "Mean absolute change of a pixel value; motion, flicker and noise together. Noise of σ on "
-        "a still video adds 1.13 σ.",
+        "The mean absolute change of a pixel value. Motion, flicker and noise all raise it: noise "
+        "of σ on a still video adds 1.13 σ.",
     ),
     "motion_px": Definition(
-        "motion",
+        "Motion",
         Better.CLOSER,
         "px/frame at 64×64",
-        "Mean length of Farnebäck's optical flow where it explains the change, else 0. Noise of "
-        "10 grey levels on a still video scores 0.006.",
+        "The mean length of Farnebäck's optical flow. It counts as 0 where the flow does not "
+        "explain the change. Noise of 10 grey levels on a still video scores 0.006.",
     ),
     "motion_p95_px": Definition(
-        "motion, 95th percentile",
+        "Motion, 95th percentile",
         Better.CLOSER,
         "px/frame at 64×64",
-        "95th percentile of the same lengths over all pixels and pairs of frames.",
+        "The 95th percentile of the same lengths, over all pixels and pairs of frames.",
     ),
     "motion_share": Definition(
-        "share of moving pixels",
+        "Share of moving pixels",
         Better.CLOSER,
         "",
-        "Pixels with flow of at least 0.1 px that explains the change.",
+        "The share of pixels whose flow is at least 0.1 px long and explains the change.",
     ),
     "is_static": Definition(
-        "videos that do not move",
+        "Videos that do not move",
         Better.CLOSER,
         "share",
-        "Share of videos that move less than 0.03 px on average, to the next frame and over a "
-        "quarter and half of the video. Noise of up to 10 grey levels does not hide that a video "
-        "stands still.",
+        "The share of videos that move less than 0.03 px on average: to the next frame, over a "
+        "quarter and over half of the video. Noise of up to 10 grey levels does not make a still "
+        "video count as moving.",
     ),
     "large_motion": Definition(
-        "videos with large motion",
+        "Videos with large motion",
         Better.CLOSER,
         "share",
-        "VBench's rule for the dynamic degree with Farnebäck's flow at 64×64 in place of RAFT: a "
-        "proxy.",
+        "VBench's rule for the dynamic degree. Farnebäck's flow at 64×64 replaces RAFT, so this "
+        "is a proxy.",
     ),
     "interpolation_smoothness": Definition(
-        "smoothness",
+        "Smoothness",
         Better.CLOSER,
         "",
-        "How well every second frame follows from its neighbours, carried along Farnebäck's flow; "
-        "VBench's motion smoothness interpolates with AMT: a proxy. Noise lowers it.",
+        "Every second frame is predicted from its two neighbours along Farnebäck's flow; 1 means "
+        "that the prediction is exact. VBench's motion smoothness predicts with the network AMT, "
+        "so this is a proxy. Noise lowers it.",
     ),
     "background_noise": Definition(
-        "speckle in flat areas",
+        "Speckle in flat areas",
         Better.CLOSER,
         "grey levels",
-        "Deviation of what a Gaussian of 1 px takes away, in the flattest eighth of each frame. "
-        "White noise of σ gives σ.",
+        "How much a Gaussian blur of 1 px removes in the flattest eighth of each frame, scaled so "
+        "that white noise of σ scores σ.",
     ),
     "background_flicker": Definition(
-        "flicker in flat areas",
+        "Flicker in flat areas",
         Better.CLOSER,
         "grey levels",
-        "Mean absolute change to the next frame in the flattest eighth of each frame. Noise of σ "
-        "adds 1.13 σ.",
+        "The mean absolute change to the next frame, in the flattest eighth of each frame. Noise "
+        "of σ adds 1.13 σ.",
     ),
     "high_frequency_share": Definition(
-        "power in the highest quarter of frequencies",
+        "Power in the highest quarter of frequencies",
         Better.CLOSER,
         "",
-        "Spectrum of pixel values over time. White noise has 0.25; where noise holds most of the "
-        "change, the share approaches it.",
+        "A share of the spectrum of pixel values over time. White noise scores 0.25, so the score "
+        "tends to 0.25 where noise makes up most of the change.",
     ),
     "period_s": Definition(
-        "period",
+        "Period",
         Better.CLOSER,
         "s",
-        "Lag of the highest peak of the pixels' autocorrelation, if at least 0.5; absent for a "
-        "video that does not repeat. Noise that holds over half of the change hides it.",
+        "The lag of the highest peak of the pixels' autocorrelation, if that peak is at least 0.5. "
+        "A video that does not repeat has no period. Noise hides the period if it makes up over "
+        "half of the change.",
     ),
     "periodicity": Definition(
-        "periodicity",
+        "Periodicity",
         Better.CLOSER,
         "",
-        "Correlation of frames that lie one period apart; 0 for a video that does not repeat.",
+        "The correlation of frames that lie one period apart; 0 for a video that does not repeat.",
     ),
 }
 
 PAIRED_SCORES: dict[str, Definition] = {
     "motion_log_ratio": Definition(
-        "motion against the real clip",
+        "Motion against the real clip",
         Better.CLOSER,
         "ln",
-        "Natural logarithm of motion_px over that of the real clip of the caption; below 0, the "
-        "video moves less.",
+        "The natural logarithm of motion_px divided by that of the real clip of the same caption. "
+        "Below 0, the video moves less.",
     ),
     "motion_mismatch": Definition(
-        "motion, distance to the real clip",
+        "Motion, distance to the real clip",
         Better.LOWER,
         "ln",
-        "Absolute value of motion_log_ratio, so that too much and too little do not cancel out.",
+        "The absolute value of motion_log_ratio, so that too much and too little motion do not "
+        "cancel out.",
     ),
     "frame_change_log_ratio": Definition(
-        "change from frame to frame against the real clip",
+        "Change from frame to frame against the real clip",
         Better.CLOSER,
         "ln",
-        "Natural logarithm of frame_change over the real clip's; 1 means 2.7 times the change.",
+        "The natural logarithm of frame_change divided by that of the real clip; 1 means 2.7 "
+        "times the change.",
     ),
     "spectrum_distance": Definition(
-        "spectrum over time, distance to the real clip",
+        "Spectrum over time, distance to the real clip",
         Better.LOWER,
         "",
-        "Total variation between the spectra, 0 to 1; absent if one of the videos does not change.",
+        "The total variation between the two spectra, from 0 to 1. A video that does not change "
+        "has no spectrum.",
     ),
     "period_kept": Definition(
-        "periodic clips whose period is kept",
+        "Periodic clips whose period is kept",
         Better.HIGHER,
         "share",
-        "1 if the real clip repeats and the video does so with the same period, within 15 %; "
-        "absent where the real clip does not repeat.",
+        "The share of the repeating real clips whose generated video repeats with the same period, "
+        "within 15 %.",
     ),
     "period_mismatch_s": Definition(
-        "period, distance to the real clip",
+        "Period, distance to the real clip",
         Better.LOWER,
         "s",
-        "Absolute difference of the periods; absent unless both repeat.",
+        "The absolute difference of the periods, where both videos repeat.",
     ),
     "phase_coherence": Definition(
-        "agreement of the oscillation",
+        "Agreement of the oscillation",
         Better.HIGHER,
         "",
-        "How far the pixels oscillate like the real clip's at its period, whatever the common "
-        "phase, 0 to 1; absent where the real clip does not repeat.",
+        "How far the pixels oscillate like those of the real clip, at its period and up to one "
+        "common shift in time: from 0 to 1, where the real clip repeats.",
     ),
 }
 
