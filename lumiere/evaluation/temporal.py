@@ -68,14 +68,14 @@ TEMPORAL_SCORES: dict[str, Definition] = {
     "motion_px": Definition(
         "Motion",
         Better.CLOSER,
-        "px/frame at 64×64",
-        "The mean length of Farnebäck's optical flow. It counts as 0 where the flow does not "
-        "explain the change. Noise of 10 grey levels on a still video scores 0.006.",
+        "px a frame",
+        "The mean length of Farnebäck's optical flow at 64×64 pixels. It counts as 0 where the flow "
+        "does not explain the change. Noise of 10 grey levels on a still video scores 0.006.",
     ),
     "motion_p95_px": Definition(
         "Motion, 95th percentile",
         Better.CLOSER,
-        "px/frame at 64×64",
+        "px a frame",
         "The 95th percentile of the same lengths, over all pixels and pairs of frames.",
     ),
     "motion_share": Definition(
@@ -148,21 +148,21 @@ PAIRED_SCORES: dict[str, Definition] = {
     "motion_log_ratio": Definition(
         "Motion against the real clip",
         Better.CLOSER,
-        "ln",
+        "",
         "The natural logarithm of motion_px divided by that of the real clip of the same caption. "
         "Below 0, the video moves less.",
     ),
     "motion_mismatch": Definition(
         "Motion, distance to the real clip",
         Better.LOWER,
-        "ln",
+        "",
         "The absolute value of motion_log_ratio, so that too much and too little motion do not "
         "cancel out.",
     ),
     "frame_change_log_ratio": Definition(
         "Change from frame to frame against the real clip",
         Better.CLOSER,
-        "ln",
+        "",
         "The natural logarithm of frame_change divided by that of the real clip; 1 means 2.7 "
         "times the change.",
     ),
