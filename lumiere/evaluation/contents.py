@@ -129,7 +129,10 @@ def build_facts(
             if measured.again and set(measured.again) == set(measured.real)
             else "The floor of a distance compares other frames of the same real videos.",
         ),
-        ("Samples", f"A distance takes up to {DISTANCE_FRAMES} evenly spaced frames of each video."),
+        (
+            "Samples",
+            f"A distance takes up to {DISTANCE_FRAMES} evenly spaced frames of each video.",
+        ),
     ]
     for backbone in [networks.main, *networks.frame, *networks.video]:
         facts.append((backbone.name, f"{backbone.preprocessing} {backbone.weights.describe()}"))

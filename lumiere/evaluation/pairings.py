@@ -153,7 +153,9 @@ def _unmatched(
     offset, n = len(generated), min(len(generated), len(window_a))
     remarks = []
     if n < len(generated):
-        remarks.append(f"The distance is a mean over draws of {n} of the {len(generated)} generated videos.")
+        remarks.append(
+            f"The distance is a mean over draws of {n} of the {len(generated)} generated videos."
+        )
 
     everything = _side(list(window_a), window_a, offset)
     value = [
