@@ -321,9 +321,9 @@ class EvaluateConfig:
 
     # further networks, as NAME=FILE, beside the embedded one; `lumiere evaluate --help` lists them
     backbones: tuple[str, ...] = ()
-    # of the text: the built-in judge, or an open_clip weights file
+    # of the text: the embedded judge's folder, or an open_clip weights file
     judge: str = "pretrained/judge"
-    # the open_clip architecture of a weights file; empty for the built-in judge
+    # the open_clip architecture of a weights file; empty for the embedded judge
     open_clip_model: str = ""
     num_videos: int = number(24, at_least=2)  # text-to-video samples for the distances
     num_frames: int = number(16, at_least=2)

@@ -60,11 +60,13 @@ CONFIG: dict[str, Any] = {
         "fill_color": 0,
     },
 }
-CARD = """# The built-in judge
+CARD = """# The embedded judge
 
-This small image-text model measures the videos of this project if you have no CLIP weights. It is
-**not CLIPSIM**: it knows a few hundred cartoon subjects of the sample data and nothing else. Its
-numbers compare runs of this project with each other. Do not compare them with those of a paper.
+This small image-text model measures how well the videos of this project match their captions, if
+you have no CLIP weights. It is **not CLIPSIM**: it knows a few hundred cartoon subjects of the
+sample data and nothing else. Its numbers compare runs of this project with each other. Do not
+compare them with those of a paper. Distances to real videos use another network, which saw none of
+this data (`docs/evaluation.md`).
 
 ## Model
 
@@ -99,10 +101,10 @@ resized to the size in the first column.
 - The judge recognises what it has seen. For other subjects it recognises colour, shape and kind,
   but seldom the species.
 - It was trained on the same real clips as the generator. Its scores for training clips are a
-  ceiling and not a second opinion: in the demo, generated clips reach the scores of real ones
-  although they look worse.
+  ceiling and not a second opinion: in the demo, generated clips come close to the scores of real
+  ones although they look worse.
 - Its frozen text tower is also the default text encoder of the generator.
-- It sees single frames. It notices motion only as a change from frame to frame.
+- It sees single frames, and a video is the mean of its frames. It does not see motion.
 """
 
 
