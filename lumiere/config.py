@@ -319,7 +319,8 @@ class GenerateConfig:
 class EvaluateConfig:
     """The number of videos to measure, and the networks that measure them."""
 
-    # further networks, as NAME=FILE, beside the embedded one; `lumiere evaluate --help` lists them
+    # further networks, as NAME=FILE, beside the embedded one; `lumiere evaluate --backbone list` shows
+    # their names
     backbones: tuple[str, ...] = ()
     # of the text: the embedded judge's folder, or an open_clip weights file
     judge: str = "pretrained/judge"

@@ -1,4 +1,4 @@
-"""The judge: an image–text model that computes the features for the metrics.
+"""The judge: an image–text model that tells how well videos match their captions.
 
 The default is the *embedded judge*, a small CLIP made of open_clip's classes and trained on the
 sample data (`lumiere.evaluation.train_judge`; see `pretrained/judge/CARD.md`). Its scores compare
