@@ -139,12 +139,12 @@ def test_where_one_stands_is_no_name(generate: Generate, tmp_path: Path, output:
 def test_sigterm_ends_a_run_like_ctrl_c(
     generate: Generate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import lumiere.cli.jobs
+    import lumiere.cli.writing
 
     def terminated(*_: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(lumiere.cli.jobs, "swap", terminated)
+    monkeypatch.setattr(lumiere.cli.writing, "swap", terminated)
     handler = signal.getsignal(signal.SIGTERM)
     result = generate("a fox", "-o", "new/fox.mp4")
     assert (
