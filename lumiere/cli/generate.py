@@ -113,6 +113,14 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def show(place: Path) -> None:
+    """Print the path of a video to stdout; if nobody reads stdout any more, go on without it."""
+    try:
+        typer.echo(place)
+    except BrokenPipeError:  # what is still buffered must not raise again when Python exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 # --- one video, or several of one request ----------------------------------------------------------------------------
 
 
@@ -140,7 +148,7 @@ def _generate_one(values: dict[str, Any], params: dict[str, Any]) -> None:
         for note in find_drift(content, request, model, clips):
             tell(f"note: {note}; the video will differ")
     for place in run(job, model, clips, tell):
-        typer.echo(place)
+        show(place)
 
 
 # --- many videos -----------------------------------------------------------------------------------------------------
@@ -157,7 +165,7 @@ def _generate_batch(values: dict[str, Any], params: dict[str, Any]) -> dict[str,
     tell(f"model: {model.description}")
     if "style" in values:
         check_style(values["style"], model)  # once, as it is the same for all rows
-    return run_batch(rows, model, clips, tell, typer.echo)
+    return run_batch(rows, model, clips, tell, show)
 
 
 def _read_rows(values: dict[str, Any], params: dict[str, Any]) -> list[BatchRow]:
