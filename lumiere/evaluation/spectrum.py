@@ -191,14 +191,18 @@ def _period(products: np.ndarray) -> Period | None:
     for lag in range(2, len(correlation) - 1):
         before, here, after = correlation[lag - 1 : lag + 2]
         if here >= MIN_PERIODICITY and before < here >= after:
-            peaks.append(lag)
+            peaks.append(_peak(lag, before, here, after))
     if not peaks:
         return None
-    best = max(correlation[lag] for lag in peaks)
-    lag = next(lag for lag in peaks if correlation[lag] >= MULTIPLE * best)
-    before, here, after = correlation[lag - 1 : lag + 2]
+    best = max(peak.strength for peak in peaks)
+    return next(peak for peak in peaks if peak.strength >= MULTIPLE * best)
+
+
+def _peak(lag: int, before: float, here: float, after: float) -> Period:
+    """Lay a parabola through three values: a period between two frames would look weak without."""
     shift = 0.5 * (before - after) / (before - 2 * here + after)
-    return Period(lag + float(shift), float(min(1.0, here)))
+    height = here - 0.25 * (before - after) * shift
+    return Period(lag + float(shift), float(min(1.0, height)))
 
 
 def _autocorrelation(products: np.ndarray) -> np.ndarray:
