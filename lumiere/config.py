@@ -322,6 +322,8 @@ class EvaluateConfig:
     # further networks, as NAME=FILE, beside the embedded one; `lumiere evaluate --backbone list` shows
     # their names
     backbones: tuple[str, ...] = ()
+    # LAION's aesthetic head, a file; needs the backbone open_clip=ViT-L-14/FILE
+    aesthetic: str = ""
     # of the text: the embedded judge's folder, or an open_clip weights file
     judge: str = "pretrained/judge"
     # the open_clip architecture of a weights file; empty for the embedded judge
