@@ -15,7 +15,7 @@ SHELL := bash
 STAMP := .venv/.installed
 PY := .venv/bin/python
 
-# Nothing is reported to anyone. HF_HUB_OFFLINE=0 allows weights from a hub.
+# No package may report its use. HF_HUB_OFFLINE=0 allows the download of weights from a hub.
 export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
@@ -26,27 +26,26 @@ export HF_HUB_OFFLINE ?= 1
 export OMP_WAIT_POLICY ?= passive
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-# pip says a line per package; the terminal shows the newest, a log the steps only.
-ifneq ($(TERM),)
-SHOW := awk '/^(Collecting|Downloading|Building|Installing)/ { printf "\r\033[K  %s", substr($$0, 1, 100); fflush() } END { printf "\r\033[K" }'
-else
-SHOW := awk '/^(Installing|Successfully)/ { print "  " substr($$0, 1, 100); fflush() }'
-endif
+# pip prints a line per package. A terminal shows the newest line, and a log shows the last steps only.
+SHOW_NEWEST := awk '/^(Collecting|Downloading|Building|Installing)/ { printf "\r\033[K  %s", substr($$0, 1, 100); fflush() } END { printf "\r\033[K" }'
+SHOW_STEPS := awk '/^(Installing|Successfully)/ { print "  " substr($$0, 1, 100); fflush() }'
+SHOW := if [ -t 1 ]; then $(SHOW_NEWEST); else $(SHOW_STEPS); fi
 
 help:
-	@echo 'make install   the environment in .venv'
-	@echo 'make demo      the whole pipeline on the sample videos; ARGS="--stages evaluate" for a part'
-	@echo 'make ui        look at its runs in MLflow; PORT=5000'
-	@echo 'make test      the tests; ARGS="-k windows" for some'
-	@echo 'make bench     the benchmarks; BENCHMARKS=benchmarks/models.py ARGS="--frames 16" for one'
-	@echo 'make lint      ruff, formatting and types;  make format  puts right what it can'
-	@echo 'PYTHON=python3.12 chooses the interpreter (3.11 or newer), PIP_FLAGS=... goes to pip'
+	@echo 'make install   install the tested packages into .venv'
+	@echo 'make demo      run the whole pipeline on the sample videos; ARGS="--stages evaluate" runs a part'
+	@echo 'make ui        open the runs in MLflow; PORT=5001 uses another port'
+	@echo 'make test      run the tests; ARGS="-k windows" runs some'
+	@echo 'make bench     compare the networks; BENCHMARKS=benchmarks/generate.py runs another benchmark'
+	@echo 'make lint      check style, formatting and types; make format fixes what it can'
+	@echo 'make clean     delete outputs/, .lumiere/ and the cache of DVC'
+	@echo 'PYTHON=python3.12 selects the interpreter (3.11 or newer); PIP_FLAGS=... is passed to pip'
 
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "error: Python 3.11 or newer is needed, and '$(PYTHON)' is not; try: make $(or $(MAKECMDGOALS),install) PYTHON=python3.12" >&2; exit 1; }
+	  echo "error: '$(PYTHON)' is older than Python 3.11 or cannot be started; try: make $(or $(MAKECMDGOALS),install) PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(PY) || { echo 'creating .venv'; $(PYTHON) -m venv .venv; }
 	@echo 'installing torch'
 	@$(PY) -m pip install $(PIP_FLAGS) --disable-pip-version-check --progress-bar off -c constraints.txt torch | $(SHOW)
@@ -75,7 +74,7 @@ format: $(STAMP)
 
 ui: $(STAMP)
 	@mkdir -p .lumiere
-	@echo 'MLflow: http://127.0.0.1:$(PORT)   (Ctrl-C ends it)'
+	@echo 'MLflow: http://127.0.0.1:$(PORT)   (Ctrl-C stops it)'
 	@$(PY) -m mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 \
 	  --backend-store-uri "sqlite:///$(CURDIR)/.lumiere/mlflow.db" --default-artifact-root "$(CURDIR)/.lumiere/mlartifacts"
 

@@ -1,5 +1,4 @@
-"""Compares ours with its baselines at equal compute, all trained from scratch: a keyframe cascade,
-and He start.
+"""Compares our network with two baselines at equal compute: a keyframe cascade and He start.
 
     python benchmarks/baselines.py --steps 300             # needs the clips of `make demo`
     python benchmarks/baselines.py --quick                 # a smoke test at tiny sizes
@@ -10,8 +9,8 @@ number of temporal attention layers that brings it nearest to the parameters of 
 Compute is counted FLOPs of forward and backward passes: ours does `--steps` steps, and each network
 of the cascade as many as half of that compute allows. He start (the paper's ablation) is ours with
 random temporal resampling, and sees the same data and noise at every step. All start from the image
-model, with their other temporal layers at the identity. The same command, run again, goes on where
-it stopped.
+model, with their other temporal layers at the identity. If you run the same command again, it
+continues where it stopped.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from lumiere.baselines.keyframe_cascade import KeyframeTask, TemporalSuperResolu
 from lumiere.config import Params, TextOptimConfig
 from lumiere.data.clips import ClipStore
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.text_to_image import load_text_to_image
+from lumiere.models.pretrained import load_text_to_image
 from lumiere.training.examples import StoredClips
 from lumiere.training.loop import train
 from lumiere.training.staged_training import StagedTraining

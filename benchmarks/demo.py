@@ -1,17 +1,15 @@
-"""The demo's pipeline, the calls of it that are measured, and what they take in memory."""
+"""Makes the calls of the demo's pipeline that `generate.py` measures, and measures their memory."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.memory import in_a_process
+from benchmarks.memory import in_a_process, peak, start_peak
 from benchmarks.overhead import Case
 from lumiere.pipelines.assemble import demo_pipeline
 
@@ -36,12 +34,15 @@ class Demo:
         self.size = self.pipe.unet.unet.config.sample_size
 
     def base(self, **options: Any) -> Tensor:
-        """A video of the base size, or of the full one with upscale=True; plain guidance unless told otherwise."""
+        """Make a video of the base size, or of the full size with `upscale=True`.
+
+        Guidance is not rescaled unless `options` says so.
+        """
         options = {"upscale": False, "guidance_rescale": 0.0, **self.text, **options}
         return self.pipe(generator=torch.Generator().manual_seed(0), **options).frames
 
     def upscale(self, num_frames: int, steps: int, batch_size: int | None = 4) -> Tensor:
-        """A video of noise, enlarged."""
+        """Enlarge a video of noise."""
         generator = torch.Generator().manual_seed(0)
         low = torch.rand(1, num_frames, 3, self.size, self.size, generator=generator)
         return self.upscaler(
@@ -49,6 +50,7 @@ class Demo:
         ).frames
 
     def cases(self, num_frames: int, steps: int, ssr_steps: int) -> list[Case]:
+        """Return the calls whose overhead is measured."""
         picture = torch.rand(1, 3, self.size, self.size, generator=torch.Generator().manual_seed(0))
         common = {"num_frames": num_frames, "num_inference_steps": steps}
         options: dict[str, dict[str, Any]] = {
@@ -66,7 +68,7 @@ class Demo:
         return [*cases, Case("super-resolution alone", alone, networks, self.device)]
 
     def windows(self, num_frames: int, steps: int) -> list[Case]:
-        """Super-resolution with one window, some, and all windows in a forward pass."""
+        """Return super-resolution with one, some and all windows in a forward pass."""
         return [
             Case(
                 str(size or "all"), partial(self.upscale, num_frames, steps, size), [], self.device
@@ -77,7 +79,10 @@ class Demo:
     def one_pass(
         self, kind: str, num_frames: int, batch_size: int | None, window_size: int
     ) -> Tensor:
-        """`kind`: "ssr", or "base" in windows. Two steps: what a step leaves behind is there in the second."""
+        """Make one video: with `kind` "ssr" enlarged, with "base" of the base size, in windows.
+
+        It takes two steps, so that the second one meets whatever the first one keeps.
+        """
         if kind == "ssr":
             return self.upscale(num_frames, 2, batch_size)
         options = {
@@ -91,32 +96,17 @@ class Demo:
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 
-def peak_bytes() -> int:
-    """The largest resident size that this process has had since it was last made to forget it; Linux."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
-
-
 def memory_here(
     demo: Demo, kind: str, num_frames: int, batch_size: int | None, window_size: int
 ) -> dict[str, Any]:
-    """Peak memory of a pass beyond what was there before, and the size of its video, bytes."""
-    demo.one_pass(kind, 2, batch_size, 2)  # libraries' own buffers are there before
-    if demo.device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-    else:
-        # What was freed goes back, so that it does not count as there before.
-        ctypes.CDLL(None).malloc_trim(0)
-        # The peak starts anew, at what is there.
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        before = peak_bytes()
+    """Measure the peak memory of a pass beyond that before it, and the size of its video, in bytes."""
+    demo.one_pass(kind, 2, batch_size, 2)  # libraries allocate their own buffers here
+    before = start_peak(demo.device, trim=True)
     video = demo.one_pass(kind, num_frames, batch_size, window_size)
-    after = torch.cuda.max_memory_allocated() if demo.device.type == "cuda" else peak_bytes()
+    growth = peak(demo.device) - before
     return {
         "pass": kind, "num_frames": num_frames, "batch_size": batch_size,
-        "peak_bytes": after - before, "video_bytes": video.numel() * 4,
+        "peak_bytes": round(growth * 2**20), "video_bytes": video.numel() * 4,
     }  # fmt: skip
 
 
@@ -126,14 +116,18 @@ def _child(device: str, threads: int, job: tuple[Any, ...], sender: Any) -> None
 
 
 def measure_memory(device: str, threads: int, *job: Any) -> dict[str, Any]:
-    """`memory_here` in a process of its own."""
-    # glibc would keep freed blocks below 32 MiB: up to 150 MiB that no tensor has. Read as the child starts.
+    """Run `memory_here` in a process of its own."""
+    # glibc would keep freed blocks below 32 MiB, up to 150 MiB together that no tensor uses. The
+    # child reads this variable when it starts.
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**18))
     return in_a_process(_child, device, threads, job)
 
 
 def add_growth(earlier: dict[str, Any], row: dict[str, Any]) -> None:
-    """What a frame more costs since a shorter clip of the same pass, in bytes and in float32 videos."""
+    """Add to `row` what each further frame costs, compared with a shorter clip of the same pass.
+
+    The cost is given in bytes, and in float32 videos.
+    """
     per_frame = (row["peak_bytes"] - earlier["peak_bytes"]) / (
         row["num_frames"] - earlier["num_frames"]
     )

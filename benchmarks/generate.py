@@ -1,19 +1,21 @@
-"""What generation costs beyond its networks' calls, in time and in memory, with the demo weights of `pretrained/`.
+"""Measures what generation costs beyond the calls of its networks, with the weights of `pretrained/`.
 
-    python benchmarks/generate.py                            # all parts; on two cores about ten minutes
-    python benchmarks/generate.py --quick                    # everything once, tiny: does it run?
-    python benchmarks/generate.py --device cuda --full       # on a GPU, and a run at the paper's size by part
+    python benchmarks/generate.py                            # all parts; about ten minutes on two cores
+    python benchmarks/generate.py --quick                    # tiny sizes, to check that everything runs
+    python benchmarks/generate.py --device cuda --full       # on a GPU; also the paper's size, by part
 
-Overhead: a call of the pipeline against a plain loop that calls the same networks as often, with inputs of the same
-shapes, and does nothing else. The two take turns, and which of them begins; ratios are medians over rounds. Overhead is
-told twice: against that loop, where noise of the machine enters, and as the time outside the networks in one and the
-same call, where it does not. Prompts are encoded beforehand.
+Overhead compares a call of the pipeline with a plain loop, which calls the same networks as often
+on inputs of the same shapes and does nothing else. The two take turns in being first, and ratios
+are medians over the rounds. Overhead is given in two ways: compared with that loop, which includes
+the noise of the machine, and as the time outside the networks within the same call, which does not.
+Prompts are encoded beforehand.
 
-Memory: the growth of a process's peak (VmHWM, Linux) over one call, each in a process of its own that has the weights
-loaded and has made a tiny video before; on a GPU the allocator's peak. It is told per frame in float32 videos: a slope
-of n is n buffers as large as the result.
+Memory is the growth of the peak of a process (VmHWM, Linux) over one call. Each call has a process
+of its own, which has loaded the weights and made a tiny video. On a GPU, it is the peak of the
+allocator. The growth per frame is also given in float32 videos: n videos are n buffers as large as
+the result.
 
-Not measured without a GPU: `--full`, of which only the code is tried on a CPU, at toy sizes.
+`--full` needs a GPU. On a CPU it only tries the code, at toy sizes.
 """
 
 from __future__ import annotations
@@ -46,12 +48,13 @@ from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines import LumierePipeline
 
 PARTS = ["overhead", "windows", "memory"]
-# What --quick sets, beside the defaults of the options.
+WINDOW_STEPS = 2  # of super-resolution, in the part `windows`
+# The options that --quick changes.
 QUICK = {
     "frames": 4, "steps": 2, "ssr_steps": 1, "rounds": 1, "window_frames": 14, "memory_frames": [4, 8],
     "base_window": 4,
 }  # fmt: skip
-# The paper's sizes; a U-Net of Stable Diffusion's width.
+# The paper's sizes, with a U-Net as wide as that of Stable Diffusion.
 FULL = {"width": 320, "size": 128, "ssr_size": 1024, "num_frames": 80, "steps": 20, "ssr_steps": 8}
 TOY = {"width": 8, "size": 16, "ssr_size": 32, "num_frames": 10, "steps": 2, "ssr_steps": 2}
 
@@ -62,7 +65,7 @@ TOY = {"width": 8, "size": 16, "ssr_size": 32, "num_frames": 10, "steps": 2, "ss
 def random_pipeline(
     width: int, size: int, ssr_size: int, num_frames: int, text_dim: int = 1024
 ) -> LumierePipeline:
-    """Networks of a given width with random weights, in pixel space."""
+    """Build a pipeline in pixel space whose networks have the given width and random weights."""
     common: dict[str, Any] = {
         "block_out_channels": (width, 2 * width, 4 * width, 4 * width), "out_channels": 3,
         "norm_num_groups": math.gcd(32, width), "cross_attention_dim": text_dim, "attention_head_dim": 8,
@@ -88,7 +91,11 @@ def full_run(
     steps: int,
     ssr_steps: int,
 ) -> dict[str, Any]:
-    """Seconds of one text-to-video call with super-resolution, by part, in bfloat16; peak bytes on a GPU."""
+    """Time one text-to-video call with super-resolution in bfloat16, by part.
+
+    Returns:
+        Seconds by part, and the peak memory in bytes on a GPU (None on a CPU).
+    """
     torch.manual_seed(0)
     pipe = random_pipeline(width, size, ssr_size, num_frames).to(device, torch.bfloat16)
     pipe.set_progress_bar_config(disable=True)
@@ -125,19 +132,19 @@ def full_run(
 
 
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Markdown, line by line as the figures come in."""
+    """Print a Markdown table, row by row as the figures come in."""
     print(f"\n**{title}**\n")
     for cells in itertools.chain([header, ["---"] * len(header)], rows):
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def report_overhead(demo: Demo, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """The pipeline against its networks."""
+    """Compare the pipeline with its networks."""
     cases = demo.cases(arguments.frames, arguments.steps, arguments.ssr_steps)
     rows = overhead(cases, arguments.rounds)
     sizes = f"{arguments.frames} frames, {arguments.steps} base and {arguments.ssr_steps} super-resolution steps"
     table(
-        f"Sampling against the bare calls of its networks, {sizes}; the aim is at most 5 %",
+        f"The pipeline compared with bare calls of its networks, {sizes}; the goal is at most 5 %",
         ["", "calls", "pipeline", "bare calls", "overhead", "outside the networks"],
         [
             [
@@ -151,12 +158,11 @@ def report_overhead(demo: Demo, arguments: argparse.Namespace) -> list[dict[str,
 
 
 def report_windows(demo: Demo, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Super-resolution with batched and unbatched windows."""
+    """Compare super-resolution with one, some and all windows in a forward pass."""
     num_frames = arguments.window_frames
-    cases = demo.windows(num_frames, 2)
-    times = [[case.time_run() for case in cases] for _ in range(arguments.rounds + 1)][
-        1:
-    ]  # the first warms up
+    cases = demo.windows(num_frames, WINDOW_STEPS)
+    times = [[case.time_run() for case in cases] for _ in range(arguments.rounds + 1)]
+    del times[0]  # the first round warms up
     rows: list[dict[str, Any]] = []
     for index, size in enumerate(BATCH_SIZES):
         memory = measure_memory(
@@ -171,7 +177,7 @@ def report_windows(demo: Demo, arguments: argparse.Namespace) -> list[dict[str, 
             }
         )
     table(
-        f"Super-resolution of {num_frames} frames, 2 steps",
+        f"Super-resolution of {num_frames} frames, {WINDOW_STEPS} steps",
         ["windows in a pass", "seconds", "time against one", "peak MiB beyond the weights"],
         [
             [
@@ -187,7 +193,10 @@ def report_windows(demo: Demo, arguments: argparse.Namespace) -> list[dict[str, 
 
 
 def report_memory(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Peak memory by the number of frames. One window at a time: the same work in the network at every length."""
+    """Measure the peak memory for several numbers of frames.
+
+    One window is processed at a time, so the network does the same work at every length.
+    """
     rows: list[dict[str, Any]] = []
 
     def lines() -> Iterator[list[str]]:
@@ -199,11 +208,9 @@ def report_memory(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                 add_growth(rows[-1], row)
             rows.append(row)
             beyond = row["peak_bytes"] - row["video_bytes"]
-            growth = (
-                [f"{row['bytes_per_frame']:,.0f}", f"{row['videos']:.1f}"]
-                if "videos" in row
-                else ["", ""]
-            )
+            growth = ["", ""]
+            if "videos" in row:
+                growth = [f"{row['bytes_per_frame']:,.0f}", f"{row['videos']:.1f}"]
             yield [
                 kind,
                 str(num_frames),
@@ -213,7 +220,7 @@ def report_memory(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
     table(
         f"Peak memory; super-resolution, and the base in windows of {arguments.base_window}; one window at a time",
-        ["pass", "frames", "video, MiB", "peak MiB beyond the weights", "less the video", "bytes per frame more",
+        ["pass", "frames", "video, MiB", "peak MiB beyond the weights", "without the video", "bytes per further frame",
          "in float32 videos"],
         lines(),
     )  # fmt: skip
@@ -226,7 +233,7 @@ def report_memory(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def report_full(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The paper's size, by part."""
+    """Time the paper's size, by part."""
     sizes = FULL | {"width": arguments.width} if arguments.device == "cuda" else TOY
     made = full_run(torch.device(arguments.device), **sizes)
     parts = [name for name in made if name not in ("seconds", "peak_bytes")]
@@ -236,7 +243,7 @@ def report_full(arguments: argparse.Namespace) -> dict[str, Any]:
         + (
             ""
             if arguments.device == "cuda"
-            else "; toy sizes: only a trial of the code, no figures"
+            else "; toy sizes, which only try the code: do not quote these figures"
         ),
         ["part", "seconds", "share"],
         [[name, f"{made[name]:.3f}", f"{made[name] / made['seconds']:.1%}"] for name in parts]
@@ -244,7 +251,7 @@ def report_full(arguments: argparse.Namespace) -> dict[str, Any]:
             [
                 "all",
                 f"{made['seconds']:.3f}",
-                f"peak MiB, weights included: {mebibytes(made['peak_bytes'])}",
+                f"peak MiB with weights: {mebibytes(made['peak_bytes'])}",
             ]
         ],
     )
@@ -252,10 +259,12 @@ def report_full(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def mebibytes(size: int | None) -> str:
+    """Format a size in bytes as MiB."""
     return "not measured" if size is None else f"{size / 2**20:,.1f}"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -264,33 +273,57 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs="*",
         choices=PARTS,
         default=PARTS,
-        help="default: all; none with --full alone",
+        help="what to measure (default: all); give no part to measure --full alone",
     )
     parser.add_argument(
-        "--frames", type=int, default=16, help="of the clip whose sampling is timed; default: 16"
-    )
-    parser.add_argument("--steps", type=int, default=20, help="of the base model; default: 20")
-    parser.add_argument("--ssr-steps", type=int, default=8, help="of super-resolution; default: 8")
-    parser.add_argument("--rounds", type=int, default=7, help="default: 7")
-    parser.add_argument(
-        "--window-frames", type=int, default=80, help="of the clip in windows; default: 80"
+        "--frames",
+        type=int,
+        default=16,
+        help="frames of the clip whose overhead is measured (default: 16)",
     )
     parser.add_argument(
-        "--memory-frames", type=int, nargs="+", default=[16, 80, 320], help="default: 16 80 320"
+        "--steps", type=int, default=20, help="steps of the base model (default: 20)"
     )
-    parser.add_argument("--base-window", type=int, default=16, help="frames; default: 16")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads; default: 2")
+    parser.add_argument(
+        "--ssr-steps", type=int, default=8, help="steps of super-resolution (default: 8)"
+    )
+    parser.add_argument("--rounds", type=int, default=7, help="rounds (default: 7)")
+    parser.add_argument(
+        "--window-frames",
+        type=int,
+        default=80,
+        help="frames of the clip in the part windows (default: 80)",
+    )
+    parser.add_argument(
+        "--memory-frames",
+        type=int,
+        nargs="+",
+        default=[16, 80, 320],
+        help="frames in the part memory (default: 16 80 320)",
+    )
+    parser.add_argument(
+        "--base-window",
+        type=int,
+        default=16,
+        help="frames of a base window (default: 16)",
+    )
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument(
-        "--full", action="store_true", help="also the paper's size, by part; on a CPU a toy's"
+        "--full",
+        action="store_true",
+        help="also measure the paper's size, by part; on a CPU, toy sizes",
     )
     parser.add_argument(
-        "--width", type=int, default=FULL["width"], help="of the networks of --full; default: 320"
+        "--width",
+        type=int,
+        default=FULL["width"],
+        help="width of the networks of --full (default: 320)",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="everything once, tiny; other sizes are not heeded"
+        "--quick", action="store_true", help="tiny sizes, whatever the other options say"
     )
-    parser.add_argument("--json", type=Path, help="also write the figures there")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args(argv)
     if arguments.quick:
         vars(arguments).update(QUICK)
@@ -298,7 +331,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and print a Markdown table per part."""
+    """Measure, and print a Markdown table for each part."""
     arguments = parse(argv)
     torch.set_num_threads(arguments.threads)
     where = (
@@ -320,13 +353,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         figures["windows"] = report_windows(demo, arguments)
     if "memory" in arguments.parts:
         figures["memory"] = report_memory(arguments)
-    del demo  # its weights do not count in what follows
+    del demo  # so that its weights do not count below
     if arguments.full:
         figures["full"] = report_full(arguments)
     if arguments.device == "cpu":
-        print(
-            "\nNot measured without a GPU: CUDA time and memory, bfloat16, and the paper's size (--full)."
-        )
+        print("\nCUDA, bfloat16 and the paper's size (--full) need a GPU and were not measured.")
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 

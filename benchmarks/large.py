@@ -1,8 +1,9 @@
-"""A training step at the width of Stable Diffusion 1.5, in pixel space: time, peak memory, utilisation.
+"""Measures a training step as wide as Stable Diffusion 1.5, in pixels: time, peak memory and MFU.
 
-The image model is frozen and the temporal layers are trained, with gradient checkpointing and AdamW, in bfloat16.
-Utilisation (MFU) is what a step needs in floating-point operations, without what checkpointing computes again, per
-second, against the largest rate at which a dense bfloat16 matrix product was measured in the same process.
+The image model is frozen and the temporal layers are trained, with gradient checkpointing and
+AdamW, in bfloat16. Utilisation (MFU) divides the floating-point operations per second of a step by
+those of a dense bfloat16 matrix product, measured in the same process. What checkpointing computes
+a second time does not count.
 """
 
 from __future__ import annotations
@@ -33,19 +34,20 @@ class Size:
     layers_per_block: int
     groups: int
     num_frames: int
-    pixels: int  # a side
+    pixels: int  # height = width
     text: tuple[int, int]  # tokens, width
-    matmul: int  # a side of the matrix product that MFU is measured against
+    matmul: int  # rows = columns of the matrices whose product is the reference of MFU
 
 
 SIZES = {
     "sd15": Size((320, 640, 1280, 1280), 2, 32, 80, 128, (77, 768), 8192),
-    # To try the code where there is no GPU.
+    # Tries the code without a GPU.
     "tiny": Size((16, 32, 32, 32), 1, 8, 8, 16, (5, 32), 256),
 }
 
 
 def build(size: Size) -> SpaceTimeUNet:
+    """Build the network with random weights."""
     attending = len(size.widths) - 1
     unet2d = UNet2DConditionModel(
         sample_size=size.pixels,
@@ -63,22 +65,19 @@ def build(size: Size) -> SpaceTimeUNet:
 
 
 def make_inputs(size: Size, device: torch.device) -> tuple[Tensor, Tensor]:
-    """A clip (1, 3, t, h, w) and its text states (1, n, d)."""
+    """Make a clip (1, 3, t, h, w) and its text states (1, n, d)."""
     video = torch.randn(1, 3, size.num_frames, size.pixels, size.pixels, device=device, dtype=DTYPE)
     return video, torch.randn(1, *size.text, device=device, dtype=DTYPE)
 
 
 def loss_of(network: Any, video: Tensor, text: Tensor) -> Tensor:
-    return (
-        network(video, torch.full((1,), 500, device=video.device), text)
-        .sample.float()
-        .square()
-        .mean()
-    )
+    """Return the mean square of the network's output."""
+    timestep = torch.full((1,), 500, device=video.device)
+    return network(video, timestep, text).sample.float().square().mean()
 
 
 def count_step_flops(size: Size) -> int:
-    """Operations of forward and backward without checkpointing, counted on shapes alone."""
+    """Count the operations of forward and backward without checkpointing, from shapes only."""
     with torch.device("meta"):
         model = build(size)
     with FlopCounterMode(display=False) as counter:
@@ -87,11 +86,13 @@ def count_step_flops(size: Size) -> int:
 
 
 def synchronise(device: torch.device) -> None:
+    """Wait until a GPU has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
 def seconds_of(call: Callable[[], object], device: torch.device, repeats: int) -> list[float]:
+    """Time a call several times."""
     times = []
     for _ in range(repeats):
         synchronise(device)
@@ -103,7 +104,7 @@ def seconds_of(call: Callable[[], object], device: torch.device, repeats: int) -
 
 
 def matmul_rate(side: int, device: torch.device) -> float:
-    """Operations per second of a dense product, at its fastest."""
+    """Return the operations per second of the fastest of 20 dense products."""
     left, right = (torch.randn(side, side, device=device, dtype=DTYPE) for _ in range(2))
     return 2 * side**3 / min(seconds_of(lambda: left @ right, device, 20))
 
@@ -111,7 +112,7 @@ def matmul_rate(side: int, device: torch.device) -> float:
 def measure_step(
     size: Size, device: torch.device, compiled: bool, repeats: int
 ) -> tuple[float, float, float]:
-    """Seconds of the first step, the median of those after it, and the peak memory of one, MiB."""
+    """Return the seconds of the first step, the median of the later ones, and their peak in MiB."""
     torch.compiler.reset()
     model = build(size).to(device)
     model.enable_gradient_checkpointing()
@@ -130,7 +131,7 @@ def measure_step(
 
 
 def main(name: str, device: torch.device, repeats: int, compile_too: bool) -> list[dict[str, Any]]:
-    """Measure and print one line without, one with `torch.compile`; returns them."""
+    """Measure without and with `torch.compile`, print a line for each, and return the rows."""
     size = SIZES[name]
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)

@@ -1,9 +1,10 @@
-"""How much faster the clips are read and drawn than they are trained on, at the mini profile.
+"""Compares the time to load a batch with the time to train on it, at the sizes of the demo.
 
-    python benchmarks/loader.py            after `make demo`, which decodes the clips
+    python benchmarks/loader.py            # after `make demo`, which decodes the clips
 
-Reading: shards -> decompressed -> resized -> drawn -> batched, without what is kept in memory (`cache_mb: 0`), as it is
-where the clips do not fit; once more with it. The step is that of `train_base`. Ratios of medians.
+Loading reads the shards, decompresses, resizes, draws the examples and batches them. It is measured
+without a cache (`cache_mb: 0`), as for clips that do not fit in memory, and once with a cache. The
+training step is that of `train_base`, and its time is a median.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import benchmarks  # noqa: F401  a script has to import it itself, before diffus
 
 from lumiere.config import RuntimeConfig, load_params
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.text_to_image import load_text_to_image
+from lumiere.models.pretrained import load_text_to_image
 from lumiere.training.examples import open_clips
 from lumiere.training.loader import Positions, make_loader
 from lumiere.training.state import trained_parameters
@@ -35,10 +36,13 @@ from lumiere.training.video_task import SpaceTimeTask
 
 
 def seconds_per_batch(task: SpaceTimeTask, batches: int, workers: int) -> float:
-    """Of a loader that nobody waits for: total time, since workers read several batches at once."""
+    """Return the mean seconds per batch of a loader that always has to deliver the next one.
+
+    It divides the total time, because workers read several batches at once.
+    """
     positions = Positions(range(batches + 4), task.config.batch_size, 1)
     loader = iter(make_loader(task, positions, RuntimeConfig(workers=workers), torch.device("cpu")))
-    for _ in range(4):  # the workers start
+    for _ in range(4):  # until the workers have started
         next(loader)
     started = time.perf_counter()
     for _ in range(batches):
@@ -47,7 +51,7 @@ def seconds_per_batch(task: SpaceTimeTask, batches: int, workers: int) -> float:
 
 
 def seconds_per_step(task: SpaceTimeTask, steps: int) -> float:
-    """Median of forward, backward and optimizer on a batch that is at hand."""
+    """Return the median seconds of forward, backward and optimizer, on a batch in memory."""
     parameters = list(trained_parameters(task.network).values())
     optimizer = torch.optim.AdamW(parameters, lr=1e-5)
     batch = default_collate([task.example(i) for i in range(task.config.batch_size)])
@@ -63,15 +67,17 @@ def seconds_per_step(task: SpaceTimeTask, steps: int) -> float:
 
 
 def main() -> None:
-    """Measure, print a table, write JSON."""
+    """Measure, and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--clips", type=Path, default=Path("outputs/clips"))
-    parser.add_argument("--t2i", type=Path, default=Path("pretrained/t2i"))
-    parser.add_argument("--batches", type=int, default=60)
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--clips", type=Path, default=Path("outputs/clips"), help="the decoded clips"
+    )
+    parser.add_argument("--t2i", type=Path, default=Path("pretrained/t2i"), help="the image model")
+    parser.add_argument("--batches", type=int, default=60, help="batches to load (default: 60)")
+    parser.add_argument("--steps", type=int, default=12, help="steps to train (default: 12)")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     if not (arguments.clips / "index.json").is_file():
         sys.exit(
@@ -101,7 +107,7 @@ def main() -> None:
         )
 
     print(
-        f"batch of {config.optim.batch_size} clips, {torch.get_num_threads()} threads, torch {torch.__version__}; "
+        f"batch of {config.optim.batch_size} clips, {torch.get_num_threads()} threads, torch {torch.__version__}"
     )
     print(
         f"training step {1000 * step:.0f} ms\n\n| read | per batch | times faster than the step |\n|---|---|---|"

@@ -1,15 +1,17 @@
-"""Network calls side by side in one run: the image model per frame, AnimateDiff, lumiere-pytorch, and ours.
+"""Compares networks in one run: the image model per frame, AnimateDiff, lumiere-pytorch and ours.
 
     python benchmarks/models.py                        # both frame counts, forward and training step
     python benchmarks/models.py --frames 16 --repeats 3 --json out.json
-    python benchmarks/models.py --device cuda          # these, and a training step at the width of SD 1.5
+    python benchmarks/models.py --device cuda          # also a training step at the width of SD 1.5
 
-All are built on the same text-to-image U-Net with random weights (4.58M parameters; 32/64/128 channels; 32 x 32
-pixels; 32 text tokens of width 384). Contenders take turns, round by round, so that whatever else the machine does
-hits all alike; times are medians. A training step is forward, backward and AdamW's, for the motion or temporal layers
-alone, for the image model (which stands for nothing that one would do) for all of its weights. Memory is the growth of
-the process's peak over one call, each in a process of its own; on a GPU the allocator's peak. FLOPs are counted by
-torch.utils.flop_counter. The large step is described in benchmarks/large.py.
+All are built on the same text-to-image U-Net with random weights (4.58M parameters; 32/64/128
+channels; 32 x 32 pixels; 32 text tokens of width 384). The contenders take turns, round by round,
+so that other work on the machine slows all of them alike. Times are medians over the rounds.
+
+A training step is forward, backward and AdamW, for the motion or temporal layers only. The step of
+the image model trains all its weights, so it is not comparable. Memory is the growth of the peak of
+a process over one call, each in a process of its own; on a GPU, it is the peak of the allocator.
+torch.utils.flop_counter counts the FLOPs. benchmarks/large.py describes the large step.
 """
 
 from __future__ import annotations
@@ -45,7 +47,13 @@ SIZE = 32
 
 
 class Contender:
-    """A network with what it is called with: `forward()` on a clip, and `step()`, which trains on it."""
+    """A network that is measured.
+
+    Attributes:
+        name: as in the tables.
+        network: the network.
+        trained: the parameters that a training step updates.
+    """
 
     def __init__(self, name: str, device: torch.device) -> None:
         torch.manual_seed(0)
@@ -79,26 +87,29 @@ class Contender:
             return list(self.network.parameters())
         if self.name == "AnimateDiff":
             return [p for name, p in self.network.named_parameters() if "motion_modules" in name]
-        return list(self.network.parameters())  # lumiere-pytorch lists its temporal ones alone
+        return list(self.network.parameters())  # lumiere-pytorch only lists its temporal ones
 
     def inputs(self, num_frames: int) -> tuple[Tensor, Tensor]:
+        """Return a clip (1, 3, t, 32, 32) and text states (1, 32, 384), the same each time."""
         generator = torch.Generator().manual_seed(0)
         video = torch.randn(1, 3, num_frames, SIZE, SIZE, generator=generator)
         text = torch.randn(1, TEXT_TOKENS, TEXT_WIDTH, generator=generator)
         return video.to(self.device), text.to(self.device)
 
     def forward(self, num_frames: int) -> Tensor:
+        """Call the network on one clip."""
         video, text = self.inputs(num_frames)
         if self.is_image_model:
             frames = video[0].transpose(0, 1).contiguous()
             return self.network(frames, 500, text.expand(num_frames, -1, -1)).sample
         if self.name == "lumiere-pytorch":
             return self.network(video, text=text)
-        if self.name == "AnimateDiff":  # takes its text once per frame
+        if self.name == "AnimateDiff":  # expects the text once per frame
             return self.network(video, 500, text.expand(num_frames, -1, -1)).sample
         return self.network(video, 500, text).sample
 
     def step(self, num_frames: int) -> Tensor:
+        """Train on one clip, and return the loss."""
         self.optimizer.zero_grad()
         loss = self.forward(num_frames).square().mean()
         loss.backward()
@@ -106,6 +117,7 @@ class Contender:
         return loss
 
     def run(self, mode: str, num_frames: int) -> None:
+        """Call ("forward") or train ("step") the network once, and wait for the GPU."""
         if mode == "forward":
             with torch.no_grad():
                 self.forward(num_frames)
@@ -119,17 +131,17 @@ NAMES = ["T2I per frame", "T2I, NHWC", "AnimateDiff", "lumiere-pytorch", "ours, 
 
 
 def count_flops(contender: Contender, num_frames: int) -> int:
-    """Multiplications and additions of a forward pass."""
+    """Count the multiplications and additions of a forward pass."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         contender.forward(num_frames)
     return counter.get_total_flops()
 
 
 def memory_of(name: str, mode: str, num_frames: int, device: str, threads: int, pipe: Any) -> None:
-    """Peak memory of one call beyond what was there before, MiB, in a fresh process."""
+    """Send the peak memory of one call, in MiB, beyond what this process used before."""
     torch.set_num_threads(threads)
     contender = Contender(name, torch.device(device))
-    # Libraries' and the optimizer's own are there before.
+    # The libraries and the optimizer allocate their own memory here.
     contender.run(mode, 1 if name != "lumiere-pytorch" else 4)
     before = start_peak(contender.device)
     contender.run(mode, num_frames)
@@ -137,92 +149,124 @@ def memory_of(name: str, mode: str, num_frames: int, device: str, threads: int, 
 
 
 def measure_memory(name: str, mode: str, num_frames: int, device: str, threads: int) -> float:
+    """Run `memory_of` in a process of its own."""
     return in_a_process(memory_of, name, mode, num_frames, device, threads)
 
 
-def compare(arguments: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
-    """Measure and print a table per mode and frame count; returns the rows of all."""
+def build_contenders(device: torch.device) -> list[Contender]:
+    """Build all networks; leave out a peer whose package is not installed."""
     contenders = []
     for name in NAMES:
         try:
             contenders.append(Contender(name, device))
         except ImportError as error:
-            print(f"left out: {name}: {error}; pip install -e '.[bench]' has it")
-    where = (
-        torch.cuda.get_device_name() if arguments.device == "cuda" else f"{platform.machine()} CPU"
-    )
-    print(
-        f"{where}, {arguments.threads} threads, float32; torch {torch.__version__}, diffusers {diffusers.__version__}"
-    )
+            print(f"left out: {name}: {error}; run pip install -e '.[bench]' to include it")
+    return contenders
+
+
+def time_in_turns(
+    contenders: list[Contender], mode: str, num_frames: int, rounds: int
+) -> dict[str, list[float]]:
+    """Time each contender in each round, and return the seconds by name."""
+    times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    for _ in range(rounds + 1):
+        for contender in contenders:
+            started = time.perf_counter()
+            contender.run(mode, num_frames)
+            times[contender.name].append(time.perf_counter() - started)
+    return {name: values[1:] for name, values in times.items()}  # the first round warms up
+
+
+def compare(arguments: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
+    """Measure, print a table for each mode and frame count, and return all rows."""
+    contenders = build_contenders(device)
+    where = f"{platform.machine()} CPU"
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name()
+    print(f"{where}, {arguments.threads} threads, float32", end="; ")
+    print(f"torch {torch.__version__}, diffusers {diffusers.__version__}")
     rows: list[dict[str, Any]] = []
     for mode in arguments.modes:
         for num_frames in arguments.frames:
-            times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-            for _ in range(arguments.repeats + 1):  # the first round warms up
-                for contender in contenders:
-                    started = time.perf_counter()
-                    contender.run(mode, num_frames)
-                    times[contender.name].append(time.perf_counter() - started)
-            medians = {name: statistics.median(values[1:]) for name, values in times.items()}
-            reference = medians["T2I per frame"]
-            print(f"\n{mode}, 1 clip of {num_frames} frames")
-            print(
-                f"{'':18}{'trained':>9}{'median':>10}{'range':>16}{'T2I / it':>10}{'MiB':>8}{'GFLOP':>8}{'GFLOP/s':>9}"
-            )
-            for contender in contenders:
-                seconds, each = medians[contender.name], times[contender.name][1:]
-                flops = count_flops(contender, num_frames) / 1e9 if mode == "forward" else None
-                mebibytes = None
-                if not arguments.no_memory:
-                    mebibytes = measure_memory(
-                        contender.name, mode, num_frames, arguments.device, arguments.threads
-                    )
-                trained = sum(p.numel() for p in contender.trained) / 1e6
-                rows.append(
-                    {
-                        "mode": mode,
-                        "num_frames": num_frames,
-                        "name": contender.name,
-                        "trained_parameters": round(trained * 1e6),
-                        "seconds": seconds,
-                        "speed_against_t2i": reference / seconds,
-                        "peak_mib": mebibytes,
-                        "gflop": flops,
-                    }
-                )
-                print(
-                    f"{contender.name:18}{trained:8.2f}M{seconds:9.3f}s{min(each):8.3f}–{max(each):.3f}"
-                    f"{reference / seconds:10.2f}{'' if mebibytes is None else format(mebibytes, '.0f'):>8}"
-                    f"{'' if flops is None else format(flops, '.1f'):>8}"
-                    f"{'' if flops is None else format(flops / seconds, '.1f'):>9}",
-                    flush=True,
-                )
+            rows += compare_calls(contenders, mode, num_frames, arguments)
     return rows
 
 
+def compare_calls(
+    contenders: list[Contender], mode: str, num_frames: int, arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Measure one kind of call, print its table, and return its rows."""
+    times = time_in_turns(contenders, mode, num_frames, arguments.repeats)
+    reference = statistics.median(times["T2I per frame"])
+    print(f"\n{mode}, 1 clip of {num_frames} frames")
+    print(f"{'':18}{'trained':>9}{'median':>10}{'range':>16}{'T2I / it':>10}", end="")
+    print(f"{'MiB':>8}{'GFLOP':>8}{'GFLOP/s':>9}")
+    rows: list[dict[str, Any]] = []
+    for contender in contenders:
+        seconds = statistics.median(times[contender.name])
+        gflop = mebibytes = None
+        if mode == "forward":
+            gflop = count_flops(contender, num_frames) / 1e9
+        if not arguments.no_memory:
+            mebibytes = measure_memory(
+                contender.name, mode, num_frames, arguments.device, arguments.threads
+            )
+        row = {
+            "mode": mode,
+            "num_frames": num_frames,
+            "name": contender.name,
+            "trained_parameters": sum(p.numel() for p in contender.trained),
+            "seconds": seconds,
+            "speed_against_t2i": reference / seconds,
+            "peak_mib": mebibytes,
+            "gflop": gflop,
+        }
+        print_row(row, times[contender.name])
+        rows.append(row)
+    return rows
+
+
+def print_row(row: dict[str, Any], times: list[float]) -> None:
+    """Print one line of a table; unmeasured figures stay empty."""
+    mebibytes = "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
+    gflop = rate = ""
+    if row["gflop"] is not None:
+        gflop, rate = f"{row['gflop']:.1f}", f"{row['gflop'] / row['seconds']:.1f}"
+    print(
+        f"{row['name']:18}{row['trained_parameters'] / 1e6:8.2f}M{row['seconds']:9.3f}s"
+        f"{min(times):8.3f}–{max(times):.3f}{row['speed_against_t2i']:10.2f}"
+        f"{mebibytes:>8}{gflop:>8}{rate:>9}",
+        flush=True,
+    )
+
+
 def main() -> None:
-    """Compare the small networks, and measure the large one where it is asked for."""
+    """Compare the small networks, and measure the large one if asked."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--frames", type=int, nargs="+", default=[16, 80], help="frames of a clip; default: 16 80"
+        "--frames", type=int, nargs="+", default=[16, 80], help="frames of a clip (default: 16 80)"
     )
     parser.add_argument(
         "--modes", nargs="+", choices=["forward", "step"], default=["forward", "step"]
     )
-    parser.add_argument("--repeats", type=int, default=5, help="rounds; default: 5")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads; default: 2")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds (default: 5)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--no-memory", action="store_true", help="leave memory out")
+    parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
     parser.add_argument(
-        "--large", choices=[*large.SIZES, "none"], help="the large step; default: sd15 on a GPU"
+        "--large",
+        choices=[*large.SIZES, "none"],
+        help="size of the large step (default: sd15 on a GPU, none on a CPU)",
     )
-    parser.add_argument("--only-large", action="store_true", help="leave the comparison out")
+    parser.add_argument("--only-large", action="store_true", help="leave out the comparison")
     parser.add_argument(
-        "--no-compile", action="store_true", help="the large step without torch.compile alone"
+        "--no-compile",
+        action="store_true",
+        help="measure the large step only without torch.compile",
     )
-    parser.add_argument("--json", type=Path, help="also write the figures there")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)

@@ -1,4 +1,4 @@
-"""Seconds on a CPU or a GPU, and a pipeline's call against the bare calls of its networks."""
+"""Times calls on a CPU or a GPU, and compares a pipeline's call with bare calls of its networks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 def mark(device: torch.device) -> Any:
-    """A point in time: of the GPU's queue where there is one."""
+    """Return a point in time; on a GPU, of its queue."""
     if device.type != "cuda":
         return time.perf_counter()
     event = torch.cuda.Event(enable_timing=True)
@@ -23,7 +23,7 @@ def mark(device: torch.device) -> Any:
 
 
 def seconds(first: Any, last: Any) -> float:
-    """From one mark to another."""
+    """Return the seconds from one mark to another."""
     if isinstance(first, float):
         return last - first
     last.synchronize()
@@ -32,10 +32,16 @@ def seconds(first: Any, last: Any) -> float:
 
 @dataclass
 class Case:
-    """A way of generating: `run` calls a pipeline, `bare` its networks alone.
+    """A call of a pipeline, and the same calls of its networks without the pipeline.
 
     Attributes:
-        marks: of the latest `run`, before and after each call of a network, in turn, with the network's number.
+        name: what the call does.
+        run: calls the pipeline.
+        networks: the networks that it calls.
+        device: where they are.
+        calls: the calls of the networks in one run, in order, as `record` keeps them.
+        marks: the network's number and a point in time, before and after each call of a network in
+            the latest `time_run`.
     """
 
     name: str
@@ -46,7 +52,7 @@ class Case:
     marks: list[tuple[int, Any]] = field(default_factory=list)
 
     def record(self) -> None:
-        """Run, and keep the calls for `bare`; of equal shapes one input serves all."""
+        """Run, and keep the calls for `time_bare`. Calls of equal shapes share one input."""
         self.calls = []
         kept: dict[Any, Callable[[], Any]] = {}
 
@@ -63,7 +69,7 @@ class Case:
             self.run()
 
     def time_run(self) -> float:
-        """Seconds of a call of the pipeline; fills `marks`."""
+        """Return the seconds of a call of the pipeline, and fill `marks`."""
         self.marks = []
         with ExitStack() as stack:
             for number, network in enumerate(self.networks):
@@ -79,37 +85,40 @@ class Case:
 
     @torch.no_grad()  # as the pipelines are
     def time_bare(self) -> float:
+        """Return the seconds of the bare calls of the networks."""
         started = mark(self.device)
         for call in self.calls:
             call()
         return seconds(started, mark(self.device))
 
     def in_network(self, number: int) -> float:
-        """Seconds within the calls of a network in the latest run."""
+        """Return the seconds within the calls of a network in the latest run."""
         marks = [point for of, point in self.marks if of == number]
         return sum(
             seconds(before, after) for before, after in zip(marks[::2], marks[1::2], strict=True)
         )
 
     def span(self, number: int) -> float:
-        """Seconds from a network's first call to the end of its last."""
+        """Return the seconds from a network's first call to the end of its last."""
         marks = [point for of, point in self.marks if of == number]
         return seconds(marks[0], marks[-1])
 
 
 def overhead(cases: Sequence[Case], rounds: int) -> list[dict[str, Any]]:
-    """A row per case."""
+    """Measure each case, and return a row for each.
+
+    The pipeline and the bare calls take turns in being first. Figures are medians over the rounds.
+    """
     made: dict[str, list[tuple[float, float, float]]] = {case.name: [] for case in cases}
     for case in cases:
-        case.record()  # which also warms up
+        case.record()  # this also warms up
     for turn in range(rounds):
         for case in cases:
             loop = case.time_bare() if turn % 2 else None
             total = case.time_run()
             loop = case.time_bare() if loop is None else loop
-            made[case.name].append(
-                (total, loop, sum(map(case.in_network, range(len(case.networks)))))
-            )
+            inside_networks = sum(map(case.in_network, range(len(case.networks))))
+            made[case.name].append((total, loop, inside_networks))
     rows = []
     for case in cases:
         totals, loops, inside = zip(*made[case.name], strict=True)

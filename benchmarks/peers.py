@@ -1,4 +1,4 @@
-"""The networks that ours is measured against, built on one and the same image model."""
+"""Builds the networks that ours is compared with, all on the same image model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TEXT_TOKENS, TEXT_WIDTH = 32, 384
 
 
 def image_model() -> UNet2DConditionModel:
-    """A text-to-image U-Net of 4.58M parameters for 32 x 32 pixels, with random weights."""
+    """Build a text-to-image U-Net of 4.58M parameters for 32 x 32 pixels, with random weights."""
     return UNet2DConditionModel(
         sample_size=32,
         in_channels=3,
@@ -29,7 +29,7 @@ def image_model() -> UNet2DConditionModel:
 
 
 def animate_diff(unet2d: UNet2DConditionModel) -> UNetMotionModel:
-    """diffusers' AnimateDiff: a motion module, temporal attention, after every layer at every level."""
+    """Build diffusers' AnimateDiff, with a motion module (temporal attention) after every layer."""
     adapter = MotionAdapter(
         block_out_channels=WIDTHS,
         motion_layers_per_block=1,
@@ -42,7 +42,7 @@ def animate_diff(unet2d: UNet2DConditionModel) -> UNetMotionModel:
 
 
 class _PositionalUNet(nn.Module):
-    """The image model as lumiere-pytorch calls it: a tensor comes back, and its mock call gives no text."""
+    """The image model as lumiere-pytorch calls it: returns a tensor, and takes calls without text."""
 
     def __init__(self, unet2d: UNet2DConditionModel) -> None:
         super().__init__()
@@ -58,15 +58,19 @@ class _PositionalUNet(nn.Module):
 
 
 def lumiere_pytorch(unet2d: UNet2DConditionModel, size: int) -> nn.Module:
-    """lumiere-pytorch 0.0.24's own package around the same image model.
+    """Build the network of the package lumiere-pytorch 0.0.24 around the same image model.
 
-    As it stands it fails on every diffusers U-Net. Adapted here, and nowhere in its arithmetic: its hooks are not
-    called for modules that get keyword arguments alone, of which the first positional one is missing; text is given
-    by a wrapper, since its constructor calls the network without any; its temporal attention stands after the mid
-    block's first ResNet, because the attention modules' outputs are no tensors.
+    As published, the package fails on every diffusers U-Net. Three adaptations make it run. They do
+    not change its arithmetic:
+
+    - Its hooks expect a positional argument, so they skip modules that are called with keyword
+      arguments only.
+    - Its constructor calls the network without text, so a wrapper supplies text.
+    - Its temporal attention comes after the first ResNet of the mid block, because it expects
+      tensors and the attention modules do not return any.
 
     Raises:
-        ImportError: when the package is not installed.
+        ImportError: if the package is not installed.
     """
     from lumiere_pytorch import Lumiere
 

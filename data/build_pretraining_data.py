@@ -1,20 +1,20 @@
-"""Build the pictures and captions that the demo's text-to-image model is trained on.
+"""Build pictures and captions for a longer training of the demo's text-to-image model.
 
     npm install --prefix /tmp/emoji @lobehub/fluent-emoji-3d@1.1.0 @lobehub/fluent-emoji-anim-{1,2,3,4} \\
         emoji-datasource-google@16 emojibase-data@17
     python data/build_pretraining_data.py --packages /tmp/emoji/node_modules
 
-Every subject is laid on the plain background of the sample videos and reduced to 32x32 by the mean over
-5x5 boxes, as the decode stage does it. Two files come out:
+The script lays every subject on the plain background of the sample videos and reduces it to 32x32
+by the mean over 5x5 boxes, as the decode stage does. It writes two files:
 
-    pictures.webp   an atlas of all pictures, lossless, 64 a row
-    subjects.csv    one row per subject: name, group, split, pictures, captions
+    pictures.webp   an atlas of all pictures, lossless, 64 in a row
+    subjects.csv    one row per subject: name, group, split, video, pictures, captions
 
-The frames of the sample videos are not in the atlas, because `data/raw` has them. Their rows in `subjects.csv`
-name the video and add short captions to the sentences of `data/captions.csv`.
+The frames of the sample videos are not in the atlas, because `data/raw` has them. Their rows in
+`subjects.csv` name the video and add short captions to the sentences of `data/captions.csv`.
 
-A subject is held out by the same draw as a video (`lumiere.curation.split`), so that a subject that becomes a
-sample video later is already on the right side.
+The hash that holds out videos (`lumiere.curation.split`) also holds out subjects. So a subject that
+becomes a sample video later is already on the right side.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from lumiere.curation.split import is_validation
 HERE = Path(__file__).resolve().parent
 BACKGROUND = (236, 239, 244)
 LARGE, SIZE, PER_ROW = 160, 32, 64
-FRACTION, SEED = 0.1, 0  # of `curate`
+FRACTION, SEED = 0.1, 0  # curate.validation_fraction and curate.seed
 SKIN_TONES = tuple(f"1f3f{digit}" for digit in "bcdef")
 
-# Signs, clock faces, flags and families are left out: too many, too alike, or too small at 32 pixels.
+# These groups have too many subjects, or subjects that look alike or are too small at 32 pixels.
 LEFT_OUT = {
     "Flags", "Component", "family", "time", "alphanum", "arrow", "av-symbol", "currency", "gender", "keycap",
     "other-symbol", "punctuation", "religion", "transport-sign", "warning", "zodiac", "math", "person-symbol",
@@ -108,7 +108,7 @@ COLORS = {
 
 @dataclass
 class Subject:
-    """What is to be drawn: its pictures uint8 (n, 32, 32, 3) and what can be said of them."""
+    """A subject with its pictures, each uint8 (32, 32, 3), and its captions."""
 
     name: str
     group: str
@@ -122,7 +122,7 @@ class Subject:
 
 
 def reduce(rgba: Image.Image) -> np.ndarray:
-    """An RGBA picture on the background, uint8 (32, 32, 3), by the mean over 5x5 boxes."""
+    """Lay an RGBA picture on the background and reduce it by box means: uint8 (32, 32, 3)."""
     rgba = rgba.convert("RGBA").resize((LARGE, LARGE), Image.Resampling.LANCZOS)
     canvas = Image.new("RGBA", rgba.size, (*BACKGROUND, 255))
     canvas.alpha_composite(rgba)
@@ -132,7 +132,7 @@ def reduce(rgba: Image.Image) -> np.ndarray:
 
 
 def read_frames(path: Path, count: int) -> list[np.ndarray]:
-    """`count` frames of an animated WebP, evenly spaced; none of a still."""
+    """Read `count` evenly spaced frames of an animated WebP; none of a still."""
     image = Image.open(path)
     total = getattr(image, "n_frames", 1)
     if total < 2:
@@ -145,7 +145,7 @@ def read_frames(path: Path, count: int) -> list[np.ndarray]:
 
 
 def main_color(picture: np.ndarray) -> str:
-    """The colour that covers most of a subject, or "" where none covers half of it."""
+    """Return the colour that covers most of a subject, or "" if none covers half of it."""
     pixels = picture.reshape(-1, 3).astype(float)
     subject = pixels[np.abs(pixels - BACKGROUND).max(1) > 24]
     if len(subject) < 40:
@@ -159,7 +159,7 @@ def main_color(picture: np.ndarray) -> str:
 
 
 def with_article(noun: str) -> str:
-    """A noun with "a" or "an"; plural nouns, and names that begin with a capital, take none."""
+    """Put "a" or "an" before a noun, except a plural or a name with a capital."""
     is_name = noun[:1].isupper() and not noun.startswith(("T-rex", "SUV", "Christmas"))
     many = noun.startswith(("men ", "women ", "people ", "children "))
     ends_as_plural = noun.endswith("s") and not noun.endswith(("ss", "us", "is"))
@@ -170,7 +170,7 @@ def with_article(noun: str) -> str:
 
 
 def nouns_for(name: str, label: str, subcategory: str) -> list[str]:
-    """What the subject is called, the most usual word first."""
+    """Return what the subject is called, the most usual word first."""
     label = label.replace("’", "'").replace("“", "").replace("”", "").replace(": ", " ")
     plain = label.removesuffix(" face") if subcategory.startswith("animal") else label
     names = [*SAYINGS.get(name, ()), plain, label]
@@ -178,7 +178,7 @@ def nouns_for(name: str, label: str, subcategory: str) -> list[str]:
 
 
 def captions_for(name: str, label: str, subcategory: str, color: str) -> list[str]:
-    """Short captions: "a fox", "fox", "an orange fox", "a fox runs"."""
+    """Make short captions such as "a fox", "fox", "an orange fox" and "a fox runs"."""
     nouns = nouns_for(name, label, subcategory)
     captions = [with_article(noun) for noun in nouns]
     captions.append(nouns[0])
@@ -199,25 +199,25 @@ def captions_for(name: str, label: str, subcategory: str, color: str) -> list[st
 
 
 def short(code: str) -> str:
-    """A code sequence without variation selectors, which the packages use differently."""
+    """Remove variation selectors from a code sequence, because the packages use them differently."""
     return code.lower().replace("-fe0f", "")
 
 
 def read_labels(packages: Path) -> dict[str, str]:
-    """Code sequence -> English name, from emojibase."""
+    """Read the English names of emojibase, by code sequence."""
     entries = json.loads((packages / "emojibase-data/en/data.json").read_text(encoding="utf-8"))
     return {short(entry["hexcode"]): entry["label"] for entry in entries}
 
 
-def wanted(entry: Mapping[str, Any]) -> bool:
-    """Whether an emoji is a subject here."""
+def is_subject(entry: Mapping[str, Any]) -> bool:
+    """Return whether an emoji becomes a subject."""
     code = entry["unified"].lower()
     left_out = entry["category"] in LEFT_OUT or entry["subcategory"] in LEFT_OUT
     return not left_out and not any(tone in code for tone in SKIN_TONES)
 
 
 def find_subjects(packages: Path, frames: int) -> Iterator[Subject]:
-    """All subjects, those of the sample videos first in the order of the emoji standard."""
+    """Find all subjects, in the order of the emoji standard."""
     labels = read_labels(packages)
     entries = json.loads(
         (packages / "emoji-datasource-google/emoji.json").read_text(encoding="utf-8")
@@ -234,7 +234,7 @@ def find_subjects(packages: Path, frames: int) -> Iterator[Subject]:
         videos = {short(row["code_points"]): row["name"] for row in csv.DictReader(file)}
     for entry in entries:
         code, name = short(entry["unified"]), entry["short_name"].replace("-", "_")
-        if code not in stills or not (code in videos or wanted(entry)) or name in LIKE_HELD_OUT:
+        if code not in stills or not (code in videos or is_subject(entry)) or name in LIKE_HELD_OUT:
             continue
         name = videos.get(code, name)
         still = reduce(Image.open(stills[code]))
@@ -255,7 +255,7 @@ def find_subjects(packages: Path, frames: int) -> Iterator[Subject]:
 
 
 def write(folder: Path, subjects: list[Subject]) -> None:
-    """The atlas and the table."""
+    """Write the atlas and the table."""
     folder.mkdir(parents=True, exist_ok=True)
     pictures = np.stack([picture for subject in subjects for picture in subject.pictures])
     rows = -(-len(pictures) // PER_ROW)
@@ -272,20 +272,25 @@ def write(folder: Path, subjects: list[Subject]) -> None:
         writer.writerow(["name", "group", "split", "video", "pictures", "captions"])
         for subject in subjects:
             captions = "|".join(subject.captions)
-            known = [subject.name, subject.group, subject.split, subject.video]
-            writer.writerow([*known, len(subject.pictures), captions])
+            cells = [subject.name, subject.group, subject.split, subject.video]
+            writer.writerow([*cells, len(subject.pictures), captions])
 
 
 def main() -> None:
+    """Build the atlas and the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--packages", type=Path, required=True, help="the node_modules folder of the npm packages"
     )
-    parser.add_argument("--out", type=Path, default=HERE / "pretraining")
+    parser.add_argument("--out", type=Path, default=HERE / "pretraining", help="where the files go")
     parser.add_argument(
-        "--frames", type=int, default=2, help="of each animation that is no sample video"
+        "--frames", type=int, default=2, help="frames of each animation that is not a sample video"
     )
     arguments = parser.parse_args()
+    if not (arguments.packages / "emojibase-data").is_dir():
+        raise SystemExit(
+            f"error: {arguments.packages} has no emojibase-data; install the packages that this file names"
+        )
     subjects = list(find_subjects(arguments.packages, arguments.frames))
     write(arguments.out, subjects)
     trained = sum(subject.split == "train" for subject in subjects)

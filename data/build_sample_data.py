@@ -3,12 +3,12 @@
     npm install --prefix /tmp/emoji @lobehub/fluent-emoji-anim-{1,2,3,4} emoji-datasource-google
     python data/build_sample_data.py --packages /tmp/emoji/node_modules
 
-Each animation is laid on one plain background, sampled at 16 frames per second by the rule "the last
-frame at or before k/16 s", and encoded as H.264 (yuv420p, closed GOP, faststart). The result is
-committed: nobody needs npm to use the project. `captions.csv` is not built: every sentence in it was
-written after looking at the clip (`--sheets` draws the contact sheets that were looked at).
+The script lays each animation on one plain background, samples it at 16 frames per second by the
+rule "the last frame at or before k/16 s", and encodes it as H.264 (yuv420p, closed GOP, faststart).
+The videos are committed, so nobody needs npm to use the project. The captions in `captions.csv` were
+written by hand, after looking at the clips (`--sheets` draws the contact sheets for that).
 
-The difficult inputs at the end show what curation decides; they are made from the same animations.
+The difficult inputs show what curation decides. They are made from the same animations.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def read_animation(path: Path) -> np.ndarray:
-    """Frames of an animated WebP on the background at FPS: uint8 (t, h, w, c)."""
+    """Read an animated WebP on the background, sampled at FPS: uint8 (t, h, w, c)."""
     image = Image.open(path)
     pictures, starts, clock = [], [], 0
     for index in range(image.n_frames):
@@ -46,7 +46,7 @@ def read_animation(path: Path) -> np.ndarray:
     length = min(clock / 1000, MAX_SECONDS)
     ticks = [k * 1000 / FPS for k in range(max(1, int(length * FPS)))]
     frames = [pictures[bisect.bisect_right(starts, tick) - 1] for tick in ticks]
-    # The shortest loops last under a second; a looping emoji is repeated to a usable clip.
+    # The shortest loops last less than a second. Repeat them, so that the clip is long enough.
     least = int(1.5 * FPS)
     return np.stack(list(itertools.islice(itertools.cycle(frames), max(least, len(frames)))))
 
@@ -54,12 +54,14 @@ def read_animation(path: Path) -> np.ndarray:
 def write_video(
     path: Path, frames: np.ndarray, codec: str = "libx264", crf: int = 18, **options: str
 ) -> None:
-    """Encode uint8 (t, h, w, c) frames, one every 1/16 s."""
+    """Encode frames, uint8 (t, h, w, c), one every 1/16 s."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream(codec, rate=FPS)
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
-        stream.codec_context.thread_count = 1  # the same bytes whatever the number of cores
+        stream.codec_context.thread_count = (
+            1  # so that the bytes do not depend on the number of cores
+        )
         stream.options = {"crf": str(crf), "preset": "slow", **options}
         for picture in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
@@ -67,13 +69,13 @@ def write_video(
 
 
 def find_animations(packages: Path) -> dict[str, Path]:
-    """Code points → WebP file, over the four packages."""
+    """Find the WebP files of the four packages, by code points."""
     folders = packages.glob("@lobehub/fluent-emoji-anim-*/assets")
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.webp"))}
 
 
 def write_difficult(raw: Path, clips: dict[str, np.ndarray]) -> None:
-    """Inputs on which curation has something to decide."""
+    """Write inputs on which curation has something to decide."""
     parts = [clips[name][:20] for name in ("fox_face", "steam_locomotive", "octopus", "rocket")]
     write_video(raw / "difficult-compilation.mp4", np.concatenate(parts))
     write_video(raw / "difficult-still.mp4", np.repeat(clips["owl"][:1], 32, axis=0))
@@ -91,7 +93,7 @@ def write_difficult(raw: Path, clips: dict[str, np.ndarray]) -> None:
 def draw_sheets(
     folder: Path, clips: dict[str, np.ndarray], per_sheet: int = 8, columns: int = 6
 ) -> None:
-    """Contact sheets, eight clips each, six frames a clip: what the captions were written from."""
+    """Draw contact sheets with eight clips each and six frames of each clip."""
     folder.mkdir(parents=True, exist_ok=True)
     names = sorted(clips)
     for number, start in enumerate(range(0, len(names), per_sheet)):
@@ -106,11 +108,14 @@ def draw_sheets(
 
 
 def main() -> None:
+    """Build the videos."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--packages", type=Path, required=True, help="the node_modules folder of the npm packages"
     )
-    parser.add_argument("--out", type=Path, default=HERE / "raw")
+    parser.add_argument(
+        "--out", type=Path, default=HERE / "raw", help="where the videos go (default: data/raw)"
+    )
     parser.add_argument("--sheets", type=Path, help="also draw contact sheets into this folder")
     arguments = parser.parse_args()
 
@@ -120,7 +125,7 @@ def main() -> None:
     absent = [name for name, code in subjects.items() if code not in animations]
     if absent:
         raise SystemExit(
-            f"not in {arguments.packages}: {', '.join(absent)}; install the four packages named above"
+            f"error: {arguments.packages} lacks {', '.join(absent)}; install the packages that this file names"
         )
     clips = {}
     for name, code in subjects.items():

@@ -4,10 +4,10 @@
     python -m venv /tmp/svg && /tmp/svg/bin/pip install resvg-py pillow
     /tmp/svg/bin/python data/build_style_images.py --packages /tmp/emoji/node_modules
 
-`resvg-py` renders the drawings. It is needed by this script only and is no dependency of the project: the
-pictures are committed. `data/styles/<style>/captions.csv` is not built: each picture in it was chosen, and
-its sentence written, after looking at the drawing (`--sheet` draws what was looked at). A picture's file
-name is its drawing's name in the package.
+`resvg-py` renders the drawings. Only this script needs it; it is not a dependency of the project,
+because the pictures are committed. The pictures in `data/styles/<style>/captions.csv` were chosen
+and described by hand, after looking at the drawings (`--sheet` draws a sheet for that). A picture
+has the name that its drawing has in the package.
 """
 
 from __future__ import annotations
@@ -28,18 +28,20 @@ STYLE = HERE / "styles" / "line-art"
 
 
 def draw(body: str, side: int) -> Image.Image:
-    """One drawing, 32 units square with a margin of 3, as RGB in two colours and what lies between."""
+    """Render a drawing of 32 x 32 units with a margin of 3, as an RGB picture of `side` pixels.
+
+    It has two colours, and mixtures of them at the edges.
+    """
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-3 -3 38 38" width="{side}" height="{side}">'
         f'<rect x="-3" y="-3" width="38" height="38" fill="{PAPER}"/><g>{body.replace("currentColor", INK)}</g></svg>'
     )
-    return Image.open(
-        io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True)))
-    ).convert("RGB")
+    png = bytes(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True))
+    return Image.open(io.BytesIO(png)).convert("RGB")
 
 
 def draw_sheet(path: Path, pictures: dict[str, Image.Image], columns: int = 12) -> None:
-    """All pictures with their names."""
+    """Draw all pictures with their names."""
     rows = -(-len(pictures) // columns)
     sheet = Image.new("RGB", (columns * (SIZE + 40), rows * (SIZE + 16)), "white")
     pen = ImageDraw.Draw(sheet)
@@ -52,6 +54,7 @@ def draw_sheet(path: Path, pictures: dict[str, Image.Image], columns: int = 12) 
 
 
 def main() -> None:
+    """Build the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--packages", type=Path, required=True, help="the node_modules folder of the npm package"
@@ -63,12 +66,16 @@ def main() -> None:
     arguments = parser.parse_args()
 
     package = arguments.packages / "@iconify-json" / "fluent-emoji-high-contrast"
+    if not (package / "icons.json").is_file():
+        raise SystemExit(
+            f"error: {package} has no icons.json; install the package that this file names"
+        )
     icons = json.loads((package / "icons.json").read_text(encoding="utf-8"))["icons"]
     with open(arguments.style / "captions.csv", newline="", encoding="utf-8") as file:
         names = sorted(Path(row["image"]).stem for row in csv.DictReader(file))
     absent = [name for name in names if name not in icons]
     if absent:
-        raise SystemExit(f"not in {package.name}: {', '.join(absent)}")
+        raise SystemExit(f"error: {package.name} lacks {', '.join(absent)}; correct captions.csv")
     pictures = {name: draw(icons[name]["body"], SIZE) for name in names}
     for name, picture in pictures.items():
         picture.save(arguments.style / f"{name}.png", optimize=True)

@@ -9,15 +9,19 @@ import argparse
 import sys
 from pathlib import Path
 
+from dvc.exceptions import DvcException
 from prefect import Flow
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 from pydantic import ValidationError
 
+from flows import dag
 from flows.flow import PROJECT, lumiere_pipeline
 from lumiere.config import load_params
-from lumiere.errors import LumiereError, ParamsError, one_line
+from lumiere.errors import LumiereError, ParamsError, first_line, one_line
 
 FAILED, INTERRUPTED = 1, 130  # exit statuses
 
@@ -39,11 +43,15 @@ def main(arguments: list[str] | None = None) -> int:
     }
     try:
         load_params(root / "params.yaml")  # fail at once, because Prefect takes seconds to start
+        check_server()
         if options.schedule is not None:
-            serve(read_schedule(options.schedule, options.timezone or "UTC"), parameters)
+            schedule = read_schedule(options.schedule, options.timezone or "UTC")
+            # With a wrong name, every scheduled run would fail, and nobody might notice.
+            dag.with_upstream(dag.read_dag(root), options.stages or [])
+            serve(schedule, parameters)
             return 0
         state = lumiere_pipeline(**parameters, return_state=True)
-    except LumiereError as error:
+    except (LumiereError, DvcException) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
@@ -56,6 +64,24 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {state.message}", file=sys.stderr)
         return FAILED
     return 0
+
+
+def check_server() -> None:
+    """Check that the Prefect server answers, if one is set; otherwise the run embeds one.
+
+    Raises:
+        ParamsError: if it does not answer.
+    """
+    url = PREFECT_API_URL.value()
+    if not url:
+        return
+    error = get_client(sync_client=True).api_healthcheck()
+    has_answered = error is None or isinstance(error, PrefectHTTPStatusError)
+    if not has_answered:
+        raise ParamsError(
+            f"no Prefect server answers at PREFECT_API_URL={url} ({first_line(error)}); start it with "
+            "`prefect server start`, or unset PREFECT_API_URL to run without it"
+        )
 
 
 def read_schedule(cron: str, timezone: str) -> CronSchedule:
@@ -96,10 +122,9 @@ def serve(schedule: CronSchedule, parameters: dict[str, object]) -> None:
             "--schedule needs a Prefect server, because the embedded one ends with its run; start one with "
             "`prefect server start`, then set PREFECT_API_URL=http://127.0.0.1:4200/api and try again"
         )
-    print(f"schedule: {schedule.cron} in the time zone {schedule.timezone} (Ctrl-C ends it)")
+    print(f"schedule: {schedule.cron} in the time zone {schedule.timezone} (Ctrl-C stops it)")
     limit = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
-    # Each run loads the flow from its file, so an edit or a `git pull` takes effect in the next
-    # run.
+    # Each run loads the flow from its file, so edits take effect in the next run.
     flow = lumiere_pipeline.from_source(str(PROJECT), entrypoint="flows.flow.lumiere_pipeline")
     assert isinstance(flow, Flow)  # it is a coroutine only in async code
     flow.serve(

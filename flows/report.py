@@ -50,7 +50,7 @@ def _print_videos(root: Path, results: list[StageResult], console: Console) -> N
     videos = sorted(video for folder in folders for video in folder.rglob("*.mp4"))
     if not videos:
         return
-    console.print(f"{len(videos)} videos:")
+    console.print(f"Videos ({len(videos)}):")
     for video in videos[:MAX_VIDEOS]:
         console.print(f"  {os.path.relpath(video, root)}", soft_wrap=True, highlight=False)
     if len(videos) > MAX_VIDEOS:

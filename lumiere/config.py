@@ -26,7 +26,8 @@ class CurateConfig:
     workers: int = number(2, at_least=1)
     min_seconds: float = number(1.0, above=0)
     min_side: int = number(64, at_least=1)  # pixels
-    shot_threshold: float = number(27.0, above=0)  # PySceneDetect ContentDetector
+    # of PySceneDetect's ContentDetector
+    shot_threshold: float = number(27.0, above=0)
     # mean length of the optical flow, pixels per frame at 64 pixels
     min_motion: float = number(0.01, at_least=0)
     # up to this many differing bits of 64, two clips may be duplicates
@@ -58,7 +59,8 @@ class LaunchConfig:
     bf16 and fp16, these settings only change the last bits of the weights.
     """
 
-    processes: int = number(1, at_least=1)  # on this machine; torchrun for several machines
+    # on this machine; torchrun for several machines
+    processes: int = number(1, at_least=1)
     # whether each process holds the whole network, or a share of it (FSDP2)
     strategy: str = choice("ddp", "fsdp")
     # of arithmetic; weights and optimizer stay in float32
@@ -125,7 +127,8 @@ class TextOptimConfig(OptimConfig):
 class PrepareT2IConfig:
     """The frozen text-to-image model: shipped, a diffusers folder or hub name, or trained here."""
 
-    source: str = "pretrained/t2i"  # a folder, a hub name, or "train"
+    # a folder, a hub name, or "train"
+    source: str = "pretrained/t2i"
     # pixels, height = width; a pretrained model may have been trained at another size
     size: int = number(32, at_least=8)
     # The remaining keys apply to "train" only.
@@ -175,7 +178,8 @@ MASK_KINDS = (
 class TrainConditionedConfig:
     """Fine-tuning on <J, C, M>; masks are drawn by their relative weights."""
 
-    init_from: str = ""  # a folder written by save_temporal, for the added input convolution; empty starts at zero
+    # a folder written by save_temporal, for the added input convolution; empty starts at zero
+    init_from: str = ""
     mask_weights: dict[str, float] = field(
         default_factory=lambda: {
             "text_only": 1.0,
@@ -212,7 +216,8 @@ class TrainSSRConfig:
     init_from: str = ""
     size: int = number(128, at_least=8)  # pixels of the output
     low_size: int = number(32, at_least=8)  # pixels of the base model's output
-    window_size: int = number(8, at_least=1)  # frames; generate.window_size may differ
+    # frames; generate.window_size may differ
+    window_size: int = number(8, at_least=1)
     # pixels of the high-resolution crop that a training step uses
     crop: int = number(64, at_least=8)
     # noise augmentation of the low-resolution input
@@ -237,8 +242,9 @@ class TrainSSRConfig:
 class TrainStyleConfig:
     """The text-to-image model fine-tuned on the pictures of one style."""
 
-    style: str = "line-art"  # a folder under data/styles
-    # Rank of the adapters that are trained; 0 trains all weights.
+    # a folder under data/styles
+    style: str = "line-art"
+    # rank of the adapters that are trained; 0 trains all weights
     lora_rank: int = number(0, at_least=0)
     optim: TextOptimConfig = field(default_factory=TextOptimConfig)
 
@@ -313,10 +319,11 @@ class GenerateConfig:
 class EvaluateConfig:
     """The number of videos to measure, and the networks that measure them."""
 
-    # Further networks, as NAME=FILE, beside the embedded one; `lumiere evaluate --help` lists them.
+    # further networks, as NAME=FILE, beside the embedded one; `lumiere evaluate --help` lists them
     backbones: tuple[str, ...] = ()
-    judge: str = "pretrained/judge"  # of the text: the built-in one, or an open_clip weights file
-    # The open_clip architecture of a weights file; empty for the built-in judge.
+    # of the text: the built-in judge, or an open_clip weights file
+    judge: str = "pretrained/judge"
+    # the open_clip architecture of a weights file; empty for the built-in judge
     open_clip_model: str = ""
     num_videos: int = number(24, at_least=2)  # text-to-video samples for the distances
     num_frames: int = number(16, at_least=2)

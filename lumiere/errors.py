@@ -18,7 +18,15 @@ class ParamsError(LumiereError, ValueError):
 
 
 class DataError(LumiereError, ValueError):
-    """An input file or folder other than a video is missing, damaged or of another kind."""
+    """An input file or folder other than a video is missing, damaged or of another kind.
+
+    Attributes:
+        problem: the message without its cure. A caller that knows a better cure starts from it.
+    """
+
+    def __init__(self, problem: str = "", cure: str = "") -> None:
+        super().__init__(f"{problem}; {cure}" if cure else problem)
+        self.problem = problem
 
 
 class VideoError(LumiereError, ValueError):

@@ -1,10 +1,14 @@
-"""Writes files atomically, and hashes their content."""
+"""Writes files atomically, hashes their content, and reads JSON files."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
+from typing import Any
+
+from lumiere.errors import DataError
 
 
 def content_hash(path: Path) -> str:
@@ -14,7 +18,9 @@ def content_hash(path: Path) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write under a temporary name and rename, so that a killed run leaves no incomplete file at `path`."""
+    """Write under a temporary name and rename, so that a killed run leaves no incomplete file at
+    `path`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -22,3 +28,22 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read the object in a JSON file.
+
+    Raises:
+        DataError: if the file is missing, cannot be read, or holds anything else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: not a JSON object")
+    return content

@@ -28,22 +28,25 @@ WITHOUT_EFFECT = {
     "lumiere/tracking.py": "records what was made",
     "lumiere/training/preview.py": "pictures for the tracker; tests compare the weights without them",
     "lumiere/training/throughput.py": "speed and memory, for the tracker",
-    # Its number of threads does decide bits: a training's fingerprint has the number itself.
     "stages/__init__.py": "the command line, messages and exit codes",
 }
 
+# `stages.run` applies these to every stage. Their imports are not followed.
+FOR_EVERY_STAGE = ("lumiere/threads.py",)
+
 
 def deciding_files(start: Path) -> list[Path]:
-    """Return the files that decide what a file writes: the file itself and the project's files that
-    it imports, directly or not.
+    """Return the files that decide what a stage writes: its own file, the project's files that it
+    imports, directly or not, and those that every stage runs with.
 
     Args:
-        start: a Python file. All its imports count, except those under `if TYPE_CHECKING:`.
+        start: the stage's Python file. All its imports count, except those under
+            `if TYPE_CHECKING:`.
 
     Returns:
         Absolute paths, sorted. Files that contain only a docstring are left out.
     """
-    seen: set[Path] = set()
+    seen = {ROOT / name for name in FOR_EVERY_STAGE if (ROOT / name).is_file()}
     pending = [start.resolve()]
     while pending:
         path = pending.pop()

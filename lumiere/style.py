@@ -11,10 +11,9 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+# For types only, because config.py imports this module and must not import torch.
 if TYPE_CHECKING:
-    from torch import (
-        Tensor,
-    )  # for types only: config.py imports this module, not torch
+    from torch import Tensor
 
 # diffusers' names of adapters; files of pipelines have the prefix, files of networks do not.
 LORA_WEIGHT = re.compile(r"(?:unet\.)?(.+)\.lora_([AB])\.weight")

@@ -40,4 +40,5 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except SafetensorError as error:
-        raise DataError(f"{path}: not a whole safetensors file ({error}); copy it again") from None
+        problem = f"{path}: not a whole safetensors file ({error})"
+        raise DataError(problem, cure="copy it again") from None

@@ -25,15 +25,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import json
 import logging
 import math
 import os
 import re
 import signal
-import socket
-import subprocess
 import tempfile
 import threading
 import time
@@ -42,9 +39,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
+from lumiere.errors import DataError, first_line
 from lumiere.locks import exclusive
+from lumiere.run_origin import git_tags, has_lost_its_process, process_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -53,8 +50,6 @@ PARENT_VARIABLE = "LUMIERE_PARENT_RUN_ID"
 EXPERIMENT = "lumiere"
 FLUSH_EVERY = 200  # points; a write to SQLite costs 70 ms, however many points it has
 FLUSH_SECONDS = 5.0  # so that users can watch a curve while it grows
-CLOCK_SECONDS = 2.0  # the start time of a process moves when the machine's clock is corrected
-CODE = ("lumiere", "stages", "flows")
 MAX_PARAM_LENGTH = 6000  # characters; MLflow's limit
 UNREACHABLE = "MLflow cannot be reached; this run is not recorded: %s"
 
@@ -64,13 +59,10 @@ logger = logging.getLogger(__name__)
 class Run:
     """One MLflow run that is being written. Without a `run_id`, every call is a no-op."""
 
-    def __init__(
-        self, client: MlflowClient | None = None, run_id: str | None = None, strict: bool = False
-    ) -> None:
-        """With `strict`, raise MLflow's errors; otherwise warn about the first one."""
+    def __init__(self, client: MlflowClient | None = None, run_id: str | None = None) -> None:
         self.run_id = run_id
+        self.strict = False  # whether to raise MLflow's errors instead of warning about the first
         self._client = client
-        self._strict = strict
         self._metrics: list[tuple[str, float, int, int]] = []
         self._last_flush = time.monotonic()
         self._lock = threading.Lock()
@@ -140,6 +132,19 @@ class Run:
         items = [RunTag(key, str(value)[:MAX_PARAM_LENGTH]) for key, value in tags.items()]
         self._attempt(partial(_log_batch, tags=items))
 
+    def tag_family(self, tags: Mapping[str, str]) -> None:
+        """Tag this run and those of its children that have finished."""
+
+        def tag(client: MlflowClient, run_id: str) -> None:
+            experiment = client.get_run(run_id).info.experiment_id
+            children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run_id}'")
+            finished = [child.info.run_id for child in children if child.info.status == "FINISHED"]
+            for member in (run_id, *finished):
+                for key, value in tags.items():
+                    client.set_tag(member, key, value)
+
+        self._attempt(tag)
+
     def flush(self) -> None:
         """Write the buffered points."""
         if self.run_id is None:
@@ -168,7 +173,7 @@ class Run:
         try:
             action(self._client, self.run_id)
         except Exception as error:
-            if self._strict:
+            if self.strict:
                 raise
             if not self._warned:
                 logger.warning("MLflow cannot be written to; this run is not recorded: %s", error)
@@ -177,15 +182,6 @@ class Run:
 
 def _log_batch(client: MlflowClient, run_id: str, **batch: Any) -> None:
     client.log_batch(run_id, **batch)
-
-
-def _tag_family(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
-    """Tag a run and those of its children that have finished."""
-    experiment = client.get_run(run_id).info.experiment_id
-    children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run_id}'")
-    finished = [child.info.run_id for child in children if child.info.status == "FINISHED"]
-    for one, (key, value) in itertools.product([run_id, *finished], tags.items()):
-        client.set_tag(one, key, value)
 
 
 @contextlib.contextmanager
@@ -217,18 +213,12 @@ def pipeline_run(root: Path, params: Mapping[str, Any]) -> Iterator[Run]:
     """Record one pipeline run, the parent of its stages' runs, with all params and `dvc.lock`.
 
     Raises:
-        Exception: MLflow's own error, if the store cannot be opened. It is raised before any work
-            is done.
+        DataError: if the store cannot be opened or written to, before any work is done.
     """
     if not is_on():
         yield Run()
         return
-    _close_abandoned_runs(root)
-    run = _create_run(
-        root, f"pipeline-{time.strftime('%Y%m%d-%H%M%S')}", {"stage": "pipeline"}, None, strict=True
-    )
-    run.log_dict(params, "params.json")
-    run._strict = False
+    run = _begin_pipeline_run(root, params)
     with _ended(run):
         try:
             yield run
@@ -237,7 +227,24 @@ def pipeline_run(root: Path, params: Mapping[str, Any]) -> Iterator[Run]:
             if lock.exists():
                 run.log_artifact(lock)
                 digest = hashlib.md5(lock.read_bytes()).hexdigest()
-                run._attempt(partial(_tag_family, tags={"dvc_lock_md5": digest}))
+                run.tag_family({"dvc_lock_md5": digest})
+
+
+def _begin_pipeline_run(root: Path, params: Mapping[str, Any]) -> Run:
+    name = f"pipeline-{time.strftime('%Y%m%d-%H%M%S')}"
+    try:
+        _close_abandoned_runs(root)
+        run = _create_run(root, name, {"stage": "pipeline"}, None)
+        run.strict = True
+        run.log_dict(params, "params.json")
+        run.strict = False
+    except Exception as error:  # MLflow, SQLAlchemy and the network raise errors of many kinds
+        address = re.sub(r"//[^/@]*@", "//", tracking_uri(root))  # without a password
+        raise DataError(
+            f"MLflow's store {address} cannot be used ({first_line(error)}); correct "
+            "MLFLOW_TRACKING_URI, or set LUMIERE_TRACKING=off to record nothing"
+        ) from error
+    return run
 
 
 def log_cached_stage(
@@ -331,18 +338,16 @@ def _experiment_id(client: MlflowClient, root: Path) -> str:
         return client.create_experiment(EXPERIMENT, artifact_location=location)
 
 
-def _create_run(
-    root: Path, name: str, tags: dict[str, str], parent_id: str | None, strict: bool = False
-) -> Run:
+def _create_run(root: Path, name: str, tags: dict[str, str], parent_id: str | None) -> Run:
     client = _client(root)
     parent = {"mlflow.parentRunId": parent_id} if parent_id else {}
-    origin = {"mlflow.source.name": tags["stage"], "host": socket.gethostname()} | _process_tags()
+    origin = {"mlflow.source.name": tags["stage"]} | process_tags()
     run = client.create_run(
         _experiment_id(client, root),
         run_name=name,
-        tags=tags | parent | origin | _git_tags(root),
+        tags=tags | parent | origin | git_tags(root),
     )
-    return Run(client, run.info.run_id, strict=strict)
+    return Run(client, run.info.run_id)
 
 
 @contextlib.contextmanager
@@ -379,52 +384,8 @@ def _close_abandoned_runs(root: Path) -> None:
     client = _client(root)
     running = client.search_runs([_experiment_id(client, root)], "attributes.status = 'RUNNING'")
     for run in running:
-        if run.data.tags.get("host") == socket.gethostname() and not _is_alive(run.data.tags):
+        if has_lost_its_process(run.data.tags):
             client.set_terminated(run.info.run_id, status="KILLED")
-
-
-def _process_tags() -> dict[str, str]:
-    """Return tags that identify this process.
-
-    The start time distinguishes it from a later process with the same id.
-    """
-    return {"pid": str(os.getpid()), "pid_started": str(psutil.Process().create_time())}
-
-
-def _is_alive(tags: Mapping[str, str]) -> bool:
-    try:
-        started = psutil.Process(int(tags["pid"])).create_time()
-        return abs(started - float(tags["pid_started"])) < CLOCK_SECONDS
-    except (KeyError, ValueError, psutil.NoSuchProcess):
-        return False
-
-
-def _git_tags(root: Path) -> dict[str, str]:
-    """Return the commit of the checkout, and whether code, params or data differ from it."""
-    commit = _git(root, "rev-parse", "HEAD")
-    if not commit:
-        return {}
-    # dvc.lock does not count, because every run writes it. New files count if a run may read them.
-    changed = _git(
-        root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock"
-    )
-    added = _git(root, "ls-files", "--others", "--exclude-standard", "--", *CODE, "*.yaml")
-    is_dirty = bool(changed or added)
-    return {
-        "mlflow.source.git.commit": commit,
-        "git_commit": commit,
-        "git_dirty": str(is_dirty).lower(),
-    }
-
-
-def _git(root: Path, *arguments: str) -> str:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _metric_name(name: str) -> str:

@@ -1,11 +1,13 @@
-"""Pictures and text states for the pretraining of the text-to-image model, as a few tensors.
+"""Prepares the pictures and text states for the pretraining of the text-to-image model.
 
-Everything that a step needs is computed once and kept in one file, so that a step is nothing but the network.
+Everything that a step needs is computed once and kept in one file, so that a step only runs the
+network.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +16,10 @@ import av
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from lumiere.files import content_hash
+from lumiere.files import content_hash, write_atomically
 from lumiere.text import load_text_encoder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,17 +38,22 @@ GROUP_WEIGHTS = {
 
 @dataclass
 class PretrainingData:
-    """Pictures by subject, and captions by subject.
+    """The pictures and captions of s subjects.
 
     Attributes:
         pictures: uint8 (n, 3, 32, 32).
-        picture_starts: (s + 1,); subject i has the pictures from picture_starts[i] to picture_starts[i + 1].
-        caption_starts: (s + 1,), likewise; the empty sentence is the last caption and belongs to no subject.
-        caption_weights: (k,), how often a caption is drawn among those of its subject; sums to 1 for each.
-        prompt_embeds, prompt_mask: float16 (k, 32, 384) and uint8 (k, 32).
-        weights: (s,), how often a subject is drawn; 0 where it is held out.
-        held_out: (s,), uint8.
-        may_shift: (n,), uint8: pictures that may be moved by a pixel or two; frames of videos move anyway.
+        picture_starts: (s + 1,); the pictures of subject i begin at entry i and end before
+            entry i + 1.
+        caption_starts: (s + 1,), the same for the captions. The last caption is the empty sentence,
+            which belongs to no subject.
+        caption_weights: (k,), how often a caption is drawn among those of its subject; they sum to
+            1 for each subject.
+        prompt_embeds: float16 (k + 1, 32, 384).
+        prompt_mask: uint8 (k + 1, 32).
+        weights: (s,), how often a subject is drawn; 0 if it is held out.
+        held_out: uint8 (s,), 1 if the subject is held out.
+        may_shift: uint8 (n,), 1 if the picture may be moved by a pixel or two. Frames of videos
+            move anyway.
     """
 
     pictures: Tensor
@@ -60,16 +67,18 @@ class PretrainingData:
     may_shift: Tensor
 
     def save(self, path: Path) -> None:
-        save_file({name: tensor.contiguous() for name, tensor in vars(self).items()}, path)
+        """Write one safetensors file, atomically."""
+        write_atomically(path, save({name: t.contiguous() for name, t in vars(self).items()}))
 
     @classmethod
     def load(cls, path: Path) -> PretrainingData:
+        """Read a file that `save` wrote."""
         return cls(**load_file(path))
 
 
 @dataclass(frozen=True)
 class Row:
-    """A subject of `data/pretraining/subjects.csv` with its pictures uint8 (n, 32, 32, 3)."""
+    """A subject of `data/pretraining/subjects.csv`, with its pictures, uint8 (n, 32, 32, 3)."""
 
     name: str
     group: str
@@ -80,7 +89,7 @@ class Row:
 
 
 def read_subjects(folder: Path = ROOT / "data/pretraining") -> list[Row]:
-    """The subjects of the atlas."""
+    """Read the subjects and cut their pictures out of the atlas."""
     atlas = np.asarray(Image.open(folder / "pictures.webp").convert("RGB"))
     tiles = atlas.reshape(-1, SIZE, PER_ROW, SIZE, 3).swapaxes(1, 2).reshape(-1, SIZE, SIZE, 3)
     rows, start = [], 0
@@ -96,7 +105,7 @@ def read_subjects(folder: Path = ROOT / "data/pretraining") -> list[Row]:
 
 
 def read_video(path: Path, count: int) -> np.ndarray:
-    """`count` frames, evenly spaced, reduced by the mean over boxes: uint8 (n, 32, 32, 3)."""
+    """Read up to `count` evenly spaced frames, reduced by box means: uint8 (n, 32, 32, 3)."""
     with av.open(str(path)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     picks = np.linspace(0, len(frames), min(count, len(frames)), endpoint=False).astype(int)
@@ -106,7 +115,7 @@ def read_video(path: Path, count: int) -> np.ndarray:
 
 
 def read_sentences(path: Path = ROOT / "data/captions.csv") -> dict[str, list[str]]:
-    """Video -> its sentences."""
+    """Read the sentences of each video, by its name."""
     sentences = defaultdict(list)
     with open(path, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -115,18 +124,22 @@ def read_sentences(path: Path = ROOT / "data/captions.csv") -> dict[str, list[st
 
 
 def weigh(row: Row) -> float:
-    """How often a subject is drawn; 0 if it is held out."""
+    """Return how often a subject is drawn; 0 if it is held out."""
     if row.held_out:
         return 0.0
     if row.video:
         return VIDEO_WEIGHT
-    return next(
-        (weight for group, weight in GROUP_WEIGHTS.items() if row.group.startswith(group)), 1.0
-    )
+    for group, weight in GROUP_WEIGHTS.items():
+        if row.group.startswith(group):
+            return weight
+    return 1.0
 
 
 def weigh_captions(sentences: int, shorts: int) -> list[float]:
-    """Shares of a subject's captions. The first, most usual of the short ones is drawn three times as often."""
+    """Return the shares of a subject's captions: first the sentences, then the short captions.
+
+    The first short caption is the most usual, and is drawn three times as often as the others.
+    """
     share = SENTENCE_SHARE if sentences else 0.0
     relative = [3.0, *[1.0] * (shorts - 1)]
     short_weights = [(1 - share) * weight / sum(relative) for weight in relative]
@@ -134,17 +147,17 @@ def weigh_captions(sentences: int, shorts: int) -> list[float]:
 
 
 def prepare(frames_per_video: int, raw: Path = ROOT / "data/raw") -> PretrainingData:
-    """Read all pictures and encode all captions; takes a few minutes on a CPU."""
+    """Read all pictures and encode all captions. This takes a few minutes on a CPU."""
     rows, sentences = read_subjects(), read_sentences()
     pictures, captions, caption_weights, may_shift = [], [], [], []
     picture_starts, caption_starts = [0], [0]
     for row in rows:
-        found = [row.pictures]
+        stills, frames = row.pictures, row.pictures[:0]
         if row.video:
-            found.append(read_video(raw / row.video, frames_per_video))
-        pictures.extend(found)
-        may_shift += [1] * len(row.pictures) + [0] * sum(len(more) for more in found[1:])
-        picture_starts.append(picture_starts[-1] + sum(len(more) for more in found))
+            frames = read_video(raw / row.video, frames_per_video)
+        pictures += [stills, frames]
+        may_shift += [1] * len(stills) + [0] * len(frames)
+        picture_starts.append(picture_starts[-1] + len(stills) + len(frames))
         own = sentences[row.video] if row.video else []
         captions += own + row.captions
         caption_weights += weigh_captions(len(own), len(row.captions))
@@ -164,13 +177,12 @@ def prepare(frames_per_video: int, raw: Path = ROOT / "data/raw") -> Pretraining
 
 
 def load_or_prepare(folder: Path, frames_per_video: int) -> PretrainingData:
-    """The prepared data, kept in `folder` under a name that follows from its sources."""
-    sources = "data/pretraining/pictures.webp", "data/pretraining/subjects.csv", "data/captions.csv"
-    key = "-".join(
-        content_hash(path)[:8] for path in [*(ROOT / source for source in sources), Path(__file__)]
-    )
-    path = folder / f"data-{key}-{frames_per_video}.safetensors"
+    """Return the prepared data, which `folder` keeps under the hash of its sources."""
+    names = "data/pretraining/pictures.webp", "data/pretraining/subjects.csv", "data/captions.csv"
+    sources = [Path(__file__), *(ROOT / name for name in names)]
+    sources += sorted((ROOT / "data/raw").glob("*.mp4"))
+    digest = hashlib.sha256("".join(map(content_hash, sources)).encode()).hexdigest()[:16]
+    path = folder / f"data-{digest}-{frames_per_video}.safetensors"
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
         prepare(frames_per_video).save(path)
     return PretrainingData.load(path)

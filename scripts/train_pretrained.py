@@ -1,12 +1,14 @@
-"""Train the demo's text-to-image model for a number of minutes; a later call goes on where this one stopped.
+"""Train the demo's text-to-image model for some minutes; a later call continues where this one stopped.
 
     PYTHONPATH=. python scripts/train_pretrained.py --work /tmp/pretraining --minutes 10
 
-The state (weights, averages, optimiser, step) is one safetensors file in the work folder. It is written every few
-minutes, at the end and on SIGTERM. `--export` writes the weights in fp16 instead of training.
+The state (weights, averages, optimizer, step) is one safetensors file in the work folder. It is
+written every three minutes, at the end, and on SIGTERM or Ctrl-C. `--export` writes the weights in
+fp16 instead of training.
 
-The learning rate is constant after the warm-up, so that a training may stop at any time; the averages stand for its
-decay. `--decay-minutes` lowers it to zero over the last minutes of a call.
+The learning rate is constant after the warm-up, so that a training may stop at any time; averaging
+the weights takes the place of a decay. `--decay-minutes` lowers the rate to zero over the last
+minutes of a call.
 """
 
 from __future__ import annotations
@@ -16,26 +18,29 @@ import csv
 import json
 import math
 import signal
+import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-import yaml
 from pretraining_data import BACKGROUND, PretrainingData, load_or_prepare
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lumiere.diffusion.objective import Objective, make_scheduler
+from lumiere.errors import DataError, LumiereError, ParamsError, one_line
 from lumiere.models.diffusers_folders import load_network
+from lumiere.params_file import choice, number, read
+from lumiere.tensor_files import read_metadata, read_tensors
 from lumiere.training.seeding import generator_for
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE, LOG, RECORD = "state.safetensors", "loss.csv", "state.json"
+MOMENTS = "exp_avg", "exp_avg_sq"  # of AdamW
 VALIDATION = 128  # held-out pictures
 
 
@@ -44,36 +49,25 @@ class Settings:
     """`profiles/pretrained.yaml`. Lengths are in pictures, so that they hold for any batch size."""
 
     init_from: str = "pretrained/t2i/unet"
-    frames_per_video: int = 24
-    batch_size: int = 16
-    learning_rate: float = 0.0005
-    beta_2: float = 0.99
-    weight_decay: float = 0.01
-    warmup: int = 3200
-    max_grad_norm: float = 1.0
-    text_dropout: float = 0.1
-    min_snr_gamma: float = 0.0
-    max_shift: int = 1
-    tint: float = 0.04
-    precision: str = "bf16"  # of the forward pass; weights and averages are float32
+    frames_per_video: int = number(24, at_least=1)
+    batch_size: int = number(16, at_least=1)
+    learning_rate: float = number(0.0005, above=0)
+    beta_2: float = number(0.99, at_least=0, at_most=0.99999)
+    weight_decay: float = number(0.01, at_least=0)
+    warmup: int = number(3200, at_least=1)
+    max_grad_norm: float = number(1.0, above=0)
+    text_dropout: float = number(0.1, at_least=0, at_most=1)
+    min_snr_gamma: float = number(0.0, at_least=0)
+    max_shift: int = number(1, at_least=0)
+    tint: float = number(0.04, at_least=0)
+    precision: str = choice("bf16", "fp32")  # of the forward pass; the weights are float32
     ema_lengths: tuple[int, ...] = (16000, 64000)
     seed: int = 0
 
-
-def read_settings(path: Path) -> Settings:
-    """Settings from a YAML file.
-
-    Raises:
-        ValueError: on a key that there is not.
-    """
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if unknown := sorted(set(values) - {field.name for field in fields(Settings)}):
-        allowed = ", ".join(field.name for field in fields(Settings))
-        raise ValueError(f"{path}: {unknown[0]}: no such setting; allowed: {allowed}")
-    if values.get("precision", "bf16") not in ("bf16", "fp32"):
-        raise ValueError(f"{path}: precision is {values['precision']!r}; allowed: bf16, fp32")
-    values["ema_lengths"] = tuple(values.get("ema_lengths", Settings.ema_lengths))
-    return Settings(**values)
+    def __post_init__(self) -> None:
+        if not self.ema_lengths or min(self.ema_lengths) < 1:
+            lengths = list(self.ema_lengths)
+            raise ParamsError(f"ema_lengths: {lengths}; allowed: at least one, each at least 1")
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------
@@ -81,7 +75,15 @@ def read_settings(path: Path) -> Settings:
 
 @dataclass
 class Batch:
-    """x_0 and noise (b, 3, 32, 32) in [-1, 1] and normal; timesteps (b,); text states (b, 32, 384) and mask (b, 32)."""
+    """What one step sees.
+
+    Attributes:
+        x_0: pictures (b, 3, 32, 32) in [-1, 1].
+        noise: (b, 3, 32, 32), standard normal, plus the tint.
+        timesteps: (b,).
+        prompt_embeds: text states (b, 32, 384).
+        prompt_mask: (b, 32), 1 for tokens that are attended to.
+    """
 
     x_0: Tensor
     noise: Tensor
@@ -90,11 +92,12 @@ class Batch:
     prompt_mask: Tensor
 
     def to(self, device: torch.device) -> Batch:
+        """Return a copy on a device."""
         return Batch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
 class Batches:
-    """Batches by step: what a step sees follows from the seed and its number alone."""
+    """Makes batches. A batch depends on the seed and the number of its step only."""
 
     def __init__(self, data: PretrainingData, settings: Settings, objective: Objective) -> None:
         self.data, self.settings, self.objective = data, settings, objective
@@ -103,7 +106,7 @@ class Batches:
         self.caption_ends = data.caption_weights.double().cumsum(0)
 
     def at(self, step: int) -> Batch:
-        """The training batch of a step."""
+        """Return the training batch of a step."""
         generator = generator_for("pretraining", self.settings.seed, step)
         size = self.settings.batch_size
         subjects = torch.multinomial(self.data.weights, size, replacement=True, generator=generator)
@@ -115,14 +118,14 @@ class Batches:
         return batch
 
     def held_out(self, total: int = VALIDATION) -> Batch:
-        """Pictures of held-out subjects, the same each time."""
+        """Return a batch of held-out subjects, the same each time."""
         generator = generator_for("pretraining-validation")
         held_out = torch.nonzero(self.data.held_out).flatten()
         pictures, captions = self._draw(held_out[torch.arange(total) % len(held_out)], generator)
         return self._noisy(to_model_range(self.data.pictures[pictures]), captions, generator)
 
     def _draw(self, subjects: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The numbers of a picture and of a caption (b,) of each subject (b,)."""
+        """Draw a picture and a caption of each subject (b,), and return their numbers, each (b,)."""
         first, end = self.data.picture_starts[subjects], self.data.picture_starts[subjects + 1]
         drawn = torch.rand(len(subjects), generator=generator, dtype=torch.float64)
         pictures = first + (drawn * (end - first)).long()
@@ -132,7 +135,7 @@ class Batches:
         return pictures, torch.maximum(first, torch.minimum(captions, end - 1))
 
     def _shifted(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
-        """Pictures in model range (b, 3, 32, 32); stills are moved by a pixel or so."""
+        """Return pictures in model range, (b, 3, 32, 32). Stills are moved by up to `max_shift`."""
         most = self.settings.max_shift
         offsets = torch.randint(-most, most + 1, (len(pictures), 2), generator=generator)
         offsets *= self.data.may_shift[pictures].unsqueeze(1)
@@ -142,23 +145,21 @@ class Batches:
         size = len(x_0)
         noise = torch.randn(x_0.shape, generator=generator)
         # Stratified over the batch, which lowers the loss' variance.
-        levels = (
-            torch.randperm(size, generator=generator) + torch.rand(size, generator=generator)
-        ) / size
+        strata = torch.randperm(size, generator=generator)
+        levels = (strata + torch.rand(size, generator=generator)) / size
         last = self.objective.num_timesteps - 1
         timesteps = (levels * (last + 1)).long().clamp(max=last)
-        embeds, mask = (
-            self.data.prompt_embeds[captions].float(),
-            self.data.prompt_mask[captions].long(),
-        )
+        embeds = self.data.prompt_embeds[captions].float()
+        mask = self.data.prompt_mask[captions].long()
         return Batch(x_0, noise, timesteps, embeds, mask)
 
     def _tint(self, timesteps: Tensor, generator: torch.Generator) -> Tensor:
-        """A smooth error of x_t, written as noise, so that the network learns to take it out.
+        """Return a smooth error of x_t, expressed as noise, which the network learns to remove.
 
-        White noise hardly changes the mean of an area. A network that has seen no other noise trusts the areas' mean
-        colours in x_t, so an error that sampling makes early stays to the end, as a tint of the background. In the
-        spirit of input perturbation (Ning et al. 2023). Near t = 0 it fades with the noise.
+        White noise hardly changes the mean of an area, so a network that has seen no other noise
+        trusts the mean colours in x_t. An error that sampling makes early then stays to the end, as
+        a tint of the background. This resembles input perturbation (Ning et al. 2023). Near t = 0
+        the error fades with the noise.
         """
         coarse = torch.randn(len(timesteps), 3, 4, 4, generator=generator)
         even = torch.randn(len(timesteps), 3, 1, 1, generator=generator)
@@ -168,12 +169,12 @@ class Batches:
 
 
 def to_model_range(pictures: Tensor) -> Tensor:
-    """uint8 -> float32 in [-1, 1]."""
+    """Convert uint8 to float32 in [-1, 1]."""
     return pictures.float() / 127.5 - 1
 
 
 def shift(x_0: Tensor, offsets: Tensor) -> Tensor:
-    """Pictures (b, 3, h, w) moved right and down by whole pixels (b, 2); the background comes in."""
+    """Move pictures (b, 3, h, w) right and down by whole pixels (b, 2), over the background."""
     most = int(offsets.abs().max())
     background = to_model_range(torch.tensor(BACKGROUND)).view(3, 1, 1)
     framed = F.pad(x_0 - background, (most,) * 4) + background  # (b, 3, h + 2 most, w + 2 most)
@@ -187,12 +188,18 @@ def shift(x_0: Tensor, offsets: Tensor) -> Tensor:
 
 
 class Training:
-    """The network, its averages, its optimiser and how far it is."""
+    """The network, its averages, its optimizer and its progress.
+
+    Attributes:
+        step: how many steps the weights have seen.
+        began: the step at which the optimizer began; later than 0 after `load_export`.
+        pictures_seen: how many pictures these steps have seen; batch sizes may differ between calls.
+    """
 
     def __init__(self, settings: Settings, device: torch.device) -> None:
-        self.settings, self.device, self.step, self.began = settings, device, 0, 0
-        self.network = load_network(ROOT / settings.init_from)
-        self.network = self.network.to(device).train()
+        self.settings, self.device = settings, device
+        self.step, self.began, self.pictures_seen = 0, 0, 0
+        self.network = load_network(ROOT / settings.init_from).to(device).train()
         self.objective = Objective(make_scheduler(), settings.min_snr_gamma)
         self.weights = {name: weight for name, weight in self.network.named_parameters()}
         self.averages = {
@@ -208,7 +215,7 @@ class Training:
         )
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean loss of a batch."""
+        """Return the mean loss of a batch."""
         x_t = self.objective.add_noise(batch.x_0, batch.noise, batch.timesteps)
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"
@@ -219,10 +226,9 @@ class Training:
         return self.objective.losses(output, batch.x_0, batch.noise, batch.timesteps).mean()
 
     def update(self, batch: Batch, decay: float = 1.0) -> float:
-        """One step; `decay` scales the learning rate."""
-        warmup = min(
-            1.0, (self.step - self.began + 1) * self.settings.batch_size / self.settings.warmup
-        )
+        """Train on one batch and return its loss; `decay` scales the learning rate."""
+        pictures = (self.step - self.began + 1) * self.settings.batch_size
+        warmup = min(1.0, pictures / self.settings.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * warmup * decay
         loss = self.loss(batch.to(self.device))
@@ -230,13 +236,14 @@ class Training:
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self._average()
         self.step += 1
+        self.pictures_seen += self.settings.batch_size
+        self._average()
         return float(loss.detach())
 
     @torch.no_grad()
     def held_out_loss(self, batch: Batch) -> float:
-        """Of the first average."""
+        """Return the loss of the first average."""
         self._swap(self.settings.ema_lengths[0])
         loss = float(self.loss(batch.to(self.device)))
         self._swap(self.settings.ema_lengths[0])
@@ -246,9 +253,9 @@ class Training:
     def _average(self) -> None:
         weights = list(self.weights.values())
         for length, average in self.averages.items():
-            seen = (self.step + 1) * self.settings.batch_size
             # The average is short at the beginning.
-            keep = math.exp(-self.settings.batch_size / min(length, 0.1 * seen + 1))
+            pictures = min(length, 0.1 * self.pictures_seen + 1)
+            keep = math.exp(-self.settings.batch_size / pictures)
             torch._foreach_lerp_(list(average.values()), weights, 1 - keep)
 
     @torch.no_grad()
@@ -259,21 +266,20 @@ class Training:
             self.averages[length][name].copy_(held)
 
     def save(self, folder: Path) -> None:
-        """Write the state aside and rename it, so that a kill leaves the old one."""
+        """Write the state under another name and rename it, so that a kill leaves the old one."""
         tensors = {f"raw.{name}": weight.detach() for name, weight in self.weights.items()}
         for length, average in self.averages.items():
             tensors |= {f"ema.{length}.{name}": weight for name, weight in average.items()}
         for name, weight in self.weights.items():
             moments = self.optimizer.state.get(weight, {})
-            tensors |= {
-                f"adam.{key}.{name}": moments[key]
-                for key in ("exp_avg", "exp_avg_sq")
-                if key in moments
-            }
+            for key in MOMENTS:
+                if key in moments:
+                    tensors[f"adam.{key}.{name}"] = moments[key]
         aside = folder / f".{STATE}"
         metadata = {
             "step": str(self.step),
             "began": str(self.began),
+            "pictures_seen": str(self.pictures_seen),
             "settings": json.dumps(asdict(self.settings)),
         }
         save_file(
@@ -282,53 +288,83 @@ class Training:
         aside.rename(folder / STATE)
 
     def load(self, path: Path) -> None:
-        """Go on from a state."""
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata()
+        """Continue from a state.
+
+        Raises:
+            DataError: if the file is missing, damaged, or of another network.
+        """
+        metadata, stored = read_metadata(path), read_tensors(path)
         self.step, self.began = int(metadata["step"]), int(metadata.get("began", 0))
-        stored = load_file(path, device=str(self.device))
-        self._set({name: stored[f"raw.{name}"] for name in self.weights})
+        before = self.step * json.loads(metadata["settings"])["batch_size"]
+        self.pictures_seen = int(metadata.get("pictures_seen", before))
+        self._set(stored, "raw.", path)
         for length in self.averages:
             if f"ema.{length}.conv_in.weight" in stored:
-                self._set({name: stored[f"ema.{length}.{name}"] for name in self.weights}, length)
+                self._set(stored, f"ema.{length}.", path, length)
         if self.step == self.began:
-            return  # saved before the first step, when the optimiser had no moments
+            return  # saved before the first step, when the optimizer had no moments
         for name, weight in self.weights.items():
-            moments = {key: stored[f"adam.{key}.{name}"] for key in ("exp_avg", "exp_avg_sq")}
+            moments = {key: stored[f"adam.{key}.{name}"].to(self.device) for key in MOMENTS}
             steps = torch.tensor(float(self.step - self.began))
             self.optimizer.state[weight] = {"step": steps, **moments}
 
     def load_export(self, folder: Path) -> None:
-        """Go on from exported weights: without the optimiser's moments, so the learning rate warms up again."""
-        self.step = self.began = json.loads((folder / RECORD).read_text(encoding="utf-8"))["step"]
-        self._set(load_file(folder / "raw.safetensors", device=str(self.device)))
+        """Continue from exported weights.
+
+        They come without the optimizer's moments, so the learning rate warms up again.
+
+        Raises:
+            DataError: if a file is missing, damaged, or of another network.
+        """
+        raw, averaged = folder / "raw.safetensors", folder / "ema.safetensors"
+        self._set(read_tensors(raw), "", raw)
         for length in self.averages:
-            self._set(load_file(folder / "ema.safetensors", device=str(self.device)), length)
+            self._set(read_tensors(averaged), "", averaged, length)
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        self.step = self.began = record["step"]
+        self.pictures_seen = record["pictures_seen"]
 
     @torch.no_grad()
-    def _set(self, tensors: dict[str, Tensor], length: int | None = None) -> None:
-        """Fill the weights, and all averages with them; or one average."""
+    def _set(
+        self, tensors: dict[str, Tensor], prefix: str, path: Path, length: int | None = None
+    ) -> None:
+        """Fill one average; without `length`, fill the weights and all averages.
+
+        Args:
+            tensors: by name.
+            prefix: what precedes the name of a weight in `tensors`.
+            path: the file that they come from, for the message.
+            length: the average to fill.
+        """
+        for name, weight in self.weights.items():
+            if prefix + name not in tensors or tensors[prefix + name].shape != weight.shape:
+                raise DataError(
+                    f"{path}: {prefix}{name} is missing or has another shape; use the weights of "
+                    f"{self.settings.init_from}, or an empty folder"
+                )
         targets = [self.averages[length]] if length else [self.weights, *self.averages.values()]
         for target in targets:
             for name, weight in target.items():
-                weight.copy_(tensors[name])
+                weight.copy_(tensors[prefix + name])
 
 
 def export(work: Path, folder: Path) -> None:
-    """Write the weights of a state in fp16, raw and averaged, with the step, the settings and the loss curve."""
+    """Write the weights of a state in fp16, raw and averaged, with its progress and loss curve.
+
+    Raises:
+        DataError: if the work folder has no whole state.
+    """
+    metadata, tensors = read_metadata(work / STATE), read_tensors(work / STATE)
+    step, settings = int(metadata["step"]), json.loads(metadata["settings"])
+    pictures_seen = int(metadata.get("pictures_seen", step * settings["batch_size"]))
     folder.mkdir(parents=True, exist_ok=True)
-    state = work / STATE
-    with safe_open(state, "pt") as file:
-        step, settings = int(file.metadata()["step"]), json.loads(file.metadata()["settings"])
-    tensors = load_file(state)
     for kind, prefix in (("raw", "raw."), ("ema", f"ema.{settings['ema_lengths'][0]}.")):
-        chosen = {
-            name.removeprefix(prefix): t.half()
-            for name, t in tensors.items()
-            if name.startswith(prefix)
-        }
-        save_file(chosen, folder / f"{kind}.safetensors")
-    record = {"step": step, "pictures_seen": step * settings["batch_size"], "settings": settings}
+        weights = {}
+        for name, tensor in tensors.items():
+            if name.startswith(prefix):
+                weights[name.removeprefix(prefix)] = tensor.half()
+        save_file(weights, folder / f"{kind}.safetensors")
+    record = {"step": step, "pictures_seen": pictures_seen, "settings": settings}
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     if (work / LOG).is_file():
         (folder / LOG).write_bytes((work / LOG).read_bytes())
@@ -338,7 +374,7 @@ def export(work: Path, folder: Path) -> None:
 
 
 class Clock:
-    """Ends the loop after some minutes, at a step, or on SIGTERM."""
+    """Ends the loop after some minutes, at a given step, or on SIGTERM or Ctrl-C."""
 
     def __init__(self, minutes: float, last_step: float = math.inf) -> None:
         self.start, self.length, self.stopped = time.monotonic(), minutes * 60, False
@@ -350,7 +386,7 @@ class Clock:
         self.stopped = True
 
     def left(self, step: int) -> float:
-        """Seconds; 0 where a step is not to be done."""
+        """Return the seconds that are left; 0 if no further step is due."""
         if self.stopped or step >= self.last_step:
             return 0.0
         return self.length - (time.monotonic() - self.start)
@@ -359,7 +395,7 @@ class Clock:
 def steps(
     training: Training, batches: Batches, clock: Clock, decay_minutes: float
 ) -> Iterator[float]:
-    """Losses, until the time is over."""
+    """Train step by step until the time is over, and yield the losses."""
     while (left := clock.left(training.step)) > 0:
         decay = min(1.0, left / (60 * decay_minutes)) if decay_minutes else 1.0
         yield training.update(batches.at(training.step), decay)
@@ -368,13 +404,15 @@ def steps(
 def train(
     training: Training, batches: Batches, folder: Path, clock: Clock, decay_minutes: float
 ) -> None:
-    """Train, log every 50 steps, and save every three minutes."""
+    """Train, log every 50 steps, and save every three minutes and at the end."""
     held_out, saved, began = batches.held_out(), time.monotonic(), time.monotonic()
     losses: list[float] = []
     for loss in steps(training, batches, clock, decay_minutes):
         losses.append(loss)
         if not math.isfinite(loss):
-            raise SystemExit(f"step {training.step}: the loss is {loss}; the last state was kept")
+            raise SystemExit(
+                f"error: the loss of step {training.step} is {loss}; the last saved state is unchanged"
+            )
         if training.step % 50 == 0:
             validation = training.held_out_loss(held_out) if training.step % 500 == 0 else ""
             seconds, began = time.monotonic() - began, time.monotonic()
@@ -387,7 +425,7 @@ def train(
 
 
 def log(folder: Path, step: int, loss: float, validation: float | str, rate: float) -> None:
-    """A row of the loss curve."""
+    """Append a row to the loss curve."""
     path = folder / LOG
     is_new = not path.is_file()
     with open(path, "a", newline="", encoding="utf-8") as file:
@@ -399,37 +437,69 @@ def log(folder: Path, step: int, loss: float, validation: float | str, rate: flo
 
 
 def main() -> None:
+    """Run the command line."""
+    try:
+        run(_parser())
+    except LumiereError as error:
+        sys.exit(f"error: {one_line(error)}")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--work", type=Path, required=True, help="folder of the state and the prepared data"
+        "--work", type=Path, required=True, help="the folder of the state and the prepared data"
     )
-    parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument(
-        "--last-step", type=float, default=math.inf, help="stop there, even if there is time left"
+        "--minutes", type=float, default=10.0, help="how long to train (default: 10)"
     )
-    parser.add_argument("--decay-minutes", type=float, default=0.0)
-    parser.add_argument("--profile", type=Path, default=ROOT / "profiles/pretrained.yaml")
     parser.add_argument(
-        "--batch-size", type=int, help="instead of the profile's, for a larger device"
+        "--last-step", type=float, default=math.inf, help="stop at this step, even if time is left"
+    )
+    parser.add_argument(
+        "--decay-minutes",
+        type=float,
+        default=0.0,
+        help="lower the learning rate to zero over the last minutes",
+    )
+    parser.add_argument(
+        "--profile",
+        type=Path,
+        default=ROOT / "profiles/pretrained.yaml",
+        help="the settings (default: profiles/pretrained.yaml)",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, help="pictures in a step, instead of the profile's number"
     )
     parser.add_argument(
         "--from-export",
         type=Path,
-        help="exported weights to begin with if the work folder has none",
+        help="the exported weights to begin with, if the work folder has no state",
     )
-    parser.add_argument("--threads", type=int, default=0, help="of a CPU; 0: as torch decides")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="CPU threads (default: as torch decides)"
+    )
     parser.add_argument(
         "--export", type=Path, help="write the weights in fp16 into this folder, and do not train"
     )
-    arguments = parser.parse_args()
+    return parser
 
+
+def run(parser: argparse.ArgumentParser) -> None:
+    """Export, or train until the time is over.
+
+    Raises:
+        LumiereError: if a setting or a file cannot be used.
+    """
+    arguments = parser.parse_args()
+    if arguments.batch_size is not None and arguments.batch_size < 1:
+        parser.error(f"argument --batch-size: {arguments.batch_size}; allowed: at least 1")
     if arguments.export:
         export(arguments.work, arguments.export)
         return
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    settings = read_settings(arguments.profile)
-    if arguments.batch_size:
+    settings = read(Settings, arguments.profile)
+    if arguments.batch_size is not None:
         settings = replace(settings, batch_size=arguments.batch_size)
     data = load_or_prepare(arguments.work, settings.frames_per_video)
     training = Training(settings, torch.device("cuda" if torch.cuda.is_available() else "cpu"))

@@ -3,10 +3,14 @@
 #
 #     scripts/train_pretrained.sh WORK_FOLDER MINUTES [options of train_pretrained.py]
 #
-# A second call with the same folder goes on where the first one stopped. A first call starts from
+# A second call with the same folder continues where the first one stopped. A first call starts from
 # pretrained/unfinished if that has weights, and else from init_from in profiles/pretrained.yaml.
-# Needed: torch, diffusers, safetensors, transformers, av, Pillow, PyYAML; no network.
+# It needs the environment of `make install` and no network.
 set -eu
+if [ $# -lt 2 ]; then
+    echo "usage: $0 WORK_FOLDER MINUTES [options of train_pretrained.py]" >&2
+    exit 2
+fi
 mkdir -p "$1"
 work=$(cd "$1" && pwd)
 minutes=$2

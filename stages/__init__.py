@@ -17,38 +17,34 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from lumiere.config import Params
-from lumiere.errors import DataError, DiskError, LumiereError, ParamsError
-
-THREADS = 2
+from lumiere.errors import DataError, DiskError, LumiereError, ParamsError, one_line
+from lumiere.threads import set_threads
 
 OUTPUTS = ("out", "report", "metrics", "pipeline")
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+MAKE_INPUTS = "`dvc repro` makes what a stage needs"
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage's main; print an error that the user can fix as one line, and exit with code 1.
-
-    The number of threads does not depend on the machine. Another order of summation changes the
-    last bits, but a stage must write the same bytes under `dvc repro` and in a flow, on two cores
-    and on twenty. LUMIERE_NUM_THREADS sets another number.
-    """
-    os.environ["OMP_NUM_THREADS"] = os.environ.get("LUMIERE_NUM_THREADS", str(THREADS))
-    if torch := sys.modules.get("torch"):  # already loaded; otherwise it follows the environment
-        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    """Run a stage's main; print an error that the user can fix as one line, and exit with code 1."""
     try:
+        set_threads()
         main()
     except LumiereError as error:
         failure = error
     except (OSError, SafetensorError) as error:
-        if _errno(error) not in NO_ROOM:
+        number = _errno(error)
+        if number not in (*NO_ROOM, *FORBIDDEN):
             raise
-        failure = _disk_error(error)
+        failure = _disk_error(error) if number in NO_ROOM else _permission_error(error)
     else:
         return
     rank = os.environ.get("RANK", "0")
     process = "" if rank == "0" else f" in process {rank}"
-    print(f"error{process}: {failure}", file=sys.stderr)
+    print(f"error{process}: {one_line(failure)}", file=sys.stderr)
     sys.exit(1)
 
 
@@ -59,6 +55,13 @@ def _disk_error(error: OSError | SafetensorError) -> DiskError:
     outputs = [path for flag, path in pairwise(sys.argv) if flag.removeprefix("--") in OUTPUTS]
     return DiskError(
         f"{', '.join(outputs)}: cannot be written: {error}; make room and run the stage again"
+    )
+
+
+def _permission_error(error: OSError | SafetensorError) -> DiskError:
+    return DiskError(
+        f"{error}; let this user read and write it, or move it to another disk, and run the stage "
+        "again"
     )
 
 
@@ -112,20 +115,24 @@ def parse_arguments(description: str | None, scratch: str = "", **paths: str) ->
         if name not in OUTPUTS and not path.exists():
             parser.exit(
                 1,
-                f"error: --{name} {path}: no such file or folder; `dvc repro` makes what a stage needs\n",
+                f"error: --{name} {path}: no such file or folder; {MAKE_INPUTS}\n",
             )
     return arguments
 
 
 @contextmanager
 def reading(*paths: Path) -> Iterator[None]:
-    """Turn any error about a stage's inputs into a DataError that names the inputs."""
+    """Turn any error about a stage's inputs into a DataError that names the inputs.
+
+    An earlier stage made them, so `dvc repro` replaces the cure of an error that has one.
+    """
     try:
         yield
+    except DataError as error:
+        raise DataError(error.problem, cure=MAKE_INPUTS) from None
     except (OSError, ValueError, SafetensorError) as error:
-        raise DataError(
-            f"{', '.join(map(str, paths))}: cannot be used: {error}; `dvc repro` makes what a stage needs"
-        ) from None
+        names = ", ".join(map(str, paths))
+        raise DataError(f"{names}: cannot be used: {error}", cure=MAKE_INPUTS) from None
 
 
 @contextmanager

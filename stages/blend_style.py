@@ -11,7 +11,7 @@ import stages
 from lumiere import tracking
 from lumiere.config import load_params, to_dict
 from lumiere.errors import DataError
-from lumiere.models.text_to_image import load_text_to_image
+from lumiere.models.text_to_image import TextToImage
 from lumiere.style import blend_file, blend_style
 from lumiere.tensor_files import read_tensors
 
@@ -27,7 +27,7 @@ def main() -> None:
     config = load_params(arguments.params).blend_style
     with tracking.stage_run("blend_style", to_dict(config)) as run:
         with stages.reading(arguments.t2i):
-            orig = load_text_to_image(arguments.t2i).unet.state_dict()
+            orig = TextToImage.load(arguments.t2i).unet.state_dict()
         styles = {}
         for path in sorted(arguments.style.glob("*.safetensors")):
             with stages.reading(path):

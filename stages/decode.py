@@ -47,6 +47,10 @@ def main() -> None:
     config = load_params(arguments.params).decode
     with stages.reading(arguments.manifest):
         rows = [row for row in read_manifest(arguments.manifest) if row["verdict"] == "accepted"]
+    if not rows:
+        raise DataError(
+            f"{arguments.manifest}: no clip was accepted; the report of the curate stage says why"
+        )
     check_lengths(rows, config)
     with stages.blaming(arguments.params, "decode.text_encoder"):
         encoder = load_text_encoder(config.text_encoder, config.max_text_tokens)
@@ -59,6 +63,11 @@ def main() -> None:
             print(f"left out: {clip_id}: {failure}", file=sys.stderr)
         if not files:
             raise DataError(f"{arguments.raw}: none of {len(rows)} accepted clips could be decoded")
+        if not any(row["split"] == "train" and row["clip_id"] in files for row in rows):
+            raise DataError(
+                f"{arguments.raw}: all {len(files)} clips are held out, so none is left to train "
+                "on; add videos, or lower curate.validation_fraction"
+            )
         captions = [caption for row in rows for caption in row["captions"]]
         with stages.blaming(arguments.params, "decode.text_encoder"):  # loads its weights
             embeddings = embed_captions([*captions, ""], encoder)

@@ -12,7 +12,8 @@ from lumiere.config import Params, PrepareT2IConfig, load_params, to_dict
 from lumiere.data.clips import ClipStore
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.errors import ParamsError
-from lumiere.models.text_to_image import TextToImage, load_text_to_image
+from lumiere.models.pretrained import load_text_to_image
+from lumiere.models.text_to_image import TextToImage
 from lumiere.models.unet_builders import build_text_to_image_unet
 from lumiere.training.examples import open_clips
 from lumiere.training.image_task import TextToImageTask

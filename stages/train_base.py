@@ -7,7 +7,7 @@ import torch
 import stages
 from lumiere.config import load_params
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.text_to_image import load_text_to_image, save_companions
+from lumiere.models.text_to_image import TextToImage, save_companions
 from lumiere.training.examples import open_clips
 from lumiere.training.video_task import SpaceTimeTask
 from stages.training import training_stage
@@ -27,7 +27,7 @@ def main() -> None:
     inputs = [__file__, arguments.clips, arguments.t2i, config.init_from]
     with training_stage("train_base", arguments, params, inputs) as stage:
         with stages.reading(arguments.t2i):
-            t2i = load_text_to_image(arguments.t2i)
+            t2i = TextToImage.load(arguments.t2i)
         torch.manual_seed(config.optim.seed)
         unet = SpaceTimeUNet.from_unet2d(t2i.unet, resampling_init=config.resampling_init)
         if config.init_from:

@@ -21,24 +21,21 @@ from stages.training import TrainingStage, training_stage
 
 
 def named_inputs(config: TrainSSRConfig, params_file: Path) -> list[Path]:
-    """Return the file and the folders that the params name.
+    """Return the files and folders that the params name.
 
     Raises:
-        ParamsError: if one of them does not exist.
+        ParamsError: if one of them does not exist. The last one is read only after the image
+            network is trained, so this check comes first.
     """
+    image_key = "unet_config" if config.image_model == "train" else "image_model"
     named: list[Path] = []
-    if config.image_model == "train":
-        if config.unet_config:
-            named.append(Path(config.unet_config))
-            if not named[0].is_file():
-                raise ParamsError(f"{params_file}: train_ssr.unet_config: {named[0]}: no such file")
-        folders = {"init_from": config.init_from}
-    else:
-        folders = {"image_model": config.image_model, "init_from": config.init_from}
-    for key, folder in folders.items():
-        if folder and not Path(folder).is_dir():
-            raise ParamsError(f"{params_file}: train_ssr.{key}: {folder}: no such folder")
-        named += [Path(folder)] if folder else []
+    for key in (image_key, "init_from"):
+        name = getattr(config, key)
+        if not name:
+            continue
+        named.append(Path(name))
+        if not named[-1].exists():
+            raise ParamsError(f"{params_file}: train_ssr.{key}: {name}: no such file or folder")
     return named
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 import stages
 from lumiere.config import load_params
 from lumiere.data.captioned_pictures import load_captioned_folder
-from lumiere.models.text_to_image import load_text_to_image
+from lumiere.models.text_to_image import TextToImage
 from lumiere.text import load_text_encoder
 from lumiere.training.examples import Pictures
 from lumiere.training.image_task import TextToImageTask
@@ -61,7 +61,7 @@ def main() -> None:
     inputs = [__file__, arguments.t2i, style_folder]
     with training_stage("train_style", arguments, params, inputs) as stage:
         with stages.reading(arguments.t2i):
-            t2i = load_text_to_image(arguments.t2i)
+            t2i = TextToImage.load(arguments.t2i)
             encoder = load_text_encoder(arguments.t2i / "text_encoder")
         with stages.blaming(arguments.params, "train_style.style"):
             pictures, captions = load_captioned_folder(style_folder, t2i.size)

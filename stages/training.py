@@ -39,13 +39,13 @@ class TrainingStage:
         self._section, self._inputs = getattr(params, name), list(inputs)
         self._arguments, self._params = arguments, params
         self._training: StagedTraining | None = None
-        self._trained: tuple[str, TrainingResult] | None = None
+        self._result: TrainingResult | None = None
 
     def train(
         self, task: DiffusionTask[Any], fps: int = 1, preview: type[SamplePreview] = SamplePreview
     ) -> None:
-        """Train, or resume. Write the losses to the output folder, and metrics and previews to the
-        run.
+        """Train, or resume. Write the losses to the output folder, and metrics, previews and the
+        loss curve to the run.
 
         Args:
             task: the task to train; its network has the averaged weights afterwards.
@@ -60,18 +60,16 @@ class TrainingStage:
         show = partial(self.run.log_artifact, folder="samples")
         shown = preview(task, self._params.runtime, samples, show, fps)
         result = self._training.train(task, self.run.log_metrics, self._arguments.out, shown)
-        self._trained = task.name, result
+        self._result = result
+        if self.is_main:
+            self.run.log_artifact(self._arguments.out / f"{task.name}.png")
 
     def finish(self) -> None:
-        """Record the loss curve and delete the training state; call it once the output is
-        written.
-        """
-        if self._training is None or self._trained is None or not self.is_main:
+        """Delete the training state and print the result; call it once the output is written."""
+        if self._training is None or self._result is None or not self.is_main:
             return
-        name, result = self._trained
-        self.run.log_artifact(self._arguments.out / f"{name}.png")
         self._training.finish()
-        print(f"{result.summary()}; {self._arguments.out}")
+        print(f"{self._result.summary()}; {self._arguments.out}")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What every test shares: an environment without network and telemetry, and one Prefect server for those who ask."""
+"""Fixtures for all tests: no network, no telemetry, and one Prefect server for tests that ask for it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[str]:
-    """One temporary Prefect server for the session; yields its address."""
+    """Start one temporary Prefect server for the session, and yield its address."""
     from prefect.settings import PREFECT_API_URL
     from prefect.testing.utilities import prefect_test_harness
 
@@ -60,7 +60,7 @@ def prefect_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without runs, to be copied: making one takes seconds."""
+    """Make an MLflow database without runs. Tests copy it, because making one takes seconds."""
     from lumiere import tracking
 
     root = tmp_path_factory.mktemp("store")

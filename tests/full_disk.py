@@ -1,4 +1,4 @@
-"""A disk without room, for anyone on any Unix: no file may grow beyond a size, which fails as a full disk does."""
+"""Imitates a full disk on any Unix, without privileges: no file may grow beyond a small size."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ ROOM = 20_000  # bytes of a file: JSON fits, weights do not
 
 
 def fill_disk() -> None:
-    """From now on this process gets EFBIG in the middle of a larger file (Python ignores SIGXFSZ)."""
+    """Make larger writes of this process fail with EFBIG from now on (Python ignores SIGXFSZ)."""
     sys.dont_write_bytecode = True  # importlib leaves half a .pyc where a write is short
     resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """The same for a while."""
+    """Fill the disk while the context is open."""
     before = sys.dont_write_bytecode, resource.getrlimit(resource.RLIMIT_FSIZE)
     fill_disk()
     try:

@@ -1,7 +1,7 @@
-"""The code that dvc.yaml has to name for each stage, and the table of what an edit makes stale.
+"""Finds the code that dvc.yaml has to name for each stage, and what an edit makes stale.
 
-`python -m tests.stale_stages` writes both, into dvc.yaml and docs/architecture.md; tests/test_architecture.py fails
-where they are out of date.
+`python -m tests.stale_stages` writes the dependencies into dvc.yaml and the table into
+docs/architecture.md. tests/test_architecture.py fails if they are out of date.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ DIRECT, DOWNSTREAM, FRESH = "●", "○", ""
 
 @cache
 def stages() -> dict[str, dict[str, Any]]:
-    """The stages of dvc.yaml, in its order."""
+    """Read the stages of dvc.yaml, in its order."""
     return yaml.safe_load(DVC_FILE.read_text(encoding="utf-8"))["stages"]
 
 
 def code_files() -> list[str]:
-    """All files with code in `lumiere/` and `stages/`, relative to the root."""
+    """List all files with code in `lumiere/` and `stages/`, relative to the root."""
     paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     return sorted(path.relative_to(ROOT).as_posix() for path in paths if has_code(path))
 
 
 def used_code(stage: str) -> set[str]:
-    """The files that decide what a stage writes, relative to the root."""
+    """Find the files that decide what a stage writes, relative to the root."""
     paths = deciding_files(ROOT / "stages" / f"{stage}.py")
     return {path.relative_to(ROOT).as_posix() for path in paths}
 
 
 def code_dependencies(stage: str) -> list[str]:
-    """What dvc.yaml lists for a stage: the files that it uses, and a folder in place of all the files in it."""
+    """Return what dvc.yaml lists for a stage: the files it uses, or a folder if it uses all files in it."""
     used, listed = used_code(stage), []
     folders = {str(Path(name).parent) for name in used}
     whole = {folder for folder in folders if used >= set(_files_below(folder))}
@@ -53,13 +53,13 @@ def code_dependencies(stage: str) -> list[str]:
 
 
 def listed_code(stage: str) -> set[str]:
-    """The files of code that a stage's dependencies in dvc.yaml cover."""
+    """Find the files of code that the dependencies of a stage in dvc.yaml cover."""
     entries = [dep for dep in stages()[stage]["deps"] if dep.split("/")[0] in PACKAGES]
     return {name for name in code_files() if any(_covers(entry, name) for entry in entries)}
 
 
 def downstream() -> dict[str, set[str]]:
-    """Each stage's later stages: those that read what it writes, directly or not."""
+    """Return, for each stage, the stages that read what it writes, directly or not."""
     outputs = {name: _outputs(stage) for name, stage in stages().items()}
     readers: dict[str, set[str]] = {
         name: {
@@ -76,7 +76,7 @@ def downstream() -> dict[str, set[str]]:
 
 
 def render_table() -> str:
-    """The table in docs/architecture.md, markers included."""
+    """Make the table of docs/architecture.md, with its markers."""
     later, groups = downstream(), defaultdict(list)
     direct_by_stage = {stage: listed_code(stage) for stage in stages()}
     for name in code_files():
@@ -94,7 +94,7 @@ def render_table() -> str:
 
 
 def stored_table() -> str:
-    """What docs/architecture.md has between the markers, these included; empty where they are missing."""
+    """Read the table of docs/architecture.md, with its markers; empty if these are missing."""
     match = re.search(
         re.escape(BEGIN) + ".*?" + re.escape(END), TABLE_FILE.read_text(encoding="utf-8"), re.DOTALL
     )
@@ -102,7 +102,7 @@ def stored_table() -> str:
 
 
 def write_dependencies() -> None:
-    """Rewrite the code dependencies in dvc.yaml; all else there stays as it is."""
+    """Rewrite the code dependencies in dvc.yaml, and leave the rest of the file as it is."""
     text = DVC_FILE.read_text(encoding="utf-8")
     for stage in stages():
         others = [dep for dep in stages()[stage]["deps"] if dep.split("/")[0] not in PACKAGES]
@@ -120,7 +120,7 @@ def write_table() -> None:
 
 
 def write_files(root: Path, contents: dict[str, str]) -> None:
-    """Write a small project, its files by their paths, for tests of what decides."""
+    """Write the files of a small project, given by their paths."""
     for name, text in contents.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text, encoding="utf-8")
@@ -131,7 +131,7 @@ def _files_below(folder: str) -> list[str]:
 
 
 def _covers(entry: str, name: str) -> bool:
-    """Whether a path is another or lies in it."""
+    """Return whether a path is the entry or lies in it."""
     return name == entry or name.startswith(f"{entry}/")
 
 
@@ -147,13 +147,13 @@ def _mark(stage: str, direct: list[str], indirect: set[str]) -> str:
 
 
 def _order(marks: tuple[str, ...], names: list[str]) -> tuple[Any, ...]:
-    """Early stages first, wide rows before narrow ones, files of no stage last."""
+    """Sort rows by their first stage, then wide ones first; files of no stage come last."""
     first = marks.index(DIRECT) if DIRECT in marks else len(marks)
     return first, -marks.count(DIRECT), names
 
 
 def _describe(names: list[str]) -> str:
-    """`lumiere/models/` where all files of a folder are in the row, else the folder and their names."""
+    """Describe files by folder; without their names if the row has all files of the folder."""
     folders: dict[str, list[str]] = defaultdict(list)
     for name in names:
         folders[str(Path(name).parent)].append(name)

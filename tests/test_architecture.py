@@ -142,6 +142,21 @@ def test_files_without_effect_exist_and_no_stage_depends_on_them() -> None:
         assert not listed_code(stage) & set(WITHOUT_EFFECT)
 
 
+def test_the_number_of_threads_decides_what_every_stage_writes() -> None:
+    for stage in stages():
+        assert "lumiere/threads.py" in used_code(stage)
+
+
+def test_text_encoders_decide_only_what_encodes_text() -> None:
+    encoding = {"decode", "prepare_t2i", "train_style", "generate", "evaluate"}
+    users = {
+        stage
+        for stage in stages()
+        if any(name.startswith("lumiere/text/") for name in used_code(stage))
+    }
+    assert users == encoding
+
+
 def test_sampling_pictures_and_metrics_retrain_nothing() -> None:
     harmless = {
         name

@@ -1,4 +1,4 @@
-"""torchvision imports, whatever build of it stands beside torch."""
+"""torchvision can be imported beside any build of torch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_is_needed_or_does_nothing() -> None:
 
 
 def imported(source: str) -> set[str]:
-    """The top-level packages that a file imports, also inside functions."""
+    """Return the top-level packages that a file imports, also inside functions."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""Params files: what is wrong is told by file, key, value and what is allowed, before any work starts."""
+"""An error in a params file names the file, the key, the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -156,7 +156,11 @@ BAD = {
         "letters, digits, - and _",
     ),
     "train_style: {style: ''}": ("train_style.style", "''", "letters"),
-    "generate: {seam_window_size: 16}": ("generate.seam_window_size", "16", "below num_frames (16)"),
+    "generate: {seam_window_size: 16}": (
+        "generate.seam_window_size",
+        "16",
+        "below num_frames (16)",
+    ),
     "generate: {window_size: 1, overlap: 0}": ("generate.window_size", "1", "at least 2"),
     "generate: {num_frames: 12}": ("evaluate.num_frames", "16", "generate.num_frames (12)"),
     "{generate: {num_frames: 24}, evaluate: {num_frames: 24}}": (
@@ -203,7 +207,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def missing_keys(config: Any, raw: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Of a params file, those that it leaves to a default, by their full names."""
+    """Return the full names of the keys that a params file leaves to a default."""
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         if item.name not in raw:
@@ -213,7 +217,7 @@ def missing_keys(config: Any, raw: dict[str, Any], prefix: str = "") -> Iterator
 
 
 def test_params_yaml_has_every_key() -> None:
-    """A default in code is no dependency of DVC's, so the project's own file leaves none to it."""
+    """DVC does not see defaults in the code, so the project's own params file sets every key."""
 
     path = REPOSITORY / "params.yaml"
     assert (

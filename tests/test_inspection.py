@@ -45,7 +45,7 @@ def make_workload(device: str, **optim: Any) -> Workload:
 
 @pytest.fixture
 def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the layers' plans for a CPU, which the meta device has no part in."""
+    """Switch off the plans of the layers for a CPU, which the meta device does not use."""
     monkeypatch.setattr(lean, "FEW_FRAMES", 0)
     monkeypatch.setattr(lean, "keeps_little", lambda *tensors: False)
 

@@ -1,4 +1,4 @@
-"""Locks: one owner per folder, in whatever process it is, and none after it has gone."""
+"""A folder has one owner among all processes, and none after that process has ended."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ UNIMPORTED = {
 
 
 def normalized(distribution: str) -> str:
-    """The spelling by which package indexes compare names."""
+    """Return the spelling by which package indexes compare names."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
@@ -41,7 +41,7 @@ def names(requirements: list[str]) -> set[str]:
 
 
 def imported_modules() -> dict[str, str]:
-    """The top-level module of each third-party import, with one file that has it."""
+    """Find the top-level module of each third-party import, with one file that imports it."""
     modules: dict[str, str] = {}
     for package in PACKAGES:
         for path in sorted((REPOSITORY / package).rglob("*.py")):
@@ -80,7 +80,7 @@ def test_constraints_pin_what_is_declared() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, unpacked: built without network from a copy, as a build leaves files behind."""
+    """Build a wheel without network, from a copy because a build leaves files behind, and unpack it."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()

@@ -1,4 +1,4 @@
-"""The profiles are whole params files, and their networks can be built: on the meta device, which takes no memory."""
+"""The profiles are complete params files, and their networks can be built (without memory)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from lumiere.inspection.meter import measure
 from lumiere.inspection.networks import Workload, workloads
 from lumiere.inspection.plan import AUTOCAST, RESERVE, count, forward, optimizer_bytes
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.text_to_image import TextToImage, load_text_to_image
+from lumiere.models.pretrained import load_text_to_image
+from lumiere.models.text_to_image import TextToImage
 from lumiere.models.unet_builders import build_ssr_unet, build_text_to_image_unet, read_unet_config
 from tests.conftest import REPOSITORY
 from tests.test_config import missing_keys
@@ -43,7 +44,7 @@ SIZES = {
 
 @pytest.fixture(scope="module")
 def built() -> dict[str, tuple[Params, dict[str, Workload]]]:
-    """Each profile and its networks by title."""
+    """Read each profile, and describe its networks by title."""
     found = {}
     for name in NAMES:
         params = load_params(PROFILES / f"{name}.yaml")
@@ -179,7 +180,7 @@ def test_a_config_file_that_cannot_be_used_is_named(name: str, tmp_path: Path) -
 
 
 def test_a_config_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"nowhere.json: cannot be read"):
+    with pytest.raises(ValueError, match=r"nowhere.json: no such file"):
         read_unet_config(tmp_path / "nowhere.json")
     (tmp_path / "half.json").write_text("{")
     with pytest.raises(ValueError, match=r"half.json: not valid JSON"):

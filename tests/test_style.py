@@ -1,4 +1,4 @@
-"""Blending weights: a straight line between two models, exact at both ends; and styles that are adapters."""
+"""Blending weights is a straight line between two models, exact at both ends, also for adapters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.text_to_image import load_text_to_image
+from lumiere.models.pretrained import load_text_to_image
 from lumiere.models.unet_builders import build_text_to_image_unet
 from lumiere.pipelines.assemble import PRETRAINED, demo_pipeline
 from lumiere.pipelines.styles import LORA_SETTINGS, StyleBook

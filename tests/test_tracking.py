@@ -16,7 +16,9 @@ from typing import Any
 import psutil
 import pytest
 
-from lumiere import tracking
+from lumiere import run_origin, tracking
+from lumiere.errors import DataError
+from lumiere.run_origin import git_tags
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -152,12 +154,8 @@ def test_parent_and_children_and_a_foreign_run_id(monkeypatch: pytest.MonkeyPatc
     }
     digest = hashlib.md5(b"with a and b\n").hexdigest()
     tagged = {name[:1]: run.data.tags.get("dvc_lock_md5") for name, run in runs.items()}
-    assert tagged == {
-        "p": digest,
-        "a": digest,
-        "b": digest,
-        "c": None,
-    }  # DVC records no failed stage
+    # DVC does not record a stage that failed.
+    assert tagged == {"p": digest, "a": digest, "b": digest, "c": None}
 
 
 def test_new_code_makes_a_run_dirty_and_outputs_do_not(tmp_path: Path) -> None:
@@ -169,9 +167,9 @@ def test_new_code_makes_a_run_dirty_and_outputs_do_not(tmp_path: Path) -> None:
         subprocess.run(["git", *who, *arguments], cwd=root, check=True, capture_output=True)
 
     def is_dirty() -> str:
-        return tracking._git_tags(root)["git_dirty"]
+        return git_tags(root)["git_dirty"]
 
-    assert tracking._git_tags(root) == {}
+    assert git_tags(root) == {}
     git("init")
     (root / "lumiere").mkdir()
     for name, text in {
@@ -199,6 +197,12 @@ def test_new_code_makes_a_run_dirty_and_outputs_do_not(tmp_path: Path) -> None:
     assert is_dirty() == "true"
 
 
+def test_a_state_that_git_cannot_tell_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"rev-parse": "abc", "status": None, "ls-files": ""}
+    monkeypatch.setattr(run_origin, "_git", lambda root, command, *rest: answers[command])
+    assert git_tags(Path.cwd())["git_dirty"] == "unknown"
+
+
 def test_a_broken_store_costs_one_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -222,7 +226,10 @@ def test_a_broken_store_costs_one_warning(
         run.set_tags({"a": "b"})
     assert run.run_id is None
     assert len([record for record in caplog.records if record.name == "lumiere.tracking"]) == 1
-    with pytest.raises(Exception), tracking.pipeline_run(Path.cwd(), {}):  # noqa: B017  MLflow's own, of many kinds
+    with (
+        pytest.raises(DataError, match=r"/dev/null/none\.db cannot be used .*MLFLOW_TRACKING_URI"),
+        tracking.pipeline_run(Path.cwd(), {}),
+    ):
         pass
 
 

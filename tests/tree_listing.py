@@ -1,6 +1,6 @@
-"""The listing of the tree in docs/architecture.md, compared with the files there.
+"""Compares the listing of the tree in docs/architecture.md with the files in it.
 
-`python -m tests.tree_listing` adds new modules, drops those that are gone, and keeps all remarks.
+`python -m tests.tree_listing` adds new modules, removes those that are gone, and keeps all remarks.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ SEPARATOR = " · "
 MODULE = re.compile(r"(\w+)(?: \(([^()]*)\))?")
 
 Entries = dict[str, str]
-"""Path of a file or folder, relative to the root, folders with a slash at the end -> its text."""
+"""The text of each file or folder, by its path from the root; folders end in a slash."""
 
 
 def read_listing() -> Entries:
-    """The entries of the first code block of the page, in its order."""
+    """Read the entries of the first code block of the page, in its order."""
     entries: Entries = {}
     folder = last = ""
     for line in _block().splitlines():
@@ -44,10 +44,10 @@ def read_listing() -> Entries:
 
 
 def read_modules(text: str) -> dict[str, str]:
-    """`loop (remark) · ema` -> {"loop": "remark", "ema": ""}.
+    """Read modules and remarks: `loop (remark) · ema` gives {"loop": "remark", "ema": ""}.
 
     Raises:
-        ValueError: on text that has another form, or names a module twice.
+        ValueError: if the text has another form, or names a module twice.
     """
     modules: dict[str, str] = {}
     for part in text.split(SEPARATOR):
@@ -62,20 +62,20 @@ def read_modules(text: str) -> dict[str, str]:
 
 
 def packages() -> dict[str, list[str]]:
-    """The folders whose modules are listed one by one, and these modules, sorted."""
+    """Return the folders whose modules are listed one by one, with their sorted modules."""
     folders = [path.parent for path in (ROOT / "lumiere").glob("*/__init__.py")]
     found = {f"{folder.relative_to(ROOT)}/": _modules(folder) for folder in sorted(folders)}
     return found | {"flows/": _modules(ROOT / "flows")}
 
 
 def single_modules() -> list[str]:
-    """The files directly in `lumiere/`."""
+    """List the files directly in `lumiere/`."""
     names = sorted(path.name for path in (ROOT / "lumiere").glob("*.py"))
     return [f"lumiere/{name}" for name in names if name != "__init__.py"]
 
 
 def helpers_of_stages() -> list[str]:
-    """The modules in `stages/` that are no stage of their own."""
+    """List the modules in `stages/` that are not stages."""
     return [name for name in _modules(ROOT / "stages") if name not in stages()]
 
 

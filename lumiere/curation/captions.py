@@ -32,8 +32,8 @@ def read_captions(path: Path) -> dict[str, list[Caption]]:
 
     Returns:
         The captions of each video, in the file's order. A video is a path relative to the raw
-        folder, spelled as by
-        `normal_name`.
+        folder, spelled
+        as by `normal_name`.
 
     Raises:
         DataError: if the file is missing, or is not a CSV file in UTF-8 with these columns.
@@ -60,9 +60,9 @@ def _caption(line: int, row: dict[str, str], text: str) -> Caption:
     try:
         span = (float(start or 0), float(end))
     except ValueError:
-        return Caption(
-            text, problem=f"line {line}: start {start!r}, end {end!r} are no two numbers"
-        )
+        problem = f"line {line}: start {start!r} and end {end!r} are not two numbers"
+        return Caption(text, problem=problem)
     if not (math.isfinite(span[0]) and math.isfinite(span[1]) and 0 <= span[0] < span[1]):
-        return Caption(text, problem=f"line {line}: start {start}, end {end} are no span")
+        problem = f"line {line}: start {start} is not below end {end}, or is negative"
+        return Caption(text, problem=problem)
     return Caption(text, span)

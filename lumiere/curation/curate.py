@@ -57,7 +57,7 @@ def measure_all(
     config: CurateConfig,
     scratch: Path,
 ) -> dict[str, Measurement | Rejection]:
-    """Measure each video; the result holds its measurement, or why there is none, by name."""
+    """Measure each video, and return by name its measurement or the reason why there is none."""
     tasks = [
         (raw, name, _spans(captions.get(normal_name(name), [])), config.shot_threshold, scratch)
         for name in names
@@ -89,5 +89,5 @@ def _rejection(failure: Failure) -> Rejection:
         return Rejection(Reason.UNREADABLE, f"It cannot be read: {failure.detail}.")
     reason = Reason.TIMEOUT if failure.kind == "timeout" else Reason.CRASHED
     return Rejection(
-        reason, f"It was given up: {failure.detail}; `dvc repro -f curate` tries again."
+        reason, f"Reading it failed: {failure.detail}; `dvc repro -f curate` tries again."
     )

@@ -40,7 +40,8 @@ def find_duplicates(signatures: Sequence[np.ndarray], max_distance: float) -> li
         return []
     hashes = np.array(
         [[perceptual_hash(frame) for frame in clip] for clip in signatures], dtype=np.uint64
-    )  # (n, 4)
+    )
+    # hashes: (n, 4)
     blocks = np.stack([_block_means(clip) for clip in signatures])  # (n, 4, 16, 16, 3)
     pairs = []
     for i in range(len(hashes) - 1):

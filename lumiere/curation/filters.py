@@ -60,5 +60,5 @@ def perceptual_hash(frame: np.ndarray) -> int:
     gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(gray, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     low = cv2.dct(small)[:8, :8].ravel()
-    # The mean itself is no structure.
+    # The first coefficient is the mean, which says nothing about the structure.
     return int.from_bytes(np.packbits(low > np.median(low[1:])).tobytes(), "big")

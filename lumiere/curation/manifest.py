@@ -11,15 +11,17 @@ import pyarrow.parquet as pq
 
 from lumiere.files import write_atomically
 
+DUPLICATE_OF = "duplicate_of:"  # begins the detail of a duplicate; the video that is kept follows
+
 SCHEMA = pa.schema(
     [
-        ("clip_id", pa.string()),  # path of the video without suffix; "#<number>" marks its parts
+        ("clip_id", pa.string()),  # the video's path, mostly without suffix; "#<number>" for a part
         ("video", pa.string()),  # path relative to the raw folder
         ("start", pa.float64()),  # seconds from the first frame
         ("end", pa.float64()),
         ("verdict", pa.string()),  # "accepted" or "rejected"
         ("reason", pa.string()),  # a code of `reasons.Reason`, or empty
-        ("detail", pa.string()),  # the reason in a sentence; "duplicate_of:<video>" for a duplicate
+        ("detail", pa.string()),  # the reason in a sentence; for a duplicate, DUPLICATE_OF + video
         ("captions", pa.list_(pa.string())),
         ("split", pa.string()),  # "train", "validation", or empty for rejected clips
         ("group", pa.string()),  # the best of the videos that look alike; a group is never split

@@ -1,4 +1,4 @@
-"""Writes the curation report: a page, a funnel with histograms, and contact sheets."""
+"""Writes the curation report: a page, plots and contact sheets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lumiere.curation.manifest import SCHEMA
+from lumiere.curation.manifest import DUPLICATE_OF, SCHEMA
 from lumiere.curation.reasons import Reason
 from lumiere.data.contact_sheets import contact_sheet, save_picture
 
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 
 def counts(rows: list[Row]) -> dict[str, int | float]:
-    """Count inputs, clips, seconds, and how often each reason occurs, for the metrics file."""
+    """Count videos, clips, seconds and the occurrences of each reason, for the metrics file."""
     table = pd.DataFrame(rows, columns=SCHEMA.names)
     accepted = table[table["verdict"] == "accepted"]
     videos_by_decoder = table.groupby("decoder")["video"].nunique()
@@ -48,9 +48,8 @@ def write_report(
     rejected = [row for row in rows if row["verdict"] == "rejected"]
     accepted = [row for row in rows if row["verdict"] == "accepted"]
     _draw_plots(folder / "curation.png", rows, min_motion)
-    picks = np.unique(
-        np.linspace(0, len(accepted) - 1, min(SHEET_CLIPS, len(accepted))).round().astype(int)
-    )
+    num_shown = min(SHEET_CLIPS, len(accepted))
+    picks = np.unique(np.linspace(0, len(accepted) - 1, num_shown).round().astype(int))
     _draw_sheet(folder / "accepted.png", [accepted[i] for i in picks], pictures, 12)
     shown = [row for row in rejected if row["clip_id"] in pictures]
     if shown:
@@ -60,48 +59,71 @@ def write_report(
 
 def _page(rows: list[Row], rejected: list[Row], has_rejected_sheet: bool) -> str:
     numbers = counts(rows)
-    reasons = Counter(row["reason"] for row in rejected)
-    decoders = Counter(row["decoder_reason"] for row in rows if row["decoder"] == "pyav")
     lines = [
         "# Curation",
         "",
         (
-            f"{numbers['inputs']} inputs gave {len(rows)} clips or verdicts: **{numbers['accepted']} accepted** "
-            f"({numbers['train']} for training, {numbers['validation']} held out, {numbers['seconds']:g} s in all), "
-            f"**{numbers['rejected']} rejected**."
+            f"The raw folder and captions.csv name {numbers['inputs']} files. They give "
+            f"{len(rows)} candidates: **{numbers['accepted']} accepted** clips "
+            f"({numbers['train']} for training and {numbers['validation']} held out, "
+            f"{numbers['seconds']:g} s together) and **{numbers['rejected']} rejected** ones."
         ),
         "",
-        "![funnel and histograms](curation.png)",
+        "![how many candidates each check leaves, their motion and their length](curation.png)",
         "",
-        "## Why inputs were rejected",
-        "",
-        "| reason | clips | meaning |",
-        "|---|---:|---|",
-        *(
-            f"| `{reason}` | {count} | {Reason(reason).sentence} |"
-            for reason, count in sorted(reasons.items())
-        ),
-        "",
-        "| clip | reason | what was found |",
-        "|---|---|---|",
-        *(
-            f"| {_cell(row['clip_id'])} | `{row['reason']}` | {_cell(row['detail'])} |"
-            for row in rejected
-        ),
-        "",
-        "## Who reads them",
-        "",
-        f"decord: {numbers['read_by_decord']}. PyAV: {numbers['read_by_pyav']}"
-        + "".join(f"; {_cell(reason)}: {count}" for reason, count in sorted(decoders.items()))
-        + ".",
-        "",
+        *_rejections(rejected),
+        *_decoders(rows, numbers),
         "## Pictures",
         "",
-        "![some accepted clips](accepted.png)",
-        *(["", "![rejected clips](rejected.png)"] if has_rejected_sheet else []),
+        "Some of the accepted clips:",
+        "",
+        "![accepted clips](accepted.png)",
         "",
     ]
+    if has_rejected_sheet:
+        lines += ["The rejected clips that could be read:", "", "![rejected clips](rejected.png)"]
+        lines.append("")
     return "\n".join(lines)
+
+
+def _rejections(rejected: list[Row]) -> list[str]:
+    """Return two tables: how often each reason occurs, and each rejected candidate."""
+    lines = ["## Rejected", ""]
+    if not rejected:
+        return [*lines, "Nothing was rejected.", ""]
+    reasons = Counter(row["reason"] for row in rejected)
+    lines += ["| reason | candidates | meaning |", "|---|---:|---|"]
+    for reason, count in sorted(reasons.items()):
+        lines.append(f"| `{reason}` | {count} | {Reason(reason).sentence} |")
+    lines += ["", "| candidate | reason | details |", "|---|---|---|"]
+    for row in rejected:
+        detail = row["detail"]
+        if row["reason"] == Reason.DUPLICATE:
+            detail = f"It shows the same as {detail.removeprefix(DUPLICATE_OF)}, which is kept."
+        lines.append(f"| {_cell(row['clip_id'])} | `{row['reason']}` | {_cell(detail)} |")
+    return [*lines, ""]
+
+
+def _decoders(rows: list[Row], numbers: dict[str, int | float]) -> list[str]:
+    """Return how many videos each decoder read, and why decord did not read the others."""
+    lines = [
+        "## Decoders",
+        "",
+        (
+            f"decord read {numbers['read_by_decord']} videos and PyAV read "
+            f"{numbers['read_by_pyav']}. decord is faster, but it only gets the files that it "
+            "decodes correctly."
+        ),
+        "",
+    ]
+    # A video may have several rows; count it once.
+    reasons = {row["video"]: row["decoder_reason"] for row in rows if row["decoder"] == "pyav"}
+    if not reasons:
+        return lines
+    lines += ["| why PyAV reads it | videos |", "|---|---:|"]
+    for reason, count in sorted(Counter(reasons.values()).items()):
+        lines.append(f"| {_cell(reason)} | {count} |")
+    return [*lines, ""]
 
 
 def _cell(text: str) -> str:
@@ -126,12 +148,11 @@ def _draw_plots(path: Path, rows: list[Row], min_motion: float) -> None:
     figure = Figure(figsize=(13, 3.6), layout="constrained")
     funnel, motion, seconds = figure.subplots(1, 3)
     steps = _funnel(rows)
-    bars = funnel.barh(
-        [name for name, _ in steps][::-1], [count for _, count in steps][::-1], color="#4c78a8"
-    )
+    names, left = zip(*reversed(steps), strict=True)  # matplotlib draws from below
+    bars = funnel.barh(names, left, color="#4c78a8")
     funnel.bar_label(bars, padding=2)
     funnel.margins(x=0.15)
-    funnel.set_title("clips left after each check")
+    funnel.set_title("candidates left after each check")
     moving = [row["motion"] for row in rows if row["hash"]]
     # Motion gets a lower limit, because a still has motion 0, which has no logarithm.
     motion.hist(
@@ -152,21 +173,21 @@ def _draw_plots(path: Path, rows: list[Row], min_motion: float) -> None:
 
 
 def _funnel(rows: list[Row]) -> list[tuple[str, int]]:
-    """Count how many clips are left after each check, in the order of the checks."""
+    """Count how many candidates are left after each check, in the order of the checks."""
     stages = {
-        "present": {
+        "a video file": {
             Reason.NOT_A_VIDEO,
             Reason.NOT_A_FILE,
             Reason.OUTSIDE_FOLDER,
             Reason.CAPTION_WITHOUT_VIDEO,
         },
         "readable": {Reason.UNREADABLE, Reason.TRUNCATED, Reason.TIMEOUT, Reason.CRASHED},
-        "captioned": {Reason.NO_CAPTION, Reason.BAD_SPAN, Reason.CAPTION_SPANS_CUTS},
-        "large, long enough": {Reason.TOO_SMALL, Reason.TOO_SHORT},
-        "moving": {Reason.NO_MOTION},
-        "unique": {Reason.DUPLICATE},
+        "has a usable caption": {Reason.NO_CAPTION, Reason.BAD_SPAN, Reason.CAPTION_SPANS_CUTS},
+        "large and long enough": {Reason.TOO_SMALL, Reason.TOO_SHORT},
+        "moves": {Reason.NO_MOTION},
+        "not a duplicate": {Reason.DUPLICATE},
     }
-    left, steps = len(rows), [("all", len(rows))]
+    left, steps = len(rows), [("all candidates", len(rows))]
     for name, reasons in stages.items():
         left -= sum(row["reason"] in reasons for row in rows)
         steps.append((name, left))

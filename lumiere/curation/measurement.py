@@ -220,12 +220,12 @@ def _decode(
 
 
 def _check_whole(facts: Probe, decoded: Decoded) -> None:
-    """Raise Rejection if the decoder gave fewer frames or seconds than the container promised."""
+    """Raise Rejection if the decoder returned less than the container promises."""
     promised = facts.promised_frames
     if promised is not None and decoded.num_source_frames < promised:
         raise Rejection(
             Reason.TRUNCATED,
-            f"{decoded.num_source_frames} frames came, the header promised {promised}.",
+            f"The decoder returned {decoded.num_source_frames} frames; the header promises {promised}.",
         )
     seconds = facts.promised_seconds
     if seconds is None:
@@ -233,5 +233,5 @@ def _check_whole(facts: Probe, decoded: Decoded) -> None:
     if decoded.duration < seconds * (1 - DURATION_TOLERANCE) - 1 / SAMPLE_FPS:
         raise Rejection(
             Reason.TRUNCATED,
-            f"{decoded.duration:.2f} s came, the container promised {seconds:.2f} s.",
+            f"The decoder returned {decoded.duration:.2f} s; the container promises {seconds:.2f} s.",
         )

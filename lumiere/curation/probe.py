@@ -99,7 +99,7 @@ def locate(raw: Path, name: str) -> Path:
     path = raw / name
     # Python decodes bytes that are not UTF-8 to surrogates.
     if any("\ud800" <= letter <= "\udfff" for letter in name):
-        raise Rejection(Reason.NOT_A_FILE, "Its name holds bytes that are no text.")
+        raise Rejection(Reason.NOT_A_FILE, "Its name contains bytes that are not UTF-8.")
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise Rejection(Reason.NOT_A_VIDEO)
     try:
@@ -165,8 +165,7 @@ def _doubt(
 ) -> str:
     """Return the first reason not to use decord; empty if there is none."""
     points = [point for point in packets.points if point is not None]
-    # Matroska stores no frame count, so a count of 0 is no contradiction there; mp4 always stores
-    # one.
+    # Matroska does not store a frame count, so 0 is fine there. mp4 always stores one.
     counts_differ = header_frames != len(packets.points) and (header_frames > 0 or "mp4" in kind)
     checks = {
         f"container {kind.split(',')[0]}": not DECORD_CONTAINERS & set(kind.split(",")),

@@ -1,4 +1,4 @@
-"""Why an input is not used: the codes in the manifest, each with a sentence."""
+"""Lists the reasons why an input is not used: codes for the manifest, each with a sentence."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Reason codes; `sentence` is the same for people."""
+    """The codes in the manifest's column `reason`."""
 
     NOT_A_VIDEO = "not_a_video"
     NOT_A_FILE = "not_a_file"
@@ -26,25 +26,26 @@ class Reason(StrEnum):
 
     @property
     def sentence(self) -> str:
+        """The reason in words, for people."""
         return _SENTENCES[self]
 
 
 _SENTENCES = {
-    Reason.NOT_A_VIDEO: "The file's suffix is none of a video format, so it was not opened.",
-    Reason.NOT_A_FILE: "It is no regular file (a pipe, a device, a broken link), which would hang a decoder.",
-    Reason.OUTSIDE_FOLDER: "It is a link to a file outside of the raw folder.",
-    Reason.UNREADABLE: "No decoder gets a frame out of it.",
-    Reason.TRUNCATED: "Fewer frames came than the header promised.",
-    Reason.TIMEOUT: "It took longer than curate.timeout_s and was given up.",
-    Reason.CRASHED: "The process that read it died.",
+    Reason.NOT_A_VIDEO: "The suffix of its name is not that of a video, so it was not opened.",
+    Reason.NOT_A_FILE: "It is not a regular file but, for example, a pipe, a folder or a broken link.",
+    Reason.OUTSIDE_FOLDER: "It is a link to a file outside the raw folder.",
+    Reason.UNREADABLE: "No decoder can read a frame from it.",
+    Reason.TRUNCATED: "It contains fewer frames than its header promises.",
+    Reason.TIMEOUT: "Reading it took longer than curate.timeout_s.",
+    Reason.CRASHED: "The process that read it crashed.",
     Reason.TOO_SHORT: "It is shorter than curate.min_seconds.",
     Reason.TOO_SMALL: "Its shorter side has fewer pixels than curate.min_side.",
-    Reason.NO_CAPTION: "captions.csv has no sentence for it.",
-    Reason.BAD_SPAN: "The start and end of its caption are no span of the video.",
-    Reason.CAPTION_SPANS_CUTS: "Its caption speaks of more than one shot, so it describes none of them.",
-    Reason.CAPTION_WITHOUT_VIDEO: "captions.csv names a video that is not there.",
-    Reason.NO_MOTION: "Nothing moves: its mean optical flow is not above curate.min_motion.",
-    Reason.DUPLICATE: "It shows the same as another clip, which is kept.",
+    Reason.NO_CAPTION: "captions.csv has no caption for it.",
+    Reason.BAD_SPAN: "The start and end of its caption do not mark a part of the video.",
+    Reason.CAPTION_SPANS_CUTS: "Its caption describes more than one shot, so no single shot shows all of it.",
+    Reason.CAPTION_WITHOUT_VIDEO: "captions.csv names a video that does not exist.",
+    Reason.NO_MOTION: "It hardly moves: its mean optical flow is not above curate.min_motion.",
+    Reason.DUPLICATE: "It shows the same as a better clip, which is kept.",
 }
 
 

@@ -1,5 +1,6 @@
-"""Decides which clips are accepted, from measurements alone, so that trying a new threshold
-takes less than a second.
+"""Decides which clips are accepted.
+
+It uses measurements only, so that trying a new threshold takes less than a second.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from lumiere.config import CurateConfig
 from lumiere.curation.captions import Caption, normal_name
 from lumiere.curation.dedupe import clusters, find_duplicates, find_look_alikes
 from lumiere.curation.filters import perceptual_hash
-from lumiere.curation.manifest import empty_row
+from lumiere.curation.manifest import DUPLICATE_OF, empty_row
 from lumiere.curation.measurement import Measurement, Segment, Span, containing_shot
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.split import assign_splits
@@ -67,8 +68,9 @@ def decide(
     for name in captions:
         if name in with_video:
             continue
-        # Use the full name, so that it cannot equal the clip_id of a video with another suffix.
-        row = {**empty_row(), "clip_id": name, "video": name}
+        # The name may equal the clip_id of a video, for example if its suffix was forgotten.
+        clip_id = f"{name}#caption" if name in ids.values() else name
+        row = {**empty_row(), "clip_id": clip_id, "video": name}
         row["captions"] = [caption.text for caption in captions[name]]
         rows.append(_reject(row, Reason.CAPTION_WITHOUT_VIDEO))
     _split_and_mark_duplicates(rows, pictures, config)
@@ -78,14 +80,17 @@ def decide(
 
 
 def clip_ids(names: list[str]) -> dict[str, str]:
-    """Return the id of each video: its path without the suffix; with the suffix where two ids would
-    be equal.
+    """Return the id of each video: its path, without the suffix if no other id can equal that.
 
     A path that contains "#" keeps its suffix too, because "#" marks the parts of a video.
     """
     stems = {name: str(PurePosixPath(name).with_suffix("")) for name in names}
     counts = Counter(stems.values())
-    return {name: name if counts[stem] > 1 or "#" in stem else stem for name, stem in stems.items()}
+    ids = {}
+    for name, stem in stems.items():
+        is_ambiguous = counts[stem] > 1 or stem in stems or "#" in stem
+        ids[name] = name if is_ambiguous else stem
+    return ids
 
 
 def _video_rows(
@@ -124,17 +129,19 @@ def _video_rows(
 
 
 def _parts(video: Measurement, captions: list[Caption]) -> list[Part]:
-    """Return one part per captioned span, and one per shot that no captioned span covers."""
-    problems = [caption.problem for caption in captions if caption.problem]
+    """Return one part per captioned span, one per shot that no captioned span covers, and one per
+    caption whose span cannot be used.
+    """
+    unusable = [_unusable_caption(caption) for caption in captions if caption.problem]
     usable = [caption for caption in captions if not caption.problem]
     whole = [caption.text for caption in usable if caption.span is None]
     spans = _texts_by_span(usable)
     parts = [_span_part(span, texts, video) for span, texts in spans.items()]
-    return parts + _shot_parts(video, whole, spans, problems)
+    return unusable + parts + _shot_parts(video, whole, spans, bool(unusable))
 
 
 def _shot_parts(
-    video: Measurement, whole: list[str], spans: Collection[Span], problems: list[str]
+    video: Measurement, whole: list[str], spans: Collection[Span], has_unusable: bool
 ) -> list[Part]:
     """Return the parts that are whole shots.
 
@@ -142,15 +149,15 @@ def _shot_parts(
         video: its measurement.
         whole: the captions without a span.
         spans: the captioned spans.
-        problems: what is wrong with the spans of other captions.
+        has_unusable: whether other captions have a span that cannot be used.
     """
     shots = [segment for segment in video.segments if segment.span is None]
     if len(shots) == 1 and whole:
         return [Part(shots[0], whole)]
-    if len(shots) == 1 and spans and not problems:
-        return []  # the rest of the shot has no caption, but that is no reason for rejection
+    if len(shots) == 1 and (spans or has_unusable):
+        return []  # the rows of the spans say enough; the rest of the shot needs no row
     return [
-        _uncovered_part(shot, len(shots), whole, problems)
+        _uncovered_part(shot, len(shots), whole)
         for shot in shots
         if not _is_covered(shot, spans, video)
     ]
@@ -181,12 +188,16 @@ def _span_part(span: Span, texts: list[str], video: Measurement) -> Part:
     return Part(Segment(*span, span, 0.0, 0.0), texts, _span_problem(span, video))
 
 
-def _uncovered_part(shot: Segment, num_shots: int, whole: list[str], problems: list[str]) -> Part:
+def _unusable_caption(caption: Caption) -> Part:
+    """Return a rejected part for a caption that belongs to no known span of the video."""
+    problem = Rejection(Reason.BAD_SPAN, f"captions.csv, {caption.problem}.")
+    return Part(Segment(0.0, 0.0, None, 0.0, 0.0), [caption.text], problem)
+
+
+def _uncovered_part(shot: Segment, num_shots: int, whole: list[str]) -> Part:
     """Return a shot without a captioned span of its own, and why it cannot be used."""
-    if problems:
-        return Part(shot, whole, Rejection(Reason.BAD_SPAN, f"captions.csv, {problems[0]}."))
     if whole:
-        detail = f"The video has {num_shots} shots, and its caption has no start and end."
+        detail = f"The video has {num_shots} shots, and its caption has neither start nor end."
         return Part(shot, whole, Rejection(Reason.CAPTION_SPANS_CUTS, detail))
     return Part(shot, [], Rejection(Reason.NO_CAPTION))
 
@@ -195,16 +206,16 @@ def _span_problem(span: Span, video: Measurement) -> Rejection:
     if span[1] > video.duration:
         return Rejection(
             Reason.BAD_SPAN,
-            f"The caption's span {span[0]:g} to {span[1]:g} s passes the end at {video.duration:g} s.",
+            f"Its caption ends at {span[1]:g} s, but the video ends at {video.duration:g} s.",
         )
     return Rejection(
         Reason.CAPTION_SPANS_CUTS,
-        f"A cut lies within the caption's span {span[0]:g} to {span[1]:g} s.",
+        f"Its caption describes {span[0]:g} to {span[1]:g} s, and a cut lies in between.",
     )
 
 
 def _part_row(base: Row, part: Part, signature: np.ndarray | None, config: CurateConfig) -> Row:
-    """Return the row of one part, with a verdict from everything but duplicates."""
+    """Return the row of one part, with a verdict that does not consider duplicates yet."""
     segment, problem = part.segment, part.problem
     row = {**base, "start": segment.start, "end": segment.end, "captions": part.captions}
     row |= {"motion": segment.motion, "sharpness": segment.sharpness}
@@ -257,7 +268,7 @@ def _split_and_mark_duplicates(
             row |= {
                 "verdict": "rejected",
                 "reason": Reason.DUPLICATE.value,
-                "detail": f"duplicate_of:{order[kept[i]]['video']}",
+                "detail": f"{DUPLICATE_OF}{order[kept[i]]['video']}",
                 "split": "",
             }
 

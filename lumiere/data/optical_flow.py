@@ -21,7 +21,7 @@ def flow_length(before: np.ndarray, after: np.ndarray) -> np.float32:
     Args:
         before, after: uint8 (h, w), grey.
     """
-    flow = np.zeros((*before.shape, 2), np.float32)
+    flow = np.zeros((*before.shape, 2), np.float32)  # (h, w, 2)
     flow = cv2.calcOpticalFlowFarneback(
         before,
         after,
@@ -33,5 +33,5 @@ def flow_length(before: np.ndarray, after: np.ndarray) -> np.float32:
         POLYNOMIAL,
         POLYNOMIAL_SIGMA,
         FLAGS,
-    )  # (h, w, 2)
+    )
     return np.linalg.norm(flow, axis=-1).mean()

@@ -1,5 +1,7 @@
-"""Converts pixels between bytes and numbers, and computes their PSNR. No other module converts
-pixels.
+"""Converts pixels between bytes and numbers, and computes their PSNR.
+
+The package converts pictures and videos only here. Benchmarks, scripts and tests also have formulas
+of their own.
 
 bytes         uint8 in [0, 255], as files store them; whole videos as (t, h, w, c)
 model range   float32 in [-1, 1], as networks see them; whole videos as (c, t, h, w)

@@ -15,14 +15,17 @@ import json
 import os
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from lumiere.errors import DataError
+from lumiere.errors import DataError, first_line
+from lumiere.files import read_json
 
 INDEX = "index.json"
 NULL_TEXT = "null_text.npz"
@@ -104,7 +107,7 @@ def read_null_text(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     path = folder / NULL_TEXT
     if not path.is_file():
-        raise DataError(f"{path}: no such file; run the decode stage again")
+        raise DataError(f"{path}: no such file", cure="run the decode stage again")
     arrays = unpack_arrays(path.read_bytes())
     return arrays["prompt_embeds"], arrays["prompt_mask"]
 
@@ -117,12 +120,11 @@ def read_index(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / INDEX
     if not path.is_file():
-        raise DataError(f"{path}: no such file; run the decode stage first")
-    index = json.loads(path.read_text(encoding="utf-8"))
+        raise DataError(f"{path}: no such file", cure="run the decode stage first")
+    index = read_json(path)
     if index.get("format") != FORMAT:
-        raise DataError(
-            f"{path}: clips in another format than this version reads; run the decode stage again"
-        )
+        problem = f"{path}: clips in another format than this version reads"
+        raise DataError(problem, cure="run the decode stage again")
     return index
 
 
@@ -130,13 +132,10 @@ def shard_names(folder: Path) -> set[str]:
     """Return the names of the shards whose hashes are in the folder's index; none if the folder
     holds something else.
     """
-    path = folder / INDEX
-    if not path.is_file():
+    try:
+        return set(read_index(folder)["shards"])
+    except DataError:
         return set()
-    index = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(index, dict) or index.get("format") != FORMAT:
-        return set()
-    return set(index["shards"])
 
 
 def check_shards(folder: Path, shards: Mapping[str, Mapping[str, Any]]) -> None:
@@ -152,29 +151,35 @@ def check_shards(folder: Path, shards: Mapping[str, Mapping[str, Any]]) -> None:
             present = "no such file"
         expected = f"{about['size']} bytes"
         if present != expected:
-            raise DataError(
-                f"{folder / name}: {present}; by {INDEX} {expected}; run the decode stage again"
-            )
+            problem = f"{folder / name}: {present}; by {INDEX} {expected}"
+            raise DataError(problem, cure="run the decode stage again")
 
 
-# Each read opens the tar file again, which is safe in forked and threaded loaders.
+# Each read opens the tar file again, which is safe in forked and threaded loaders. A shard that
+# cannot be read raises a DataError.
 
 
 def read_info(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
     """Read the `info` of a sample, given its entry in the index."""
-    return json.loads(_read_member(folder, entry, "json"))
+    with _named(folder / entry["tar"]):
+        return json.loads(_read_member(folder, entry, "json"))
 
 
 def read_text(folder: Path, entry: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Read the `prompt_embeds` and `prompt_mask` of a sample."""
-    arrays = unpack_arrays(_read_member(folder, entry, "text.npz"))
+    with _named(folder / entry["tar"]):
+        arrays = unpack_arrays(_read_member(folder, entry, "text.npz"))
     return arrays["prompt_embeds"], arrays["prompt_mask"]
 
 
 def read_frames(folder: Path, entry: Mapping[str, Any], frames: slice = ALL) -> np.ndarray:
-    """Read the frames of a sample, or a slice of them, uint8 (t, h, w, c), without reading the others."""
+    """Read the frames of a sample, or a slice of them, uint8 (t, h, w, c), without reading the
+    others.
+    """
+    path = folder / entry["tar"]
     with (
-        open(folder / entry["tar"], "rb", buffering=0) as file,
+        _named(path),
+        open(path, "rb", buffering=0) as file,
         zipfile.ZipFile(_Part(file.fileno(), *entry["members"]["video.npz"])) as archive,
     ):
         arrays = (io.BytesIO(archive.read(name)) for name in archive.namelist()[frames])
@@ -235,6 +240,16 @@ class _Part(io.RawIOBase):
         count = os.preadv(self.descriptor, [view], self.offset + self.position)
         self.position += count
         return count
+
+
+@contextmanager
+def _named(shard: Path) -> Iterator[None]:
+    """Turn an error in reading a shard into a DataError that names the file."""
+    try:
+        yield
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        problem = f"{shard}: cannot be read: {first_line(error)}"
+        raise DataError(problem, cure="run the decode stage again") from None
 
 
 def _read_member(folder: Path, entry: Mapping[str, Any], suffix: str) -> bytes:

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
+from lumiere.errors import WorkerError
+
 Result = TypeVar("Result")
 
 START_LIMIT_S = 180.0  # for imports on a busy machine; does not count against a task
@@ -56,6 +58,9 @@ def run_tasks(
 
     Yields:
         (index of the task, its result) as tasks finish; the order depends on the machine.
+
+    Raises:
+        WorkerError: if a worker process cannot start.
     """
     waiting = list(enumerate(tasks))[::-1]
     slots = [_Slot(function, timeout_s) for _ in range(min(workers, len(tasks)))]
@@ -127,8 +132,9 @@ class _Slot(Generic[Result]):
 
     def _replace(self, kind: str, detail: str) -> tuple[int, Failure] | None:
         if not self.is_ready:
-            raise RuntimeError(
-                f"a worker process cannot start: {detail} (exit code {self.process.exitcode})"
+            raise WorkerError(
+                f"a worker process cannot start: {detail} (exit code {self.process.exitcode}); "
+                "free memory or lower the number of workers, and run the stage again"
             )
         index = self.index
         self.kill()

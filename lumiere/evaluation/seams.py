@@ -10,6 +10,10 @@ What is measured: the generate stage super-resolves the middles of text-to-video
 with the same noise, in windows that MultiDiffusion reconciles and in windows that share no frame.
 `generate.seam_window_size` may be shorter than the windows of finished videos, so that a short clip
 has several borders, and `generate.seam_crop` smaller than the frame, so that it costs less.
+
+What the clip shows may move more, or less, at the borders than elsewhere. Real clips at the same
+pairs of frames tell how much that is, and the paired ratio of the two kinds does not depend on it,
+because both kinds enlarge the same clips.
 """
 
 from __future__ import annotations
@@ -198,24 +202,25 @@ def seam_scores(record: SeamRecord) -> list[Score] | LeftOut:
         f"Change at window borders over change elsewhere (Lumiere, section 3.3): {borders} a video "
         f"between windows of {record.window_size} frames"
     )
-    scores = []
-    for kind, label in zip(KINDS, ("MultiDiffusion", "independent windows"), strict=True):
-        each = seam_ratios(record)[kind]
-        scores.append(
-            _score(
-                f"seam_ratio_{kind}",
-                f"seam ratio, {label}",
-                getattr(record, kind),
-                record.real,
-                record.borders,
-                f"{note}; video by video {min(each):.2f} to {max(each):.2f}.",
-            )
+    each = seam_ratios(record)
+    scores = [
+        _score(
+            f"seam_ratio_{kind}",
+            f"seam ratio, {label}",
+            getattr(record, kind),
+            record.real,
+            record.borders,
+            f"{note}; video by video {min(each[kind]):.2f} to {max(each[kind]):.2f}.",
         )
+        for kind, label in zip(KINDS, ("MultiDiffusion", "independent windows"), strict=True)
+    ]
     if not all(np.isfinite(score.value) for score in scores):
         return LeftOut(
             "seams",
             "nothing moves inside the windows, so there is nothing to compare their borders with",
         )
+    if scores[0].value > 0:
+        scores.append(_gain(record, each))
     if 0 < len(record.own_borders) < num_pairs:
         own = _score(
             "seam_ratio_multidiffusion_own_borders",
@@ -223,8 +228,8 @@ def seam_scores(record: SeamRecord) -> list[Score] | LeftOut:
             record.multidiffusion,
             record.real,
             record.own_borders,
-            f"As above, at the {len(record.own_borders)} borders of windows that share "
-            f"{record.overlap} of their frames.",
+            f"The same at the {len(record.own_borders)} borders of MultiDiffusion's windows, which "
+            f"share {record.overlap} of their frames.",
         )
         if np.isfinite(own.value):
             scores.append(own)
@@ -239,33 +244,67 @@ def _score(
     borders: Sequence[int],
     note: str,
 ) -> Score:
+    def ratio_of(curves: np.ndarray) -> Callable[[np.ndarray], float]:
+        return lambda videos: seam_ratio(curves[videos], borders)
+
     floor = None
-    if real is not None:
-        value = seam_ratio(real, borders)
-        if np.isfinite(value):
-            floor = Floor(value, _interval(real, borders))
+    if real is not None and np.isfinite(seam_ratio(real, borders)):
+        floor = Floor(seam_ratio(real, borders), _interval(ratio_of(real), len(real)))
     return Score(
         key=key,
         label=label,
         group="seams",
         value=seam_ratio(errors, borders),
         better=Better.CLOSER,
-        interval=_interval(errors, borders),
+        interval=_interval(ratio_of(errors), len(errors)),
         floor=floor,
         num_videos=len(errors),
         note=note,
     )
 
 
-def _interval(errors: np.ndarray, borders: Sequence[int]) -> Interval | None:
-    """Draw videos with replacement; None for a single video, or if a draw holds still videos only."""
-    if len(errors) < 2:
+def _gain(record: SeamRecord, each: dict[str, list[float]]) -> Score:
+    """Compare both kinds on the same videos, so that their motion cancels."""
+
+    def ratio(videos: np.ndarray) -> float:
+        independent = seam_ratio(record.independent[videos], record.borders)
+        reconciled = seam_ratio(record.multidiffusion[videos], record.borders)
+        return independent / reconciled if reconciled > 0 else float("inf")
+
+    num_videos = len(record.prompts)
+    larger = np.greater(each["independent"], each["multidiffusion"]).sum()
+    return Score(
+        key="seam_ratio_gain",
+        label="seam ratio, independent windows over MultiDiffusion",
+        group="seams",
+        value=ratio(np.arange(num_videos)),
+        better=Better.HIGHER,
+        interval=_interval(ratio, num_videos),
+        num_videos=num_videos,
+        note=(
+            "How many times larger the seams are without MultiDiffusion, at the same borders of "
+            f"the same videos; larger in {larger} of {num_videos}."
+        ),
+    )
+
+
+def _interval(statistic: Callable[[np.ndarray], float], num_videos: int) -> Interval | None:
+    """Draw videos with replacement.
+
+    Args:
+        statistic: of the videos with these indices.
+        num_videos: how many there are.
+
+    Returns:
+        None for a single video, or if draws of still videos have no ratio.
+    """
+    if num_videos < 2:
         return None
-    draws = np.random.default_rng(0).integers(len(errors), size=(NUM_DRAWS, len(errors)))
-    ratios = [seam_ratio(errors[draw], borders) for draw in draws]
-    low, high = np.quantile(ratios, (0.025, 0.975))
-    if not np.isfinite([low, high]).all():
+    draws = np.random.default_rng(0).integers(num_videos, size=(NUM_DRAWS, num_videos))
+    values = np.array([statistic(draw) for draw in draws])
+    if not np.isfinite(values).all():
         return None
+    low, high = np.quantile(values, (0.025, 0.975))
     return Interval(float(low), float(high))
 
 

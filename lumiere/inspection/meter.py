@@ -42,10 +42,12 @@ class Cost:
     """The cost of one step. A multiplication and an addition count as two FLOPs."""
 
     flops_forward: int
-    flops: int  # forward, backward, and the recomputation of checkpointing
+    # forward, backward, and the recomputation of checkpointing
+    flops: int
     # The peak of everything but weights, inputs and finished weight gradients.
     activation_bytes: int
-    saved_bytes: int  # bytes that the forward pass keeps for the backward pass
+    # bytes that the forward pass keeps for the backward pass
+    saved_bytes: int
 
 
 class StandIn:

@@ -4,7 +4,6 @@ numbers or memory.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,12 @@ from torch import Tensor
 
 from lumiere.config import OptimConfig, Params
 from lumiere.diffusion.windows import temporal_windows
+from lumiere.files import read_json
 from lumiere.models import SpaceTimeUNet, layers_in_order
 from lumiere.models.autoencoder import latent_factor
-from lumiere.models.inflation import takes_text
-from lumiere.models.text_to_image import read_stored_config, text_width
+from lumiere.models.conditions import takes_text
+from lumiere.models.diffusers_folders import read_stored_config
+from lumiere.models.t2i_requirements import text_width
 from lumiere.models.unet_builders import build_ssr_unet, build_text_to_image_unet
 from lumiere.text import load_text_encoder
 from lumiere.text.hub import pipeline_folder
@@ -163,7 +164,7 @@ def stored_workloads(folder: Path, num_frames: int = 16) -> list[Workload]:
         ValueError: if the folder is none of these.
     """
     if (folder / "model_index.json").is_file():
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        index = read_json(folder / "model_index.json")
         parts = [name for name in ("unet", "ssr_unet") if (folder / name / "config.json").is_file()]
         if not parts:
             raise ValueError(f"{folder}: a {index.get('_class_name')} without unet/config.json")
@@ -180,7 +181,7 @@ def stored_workloads(folder: Path, num_frames: int = 16) -> list[Workload]:
 
 
 def _stored(folder: Path, title: str, num_frames: int) -> Workload:
-    stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    stored = read_json(folder / "config.json")
     settings = {key: value for key, value in stored.items() if not key.startswith("_")}
     kind = stored.get("_class_name")
     if kind == SpaceTimeUNet.__name__:
@@ -217,22 +218,15 @@ def text_to_image_network(params: Params, root: Path) -> UNet2DConditionModel:
     """Return the T2I's U-Net: the one that a params file trains, or the one of the model that it
     names.
     """
-    config, file = params.prepare_t2i, params.prepare_t2i.unet_config
+    config = params.prepare_t2i
     if config.source != "train":
         return _named_network(config.source, root, config.size)
-    # The text encoder's weights may be gigabytes on a hub, so read the width from the config file
-    # instead.
-    if file:
-        stored = json.loads((root / file).read_text(encoding="utf-8"))
-        width = text_width(UNET_DEFAULTS | stored)
-    else:
-        width = _text_encoder_width(params)
     return build_text_to_image_unet(
         config.size,
         config.block_out_channels,
         config.layers_per_block,
-        width,
-        root / file if file else "",
+        _text_width(params, root),
+        root / config.unet_config if config.unet_config else "",
     )
 
 
@@ -259,8 +253,13 @@ def _named_network(source: str, root: Path, size: int) -> UNet2DConditionModel:
     return UNet2DConditionModel.from_config(settings | {"sample_size": size // factor})
 
 
-def _text_encoder_width(params: Params) -> int:
-    name = params.decode.text_encoder
+def _text_width(params: Params, root: Path) -> int:
+    """Return the width of text states without loading a text encoder, whose weights may be
+    gigabytes on a hub.
+    """
+    file, name = params.prepare_t2i.unet_config, params.decode.text_encoder
+    if file:
+        return text_width(UNET_DEFAULTS | read_json(root / file))
     if name == MiniLMTextEncoder.name:
         return MiniLMTextEncoder.embed_dim
     return load_text_encoder(name, params.decode.max_text_tokens).embed_dim

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from diffusers import ModelMixin, UNet2DConditionModel
 from safetensors import SafetensorError
 
 from lumiere.errors import one_line
+from lumiere.files import read_json
 
 NAMES = {"UNet2DConditionModel": "U-Net", "AutoencoderKL": "VAE"}
 
@@ -33,7 +33,7 @@ def read_stored_config(
         raise ValueError(
             f"{folder}/config.json: no such file; expected a {NAMES[kind.__name__]} saved by diffusers"
         )
-    stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    stored = read_json(folder / "config.json")
     if stored.get("_class_name") != kind.__name__:
         raise ValueError(f"{folder}: a {stored.get('_class_name')}; allowed: {kind.__name__}")
     settings = inspect.signature(kind.__init__).parameters.values()

@@ -7,7 +7,6 @@ without hidden state.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,53 +18,8 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
 from lumiere.models.blocks import BlockLayers
+from lumiere.models.conditions import Conditions
 from lumiere.models.lean import LeanConv2d, LeanResnet, LeanTransformer, attend
-
-
-@dataclass
-class Conditions:
-    """The conditions of a forward pass, in the form that layers at a level of `num_frames` frames
-    take.
-    """
-
-    temb: Tensor  # (b, d), the timestep's embedding, once per clip
-    encoder_hidden_states: Tensor | None  # (b, n, d)
-    encoder_attention_bias: Tensor | None  # (b, 1, n), added to attention scores
-    checkpointing: bool
-    num_frames: int
-    frame_temb: Tensor  # (b t, d)
-
-    @classmethod
-    def per_clip(
-        cls,
-        temb: Tensor,
-        encoder_hidden_states: Tensor | None,
-        encoder_attention_bias: Tensor | None,
-        checkpointing: bool,
-        num_frames: int,
-    ) -> Conditions:
-        """Make the conditions of clips of `num_frames` frames from an embedding (b, d)."""
-        frame_temb = temb.repeat_interleave(num_frames, dim=0)
-        return cls(
-            temb,
-            encoder_hidden_states,
-            encoder_attention_bias,
-            checkpointing,
-            num_frames,
-            frame_temb,
-        )
-
-    def at(self, num_frames: int) -> Conditions:
-        """Return the same conditions at a level of `num_frames` frames; text stays once per clip
-        (`TextPerClip`).
-        """
-        return Conditions.per_clip(
-            self.temb,
-            self.encoder_hidden_states,
-            self.encoder_attention_bias,
-            self.checkpointing,
-            num_frames,
-        )
 
 
 class TextPerClip(Attention):
@@ -132,70 +86,6 @@ def make_lean(unet: nn.Module) -> None:
     """
     for module in unet.modules():
         module.__class__ = LEAN.get(type(module), type(module))
-
-
-def takes_text(unet: UNet2DConditionModel) -> bool:
-    """Return whether an image network attends to text, in any layer."""
-    attentions = [module for module in unet.modules() if isinstance(module, Attention)]
-    attends = any(
-        each.is_cross_attention or each.added_kv_proj_dim is not None for each in attentions
-    )
-    return attends or unet.config.addition_embed_type == "text"
-
-
-def check_conditions(
-    unet: UNet2DConditionModel,
-    batch_size: int,
-    timestep: Tensor | float | int,
-    text: Tensor | None,
-    mask: Tensor | None,
-    class_labels: Tensor | None,
-    added_cond_kwargs: dict[str, Any],
-) -> None:
-    """Raise ValueError on a condition that does not come once per clip, or that the image network
-    cannot take.
-    """
-    if isinstance(timestep, Tensor) and tuple(timestep.shape) not in ((), (1,), (batch_size,)):
-        raise ValueError(
-            f"timestep has shape {tuple(timestep.shape)}; expected a number, () or ({batch_size},)"
-        )
-    _check_text(unet, batch_size, text)
-    _check_mask(text, mask)
-    _check_once_per_clip("class_labels", class_labels, batch_size)
-    for name, value in added_cond_kwargs.items():
-        _check_once_per_clip(f"added_cond_kwargs[{name!r}]", value, batch_size)
-
-
-def _check_text(unet: UNet2DConditionModel, batch_size: int, text: Tensor | None) -> None:
-    width = unet.config.encoder_hid_dim or unet.config.cross_attention_dim
-    has_one_width = isinstance(width, int)  # a list if the levels differ
-    expected = f"expected ({batch_size}, n, {width if has_one_width else 'd'}), once per clip"
-    if text is None:
-        if takes_text(unet):
-            raise ValueError(f"encoder_hidden_states is None; {expected}")
-        return
-    fits = text.ndim == 3 and len(text) == batch_size
-    if fits and has_one_width and takes_text(unet):
-        fits = text.shape[2] == width
-    if not fits:
-        raise ValueError(f"encoder_hidden_states has shape {tuple(text.shape)}; {expected}")
-
-
-def _check_mask(text: Tensor | None, mask: Tensor | None) -> None:
-    if mask is None:
-        return
-    expected = None if text is None else tuple(text.shape[:2])
-    if tuple(mask.shape) != expected:
-        raise ValueError(
-            f"encoder_attention_mask has shape {tuple(mask.shape)}; expected {expected}"
-        )
-
-
-def _check_once_per_clip(name: str, value: Any, batch_size: int) -> None:
-    if isinstance(value, Tensor) and (value.ndim == 0 or len(value) != batch_size):
-        raise ValueError(
-            f"{name} has shape {tuple(value.shape)}; expected ({batch_size}, ...), once per clip"
-        )
 
 
 def check_supported(unet: UNet2DConditionModel) -> None:

@@ -139,6 +139,18 @@ class _NormSiLU(torch.autograd.Function):
         return *grads, None, None
 
 
+def group_norm(norm: nn.GroupNorm, hidden_states: Tensor) -> Tensor:
+    """Run a group norm that is trained, on n c h w.
+
+    On a CPU, the backward pass of torch 2.13 crashes the process if the input is in channels-last
+    memory and needs no gradient. Such an input is copied into the other layout.
+    """
+    trains = torch.is_grad_enabled() and norm.weight.requires_grad
+    if trains and not hidden_states.requires_grad and hidden_states.device.type == "cpu":
+        hidden_states = hidden_states.contiguous()
+    return norm(hidden_states)
+
+
 def norm_silu(norm: nn.GroupNorm, hidden_states: Tensor) -> Tensor:
     """Compute silu(norm(x)) on n c h w."""
     # The kernel takes no other strides. On a GPU it does not take channels-last memory, which
@@ -150,7 +162,7 @@ def norm_silu(norm: nn.GroupNorm, hidden_states: Tensor) -> Tensor:
     on_cpu = hidden_states.device.type == "cpu"
     if strides_fit and on_cpu and keeps_little(hidden_states, norm.weight, norm.bias):
         return _NormSiLU.apply(hidden_states, norm.weight, norm.bias, norm.num_groups, norm.eps)
-    return F.silu(norm(hidden_states), inplace=not torch.is_grad_enabled())
+    return F.silu(group_norm(norm, hidden_states), inplace=not torch.is_grad_enabled())
 
 
 class LeanResnet(ResnetBlock2D):

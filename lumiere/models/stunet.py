@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from lumiere.models.blocks import BlockLayers, image_blocks
+from lumiere.models.conditions import embed_conditions
 from lumiere.models.inflation import (
-    Conditions,
-    check_conditions,
     check_supported,
     make_lean,
     run_down_block,
@@ -205,19 +204,18 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         return self.in_channels + self.config.conditioning_channels
 
     def temporal_settings(self) -> dict[str, Any]:
-        """Return the settings as `SpaceTimeWeights` wants them; one value of temporal resampling
-        per spatial halving.
+        """Return the settings that two networks must share to exchange temporal weights, with one
+        value of temporal resampling per spatial halving.
         """
         down, _, _ = image_blocks(self.unet)
         halvings = [index for index, block in enumerate(down) if block.resamplers]
+        has_mid_block = self.mid_inflation is not None
         return {
             "block_out_channels": list(self.unet.config.block_out_channels),
             "in_channels": self.in_channels,
             "conditioning_channels": self.config.conditioning_channels,
             "temporal_resampling": [index in self._resampled for index in halvings],
-            "mid_attention_layers": 0
-            if self.mid_inflation is None
-            else self.config.mid_attention_layers,
+            "mid_attention_layers": self.config.mid_attention_layers if has_mid_block else 0,
             "temporal_head_dim": self.config.temporal_head_dim,
         }
 
@@ -281,25 +279,17 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         Raises:
             ValueError: if the sample or a condition has another shape; the message names it.
         """
-        added_cond_kwargs = added_cond_kwargs or {}
         self._check_sample(sample)
-        check_conditions(
-            self.unet,
-            len(sample),
-            timestep,
-            encoder_hidden_states,
-            encoder_attention_mask,
-            class_labels,
-            added_cond_kwargs,
-        )
         batch_size, _, num_frames, height, width = sample.shape
-        here = self._conditions(
+        here = embed_conditions(
+            self.unet,
             sample,
             timestep,
             encoder_hidden_states,
             encoder_attention_mask,
             class_labels,
-            added_cond_kwargs,
+            added_cond_kwargs or {},
+            self.gradient_checkpointing,
         )
         factor = 2**self.unet.num_upsamplers
         force_size = height % factor != 0 or width % factor != 0
@@ -345,41 +335,6 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         if self.unet.conv_norm_out is not None:
             hidden = self.unet.conv_act(self.unet.conv_norm_out(hidden))
         return self.unet.conv_out(hidden)
-
-    def _conditions(
-        self,
-        sample: Tensor,
-        timestep: Tensor | float | int,
-        encoder_hidden_states: Tensor | None,
-        encoder_attention_mask: Tensor | None,
-        class_labels: Tensor | None,
-        added_cond_kwargs: dict[str, Any],
-    ) -> Conditions:
-        """Embed timestep, class and text once per clip, with the T2I's own methods."""
-        unet = self.unet
-        temb = unet.time_embedding(unet.get_time_embed(sample=sample, timestep=timestep))
-        class_emb = unet.get_class_embed(sample=sample, class_labels=class_labels)
-        if class_emb is not None:
-            temb = (
-                torch.cat([temb, class_emb], dim=-1)
-                if unet.config.class_embeddings_concat
-                else temb + class_emb
-            )
-        added = unet.get_aug_embed(
-            emb=temb,
-            encoder_hidden_states=encoder_hidden_states,
-            added_cond_kwargs=added_cond_kwargs,
-        )
-        temb = temb if added is None else temb + added
-        if unet.time_embed_act is not None:
-            temb = unet.time_embed_act(temb)
-        text = unet.process_encoder_hidden_states(
-            encoder_hidden_states=encoder_hidden_states, added_cond_kwargs=added_cond_kwargs
-        )
-        bias = None
-        if encoder_attention_mask is not None:
-            bias = ((1 - encoder_attention_mask.to(sample.dtype)) * -10000.0).unsqueeze(1)
-        return Conditions.per_clip(temb, text, bias, self.gradient_checkpointing, sample.shape[2])
 
     def _check_sample(self, sample: Tensor) -> None:
         if sample.ndim != 5 or sample.shape[1] != self.total_channels or 0 in sample.shape:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumiere.models.lean import attend, norm_silu
+from lumiere.models.lean import attend, group_norm, norm_silu
 
 KERNEL_SIZE = 3
 
@@ -92,18 +92,14 @@ class TemporalUpsample(nn.Module):
         """(b t) c h w -> (b target_frames) c h w, target_frames <= 2 t."""
         height, width = hidden_states.shape[-2:]
         first, middle, last = self.conv.weight.unbind(dim=2)  # each (c, c, 1)
-        odd, even = (
-            torch.stack([first + middle, last], dim=2),
-            torch.stack([first, middle + last], dim=2),
-        )
+        odd = torch.stack([first + middle, last], dim=2)
+        even = torch.stack([first, middle + last], dim=2)
         weight, bias = torch.cat([odd, even]), self.conv.bias.repeat(2)  # type: ignore[union-attr]
-        pairs = F.conv2d(
-            unfold_time(hidden_states, num_frames), weight, bias, padding=(1, 0)
-        )  # (b, 2 c, t + 1, h w)
+        states = unfold_time(hidden_states, num_frames)
+        pairs = F.conv2d(states, weight, bias, padding=(1, 0))  # (b, 2 c, t + 1, h w)
         # The i-th pair is y[2i-1] and y[2i]; in memory, b (t + 1) (h w) 2 c.
-        both = (
-            pairs.permute(0, 2, 3, 1).unflatten(3, (2, -1)).transpose(2, 3).flatten(1, 2)
-        )  # (b, 2 t + 2, h w, c)
+        both = pairs.permute(0, 2, 3, 1).unflatten(3, (2, -1))  # (b, t + 1, h w, 2, c)
+        both = both.transpose(2, 3).flatten(1, 2)  # (b, 2 t + 2, h w, c)
         both = both[:, 1 : target_frames + 1].flatten(0, 1)
         return both.unflatten(1, (height, width)).permute(0, 3, 1, 2)
 
@@ -175,9 +171,8 @@ class TemporalAttention(nn.Module):
             n, num_frames, 3 * self.num_heads, channels // self.num_heads
         )
         both, value = qkv.split([2 * self.num_heads, self.num_heads], dim=2)
-        query, key = (
-            rotate(both.transpose(1, 2), angles).transpose(1, 2).chunk(2, dim=2)
-        )  # each (n, t, heads, d)
+        rotated = rotate(both.transpose(1, 2), angles).transpose(1, 2)
+        query, key = rotated.chunk(2, dim=2)  # each (n, t, heads, d)
         mixed = attend(query, key, value).reshape(n, num_frames, channels)
         return hidden_states + self.out(mixed)
 
@@ -201,7 +196,8 @@ class AttentionInflationBlock(nn.Module):
         """(b t) c h w -> (b t) c h w."""
         frames, channels, height, width = hidden_states.shape
         batch_size, pixels = frames // num_frames, height * width
-        inner = unfold_time(self.norm(hidden_states), num_frames).permute(0, 3, 2, 1)  # b (h w) t c
+        inner = unfold_time(group_norm(self.norm, hidden_states), num_frames)  # b c t (h w)
+        inner = inner.permute(0, 3, 2, 1)  # b (h w) t c
         inner = inner.reshape(batch_size * pixels, num_frames, channels)
         angles = rotary_angles(num_frames, self.head_dim, hidden_states.device)
         for layer in self.layers:

@@ -5,25 +5,19 @@ VAE if it has one.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import diffusers
 from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
 
+from lumiere.files import read_json
 from lumiere.models.autoencoder import load_vae, vae_factor
-from lumiere.models.diffusers_folders import load_network, read_stored_config
-from lumiere.text import DiffusersTextEncoder, load_text_encoder
-from lumiere.text.encoder import CONFIG_NAME as TEXT_FILE
-from lumiere.text.hub import pipeline_folder
+from lumiere.models.diffusers_folders import load_network
+from lumiere.text_config import read_text_config, write_text_config
 
 SCHEDULER_FILE = "scheduler_config.json"
 SIZE_FILE = "size.json"
-PIXELS = 3  # channels of an image
-LATENTS = 4  # channels of Stable Diffusion's latents
-PARTS = ("unet", "scheduler", "text_encoder", "vae")
 LEARNED_VARIANCES = ("learned", "learned_range")
 
 
@@ -48,6 +42,21 @@ class TextToImage:
     max_text_tokens: int = 32
     trained_size: int | None = None
     vae: AutoencoderKL | None = None
+
+    @classmethod
+    def load(cls, folder: str | Path) -> TextToImage:
+        """Load a folder that `save` wrote; the weights come from safetensors, in float32.
+
+        Raises:
+            ValueError: if a part is missing or damaged.
+        """
+        folder = Path(folder)
+        text_encoder, max_text_tokens = read_text_config(folder / "text_encoder")
+        trained_size = None
+        if (folder / SIZE_FILE).is_file():
+            trained_size = read_json(folder / SIZE_FILE).get("trained")
+        unet, scheduler, vae = load_networks(folder)
+        return cls(unet, scheduler, text_encoder, max_text_tokens, trained_size, vae)
 
     @property
     def size(self) -> int:
@@ -101,7 +110,7 @@ def save_companions(
     """
     folder = Path(folder)
     scheduler.save_pretrained(folder / "scheduler")
-    load_text_encoder(text_encoder, max_text_tokens).save_pretrained(folder / "text_encoder")
+    write_text_config(folder / "text_encoder", text_encoder, max_text_tokens)
     if vae is not None:
         vae.save_pretrained(folder / "vae")
 
@@ -119,8 +128,8 @@ def load_scheduler(folder: str | Path) -> SchedulerMixin:
     path = Path(folder) / SCHEDULER_FILE
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected a scheduler saved by diffusers")
-    name = json.loads(path.read_text(encoding="utf-8")).get("_class_name", "")
-    if not hasattr(diffusers, name):
+    name = read_json(path).get("_class_name")
+    if not isinstance(name, str) or not hasattr(diffusers, name):
         raise ValueError(f"{path}: scheduler class {name!r} is not in diffusers")
     scheduler = getattr(diffusers, name).from_pretrained(str(folder))
     if not hasattr(scheduler, "alphas_cumprod"):
@@ -132,59 +141,16 @@ def load_scheduler(folder: str | Path) -> SchedulerMixin:
     return scheduler
 
 
-def load_text_to_image(source: str | Path) -> TextToImage:
-    """Load a T2I, in pixel space or with its VAE; the weights come from safetensors, in float32.
-
-    Args:
-        source: a folder that `TextToImage.save` wrote; a diffusers pipeline's folder with `unet/`,
-            `scheduler/`, `text_encoder/`, `tokenizer/` and, for a latent model, `vae/`; or the hub
-            name of such a pipeline.
+def load_networks(
+    folder: Path,
+) -> tuple[UNet2DConditionModel, SchedulerMixin, AutoencoderKL | None]:
+    """Load the U-Net, the scheduler and, for a latent model, the VAE of a T2I.
 
     Raises:
-        ValueError: if a part is missing, or the model cannot be trained on frames and sentences
-            alone. This excludes super-resolution, inpainting, and conditions other than the text of
-            one encoder.
+        ValueError: if one of them is missing or damaged.
     """
-    folder = pipeline_folder(str(source))
-    text_file = folder / "text_encoder" / TEXT_FILE
-    if text_file.is_file():
-        folder = pipeline_folder(str(source), *PARTS)
-        text = json.loads(text_file.read_text(encoding="utf-8"))
-        size_file = folder / SIZE_FILE
-        trained_size = (
-            json.loads(size_file.read_text(encoding="utf-8"))["trained"]
-            if size_file.is_file()
-            else None
-        )
-        unet, scheduler, vae = _load_parts(folder)
-        return TextToImage(unet, scheduler, text["name"], text["max_tokens"], trained_size, vae)
-    if not (folder / "text_encoder" / "config.json").is_file():
-        raise ValueError(
-            f"{text_file}: no such file, and no config.json beside it; expected a folder with unet/, scheduler/ and "
-            "text_encoder/ as prepare_t2i or a diffusers pipeline writes them"
-        )
-    config, name = read_stored_config(folder / "unet"), str(folder / "unet")
-    if (folder / "vae").is_dir():
-        check_text_alone(
-            config, name, read_stored_config(folder / "vae", AutoencoderKL)["latent_channels"]
-        )
-    else:
-        check_pixel_space(config, name)
-    encoder = DiffusersTextEncoder(str(source))
-    if (width := text_width(config)) != encoder.embed_dim:
-        raise ValueError(
-            f"{name}: takes text {width} wide, but its text encoder gives {encoder.embed_dim}"
-        )
-    unet, scheduler, vae = _load_parts(pipeline_folder(str(source), *PARTS, "tokenizer"))
-    return TextToImage(unet, scheduler, encoder.name, encoder.max_tokens, vae=vae)
-
-
-def _load_parts(folder: Path) -> tuple[UNet2DConditionModel, SchedulerMixin, AutoencoderKL | None]:
-    return (
-        load_network(folder / "unet"),
-        load_scheduler(folder / "scheduler"),
-        load_vae(folder / "vae"),
-    )
+    unet, scheduler = load_network(folder / "unet"), load_scheduler(folder / "scheduler")
+    return unet, scheduler, load_vae(folder / "vae")
 
 
 def load_image_network(source: str | Path) -> tuple[UNet2DConditionModel, SchedulerMixin]:
@@ -200,67 +166,3 @@ def load_image_network(source: str | Path) -> tuple[UNet2DConditionModel, Schedu
             f"{folder}: no unet/config.json; expected a folder with unet/ and scheduler/"
         )
     return load_network(folder / "unet"), load_scheduler(folder / "scheduler")
-
-
-def text_width(config: Mapping[str, Any]) -> Any:
-    """Return the width of the text states that a U-Net of these settings takes; a list where its
-    levels differ.
-    """
-    width = config["encoder_hid_dim"] or config["cross_attention_dim"]
-    if isinstance(width, (list, tuple)):
-        return width[0] if len(set(width)) == 1 else list(width)
-    return width
-
-
-def check_pixel_space(config: Mapping[str, Any], name: str) -> None:
-    """Check that the stages can train a network of these settings without a VAE: pixels and text
-    in, pixels out.
-
-    Args:
-        config: all settings of a UNet2DConditionModel.
-        name: the network's name in the error.
-
-    Raises:
-        ValueError: when they cannot.
-    """
-    if config["in_channels"] == LATENTS:
-        raise ValueError(
-            f"{name}: the network of a latent model, without its VAE; allowed: a pipeline's folder that has vae/, or a "
-            f"network in pixel space, of {PIXELS} channels"
-        )
-    check_text_alone(config, name, PIXELS)
-
-
-def check_text_alone(config: Mapping[str, Any], name: str, num_channels: int) -> None:
-    """Check that the stages can train a network of these settings: noisy pixels or latents and text
-    in, a prediction out.
-
-    Args:
-        config, name: as in `check_pixel_space`.
-        num_channels: channels of the pixels or latents that it denoises.
-
-    Raises:
-        ValueError: when they cannot.
-    """
-    if config["in_channels"] != num_channels or config["out_channels"] not in (
-        num_channels,
-        2 * num_channels,
-    ):
-        raise ValueError(
-            f"{name}: takes {config['in_channels']} channels and gives {config['out_channels']}; allowed: "
-            f"{num_channels}, and {num_channels} or, with a learned variance, {2 * num_channels}: a text-to-image "
-            "model, not super-resolution or inpainting"
-        )
-    allowed = {
-        "class_embed_type": (None,),
-        "num_class_embeds": (None,),
-        "addition_embed_type": (None, "text"),
-        "encoder_hid_dim_type": (None, "text_proj"),
-    }
-    for key, values in allowed.items():
-        if config[key] not in values:
-            words = " or ".join("none" if value is None else repr(value) for value in values)
-            raise ValueError(
-                f"{name}: {key} {config[key]!r}; allowed: {words}, because the stages "
-                "give a model only the text of one encoder (SDXL takes more)"
-            )

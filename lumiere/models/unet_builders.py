@@ -5,14 +5,14 @@ config file.
 from __future__ import annotations
 
 import inspect
-import json
 from pathlib import Path
 from typing import Any
 
 from diffusers import UNet2DConditionModel
 
+from lumiere.files import read_json
 from lumiere.models.ssr_requirements import check_super_resolution
-from lumiere.models.text_to_image import check_pixel_space, text_width
+from lumiere.models.t2i_requirements import check_pixel_space, text_width
 
 
 def read_unet_config(path: str | Path) -> dict[str, Any]:
@@ -22,17 +22,8 @@ def read_unet_config(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: if there is no such file, or it holds anything else.
     """
-    try:
-        stored = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from None
-    kind = (
-        stored.get("_class_name", UNet2DConditionModel.__name__)
-        if isinstance(stored, dict)
-        else "list"
-    )
+    stored = read_json(Path(path))
+    kind = stored.get("_class_name", UNet2DConditionModel.__name__)
     if kind != UNet2DConditionModel.__name__:
         raise ValueError(
             f"{path}: the config of a {kind}; allowed: {UNet2DConditionModel.__name__}"

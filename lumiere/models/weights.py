@@ -19,6 +19,7 @@ from diffusers import ModelMixin
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lumiere.files import read_json
 from lumiere.tensor_files import read_tensors
 
 CONFIG_FILE = "config.json"
@@ -124,7 +125,11 @@ class SpaceTimeWeights(ModelMixin):
         _refuse(variant=from_pipeline.get("variant"))
         dtype = torch_dtype if dtype is None else dtype
         folder = Path(pretrained_model_name_or_path) / subfolder
-        model = cls(**_read_config(folder, cls.__name__))
+        settings = _read_config(folder, cls.__name__)
+        try:
+            model = cls(**settings)
+        except TypeError as error:  # an unknown setting, or one that is missing
+            raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
         spatial = read_tensors(folder / SPATIAL_FILE)
         _require_same_keys(spatial, model.unet.state_dict(), folder / SPATIAL_FILE)
         nn.Module.to(model, dtype=next(iter(spatial.values())).dtype)
@@ -171,23 +176,23 @@ class SpaceTimeWeights(ModelMixin):
         path = Path(save_directory) / TEMPORAL_FILE
         loaded, own = _part_of(read_tensors(path), part), _part_of(self.temporal_state_dict(), part)
         about_path = path.with_name(TEMPORAL_CONFIG_FILE)
-        about = _read_json(about_path)
+        about = read_json(about_path)
         for key, value in self.temporal_settings().items():
-            is_conditioning = key == "conditioning_channels"
-            if (part == "all" or (part == "conditioning") == is_conditioning) and about.get(
-                key
-            ) != value:
+            of_part = "conditioning" if key == "conditioning_channels" else "motion"
+            stored = about.get(key)
+            if part in ("all", of_part) and stored != value:
                 raise ValueError(
-                    f"{about_path}: {key} {json.dumps(about.get(key))}, not {json.dumps(value)}"
+                    f"{about_path}: {key} {json.dumps(stored)}, not {json.dumps(value)}"
                 )
         _require_same_keys(loaded, own, path)
         self._compare_image_model(about.get(IMAGE_MODEL), about_path)
         self.load_state_dict(loaded, strict=False)
 
     def _compare_image_model(self, trained_on: str | None, path: Path) -> None:
-        if self.dtype == torch.bfloat16 or trained_on == (
-            own := weights_hash(self.unet.state_dict())
-        ):
+        if self.dtype == torch.bfloat16:
+            return
+        own = weights_hash(self.unet.state_dict())
+        if trained_on == own:
             return
         warnings.warn(
             f"{path}: the temporal weights belong to the image model {str(trained_on)[:12]}, but this network has "
@@ -236,25 +241,13 @@ def _write(state: Mapping[str, Tensor], path: Path) -> None:
     save_file({name: value.contiguous() for name, value in state.items()}, path)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: not a JSON object")
-    return content
-
-
 def _read_config(folder: Path, class_name: str) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise ValueError(
             f"{folder}: no {CONFIG_FILE}; expected a folder written by {class_name}.save_pretrained"
         )
-    config = _read_json(path)
+    config = read_json(path)
     if config.get("_class_name") != class_name:
         raise ValueError(f"{path}: the config of {config.get('_class_name')}, not of {class_name}")
     return {key: value for key, value in config.items() if not key.startswith("_")}

@@ -13,7 +13,8 @@ from lumiere.errors import DataError
 from lumiere.files import content_hash
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.autoencoder import load_vae
-from lumiere.models.text_to_image import load_image_network, load_scheduler, load_text_to_image
+from lumiere.models.pretrained import load_text_to_image
+from lumiere.models.text_to_image import load_image_network, load_scheduler
 from lumiere.pipelines.pipeline_lumiere import LumierePipeline
 from lumiere.pipelines.styles import FOLDER
 from lumiere.text import load_text_encoder

@@ -16,7 +16,7 @@ from lumiere.pipelines.base import LumiereBasePipeline
 from lumiere.pipelines.styles import FOLDER as STYLES_FOLDER
 from lumiere.pipelines.styles import StyleBook
 from lumiere.text import TextEncoder, load_text_encoder
-from lumiere.text.encoder import CONFIG_NAME
+from lumiere.text_config import CONFIG_NAME
 
 TEXT_ENCODER_FOLDER = "text_encoder"
 

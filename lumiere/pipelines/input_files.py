@@ -6,15 +6,15 @@ Files are read strictly, because a wrong guess would show in the video.
 from __future__ import annotations
 
 import hashlib
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from lumiere.data.clips import ClipStore
+from lumiere.data.orientation import upright
 from lumiere.data.video_io import read_video
 from lumiere.errors import VideoError
 from lumiere.files import content_hash
@@ -168,7 +168,7 @@ def read_picture(name: str, path: Path) -> Image.Image:
             f"{where}: more than 8 bits a pixel ({picture.mode}); save it as an 8-bit PNG or a JPEG"
         )
     _refuse_alpha(where, picture)
-    return _upright(picture).convert("RGB")
+    return upright(picture).convert("RGB")
 
 
 def read_frames(name: str, path: Path, fps: int, most: int) -> tuple[np.ndarray, bool]:
@@ -262,7 +262,7 @@ def _read_mask(request: Request, fps: int, shape: tuple[int, ...]) -> np.ndarray
 
 def _read_still_mask(path: Path) -> np.ndarray:
     """Read a still mask, uint8 (h, w): 255 where the picture is brighter than half of its range."""
-    picture = _upright(_open("mask", path))
+    picture = upright(_open("mask", path))
     _refuse_alpha(f"mask {path}", picture)
     if picture.mode in DEEP_MODES:
         values = np.asarray(picture.convert("F"))
@@ -300,14 +300,6 @@ def _is_still(picture: Image.Image) -> bool:
     eye's view, after the picture itself.
     """
     return picture.format == "MPO" or getattr(picture, "n_frames", 1) == 1
-
-
-def _upright(picture: Image.Image) -> Image.Image:
-    """Turn a picture as its EXIF says; ignore EXIF that cannot be read."""
-    try:
-        return ImageOps.exif_transpose(picture)
-    except (OSError, ValueError, SyntaxError, struct.error):
-        return picture
 
 
 def _refuse_alpha(where: str, picture: Image.Image) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import lumiere.compat  # noqa: F401  before transformers and open_clip
 from lumiere.text.diffusers_encoder import DiffusersTextEncoder
-from lumiere.text.encoder import CONFIG_NAME, TextEncoder
+from lumiere.text.encoder import TextEncoder
 from lumiere.text.minilm_encoder import MiniLMTextEncoder
 from lumiere.text.open_clip_encoder import OpenCLIPTextEncoder
+from lumiere.text_config import CONFIG_NAME, read_text_config
 
 __all__ = ["DiffusersTextEncoder", "TextEncoder", "load_text_encoder"]
 
@@ -36,10 +36,8 @@ def load_text_encoder(name: str | Path, max_tokens: int = 32) -> TextEncoder:
     Raises:
         ValueError: if the name is unknown, or the encoder does not take that length.
     """
-    config_file = Path(name) / CONFIG_NAME
-    if config_file.is_file():
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-        name, max_tokens = config["name"], config["max_tokens"]
+    if (Path(name) / CONFIG_NAME).is_file():
+        name, max_tokens = read_text_config(Path(name))
     family, _, source = str(name).partition(":")
     if family in FAMILIES and source:
         return FAMILIES[family](source, max_tokens)

@@ -7,7 +7,6 @@ encoder.
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CONFIG_NAME = "text_encoder.json"
+from lumiere.text_config import write_text_config
 
 
 class TextEncoder(ABC):
@@ -61,14 +60,6 @@ class TextEncoder(ABC):
         # Padding carries no meaning; zeros keep it from leaking through layers that take no mask.
         return states * mask.unsqueeze(-1), mask
 
-    def to_config(self) -> dict[str, Any]:
-        """Return the config from which `load_text_encoder` builds this encoder again."""
-        return {"name": self.name, "max_tokens": self.max_tokens}
-
     def save_pretrained(self, folder: str | Path, **_: Any) -> None:
         """Write the config; the weights stay in the package or hub that they come from."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_NAME).write_text(
-            json.dumps(self.to_config(), indent=2) + "\n", encoding="utf-8"
-        )
+        write_text_config(Path(folder), self.name, self.max_tokens)

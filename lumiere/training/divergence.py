@@ -9,7 +9,8 @@ from lumiere.config import OptimConfig
 from lumiere.errors import LumiereError
 
 SMOOTHING = 0.98
-SETTLED = 30  # losses; with batches of one clip, the mean of fewer is too noisy
+# Losses; with batches of one clip, the mean of fewer is too noisy.
+SETTLED = 30
 # Steps in a row without a finite gradient. Loss scaling halves its scale at each of them; after
 # this many, no scale works.
 SKIPPED = 50

@@ -107,7 +107,7 @@ def open_clips(folder: Path, size: int, cache_mb: float) -> tuple[StoredClips, S
         size, cache_mb: as in `StoredClips`.
 
     Raises:
-        OSError, ValueError: the folder has no clips, or the decode stage did not write it.
+        DataError: if the decode stage did not write the folder.
     """
     stores = ClipStore(folder), ClipStore(folder, "validation")
     return StoredClips(stores[0], size, cache_mb), StoredClips(stores[1], size, cache_mb)

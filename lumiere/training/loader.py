@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lumiere.config import RuntimeConfig
-from lumiere.errors import ParamsError, WorkerError, first_line
+from lumiere.errors import LumiereError, ParamsError, WorkerError, first_line
 
 
 class Examples(Protocol):
@@ -76,9 +76,15 @@ class _Batches(DataLoader[dict[str, Tensor]]):
 
 
 def _name_lost_workers(batches: Iterator[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
-    """Turn torch's RuntimeError about a worker that hangs or has died into a WorkerError."""
+    """Turn torch's RuntimeError about a worker that hangs or has died into a WorkerError, and
+    restore the message of an error that a user can fix.
+    """
     try:
         yield from batches
+    except LumiereError as error:
+        # For an error in a worker process, torch puts the worker's traceback before the message.
+        message = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
+        raise type(error)(message) from None
     except RuntimeError as error:
         if not re.match(r"DataLoader (timed out|worker \(pid)", str(error)):
             raise

@@ -189,9 +189,8 @@ def _paint(
     low, high = (scale * share for share in brush.step)
     length = low + (high - low) * torch.rand(n, k, generator=generator)
     steps = length[:, :, None] * torch.stack([heading.sin(), heading.cos()], dim=-1)
-    vertices = torch.cat(
-        [start[:, None], start[:, None] + steps.cumsum(dim=1)], dim=1
-    )  # (n, k + 1, 2)
+    later = start[:, None] + steps.cumsum(dim=1)
+    vertices = torch.cat([start[:, None], later], dim=1)  # (n, k + 1, 2)
     side = torch.tensor(canvas)
     # Reflected at the canvas's borders.
     vertices = side - (vertices.remainder(2 * side) - side).abs()

@@ -219,10 +219,8 @@ def test_second_differences_tell_borders_and_fast_change_from_slow() -> None:
     jolted = steady.copy()
     jolted[5:] += 40
     assert baselines_measure.second_difference(jolted).argmax() in (3, 4)  # of frames 4 and 5
-    assert baselines_measure.borders(13, 4) == [
-        3,
-        7,
-    ]  # frames 4 and 8; the clip's ends are no borders
+    # The borders are frames 4 and 8; the ends of the clip do not count.
+    assert baselines_measure.borders(13, 4) == [3, 7]
     blinking = (steady * 0 + 100 * (np.arange(13) % 2).reshape(-1, 1, 1, 1)).astype(np.uint8)
     assert (
         baselines_measure.fast_share(blinking, 4)

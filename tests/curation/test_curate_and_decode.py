@@ -1,4 +1,4 @@
-"""Odd inputs through both stages: every one gets its verdict, every clip its own caption."""
+"""Odd inputs pass through both stages: each gets its verdict, and each clip keeps its caption."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lumiere.config import CurateConfig
 from lumiere.curation import measurement
 from lumiere.curation.captions import Caption, read_captions
 from lumiere.curation.curate import curate
-from lumiere.curation.manifest import read_manifest, write_manifest
+from lumiere.curation.manifest import empty_row, read_manifest, write_manifest
 from lumiere.curation.manifest_report import counts, write_report
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.verdicts import clip_ids, decide
@@ -64,7 +64,7 @@ EXPECTED = {
 
 
 def two_shots() -> np.ndarray:
-    """48 frames with a cut in the middle that nobody overlooks."""
+    """Make 48 frames with a hard cut in the middle."""
     frames = numbered(48, subject=9)
     frames[:24, :48] //= 3
     frames[24:, :48] = 255 - frames[24:, :48] // 3
@@ -79,7 +79,7 @@ def write_captions(path: Path, rows: list[tuple[str, ...]]) -> Path:
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory) -> tuple[Path, Path]:
-    """A raw folder with all that people put into raw folders, and its captions."""
+    """Make a raw folder with everything that people put into raw folders, and its captions."""
     folder = tmp_path_factory.mktemp("odd inputs")
     raw = folder / "raw"
     encode(raw / "plain.mp4", numbered(48, 1))
@@ -126,7 +126,7 @@ def odd(tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def curated(odd, tmp_path_factory):
-    """Rows, pictures and the scratch folder of one curation."""
+    """Curate once, and return the rows, the pictures and the scratch folder."""
     scratch = tmp_path_factory.mktemp("scratch")
     return *curate(*odd, CONFIG, scratch), scratch
 
@@ -163,10 +163,24 @@ def test_results_depend_on_neither_workers_nor_order(odd, curated, tmp_path):
     for path in sorted((tmp_path / "one").iterdir()):
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
     page = (tmp_path / "one" / "report.md").read_text()
-    assert all(
-        f"`{row['reason']}`" in page and row["detail"] in page for row in rows if row["reason"]
-    )
+    for row in rows:
+        if row["reason"]:
+            assert f"`{row['reason']}`" in page
+        if row["reason"] not in ("", "duplicate"):
+            assert row["detail"] in page
+    assert "It shows the same as plain.mp4, which is kept." in page
     assert counts(rows)["rejected_caption_spans_cuts"] == 3
+
+
+def test_the_report_counts_videos_and_not_rows_by_decoder(curated, tmp_path):
+    rows, pictures, _ = curated
+    parts = []
+    for i in range(3):
+        row = {**empty_row(), "clip_id": f"a#{i}", "video": "a.ts", "decoder": "pyav"}
+        row |= {"verdict": "rejected", "reason": "no_motion", "decoder_reason": "container mpegts"}
+        parts.append(row)
+    write_report(tmp_path, [*rows, *parts], pictures, CONFIG.min_motion)
+    assert "| container mpegts | 1 |" in (tmp_path / "report.md").read_text()
 
 
 def test_finished_measurements_are_not_made_again(odd, curated, monkeypatch):
@@ -174,7 +188,7 @@ def test_finished_measurements_are_not_made_again(odd, curated, monkeypatch):
     monkeypatch.setattr(measurement, "_measure", lambda *_: pytest.fail("measured again"))
     monkeypatch.setattr(curate_module, "run_tasks", in_this_process)
     assert curate(*odd, CONFIG, scratch)[0] == rows
-    # A threshold is no part of a measurement.
+    # A measurement does not depend on the thresholds.
     strict = curate(*odd, dataclasses.replace(CONFIG, min_seconds=2.4), scratch)[0]
     assert {row["clip_id"] for row in strict if row["reason"] == "too_short"} > {
         "short",
@@ -183,7 +197,7 @@ def test_finished_measurements_are_not_made_again(odd, curated, monkeypatch):
 
 
 def in_this_process(function, tasks, workers, timeout_s):
-    """`run_tasks` with the results in another order than the tasks."""
+    """Replace `run_tasks`; return the results in another order than the tasks."""
     order = list(range(len(tasks)))
     random.Random(1).shuffle(order)
     for index in order:
@@ -204,7 +218,7 @@ class LengthEncoder:
 
 
 def prepared(rows, raw, folder, scratch, **changes) -> ClipStore:
-    """The shards of accepted rows, written by the stage's own steps."""
+    """Write the shards of accepted rows, with the functions of the stage."""
     files, failures = prepare.cut_all(rows, raw, SETTINGS, 2, 20.0, scratch)
     embeddings = prepare.embed_captions(
         ["", *(caption for row in rows for caption in row["captions"])], LengthEncoder()
@@ -226,7 +240,7 @@ def prepared(rows, raw, folder, scratch, **changes) -> ClipStore:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """Twelve videos whose frames tell which video they are from: number 100 * i and on."""
+    """Make twelve videos; the frames of video i carry the numbers from 100 * i."""
     folder = tmp_path_factory.mktemp("many")
     for i in range(12):
         encode(
@@ -342,6 +356,17 @@ def test_look_alikes_stay_on_one_side_and_none_of_them_is_lost(tmp_path):
 def test_names_stay_apart():
     ids = clip_ids(["a.mp4", "b.mp4", "b.mkv", "x/a.mp4", "c#1.mp4", "d.e.mp4"])
     assert list(ids.values()) == ["a", "b.mp4", "b.mkv", "x/a", "c#1.mp4", "d.e"]
+    names = ["a.mp4", "a.mkv", "a.mp4.mov"]
+    assert list(clip_ids(names).values()) == names
+
+
+def test_a_caption_whose_suffix_was_forgotten_gets_a_row():
+    outcomes = {"beach.mp4": Rejection(Reason.TIMEOUT)}
+    rows, _ = decide(outcomes, {"beach": [Caption("a beach")]}, CONFIG)
+    assert [(row["clip_id"], row["reason"]) for row in rows] == [
+        ("beach", "timeout"),
+        ("beach#caption", "caption_without_video"),
+    ]
 
 
 def test_timeouts_and_crashes_become_rows():
@@ -352,6 +377,18 @@ def test_timeouts_and_crashes_become_rows():
     assert found == [Reason.TIMEOUT, Reason.CRASHED, Reason.UNREADABLE]
     rows, _ = decide({"a.mp4": Rejection(Reason.TIMEOUT)}, {"a.mp4": [Caption("a")]}, CONFIG)
     assert [(row["clip_id"], row["reason"]) for row in rows] == [("a", "timeout")]
+
+
+def test_a_caption_with_an_unusable_span_is_not_lost_silently(odd, curated):
+    """Whatever else the video has, the caption gets a row of its own."""
+    path = odd[0] / "plain.mp4"
+    outcome = measurement.measure_video(odd[0], path.name, (), CONFIG.shot_threshold, curated[2])
+    bad = Caption("bad", problem="line 3: start 'x' and end '2' are not two numbers")
+    for others in ([], [Caption("whole")]):
+        rows, _ = decide({"plain.mp4": outcome}, {"plain.mp4": [bad, *others]}, CONFIG)
+        verdicts = [(row["captions"], row["reason"]) for row in rows]
+        assert verdicts == [(["bad"], "bad_span"), *[(["whole"], "") for _ in others]]
+        assert rows[0]["detail"] == f"captions.csv, {bad.problem}."
 
 
 def test_captions_files_with_problems_are_named(tmp_path):
@@ -372,7 +409,7 @@ def test_captions_files_with_problems_are_named(tmp_path):
     )
     captions = read_captions(path)
     assert captions["a.mp4"] == [Caption("two words")]
-    assert captions["b.mp4"][0].problem == "line 4: start 2, end 1 are no span"
+    assert captions["b.mp4"][0].problem == "line 4: start 2 is not below end 1, or is negative"
     assert captions["b.mp4"][1].span == (1.0, 2.0)
 
 
@@ -464,3 +501,32 @@ def test_too_long_windows_are_a_mistake_in_the_params(many, tmp_path, monkeypatc
         ParamsError, match=r"decode.num_frames: 80 .* allowed: at most curate.min_seconds"
     ):
         decode.main()
+
+
+@pytest.mark.parametrize(
+    "split, expected",
+    [
+        ("", r"manifest\.parquet: no clip was accepted; the report of the curate stage"),
+        ("validation", r"raw: all 2 clips are held out.*lower curate\.validation_fraction"),
+    ],
+)
+def test_a_manifest_without_a_clip_to_train_on_is_named(
+    split: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stages import decode
+
+    names = ("a", "b") if split else ()
+    changes = {"verdict": "accepted", "split": split, "end": 9.0}
+    write_manifest(
+        tmp_path / "manifest.parquet", [empty_row() | changes | {"clip_id": name} for name in names]
+    )
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "params.yaml").write_text("{}\n")
+    files = {name: tmp_path / name for name in names}
+    monkeypatch.setattr("lumiere.data.prepare.cut_all", lambda *_: (files, {}))
+    monkeypatch.chdir(tmp_path)
+    paths = ["--manifest", "manifest.parquet", "--raw", "raw", "--out", "clips"]
+    monkeypatch.setattr(sys, "argv", ["decode", *paths])
+    with pytest.raises(DataError, match=expected):
+        decode.main()
+    assert not (tmp_path / "clips").exists()

@@ -1,4 +1,4 @@
-"""Finished measurements: kept where the file is to blame, made again where the code has changed."""
+"""Finished measurements are reused, unless the machine was at fault or the code has changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which decoder is trusted with what, and what is not opened at all."""
+"""Tests which decoder reads which files, and which files are never opened."""
 
 from __future__ import annotations
 

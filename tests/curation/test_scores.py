@@ -1,4 +1,4 @@
-"""Shots, motion, duplicates, splits: the scores and what is made of them."""
+"""Tests shots, motion, duplicates and splits."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ RAW = Path(__file__).resolve().parents[2] / "data" / "raw"
 
 
 def textured(step: int, count: int = 12) -> np.ndarray:
-    """A random texture that moves by `step` pixels a frame."""
+    """Make a random texture that moves by `step` pixels a frame."""
     noise = np.random.default_rng(0).integers(0, 256, (16, 64, 3), dtype=np.uint8)
     wide = np.repeat(np.repeat(noise, 4, axis=0), 4, axis=1)
     return np.stack([np.roll(wide, step * i, axis=1)[:, 64:128] for i in range(count)])
 
 
 def heart(color: tuple[int, int, int], phase: float = 0.0) -> np.ndarray:
-    """A beating disc on a plain background: emoji-like, told apart by colour alone."""
+    """Make a beating disc on a plain background. Only its colour distinguishes it from others."""
     y, x = np.mgrid[:64, :64]
     frames = np.full((24, 64, 64, 3), 235, np.uint8)
     for i, frame in enumerate(frames):
@@ -35,7 +35,7 @@ def heart(color: tuple[int, int, int], phase: float = 0.0) -> np.ndarray:
 
 
 def clock(hour: int) -> np.ndarray:
-    """A clock's face that trembles; only its hand tells the hour."""
+    """Make the trembling face of a clock. Only its hand distinguishes the hours."""
     y, x = np.mgrid[:64, :64]
     frames = heart((250, 250, 250))
     for i, frame in enumerate(frames):
@@ -99,7 +99,7 @@ def test_a_re_encoding_is_a_duplicate_and_a_look_alike_is_not(tmp_path):
     names = list(clips)
     pairs = find_duplicates([signature(frames) for frames in clips.values()], max_distance=4)
     assert [(names[i], names[j]) for i, j in pairs] == [("blue", "blue again")]
-    # Also with a hash that tells nothing, colour and position decide.
+    # If the hash accepts everything, colour and position still decide.
     assert (
         find_duplicates([signature(frames) for frames in clips.values()], max_distance=64) == pairs
     )

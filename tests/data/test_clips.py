@@ -106,6 +106,23 @@ def test_shards_that_are_not_those_of_the_index_are_told(tmp_path):
     ClipStore(folder, "validation")  # has none of its own
 
 
+def test_a_damaged_shard_of_the_right_size_is_named(tmp_path):
+    folder = write(tmp_path / "clips")
+    shard = folder / "train-00000.tar"
+    shard.write_bytes(bytes(shard.stat().st_size))
+    store = ClipStore(folder)
+    for read in (store.frames, store.text, store.__getitem__):
+        with pytest.raises(DataError, match=r"train-00000.tar: cannot be read: .*decode stage"):
+            read(0)
+
+
+def test_an_index_that_is_not_json_is_named(tmp_path):
+    folder = write(tmp_path / "clips")
+    (folder / "index.json").write_text("{")
+    with pytest.raises(DataError, match=r"index.json: not valid JSON"):
+        ClipStore(folder)
+
+
 def test_clips_of_an_older_form_are_told(tmp_path):
     folder = write(tmp_path / "clips")
     index = json.loads((folder / "index.json").read_text())

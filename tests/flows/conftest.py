@@ -58,7 +58,7 @@ stages:
 
 @pytest.fixture
 def toy_project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A fresh DVC project, in a folder with a space in its name."""
+    """Make a fresh DVC project, in a folder with a space in its name."""
     root = tmp_path / "toy project"
     root.mkdir()
     (root / "stage.py").write_text(STAGE)
@@ -78,7 +78,7 @@ def toy_project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPat
 
 
 def repro(root: Path, *arguments: str) -> None:
-    """Plain `dvc repro`, with this interpreter's environment on the path."""
+    """Run plain `dvc repro`, with this interpreter's environment on the path."""
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     subprocess.run(
         [sys.executable, "-m", "dvc", "repro", "--quiet", *arguments], cwd=root, env=env, check=True
@@ -86,7 +86,7 @@ def repro(root: Path, *arguments: str) -> None:
 
 
 def events(root: Path) -> list[tuple[str, str, int, float]]:
-    """(start or end, stage, process, time) in the order in which the stages wrote them."""
+    """Read (start or end, stage, process, time), in the order in which the stages wrote them."""
     path = root / "events.txt"
     lines = path.read_text().split("\n") if path.exists() else []
     parts = [line.split() for line in lines if line]

@@ -39,7 +39,7 @@ def test_a_state_can_be_asked_again(toy_project: Path) -> None:
 
 
 def test_plots_are_pictures_that_a_stage_writes() -> None:
-    """`dvc plots show` complains of a folder in which anything else lies."""
+    """`dvc plots show` complains about folders that contain anything else."""
     config = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())
     folders = {out for stage in config["stages"].values() for out in stage["outs"]}
     for plot in config["plots"]:

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Crashed, Failed, Pending
 
 from flows import dag
@@ -37,7 +38,7 @@ def _server(prefect_server: str) -> None:
 
 @pytest.fixture
 def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without MLflow, where a test does not look at it: a new store takes seconds."""
+    """Switch MLflow off for a test that does not look at it, because a new store takes seconds."""
     monkeypatch.setenv("LUMIERE_TRACKING", "off")
 
 
@@ -46,7 +47,7 @@ def run(root: Path, **options: Any) -> Any:
 
 
 def mlflow_runs(root: Path) -> list[Any]:
-    """Newest first."""
+    """Find all MLflow runs, newest first."""
     client = tracking._client(root)
     return list(
         client.search_runs(
@@ -56,7 +57,7 @@ def mlflow_runs(root: Path) -> list[Any]:
 
 
 def statuses(root: Path) -> dict[str, str]:
-    """How the stages of the newest pipeline run ended, as its MLflow run tells it."""
+    """Read from MLflow how the stages of the newest pipeline run ended."""
     parent = next(run for run in mlflow_runs(root) if run.data.tags["stage"] == "pipeline")
     return {
         k.removeprefix("stage."): v for k, v in parent.data.tags.items() if k.startswith("stage.")
@@ -182,7 +183,7 @@ def test_a_stage_that_cannot_be_started_has_failed(
 def test_a_task_that_prefect_lost_is_no_success(
     toy_project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever goes wrong before or after a stage's own code: what has no good end has failed."""
+    """A stage has failed unless it ended well, also if Prefect fails around its code."""
     nodes = dag.read_dag(toy_project)
     prepared = PipelineRun(toy_project, {}, set(), 1, 0)
     prepared.results["a"] = StageResult("a", "ran")
@@ -236,7 +237,7 @@ def test_waiting_stages_give_up_when_the_run_is_stopped(toy_project: Path) -> No
         prepared.supervisors.stop()
         thread.join(5)
         assert not thread.is_alive() and len(gave_up) == 1
-    wait_for_a_slot()  # also where a slot is free
+    wait_for_a_slot()  # also if a slot is free
     assert len(gave_up) == 2
 
 
@@ -317,20 +318,34 @@ def test_force_runs_the_named_stage_only(toy_project: Path, untracked: None) -> 
 
 def test_scheduling_without_a_server_says_what_to_do(toy_project: Path) -> None:
     env = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
-    command = [
-        sys.executable,
-        "-m",
-        "flows.pipeline",
-        "--root",
-        str(toy_project),
-        "--schedule",
-        "0 3 * * *",
-    ]
+    command = [sys.executable, "-m", "flows.pipeline", "--root", str(toy_project)]
+    command += ["--schedule", "0 3 * * *"]
     done = subprocess.run(
         command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 1
     assert "PREFECT_API_URL" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_server_that_does_not_answer_is_named(
+    toy_project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = "http://127.0.0.1:9/api"  # the port of the discard service, on which nothing listens
+    for options in ([], ["--schedule", "0 3 * * *"]):
+        with temporary_settings({PREFECT_API_URL: url}):
+            assert main(["--root", str(toy_project), *options]) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and f"PREFECT_API_URL={url}" in error
+    assert not events(toy_project)
+
+
+def test_a_schedule_is_not_served_for_an_unknown_stage(
+    toy_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flows.pipeline.serve", lambda *_: pytest.fail("served"))
+    options = ["--root", str(toy_project), "--schedule", "0 3 * * *", "--stages", "x"]
+    assert main(options) == 1
+    assert "'x' is not a stage; allowed: a, b, c, d" in capsys.readouterr().err
 
 
 def test_dvc_repro_alone_makes_the_same_outputs(

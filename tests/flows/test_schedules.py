@@ -77,7 +77,7 @@ class Processes:
                 _end(process)
 
     def scheduled_runs(self, deployment: str) -> list[dict[str, Any]]:
-        """The runs that a deployment's schedule has started."""
+        """List the runs that a deployment's schedule has started."""
         body = {
             "deployments": {"name": {"any_": [deployment]}},
             "flow_runs": {"state": {"type": {"not_any_": ["SCHEDULED"]}}},
@@ -106,7 +106,7 @@ class Processes:
         _poll(has_completed, RUN_SECONDS, lambda: self.report(runs))
 
     def report(self, runs: list[dict[str, Any]]) -> str:
-        """The states and messages of the runs, and the end of every log."""
+        """Describe the states and messages of the runs, and the end of every log."""
         lines = [f"{run['name']}: {run['state']}" for run in runs]
         for log in sorted(self.folder.glob("*.log")):
             lines += [f"--- {log.name}", log.read_text(errors="replace")[-4000:]]
@@ -136,7 +136,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _project(folder: Path) -> Path:
-    """A DVC project with one stage."""
+    """Make a DVC project with one stage."""
     folder.mkdir()
     (folder / "dvc.yaml").write_text(STAGE)
     (folder / "params.yaml").write_text("curate:\n  seed: 3\n")
@@ -146,7 +146,7 @@ def _project(folder: Path) -> Path:
 
 
 def _deployment_file(path: Path, root: Path) -> Path:
-    """The repository's prefect.yaml for another project and with a shorter schedule."""
+    """Write the repository's prefect.yaml for another project and with a shorter schedule."""
     config = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
     (deployment,) = config["deployments"]
     deployment["parameters"] = {"root": str(root)}
@@ -165,7 +165,7 @@ def _is_healthy(api: str) -> bool:
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    """A server, a worker for the deployment of prefect.yaml, and a served schedule."""
+    """Run a server, a worker for the deployment of prefect.yaml, and a served schedule."""
     folder = tmp_path_factory.mktemp("schedules")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

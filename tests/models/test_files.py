@@ -309,6 +309,9 @@ def test_what_is_missing_or_broken_is_named(tmp_path: Path) -> None:
     (tmp_path / CONFIG_FILE).write_text("{")
     with pytest.raises(ValueError, match=r"config\.json: not valid JSON"):
         SpaceTimeUNet.from_pretrained(tmp_path)
+    (tmp_path / CONFIG_FILE).write_text('{"_class_name": "SpaceTimeUNet", "depth": 3}')
+    with pytest.raises(ValueError, match=r"config\.json: .*'depth'"):
+        SpaceTimeUNet.from_pretrained(tmp_path)
     (tmp_path / CONFIG_FILE).write_text('{"_class_name": "UNet2DConditionModel"}')
     with pytest.raises(
         ValueError, match="the config of UNet2DConditionModel, not of SpaceTimeUNet"

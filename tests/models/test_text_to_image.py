@@ -23,7 +23,8 @@ from torch.utils.data import default_collate
 
 from lumiere.config import TextOptimConfig
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.text_to_image import TextToImage, load_scheduler, load_text_to_image
+from lumiere.models.pretrained import load_text_to_image
+from lumiere.models.text_to_image import TextToImage, load_scheduler
 from lumiere.pipelines import LumierePipeline
 from lumiere.text import hub as hub_module
 from lumiere.text import load_text_encoder

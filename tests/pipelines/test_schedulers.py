@@ -34,10 +34,8 @@ STEPPERS = [
     "DDIMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler",
     "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "LMSDiscreteScheduler",
 ]  # fmt: skip
-ANCESTRAL = {
-    "EulerAncestralDiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-}  # add noise as they go
+# These add noise at every step.
+ANCESTRAL = {"EulerAncestralDiscreteScheduler", "KDPM2AncestralDiscreteScheduler"}
 CPU = torch.device("cpu")
 
 

@@ -1,4 +1,4 @@
-"""The pretraining of the demo's text-to-image model, with a tiny network and a few coloured squares."""
+"""Tests the pretraining of the image model, with a tiny network and a few coloured squares."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import torch
 
 from lumiere.curation.split import is_validation
 from lumiere.diffusion.objective import Objective, make_scheduler
+from lumiere.errors import DataError, ParamsError
 from lumiere.models.unet_builders import build_text_to_image_unet
+from lumiere.params_file import read
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -26,7 +28,7 @@ SUBJECTS, HELD_OUT = 6, 2
 
 @pytest.fixture
 def data() -> data_module.PretrainingData:
-    """Six subjects with two pictures and two captions each; the third is held out."""
+    """Make six subjects with two pictures and two captions each; the third is held out."""
     generator = torch.Generator().manual_seed(0)
     colors = torch.randint(256, (2 * SUBJECTS, 3, 1, 1), generator=generator).to(torch.uint8)
     return data_module.PretrainingData(
@@ -44,7 +46,7 @@ def data() -> data_module.PretrainingData:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> script.Settings:
-    """Two pictures a step, a network of two levels."""
+    """Make settings with two pictures a step and a network of two levels."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         build_text_to_image_unet(32, (16, 32), 1, 384).save_pretrained(tmp_path / "unet")
@@ -162,14 +164,50 @@ def test_an_export_is_where_another_training_begins(
         torch.testing.assert_close(other.weights[name], weight, atol=1e-3, rtol=1e-3)
 
 
-def test_an_unknown_setting_is_named(tmp_path: Path) -> None:
-    (tmp_path / "profile.yaml").write_text("batchsize: 3\n")
-    with pytest.raises(ValueError, match="batchsize"):
-        script.read_settings(tmp_path / "profile.yaml")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("batchsize: 3", "batchsize: unknown key"),
+        ("precision: fp16", "precision: 'fp16'; allowed: bf16, fp32"),
+        ("warmup: 0", "warmup: 0; allowed: at least 1"),
+        ("ema_lengths: []", "ema_lengths: .*allowed: at least one"),
+    ],
+)
+def test_a_bad_setting_is_named(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "profile.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=message):
+        read(script.Settings, tmp_path / "profile.yaml")
+
+
+def test_pictures_are_counted_over_batches_of_different_sizes(
+    data: Any, settings: script.Settings, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    trained(data, settings, None, 2, work)
+    trained(data, replace(settings, batch_size=3), work, 3, work)
+    script.export(work, tmp_path / "export")
+    record = json.loads((tmp_path / "export" / script.RECORD).read_text())
+    assert (record["step"], record["pictures_seen"]) == (3, 2 * 2 + 3)
+
+
+def test_weights_of_another_network_are_refused(
+    data: Any, settings: script.Settings, tmp_path: Path
+) -> None:
+    trained(data, settings, None, 0, tmp_path / "work")
+    build_text_to_image_unet(32, (16, 48), 1, 384).save_pretrained(tmp_path / "other")
+    other = replace(settings, init_from=str(tmp_path / "other"))
+    with pytest.raises(DataError, match=r"state\.safetensors: raw\..* has another shape"):
+        trained(data, other, tmp_path / "work", 1, tmp_path / "work")
+
+
+def test_an_export_without_a_state_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"state\.safetensors: no such file"):
+        script.export(tmp_path, tmp_path / "export")
+    assert not (tmp_path / "export").exists()
 
 
 def test_the_profile_can_be_read() -> None:
-    assert script.read_settings(ROOT / "profiles/pretrained.yaml").batch_size > 0
+    assert read(script.Settings, ROOT / "profiles/pretrained.yaml").batch_size > 0
 
 
 def test_the_atlas_holds_what_the_table_says_and_the_split_is_the_videos() -> None:

@@ -16,14 +16,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 from typer.testing import CliRunner
 
+from lumiere import sample_files
 from lumiere.cli.app import app
 from lumiere.config import GenerateConfig
 from lumiere.data.clips import ClipStore
 from lumiere.data.pixel_values import from_unit_range
 from lumiere.data.video_io import read_video, write_video
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.text_to_image import load_text_to_image
+from lumiere.models.pretrained import load_text_to_image
 from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
+from lumiere.pipelines.evaluation_sets import make_clips, write_sets
 from lumiere.pipelines.input_files import Clips
 from lumiere.pipelines.run_request import check_request, complete_request, run_request
 from lumiere.pipelines.sample_videos import read_videos
@@ -428,12 +430,30 @@ def test_an_entry_makes_the_same_clip_alone(chain: Path) -> None:
     clips = Clips(chain / "outputs" / "clips")
     pipe = LumierePipeline.from_pretrained(chain / "outputs" / "pipeline")
     pipe.set_progress_bar_config(disable=True)
-    for name, index in (("text_to_video", 2), ("held_out", 1), ("styles", 5), ("image_to_video", 1)):
+    for name, index in (
+        ("text_to_video", 2),
+        ("held_out", 1),
+        ("styles", 5),
+        ("image_to_video", 1),
+    ):
         made = sample_files.read_set(videos, name)
         entry = made.entries[index]
         image = (lambda entry: clips.frames(entry.clip_id)[0]) if "image" in name else None
         [(_, alone)] = make_clips(pipe, [entry], 1, name, image)
         assert np.abs(alone.astype(int) - made.frames(index)).max() <= 1, name
+
+
+def test_sets_may_be_empty(chain: Path, tmp_path: Path) -> None:
+    pipe = LumierePipeline.from_pretrained(chain / "outputs" / "pipeline")
+    pipe.set_progress_bar_config(disable=True)
+    none = {"held_out_set_size": 0, "image_set_size": 0, "style_prompts": 0, "seam_videos": 1}
+    config = GenerateConfig(**{**PARAMS["generate"], **none})
+    sizes = write_sets(pipe, Clips(chain / "outputs" / "clips"), config, tmp_path)
+    assert sizes == {
+        "text_to_video": 4, "held_out": 0, "image_to_video": 0, "styles": 0, "seams": 2,
+    }  # fmt: skip
+    for name, size in sizes.items():
+        assert len(sample_files.read_set(tmp_path, name)) == size
 
 
 def test_every_metric_is_a_number(chain: Path) -> None:

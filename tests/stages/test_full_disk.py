@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +55,16 @@ def test_a_training_whose_weights_do_not_fit_is_not_trained_again(
     assert "train_base: resuming at step 3 of 3" in capfd.readouterr().out
     for name in ("temporal.safetensors", "text_to_image.safetensors", "train_base.json"):
         assert (out / name).read_bytes() == (chain / "outputs" / "base" / name).read_bytes()
+
+
+def test_an_output_that_may_not_be_written_is_named(
+    chain: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*args: Any, **options: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / "out"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stages.blend_style.save_file", refused)
+        line = error_of(capfd, chain, "blend_style", out=tmp_path / "out")
+    assert "Permission denied" in line and str(tmp_path / "out") in line
+    assert "let this user read and write it" in line

@@ -24,11 +24,8 @@ def test_shapes_dtypes_and_zero_padding(encoder: TextEncoder) -> None:
     embeds, mask = encoder.encode(["a cat runs", "", "a much longer sentence about a dog"])
     assert embeds.shape == (3, 12, encoder.embed_dim) and embeds.dtype == torch.float32
     assert mask.shape == (3, 12) and mask.dtype == torch.int64
-    assert mask.sum(1).tolist() == [
-        5,
-        2,
-        9,
-    ]  # words, a start and an end; the empty sentence is start and end
+    # Words, a start and an end; the empty sentence has only the last two.
+    assert mask.sum(1).tolist() == [5, 2, 9]
     assert (mask.diff(dim=1) <= 0).all()  # tokens first, then padding
     assert not embeds[mask == 0].any() and embeds[mask == 1].abs().sum(-1).min() > 0
     assert not embeds.requires_grad

@@ -20,7 +20,7 @@ from lumiere.data.shards import Sample, pack_frames, write_index, write_null_tex
 from lumiere.data.video_io import read_video
 from lumiere.diffusion.noise import draw_noise, video_generators
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.text_to_image import load_text_to_image
+from lumiere.models.pretrained import load_text_to_image
 from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
 from lumiere.pipelines.assemble import assemble_pipeline
 from lumiere.text import load_text_encoder

@@ -11,21 +11,23 @@ import torch
 from torch import Tensor
 
 from lumiere.config import RuntimeConfig
-from lumiere.errors import WorkerError
+from lumiere.errors import DataError, WorkerError
 from lumiere.training.loader import Positions, make_loader
 from tests.conftest import REPOSITORY
 from tests.training.small_task import CONFIG, make_task
 
 
 class Counting:
-    """An example that is its position; one of them takes for ever."""
+    """An example that is its position; one of them takes for ever, one cannot be read."""
 
-    def __init__(self, stuck: int = -1) -> None:
-        self.stuck = stuck
+    def __init__(self, stuck: int = -1, damaged: int = -1) -> None:
+        self.stuck, self.damaged = stuck, damaged
 
     def example(self, position: int) -> dict[str, Tensor]:
         if position == self.stuck:
             time.sleep(60)
+        if position == self.damaged:
+            raise DataError("a.tar: cannot be read", cure="run the decode stage again")
         return {"position": torch.tensor(position)}
 
 
@@ -71,7 +73,21 @@ def wait_for_a_hung_worker() -> None:
         )
 
 
-@pytest.mark.parametrize("what", ["compare_workers", "wait_for_a_hung_worker"])
+def read_a_damaged_clip() -> None:
+    for workers in (0, 1):
+        runtime = RuntimeConfig(workers=workers)
+        loader = make_loader(
+            Counting(damaged=3), Positions(range(4), 2, 1), runtime, torch.device("cpu")
+        )
+        with pytest.raises(
+            DataError, match=r"^a\.tar: cannot be read; run the decode stage again$"
+        ):
+            list(loader)
+
+
+@pytest.mark.parametrize(
+    "what", ["compare_workers", "wait_for_a_hung_worker", "read_a_damaged_clip"]
+)
 def test_workers_read_ahead_in_order_and_end_when_they_hang(what: str) -> None:
     # In a process of its own: workers are forked, and who knows what other tests have left here.
     code = f"from tests.training import test_loader; test_loader.{what}()"

@@ -21,7 +21,8 @@ from torch.utils.data import default_collate
 
 from lumiere.config import TextOptimConfig
 from lumiere.diffusion.objective import make_scheduler
-from lumiere.models.text_to_image import TextToImage, load_text_to_image
+from lumiere.models.pretrained import load_text_to_image
+from lumiere.models.text_to_image import TextToImage
 from lumiere.models.unet_builders import build_text_to_image_unet
 from lumiere.style import merge_lora
 from lumiere.training.image_task import TextToImageTask

@@ -84,9 +84,8 @@ def test_each_example_is_seen_once_by_one_process(
 ) -> None:
     parts = 2 if name == "sharded" else 1
     size = CONFIG.batch_size // (2 * parts)
-    seen = [
-        process["seen"][size:] for process in runs[name]
-    ]  # the first part is drawn once more, to count operations
+    # The first part is drawn once more, to count operations.
+    seen = [process["seen"][size:] for process in runs[name]]
     assert sorted(seen[0] + seen[1]) == list(range(CONFIG.steps * CONFIG.batch_size))
 
 

@@ -53,9 +53,8 @@ def test_a_preview_shows_the_network_and_leaves_it_alone(
     frames = {"base": FRAMES, "conditioned": FRAMES, "ssr": SSR.window_size}.get(name, 1)
     assert one.shape == (frames, 96, 3 * 96, 3) and np.array_equal(one, two)
     assert one.std() > 5  # a picture
-    assert set(batches) == {
-        1 if name.startswith("ssr") else 2
-    }  # an example at a time, with and without its sentence
+    # One example at a time, with and without its sentence.
+    assert set(batches) == ({1} if name.startswith("ssr") else {2})
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[key]) for key, value in task.network.state_dict().items())
 

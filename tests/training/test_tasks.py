@@ -26,12 +26,8 @@ from lumiere.data.pixel_values import bytes_to_model, to_model_range
 from lumiere.data.shards import Sample, pack_frames, write_index, write_null_text, write_shards
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.text_to_image import (
-    TextToImage,
-    load_image_network,
-    load_scheduler,
-    load_text_to_image,
-)
+from lumiere.models.pretrained import load_text_to_image
+from lumiere.models.text_to_image import TextToImage, load_image_network, load_scheduler
 from lumiere.models.unet_builders import build_ssr_unet, build_text_to_image_unet
 from lumiere.training.diffusion_task import Batch
 from lumiere.training.examples import Pictures, StoredClips, draw_captioned
@@ -307,9 +303,8 @@ def test_a_style_has_one_picture_and_caption_a_subject() -> None:
 
 def test_super_resolution_sees_the_same_place_twice(stores: tuple[ClipStore, ClipStore]) -> None:
     task, places = ssr_task(stores), set()
-    clip = (
-        torch.from_numpy(np.array(stores[0][1].frames)).permute(3, 0, 1, 2).float() / 127.5 - 1
-    )  # (3, t, h, w)
+    frames = torch.from_numpy(np.array(stores[0][1].frames))  # (t, h, w, 3)
+    clip = frames.permute(3, 0, 1, 2).float() / 127.5 - 1  # (3, t, h, w)
     low = resize_video(resize_video(clip[None], SSR.low_size), LARGE)[0]
     windows = {
         (start, top, left): clip[:, start : start + 3, top : top + 16, left : left + 16]
@@ -344,6 +339,17 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     )
     assert (pictures[0] == (255, 0, 0)).all() and (pictures[1] == 255).all()
     assert np.abs(pictures[2].astype(int) - 50).max() <= 2
+
+
+def test_a_picture_from_a_camera_is_turned_upright(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:4] = 255  # white above, black below
+    exif = Image.Exif()
+    exif[0x0112] = 3  # the tag for orientation: the camera was upside down
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    (tmp_path / "captions.csv").write_text("image,caption\na.png,half\n")
+    pictures, _ = load_captioned_folder(tmp_path, 8)
+    assert np.array_equal(pictures[0], pixels[::-1])
 
 
 @pytest.mark.parametrize("listing, expected", [
@@ -445,9 +451,8 @@ def test_the_same_training_does_not_run_twice_at_once(tmp_path: Path) -> None:
         "StagedTraining(Path(sys.argv[1]), Params(), TextOptimConfig(), []).claim()"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
-    environment = os.environ | {
-        "OMP_NUM_THREADS": str(torch.get_num_threads())
-    }  # a part of what is the same
+    # The number of threads is a part of the fingerprint.
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     mine = StagedTraining(tmp_path, Params(), TextOptimConfig(), [])
     mine.claim()
     refused = subprocess.run(

@@ -1,0 +1,71 @@
+"""Says where a run comes from: its process and the state of the checkout, as tags."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+CLOCK_SECONDS = 2.0  # the start time of a process moves when the machine's clock is corrected
+CODE = ("lumiere", "stages", "flows")
+
+
+def process_tags() -> dict[str, str]:
+    """Return tags that identify this process.
+
+    The start time distinguishes it from a later process with the same id.
+    """
+    started = psutil.Process().create_time()
+    return {"host": socket.gethostname(), "pid": str(os.getpid()), "pid_started": str(started)}
+
+
+def has_lost_its_process(tags: Mapping[str, str]) -> bool:
+    """Return whether a run's process was on this machine and has ended.
+
+    Args:
+        tags: the tags of the run, with those of `process_tags`.
+    """
+    return tags.get("host") == socket.gethostname() and not _is_alive(tags)
+
+
+def _is_alive(tags: Mapping[str, str]) -> bool:
+    try:
+        started = psutil.Process(int(tags["pid"])).create_time()
+        return abs(started - float(tags["pid_started"])) < CLOCK_SECONDS
+    except (KeyError, ValueError, psutil.NoSuchProcess):
+        return False
+
+
+def git_tags(root: Path) -> dict[str, str]:
+    """Return the commit of the checkout, and whether code, params or data differ from it.
+
+    `git_dirty` is "true", "false", or "unknown" if git fails. Outside a repository there are no
+    tags.
+    """
+    commit = _git(root, "rev-parse", "HEAD")
+    if not commit:
+        return {}
+    # dvc.lock does not count, because every run writes it. New files count if a run may read them.
+    changed = _git(
+        root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock"
+    )
+    added = _git(root, "ls-files", "--others", "--exclude-standard", "--", *CODE, "*.yaml")
+    is_dirty = "true" if changed or added else "false"
+    if changed is None or added is None:
+        is_dirty = "unknown"
+    return {"mlflow.source.git.commit": commit, "git_commit": commit, "git_dirty": is_dirty}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """Return what a git command prints, or None if it fails."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
