@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,12 @@ def drifting(seed: int, num_frames: int = 4, height: int = 24, width: int = 24) 
     return np.stack(frames)
 
 
+@cache
 def real_clip(name: str, num_frames: int, start: int = 0, side: int = 40) -> np.ndarray:
     """Frames of a video of the sample data, small: uint8 (t, side, side, 3)."""
-    return read_video(RAW / f"{name}.mp4")[start : start + num_frames, ::4, ::4][:, :side, :side]
+    frames = read_video(RAW / f"{name}.mp4")[start : start + num_frames, ::4, ::4][:, :side, :side]
+    frames.setflags(write=False)
+    return frames
 
 
 def write_folder(folder: Path, videos: Mapping[str, np.ndarray], fps: int = FPS) -> Path:
