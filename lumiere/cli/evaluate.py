@@ -93,6 +93,13 @@ Backbones = Annotated[
         callback=_show_backbones, is_eager=True,
     ),
 ]  # fmt: skip
+Aesthetic = Annotated[
+    str | None,
+    _option(
+        "--aesthetic", metavar="FILE",
+        help="LAION's aesthetic head, sa_0_4_vit_l_14_linear.pth; needs --backbone open_clip=ViT-L-14/FILE.",
+    ),
+]  # fmt: skip
 Baseline = Annotated[
     Path | None,
     _option(
@@ -118,6 +125,7 @@ def evaluate(
     frames: Frames = None,
     fps: Fps = None,
     backbone: Backbones = None,
+    aesthetic: Aesthetic = None,
     baseline: Baseline = None,
     cache: Cache = None,
     seed: Seed = 0,
@@ -154,6 +162,7 @@ def evaluate(
                 num_frames=frames,
                 fps=rate,
                 backbones=backbone or [],
+                aesthetic=aesthetic or "",
                 baseline=baseline,
                 cache=cache,
                 judge=PRETRAINED / "judge",

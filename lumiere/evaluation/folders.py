@@ -14,9 +14,11 @@ from lumiere.evaluation.backbones import (
     EMBEDDED,
     FrameBackbone,
     VideoBackbone,
+    load_aesthetic_head,
     load_backbone,
     parse_backbone,
 )
+from lumiere.evaluation.backbones.aesthetic import CLIP
 from lumiere.evaluation.comparison import UNKNOWN_CAPTIONS, compare, measure_sets
 from lumiere.evaluation.contents import (
     blank_videos,
@@ -51,6 +53,7 @@ def evaluate_folders(
     num_frames: int | None = None,
     fps: Fraction | None = None,
     backbones: Sequence[str] = (),
+    aesthetic: str = "",
     baseline: Path | None = None,
     cache: str | None = None,
     judge: Path | None = None,
@@ -65,6 +68,7 @@ def evaluate_folders(
         captions: a CSV file with the columns video and caption.
         num_frames, fps: see `match_folders`.
         backbones: further networks, as NAME=FILE.
+        aesthetic: LAION's aesthetic head, a file; it needs the backbone open_clip=ViT-L-14/FILE.
         baseline: the metrics.json of another run, to compare with.
         cache: a folder for features, or "none"; None for the default folder.
         judge: the folder of the embedded judge, for text alignment. It is loaded only if it knows
@@ -88,7 +92,7 @@ def evaluate_folders(
         sets.notes.append(_describe_unused(captions, unused, sentences))
     for note in sets.notes:
         tell(f"note: {note}")
-    networks = load_networks(backbones, cache)
+    networks = load_networks(backbones, cache, aesthetic)
     _check_lengths(networks, sets)
     text_judge = load_text_judge(sets, judge)
     not_judged: list[LeftOut] = []
@@ -135,8 +139,8 @@ def evaluate_folders(
     return report
 
 
-def load_networks(backbones: Sequence[str], cache: str | None) -> Networks:
-    """Load the embedded backbone and further ones, given as NAME=FILE.
+def load_networks(backbones: Sequence[str], cache: str | None, aesthetic: str = "") -> Networks:
+    """Load the embedded backbone and further ones, given as NAME=FILE, and the aesthetic head.
 
     Raises:
         ParamsError: if a name is unknown or given twice.
@@ -155,9 +159,15 @@ def load_networks(backbones: Sequence[str], cache: str | None) -> Networks:
             video.append(loaded)
         else:
             frame.append(loaded)
+    if aesthetic and all(backbone.name != CLIP for backbone in frame):
+        raise ParamsError(
+            f"aesthetic {aesthetic}: the head works on CLIP ViT-L/14; give open_clip=ViT-L-14/FILE "
+            "as a backbone as well"
+        )
+    head = load_aesthetic_head(aesthetic) if aesthetic else None
     main = load_backbone(EMBEDDED)
     assert not isinstance(main, VideoBackbone)
-    return Networks(main, frame, video, judge=None, cache=open_cache(cache))
+    return Networks(main, frame, video, aesthetic=head, cache=open_cache(cache))
 
 
 def open_cache(cache: str | None) -> FeatureCache | None:
@@ -232,4 +242,18 @@ def _read_baseline(path: Path) -> Previous:
         raise DataError(f"{path}: {error.strerror}; give the metrics.json of another run") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: not text; give the metrics.json of another run") from None
-    return Previous(parse_metrics(text, str(path)), str(path))
+    metrics = parse_metrics(text, str(path))
+    return Previous({**metrics, **_intervals(path.with_name(SCORES))}, str(path))
+
+
+def _intervals(path: Path) -> dict[str, float]:
+    """Read the intervals of another run from the file beside its metrics; none without one."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        ends = {row["key"]: row["interval"] for row in rows if row["interval"] is not None}
+        found: dict[str, float] = {}
+        for key, (low, high) in ends.items():
+            found |= {f"{key}_low": float(low), f"{key}_high": float(high)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # of another program, or of another version: values are compared without it
+    return found
