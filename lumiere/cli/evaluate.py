@@ -52,44 +52,47 @@ Real = Annotated[
     Path,
     _option(
         "--real", metavar="FOLDER",
-        help="A folder of real videos. A file with the name or the caption of a generated one is its counterpart.",
+        help="A folder of real videos. A generated and a real video of the same name or caption belong together.",
     ),
 ]  # fmt: skip
 Output = Annotated[
     Path,
     _option(
-        "--output", "-o", metavar="FOLDER", help="Where to write metrics.json and report.html."
+        "--output",
+        "-o",
+        metavar="FOLDER",
+        help="Where to write report.html, metrics.json and plots.",
     ),
 ]
 Captions = Annotated[
     Path | None,
     _option(
         "--captions", metavar="CSV",
-        help="A file with the columns video (a file name of either folder) and caption. Default: the prompt in the "
-        "JSON file that `lumiere generate` writes beside a video.",
+        help="A file with the columns video (a file name of either folder) and caption. By default, a caption is the "
+        "prompt in the JSON file that `lumiere generate` writes beside a video.",
     ),
 ]  # fmt: skip
 Frames = Annotated[
     int | None,
     _option(
         "--frames", min=2, metavar="N",
-        help="Measure the first N frames, and leave out shorter videos. Default: as many as the shortest video has, "
-        "at most 16.",
+        help="Measure the first N frames, and leave out shorter videos. By default N is the length of the shortest "
+        "generated video, at most 16.",
     ),
 ]  # fmt: skip
 Fps = Annotated[
     str | None,
     _option(
         "--fps", metavar="N",
-        help="Read all videos at N frames a second. Default: the rate of most generated ones.",
+        help="Read all videos at N frames a second, by default at the rate of most generated ones.",
     ),
 ]  # fmt: skip
 Backbones = Annotated[
     list[str] | None,
     _option(
         "--backbone", metavar="NAME=FILE",
-        help="Also measure with another network, whose weights you have, such as i3d=i3d_torchscript.pt. Can be given "
-        "several times; --backbone list shows the names.",
+        help="Also measure with another network, whose weights you have, such as i3d=i3d_torchscript.pt. You can give "
+        "this option several times. `--backbone list` shows the names.",
         callback=_show_backbones, is_eager=True,
     ),
 ]  # fmt: skip
@@ -104,7 +107,7 @@ Baseline = Annotated[
     Path | None,
     _option(
         "--baseline", metavar="JSON",
-        help="The metrics.json of another run. The report tells what is better and worse.",
+        help="The metrics.json of another run. The report says what became better or worse.",
     ),
 ]  # fmt: skip
 Cache = Annotated[
@@ -114,7 +117,9 @@ Cache = Annotated[
         help="Where features are kept between runs, or `none` [~/.cache/lumiere/features].",
     ),
 ]  # fmt: skip
-Seed = Annotated[int, _option("--seed", min=0, metavar="N", help="For all random draws [0].")]
+Seed = Annotated[
+    int, _option("--seed", min=0, metavar="N", help="The seed of all random draws [0].")
+]
 
 
 def evaluate(
@@ -132,17 +137,16 @@ def evaluate(
 ) -> None:
     """Measure how close generated videos are to real ones, and write a report that opens in a browser.
 
-    The features come from a network that has seen neither the videos nor any model's training data: EfficientNet-Lite0,
-    trained on ImageNet. Its distances compare runs with each other; they are not FID or FVD. For those, give the
-    standard networks' weights with --backbone.
+    The distances use the features of EfficientNet-Lite0, a network trained on ImageNet. They compare runs with each
+    other, and are not FID or FVD. For those, give the weights of the standard networks with --backbone.
 
     \b
     Examples:
       lumiere evaluate outputs/videos --real data/raw -o report
       lumiere evaluate theirs --real clips --captions captions.csv -o report
-      lumiere evaluate theirs --real clips --backbone i3d=i3d_torchscript.pt -o report
+      lumiere evaluate theirs --real clips --backbone i3d=i3d.pt -o report
 
-    Exit codes: 0 the report was written; 2 the input is wrong, and nothing was written; 130 stopped.
+    Exit codes: 0 if the report was written, 2 if the input is wrong, 130 if the command was stopped.
     """
     from lumiere.cli.generate import STOPPED, tell, terminated_like_ctrl_c
     from lumiere.cli.staging import staging, swap

@@ -56,8 +56,8 @@ UNKNOWN_CAPTIONS = (
     "them, or give CLIP's weights."
 )
 PROXY = (
-    "Features of EfficientNet-Lite0, trained on ImageNet: a proxy, not FID or FVD. It has seen "
-    "none of these videos."
+    "The features are those of EfficientNet-Lite0, which was trained on ImageNet and has seen none "
+    "of these videos. They serve as a proxy: this is not FID or FVD."
 )
 
 
@@ -136,7 +136,7 @@ def compare(sets: MatchedSets, measured: Measured, networks: Networks, seed: int
     if not any(subject in real.first_of_each(REFERENCE) for subject in generated.subjects):
         left_out.append(
             LeftOut(
-                "similarity with the own subject",
+                "Similarity with the real video of its caption",
                 "no generated video has the name or the caption of a real one.",
             )
         )
@@ -144,7 +144,7 @@ def compare(sets: MatchedSets, measured: Measured, networks: Networks, seed: int
         try:
             pairs = paired_similarity(generated, real)
         except ValueError as error:
-            left_out.append(LeftOut("similarity with the own subject", f"{error}."))
+            left_out.append(LeftOut("Similarity with the real video of its caption", f"{error}."))
     if pairs is not None:
         scores.append(
             paired_score(
@@ -203,14 +203,14 @@ def _text_scores(
     if len(generated) < 2 or len(captions) < 2:
         left_out.append(
             LeftOut(
-                "text alignment",
-                "captions are needed, of at least two generated and two real videos.",
+                "Text alignment",
+                "at least two generated and two real videos need captions.",
             )
         )
         return [], {}
     known = sum(judge.captions.issuperset(sentences) for sentences in captions)
     if judge.captions and not known:
-        left_out.append(LeftOut("text alignment", UNKNOWN_CAPTIONS))
+        left_out.append(LeftOut("Text alignment", UNKNOWN_CAPTIONS))
         return [], {}
     real = [m for m in measured.real.values() if m.captions]
     again = [m for m in measured.again.values() if m.captions]
@@ -225,7 +225,9 @@ def _text_scores(
             # A prompt that no real video has is a candidate for the real ones as well.
             own = type(own)(pool.texts, [_positions(pool.texts, m.captions) for m in windows])
         real_ranks = caption_ranks(_text_space(windows), embedded, own.own)
-    note = f"Judge: {judge.name}, trained on {known} of these {len(captions)} videos."
+    note = f"The judge is the {judge.name}."
+    if judge.captions:
+        note = f"{note[:-1]}, which was trained on {known} of these {len(captions)} videos."
     subjects = [subject_name(sets, m) or m.name for m in generated]
     scores = [_alignment_score(generated, real, judge, note, seed)]
     scores += retrieval_scores(
@@ -266,7 +268,7 @@ def _alignment_score(
         interval=mean_interval(values, seed=seed),
         floor=floor,
         num_videos=len(values),
-        note=f"{note} Cosine in the judge's space; not CLIPSIM.",
+        note=f"{note} The score is the mean cosine in its space. It is not CLIPSIM.",
     )
 
 
@@ -328,7 +330,7 @@ def _add(
         scores.append(score)
         return
     needed = LEAST_FRAMES.get(key, 0)
-    why = "no video changes enough, or repeats, for it."
+    why = "no video changes enough for it, or none repeats."
     if sets.num_frames < needed:
         why = f"it needs {needed} frames, and these videos have {sets.num_frames}."
     left_out.append(LeftOut(definition.label, why))
@@ -343,12 +345,14 @@ def _consistency_scores(
         is_main = backbone is networks.main
         key = "independent_consistency" if is_main else f"{backbone.name}_consistency"
         label = "Consistency of the frames' features"
+        if not is_main:
+            label = f"{label}, {backbone.name}"
         if backbone.name in OFFICIAL_CONSISTENCY:
             key = OFFICIAL_CONSISTENCY[backbone.name]
             label = key.replace("_", " ").capitalize()
         definition = Definition(
             label, Better.CLOSER, "",
-            "VBench's formula: the mean cosine of each frame with the first and the previous one. "
+            "VBench's formula: the mean cosine of each frame with the first and with the previous frame. "
             f"{PROXY if is_main else backbone.preprocessing}",
         )  # fmt: skip
         found = mean_score(

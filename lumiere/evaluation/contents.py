@@ -163,7 +163,7 @@ def blank_videos(comparison: Comparison) -> list[LeftOut]:
             shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
             found.append(
                 LeftOut(
-                    f"{kind} videos of a single colour",
+                    f"{kind.capitalize()} videos of a single colour",
                     f"{len(names)} of {len(group)} show nothing ({shown}). They are measured like "
                     "the others, so look at them.",
                 )

@@ -109,7 +109,7 @@ def distances(
             try:
                 scores.append(_neighbour_score(design, between, kind, prefix, suffix, about))
             except ValueError as error:
-                left_out.append(LeftOut(f"{kind}{suffix}", f"{error}."))
+                left_out.append(LeftOut(f"{kind.capitalize()}{suffix}", f"{error}."))
     return scores, left_out
 
 

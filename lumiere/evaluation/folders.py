@@ -181,13 +181,13 @@ def load_text_judge(sets: MatchedSets, folder: Path | None) -> Judge | LeftOut:
     It can if it was trained on some of the captions. Whether it was is known before it is loaded,
     which takes seconds.
     """
-    name = "text alignment"
+    name = "Text alignment"
     captioned = sum(bool(captions) for captions in sets.generated_captions)
     real = [captions for captions in sets.real_captions if captions]
     if captioned < 2 or len(real) < 2:
         return LeftOut(
             name,
-            "captions are needed, of at least two generated and two real videos; see --captions.",
+            "at least two generated and two real videos need captions; see --captions.",
         )
     try:
         if folder is None:

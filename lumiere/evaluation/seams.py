@@ -191,7 +191,7 @@ def seam_scores(record: SeamRecord) -> list[Score] | LeftOut:
     num_pairs = record.independent.shape[1]
     if not 0 < len(record.borders) < num_pairs:
         return LeftOut(
-            "seams",
+            "Seams",
             f"windows of {record.window_size} in clips of {num_pairs + 1} frames; borders between "
             "windows and neighbours inside one are needed: generate.seam_window_size at least 2 "
             "and below generate.num_frames",
@@ -217,7 +217,7 @@ def seam_scores(record: SeamRecord) -> list[Score] | LeftOut:
     ]
     if not all(np.isfinite(score.value) for score in scores):
         return LeftOut(
-            "seams",
+            "Seams",
             "nothing moves inside the windows, so there is nothing to compare their borders with",
         )
     if scores[0].value > 0:

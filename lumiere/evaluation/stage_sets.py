@@ -197,7 +197,9 @@ def _modes(
 
 def _seams(clips: ClipSet, real: RealClips) -> tuple[modes.ModeResults, list[LeftOut]]:
     if not len(clips):
-        return modes.ModeResults(), [LeftOut("seams", "no clips; generate.seam_videos is 0.")]
+        return modes.ModeResults(), [
+            LeftOut("Seams", "there are no clips; generate.seam_videos is 0.")
+        ]
 
     def real_frames(entry: SetEntry) -> np.ndarray:
         return real.frames(entry.clip_id)

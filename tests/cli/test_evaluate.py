@@ -167,7 +167,7 @@ def test_without_the_judge_text_is_left_out_and_told(
     options = videos / "window", "--real", videos / "real", "--captions", table
     result = run(*options, "-o", tmp_path / "out")
     assert result.exit_code == 0
-    assert "text alignment: the embedded judge is not here; set LUMIERE_PRETRAINED" in result.stderr
+    assert "Text alignment: the embedded judge is not here; set LUMIERE_PRETRAINED" in result.stderr
     assert "set LUMIERE_PRETRAINED" in (tmp_path / "out" / "report.html").read_text()
 
 
@@ -251,7 +251,9 @@ def test_frame_features_of_zeros_are_left_out_and_told(
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["independent_frechet"] == 0
     assert not {"independent_consistency", "independent_similarity"} & metrics.keys()
-    assert "similarity with the own subject: embeddings: a row is zero" in result.stderr
+    assert (
+        "Similarity with the real video of its caption: embeddings: a row is zero" in result.stderr
+    )
 
 
 def test_other_weights_than_the_published_ones_are_refused(long: Path, tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_equal_videos_have_no_neighbourhoods_but_distances():
     black = FeatureSet([np.zeros((FRAMES, DIMENSIONS))] * 8, [f"subject {i}" for i in range(8)])
     scores, left_out = distances(black, real)
     assert "independent_recall" not in by_key(scores)
-    assert [item.name for item in left_out] == ["recall"]
+    assert [item.name for item in left_out] == ["Recall"]
     assert by_key(scores)["independent_frechet"].outside_floor() is True
 
 

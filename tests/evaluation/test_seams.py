@@ -142,7 +142,7 @@ def test_a_single_video_has_no_interval(tmp_path: Path) -> None:
 def test_clips_of_one_window_are_left_out_with_the_reason(tmp_path: Path, window_size: int) -> None:
     clips = seam_set(tmp_path, [(moving(), moving())], window_size, overlap=0)
     left_out = seam_scores(measure_seams(clips))
-    assert isinstance(left_out, LeftOut) and left_out.name == "seams"
+    assert isinstance(left_out, LeftOut) and left_out.name == "Seams"
     assert f"in clips of {T} frames; borders between windows" in left_out.why
 
 

@@ -279,7 +279,10 @@ def test_empty_sets_are_left_out_and_told(inputs: Path, networks: Networks) -> N
         key.startswith(("held_out", "image_", "style", "seam")) for key in result.metrics
     )
     assert "independent_frechet" in result.metrics
-    assert LeftOut("seams", "no clips; generate.seam_videos is 0.") in result.content.left_out
+    assert (
+        LeftOut("Seams", "there are no clips; generate.seam_videos is 0.")
+        in result.content.left_out
+    )
 
 
 def test_blank_videos_are_counted_and_told(inputs: Path, networks: Networks) -> None:
