@@ -340,7 +340,7 @@ def test_an_output_that_cannot_be_is_refused(
 def test_black_videos_are_marked_counted_and_told(videos: Path, tmp_path: Path) -> None:
     result = run(videos / "black", "--real", videos / "black", "-o", tmp_path / "out")
     assert result.exit_code == 0
-    assert "generated videos of a single colour" in result.stderr
+    assert "Generated videos of a single colour" in result.stderr
     assert "3 of 3 show nothing (cat.mp4, fox.mp4, owl.mp4)" in result.stderr
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["num_blank"] == 3 and metrics["independent_frechet"] == 0

@@ -293,7 +293,7 @@ def test_blank_videos_are_counted_and_told(inputs: Path, networks: Networks) -> 
     assert metrics["num_blank"] == 3 and metrics["is_static"] == 1
     assert metrics["independent_frechet"] > 2 * metrics["independent_frechet_floor"]
     told = {remark.name: remark.why for remark in result.content.left_out}
-    assert told["generated videos of a single colour"].startswith("3 of 3 show nothing")
+    assert told["Generated videos of a single colour"].startswith("3 of 3 show nothing")
 
 
 def test_one_window_of_each_video_takes_other_times_as_the_floor(
@@ -304,7 +304,8 @@ def test_one_window_of_each_video_takes_other_times_as_the_floor(
     result = measure(inputs, networks)
     metrics = result.metrics
     assert metrics["independent_frechet"] > metrics["independent_frechet_floor"] > 0
-    assert ("floor", "other frames of the same real videos") in result.content.facts
+    floor = "The floor of a distance compares other frames of the same real videos."
+    assert ("Floor", floor) in result.content.facts
 
 
 def test_says_in_one_line_what_is_absent(inputs: Path, refused: Any, tmp_path: Path) -> None:
