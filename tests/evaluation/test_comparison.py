@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lumiere.evaluation.comparison import Comparison, compare, measure_sets
+from lumiere.evaluation.comparison import Comparison, compare, mean_score, measure_sets
 from lumiere.evaluation.contents import blank_videos, build_facts, build_wall, counts
 from lumiere.evaluation.matching import MatchedSets
 from lumiere.evaluation.measurement import Networks, distance_frames, evenly, other_times
-from lumiere.evaluation.scores import flat
+from lumiere.evaluation.scores import Better, flat
+from lumiere.evaluation.temporal import Definition
 from lumiere.evaluation.videos import LazyVideos, Video
 from tests.evaluation.small_videos import FPS, Patches, drifting
 
@@ -185,6 +186,20 @@ def test_blank_videos_are_counted_and_nothing_is_infinite() -> None:
     assert "independent_similarity" not in values and "independent_consistency" not in values
     [remark] = blank_videos(found)
     assert remark.why.startswith("8 of 8 show nothing (made 0, made 1, made 2, made 3, made 4, …)")
+
+
+def test_the_floor_of_a_mean_holds_other_real_videos_in_95_of_100_sets() -> None:
+    definition = Definition("change", Better.CLOSER, "", "")
+    rng = np.random.default_rng(0)
+    outside = 0
+    for _ in range(400):
+        real, own = rng.normal(size=(2, 16))
+        found = mean_score("change", definition, own, real)
+        assert found is not None
+        outside += bool(found.outside_floor())
+    assert 0.02 < outside / 400 < 0.09
+    far = mean_score("change", definition, own + 2, real)
+    assert far is not None and far.outside_floor()
 
 
 def test_a_score_that_is_absent_says_what_it_needs() -> None:
