@@ -153,7 +153,7 @@ def test_text_that_cannot_be_judged_is_left_out_and_told(
 ) -> None:
     found = compared(match(lambda index: window(index), captions), judge)
     assert not any(score.group == "text" for score in found.scores)
-    [remark] = [left for left in found.left_out if left.name == "text alignment"]
+    [remark] = [left for left in found.left_out if left.name == "Text alignment"]
     assert why in remark.why
 
 
@@ -166,7 +166,10 @@ def test_without_counterparts_all_real_videos_are_the_reference() -> None:
     assert values["independent_frechet"] > values["independent_frechet_floor_other_subjects"] > 0
     assert "independent_similarity" not in values and found.pairs is None
     remarks = {left.name: left.why for left in found.left_out}
-    assert "no generated video has the name" in remarks["similarity with the own subject"]
+    assert (
+        "no generated video has the name"
+        in remarks["Similarity with the real video of its caption"]
+    )
     assert "motion_mismatch" not in values
 
 
@@ -177,7 +180,10 @@ def test_without_other_windows_other_times_are_the_floor() -> None:
     assert values["independent_frechet"] > values["independent_frechet_floor"] > 0
     backbone: Any = Patches()
     facts = build_facts(sets, found, Networks(backbone))
-    assert ("floor", "other frames of the same real videos") in facts
+    assert (
+        "Floor",
+        "The floor of a distance compares other frames of the same real videos.",
+    ) in facts
 
 
 def test_blank_videos_are_counted_and_nothing_is_infinite() -> None:
