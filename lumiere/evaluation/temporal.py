@@ -109,8 +109,8 @@ TEMPORAL_SCORES: dict[str, Definition] = {
         "speckle in flat areas",
         Better.CLOSER,
         "grey levels",
-        "Deviation of what a Gaussian of 1 px takes away, in the flattest eighth of each frame. "
-        "White noise of σ gives σ.",
+        "Deviation (by the median) of what a Gaussian of 1 px takes away, in the flattest eighth of "
+        "each frame. White noise of σ gives σ.",
     ),
     "background_flicker": Definition(
         "flicker in flat areas",
