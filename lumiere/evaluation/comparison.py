@@ -32,6 +32,7 @@ from lumiere.evaluation.temporal import (
     Definition,
     compare_frames,
 )
+from lumiere.evaluation.verdicts import mark
 
 MOTION = re.compile("motion|static|period|phase|spectrum")
 # The backbones with which a score is VBench's own.
@@ -144,7 +145,7 @@ def compare(sets: MatchedSets, measured: Measured, networks: Networks, seed: int
         text, ranks = _text_scores(sets, measured, networks.judge, seed, left_out)
         scores += text
     scores += temporal_scores(sets, measured, networks, seed, left_out)
-    return Comparison(scores, left_out, measured, pairs, ranks)
+    return Comparison(mark(scores), left_out, measured, pairs, ranks)
 
 
 # --- sets of features --------------------------------------------------------------------------------------------

@@ -124,7 +124,9 @@ def degrade_set(
         sources = degradation.sources(count, amount, _generator(degradation, seed, 0))
         readers = [partial(_stand_in, videos, others, i, int(k)) for i, k in enumerate(sources)]
         return LazyVideos(readers)
-    return LazyVideos([partial(_spoilt, degradation, amount, videos, i, seed) for i in range(count)])
+    return LazyVideos(
+        [partial(_spoilt, degradation, amount, videos, i, seed) for i in range(count)]
+    )
 
 
 def is_flat(frame: np.ndarray) -> np.ndarray:
@@ -177,6 +179,7 @@ def _jpeg(frames: np.ndarray, quality: float, rng: np.random.Generator) -> np.nd
         options = [cv2.IMWRITE_JPEG_QUALITY, int(quality)]
         _, data = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), options)
         picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        assert picture is not None
         decoded.append(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
     return np.stack(decoded)
 

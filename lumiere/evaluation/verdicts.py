@@ -1,0 +1,196 @@
+"""Which scores notice which degradation, and which scores therefore count.
+
+`lumiere.evaluation.sensitivity` runs the study and writes sensitivity.json beside this file;
+`docs/evaluation.md` shows it as tables. `mark` applies it to the scores of any evaluation.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lumiere.evaluation.degradations import DEGRADATIONS
+from lumiere.evaluation.scores import Better, Score
+
+STUDY_FILE = Path(__file__).with_name("sensitivity.json")
+TOLERANCE = 0.25  # of the floor's interval; two steps that differ by less count as equal
+MIN_ORDER = 0.8  # share of the pairs of steps that must be in the right order
+MIN_SEEN = 0.5  # share of the degradations that a score must see of those it is meant for
+DIGITS = 4
+
+_LOOK = ("noise", "speckle", "blur", "jpeg", "torn", "melted", "hue", "pale")
+_SET = ("other_subject", "collapsed")
+_MATCH = ("swapped", *_SET)
+_UNSTEADY = ("jitter", "flicker", "boiling")
+
+# What each score is meant to notice. Whatever else it notices is in the table as well.
+EXPECTED: dict[str, tuple[str, ...]] = {
+    "independent_frechet": (*_LOOK, *_SET),
+    "independent_kernel": (*_LOOK, *_SET),
+    "independent_precision": (*_LOOK, "other_subject"),
+    "independent_recall": (*_LOOK, *_SET),
+    "independent_density": (*_LOOK, "other_subject"),
+    "independent_coverage": (*_LOOK, *_SET),
+    "independent_similarity": (*_LOOK, *_MATCH),
+    "text_alignment": _MATCH,
+    "retrieval_r1": _MATCH,
+    "retrieval_r5": _MATCH,
+    "retrieval_median_rank": _MATCH,
+    "independent_consistency": ("frozen", "boiling", "drift", "jitter"),
+    "flicker": ("noise", "speckle", "frozen", "shuffled", *_UNSTEADY),
+    "frame_change": ("noise", "speckle", "frozen", "shuffled", *_UNSTEADY),
+    "motion_px": ("frozen", "shuffled", "jitter"),
+    "motion_p95_px": ("frozen", "shuffled", "jitter"),
+    "motion_share": ("frozen", "jitter"),
+    "is_static": ("frozen",),
+    "large_motion": ("jitter",),
+    "interpolation_smoothness": ("shuffled", "noise", *_UNSTEADY),
+    "background_noise": ("noise", "speckle"),
+    "background_flicker": ("noise", "speckle", "flicker"),
+    "high_frequency_share": ("noise", "speckle", "shuffled", *_UNSTEADY),
+    "period_s": ("shuffled",),
+    "periodicity": ("shuffled", "noise", "jitter"),
+    "motion_log_ratio": ("frozen", "jitter"),
+    "motion_mismatch": ("frozen", "jitter"),
+    "frame_change_log_ratio": ("noise", "speckle", "frozen", *_UNSTEADY),
+    "spectrum_distance": ("noise", "shuffled", "frozen", *_UNSTEADY),
+    "period_kept": ("shuffled", "frozen", "other_subject"),
+    "period_mismatch_s": ("shuffled", "other_subject"),
+    "phase_coherence": ("shuffled", "frozen", "other_subject"),
+}
+
+
+class Verdict(StrEnum):
+    """How a score answers a degradation."""
+
+    SEEN = "seen"  # it worsens in order, and leaves the floor's interval
+    NOT_SEEN = "not seen"  # it stays within the interval
+    WRONG_ORDER = "wrong order"  # it leaves the interval, but stronger steps do not score worse
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One score under one degradation.
+
+    Attributes:
+        values: of the undegraded set, then of each step; NaN where the videos do not allow it.
+        outside: for the same sets, whether the value is worse than the floor's interval.
+        order: the share of pairs of steps whose stronger one scores worse, among those that differ
+            by more than the tolerance; NaN if none do.
+        verdict: what follows from these.
+        seen_from: the step from which on all steps are outside; empty if there is none.
+    """
+
+    values: tuple[float, ...]
+    outside: tuple[bool, ...]
+    order: float
+    verdict: Verdict
+    seen_from: str = ""
+
+
+def judge_steps(scores: Sequence[Score | None], labels: Sequence[str]) -> Cell:
+    """Judge a score by its values on ever more degraded sets.
+
+    Args:
+        scores: of the undegraded set, then one per step; None where the set does not allow it.
+        labels: of the steps.
+
+    Raises:
+        ValueError: if their numbers do not agree.
+    """
+    if len(scores) != len(labels) + 1:
+        raise ValueError(f"{len(scores)} scores and {len(labels)} steps; expected one score more")
+    outside = [score is not None and score.outside_floor() is True for score in scores]
+    order = _order(scores)
+    seen_from = ""
+    for k in range(len(labels), 0, -1):
+        if not outside[k]:
+            break
+        seen_from = labels[k - 1]
+    verdict = Verdict.SEEN if seen_from else Verdict.NOT_SEEN
+    is_sorted = math.isnan(order) or order >= MIN_ORDER
+    if any(outside[1:]) and not (is_sorted and seen_from):
+        verdict, seen_from = Verdict.WRONG_ORDER, ""
+    values = tuple(math.nan if score is None else score.value for score in scores)
+    return Cell(values, tuple(outside), order, verdict, seen_from)
+
+
+def badness(score: Score) -> float:
+    """Return a number that is larger the worse a score is."""
+    if score.better is Better.LOWER:
+        return score.value
+    if score.better is Better.HIGHER:
+        return -score.value
+    return abs(score.value - score.floor.value) if score.floor is not None else math.nan
+
+
+def can_see(key: str, cells: Mapping[str, Cell]) -> tuple[bool, str]:
+    """Decide whether a score counts, from what it is meant to notice.
+
+    Args:
+        key: of the score.
+        cells: by degradation.
+
+    Returns:
+        The decision, and a sentence on why not; empty if it counts.
+    """
+    expected = [name for name in EXPECTED.get(key, ()) if name in cells]
+    if not expected:
+        return True, ""
+    wrong = [name for name in expected if cells[name].verdict is Verdict.WRONG_ORDER]
+    if wrong:
+        return False, f"its order is wrong: {_labels(wrong)}"
+    blind = [name for name in expected if cells[name].verdict is Verdict.NOT_SEEN]
+    if len(expected) - len(blind) < MIN_SEEN * len(expected):
+        return False, f"it does not notice {_labels(blind)}"
+    return True, ""
+
+
+def mark(scores: Sequence[Score]) -> list[Score]:
+    """Return the scores; those that the study found blind have `sees=False`.
+
+    A score that the study does not know, such as one of another network, is left as it is.
+    """
+    blind = blind_scores()
+    return [replace(score, sees=False) if score.key in blind else score for score in scores]
+
+
+@cache
+def blind_scores() -> dict[str, str]:
+    """Return the keys of the scores that do not count, with the reason."""
+    scores = load_study()["scores"]
+    return {key: entry["why"] for key, entry in scores.items() if not entry["sees"]}
+
+
+def load_study(path: Path = STUDY_FILE) -> dict[str, Any]:
+    """Read the committed study: `settings`, and `scores` by key."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _order(scores: Sequence[Score | None]) -> float:
+    known = [score for score in scores if score is not None and not math.isnan(score.value)]
+    right = wrong = 0
+    for i, weaker in enumerate(known):
+        for stronger in known[i + 1 :]:
+            difference = badness(stronger) - badness(weaker)
+            if abs(difference) > _tolerance(weaker):
+                right += difference > 0
+                wrong += difference < 0
+    return right / (right + wrong) if right + wrong else math.nan
+
+
+def _tolerance(score: Score) -> float:
+    if score.floor is None or score.floor.interval is None:
+        return 0.0
+    return TOLERANCE * (score.floor.interval.high - score.floor.interval.low)
+
+
+def _labels(keys: Sequence[str]) -> str:
+    return ", ".join(DEGRADATIONS[key].label for key in keys)
