@@ -7,17 +7,19 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-# A mask belongs to the first entry. The last frame can stand beside the first one or replace it.
+# The first input of a mode is its subject, which a mask belongs to.
 MODES: dict[str, tuple[str, ...]] = {
     "text_to_video": (),
-    "image_to_video": ("image",),
+    "image_to_video": ("image", "last_image"),
     "inpainting": ("video", "mask"),
     "outpainting": ("video",),
     "cinemagraph": ("image", "mask"),
     "video_to_video": ("video",),
 }
+ANY_INPUT_SUFFICES = ("image_to_video",)  # the other modes need all of theirs
+NEVER_INFERRED = ("outpainting",)  # a video alone means video_to_video
 CONDITIONED_MODES = ("image_to_video", "inpainting", "outpainting", "cinemagraph")
-DEFAULT_ALPHA, DEFAULT_STRENGTH = 0.75, 0.6
+DEFAULT_ALPHA, DEFAULT_STRENGTH, DEFAULT_OUTPAINT_SCALE = 0.75, 0.6, 0.75
 
 
 def infer_mode(mode: str | None, image: Any, video: Any, mask: Any, last_image: Any = None) -> str:
@@ -32,33 +34,48 @@ def infer_mode(mode: str | None, image: Any, video: Any, mask: Any, last_image: 
     """
     inputs = {"image": image, "last_image": last_image, "video": video, "mask": mask}
     present = [name for name, value in inputs.items() if value is not None]
-    if mode is None:
-        for name in MODES:
-            if name != "outpainting" and _makes(present, name):
-                return name
-        meanings = [
-            f"{' + '.join(parts) or 'prompt only'}: {name}"
-            for name, parts in MODES.items()
-            if name != "outpainting"
-        ]
-        raise ValueError(
-            f"no mode is made from {' and '.join(present)}; allowed: {', '.join(meanings)}; "
-            "image_to_video also takes last_image, beside image or alone; outpainting has to be named"
-        )
+    given = " and ".join(present) or "the prompt alone"
+    if mode is not None:
+        check_mode(mode)
+        if not _makes(present, mode):
+            raise ValueError(f"mode {mode!r} takes {_expected(mode)}; given: {given}")
+        return mode
+    inferred = [name for name in MODES if name not in NEVER_INFERRED]
+    for name in inferred:
+        if _makes(present, name):
+            return name
+    meanings = [f"{name} from {_expected(name)}" for name in inferred]
+    raise ValueError(
+        f"no mode is made from {given}; allowed: {'; '.join(meanings)}; "
+        f"{', '.join(NEVER_INFERRED)} has to be named"
+    )
+
+
+def check_mode(mode: Any) -> None:
+    """Raise ValueError unless `mode` is a key of `MODES`."""
     if mode not in tuple(MODES):  # a tuple, since the value may have no hash
         raise ValueError(f"mode is {mode!r}; allowed: {', '.join(MODES)}")
-    if not _makes(present, mode):
-        expected = " and ".join(MODES[mode]) or "the prompt alone"
-        if mode == "image_to_video":
-            expected = "image, last_image or both"
-        got = " and ".join(present) or "the prompt alone"
-        raise ValueError(f"mode {mode!r} takes {expected}; given: {got}")
-    return mode
 
 
 def subject(mode: str) -> str | None:
     """Return whether a mode works on an "image" or on a "video"; None if it works on neither."""
     return MODES[mode][0] if MODES[mode] else None
+
+
+def sources(mode: str) -> set[str]:
+    """Return the fields of a request that may hold a mode's pixels; a clip replaces the subject."""
+    return {*MODES[mode], "clip"} if MODES[mode] else set()
+
+
+def go_together(source: str, other: str) -> bool:
+    """Return whether some mode takes both of two fields that hold pixels.
+
+    A clip replaces an image or a video, so it goes with neither.
+    """
+    pair = {source, other}
+    if "clip" in pair and pair & {subject(mode) for mode in MODES}:
+        return False
+    return any(pair <= sources(mode) for mode in MODES)
 
 
 def strength_applies_to(mode: str) -> str | None:
@@ -71,6 +88,14 @@ def strength_applies_to(mode: str) -> str | None:
 
 
 def _makes(present: Collection[str], mode: str) -> bool:
-    if mode == "image_to_video":
-        return bool(present) and set(present) <= {"image", "last_image"}
-    return set(MODES[mode]) == set(present)
+    """Return whether the inputs that are present make a mode."""
+    if mode in ANY_INPUT_SUFFICES:
+        return bool(present) and set(present) <= set(MODES[mode])
+    return set(present) == set(MODES[mode])
+
+
+def _expected(mode: str) -> str:
+    """Write the inputs of a mode in words."""
+    if mode in ANY_INPUT_SUFFICES:
+        return f"{', '.join(MODES[mode])} or both"
+    return " and ".join(MODES[mode]) or "the prompt alone"

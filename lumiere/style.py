@@ -11,7 +11,7 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# For types only, because config.py imports this module and must not import torch.
+# Torch is imported for types only, because config.py imports this module without torch.
 if TYPE_CHECKING:
     from torch import Tensor
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 
 from lumiere.data.video_formats import WRITERS
-from lumiere.modes import MODES, infer_mode
+from lumiere.modes import MODES, go_together, infer_mode
 from lumiere.pipelines.sample_videos import read_videos
 from lumiere.requests import Box, Request, change_request, make_request, read_rows, sidecar
 from lumiere.requests.request import FILE_NAME
@@ -83,9 +86,12 @@ def test_the_prompts_of_the_repository_are_in_this_form() -> None:
         ({"clip": "fox@0", "mode": "inpainting"}, "takes video and mask; given: video"),
         ({"mode": "text-to-video"}, "mode is 'text-to-video'; allowed: text_to_video"),
         ({"video": HERE, "mask": "0.5,0,0.5,1"}, "with 0 <= x0 < x1 <= 1"),
+        ({"name": "../fox"}, "name '../fox'; allowed: letters, digits, '.', '_', '-'"),
+        ({"name": "x" * 151}, "at most 150 of them, the first a letter or a digit"),
+        ({"colour": "red"}, "no field 'colour'; allowed: prompt, name, "),
     ],
 )
-def test_inputs_that_make_no_mode(values: dict[str, Any], message: str) -> None:
+def test_values_that_make_no_request(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError) as error:
         make_request({"prompt": "a fox", **values})
     assert message in str(error.value)
@@ -112,6 +118,23 @@ def test_a_clip_gives_way_to_other_sources(
     changed, names = change_request(sidecar(request, {}), changes)
     assert (changed.mode, sorted(names)) == (mode, sorted(left_out))
     assert changed.clip == (None if "clip" in left_out else changes.get("clip", "fox@0"))
+
+
+def test_sources_go_together_if_a_request_takes_both() -> None:
+    values = {"image": HERE, "last_image": HERE, "video": HERE, "mask": "0,0,1,0.5", "clip": "x@0"}
+    accepted: set[frozenset[str]] = set()
+    for mode, names in itertools.product(MODES, _subsets(values)):
+        with suppress(ValueError):
+            make_request({"prompt": "a", "mode": mode, **{name: values[name] for name in names}})
+            accepted |= {frozenset(pair) for pair in itertools.combinations(names, 2)}
+    for pair in itertools.combinations(values, 2):
+        assert go_together(*pair) == go_together(*reversed(pair)) == (frozenset(pair) in accepted)
+
+
+def _subsets(names: Iterable[str]) -> list[tuple[str, ...]]:
+    members = list(names)
+    sizes = range(len(members) + 1)
+    return [subset for size in sizes for subset in itertools.combinations(members, size)]
 
 
 def test_every_mode_but_outpainting_is_inferred() -> None:

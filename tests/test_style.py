@@ -11,12 +11,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lumiere.config import load_params
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.pretrained import load_text_to_image
 from lumiere.models.unet_builders import build_text_to_image_unet
 from lumiere.pipelines.assemble import PRETRAINED, demo_pipeline
 from lumiere.pipelines.styles import LORA_SETTINGS, StyleBook
 from lumiere.style import blend_style, is_lora, merge_lora
+from stages.generate import pipeline_defaults
+from tests.conftest import REPOSITORY
 
 
 def state(seed: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -221,3 +224,10 @@ def test_the_demo_has_its_style_at_once() -> None:
         assert all(
             torch.equal(value, style[key]) for key, value in pipe.unet.unet.state_dict().items()
         )
+
+
+def test_the_demo_has_the_settings_of_the_stage() -> None:
+    """So that it makes the same videos as a pipeline that `make demo` saves."""
+    config = demo_pipeline().config
+    for name, value in pipeline_defaults(load_params(REPOSITORY / "params.yaml").generate).items():
+        assert config[name] == value, name

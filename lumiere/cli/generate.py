@@ -1,5 +1,5 @@
 """The command `lumiere generate`: turns its options into requests. `lumiere.cli.jobs` makes the
-videos.
+videos of one request, `lumiere.cli.batch` those of a prompts file.
 """
 
 from __future__ import annotations
@@ -19,16 +19,11 @@ from lumiere.cli import options
 from lumiere.cli.options import option
 
 if TYPE_CHECKING:
-    from lumiere.cli.jobs import BatchRow
+    from lumiere.cli.batch import BatchRow
     from lumiere.cli.model import Model
     from lumiere.pipelines.input_files import Clips
 
 STOPPED = 130  # as a shell reports a command that Ctrl-C ended
-# The options that define the request. The others set the device, the model and the output.
-REQUEST_OPTIONS = (
-    "prompt", "negative_prompt", "mode", "image", "last_image", "video", "clip", "mask", "strength", "style", "alpha",
-    "keep_known", "frames", "num_videos", "seed", "steps", "guidance", "upscale",
-)  # fmt: skip
 
 
 def generate(
@@ -118,6 +113,14 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def show(place: Path) -> None:
+    """Print the path of a video to stdout; if nobody reads stdout any more, go on without it."""
+    try:
+        typer.echo(place)
+    except BrokenPipeError:  # what is still buffered must not raise again when Python exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 # --- one video, or several of one request ----------------------------------------------------------------------------
 
 
@@ -145,45 +148,59 @@ def _generate_one(values: dict[str, Any], params: dict[str, Any]) -> None:
         for note in find_drift(content, request, model, clips):
             tell(f"note: {note}; the video will differ")
     for place in run(job, model, clips, tell):
-        typer.echo(place)
+        show(place)
 
 
 # --- many videos -----------------------------------------------------------------------------------------------------
 
 
 def _generate_batch(values: dict[str, Any], params: dict[str, Any]) -> dict[str, str]:
-    from lumiere.cli.jobs import check_style, run_batch
+    from lumiere.cli.batch import run_batch
+    from lumiere.cli.jobs import check_style
     from lumiere.cli.model import Model
 
-    jobs = _read_jobs(values, params)
-    clip = next(
-        (job.request.clip for _, job in jobs if not isinstance(job, str) and job.request.clip), None
-    )
-    clips = _clips_of(clip)
+    _clips_of(values.get("clip"))  # once, as it is the same for all rows
+    rows, clips = _open_row_clips(_read_rows(values, params))
     model: Model = Model.choose(params["model"], params["device"])
     tell(f"model: {model.description}")
     if "style" in values:
         check_style(values["style"], model)  # once, as it is the same for all rows
-    return run_batch(jobs, model, clips, tell, typer.echo)
+    return run_batch(rows, model, clips, tell, show)
 
 
-def _read_jobs(values: dict[str, Any], params: dict[str, Any]) -> list[BatchRow]:
-    """Return the jobs of a prompts file by name; a sentence replaces a job that cannot be done."""
-    from lumiere.cli.jobs import Job, check_apart
+def _read_rows(values: dict[str, Any], params: dict[str, Any]) -> list[BatchRow]:
+    """Return the rows of a prompts file, with the jobs of those that can be used."""
+    from lumiere.cli.batch import BatchRow, check_apart
+    from lumiere.cli.jobs import Job
     from lumiere.cli.targets import check_writable, target_of
     from lumiere.requests import read_rows
 
     output = _batch_output(params["output"])
     check_writable(target_of(output).beside.parent)
-    jobs: list[BatchRow] = []
+    rows: list[BatchRow] = []
     for row in read_rows(params["from_file"], values):
-        if row.request is None:
-            jobs.append((row.name, row.problem))
-        else:
-            place = output.replace("{name}", row.name)
-            jobs.append((row.name, Job(row.request, place, params["sheet"])))
-    check_apart(params["from_file"], jobs)
-    return jobs
+        job = None
+        if row.request is not None:
+            job = Job(row.request, output.replace("{name}", row.name), params["sheet"])
+        rows.append(BatchRow(row.name, job, row.problem))
+    check_apart(params["from_file"], rows)
+    return rows
+
+
+def _open_row_clips(rows: list[BatchRow]) -> tuple[list[BatchRow], Clips | None]:
+    """Open the training clips if a row names one; without them, only the rows that do fail."""
+    from lumiere.cli.batch import BatchRow
+
+    clips: Clips | None = None
+    usable: list[BatchRow] = []
+    for row in rows:
+        if clips is None and row.job is not None:
+            try:
+                clips = _clips_of(row.job.request.clip)
+            except ValueError as error:
+                row = BatchRow(row.name, problem=str(error))
+        usable.append(row)
+    return usable, clips
 
 
 def _batch_output(output: str) -> str:
@@ -204,7 +221,9 @@ def _batch_output(output: str) -> str:
 
 def _request_values(params: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of the request that the user has set."""
-    values = {name: params[name] for name in REQUEST_OPTIONS}
+    from lumiere.requests.request import field_names
+
+    values = {name: params[name] for name in field_names() if name != "name"}  # -o names the files
     modes = {"--cinemagraph": params["cinemagraph"], "--outpaint": params["outpaint"]}
     named = [name for name, is_set in {**modes, "--mode": params["mode"]}.items() if is_set]
     if len(named) > 1:

@@ -16,7 +16,7 @@ from lumiere.evaluation.alignment import (
     cosine_similarity,
     retrieval_scores,
 )
-from lumiere.evaluation.bootstrap import mean_interval
+from lumiere.evaluation.bootstrap import hull, mean_interval, share_interval
 from lumiere.evaluation.consistency import subject_consistency
 from lumiere.evaluation.floors import distances
 from lumiere.evaluation.judge import Judge
@@ -24,7 +24,7 @@ from lumiere.evaluation.matching import MatchedSets
 from lumiere.evaluation.measured import Measured, feature_sets, frames_of, real_name, subject_name
 from lumiere.evaluation.measurement import Measurement, Networks, measure_set
 from lumiere.evaluation.paired import PairedSimilarity, paired_score, paired_similarity
-from lumiere.evaluation.scores import Better, Floor, LeftOut, Score
+from lumiere.evaluation.scores import Better, Floor, Interval, LeftOut, Score
 from lumiere.evaluation.standard_scores import standard_scores
 from lumiere.evaluation.temporal import (
     PAIRED_SCORES,
@@ -312,7 +312,7 @@ def _add(score: Score | None, label: str, scores: list[Score], left_out: list[Le
     if score is not None:
         scores.append(score)
     else:
-        left_out.append(LeftOut(label, "no generated video allows it."))
+        left_out.append(LeftOut(label, "no generated video has it."))
 
 
 def _consistency_scores(
@@ -363,21 +363,31 @@ def mean_score(
     reference = np.asarray([value for value in real if math.isfinite(value)])
     if not len(own):
         return None
+    is_share = definition.unit == "share"
     floor = None
     if len(reference):
-        interval = mean_interval(reference, seed=seed) if len(reference) > 1 else None
-        floor = Floor(float(reference.mean()), interval)
+        floor = Floor(float(reference.mean()), _interval(reference, is_share, seed))
     return Score(
         key=key,
         label=_capital(definition.label),
         group="motion" if MOTION.search(key) else "temporal",
         value=float(own.mean()),
         better=definition.better,
-        interval=mean_interval(own, seed=seed) if len(own) > 1 else None,
+        interval=_interval(own, is_share, seed),
         floor=floor,
         num_videos=len(own),
         note=definition.note,
         unit=definition.unit,
+    )
+
+
+def _interval(values: np.ndarray, is_share: bool, seed: int) -> Interval | None:
+    if len(values) < 2:
+        return None
+    interval = mean_interval(values, seed=seed)
+    # The bootstrap of a share has no width if all videos agree.
+    return (
+        hull(interval, share_interval(float(values.mean()), len(values))) if is_share else interval
     )
 
 

@@ -197,9 +197,9 @@ def _reasons(
     reasons: dict[str, float] = {}
     if real is not None:
         labels = {
-            "background_noise": "speckle, times the real video's:",
-            "frame_change": "change from frame to frame, times the real video's:",
-            "motion_px": "motion, times the real video's:",
+            "background_noise": "speckle (× real)",
+            "frame_change": "change from frame to frame (× real)",
+            "motion_px": "motion (× real)",
         }
         for key, label in labels.items():
             own, reference = generated.numbers[key], real.numbers[key]

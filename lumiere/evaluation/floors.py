@@ -97,7 +97,10 @@ def distances(
         scores.append(score(design, measure, key, label, Better.LOWER, text))
     if "kernel" in measures:
         measure = KernelMeasure(table, table.owners(generated, real), kernel)
-        key, label = kernel_key or f"{prefix}_kernel", f"{title}kernel distance"
+        key, label = (
+            kernel_key or f"{prefix}_kernel",
+            f"{title}kernel distance" if title else "Kernel distance",
+        )
         text = f"{KERNEL_NOTES[kernel]} {about}"
         scores.append(score(design, measure, key, label, Better.LOWER, text))
     if "neighbours" in measures:
@@ -152,7 +155,7 @@ def _neighbour_score(
 ) -> Score:
     measure = NeighbourMeasure(between, kind, min(design.num_videos, design.num_reference))
     about = f"{note} One sample per video (its mean feature), k = {measure.k}.".strip()
-    label = f"{title}{kind}"
+    label = f"{title}{kind}" if title else kind.capitalize()
     key = f"{prefix}_{kind}"
     if kind == "density":
         # Videos that crowd around a few real ones exceed the real value: torn frames reach 2.2

@@ -164,4 +164,18 @@ def _read_baseline(path: Path) -> Previous:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); give a metrics.json") from None
-    return Previous(parse_metrics(text, str(path)), str(path))
+    metrics = parse_metrics(text, str(path))
+    return Previous({**metrics, **_intervals(path.with_name(SCORES))}, str(path))
+
+
+def _intervals(path: Path) -> dict[str, float]:
+    """Read the intervals of another run from the file beside its metrics; none without one."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        ends = {row["key"]: row["interval"] for row in rows if row["interval"] is not None}
+        found: dict[str, float] = {}
+        for key, (low, high) in ends.items():
+            found |= {f"{key}_low": float(low), f"{key}_high": float(high)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # of another program, or of another version: values are compared without it
+    return found

@@ -91,12 +91,12 @@ class LeftOut:
     why: str
 
 
-def flat(scores: Iterable[Score]) -> dict[str, float]:
+def flat(scores: Iterable[Score], intervals: bool = False) -> dict[str, float]:
     """Return the scores as one flat mapping for the metrics file and MLflow.
 
     `<key>`, `<key>_floor` and, for distances, `<key>_floor_other_subjects`. What is unknown is
     absent. Intervals are in `detailed`, because a table of metrics with four ends of intervals for
-    each score cannot be read.
+    each score cannot be read; with `intervals=True`, `<key>_low` and `<key>_high` are here as well.
 
     Raises:
         ValueError: if two scores have one key, or a number is not finite.
@@ -106,6 +106,9 @@ def flat(scores: Iterable[Score]) -> dict[str, float]:
         if score.key in values:
             raise ValueError(f"two scores are called {score.key}")
         found = {score.key: score.value}
+        if intervals and score.interval is not None:
+            found[f"{score.key}_low"] = score.interval.low
+            found[f"{score.key}_high"] = score.interval.high
         if score.floor is not None:
             found[f"{score.key}_floor"] = score.floor.value
         if score.other_floor is not None and score.group == "distances":

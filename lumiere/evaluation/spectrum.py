@@ -1,7 +1,7 @@
-"""Measures how fast pixels change: the spectrum over time, and the period and phase of repeating motion.
+"""Measures how fast pixels change: their spectrum over time, and period and phase of what repeats.
 
 Lumiere makes a whole clip at once so that repeating motion (steps, wing beats) stays in time
-(paper, figure 2: x-t slices). A model that flickers has too much power at the highest frequencies;
+(the paper shows x-t slices). A model that flickers has too much power at the highest frequencies;
 a model that drifts or freezes has too little there.
 
 Everything here follows from one small matrix, the products of all pairs of frames, so that a video
@@ -170,8 +170,8 @@ def phase_difference(frames: np.ndarray, reference: np.ndarray, period: float) -
 
 
 def _spectrum(products: np.ndarray) -> np.ndarray:
-    """Turn frame products into a spectrum: |Σ_k w_k x_k e_k|² = (w e)ᴴ (x xᵀ) (w e), e.g. summed
-    over pixels.
+    """Turn frame products into a spectrum: |Σ_k w_k x_k e_k|² = (w e)ᴴ (x xᵀ) (w e), summed over
+    pixels.
     """
     t = len(products)
     window = np.sin(np.pi * np.arange(t) / t) ** 2  # periodic Hann
@@ -191,14 +191,18 @@ def _period(products: np.ndarray) -> Period | None:
     for lag in range(2, len(correlation) - 1):
         before, here, after = correlation[lag - 1 : lag + 2]
         if here >= MIN_PERIODICITY and before < here >= after:
-            peaks.append(lag)
+            peaks.append(_peak(lag, before, here, after))
     if not peaks:
         return None
-    best = max(correlation[lag] for lag in peaks)
-    lag = next(lag for lag in peaks if correlation[lag] >= MULTIPLE * best)
-    before, here, after = correlation[lag - 1 : lag + 2]
+    best = max(peak.strength for peak in peaks)
+    return next(peak for peak in peaks if peak.strength >= MULTIPLE * best)
+
+
+def _peak(lag: int, before: float, here: float, after: float) -> Period:
+    """Lay a parabola through three values: a period between two frames would look weak without."""
     shift = 0.5 * (before - after) / (before - 2 * here + after)
-    return Period(lag + float(shift), float(min(1.0, here)))
+    height = here - 0.25 * (before - after) * shift
+    return Period(lag + float(shift), float(min(1.0, height)))
 
 
 def _autocorrelation(products: np.ndarray) -> np.ndarray:

@@ -167,7 +167,7 @@ def _held_out(
         replace(
             by_key[key],
             key=f"held_out_{key}",
-            label=f"Held-out captions: {by_key[key].label[:1].lower()}{by_key[key].label[1:]}",
+            label=f"Held-out captions: {by_key[key].label}",
         )
         for key in HELD_OUT_KEYS
         if key in by_key

@@ -67,15 +67,15 @@ TEMPORAL_SCORES: dict[str, Definition] = {
     "motion_px": Definition(
         "motion",
         Better.CLOSER,
-        "px/frame at 64×64",
-        "Mean length of Farnebäck's optical flow where it explains the change, else 0. Noise of "
+        "px a frame",
+        "At 64×64 pixels: mean length of Farnebäck's optical flow where it explains the change, else 0. Noise of "
         "10 grey levels on a still video scores 0.006.",
     ),
     "motion_p95_px": Definition(
         "motion, 95th percentile",
         Better.CLOSER,
-        "px/frame at 64×64",
-        "95th percentile of the same lengths over all pixels and pairs of frames.",
+        "px a frame",
+        "At 64×64 pixels: 95th percentile of the same lengths over all pixels and pairs of frames.",
     ),
     "motion_share": Definition(
         "share of moving pixels",
@@ -145,20 +145,20 @@ PAIRED_SCORES: dict[str, Definition] = {
     "motion_log_ratio": Definition(
         "motion against the real clip",
         Better.CLOSER,
-        "ln",
+        "",
         "Natural logarithm of motion_px over that of the real clip of the caption; below 0, the "
         "video moves less.",
     ),
     "motion_mismatch": Definition(
         "motion, distance to the real clip",
         Better.LOWER,
-        "ln",
+        "",
         "Absolute value of motion_log_ratio, so that too much and too little do not cancel out.",
     ),
     "frame_change_log_ratio": Definition(
         "change from frame to frame against the real clip",
         Better.CLOSER,
-        "ln",
+        "",
         "Natural logarithm of frame_change over the real clip's; 1 means 2.7 times the change.",
     ),
     "spectrum_distance": Definition(

@@ -12,7 +12,9 @@ from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin
 from torch import Tensor
 
 from lumiere.models import SpaceTimeUNet
+from lumiere.modes import CONDITIONED_MODES
 from lumiere.pipelines.base import LumiereBasePipeline
+from lumiere.pipelines.pipeline_ssr import LumiereUpscalePipeline
 from lumiere.pipelines.styles import FOLDER as STYLES_FOLDER
 from lumiere.pipelines.styles import StyleBook
 from lumiere.text import TextEncoder, load_text_encoder
@@ -163,3 +165,30 @@ class LumiereComponents(LumiereBasePipeline):
             ValueError: if the name has other characters, or the file does not exist.
         """
         self.styles.add(name, weights, alpha)
+
+    def check_mode(self, mode: str) -> None:
+        """Raise ValueError if the network cannot do a mode, a key of `lumiere.modes.MODES`."""
+        if mode in CONDITIONED_MODES and not self.unet.config.conditioning_channels:
+            raise ValueError(
+                f"mode {mode!r} needs a network with conditioning channels; "
+                "load the conditioned model"
+            )
+
+    def upscaler(self) -> LumiereUpscalePipeline:
+        """Make a pipeline of its own for super-resolution, with the same networks.
+
+        Raises:
+            ValueError: if this pipeline has none.
+        """
+        if self.ssr_unet is None:
+            raise ValueError(
+                "this pipeline has no super-resolution; load one that was saved with ssr_unet"
+            )
+        pipe = LumiereUpscalePipeline(
+            self.ssr_unet,
+            self.ssr_scheduler,
+            self.config.ssr_window_size,
+            self.config.ssr_prediction_type,
+        )
+        pipe.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
+        return pipe

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from lumiere.data.clips import ClipStore
@@ -19,7 +20,7 @@ from lumiere.data.video_io import read_video
 from lumiere.errors import VideoError
 from lumiere.files import content_hash
 from lumiere.modes import subject
-from lumiere.pipelines.inputs import cropped_size
+from lumiere.pipelines.inputs import cropped_size, fit_region
 from lumiere.pipelines.pixels import DEEP_MODES
 from lumiere.requests import Box, Request, count_frames
 
@@ -138,6 +139,9 @@ def read_pixels(
         if masked is None:
             masked = np.asarray(arguments["image"])[None]
         arguments["mask"] = _read_mask(request, fps, masked.shape[:3])
+        _check_region_left(request, arguments["mask"], size)
+    if {"image", "last_image"} <= arguments.keys() and limit < 2:
+        raise ValueError("frames is 1, but image and last_image are two; use at least 2 frames")
     return Pixels(arguments, limit, notes)
 
 
@@ -258,6 +262,19 @@ def _read_mask(request: Request, fps: int, shape: tuple[int, ...]) -> np.ndarray
     if not mask.any():
         raise ValueError(f"mask {path}: no region; paint white where to generate")
     return mask
+
+
+def _check_region_left(request: Request, mask: np.ndarray, size: tuple[int, int]) -> None:
+    """Raise ValueError if the part of the pixels that is used holds nothing of the mask."""
+    region = torch.from_numpy(mask > 0).float()
+    frames = region.view(1, 1, -1, *region.shape[-2:])
+    try:
+        fit_region(frames, size, size)
+    except ValueError:
+        raise ValueError(
+            f"mask {request.mask}: none of it lies in the middle that is used; mark where to "
+            "generate nearer to the middle"
+        ) from None
 
 
 def _read_still_mask(path: Path) -> np.ndarray:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lumiere import conditioning
 from lumiere.data.clips import resize_video
-from lumiere.modes import MODES
+from lumiere.modes import DEFAULT_OUTPAINT_SCALE, subject
 from lumiere.pipelines.argument_checks import check_whole
 from lumiere.pipelines.pixels import read_image, read_mask, read_video
 
@@ -26,7 +26,7 @@ class SourcePixels:
     """The user's pixels at their own size, one row per generated video; None if there are none.
 
     Attributes:
-        mode: one of `MODES`.
+        mode: a key of `lumiere.modes.MODES`.
         image: (b, 3, h, w) in [-1, 1].
         last_image: the same, of its own size.
         video: (b, 3, t, h, w) in [-1, 1].
@@ -39,7 +39,7 @@ class SourcePixels:
     last_image: Tensor | None = None
     video: Tensor | None = None
     region: Tensor | None = None
-    outpaint_scale: float = 0.75
+    outpaint_scale: float = DEFAULT_OUTPAINT_SCALE
 
     def count_frames(self, num_frames: int | None, default: int) -> int:
         """Return how many frames to generate: as many as the video has, if there is one.
@@ -167,7 +167,8 @@ def read_source_pixels(
         "region": None,
     }
     if mask is not None:
-        owner = MODES[mode][0]
+        owner = subject(mode)
+        assert owner is not None  # no mode takes a mask alone
         masked = pixels[owner]
         if masked is not None:
             pixels["region"] = read_mask(mask, masked, owner)

@@ -1,4 +1,4 @@
-"""Known pixels: how well a video keeps them, and putting them back exactly."""
+"""Known pixels: measures how well a video keeps them, and puts them back exactly."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lumiere.data.pixel_values import psnr
+from lumiere.pipelines.pipeline_output import to_output
 
 
 @dataclass(frozen=True)
@@ -38,3 +39,24 @@ class KnownPixels:
     def put_back(self, video: Tensor) -> Tensor:
         """Replace the pixels of a video (b, c, t, h, w) by the known ones where M is 1."""
         return torch.where(self.mask > 0.5, self.pixels, video)
+
+
+def measure_known(
+    video: Tensor, known: KnownPixels | None, put_back: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Measure how well a video (b, c, t, h, w) keeps its known pixels, then put them back if asked.
+
+    Returns:
+        The video, and the PSNR (b,) in dB; None without known pixels.
+    """
+    if known is None:
+        return video, None
+    psnr_db = known.psnr(video)
+    return (known.put_back(video) if put_back else video), psnr_db
+
+
+def known_output(known: KnownPixels | None) -> dict[str, Tensor]:
+    """Return the known pixels in the form of `LumierePipelineOutput`."""
+    if known is None:
+        return {}
+    return {"known": to_output(known.pixels), "known_mask": known.mask.transpose(1, 2)}

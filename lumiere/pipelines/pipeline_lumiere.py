@@ -18,7 +18,13 @@ from lumiere.diffusion.latents import LatentSpace
 from lumiere.diffusion.memory import BatchSize
 from lumiere.diffusion.noise import draw_noise, video_generators
 from lumiere.diffusion.schedulers import check_prediction_type, hold_known, select_timesteps
-from lumiere.modes import CONDITIONED_MODES, DEFAULT_ALPHA, DEFAULT_STRENGTH, infer_mode
+from lumiere.modes import (
+    CONDITIONED_MODES,
+    DEFAULT_ALPHA,
+    DEFAULT_OUTPAINT_SCALE,
+    DEFAULT_STRENGTH,
+    infer_mode,
+)
 from lumiere.pipelines.argument_checks import (
     check_generator,
     check_range,
@@ -28,10 +34,10 @@ from lumiere.pipelines.argument_checks import (
 from lumiere.pipelines.base import NO_CALLBACK, Callback, StepCallback
 from lumiere.pipelines.components import LumiereComponents
 from lumiere.pipelines.inputs import SourcePixels, read_source_pixels
-from lumiere.pipelines.known_pixels import KnownPixels
+from lumiere.pipelines.known_pixels import KnownPixels, known_output, measure_known
 from lumiere.pipelines.pipeline_output import LumierePipelineOutput, check_output_type, to_output
 from lumiere.pipelines.pipeline_ssr import LumiereUpscalePipeline
-from lumiere.pipelines.plans import UpscalePlan, WindowPlan
+from lumiere.pipelines.plans import UpscalePlan, WindowPlan, plan_base_windows
 from lumiere.pipelines.prompts import read_prompts, text_dim
 
 
@@ -60,7 +66,7 @@ class LumierePipeline(LumiereComponents):
         mode: str | None = None,
         strength: float = DEFAULT_STRENGTH,
         image_strength: float | None = None,
-        outpaint_scale: float = 0.75,
+        outpaint_scale: float = DEFAULT_OUTPAINT_SCALE,
         guide_known: bool = True,
         keep_known: bool = False,
         style: str | None = None,
@@ -194,7 +200,8 @@ class LumierePipeline(LumiereComponents):
         )
         if style is not None:
             self.styles.check(style, alpha)
-        mode = self._check_mode(infer_mode(mode, image, video, mask, last_image))
+        mode = infer_mode(mode, image, video, mask, last_image)
+        self.check_mode(mode)
         pixels = read_source_pixels(
             mode=mode,
             image=image,
@@ -209,7 +216,14 @@ class LumierePipeline(LumiereComponents):
         # --- plan: sizes, windows, seeds ----------------------------------------------------------
         num_videos = len(prompts) * num_videos_per_prompt
         num_frames = pixels.count_frames(num_frames, self.config.num_frames)
-        windows = self._plan_windows(num_frames, window_size, overlap, window_weights, batch_size)
+        windows = plan_base_windows(
+            num_frames,
+            self.config.num_frames,
+            window_size=window_size,
+            overlap=overlap,
+            window_weights=window_weights,
+            batch_size=batch_size,
+        )
         space = LatentSpace(self.vae)
         size = space.frame_size(height, width, self.unet.unet.config.sample_size)
         upscaler = self.upscaler() if upscale and self.ssr_unet is not None else None
@@ -219,6 +233,7 @@ class LumierePipeline(LumiereComponents):
                 size,
                 num_inference_steps=ssr_steps,
                 noise_level=noise_level,
+                scale=None,
                 window_size=ssr_window_size,
                 overlap=ssr_overlap,
                 multidiffusion=multidiffusion,
@@ -263,7 +278,7 @@ class LumierePipeline(LumiereComponents):
                     self.scheduler, predict, start, timesteps, generators, on_step, self._is_stopped
                 )
             )
-        x_0, known_psnr = _measure_known(x_0, known, keep_known)
+        x_0, known_psnr = measure_known(x_0, known, keep_known)
 
         # --- super-resolution ---------------------------------------------------------------------
         base = x_0
@@ -274,7 +289,7 @@ class LumierePipeline(LumiereComponents):
             x_0 = self._upscale(upscaler, base, upscale_plan, ssr_generators, callback, held_pixels)
             if x_0 is not base:
                 known = held_pixels or enlarged_pixels()
-                x_0, known_psnr = _measure_known(x_0, known, keep_known)
+                x_0, known_psnr = measure_known(x_0, known, keep_known)
 
         # --- output -------------------------------------------------------------------------------
         self.maybe_free_model_hooks()
@@ -287,27 +302,8 @@ class LumierePipeline(LumiereComponents):
             mode=mode,
             base_frames=None if x_0 is base else to_output(base, output_type),
             known_psnr=known_psnr,
-            **_known_output(known),
+            **known_output(known),
         )
-
-    def upscaler(self) -> LumiereUpscalePipeline:
-        """Make a pipeline of its own for super-resolution, with the same networks.
-
-        Raises:
-            ValueError: if this pipeline has none.
-        """
-        if self.ssr_unet is None:
-            raise ValueError(
-                "this pipeline has no super-resolution; load one that was saved with ssr_unet"
-            )
-        pipe = LumiereUpscalePipeline(
-            self.ssr_unet,
-            self.ssr_scheduler,
-            self.config.ssr_window_size,
-            self.config.ssr_prediction_type,
-        )
-        pipe.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
-        return pipe
 
     # --- parts of a call --------------------------------------------------------------------------
 
@@ -315,42 +311,8 @@ class LumierePipeline(LumiereComponents):
         """Return a setting of the call or, if it is None, the pipeline's own."""
         return self.config[name] if value is None else value
 
-    def _check_mode(self, mode: str) -> str:
-        """Return the mode unchanged; raise ValueError if the network cannot do it."""
-        if mode in CONDITIONED_MODES and not self.unet.config.conditioning_channels:
-            raise ValueError(
-                f"mode {mode!r} needs a network with conditioning channels; "
-                "load the conditioned model"
-            )
-        return mode
-
     def _is_stopped(self) -> bool:
         return self._interrupt
-
-    def _plan_windows(
-        self,
-        num_frames: int,
-        window_size: int | None,
-        overlap: int | None,
-        window_weights: str,
-        batch_size: int | None,
-    ) -> WindowPlan:
-        """Plan the base model's windows.
-
-        By default these are as long as the clips of training and share 2 frames. A clip up to that
-        length is a single window, so the overlap does not matter.
-        """
-        if overlap is not None:
-            check_whole(0, overlap=overlap)
-        if window_size is None:
-            window_size = self.config.num_frames
-            if num_frames <= window_size:
-                overlap = 0
-        if overlap is None:
-            overlap = min(2, window_size - 1)
-        return WindowPlan(
-            num_frames, window_size, overlap, window_weights=window_weights, batch_size=batch_size
-        )
 
     def _known_pixels(
         self, pixels: SourcePixels, num_frames: int, size: tuple[int, int], scale: float = 1.0
@@ -453,24 +415,3 @@ class LumierePipeline(LumiereComponents):
         enlarged = upscaler.upscale(base, plan, generators, callback, held_pixels, self._is_stopped)
         self._interrupt = self._interrupt or upscaler.interrupt
         return base if self._interrupt else enlarged
-
-
-def _measure_known(
-    video: Tensor, known: KnownPixels | None, put_back: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Measure how well a video (b, c, t, h, w) keeps its known pixels, then put them back if asked.
-
-    Returns:
-        The video, and the PSNR (b,) in dB; None without known pixels.
-    """
-    if known is None:
-        return video, None
-    psnr = known.psnr(video)
-    return (known.put_back(video) if put_back else video), psnr
-
-
-def _known_output(known: KnownPixels | None) -> dict[str, Tensor]:
-    """Return the known pixels in the form of `LumierePipelineOutput`."""
-    if known is None:
-        return {}
-    return {"known": to_output(known.pixels), "known_mask": known.mask.transpose(1, 2)}

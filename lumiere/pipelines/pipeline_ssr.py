@@ -146,14 +146,14 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         num_frames: int,
         low_size: Sequence[int],
         *,
-        num_inference_steps: int = 8,
-        noise_level: int = 50,
-        scale: float | None = None,
-        window_size: int | None = None,
-        overlap: int = 2,
-        multidiffusion: bool = True,
-        window_weights: str = "mean",
-        batch_size: int | None = 4,
+        num_inference_steps: int,
+        noise_level: int,
+        scale: float | None,
+        window_size: int | None,
+        overlap: int,
+        multidiffusion: bool,
+        window_weights: str,
+        batch_size: int | None,
     ) -> UpscalePlan:
         """Plan the enlargement of a clip, so that wrong settings raise before any network runs.
 
@@ -161,7 +161,7 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
             num_frames: frames of the clip.
             low_size: height and width of the clip.
             num_inference_steps, noise_level, scale, window_size, overlap, multidiffusion,
-                window_weights, batch_size: as in a call.
+                window_weights, batch_size: as in a call, which has their defaults.
 
         Raises:
             ValueError: if a setting cannot be used.

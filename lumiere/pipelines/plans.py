@@ -82,3 +82,39 @@ class UpscalePlan:
     def __post_init__(self) -> None:
         check_whole(1, num_inference_steps=self.num_inference_steps)
         check_whole(0, noise_level=self.noise_level)
+
+
+def plan_base_windows(
+    num_frames: int,
+    trained_length: int,
+    *,
+    window_size: int | None,
+    overlap: int | None,
+    window_weights: str,
+    batch_size: int | None,
+) -> WindowPlan:
+    """Plan the base model's windows.
+
+    By default they are as long as the clips of training and share 2 frames. A clip up to that
+    length is a single window, so the overlap does not matter.
+
+    Args:
+        num_frames: frames of the clip.
+        trained_length: frames of the clips that the network was trained on.
+        window_size, overlap: None for the default.
+        window_weights, batch_size: as in `WindowPlan`.
+
+    Raises:
+        ValueError: if a value cannot be used.
+    """
+    if overlap is not None:
+        check_whole(0, overlap=overlap)
+    if window_size is None:
+        window_size = trained_length
+        if num_frames <= window_size:
+            overlap = 0
+    if overlap is None:
+        overlap = min(2, window_size - 1)
+    return WindowPlan(
+        num_frames, window_size, overlap, window_weights=window_weights, batch_size=batch_size
+    )

@@ -27,8 +27,15 @@ def check_request(pipe: LumierePipeline, request: Request, clips: Clips | None =
     """Read the pixels of a request, and check the request against the model.
 
     Raises:
-        ValueError: if the model has no such style, or the pixels cannot be used.
+        ValueError: if the model cannot do the mode, has no such style or no super-resolution, or
+            the pixels cannot be used.
     """
+    pipe.check_mode(request.mode)
+    if request.upscale and pipe.ssr_unet is None:
+        raise ValueError(
+            "upscale is yes, but the model has no super-resolution; "
+            "set it to no (--no-upscale on the command line)"
+        )
     if request.style is not None:
         alpha = DEFAULT_ALPHA if request.alpha is None else request.alpha
         pipe.styles.check(request.style, alpha)
@@ -112,7 +119,6 @@ def describe_output(
         "size": list(output.frames.shape[-2:]),
         "base_size": list(base.shape[-2:]),
         **{name: pipe.config[name] for name in MODEL_SETTINGS},
-        "fps": output.fps,
     }
 
 

@@ -147,8 +147,8 @@ class StyleBook:
         """Write all weights under the names of `lumiere.style.blend_file`; delete other styles
         there.
 
-        New files are written to a temporary folder first, because they may replace a style's own
-        file.
+        New files are written beside the old ones first, with the suffix .new, because they may
+        replace a style's own file.
         """
         kept: set[Path] = set()
         aside: dict[Path, Path] = {}

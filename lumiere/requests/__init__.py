@@ -4,12 +4,7 @@ The `generate` stage and `lumiere generate` share these modules.
 """
 
 from lumiere.requests.csv_form import Row, read_rows
-from lumiere.requests.json_form import (
-    change_request,
-    is_sidecar,
-    read_sidecar,
-    sidecar,
-)
+from lumiere.requests.json_form import change_request, find_sidecar, read_sidecar, sidecar
 from lumiere.requests.request import MAX_FRAMES, Box, Request, count_frames, make_request
 
 __all__ = [
@@ -19,7 +14,7 @@ __all__ = [
     "Row",
     "change_request",
     "count_frames",
-    "is_sidecar",
+    "find_sidecar",
     "make_request",
     "read_rows",
     "read_sidecar",

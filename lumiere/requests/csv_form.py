@@ -10,10 +10,16 @@ from typing import Any
 
 from lumiere.data.tables import read_table
 from lumiere.errors import DataError
-from lumiere.requests.request import FILES, Request, field_names, make_request, parse_values
+from lumiere.requests.request import (
+    FILES,
+    Request,
+    check_name,
+    field_names,
+    make_request,
+    parse_values,
+)
 
 MAX_SLUG = 80
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,10 @@ def read_rows(path: Path, shared: Mapping[str, Any] | None = None) -> list[Row]:
     names: set[str] = set()
     for number, (line, cells) in enumerate(read_table(path, ("prompt",), columns), 1):
         name = cells["name"] or f"{number:03d}-{_slug(cells['prompt'])}".rstrip("-")
-        if not NAME.fullmatch(name):
-            raise DataError(
-                f"{path}, line {line}: name {name!r}; allowed: letters, digits, '.', '_', '-'"
-            )
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise DataError(f"{path}, line {line}: {error}") from None
         if name in names:
             raise DataError(
                 f"{path}, line {line}: two rows have the name {name!r}; give each video its own"

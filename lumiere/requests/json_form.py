@@ -8,7 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lumiere.modes import MODES, infer_mode, strength_applies_to, subject
+from lumiere.modes import (
+    check_mode,
+    go_together,
+    infer_mode,
+    sources,
+    strength_applies_to,
+    subject,
+)
 from lumiere.requests.request import (
     FILES,
     Request,
@@ -21,14 +28,6 @@ from lumiere.version import __version__
 
 EXPECTED = "expected the JSON file that lumiere writes beside a video"
 SOURCES = (*FILES, "clip")
-# A new source of pixels replaces old ones that do not form a mode with it.
-REPLACES = {
-    "image": {"video", "clip"},
-    "last_image": {"video", "mask"},
-    "video": {"image", "last_image", "clip"},
-    "clip": {"image", "video"},
-    "mask": {"last_image"},
-}
 
 
 def sidecar(request: Request, made: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,20 +40,11 @@ def sidecar(request: Request, made: Mapping[str, Any]) -> dict[str, Any]:
     return {"lumiere": __version__, **request.as_values(), **made}
 
 
-def is_sidecar(content: Any) -> bool:
-    """Return whether JSON content is a sidecar."""
-    return (
-        isinstance(content, dict)
-        and "lumiere" in content
-        and isinstance(content.get("prompt"), str)
-    )
-
-
 def read_sidecar(path: Path) -> dict[str, Any]:
     """Read a sidecar.
 
     Raises:
-        ValueError: if the file is something else.
+        ValueError: if there is no such file, or it is something else.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -62,12 +52,20 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: {error.strerror}; {EXPECTED}") from None
     except (ValueError, RecursionError):
         raise ValueError(f"{path}: not JSON; {EXPECTED}") from None
-    if not is_sidecar(content):
+    if not _is_sidecar(content):
         raise ValueError(f"{path}: not the settings of a video; {EXPECTED}")
     for name, kind in (("model", str), ("files_sha256", dict)):
         if not isinstance(content.get(name, kind()), kind):
             raise ValueError(f"{path}: {name} is {content[name]!r}; {EXPECTED}")
     return content
+
+
+def find_sidecar(path: Path) -> dict[str, Any] | None:
+    """Read a sidecar; return None if there is no such file, or it is something else."""
+    try:
+        return read_sidecar(path)
+    except ValueError:
+        return None
 
 
 def change_request(
@@ -107,11 +105,15 @@ def change_request(
 
 def _replaced_sources(old: Mapping[str, Any], old_mode: str, new: Mapping[str, Any]) -> set[str]:
     """Return the old sources of pixels that conflict with the new values."""
-    dropped = set().union(*(REPLACES[name] for name in SOURCES if name in new))
+    replacing = [name for name in SOURCES if name in new]
+    dropped = {
+        source for source in SOURCES if not all(go_together(source, name) for name in replacing)
+    }
     kind = subject(old_mode)
     if "mode" in new:
-        kind = subject(new["mode"]) if new["mode"] in MODES else kind
-        dropped |= set(SOURCES) - _sources_of(new["mode"])
+        check_mode(new["mode"])
+        kind = subject(new["mode"])
+        dropped |= set(SOURCES) - sources(new["mode"])
     elif "image" in new or "last_image" in new:
         kind = "image"
     elif "video" in new:
@@ -135,18 +137,6 @@ def _outdated_settings(old: Mapping[str, Any], old_mode: str, request: Request) 
     return outdated
 
 
-def _sources_of(mode: str) -> set[str]:
-    """Return the fields that may hold a mode's pixels."""
-    if mode not in MODES:
-        return set(SOURCES)
-    sources = set(MODES[mode])
-    if mode == "image_to_video":
-        sources.add("last_image")
-    if sources:
-        sources.add("clip")
-    return sources
-
-
 def _remaining_mode(old_mode: str, values: Mapping[str, Any]) -> str | None:
     """Return the old mode if the inputs still make it, else the one that they make; None if they
     make none.
@@ -161,3 +151,11 @@ def _remaining_mode(old_mode: str, values: Mapping[str, Any]) -> str | None:
         with suppress(ValueError):
             return infer_mode(mode, **inputs)
     return None
+
+
+def _is_sidecar(content: Any) -> bool:
+    return (
+        isinstance(content, dict)
+        and "lumiere" in content
+        and isinstance(content.get("prompt"), str)
+    )

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lumiere.modes import MODES, infer_mode, strength_applies_to, subject
+from lumiere.modes import check_mode, infer_mode, strength_applies_to, subject
 
 FILES = ("image", "last_image", "video", "mask")
 FLAGS = ("keep_known", "upscale")
@@ -26,6 +26,8 @@ NUMBERS = {"alpha": (0, 1), "strength": (0, 1), "guidance": (1, 100)}
 YES, NO = ("1", "true", "yes"), ("0", "false", "no")
 NUMBER = r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*"
 BOX = re.compile(",".join([NUMBER] * 4))
+MAX_NAME = 150  # most disks take 255 bytes; numbers and suffixes such as .sheet.png come on top
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 FILE_NAME = re.compile(r"\S+\.(mp4|webm|gif|webp|png)", re.IGNORECASE)
 
 
@@ -80,7 +82,7 @@ class Request:
     """A video to make. `make_request` builds a checked one. None leaves a setting to the model.
 
     Attributes:
-        name: the name of the files.
+        name: the name of the files; empty if the caller names them.
         mode: a key of `lumiere.modes.MODES`.
         image, last_image, video: paths of files.
         clip: the id of a training clip, which replaces `image` or `video`, depending on the mode.
@@ -175,14 +177,26 @@ def parse_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Convert values to the types of `Request`, without those that are empty.
 
     Raises:
-        ValueError: if a value cannot be used; the message names the field, the value and what is
-            allowed.
+        ValueError: if a field is unknown, or a value cannot be used; the message names the field,
+            the value and what is allowed.
     """
+    for name in values:
+        if name not in field_names():
+            raise ValueError(f"no field {name!r}; allowed: {', '.join(field_names())}")
     return {
         name: _parse(name, value)
         for name, value in values.items()
         if value is not None and value != ""
     }
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError unless `name` can begin the names of files in any folder."""
+    if not NAME.fullmatch(name) or len(name) > MAX_NAME:
+        raise ValueError(
+            f"name {_shorten(repr(name))}; allowed: letters, digits, '.', '_', '-', at most "
+            f"{MAX_NAME} of them, the first a letter or a digit"
+        )
 
 
 def resolve_mode(values: Mapping[str, Any]) -> str:
@@ -199,7 +213,8 @@ def resolve_mode(values: Mapping[str, Any]) -> str:
         raise ValueError(
             f"clip {clip} can be a picture or a video; name the mode, such as image_to_video"
         )
-    role = subject(mode) if mode in MODES else "video"
+    check_mode(mode)
+    role = subject(mode)
     if role is None:
         raise ValueError(f"mode {mode} takes no clip; leave the clip out, or name another mode")
     if inputs[role] is not None:
@@ -230,6 +245,8 @@ def _parse(name: str, value: Any) -> Any:
     text = _parse_text(name, value)
     if name == "mask":
         return Box.parse(text) or text
+    if name == "name":
+        check_name(text)
     return text
 
 

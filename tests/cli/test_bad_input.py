@@ -71,6 +71,14 @@ from tests.cli.conftest import Generate, names_in
             "no pixel of 20 x 20 lies in it; make the box",
         ),
         (
+            ("a", "--image", "@wide.png", "--mask", "0,0,0.1,1"),
+            "mask 0.0,0.0,0.1,1.0: none of it lies in the middle that is used",
+        ),
+        (
+            ("a", "--image", "@image.png", "--last-image", "@last.jpg", "--frames", "1"),
+            "frames is 1, but image and last_image are two; use at least 2 frames",
+        ),
+        (
             ("a", "--image", "@image.png", "--mask", "@moving.mp4"),
             "a cinemagraph takes a still mask; give a picture",
         ),
@@ -80,7 +88,8 @@ from tests.cli.conftest import Generate, names_in
         ),
         (
             ("a", "--mask", "@mask.png"),
-            "no mode is made from mask; allowed: prompt only: text_to_video, image: image_to_video",
+            "no mode is made from mask; allowed: text_to_video from the prompt alone; image_to_video from "
+            "image, last_image or both; inpainting from video and mask; ",
         ),
         (
             ("a", "--cinemagraph", "--image", "@image.png"),

@@ -131,7 +131,8 @@ def test_an_unexpected_error_is_one_rows_failure(
         ("prompt\n", "no rows below"),
         ("name;prompt\nfox;a fox\n", "columns are separated by ';'; save it with commas"),
         ("name,prompt\na,x\na,y\n", "two rows have the name 'a'"),
-        ("name,prompt\n../a,x\n", "name '../a'; allowed: letters"),
+        ("name,prompt\n../a,x\n", "prompts.csv, line 2: name '../a'; allowed: letters"),
+        (f"name,prompt\n{'a' * 151},x\n", "at most 150 of them"),
         ("name,prompt,num_videos\na,x,2\na-2,y,\n", "'a' and 'a-2' would both write"),
     ],
 )
@@ -175,9 +176,12 @@ def test_a_style_for_all_rows_may_have_one_alpha_in_each(
 def test_clips_of_the_training_set_need_their_folder(generate: Generate, tmp_path: Path) -> None:
     rows = 'prompt,mode,clip,mask\na,,,\na,inpainting,dog@0,"0,0,1,0.5"\n'
     Path("prompts.csv").write_text(rows, encoding="utf-8")
-    result = generate("--from-file", "prompts.csv", "-o", "out")
+    result = generate("--from-file", "prompts.csv", "-o", "out", "--no-upscale")
+    assert result.exit_code == 1 and list(videos()) == ["001-a"], result.output
+    problem = "002-a: clip dog@0 is not available, because outputs/clips holds no decoded"
+    assert problem in result.stderr.splitlines()[-1]
+    result = generate("--from-file", "prompts.csv", "-o", "out", "--clip", "dog@0")
     assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1 and not result.stdout
-    assert "clip dog@0 is not available, because outputs/clips holds no decoded" in result.stderr
     write_clips(tmp_path / "outputs" / "clips", held_out=2, fps=8)
     result = generate("--from-file", "prompts.csv", "-o", "out", "--no-upscale")
     assert result.exit_code == 0, result.output

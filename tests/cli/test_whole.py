@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -139,12 +141,12 @@ def test_where_one_stands_is_no_name(generate: Generate, tmp_path: Path, output:
 def test_sigterm_ends_a_run_like_ctrl_c(
     generate: Generate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import lumiere.cli.jobs
+    import lumiere.cli.writing
 
     def terminated(*_: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(lumiere.cli.jobs, "swap", terminated)
+    monkeypatch.setattr(lumiere.cli.writing, "swap", terminated)
     handler = signal.getsignal(signal.SIGTERM)
     result = generate("a fox", "-o", "new/fox.mp4")
     assert (
@@ -152,6 +154,16 @@ def test_sigterm_ends_a_run_like_ctrl_c(
         and result.stderr.splitlines()[-1] == "stopped; nothing is half-written"
     )
     assert list(tmp_path.iterdir()) == [] and signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_work_goes_on_if_nobody_reads_the_paths_of_the_videos() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "from lumiere.cli.generate import show; show('fox.mp4'); show('cat.mp4'); print('end')"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", ["a.webm", "a.gif", "a.webp", "a/", "a-%d.png"])

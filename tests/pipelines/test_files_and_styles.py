@@ -267,7 +267,7 @@ CLEAR = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
         ({"mode": "inpainting", "video": VIDEO}, "takes video and mask; given: video"),
         (
             {"image": IMAGE, "video": VIDEO},
-            "no mode is made from image and video; allowed: prompt only: text_to_video",
+            "no mode is made from image and video; allowed: text_to_video from the prompt alone",
         ),
         ({"mask": box(16, 16)}, "no mode is made from mask; allowed"),
         (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ from lumiere.diffusion.schedulers import select_timesteps
 from lumiere.diffusion.windows import independent_windows, temporal_windows
 from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines import LumierePipeline, LumiereUpscalePipeline
+from lumiere.pipelines.pipeline_output import to_output
+from lumiere.pipelines.pixels import read_video
+from lumiere.pipelines.plans import WindowPlan
 from tests.pipelines.conftest import ssr_unet
 from tests.pipelines.test_modes import seed
 
@@ -254,3 +259,60 @@ def test_rescaled_guidance_keeps_the_contrast_of_the_conditional_prediction() ->
         )
         plain = negative + 5 * (positive - negative)
         torch.testing.assert_close(guided.std(), plain.std() if expected is None else expected)
+
+
+def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(function).parameters)
+
+
+def test_a_plan_takes_the_settings_of_a_call_and_has_no_defaults_of_its_own() -> None:
+    call = parameters_of(LumiereUpscalePipeline.__call__)
+    plan = parameters_of(LumiereUpscalePipeline.plan)
+    settings = {
+        name: parameter
+        for name, parameter in plan.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    pixels_and_output = {
+        "self", "video", "generator", "output_type", "return_dict", "callback_on_step_end",
+        "callback_on_step_end_tensor_inputs",
+    }  # fmt: skip
+    assert settings.keys() == call.keys() - pixels_and_output
+    for name, parameter in settings.items():
+        assert parameter.annotation == call[name].annotation, name
+    assert all(parameter.default is inspect.Parameter.empty for parameter in plan.values())
+
+
+def test_super_resolution_has_the_same_defaults_within_a_pipeline_and_alone() -> None:
+    alone = parameters_of(LumiereUpscalePipeline.__call__)
+    within = parameters_of(LumierePipeline.__call__)
+    stored = parameters_of(LumierePipeline.__init__)
+    for name, own_name in (
+        ("noise_level", "noise_level"),
+        ("multidiffusion", "multidiffusion"),
+        ("window_weights", "ssr_window_weights"),
+        ("batch_size", "ssr_batch_size"),
+    ):
+        assert alone[name].default == within[own_name].default, name
+    # Within a pipeline, None stands for the value that the pipeline was saved with.
+    for name, own_name in (("num_inference_steps", "ssr_steps"), ("overlap", "ssr_overlap")):
+        assert within[own_name].default is None
+        assert alone[name].default == stored[own_name].default, name
+    window_size = parameters_of(LumiereUpscalePipeline.__init__)["window_size"]
+    assert window_size.default == stored["ssr_window_size"].default
+    # Without windows of its own, the base model takes those of a plan.
+    plan = parameters_of(WindowPlan)
+    for name in ("window_weights", "batch_size"):
+        assert within[name].default == plan[name].default == alone[name].default
+
+
+def test_a_plan_is_what_a_call_does(upscaler: LumiereUpscalePipeline) -> None:
+    settings = {"num_inference_steps": 2, "noise_level": 100, "overlap": 1, "batch_size": 2}
+    video = low(7)
+    called = upscaler(video, generator=seed(), **settings).frames
+    plan = upscaler.plan(
+        7, (16, 16), scale=None, window_size=None, multidiffusion=True, window_weights="mean",
+        **settings,
+    )  # fmt: skip
+    made = upscaler.upscale(read_video(video), plan, video_generators(seed(), 1))
+    assert torch.equal(to_output(made), called)

@@ -47,7 +47,6 @@ def score_groups(scores: Sequence[Score]) -> list[dict[str, object]]:
 
 
 def _row(score: Score) -> Row:
-    unit = f" {score.unit}" if score.unit else ""
     floor = score.floor
     ratio = wording.times_floor(score)
     return Row(
@@ -55,11 +54,11 @@ def _row(score: Score) -> Row:
         key=_breakable(score.key),
         arrow=wording.ARROWS[score.better],
         direction=wording.DIRECTIONS[score.better],
-        value=wording.number(score.value) + unit,
+        value=wording.number(score.value),
         interval=wording.interval(score.interval),
-        floor=wording.number(floor.value) + unit if floor else "",
+        floor=wording.number(floor.value) if floor else "",
         floor_interval=wording.interval(floor.interval) if floor else "",
-        other=wording.number(score.other_floor.value) + unit if score.other_floor else "",
+        other=wording.number(score.other_floor.value) if score.other_floor else "",
         ratio=f"{wording.number(ratio)} × floor" if ratio is not None else "",
         strip=strip(score),
         badges=_badges(score),

@@ -60,7 +60,7 @@ def test_metrics_that_are_not_numbers_are_refused_by_name(text: str) -> None:
 
 
 def effect(now: Score, before: Score) -> Effect:
-    (change,) = changes([now], flat([before]))
+    (change,) = changes([now], flat([before], intervals=True))
     return change.effect
 
 
@@ -95,20 +95,20 @@ def test_one_interval_is_enough_and_none_is_not() -> None:
 
 
 def test_new_and_gone_scores_are_named_once() -> None:
-    old = flat([score("retired"), score("kept")])
+    old = flat([score("retired"), score("kept")], intervals=True)
     now = [score("kept"), score("fresh")]
     assert [change.effect for change in changes(now, old)] == [Effect.EQUAL, Effect.NEW]
     assert gone(now, old) == ["retired"]
 
 
 def test_an_interval_that_came_or_went_is_no_score_that_is_gone() -> None:
-    before = flat([score("kept", interval=Interval(1.0, 2.0))])
+    before = flat([score("kept", interval=Interval(1.0, 2.0))], intervals=True)
     assert gone([score("kept")], before) == []
 
 
 def test_the_summary_names_what_changed_and_counts_the_rest() -> None:
     now = [score("a", 5.0, interval=Interval(4.0, 6.0)), score("b")]
-    old = flat([score("a", 10.0, interval=Interval(9.0, 11.0)), score("b")])
+    old = flat([score("a", 10.0, interval=Interval(9.0, 11.0)), score("b")], intervals=True)
     assert summary(now, Previous(old, "abc1234")) == [
         "better: a 10 → 5",
         "1 score equal (against abc1234)",

@@ -75,7 +75,9 @@ def render(folder: Path, made: ReportContent, **options: int) -> str:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a report with everything in it."""
     folder = tmp_path_factory.mktemp("whole")
-    previous = Previous(flat([score(value=900.0, interval=Interval(800.0, 950.0))]), "abc1234")
+    previous = Previous(
+        flat([score(value=900.0, interval=Interval(800.0, 950.0))], intervals=True), "abc1234"
+    )
     write_report(folder, content(previous=previous))
     return folder
 
@@ -327,7 +329,9 @@ def test_the_tables_for_dvc_hold_the_numbers(whole: Path) -> None:
 
 def test_the_page_of_changes_stands_alone(tmp_path: Path) -> None:
     scores = [score(interval=Interval(260.0, 310.0)), score("b", 1.0, better=Better.HIGHER)]
-    old = flat([score(value=100.0, interval=Interval(90.0, 110.0)), score("b", 2.0)])
+    old = flat(
+        [score(value=100.0, interval=Interval(90.0, 110.0)), score("b", 2.0)], intervals=True
+    )
     write_changes(tmp_path / "changes.html", scores, Previous(old, "abc1234"))
     text = (tmp_path / "changes.html").read_text(encoding="utf-8")
     page = Page(text)
