@@ -282,6 +282,8 @@ def _table(title: str, names: Sequence[str], scores: Mapping[str, Any]) -> str:
 
 def _text(key: str, degradation: str, cell: Mapping[str, Any]) -> str:
     expected = degradation in EXPECTED.get(key, ())
+    if cell["verdict"] == Verdict.UNKNOWN:
+        return "?"
     if cell["verdict"] == Verdict.WRONG_ORDER:
         return "**order wrong**" if expected else "order wrong"
     if cell["verdict"] == Verdict.SEEN:
