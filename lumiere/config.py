@@ -321,6 +321,8 @@ class EvaluateConfig:
 
     # further networks, as NAME=FILE, beside the embedded one; `lumiere evaluate --help` lists them
     backbones: tuple[str, ...] = ()
+    # LAION's aesthetic head, a file; needs the backbone open_clip=ViT-L-14/FILE
+    aesthetic: str = ""
     # of the text: the built-in judge, or an open_clip weights file
     judge: str = "pretrained/judge"
     # the open_clip architecture of a weights file; empty for the built-in judge

@@ -35,7 +35,9 @@ def main() -> None:
     config = load_params(arguments.params).evaluate
     with tracking.stage_run("evaluate", to_dict(config)) as run:
         with stages.blaming(arguments.params, "evaluate"):
-            networks = load_networks(config.backbones, str(arguments.scratch / "features"))
+            networks = load_networks(
+                config.backbones, str(arguments.scratch / "features"), config.aesthetic
+            )
             judge = load_judge(config.judge, config.open_clip_model)
         networks = replace(networks, judge=judge)
         warning = familiarity_warning(judge, RealClips(arguments.clips, config.num_frames))

@@ -63,6 +63,13 @@ Backbones = Annotated[
         "several times; --backbone list shows the names.",
     ),
 ]  # fmt: skip
+Aesthetic = Annotated[
+    str | None,
+    _option(
+        "--aesthetic", metavar="FILE",
+        help="LAION's aesthetic head, sa_0_4_vit_l_14_linear.pth; needs --backbone open_clip=ViT-L-14/FILE.",
+    ),
+]  # fmt: skip
 Baseline = Annotated[
     Path | None,
     _option(
@@ -88,6 +95,7 @@ def evaluate(
     frames: Frames = None,
     fps: Fps = None,
     backbone: Backbones = None,
+    aesthetic: Aesthetic = None,
     baseline: Baseline = None,
     cache: Cache = None,
     seed: Seed = 0,
@@ -115,6 +123,7 @@ def evaluate(
         num_frames=frames,
         fps=None if fps is None else _rate(fps),
         backbones=backbone or [],
+        aesthetic=aesthetic or "",
         baseline=baseline,
         cache=cache,
         seed=seed,

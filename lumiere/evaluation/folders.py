@@ -12,9 +12,11 @@ from lumiere.evaluation.backbones import (
     EMBEDDED,
     FrameBackbone,
     VideoBackbone,
+    load_aesthetic_head,
     load_backbone,
     parse_backbone,
 )
+from lumiere.evaluation.backbones.aesthetic import CLIP
 from lumiere.evaluation.comparison import compare, measure_sets
 from lumiere.evaluation.contents import (
     blank_videos,
@@ -45,6 +47,7 @@ def evaluate_folders(
     num_frames: int | None = None,
     fps: Fraction | None = None,
     backbones: Sequence[str] = (),
+    aesthetic: str = "",
     baseline: Path | None = None,
     cache: str | None = None,
     seed: int = 0,
@@ -58,6 +61,7 @@ def evaluate_folders(
         captions: a CSV file with the columns video and caption.
         num_frames, fps: see `match_folders`.
         backbones: further networks, as NAME=FILE.
+        aesthetic: LAION's aesthetic head, a file; it needs the backbone open_clip=ViT-L-14/FILE.
         baseline: the metrics.json of another run, to compare with.
         cache: a folder for features, or "none"; None for the default folder.
         seed: for all random draws.
@@ -72,7 +76,7 @@ def evaluate_folders(
     """
     _check_output(output, videos, real)
     previous = None if baseline is None else _read_baseline(baseline)
-    networks = load_networks(backbones, cache)
+    networks = load_networks(backbones, cache, aesthetic)
     sentences = {} if captions is None else read_captions(captions)
     sets = match_folders(
         list_folder(videos, sentences), list_folder(real, sentences), num_frames, fps
@@ -121,8 +125,8 @@ def evaluate_folders(
     return report
 
 
-def load_networks(backbones: Sequence[str], cache: str | None) -> Networks:
-    """Load the embedded backbone and further ones, given as NAME=FILE.
+def load_networks(backbones: Sequence[str], cache: str | None, aesthetic: str = "") -> Networks:
+    """Load the embedded backbone and further ones, given as NAME=FILE, and the aesthetic head.
 
     Raises:
         ParamsError: if a name is unknown or given twice.
@@ -141,9 +145,15 @@ def load_networks(backbones: Sequence[str], cache: str | None) -> Networks:
             video.append(loaded)
         else:
             frame.append(loaded)
+    if aesthetic and all(backbone.name != CLIP for backbone in frame):
+        raise ParamsError(
+            f"aesthetic {aesthetic}: the head works on CLIP ViT-L/14; give open_clip=ViT-L-14/FILE "
+            "as a backbone as well"
+        )
+    head = load_aesthetic_head(aesthetic) if aesthetic else None
     main = load_backbone(EMBEDDED)
     assert not isinstance(main, VideoBackbone)
-    return Networks(main, frame, video, judge=None, cache=open_cache(cache))
+    return Networks(main, frame, video, aesthetic=head, cache=open_cache(cache))
 
 
 def open_cache(cache: str | None) -> FeatureCache | None:

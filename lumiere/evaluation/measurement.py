@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lumiere.errors import VideoError, one_line
-from lumiere.evaluation.backbones import Classifier, FrameBackbone, VideoBackbone
+from lumiere.evaluation.backbones import AestheticHead, Classifier, FrameBackbone, VideoBackbone
 from lumiere.evaluation.feature_cache import FeatureCache
 from lumiere.evaluation.judge import Judge
 from lumiere.evaluation.spectrum import MIN_SPECTRUM_FRAMES, temporal_spectrum
@@ -31,6 +31,7 @@ class Networks:
         main: the backbone that is always there; its distances are called `independent_...`.
         frame, video: further backbones on frames and on videos.
         judge: for text alignment; None without.
+        aesthetic: the aesthetic head, on the features of CLIP ViT-L/14; None without.
         cache: keeps features between runs; None computes them each time.
     """
 
@@ -38,6 +39,7 @@ class Networks:
     frame: Sequence[FrameBackbone] = ()
     video: Sequence[VideoBackbone] = ()
     judge: Judge | None = None
+    aesthetic: AestheticHead | None = None
     cache: FeatureCache | None = None
 
     def embed(self, backbone: FrameBackbone | VideoBackbone, frames: np.ndarray) -> np.ndarray:

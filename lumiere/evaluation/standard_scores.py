@@ -11,8 +11,16 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from lumiere.evaluation.alignment import cosine_similarity
-from lumiere.evaluation.backbones import Classifier, FrameBackbone, TextBackbone, VideoBackbone
+from lumiere.evaluation.backbones import (
+    AestheticHead,
+    Classifier,
+    FrameBackbone,
+    TextBackbone,
+    VideoBackbone,
+)
+from lumiere.evaluation.backbones.aesthetic import CLIP
 from lumiere.evaluation.bootstrap import mean_interval
+from lumiere.evaluation.consistency import aesthetic_quality
 from lumiere.evaluation.floors import distances
 from lumiere.evaluation.inception import inception_score
 from lumiere.evaluation.matching import MatchedSets
@@ -35,6 +43,8 @@ def standard_scores(
             scores += _inception_scores(measured, backbone, left_out)
         if isinstance(backbone, TextBackbone):
             scores += _clip_similarity(measured, backbone, seed, left_out)
+        if networks.aesthetic is not None and backbone.name == CLIP:
+            scores += _aesthetic_quality(measured, backbone, networks.aesthetic, seed)
     for video_backbone in networks.video:
         scores += _video_distances(sets, measured, video_backbone, seed, left_out)
     return scores
@@ -139,6 +149,32 @@ def _clip_similarity(
             floor=floor,
             num_videos=len(values),
             note=f"{_about(backbone)} Mean cosine of the frames with the caption.",
+        )
+    ]
+
+
+def _aesthetic_quality(
+    measured: Measured, backbone: FrameBackbone, head: AestheticHead, seed: int
+) -> list[Score]:
+    """Return VBench's aesthetic quality beside that of the real videos."""
+
+    def values(measurements: Iterable[Measurement]) -> np.ndarray:
+        rows = [m.frames[backbone.name] for m in measurements]
+        return np.array([aesthetic_quality(each, head.weight, head.bias) for each in rows])
+
+    own, real = values(measured.generated.values()), values(measured.real.values())
+    return [
+        Score(
+            key="aesthetic_quality",
+            label="Aesthetic quality",
+            group="temporal",
+            value=float(own.mean()),
+            better=Better.HIGHER,
+            interval=mean_interval(own, seed=seed),
+            floor=Floor(float(real.mean()), mean_interval(real, seed=seed)),
+            num_videos=len(own),
+            note=f"VBench's: LAION's linear head on CLIP ViT-L/14, over 10. {_about(backbone)} "
+            f"{head.weights.describe()}",
         )
     ]
 
