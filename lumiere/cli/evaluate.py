@@ -4,13 +4,42 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from lumiere.errors import DiskError, ParamsError
+
+if TYPE_CHECKING:
+    from lumiere.cli.staging import Move
+
+# What a report consists of. Those of an earlier report go when a new one is written.
+REPORT_FILES = (
+    "report.html",
+    "metrics.json",
+    "scores.json",
+    "generated.png",
+    "real.png",
+    "scores.png",
+    "spectrum.png",
+    "plots/*.csv",
+    "videos/[0-9][0-9][0-9]-*.webp",
+)
 
 
 def _option(*names: str, **options: Any) -> Any:
     return typer.Option(*names, show_default=False, **options)
+
+
+def _show_backbones(values: list[str] | None) -> list[str] | None:
+    if "list" not in (values or []):
+        return values
+    from lumiere.evaluation.backbones.registry import BACKBONES  # late: torch takes seconds
+
+    for name, entry in BACKBONES.items():
+        needs = f"; {name}=FILE: {entry.files}" if entry.files else "; always measured"
+        typer.echo(f"{name:<19} {entry.description}{needs}")
+    raise typer.Exit
 
 
 Videos = Annotated[
@@ -61,6 +90,7 @@ Backbones = Annotated[
         "--backbone", metavar="NAME=FILE",
         help="Also measure with another network, whose weights you have, such as i3d=i3d_torchscript.pt. Can be given "
         "several times; --backbone list shows the names.",
+        callback=_show_backbones, is_eager=True,
     ),
 ]  # fmt: skip
 Aesthetic = Annotated[
@@ -111,25 +141,79 @@ def evaluate(
       lumiere evaluate outputs/videos --real data/raw -o report
       lumiere evaluate theirs --real clips --captions captions.csv -o report
       lumiere evaluate theirs --real clips --backbone i3d=i3d_torchscript.pt -o report
-    """
-    from lumiere.cli.generate import tell
-    from lumiere.evaluation.folders import evaluate_folders
 
-    result = evaluate_folders(
-        videos,
-        real,
-        output,
-        captions=captions,
-        num_frames=frames,
-        fps=None if fps is None else _rate(fps),
-        backbones=backbone or [],
-        aesthetic=aesthetic or "",
-        baseline=baseline,
-        cache=cache,
-        seed=seed,
-        tell=tell,
-    )
-    typer.echo(str(result))
+    Exit codes: 0 the report was written; 2 the input is wrong, and nothing was written; 130 stopped.
+    """
+    from lumiere.cli.generate import STOPPED, tell, terminated_like_ctrl_c
+    from lumiere.cli.staging import staging, swap
+
+    rate = None if fps is None else _rate(fps)
+    _check_output(output, videos, real)
+    try:
+        with terminated_like_ctrl_c(), staging(output) as aside:
+            from lumiere.evaluation.folders import evaluate_folders  # late: torch takes seconds
+            from lumiere.pipelines.assemble import PRETRAINED
+
+            evaluate_folders(
+                videos,
+                real,
+                aside,
+                captions=captions,
+                num_frames=frames,
+                fps=rate,
+                backbones=backbone or [],
+                aesthetic=aesthetic or "",
+                baseline=baseline,
+                cache=cache,
+                judge=PRETRAINED / "judge",
+                seed=seed,
+                tell=tell,
+            )
+            swap(_moves(aside, output), aside)
+    except KeyboardInterrupt:
+        tell("stopped; no report was written; the same command is faster now")
+        raise typer.Exit(STOPPED) from None
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise DiskError(
+            f"{output}: cannot be written ({error.strerror}); make room, or choose another place "
+            "with -o"
+        ) from None
+    typer.echo(str(output / "report.html"))
+
+
+def _check_output(output: Path, videos: Path, real: Path) -> None:
+    from lumiere.cli.targets import check_writable
+
+    for folder in (videos, real):
+        inside = output.resolve().is_relative_to(folder.resolve())
+        if folder.is_dir() and inside:
+            raise ParamsError(
+                f"-o {output}: it lies in a folder of videos, {folder}; choose another place"
+            )
+        # The report may write videos there.
+        if folder.resolve().is_relative_to((output / "videos").resolve()):
+            raise ParamsError(
+                f"-o {output}: the report may write into {output / 'videos'}, where the videos to "
+                "measure are; choose another place"
+            )
+    check_writable(output)
+
+
+def _moves(aside: Path, output: Path) -> list[Move]:
+    """Return the moves that put a new report in the place of an earlier one."""
+    new = [path.relative_to(aside) for path in sorted(aside.rglob("*")) if path.is_file()]
+    old: list[Path] = []
+    if (output / "report.html").exists():
+        old = [
+            path.relative_to(output) for pattern in REPORT_FILES for path in output.glob(pattern)
+        ]
+    moves: list[Move] = [(None, output / name) for name in sorted(set(old) - set(new))]
+    for name in new:
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
+        moves.append((aside / name, output / name))
+    return moves
 
 
 def _rate(text: str) -> Fraction:

@@ -96,7 +96,7 @@ def generate(
     try:
         values = _request_values(context.params)  # every parameter above, by name
         _check_call(context.params, context.args)
-        with _terminated_like_ctrl_c():
+        with terminated_like_ctrl_c():
             if from_file is None:
                 _generate_one(values, context.params)
                 return
@@ -265,7 +265,7 @@ def _clips_of(clip: str | None) -> Clips | None:
 
 
 @contextmanager
-def _terminated_like_ctrl_c() -> Iterator[None]:
+def terminated_like_ctrl_c() -> Iterator[None]:
     """Let SIGTERM end the work as Ctrl-C does, so that nothing temporary is left behind."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

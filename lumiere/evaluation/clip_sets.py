@@ -135,15 +135,20 @@ def match_clips(clips: ClipSet, real: RealClips, num_videos: int | None = None) 
             other_windows[index] = partial(real.read, place, size)
     positions = {subject: index for index, subject in enumerate(real.subjects)}
     return MatchedSets(
-        generated=LazyVideos([partial(_read, clips, index, real.num_frames) for index in kept]),
+        generated=LazyVideos(
+            [partial(_read, clips, index, real.num_frames) for index in kept],
+            [clips.entries[index].clip_id for index in kept],
+        ),
         real=LazyVideos(
             [
                 partial(real.read, real.window(subject, taken.get(subject, "")), size)
                 for subject in real.subjects
-            ]
+            ],
+            real.subjects,
         ),
         other_windows=other_windows,
         partners=[positions[subject_of(clips.entries[i].clip_id)] for i in kept],
+        generated_captions=[(clips.entries[index].prompt,) for index in kept],
         real_captions=[real.captions(subject) for subject in real.subjects],
         num_frames=real.num_frames,
         size=size,

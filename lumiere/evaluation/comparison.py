@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +18,7 @@ from lumiere.evaluation.alignment import (
 )
 from lumiere.evaluation.bootstrap import hull, mean_interval, share_interval
 from lumiere.evaluation.consistency import subject_consistency
+from lumiere.evaluation.feature_sets import REFERENCE
 from lumiere.evaluation.floors import distances
 from lumiere.evaluation.judge import Judge
 from lumiere.evaluation.matching import MatchedSets
@@ -25,6 +26,7 @@ from lumiere.evaluation.measured import Measured, feature_sets, frames_of, real_
 from lumiere.evaluation.measurement import Measurement, Networks, measure_set
 from lumiere.evaluation.paired import PairedSimilarity, paired_score, paired_similarity
 from lumiere.evaluation.scores import Better, Floor, Interval, LeftOut, Score
+from lumiere.evaluation.spectrum import MIN_SPECTRUM_FRAMES
 from lumiere.evaluation.standard_scores import standard_scores
 from lumiere.evaluation.temporal import (
     PAIRED_SCORES,
@@ -33,7 +35,14 @@ from lumiere.evaluation.temporal import (
     compare_frames,
 )
 from lumiere.evaluation.verdicts import mark
+from lumiere.evaluation.videos import Video
 
+# Frames that a score needs; most need 2.
+LEAST_FRAMES = {
+    "interpolation_smoothness": 3,
+    "high_frequency_share": MIN_SPECTRUM_FRAMES,
+    "spectrum_distance": MIN_SPECTRUM_FRAMES,
+}
 MOTION = re.compile("motion|static|period|phase|spectrum")
 # The backbones with which a score is VBench's own.
 OFFICIAL_CONSISTENCY = {
@@ -42,6 +51,10 @@ OFFICIAL_CONSISTENCY = {
 }
 MAX_REAL = (
     256  # real videos that serve as a reference if nothing tells which belong to the generated ones
+)
+UNKNOWN_CAPTIONS = (
+    "the embedded judge was trained on none of these captions, so it cannot judge them; train it on "
+    "them, or give CLIP's weights."
 )
 PROXY = (
     "Features of EfficientNet-Lite0, trained on ImageNet: a proxy, not FID or FVD. It has seen "
@@ -76,9 +89,7 @@ def measure_sets(sets: MatchedSets, networks: Networks, seed: int = 0) -> Measur
     )
     real, bad_real = measure_set(sets.real, reference, networks, "real videos")
     windows = [index for index in real if index in sets.other_windows]
-    again, bad_again = measure_set(
-        _Windows(sets.other_windows), windows, networks, "other windows", whole=False
-    )
+    again, bad_again = measure_set(_Windows(sets), windows, networks, "other windows", whole=False)
     aside, bad_others = measure_set(sets.real, others, networks, "other subjects", whole=False)
     paired, paired_real = _compare_pairs(sets, generated, real, again)
     unreadable = {**bad, **bad_real, **bad_again, **bad_others}
@@ -96,7 +107,7 @@ def _compare_pairs(
         return {}, {}
     paired: dict[int, dict[str, float]] = {}
     paired_real: dict[int, dict[str, float]] = {}
-    for index in tqdm(generated, desc="pairs", unit="video", leave=False):
+    for index in tqdm(generated, desc="pairs", unit="video", leave=False, disable=None):
         partner = sets.partners[index]
         if partner is None or partner not in real:
             continue
@@ -123,15 +134,18 @@ def compare(sets: MatchedSets, measured: Measured, networks: Networks, seed: int
     scores += found
     left_out += missing
     pairs = None
-    try:
-        pairs = paired_similarity(generated, real)
-    except ValueError:
+    if not any(subject in real.first_of_each(REFERENCE) for subject in generated.subjects):
         left_out.append(
             LeftOut(
                 "similarity with the own subject",
                 "no generated video has the name or the caption of a real one.",
             )
         )
+    else:
+        try:
+            pairs = paired_similarity(generated, real)
+        except ValueError as error:
+            left_out.append(LeftOut("similarity with the own subject", f"{error}."))
     if pairs is not None:
         scores.append(
             paired_score(
@@ -167,13 +181,14 @@ def _reference(sets: MatchedSets, seed: int) -> tuple[list[int], list[int]]:
 class _Windows:
     """The other windows as a set, by the index of the real video."""
 
-    def __init__(self, readers: Mapping[int, Callable]) -> None:
-        self.readers = readers
+    def __init__(self, sets: MatchedSets) -> None:
+        self.readers = sets.other_windows
+        self.names = [f"{name}, another window" for name in sets.real.names]
 
     def __len__(self) -> int:
         return len(self.readers)
 
-    def __getitem__(self, index: int):
+    def __getitem__(self, index: int) -> Video:
         return self.readers[index]()
 
 
@@ -196,13 +211,7 @@ def _text_scores(
         return [], {}
     known = sum(judge.captions.issuperset(sentences) for sentences in captions)
     if judge.captions and not known:
-        left_out.append(
-            LeftOut(
-                "text alignment",
-                "the built-in judge was trained on none of these captions, so it cannot judge them; "
-                "train it on them, or give CLIP weights.",
-            )
-        )
+        left_out.append(LeftOut("text alignment", UNKNOWN_CAPTIONS))
         return [], {}
     real = [m for m in measured.real.values() if m.captions]
     again = [m for m in measured.again.values() if m.captions]
@@ -287,7 +296,7 @@ def temporal_scores(
             [m.numbers[key] for m in real],
             seed,
         )
-        _add(found, definition.label, scores, left_out)
+        _add(found, key, definition, sets, scores, left_out)
     for key, definition in PAIRED_SCORES.items():
         found = mean_score(
             key,
@@ -297,7 +306,7 @@ def temporal_scores(
             seed,
         )
         if measured.paired:
-            _add(found, definition.label, scores, left_out)
+            _add(found, key, definition, sets, scores, left_out)
     return scores
 
 
@@ -308,11 +317,22 @@ def _counterparts(sets: MatchedSets, measured: Measured) -> list[Measurement]:
     return own if len(own) >= 2 else list(measured.real.values())
 
 
-def _add(score: Score | None, label: str, scores: list[Score], left_out: list[LeftOut]) -> None:
+def _add(
+    score: Score | None,
+    key: str,
+    definition: Definition,
+    sets: MatchedSets,
+    scores: list[Score],
+    left_out: list[LeftOut],
+) -> None:
     if score is not None:
         scores.append(score)
-    else:
-        left_out.append(LeftOut(label, "no generated video has it."))
+        return
+    needed = LEAST_FRAMES.get(key, 0)
+    why = "no video changes enough, or repeats, for it."
+    if sets.num_frames < needed:
+        why = f"it needs {needed} frames, and these videos have {sets.num_frames}."
+    left_out.append(LeftOut(definition.label, why))
 
 
 def _consistency_scores(
@@ -345,7 +365,8 @@ def _consistency_scores(
 
 
 def _consistency(features: np.ndarray) -> float:
-    return subject_consistency(features) if len(features) > 1 else math.nan
+    is_zero = not np.asarray(features).any(axis=1).all()  # such features have no direction
+    return subject_consistency(features) if len(features) > 1 and not is_zero else math.nan
 
 
 def mean_score(

@@ -89,7 +89,7 @@ class FeatureCache:
             self._make_room(len(content))
         except OSError as error:
             self._writable = False
-            log.warning("features are not kept in %s: %s", self.folder, error)
+            log.warning("features are not kept in %s: %s", self.folder, error.strerror)
 
     def _make_room(self, added: int) -> None:
         if self._bytes is None:

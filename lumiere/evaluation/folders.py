@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lumiere.errors import DataError, ParamsError
+from lumiere.errors import DataError, ParamsError, one_line
 from lumiere.evaluation.backbones import (
     EMBEDDED,
     FrameBackbone,
@@ -17,7 +19,7 @@ from lumiere.evaluation.backbones import (
     parse_backbone,
 )
 from lumiere.evaluation.backbones.aesthetic import CLIP
-from lumiere.evaluation.comparison import compare, measure_sets
+from lumiere.evaluation.comparison import UNKNOWN_CAPTIONS, compare, measure_sets
 from lumiere.evaluation.contents import (
     blank_videos,
     build_curves,
@@ -28,14 +30,18 @@ from lumiere.evaluation.contents import (
     unreadable_videos,
 )
 from lumiere.evaluation.feature_cache import FeatureCache
-from lumiere.evaluation.matching import match_folders
+from lumiere.evaluation.matching import MatchedSets, match_folders
 from lumiere.evaluation.measurement import Networks
 from lumiere.evaluation.report import Previous, ReportContent, parse_metrics, summary, write_report
-from lumiere.evaluation.scores import detailed, flat
-from lumiere.evaluation.videos import list_folder, read_captions
+from lumiere.evaluation.scores import LeftOut, detailed, flat
+from lumiere.evaluation.videos import list_folder, read_captions, unused_captions
 from lumiere.files import write_atomically
 
+if TYPE_CHECKING:
+    from lumiere.evaluation.judge import Judge
+
 METRICS, SCORES = "metrics.json", "scores.json"
+JUDGE_CAPTIONS = "captions.txt"  # in the judge's folder: the sentences that it was trained on
 
 
 def evaluate_folders(
@@ -50,6 +56,7 @@ def evaluate_folders(
     aesthetic: str = "",
     baseline: Path | None = None,
     cache: str | None = None,
+    judge: Path | None = None,
     seed: int = 0,
     tell: Callable[[str], None] = print,
 ) -> Path:
@@ -64,6 +71,8 @@ def evaluate_folders(
         aesthetic: LAION's aesthetic head, a file; it needs the backbone open_clip=ViT-L-14/FILE.
         baseline: the metrics.json of another run, to compare with.
         cache: a folder for features, or "none"; None for the default folder.
+        judge: the folder of the embedded judge, for text alignment. It is loaded only if it knows
+            the captions.
         seed: for all random draws.
         tell: prints a note for the user.
 
@@ -72,17 +81,25 @@ def evaluate_folders(
 
     Raises:
         DataError: if the videos, the captions or the baseline cannot be used.
-        ParamsError: if a backbone is unknown, or the output folder holds one of the inputs.
+        ParamsError: if a backbone is unknown, or does not suit the videos.
     """
-    _check_output(output, videos, real)
     previous = None if baseline is None else _read_baseline(baseline)
-    networks = load_networks(backbones, cache, aesthetic)
     sentences = {} if captions is None else read_captions(captions)
-    sets = match_folders(
-        list_folder(videos, sentences), list_folder(real, sentences), num_frames, fps
-    )
+    generated_files, real_files = list_folder(videos, sentences), list_folder(real, sentences)
+    unused = unused_captions(sentences, [generated_files, real_files])
+    sets = match_folders(generated_files, real_files, num_frames, fps)
+    if unused:
+        sets.notes.append(_describe_unused(captions, unused, sentences))
     for note in sets.notes:
         tell(f"note: {note}")
+    networks = load_networks(backbones, cache, aesthetic)
+    _check_lengths(networks, sets)
+    text_judge = load_text_judge(sets, judge)
+    not_judged: list[LeftOut] = []
+    if isinstance(text_judge, LeftOut):
+        not_judged.append(text_judge)
+    else:
+        networks = replace(networks, judge=text_judge)
     for name, why in sorted(sets.unreadable.items()):
         tell(f"left out: {name}: {why}")
     measured = measure_sets(sets, networks, seed)
@@ -91,16 +108,13 @@ def evaluate_folders(
     if len(measured.generated) < 2 or len(measured.real) < 2:
         raise DataError(
             f"{len(measured.generated)} generated and {len(measured.real)} real videos could be "
-            "decoded; at least 2 of each are needed"
+            "decoded; at least 2 of each are needed; replace the files that are named above"
         )
     comparison = compare(sets, measured, networks, seed)
-    left_out = [
-        *comparison.left_out,
-        *blank_videos(comparison),
-        *unreadable_videos(sets, comparison),
-    ]
-    for remark in [*comparison.left_out, *blank_videos(comparison)]:
-        tell(f"note: {remark.name}: {remark.why}")
+    remarks = [*comparison.left_out, *not_judged, *blank_videos(comparison)]
+    left_out = [*remarks, *unreadable_videos(sets, comparison)]
+    for line in describe_left_out(remarks):
+        tell(f"note: {line}")
     content = ReportContent(
         title=f"Evaluation of {videos.name or videos}",
         generated=f"{len(measured.generated)} videos of {videos}.",
@@ -161,19 +175,73 @@ def open_cache(cache: str | None) -> FeatureCache | None:
     return None if cache == "none" else FeatureCache(cache)
 
 
-def _check_output(output: Path, videos: Path, real: Path) -> None:
-    for path in (videos, real):
-        if path.is_dir() and output.resolve() == path.resolve():
-            raise ParamsError(f"--output {output}: it is a folder of videos; name another folder")
-    if output.exists() and not output.is_dir():
-        raise ParamsError(f"--output {output}: a file; name a folder")
+def load_text_judge(sets: MatchedSets, folder: Path | None) -> Judge | LeftOut:
+    """Load the embedded judge if it can judge these videos, or say why it cannot.
+
+    It can if it was trained on some of the captions. Whether it was is known before it is loaded,
+    which takes seconds.
+    """
+    name = "text alignment"
+    captioned = sum(bool(captions) for captions in sets.generated_captions)
+    real = [captions for captions in sets.real_captions if captions]
+    if captioned < 2 or len(real) < 2:
+        return LeftOut(
+            name,
+            "captions are needed, of at least two generated and two real videos; see --captions.",
+        )
+    try:
+        if folder is None:
+            raise FileNotFoundError
+        known = set((folder / JUDGE_CAPTIONS).read_text(encoding="utf-8").splitlines())
+    except OSError:
+        where = "the folder `pretrained` of a checkout of this project"
+        return LeftOut(
+            name,
+            f"the embedded judge is not here; set LUMIERE_PRETRAINED to {where}, or give CLIP's weights.",
+        )
+    if not any(known.issuperset(captions) for captions in real):
+        return LeftOut(name, UNKNOWN_CAPTIONS)
+    from lumiere.evaluation.judge import load_judge  # late: open_clip takes seconds
+
+    try:
+        return load_judge(folder)
+    except ValueError as error:
+        return LeftOut(name, f"{one_line(error)}.")
+
+
+def describe_left_out(remarks: Sequence[LeftOut]) -> list[str]:
+    """Return a line for each reason, with all that it applies to."""
+    names: dict[str, list[str]] = {}
+    for remark in remarks:
+        names.setdefault(remark.why, []).append(remark.name)
+    return [f"{'; '.join(group)}: {why}" for why, group in names.items()]
+
+
+def _describe_unused(captions: Path | None, unused: Sequence[str], all_names: Sized) -> str:
+    shown = ", ".join(unused[:3]) + (", …" if len(unused) > 3 else "")
+    return (
+        f"{captions}: {len(unused)} of its {len(all_names)} videos are in neither folder ({shown}); "
+        "the column video holds file names"
+    )
+
+
+def _check_lengths(networks: Networks, sets: MatchedSets) -> None:
+    for backbone in networks.video:
+        if sets.num_frames < backbone.num_frames:
+            raise ParamsError(
+                f"--backbone {backbone.name}: it needs {backbone.num_frames} frames, and these videos "
+                f"have {sets.num_frames} at {sets.fps:g} a second; give longer videos or a higher --fps, "
+                "leave short ones out with --frames, or leave this backbone out"
+            )
 
 
 def _read_baseline(path: Path) -> Previous:
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); give a metrics.json") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; give the metrics.json of another run") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not text; give the metrics.json of another run") from None
     metrics = parse_metrics(text, str(path))
     return Previous({**metrics, **_intervals(path.with_name(SCORES))}, str(path))
 

@@ -27,6 +27,7 @@ from lumiere.evaluation.videos import (
 )
 
 MIN_REAL = 2
+MIN_FRAMES = 2  # changes over time need two
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class MatchedSets:
         num_frames, size, fps: of all videos; size is (height, width).
         notes: what was done to make the videos comparable, and what could not be read.
         unreadable: names of files that were left out, with the reason.
+        generated_captions: for each generated video its sentences, known without reading it.
     """
 
     generated: LazyVideos
@@ -54,6 +56,7 @@ class MatchedSets:
     fps: float
     notes: list[str] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
+    generated_captions: list[tuple[str, ...]] = field(default_factory=list)
 
     @property
     def num_matched(self) -> int:
@@ -74,6 +77,8 @@ def match_folders(
     than half, the length is what half of the real videos have. A real video that is at least twice as
     long has a second window.
 
+    A video of a single frame is left out, because most scores measure changes over time.
+
     Args:
         generated, real: from `lumiere.evaluation.videos.list_folder`.
         num_frames: the first frames of each video to measure; shorter videos are left out.
@@ -82,46 +87,51 @@ def match_folders(
     Raises:
         DataError: if too few videos can be read.
     """
-    notes: list[str] = []
     _check_number("generated", generated)
     _check_number("real", real)
     rate = fps or most_common_fps(generated.entries)
-    size = most_common_size(generated.entries)
-    length = num_frames or _common_length(generated.entries, real.entries, rate)
-    if length < 2:
-        entries = [*generated.entries, *real.entries]
-        shortest = min(entries, key=lambda entry: frames_at(entry, rate))
-        raise DataError(
-            f"{shortest.path}: {frames_at(shortest, rate)} frame at {float(rate):g} a second; changes over "
-            "time need at least 2; remove the file, or give --frames or --fps"
-        )
-    generated, short = _long_enough(generated, length, rate)
-    real, short_real = _long_enough(real, length, rate)
+    generated = _long_enough(generated, num_frames or MIN_FRAMES, rate)
+    real = _long_enough(real, num_frames or MIN_FRAMES, rate)
     _check_number("generated", generated)
     _check_number("real", real)
-    notes += _describe(generated, real, length, rate, size)
+    size = most_common_size(generated.entries)
+    length = num_frames or _common_length(generated.entries, real.entries, rate)
+    real = _long_enough(real, length, rate)
+    notes = _describe(generated, real, length, rate, size)
     read = partial(_read_window, num_frames=length, fps=rate, size=size)
     sets = MatchedSets(
-        generated=LazyVideos([partial(read, entry) for entry in generated.entries]),
-        real=LazyVideos([partial(read, entry) for entry in real.entries]),
+        generated=LazyVideos(
+            [partial(read, entry) for entry in generated.entries],
+            [str(entry.path) for entry in generated.entries],
+        ),
+        real=LazyVideos(
+            [partial(read, entry) for entry in real.entries],
+            [str(entry.path) for entry in real.entries],
+        ),
         other_windows={
             index: partial(read, entry, window=1)
             for index, entry in enumerate(real.entries)
             if frames_at(entry, rate) >= 2 * length
         },
         partners=_partners(generated.entries, real.entries),
+        generated_captions=[entry.captions for entry in generated.entries],
         real_captions=[entry.captions for entry in real.entries],
         num_frames=length,
         size=size,
         fps=float(rate),
         notes=notes,
-        unreadable={**generated.unreadable, **real.unreadable, **short, **short_real},
+        unreadable={
+            str(folder.path / name): why
+            for folder in (generated, real)
+            for name, why in folder.unreadable.items()
+        },
     )
     if 0 < sets.num_matched < len(generated.entries):
         notes.append(
             f"{sets.num_matched} of {len(generated.entries)} generated videos have a real one of the "
             "same name or caption"
         )
+    notes += _describe_names(generated, real, sets.partners)
     return sets
 
 
@@ -149,9 +159,10 @@ def _read_window(
 
 
 def _partners(generated: Sequence[FileEntry], real: Sequence[FileEntry]) -> list[int | None]:
-    by_stem = {entry.stem: index for index, entry in enumerate(real)}
+    by_stem: dict[str, int] = {}
     by_caption: dict[str, int] = {}
     for index, entry in enumerate(real):
+        by_stem.setdefault(entry.stem, index)
         for caption in entry.captions:
             by_caption.setdefault(_normal(caption), index)
     partners: list[int | None] = []
@@ -168,8 +179,8 @@ def _normal(caption: str) -> str:
     return " ".join(caption.lower().split())
 
 
-def _long_enough(folder: Folder, length: int, fps: Fraction) -> tuple[Folder, dict[str, str]]:
-    """Return the folder without the videos that are too short, and these with the reason."""
+def _long_enough(folder: Folder, length: int, fps: Fraction) -> Folder:
+    """Move the videos that are too short to the unreadable ones."""
     short: dict[str, str] = {}
     kept: list[FileEntry] = []
     for entry in folder.entries:
@@ -177,8 +188,11 @@ def _long_enough(folder: Folder, length: int, fps: Fraction) -> tuple[Folder, di
         if frames >= length:
             kept.append(entry)
         else:
-            short[entry.name] = f"{frames} frames at {float(fps):g} a second; {length} are needed"
-    return Folder(folder.path, kept, folder.unreadable), short
+            short[entry.name] = (
+                f"{frames} frame{'' if frames == 1 else 's'} at {float(fps):g} a second; {length} "
+                "are needed"
+            )
+    return Folder(folder.path, kept, {**folder.unreadable, **short})
 
 
 def _check_number(kind: str, folder: Folder) -> None:
@@ -188,7 +202,7 @@ def _check_number(kind: str, folder: Folder) -> None:
     reason = ""
     if folder.unreadable:
         name, why = next(iter(folder.unreadable.items()))
-        reason = f" ({len(folder.unreadable)} cannot be read, such as {name}: {why})"
+        reason = f" ({len(folder.unreadable)} cannot be used, such as {name}: {why})"
     raise DataError(
         f"{folder.path}: {len(folder.entries)} {kind} video{'' if len(folder.entries) == 1 else 's'} "
         f"to measure{reason}; a distance needs at least {needed}, and a few dozen to mean something"
@@ -203,6 +217,14 @@ def _describe(
         f"all videos are measured on their first {length} frames at {float(fps):g} frames a second "
         f"and {width}×{height} pixels"
     ]
+    shortest = min(generated.entries, key=lambda entry: frames_at(entry, fps))
+    longer = sum(frames_at(entry, fps) > length for entry in generated.entries)
+    if longer and frames_at(shortest, fps) == length < MAX_FRAMES:
+        notes.append(
+            f"{shortest.name} has only {length} frames, so {longer} longer generated "
+            f"video{' is' if longer == 1 else 's are'} cut to that; --frames N leaves out the shorter "
+            "ones instead"
+        )
     for kind, folder in (("generated", generated), ("real", real)):
         odd = sum((entry.height, entry.width) != size for entry in folder.entries)
         if odd:
@@ -217,3 +239,39 @@ def _describe(
                 "frames are taken by time"
             )
     return notes
+
+
+def _describe_names(generated: Folder, real: Folder, partners: Sequence[int | None]) -> list[str]:
+    """Say where names make the matching doubtful."""
+    notes: list[str] = []
+    if generated.path.resolve() == real.path.resolve():
+        notes.append(
+            "both folders are the same one: every score compares these videos with themselves"
+        )
+    for kind, folder in (("generated", generated), ("real", real)):
+        names: dict[str, list[str]] = {}
+        for entry in folder.entries:
+            names.setdefault(entry.stem, []).append(entry.name)
+        for same in names.values():
+            if len(same) > 1:
+                which = "the first is the counterpart" if kind == "real" else "all are measured"
+                notes.append(f"{kind} videos of one name: {', '.join(same)}; {which}")
+    differing = [
+        (entry, real.entries[partner])
+        for entry, partner in zip(generated.entries, partners, strict=True)
+        if partner is not None and _differ(entry.captions, real.entries[partner].captions)
+    ]
+    if differing:
+        first, other = differing[0]
+        notes.append(
+            f"{len(differing)} generated videos have the name of a real one and another caption, such "
+            f"as {first.name}: {first.captions[0]!r} and {other.captions[0]!r}; they are matched by "
+            "name"
+        )
+    return notes
+
+
+def _differ(captions: Sequence[str], others: Sequence[str]) -> bool:
+    if not captions or not others:
+        return False
+    return not {_normal(caption) for caption in captions} & {_normal(text) for text in others}

@@ -127,16 +127,24 @@ def measure_set(
 ) -> tuple[dict[int, Measurement], dict[str, str]]:
     """Measure some videos of a set.
 
+    Args:
+        videos: the set.
+        indices: of the videos to measure.
+        networks: that measure.
+        what: the label of the progress bar.
+        whole: see `measure`.
+
     Returns:
         The measurements by index, and the names of videos that cannot be decoded with the reason.
     """
     measured: dict[int, Measurement] = {}
     unreadable: dict[str, str] = {}
-    for index in tqdm(indices, desc=what, unit="video", leave=False):
+    for index in tqdm(indices, desc=what, unit="video", leave=False, disable=None):
         try:
             video = videos[index]
         except VideoError as error:
-            unreadable[f"{what} {index}"] = one_line(error)
+            name = videos.names[index]
+            unreadable[name] = one_line(error).removeprefix(f"{name}: ")
             continue
         measured[index] = measure(index, video, networks, whole)
     return measured, unreadable

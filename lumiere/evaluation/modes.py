@@ -266,15 +266,26 @@ def _style_scores(
     return scores
 
 
-def _style_pictures(folder: Path) -> list[np.ndarray]:
-    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in (".png", ".jpg"))
+def check_pictures(clips: ClipSet, folder: Path) -> None:
+    """Raise DataError if the pictures of a style of the set are missing."""
+    for style in dict.fromkeys(entry.style for entry in clips.entries):
+        _picture_paths(folder / style)
+
+
+def _picture_paths(folder: Path) -> list[Path]:
+    suffixes = (".png", ".jpg", ".jpeg")
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in suffixes)
     if len(paths) < 2:
         raise DataError(
             f"{folder}: {len(paths)} pictures; the distance to a style needs at least 2 of its "
             "pictures (PNG or JPEG)"
         )
+    return paths
+
+
+def _style_pictures(folder: Path) -> list[np.ndarray]:
     pictures: list[np.ndarray] = []
-    for path in paths:
+    for path in _picture_paths(folder):
         with Image.open(path) as picture:
             pictures.append(np.asarray(picture.convert("RGB")))
     return pictures

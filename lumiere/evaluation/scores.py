@@ -117,7 +117,8 @@ def flat(scores: Iterable[Score], intervals: bool = False) -> dict[str, float]:
             if not math.isfinite(value):
                 raise ValueError(f"{key} is {value}; leave the score out and say why")
         values |= found
-    return {key: round(float(value), DIGITS) for key, value in values.items()}
+    # Adding 0 turns −0 into 0.
+    return {key: round(float(value), DIGITS) + 0.0 for key, value in values.items()}
 
 
 def detailed(scores: Iterable[Score]) -> list[dict[str, object]]:

@@ -24,11 +24,12 @@ import numpy as np
 from lumiere.errors import DataError
 from lumiere.evaluation.backbones.weights import Weights
 from lumiere.evaluation.clip_sets import RealClips
-from lumiere.evaluation.comparison import Measured, compare
+from lumiere.evaluation.comparison import compare
 from lumiere.evaluation.degradations import DEGRADATIONS, Degradation, Touches, degrade_set
 from lumiere.evaluation.folders import load_networks
 from lumiere.evaluation.judge import Judge, load_judge
 from lumiere.evaluation.matching import MatchedSets
+from lumiere.evaluation.measured import Measured
 from lumiere.evaluation.measurement import Networks, measure_set
 from lumiere.evaluation.scores import Better, Floor, Interval, Score
 from lumiere.evaluation.temporal import compare_frames

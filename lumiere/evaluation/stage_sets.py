@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from lumiere.sample_files import (
     HELD_OUT,
     IMAGE_TO_VIDEO,
     SEAMS,
+    SETS,
     STYLES,
     TEXT_TO_VIDEO,
     ClipSet,
@@ -82,16 +83,19 @@ def evaluate_stage(
         DataError: if a set is missing, damaged or too small.
     """
     real = RealClips(clips, num_frames)
-    sets = match_clips(read_set(videos, TEXT_TO_VIDEO), real, num_videos)
+    # What is missing is told before anything is measured.
+    found_sets = {name: read_set(videos, name) for name in SETS}
+    modes.check_pictures(found_sets[STYLES], style_pictures)
+    sets = match_clips(found_sets[TEXT_TO_VIDEO], real, num_videos)
     if sets.num_frames < 2:
         raise DataError(
             f"{videos}: clips of {sets.num_frames} frame; changes over time need at least 2; make "
             "evaluate.num_frames larger"
         )
     comparison = compare(sets, measure_sets(sets, networks, seed), networks, seed)
-    held_out, held_out_wall = _held_out(read_set(videos, HELD_OUT), real, networks, seed)
-    found = _modes(videos, real, style_pictures, networks, samples, seed)
-    seams, seam_left_out = _seams(read_set(videos, SEAMS), real)
+    held_out, held_out_wall = _held_out(found_sets[HELD_OUT], real, networks, seed)
+    found = _modes(found_sets, real, style_pictures, networks, samples, seed)
+    seams, seam_left_out = _seams(found_sets[SEAMS], real)
     scores = [*comparison.scores, *held_out, *found.scores, *seams.scores]
     facts = [*build_facts(sets, comparison, networks), *_familiarity(networks.judge, real)]
     content = ReportContent(
@@ -176,16 +180,16 @@ def _held_out(
 
 
 def _modes(
-    videos: Path,
+    sets: Mapping[str, ClipSet],
     real: RealClips,
     style_pictures: Path,
     networks: Networks,
     samples: Sequence[Sample],
     seed: int,
 ) -> modes.ModeResults:
-    results = modes.image_to_video(read_set(videos, IMAGE_TO_VIDEO), real, networks, seed)
+    results = modes.image_to_video(sets[IMAGE_TO_VIDEO], real, networks, seed)
     results += modes.kept_pixels(samples)
-    styled = read_set(videos, STYLES)
+    styled = sets[STYLES]
     if len(styled):
         results += modes.styles(styled, style_pictures, networks, seed)
     return results

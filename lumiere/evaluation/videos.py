@@ -12,21 +12,23 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+import av
 import numpy as np
 
 from lumiere.data.clips import resize_video
 from lumiere.data.pixel_values import from_model_range, to_model_range
 from lumiere.data.tables import read_table
-from lumiere.data.video_io import open_video, packet_times, read_video
-from lumiere.errors import DataError, VideoError, one_line
+from lumiere.data.video_io import open_video, read_video
+from lumiere.errors import DataError, VideoError, first_line, one_line
 
 SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".webp")
 MIN_VIDEOS = 2  # for a distance; a few dozen are needed for it to mean something
 MAX_FRAMES = 16  # by default; networks on video are trained on about as many
 FALLBACK_FPS = Fraction(16)  # of a file that does not say
+DAMAGED = "damaged or cut off; get the file again"
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,14 @@ class Video:
 
 
 class VideoSet(Protocol):
-    """Videos that are read when they are asked for."""
+    """Videos that are read when they are asked for.
+
+    Attributes:
+        names: of all of them, for messages.
+    """
+
+    @property
+    def names(self) -> Sequence[str]: ...
 
     def __len__(self) -> int: ...
 
@@ -62,9 +71,15 @@ class VideoSet(Protocol):
 
 @dataclass(frozen=True)
 class LazyVideos:
-    """A set made of one reader for each video."""
+    """A set made of one reader for each video, and the names of the videos for messages."""
 
     readers: Sequence[Callable[[], Video]]
+    names: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            names = [f"video {index}" for index in range(len(self.readers))]
+            object.__setattr__(self, "names", names)
 
     def __len__(self) -> int:
         return len(self.readers)
@@ -160,6 +175,15 @@ def read_captions(path: Path) -> dict[str, tuple[str, ...]]:
     return {video: tuple(dict.fromkeys(sentences)) for video, sentences in captions.items()}
 
 
+def unused_captions(captions: dict[str, tuple[str, ...]], folders: Sequence[Folder]) -> list[str]:
+    """Return the videos that a caption file names and no folder has."""
+    known: set[str] = set()
+    for folder in folders:
+        for name in [*(entry.name for entry in folder.entries), *folder.unreadable]:
+            known.update(_caption_names(name))
+    return [video for video in captions if video not in known]
+
+
 def read_file(
     entry: FileEntry, num_frames: int, fps: Fraction, size: tuple[int, int]
 ) -> np.ndarray:
@@ -168,15 +192,21 @@ def read_file(
     A video of another shape is scaled until it covers `size`, and cropped in the middle.
 
     Raises:
-        VideoError: if it cannot be decoded, or is too short.
+        VideoError: if it cannot be decoded, one of these frames is damaged, or it is too short.
     """
     # Half a frame more than needed: the end lies between two ticks, so that rounding cannot matter.
-    frames = read_video(entry.path, fps, end=float((num_frames + Fraction(1, 2)) / fps))
+    end = (num_frames + Fraction(1, 2)) / fps
+    _check_undamaged(entry.path, end)
+
+    def scaled(frame: np.ndarray) -> np.ndarray:  # one at a time, for large videos take much memory
+        return fit(frame[None], size)[0]
+
+    frames = read_video(entry.path, fps, end=float(end), transform=scaled)
     if len(frames) < num_frames:
         raise VideoError(
             f"{len(frames)} frames at {float(fps):g} a second; {num_frames} are needed"
         )
-    return fit(frames[:num_frames], size)
+    return frames[:num_frames]
 
 
 def fit(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -230,18 +260,57 @@ def _look_at(path: Path, name: str) -> FileEntry:
         if context is None or not context.width or not context.height:
             raise VideoError("no video stream that can be decoded")
         rate, size = stream.average_rate, (context.height, context.width)
-    try:
-        times = packet_times(path)
-    except (ValueError, IndexError, OSError) as error:
-        raise VideoError(f"its packets cannot be read ({one_line(error)})") from None
-    if not times:
-        raise VideoError("no packets in it")
+        num_packets = _count_packets(container, stream)
     fps = Fraction(rate) if rate else FALLBACK_FPS
-    return FileEntry(path, name, *size, len(times), fps.limit_denominator(1001))
+    return FileEntry(path, name, *size, num_packets, fps.limit_denominator(1001))
+
+
+def _count_packets(container: av.container.InputContainer, stream: av.VideoStream) -> int:
+    count = 0
+    try:
+        for packet in container.demux(stream):
+            if packet.is_corrupt:
+                raise VideoError(f"{DAMAGED} (it ends in the middle of a frame)")
+            count += bool(packet.size) and packet.pts is not None
+    except av.error.FFmpegError as error:
+        raise VideoError(f"{DAMAGED} ({first_line(error.strerror)})") from None
+    if not count:
+        raise VideoError("it has no frames")
+    return count
+
+
+def _check_undamaged(path: Path, end: Fraction) -> None:
+    """Raise VideoError if a frame before `end` (seconds) is damaged.
+
+    `read_video` skips what cannot be decoded and takes frames whose damage the decoder conceals,
+    as players do. A measure would take both for the model's work.
+    """
+    with open_video(path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"
+        first: int | None = None
+        try:
+            for packet in container.demux(stream):
+                for frame in stream.decode(packet):
+                    first = frame.pts if first is None else first
+                    if frame.is_corrupt:
+                        raise VideoError(f"{DAMAGED} (a frame is incomplete)")
+                    if frame.pts is None or first is None or stream.time_base is None:
+                        continue
+                    if (frame.pts - first) * Fraction(stream.time_base) >= end:
+                        return
+        except av.error.FFmpegError as error:
+            raise VideoError(f"{DAMAGED} ({first_line(error.strerror)})") from None
+
+
+def _caption_names(name: str) -> tuple[str, ...]:
+    """Return what a caption file may call a video: with folder and suffix or without."""
+    path = PurePosixPath(name)
+    return name, path.name, path.with_suffix("").as_posix(), path.stem
 
 
 def _captions_of(entry: FileEntry, captions: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-    for name in (entry.name, entry.path.name, entry.stem, entry.path.stem):
+    for name in _caption_names(entry.name):
         if name in captions:
             return captions[name]
     sidecar = entry.path.with_suffix(".json")

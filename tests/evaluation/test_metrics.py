@@ -1,4 +1,4 @@
-"""Flicker, motion, known pixels, retrieval, seams, clip features: properties on videos made for the purpose."""
+"""Flicker, motion, known pixels, retrieval, seams: properties on videos made for the purpose."""
 
 import math
 
@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 
 from lumiere.evaluation import (
-    clip_features,
     consecutive_mse,
-    distance_with_floor,
-    frame_features,
     known_region_psnr,
-    motion_features,
     motion_magnitude,
     retrieval,
     seam_ratio,
@@ -154,43 +150,3 @@ def test_borders_are_where_other_windows_cover():
     assert window_borders([(0, 4), (4, 8)], 8) == [3]
     assert window_borders([(0, 8), (6, 14)], 14) == [5, 7]
     assert window_borders([(0, 8)], 8) == []
-
-
-def test_clip_features_see_motion_and_frame_features_do_not():
-    rng = np.random.default_rng(0)
-    walk = np.cumsum(rng.normal(size=(6, 16, 5)), axis=1)
-    shuffled = walk[:, rng.permutation(16)]
-    assert frame_features(walk).shape == (6 * 4, 5) and clip_features(walk).shape == (6, 10)
-    assert (motion_features(shuffled).mean(1) > motion_features(walk).mean(1)).all()
-    np.testing.assert_allclose(clip_features(walk)[:, :5], clip_features(shuffled)[:, :5])
-    assert not motion_features(walk[:, :1].repeat(16, axis=1)).any()
-    assert frame_features(walk[:, :1]).shape == (6, 5)
-
-
-@pytest.mark.parametrize("kind", ["frame", "clip", "motion"])
-def test_floor_is_low_for_real_and_exceeded_by_something_else(kind):
-    rng = np.random.default_rng(0)
-    real, groups = rng.normal(size=(60, 8, 6)), [str(i // 2) for i in range(60)]
-    same_videos = rng.normal(size=(10, 8, 6))
-    same = distance_with_floor(kind, same_videos, real, groups, seed=0)
-    other = distance_with_floor(kind, 3 * rng.normal(size=(10, 8, 6)) + 1, real, groups, seed=0)
-    assert same.value == pytest.approx(same.floor, rel=0.6)
-    assert other.value > 3 * other.floor
-    # Ten videos of two clips each are set aside.
-    assert (same.num_clips, same.num_reference) == (
-        10,
-        40,
-    )
-    assert same == distance_with_floor(kind, same_videos, real, groups, seed=0)
-
-
-def test_floor_cuts_n_where_real_videos_are_few():
-    rng = np.random.default_rng(0)
-    distance = distance_with_floor(
-        "clip", rng.normal(size=(10, 4, 3)), rng.normal(size=(6, 4, 3)), list("abcdef"), 0
-    )
-    assert (distance.num_clips, distance.num_reference) == (3, 3)
-    with pytest.raises(ValueError, match="at least 2 and 4"):
-        distance_with_floor(
-            "clip", rng.normal(size=(10, 4, 3)), rng.normal(size=(3, 4, 3)), list("abc"), 0
-        )

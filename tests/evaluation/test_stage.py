@@ -1,45 +1,60 @@
 """The evaluate stage on a small, real set of files: what it reads, writes, and says when something is absent."""
 
+from __future__ import annotations
+
+import io
 import json
 import shutil
+import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 import stages
 from lumiere import sample_files
 from lumiere.data.shards import Sample, pack_frames, write_index, write_shards
-from lumiere.data.video_io import read_video, write_video
-from lumiere.evaluation.video_sets import read_real_set
+from lumiere.evaluation.clip_sets import RealClips
+from lumiere.evaluation.folders import load_networks
+from lumiere.evaluation.measurement import Networks
+from lumiere.evaluation.scores import LeftOut
+from lumiere.evaluation.stage_sets import StageResult, evaluate_stage, familiarity_warning
 from lumiere.sample_files import SetEntry
 from stages import evaluate
+from tests.evaluation.small_videos import real_clip
 
 DATA = Path(__file__).parents[2] / "data"
-NAMES = ["horse", "rocket", "octopus", "penguin", "snail", "tractor", "umbrella", "zebra_face"]
-T = 8
-PICTURES = [
-    "consistency.png",
-    "distances.png",
-    "generated.png",
-    "real.png",
-    "retrieval.png",
-    "seams.png",
-]
+NAMES = ["horse", "rocket", "octopus", "penguin", "snail", "tractor"]
+T, SIDE = 8, 40  # frames; pixels of the real clips
+HALF = SIDE // 2
+JUDGE = DATA.parent / "pretrained" / "judge"
+KNOWN = (JUDGE / "captions.txt").read_text(encoding="utf-8").splitlines()
+# The judge was trained on the captions of the training clips, and on none of the others.
+CAPTIONS = {
+    name: KNOWN[index] if index < 4 else f"an unseen {name}" for index, name in enumerate(NAMES)
+}
+Clip = tuple[str, np.ndarray, list[str]]
 
 
-@pytest.fixture(scope="module")
-def real():
-    return {
-        name: read_video(DATA / "raw" / f"{name}.mp4")[:T, ::2, ::2][:, :80, :80] for name in NAMES
-    }
+def windows(names: Sequence[str]) -> list[Clip]:
+    """Two windows of each video: (clip_id, frames, captions)."""
+    return [
+        (f"{name}@{window}", real_clip(name, T, T * window, SIDE), [CAPTIONS[name]])
+        for name in names
+        for window in (0, 1)
+    ]
 
 
-def write_clips(folder, clips, num_validation):
-    """`clips`: (clip_id, video, frames, captions); the last `num_validation` are held out."""
+def write_clips(folder: Path, clips: Sequence[Clip], num_validation: int) -> None:
+    """The last `num_validation` clips are held out."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     samples = [
@@ -47,249 +62,294 @@ def write_clips(folder, clips, num_validation):
             pack_frames(frames),
             np.zeros((1, 4, 8), np.float16),
             np.ones((1, 4), np.uint8),
-            {"clip_id": clip_id, "video": video, "start": 0.0, "captions": captions, "fps": 16},
+            {
+                "clip_id": clip_id,
+                "video": f"{clip_id}.mp4",
+                "start": 0.0,
+                "captions": captions,
+                "fps": 16,
+            },
         )
-        for clip_id, video, frames, captions in clips
+        for clip_id, frames, captions in clips
     ]
     cut = len(samples) - num_validation
     splits = {"train": write_shards(folder, "train", samples[:cut], 64)}
     splits["validation"] = write_shards(folder, "validation", samples[cut:], 64)
     write_index(
-        folder, splits, fps=16, num_frames=T, size=80, text_encoder="minilm", embed_dim=8, max_text_tokens=4
+        folder, splits, fps=16, num_frames=T, size=SIDE, text_encoder="minilm", embed_dim=8,
+        max_text_tokens=4,
     )  # fmt: skip
 
 
-def write_set(folder, frames, prompts):
-    entries = [entry(prompt, seed) for seed, prompt in enumerate(prompts)]
-    sample_files.write_set(folder, "text_to_video", zip(entries, frames, strict=True))
+def entry(name: str, mode: str = "text_to_video", **changes: Any) -> SetEntry:
+    made = SetEntry(CAPTIONS[name], mode, 0, 16, clip_id=f"{name}@0", subject=name)
+    return replace(made, **changes)
 
 
-def write_seams(folder, multidiffusion, independent, window_size=4, overlap=2):
+def made_of(name: str, sigma: float = 8) -> np.ndarray:
+    """A 'generated' video: the real one at half its size, with noise."""
+    frames = real_clip(name, T, 0, SIDE)[:, ::2, ::2].astype(float)
+    noise = np.random.default_rng(0).normal(0, sigma, frames.shape)
+    return np.clip(frames + noise, 0, 255).astype(np.uint8)
+
+
+def write_set(folder: Path, name: str, clips: Sequence[tuple[SetEntry, np.ndarray]]) -> None:
+    sample_files.write_set(folder, name, clips)
+
+
+def write_seams(folder: Path, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
     clips = []
-    for pair in zip(multidiffusion, independent, strict=True):
+    for name, pair in zip(NAMES, pairs, strict=False):
         for reconciled, frames in zip((True, False), pair, strict=True):
-            made = replace(
-                entry("a horse", 0),
-                window_size=window_size,
-                overlap=overlap if reconciled else 0,
-                multidiffusion=reconciled,
-            )
+            overlap = 2 if reconciled else 0
+            made = entry(name, window_size=4, overlap=overlap, multidiffusion=reconciled)
             clips.append((made, frames))
-    sample_files.write_set(folder, "seams", clips)
-
-
-def entry(prompt, seed):
-    return SetEntry(prompt, "text_to_video", seed, 16, clip_id="", subject="")
+    write_set(folder, "seams", clips)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, real):
-    """Clips of eight subjects, and 'generated' videos made of half-size noisy copies of four of them."""
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips of six videos, two of them held out, and a batch with all sets."""
     root = tmp_path_factory.mktemp("evaluate stage")  # with a space, on purpose
     videos = root / "videos"
-    clips = [(f"{name}@0", f"{name}.mp4", frames, [f"a {name}"]) for name, frames in real.items()]
-    write_clips(root / "clips", clips, 2)
-
-    rng = np.random.default_rng(0)
-    made = np.stack([real[name][:, ::2, ::2] for name in NAMES[:4]])
-    made = np.clip(made + rng.normal(0, 8, made.shape), 0, 255).astype(np.uint8)
     videos.mkdir()
-    prompts = [*(f"a {name}" for name in NAMES[:4]), f"a {NAMES[0]}"]  # the fifth repeats a prompt
-    write_set(videos, np.concatenate([made, made[:1]]), prompts)
-    for mode in ("text_to_video", "inpainting"):
-        info = {
-            "name": mode,
-            "mode": mode,
-            "prompt": "a horse",
-            "seed": 0,
-            "fps": 16,
-            "num_frames": T,
-        }
-        (videos / f"{mode}.json").write_text(json.dumps(info))
-        write_video(videos / f"{mode}.mp4", real["horse"], 16)
-    mask = np.zeros(made.shape[1:4], np.uint8)
-    mask[:, :, :20] = 1
-    np.savez_compressed(
-        videos / "inpainting.known.npz", generated=made[0], known=made[0], known_mask=mask
-    )
-    (videos / "index.json").write_text(json.dumps(["text_to_video", "inpainting"]))
-    seamed = made[:1].copy()
-    seamed[:, 4:] //= 2  # a jump where two windows of four frames meet
-    write_seams(videos, made[:1], seamed)
+    write_clips(root / "clips", windows(NAMES), 4)
+
+    names = [*NAMES[:3], NAMES[0]]  # the fourth repeats a subject
+    write_set(videos, "text_to_video", [(entry(name), made_of(name)) for name in names])
+    held_out = [(entry(name, held_out=True), made_of(name)) for name in NAMES[4:]]
+    write_set(videos, "held_out", held_out)
+    image = [(entry(name, "image_to_video"), made_of(name, 4)) for name in NAMES[:2]]
+    write_set(videos, "image_to_video", image)
+    styled = [
+        (entry("horse", "style", style="ink", alpha=alpha), made_of("horse", 40 * alpha))
+        for alpha in (0.0, 1.0)
+    ]
+    write_set(videos, "styles", styled)
+    jump = made_of("horse").copy()
+    jump[4:] //= 2  # where two windows of four frames meet
+    write_seams(videos, [(made_of("horse"), jump), (made_of("rocket"), made_of("rocket"))])
+
+    known = made_of("horse")
+    mask = np.zeros(known.shape[:3], np.uint8)
+    mask[:, :, :10] = 1
+    info = {"name": "inpainting", "mode": "inpainting", "prompt": CAPTIONS["horse"], "fps": 16}
+    arrays = {"generated": known, "known": known, "known_mask": mask}
+    sample_files.write_sample(videos, sample_files.Sample(info, known, arrays))
+    sample_files.write_index(videos, ["inpainting"])
+
+    (root / "styles" / "ink").mkdir(parents=True)
+    for seed in range(4):
+        picture = np.random.default_rng(seed).integers(0, 256, (HALF, HALF, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(root / "styles" / "ink" / f"{seed}.png")
     return root
 
 
 @pytest.fixture
-def inputs(whole, tmp_path):
+def inputs(whole: Path, tmp_path: Path) -> Path:
     """A copy that a test may change."""
     return Path(shutil.copytree(whole, tmp_path / "inputs of a test"))
 
 
-def run_stage(monkeypatch, root, out, **section):
-    params = root / "params.yaml"
+def run_stage(root: Path, out: Path, scratch: Path, **section: Any) -> dict[str, float]:
+    """Run the stage with a section of params.yaml; return its metrics."""
+    params = out.with_name("params.yaml")
     params.write_text(yaml.safe_dump({"evaluate": {"num_videos": 24, "num_frames": T, **section}}))
-    monkeypatch.setenv("LUMIERE_TRACKING", "off")
-    paths = {"params": params, "videos": root / "videos", "clips": root / "clips", "out": out}
-    paths["metrics"] = out.with_suffix(".json")
-    monkeypatch.setattr(
-        sys, "argv", ["evaluate", *(str(x) for key, p in paths.items() for x in (f"--{key}", p))]
-    )
-    stages.run(evaluate.main)
-    return json.loads(paths["metrics"].read_text())
+    paths = {
+        "params": params, "videos": root / "videos", "clips": root / "clips",
+        "styles": root / "styles", "scratch": scratch, "out": out,
+        "metrics": out.with_suffix(".json"),
+    }  # fmt: skip
+    words = [str(word) for key, path in paths.items() for word in (f"--{key}", path)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LUMIERE_TRACKING", "off")
+        patch.setattr(sys, "argv", ["evaluate", *words])
+        stages.run(evaluate.main)
+    metrics: dict[str, float] = json.loads(paths["metrics"].read_text())
+    return metrics
 
 
-def refused(monkeypatch, capsys, root, out, **section):
+@dataclass(frozen=True)
+class Done:
+    """A run of the stage on `whole`, the first one, with what it printed and a cache of its features."""
+
+    out: Path
+    scratch: Path
+    metrics: dict[str, float]
+    printed: str
+    told: str
+
+
+@pytest.fixture(scope="module")
+def done(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    root = tmp_path_factory.mktemp("done")
+    printed, told = io.StringIO(), io.StringIO()
+    with redirect_stdout(printed), redirect_stderr(told):
+        metrics = run_stage(whole, root / "out", root / "scratch")
+    return Done(root / "out", root / "scratch", metrics, printed.getvalue(), told.getvalue())
+
+
+@pytest.fixture
+def networks(done: Done) -> Networks:
+    return load_networks([], str(done.scratch / "features"))
+
+
+def measure(root: Path, networks: Networks) -> StageResult:
+    """What the stage measures of changed inputs, without the pages."""
+    folders = root / "videos", root / "clips", root / "styles"
+    return evaluate_stage(*folders, networks, [], num_videos=24, num_frames=T)
+
+
+@pytest.fixture
+def refused(done: Done, capsys: pytest.CaptureFixture[str]) -> Any:
     """What a run that must end in one line and exit code 1 says."""
-    with pytest.raises(SystemExit) as stopped:
-        run_stage(monkeypatch, root, out, **section)
-    assert stopped.value.code == 1 and not out.exists()
-    *before, line = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ") and not any("Traceback" in text for text in before)
-    return line
+
+    def refuse(root: Path, out: Path, **section: Any) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            run_stage(root, out, done.scratch, **section)
+        assert stopped.value.code == 1 and not out.exists()
+        *before, line = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ") and not any("Traceback" in text for text in before)
+        return line
+
+    return refuse
 
 
-def test_measures_everything_and_writes_the_same_bytes_twice(whole, tmp_path, monkeypatch, capsys):
-    metrics = run_stage(monkeypatch, whole, tmp_path / "first")
-    said = capsys.readouterr()
-    assert "8 of 8 videos" in said.out and "left out" not in said.err
-    again = run_stage(monkeypatch, whole, tmp_path / "second")
-    assert metrics == again
-    files = sorted(path.name for path in (tmp_path / "first").iterdir())
-    assert files == sorted([*PICTURES, "report.md"])
-    for name in files:
-        assert (tmp_path / "first" / name).read_bytes() == (
-            tmp_path / "second" / name
-        ).read_bytes(), name
+def contents(folder: Path) -> dict[str, bytes]:
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
-    assert metrics["retrieval_num_candidates"] == 4  # the repeated prompt counts once
-    assert metrics["frechet_num_clips"] == 4 and metrics["frechet_num_reference"] == 4
-    assert (
-        metrics["retrieval_r1"] == 1.0
-        and metrics["text_alignment"] > metrics["text_alignment_mismatched"]
-    )
+
+def test_measures_everything(done: Done) -> None:
+    metrics = done.metrics
+    assert "independent_frechet" in done.printed and "report.html" in done.printed
+    assert "warning" not in done.told
+
+    assert (metrics["num_generated"], metrics["num_real"], metrics["num_matched"]) == (3, 3, 3)
+    assert metrics["num_blank"] == metrics["num_unreadable"] == 0
+    # Noise is told apart from the other window of the same real clips.
+    assert metrics["independent_frechet"] > 2 * metrics["independent_frechet_floor"] > 0
+    assert metrics["independent_kernel"] > metrics["independent_kernel_floor"]
+    assert metrics["independent_similarity"] < metrics["independent_similarity_floor"]
+    assert metrics["frame_change"] > metrics["frame_change_floor"]
+    assert metrics["held_out_independent_frechet"] > metrics["held_out_independent_frechet_floor"]
     assert metrics["seam_ratio_independent"] > metrics["seam_ratio_multidiffusion"] > 0
     assert metrics["known_psnr_inpainting"] == 99.0
-    assert metrics["flicker"] < metrics["real_flicker"] < 1  # the noise flickers
-    assert all(key.replace("_", "").isalnum() for key in metrics)
-    report = (tmp_path / "first" / "report.md").read_text()
-    assert "real-versus-real floor" in report and "bicubic" in report and "embedded judge" in report
-    assert "of 8 of the 8 source videos" in report
-    assert "| 100.0% | 100.0% | 25.0% |" in report  # R@1: generated, real, chance
+    assert metrics["known_worst_error_inpainting"] == 0
+    assert metrics["style_ink_alpha_100_distance"] < metrics["style_ink_alpha_000_distance"]
+    assert 0 < metrics["style_ink_alpha_100_content"] < 1
+    assert {"text_alignment", "retrieval_r1", "retrieval_median_rank"} <= metrics.keys()
+    assert {"image_colour_drift", "image_identity_drift"} <= metrics.keys()
+    # MLflow and DVC take these names.
+    assert all(key.replace("_", "").isalnum() and key == key.lower() for key in metrics)
+
+    files = contents(done.out)
+    plots = {"scores", "spectrum", "drift", "drift_identity", "seams", "per_video"}
+    assert {name for name in files if name.startswith("plots/")} == {
+        f"plots/{name}.csv" for name in plots
+    }
+    page = files["report.html"].decode()
+    assert CAPTIONS["horse"] in page and "EfficientNet-Lite0" in page and "<script" not in page
+    assert "trained on 4 of the 6 real videos, and on 0 of the 2 held-out ones" in page
+    details = json.loads(files["scores.json"])
+    assert {score["key"] for score in details} <= metrics.keys()
+    assert all(score["interval"] for score in details if score["key"] == "independent_frechet")
 
 
-def test_three_videos_leave_the_distances_out_and_nothing_else(
-    inputs, real, tmp_path, monkeypatch, capsys
-):
-    whole = run_stage(monkeypatch, inputs, tmp_path / "whole")
-    clips = [(f"{name}@0", f"{name}.mp4", real[name], [f"a {name}"]) for name in NAMES[:3]]
-    write_clips(inputs / "clips", clips, 1)
-    capsys.readouterr()
-    metrics = run_stage(monkeypatch, inputs, tmp_path / "few")
-    assert (
-        "left out: distances: 4 generated clips and 3 real videos; at least 2 and 4"
-        in capsys.readouterr().err
+def test_equal_inputs_give_equal_bytes(whole: Path, done: Done, tmp_path: Path) -> None:
+    """With features that are there already, over an old report, and whatever a commit has."""
+    out = tmp_path / "out"
+    (out / "plots").mkdir(parents=True)
+    (out / "plots" / "old.csv").write_text("x\n1\n")
+    out.with_suffix(".json").write_text('{"independent_frechet": 1.0}')
+    person = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "."], [*person, "commit", "-qm", "metrics"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    assert run_stage(whole, out, done.scratch) == done.metrics
+    assert contents(out) == contents(done.out)
+    assert out.with_suffix(".json").read_bytes() == done.out.with_suffix(".json").read_bytes()
+    assert "chet distance" in (done.scratch / "changes.html").read_text()  # against the commit
+
+
+def test_empty_sets_are_left_out_and_told(inputs: Path, networks: Networks) -> None:
+    for name in ("held_out", "image_to_video", "styles", "seams"):
+        write_set(inputs / "videos", name, [])
+    result = measure(inputs, networks)
+    assert not any(
+        key.startswith(("held_out", "image_", "style", "seam")) for key in result.metrics
     )
-    missing = whole.keys() - metrics.keys()
-    assert missing == {
-        key for key in whole if key.startswith(("frechet_", "real_retrieval_"))
-    }  # 3 cannot rank 4
-    assert metrics.keys() < whole.keys() and all(np.isfinite(list(metrics.values())))
-    report = (tmp_path / "few" / "report.md").read_text()
-    assert (
-        "Left out: 4 generated clips and 3 real videos" in report and "distances.png" not in report
-    )
-    assert "Retrieval of real clips left out: 3 clips with different prompts; at least 4" in report
-    assert all((tmp_path / "few" / name).is_file() for name in PICTURES)  # dvc.yaml lists them
+    assert "independent_frechet" in result.metrics
+    assert LeftOut("seams", "no clips; generate.seam_videos is 0.") in result.content.left_out
 
 
-def test_a_single_prompt_and_a_single_video_are_measured(inputs, real, tmp_path, monkeypatch):
-    write_clips(inputs / "clips", [("horse@0", "horse.mp4", real["horse"], ["a horse"])], 0)
-    write_set(inputs / "videos", real["horse"][None, :, ::2, ::2], ["a horse"])
-    metrics = run_stage(monkeypatch, inputs, tmp_path / "out")
-    assert not any("retrieval" in key or "frechet" in key or "mismatched" in key for key in metrics)
-    assert {"text_alignment", "flicker", "real_motion", "seam_ratio_independent"} <= metrics.keys()
-    report = (tmp_path / "out" / "report.md").read_text()
-    assert "Retrieval left out: 1 clips with different prompts; at least 2" in report
+def test_blank_videos_are_counted_and_told(inputs: Path, networks: Networks) -> None:
+    blank = np.zeros((T, HALF, HALF, 3), np.uint8)
+    write_set(inputs / "videos", "text_to_video", [(entry(name), blank) for name in NAMES[:3]])
+    result = measure(inputs, networks)
+    metrics = result.metrics
+    assert metrics["num_blank"] == 3 and metrics["is_static"] == 1
+    assert metrics["independent_frechet"] > 2 * metrics["independent_frechet_floor"]
+    told = {remark.name: remark.why for remark in result.content.left_out}
+    assert told["generated videos of a single colour"].startswith("3 of 3 show nothing")
 
 
-@pytest.mark.parametrize("window_size", [1, T, T + 5])
-def test_clips_without_two_windows_leave_the_seams_out(
-    inputs, tmp_path, monkeypatch, capsys, window_size
-):
-    still = np.zeros((1, T, 8, 8, 3), np.uint8)
-    write_seams(inputs / "videos", still, still, window_size, 0)
-    metrics = run_stage(monkeypatch, inputs, tmp_path / "out")
-    assert not any(key.startswith("seam") for key in metrics) and "frechet_clip" in metrics
-    why = f"windows of {window_size} in clips of {T} frames"
-    assert f"left out: seams: {why}" in capsys.readouterr().err
-    assert f"Left out: {why}" in (tmp_path / "out" / "report.md").read_text()
-
-
-def test_seams_of_a_still_clip_are_left_out_rather_than_infinite(inputs, tmp_path, monkeypatch):
-    still = np.zeros((1, T, 8, 8, 3), np.uint8)
-    jump = still.copy()
-    jump[:, 4:] = 9
-    write_seams(inputs / "videos", still, jump)
-    metrics = run_stage(monkeypatch, inputs, tmp_path / "out")
-    assert not any(key.startswith("seam") for key in metrics)
-
-
-def test_multidiffusion_is_also_measured_at_its_own_borders(inputs, real, tmp_path, monkeypatch):
-    clips = real["snail"][None].copy()
-    # Windows of four overlap by two: one begins at frame 2, where no independent one does.
-    clips[:, 2:] //= 2
-    write_seams(inputs / "videos", clips, clips)
-    metrics = run_stage(monkeypatch, inputs, tmp_path / "out")
-    assert (
-        metrics["seam_ratio_multidiffusion"] < 1 < metrics["seam_ratio_multidiffusion_own_borders"]
-    )
-    assert "1\\|2, 3\\|4, 5\\|6" in (tmp_path / "out" / "report.md").read_text()
-
-
-def test_real_clips_are_counted_by_source_video(tmp_path, real):
-    parts = [
-        (f"trip#{k}@{w}", "trip.mp4", real[NAMES[k]], [f"part {k}"])
-        for k in range(3)
-        for w in range(2)
-    ]
-    others = [
-        ("a/b#c.mp4@0", "a/b#c.mp4", real["snail"], ["a snail"]),
-        ("x@1@0", "x@1.mp4", real["horse"], ["x"]),
-    ]
-    write_clips(tmp_path / "clips", parts + others, 1)
-    found = read_real_set(tmp_path / "clips", (20, 20), T)
-    assert found.groups == ["a/b#c.mp4", "trip.mp4", "x@1.mp4"] and found.num_sources == 3
-    assert found.held_out == [False, False, True] and found.prompts == ["a snail", "part 0", "x"]
-    few = read_real_set(tmp_path / "clips", (20, 20), T, max_videos=2)
-    assert (len(few.frames), few.num_sources) == (2, 3)
-
-
-def test_real_clips_that_share_a_caption_are_not_each_others_rivals(
-    inputs, real, tmp_path, monkeypatch
-):
-    """Four captions of two videos each: with both of one among the candidates, R@1 could not be 1."""
-    clips = [
-        (f"{name}{k}@0", f"{name}{k}.mp4", real[name], [f"a {name}"])
-        for name in NAMES[:4]
-        for k in range(2)
-    ]
+def test_one_window_of_each_video_takes_other_times_as_the_floor(
+    inputs: Path, networks: Networks
+) -> None:
+    clips = [clip for clip in windows(NAMES) if clip[0].endswith("@0")]
     write_clips(inputs / "clips", clips, 2)
-    metrics = run_stage(monkeypatch, inputs, tmp_path / "out")
-    assert metrics["real_retrieval_r1"] == 1.0
-    assert metrics["frechet_num_reference"] == 4  # eight videos all the same
+    result = measure(inputs, networks)
+    metrics = result.metrics
+    assert metrics["independent_frechet"] > metrics["independent_frechet_floor"] > 0
+    assert ("floor", "other frames of the same real videos") in result.content.facts
 
 
-def test_says_in_one_line_what_is_absent(inputs, tmp_path, monkeypatch, capsys):
+def test_says_in_one_line_what_is_absent(inputs: Path, refused: Any, tmp_path: Path) -> None:
     (inputs / "videos" / "sets" / "seams.json").unlink()
-    assert "seams.json: no such file; run the generate stage first" in refused(
-        monkeypatch, capsys, inputs, tmp_path / "out"
-    )
+    line = refused(inputs, tmp_path / "out")
+    assert "seams.json: no such file; run the generate stage first" in line
 
 
-def test_says_in_one_line_that_clips_are_shorter(inputs, tmp_path, monkeypatch, capsys):
-    write_set(inputs / "videos", np.zeros((2, 2 * T, 8, 8, 3), np.uint8), ["a", "b"])
-    line = refused(monkeypatch, capsys, inputs, tmp_path / "out", num_frames=2 * T)
+def test_says_in_one_line_what_is_damaged(inputs: Path, refused: Any, tmp_path: Path) -> None:
+    path = inputs / "videos" / "sets" / "text_to_video.npz"
+    path.write_bytes(path.read_bytes()[:-50])
+    line = refused(inputs, tmp_path / "out")
+    assert "text_to_video.npz: cannot be read" in line and "run the generate stage again" in line
+
+
+def test_says_in_one_line_that_real_clips_are_shorter(
+    inputs: Path, refused: Any, tmp_path: Path
+) -> None:
+    line = refused(inputs, tmp_path / "out", num_frames=2 * T)
     assert f"clips of {T} frames; generated ones have {2 * T}" in line
+
+
+def test_says_in_one_line_that_generated_clips_are_shorter(
+    inputs: Path, refused: Any, tmp_path: Path
+) -> None:
+    clips = [(entry(name), made_of(name)[: T - 1]) for name in NAMES[:2]]
+    write_set(inputs / "videos", "text_to_video", clips)
+    line = refused(inputs, tmp_path / "out")
+    assert f"clip 0 has {T - 1} frames; {T} are needed; run the generate stage again" in line
+
+
+def test_a_single_subject_is_refused(inputs: Path, refused: Any, tmp_path: Path) -> None:
+    clips = [(entry("horse"), made_of("horse"))] * 2
+    write_set(inputs / "videos", "text_to_video", clips)
+    line = refused(inputs, tmp_path / "out")
+    assert "1 clips of different subjects; at least 2 are needed" in line
+
+
+def test_a_clip_of_another_decoding_is_refused(inputs: Path, refused: Any, tmp_path: Path) -> None:
+    write_clips(inputs / "clips", windows(NAMES[1:]), 2)
+    line = refused(inputs, tmp_path / "out")
+    assert "no clip of horse" in line and "run the generate stage again" in line
+
+
+def test_missing_pictures_of_a_style_are_named(inputs: Path, refused: Any, tmp_path: Path) -> None:
+    shutil.rmtree(inputs / "styles" / "ink")
+    line = refused(inputs, tmp_path / "out")
+    assert "ink: 0 pictures; the distance to a style needs at least 2" in line
 
 
 @pytest.mark.parametrize(
@@ -297,43 +357,30 @@ def test_says_in_one_line_that_clips_are_shorter(inputs, tmp_path, monkeypatch, 
     [
         ({"open_clip_model": "ViT-B32"}, ("open_clip_model", "ViT-B32", "ViT-B-32")),
         ({"judge": "nowhere"}, ("judge", "nowhere", "config.json")),
-        ({"open_clip_model": "ViT-B-32", "judge": "nowhere"}, ("judge", "nowhere", "laion2b")),
+        ({"backbones": ["i3e=x"]}, ("unknown backbone 'i3e'", "did you mean i3d?")),
+        ({"backbones": ["i3d=gone.pt"]}, ("gone.pt: no such file of weights",)),
+        ({"backbones": ["efficientnet_lite0"]}, ("given twice",)),
     ],
 )
-def test_a_judge_that_is_not_there_is_told_in_one_line(
-    inputs, tmp_path, monkeypatch, capsys, section, words
-):
-    line = refused(monkeypatch, capsys, inputs, tmp_path / "out", **section)
-    assert "params.yaml: evaluate: " in line and all(word in line for word in words)
+def test_a_network_that_is_not_there_is_told_in_one_line(
+    inputs: Path, refused: Any, tmp_path: Path, section: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    line = refused(inputs, tmp_path / "out", **section)
+    assert all(word in line for word in words)
 
 
-def test_warns_of_a_judge_that_knows_none_of_the_videos(inputs, tmp_path, monkeypatch, capsys):
-    run_stage(monkeypatch, inputs, tmp_path / "out")  # the captions above are not the sample's
-    assert "warning: the judge was trained on none of these videos" in capsys.readouterr().err
-    assert "trained on none of these videos" in (tmp_path / "out" / "report.md").read_text()
-
-
-def test_warns_of_a_judge_that_was_trained_with_another_split(
-    inputs, real, tmp_path, monkeypatch, capsys
-):
-    known = (DATA.parent / "pretrained" / "judge" / "captions.txt").read_text().splitlines()
-    clips = [
-        (f"{name}@0", f"{name}.mp4", frames, [known[i]])
-        for i, (name, frames) in enumerate(real.items())
-    ]
-    write_clips(inputs / "clips", clips, 2)
-    run_stage(monkeypatch, inputs, tmp_path / "out")
-    assert (
-        "warning: the judge was trained on 2 of the 2 clips that are held out"
-        in capsys.readouterr().err
-    )
-
-    clips[-2:] = [(*clip[:3], [f"unseen {i}"]) for i, clip in enumerate(clips[-2:])]
-    write_clips(inputs / "clips", clips, 2)
-    run_stage(monkeypatch, inputs, tmp_path / "out")
-    assert "warning" not in capsys.readouterr().err
-    report = (tmp_path / "out" / "report.md").read_text()
-    assert (
-        "The judge was trained on 6 of the 8 real clips here, and on 0 of the 2 held-out clips among them."
-        in report
-    )
+@pytest.mark.parametrize(
+    ("captions", "warning"),
+    [
+        (KNOWN, ""),
+        ([], ""),
+        (["another"], "the judge was trained on none of these videos"),
+        ([*CAPTIONS.values()], "trained on 2 of the 2 videos that are held out here"),
+    ],
+)
+def test_doubts_a_judge_of_other_videos_or_another_split(
+    whole: Path, captions: list[str], warning: str
+) -> None:
+    judge: Any = SimpleNamespace(captions=frozenset(captions))
+    found = familiarity_warning(judge, RealClips(whole / "clips", T))
+    assert warning in found and bool(warning) == bool(found)

@@ -38,12 +38,17 @@ def test_a_state_can_be_asked_again(toy_project: Path) -> None:
     assert dag.is_changed(toy_project, "a")
 
 
-def test_plots_are_pictures_that_a_stage_writes() -> None:
+def test_plots_are_pictures_and_tables_that_a_stage_writes() -> None:
     """`dvc plots show` complains about folders that contain anything else."""
     config = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())
     folders = {out for stage in config["stages"].values() for out in stage["outs"]}
     for plot in config["plots"]:
-        assert plot.endswith(".png") and str(Path(plot).parent) in folders, plot
+        if isinstance(plot, dict):
+            [(name, settings)] = plot.items()
+            assert name.endswith(".csv") and {"x", "y"} <= settings.keys(), plot
+            assert str(Path(name).parents[1]) in folders and Path(name).parent.name == "plots"
+        else:
+            assert plot.endswith(".png") and str(Path(plot).parent) in folders, plot
 
 
 def test_the_project_has_the_ten_stages() -> None:

@@ -78,7 +78,7 @@ def parse_metrics(text: str, name: str) -> dict[str, float]:
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise DataError(f"{name}: not JSON ({error})") from None
+        raise DataError(f"{name}: not JSON ({error}); give the metrics of another run") from None
     if not isinstance(found, dict):
         raise DataError(f"{name}: expected one flat mapping of names to numbers")
     for key, value in found.items():
