@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from lumiere.evaluation.consistency import check_frames
-from lumiere.evaluation.videos import LazyVideos, Video, VideoSet
+from lumiere.evaluation.videos import LazyVideos, Video
 
 UNIT_HEIGHT = 32  # frames of this height have lengths in their own pixels
 TILES = 8  # per side; torn shapes are swapped tiles
@@ -97,7 +97,11 @@ def degrade_frames(
 
 
 def degrade_set(
-    degradation: Degradation, amount: float, videos: VideoSet, others: VideoSet, seed: int = 0
+    degradation: Degradation,
+    amount: float,
+    videos: Sequence[Video],
+    others: Sequence[Video],
+    seed: int = 0,
 ) -> LazyVideos:
     """Spoil a set of videos. Names, captions and subjects stay in their places.
 
@@ -143,14 +147,14 @@ def _generator(degradation: Degradation, seed: int, index: int) -> np.random.Gen
 
 
 def _spoilt(
-    degradation: Degradation, amount: float, videos: VideoSet, index: int, seed: int
+    degradation: Degradation, amount: float, videos: Sequence[Video], index: int, seed: int
 ) -> Video:
     video = videos[index]
     frames = degrade_frames(degradation, amount, video.frames, seed, index)
     return replace(video, frames=frames)
 
 
-def _stand_in(videos: VideoSet, others: VideoSet, index: int, source: int) -> Video:
+def _stand_in(videos: Sequence[Video], others: Sequence[Video], index: int, source: int) -> Video:
     shown = videos[source] if source < len(videos) else others[source - len(videos)]
     return replace(videos[index], frames=shown.frames)
 

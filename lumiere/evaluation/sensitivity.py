@@ -11,6 +11,7 @@ writes sensitivity.json and tables.md. A run that was interrupted goes on where 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -111,13 +112,11 @@ class Study:
         self.networks = replace(
             networks, main=KnownFrames(networks, known), judge=judge, cache=None
         )
-        indices = range(len(videos.reference))
         self.real = self._measure(videos.reference, "window A")
         self.again = self._measure(videos.spoilt, "window B")
-        others, _ = measure_set(videos.others, indices, self.networks, "other subjects")
-        self.others = {
-            len(indices) + i: replace(m, index=m.index + len(indices)) for i, m in others.items()
-        }
+        others = self._measure(videos.others, "other subjects")
+        count = len(videos.reference)  # the other subjects follow in the set of real videos
+        self.others = {count + i: replace(m, index=count + i) for i, m in others.items()}
         self.paired_real = self._pairs(videos.spoilt)
 
     def scores(self, generated: Sequence[Video] | LazyVideos, what: str = "videos") -> list[Score]:
@@ -144,7 +143,7 @@ class Study:
         return found
 
     def _measure(self, videos: Sequence[Video], what: str) -> dict[int, Any]:
-        measured, _ = measure_set(videos, range(len(videos)), self.networks, what)
+        measured, _ = measure_set(_in_memory(videos), range(len(videos)), self.networks, what)
         return measured
 
     def _pairs(self, videos: Sequence[Video]) -> dict[int, dict[str, float]]:
@@ -325,17 +324,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "size": options.size,
         "seed": options.seed,
         "features": networks.main.name,
-        "identity": networks.main.identity,
     }
+    same = {**settings, "identity": networks.main.identity, "code": _hash_of_code()}
     options.output.mkdir(parents=True, exist_ok=True)
-    runs = _Runs(options.output / "runs.json", settings)
+    runs = _Runs(options.output / "runs.json", same)
     study = Study(videos, networks, options.seed)
     start = runs.get("", lambda: [study.scores(videos.spoilt)])[0]
     found: dict[str, Steps] = {}
     for number, (name, degradation) in enumerate(DEGRADATIONS.items(), 1):
         found[name] = runs.get(name, partial(study.run, degradation))
         print(f"{number} of {len(DEGRADATIONS)}: {degradation.label}", flush=True)
-    del settings["identity"]  # differs from one version to the next; the name says enough
     content = study_file(start, found, settings)
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace('},"', '},\n"')
     write_atomically(options.output / STUDY_FILE.name, (text + "\n").encode())
@@ -348,7 +346,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 class _Runs:
-    """The scores of finished degradations, in a file; other settings start afresh."""
+    """The scores of finished degradations, in a file; other settings or other code start afresh."""
 
     def __init__(self, path: Path, settings: Mapping[str, object]) -> None:
         self.path, self.settings = path, dict(settings)
@@ -364,6 +362,13 @@ class _Runs:
             content = {"settings": self.settings, "steps": self.steps}
             write_atomically(self.path, json.dumps(content).encode())
         return [[_score(entry) for entry in scores] for scores in self.steps[name]]
+
+
+def _hash_of_code() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _score(entry: Mapping[str, Any]) -> Score:
