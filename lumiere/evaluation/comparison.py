@@ -21,6 +21,7 @@ from lumiere.evaluation.consistency import subject_consistency
 from lumiere.evaluation.feature_sets import REFERENCE
 from lumiere.evaluation.floors import distances
 from lumiere.evaluation.judge import Judge
+from lumiere.evaluation.marks import mark
 from lumiere.evaluation.matching import MatchedSets
 from lumiere.evaluation.measured import Measured, feature_sets, frames_of, real_name, subject_name
 from lumiere.evaluation.measurement import Measurement, Networks, measure_set
@@ -34,7 +35,6 @@ from lumiere.evaluation.temporal import (
     Definition,
     compare_frames,
 )
-from lumiere.evaluation.verdicts import mark
 from lumiere.evaluation.videos import Video
 
 # Frames that a score needs; most need 2.

@@ -29,24 +29,17 @@ from lumiere.evaluation.comparison import compare
 from lumiere.evaluation.degradations import DEGRADATIONS, Degradation, Touches, degrade_set
 from lumiere.evaluation.folders import load_networks
 from lumiere.evaluation.judge import Judge, load_judge
+from lumiere.evaluation.marks import STUDY_FILE, load_study
 from lumiere.evaluation.matching import MatchedSets
 from lumiere.evaluation.measured import Measured
 from lumiere.evaluation.measurement import Networks, measure_set
 from lumiere.evaluation.scores import Better, Floor, Interval, Score
 from lumiere.evaluation.temporal import compare_frames
-from lumiere.evaluation.verdicts import (
-    DIGITS,
-    EXPECTED,
-    STUDY_FILE,
-    Cell,
-    Verdict,
-    can_see,
-    judge_steps,
-    load_study,
-)
+from lumiere.evaluation.verdicts import EXPECTED, Cell, Verdict, can_see, judge_steps
 from lumiere.evaluation.videos import LazyVideos, Video
 from lumiere.files import write_atomically
 
+DIGITS = 4  # of the numbers in the file
 BEGIN, END = "<!-- tables of the study -->\n", "<!-- end of the tables -->\n"
 Steps = list[list[Score]]  # the scores of each step
 
@@ -259,7 +252,7 @@ def study_file(
 
 
 def tables(study: Mapping[str, Any]) -> str:
-    """Return Markdown tables of a study, one for each thing that a degradation touches."""
+    """Return Markdown tables of a study, and a list of the scores that do not count."""
     groups: dict[str, list[str]] = {"The look": [], "Time": [], "Subjects and captions": []}
     for name, degradation in DEGRADATIONS.items():
         if degradation.sources is not None:
@@ -268,7 +261,16 @@ def tables(study: Mapping[str, Any]) -> str:
             groups["The look"].append(name)
         else:
             groups["Time"].append(name)
-    return "\n".join(_table(title, names, study["scores"]) for title, names in groups.items())
+    parts = [_table(title, names, study["scores"]) for title, names in groups.items()]
+    return "\n".join([*parts, _list_of_blind(study["scores"])])
+
+
+def _list_of_blind(scores: Mapping[str, Any]) -> str:
+    lines = ["**Blind scores**", ""]
+    for key, entry in scores.items():
+        if not entry["sees"]:
+            lines.append(f"- `{key}`: {entry['why']}.")
+    return "\n".join([*lines, ""])
 
 
 def _table(title: str, names: Sequence[str], scores: Mapping[str, Any]) -> str:

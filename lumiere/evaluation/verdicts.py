@@ -1,28 +1,21 @@
-"""Which scores notice which degradation, and which scores therefore count.
+"""Decides from a study which scores notice which degradation, and which scores therefore count.
 
-`lumiere.evaluation.sensitivity` runs the study and writes sensitivity.json beside this file;
-`docs/evaluation.md` shows it as tables. `mark` applies it to the scores of any evaluation.
+`lumiere.evaluation.sensitivity` runs the study; `lumiere.evaluation.marks` applies the result.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 from lumiere.evaluation.degradations import DEGRADATIONS
 from lumiere.evaluation.scores import Better, Score
 
-STUDY_FILE = Path(__file__).with_name("sensitivity.json")
 TOLERANCE = 0.5  # of half the floor's interval; two steps that differ by less count as equal
 MIN_ORDER = 0.8  # share of the pairs of steps that must be in the right order
 MIN_SEEN = 0.5  # share of the degradations that a score must see of those it is meant for
-DIGITS = 4
 
 _LOOK = ("noise", "speckle", "blur", "jpeg", "torn", "melted", "hue", "pale")
 _SET = ("other_subject", "collapsed")
@@ -155,28 +148,6 @@ def can_see(key: str, cells: Mapping[str, Cell]) -> tuple[bool, str]:
     if len(expected) - len(blind) < MIN_SEEN * len(expected):
         return False, f"it does not notice {_labels(blind)}"
     return True, ""
-
-
-def mark(scores: Sequence[Score]) -> list[Score]:
-    """Return the scores; those that the study found blind have `sees=False`.
-
-    A score that the study does not know, such as one of another network, is left as it is.
-    """
-    blind = blind_scores()
-    return [replace(score, sees=False) if score.key in blind else score for score in scores]
-
-
-@cache
-def blind_scores() -> dict[str, str]:
-    """Return the keys of the scores that do not count, with the reason."""
-    scores = load_study()["scores"]
-    return {key: entry["why"] for key, entry in scores.items() if not entry["sees"]}
-
-
-def load_study(path: Path = STUDY_FILE) -> dict[str, Any]:
-    """Read the committed study: `settings`, and `scores` by key."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
 
 
 def _harm(value: float, start: Score) -> float:

@@ -13,6 +13,7 @@ from lumiere.evaluation.backbones import EMBEDDED, load_backbone
 from lumiere.evaluation.clip_sets import resized
 from lumiere.evaluation.degradations import DEGRADATIONS
 from lumiere.evaluation.judge import load_judge
+from lumiere.evaluation.marks import load_study, mark
 from lumiere.evaluation.measurement import Networks
 from lumiere.evaluation.scores import Better, Floor, Interval, Score
 from lumiere.evaluation.sensitivity import (
@@ -30,8 +31,6 @@ from lumiere.evaluation.verdicts import (
     Verdict,
     can_see,
     judge_steps,
-    load_study,
-    mark,
 )
 from lumiere.evaluation.videos import Video, read_captions
 
