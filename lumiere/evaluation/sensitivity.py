@@ -29,7 +29,7 @@ from lumiere.evaluation.comparison import compare
 from lumiere.evaluation.degradations import DEGRADATIONS, Degradation, Touches, degrade_set
 from lumiere.evaluation.folders import load_networks
 from lumiere.evaluation.judge import Judge, load_judge
-from lumiere.evaluation.marks import STUDY_FILE, load_study
+from lumiere.evaluation.marks import BLIND
 from lumiere.evaluation.matching import MatchedSets
 from lumiere.evaluation.measured import Measured
 from lumiere.evaluation.measurement import Networks, measure_set
@@ -39,6 +39,7 @@ from lumiere.evaluation.verdicts import EXPECTED, Cell, Verdict, can_see, judge_
 from lumiere.evaluation.videos import LazyVideos, Video
 from lumiere.files import write_atomically
 
+STUDY_FILE = "sensitivity.json"
 DIGITS = 4  # of the numbers in the file
 BEGIN, END = "<!-- tables of the study -->\n", "<!-- end of the tables -->\n"
 Steps = list[list[Score]]  # the scores of each step
@@ -248,6 +249,12 @@ def study_file(
     return {"settings": dict(settings), "scores": scores}
 
 
+def blind_scores(study: Mapping[str, Any]) -> dict[str, str]:
+    """Return the keys of the scores that do not count, with the reason."""
+    scores = study["scores"]
+    return {key: entry["why"] for key, entry in scores.items() if not entry["sees"]}
+
+
 # --- tables --------------------------------------------------------------------------------------------
 
 
@@ -262,14 +269,13 @@ def tables(study: Mapping[str, Any]) -> str:
         else:
             groups["Time"].append(name)
     parts = [_table(title, names, study["scores"]) for title, names in groups.items()]
-    return "\n".join([*parts, _list_of_blind(study["scores"])])
+    return "\n".join([*parts, _list_of_blind(study)])
 
 
-def _list_of_blind(scores: Mapping[str, Any]) -> str:
+def _list_of_blind(study: Mapping[str, Any]) -> str:
     lines = ["**Blind scores**", ""]
-    for key, entry in scores.items():
-        if not entry["sees"]:
-            lines.append(f"- `{key}`: {entry['why']}.")
+    for key, why in blind_scores(study).items():
+        lines.append(f"- `{key}`: {why}.")
     return "\n".join([*lines, ""])
 
 
@@ -338,13 +344,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{number} of {len(DEGRADATIONS)}: {degradation.label}", flush=True)
     content = study_file(start, found, settings)
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace('},"', '},\n"')
-    write_atomically(options.output / STUDY_FILE.name, (text + "\n").encode())
-    write_atomically(options.output / "tables.md", tables(content).encode())
+    _write(options.output / STUDY_FILE, text + "\n")
+    _write(options.output / "tables.md", tables(content))
     if options.update is not None:
-        write_atomically(STUDY_FILE, (text + "\n").encode())
         document = options.update.read_text(encoding="utf-8")
-        new = replace_tables(document, tables(load_study()))
-        write_atomically(options.update, new.encode())
+        _write(options.update, replace_tables(document, tables(content)))
+        _write(options.update.with_name(STUDY_FILE), text + "\n")
+    blind = blind_scores(content)
+    if blind != BLIND:
+        print(f"lumiere/evaluation/marks.py: BLIND should be {blind}")
+
+
+def _write(path: Path, text: str) -> None:
+    write_atomically(path, text.encode())
 
 
 class _Runs:
@@ -406,7 +418,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cache", help="a folder for features, or none")
     parser.add_argument(
         "--update", type=Path, metavar="DOCUMENT",
-        help="also replace the committed study and the tables of this document",
+        help="also replace the tables of this document, and sensitivity.json beside it",
     )  # fmt: skip
     return parser.parse_args(arguments)
 

@@ -11,15 +11,18 @@ import pytest
 from lumiere.data.video_io import read_video
 from lumiere.evaluation.backbones import EMBEDDED, load_backbone
 from lumiere.evaluation.clip_sets import resized
-from lumiere.evaluation.degradations import DEGRADATIONS
+from lumiere.evaluation.degradations import DEGRADATIONS, degrade_frames
 from lumiere.evaluation.judge import load_judge
-from lumiere.evaluation.marks import load_study, mark
+from lumiere.evaluation.marks import BLIND, mark
 from lumiere.evaluation.measurement import Networks
+from lumiere.evaluation.motion import measure_background
 from lumiere.evaluation.scores import Better, Floor, Interval, Score
 from lumiere.evaluation.sensitivity import (
+    STUDY_FILE,
     Study,
     StudyVideos,
     _Runs,
+    blind_scores,
     judge_study,
     replace_tables,
     study_file,
@@ -55,6 +58,10 @@ CELLS = [
     ("frame_change", "reversed"),
     ("background_noise", "swapped"),
 ]
+
+
+def load_study():
+    return json.loads((ROOT / "docs" / STUDY_FILE).read_text(encoding="utf-8"))
 
 
 def score(value, better=Better.LOWER, low=1.0, high=2.0):
@@ -169,6 +176,7 @@ def test_blind_scores_are_marked():
     scores = [replace(score(1.0), key=key) for key in entries]
     assert [found.sees for found in mark(scores)] == [entry["sees"] for entry in entries.values()]
     assert mark([replace(score(1.0), key="fvd")])[0].sees
+    assert blind_scores(load_study()) == BLIND
 
 
 def test_the_document_shows_the_committed_study():
@@ -289,3 +297,17 @@ def test_the_file_of_a_study_holds_no_nan(found):
     content = study_file(start, whole, {"seed": 0})
     json.dumps(content, allow_nan=False)
     assert set(content["scores"]) == set(judge_study(start, whole))
+
+
+def test_speckle_in_the_background_of_real_videos_is_measured(study):
+    """Edges and stripes must not count: real clips have next to no noise, at every step more."""
+    levels = []
+    for amount in (0, 1, 2, 5, 10):
+        found = [
+            measure_background(degrade_frames(DEGRADATIONS["speckle"], amount, video.frames)).noise
+            for video in study.videos.reference
+        ]
+        levels.append(np.mean(found))
+    assert levels[0] < 0.3
+    assert levels == sorted(levels)
+    assert levels[3] == pytest.approx(5, rel=0.2)
