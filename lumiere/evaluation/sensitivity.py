@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from lumiere.errors import DataError
+from lumiere.errors import DataError, LumiereError, one_line
 from lumiere.evaluation.backbones.weights import Weights
 from lumiere.evaluation.clip_sets import RealClips
 from lumiere.evaluation.comparison import compare
@@ -40,6 +41,7 @@ from lumiere.evaluation.videos import LazyVideos, Video
 from lumiere.files import write_atomically
 
 STUDY_FILE = "sensitivity.json"
+MIN_STUDY = 4  # videos; intervals need a few
 DIGITS = 4  # of the numbers in the file
 BEGIN, END = "<!-- tables of the study -->\n", "<!-- end of the tables -->\n"
 Steps = list[list[Score]]  # the scores of each step
@@ -69,11 +71,13 @@ def choose_videos(
     """Draw subjects that have two windows, and as many others.
 
     Raises:
-        DataError: if there are too few subjects.
+        DataError: if there are too few subjects, or too few are asked for.
     """
     order = [real.subjects[i] for i in np.random.default_rng(seed).permutation(len(real.subjects))]
     twice = [subject for subject in order if real.other_window(subject) is not None][:num_videos]
     rest = [subject for subject in order if subject not in set(twice)]
+    if num_videos < MIN_STUDY:
+        raise DataError(f"{num_videos} videos; a study needs at least {MIN_STUDY}")
     if len(twice) < num_videos or len(rest) < num_videos:
         raise DataError(
             f"{real.folder}: {len(twice)} subjects with two clips and {len(rest)} others; "
@@ -322,6 +326,8 @@ def replace_tables(text: str, new: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study, or go on with it, and write the tables."""
     options = _parse(arguments)
+    if options.update is not None:  # before the long run
+        replace_tables(options.update.read_text(encoding="utf-8"), "")
     networks = replace(load_networks((), options.cache), judge=load_judge())
     real = RealClips(options.clips, options.num_frames)
     videos = choose_videos(real, options.num_videos, (options.size, options.size), options.seed)
@@ -451,4 +457,7 @@ def _short(value: float) -> float | None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (LumiereError, OSError, ValueError) as error:
+        sys.exit(f"error: {one_line(error)}")
