@@ -27,7 +27,7 @@ from lumiere.errors import DataError, LumiereError, one_line
 from lumiere.evaluation.backbones.weights import Weights
 from lumiere.evaluation.clip_sets import RealClips
 from lumiere.evaluation.comparison import compare
-from lumiere.evaluation.degradations import DEGRADATIONS, Degradation, Touches, degrade_set
+from lumiere.evaluation.degradations import DEGRADATIONS, Degradation, degrade_set
 from lumiere.evaluation.folders import load_networks
 from lumiere.evaluation.judge import Judge, load_judge
 from lumiere.evaluation.marks import BLIND
@@ -35,15 +35,15 @@ from lumiere.evaluation.matching import MatchedSets
 from lumiere.evaluation.measured import Measured
 from lumiere.evaluation.measurement import Networks, measure_set
 from lumiere.evaluation.scores import Better, Floor, Interval, Score
+from lumiere.evaluation.study_tables import blind_scores, replace_tables, tables
 from lumiere.evaluation.temporal import compare_frames
-from lumiere.evaluation.verdicts import EXPECTED, Cell, Verdict, can_see, judge_steps
+from lumiere.evaluation.verdicts import Cell, can_see, judge_steps
 from lumiere.evaluation.videos import LazyVideos, Video
 from lumiere.files import write_atomically
 
 STUDY_FILE = "sensitivity.json"
 MIN_STUDY = 4  # videos; intervals need a few
 DIGITS = 4  # of the numbers in the file
-BEGIN, END = "<!-- tables of the study -->\n", "<!-- end of the tables -->\n"
 Steps = list[list[Score]]  # the scores of each step
 
 
@@ -251,73 +251,6 @@ def study_file(
             "degradations": {name: _cell(cell) for name, cell in cells.items()},
         }
     return {"settings": dict(settings), "scores": scores}
-
-
-def blind_scores(study: Mapping[str, Any]) -> dict[str, str]:
-    """Return the keys of the scores that do not count, with the reason."""
-    scores = study["scores"]
-    return {key: entry["why"] for key, entry in scores.items() if not entry["sees"]}
-
-
-# --- tables --------------------------------------------------------------------------------------------
-
-
-def tables(study: Mapping[str, Any]) -> str:
-    """Return Markdown tables of a study, and a list of the scores that do not count."""
-    groups: dict[str, list[str]] = {"The look": [], "Time": [], "Subjects and captions": []}
-    for name, degradation in DEGRADATIONS.items():
-        if degradation.sources is not None:
-            groups["Subjects and captions"].append(name)
-        elif Touches.LOOK in degradation.touches and name not in ("boiling", "drift"):
-            groups["The look"].append(name)
-        else:
-            groups["Time"].append(name)
-    parts = [_table(title, names, study["scores"]) for title, names in groups.items()]
-    return "\n".join([*parts, _list_of_blind(study)])
-
-
-def _list_of_blind(study: Mapping[str, Any]) -> str:
-    lines = ["**Blind scores**", ""]
-    for key, why in blind_scores(study).items():
-        lines.append(f"- `{key}`: {why}.")
-    return "\n".join([*lines, ""])
-
-
-def _table(title: str, names: Sequence[str], scores: Mapping[str, Any]) -> str:
-    header = ["score", *(DEGRADATIONS[name].label for name in names)]
-    lines = [f"**{title}**", "", _row(header), _row(["---"] * len(header))]
-    for key, entry in scores.items():
-        cells = [_text(key, name, entry["degradations"][name]) for name in names]
-        lines.append(_row([f"`{key}`" + ("" if entry["sees"] else " ✗"), *cells]))
-    return "\n".join([*lines, ""])
-
-
-def _text(key: str, degradation: str, cell: Mapping[str, Any]) -> str:
-    expected = degradation in EXPECTED.get(key, ())
-    if cell["verdict"] == Verdict.UNKNOWN:
-        return "?"
-    if cell["verdict"] == Verdict.WRONG_ORDER:
-        return "**order wrong**" if expected else "order wrong"
-    if cell["verdict"] == Verdict.SEEN:
-        return f"**{cell['from']}**" if expected else cell["from"]
-    return "**never**" if expected else "–"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def replace_tables(text: str, new: str) -> str:
-    """Put tables between the marks of a document.
-
-    Raises:
-        ValueError: if it has no such marks.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"no lines {BEGIN.strip()} and {END.strip()} to put the tables between")
-    return f"{before}{BEGIN}\n{new}\n{END}{after}"
 
 
 # --- the command -----------------------------------------------------------------------------------------

@@ -22,12 +22,10 @@ from lumiere.evaluation.sensitivity import (
     Study,
     StudyVideos,
     _Runs,
-    blind_scores,
     judge_study,
-    replace_tables,
     study_file,
-    tables,
 )
+from lumiere.evaluation.study_tables import blind_scores, replace_tables, tables
 from lumiere.evaluation.verdicts import (
     EXPECTED,
     Cell,
