@@ -191,7 +191,6 @@ def main(arguments: list[str] | None = None) -> None:
         "--clips", type=Path, default=Path("outputs/clips"), help="what the decode stage wrote"
     )
     parser.add_argument("--t2i", type=Path, default=Path("pretrained/t2i"))
-    parser.add_argument("--judge", type=Path, default=Path("pretrained/judge"))
     parser.add_argument("--out", type=Path, default=Path("outputs/baselines"))
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to check that it runs")
     options = parser.parse_args(arguments)
@@ -200,7 +199,7 @@ def main(arguments: list[str] | None = None) -> None:
     measured = MeasureSettings(options.videos, options.sampling_steps)
     if options.quick:
         settings = TrainSettings(steps=2, batch_size=2, size=8)
-        measured = MeasureSettings(videos=3, sampling_steps=2, max_real=8)
+        measured = MeasureSettings(videos=3, sampling_steps=2)
 
     t2i = load_text_to_image(options.t2i)
     t2i.use_at(settings.size)
@@ -228,7 +227,7 @@ def main(arguments: list[str] | None = None) -> None:
     videos = sample(
         networks[OURS], cascade, settings.stride, t2i.scheduler, data[1], measured, scratch
     )
-    scores = measure(videos, settings.stride, options.clips, options.judge, measured)
+    scores = measure(videos, settings.stride, options.clips, measured)
     options.out.mkdir(parents=True, exist_ok=True)
     record = {"settings": asdict(settings) | asdict(measured), "training": rows, "scores": scores}
     (options.out / "baselines.json").write_text(

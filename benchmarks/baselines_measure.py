@@ -14,10 +14,19 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lumiere.baselines.keyframe_cascade import KeyframeCascade
+from lumiere.data.clips import ClipStore
 from lumiere.data.pixel_values import from_model_range
-from lumiere.evaluation import distance_with_floor, motion_magnitude, seam_ratio, temporal_flicker
-from lumiere.evaluation.judge import load_judge
-from lumiere.evaluation.video_sets import read_real_set
+from lumiere.evaluation import motion_magnitude, seam_ratio, temporal_flicker
+from lumiere.evaluation.backbones import EMBEDDED, load_backbone
+from lumiere.evaluation.clip_sets import subject_of
+from lumiere.evaluation.feature_sets import OTHER_TIMES, REFERENCE, FeatureSet
+from lumiere.evaluation.floors import distances
+from lumiere.evaluation.measurement import (
+    DISTANCE_FRAMES,
+    distance_frames,
+    evenly,
+    other_times,
+)
 from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines import LumierePipeline
 from lumiere.training.examples import StoredClips
@@ -35,7 +44,6 @@ class MeasureSettings:
     videos: int = 24  # held-out captions
     sampling_steps: int = 12
     guidance_scale: float = 1.5
-    max_real: int = 256
     seed: int = 0
 
 
@@ -56,7 +64,7 @@ def sample(
     about = f"{settings.videos}-videos-{settings.sampling_steps}-steps-{settings.guidance_scale}"
     folder = scratch / about
     folder.mkdir(parents=True, exist_ok=True)
-    picks = np.unique(np.linspace(0, len(held_out) - 1, settings.videos).round().astype(int))
+    picks = evenly(len(held_out), settings.videos)
     texts = [held_out.text(int(i)) for i in picks]
     null, null_mask = held_out.null_text
     prompt_embeds = torch.stack([embeds[0] for embeds, _ in texts]).float()
@@ -139,38 +147,52 @@ def fast_share(frames: np.ndarray, stride: int) -> float:
     return float(power[fast].sum() / max(power.sum(), 1e-12))
 
 
-def measure(
-    videos: Videos, stride: int, clips: Path, judge_folder: Path, settings: MeasureSettings
+def measure_distances(
+    videos: Videos, clips: Path, settings: MeasureSettings
 ) -> dict[str, dict[str, float]]:
-    """Scores of each contender; the distances of "real" are between real clips: the floors."""
-    judge = load_judge(judge_folder)
-    num_frames, *size = videos["real"].shape[1:4]
-    real = read_real_set(clips, (size[0], size[1]), num_frames, settings.max_real)
+    """Distances of each contender from the real clips of the same sentences.
+
+    The features are those of the embedded independent network. Those of "real" are the floors:
+    other frames of the same real clips.
+    """
+    backbone = load_backbone(EMBEDDED)
+    store = ClipStore(clips, "validation")
+    picks = evenly(len(store), settings.videos)
+    subjects = [subject_of(store.entries[int(i)]["clip_id"]) for i in picks]
 
     def embed(frames: np.ndarray) -> np.ndarray:
-        return judge.encode_frames(frames.reshape(-1, *frames.shape[2:])).reshape(
-            *frames.shape[:2], -1
-        )
+        return backbone.embed(frames[evenly(len(frames), 2 * DISTANCE_FRAMES)])
 
-    embedded = embed(real.frames)
-    scores: dict[str, dict[str, float]] = {}
-    floors: dict[str, float] = {}
+    embedded = [embed(frames) for frames in videos["real"]]
+    real = FeatureSet(
+        [distance_frames(rows, False) for rows in embedded]
+        + [other_times(rows) for rows in embedded],
+        subjects * 2,
+        [REFERENCE] * len(embedded) + [OTHER_TIMES] * len(embedded),
+    )
+    found: dict[str, dict[str, float]] = {"real": {}}
+    for name, clips_of_one in videos.items():
+        if name == "real":
+            continue
+        rows = [distance_frames(embed(frames), False) for frames in clips_of_one]
+        generated = FeatureSet(rows, subjects)
+        scores, _ = distances(generated, real, measures=("frechet", "kernel"), seed=settings.seed)
+        found[name] = {score.label: score.value for score in scores}
+        found["real"] = {score.label: score.floor.value for score in scores if score.floor}
+    return found
+
+
+def measure(
+    videos: Videos, stride: int, clips: Path, settings: MeasureSettings
+) -> dict[str, dict[str, float]]:
+    """Scores of each contender; the distances of "real" are between real clips: the floors."""
+    num_frames = videos["real"].shape[1]
+    scores = measure_distances(videos, clips, settings)
     jerks = {
         name: np.stack([second_difference(video) for video in frames])
         for name, frames in videos.items()
     }
     for name, frames in videos.items():
-        scores[name] = {}
-        generated = None if name == "real" else embed(frames)
-        for kind in ("frame", "clip", "motion"):
-            if generated is not None:
-                distance = distance_with_floor(
-                    kind, generated, embedded, real.groups, settings.seed
-                )
-                floors[kind] = distance.floor
-            scores[name][f"Fréchet distance, {kind}"] = (
-                floors[kind] if generated is None else distance.value
-            )
         jerk = jerks[name]
         scores[name] |= {
             "motion, px per frame": float(np.mean([motion_magnitude(video) for video in frames])),

@@ -378,7 +378,9 @@ def mean_score(
 ) -> Score | None:
     """Return the mean of a value per video beside the real videos' mean; None if no video has it.
 
-    NaN marks a video that has no such value.
+    The floor's interval is where the mean of as many other real videos lies in 95 % of cases: a
+    prediction interval, wider than that of the real mean itself, because both means vary. NaN marks
+    a video that has no such value.
     """
     own = np.asarray([value for value in values if math.isfinite(value)])
     reference = np.asarray([value for value in real if math.isfinite(value)])
@@ -387,7 +389,8 @@ def mean_score(
     is_share = definition.unit == "share"
     floor = None
     if len(reference):
-        floor = Floor(float(reference.mean()), _interval(reference, is_share, seed))
+        interval = _interval(reference, is_share, seed)
+        floor = Floor(float(reference.mean()), _widened(interval, reference, len(own), is_share))
     return Score(
         key=key,
         label=_capital(definition.label),
@@ -410,6 +413,21 @@ def _interval(values: np.ndarray, is_share: bool, seed: int) -> Interval | None:
     return (
         hull(interval, share_interval(float(values.mean()), len(values))) if is_share else interval
     )
+
+
+def _widened(
+    interval: Interval | None, reference: np.ndarray, count: int, is_share: bool
+) -> Interval | None:
+    """Turn the interval of a mean into one for the mean of `count` other videos.
+
+    Variances of independent means add up. The bootstrap's own variance is too small by (n − 1) / n.
+    """
+    if interval is None:
+        return None
+    n, mean = len(reference), float(reference.mean())
+    factor = math.sqrt((1 + n / count) * n / (n - 1))
+    low, high = mean + factor * (interval.low - mean), mean + factor * (interval.high - mean)
+    return Interval(max(low, 0.0), min(high, 1.0)) if is_share else Interval(low, high)
 
 
 def _capital(text: str) -> str:

@@ -231,9 +231,9 @@ def test_second_differences_tell_borders_and_fast_change_from_slow() -> None:
 
 
 class MeanColour:
-    """A judge that sees colours."""
+    """A network that sees colours."""
 
-    def encode_frames(self, frames: np.ndarray) -> np.ndarray:
+    def embed(self, frames: np.ndarray) -> np.ndarray:
         return frames.reshape(len(frames), -1, 3).mean(axis=1) / 255
 
 
@@ -259,7 +259,7 @@ def test_the_benchmark_trains_measures_and_goes_on_where_it_was(
 
     t2i = TextToImage(image_unet(), make_scheduler(), "minilm", TOKENS)
     monkeypatch.setattr(baselines, "load_text_to_image", lambda _: t2i)
-    monkeypatch.setattr(baselines_measure, "load_judge", lambda _: MeanColour())
+    monkeypatch.setattr(baselines_measure, "load_backbone", lambda _: MeanColour())
     monkeypatch.setattr(SpaceTimeTask, "validation_clips", 2)
     threads = str(torch.get_num_threads())
     call = [
@@ -281,12 +281,14 @@ def test_the_benchmark_trains_measures_and_goes_on_where_it_was(
     }  # fmt: skip
     assert (
         tmp_path / "baselines.png"
-    ).is_file() and "Fréchet distance, clip" in capsys.readouterr().out
+    ).is_file() and "| Fréchet distance |" in capsys.readouterr().out
 
     monkeypatch.setattr(baselines_measure, "KeyframeCascade", None)  # nothing is sampled again
     monkeypatch.setattr(baselines, "draw", lambda *_: None)
     baselines.main(call)
     again = json.loads((tmp_path / "baselines.json").read_text("utf-8"))
+    distances = {name: row["Fréchet distance"] for name, row in record["scores"].items()}
+    assert distances["real"] < min(distances["ours"], distances["cascade"])  # the floor
     assert (
         again["scores"] == record["scores"] and "resuming at step 2 of 2" in capsys.readouterr().out
     )

@@ -21,7 +21,6 @@ from PIL import Image
 
 import stages
 from lumiere import sample_files
-from lumiere.data.shards import Sample, pack_frames, write_index, write_shards
 from lumiere.evaluation.clip_sets import RealClips
 from lumiere.evaluation.folders import load_networks
 from lumiere.evaluation.measurement import Networks
@@ -29,7 +28,7 @@ from lumiere.evaluation.scores import LeftOut
 from lumiere.evaluation.stage_sets import StageResult, evaluate_stage, familiarity_warning
 from lumiere.sample_files import SetEntry
 from stages import evaluate
-from tests.evaluation.small_videos import real_clip
+from tests.evaluation.small_videos import Clip, real_clip, write_clips
 
 DATA = Path(__file__).parents[2] / "data"
 NAMES = ["horse", "rocket", "octopus", "penguin", "snail", "tractor"]
@@ -41,7 +40,6 @@ KNOWN = (JUDGE / "captions.txt").read_text(encoding="utf-8").splitlines()
 CAPTIONS = {
     name: KNOWN[index] if index < 4 else f"an unseen {name}" for index, name in enumerate(NAMES)
 }
-Clip = tuple[str, np.ndarray, list[str]]
 
 
 def windows(names: Sequence[str]) -> list[Clip]:
@@ -51,34 +49,6 @@ def windows(names: Sequence[str]) -> list[Clip]:
         for name in names
         for window in (0, 1)
     ]
-
-
-def write_clips(folder: Path, clips: Sequence[Clip], num_validation: int) -> None:
-    """The last `num_validation` clips are held out."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    samples = [
-        Sample(
-            pack_frames(frames),
-            np.zeros((1, 4, 8), np.float16),
-            np.ones((1, 4), np.uint8),
-            {
-                "clip_id": clip_id,
-                "video": f"{clip_id}.mp4",
-                "start": 0.0,
-                "captions": captions,
-                "fps": 16,
-            },
-        )
-        for clip_id, frames, captions in clips
-    ]
-    cut = len(samples) - num_validation
-    splits = {"train": write_shards(folder, "train", samples[:cut], 64)}
-    splits["validation"] = write_shards(folder, "validation", samples[cut:], 64)
-    write_index(
-        folder, splits, fps=16, num_frames=T, size=SIDE, text_encoder="minilm", embed_dim=8,
-        max_text_tokens=4,
-    )  # fmt: skip
 
 
 def entry(name: str, mode: str = "text_to_video", **changes: Any) -> SetEntry:

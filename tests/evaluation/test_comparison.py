@@ -1,0 +1,223 @@
+"""Scores of sets that are known: real videos, noise, other subjects, wrong captions, blank ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lumiere.evaluation.comparison import Comparison, compare, mean_score, measure_sets
+from lumiere.evaluation.contents import blank_videos, build_facts, build_wall, counts
+from lumiere.evaluation.matching import MatchedSets
+from lumiere.evaluation.measurement import Networks, distance_frames, evenly, other_times
+from lumiere.evaluation.scores import Better, flat
+from lumiere.evaluation.temporal import Definition
+from lumiere.evaluation.videos import LazyVideos, Video
+from tests.evaluation.small_videos import FPS, Patches, drifting
+
+NUM, T = 8, 12  # a window is two blocks of `drifting`, so that both windows begin alike
+Frames = Callable[[int], np.ndarray]
+
+
+def window(index: int, which: int = 0) -> np.ndarray:
+    return drifting(index, 2 * T)[which * T : (which + 1) * T]
+
+
+def noisy(index: int, sigma: float) -> np.ndarray:
+    noise = np.random.default_rng(index).normal(0, sigma, (T, 24, 24, 3))
+    return np.clip(window(index) + noise, 0, 255).astype(np.uint8)
+
+
+class Judge:
+    """Knows what a video shows by its first pixels, and a caption by its number."""
+
+    name, preprocessing, trained_on, held_out_accuracy = "oracle", "none", "", ""
+
+    def __init__(self, captions: Sequence[str] = ()) -> None:
+        self.captions = frozenset(captions)
+        firsts = [window(index, which)[0, :2] for which in (0, 1) for index in range(NUM)]
+        self.firsts = np.stack(firsts).astype(float)
+
+    def encode_frames(self, frames: np.ndarray) -> np.ndarray:
+        distance = np.abs(self.firsts - frames[0, :2]).sum(axis=(1, 2, 3))
+        return np.eye(NUM)[[int(distance.argmin()) % NUM] * len(frames)]
+
+    def encode_text(self, sentences: list[str]) -> np.ndarray:
+        return np.eye(NUM)[[int(sentence.rpartition(" ")[2]) for sentence in sentences]]
+
+
+def match(
+    generated: Frames,
+    captions: Sequence[str] | None = None,
+    partners: Sequence[int | None] | None = None,
+    num_real: int = NUM,
+    windows: bool = True,
+    length: int = 4,
+) -> MatchedSets:
+    """Sets in memory: video i shows subject i; there are `num_real` real subjects.
+
+    `length` frames are enough where nothing is asked about time; the optical flow takes a while.
+    """
+
+    def video(name: str, frames: np.ndarray, caption: str) -> Video:
+        return Video(name, frames[:length], FPS, caption, (caption,) if caption else ())
+
+    own = [f"subject {index}" for index in range(max(NUM, num_real))]
+    said = own if captions is None else captions
+    return MatchedSets(
+        generated=LazyVideos(
+            [lambda i=i: video(f"made {i}", generated(i), said[i]) for i in range(NUM)]  # type: ignore[misc]
+        ),
+        real=LazyVideos(
+            [lambda i=i: video(f"real {i}", window(i), own[i]) for i in range(num_real)]  # type: ignore[misc]
+        ),
+        other_windows={
+            i: lambda i=i: video(f"real {i}", window(i, 1), own[i])  # type: ignore[misc]
+            for i in range(num_real if windows else 0)
+        },
+        partners=list(range(NUM)) if partners is None else list(partners),
+        real_captions=[(caption,) for caption in own[:num_real]],
+        num_frames=length,
+        size=(24, 24),
+        fps=FPS,
+    )
+
+
+def compared(sets: MatchedSets, judge: Judge | None = None) -> Comparison:
+    backbone: Any = Patches()
+    networks = Networks(backbone, judge=judge)  # type: ignore[arg-type]
+    return compare(sets, measure_sets(sets, networks), networks)
+
+
+def outside(comparison: Comparison) -> dict[str, bool | None]:
+    return {score.key: score.outside_floor() for score in comparison.scores}
+
+
+def test_the_other_window_of_real_videos_is_not_told_apart() -> None:
+    found = compared(match(lambda index: window(index, 1), length=T))
+    values = flat(found.scores)
+    for key in ("independent_frechet", "independent_kernel", "independent_similarity"):
+        assert values[key] == pytest.approx(values[f"{key}_floor"], rel=1e-6, abs=1e-9), key
+        assert outside(found)[key] is False
+    told = {key for key, is_outside in outside(found).items() if is_outside}
+    assert not told  # nor is anything in time
+    assert (
+        found.pairs is not None and counts(match(lambda i: window(i)), found)["num_matched"] == NUM
+    )
+
+
+@pytest.mark.parametrize("sigma", [20, 60])
+def test_noise_is_told_apart_in_space_and_time(sigma: float) -> None:
+    found = compared(match(lambda index: noisy(index, sigma), length=T))
+    told = outside(found)
+    assert told["frame_change"] and told["background_noise"] and told["flicker"]
+    assert told["high_frequency_share"]
+
+
+def test_other_subjects_are_far_and_the_worst_comes_first() -> None:
+    others = compared(match(lambda index: window((index + 1) % NUM), length=T))
+    same = compared(match(window, length=T))
+    far, near = flat(others.scores), flat(same.scores)
+    assert far["independent_similarity"] < near["independent_similarity"] == pytest.approx(1)
+    assert outside(others)["independent_similarity"]
+    one_wrong = match(lambda index: window(3 if index == 7 else index))
+    assert build_wall(one_wrong, compared(one_wrong))[0].name == "made 7"
+
+
+def test_captions_that_fit_are_found_and_swapped_ones_are_not() -> None:
+    captions = [f"subject {index}" for index in range(NUM)]
+    sets = match(lambda index: window(index))
+    found = compared(sets, Judge(captions))
+    values = flat(found.scores)
+    assert values["retrieval_r1"] == values["text_alignment"] == 1
+    assert values["retrieval_median_rank"] == 1
+    assert next(s for s in found.scores if s.key == "retrieval_r1").saturated
+    swapped = compared(match(lambda index: window(index), captions[::-1]), Judge(captions))
+    values = flat(swapped.scores)
+    assert values["retrieval_r1"] == values["text_alignment"] == 0
+    assert values["retrieval_r1_floor"] == 1  # the real videos still fit theirs
+    assert set(swapped.ranks.values()) == {NUM}  # ties count against the video
+
+
+@pytest.mark.parametrize(
+    ("captions", "judge", "why"),
+    [
+        ([""] * NUM, Judge(), "captions are needed"),
+        (None, Judge(["something else"]), "trained on none of these captions"),
+    ],
+)
+def test_text_that_cannot_be_judged_is_left_out_and_told(
+    captions: list[str] | None, judge: Judge, why: str
+) -> None:
+    found = compared(match(lambda index: window(index), captions), judge)
+    assert not any(score.group == "text" for score in found.scores)
+    [remark] = [left for left in found.left_out if left.name == "text alignment"]
+    assert why in remark.why
+
+
+def test_without_counterparts_all_real_videos_are_the_reference() -> None:
+    white = np.full((T, 24, 24, 3), 255, np.uint8)
+    sets = match(lambda index: white, partners=[None] * NUM, num_real=2 * NUM)
+    found = compared(sets)
+    assert len(found.measured.real) == 2 * NUM
+    values = flat(found.scores)
+    assert values["independent_frechet"] > values["independent_frechet_floor_other_subjects"] > 0
+    assert "independent_similarity" not in values and found.pairs is None
+    remarks = {left.name: left.why for left in found.left_out}
+    assert "no generated video has the name" in remarks["similarity with the own subject"]
+    assert "motion_mismatch" not in values
+
+
+def test_without_other_windows_other_times_are_the_floor() -> None:
+    sets = match(lambda index: 255 - window(index), windows=False)
+    found = compared(sets)
+    values = flat(found.scores)
+    assert values["independent_frechet"] > values["independent_frechet_floor"] > 0
+    backbone: Any = Patches()
+    facts = build_facts(sets, found, Networks(backbone))
+    assert ("floor", "other frames of the same real videos") in facts
+
+
+def test_blank_videos_are_counted_and_nothing_is_infinite() -> None:
+    sets = match(lambda index: np.zeros((T, 24, 24, 3), np.uint8))
+    found = compared(sets)
+    values = flat(found.scores)  # it refuses numbers that are not finite
+    assert counts(sets, found)["num_blank"] == NUM
+    assert values["is_static"] == 1 and values["independent_frechet"] > 0
+    # Features of zeros have no direction, so no cosine.
+    assert "independent_similarity" not in values and "independent_consistency" not in values
+    [remark] = blank_videos(found)
+    assert remark.why.startswith("8 of 8 show nothing (made 0, made 1, made 2, made 3, made 4, …)")
+
+
+def test_the_floor_of_a_mean_holds_other_real_videos_in_95_of_100_sets() -> None:
+    definition = Definition("change", Better.CLOSER, "", "")
+    rng = np.random.default_rng(0)
+    outside = 0
+    for _ in range(400):
+        real, own = rng.normal(size=(2, 16))
+        found = mean_score("change", definition, own, real)
+        assert found is not None
+        outside += bool(found.outside_floor())
+    assert 0.02 < outside / 400 < 0.09
+    far = mean_score("change", definition, own + 2, real)
+    assert far is not None and far.outside_floor()
+
+
+def test_a_score_that_is_absent_says_what_it_needs() -> None:
+    found = compared(match(window, length=4))
+    why = {remark.name: remark.why for remark in found.left_out}
+    assert any("it needs 8 frames, and these videos have 4" in reason for reason in why.values())
+
+
+def test_frames_of_a_distance_and_of_its_floor_are_apart() -> None:
+    rows = np.arange(16)[:, None]
+    taken, others = distance_frames(rows, False).ravel(), other_times(rows).ravel()
+    assert len(taken) == len(others) == 4 and not set(taken) & set(others)
+    assert distance_frames(rows, True).ravel().tolist() == [0, 5, 10, 15]
+    assert distance_frames(rows[:3], False).ravel().tolist() == [0]
+    assert evenly(5, 9).tolist() == [0, 1, 2, 3, 4] and evenly(5, 1).tolist() == [0]
+    with pytest.raises(ValueError, match="one frame"):
+        other_times(rows[:1])
