@@ -15,7 +15,7 @@ BLIND = {
     "independent_recall": "it does not notice another subject, one video for all",
     "independent_density": "its order is wrong: JPEG, torn shapes",
     "motion_share": "its order is wrong: jitter",
-    "periodicity": "its order is wrong: frames shuffled",
+    "periodicity": "it does not notice frames shuffled, noise, jitter",
 }
 
 
