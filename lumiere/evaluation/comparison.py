@@ -21,6 +21,7 @@ from lumiere.evaluation.consistency import subject_consistency
 from lumiere.evaluation.feature_sets import REFERENCE
 from lumiere.evaluation.floors import distances
 from lumiere.evaluation.judge import Judge
+from lumiere.evaluation.marks import mark
 from lumiere.evaluation.matching import MatchedSets
 from lumiere.evaluation.measured import Measured, feature_sets, frames_of, real_name, subject_name
 from lumiere.evaluation.measurement import Measurement, Networks, measure_set
@@ -158,7 +159,7 @@ def compare(sets: MatchedSets, measured: Measured, networks: Networks, seed: int
         text, ranks = _text_scores(sets, measured, networks.judge, seed, left_out)
         scores += text
     scores += temporal_scores(sets, measured, networks, seed, left_out)
-    return Comparison(scores, left_out, measured, pairs, ranks)
+    return Comparison(mark(scores), left_out, measured, pairs, ranks)
 
 
 # --- sets of features --------------------------------------------------------------------------------------------

@@ -12,13 +12,15 @@ from lumiere.evaluation.matching import MatchedSets
 from lumiere.evaluation.measurement import DISTANCE_FRAMES, Measurement, Networks, evenly
 from lumiere.evaluation.report import Curve, Slice, WallEntry
 from lumiere.evaluation.scores import LeftOut
+from lumiere.evaluation.temporal import SMALLEST_MOTION
 from lumiere.evaluation.videos import fit
 
 WALL_SIDE = 256  # pixels
 MAX_WALL = 48  # videos on the page: the worst, then others evenly spaced
 NUM_WORST = 8
 NUM_SLICES = 4
-NOTABLE = 1.25  # times the real video's value, up or down, before it is told beside a video
+NOTABLE = 1.25  # times the real video's motion, up or down, before it is told beside a video
+NOTABLE_LEVELS = 0.5  # grey levels, for noise and change
 
 
 def build_wall(sets: MatchedSets, comparison: Comparison) -> list[WallEntry]:
@@ -196,24 +198,26 @@ def _unreadable(sets: MatchedSets, comparison: Comparison) -> list[tuple[str, st
 def _reasons(
     generated: Measurement, real: Measurement | None, rank: int | None
 ) -> dict[str, float]:
-    """Say what is worst about a video: how many times the real video's value, the worst first."""
+    """Say what is worst about a video.
+
+    Noise and change are differences, because the background of a real video may have none at all.
+    """
     reasons: dict[str, float] = {}
     if real is not None:
         labels = {
-            "background_noise": "speckle (× real)",
-            "frame_change": "change from frame to frame (× real)",
-            "motion_px": "motion (× real)",
+            "background_noise": "extra speckle (grey levels)",
+            "frame_change": "extra change from frame to frame (grey levels)",
         }
         for key, label in labels.items():
-            own, reference = generated.numbers[key], real.numbers[key]
-            if own > 0 and reference > 0:
-                ratio = own / reference
-                if not 1 / NOTABLE < ratio < NOTABLE:
-                    reasons[label] = ratio
-    ordered = dict(sorted(reasons.items(), key=lambda item: -abs(np.log(item[1]))))
+            difference = generated.numbers[key] - real.numbers[key]
+            if abs(difference) >= NOTABLE_LEVELS:
+                reasons[label] = difference
+        own, reference = generated.numbers["motion_px"], real.numbers["motion_px"]
+        if reference >= SMALLEST_MOTION and not 1 / NOTABLE < own / reference < NOTABLE:
+            reasons["motion (× real)"] = own / reference
     if rank is not None and rank > 1:
-        ordered["rank of its caption"] = float(rank)
-    return ordered
+        reasons["rank of its caption"] = float(rank)
+    return reasons
 
 
 def _small(frames: np.ndarray) -> np.ndarray:

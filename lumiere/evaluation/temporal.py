@@ -111,8 +111,8 @@ TEMPORAL_SCORES: dict[str, Definition] = {
         "Speckle in flat areas",
         Better.CLOSER,
         "grey levels",
-        "How much a Gaussian blur of 1 px removes in the flattest eighth of each frame, scaled so "
-        "that white noise of σ scores σ.",
+        "What a Gaussian blur of 1 px removes in the flattest eighth of each frame: its deviation "
+        "by the median, scaled so that white noise of σ scores σ.",
     ),
     "background_flicker": Definition(
         "Flicker in flat areas",

@@ -144,7 +144,7 @@ def test_captions_that_fit_are_found_and_swapped_ones_are_not() -> None:
 @pytest.mark.parametrize(
     ("captions", "judge", "why"),
     [
-        ([""] * NUM, Judge(), "real videos need captions"),
+        ([""] * NUM, Judge(), "need captions"),
         (None, Judge(["something else"]), "trained on none of these captions"),
     ],
 )

@@ -21,9 +21,9 @@ def number(value: float) -> str:
     if abs(value) >= 999.5:
         return f"{value:,.0f}".replace("-", "−")
     text = f"{value:.3g}"
-    if "e-" in text and abs(value) >= 1e-5:
-        text = f"{value:.7f}".rstrip("0")
-    return text.replace("-", "−")
+    if "e-" in text:
+        text = f"{value:.7f}".rstrip("0").rstrip(".")
+    return "0" if float(text) == 0 else text.replace("-", "−")
 
 
 def interval(ends: Interval | None) -> str:
