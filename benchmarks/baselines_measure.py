@@ -21,7 +21,7 @@ from lumiere.evaluation.backbones import EMBEDDED, load_backbone
 from lumiere.evaluation.clip_sets import subject_of
 from lumiere.evaluation.feature_sets import OTHER_TIMES, REFERENCE, FeatureSet
 from lumiere.evaluation.floors import distances
-from lumiere.evaluation.measurement import (
+from lumiere.evaluation.measuring import (
     DISTANCE_FRAMES,
     distance_frames,
     evenly,

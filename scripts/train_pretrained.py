@@ -33,6 +33,7 @@ from torch import Tensor
 
 from lumiere.diffusion.objective import Objective, make_scheduler
 from lumiere.errors import DataError, LumiereError, ParamsError, one_line
+from lumiere.files import read_json
 from lumiere.models.diffusers_folders import load_network
 from lumiere.params_file import choice, number, read
 from lumiere.tensor_files import read_metadata, read_tensors
@@ -320,7 +321,12 @@ class Training:
         self._set(read_tensors(raw), "", raw)
         for length in self.averages:
             self._set(read_tensors(averaged), "", averaged, length)
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = read_json(folder / RECORD)
+        numbers = [record.get(key) for key in ("step", "pictures_seen")]
+        if not all(isinstance(number, int) for number in numbers):
+            raise DataError(
+                f"{folder / RECORD}: no step or pictures_seen; export the weights again"
+            )
         self.step = self.began = record["step"]
         self.pictures_seen = record["pictures_seen"]
 

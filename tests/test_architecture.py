@@ -206,6 +206,14 @@ def test_what_a_file_imports_decides_but_not_what_it_imports_for_types(
 # --- the listing of the tree ------------------------------------------------------------------------------------------
 
 
+def test_no_two_modules_have_one_name() -> None:
+    places: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "lumiere").rglob("*.py")):
+        if path.name != "__init__.py":
+            places.setdefault(path.name, []).append(str(path.relative_to(ROOT)))
+    assert [paths for paths in places.values() if len(paths) > 1] == []
+
+
 def test_the_listing_names_every_package_and_module_once() -> None:
     entries, hint = read_listing(), "run `python -m tests.tree_listing`"
     missing = [name for name in [*packages(), *single_modules()] if name not in entries]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +23,9 @@ REPORT_FILES = (
     "real.png",
     "scores.png",
     "spectrum.png",
-    "plots/*.csv",
+    "plots/scores.csv",
+    "plots/spectrum.csv",
+    "plots/per_video.csv",
     "videos/[0-9][0-9][0-9]-*.webp",
 )
 
@@ -84,7 +87,7 @@ Fps = Annotated[
     str | None,
     _option(
         "--fps", metavar="N",
-        help="Read all videos at N frames a second, by default at the rate of most generated ones.",
+        help="Read all videos at N frames a second, by default at the lower of the usual rates of both folders.",
     ),
 ]  # fmt: skip
 Backbones = Annotated[
@@ -175,7 +178,7 @@ def evaluate(
             )
             swap(_moves(aside, output), aside)
     except KeyboardInterrupt:
-        tell("stopped; no report was written; the same command is faster now")
+        tell("stopped; no report was written")
         raise typer.Exit(STOPPED) from None
     except OSError as error:
         if error.filename is not None:
@@ -203,13 +206,36 @@ def _check_output(output: Path, videos: Path, real: Path) -> None:
                 "measure are; choose another place"
             )
     check_writable(output)
+    foreign = _foreign_file(output)
+    if foreign is not None:
+        raise ParamsError(
+            f"-o {output}: {foreign.relative_to(output)} is there and was not written by lumiere "
+            "evaluate; choose another place"
+        )
+
+
+def _foreign_file(output: Path) -> Path | None:
+    """Return a file that the report would replace and that no earlier report wrote."""
+    there = [path for pattern in REPORT_FILES for path in sorted(output.glob(pattern))]
+    if not there or _is_report(output):
+        return None
+    return there[0]
+
+
+def _is_report(output: Path) -> bool:
+    """Whether scores.json is that of an earlier report."""
+    try:
+        rows = json.loads((output / "scores.json").read_text(encoding="utf-8"))
+        return all({"key", "value", "floor", "outside_floor"} <= set(row) for row in rows)
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
 
 
 def _moves(aside: Path, output: Path) -> list[Move]:
     """Return the moves that put a new report in the place of an earlier one."""
     new = [path.relative_to(aside) for path in sorted(aside.rglob("*")) if path.is_file()]
     old: list[Path] = []
-    if (output / "report.html").exists():
+    if _is_report(output):
         old = [
             path.relative_to(output) for pattern in REPORT_FILES for path in output.glob(pattern)
         ]
@@ -222,9 +248,11 @@ def _moves(aside: Path, output: Path) -> list[Move]:
 
 def _rate(text: str) -> Fraction:
     try:
-        rate = Fraction(text)
+        rate = Fraction(text).limit_denominator(1001)
     except (ValueError, ZeroDivisionError):
         rate = Fraction(0)
     if not 0 < rate <= 1000:
-        raise ValueError(f"--fps {text}; allowed: a number above 0, such as 16 or 30000/1001")
-    return rate.limit_denominator(1001)
+        raise ValueError(
+            f"--fps {text}; allowed: a number above 0 and at most 1000, such as 16 or 30000/1001"
+        )
+    return rate

@@ -57,7 +57,7 @@ class RealClips:
 
     def window(self, subject: str, clip_id: str = "") -> tuple[ClipStore, int]:
         """Return a clip of a subject: that of the id, or else the first."""
-        return self._places[clip_id] if clip_id else self._windows[subject][0]
+        return self._place(clip_id) if clip_id else self._windows[subject][0]
 
     def other_window(self, subject: str, clip_id: str = "") -> tuple[ClipStore, int] | None:
         """Return another clip of the same subject, if there is one."""
@@ -76,13 +76,16 @@ class RealClips:
         Raises:
             DataError: if there is no such clip.
         """
+        store, index = self._place(clip_id)
+        return store.frames(index)[: self.num_frames]
+
+    def _place(self, clip_id: str) -> tuple[ClipStore, int]:
         if clip_id not in self._places:
             raise DataError(
                 f"{self.folder}: no clip {clip_id}, which a generated one was made from; run the "
                 "generate stage again"
             )
-        store, index = self._places[clip_id]
-        return store.frames(index)[: self.num_frames]
+        return self._places[clip_id]
 
     def read(self, place: tuple[ClipStore, int], size: tuple[int, int]) -> Video:
         """Read a clip at `size` (height, width), resized as the training clips are."""

@@ -24,12 +24,12 @@ from lumiere.evaluation.judge import Judge
 from lumiere.evaluation.marks import mark
 from lumiere.evaluation.matching import MatchedSets
 from lumiere.evaluation.measured import Measured, feature_sets, frames_of, real_name, subject_name
-from lumiere.evaluation.measurement import Measurement, Networks, measure_set
+from lumiere.evaluation.measuring import Measurement, Networks, measure_set
 from lumiere.evaluation.paired import PairedSimilarity, paired_score, paired_similarity
 from lumiere.evaluation.scores import Better, Floor, Interval, LeftOut, Score
 from lumiere.evaluation.spectrum import MIN_SPECTRUM_FRAMES
 from lumiere.evaluation.standard_scores import standard_scores
-from lumiere.evaluation.temporal import (
+from lumiere.evaluation.time_scores import (
     PAIRED_SCORES,
     TEMPORAL_SCORES,
     Definition,
@@ -44,11 +44,6 @@ LEAST_FRAMES = {
     "spectrum_distance": MIN_SPECTRUM_FRAMES,
 }
 MOTION = re.compile("motion|static|period|phase|spectrum")
-# The backbones with which a score is VBench's own.
-OFFICIAL_CONSISTENCY = {
-    "dino_vitb16": "subject_consistency",
-    "open_clip_vit_b_32": "background_consistency",
-}
 MAX_REAL = (
     256  # real videos that serve as a reference if nothing tells which belong to the generated ones
 )
@@ -133,6 +128,7 @@ def compare(sets: MatchedSets, measured: Measured, networks: Networks, seed: int
     )
     scores += found
     left_out += missing
+    left_out += _copies(found)
     pairs = None
     if not any(subject in real.first_of_each(REFERENCE) for subject in generated.subjects):
         left_out.append(
@@ -160,6 +156,25 @@ def compare(sets: MatchedSets, measured: Measured, networks: Networks, seed: int
         scores += text
     scores += temporal_scores(sets, measured, networks, seed, left_out)
     return Comparison(mark(scores), left_out, measured, pairs, ranks)
+
+
+def _copies(scores: Sequence[Score]) -> list[LeftOut]:
+    """Remark on a kernel distance below what real videos reach in place of the generated ones.
+
+    It leaves out pairs of one subject, because these are alike. If nothing tells which generated
+    video shows which subject, copies of real videos count as pairs and pull it below zero.
+    """
+    for score in scores:
+        floor = None if score.floor is None else score.floor.interval
+        if score.key == "independent_kernel" and floor is not None and score.value < floor.low:
+            return [
+                LeftOut(
+                    "Kernel distance below its floor",
+                    "it is no better than real. Generated videos may be copies of real ones, or show "
+                    "other subjects than their captions say.",
+                )
+            ]
+    return []
 
 
 # --- sets of features --------------------------------------------------------------------------------------------
@@ -348,12 +363,11 @@ def _consistency_scores(
         label = "Consistency of the frames' features"
         if not is_main:
             label = f"{label}, {backbone.name}"
-        if backbone.name in OFFICIAL_CONSISTENCY:
-            key = OFFICIAL_CONSISTENCY[backbone.name]
-            label = key.replace("_", " ").capitalize()
         definition = Definition(
             label, Better.CLOSER, "",
-            "VBench's formula: the mean cosine of each frame with the first and with the previous frame. "
+            "VBench's formula: the mean cosine of each frame with the first and with the previous "
+            "frame. It is VBench's subject consistency with DINO ViT-B/16, and its background "
+            "consistency with CLIP ViT-B/32. "
             f"{PROXY if is_main else backbone.preprocessing}",
         )  # fmt: skip
         found = mean_score(

@@ -9,10 +9,10 @@ import numpy as np
 from lumiere.evaluation.comparison import Comparison
 from lumiere.evaluation.judge import Judge
 from lumiere.evaluation.matching import MatchedSets
-from lumiere.evaluation.measurement import DISTANCE_FRAMES, Measurement, Networks, evenly
+from lumiere.evaluation.measuring import DISTANCE_FRAMES, Measurement, Networks, evenly
 from lumiere.evaluation.report import Curve, Slice, WallEntry
 from lumiere.evaluation.scores import LeftOut
-from lumiere.evaluation.temporal import SMALLEST_MOTION
+from lumiere.evaluation.time_scores import SMALLEST_MOTION
 from lumiere.evaluation.videos import fit
 
 WALL_SIDE = 256  # pixels
@@ -117,7 +117,8 @@ def build_facts(
     facts = [
         (
             "Videos",
-            f"{len(measured.generated)} generated and {len(measured.real)} real ones are compared, each "
+            f"{len(measured.generated)} generated and {len(measured.real)} of {len(sets.real)} real ones are "
+            f"compared, each "
             f"on {sets.num_frames} frames of {width}×{height} pixels at {sets.fps:g} frames a second.",
         ),
         (

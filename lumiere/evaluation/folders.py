@@ -31,7 +31,7 @@ from lumiere.evaluation.contents import (
 )
 from lumiere.evaluation.feature_cache import FeatureCache
 from lumiere.evaluation.matching import MatchedSets, match_folders
-from lumiere.evaluation.measurement import Networks
+from lumiere.evaluation.measuring import Networks
 from lumiere.evaluation.report import Previous, ReportContent, parse_metrics, summary, write_report
 from lumiere.evaluation.scores import LeftOut, detailed, flat
 from lumiere.evaluation.videos import list_folder, read_captions, unused_captions

@@ -72,10 +72,10 @@ def match_folders(
 ) -> MatchedSets:
     """Match the videos of two folders by name, or else by caption.
 
-    All videos get the size and the frame rate of most generated ones, and the length of the shortest
-    generated one, at most `MAX_FRAMES`. Real videos that are shorter are left out; if these are more
-    than half, the length is what half of the real videos have. A real video that is at least twice as
-    long has a second window.
+    All videos get the size of most generated ones, the lower of the two sets' usual frame rates, and
+    the length of the shortest generated one, at most `MAX_FRAMES`. Real videos that are shorter are
+    left out; if these are more than half, the length is what half of the real videos have. A real
+    video that is at least twice as long has a second window.
 
     A video of a single frame is left out, because most scores measure changes over time.
 
@@ -89,7 +89,10 @@ def match_folders(
     """
     _check_number("generated", generated)
     _check_number("real", real)
-    rate = fps or most_common_fps(generated.entries)
+    rate = fps
+    if rate is None:
+        # Frames that are repeated to reach a higher rate would change every score over time.
+        rate = min(most_common_fps(generated.entries), most_common_fps(real.entries))
     generated = _long_enough(generated, num_frames or MIN_FRAMES, rate)
     real = _long_enough(real, num_frames or MIN_FRAMES, rate)
     _check_number("generated", generated)
@@ -126,6 +129,16 @@ def match_folders(
             for name, why in folder.unreadable.items()
         },
     )
+    if 0 < len(sets.other_windows) < len(real.entries):
+        notes.append(
+            f"{len(sets.other_windows)} of {len(real.entries)} real videos are long enough for a second "
+            "window; unless all that are compared are, the floor takes other frames of the same windows"
+        )
+    if sets.num_matched and not any(entry.captions for entry in generated.entries):
+        notes.append(
+            f"{sets.num_matched} generated videos are matched with real ones by file name alone; give "
+            "--captions if names do not tell what a video shows"
+        )
     if 0 < sets.num_matched < len(generated.entries):
         notes.append(
             f"{sets.num_matched} of {len(generated.entries)} generated videos have a real one of the "
@@ -232,11 +245,17 @@ def _describe(
                 f"{odd} of {len(folder.entries)} {kind} videos have another size; they are scaled "
                 "without aliasing and cropped in the middle"
             )
-        slow = sum(entry.fps != fps for entry in folder.entries)
+        other = sum(entry.fps > fps for entry in folder.entries)
+        if other:
+            notes.append(
+                f"{other} of {len(folder.entries)} {kind} videos have a higher frame rate; their "
+                "frames are taken by time"
+            )
+        slow = sum(entry.fps < fps for entry in folder.entries)
         if slow:
             notes.append(
-                f"{slow} of {len(folder.entries)} {kind} videos have another frame rate; their "
-                "frames are taken by time"
+                f"{slow} of {len(folder.entries)} {kind} videos have a lower frame rate; their frames "
+                "are repeated, so scores over time do not compare"
             )
     return notes
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from lumiere.evaluation.feature_sets import OTHER_TIMES, REFERENCE, FeatureSet
 from lumiere.evaluation.matching import MatchedSets
-from lumiere.evaluation.measurement import Measurement, distance_frames, other_times
+from lumiere.evaluation.measuring import Measurement, distance_frames, evenly, other_times
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,14 @@ def feature_sets(
     rows: list[np.ndarray] = []
     subjects: list[str] = []
     windows: list[int] = []
-    for measurement in [*measured.real.values(), *measured.others.values()]:
+    for measurement in measured.real.values():
         rows.append(distance_frames(features(measurement), whole))
+        subjects.append(real_name(measurement.index))
+        windows.append(REFERENCE)
+    for measurement in measured.others.values():
+        # These were embedded on few frames. A floor needs as many rows a video as the score.
+        taken = features(measurement)
+        rows.append(taken[evenly(len(taken), len(rows[0]))])
         subjects.append(real_name(measurement.index))
         windows.append(REFERENCE)
     for index, measurement in measured.real.items():

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from lumiere.errors import DataError, LumiereError, one_line
-from lumiere.evaluation.backbones.weights import Weights
+from lumiere.evaluation.backbones.weight_files import Weights
 from lumiere.evaluation.clip_sets import RealClips
 from lumiere.evaluation.comparison import compare
 from lumiere.evaluation.degradations import DEGRADATIONS, Degradation, degrade_set
@@ -33,11 +33,11 @@ from lumiere.evaluation.judge import Judge, load_judge
 from lumiere.evaluation.marks import BLIND
 from lumiere.evaluation.matching import MatchedSets
 from lumiere.evaluation.measured import Measured
-from lumiere.evaluation.measurement import Networks, measure_set
+from lumiere.evaluation.measuring import Networks, measure_set
 from lumiere.evaluation.scores import Better, Floor, Interval, Score
 from lumiere.evaluation.study_tables import blind_scores, replace_tables, tables
-from lumiere.evaluation.temporal import compare_frames
-from lumiere.evaluation.verdicts import Cell, can_see, judge_steps
+from lumiere.evaluation.study_verdicts import Cell, can_see, judge_steps
+from lumiere.evaluation.time_scores import compare_frames
 from lumiere.evaluation.videos import LazyVideos, Video
 from lumiere.files import write_atomically
 

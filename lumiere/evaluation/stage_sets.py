@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lumiere.errors import DataError
-from lumiere.evaluation import modes
+from lumiere.evaluation import mode_scores
 from lumiere.evaluation.clip_sets import RealClips, match_clips
 from lumiere.evaluation.comparison import compare, measure_sets
 from lumiere.evaluation.contents import (
@@ -21,7 +21,7 @@ from lumiere.evaluation.contents import (
     counts,
 )
 from lumiere.evaluation.judge import Judge
-from lumiere.evaluation.measurement import Networks
+from lumiere.evaluation.measuring import Networks
 from lumiere.evaluation.report import Curve, ReportContent, WallEntry
 from lumiere.evaluation.scores import LeftOut, Score, flat
 from lumiere.evaluation.seams import SeamRecord, measure_seams, seam_scores
@@ -85,7 +85,7 @@ def evaluate_stage(
     real = RealClips(clips, num_frames)
     # What is missing is told before anything is measured.
     found_sets = {name: read_set(videos, name) for name in SETS}
-    modes.check_pictures(found_sets[STYLES], style_pictures)
+    mode_scores.check_pictures(found_sets[STYLES], style_pictures)
     sets = match_clips(found_sets[TEXT_TO_VIDEO], real, num_videos)
     if sets.num_frames < 2:
         raise DataError(
@@ -105,7 +105,13 @@ def evaluate_stage(
         real=f"One clip of each of {len(real.subjects)} source videos. Those of the same captions are "
         "shown beside the generated ones.",
         scores=scores,
-        left_out=[*comparison.left_out, *blank_videos(comparison), *seam_left_out],
+        left_out=[
+            *comparison.left_out,
+            *blank_videos(comparison),
+            *_absent(found_sets),
+            *found.left_out,
+            *seam_left_out,
+        ],
         wall=[*build_wall(sets, comparison), *held_out_wall],
         wall_total=len(comparison.measured.generated) + len(held_out_wall),
         curves=[*build_curves(sets, comparison), *found.curves, *seams.curves],
@@ -114,6 +120,17 @@ def evaluate_stage(
         facts=facts,
     )
     return StageResult(content, {**flat(scores), **counts(sets, comparison)})
+
+
+def _absent(sets: Mapping[str, ClipSet]) -> list[LeftOut]:
+    """Say which sets are too small to be measured."""
+    absent: list[LeftOut] = []
+    if len(sets[HELD_OUT]) < 2:
+        why = f"there are {len(sets[HELD_OUT])} clips; at least 2 are needed."
+        absent.append(LeftOut("Held-out captions", why))
+    if not len(sets[STYLES]):
+        absent.append(LeftOut("Styles", "there are no clips."))
+    return absent
 
 
 def familiarity_warning(judge: Judge, real: RealClips) -> str:
@@ -186,18 +203,18 @@ def _modes(
     networks: Networks,
     samples: Sequence[Sample],
     seed: int,
-) -> modes.ModeResults:
-    results = modes.image_to_video(sets[IMAGE_TO_VIDEO], real, networks, seed)
-    results += modes.kept_pixels(samples)
+) -> mode_scores.ModeResults:
+    results = mode_scores.image_to_video(sets[IMAGE_TO_VIDEO], real, networks, seed)
+    results += mode_scores.kept_pixels(samples)
     styled = sets[STYLES]
     if len(styled):
-        results += modes.styles(styled, style_pictures, networks, seed)
+        results += mode_scores.styles(styled, style_pictures, networks, seed)
     return results
 
 
-def _seams(clips: ClipSet, real: RealClips) -> tuple[modes.ModeResults, list[LeftOut]]:
+def _seams(clips: ClipSet, real: RealClips) -> tuple[mode_scores.ModeResults, list[LeftOut]]:
     if not len(clips):
-        return modes.ModeResults(), [
+        return mode_scores.ModeResults(), [
             LeftOut("Seams", "there are no clips; generate.seam_videos is 0.")
         ]
 
@@ -210,8 +227,8 @@ def _seams(clips: ClipSet, real: RealClips) -> tuple[modes.ModeResults, list[Lef
         raise DataError(f"{clips.path}: {error}; run the generate stage again") from None
     scores = seam_scores(record)
     if isinstance(scores, LeftOut):
-        return modes.ModeResults(), [scores]
-    return modes.ModeResults(scores, [_seam_curve(record)]), []
+        return mode_scores.ModeResults(), [scores]
+    return mode_scores.ModeResults(scores, [_seam_curve(record)]), []
 
 
 def _seam_curve(record: SeamRecord) -> Curve:

@@ -1,6 +1,6 @@
 """Scores of the standard networks, where the user gives their weights.
 
-A score has its official name (FID, FVD, Inception Score, CLIPSIM) only if the weights are the
+A score has its official name (FID, KID, FVD, Inception Score) only if the weights are the
 published ones; otherwise its key begins with the network's name.
 """
 
@@ -25,7 +25,7 @@ from lumiere.evaluation.floors import distances
 from lumiere.evaluation.inception import inception_score
 from lumiere.evaluation.matching import MatchedSets
 from lumiere.evaluation.measured import Measured, clip_of, feature_sets, frames_of
-from lumiere.evaluation.measurement import Measurement, Networks
+from lumiere.evaluation.measuring import Measurement, Networks
 from lumiere.evaluation.scores import Better, Floor, LeftOut, Score
 
 SPLITS = 10  # of the Inception Score, as published
@@ -101,18 +101,22 @@ def _inception_scores(
 ) -> list[Score]:
     is_official = backbone.name == "inception_v3" and backbone.weights.published
     generated = _probabilities(measured.generated.values(), backbone.name)
-    real = _probabilities(measured.real.values(), backbone.name)
+    # The score depends on the number of frames, so the floor has as many videos.
+    matched = list(measured.real.values())[: len(measured.generated)]
+    real = _probabilities(matched, backbone.name)
     if len(generated) < SPLITS * MIN_SPLIT:
         why = f"there are {len(generated)} frames; its {SPLITS} splits need at least {SPLITS * MIN_SPLIT}."
         left_out.append(LeftOut(f"Inception Score, {backbone.name}", why))
         return []
     floor = None
-    if len(real) >= SPLITS * MIN_SPLIT:
+    if len(real) == len(generated):
         floor = Floor(inception_score(real, SPLITS).mean)
     return [
         Score(
             key="inception_score" if is_official else f"{backbone.name}_score",
-            label=f"Inception Score, {backbone.name}",
+            label="Inception Score"
+            if is_official
+            else f"Inception Score's formula, {backbone.name}",
             group="distances",
             value=inception_score(generated, SPLITS).mean,
             better=Better.HIGHER,
@@ -126,10 +130,10 @@ def _inception_scores(
 def _clip_similarity(
     measured: Measured, backbone: TextBackbone, seed: int, left_out: list[LeftOut]
 ) -> list[Score]:
-    """Return CLIPSIM (Wu et al. 2021): the mean cosine of each frame with the caption."""
+    """Return the formula of CLIPSIM (Wu et al. 2021): the mean cosine of each frame with the caption."""
     generated = [m for m in measured.generated.values() if m.caption]
     real = [m for m in measured.real.values() if m.captions]
-    label = f"CLIPSIM, {backbone.name}"
+    label = f"Similarity of the frames with the caption (CLIPSIM's formula), {backbone.name}"
     if len(generated) < 2:
         left_out.append(LeftOut(label, "at least two generated videos need captions."))
         return []

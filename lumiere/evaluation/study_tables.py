@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lumiere.evaluation.degradations import DEGRADATIONS, Touches
-from lumiere.evaluation.verdicts import EXPECTED, Verdict
+from lumiere.evaluation.study_verdicts import EXPECTED, Verdict
 
 BEGIN, END = "<!-- tables of the study -->\n", "<!-- end of the tables -->\n"
 

@@ -107,8 +107,8 @@ def test_real_videos_score_at_their_floor_and_noise_far_from_it(
 def test_writes_a_report_and_the_same_again(videos: Path, tmp_path: Path) -> None:
     folders = videos / "window", "--real", videos / "real"
     evaluated(tmp_path / "a", *folders)
-    (tmp_path / "b" / "plots").mkdir(parents=True)
-    for stale in ("report.html", "spectrum.png", "plots/old.csv"):
+    evaluated(tmp_path / "b", *folders)
+    for stale in ("report.html", "spectrum.png", "plots/spectrum.csv"):
         (tmp_path / "b" / stale).write_text("old")
     (tmp_path / "b" / "notes.txt").write_text("mine")
     evaluated(tmp_path / "b", *folders, "--cache", "none")
@@ -119,6 +119,18 @@ def test_writes_a_report_and_the_same_again(videos: Path, tmp_path: Path) -> Non
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
     page = (tmp_path / "a" / "report.html").read_text()
     assert "data:image/webp;base64," in page and "EfficientNet-Lite0" in page
+
+
+@pytest.mark.parametrize("name", ["report.html", "metrics.json", "plots/scores.csv"])
+def test_files_of_somebody_else_are_not_replaced(videos: Path, tmp_path: Path, name: str) -> None:
+    place = tmp_path / name
+    place.parent.mkdir(exist_ok=True)
+    place.write_text("theirs")
+    call = ["evaluate", str(videos / "window"), "--real", str(videos / "real"), "-o", str(tmp_path)]
+    result = CliRunner().invoke(app, call)
+    assert result.exit_code == 2
+    assert f"{name} is there and was not written by lumiere evaluate" in result.output
+    assert place.read_text() == "theirs" and names_in(tmp_path) == [name]
 
 
 def test_captions_with_odd_letters_match_and_are_escaped(videos: Path, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 from lumiere.evaluation.comparison import Comparison, compare, mean_score, measure_sets
 from lumiere.evaluation.contents import blank_videos, build_facts, build_wall, counts
 from lumiere.evaluation.matching import MatchedSets
-from lumiere.evaluation.measurement import Networks, distance_frames, evenly, other_times
+from lumiere.evaluation.measuring import Networks, distance_frames, evenly, other_times
 from lumiere.evaluation.scores import Better, flat
-from lumiere.evaluation.temporal import Definition
+from lumiere.evaluation.time_scores import Definition
 from lumiere.evaluation.videos import LazyVideos, Video
 from tests.evaluation.small_videos import FPS, Patches, drifting
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lumiere.evaluation.backbones import load_backbone
-from lumiere.evaluation.backbones.weights import Weights
+from lumiere.evaluation.backbones.weight_files import Weights
 from lumiere.evaluation.feature_cache import FeatureCache, default_folder
 
 

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from lumiere.errors import DataError
-from lumiere.evaluation import modes
+from lumiere.evaluation import mode_scores
 from lumiere.evaluation.clip_sets import RealClips, match_clips
-from lumiere.evaluation.measurement import Networks
+from lumiere.evaluation.measuring import Networks
 from lumiere.evaluation.scores import flat
 from lumiere.sample_files import ClipSet, Sample, SetEntry, read_set, write_set
 from tests.evaluation.small_videos import Patches, drifting, write_clips
@@ -57,7 +57,9 @@ def test_real_clips_drift_as_their_floor_and_darkening_ones_more(
         clips = [
             (entry(name), (real.frames(f"{name}@0") * light).astype(np.uint8)) for name in NAMES[:2]
         ]
-        found = modes.image_to_video(clip_set(tmp_path, "image_to_video", clips), real, networks)
+        found = mode_scores.image_to_video(
+            clip_set(tmp_path, "image_to_video", clips), real, networks
+        )
         assert [curve.key for curve in found.curves] == ["drift", "drift_identity"]
         assert all(len(line) == T for curve in found.curves for line in curve.series.values())
         return flat(found.scores)
@@ -76,12 +78,13 @@ def test_image_to_video_names_a_clip_that_is_gone(
     made = entry("fox", clip_id="gone@0")
     clips = clip_set(tmp_path, "image_to_video", [(made, real.frames("fox@0"))])
     with pytest.raises(DataError, match=r"no clip gone@0.*; run the generate stage again"):
-        modes.image_to_video(clips, real, networks)
+        mode_scores.image_to_video(clips, real, networks)
 
 
 def test_one_video_has_no_drift_scores(tmp_path: Path, real: RealClips, networks: Networks) -> None:
     clips = clip_set(tmp_path, "image_to_video", [(entry("fox"), real.frames("fox@0"))])
-    assert modes.image_to_video(clips, real, networks) == modes.ModeResults()
+    found = mode_scores.image_to_video(clips, real, networks)
+    assert not found.scores and found.left_out[0].why.endswith("at least 2 are needed.")
 
 
 def sample(error: int, mode: str = "inpainting") -> Sample:
@@ -96,7 +99,9 @@ def sample(error: int, mode: str = "inpainting") -> Sample:
 
 def test_kept_pixels_tell_the_mean_and_the_worst() -> None:
     plain = Sample({"name": "t", "mode": "text_to_video"}, np.zeros((1, 1, 1, 3), np.uint8))
-    values = flat(modes.kept_pixels([plain, sample(0), sample(7), sample(0, "outpainting")]).scores)
+    values = flat(
+        mode_scores.kept_pixels([plain, sample(0), sample(7), sample(0, "outpainting")]).scores
+    )
     psnr = 10 * np.log10(255**2 / (49 / (2 * 2 * 4 * 3)))
     assert values == {
         "known_psnr_inpainting": pytest.approx((99 + psnr) / 2),
@@ -111,7 +116,7 @@ def test_kept_pixels_of_arrays_that_do_not_fit_name_the_file() -> None:
     assert broken.known is not None
     broken.known["known_mask"] = np.ones((1, 4, 4), np.uint8)
     with pytest.raises(DataError, match=r"inpainting 0\.known\.npz: .*; run the generate stage"):
-        modes.kept_pixels([broken])
+        mode_scores.kept_pixels([broken])
 
 
 def test_a_style_comes_nearer_with_alpha_and_content_goes(
@@ -127,7 +132,7 @@ def test_a_style_comes_nearer_with_alpha_and_content_goes(
     for alpha in (0.0, 0.5, 1.0):
         frames = ((1 - alpha) * plain + alpha * style).astype(np.uint8)
         clips.append((entry("fox", style="Line Art", alpha=alpha), frames))
-    found = modes.styles(clip_set(tmp_path, "styles", clips), tmp_path / "pictures", networks)
+    found = mode_scores.styles(clip_set(tmp_path, "styles", clips), tmp_path / "pictures", networks)
     values = flat(found.scores)
     assert values["style_line_art_alpha_100_distance"] < values["style_line_art_alpha_000_distance"]
     content = [values[f"style_line_art_alpha_{alpha}_content"] for alpha in ("050", "100")]
@@ -141,7 +146,7 @@ def test_pictures_of_a_style_are_needed(tmp_path: Path) -> None:
     made = entry("fox", style="ink", alpha=1.0)
     clips = clip_set(tmp_path, "styles", [(made, drifting(0))])
     with pytest.raises(DataError, match=r"ink: 0 pictures; .* needs at least 2"):
-        modes.check_pictures(clips, tmp_path)
+        mode_scores.check_pictures(clips, tmp_path)
 
 
 def test_clips_are_matched_with_the_window_they_were_made_from(

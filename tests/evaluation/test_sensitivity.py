@@ -14,7 +14,7 @@ from lumiere.evaluation.clip_sets import resized
 from lumiere.evaluation.degradations import DEGRADATIONS, degrade_frames
 from lumiere.evaluation.judge import load_judge
 from lumiere.evaluation.marks import BLIND, mark
-from lumiere.evaluation.measurement import Networks
+from lumiere.evaluation.measuring import Networks
 from lumiere.evaluation.motion import measure_background
 from lumiere.evaluation.scores import Better, Floor, Interval, Score
 from lumiere.evaluation.sensitivity import (
@@ -26,7 +26,7 @@ from lumiere.evaluation.sensitivity import (
     study_file,
 )
 from lumiere.evaluation.study_tables import blind_scores, replace_tables, tables
-from lumiere.evaluation.verdicts import (
+from lumiere.evaluation.study_verdicts import (
     EXPECTED,
     Cell,
     Verdict,

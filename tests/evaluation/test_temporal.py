@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lumiere.evaluation import temporal_flicker
-from lumiere.evaluation.temporal import (
+from lumiere.evaluation.time_scores import (
     PAIRED_SCORES,
     TEMPORAL_SCORES,
     compare_frames,

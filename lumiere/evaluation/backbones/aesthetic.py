@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lumiere.errors import DataError
-from lumiere.evaluation.backbones.weights import Weights, check_file, read_state_dict
+from lumiere.evaluation.backbones.weight_files import Weights, check_file, read_state_dict
 
 CLIP = "open_clip_vit_l_14"  # the backbone that the head was trained on
 

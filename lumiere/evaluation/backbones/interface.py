@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumiere.errors import DataError
-from lumiere.evaluation.backbones.weights import Weights
+from lumiere.evaluation.backbones.weight_files import Weights
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lumiere.errors import DataError, ParamsError, one_line
 from lumiere.evaluation.backbones.interface import FrameNetwork
-from lumiere.evaluation.backbones.weights import check_file
+from lumiere.evaluation.backbones.weight_files import check_file
 
 
 class OpenCLIPBackbone(FrameNetwork):

@@ -11,7 +11,7 @@ from pathlib import Path
 from lumiere.errors import ParamsError
 from lumiere.evaluation.backbones.efficientnet_lite import EfficientNetLite0Backbone
 from lumiere.evaluation.backbones.i3d import I3DBackbone
-from lumiere.evaluation.backbones.inception import InceptionV3Backbone
+from lumiere.evaluation.backbones.inception_v3 import InceptionV3Backbone
 from lumiere.evaluation.backbones.interface import FrameNetwork, VideoNetwork
 from lumiere.evaluation.backbones.open_clip_image import OpenCLIPBackbone
 from lumiere.evaluation.backbones.transformers_models import (

@@ -26,7 +26,7 @@ from lumiere.evaluation.backbones.resizing import (
     resize_bilinear,
     with_shorter_side,
 )
-from lumiere.evaluation.backbones.weights import Weights, check_folder
+from lumiere.evaluation.backbones.weight_files import Weights, check_folder
 
 LETTERS = {192: "ti", 384: "s", 768: "b", 1024: "l", 1280: "h", 1408: "g"}  # of ViT's widths
 DINO_SIZE = 224  # pixels

@@ -29,7 +29,7 @@ from lumiere.evaluation.report.content import (
 )
 from lumiere.evaluation.report.moving_pictures import Picture, animation, png, still
 from lumiere.evaluation.report.plot_files import write_plots
-from lumiere.evaluation.report.tables import change_view, score_groups
+from lumiere.evaluation.report.score_tables import change_view, score_groups
 from lumiere.evaluation.report.verdict import verdict
 from lumiere.evaluation.scores import Score
 from lumiere.files import write_atomically

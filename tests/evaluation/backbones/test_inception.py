@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lumiere.errors import DataError
 from lumiere.evaluation.backbones import load_backbone
-from lumiere.evaluation.backbones import weights as weights_module
-from lumiere.evaluation.backbones.inception import (
+from lumiere.evaluation.backbones import weight_files as weights_module
+from lumiere.evaluation.backbones.inception_v3 import (
     PUBLISHED_SHA256,
     InceptionV3,
     InceptionV3Backbone,

@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from lumiere.errors import DataError
 from lumiere.evaluation.backbones import FrameBackbone, VideoBackbone, load_backbone
-from lumiere.evaluation.backbones.weights import check_folder
+from lumiere.evaluation.backbones.weight_files import check_folder
 
 SMALL = {
     "hidden_size": 16,

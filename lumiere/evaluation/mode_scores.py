@@ -15,9 +15,9 @@ from lumiere.errors import DataError
 from lumiere.evaluation.bootstrap import mean_interval
 from lumiere.evaluation.clip_sets import RealClips, resized
 from lumiere.evaluation.drift import colour_drift, identity_drift, measure_leakage
-from lumiere.evaluation.measurement import EMBEDDED_FRAMES, Networks, evenly
+from lumiere.evaluation.measuring import EMBEDDED_FRAMES, Networks, evenly
 from lumiere.evaluation.report import Curve, StyleRow
-from lumiere.evaluation.scores import Better, Floor, Score
+from lumiere.evaluation.scores import Better, Floor, LeftOut, Score
 from lumiere.evaluation.style_scores import (
     StyleStatistics,
     content_retention,
@@ -36,12 +36,14 @@ class ModeResults:
     scores: list[Score] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     styles: list[StyleRow] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
 
     def __add__(self, other: ModeResults) -> ModeResults:
         return ModeResults(
             [*self.scores, *other.scores],
             [*self.curves, *other.curves],
             [*self.styles, *other.styles],
+            [*self.left_out, *other.left_out],
         )
 
 
@@ -65,7 +67,7 @@ def image_to_video(
     for entry, frames in clips:
         frames = frames[: real.num_frames]
         if len(frames) < 2:
-            return ModeResults()
+            return _no_drift("the clips have a single frame")
         original = resized(real.frames(entry.clip_id), (frames.shape[1], frames.shape[2]))
         picture = original[0]
         picture_features = networks.embed(networks.main, picture[None])[0]
@@ -82,7 +84,7 @@ def image_to_video(
                 into[name].append(drift.change)
                 into_curves[name].append(drift.curve)
     if len(changes["colour"]) < 2:
-        return ModeResults()
+        return _no_drift(f"there are {len(clips)} clips; at least 2 are needed")
     scores = [
         _drift_score("colour", "Colour drift from the given picture", "ΔE", changes, real_changes, seed),
         _drift_score("identity", "Identity drift from the given picture", "", changes, real_changes, seed),
@@ -103,6 +105,10 @@ def image_to_video(
         for name, (what, label) in titles.items()
     ]
     return ModeResults(scores, shown)
+
+
+def _no_drift(why: str) -> ModeResults:
+    return ModeResults(left_out=[LeftOut("Drift from a given picture", f"{why}.")])
 
 
 def _drift_score(

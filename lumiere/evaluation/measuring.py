@@ -16,7 +16,7 @@ from lumiere.evaluation.backbones import AestheticHead, Classifier, FrameBackbon
 from lumiere.evaluation.feature_cache import FeatureCache
 from lumiere.evaluation.judge import Judge
 from lumiere.evaluation.spectrum import MIN_SPECTRUM_FRAMES, temporal_spectrum
-from lumiere.evaluation.temporal import measure_frames
+from lumiere.evaluation.time_scores import measure_frames
 from lumiere.evaluation.videos import Video, VideoSet, is_blank
 
 EMBEDDED_FRAMES = 16  # of each video, evenly spaced; all of them in a video of the usual length

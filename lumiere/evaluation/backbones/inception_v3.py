@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lumiere.evaluation.backbones.interface import FrameNetwork
 from lumiere.evaluation.backbones.resizing import channels_first, resize_antialiased
-from lumiere.evaluation.backbones.weights import check_file, fill, read_state_dict
+from lumiere.evaluation.backbones.weight_files import check_file, fill, read_state_dict
 
 # pt_inception-2015-12-05-6726825d.pth of pytorch-fid; torch-fidelity's
 # weights-inception-2015-12-05-6726825d.pth is the same file.
