@@ -386,7 +386,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_report(
     videos: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    out.mkdir()
+    evaluated(out, videos / "window", "--real", videos / "real")
     (out / "report.html").write_text("old")
     with full_disk():
         words = videos / "window", "--real", videos / "real", "--cache", "none"

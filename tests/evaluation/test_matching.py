@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lumiere.data.video_io import write_video
 from lumiere.errors import DataError
 from lumiere.evaluation.matching import MatchedSets, match_folders
 from lumiere.evaluation.videos import MAX_FRAMES, list_folder
@@ -125,7 +126,19 @@ def test_a_rate_and_a_length_can_be_asked_for(tmp_path: Path) -> None:
     videos = {"a.mp4": numbered(9), "b.mp4": numbered(9, 1)}
     sets = match(tmp_path, videos, videos, num_frames=3, fps=Fraction(4))
     assert sets.fps == 4 and [read_number(frame) for frame in sets.real[0].frames] == [0, 2, 4]
-    assert any("2 of 2 real videos have another frame rate" in note for note in sets.notes)
+    assert any("2 of 2 real videos have a higher frame rate" in note for note in sets.notes)
+
+
+def test_all_are_read_at_the_lower_rate_so_that_no_frame_is_repeated(tmp_path: Path) -> None:
+    frames = numbered(16)
+    for folder, fps, each in (("generated", 16, frames), ("real", 8, frames[::2])):
+        for name in ("a.mp4", "b.mp4"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            write_video(tmp_path / folder / name, each, fps)
+    sets = match_folders(list_folder(tmp_path / "generated"), list_folder(tmp_path / "real"))
+    assert sets.fps == 8 and sets.num_frames == 8
+    seen = [[read_number(frame) for frame in s[0].frames] for s in (sets.generated, sets.real)]
+    assert seen[0] == seen[1] == list(range(0, 16, 2))
 
 
 @pytest.mark.parametrize(
