@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from lumiere.evaluation.comparison import Comparison, compare, mean_score, measure_sets
 from lumiere.evaluation.contents import blank_videos, build_facts, build_wall, counts
 from lumiere.evaluation.matching import MatchedSets
+from lumiere.evaluation.measured import Measured, feature_sets, frames_of
 from lumiere.evaluation.measuring import Networks, distance_frames, evenly, other_times
 from lumiere.evaluation.scores import Better, flat
 from lumiere.evaluation.time_scores import Definition
@@ -227,3 +229,17 @@ def test_frames_of_a_distance_and_of_its_floor_are_apart() -> None:
     assert evenly(5, 9).tolist() == [0, 1, 2, 3, 4] and evenly(5, 1).tolist() == [0]
     with pytest.raises(ValueError, match="one frame"):
         other_times(rows[:1])
+
+
+def test_every_video_of_a_distance_gives_equally_many_frames() -> None:
+    """Without second windows, half of 16 frames could be taken; other subjects were embedded on 4."""
+
+    def measured(index: int, num_frames: int) -> Any:
+        return SimpleNamespace(index=index, frames={"network": np.eye(16)[:num_frames]})
+
+    some = {index: measured(index, 16) for index in (0, 1)}
+    found = Measured(generated=some, real=some, again={}, others={2: measured(2, 4)})
+    sets: Any = SimpleNamespace(partners=[0, 1])
+    generated, real = feature_sets(sets, found, frames_of("network"))
+    assert {len(rows) for rows in [*generated.features, *real.features]} == {4}
+    assert real.windows == [0, 0, 0, 1, 1]
