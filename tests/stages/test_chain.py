@@ -130,7 +130,8 @@ def test_losses_are_kept_beside_the_weights(chain: Path) -> None:
 
 
 def test_no_training_state_is_left(chain: Path) -> None:
-    assert not list((chain / ".lumiere" / "scratch").glob("*/*"))
+    left = {path.name for path in (chain / ".lumiere" / "scratch").glob("*/*")}
+    assert left <= {"features", "changes.html"}  # of the evaluation
 
 
 # --- the same bytes --------------------------------------------------------------------------------------------------
@@ -463,5 +464,6 @@ def test_every_metric_is_a_number(chain: Path) -> None:
         f"known_psnr_{mode}"
         for mode in ("image_to_video", "inpainting", "outpainting", "cinemagraph")
     } <= set(metrics)
-    assert metrics["frechet_num_clips"] == 4
-    assert (chain / "outputs" / "evaluation" / "report.md").is_file()
+    assert metrics["num_generated"] == 4
+    assert metrics["independent_frechet"] > metrics["independent_frechet_floor"] >= 0
+    assert (chain / "outputs" / "evaluation" / "report.html").is_file()
