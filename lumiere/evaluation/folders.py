@@ -19,7 +19,7 @@ from lumiere.evaluation.backbones import (
     parse_backbone,
 )
 from lumiere.evaluation.backbones.aesthetic import CLIP
-from lumiere.evaluation.comparison import UNKNOWN_CAPTIONS, compare, measure_sets
+from lumiere.evaluation.comparison import compare, measure_sets
 from lumiere.evaluation.contents import (
     blank_videos,
     build_curves,
@@ -34,6 +34,7 @@ from lumiere.evaluation.matching import MatchedSets, match_folders
 from lumiere.evaluation.measuring import Networks
 from lumiere.evaluation.report import Previous, ReportContent, parse_metrics, summary, write_report
 from lumiere.evaluation.scores import LeftOut, detailed, flat
+from lumiere.evaluation.text_scores import UNKNOWN_CAPTIONS
 from lumiere.evaluation.videos import list_folder, read_captions, unused_captions
 from lumiere.files import write_atomically
 

@@ -16,11 +16,16 @@ from lumiere.evaluation.backbones import AestheticHead, Classifier, FrameBackbon
 from lumiere.evaluation.feature_cache import FeatureCache
 from lumiere.evaluation.judge import Judge
 from lumiere.evaluation.spectrum import MIN_SPECTRUM_FRAMES, temporal_spectrum
-from lumiere.evaluation.time_scores import measure_frames
+from lumiere.evaluation.video_numbers import measure_frames
 from lumiere.evaluation.videos import Video, VideoSet, is_blank
 
 EMBEDDED_FRAMES = 16  # of each video, evenly spaced; all of them in a video of the usual length
 DISTANCE_FRAMES = 4  # of these, as samples of a distance; neighbours differ too little to count
+# of every score of the embedded backbone
+PROXY = (
+    "The features are those of EfficientNet-Lite0, which was trained on ImageNet and has seen none "
+    "of these videos. They serve as a proxy: this is not FID or FVD."
+)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from lumiere.errors import DataError
 from lumiere.evaluation.bootstrap import mean_interval
 from lumiere.evaluation.clip_sets import RealClips, resized
 from lumiere.evaluation.drift import colour_drift, identity_drift, measure_leakage
+from lumiere.evaluation.means import value_score
 from lumiere.evaluation.measuring import EMBEDDED_FRAMES, Networks, evenly
 from lumiere.evaluation.report import Curve, StyleRow
 from lumiere.evaluation.scores import Better, Floor, LeftOut, Score
@@ -125,18 +126,16 @@ def _drift_score(
         "identity": "1 − cosine of EfficientNet-Lite0's features with those of the given picture: how "
         "much larger it is in the last quarter of the frames than in the first frame.",
     }
-    floor = Floor(float(np.mean(real[name])), mean_interval(real[name], seed=seed))
-    return Score(
-        key=f"image_{name}_drift",
-        label=label,
-        group="modes",
-        value=float(np.mean(changes[name])),
-        better=Better.CLOSER,
-        interval=mean_interval(changes[name], seed=seed),
-        floor=floor,
-        num_videos=len(changes[name]),
+    return value_score(
+        f"image_{name}_drift",
+        label,
+        "modes",
+        Better.CLOSER,
+        changes[name],
+        real[name],
         note=notes[name],
         unit=unit,
+        seed=seed,
     )
 
 

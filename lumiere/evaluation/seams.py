@@ -24,10 +24,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from lumiere.diffusion.windows import independent_windows, temporal_windows
+from lumiere.evaluation.bootstrap import bootstrap
 from lumiere.evaluation.scores import Better, Floor, Interval, LeftOut, Score
 from lumiere.sample_files import ClipSet, SetEntry
 
-NUM_DRAWS = 2000  # of the bootstrap
 KINDS = ("multidiffusion", "independent")
 
 
@@ -301,12 +301,10 @@ def _interval(statistic: Callable[[np.ndarray], float], num_videos: int) -> Inte
     """
     if num_videos < 2:
         return None
-    draws = np.random.default_rng(0).integers(num_videos, size=(NUM_DRAWS, num_videos))
-    values = np.array([statistic(draw) for draw in draws])
-    if not np.isfinite(values).all():
+    try:
+        return bootstrap(statistic, num_videos)
+    except ValueError:  # the statistic of a draw is not finite
         return None
-    low, high = np.quantile(values, (0.025, 0.975))
-    return Interval(float(low), float(high))
 
 
 def _middle(frames: np.ndarray, shape: Sequence[int]) -> np.ndarray:

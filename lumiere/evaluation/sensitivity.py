@@ -37,7 +37,7 @@ from lumiere.evaluation.measuring import Networks, measure_set
 from lumiere.evaluation.scores import Better, Floor, Interval, Score
 from lumiere.evaluation.study_tables import blind_scores, replace_tables, tables
 from lumiere.evaluation.study_verdicts import Cell, can_see, judge_steps
-from lumiere.evaluation.time_scores import compare_frames
+from lumiere.evaluation.video_numbers import compare_frames
 from lumiere.evaluation.videos import LazyVideos, Video
 from lumiere.files import write_atomically
 

@@ -19,11 +19,11 @@ from lumiere.evaluation.backbones import (
     VideoBackbone,
 )
 from lumiere.evaluation.backbones.aesthetic import CLIP
-from lumiere.evaluation.bootstrap import mean_interval
 from lumiere.evaluation.consistency import aesthetic_quality
 from lumiere.evaluation.floors import distances
 from lumiere.evaluation.inception import inception_score
 from lumiere.evaluation.matching import MatchedSets
+from lumiere.evaluation.means import value_score
 from lumiere.evaluation.measured import Measured, clip_of, feature_sets, frames_of
 from lumiere.evaluation.measuring import Measurement, Networks
 from lumiere.evaluation.scores import Better, Floor, LeftOut, Score
@@ -138,21 +138,17 @@ def _clip_similarity(
         left_out.append(LeftOut(label, "at least two generated videos need captions."))
         return []
     values = _frame_similarity(generated, [m.caption for m in generated], backbone)
-    floor = None
-    if len(real) >= 2:
-        reference = _frame_similarity(real, [m.captions[0] for m in real], backbone)
-        floor = Floor(float(reference.mean()), mean_interval(reference, seed=seed))
+    floor = _frame_similarity(real, [m.captions[0] for m in real], backbone) if real else ()
     return [
-        Score(
-            key=f"{backbone.name}_clipsim",
-            label=label,
-            group="text",
-            value=float(values.mean()),
-            better=Better.HIGHER,
-            interval=mean_interval(values, seed=seed),
-            floor=floor,
-            num_videos=len(values),
+        value_score(
+            f"{backbone.name}_clipsim",
+            label,
+            "text",
+            Better.HIGHER,
+            values,
+            floor,
             note=f"{_about(backbone)} The score is the mean cosine of the frames with the caption.",
+            seed=seed,
         )
     ]
 
@@ -166,19 +162,17 @@ def _aesthetic_quality(
         rows = [m.frames[backbone.name] for m in measurements]
         return np.array([aesthetic_quality(each, head.weight, head.bias) for each in rows])
 
-    own, real = values(measured.generated.values()), values(measured.real.values())
     return [
-        Score(
-            key="aesthetic_quality",
-            label="Aesthetic quality",
-            group="temporal",
-            value=float(own.mean()),
-            better=Better.HIGHER,
-            interval=mean_interval(own, seed=seed),
-            floor=Floor(float(real.mean()), mean_interval(real, seed=seed)),
-            num_videos=len(own),
+        value_score(
+            "aesthetic_quality",
+            "Aesthetic quality",
+            "temporal",
+            Better.HIGHER,
+            values(measured.generated.values()),
+            values(measured.real.values()),
             note=f"VBench's score: LAION's linear head on CLIP ViT-L/14, divided by 10. {_about(backbone)} "
             f"{head.weights.describe()}",
+            seed=seed,
         )
     ]
 

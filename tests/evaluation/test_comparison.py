@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lumiere.evaluation.comparison import Comparison, compare, mean_score, measure_sets
+from lumiere.evaluation.comparison import Comparison, compare, measure_sets
 from lumiere.evaluation.contents import blank_videos, build_facts, build_wall, counts
 from lumiere.evaluation.matching import MatchedSets
+from lumiere.evaluation.means import mean_score
 from lumiere.evaluation.measured import Measured, feature_sets, frames_of
 from lumiere.evaluation.measuring import Networks, distance_frames, evenly, other_times
 from lumiere.evaluation.scores import Better, flat
-from lumiere.evaluation.time_scores import Definition
+from lumiere.evaluation.video_numbers import Definition
 from lumiere.evaluation.videos import LazyVideos, Video
 from tests.evaluation.small_videos import FPS, Patches, drifting
 

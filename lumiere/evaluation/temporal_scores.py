@@ -1,0 +1,113 @@
+"""Scores of change over time, beside the real videos' values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from lumiere.evaluation.consistency import subject_consistency
+from lumiere.evaluation.matching import MatchedSets
+from lumiere.evaluation.means import mean_score
+from lumiere.evaluation.measured import Measured
+from lumiere.evaluation.measuring import PROXY, Measurement, Networks
+from lumiere.evaluation.scores import Better, LeftOut, Score
+from lumiere.evaluation.spectrum import MIN_SPECTRUM_FRAMES
+from lumiere.evaluation.video_numbers import PAIRED_SCORES, TEMPORAL_SCORES, Definition
+
+# Frames that a score needs; most need 2.
+LEAST_FRAMES = {
+    "interpolation_smoothness": 3,
+    "high_frequency_share": MIN_SPECTRUM_FRAMES,
+    "spectrum_distance": MIN_SPECTRUM_FRAMES,
+}
+
+
+def temporal_scores(
+    sets: MatchedSets, measured: Measured, networks: Networks, seed: int, left_out: list[LeftOut]
+) -> list[Score]:
+    """Return the scores of change over time, beside the real videos' values."""
+    generated = list(measured.generated.values())
+    real = _counterparts(sets, measured)
+    scores = _consistency_scores(generated, real, networks, seed)
+    for key, definition in TEMPORAL_SCORES.items():
+        found = mean_score(
+            key,
+            definition,
+            [m.numbers[key] for m in generated],
+            [m.numbers[key] for m in real],
+            seed,
+        )
+        _add(found, key, definition, sets, scores, left_out)
+    for key, definition in PAIRED_SCORES.items():
+        found = mean_score(
+            key,
+            definition,
+            [pair[key] for pair in measured.paired.values()],
+            [pair[key] for pair in measured.paired_real.values()],
+            seed,
+        )
+        if measured.paired:
+            _add(found, key, definition, sets, scores, left_out)
+    return scores
+
+
+def _counterparts(sets: MatchedSets, measured: Measured) -> list[Measurement]:
+    """Return the real videos of the generated ones' subjects; all of them, where nothing tells."""
+    partners = dict.fromkeys(sets.partners[index] for index in measured.generated)
+    own = [measured.real[p] for p in partners if p is not None and p in measured.real]
+    return own if len(own) >= 2 else list(measured.real.values())
+
+
+def _add(
+    score: Score | None,
+    key: str,
+    definition: Definition,
+    sets: MatchedSets,
+    scores: list[Score],
+    left_out: list[LeftOut],
+) -> None:
+    if score is not None:
+        scores.append(score)
+        return
+    needed = LEAST_FRAMES.get(key, 0)
+    why = "no video changes enough for it, or none repeats."
+    if sets.num_frames < needed:
+        why = f"it needs {needed} frames, and these videos have {sets.num_frames}."
+    left_out.append(LeftOut(definition.label, why))
+
+
+def _consistency_scores(
+    generated: Sequence[Measurement], real: Sequence[Measurement], networks: Networks, seed: int
+) -> list[Score]:
+    """Return how alike the frames of a video are, by every frame backbone."""
+    scores: list[Score] = []
+    for backbone in [networks.main, *networks.frame]:
+        is_main = backbone is networks.main
+        key = "independent_consistency" if is_main else f"{backbone.name}_consistency"
+        label = "Consistency of the frames' features"
+        if not is_main:
+            label = f"{label}, {backbone.name}"
+        definition = Definition(
+            label, Better.CLOSER, "",
+            "VBench's formula: the mean cosine of each frame with the first and with the previous "
+            "frame. It is VBench's subject consistency with DINO ViT-B/16, and its background "
+            "consistency with CLIP ViT-B/32. "
+            f"{PROXY if is_main else backbone.preprocessing}",
+        )  # fmt: skip
+        found = mean_score(
+            key,
+            definition,
+            [_consistency(m.frames[backbone.name]) for m in generated],
+            [_consistency(m.frames[backbone.name]) for m in real],
+            seed,
+        )
+        if found is not None:
+            scores.append(found)
+    return scores
+
+
+def _consistency(features: np.ndarray) -> float:
+    is_zero = not np.asarray(features).any(axis=1).all()  # such features have no direction
+    return subject_consistency(features) if len(features) > 1 and not is_zero else math.nan

@@ -1,0 +1,108 @@
+"""Scores of how well videos show what their captions say, by the judge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lumiere.evaluation.alignment import (
+    caption_pool,
+    caption_ranks,
+    cosine_similarity,
+    retrieval_scores,
+)
+from lumiere.evaluation.judge import Judge
+from lumiere.evaluation.matching import MatchedSets
+from lumiere.evaluation.means import value_score
+from lumiere.evaluation.measured import Measured, real_name, subject_name
+from lumiere.evaluation.measuring import Measurement
+from lumiere.evaluation.scores import Better, LeftOut, Score
+
+UNKNOWN_CAPTIONS = (
+    "the embedded judge was trained on none of these captions, so it cannot judge them; train it on "
+    "them, or give CLIP's weights."
+)
+
+
+def text_scores(
+    sets: MatchedSets, measured: Measured, judge: Judge, seed: int, left_out: list[LeftOut]
+) -> tuple[list[Score], dict[int, int]]:
+    """Return alignment and retrieval among all captions, and each generated video's rank."""
+    generated = [m for m in measured.generated.values() if m.caption]
+    captions = [sentences for sentences in sets.real_captions if sentences]
+    if len(generated) < 2 or len(captions) < 2:
+        left_out.append(
+            LeftOut(
+                "Text alignment",
+                "at least two generated and two real videos need captions.",
+            )
+        )
+        return [], {}
+    known = sum(judge.captions.issuperset(sentences) for sentences in captions)
+    if judge.captions and not known:
+        left_out.append(LeftOut("Text alignment", UNKNOWN_CAPTIONS))
+        return [], {}
+    real = [m for m in measured.real.values() if m.captions]
+    again = [m for m in measured.again.values() if m.captions]
+    pool, _ = caption_pool([m.caption for m in generated], sets.real_captions)
+    embedded = judge.encode_text(pool.texts)
+    ranks = caption_ranks(_text_space(generated), embedded, pool.own)
+    real_ranks = None
+    if real:
+        windows = [*real, *again]
+        own, _ = caption_pool([m.captions[0] for m in windows], sets.real_captions)
+        if own.texts != pool.texts:
+            # A prompt that no real video has is a candidate for the real ones as well.
+            own = type(own)(pool.texts, [_positions(pool.texts, m.captions) for m in windows])
+        real_ranks = caption_ranks(_text_space(windows), embedded, own.own)
+    note = f"The judge is the {judge.name}."
+    if judge.captions:
+        note = f"{note[:-1]}, which was trained on {known} of these {len(captions)} videos."
+    subjects = [subject_name(sets, m) or m.name for m in generated]
+    scores = [_alignment_score(generated, real, judge, note, seed)]
+    scores += retrieval_scores(
+        ranks, real_ranks, len(pool.texts), subjects=subjects,
+        real_subjects=[real_name(m.index) for m in [*real, *again]] if real else None,
+        note=note, seed=seed,
+    )  # fmt: skip
+    return scores, {m.index: int(rank) for m, rank in zip(generated, ranks, strict=True)}
+
+
+def _positions(texts: Sequence[str], captions: Sequence[str]) -> list[int]:
+    wanted = {" ".join(caption.casefold().split()) for caption in captions}
+    return [i for i, text in enumerate(texts) if " ".join(text.casefold().split()) in wanted]
+
+
+def _text_space(measurements: Sequence[Measurement]) -> np.ndarray:
+    return np.stack([m.text_space for m in measurements if m.text_space is not None])
+
+
+def _alignment_score(
+    generated: Sequence[Measurement],
+    real: Sequence[Measurement],
+    judge: Judge,
+    note: str,
+    seed: int,
+) -> Score:
+    values = _own_similarity(generated, [m.caption for m in generated], judge)
+    floor: Sequence[float] | np.ndarray = ()
+    if real:
+        floor = _own_similarity(real, [m.captions[0] for m in real], judge)
+    return value_score(
+        "text_alignment",
+        "Similarity with its caption",
+        "text",
+        Better.HIGHER,
+        values,
+        floor,
+        note=f"{note} The score is the mean cosine in its space. It is not CLIPSIM.",
+        seed=seed,
+    )
+
+
+def _own_similarity(
+    measurements: Sequence[Measurement], captions: Sequence[str], judge: Judge
+) -> np.ndarray:
+    text = judge.encode_text(list(captions))
+    return np.diagonal(cosine_similarity(text, _text_space(measurements))).copy()
