@@ -111,33 +111,48 @@ def _video_rows(
         row = {**base, "sha256": outcome.sha256}
         return [(_reject(row, Reason(outcome.reason), outcome.detail), None)]
     base |= _facts(outcome)
-    parts = sorted(
-        _parts(outcome, captions), key=lambda part: (part.segment.start, part.segment.end)
-    )
-    is_divided = len(parts) > 1 or parts[0].segment.span is not None
+    stretches, unusable = _parts(outcome, captions)
+    is_divided = len(stretches) > 1 or any(part.segment.span for part in stretches)
     signatures = {
         (segment.start, segment.end, segment.span): signature
         for segment, signature in zip(outcome.segments, outcome.signatures, strict=True)
     }
     rows = []
-    for number, part in enumerate(parts):
+    for number, part in enumerate([*stretches, *unusable]):
         segment = part.segment
-        part_id = f"{clip_id}#{number}" if is_divided else clip_id
+        is_numbered = is_divided or number >= len(stretches)
+        part_id = f"{clip_id}#{number}" if is_numbered else clip_id
         signature = signatures.get((segment.start, segment.end, segment.span))
         rows.append((_part_row({**base, "clip_id": part_id}, part, signature, config), signature))
     return rows
 
 
-def _parts(video: Measurement, captions: list[Caption]) -> list[Part]:
-    """Return one part per captioned span, one per shot that no captioned span covers, and one per
-    caption whose span cannot be used.
+def _parts(video: Measurement, captions: list[Caption]) -> tuple[list[Part], list[Part]]:
+    """Divide a video by its cuts and captions.
+
+    Returns:
+        One part per captioned span and per shot that no captioned span covers, by position; and one
+        part per caption whose span cannot be used. The second list has no influence on the first,
+        so that a mistake in captions.csv does not change the ids of the other clips.
     """
-    unusable = [_unusable_caption(caption) for caption in captions if caption.problem]
+    rejected = [_unusable_caption(caption) for caption in captions if caption.problem]
     usable = [caption for caption in captions if not caption.problem]
     whole = [caption.text for caption in usable if caption.span is None]
-    spans = _texts_by_span(usable)
-    parts = [_span_part(span, texts, video) for span, texts in spans.items()]
-    return unusable + parts + _shot_parts(video, whole, spans, bool(unusable))
+    segments = {segment.span: segment for segment in video.segments}
+    spans: list[Part] = []
+    for span, texts in _texts_by_span(usable).items():
+        if span in segments:
+            spans.append(Part(segments[span], texts))
+        else:
+            segment = Segment(*span, span, 0.0, 0.0)
+            rejected.append(Part(segment, texts, _span_problem(span, video)))
+    captioned = [part.segment.span for part in spans if part.segment.span is not None]
+    stretches = spans + _shot_parts(video, whole, captioned, bool(rejected))
+    return sorted(stretches, key=_position), sorted(rejected, key=_position)
+
+
+def _position(part: Part) -> Span:
+    return part.segment.start, part.segment.end
 
 
 def _shot_parts(
@@ -148,7 +163,7 @@ def _shot_parts(
     Args:
         video: its measurement.
         whole: the captions without a span.
-        spans: the captioned spans.
+        spans: the captioned spans that can be used.
         has_unusable: whether other captions have a span that cannot be used.
     """
     shots = [segment for segment in video.segments if segment.span is None]
@@ -179,13 +194,6 @@ def _texts_by_span(captions: list[Caption]) -> dict[Span, list[str]]:
         if caption.span is not None:
             texts.setdefault(caption.span, []).append(caption.text)
     return dict(sorted(texts.items()))
-
-
-def _span_part(span: Span, texts: list[str], video: Measurement) -> Part:
-    for segment in video.segments:
-        if segment.span == span:
-            return Part(segment, texts)
-    return Part(Segment(*span, span, 0.0, 0.0), texts, _span_problem(span, video))
 
 
 def _unusable_caption(caption: Caption) -> Part:

@@ -54,8 +54,8 @@ EXPECTED = {
     "small": "too_small",
     "sound": "unreadable",
     "spans#0": "",
-    "spans#1": "caption_spans_cuts",
-    "spans#2": "",
+    "spans#1": "",
+    "spans#2": "caption_spans_cuts",
     "still": "no_motion",
     "sub/deep": "",
     "truncated": "truncated",
@@ -144,7 +144,7 @@ def test_every_input_has_its_verdict(curated):
     assert rows["plain.mkv"]["detail"] == "duplicate_of:plain.mp4"
     assert rows["plain.mkv"]["group"] == rows["plain.mp4"]["group"]
     assert rows["spans#0"]["captions"] == ["before the cut"]
-    assert rows["spans#2"]["captions"] == ["after the cut"]
+    assert rows["spans#1"]["captions"] == ["after the cut"]
     assert rows["open-gop"]["captions"] == ["this is open-gop.mp4"]
     assert (rows["open-gop"]["decoder"], rows["open-gop"]["decoder_reason"]) == ("pyav", "open GOP")
     assert rows["plain.mp4"]["decoder"] == "decord"
@@ -318,7 +318,7 @@ def test_a_file_that_changed_since_curation_is_not_used(many, tmp_path):
 
 
 def test_a_part_after_a_cut_begins_after_the_cut(curated, odd, tmp_path):
-    row = next(row for row in curated[0] if row["clip_id"] == "spans#2")
+    row = next(row for row in curated[0] if row["clip_id"] == "spans#1")
     assert (
         read_numbers(read_video(odd[0] / "spans.mp4", start=row["start"], decoder="pyav"))[0] >= 24
     )
@@ -387,8 +387,8 @@ def test_a_caption_with_an_unusable_span_is_not_lost_silently(odd, curated):
     for others in ([], [Caption("whole")]):
         rows, _ = decide({"plain.mp4": outcome}, {"plain.mp4": [bad, *others]}, CONFIG)
         verdicts = [(row["captions"], row["reason"]) for row in rows]
-        assert verdicts == [(["bad"], "bad_span"), *[(["whole"], "") for _ in others]]
-        assert rows[0]["detail"] == f"captions.csv, {bad.problem}."
+        assert verdicts == [*[(["whole"], "") for _ in others], (["bad"], "bad_span")]
+        assert rows[-1]["detail"] == f"captions.csv, {bad.problem}."
 
 
 def test_captions_files_with_problems_are_named(tmp_path):
