@@ -278,6 +278,8 @@ def _damage_named(path: Path) -> Iterator[Path]:
         raise DataError(f"{path}: no such file; run the generate stage first")
     try:
         yield path
+    except DataError:
+        raise  # it names the file already
     except (ValueError, KeyError, EOFError, OSError, BadZipFile, zlib.error) as error:
         raise DataError(
             f"{path}: cannot be read ({first_line(error)}); run the generate stage again"

@@ -17,7 +17,7 @@ from PIL import Image
 from lumiere.data.clips import ClipStore
 from lumiere.data.orientation import upright
 from lumiere.data.video_io import read_video
-from lumiere.errors import VideoError
+from lumiere.errors import DataError, VideoError
 from lumiere.files import content_hash
 from lumiere.modes import subject
 from lumiere.pipelines.inputs import cropped_size, fit_region
@@ -71,8 +71,9 @@ def open_clips(folder: Path, clip_id: str) -> Clips:
     try:
         return Clips(folder)
     except (OSError, ValueError) as error:
+        reason = error.problem if isinstance(error, DataError) else error  # its cure is another
         raise ValueError(
-            f"clip {clip_id} is not available, because {folder} holds no decoded clips ({error}); "
+            f"clip {clip_id} is not available, because {folder} holds no decoded clips ({reason}); "
             "run this in a project where `dvc repro decode` has made them, or name a file instead"
         ) from None
 

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lumiere.pipelines import LumierePipeline
+from lumiere.pipelines.input_files import open_clips
 from lumiere.style import blend_style
 from tests.pipelines.test_modes import IMAGE, STEPS, VIDEO, box, seed
 
@@ -348,3 +349,8 @@ def test_conditioned_modes_need_a_conditioned_network(base_only: LumierePipeline
         ValueError, match="mode 'image_to_video' needs a network with conditioning channels"
     ):
         base_only("a cat", image=IMAGE)
+
+
+def test_clips_that_are_absent_are_one_error_with_one_cure(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"index\.json: no such file\); run this in a project"):
+        open_clips(tmp_path, "fox@0")
