@@ -15,6 +15,7 @@ from lumiere.models import SpaceTimeUNet
 from lumiere.modes import CONDITIONED_MODES
 from lumiere.pipelines.base import LumiereBasePipeline
 from lumiere.pipelines.pipeline_ssr import LumiereUpscalePipeline
+from lumiere.pipelines.plans import DEFAULT_OVERLAP, DEFAULT_SSR_STEPS
 from lumiere.pipelines.styles import FOLDER as STYLES_FOLDER
 from lumiere.pipelines.styles import StyleBook
 from lumiere.text import TextEncoder, load_text_encoder
@@ -39,12 +40,12 @@ class LumiereComponents(LumiereBasePipeline):
         num_frames: int = 16,
         fps: int = 16,
         ssr_window_size: int = 8,
-        ssr_overlap: int = 2,
+        ssr_overlap: int = DEFAULT_OVERLAP,
         num_inference_steps: int = 20,
         guidance_scale: float = 3.0,
         guidance_rescale: float = 0.7,
         image_strength: float = 1.0,
-        ssr_steps: int = 8,
+        ssr_steps: int = DEFAULT_SSR_STEPS,
         prediction_type: str | None = None,
         ssr_prediction_type: str | None = None,
         vae: AutoencoderKL | None = None,

@@ -37,7 +37,14 @@ from lumiere.pipelines.inputs import SourcePixels, read_source_pixels
 from lumiere.pipelines.known_pixels import KnownPixels, known_output, measure_known
 from lumiere.pipelines.pipeline_output import LumierePipelineOutput, check_output_type, to_output
 from lumiere.pipelines.pipeline_ssr import LumiereUpscalePipeline
-from lumiere.pipelines.plans import UpscalePlan, WindowPlan, plan_base_windows
+from lumiere.pipelines.plans import (
+    DEFAULT_BATCH_SIZE,
+    DEFAULT_NOISE_LEVEL,
+    DEFAULT_WINDOW_WEIGHTS,
+    UpscalePlan,
+    WindowPlan,
+    plan_base_windows,
+)
 from lumiere.pipelines.prompts import read_prompts, text_dim
 
 
@@ -79,16 +86,16 @@ class LumierePipeline(LumiereComponents):
         width: int | None = None,
         window_size: int | None = None,
         overlap: int | None = None,
-        window_weights: str = "mean",
+        window_weights: str = DEFAULT_WINDOW_WEIGHTS,
         upscale: bool = True,
         ssr_steps: int | None = None,
-        noise_level: int = 50,
+        noise_level: int = DEFAULT_NOISE_LEVEL,
         ssr_window_size: int | None = None,
         ssr_overlap: int | None = None,
-        ssr_window_weights: str = "mean",
+        ssr_window_weights: str = DEFAULT_WINDOW_WEIGHTS,
         multidiffusion: bool = True,
-        batch_size: int | None = 4,
-        ssr_batch_size: int | None = 4,
+        batch_size: int | None = DEFAULT_BATCH_SIZE,
+        ssr_batch_size: int | None = DEFAULT_BATCH_SIZE,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         output_type: str = "pt",
         return_dict: bool = True,
@@ -233,7 +240,6 @@ class LumierePipeline(LumiereComponents):
                 size,
                 num_inference_steps=ssr_steps,
                 noise_level=noise_level,
-                scale=None,
                 window_size=ssr_window_size,
                 overlap=ssr_overlap,
                 multidiffusion=multidiffusion,

@@ -30,7 +30,15 @@ from lumiere.pipelines.pipeline_output import (
     to_output,
 )
 from lumiere.pipelines.pixels import read_video
-from lumiere.pipelines.plans import UpscalePlan, WindowPlan
+from lumiere.pipelines.plans import (
+    DEFAULT_BATCH_SIZE,
+    DEFAULT_NOISE_LEVEL,
+    DEFAULT_OVERLAP,
+    DEFAULT_SSR_STEPS,
+    DEFAULT_WINDOW_WEIGHTS,
+    UpscalePlan,
+    WindowPlan,
+)
 
 
 class LumiereUpscalePipeline(LumiereBasePipeline):
@@ -75,14 +83,14 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
     def __call__(
         self,
         video: Any,
-        num_inference_steps: int = 8,
-        noise_level: int = 50,
+        num_inference_steps: int = DEFAULT_SSR_STEPS,
+        noise_level: int = DEFAULT_NOISE_LEVEL,
         scale: float | None = None,
         window_size: int | None = None,
-        overlap: int = 2,
+        overlap: int = DEFAULT_OVERLAP,
         multidiffusion: bool = True,
-        window_weights: str = "mean",
-        batch_size: int | None = 4,
+        window_weights: str = DEFAULT_WINDOW_WEIGHTS,
+        batch_size: int | None = DEFAULT_BATCH_SIZE,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         output_type: str = "pt",
         return_dict: bool = True,
@@ -146,14 +154,14 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         num_frames: int,
         low_size: Sequence[int],
         *,
-        num_inference_steps: int,
-        noise_level: int,
-        scale: float | None,
-        window_size: int | None,
-        overlap: int,
-        multidiffusion: bool,
-        window_weights: str,
-        batch_size: int | None,
+        num_inference_steps: int = DEFAULT_SSR_STEPS,
+        noise_level: int = DEFAULT_NOISE_LEVEL,
+        scale: float | None = None,
+        window_size: int | None = None,
+        overlap: int = DEFAULT_OVERLAP,
+        multidiffusion: bool = True,
+        window_weights: str = DEFAULT_WINDOW_WEIGHTS,
+        batch_size: int | None = DEFAULT_BATCH_SIZE,
     ) -> UpscalePlan:
         """Plan the enlargement of a clip, so that wrong settings raise before any network runs.
 
@@ -161,7 +169,7 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
             num_frames: frames of the clip.
             low_size: height and width of the clip.
             num_inference_steps, noise_level, scale, window_size, overlap, multidiffusion,
-                window_weights, batch_size: as in a call, which has their defaults.
+                window_weights, batch_size: as in a call, with the same defaults.
 
         Raises:
             ValueError: if a setting cannot be used.

@@ -14,6 +14,13 @@ from lumiere.diffusion.windows import (
 )
 from lumiere.pipelines.argument_checks import check_whole, check_whole_or_none
 
+# The defaults of every call and plan.
+DEFAULT_SSR_STEPS = 8
+DEFAULT_NOISE_LEVEL = 50
+DEFAULT_OVERLAP = 2
+DEFAULT_WINDOW_WEIGHTS = "mean"
+DEFAULT_BATCH_SIZE = 4
+
 
 @dataclass(frozen=True)
 class WindowPlan:
@@ -35,9 +42,9 @@ class WindowPlan:
     num_frames: int
     window_size: int
     overlap: int
-    window_weights: str = "mean"
+    window_weights: str = DEFAULT_WINDOW_WEIGHTS
     multidiffusion: bool = True
-    batch_size: int | None = 4
+    batch_size: int | None = DEFAULT_BATCH_SIZE
 
     def __post_init__(self) -> None:
         check_whole(1, window_size=self.window_size)
@@ -88,10 +95,10 @@ def plan_base_windows(
     num_frames: int,
     trained_length: int,
     *,
-    window_size: int | None,
-    overlap: int | None,
-    window_weights: str,
-    batch_size: int | None,
+    window_size: int | None = None,
+    overlap: int | None = None,
+    window_weights: str = DEFAULT_WINDOW_WEIGHTS,
+    batch_size: int | None = DEFAULT_BATCH_SIZE,
 ) -> WindowPlan:
     """Plan the base model's windows.
 
@@ -114,7 +121,7 @@ def plan_base_windows(
         if num_frames <= window_size:
             overlap = 0
     if overlap is None:
-        overlap = min(2, window_size - 1)
+        overlap = min(DEFAULT_OVERLAP, window_size - 1)
     return WindowPlan(
         num_frames, window_size, overlap, window_weights=window_weights, batch_size=batch_size
     )

@@ -22,7 +22,7 @@ from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines import LumierePipeline, LumiereUpscalePipeline
 from lumiere.pipelines.pipeline_output import to_output
 from lumiere.pipelines.pixels import read_video
-from lumiere.pipelines.plans import WindowPlan
+from lumiere.pipelines.plans import WindowPlan, plan_base_windows
 from tests.pipelines.conftest import ssr_unet
 from tests.pipelines.test_modes import seed
 
@@ -265,22 +265,31 @@ def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(function).parameters)
 
 
-def test_a_plan_takes_the_settings_of_a_call_and_has_no_defaults_of_its_own() -> None:
-    call = parameters_of(LumiereUpscalePipeline.__call__)
-    plan = parameters_of(LumiereUpscalePipeline.plan)
-    settings = {
-        name: parameter
-        for name, parameter in plan.items()
+def settings_of(function: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the annotation and the default of each parameter that only a name can set."""
+    return {
+        name: (parameter.annotation, parameter.default)
+        for name, parameter in parameters_of(function).items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
+
+
+def test_a_plan_takes_the_settings_of_a_call_with_the_same_defaults() -> None:
+    call = parameters_of(LumiereUpscalePipeline.__call__)
+    planned = settings_of(LumiereUpscalePipeline.plan)
     pixels_and_output = {
         "self", "video", "generator", "output_type", "return_dict", "callback_on_step_end",
         "callback_on_step_end_tensor_inputs",
     }  # fmt: skip
-    assert settings.keys() == call.keys() - pixels_and_output
-    for name, parameter in settings.items():
-        assert parameter.annotation == call[name].annotation, name
-    assert all(parameter.default is inspect.Parameter.empty for parameter in plan.values())
+    assert planned.keys() == call.keys() - pixels_and_output
+    base_call, base_planned = (
+        parameters_of(LumierePipeline.__call__),
+        settings_of(plan_base_windows),
+    )
+    assert base_planned.keys() == {"window_size", "overlap", "window_weights", "batch_size"}
+    for called, settings in ((call, planned), (base_call, base_planned)):
+        for name, (annotation, default) in settings.items():
+            assert (called[name].annotation, called[name].default) == (annotation, default), name
 
 
 def test_super_resolution_has_the_same_defaults_within_a_pipeline_and_alone() -> None:
@@ -310,9 +319,6 @@ def test_a_plan_is_what_a_call_does(upscaler: LumiereUpscalePipeline) -> None:
     settings = {"num_inference_steps": 2, "noise_level": 100, "overlap": 1, "batch_size": 2}
     video = low(7)
     called = upscaler(video, generator=seed(), **settings).frames
-    plan = upscaler.plan(
-        7, (16, 16), scale=None, window_size=None, multidiffusion=True, window_weights="mean",
-        **settings,
-    )  # fmt: skip
+    plan = upscaler.plan(7, (16, 16), **settings)
     made = upscaler.upscale(read_video(video), plan, video_generators(seed(), 1))
     assert torch.equal(to_output(made), called)
