@@ -131,6 +131,9 @@ def make_clips(
 ) -> Iterator[tuple[SetEntry, np.ndarray]]:
     """Make clips at base size, uint8 (t, h, w, 3).
 
+    At alpha 0 a style has no part in its clips, so all styles share them. They stay in memory:
+    there are as many as a style has prompts.
+
     Args:
         pipe: the model.
         entries: how to make each; neighbours of one mode, style and alpha share forward passes.
@@ -138,10 +141,15 @@ def make_clips(
         description: of the progress bar.
         image: loads the first frame of an entry, uint8 (h, w, 3), for image to video.
     """
+    shared: dict[tuple[SetEntry, ...], list[np.ndarray]] = {}
     with tqdm(total=len(entries), desc=description, unit="clip") as progress:
         for _, alike in groupby(entries, lambda entry: (entry.mode, entry.style, entry.alpha)):
             for batch in _batches(list(alike), batch_size):
-                for clip in zip(batch, _make_batch(pipe, batch, image), strict=True):
+                key = tuple(replace(entry, style="") for entry in batch)
+                frames = shared.get(key) or _make_batch(pipe, batch, image)
+                if batch[0].style and batch[0].alpha == 0:
+                    shared[key] = frames
+                for clip in zip(batch, frames, strict=True):
                     yield clip
                     progress.update()
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 
 from lumiere.config import GenerateConfig
 from lumiere.data.clips import ClipStore
 from lumiere.data.shards import Sample, pack_frames, write_index, write_shards
-from lumiere.pipelines.evaluation_sets import draw_captions, plan_clips, plan_styles
+from lumiere.pipelines.evaluation_sets import (
+    draw_captions,
+    make_clips,
+    plan_clips,
+    plan_styles,
+)
 from lumiere.pipelines.styles import StyleBook
 
 
@@ -74,3 +83,44 @@ def test_every_style_is_planned_at_alpha_zero_and_at_its_blends(store: ClipStore
             (plain[first].prompt, plain[first].seed)
         }
     assert plan_styles(plain, StyleBook()) == []
+
+
+class SeededPixels:
+    """In place of a pipeline: one pixel per clip that follows from its seed, style and alpha."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, float, int]] = []
+
+    def __call__(
+        self,
+        prompts: list[str],
+        generator: list[torch.Generator],
+        style: str = "",
+        alpha: float = 0.0,
+        **_: Any,
+    ) -> SimpleNamespace:
+        self.calls.append((style, alpha, len(prompts)))
+        shift = (ord(style) + alpha) / 1000 if style else 0.0
+        frames = [torch.rand(1, 3, 1, 1, generator=own) / 2 + shift for own in generator]
+        return SimpleNamespace(frames=torch.stack(frames))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_clips_at_alpha_zero_are_made_once_for_all_styles(
+    store: ClipStore, batch_size: int
+) -> None:
+    styles = StyleBook()
+    for name, alpha in (("a", 0.5), ("b", 0.5), ("b", 1.0)):
+        styles.add(name, {}, alpha)
+    plain = plan_clips(draw_captions(store, 3, seed=0), "text_to_video", GenerateConfig())
+    planned = plan_styles(plain, styles)
+    pipe: Any = SeededPixels()
+    made = list(make_clips(pipe, planned, batch_size, "styles"))
+    assert [entry for entry, _ in made] == planned
+    for entry, frames in made:
+        [(_, alone)] = make_clips(SeededPixels(), [entry], 1, "alone")  # type: ignore[arg-type]
+        np.testing.assert_array_equal(frames, alone)
+    clips_by_kind: dict[tuple[str, float], int] = {}
+    for style, alpha, count in pipe.calls:
+        clips_by_kind[style, alpha] = clips_by_kind.get((style, alpha), 0) + count
+    assert clips_by_kind == {("", 0.0): 3, ("a", 0.5): 3, ("b", 0.5): 3, ("b", 1.0): 3}
