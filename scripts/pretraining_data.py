@@ -9,17 +9,19 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import av
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
+from lumiere.errors import DataError
 from lumiere.files import content_hash, write_atomically
+from lumiere.tensor_files import read_tensors
 from lumiere.text import load_text_encoder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,8 +74,17 @@ class PretrainingData:
 
     @classmethod
     def load(cls, path: Path) -> PretrainingData:
-        """Read a file that `save` wrote."""
-        return cls(**load_file(path))
+        """Read a file that `save` wrote.
+
+        Raises:
+            DataError: if the file is damaged, or something else wrote it.
+        """
+        tensors = read_tensors(path)
+        names = [item.name for item in fields(cls)]
+        if set(tensors) != set(names):
+            problem = f"{path}: expected the tensors {', '.join(names)}"
+            raise DataError(problem, cure="delete it, and the next call prepares it again")
+        return cls(**tensors)
 
 
 @dataclass(frozen=True)

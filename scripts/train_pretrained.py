@@ -43,6 +43,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STATE, LOG, RECORD = "state.safetensors", "loss.csv", "state.json"
 MOMENTS = "exp_avg", "exp_avg_sq"  # of AdamW
 VALIDATION = 128  # held-out pictures
+CURE = "put a copy of a whole state in its place, or delete it to begin again"
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,41 @@ def shift(x_0: Tensor, offsets: Tensor) -> Tensor:
 # --- state ------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Progress:
+    """What a state file says beside its tensors.
+
+    Attributes:
+        step, began, pictures_seen: as in `Training`.
+        first_average: the first of its `ema_lengths`.
+        settings: all settings of its training.
+    """
+
+    step: int
+    began: int
+    pictures_seen: int
+    first_average: int
+    settings: dict[str, Any]
+
+
+def read_progress(path: Path) -> Progress:
+    """Read the progress of a state file.
+
+    Raises:
+        DataError: if the file is missing or damaged, or something else wrote it.
+    """
+    metadata = read_metadata(path)
+    try:
+        step, settings = int(metadata["step"]), json.loads(metadata["settings"])
+        first_average = int(settings["ema_lengths"][0])
+        pictures_seen = int(metadata.get("pictures_seen", step * settings["batch_size"]))
+        began = int(metadata.get("began", 0))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        problem = f"{path}: no state of this script: {type(error).__name__}: {error}"
+        raise DataError(problem, CURE) from None
+    return Progress(step, began, pictures_seen, first_average, settings)
+
+
 class Training:
     """The network, its averages, its optimizer and its progress.
 
@@ -292,12 +328,11 @@ class Training:
         """Continue from a state.
 
         Raises:
-            DataError: if the file is missing, damaged, or of another network.
+            DataError: if the file is missing, damaged, of another network, or of another program.
         """
-        metadata, stored = read_metadata(path), read_tensors(path)
-        self.step, self.began = int(metadata["step"]), int(metadata.get("began", 0))
-        before = self.step * json.loads(metadata["settings"])["batch_size"]
-        self.pictures_seen = int(metadata.get("pictures_seen", before))
+        progress, stored = read_progress(path), read_tensors(path)
+        self.step, self.began = progress.step, progress.began
+        self.pictures_seen = progress.pictures_seen
         self._set(stored, "raw.", path)
         for length in self.averages:
             if f"ema.{length}.conv_in.weight" in stored:
@@ -305,7 +340,13 @@ class Training:
         if self.step == self.began:
             return  # saved before the first step, when the optimizer had no moments
         for name, weight in self.weights.items():
-            moments = {key: stored[f"adam.{key}.{name}"].to(self.device) for key in MOMENTS}
+            moments: dict[str, Tensor] = {}
+            for key in MOMENTS:
+                moment = stored.get(f"adam.{key}.{name}")
+                if moment is None or moment.shape != weight.shape:
+                    problem = f"{path}: adam.{key}.{name} is missing or has another shape"
+                    raise DataError(problem, CURE)
+                moments[key] = moment.to(self.device)
             steps = torch.tensor(float(self.step - self.began))
             self.optimizer.state[weight] = {"step": steps, **moments}
 
@@ -360,17 +401,23 @@ def export(work: Path, folder: Path) -> None:
     Raises:
         DataError: if the work folder has no whole state.
     """
-    metadata, tensors = read_metadata(work / STATE), read_tensors(work / STATE)
-    step, settings = int(metadata["step"]), json.loads(metadata["settings"])
-    pictures_seen = int(metadata.get("pictures_seen", step * settings["batch_size"]))
-    folder.mkdir(parents=True, exist_ok=True)
-    for kind, prefix in (("raw", "raw."), ("ema", f"ema.{settings['ema_lengths'][0]}.")):
-        weights = {}
+    progress, tensors = read_progress(work / STATE), read_tensors(work / STATE)
+    averaged = f"ema.{progress.first_average}."
+    exported: dict[str, dict[str, Tensor]] = {"raw": {}, "ema": {}}
+    for kind, prefix in (("raw", "raw."), ("ema", averaged)):
         for name, tensor in tensors.items():
             if name.startswith(prefix):
-                weights[name.removeprefix(prefix)] = tensor.half()
+                exported[kind][name.removeprefix(prefix)] = tensor.half()
+    if not exported["raw"] or exported["ema"].keys() != exported["raw"].keys():
+        raise DataError(f"{work / STATE}: no whole weights in raw.* and {averaged}*", CURE)
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind, weights in exported.items():
         save_file(weights, folder / f"{kind}.safetensors")
-    record = {"step": step, "pictures_seen": pictures_seen, "settings": settings}
+    record = {
+        "step": progress.step,
+        "pictures_seen": progress.pictures_seen,
+        "settings": progress.settings,
+    }
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     if (work / LOG).is_file():
         (folder / LOG).write_bytes((work / LOG).read_bytes())

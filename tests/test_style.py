@@ -201,8 +201,17 @@ def test_a_style_may_be_an_adapter(unet: SpaceTimeUNet, tmp_path: Path) -> None:
         assert all(torch.equal(value, before[key]) for key, value in unet.unet.state_dict().items())
 
 
-def test_an_adapter_with_a_scale_of_its_own_is_told(unet: SpaceTimeUNet, tmp_path: Path) -> None:
-    settings = json.dumps({"unet.r": 1, "unet.lora_alpha": 2})
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (json.dumps({"unet.r": 1, "unet.lora_alpha": 2}), "a scale of its own"),
+        ("half of it", r"ink\.safetensors: its metadata .* is not a JSON object; save the LoRA"),
+        ('["r"]', r"ink\.safetensors: its metadata .* is not a JSON object; save the LoRA"),
+    ],
+)
+def test_the_settings_of_an_adapter_are_checked(
+    unet: SpaceTimeUNet, tmp_path: Path, settings: str, words: str
+) -> None:
     save_file(
         {"conv_in.lora_A.weight": torch.ones(1, 3, 3, 3)},
         tmp_path / "ink.safetensors",
@@ -210,7 +219,7 @@ def test_an_adapter_with_a_scale_of_its_own_is_told(unet: SpaceTimeUNet, tmp_pat
     )
     styles = StyleBook()
     styles.add("ink", tmp_path / "ink.safetensors")
-    with pytest.raises(ValueError, match="a scale of its own"), styles.applied(unet, "ink", 1.0):
+    with pytest.raises(ValueError, match=words), styles.applied(unet, "ink", 1.0):
         pass
 
 

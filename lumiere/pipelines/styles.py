@@ -25,6 +25,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lumiere.errors import DataError
 from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines.argument_checks import check_range
 from lumiere.style import STYLE_NAME, alpha_of, blend_file, blend_style, is_lora, merge_lora
@@ -233,7 +234,12 @@ def _read(path: Path) -> dict[str, Tensor]:
         ValueError: if the file is broken, or holds a LoRA with a scale other than 1. Diffusers
             stores that scale beside the tensors.
     """
-    stored = json.loads(read_metadata(path).get(LORA_SETTINGS, "{}"))
+    text = read_metadata(path).get(LORA_SETTINGS, "{}")
+    try:
+        stored = dict(json.loads(text))
+    except (ValueError, TypeError, RecursionError):
+        problem = f"{path}: its metadata {LORA_SETTINGS} is not a JSON object"
+        raise DataError(problem, cure="save the LoRA again with diffusers") from None
     settings = {key.removeprefix("unet."): value for key, value in stored.items()}
     scaled = [key for key in ("use_rslora", "alpha_pattern", "rank_pattern") if settings.get(key)]
     if scaled or settings.get("lora_alpha") != settings.get("r"):

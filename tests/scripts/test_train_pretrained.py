@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from lumiere.curation.split import is_validation
 from lumiere.diffusion.objective import Objective, make_scheduler
 from lumiere.errors import DataError, ParamsError
 from lumiere.models.unet_builders import build_text_to_image_unet
 from lumiere.params_file import read
+from lumiere.tensor_files import read_metadata, read_tensors
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -198,6 +200,69 @@ def test_weights_of_another_network_are_refused(
     other = replace(settings, init_from=str(tmp_path / "other"))
     with pytest.raises(DataError, match=r"state\.safetensors: raw\..* has another shape"):
         trained(data, other, tmp_path / "work", 1, tmp_path / "work")
+
+
+def change_state(
+    path: Path, metadata: dict[str, str] | None = None, without: str = "", twice: str = ""
+) -> None:
+    """Write a state again with other metadata, without a tensor, or with a tensor of twice its length."""
+    kept = read_metadata(path) if metadata is None else metadata
+    tensors = read_tensors(path)
+    if without:
+        del tensors[without]
+    if twice:
+        tensors[twice] = torch.cat([tensors[twice]] * 2)
+    save_file(tensors, path, kept)
+
+
+def test_a_state_that_is_damaged_or_foreign_is_named_with_the_cure(
+    data: Any, settings: script.Settings, tmp_path: Path
+) -> None:
+    trained(data, settings, None, 1, tmp_path)
+    path = tmp_path / script.STATE
+    whole, training = path.read_bytes(), script.Training(settings, torch.device("cpu"))
+    foreign = "no state of this script"
+    missing = r"adam\.exp_avg_sq\.conv_in\.weight is missing"
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"metadata": {}}, f"{foreign}: KeyError: 'step'"),
+        ({"metadata": {"step": "2"}}, f"{foreign}: KeyError: 'settings'"),
+        ({"metadata": {"step": "two", "settings": "{}"}}, f"{foreign}: ValueError"),
+        ({"metadata": {"step": "2", "settings": "half"}}, foreign),
+        ({"metadata": {"step": "2", "settings": "[]"}}, foreign),
+        ({"metadata": {"step": "2", "settings": '{"ema_lengths": []}'}}, foreign),
+        ({"without": "adam.exp_avg_sq.conv_in.weight"}, missing),
+        ({"twice": "adam.exp_avg.conv_in.bias"}, r"adam\.exp_avg\.conv_in\.bias .* another shape"),
+    ]
+    for change, words in changes:
+        path.write_bytes(whole)
+        change_state(path, **change)
+        with pytest.raises(DataError, match=rf"state\.safetensors: {words}.*; put a copy of a wh"):
+            training.load(path)
+    path.write_bytes(whole)
+    training.load(path)
+
+
+@pytest.mark.parametrize("name", ["raw.conv_in.weight", "ema.16000.conv_in.weight"])
+def test_weights_that_are_not_whole_are_not_exported(
+    data: Any, settings: script.Settings, tmp_path: Path, name: str
+) -> None:
+    trained(data, settings, None, 0, tmp_path / "work")
+    change_state(tmp_path / "work" / script.STATE, without=name)
+    with pytest.raises(DataError, match=r"state\.safetensors: no whole weights in raw"):
+        script.export(tmp_path / "work", tmp_path / "export")
+    assert not (tmp_path / "export").exists()
+
+
+def test_prepared_data_of_another_kind_is_refused(data: Any, tmp_path: Path) -> None:
+    path = tmp_path / "data.safetensors"
+    data.save(path)
+    assert torch.equal(data_module.PretrainingData.load(path).pictures, data.pictures)
+    change_state(path, {}, without="weights")
+    with pytest.raises(DataError, match=r"data\.safetensors: expected the tensors .*; delete it"):
+        data_module.PretrainingData.load(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"data\.safetensors: not a whole safetensors file"):
+        data_module.PretrainingData.load(path)
 
 
 def test_an_export_without_a_state_is_one_error(tmp_path: Path) -> None:
