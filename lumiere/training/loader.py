@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from lumiere.config import RuntimeConfig
 from lumiere.errors import LumiereError, ParamsError, WorkerError, first_line
@@ -22,12 +22,26 @@ class Examples(Protocol):
         """Return the example at a position."""
 
 
-class _Stream(Dataset[dict[str, Tensor]]):
+class _Stream(Dataset[Any]):
     def __init__(self, examples: Examples) -> None:
         self.examples = examples
 
-    def __getitem__(self, position: int) -> dict[str, Tensor]:
-        return self.examples.example(position)
+    def __getitem__(self, position: int) -> dict[str, Tensor] | LumiereError:
+        # Return an error that a user can fix, because a worker's exception reaches the training as
+        # another one, whose message is a traceback.
+        try:
+            return self.examples.example(position)
+        except LumiereError as error:
+            return error
+
+
+def _batch_or_error(
+    examples: Sequence[dict[str, Tensor] | LumiereError],
+) -> dict[str, Tensor] | LumiereError:
+    for example in examples:
+        if isinstance(example, LumiereError):
+            return example
+    return default_collate(list(examples))
 
 
 class Positions(Sampler[list[int]]):
@@ -72,19 +86,20 @@ class Positions(Sampler[list[int]]):
 
 class _Batches(DataLoader[dict[str, Tensor]]):
     def __iter__(self) -> Iterator[dict[str, Tensor]]:  # type: ignore[override]
-        return _name_lost_workers(super().__iter__())
+        return _raise_errors(super().__iter__())
 
 
-def _name_lost_workers(batches: Iterator[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
-    """Turn torch's RuntimeError about a worker that hangs or has died into a WorkerError, and
-    restore the message of an error that a user can fix.
+def _raise_errors(
+    batches: Iterator[dict[str, Tensor] | LumiereError],
+) -> Iterator[dict[str, Tensor]]:
+    """Raise the errors among the batches, and turn torch's RuntimeError about a worker that hangs
+    or has died into a WorkerError.
     """
     try:
-        yield from batches
-    except LumiereError as error:
-        # For an error in a worker process, torch puts the worker's traceback before the message.
-        message = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
-        raise type(error)(message) from None
+        for batch in batches:
+            if isinstance(batch, LumiereError):
+                raise batch
+            yield batch
     except RuntimeError as error:
         if not re.match(r"DataLoader (timed out|worker \(pid)", str(error)):
             raise
@@ -116,10 +131,12 @@ def make_loader(
 
     Raises:
         WorkerError: while iterating, if a worker dies or returns nothing for `timeout_s` seconds.
+        LumiereError: while iterating, as the examples raise it, whichever process reads them.
     """
     return _Batches(
         _Stream(examples),
         batch_sampler=positions,
+        collate_fn=_batch_or_error,
         num_workers=runtime.workers,
         pin_memory=device.type == "cuda",
         timeout=runtime.timeout_s if runtime.workers else 0,
