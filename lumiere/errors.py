@@ -34,7 +34,7 @@ class VideoError(LumiereError, ValueError):
 
 
 class DiskError(LumiereError):
-    """An output cannot be written: the disk is full, or a permission is missing."""
+    """A file cannot be read or written: the disk is full or fails, or a permission is missing."""
 
 
 class LockError(LumiereError):

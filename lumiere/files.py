@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from lumiere.errors import DataError
+from lumiere.errors import DataError, DiskError
+
+# Errors about the machine or a permission, whatever the file contains.
+MACHINE_ERRORS = frozenset(
+    {
+        errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+        errno.ESTALE, errno.ETIMEDOUT,
+    }
+)  # fmt: skip
 
 
 def content_hash(path: Path) -> str:
@@ -30,17 +39,30 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def raise_machine_error(error: BaseException, path: Path) -> None:
+    """Raise a DiskError if `error` is about the machine or a permission, because making the file
+    again does not help then.
+    """
+    if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
+        raise DiskError(
+            f"{path}: cannot be read: {error.strerror}; let this user read it, check its disk, and "
+            "run the command again"
+        ) from None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read the object in a JSON file.
 
     Raises:
-        DataError: if the file is missing, cannot be read, or holds anything else.
+        DataError: if the file is missing, or holds anything else.
+        DiskError: if a permission is missing, or the disk fails.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:
+        raise_machine_error(error, path)
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise DataError(f"{path}: not valid JSON: {error}") from None

@@ -38,7 +38,7 @@ import numpy as np
 from lumiere.data.contact_sheets import contact_sheet, save_picture, xt_slice
 from lumiere.data.video_io import read_video, write_video
 from lumiere.errors import DataError, first_line
-from lumiere.files import write_atomically
+from lumiere.files import raise_machine_error, write_atomically
 
 RESERVED_NAMES = ("index",)
 SHOWN_SUFFIXES = (".mp4", ".json", ".sheet.png", ".xt.png")  # what a reviewer wants to see
@@ -277,10 +277,13 @@ def _damage_named(path: Path) -> Iterator[Path]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; run the generate stage first")
     try:
+        with path.open("rb"):  # FFmpeg reports a missing permission like a damaged file
+            pass
         yield path
     except DataError:
         raise  # it names the file already
     except (ValueError, KeyError, EOFError, OSError, BadZipFile, zlib.error) as error:
+        raise_machine_error(error, path)
         raise DataError(
             f"{path}: cannot be read ({first_line(error)}); run the generate stage again"
         ) from None

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lumiere.errors import DataError
+from lumiere.files import raise_machine_error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -38,7 +39,12 @@ def _named(path: Path) -> Iterator[None]:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
+        with path.open("rb"):  # safetensors reports a missing permission as a missing file
+            pass
         yield
+    except OSError as error:
+        raise_machine_error(error, path)
+        raise
     except SafetensorError as error:
         problem = f"{path}: not a whole safetensors file ({error})"
         raise DataError(problem, cure="copy it again") from None

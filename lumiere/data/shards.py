@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lumiere.errors import DataError, first_line
-from lumiere.files import read_json
+from lumiere.files import raise_machine_error, read_json
 
 INDEX = "index.json"
 NULL_TEXT = "null_text.npz"
@@ -244,10 +244,13 @@ class _Part(io.RawIOBase):
 
 @contextmanager
 def _named(shard: Path) -> Iterator[None]:
-    """Turn an error in reading a shard into a DataError that names the file."""
+    """Turn an error in reading a shard into a DataError that names the file, or into a DiskError if
+    the file itself may be whole.
+    """
     try:
         yield
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise_machine_error(error, shard)
         problem = f"{shard}: cannot be read: {first_line(error)}"
         raise DataError(problem, cure="run the decode stage again") from None
 
