@@ -35,8 +35,9 @@ def load_text_to_image(source: str | Path) -> TextToImage:
         return TextToImage.load(pipeline_folder(str(source), *PARTS))
     if not (folder / "text_encoder" / "config.json").is_file():
         raise ValueError(
-            f"{text_file}: no such file, and no config.json beside it; expected a folder with "
-            "unet/, scheduler/ and text_encoder/ as prepare_t2i or a diffusers pipeline writes them"
+            f"{folder}: neither text_encoder/{CONFIG_NAME} nor text_encoder/config.json is there; "
+            "name a folder that prepare_t2i or a diffusers pipeline wrote, with unet/, scheduler/ "
+            "and text_encoder/"
         )
     config, name = read_stored_config(folder / "unet"), str(folder / "unet")
     if (folder / "vae").is_dir():

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from lumiere.errors import DataError, first_line
 from lumiere.files import content_hash
 
+ABSENT = "download it, and name the place where it lies: NAME=PATH"
+ANOTHER = "get the file again, or give the hash that you expect: NAME=PATH@SHA256"
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -44,16 +47,22 @@ def check_file(
     path: Path,
     expected: str | None,
     published: str | None = None,
-    advice: str = "get the file again, or give the hash that you expect: NAME=PATH@SHA256",
+    advice: str = "",
 ) -> Weights:
     """Hash a file of weights, and compare it with the expected hash or else the published one.
+
+    Args:
+        path: the file.
+        expected: the hash that the user named.
+        published: the hash of the published weights.
+        advice: what to do if the file is missing or another; by default, to name the right path.
 
     Raises:
         DataError: if the file is missing or has another hash.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file of weights; {advice}")
-    return _compare(path, content_hash(path), expected, published, advice)
+        raise DataError(f"{path}: no such file of weights; {advice or ABSENT}")
+    return _compare(path, content_hash(path), expected, published, advice or ANOTHER)
 
 
 def check_folder(path: Path, expected: str | None) -> Weights:
