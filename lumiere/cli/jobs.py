@@ -147,9 +147,7 @@ def check_style(style: str, model: Model) -> None:
 def find_drift(
     content: dict[str, Any], request: Request, model: Model, clips: Clips | None
 ) -> list[str]:
-    """List the reasons why a video made again from its sidecar will differ, as far as they can
-    be told.
-    """
+    """List the known reasons why a video made again from its sidecar will differ."""
     from lumiere.pipelines.input_files import hash_inputs
 
     notes = []

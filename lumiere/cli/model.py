@@ -44,7 +44,7 @@ class Model:
 
     @property
     def name(self) -> str:
-        """The value of `--model` that stands for this model."""
+        """The value of `--model` that selects this model."""
         return DEMO if self.folder is None else str(self.folder)
 
     @property

@@ -82,7 +82,7 @@ class Target:
 
 
 def target_of(output: str | Path, index: int | None = None) -> Target:
-    """Return the target that an output name stands for.
+    """Return the target that an output name describes.
 
     Args:
         output: a file whose suffix is a key of `WRITERS`; a pattern such as fox-%03d.png; or a folder for PNGs, which

@@ -97,8 +97,8 @@ def demo_pipeline(pretrained: Path = PRETRAINED) -> LumierePipeline:
 
 
 def hash_model(folder: Path | None) -> str:
-    """Compute the SHA-256 over the names and contents of a saved pipeline's files; None stands
-    for the demo weights.
+    """Compute the SHA-256 over the names and contents of a saved pipeline's files, or of the demo
+    weights if `folder` is None.
     """
     if folder is None:
         roots = [PRETRAINED / part for part in (*DEMO_PARTS, FOLDER)]
