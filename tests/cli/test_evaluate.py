@@ -307,7 +307,7 @@ def test_the_list_of_networks_needs_no_videos() -> None:
         (("window", "--real", "real", "--baseline", "gone"), "gone: No such file or directory; give"),
         (("window", "--real", "real", "--baseline", "bad.csv"), "bad.csv: not JSON"),
         (("window", "--real", "real", "--backbone", "i4d=x"), "unknown backbone 'i4d' (did you mean i3d?)"),
-        (("window", "--real", "real", "--backbone", "i3d=gone"), "gone: no such file of weights; download it, and name the place"),
+        (("window", "--real", "real", "--backbone", "i3d=gone"), "gone: no such file of weights; download it"),
         (("window",), "missing option '--real'"),
     ],
 )  # fmt: skip
