@@ -87,6 +87,11 @@ def subject_name(sets: MatchedSets, measurement: Measurement) -> str:
     return "" if partner is None else real_name(partner)
 
 
+def own_subject(sets: MatchedSets, measurement: Measurement) -> str:
+    """Return the subject that a generated video is counted with: its real video's, or its own."""
+    return subject_name(sets, measurement) or f"generated {measurement.index}"
+
+
 def real_name(index: int) -> str:
     """Return the name of a real video's subject."""
     return f"real {index}"

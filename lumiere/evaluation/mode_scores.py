@@ -13,12 +13,12 @@ from PIL import Image
 
 from lumiere.errors import DataError
 from lumiere.evaluation.bootstrap import mean_interval
-from lumiere.evaluation.clip_sets import RealClips, resized
+from lumiere.evaluation.clip_sets import RealClips, resized, subject_of
 from lumiere.evaluation.drift import colour_drift, identity_drift, measure_leakage
-from lumiere.evaluation.means import value_score
+from lumiere.evaluation.means import mean_score
 from lumiere.evaluation.measuring import EMBEDDED_FRAMES, Networks, evenly
 from lumiere.evaluation.report import Curve, StyleRow
-from lumiere.evaluation.scores import Better, Floor, LeftOut, Score
+from lumiere.evaluation.scores import UNBOUNDED, Better, Definition, Floor, LeftOut, Score
 from lumiere.evaluation.style_scores import (
     StyleStatistics,
     content_retention,
@@ -28,6 +28,25 @@ from lumiere.evaluation.style_scores import (
 from lumiere.sample_files import ClipSet, Sample, SetEntry
 
 MAX_PSNR = 99.0  # dB written for equal pixels, because JSON and charts cannot represent infinity
+_DRIFT_CHANGE = "how much larger it is in the last quarter of the frames than in the first frame."
+
+DRIFT_SCORES: dict[str, Definition] = {
+    "colour": Definition(
+        "Colour drift from the given picture",
+        Better.CLOSER,
+        "ΔE",
+        f"CIE ΔE of the mean colours of 4 × 4 blocks to the given picture: {_DRIFT_CHANGE}",
+        bounds=UNBOUNDED,  # a first frame that missed the picture can come back to it
+    ),
+    "identity": Definition(
+        "Identity drift from the given picture",
+        Better.CLOSER,
+        "",
+        "1 − cosine of EfficientNet-Lite0's features with those of the given picture: "
+        f"{_DRIFT_CHANGE}",
+        bounds=(-2.0, 2.0),  # the difference of two values between 0 and 2
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -61,6 +80,7 @@ def image_to_video(
     Raises:
         DataError: if a file is damaged, or a real clip is not there.
     """
+    subjects: list[str] = []
     curves: dict[str, list[np.ndarray]] = {"colour": [], "identity": []}
     real_curves: dict[str, list[np.ndarray]] = {"colour": [], "identity": []}
     changes: dict[str, list[float]] = {"colour": [], "identity": []}
@@ -70,6 +90,7 @@ def image_to_video(
         if len(frames) < 2:
             return _no_drift("the clips have a single frame")
         original = resized(real.frames(entry.clip_id), (frames.shape[1], frames.shape[2]))
+        subjects.append(subject_of(entry.clip_id))
         picture = original[0]
         picture_features = networks.embed(networks.main, picture[None])[0]
         for video, into, into_curves in (
@@ -87,9 +108,18 @@ def image_to_video(
     if len(changes["colour"]) < 2:
         return _no_drift(f"there are {len(clips)} clips; at least 2 are needed")
     scores = [
-        _drift_score("colour", "Colour drift from the given picture", "ΔE", changes, real_changes, seed),
-        _drift_score("identity", "Identity drift from the given picture", "", changes, real_changes, seed),
-    ]  # fmt: skip
+        mean_score(
+            f"image_{name}_drift",
+            definition,
+            changes[name],
+            real_changes[name],
+            group="modes",
+            subjects=subjects,
+            real_subjects=subjects,
+            seed=seed,
+        )
+        for name, definition in DRIFT_SCORES.items()
+    ]
     titles = {"colour": ("colours", "CIE ΔE"), "identity": ("the subject", "1 − cosine")}
     shown = [
         Curve(
@@ -110,33 +140,6 @@ def image_to_video(
 
 def _no_drift(why: str) -> ModeResults:
     return ModeResults(left_out=[LeftOut("Drift from a given picture", f"{why}.")])
-
-
-def _drift_score(
-    name: str,
-    label: str,
-    unit: str,
-    changes: dict[str, list[float]],
-    real: dict[str, list[float]],
-    seed: int,
-) -> Score:
-    notes = {
-        "colour": "CIE ΔE of the mean colours of 4 × 4 blocks to the given picture: how much larger it "
-        "is in the last quarter of the frames than in the first frame.",
-        "identity": "1 − cosine of EfficientNet-Lite0's features with those of the given picture: how "
-        "much larger it is in the last quarter of the frames than in the first frame.",
-    }
-    return value_score(
-        f"image_{name}_drift",
-        label,
-        "modes",
-        Better.CLOSER,
-        changes[name],
-        real[name],
-        note=notes[name],
-        unit=unit,
-        seed=seed,
-    )
 
 
 # --- kept pixels -------------------------------------------------------------------------------------------------

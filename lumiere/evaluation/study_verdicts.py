@@ -155,6 +155,14 @@ def _harm(value: float, start: Score) -> float:
     interval, and less than 0 is better.
     """
     assert start.floor is not None and start.floor.interval is not None
+    low, high = start.floor.interval.low, start.floor.interval.high
+    harm = _change(value, start)
+    # An interval that ends at the lowest possible value holds every value below the floor.
+    return min(harm, 1.0) if low <= value <= high else harm
+
+
+def _change(value: float, start: Score) -> float:
+    assert start.floor is not None and start.floor.interval is not None
     change = value - start.value
     upwards = start.floor.interval.high - start.floor.value
     downwards = start.floor.value - start.floor.interval.low

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,12 +11,13 @@ import numpy as np
 from lumiere.evaluation.consistency import subject_consistency
 from lumiere.evaluation.matching import MatchedSets
 from lumiere.evaluation.means import mean_score
-from lumiere.evaluation.measured import Measured
+from lumiere.evaluation.measured import Measured, own_subject
 from lumiere.evaluation.measuring import PROXY, Measurement, Networks
-from lumiere.evaluation.scores import Better, LeftOut, Score
+from lumiere.evaluation.scores import ZERO_TO_ONE, Better, Definition, LeftOut, Score
 from lumiere.evaluation.spectrum import MIN_SPECTRUM_FRAMES
-from lumiere.evaluation.video_numbers import PAIRED_SCORES, TEMPORAL_SCORES, Definition
+from lumiere.evaluation.video_numbers import PAIRED_SCORES, TEMPORAL_SCORES
 
+MOTION = re.compile("motion|static|period|phase|spectrum")  # keys of the report's section
 # Frames that a score needs; most need 2.
 LEAST_FRAMES = {
     "interpolation_smoothness": 3,
@@ -30,26 +32,31 @@ def temporal_scores(
     """Return the scores of change over time, beside the real videos' values."""
     generated = list(measured.generated.values())
     real = _counterparts(sets, measured)
-    scores = _consistency_scores(generated, real, networks, seed)
+    subjects = [own_subject(sets, m) for m in generated]
+    scores = _consistency_scores(generated, real, subjects, networks, seed)
     for key, definition in TEMPORAL_SCORES.items():
-        found = mean_score(
-            key,
-            definition,
-            [m.numbers[key] for m in generated],
-            [m.numbers[key] for m in real],
-            seed,
-        )
-        _add(found, key, definition, sets, scores, left_out)
+        values = [m.numbers[key] for m in generated]
+        if _has_values(key, definition, values, sets, left_out):
+            reference = [m.numbers[key] for m in real]
+            group = "motion" if MOTION.search(key) else "temporal"
+            scores.append(
+                mean_score(
+                    key, definition, values, reference, group=group, subjects=subjects, seed=seed
+                )
+            )
+    if not measured.paired:
+        return scores
+    subjects = [own_subject(sets, measured.generated[index]) for index in measured.paired]
     for key, definition in PAIRED_SCORES.items():
-        found = mean_score(
-            key,
-            definition,
-            [pair[key] for pair in measured.paired.values()],
-            [pair[key] for pair in measured.paired_real.values()],
-            seed,
-        )
-        if measured.paired:
-            _add(found, key, definition, sets, scores, left_out)
+        values = [pair[key] for pair in measured.paired.values()]
+        if _has_values(key, definition, values, sets, left_out):
+            reference = [pair[key] for pair in measured.paired_real.values()]
+            group = "motion" if MOTION.search(key) else "temporal"
+            scores.append(
+                mean_score(
+                    key, definition, values, reference, group=group, subjects=subjects, seed=seed
+                )
+            )
     return scores
 
 
@@ -60,26 +67,30 @@ def _counterparts(sets: MatchedSets, measured: Measured) -> list[Measurement]:
     return own if len(own) >= 2 else list(measured.real.values())
 
 
-def _add(
-    score: Score | None,
+def _has_values(
     key: str,
     definition: Definition,
+    values: Sequence[float],
     sets: MatchedSets,
-    scores: list[Score],
     left_out: list[LeftOut],
-) -> None:
-    if score is not None:
-        scores.append(score)
-        return
+) -> bool:
+    """Return whether a video has the score; say why not otherwise."""
+    if not np.isnan(values).all():
+        return True
     needed = LEAST_FRAMES.get(key, 0)
     why = "no video changes enough for it, or none repeats."
     if sets.num_frames < needed:
         why = f"it needs {needed} frames, and these videos have {sets.num_frames}."
     left_out.append(LeftOut(definition.label, why))
+    return False
 
 
 def _consistency_scores(
-    generated: Sequence[Measurement], real: Sequence[Measurement], networks: Networks, seed: int
+    generated: Sequence[Measurement],
+    real: Sequence[Measurement],
+    subjects: Sequence[str],
+    networks: Networks,
+    seed: int,
 ) -> list[Score]:
     """Return how alike the frames of a video are, by every frame backbone."""
     scores: list[Score] = []
@@ -95,16 +106,17 @@ def _consistency_scores(
             "frame. It is VBench's subject consistency with DINO ViT-B/16, and its background "
             "consistency with CLIP ViT-B/32. "
             f"{PROXY if is_main else backbone.preprocessing}",
+            ZERO_TO_ONE,
         )  # fmt: skip
-        found = mean_score(
-            key,
-            definition,
-            [_consistency(m.frames[backbone.name]) for m in generated],
-            [_consistency(m.frames[backbone.name]) for m in real],
-            seed,
+        values = [_consistency(m.frames[backbone.name]) for m in generated]
+        if np.isnan(values).all():
+            continue
+        reference = [_consistency(m.frames[backbone.name]) for m in real]
+        scores.append(
+            mean_score(
+                key, definition, values, reference, group="temporal", subjects=subjects, seed=seed
+            )
         )
-        if found is not None:
-            scores.append(found)
     return scores
 
 
