@@ -215,7 +215,7 @@ def retrieval_scores(
     """Return R@1, R@5 and the median rank of the videos' own captions.
 
     A score is marked saturated if it is at its ceiling, up to one video, or at least as good as
-    that of real videos: it can then no longer tell a good video from a better one.
+    that of real videos: it can then no longer show that one video is better than another.
 
     Args:
         ranks: (n,) of the generated videos, from `caption_ranks`.

@@ -184,8 +184,8 @@ def share_interval(share: float, num_videos: int, count: float = math.inf) -> In
     """Return Wilson's interval of a share of videos, or where the share of `count` others lies.
 
     Unlike the bootstrap, it has a width when the share is 0 or 1: 24 of 24 videos are compatible
-    with a share of 0.86. The shares of 24 others that the two-sample score test does not tell from
-    24 of 24 go down to 0.85.
+    with a share of 0.86. The share of 24 other videos has to fall below 0.85 before the two-sample
+    score test finds a difference.
 
     Args:
         share: of the videos.

@@ -9,7 +9,8 @@ import numpy as np
 
 from lumiere.evaluation.feature_sets import OTHER_TIMES, REFERENCE, FeatureSet
 from lumiere.evaluation.matching import MatchedSets
-from lumiere.evaluation.measuring import Measurement, distance_frames, evenly, other_times
+from lumiere.evaluation.measuring import Measurement, distance_frames, other_times
+from lumiere.evaluation.videos import evenly
 
 
 @dataclass(frozen=True)

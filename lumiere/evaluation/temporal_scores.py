@@ -61,7 +61,7 @@ def temporal_scores(
 
 
 def _counterparts(sets: MatchedSets, measured: Measured) -> list[Measurement]:
-    """Return the real videos of the generated ones' subjects; all of them, where nothing tells."""
+    """Return the real videos of the generated ones' subjects, or all if these are unknown."""
     partners = dict.fromkeys(sets.partners[index] for index in measured.generated)
     own = [measured.real[p] for p in partners if p is not None and p in measured.real]
     return own if len(own) >= 2 else list(measured.real.values())

@@ -13,9 +13,9 @@ from lumiere.evaluation.comparison import Comparison, compare, measure_sets
 from lumiere.evaluation.contents import blank_videos, build_facts, build_wall, counts
 from lumiere.evaluation.matching import MatchedSets
 from lumiere.evaluation.measured import Measured, feature_sets, frames_of
-from lumiere.evaluation.measuring import Networks, distance_frames, evenly, other_times
+from lumiere.evaluation.measuring import Networks, distance_frames, measure, other_times
 from lumiere.evaluation.scores import flat
-from lumiere.evaluation.videos import LazyVideos, Video
+from lumiere.evaluation.videos import LazyVideos, Video, evenly
 from tests.evaluation.small_videos import FPS, Patches, drifting
 
 NUM, T = 8, 12  # a window is two blocks of `drifting`, so that both windows begin alike
@@ -198,6 +198,17 @@ def test_blank_videos_are_counted_and_nothing_is_infinite() -> None:
     assert "independent_similarity" not in values and "independent_consistency" not in values
     [remark] = blank_videos(found)
     assert remark.why.startswith("8 of 8 show nothing (made 0, made 1, made 2, made 3, made 4, …)")
+
+
+def test_the_judge_sees_as_many_frames_of_every_window() -> None:
+    """Whatever part of them distances take: a mean of fewer frames would rank differently."""
+    judge: Any = SimpleNamespace(encode_frames=lambda frames: frames.reshape(len(frames), -1) / 255)
+    networks = Networks(Patches(), judge=judge)  # type: ignore[arg-type]
+    video = Video("v", drifting(0, 2 * T), FPS, "", (), "")
+    whole, short = measure(0, video, networks), measure(0, video, networks, whole=False)
+    assert whole.text_space is not None and short.text_space is not None
+    np.testing.assert_array_equal(whole.text_space, short.text_space)
+    assert len(short.frames["patches"]) < len(whole.frames["patches"])
 
 
 def test_a_score_that_is_absent_says_what_it_needs() -> None:
