@@ -2,8 +2,7 @@
 
 The mean has the bootstrap interval of the generated videos (Wilson's, for a share of videos). The
 floor is the mean of the real videos, and its interval a prediction interval: where the mean of as
-many other real videos lies in 95 % of cases. A mean outside it is not that of real videos, but for
-1 case in 20. Videos of one subject count as one, because they are alike.
+many other real videos lies in 95 % of cases. Videos of one subject count as one, because they are alike.
 
 Real videos of the *same* subjects differ less than this, because subjects cancel out. The interval
 is then too wide rather than too narrow.

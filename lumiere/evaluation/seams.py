@@ -12,7 +12,7 @@ with the same noise, in windows that MultiDiffusion reconciles and in windows th
 has several borders, and `generate.seam_crop` smaller than the frame, so that it costs less.
 
 What the clip shows may move more, or less, at the borders than elsewhere. Real clips at the same
-pairs of frames tell how much that is, and the paired ratio of the two kinds does not depend on it,
+pairs of frames show how much that is, and the paired ratio of the two kinds does not depend on it,
 because both kinds enlarge the same clips.
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -34,30 +34,59 @@ def temporal_scores(
     real = _counterparts(sets, measured)
     subjects = [own_subject(sets, m) for m in generated]
     scores = _consistency_scores(generated, real, subjects, networks, seed)
-    for key, definition in TEMPORAL_SCORES.items():
-        values = [m.numbers[key] for m in generated]
-        if _has_values(key, definition, values, sets, left_out):
-            reference = [m.numbers[key] for m in real]
-            group = "motion" if MOTION.search(key) else "temporal"
-            scores.append(
-                mean_score(
-                    key, definition, values, reference, group=group, subjects=subjects, seed=seed
-                )
-            )
-    if not measured.paired:
-        return scores
-    subjects = [own_subject(sets, measured.generated[index]) for index in measured.paired]
-    for key, definition in PAIRED_SCORES.items():
-        values = [pair[key] for pair in measured.paired.values()]
-        if _has_values(key, definition, values, sets, left_out):
-            reference = [pair[key] for pair in measured.paired_real.values()]
-            group = "motion" if MOTION.search(key) else "temporal"
-            scores.append(
-                mean_score(
-                    key, definition, values, reference, group=group, subjects=subjects, seed=seed
-                )
-            )
+    scores += _mean_scores(
+        TEMPORAL_SCORES,
+        [m.numbers for m in generated],
+        [m.numbers for m in real],
+        subjects,
+        sets,
+        seed,
+        left_out,
+    )
+    if measured.paired:
+        scores += _mean_scores(
+            PAIRED_SCORES,
+            list(measured.paired.values()),
+            list(measured.paired_real.values()),
+            [own_subject(sets, measured.generated[index]) for index in measured.paired],
+            sets,
+            seed,
+            left_out,
+        )
     return scores
+
+
+def _mean_scores(
+    definitions: Mapping[str, Definition],
+    generated: Sequence[Mapping[str, float]],
+    real: Sequence[Mapping[str, float]],
+    subjects: Sequence[str],
+    sets: MatchedSets,
+    seed: int,
+    left_out: list[LeftOut],
+) -> list[Score]:
+    """Return the scores that at least one generated video has; say why not for the others."""
+    scores: list[Score] = []
+    for key, definition in definitions.items():
+        values = [numbers[key] for numbers in generated]
+        if np.isnan(values).all():
+            left_out.append(LeftOut(definition.label, _why_absent(key, sets.num_frames)))
+            continue
+        reference = [numbers[key] for numbers in real]
+        group = "motion" if MOTION.search(key) else "temporal"
+        scores.append(
+            mean_score(
+                key, definition, values, reference, group=group, subjects=subjects, seed=seed
+            )
+        )
+    return scores
+
+
+def _why_absent(key: str, num_frames: int) -> str:
+    needed = LEAST_FRAMES.get(key, 0)
+    if num_frames < needed:
+        return f"it needs {needed} frames, and these videos have {num_frames}."
+    return "no video changes enough for it, or none repeats."
 
 
 def _counterparts(sets: MatchedSets, measured: Measured) -> list[Measurement]:
@@ -65,24 +94,6 @@ def _counterparts(sets: MatchedSets, measured: Measured) -> list[Measurement]:
     partners = dict.fromkeys(sets.partners[index] for index in measured.generated)
     own = [measured.real[p] for p in partners if p is not None and p in measured.real]
     return own if len(own) >= 2 else list(measured.real.values())
-
-
-def _has_values(
-    key: str,
-    definition: Definition,
-    values: Sequence[float],
-    sets: MatchedSets,
-    left_out: list[LeftOut],
-) -> bool:
-    """Return whether a video has the score; say why not otherwise."""
-    if not np.isnan(values).all():
-        return True
-    needed = LEAST_FRAMES.get(key, 0)
-    why = "no video changes enough for it, or none repeats."
-    if sets.num_frames < needed:
-        why = f"it needs {needed} frames, and these videos have {sets.num_frames}."
-    left_out.append(LeftOut(definition.label, why))
-    return False
 
 
 def _consistency_scores(
