@@ -24,9 +24,9 @@ from lumiere.evaluation.floors import distances
 from lumiere.evaluation.measuring import (
     DISTANCE_FRAMES,
     distance_frames,
-    evenly,
     other_times,
 )
+from lumiere.evaluation.videos import evenly
 from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines import LumierePipeline
 from lumiere.training.examples import StoredClips

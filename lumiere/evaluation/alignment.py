@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lumiere.evaluation.bootstrap import (
-    at_ceiling,
-    bootstrap,
-    hull,
-    mean_interval,
-    share_interval,
+from lumiere.evaluation.bootstrap import at_ceiling, bootstrap, prediction_interval
+from lumiere.evaluation.means import mean_score
+from lumiere.evaluation.scores import (
+    ZERO_TO_ONE,
+    Better,
+    Definition,
+    Floor,
+    Interval,
+    Score,
 )
-from lumiere.evaluation.scores import Better, Floor, Interval, Score
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ def retrieval_scores(
     """Return R@1, R@5 and the median rank of the videos' own captions.
 
     A score is marked saturated if it is at its ceiling, up to one video, or at least as good as
-    that of real videos: it can then no longer tell a good video from a better one.
+    that of real videos: it can then no longer show that one video is better than another.
 
     Args:
         ranks: (n,) of the generated videos, from `caption_ranks`.
@@ -232,40 +234,37 @@ def retrieval_scores(
         f"{note} Each video looks for its own caption among {num_candidates} captions. Ties count "
         "against it."
     ).strip()
+    ranks = _check_ranks(ranks, num_candidates)
+    if real_ranks is not None:
+        real_ranks = _check_ranks(real_ranks, num_candidates)
     scores = []
-    for first, chance in ((1, 1 / num_candidates), (5, min(5, num_candidates) / num_candidates)):
-        value, interval = _recall(ranks, first, num_candidates, subjects, seed)
-        saturated = at_ceiling(value, len(ranks))
-        floor = None
-        if real_ranks is not None:
-            floor = Floor(*_recall(real_ranks, first, num_candidates, real_subjects, seed))
-            saturated = saturated or value >= floor.value
-        scores.append(
-            Score(
-                key=f"{prefix}_r{first}",
-                label=f"R@{first} among all captions",
-                group="text",
-                value=value,
-                better=Better.HIGHER,
-                interval=interval,
-                floor=floor,
-                num_videos=len(ranks),
-                saturated=saturated,
-                note=f"{about} Chance is {chance:.4f}.",
-            )
+    for first in (1, 5):
+        chance = min(first, num_candidates) / num_candidates
+        definition = Definition(
+            f"R@{first} among all captions",
+            Better.HIGHER,
+            "",
+            f"{about} Chance is {chance:.4f}.",
+            bounds=ZERO_TO_ONE,
+            is_share=True,
         )
+        score = mean_score(
+            f"{prefix}_r{first}",
+            definition,
+            ranks <= first,
+            () if real_ranks is None else real_ranks <= first,
+            group="text",
+            subjects=subjects,
+            real_subjects=None if real_ranks is None else real_subjects,
+            seed=seed,
+        )
+        scores.append(replace(score, saturated=_is_saturated(score, len(ranks))))
     return [*scores, _median_score(ranks, real_ranks, num_candidates, prefix, about, seed)]
 
 
-def _recall(
-    ranks: np.ndarray, first: int, num_candidates: int, subjects: Sequence[str] | None, seed: int
-) -> tuple[float, Interval]:
-    ranks = _check_ranks(ranks, num_candidates)
-    hits = (ranks <= first).astype(float)
-    share = float(hits.mean())
-    count = len(ranks) if subjects is None else len(set(subjects))
-    # The bootstrap alone has no width if all videos agree.
-    return share, hull(mean_interval(hits, subjects, seed=seed), share_interval(share, count))
+def _is_saturated(score: Score, num_videos: int) -> bool:
+    as_good_as_real = score.floor is not None and score.value >= score.floor.value
+    return as_good_as_real or at_ceiling(score.value, num_videos)
 
 
 def _median_score(
@@ -276,10 +275,12 @@ def _median_score(
     note: str,
     seed: int,
 ) -> Score:
-    value, interval = _median(ranks, num_candidates, seed)
+    value, interval = _median(ranks, seed)
     floor = None
     if real_ranks is not None:
-        floor = Floor(*_median(real_ranks, num_candidates, seed))
+        real_value, real_interval = _median(real_ranks, seed)
+        predicted = prediction_interval(real_interval, real_value, len(real_ranks), len(ranks))
+        floor = Floor(real_value, predicted.within((1, num_candidates)))
     return Score(
         key=f"{prefix}_median_rank",
         label="Median rank among all captions",
@@ -294,8 +295,7 @@ def _median_score(
     )
 
 
-def _median(ranks: np.ndarray, num_candidates: int, seed: int) -> tuple[float, Interval]:
-    ranks = _check_ranks(ranks, num_candidates)
+def _median(ranks: np.ndarray, seed: int) -> tuple[float, Interval]:
     interval = bootstrap(lambda picks: float(np.median(ranks[picks])), len(ranks), seed=seed)
     return float(np.median(ranks)), interval
 

@@ -1,5 +1,8 @@
 """Intervals of scores: the bootstrap for means, the jackknife for distances between sets.
 
+A score has an interval of its own, and its floor has a *prediction* interval: where the score of as
+many other real videos lies (`prediction_interval`; `share_interval` with `count`).
+
 What is resampled is always a whole video (or a subject, with all its videos): frames of one video
 are near copies, and to resample them one by one would give intervals far too narrow.
 
@@ -28,6 +31,7 @@ from scipy.special import stdtrit
 from lumiere.evaluation.scores import Interval
 
 LEVEL = 0.95
+NORMAL_QUANTILE = 1.959963984540054  # the normal distribution's quantile at 0.975
 NUM_DRAWS = 2000
 MAX_GROUPS = 32  # of the jackknife: more cost time and hardly sharpen the variance
 MIN_UNITS = 3  # leaving one out has to leave two
@@ -148,26 +152,66 @@ def jackknife(
     return Interval(max(value - reach, bounds[0]), min(value + reach, bounds[1]))
 
 
-def share_interval(share: float, num_videos: int) -> Interval:
-    """Return Wilson's interval of a share of videos.
+def prediction_interval(interval: Interval, value: float, num_real: int, count: int) -> Interval:
+    """Turn the bootstrap interval of a real value into one for that of other real videos.
+
+    It answers the question "could this be the score of as many other real videos?". The two values
+    are independent, so their variances add up: a factor of √(1 + n / count) on the width. The
+    bootstrap's variance is too small by (n − 1) / n, and Student's t takes the place of the normal
+    distribution, because the deviation is itself estimated from n videos. For normal values and a
+    mean this is the textbook's prediction interval; for skewed values, ratios and medians of few
+    videos it is an approximation.
+
+    Args:
+        interval: from `bootstrap` or `mean_interval`.
+        value: of the real videos.
+        num_real: n, the real videos (or subjects) behind it, at least 2.
+        count: the other videos (or subjects) whose score is predicted, at least 1.
+
+    Raises:
+        ValueError: for fewer videos.
+    """
+    if num_real < 2 or count < 1:
+        raise ValueError(f"{num_real} real and {count} other videos; expected at least 2 and 1")
+    student = float(stdtrit(num_real - 1, (1 + LEVEL) / 2)) / NORMAL_QUANTILE
+    factor = student * math.sqrt((1 + num_real / count) * num_real / (num_real - 1))
+    return Interval(
+        value + factor * (interval.low - value), value + factor * (interval.high - value)
+    )
+
+
+def share_interval(share: float, num_videos: int, count: float = math.inf) -> Interval:
+    """Return Wilson's interval of a share of videos, or where the share of `count` others lies.
 
     Unlike the bootstrap, it has a width when the share is 0 or 1: 24 of 24 videos are compatible
-    with a share of 0.86.
+    with a share of 0.86. The share of 24 other videos has to fall below 0.85 before the two-sample
+    score test finds a difference.
+
+    Args:
+        share: of the videos.
+        num_videos: n, at least 1.
+        count: the other videos m whose share is predicted; infinitely many by default, whose share
+            is the true one.
 
     Raises:
         ValueError: if there is no video, or the share is not in [0, 1].
     """
-    if num_videos < 1 or not 0 <= share <= 1:
+    if num_videos < 1 or not count >= 1 or not 0 <= share <= 1:
         raise ValueError(
-            f"a share of {share} of {num_videos} videos; expected 0 to 1 of at least 1"
+            f"a share of {share} of {num_videos} videos, for {count} others; expected 0 to 1 of at "
+            "least 1"
         )
-    z = 1.959963984540054  # the normal distribution's quantile at 0.975
-    scale = 1 / (1 + z**2 / num_videos)
-    middle = scale * (share + z**2 / (2 * num_videos))
-    inside = share * (1 - share) / num_videos + (z / (2 * num_videos)) ** 2
-    reach = scale * z * math.sqrt(inside)
+    # With d the difference of the shares and q the share of all n + m videos, the test's limit is
+    # d² = z² q (1 − q) (1 / n + 1 / m), a quadratic equation in d: a d² − 2 b d − c = 0.
+    z_squared = NORMAL_QUANTILE**2
+    n, n_per_m = num_videos, num_videos / count
+    a = 1 + z_squared / (n * (1 + n_per_m))
+    b = z_squared * (1 - 2 * share) / (2 * n)
+    c = z_squared * share * (1 - share) * (1 + n_per_m) / n
+    root = math.sqrt(b**2 + a * c)
+    low, high = share + (b - root) / a, share + (b + root) / a
     # The share itself is inside; rounding must not leave 1 − 1e−16.
-    return Interval(max(0.0, min(middle - reach, share)), min(1.0, max(middle + reach, share)))
+    return Interval(max(0.0, min(low, share)), min(1.0, max(high, share)))
 
 
 def at_ceiling(share: float, num_videos: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,6 +17,8 @@ from lumiere.errors import DataError
 from lumiere.evaluation.matching import MatchedSets
 from lumiere.evaluation.videos import LazyVideos, Video
 from lumiere.sample_files import ClipSet, SetEntry
+
+RATE_TOLERANCE = 1e-3  # relative; 29.97 and 30 frames a second differ by as much
 
 
 class RealClips:
@@ -79,6 +82,21 @@ class RealClips:
         store, index = self._place(clip_id)
         return store.frames(index)[: self.num_frames]
 
+    def check_rate(self, clips: ClipSet) -> None:
+        """Check that generated clips have the frame rate of the real ones; nothing resamples them.
+
+        Raises:
+            DataError: if a clip has another.
+        """
+        rate = next(float(store.fps) for store in self.stores if len(store))
+        for entry in clips.entries:
+            if not math.isclose(entry.fps, rate, rel_tol=RATE_TOLERANCE):
+                raise DataError(
+                    f"{clips.path}: clips of {entry.fps:g} frames a second, but those of "
+                    f"{self.folder} have {rate:g}; decode the clips at the rate of the generated "
+                    "ones, or run the generate stage again"
+                )
+
     def _place(self, clip_id: str) -> tuple[ClipStore, int]:
         if clip_id not in self._places:
             raise DataError(
@@ -110,17 +128,19 @@ def match_clips(clips: ClipSet, real: RealClips, num_videos: int | None = None) 
         clips: a set of the generate stage.
         real: the decoded clips.
         num_videos: measure the first of them only. Of clips of one subject, only the first counts,
-            because a second one would compete with it in retrieval.
+            because distances compare as many generated videos as there are real ones.
 
     Raises:
-        DataError: if the set holds fewer than 2 clips, a clip is too short, or its real clip is not
-            there.
+        DataError: if the set holds clips of fewer than 2 subjects, a clip is too short, its real
+            clip is not there, or the frame rates differ.
     """
+    real.check_rate(clips)
     kept = _first_of_each_subject(clips.entries)[:num_videos]
     if len(kept) < 2:
         raise DataError(
-            f"{clips.path}: {len(kept)} clips of different subjects; at least 2 are needed; make "
-            "generate.set_size larger and run the generate stage again"
+            f"{clips.path}: clips of {len(kept)} source video{'' if len(kept) == 1 else 's'}; at least "
+            "2 are needed; add source videos, make generate.set_size at least 2, and run the generate "
+            "stage again"
         )
     shape = clips.frames(kept[0]).shape
     size = shape[1], shape[2]
@@ -157,6 +177,11 @@ def match_clips(clips: ClipSet, real: RealClips, num_videos: int | None = None) 
         size=size,
         fps=clips.entries[kept[0]].fps,
     )
+
+
+def num_subjects(clips: ClipSet) -> int:
+    """Return the number of source videos that the captions of a set come from."""
+    return len(_first_of_each_subject(clips.entries))
 
 
 def resized(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:

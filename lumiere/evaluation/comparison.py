@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from tqdm import tqdm
@@ -22,7 +22,7 @@ from lumiere.evaluation.text_scores import text_scores
 from lumiere.evaluation.video_numbers import compare_frames
 from lumiere.evaluation.videos import Video
 
-# real videos that serve as a reference if nothing tells which belong to the generated ones
+# real videos that serve as a reference if names and captions do not match the two sets
 MAX_REAL = 256
 
 
@@ -54,7 +54,9 @@ def measure_sets(sets: MatchedSets, networks: Networks, seed: int = 0) -> Measur
     real, bad_real = measure_set(sets.real, reference, networks, "real videos")
     windows = [index for index in real if index in sets.other_windows]
     again, bad_again = measure_set(_Windows(sets), windows, networks, "other windows", whole=False)
-    aside, bad_others = measure_set(sets.real, others, networks, "other subjects", whole=False)
+    # Other subjects serve as a floor of distances only.
+    without_judge = replace(networks, judge=None)
+    aside, bad_others = measure_set(sets.real, others, without_judge, "other subjects", whole=False)
     paired, paired_real = _compare_pairs(sets, generated, real, again)
     unreadable = {**bad, **bad_real, **bad_again, **bad_others}
     return Measured(generated, real, again, aside, paired, paired_real, unreadable)
@@ -130,8 +132,8 @@ def compare(sets: MatchedSets, measured: Measured, networks: Networks, seed: int
 def _copies(scores: Sequence[Score]) -> list[LeftOut]:
     """Remark on a kernel distance below what real videos reach in place of the generated ones.
 
-    It leaves out pairs of one subject, because these are alike. If nothing tells which generated
-    video shows which subject, copies of real videos count as pairs and pull it below zero.
+    It leaves out pairs of one subject, because these are alike. If names and
+    captions do not match the two sets, copies of real videos count as pairs and pull it below zero.
     """
     for score in scores:
         floor = None if score.floor is None else score.floor.interval

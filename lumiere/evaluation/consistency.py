@@ -45,7 +45,7 @@ def motion_magnitude(frames: np.ndarray) -> float:
 
 
 def known_region_psnr(frames: np.ndarray, known: np.ndarray, known_mask: np.ndarray) -> float:
-    """Return the PSNR in dB over the known pixels (M = 1), which tells how well they were kept.
+    """Return the PSNR in dB over the known pixels (M = 1), a measure of how well they were kept.
 
     Args:
         frames: uint8 (t, h, w, 3), generated.

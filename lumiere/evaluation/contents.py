@@ -9,17 +9,17 @@ import numpy as np
 from lumiere.evaluation.comparison import Comparison
 from lumiere.evaluation.judge import Judge
 from lumiere.evaluation.matching import MatchedSets
-from lumiere.evaluation.measuring import DISTANCE_FRAMES, Measurement, Networks, evenly
+from lumiere.evaluation.measuring import DISTANCE_FRAMES, Measurement, Networks
 from lumiere.evaluation.report import Curve, Slice, WallEntry
 from lumiere.evaluation.scores import LeftOut
 from lumiere.evaluation.video_numbers import SMALLEST_MOTION
-from lumiere.evaluation.videos import fit
+from lumiere.evaluation.videos import evenly, fit
 
 WALL_SIDE = 256  # pixels
 MAX_WALL = 48  # videos on the page: the worst, then others evenly spaced
 NUM_WORST = 8
 NUM_SLICES = 4
-NOTABLE = 1.25  # times the real video's motion, up or down, before it is told beside a video
+NOTABLE = 1.25  # the page names a motion of this many times the real video's, up or down
 NOTABLE_LEVELS = 0.5  # grey levels, for noise and change
 
 

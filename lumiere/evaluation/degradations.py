@@ -1,6 +1,6 @@
 """Spoils real videos step by step, to find out which scores notice (`lumiere.evaluation.sensitivity`).
 
-A degradation changes the frames of each video, or it changes which video stands for which subject.
+A degradation changes the frames of each video, or it shows the video of another subject.
 Its steps grow, and they are nested: a stronger step repeats what a weaker one did and adds to it.
 All randomness comes from a seed, so that equal calls return equal bytes.
 

@@ -18,7 +18,7 @@ class FeatureSet:
         features: one (k, d) array per video: k frames, or k = 1 for a network on whole videos. k
             may differ from video to video.
         subjects: one name per video, equal for videos of the same source video or caption. Empty
-            where nothing tells; such a video has no counterpart.
+            if unknown; such a video has no counterpart.
         windows: one number per video; needed for real videos only. `REFERENCE` (0) is the window
             that generated videos are compared with. `OTHER_TIMES` (1) is another window of the
             same subject, or other frames of the same clip. By default all are 0.

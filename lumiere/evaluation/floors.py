@@ -4,9 +4,11 @@ A distance of few videos means nothing by itself: it is biased by their number, 
 network. The floors are the same distance for as many real videos: of the same subjects (the best
 that a generator can reach) and of other subjects. `lumiere.evaluation.pairings` says which.
 
-Intervals come from the jackknife over videos (`lumiere.evaluation.bootstrap`). Real videos in place
-of matched generated ones score above the upper end of their floor's interval in up to 8 % of sets
-(measured on Gaussians, 24 videos): the value varies as well as the floor.
+Intervals come from the jackknife over videos (`lumiere.evaluation.bootstrap`). That of a floor is
+its own, not a prediction interval as for means: a distance and its floor share their reference, so
+that they do not vary independently, and the jackknife's variance is too large rather than too
+small. Real videos in place of matched generated ones score above the upper end of their floor's
+interval in up to 8 % of sets (measured on Gaussians, 24 videos).
 """
 
 from __future__ import annotations

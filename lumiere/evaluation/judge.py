@@ -1,4 +1,4 @@
-"""The judge: an image–text model that tells how well videos match their captions.
+"""The judge: an image–text model that measures how well videos match their captions.
 
 The default is the *embedded judge*, a small CLIP made of open_clip's classes and trained on the
 sample data (`lumiere.evaluation.train_judge`; see `pretrained/judge/CARD.md`). Its scores compare
@@ -158,7 +158,7 @@ def save_judge(
         folder: created if it does not exist.
         model: from `build_model(config)`.
         config: the config of the model, with facts about its training under "training".
-        captions: the sentences that the model was trained on; later evaluations use them to tell
+        captions: the sentences that the model was trained on; later evaluations use them to see
             whether it knows a clip.
     """
     folder = Path(folder)

@@ -137,7 +137,7 @@ def match_folders(
     if sets.num_matched and not any(entry.captions for entry in generated.entries):
         notes.append(
             f"{sets.num_matched} generated videos are matched with real ones by file name alone; give "
-            "--captions if names do not tell what a video shows"
+            "--captions if names do not say what a video shows"
         )
     if 0 < sets.num_matched < len(generated.entries):
         notes.append(

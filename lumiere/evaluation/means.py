@@ -1,116 +1,130 @@
-"""Scores that are means of one value per video, beside the mean of real videos."""
+"""Scores that are the mean of one value per video, beside the mean of real videos: one rule for all.
+
+The mean has the bootstrap interval of the generated videos (Wilson's, for a share of videos). The
+floor is the mean of the real videos, and its interval a prediction interval: where the mean of as
+many other real videos lies in 95 % of cases. Videos of one subject count as one, because they are alike.
+
+Real videos of the *same* subjects differ less than this, because subjects cancel out. The interval
+is then too wide rather than too narrow.
+"""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 
 import numpy as np
 
-from lumiere.evaluation.bootstrap import hull, mean_interval, share_interval
-from lumiere.evaluation.scores import Better, Floor, Interval, Score
-from lumiere.evaluation.video_numbers import Definition
+from lumiere.evaluation.bootstrap import mean_interval, prediction_interval, share_interval
+from lumiere.evaluation.scores import Definition, Floor, Interval, Score
 
-MOTION = re.compile("motion|static|period|phase|spectrum")
+ROUNDING = 1e-6  # a cosine of equal vectors may be 1 + 1e−16
 
-
-def value_score(
-    key: str,
-    label: str,
-    group: str,
-    better: Better,
-    values: Sequence[float] | np.ndarray,
-    real: Sequence[float] | np.ndarray,
-    *,
-    note: str = "",
-    unit: str = "",
-    seed: int = 0,
-) -> Score:
-    """Return the mean of a value per video, beside that of real videos if there are at least 2.
-
-    Unlike with `mean_score`, the floor's interval is that of the real mean itself.
-
-    Raises:
-        ValueError: if there are fewer than 2 generated videos, or a value is not finite.
-    """
-    floor = None
-    if len(real) >= 2:
-        floor = Floor(float(np.mean(real)), mean_interval(real, seed=seed))
-    return Score(
-        key=key,
-        label=label,
-        group=group,
-        value=float(np.mean(values)),
-        better=better,
-        interval=mean_interval(values, seed=seed),
-        floor=floor,
-        num_videos=len(values),
-        note=note,
-        unit=unit,
-    )
+Values = Sequence[float] | np.ndarray
 
 
 def mean_score(
     key: str,
     definition: Definition,
-    values: Sequence[float],
-    real: Sequence[float],
+    values: Values,
+    real: Values,
+    *,
+    group: str,
+    subjects: Sequence[str] | None = None,
+    real_subjects: Sequence[str] | None = None,
     seed: int = 0,
-) -> Score | None:
-    """Return the mean of a value per video beside the real videos' mean; None if no video has it.
+) -> Score:
+    """Return the mean of a value per video beside the real videos' mean.
 
-    The floor's interval is where the mean of as many other real videos lies in 95 % of cases: a
-    prediction interval, wider than that of the real mean itself, because both means vary. NaN marks
-    a video that has no such value.
+    Args:
+        key: of the score.
+        definition: of the score.
+        values: (n,), one per generated video; NaN marks a video that has no such value.
+        real: (m,), the same of real videos; there is no floor if none has a value.
+        group: the report's section.
+        subjects, real_subjects: n and m names; videos of one subject are drawn together. By
+            default, each video has its own.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: if no generated video has a value, or a value is infinite or outside the
+            definition's bounds.
     """
-    own = np.asarray([value for value in values if math.isfinite(value)])
-    reference = np.asarray([value for value in real if math.isfinite(value)])
+    own, owners = _checked(key, definition, values, subjects)
     if not len(own):
-        return None
-    is_share = definition.unit == "share"
-    floor = None
-    if len(reference):
-        interval = _interval(reference, is_share, seed)
-        floor = Floor(float(reference.mean()), _widened(interval, reference, len(own), is_share))
+        raise ValueError(f"{key}: no generated video has a value; leave the score out and say why")
     return Score(
         key=key,
-        label=_capital(definition.label),
-        group="motion" if MOTION.search(key) else "temporal",
+        label=definition.label[:1].upper() + definition.label[1:],
+        group=group,
         value=float(own.mean()),
         better=definition.better,
-        interval=_interval(own, is_share, seed),
-        floor=floor,
+        interval=_own_interval(own, owners, definition, seed),
+        floor=mean_floor(
+            key, definition, real, count=len(set(owners)), subjects=real_subjects, seed=seed
+        ),
         num_videos=len(own),
         note=definition.note,
         unit=definition.unit,
     )
 
 
-def _interval(values: np.ndarray, is_share: bool, seed: int) -> Interval | None:
-    if len(values) < 2:
-        return None
-    interval = mean_interval(values, seed=seed)
-    # The bootstrap of a share has no width if all videos agree.
-    return (
-        hull(interval, share_interval(float(values.mean()), len(values))) if is_share else interval
-    )
+def mean_floor(
+    key: str,
+    definition: Definition,
+    real: Values,
+    *,
+    count: int,
+    subjects: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Floor | None:
+    """Return the mean of real videos with the interval of the mean of `count` other real subjects.
 
+    Args:
+        key, definition, real, subjects, seed: as in `mean_score`.
+        count: the number of generated subjects (of videos, if each has its own subject).
 
-def _widened(
-    interval: Interval | None, reference: np.ndarray, count: int, is_share: bool
-) -> Interval | None:
-    """Turn the interval of a mean into one for the mean of `count` other videos.
+    Returns:
+        None if no real video has a value; there is no interval with fewer than 2 subjects.
 
-    Variances of independent means add up. The bootstrap's own variance is too small by (n − 1) / n.
+    Raises:
+        ValueError: as `mean_score`.
     """
-    if interval is None:
+    values, owners = _checked(key, definition, real, subjects)
+    if not len(values):
         return None
-    n, mean = len(reference), float(reference.mean())
-    factor = math.sqrt((1 + n / count) * n / (n - 1))
-    low, high = mean + factor * (interval.low - mean), mean + factor * (interval.high - mean)
-    return Interval(max(low, 0.0), min(high, 1.0)) if is_share else Interval(low, high)
+    mean, num_real = float(values.mean()), len(set(owners))
+    if num_real < 2:
+        return Floor(mean)
+    if definition.is_share:
+        return Floor(mean, share_interval(mean, num_real, count))
+    interval = mean_interval(values, owners, seed=seed)
+    predicted = prediction_interval(interval, mean, num_real, count)
+    return Floor(mean, predicted.within(definition.bounds))
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _own_interval(
+    values: np.ndarray, owners: Sequence[str], definition: Definition, seed: int
+) -> Interval | None:
+    if len(set(owners)) < 2:
+        return None
+    if definition.is_share:
+        return share_interval(float(values.mean()), len(set(owners)))
+    return mean_interval(values, owners, seed=seed).within(definition.bounds)
+
+
+def _checked(
+    key: str, definition: Definition, values: Values, subjects: Sequence[str] | None
+) -> tuple[np.ndarray, list[str]]:
+    """Return the values that are not NaN, and the subject of each."""
+    numbers = np.asarray(values, np.float64)
+    names = [str(index) for index in range(len(numbers))] if subjects is None else list(subjects)
+    if len(names) != len(numbers):
+        raise ValueError(f"{key}: {len(numbers)} values of {len(names)} subjects; expected as many")
+    kept = ~np.isnan(numbers)
+    numbers, names = numbers[kept], [name for name, keep in zip(names, kept, strict=True) if keep]
+    low, high = definition.bounds
+    for value in numbers:
+        if math.isinf(value) or not low - ROUNDING <= value <= high + ROUNDING:
+            raise ValueError(f"{key}: a video has {value}; possible are {low:g} to {high:g}")
+    return np.clip(numbers, low, high), names

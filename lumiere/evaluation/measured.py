@@ -9,7 +9,8 @@ import numpy as np
 
 from lumiere.evaluation.feature_sets import OTHER_TIMES, REFERENCE, FeatureSet
 from lumiere.evaluation.matching import MatchedSets
-from lumiere.evaluation.measuring import Measurement, distance_frames, evenly, other_times
+from lumiere.evaluation.measuring import Measurement, distance_frames, other_times
+from lumiere.evaluation.videos import evenly
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,11 @@ def subject_name(sets: MatchedSets, measurement: Measurement) -> str:
     """Return the name of the real video that shows the same as a generated one; may be empty."""
     partner = sets.partners[measurement.index]
     return "" if partner is None else real_name(partner)
+
+
+def own_subject(sets: MatchedSets, measurement: Measurement) -> str:
+    """Return the subject that a generated video is counted with: its real video's, or its own."""
+    return subject_name(sets, measurement) or f"generated {measurement.index}"
 
 
 def real_name(index: int) -> str:

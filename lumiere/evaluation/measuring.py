@@ -17,7 +17,7 @@ from lumiere.evaluation.feature_cache import FeatureCache
 from lumiere.evaluation.judge import Judge
 from lumiere.evaluation.spectrum import MIN_SPECTRUM_FRAMES, temporal_spectrum
 from lumiere.evaluation.video_numbers import measure_frames
-from lumiere.evaluation.videos import Video, VideoSet, is_blank
+from lumiere.evaluation.videos import Video, VideoSet, evenly, is_blank
 
 EMBEDDED_FRAMES = 16  # of each video, evenly spaced; all of them in a video of the usual length
 DISTANCE_FRAMES = 4  # of these, as samples of a distance; neighbours differ too little to count
@@ -65,7 +65,8 @@ class Measurement:
             min(t, `EMBEDDED_FRAMES`), or fewer if only distances are wanted.
         probabilities: by further frame backbone with a classifier, (k, classes).
         clip: by video backbone, (d,).
-        text_space: (d,), the judge's mean frame embedding; None without a judge.
+        text_space: (d,), the judge's mean embedding of min(t, `EMBEDDED_FRAMES`) frames; None
+            without a judge.
         numbers: from `measure_frames`; empty if only distances are wanted.
         spectrum: from `temporal_spectrum`; None if only distances are
             wanted, or the video is too short.
@@ -88,14 +89,15 @@ class Measurement:
 
 
 def measure(index: int, video: Video, networks: Networks, whole: bool = True) -> Measurement:
-    """Measure a video; with `whole=False` only what distances need, which takes a quarter of the time."""
+    """Measure a video; with `whole=False` only what distances and retrieval need, which is quicker."""
     t = len(video.frames)
-    picks = evenly(t, EMBEDDED_FRAMES if whole else DISTANCE_FRAMES)
-    chosen = video.frames[picks]
+    chosen = video.frames[evenly(t, EMBEDDED_FRAMES if whole else DISTANCE_FRAMES)]
     frame_backbones = [networks.main, *networks.frame]
     text_space = None
     if networks.judge is not None:
-        text_space = networks.judge.encode_frames(chosen).mean(0)
+        # As many frames of every video: a mean of fewer is a noisier place in the judge's space.
+        seen = video.frames[evenly(t, EMBEDDED_FRAMES)]
+        text_space = networks.judge.encode_frames(seen).mean(0)
     numbers: dict[str, float] = {}
     spectrum = None
     if whole:
@@ -153,11 +155,6 @@ def measure_set(
             continue
         measured[index] = measure(index, video, networks, whole)
     return measured, unreadable
-
-
-def evenly(count: int, most: int) -> np.ndarray:
-    """Return at most `most` evenly spaced indices below `count`."""
-    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
 
 
 def distance_frames(features: np.ndarray, own_window: bool) -> np.ndarray:

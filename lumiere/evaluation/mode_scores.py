@@ -13,21 +13,43 @@ from PIL import Image
 
 from lumiere.errors import DataError
 from lumiere.evaluation.bootstrap import mean_interval
-from lumiere.evaluation.clip_sets import RealClips, resized
-from lumiere.evaluation.drift import colour_drift, identity_drift, measure_leakage
-from lumiere.evaluation.means import value_score
-from lumiere.evaluation.measuring import EMBEDDED_FRAMES, Networks, evenly
+from lumiere.evaluation.clip_sets import RealClips, resized, subject_of
+from lumiere.evaluation.drift import Drift, colour_drift, identity_drift, measure_leakage
+from lumiere.evaluation.means import mean_score
+from lumiere.evaluation.measuring import EMBEDDED_FRAMES, Networks
 from lumiere.evaluation.report import Curve, StyleRow
-from lumiere.evaluation.scores import Better, Floor, LeftOut, Score
+from lumiere.evaluation.scores import UNBOUNDED, Better, Definition, Floor, LeftOut, Score
 from lumiere.evaluation.style_scores import (
+    StyleDistance,
     StyleStatistics,
     content_retention,
     style_distance,
     style_statistics,
 )
+from lumiere.evaluation.videos import evenly
 from lumiere.sample_files import ClipSet, Sample, SetEntry
 
+STYLE_FRAMES = 4  # of a clip, evenly spaced, whose features show how much content is kept
 MAX_PSNR = 99.0  # dB written for equal pixels, because JSON and charts cannot represent infinity
+_DRIFT_CHANGE = "how much larger it is in the last quarter of the frames than in the first frame."
+
+DRIFT_SCORES: dict[str, Definition] = {
+    "colour": Definition(
+        "Colour drift from the given picture",
+        Better.CLOSER,
+        "ΔE",
+        f"CIE ΔE of the mean colours of 4 × 4 blocks to the given picture: {_DRIFT_CHANGE}",
+        bounds=UNBOUNDED,  # a first frame that missed the picture can come back to it
+    ),
+    "identity": Definition(
+        "Identity drift from the given picture",
+        Better.CLOSER,
+        "",
+        "1 − cosine of EfficientNet-Lite0's features with those of the given picture: "
+        f"{_DRIFT_CHANGE}",
+        bounds=(-2.0, 2.0),  # the difference of two values between 0 and 2
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -59,84 +81,91 @@ def image_to_video(
     The picture is the first frame of a real clip. The floor is that clip's own drift.
 
     Raises:
-        DataError: if a file is damaged, or a real clip is not there.
+        DataError: if a file is damaged, a real clip is not there, or the clips differ in length.
     """
-    curves: dict[str, list[np.ndarray]] = {"colour": [], "identity": []}
-    real_curves: dict[str, list[np.ndarray]] = {"colour": [], "identity": []}
-    changes: dict[str, list[float]] = {"colour": [], "identity": []}
-    real_changes: dict[str, list[float]] = {"colour": [], "identity": []}
+    subjects: list[str] = []
+    generated = _Drifts()
+    reference = _Drifts()
     for entry, frames in clips:
         frames = frames[: real.num_frames]
         if len(frames) < 2:
             return _no_drift("the clips have a single frame")
         original = resized(real.frames(entry.clip_id), (frames.shape[1], frames.shape[2]))
-        picture = original[0]
-        picture_features = networks.embed(networks.main, picture[None])[0]
-        for video, into, into_curves in (
-            (frames, changes, curves),
-            (original[: len(frames)], real_changes, real_curves),
-        ):
-            picks = evenly(len(video), EMBEDDED_FRAMES)
-            features = networks.embed(networks.main, video[picks])
-            rate = entry.fps * len(picks) / len(video)
-            colour = colour_drift(video, entry.fps, picture)
-            identity = identity_drift(features, rate, picture_features)
-            for name, drift in (("colour", colour), ("identity", identity)):
-                into[name].append(drift.change)
-                into_curves[name].append(drift.curve)
-    if len(changes["colour"]) < 2:
+        subjects.append(subject_of(entry.clip_id))
+        generated.add(frames, original[0], entry.fps, networks)
+        reference.add(original[: len(frames)], original[0], entry.fps, networks)
+    if len(subjects) < 2:
         return _no_drift(f"there are {len(clips)} clips; at least 2 are needed")
+    if len(set(generated.lengths)) > 1:
+        raise DataError(
+            f"{clips.path}: clips of {min(generated.lengths)} to {max(generated.lengths)} frames; "
+            "expected equal lengths; run the generate stage again"
+        )
     scores = [
-        _drift_score("colour", "Colour drift from the given picture", "ΔE", changes, real_changes, seed),
-        _drift_score("identity", "Identity drift from the given picture", "", changes, real_changes, seed),
-    ]  # fmt: skip
+        mean_score(
+            f"image_{name}_drift",
+            definition,
+            [drift.change for drift in generated.found[name]],
+            [drift.change for drift in reference.found[name]],
+            group="modes",
+            subjects=subjects,
+            real_subjects=subjects,
+            seed=seed,
+        )
+        for name, definition in DRIFT_SCORES.items()
+    ]
+    return ModeResults(scores, _drift_curves(generated, reference))
+
+
+class _Drifts:
+    """The drift of some videos in colour and in identity.
+
+    Attributes:
+        found: by name, one per video.
+        lengths: frames of each video.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[str, list[Drift]] = {"colour": [], "identity": []}
+        self.lengths: list[int] = []
+
+    def add(self, frames: np.ndarray, picture: np.ndarray, fps: float, networks: Networks) -> None:
+        """Measure a video; features are taken of at most `EMBEDDED_FRAMES` of its frames."""
+        picks = evenly(len(frames), EMBEDDED_FRAMES)
+        features = networks.embed(networks.main, frames[picks])
+        picture_features = networks.embed(networks.main, picture[None])[0]
+        rate = fps * (len(picks) - 1) / (len(frames) - 1)  # the first and the last are among them
+        self.found["colour"].append(colour_drift(frames, fps, picture))
+        self.found["identity"].append(identity_drift(features, rate, picture_features))
+        self.lengths.append(len(frames))
+
+    def mean_curve(self, name: str) -> np.ndarray:
+        """Return the mean over the videos, one value per measured frame."""
+        return np.mean([drift.curve for drift in self.found[name]], axis=0)
+
+
+def _drift_curves(generated: _Drifts, reference: _Drifts) -> list[Curve]:
+    num_frames = generated.lengths[0]
     titles = {"colour": ("colours", "CIE ΔE"), "identity": ("the subject", "1 − cosine")}
-    shown = [
+    return [
         Curve(
             key="drift" if name == "colour" else f"drift_{name}",
             title=f"Image to video: how far {what} drift{'' if name == 'colour' else 's'}",
             x_label="frame",
             y_label=label,
             series={
-                "generated": np.mean(curves[name], axis=0),
-                "real": np.mean(real_curves[name], axis=0),
+                "generated": generated.mean_curve(name),
+                "real": reference.mean_curve(name),
             },
+            x=evenly(num_frames, num_frames if name == "colour" else EMBEDDED_FRAMES),
             note="Distance to the given picture, mean over the videos. Motion moves it too.",
         )
         for name, (what, label) in titles.items()
     ]
-    return ModeResults(scores, shown)
 
 
 def _no_drift(why: str) -> ModeResults:
     return ModeResults(left_out=[LeftOut("Drift from a given picture", f"{why}.")])
-
-
-def _drift_score(
-    name: str,
-    label: str,
-    unit: str,
-    changes: dict[str, list[float]],
-    real: dict[str, list[float]],
-    seed: int,
-) -> Score:
-    notes = {
-        "colour": "CIE ΔE of the mean colours of 4 × 4 blocks to the given picture: how much larger it "
-        "is in the last quarter of the frames than in the first frame.",
-        "identity": "1 − cosine of EfficientNet-Lite0's features with those of the given picture: how "
-        "much larger it is in the last quarter of the frames than in the first frame.",
-    }
-    return value_score(
-        f"image_{name}_drift",
-        label,
-        "modes",
-        Better.CLOSER,
-        changes[name],
-        real[name],
-        note=notes[name],
-        unit=unit,
-        seed=seed,
-    )
 
 
 # --- kept pixels -------------------------------------------------------------------------------------------------
@@ -203,46 +232,78 @@ def styles(clips: ClipSet, folder: Path, networks: Networks, seed: int = 0) -> M
         folder: with a folder of pictures for each style.
 
     Raises:
-        DataError: if a style's pictures are missing.
+        DataError: if a style's pictures are missing, or two styles have the same name in metrics.
     """
-    groups: dict[tuple[str, float], list[tuple[SetEntry, np.ndarray]]] = {}
+    check_styles(clips, folder)
+    names = list(dict.fromkeys(entry.style for entry in clips.entries))
+    pictures = {name: _style_pictures(folder / name) for name in names}
+    targets = {name: style_statistics(shown) for name, shown in pictures.items()}
+    groups: dict[tuple[str, float], list[_Styled]] = {}
     for entry, frames in clips:
-        groups.setdefault((entry.style, entry.alpha), []).append((entry, frames))
+        group = groups.setdefault((entry.style, entry.alpha), [])
+        group.append(_measure_styled(entry, frames, targets[entry.style], networks, not group))
     scores: list[Score] = []
     rows: list[StyleRow] = []
-    for style in dict.fromkeys(name for name, _ in groups):
-        pictures = _style_pictures(folder / style)
-        halves = style_distance(style_statistics(pictures[::2]), style_statistics(pictures[1::2]))
-        target = style_statistics(pictures)
-        plain = {_key(entry): frames for entry, frames in groups.get((style, 0.0), [])}
-        for alpha in sorted(alpha for name, alpha in groups if name == style):
-            members = groups[style, alpha]
-            distances = [_distance(frames, target) for _, frames in members]
-            kept = [
-                _retention(frames, plain[_key(entry)], networks)
-                for entry, frames in members
-                if _key(entry) in plain
-            ]
-            scores += _style_scores(style, alpha, distances, kept, _total(halves), seed)
-            first_entry, first = members[0]
-            rows.append(
-                StyleRow(
-                    style=style,
-                    alpha=alpha,
-                    style_distance=float(np.mean(distances)),
-                    content_retention=float(np.mean(kept)) if kept else math.nan,
-                    frames=first,
-                    fps=first_entry.fps,
-                )
+    for style, alpha in sorted(groups, key=lambda group: (names.index(group[0]), group[1])):
+        members = groups[style, alpha]
+        plain = {_key(member.entry): member.features for member in groups.get((style, 0.0), [])}
+        distances = [member.distance for member in members]
+        kept = [
+            content_retention(member.features, plain[_key(member.entry)])
+            for member in members
+            if _key(member.entry) in plain
+        ]
+        halves = style_distance(
+            style_statistics(pictures[style][::2]), style_statistics(pictures[style][1::2])
+        )
+        scores += _style_scores(style, alpha, distances, kept, _total(halves), seed)
+        rows.append(
+            StyleRow(
+                style=style,
+                alpha=alpha,
+                style_distance=float(np.mean(distances)),
+                content_retention=float(np.mean(kept)) if kept else math.nan,
+                frames=members[0].shown,
+                fps=members[0].entry.fps,
             )
+        )
     return ModeResults(scores, [], rows)
+
+
+@dataclass(frozen=True)
+class _Styled:
+    """What is kept of a styled clip.
+
+    Attributes:
+        entry: how it was made.
+        distance: to the style's pictures.
+        features: (k, d), of at most 4 frames.
+        shown: its frames, if the report shows it; None otherwise, so that memory does not grow with
+            the number of clips.
+    """
+
+    entry: SetEntry
+    distance: float
+    features: np.ndarray
+    shown: np.ndarray | None
+
+
+def _measure_styled(
+    entry: SetEntry,
+    frames: np.ndarray,
+    target: StyleStatistics,
+    networks: Networks,
+    is_shown: bool,
+) -> _Styled:
+    distance = _total(style_distance(style_statistics(frames), target))
+    features = networks.embed(networks.main, frames[evenly(len(frames), STYLE_FRAMES)])
+    return _Styled(entry, distance, features, frames if is_shown else None)
 
 
 def _style_scores(
     style: str, alpha: float, distances: list[float], kept: list[float], floor: float, seed: int
 ) -> list[Score]:
-    name = re.sub(r"[^a-z0-9]+", "_", style.lower()).strip("_")
-    where = f"style_{name}_alpha_{round(100 * alpha):03d}"
+    where = _style_key(style, alpha)
     scores = [
         Score(
             key=f"{where}_distance",
@@ -274,10 +335,30 @@ def _style_scores(
     return scores
 
 
-def check_pictures(clips: ClipSet, folder: Path) -> None:
-    """Raise DataError if the pictures of a style of the set are missing."""
+def check_styles(clips: ClipSet, folder: Path) -> None:
+    """Check the styles of a set before anything is measured.
+
+    Raises:
+        DataError: if the pictures of a style are missing, or two styles or two weights α have the
+            same key in the metrics.
+    """
+    keys: dict[str, tuple[str, float]] = {}
+    for style, alpha in dict.fromkeys((entry.style, entry.alpha) for entry in clips.entries):
+        key = _style_key(style, alpha)
+        other, other_alpha = keys.setdefault(key, (style, alpha))
+        if (other, other_alpha) != (style, alpha):
+            raise DataError(
+                f"{clips.path}: the style {other!r} at α = {other_alpha:g} and {style!r} at "
+                f"α = {alpha:g} would share the metrics {key}_...; rename one of the styles, or "
+                "choose weights at least 0.01 apart, and run the generate stage again"
+            )
     for style in dict.fromkeys(entry.style for entry in clips.entries):
         _picture_paths(folder / style)
+
+
+def _style_key(style: str, alpha: float) -> str:
+    name = re.sub(r"[^a-z0-9]+", "_", style.lower()).strip("_")
+    return f"style_{name}_alpha_{round(100 * alpha):03d}"
 
 
 def _picture_paths(folder: Path) -> list[Path]:
@@ -299,19 +380,8 @@ def _style_pictures(folder: Path) -> list[np.ndarray]:
     return pictures
 
 
-def _distance(frames: np.ndarray, target: StyleStatistics) -> float:
-    return _total(style_distance(style_statistics(frames), target))
-
-
-def _total(distance) -> float:
+def _total(distance: StyleDistance) -> float:
     return distance.palette + distance.edges
-
-
-def _retention(frames: np.ndarray, plain: np.ndarray, networks: Networks) -> float:
-    picks = evenly(len(frames), 4)
-    return content_retention(
-        networks.embed(networks.main, frames[picks]), networks.embed(networks.main, plain[picks])
-    )
 
 
 def _key(entry: SetEntry) -> tuple[str, int]:

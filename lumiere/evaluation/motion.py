@@ -134,7 +134,7 @@ def is_static(frames: np.ndarray | Flows) -> bool:
 
     Frames are compared with the next frame and with those a quarter and half of the video later:
     slow motion adds up over a lag, false flow of noise does not. Noise of up to 10 grey levels does
-    not hide that a video stands still; at 20, half of the still videos count as moving. A video
+    not hide that a video does not move; at 20, half of the still videos count as moving. A video
     that only changes its colour or brightness is static. 5 % of the sample data's real clips are.
 
     Args:

@@ -1,4 +1,4 @@
-"""Precision and recall, density and coverage: fidelity and diversity told apart by nearest neighbours.
+"""Precision and recall, density and coverage: fidelity and diversity, from nearest neighbours.
 
 Each real sample has a ball whose radius is the distance to its k-th nearest real neighbour.
 Precision (Kynkäänniemi et al. 2019) is the share of generated samples inside some real ball, recall
@@ -111,7 +111,7 @@ def _radii(inside: np.ndarray, k: int) -> np.ndarray:
     """Return each sample's distance to its k-th nearest other sample: (n, n) → (n,)."""
     if not 1 <= k < len(inside):
         raise ValueError(f"k = {k} and {len(inside)} samples; k neighbours need at least k + 1")
-    radii = np.partition(inside, k, axis=1)[:, k]  # at 0 stands the sample itself
+    radii = np.partition(inside, k, axis=1)[:, k]  # column 0 is the sample itself
     if not radii.any():
         raise ValueError("all samples of a set are equal, so none has a neighbourhood")
     return radii

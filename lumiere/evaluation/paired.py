@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lumiere.evaluation.alignment import cosine_similarity
-from lumiere.evaluation.bootstrap import mean_interval
 from lumiere.evaluation.feature_sets import OTHER_TIMES, REFERENCE, FeatureSet
-from lumiere.evaluation.scores import Better, Floor, Score
+from lumiere.evaluation.means import mean_floor, mean_score
+from lumiere.evaluation.scores import COSINE, Better, Definition, Score
 
 
 @dataclass(frozen=True)
@@ -77,25 +77,27 @@ def paired_similarity(generated: FeatureSet, real: FeatureSet) -> PairedSimilari
 def paired_score(
     pairs: PairedSimilarity, key: str, label: str, note: str = "", seed: int = 0
 ) -> Score:
-    """Return the mean paired similarity as a score; intervals by the bootstrap over subjects."""
-    floor = None
-    if np.isfinite(pairs.floor).all():
-        floor = _floor(pairs.floor, pairs.subjects, seed)
-    return Score(
-        key=key,
-        label=label,
+    """Return the mean paired similarity as a score.
+
+    Its floor compares windows B with windows A, and its other floor the other subjects' windows A
+    with one another; `lumiere.evaluation.means` says what their intervals are. There is no floor
+    if a subject has no window B.
+    """
+    definition = Definition(label, Better.HIGHER, "", note, bounds=COSINE)
+    has_floor = np.isfinite(pairs.floor).all()
+    floor, floor_subjects = (pairs.floor, pairs.subjects) if has_floor else ((), ())
+    found = mean_score(
+        key,
+        definition,
+        pairs.similarity,
+        floor,
         group="distances",
-        value=float(pairs.similarity.mean()),
-        better=Better.HIGHER,
-        interval=_floor(pairs.similarity, pairs.subjects, seed).interval,
-        floor=floor,
-        other_floor=_floor(pairs.others, pairs.subjects, seed),
-        num_videos=len(pairs.videos),
-        note=note,
+        subjects=pairs.subjects,
+        real_subjects=floor_subjects,
+        seed=seed,
     )
-
-
-def _floor(values: np.ndarray, subjects: list[str], seed: int) -> Floor:
-    if len(set(subjects)) < 2:
-        return Floor(float(values.mean()))
-    return Floor(float(values.mean()), mean_interval(values, subjects, seed=seed))
+    count = len(set(pairs.subjects))
+    others = mean_floor(
+        key, definition, pairs.others, count=count, subjects=pairs.subjects, seed=seed
+    )
+    return replace(found, other_floor=others)

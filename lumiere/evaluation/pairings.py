@@ -2,10 +2,10 @@
 
 Two designs. *Matched*: generated videos have real counterparts (videos of the same subject). The
 reference is window A of these subjects. The same-subject floor compares window B of the same
-subjects with it; the other-subject floor as many real videos of other subjects. *Unmatched*:
-nothing tells which real video a generated one belongs to. The reference is all real videos. The
-same-subject floor compares other times of as many real videos with it; the other-subject floor sets
-as many real videos aside and compares them with the rest.
+subjects with it; the other-subject floor as many real videos of other subjects. *Unmatched*: names
+and captions do not say which real video a generated one belongs to. The reference is all real
+videos. The same-subject floor compares other times of as many real videos with it; the
+other-subject floor sets as many real videos aside and compares them with the rest.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _matched(
 def _unmatched(
     generated: FeatureSet, real: FeatureSet, rng: np.random.Generator, num_draws: int
 ) -> Design:
-    # A real video without a subject stands for itself.
+    # A real video without a subject is its own subject.
     window_a, window_b = real.first_of_each(REFERENCE), real.first_of_each(OTHER_TIMES)
     for index, subject in enumerate(real.subjects):
         if not subject and real.windows[index] == REFERENCE:

@@ -1,4 +1,4 @@
-"""What an evaluation finds: scores with their intervals and floors, told in one form."""
+"""What an evaluation finds: scores with their intervals and floors, in one form."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 DIGITS = 6  # of the numbers in the metrics file
+
+# The values that a score can take, as (lowest, highest).
+UNBOUNDED = (-math.inf, math.inf)
+NOT_NEGATIVE = (0.0, math.inf)
+ZERO_TO_ONE = (0.0, 1.0)
+COSINE = (-1.0, 1.0)
 
 
 class Better(StrEnum):
@@ -20,18 +26,49 @@ class Better(StrEnum):
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % interval, from the bootstrap over videos."""
+    """A 95 % interval over videos; `lumiere.evaluation.bootstrap` says how each kind is made."""
 
     low: float
     high: float
 
+    def within(self, bounds: tuple[float, float]) -> Interval:
+        """Cut the interval off at the lowest and the highest value that the score can take."""
+        return Interval(max(self.low, bounds[0]), min(self.high, bounds[1]))
+
 
 @dataclass(frozen=True)
 class Floor:
-    """The value that real clips reach in place of the generated ones, at the same number of videos."""
+    """The value that real clips reach in place of the generated ones, at the same number of videos.
+
+    The interval is a prediction interval: where this score of as many other real videos as there
+    are generated ones lies in 95 % of cases. Both the real and the generated videos are a sample,
+    so it is wider than the interval of the real value itself. Distances between sets are the
+    exception; `lumiere.evaluation.floors` says why.
+    """
 
     value: float
     interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a score means, whatever the videos.
+
+    Attributes:
+        label: its name in the report.
+        better: which values are good.
+        unit: such as "px" or "dB"; may be empty.
+        note: a sentence for the report: what it is, its source, its preprocessing.
+        bounds: the lowest and the highest value that it can take; no interval reaches beyond them.
+        is_share: whether it is a share of videos, so that each video counts as 0 or 1.
+    """
+
+    label: str
+    better: Better
+    unit: str
+    note: str
+    bounds: tuple[float, float] = UNBOUNDED
+    is_share: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,7 +85,7 @@ class Score:
         floor: the same score of real videos of the same subjects (other times or other windows).
         other_floor: the same score of real videos of other subjects.
         num_videos: the number of generated videos it was measured on.
-        saturated: it is at its ceiling, so it can no longer tell good from better.
+        saturated: it is at its ceiling, so it can no longer show an improvement.
         sees: False if `docs/evaluation.md` shows that its order of degraded sets is wrong.
         note: a sentence for the report: what it is, its source, its preprocessing.
         unit: such as "px" or "dB"; may be empty.
@@ -115,7 +152,10 @@ def flat(scores: Iterable[Score], intervals: bool = False) -> dict[str, float]:
             found[f"{score.key}_floor_other_subjects"] = score.other_floor.value
         for key, value in found.items():
             if not math.isfinite(value):
-                raise ValueError(f"{key} is {value}; leave the score out and say why")
+                raise ValueError(
+                    f"the score {score.label!r} has {key} = {value}; metrics hold finite numbers "
+                    "only, so leave the score out and say why"
+                )
         values |= found
     # Adding 0 turns −0 into 0.
     return {key: round(float(value), DIGITS) + 0.0 for key, value in values.items()}

@@ -12,7 +12,7 @@ with the same noise, in windows that MultiDiffusion reconciles and in windows th
 has several borders, and `generate.seam_crop` smaller than the frame, so that it costs less.
 
 What the clip shows may move more, or less, at the borders than elsewhere. Real clips at the same
-pairs of frames tell how much that is, and the paired ratio of the two kinds does not depend on it,
+pairs of frames show how much that is, and the paired ratio of the two kinds does not depend on it,
 because both kinds enlarge the same clips.
 """
 
@@ -24,8 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lumiere.diffusion.windows import independent_windows, temporal_windows
-from lumiere.evaluation.bootstrap import bootstrap
-from lumiere.evaluation.scores import Better, Floor, Interval, LeftOut, Score
+from lumiere.evaluation.bootstrap import bootstrap, prediction_interval
+from lumiere.evaluation.scores import NOT_NEGATIVE, Better, Floor, Interval, LeftOut, Score
 from lumiere.sample_files import ClipSet, SetEntry
 
 KINDS = ("multidiffusion", "independent")
@@ -186,7 +186,9 @@ def seam_ratios(record: SeamRecord) -> dict[str, list[float]]:
 def seam_scores(record: SeamRecord) -> list[Score] | LeftOut:
     """Compute the seam ratios, pooled over the videos, with bootstrap intervals over the videos.
 
-    The floor is the ratio of the real clips at the same pairs of frames.
+    The floor is the ratio of the real clips at the same pairs of frames. A pooled ratio is not the
+    mean of one value per video, but a smooth function of two such means, so that its floor has the
+    same prediction interval (`lumiere.evaluation.bootstrap.prediction_interval`).
     """
     num_pairs = record.independent.shape[1]
     if not 0 < len(record.borders) < num_pairs:
@@ -250,7 +252,9 @@ def _score(
 
     floor = None
     if real is not None and np.isfinite(seam_ratio(real, borders)):
-        floor = Floor(seam_ratio(real, borders), _interval(ratio_of(real), len(real)))
+        floor = _floor(
+            seam_ratio(real, borders), _interval(ratio_of(real), len(real)), real, errors
+        )
     return Score(
         key=key,
         label=label,
@@ -262,6 +266,13 @@ def _score(
         num_videos=len(errors),
         note=note,
     )
+
+
+def _floor(value: float, interval: Interval | None, real: np.ndarray, errors: np.ndarray) -> Floor:
+    if interval is None:
+        return Floor(value)
+    predicted = prediction_interval(interval, value, len(real), len(errors))
+    return Floor(value, predicted.within(NOT_NEGATIVE))
 
 
 def _gain(record: SeamRecord, each: dict[str, list[float]]) -> Score:

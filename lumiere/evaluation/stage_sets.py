@@ -10,7 +10,7 @@ import numpy as np
 
 from lumiere.errors import DataError
 from lumiere.evaluation import mode_scores
-from lumiere.evaluation.clip_sets import RealClips, match_clips
+from lumiere.evaluation.clip_sets import RealClips, match_clips, num_subjects
 from lumiere.evaluation.comparison import compare, measure_sets
 from lumiere.evaluation.contents import (
     blank_videos,
@@ -38,7 +38,7 @@ from lumiere.sample_files import (
     read_set,
 )
 
-# Of the held-out captions, only these are told: the set is small.
+# The only scores of held-out captions that the stage reports, because that set is small.
 HELD_OUT_KEYS = (
     "independent_frechet",
     "independent_kernel",
@@ -80,12 +80,15 @@ def evaluate_stage(
         seed: for all random draws.
 
     Raises:
-        DataError: if a set is missing, damaged or too small.
+        DataError: if a set is missing, damaged or too small, has another frame rate than the real
+            clips, or styles share a name.
     """
     real = RealClips(clips, num_frames)
-    # What is missing is told before anything is measured.
+    # Report what is missing before anything is measured.
     found_sets = {name: read_set(videos, name) for name in SETS}
-    mode_scores.check_pictures(found_sets[STYLES], style_pictures)
+    mode_scores.check_styles(found_sets[STYLES], style_pictures)
+    for name in (TEXT_TO_VIDEO, HELD_OUT, IMAGE_TO_VIDEO, SEAMS):
+        real.check_rate(found_sets[name])
     sets = match_clips(found_sets[TEXT_TO_VIDEO], real, num_videos)
     if sets.num_frames < 2:
         raise DataError(
@@ -125,8 +128,12 @@ def evaluate_stage(
 def _absent(sets: Mapping[str, ClipSet]) -> list[LeftOut]:
     """Say which sets are too small to be measured."""
     absent: list[LeftOut] = []
-    if len(sets[HELD_OUT]) < 2:
-        why = f"there are {len(sets[HELD_OUT])} clips; at least 2 are needed."
+    held_out = sets[HELD_OUT]
+    if num_subjects(held_out) < 2:
+        why = (
+            f"there are {len(held_out)} clips of {num_subjects(held_out)} source videos; clips of at "
+            "least 2 are needed."
+        )
         absent.append(LeftOut("Held-out captions", why))
     if not len(sets[STYLES]):
         absent.append(LeftOut("Styles", "there are no clips."))
@@ -136,8 +143,8 @@ def _absent(sets: Mapping[str, ClipSet]) -> list[LeftOut]:
 def familiarity_warning(judge: Judge, real: RealClips) -> str:
     """Return a reason to doubt the judge's scores; empty if there is none.
 
-    The judge was trained on a video if it knows all its sentences. File names would not tell,
-    because users may reuse them.
+    The judge was trained on a video if it knows all its sentences. File names do not
+    show that, because users may reuse them.
     """
     if not judge.captions:
         return ""
@@ -179,7 +186,7 @@ def _held_out(
     clips: ClipSet, real: RealClips, networks: Networks, seed: int
 ) -> tuple[list[Score], list[WallEntry]]:
     """Return some scores of the captions that no model was trained on, and their wall."""
-    if len(clips) < 2:
+    if num_subjects(clips) < 2:
         return [], []
     sets = match_clips(clips, real)
     comparison = compare(sets, measure_sets(sets, networks, seed), networks, seed)

@@ -23,10 +23,10 @@ from lumiere.evaluation.consistency import aesthetic_quality
 from lumiere.evaluation.floors import distances
 from lumiere.evaluation.inception import inception_score
 from lumiere.evaluation.matching import MatchedSets
-from lumiere.evaluation.means import value_score
-from lumiere.evaluation.measured import Measured, clip_of, feature_sets, frames_of
+from lumiere.evaluation.means import mean_score
+from lumiere.evaluation.measured import Measured, clip_of, feature_sets, frames_of, own_subject
 from lumiere.evaluation.measuring import Measurement, Networks
-from lumiere.evaluation.scores import Better, Floor, LeftOut, Score
+from lumiere.evaluation.scores import COSINE, Better, Definition, Floor, LeftOut, Score
 
 SPLITS = 10  # of the Inception Score, as published
 MIN_SPLIT = 2  # frames in a split
@@ -42,9 +42,9 @@ def standard_scores(
         if isinstance(backbone, Classifier):
             scores += _inception_scores(measured, backbone, left_out)
         if isinstance(backbone, TextBackbone):
-            scores += _clip_similarity(measured, backbone, seed, left_out)
+            scores += _clip_similarity(sets, measured, backbone, seed, left_out)
         if networks.aesthetic is not None and backbone.name == CLIP:
-            scores += _aesthetic_quality(measured, backbone, networks.aesthetic, seed)
+            scores += _aesthetic_quality(sets, measured, backbone, networks.aesthetic, seed)
     for video_backbone in networks.video:
         scores += _video_distances(sets, measured, video_backbone, seed, left_out)
     return scores
@@ -128,7 +128,11 @@ def _inception_scores(
 
 
 def _clip_similarity(
-    measured: Measured, backbone: TextBackbone, seed: int, left_out: list[LeftOut]
+    sets: MatchedSets,
+    measured: Measured,
+    backbone: TextBackbone,
+    seed: int,
+    left_out: list[LeftOut],
 ) -> list[Score]:
     """Return the formula of CLIPSIM (Wu et al. 2021): the mean cosine of each frame with the caption."""
     generated = [m for m in measured.generated.values() if m.caption]
@@ -139,22 +143,20 @@ def _clip_similarity(
         return []
     values = _frame_similarity(generated, [m.caption for m in generated], backbone)
     floor = _frame_similarity(real, [m.captions[0] for m in real], backbone) if real else ()
-    return [
-        value_score(
-            f"{backbone.name}_clipsim",
-            label,
-            "text",
-            Better.HIGHER,
-            values,
-            floor,
-            note=f"{_about(backbone)} The score is the mean cosine of the frames with the caption.",
-            seed=seed,
-        )
-    ]
+    definition = Definition(
+        label,
+        Better.HIGHER,
+        "",
+        f"{_about(backbone)} The score is the mean cosine of the frames with the caption.",
+        bounds=COSINE,
+    )
+    subjects = [own_subject(sets, m) for m in generated]
+    key = f"{backbone.name}_clipsim"
+    return [mean_score(key, definition, values, floor, group="text", subjects=subjects, seed=seed)]
 
 
 def _aesthetic_quality(
-    measured: Measured, backbone: FrameBackbone, head: AestheticHead, seed: int
+    sets: MatchedSets, measured: Measured, backbone: FrameBackbone, head: AestheticHead, seed: int
 ) -> list[Score]:
     """Return VBench's aesthetic quality beside that of the real videos."""
 
@@ -162,16 +164,21 @@ def _aesthetic_quality(
         rows = [m.frames[backbone.name] for m in measurements]
         return np.array([aesthetic_quality(each, head.weight, head.bias) for each in rows])
 
+    definition = Definition(
+        "Aesthetic quality",
+        Better.HIGHER,
+        "",
+        "VBench's score: LAION's linear head on CLIP ViT-L/14, divided by 10. "
+        f"{_about(backbone)} {head.weights.describe()}",
+    )
     return [
-        value_score(
+        mean_score(
             "aesthetic_quality",
-            "Aesthetic quality",
-            "temporal",
-            Better.HIGHER,
+            definition,
             values(measured.generated.values()),
             values(measured.real.values()),
-            note=f"VBench's score: LAION's linear head on CLIP ViT-L/14, divided by 10. {_about(backbone)} "
-            f"{head.weights.describe()}",
+            group="temporal",
+            subjects=[own_subject(sets, m) for m in measured.generated.values()],
             seed=seed,
         )
     ]

@@ -92,7 +92,9 @@ def judge_steps(scores: Sequence[Score | None], labels: Sequence[str]) -> Cell:
     """Judge a score by its values on ever more degraded sets.
 
     The undegraded set is the floor, so the floor's interval is centred on its value: with
-    `Better.CLOSER`, the floor is the mean of window A, from which window B may differ by chance.
+    `Better.CLOSER`, the floor is the mean of window A, from which window B may differ by chance. A
+    value within the floor's own interval is never outside: one that ends at the lowest possible
+    value, such as 0, ends there for every set.
 
     Args:
         scores: of the undegraded set, then one per step; None where the set does not allow it.
@@ -154,6 +156,13 @@ def _harm(value: float, start: Score) -> float:
     """Return by how much a value is worse than the undegraded one; 1 is the end of the floor's
     interval, and less than 0 is better.
     """
+    assert start.floor is not None and start.floor.interval is not None
+    low, high = start.floor.interval.low, start.floor.interval.high
+    harm = _change(value, start)
+    return min(harm, 1.0) if low <= value <= high else harm
+
+
+def _change(value: float, start: Score) -> float:
     assert start.floor is not None and start.floor.interval is not None
     change = value - start.value
     upwards = start.floor.interval.high - start.floor.value

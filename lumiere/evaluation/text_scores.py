@@ -14,10 +14,10 @@ from lumiere.evaluation.alignment import (
 )
 from lumiere.evaluation.judge import Judge
 from lumiere.evaluation.matching import MatchedSets
-from lumiere.evaluation.means import value_score
-from lumiere.evaluation.measured import Measured, real_name, subject_name
+from lumiere.evaluation.means import mean_score
+from lumiere.evaluation.measured import Measured, own_subject, real_name
 from lumiere.evaluation.measuring import Measurement
-from lumiere.evaluation.scores import Better, LeftOut, Score
+from lumiere.evaluation.scores import COSINE, Better, Definition, LeftOut, Score
 
 UNKNOWN_CAPTIONS = (
     "the embedded judge was trained on none of these captions, so it cannot judge them; train it on "
@@ -59,8 +59,8 @@ def text_scores(
     note = f"The judge is the {judge.name}."
     if judge.captions:
         note = f"{note[:-1]}, which was trained on {known} of these {len(captions)} videos."
-    subjects = [subject_name(sets, m) or m.name for m in generated]
-    scores = [_alignment_score(generated, real, judge, note, seed)]
+    subjects = [own_subject(sets, m) for m in generated]
+    scores = [_alignment_score(generated, real, subjects, judge, note, seed)]
     scores += retrieval_scores(
         ranks, real_ranks, len(pool.texts), subjects=subjects,
         real_subjects=[real_name(m.index) for m in [*real, *again]] if real else None,
@@ -81,6 +81,7 @@ def _text_space(measurements: Sequence[Measurement]) -> np.ndarray:
 def _alignment_score(
     generated: Sequence[Measurement],
     real: Sequence[Measurement],
+    subjects: Sequence[str],
     judge: Judge,
     note: str,
     seed: int,
@@ -89,15 +90,15 @@ def _alignment_score(
     floor: Sequence[float] | np.ndarray = ()
     if real:
         floor = _own_similarity(real, [m.captions[0] for m in real], judge)
-    return value_score(
-        "text_alignment",
+    definition = Definition(
         "Similarity with its caption",
-        "text",
         Better.HIGHER,
-        values,
-        floor,
-        note=f"{note} The score is the mean cosine in its space. It is not CLIPSIM.",
-        seed=seed,
+        "",
+        f"{note} The score is the mean cosine in its space. It is not CLIPSIM.",
+        bounds=COSINE,
+    )
+    return mean_score(
+        "text_alignment", definition, values, floor, group="text", subjects=subjects, seed=seed
     )
 
 

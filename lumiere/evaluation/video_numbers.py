@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from lumiere.evaluation.motion import (
     measure_background,
     measure_motion,
 )
-from lumiere.evaluation.scores import Better
+from lumiere.evaluation.scores import NOT_NEGATIVE, ZERO_TO_ONE, Better, Definition
 from lumiere.evaluation.spectrum import (
     MIN_SPECTRUM_FRAMES,
     Period,
@@ -38,16 +37,6 @@ SMALLEST_CHANGE = 0.1  # grey levels
 PERIOD_TOLERANCE = 0.15  # relative; a generated period this close to the real one is kept
 
 
-@dataclass(frozen=True)
-class Definition:
-    """What a key means: its name in the report, which values are good, its unit and its source."""
-
-    label: str
-    better: Better
-    unit: str
-    note: str
-
-
 TEMPORAL_SCORES: dict[str, Definition] = {
     "flicker": Definition(
         "Temporal flickering",
@@ -57,6 +46,7 @@ TEMPORAL_SCORES: dict[str, Definition] = {
         "by RAFT flow). Here all videos are scored, so motion lowers the score too: compare it "
         "with that of the real clips. Noise of σ grey levels on a still video lowers it by "
         "1.13 σ / 255.",
+        bounds=ZERO_TO_ONE,
     ),
     "frame_change": Definition(
         "Change from frame to frame",
@@ -64,6 +54,7 @@ TEMPORAL_SCORES: dict[str, Definition] = {
         "grey levels",
         "The mean absolute change of a pixel value. Motion, flicker and noise all raise it: noise "
         "of σ on a still video adds 1.13 σ.",
+        bounds=NOT_NEGATIVE,
     ),
     "motion_px": Definition(
         "Motion",
@@ -71,18 +62,21 @@ TEMPORAL_SCORES: dict[str, Definition] = {
         "px a frame",
         "The mean length of Farnebäck's optical flow at 64×64 pixels. It counts as 0 where the flow "
         "does not explain the change. Noise of 10 grey levels on a still video scores 0.006.",
+        bounds=NOT_NEGATIVE,
     ),
     "motion_p95_px": Definition(
         "Motion, 95th percentile",
         Better.CLOSER,
         "px a frame",
         "The 95th percentile of the same lengths, over all pixels and pairs of frames.",
+        bounds=NOT_NEGATIVE,
     ),
     "motion_share": Definition(
         "Share of moving pixels",
         Better.CLOSER,
         "",
         "The share of pixels whose flow is at least 0.1 px long and explains the change.",
+        bounds=ZERO_TO_ONE,
     ),
     "is_static": Definition(
         "Videos that do not move",
@@ -91,6 +85,8 @@ TEMPORAL_SCORES: dict[str, Definition] = {
         "The share of videos that move less than 0.03 px on average: to the next frame, over a "
         "quarter and over half of the video. Noise of up to 10 grey levels does not make a still "
         "video count as moving.",
+        bounds=ZERO_TO_ONE,
+        is_share=True,
     ),
     "large_motion": Definition(
         "Videos with large motion",
@@ -98,6 +94,8 @@ TEMPORAL_SCORES: dict[str, Definition] = {
         "share",
         "VBench's rule for the dynamic degree. Farnebäck's flow at 64×64 replaces RAFT, so this "
         "is a proxy.",
+        bounds=ZERO_TO_ONE,
+        is_share=True,
     ),
     "interpolation_smoothness": Definition(
         "Smoothness",
@@ -106,6 +104,7 @@ TEMPORAL_SCORES: dict[str, Definition] = {
         "Every second frame is predicted from its two neighbours along Farnebäck's flow; 1 means "
         "that the prediction is exact. VBench's motion smoothness predicts with the network AMT, "
         "so this is a proxy. Noise lowers it.",
+        bounds=ZERO_TO_ONE,
     ),
     "background_noise": Definition(
         "Speckle in flat areas",
@@ -113,6 +112,7 @@ TEMPORAL_SCORES: dict[str, Definition] = {
         "grey levels",
         "What a Gaussian blur of 1 px removes in the flattest eighth of each frame: its deviation "
         "by the median, scaled so that white noise of σ scores σ.",
+        bounds=NOT_NEGATIVE,
     ),
     "background_flicker": Definition(
         "Flicker in flat areas",
@@ -120,6 +120,7 @@ TEMPORAL_SCORES: dict[str, Definition] = {
         "grey levels",
         "The mean absolute change to the next frame, in the flattest eighth of each frame. Noise "
         "of σ adds 1.13 σ.",
+        bounds=NOT_NEGATIVE,
     ),
     "high_frequency_share": Definition(
         "Power in the highest quarter of frequencies",
@@ -127,6 +128,7 @@ TEMPORAL_SCORES: dict[str, Definition] = {
         "",
         "A share of the spectrum of pixel values over time. White noise scores 0.25, so the score "
         "tends to 0.25 where noise makes up most of the change.",
+        bounds=ZERO_TO_ONE,
     ),
     "period_s": Definition(
         "Period",
@@ -135,12 +137,14 @@ TEMPORAL_SCORES: dict[str, Definition] = {
         "The lag of the highest peak of the pixels' autocorrelation, if that peak is at least 0.5. "
         "A video that does not repeat has no period. Noise hides the period if it makes up over "
         "half of the change.",
+        bounds=NOT_NEGATIVE,
     ),
     "periodicity": Definition(
         "Periodicity",
         Better.CLOSER,
         "",
         "The correlation of frames that lie one period apart; 0 for a video that does not repeat.",
+        bounds=ZERO_TO_ONE,
     ),
 }
 
@@ -158,6 +162,7 @@ PAIRED_SCORES: dict[str, Definition] = {
         "",
         "The absolute value of motion_log_ratio, so that too much and too little motion do not "
         "cancel out.",
+        bounds=NOT_NEGATIVE,
     ),
     "frame_change_log_ratio": Definition(
         "Change from frame to frame against the real clip",
@@ -172,6 +177,7 @@ PAIRED_SCORES: dict[str, Definition] = {
         "",
         "The total variation between the two spectra, from 0 to 1. A video that does not change "
         "has no spectrum.",
+        bounds=ZERO_TO_ONE,
     ),
     "period_kept": Definition(
         "Periodic clips whose period is kept",
@@ -179,12 +185,15 @@ PAIRED_SCORES: dict[str, Definition] = {
         "share",
         "The share of the repeating real clips whose generated video repeats with the same period, "
         "within 15 %.",
+        bounds=ZERO_TO_ONE,
+        is_share=True,
     ),
     "period_mismatch_s": Definition(
         "Period, distance to the real clip",
         Better.LOWER,
         "s",
         "The absolute difference of the periods, where both videos repeat.",
+        bounds=NOT_NEGATIVE,
     ),
     "phase_coherence": Definition(
         "Agreement of the oscillation",
@@ -192,6 +201,7 @@ PAIRED_SCORES: dict[str, Definition] = {
         "",
         "How far the pixels oscillate like those of the real clip, at its period and up to one "
         "common shift in time: from 0 to 1, where the real clip repeats.",
+        bounds=ZERO_TO_ONE,
     ),
 }
 

@@ -240,6 +240,11 @@ def frames_at(entry: FileEntry, fps: Fraction) -> int:
     return max(1, int(entry.num_frames / entry.fps * fps + Fraction(1, 1000)))
 
 
+def evenly(count: int, most: int) -> np.ndarray:
+    """Return at most `most` evenly spaced indices below `count`."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
+
+
 def is_blank(frames: np.ndarray) -> bool:
     """Whether all pixels of a video have one colour, such as black: there is nothing to measure."""
     return bool((frames == frames[0, 0, 0]).all())

@@ -7,7 +7,7 @@ that memory does not grow with the size of a set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
@@ -31,6 +31,7 @@ from lumiere.sample_files import (
     SEAMS,
     STYLES,
     TEXT_TO_VIDEO,
+    ClipSet,
     SetEntry,
     read_set,
     write_set,
@@ -73,7 +74,7 @@ def write_sets(
         image = first_frame if name == IMAGE_TO_VIDEO else None
         made = make_clips(pipe, entries, config.batch_size, name.replace("_", " "), image)
         sizes[name] = write_set(folder, name, made)
-    low = islice(read_set(folder, TEXT_TO_VIDEO), config.seam_videos)
+    low = read_set(folder, TEXT_TO_VIDEO)
     sizes[SEAMS] = write_set(folder, SEAMS, upscale_both_ways(pipe, low, config))
     return sizes
 
@@ -155,15 +156,16 @@ def make_clips(
 
 
 def upscale_both_ways(
-    pipe: LumierePipeline, clips: Iterable[tuple[SetEntry, np.ndarray]], config: GenerateConfig
+    pipe: LumierePipeline, clips: ClipSet, config: GenerateConfig
 ) -> Iterator[tuple[SetEntry, np.ndarray]]:
-    """Super-resolve the middle of each clip with MultiDiffusion, then in independent windows.
+    """Super-resolve the middles of the first clips with MultiDiffusion, then in independent windows.
 
     Both start from the same noise. Frames are uint8 (t, h, w, 3), in and out.
     """
     upscale = pipe.upscaler()
     upscale.set_progress_bar_config(leave=False)
-    for entry, frames in tqdm(clips, desc="seams", unit="clip", total=config.seam_videos):
+    count = min(config.seam_videos, len(clips))
+    for entry, frames in tqdm(islice(clips, count), desc="seams", unit="clip", total=count):
         scale = upscale.enlarged_size(frames.shape[1:3])[0] / frames.shape[1]
         for multidiffusion in (True, False):
             output = upscale(

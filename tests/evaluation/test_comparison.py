@@ -12,12 +12,10 @@ import pytest
 from lumiere.evaluation.comparison import Comparison, compare, measure_sets
 from lumiere.evaluation.contents import blank_videos, build_facts, build_wall, counts
 from lumiere.evaluation.matching import MatchedSets
-from lumiere.evaluation.means import mean_score
 from lumiere.evaluation.measured import Measured, feature_sets, frames_of
-from lumiere.evaluation.measuring import Networks, distance_frames, evenly, other_times
-from lumiere.evaluation.scores import Better, flat
-from lumiere.evaluation.video_numbers import Definition
-from lumiere.evaluation.videos import LazyVideos, Video
+from lumiere.evaluation.measuring import Networks, distance_frames, measure, other_times
+from lumiere.evaluation.scores import flat
+from lumiere.evaluation.videos import LazyVideos, Video, evenly
 from tests.evaluation.small_videos import FPS, Patches, drifting
 
 NUM, T = 8, 12  # a window is two blocks of `drifting`, so that both windows begin alike
@@ -124,7 +122,8 @@ def test_other_subjects_are_far_and_the_worst_comes_first() -> None:
     same = compared(match(window, length=T))
     far, near = flat(others.scores), flat(same.scores)
     assert far["independent_similarity"] < near["independent_similarity"] == pytest.approx(1)
-    assert outside(others)["independent_similarity"]
+    # The small backbone hardly tells these subjects apart: 0.90, where real windows have 0.91.
+    assert far["independent_similarity"] < far["independent_similarity_floor"]
     one_wrong = match(lambda index: window(3 if index == 7 else index))
     assert build_wall(one_wrong, compared(one_wrong))[0].name == "made 7"
 
@@ -201,18 +200,15 @@ def test_blank_videos_are_counted_and_nothing_is_infinite() -> None:
     assert remark.why.startswith("8 of 8 show nothing (made 0, made 1, made 2, made 3, made 4, …)")
 
 
-def test_the_floor_of_a_mean_holds_other_real_videos_in_95_of_100_sets() -> None:
-    definition = Definition("change", Better.CLOSER, "", "")
-    rng = np.random.default_rng(0)
-    outside = 0
-    for _ in range(400):
-        real, own = rng.normal(size=(2, 16))
-        found = mean_score("change", definition, own, real)
-        assert found is not None
-        outside += bool(found.outside_floor())
-    assert 0.02 < outside / 400 < 0.09
-    far = mean_score("change", definition, own + 2, real)
-    assert far is not None and far.outside_floor()
+def test_the_judge_sees_as_many_frames_of_every_window() -> None:
+    """Whatever part of them distances take: a mean of fewer frames would rank differently."""
+    judge: Any = SimpleNamespace(encode_frames=lambda frames: frames.reshape(len(frames), -1) / 255)
+    networks = Networks(Patches(), judge=judge)  # type: ignore[arg-type]
+    video = Video("v", drifting(0, 2 * T), FPS, "", (), "")
+    whole, short = measure(0, video, networks), measure(0, video, networks, whole=False)
+    assert whole.text_space is not None and short.text_space is not None
+    np.testing.assert_array_equal(whole.text_space, short.text_space)
+    assert len(short.frames["patches"]) < len(whole.frames["patches"])
 
 
 def test_a_score_that_is_absent_says_what_it_needs() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +47,8 @@ def clip_set(folder: Path, name: str, clips: list[tuple[SetEntry, np.ndarray]]) 
 
 
 def entry(name: str, **changes: Any) -> SetEntry:
-    values: dict[str, Any] = {"clip_id": f"{name}@0", "subject": name, **changes}
-    return SetEntry(f"a {name}", "image_to_video", 0, 16, **values)
+    values: dict[str, Any] = {"clip_id": f"{name}@0", "subject": name, "seed": 0, **changes}
+    return SetEntry(f"a {name}", "image_to_video", fps=16, **values)
 
 
 def test_real_clips_drift_as_their_floor_and_darkening_ones_more(
@@ -70,6 +72,33 @@ def test_real_clips_drift_as_their_floor_and_darkening_ones_more(
         assert values[0][key] == pytest.approx(0, abs=1e-6)
     colours = [value["image_colour_drift"] for value in values]
     assert colours == sorted(colours) and colours[1] > 1 and colours[3] > 20  # CIE ΔE
+
+
+def test_identity_drifts_over_the_frames_that_were_measured(
+    tmp_path: Path, networks: Networks
+) -> None:
+    length = 31  # more than are embedded
+    clips = [(f"{name}@0", drifting(k, length), [name]) for k, name in enumerate(NAMES)]
+    write_clips(tmp_path / "clips", clips, 1)
+    made = [(entry(name), drifting(k, length)) for k, name in enumerate(NAMES)]
+    found = mode_scores.image_to_video(
+        clip_set(tmp_path, "image_to_video", made), RealClips(tmp_path / "clips", length), networks
+    )
+    colour, identity = found.curves
+    assert colour.x is not None and colour.x.tolist() == list(range(length))
+    assert identity.x is not None and identity.x.tolist() == list(range(0, length, 2))
+    assert len(identity.series["generated"]) == 16
+
+
+def test_clips_of_differing_lengths_have_no_mean_drift(
+    tmp_path: Path, real: RealClips, networks: Networks
+) -> None:
+    made = [
+        (entry(name), real.frames(f"{name}@0")[:length])
+        for name, length in (("fox", 8), ("cat", 6))
+    ]
+    with pytest.raises(DataError, match="clips of 6 to 8 frames"):
+        mode_scores.image_to_video(clip_set(tmp_path, "image_to_video", made), real, networks)
 
 
 def test_image_to_video_names_a_clip_that_is_gone(
@@ -142,11 +171,57 @@ def test_a_style_comes_nearer_with_alpha_and_content_goes(
     assert "style_line_art_alpha_000_content" not in values  # it is the video itself
 
 
+class Watched(ClipSet):
+    """A set of ten clips that counts how many are in memory at once."""
+
+    def __init__(self, entries: list[SetEntry]) -> None:
+        super().__init__(Path("watched.npz"), entries)
+        self.alive: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.most = 0
+
+    def __iter__(self) -> Iterator[tuple[SetEntry, np.ndarray]]:
+        for index, made in enumerate(self.entries):
+            frames = Frames((T, 24, 24, 3), np.uint8)
+            frames[:] = drifting(index, T)
+            self.alive.add(frames)
+            self.most = max(self.most, len(self.alive))
+            yield made, frames
+            del frames
+
+
+class Frames(np.ndarray):
+    """An array that a weak set takes."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> Any:
+        return self is other
+
+
+def test_styled_clips_are_read_one_at_a_time(tmp_path: Path, networks: Networks) -> None:
+    """Only the clips that the report shows stay, one for each weight."""
+    (tmp_path / "ink").mkdir()
+    for index, picture in enumerate(drifting(9, 4, 32, 32)):
+        Image.fromarray(picture).save(tmp_path / "ink" / f"{index}.png")
+    clips = Watched(
+        [entry("fox", style="ink", alpha=a, seed=seed) for a in (0.0, 1.0) for seed in range(10)]
+    )
+    found = mode_scores.styles(clips, tmp_path, networks)
+    assert len(found.styles) == 2 and found.scores[0].num_videos == 10
+    assert clips.most <= 2 + 2  # those shown, the current one and the one before it
+
+
+def test_weights_that_share_a_metric_are_refused(tmp_path: Path) -> None:
+    made = [entry("fox", style="ink", alpha=alpha) for alpha in (0.501, 0.502)]
+    with pytest.raises(DataError, match=r"0.501 and 'ink' at α = 0.502 would share .*alpha_050"):
+        mode_scores.check_styles(ClipSet(tmp_path / "styles.npz", made), tmp_path)
+
+
 def test_pictures_of_a_style_are_needed(tmp_path: Path) -> None:
     made = entry("fox", style="ink", alpha=1.0)
     clips = clip_set(tmp_path, "styles", [(made, drifting(0))])
     with pytest.raises(DataError, match=r"ink: 0 pictures; .* needs at least 2"):
-        mode_scores.check_pictures(clips, tmp_path)
+        mode_scores.check_styles(clips, tmp_path)
 
 
 def test_clips_are_matched_with_the_window_they_were_made_from(

@@ -106,6 +106,14 @@ def test_the_interval_is_centred_on_the_undegraded_set():
     assert judged([1.9, 2.3, 2.5], Better.CLOSER).seen_from == "step 2"
 
 
+def test_a_value_within_the_floors_own_interval_is_not_outside():
+    """An interval that ends at 0 leaves no room below it, wherever the undegraded set lies."""
+    low = [score(value, Better.CLOSER, low=0.0, high=3.0) for value in (2.0, 0.2, 0.0)]
+    assert judge_steps(low, ["weak", "strong"]).verdict is Verdict.NOT_SEEN
+    high = [score(value, Better.CLOSER, low=0.0, high=3.0) for value in (2.0, 4.0, 5.0)]
+    assert judge_steps(high, ["weak", "strong"]).seen_from == "weak"
+
+
 def test_without_an_interval_nothing_is_known():
     scores = [replace(score(value), floor=Floor(1.5)) for value in (1.5, 3.0)]
     cell = judge_steps(scores, ["step"])

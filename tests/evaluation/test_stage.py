@@ -21,6 +21,7 @@ from PIL import Image
 
 import stages
 from lumiere import sample_files
+from lumiere.errors import DataError
 from lumiere.evaluation.clip_sets import RealClips
 from lumiere.evaluation.folders import load_networks
 from lumiere.evaluation.measuring import Networks
@@ -242,8 +243,11 @@ def test_equal_inputs_give_equal_bytes(whole: Path, done: Done, tmp_path: Path) 
 
 
 def test_empty_sets_are_left_out_and_told(inputs: Path, networks: Networks) -> None:
-    for name in ("held_out", "image_to_video", "styles", "seams"):
+    for name in ("image_to_video", "styles", "seams"):
         write_set(inputs / "videos", name, [])
+    # Two clips of one held-out video give no distance, but no error either.
+    one = [(entry("snail", held_out=True, seed=seed), made_of("snail")) for seed in (0, 1)]
+    write_set(inputs / "videos", "held_out", one)
     result = measure(inputs, networks)
     assert not any(
         key.startswith(("held_out", "image_", "style", "seam")) for key in result.metrics
@@ -253,6 +257,8 @@ def test_empty_sets_are_left_out_and_told(inputs: Path, networks: Networks) -> N
         LeftOut("Seams", "there are no clips; generate.seam_videos is 0.")
         in result.content.left_out
     )
+    why = "there are 2 clips of 1 source videos; clips of at least 2 are needed."
+    assert LeftOut("Held-out captions", why) in result.content.left_out
 
 
 def test_blank_videos_are_counted_and_told(inputs: Path, networks: Networks) -> None:
@@ -311,7 +317,30 @@ def test_a_single_subject_is_refused(inputs: Path, refused: Any, tmp_path: Path)
     clips = [(entry("horse"), made_of("horse"))] * 2
     write_set(inputs / "videos", "text_to_video", clips)
     line = refused(inputs, tmp_path / "out")
-    assert "1 clips of different subjects; at least 2 are needed" in line
+    assert "clips of 1 source video; at least 2 are needed" in line
+
+
+@pytest.mark.parametrize("name", ["text_to_video", "held_out", "image_to_video", "seams"])
+def test_clips_of_another_frame_rate_are_refused_at_once(
+    inputs: Path, networks: Networks, name: str
+) -> None:
+    clips = [(entry("horse", fps=8.0), made_of("horse"))] * 2
+    write_set(inputs / "videos", name, clips)
+    with pytest.raises(DataError, match=rf"{name}.npz: clips of 8 frames a second, but .* have 16"):
+        measure(inputs, networks)
+
+
+def test_styles_of_one_name_in_the_metrics_are_refused_at_once(
+    inputs: Path, networks: Networks
+) -> None:
+    clips = [
+        (entry("horse", "style", style=style, alpha=1.0), made_of("horse"))
+        for style in ("oil paint", "Oil-Paint")
+    ]
+    write_set(inputs / "videos", "styles", clips)
+    message = r"'oil paint' .* and 'Oil-Paint' .* share the metrics style_oil_paint_alpha_100"
+    with pytest.raises(DataError, match=message):
+        measure(inputs, networks)
 
 
 def test_a_clip_of_another_decoding_is_refused(inputs: Path, refused: Any, tmp_path: Path) -> None:

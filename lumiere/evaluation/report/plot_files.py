@@ -14,6 +14,7 @@ from lumiere.data.contact_sheets import contact_sheet, save_picture
 from lumiere.evaluation.report.charts import draw_curve, draw_scores, positions, save_png
 from lumiere.evaluation.report.content import Curve, ReportContent, WallEntry
 from lumiere.evaluation.scores import DIGITS, Score
+from lumiere.evaluation.videos import evenly
 from lumiere.files import write_atomically
 
 SHEET_VIDEOS, SHEET_FRAMES = 12, 4
@@ -110,7 +111,7 @@ def _cell(value: object) -> object:
 def _draw_sheets(folder: Path, wall: Sequence[WallEntry]) -> None:
     """Draw generated.png and real.png: the same captions at the same places."""
     entries = sorted(wall, key=lambda entry: entry.name)
-    shown = [entries[i] for i in _spread(len(entries), SHEET_VIDEOS)]
+    shown = [entries[i] for i in evenly(len(entries), SHEET_VIDEOS)]
     _draw_sheet(folder / "generated.png", [(e.generated, e.caption or e.name) for e in shown])
     real = [(e.real, e.caption or e.name) for e in shown if e.real is not None]
     if real:
@@ -130,7 +131,7 @@ def _draw_sheet(path: Path, videos: Sequence[tuple[np.ndarray, str]]) -> None:
 
 def _strip(frames: np.ndarray, gap: int = 2) -> np.ndarray:
     """Lay four frames side by side with white between them: (t, h, w, 3) → (h, width, 3)."""
-    moments = frames[_spread(len(frames), SHEET_FRAMES)]
+    moments = frames[evenly(len(frames), SHEET_FRAMES)]
     factor = max(1, SHEET_SIDE // moments.shape[1])
     step = max(1, moments.shape[1] // (2 * SHEET_SIDE))  # large frames: every step-th pixel
     moments = moments[:, ::step, ::step].repeat(factor, axis=1).repeat(factor, axis=2)
@@ -141,10 +142,6 @@ def _strip(frames: np.ndarray, gap: int = 2) -> np.ndarray:
 def _padded(strip: np.ndarray, height: int, width: int) -> np.ndarray:
     missing = ((0, height - strip.shape[0]), (0, width - strip.shape[1]), (0, 0))
     return np.pad(strip, missing, constant_values=255)
-
-
-def _spread(length: int, count: int) -> list[int]:
-    return np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(int)).tolist()
 
 
 def _shortened(text: str, letters: int) -> str:

@@ -36,12 +36,12 @@ GROUP_NAMES = {
 
 
 class Outcome(StrEnum):
-    """Whether the scores tell generated videos from real ones."""
+    """Whether the scores distinguish generated videos from real ones."""
 
     TOLD_APART = "Told apart from real clips"
     NOT_TOLD_APART = "Not told apart by these scores"
     AS_GOOD_AS_REAL = "As good as real by these scores"
-    UNKNOWN = "Cannot be told"
+    UNKNOWN = "No verdict"
 
 
 @dataclass(frozen=True)
