@@ -276,6 +276,8 @@ class GenerateConfig:
     num_inference_steps: int = number(20, at_least=1)
     guidance_scale: float = number(3.0, at_least=1)
     guidance_rescale: float = number(0.7, at_least=0, at_most=1)
+    # the lowest and the highest noise level with guidance; 0 is clean, 1 is pure noise
+    guidance_interval: tuple[float, ...] = (0.0, 1.0)
     # below 1, denoising starts from the picture
     image_strength: float = number(1.0, at_least=0, at_most=1)
     # at least 3, because the evaluation compares window borders with other frames
@@ -308,6 +310,11 @@ class GenerateConfig:
                 raise ParamsError(
                     f"{overlap}: {getattr(self, overlap)}; allowed: 0 to {window_size} - 1 ({most})"
                 )
+        interval = list(self.guidance_interval)
+        if len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
+            raise ParamsError(
+                f"guidance_interval: {interval}; allowed: [low, high] with 0 <= low <= high <= 1"
+            )
         if self.seam_window_size >= self.num_frames:
             raise ParamsError(
                 f"seam_window_size: {self.seam_window_size}; allowed: below num_frames "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 from collections import defaultdict
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -54,8 +55,10 @@ class PretrainingData:
         prompt_mask: uint8 (k + 1, 32).
         weights: (s,), how often a subject is drawn; 0 if it is held out.
         held_out: uint8 (s,), 1 if the subject is held out.
-        may_shift: uint8 (n,), 1 if the picture may be moved by a pixel or two. Frames of videos
-            move anyway.
+        may_shift: uint8 (n,), 1 if the picture may be moved by a pixel or two, and mirrored with a
+            caption that allows it. Frames of videos move anyway.
+        may_mirror: uint8 (k + 1,), 1 if the caption holds for the mirrored picture too. Sentences
+            of videos often name directions, so they do not.
     """
 
     pictures: Tensor
@@ -67,6 +70,7 @@ class PretrainingData:
     weights: Tensor
     held_out: Tensor
     may_shift: Tensor
+    may_mirror: Tensor
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, atomically."""
@@ -157,10 +161,15 @@ def weigh_captions(sentences: int, shorts: int) -> list[float]:
     return [share / max(1, sentences)] * sentences + short_weights
 
 
+def names_side(caption: str) -> bool:
+    """Return whether a caption names the left or the right side."""
+    return re.search(r"\b(left|right)", caption) is not None
+
+
 def prepare(frames_per_video: int, raw: Path = ROOT / "data/raw") -> PretrainingData:
     """Read all pictures and encode all captions. This takes a few minutes on a CPU."""
     rows, sentences = read_subjects(), read_sentences()
-    pictures, captions, caption_weights, may_shift = [], [], [], []
+    pictures, captions, caption_weights, may_shift, may_mirror = [], [], [], [], []
     picture_starts, caption_starts = [0], [0]
     for row in rows:
         stills, frames = row.pictures, row.pictures[:0]
@@ -171,6 +180,7 @@ def prepare(frames_per_video: int, raw: Path = ROOT / "data/raw") -> Pretraining
         picture_starts.append(picture_starts[-1] + len(stills) + len(frames))
         own = sentences[row.video] if row.video else []
         captions += own + row.captions
+        may_mirror += [0] * len(own) + [int(not names_side(text)) for text in row.captions]
         caption_weights += weigh_captions(len(own), len(row.captions))
         caption_starts.append(len(captions))
     embeds, mask = load_text_encoder("minilm", MAX_TOKENS).encode([*captions, ""])
@@ -184,6 +194,7 @@ def prepare(frames_per_video: int, raw: Path = ROOT / "data/raw") -> Pretraining
         weights=torch.tensor([weigh(row) for row in rows]),
         held_out=torch.tensor([row.held_out for row in rows]).to(torch.uint8),
         may_shift=torch.tensor(may_shift, dtype=torch.uint8),
+        may_mirror=torch.tensor([*may_mirror, 1], dtype=torch.uint8),
     )
 
 

@@ -68,6 +68,15 @@ def main() -> None:
                 f"{arguments.raw}: all {len(files)} clips are held out, so none is left to train "
                 "on; add videos, or lower curate.validation_fraction"
             )
+        trained_on = {
+            row["video"] for row in rows if row["split"] == "train" and row["clip_id"] in files
+        }
+        if len(trained_on) < 2:
+            print(
+                f"note: the clips to train on come from one video, {trained_on.pop()}; the stages up "
+                "to generate work, but evaluate compares videos and needs at least 2",
+                file=sys.stderr,
+            )
         captions = [caption for row in rows for caption in row["captions"]]
         with stages.blaming(arguments.params, "decode.text_encoder"):  # loads its weights
             embeddings = embed_captions([*captions, ""], encoder)

@@ -25,6 +25,7 @@ def pipeline_defaults(config: GenerateConfig) -> dict[str, Any]:
         "num_inference_steps": config.num_inference_steps,
         "guidance_scale": config.guidance_scale,
         "guidance_rescale": config.guidance_rescale,
+        "guidance_interval": list(config.guidance_interval),
         "image_strength": config.image_strength,
         "num_frames": config.num_frames,
         "fps": config.fps,

@@ -175,6 +175,8 @@ BAD = {
     "generate: {seam_videos: 25}": ("generate.seam_videos", "25", "generate.set_size (24)"),
     "generate: {image_set_size: 25}": ("generate.image_set_size", "25", "generate.set_size (24)"),
     "generate: {style_prompts: 25}": ("generate.style_prompts", "25", "generate.set_size (24)"),
+    "generate: {guidance_interval: [0.9, 0.2]}": ("generate.guidance_interval", "low <= high"),
+    "generate: {guidance_interval: [0.2]}": ("generate.guidance_interval", "[low, high]"),
     "generate: {guidance_rescale: 2}": ("generate.guidance_rescale", "2.0", "at most 1"),
     "curate:": ("curate", "None", "a mapping of seed"),
     "": ("the file", "None", "a mapping of curate"),

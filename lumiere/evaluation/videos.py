@@ -25,6 +25,7 @@ from lumiere.data.video_io import open_video, read_video
 from lumiere.errors import DataError, VideoError, first_line, one_line
 
 SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".webp")
+UNREADABLE = ".webp"  # it is a video too, but no decoder here reads it
 MIN_VIDEOS = 2  # for a distance; a few dozen are needed for it to mean something
 MAX_FRAMES = 16  # by default; networks on video are trained on about as many
 FALLBACK_FPS = Fraction(16)  # of a file that does not say
@@ -139,9 +140,9 @@ def list_folder(folder: Path, captions: dict[str, tuple[str, ...]] | None = None
         raise DataError(f"{folder}: no such folder; give a folder of videos")
     paths = sorted(path for path in folder.rglob("*") if _is_video(folder, path))
     if not paths:
+        readable = ", ".join(suffix for suffix in SUFFIXES if suffix != UNREADABLE)
         raise DataError(
-            f"{folder}: no videos; expected files that end in {', '.join(SUFFIXES)}, "
-            "one file for each video"
+            f"{folder}: no videos; expected files that end in {readable}, one file for each video"
         )
     entries: list[FileEntry] = []
     unreadable: dict[str, str] = {}
@@ -257,7 +258,7 @@ def _is_video(folder: Path, path: Path) -> bool:
 
 
 def _look_at(path: Path, name: str) -> FileEntry:
-    if path.suffix.lower() == ".webp":
+    if path.suffix.lower() == UNREADABLE:
         raise VideoError("animated WebP is written, but not read; convert it to mp4")
     with open_video(path) as container:
         stream = container.streams.video[0]

@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
-from lumiere.config import OptimConfig, Params
+from lumiere.config import GenerateConfig, OptimConfig, Params
 from lumiere.diffusion.windows import temporal_windows
 from lumiere.files import read_json
 from lumiere.models import SpaceTimeUNet, layers_in_order
@@ -98,6 +98,15 @@ class Workload:
         return run, [sample, target, *tensors]
 
 
+def _base_passes(generate: GenerateConfig) -> int:
+    """Count the forward passes of the base network for one clip, both halves of guidance apart."""
+    low, high = generate.guidance_interval
+    steps = generate.num_inference_steps
+    levels = [1 - i / steps for i in range(steps)]  # trailing timesteps
+    guided = sum(low <= level <= high for level in levels) if generate.guidance_scale > 1 else 0
+    return steps + guided
+
+
 def workloads(params: Params, root: Path = Path()) -> list[Workload]:
     """Return the networks of a params file, in the order in which they are trained.
 
@@ -117,7 +126,7 @@ def workloads(params: Params, root: Path = Path()) -> list[Workload]:
 
     text = (params.decode.max_text_tokens, text_width(image_model.config))
     frames, side = params.decode.num_frames, image_model.config.sample_size
-    base_passes = generate.num_inference_steps * (2 if generate.guidance_scale > 1 else 1)
+    base_passes = _base_passes(generate)
     ssr_window = min(generate.window_size, generate.num_frames)
     windows = temporal_windows(generate.num_frames, ssr_window, generate.overlap)
 

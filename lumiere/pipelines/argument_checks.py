@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -25,6 +26,17 @@ def check_whole(least: int, most: int | None = None, **values: Any) -> None:
 def check_whole_or_none(**values: Any) -> None:
     """Raise ValueError unless each value is None or a whole number above zero."""
     check_whole(1, **{name: value for name, value in values.items() if value is not None})
+
+
+def check_interval(least: float, most: float, **values: Any) -> None:
+    """Raise ValueError unless each value is a pair (low, high) with least ≤ low ≤ high ≤ most."""
+    for name, value in values.items():
+        allowed = f"{name} is {value!r}; allowed: two numbers, {least:g} <= low <= high <= {most:g}"
+        if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
+            raise ValueError(allowed)
+        low, high = value
+        if not (isinstance(low, Real) and isinstance(high, Real) and least <= low <= high <= most):
+            raise ValueError(allowed)
 
 
 def check_generator(generator: Any) -> None:

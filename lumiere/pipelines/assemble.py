@@ -25,7 +25,12 @@ CHECKOUT_WEIGHTS = Path(__file__).resolve().parents[2] / "pretrained"
 PRETRAINED = Path(os.environ.get("LUMIERE_PRETRAINED") or CHECKOUT_WEIGHTS)
 DEMO_PARTS = ("t2i", "temporal", "ssr_image", "temporal_ssr")
 # Settings that suit these networks: the values of `generate` in params.yaml.
-DEMO_DEFAULTS: dict[str, Any] = {"guidance_scale": 1.5, "image_strength": 0.7}
+DEMO_DEFAULTS: dict[str, Any] = {
+    "guidance_scale": 1.5,
+    "guidance_rescale": 0.0,
+    "guidance_interval": [0.2, 0.9],
+    "image_strength": 0.7,
+}
 
 
 def assemble_pipeline(

@@ -4,7 +4,7 @@ styles.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -44,6 +44,7 @@ class LumiereComponents(LumiereBasePipeline):
         num_inference_steps: int = 20,
         guidance_scale: float = 3.0,
         guidance_rescale: float = 0.7,
+        guidance_interval: Sequence[float] = (0.0, 1.0),
         image_strength: float = 1.0,
         ssr_steps: int = DEFAULT_SSR_STEPS,
         prediction_type: str | None = None,
@@ -60,8 +61,8 @@ class LumiereComponents(LumiereBasePipeline):
             num_frames, fps: the length and rate of the clips that `unet` was trained on. These
                 values and the following ones, down to `ssr_steps`, are the defaults of a call.
             ssr_window_size, ssr_overlap: windows that suit `ssr_unet`.
-            num_inference_steps, guidance_scale, guidance_rescale, image_strength, ssr_steps: values
-                that suit the networks.
+            num_inference_steps, guidance_scale, guidance_rescale, guidance_interval,
+                image_strength, ssr_steps: values that suit the networks.
             prediction_type, ssr_prediction_type: the networks' prediction types; by default those
                 of their schedulers.
             vae: for a T2I that works in latents; super-resolution works in pixels.
@@ -95,6 +96,7 @@ class LumiereComponents(LumiereBasePipeline):
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             guidance_rescale=guidance_rescale,
+            guidance_interval=list(guidance_interval),
             image_strength=image_strength,
             ssr_steps=ssr_steps,
             prediction_type=prediction_type or scheduler.config.prediction_type,

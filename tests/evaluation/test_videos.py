@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -52,6 +54,32 @@ def test_says_what_is_wrong_with_a_folder(tmp_path: Path) -> None:
         list_folder(tmp_path / "gone")
     with pytest.raises(DataError, match=r"no videos; expected files that end in .*\.mp4"):
         list_folder(tmp_path)
+
+
+def test_every_kind_of_file_that_the_message_names_can_be_read(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as error:
+        list_folder(tmp_path)
+    suffixes = re.findall(r"\.[a-z0-9]+(?=,)", str(error.value).split("end in ")[1])
+    assert {".mp4", ".gif", ".mpg"} <= set(suffixes)
+    codecs = {
+        ".gif": ("gif", "rgb8"),
+        ".webm": ("libvpx-vp9", "yuv420p"),
+        ".mpg": ("mpeg1video", "yuv420p"),
+        ".mpeg": ("mpeg1video", "yuv420p"),
+    }
+    for suffix in suffixes:
+        codec, pix_fmt = codecs.get(suffix, ("mpeg4", "yuv420p"))
+        with av.open(str(tmp_path / f"video{suffix}"), "w") as container:
+            stream = container.add_stream(codec, rate=25)
+            stream.width, stream.height, stream.pix_fmt = 32, 32, pix_fmt
+            for picture in drifting(0, 4, 32, 32):
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    found = list_folder(tmp_path)
+    assert found.unreadable == {} and len(found.entries) == len(suffixes)
+    for entry in found.entries:
+        assert len(read_file(entry, 4, Fraction(25), (32, 32))) == 4
 
 
 def test_files_that_cannot_be_read_are_kept_with_the_reason(tmp_path: Path) -> None:

@@ -208,6 +208,32 @@ def test_guidance_moves_the_result_and_scale_one_is_half_the_work(pipe: LumiereP
     torch.testing.assert_close(same, plain, rtol=0, atol=1e-4)
 
 
+def test_guidance_acts_inside_its_interval_alone(pipe: LumierePipeline) -> None:
+    clips_in_network: list[int] = []
+    pipe.unet.register_forward_pre_hook(lambda _, args: clips_in_network.append(len(args[0])))
+
+    def sample(scale: float, *interval: float) -> Tensor:
+        clips_in_network.clear()
+        return pipe(
+            "a cat",
+            guidance_scale=scale,
+            guidance_interval=interval or None,
+            num_inference_steps=4,
+            upscale=False,
+            generator=seed(),
+        ).frames
+
+    whole = sample(4.0)
+    assert clips_in_network == [2, 2, 2, 2]
+    assert torch.equal(sample(4.0, 0.0, 1.0), whole)
+    part = sample(4.0, 0.4, 0.8)  # the timesteps are 999, 749, 499 and 249
+    assert clips_in_network == [1, 2, 2, 1]
+    plain = sample(1.0)
+    assert not torch.allclose(part, whole) and not torch.allclose(part, plain)
+    assert torch.equal(sample(4.0, 0.3, 0.4), plain)
+    assert clips_in_network == [1, 1, 1, 1]
+
+
 def test_strength_goes_from_the_source_to_pure_noise(base_only: LumierePipeline) -> None:
     def edit(strength: float) -> Tensor:
         return base_only(

@@ -43,6 +43,7 @@ def data() -> data_module.PretrainingData:
         weights=torch.tensor([float(i != HELD_OUT) for i in range(SUBJECTS)]),
         held_out=torch.tensor([int(i == HELD_OUT) for i in range(SUBJECTS)], dtype=torch.uint8),
         may_shift=torch.tensor([0, 1] * SUBJECTS, dtype=torch.uint8),
+        may_mirror=torch.tensor([0, 1] * SUBJECTS + [1], dtype=torch.uint8),
     )
 
 
@@ -130,6 +131,20 @@ def test_a_shift_brings_in_the_background() -> None:
         torch.testing.assert_close(moved[:, row, column], background)
     torch.testing.assert_close(moved[:, :31, 2:], torch.zeros(3, 31, 30))
     torch.testing.assert_close(still, torch.zeros(3, 32, 32))
+
+
+def test_only_stills_with_captions_that_allow_it_are_mirrored(
+    data: Any, settings: script.Settings
+) -> None:
+    x_0 = torch.arange(32.0).expand(4, 3, 32, 32)
+    pictures, captions = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
+    for share, expected in ((1.0, [False, False, False, True]), (0.0, [False] * 4)):
+        batches = batches_of(data, replace(settings, mirrored=share))
+        made = batches._mirrored(x_0, pictures, captions, torch.Generator().manual_seed(0))
+        assert [torch.equal(row, x_0[0].flip(2)) for row in made] == expected
+        assert [torch.equal(row, x_0[0]) for row in made] == [not each for each in expected]
+    assert data_module.names_side("a fox on the left") and data_module.names_side("a right hand")
+    assert not data_module.names_side("a bright copyright sign")
 
 
 def test_captions_are_drawn_by_their_weights(data: Any, settings: script.Settings) -> None:

@@ -1,0 +1,165 @@
+"""Compare ways to sample from the base video model: quality against forward passes.
+
+    PYTHONPATH=. python -m benchmarks.sampling --clips outputs/clips --work /tmp/sampling
+    PYTHONPATH=. python -m benchmarks.sampling ... --only default,no-guidance --captions 100
+
+Every variant makes the same videos, one per source video, from the same noise. They are compared
+with the real clips of their captions as in the evaluate stage. The clips of a variant are kept in
+the work folder, so a second call continues where the first one stopped; use a new folder for other
+weights. One forward pass means one clip through the network once; with guidance a step takes two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+
+from lumiere.config import GenerateConfig
+from lumiere.evaluation.clip_sets import RealClips, match_clips
+from lumiere.evaluation.comparison import compare, measure_sets
+from lumiere.evaluation.folders import load_networks
+from lumiere.evaluation.scores import Score, flat
+from lumiere.pipelines import LumierePipeline
+from lumiere.pipelines.assemble import demo_pipeline
+from lumiere.pipelines.evaluation_sets import draw_captions, make_clips, plan_clips
+from lumiere.pipelines.input_files import Clips
+from lumiere.sample_files import TEXT_TO_VIDEO, read_set, write_set
+
+COLUMNS = (
+    "independent_frechet", "independent_frechet_floor", "independent_kernel",
+    "independent_similarity", "frame_change", "frame_change_floor", "background_noise",
+    "background_noise_floor",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What differs from the model's own settings.
+
+    Attributes:
+        settings: of the pipeline.
+        scheduler: a class of diffusers; empty for the model's own.
+        scheduler_settings: changes of the scheduler's config.
+    """
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    scheduler: str = ""
+    scheduler_settings: dict[str, Any] = field(default_factory=dict)
+
+
+CLIPPED = {"clip_sample": True}
+WHOLE = {"guidance_interval": [0.0, 1.0]}
+DPM = "DPMSolverMultistepScheduler"
+VARIANTS = {
+    "default": Variant(),
+    "clipped, rescaled, guided at every step": Variant(
+        {"guidance_rescale": 0.7, **WHOLE}, scheduler_settings=CLIPPED
+    ),
+    "clipped": Variant(scheduler_settings=CLIPPED),
+    "rescale 0.7": Variant({"guidance_rescale": 0.7}),
+    "guided at every step": Variant(WHOLE),
+    "guided for t in 0 to 0.9": Variant({"guidance_interval": [0.0, 0.9]}),
+    "guided for t in 0.4 to 0.9": Variant({"guidance_interval": [0.4, 0.9]}),
+    "no guidance": Variant({"guidance_scale": 1.0}),
+    "guidance 2": Variant({"guidance_scale": 2.0}),
+    "guidance 3": Variant({"guidance_scale": 3.0}),
+    "10 steps": Variant({"num_inference_steps": 10}),
+    "50 steps": Variant({"num_inference_steps": 50}),
+    "DPM++": Variant(scheduler=DPM),
+    "DPM++, 10 steps": Variant({"num_inference_steps": 10}, DPM),
+    "UniPC, 10 steps": Variant({"num_inference_steps": 10}, "UniPCMultistepScheduler"),
+}
+
+
+def apply(pipe: LumierePipeline, variant: Variant, original: Any) -> None:
+    """Set the pipeline's settings and its scheduler, starting from the model's own."""
+    scheduler = getattr(diffusers, variant.scheduler or type(original).__name__)
+    pipe.register_modules(
+        scheduler=scheduler.from_config(original.config, **variant.scheduler_settings)
+    )
+    pipe.register_to_config(**variant.settings)
+
+
+def main() -> None:
+    """Parse the arguments, sample, measure and print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--clips", type=Path, required=True, help="output of the decode stage")
+    parser.add_argument("--work", type=Path, required=True, help="folder for clips and results")
+    parser.add_argument("--model", type=Path, help="a saved pipeline (default: the demo weights)")
+    parser.add_argument("--captions", type=int, default=100, help="videos (default: 100)")
+    parser.add_argument("--held-out", action="store_true", help="captions of held-out videos")
+    parser.add_argument("--only", help=f"some of: {', '.join(VARIANTS)} (separated by ;)")
+    parser.add_argument("--threads", type=int, default=0, help="of torch (default: torch's own)")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    names = arguments.only.split(";") if arguments.only else list(VARIANTS)
+    unknown = sorted(set(names) - set(VARIANTS))
+    if unknown:
+        sys.exit(f"error: no variant {unknown[0]!r}; there are {', '.join(VARIANTS)}")
+
+    clips = Clips(arguments.clips)
+    captions = draw_captions(clips.stores[arguments.held_out], arguments.captions, seed=0)
+    pipe = LumierePipeline.from_pretrained(arguments.model) if arguments.model else demo_pipeline()
+    pipe.set_progress_bar_config(disable=True)
+    original, settings = pipe.scheduler, dict(pipe.config)
+    passes = [0]
+    pipe.unet.register_forward_pre_hook(lambda _, inputs: count(passes, inputs[0]))
+    networks = load_networks((), cache=str(arguments.work / "features"))
+    entries = plan_clips(captions, TEXT_TO_VIDEO, GenerateConfig(num_frames=pipe.config.num_frames))
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        folder = arguments.work / name.replace(" ", "_").replace(",", "")
+        record = folder / "cost.csv"
+        if not record.is_file():
+            pipe.register_to_config(**settings)
+            apply(pipe, VARIANTS[name], original)
+            passes[0], began = 0, time.monotonic()
+            write_set(folder, TEXT_TO_VIDEO, make_clips(pipe, entries, 4, name))
+            seconds = time.monotonic() - began
+            record.write_text(f"{passes[0] / len(entries)},{seconds / len(entries)}\n")
+        with open(record, newline="") as file:
+            per_clip, seconds = (float(value) for value in next(csv.reader(file)))
+        sets = match_clips(
+            read_set(folder, TEXT_TO_VIDEO), RealClips(arguments.clips, pipe.config.num_frames)
+        )
+        scores = compare(sets, measure_sets(sets, networks), networks).scores
+        rows.append(
+            {"variant": name, "passes": per_clip, "seconds": seconds, **flat_scores(scores)}
+        )
+        show(rows[-1:], is_first=len(rows) == 1)
+
+
+def count(passes: list[int], model_input: torch.Tensor) -> None:
+    """Add the clips that a forward pass takes."""
+    passes[0] += len(model_input)
+
+
+def flat_scores(scores: list[Score]) -> dict[str, float]:
+    """Return the table's scores by name."""
+    values = flat(scores)
+    return {name: values[name] for name in COLUMNS if name in values}
+
+
+def show(rows: list[dict[str, Any]], is_first: bool) -> None:
+    """Print rows of a Markdown table."""
+    if is_first:
+        print("| " + " | ".join(rows[0]) + " |")
+        print("|---" + "|---:" * (len(rows[0]) - 1) + "|")
+    for row in rows:
+        cells = [value if isinstance(value, str) else f"{value:.4g}" for value in row.values()]
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
