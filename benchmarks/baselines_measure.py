@@ -19,8 +19,8 @@ from lumiere.data.pixel_values import from_model_range
 from lumiere.evaluation import motion_magnitude, seam_ratio, temporal_flicker
 from lumiere.evaluation.backbones import EMBEDDED, load_backbone
 from lumiere.evaluation.clip_sets import subject_of
-from lumiere.evaluation.feature_sets import OTHER_TIMES, REFERENCE, FeatureSet
-from lumiere.evaluation.floors import distances
+from lumiere.evaluation.distances.feature_sets import OTHER_TIMES, REFERENCE, FeatureSet
+from lumiere.evaluation.distances.floors import distances
 from lumiere.evaluation.measuring import (
     DISTANCE_FRAMES,
     distance_frames,

@@ -63,7 +63,7 @@ def read_modules(text: str) -> dict[str, str]:
 
 def packages() -> dict[str, list[str]]:
     """Return the folders whose modules are listed one by one, with their sorted modules."""
-    folders = [path.parent for path in (ROOT / "lumiere").glob("*/__init__.py")]
+    folders = [path.parent for path in (ROOT / "lumiere").glob("*/**/__init__.py")]
     found = {f"{folder.relative_to(ROOT)}/": _modules(folder) for folder in sorted(folders)}
     return found | {"flows/": _modules(ROOT / "flows")}
 
@@ -90,10 +90,17 @@ def write_listing() -> None:
         if name == "lumiere/":
             later = [path for path in [*packages(), *single_modules()] if path not in old]
             for path in later:
-                if path.startswith("lumiere/"):
+                if path.startswith("lumiere/") and not _is_nested(path):
                     new[path] = _describe(path)
+        for path in packages():  # a package inside a package comes right after it
+            if _is_nested(path) and path not in old and Path(path).parent == Path(name):
+                new[path] = _describe(path)
     page = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(page.replace(_block(), _render(new)), encoding="utf-8")
+
+
+def _is_nested(path: str) -> bool:
+    return path.endswith("/") and path.count("/") > 2
 
 
 def _block() -> str:

@@ -6,16 +6,16 @@
 
 import lumiere.compat  # noqa: F401  before open_clip
 from lumiere.evaluation.alignment import Retrieval, cosine_similarity, retrieval, text_alignment
-from lumiere.evaluation.consistency import (
+from lumiere.evaluation.distances.frechet import frechet_distance
+from lumiere.evaluation.distances.kernel import jedi_distance, kernel_distance
+from lumiere.evaluation.distances.neighbours import density_coverage, precision_recall
+from lumiere.evaluation.temporal.consistency import (
     known_region_psnr,
     motion_magnitude,
     subject_consistency,
     temporal_flicker,
 )
-from lumiere.evaluation.frechet import frechet_distance
-from lumiere.evaluation.kernel import jedi_distance, kernel_distance
-from lumiere.evaluation.neighbours import density_coverage, precision_recall
-from lumiere.evaluation.seams import consecutive_mse, seam_ratio, window_borders
+from lumiere.evaluation.temporal.seams import consecutive_mse, seam_ratio, window_borders
 
 __all__ = [
     "Retrieval",

@@ -8,18 +8,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from tqdm import tqdm
 
-from lumiere.evaluation.feature_sets import REFERENCE
-from lumiere.evaluation.floors import distances
+from lumiere.evaluation.distances.feature_sets import REFERENCE
+from lumiere.evaluation.distances.floors import distances
+from lumiere.evaluation.distances.paired import PairedSimilarity, paired_score, paired_similarity
 from lumiere.evaluation.marks import mark
 from lumiere.evaluation.matching import MatchedSets
 from lumiere.evaluation.measured import Measured, feature_sets, frames_of
 from lumiere.evaluation.measuring import PROXY, Measurement, Networks, measure_set
-from lumiere.evaluation.paired import PairedSimilarity, paired_score, paired_similarity
 from lumiere.evaluation.scores import LeftOut, Score
 from lumiere.evaluation.standard_scores import standard_scores
-from lumiere.evaluation.temporal_scores import temporal_scores
+from lumiere.evaluation.temporal.temporal_scores import temporal_scores
+from lumiere.evaluation.temporal.video_numbers import compare_frames
 from lumiere.evaluation.text_scores import text_scores
-from lumiere.evaluation.video_numbers import compare_frames
 from lumiere.evaluation.videos import Video
 
 # real videos that serve as a reference if names and captions do not match the two sets

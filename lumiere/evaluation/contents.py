@@ -12,7 +12,7 @@ from lumiere.evaluation.matching import MatchedSets
 from lumiere.evaluation.measuring import DISTANCE_FRAMES, Measurement, Networks
 from lumiere.evaluation.report import Curve, Slice, WallEntry
 from lumiere.evaluation.scores import LeftOut
-from lumiere.evaluation.video_numbers import SMALLEST_MOTION
+from lumiere.evaluation.temporal.video_numbers import SMALLEST_MOTION
 from lumiere.evaluation.videos import evenly, fit
 
 WALL_SIDE = 256  # pixels

@@ -1,6 +1,6 @@
 """Marks the scores that the study of docs/evaluation.md found blind.
 
-`lumiere.evaluation.sensitivity` runs the study. A test holds `BLIND` to docs/sensitivity.json.
+`lumiere.evaluation.study.sensitivity` runs the study. A test holds `BLIND` to docs/sensitivity.json.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lumiere.evaluation.feature_sets import OTHER_TIMES, REFERENCE, FeatureSet
+from lumiere.evaluation.distances.feature_sets import OTHER_TIMES, REFERENCE, FeatureSet
 from lumiere.evaluation.matching import MatchedSets
 from lumiere.evaluation.measuring import Measurement, distance_frames, other_times
 from lumiere.evaluation.videos import evenly

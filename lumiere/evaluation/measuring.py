@@ -15,8 +15,8 @@ from lumiere.errors import VideoError, one_line
 from lumiere.evaluation.backbones import AestheticHead, Classifier, FrameBackbone, VideoBackbone
 from lumiere.evaluation.feature_cache import FeatureCache
 from lumiere.evaluation.judge import Judge
-from lumiere.evaluation.spectrum import MIN_SPECTRUM_FRAMES, temporal_spectrum
-from lumiere.evaluation.video_numbers import measure_frames
+from lumiere.evaluation.temporal.spectrum import MIN_SPECTRUM_FRAMES, temporal_spectrum
+from lumiere.evaluation.temporal.video_numbers import measure_frames
 from lumiere.evaluation.videos import Video, VideoSet, evenly, is_blank
 
 EMBEDDED_FRAMES = 16  # of each video, evenly spaced; all of them in a video of the usual length

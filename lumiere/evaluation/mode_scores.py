@@ -14,7 +14,6 @@ from PIL import Image
 from lumiere.errors import DataError
 from lumiere.evaluation.bootstrap import mean_interval
 from lumiere.evaluation.clip_sets import RealClips, resized, subject_of
-from lumiere.evaluation.drift import Drift, colour_drift, identity_drift, measure_leakage
 from lumiere.evaluation.means import mean_score
 from lumiere.evaluation.measuring import EMBEDDED_FRAMES, Networks
 from lumiere.evaluation.report import Curve, StyleRow
@@ -26,6 +25,7 @@ from lumiere.evaluation.style_scores import (
     style_distance,
     style_statistics,
 )
+from lumiere.evaluation.temporal.drift import Drift, colour_drift, identity_drift, measure_leakage
 from lumiere.evaluation.videos import evenly
 from lumiere.sample_files import ClipSet, Sample, SetEntry
 

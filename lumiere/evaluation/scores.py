@@ -43,7 +43,7 @@ class Floor:
     The interval is a prediction interval: where this score of as many other real videos as there
     are generated ones lies in 95 % of cases. Both the real and the generated videos are a sample,
     so it is wider than the interval of the real value itself. Distances between sets are the
-    exception; `lumiere.evaluation.floors` says why.
+    exception; `lumiere.evaluation.distances.floors` says why.
     """
 
     value: float

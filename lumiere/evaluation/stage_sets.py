@@ -24,7 +24,7 @@ from lumiere.evaluation.judge import Judge
 from lumiere.evaluation.measuring import Networks
 from lumiere.evaluation.report import Curve, ReportContent, WallEntry
 from lumiere.evaluation.scores import LeftOut, Score, flat
-from lumiere.evaluation.seams import SeamRecord, measure_seams, seam_scores
+from lumiere.evaluation.temporal.seams import SeamRecord, measure_seams, seam_scores
 from lumiere.sample_files import (
     HELD_OUT,
     IMAGE_TO_VIDEO,

@@ -19,14 +19,14 @@ from lumiere.evaluation.backbones import (
     VideoBackbone,
 )
 from lumiere.evaluation.backbones.aesthetic import CLIP
-from lumiere.evaluation.consistency import aesthetic_quality
-from lumiere.evaluation.floors import distances
-from lumiere.evaluation.inception import inception_score
+from lumiere.evaluation.distances.floors import distances
+from lumiere.evaluation.distances.inception import inception_score
 from lumiere.evaluation.matching import MatchedSets
 from lumiere.evaluation.means import mean_score
 from lumiere.evaluation.measured import Measured, clip_of, feature_sets, frames_of, own_subject
 from lumiere.evaluation.measuring import Measurement, Networks
 from lumiere.evaluation.scores import COSINE, Better, Definition, Floor, LeftOut, Score
+from lumiere.evaluation.temporal.consistency import aesthetic_quality
 
 SPLITS = 10  # of the Inception Score, as published
 MIN_SPLIT = 2  # frames in a split

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from lumiere.evaluation.consistency import check_frames, unit_rows
+from lumiere.evaluation.temporal.consistency import check_frames, unit_rows
 
 STYLE_SIDE = 32  # pixels; pictures are squashed to this square, so that edges compare
 QUANTILES = np.linspace(0.005, 0.995, 100)

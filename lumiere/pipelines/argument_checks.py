@@ -34,8 +34,9 @@ def check_interval(least: float, most: float, **values: Any) -> None:
         allowed = f"{name} is {value!r}; allowed: two numbers, {least:g} <= low <= high <= {most:g}"
         if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
             raise ValueError(allowed)
-        low, high = value
-        if not (isinstance(low, Real) and isinstance(high, Real) and least <= low <= high <= most):
+        if not all(isinstance(end, Real) for end in value):
+            raise ValueError(allowed)
+        if not least <= value[0] <= value[1] <= most:
             raise ValueError(allowed)
 
 

@@ -13,8 +13,8 @@ from lumiere.evaluation.bootstrap import (
     mean_interval,
     share_interval,
 )
-from lumiere.evaluation.feature_sets import FeatureSet
-from lumiere.evaluation.floors import distances
+from lumiere.evaluation.distances.feature_sets import FeatureSet
+from lumiere.evaluation.distances.floors import distances
 from lumiere.evaluation.scores import Interval
 
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lumiere.evaluation.consistency import (
+from lumiere.evaluation.temporal.consistency import (
     aesthetic_quality,
     background_consistency,
     subject_consistency,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lumiere.evaluation.degradations import (
+from lumiere.evaluation.study.degradations import (
     DEGRADATIONS,
     Touches,
     degrade_frames,

@@ -12,9 +12,9 @@ The golden values were computed once, with `golden_sets()`, by
 import numpy as np
 import pytest
 
-from lumiere.evaluation.frechet import frechet_distance, frechet_from_gram
-from lumiere.evaluation.kernel import jedi_distance, kernel_distance
-from lumiere.evaluation.neighbours import density_coverage, precision_recall
+from lumiere.evaluation.distances.frechet import frechet_distance, frechet_from_gram
+from lumiere.evaluation.distances.kernel import jedi_distance, kernel_distance
+from lumiere.evaluation.distances.neighbours import density_coverage, precision_recall
 
 
 def golden_sets():

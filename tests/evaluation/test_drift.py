@@ -5,8 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from lumiere.evaluation.consistency import known_region_psnr
-from lumiere.evaluation.drift import colour_drift, drift_of, identity_drift, measure_leakage
+from lumiere.evaluation.temporal.consistency import known_region_psnr
+from lumiere.evaluation.temporal.drift import (
+    colour_drift,
+    drift_of,
+    identity_drift,
+    measure_leakage,
+)
 
 
 def greys(levels):

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from lumiere.evaluation import set_distances
-from lumiere.evaluation.feature_sets import FeatureSet
-from lumiere.evaluation.floors import distances
-from lumiere.evaluation.frechet import frechet_distance
-from lumiere.evaluation.kernel import jedi_distance, kernel_distance
-from lumiere.evaluation.pairings import make_design
+from lumiere.evaluation.distances import set_distances
+from lumiere.evaluation.distances.feature_sets import FeatureSet
+from lumiere.evaluation.distances.floors import distances
+from lumiere.evaluation.distances.frechet import frechet_distance
+from lumiere.evaluation.distances.kernel import jedi_distance, kernel_distance
+from lumiere.evaluation.distances.pairings import make_design
 from lumiere.evaluation.scores import flat
 
 DIMENSIONS = 40

@@ -20,7 +20,7 @@ from lumiere.evaluation.scores import (
     Score,
     flat,
 )
-from lumiere.evaluation.seams import SeamRecord, seam_scores
+from lumiere.evaluation.temporal.seams import SeamRecord, seam_scores
 
 TRIALS = 300
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lumiere.evaluation import temporal_flicker
-from lumiere.evaluation.motion import (
+from lumiere.evaluation.temporal.motion import (
     Flows,
     frame_change,
     has_large_motion,

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from lumiere.evaluation.alignment import caption_pool, caption_ranks, retrieval_scores
-from lumiere.evaluation.feature_sets import FeatureSet
-from lumiere.evaluation.inception import inception_score
-from lumiere.evaluation.paired import paired_score, paired_similarity
+from lumiere.evaluation.distances.feature_sets import FeatureSet
+from lumiere.evaluation.distances.inception import inception_score
+from lumiere.evaluation.distances.paired import paired_score, paired_similarity
 from lumiere.evaluation.scores import flat
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from lumiere import sample_files
 from lumiere.evaluation.scores import LeftOut, Score, flat
-from lumiere.evaluation.seams import (
+from lumiere.evaluation.temporal.seams import (
     SeamRecord,
     consecutive_mse,
     measure_seams,

@@ -11,13 +11,12 @@ import pytest
 from lumiere.data.video_io import read_video
 from lumiere.evaluation.backbones import EMBEDDED, load_backbone
 from lumiere.evaluation.clip_sets import resized
-from lumiere.evaluation.degradations import DEGRADATIONS, degrade_frames
 from lumiere.evaluation.judge import load_judge
 from lumiere.evaluation.marks import BLIND, mark
 from lumiere.evaluation.measuring import Networks
-from lumiere.evaluation.motion import measure_background
 from lumiere.evaluation.scores import Better, Floor, Interval, Score
-from lumiere.evaluation.sensitivity import (
+from lumiere.evaluation.study.degradations import DEGRADATIONS, degrade_frames
+from lumiere.evaluation.study.sensitivity import (
     STUDY_FILE,
     Study,
     StudyVideos,
@@ -25,14 +24,15 @@ from lumiere.evaluation.sensitivity import (
     judge_study,
     study_file,
 )
-from lumiere.evaluation.study_tables import blind_scores, replace_tables, tables
-from lumiere.evaluation.study_verdicts import (
+from lumiere.evaluation.study.study_tables import blind_scores, replace_tables, tables
+from lumiere.evaluation.study.study_verdicts import (
     EXPECTED,
     Cell,
     Verdict,
     can_see,
     judge_steps,
 )
+from lumiere.evaluation.temporal.motion import measure_background
 from lumiere.evaluation.videos import Video, read_captions
 
 ROOT = Path(__file__).parents[2]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lumiere.evaluation.spectrum import (
+from lumiere.evaluation.temporal.spectrum import (
     find_period,
     frame_products,
     high_frequency_share,
@@ -39,7 +39,7 @@ def test_products_give_the_spectrum_of_the_pixels():
 def test_products_do_not_depend_on_the_rows_read_at_a_time(monkeypatch):
     frames = noise(12, size=10)
     whole = frame_products(frames)
-    monkeypatch.setattr("lumiere.evaluation.spectrum.ROWS_VALUES", 1)
+    monkeypatch.setattr("lumiere.evaluation.temporal.spectrum.ROWS_VALUES", 1)
     np.testing.assert_allclose(frame_products(frames), whole, rtol=1e-5, atol=0.1)
 
 

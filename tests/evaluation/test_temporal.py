@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lumiere.evaluation import temporal_flicker
-from lumiere.evaluation.video_numbers import (
+from lumiere.evaluation.temporal.video_numbers import (
     PAIRED_SCORES,
     TEMPORAL_SCORES,
     compare_frames,

@@ -6,8 +6,8 @@ import torch
 
 from lumiere.errors import DataError, ParamsError
 from lumiere.evaluation.backbones import load_aesthetic_head
-from lumiere.evaluation.consistency import aesthetic_quality
 from lumiere.evaluation.folders import load_networks
+from lumiere.evaluation.temporal.consistency import aesthetic_quality
 
 
 def test_the_head_of_the_file_is_applied_to_unit_features(tmp_path):

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lumiere.evaluation.consistency import subject_consistency
 from lumiere.evaluation.matching import MatchedSets
 from lumiere.evaluation.means import mean_score
 from lumiere.evaluation.measured import Measured, own_subject
 from lumiere.evaluation.measuring import PROXY, Measurement, Networks
 from lumiere.evaluation.scores import ZERO_TO_ONE, Better, Definition, LeftOut, Score
-from lumiere.evaluation.spectrum import MIN_SPECTRUM_FRAMES
-from lumiere.evaluation.video_numbers import PAIRED_SCORES, TEMPORAL_SCORES
+from lumiere.evaluation.temporal.consistency import subject_consistency
+from lumiere.evaluation.temporal.spectrum import MIN_SPECTRUM_FRAMES
+from lumiere.evaluation.temporal.video_numbers import PAIRED_SCORES, TEMPORAL_SCORES
 
 MOTION = re.compile("motion|static|period|phase|spectrum")  # keys of the report's section
 # Frames that a score needs; most need 2.

@@ -17,7 +17,7 @@ import numpy as np
 
 from lumiere.data import optical_flow
 from lumiere.data.optical_flow import FLOW_SIDE
-from lumiere.evaluation.consistency import check_frames
+from lumiere.evaluation.temporal.consistency import check_frames
 
 # Measured on 32 real clips of the sample data, frozen and moving, with Gaussian noise added:
 # these values keep the real clips' motion within 12 % up to a deviation of 20 grey levels.

@@ -10,8 +10,9 @@ import math
 
 import numpy as np
 
-from lumiere.evaluation.consistency import check_frames
-from lumiere.evaluation.motion import (
+from lumiere.evaluation.scores import NOT_NEGATIVE, ZERO_TO_ONE, Better, Definition
+from lumiere.evaluation.temporal.consistency import check_frames
+from lumiere.evaluation.temporal.motion import (
     Flows,
     Motion,
     frame_change,
@@ -21,8 +22,7 @@ from lumiere.evaluation.motion import (
     measure_background,
     measure_motion,
 )
-from lumiere.evaluation.scores import NOT_NEGATIVE, ZERO_TO_ONE, Better, Definition
-from lumiere.evaluation.spectrum import (
+from lumiere.evaluation.temporal.spectrum import (
     MIN_SPECTRUM_FRAMES,
     Period,
     find_period,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from lumiere.evaluation.frechet import as_pair
+from lumiere.evaluation.distances.frechet import as_pair
 
 PRECISION_K = 3  # Kynkäänniemi et al.
 DENSITY_K = 5  # Naeem et al.

@@ -12,11 +12,11 @@ from typing import Protocol
 
 import numpy as np
 
-from lumiere.evaluation import neighbours
 from lumiere.evaluation.bootstrap import MAX_GROUPS
-from lumiere.evaluation.feature_sets import FeatureSet
-from lumiere.evaluation.frechet import frechet_distance, frechet_from_gram
-from lumiere.evaluation.kernel import polynomial_kernel
+from lumiere.evaluation.distances import neighbours
+from lumiere.evaluation.distances.feature_sets import FeatureSet
+from lumiere.evaluation.distances.frechet import frechet_distance, frechet_from_gram
+from lumiere.evaluation.distances.kernel import polynomial_kernel
 
 MAX_GRAM_ROWS = 6000  # 290 MB; with more rows than this, distances read the features again
 FEW_GROUPS = 10  # of the jackknife where each evaluation takes a second
@@ -113,7 +113,7 @@ class KernelMeasure:
     is unbiased if the videos are independent: 0 on average for equal distributions, at any number
     of videos. "kid": the published form, over pairs of different frames. It is unbiased only if all
     frames are independent, which several frames of one video are not: few videos then seem farther
-    away. "jedi": `lumiere.evaluation.kernel.jedi_distance`.
+    away. "jedi": `lumiere.evaluation.distances.kernel.jedi_distance`.
 
     Args:
         table: the features.

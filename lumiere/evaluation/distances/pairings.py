@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lumiere.evaluation.feature_sets import OTHER_TIMES, REFERENCE, FeatureSet
+from lumiere.evaluation.distances.feature_sets import OTHER_TIMES, REFERENCE, FeatureSet
 
 MIN_VIDEOS = 2
 NUM_DRAWS = 8  # of real videos, where there are more than needed

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from lumiere.data.pixel_values import psnr
-from lumiere.evaluation.consistency import check_frames, unit_rows
+from lumiere.evaluation.temporal.consistency import check_frames, unit_rows
 
 BLOCKS = 4  # blocks a side whose mean colours are compared
 TAIL = 0.25  # the last share of the frames, averaged for the end of the curve

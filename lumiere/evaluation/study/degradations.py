@@ -1,4 +1,4 @@
-"""Spoils real videos step by step, to find out which scores notice (`lumiere.evaluation.sensitivity`).
+"""Spoils real videos step by step, to find out which scores notice (`lumiere.evaluation.study.sensitivity`).
 
 A degradation changes the frames of each video, or it shows the video of another subject.
 Its steps grow, and they are nested: a stronger step repeats what a weaker one did and adds to it.
@@ -18,7 +18,7 @@ from functools import partial
 import cv2
 import numpy as np
 
-from lumiere.evaluation.consistency import check_frames
+from lumiere.evaluation.temporal.consistency import check_frames
 from lumiere.evaluation.videos import LazyVideos, Video
 
 UNIT_HEIGHT = 32  # frames of this height have lengths in their own pixels

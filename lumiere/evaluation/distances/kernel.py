@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lumiere.evaluation.frechet import as_pair
+from lumiere.evaluation.distances.frechet import as_pair
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -3,7 +3,7 @@
 Window B of each subject, degraded, takes the place of the generated videos; window A of the same
 subjects is the reference. Undegraded, window B is the floor itself, so every step starts from there.
 
-    python -m lumiere.evaluation.sensitivity --clips outputs/clips -o outputs/sensitivity
+    python -m lumiere.evaluation.study.sensitivity --clips outputs/clips -o outputs/sensitivity
 
 writes sensitivity.json and tables.md. A run that was interrupted goes on where it stopped.
 """
@@ -27,7 +27,6 @@ from lumiere.errors import DataError, LumiereError, one_line
 from lumiere.evaluation.backbones.weight_files import Weights
 from lumiere.evaluation.clip_sets import RealClips
 from lumiere.evaluation.comparison import compare
-from lumiere.evaluation.degradations import DEGRADATIONS, Degradation, degrade_set
 from lumiere.evaluation.folders import load_networks
 from lumiere.evaluation.judge import Judge, load_judge
 from lumiere.evaluation.marks import BLIND
@@ -35,9 +34,10 @@ from lumiere.evaluation.matching import MatchedSets
 from lumiere.evaluation.measured import Measured
 from lumiere.evaluation.measuring import Networks, measure_set
 from lumiere.evaluation.scores import Better, Floor, Interval, Score
-from lumiere.evaluation.study_tables import blind_scores, replace_tables, tables
-from lumiere.evaluation.study_verdicts import Cell, can_see, judge_steps
-from lumiere.evaluation.video_numbers import compare_frames
+from lumiere.evaluation.study.degradations import DEGRADATIONS, Degradation, degrade_set
+from lumiere.evaluation.study.study_tables import blind_scores, replace_tables, tables
+from lumiere.evaluation.study.study_verdicts import Cell, can_see, judge_steps
+from lumiere.evaluation.temporal.video_numbers import compare_frames
 from lumiere.evaluation.videos import LazyVideos, Video
 from lumiere.files import write_atomically
 
@@ -319,7 +319,7 @@ class _Runs:
 
 def _hash_of_code() -> str:
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -346,7 +346,7 @@ def _interval(entry: Mapping[str, float] | None) -> Interval | None:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m lumiere.evaluation.sensitivity", description=__doc__
+        prog="python -m lumiere.evaluation.study.sensitivity", description=__doc__
     )
     parser.add_argument("--clips", type=Path, required=True, help="the output of the decode stage")
     parser.add_argument("-o", "--output", type=Path, required=True, help="a folder for the results")

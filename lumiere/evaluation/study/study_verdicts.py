@@ -1,6 +1,6 @@
 """Decides from a study which scores notice which degradation, and which scores therefore count.
 
-`lumiere.evaluation.sensitivity` runs the study; `lumiere.evaluation.marks` applies the result.
+`lumiere.evaluation.study.sensitivity` runs the study; `lumiere.evaluation.marks` applies the result.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lumiere.evaluation.degradations import DEGRADATIONS
 from lumiere.evaluation.scores import Better, Score
+from lumiere.evaluation.study.degradations import DEGRADATIONS
 
 TOLERANCE = 0.5  # of half the floor's interval; two steps that differ by less count as equal
 MIN_ORDER = 0.8  # share of the pairs of steps that must be in the right order

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lumiere.evaluation.consistency import check_frames
+from lumiere.evaluation.temporal.consistency import check_frames
 
 MIN_SPECTRUM_FRAMES = 8  # below, the highest quarter of the frequencies is empty
 MIN_PERIOD_FRAMES = 5  # two periods of the shortest, and a neighbour to see that it is a peak

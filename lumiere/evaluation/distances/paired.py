@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lumiere.evaluation.alignment import cosine_similarity
-from lumiere.evaluation.feature_sets import OTHER_TIMES, REFERENCE, FeatureSet
+from lumiere.evaluation.distances.feature_sets import OTHER_TIMES, REFERENCE, FeatureSet
 from lumiere.evaluation.means import mean_floor, mean_score
 from lumiere.evaluation.scores import COSINE, Better, Definition, Score
 

@@ -1,12 +1,12 @@
-"""Shows a study of what scores see (`lumiere.evaluation.sensitivity`) as tables in Markdown."""
+"""Shows a study of what scores see (`lumiere.evaluation.study.sensitivity`) as tables in Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lumiere.evaluation.degradations import DEGRADATIONS, Touches
-from lumiere.evaluation.study_verdicts import EXPECTED, Verdict
+from lumiere.evaluation.study.degradations import DEGRADATIONS, Touches
+from lumiere.evaluation.study.study_verdicts import EXPECTED, Verdict
 
 BEGIN, END = "<!-- tables of the study -->\n", "<!-- end of the tables -->\n"
 

@@ -2,7 +2,7 @@
 
 A distance of few videos means nothing by itself: it is biased by their number, and depends on the
 network. The floors are the same distance for as many real videos: of the same subjects (the best
-that a generator can reach) and of other subjects. `lumiere.evaluation.pairings` says which.
+that a generator can reach) and of other subjects. `lumiere.evaluation.distances.pairings` says which.
 
 Intervals come from the jackknife over videos (`lumiere.evaluation.bootstrap`). That of a floor is
 its own, not a prediction interval as for means: a distance and its floor share their reference, so
@@ -26,16 +26,16 @@ from lumiere.evaluation.bootstrap import (
     jackknife,
     share_interval,
 )
-from lumiere.evaluation.feature_sets import FeatureSet
-from lumiere.evaluation.pairings import NUM_DRAWS, Design, Pairing, make_design
-from lumiere.evaluation.scores import Better, Floor, Interval, LeftOut, Score
-from lumiere.evaluation.set_distances import (
+from lumiere.evaluation.distances.feature_sets import FeatureSet
+from lumiere.evaluation.distances.pairings import NUM_DRAWS, Design, Pairing, make_design
+from lumiere.evaluation.distances.set_distances import (
     FeatureTable,
     FrechetMeasure,
     KernelMeasure,
     Measure,
     NeighbourMeasure,
 )
+from lumiere.evaluation.scores import Better, Floor, Interval, LeftOut, Score
 
 GROUP = "distances"
 FRECHET_NOTE = "The Fréchet distance of the features; it is too large with few videos."

@@ -1,0 +1,1 @@
+"""Distances between sets of videos, their floors and intervals."""

@@ -1,0 +1,1 @@
+"""What changes over time: consistency, motion, spectra, drift and seams."""
