@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -284,10 +283,8 @@ def test_four_processes_may_open_a_new_store_at_once() -> None:
         "    [run.log_metrics({'loss': 1.0}, step=i) for i in range(150)]"
     )
     env = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    begun = time.monotonic()
     processes = [subprocess.Popen([sys.executable, "-c", code], env=env) for _ in range(4)]
     assert [process.wait(120) for process in processes] == [0] * 4
-    assert time.monotonic() - begun < 60
     client = tracking._client(Path.cwd())
     runs = client.search_runs([tracking._experiment_id(client, Path.cwd())])
     assert [run.info.status for run in runs] == ["FINISHED"] * 4

@@ -17,6 +17,8 @@ import json, os, pathlib, subprocess, sys, time
 from lumiere import tracking
 
 name, *inputs = sys.argv[1:]
+if pathlib.Path(f"untracked-{name}").exists():  # importing MLflow takes seconds
+    os.environ["LUMIERE_TRACKING"] = "off"
 with tracking.stage_run(name, {"optim": {"steps": 3}}) as run, open("events.txt", "a") as events:
     print("start", name, os.getpid(), time.time(), file=events, flush=True)
     print(f"{name}: 50%", end="\\r", flush=True)
@@ -56,20 +58,29 @@ stages:
 """
 
 
+@pytest.fixture(scope="session")
+def empty_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a DVC project without stages. Tests copy it, because `dvc init` takes a second."""
+    root = tmp_path_factory.mktemp("dvc")
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=root, check=True
+    )
+    return root
+
+
 @pytest.fixture
-def toy_project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def toy_project(
+    tmp_path: Path, empty_project: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """Make a fresh DVC project, in a folder with a space in its name."""
     root = tmp_path / "toy project"
-    root.mkdir()
+    shutil.copytree(empty_project, root)
     (root / "stage.py").write_text(STAGE)
     (root / "dvc.yaml").write_text(DVC_YAML)
     (root / "params.yaml").write_text("curate:\n  seed: 3\n")
     (root / "input.txt").write_text("first")
     (root / ".lumiere").mkdir()
     shutil.copy(empty_store, root / ".lumiere")
-    subprocess.run(
-        [sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=root, check=True
-    )
     monkeypatch.setenv(
         "PYTHONPATH", os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     )

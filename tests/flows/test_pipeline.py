@@ -127,6 +127,7 @@ def test_prefect_shows_cached_tasks_and_artifacts(toy_project: Path, untracked: 
 
 def test_a_failed_branch_stops_what_depends_on_it_only(toy_project: Path) -> None:
     (toy_project / "fail-b").touch()
+    (toy_project / "untracked-a").touch()
     state = run(toy_project)
     assert state.is_failed() and state.message.startswith("failed: b")
     assert statuses(toy_project) == {"a": "ran", "b": "failed", "c": "ran", "d": "not run"}
@@ -136,6 +137,8 @@ def test_a_failed_branch_stops_what_depends_on_it_only(toy_project: Path) -> Non
         name.startswith("pipeline-") and status == "FAILED" for name, status in by_name.items()
     )
     (toy_project / "fail-b").unlink()
+    for name in "bd":
+        (toy_project / f"untracked-{name}").touch()
     assert run(toy_project).is_completed()
     assert statuses(toy_project) == {"a": "cached", "b": "ran", "c": "cached", "d": "ran"}
 

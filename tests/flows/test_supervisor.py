@@ -91,7 +91,7 @@ def test_stop_from_another_thread_and_no_start_after_it(tmp_path: Path) -> None:
         supervisors.run(command, tmp_path, dict(os.environ), lambda *p: started.set())
         == 128 + signal.SIGTERM
     )
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 45  # the child sleeps for 60
     assert (
         supervisors.run(command, tmp_path, dict(os.environ), lambda *p: None)
         == 128 + signal.SIGTERM
@@ -105,7 +105,7 @@ def test_leftovers_of_a_finished_stage_do_not_hold_the_pipe(tmp_path: Path) -> N
         Supervisors().run([sys.executable, "-c", code], tmp_path, dict(os.environ), lambda *p: None)
         == 0
     )
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 45  # the child sleeps for 60
 
 
 def test_too_many_lines_are_counted_not_sent(capfd: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import yaml
 
+from tests import forked
 from tests.conftest import REPOSITORY
 from tests.stages.conftest import OPTIM, PARAMS, commands, run_stage
 
@@ -22,17 +24,13 @@ TRAINING = {
 STATE = "scratch/*/train_base"
 # What is waited for, and how long at most it goes on from there, in seconds.
 MOMENTS = [
-    ("", 2.0),  # imports
     ("scratch/.*.lock", 0.5),  # the first steps, before anything is saved
     (f"{STATE}/step-*", 0.4),  # steps
     (f"{STATE}/.writing-*", 0.02),  # half a checkpoint
     ("out/train_base.json", 0.2),  # the weights
 ]
-ENVIRONMENT = os.environ | {
-    "LUMIERE_TRACKING": "off",
-    "LUMIERE_NUM_THREADS": "1",
-    "PYTHONPATH": str(REPOSITORY),
-}
+IMPORT_SECONDS = 2.0  # less than the imports of a stage take
+VARIABLES = {"LUMIERE_TRACKING": "off", "LUMIERE_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 
 
 def found(pattern: str) -> set[tuple[str, int]]:
@@ -46,27 +44,19 @@ def found(pattern: str) -> set[tuple[str, int]]:
     return entries
 
 
-def run_until_killed(
-    command: list[str], root: Path, log: Path, pattern: str, seconds: float
-) -> int:
+def kill_after(command: list[str], root: Path, log: Path, pattern: str, seconds: float) -> int:
     """Run a program, and kill it with all its processes so long after something new appears; its exit code."""
     before = found(pattern)
-    with open(log, "w") as said:
-        process = subprocess.Popen(
-            command, cwd=root, env=ENVIRONMENT, stdout=said, stderr=said, start_new_session=True
-        )
+    program = forked.start(command, log, root, VARIABLES)
     patience = time.monotonic() + 120
-    while (
-        pattern
-        and process.poll() is None
-        and not found(pattern) - before
-        and time.monotonic() < patience
-    ):
+    while program.exit_code is None and not found(pattern) - before and time.monotonic() < patience:
         time.sleep(0.001)
     time.sleep(seconds)
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    return process.wait()
+    if program.exit_code is None:
+        os.killpg(program.pid, signal.SIGKILL)
+    while program.exit_code is None:
+        time.sleep(0.001)
+    return program.exit_code
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -95,17 +85,22 @@ def test_a_stage_killed_again_and_again_ends_in_the_same_bytes(
     settings = PARAMS | {"train_base": TRAINING, "runtime": {"workers": 1}}  # which is killed, too
     params.write_text(yaml.safe_dump(settings), encoding="utf-8")
     paths = {"params": params, "t2i": t2i, "out": out, "scratch": tmp_path / "scratch"}
-    command = [sys.executable, "-m", "stages.train_base", *commands()["train_base"]]
+    command = ["stages.train_base", *commands()["train_base"]]
     command += [part for name, path in paths.items() for part in (f"--{name}", str(path))]
+    program = [sys.executable, "-m", *command]
+    environment = os.environ | VARIABLES
+    with pytest.raises(subprocess.TimeoutExpired):  # which kills it
+        seconds = IMPORT_SECONDS * draw.random()
+        subprocess.run(program, cwd=project, env=environment, timeout=seconds, check=False)
     codes = []
     for pattern, longest in MOMENTS:
-        pattern = pattern and str(tmp_path / pattern)
-        code = run_until_killed(command, project, log, pattern, longest * draw.random())
+        pattern = str(tmp_path / pattern)
+        code = kill_after(command, project, log, pattern, longest * draw.random())
         assert code in (-signal.SIGKILL, 0), log.read_text()  # 0: it was done before
         codes.append(code)
-    assert codes.count(-signal.SIGKILL) >= 2  # in the imports, and before anything is saved
+    assert codes[0] == -signal.SIGKILL  # before anything is saved
     done = subprocess.run(
-        command, cwd=project, env=ENVIRONMENT, capture_output=True, text=True, check=False
+        program, cwd=project, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert contents(out) == contents(whole)

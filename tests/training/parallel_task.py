@@ -39,7 +39,6 @@ ACTIONS = {
     "full": fill_disk,  # of the first process, which writes
     "hang": lambda: time.sleep(100),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
-    "orphan": lambda: os.kill(os.getppid(), signal.SIGKILL),
     "term": lambda: os.kill(os.getppid(), signal.SIGTERM),  # the launcher, as a scheduler would
 }
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from lumiere.config import RuntimeConfig
 from lumiere.errors import DataError, WorkerError
 from lumiere.training.loader import Positions, make_loader
+from tests import forked
 from tests.conftest import REPOSITORY
 from tests.training.small_task import CONFIG, make_task
 
@@ -90,10 +91,10 @@ def read_a_damaged_clip() -> None:
 @pytest.mark.parametrize(
     "what", ["compare_workers", "wait_for_a_hung_worker", "read_a_damaged_clip"]
 )
-def test_workers_read_ahead_in_order_and_end_when_they_hang(what: str) -> None:
+def test_workers_read_ahead_in_order_and_end_when_they_hang(what: str, tmp_path: Path) -> None:
     # In a process of its own: workers are forked, and who knows what other tests have left here.
-    code = f"from tests.training import test_loader; test_loader.{what}()"
-    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, timeout=50)
+    log = tmp_path / "said.txt"
+    forked.start(["tests.training.test_loader", what], log, REPOSITORY).wait()
 
 
 def test_nothing_is_drawn_from_the_global_generator() -> None:
@@ -102,3 +103,7 @@ def test_nothing_is_drawn_from_the_global_generator() -> None:
         make_task(), Positions(range(2), 2, 1), RuntimeConfig(workers=0), torch.device("cpu")
     )
     assert len(list(loader)) == 2 and torch.equal(torch.get_rng_state(), before)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]]()

@@ -6,8 +6,6 @@ import dataclasses
 import math
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from lumiere.training.loop import RISING, Interrupted, Preview, train
 from lumiere.training.optimizer import learning_rate
 from lumiere.training.parallel import Parallel, warn_of_slow_bf16
 from lumiere.training.state import TrainingResult
+from tests import forked
 from tests.conftest import REPOSITORY
 from tests.training.small_task import CONFIG, Stop, at_step, make_task
 
@@ -80,19 +79,12 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return run(tmp_path_factory.mktemp("uninterrupted"))
 
 
-def run_apart(where: str, scratch: Path) -> subprocess.CompletedProcess[str]:
-    """`small_task` as a program, with as many threads as here."""
-    command = [sys.executable, "-m", "tests.training.small_task", where, str(scratch)]
-    environment = os.environ | {"LUMIERE_NUM_THREADS": str(torch.get_num_threads())}
-    return subprocess.run(
-        command,
-        cwd=REPOSITORY,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        start_new_session=True,
-    )
+def run_apart(where: str, scratch: Path, expected: int) -> str:
+    """`small_task` as a program, with as many threads as here; what it prints."""
+    log = scratch.with_suffix(".log")
+    threads = {"LUMIERE_NUM_THREADS": str(torch.get_num_threads())}
+    command = ["tests.training.small_task", where, str(scratch)]
+    return forked.start(command, log, REPOSITORY, threads).wait(expected)
 
 
 def stop() -> None:
@@ -150,8 +142,7 @@ def test_a_run_stopped_again_and_again_ends_in_the_same_bits(
 def test_a_run_killed_anywhere_ends_in_the_same_bits(
     where: str, uninterrupted: Outcome, tmp_path: Path
 ) -> None:
-    done = run_apart(where, tmp_path)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    run_apart(where, tmp_path, expected=-signal.SIGKILL)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names[-1] == "step-0000004" and len(names) == (2 if where == "save" else 1)
     resumed = run(tmp_path)
@@ -179,8 +170,7 @@ def test_a_signal_to_all_of_a_trainings_processes_saves(
     uninterrupted: Outcome, tmp_path: Path
 ) -> None:
     """Workers outlive it."""
-    done = run_apart("group", tmp_path)
-    assert done.returncode == 143, done.stderr
+    run_apart("group", tmp_path, expected=143)
     resumed = run(tmp_path)
     assert 0 < resumed[1].resumed_from < 12 and same(resumed, uninterrupted)
 
@@ -306,9 +296,9 @@ def test_a_validation_takes_no_more_at_once_than_training_does(parts: int, tmp_p
 def test_a_full_disk_is_one_sentence_and_keeps_the_checkpoints_there(
     uninterrupted: Outcome, tmp_path: Path
 ) -> None:
-    done = run_apart("full", tmp_path)
-    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-    (line,) = (line for line in done.stderr.splitlines() if "error" in line)
+    printed = run_apart("full", tmp_path, expected=1)
+    assert "Traceback" not in printed, printed
+    (line,) = (line for line in printed.splitlines() if "error" in line)
     assert line.startswith(f"error: {tmp_path}: the state of step 8 cannot be written: ")
     assert "File too large" in line and "make room, then run the same command" in line
     assert [path.name for path in tmp_path.iterdir()] == ["step-0000004"]

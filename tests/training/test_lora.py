@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +26,7 @@ from lumiere.training.image_task import TextToImageTask
 from lumiere.training.loop import train
 from lumiere.training.lora import LAYERS, add_lora, fuse_lora
 from lumiere.training.state import trained_parameters
+from tests import forked
 from tests.conftest import REPOSITORY
 from tests.stages.conftest import PARAMS, STYLE, commands, run_stage
 from tests.training.small_task import CONFIG, Stop, at_step, make_task
@@ -202,17 +200,10 @@ def test_two_processes_learn_what_one_learns(project: Path, tmp_path: Path) -> N
         "--scratch",
         tmp_path / "scratch",
     ]
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "LUMIERE_NUM_THREADS": "1",
-        "LUMIERE_TRACKING": "off",
-    }
-    environment["PYTHONPATH"] = str(REPOSITORY)
-    ran = subprocess.run(
-        [sys.executable, "-m", "stages.train_style", *commands()["train_style"], *map(str, paths)],
-        cwd=project, env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    variables = {"OMP_NUM_THREADS": "1", "LUMIERE_NUM_THREADS": "1", "LUMIERE_TRACKING": "off"}
+    variables["PYTHONPATH"] = str(REPOSITORY)
+    command = ["stages.train_style", *commands()["train_style"], *map(str, paths)]
+    forked.start(command, tmp_path / "said.txt", project, variables).wait()
     one, two = (
         json.loads((folder / "train_style.json").read_text())
         for folder in (project / "outputs/style", tmp_path / "style")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 
 from lumiere.training.checkpoint import load_checkpoint
+from tests import forked
 from tests.conftest import REPOSITORY
+from tests.forked import Program
 from tests.training import parallel_task
 from tests.training.parallel_task import CONFIG
 
@@ -20,25 +23,22 @@ TWO = ("--processes", "2")
 SHARDED = (*TWO, "--strategy", "fsdp", "--parts", "2")
 
 
-def start(out: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.training.parallel_task", str(out), *options]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5"}
-    environment.pop("RANK", None)
-    return subprocess.Popen(
-        command,
-        cwd=REPOSITORY,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def start(out: Path, *options: str, **variables: str) -> Program:
+    """Start the task; with more than one process, it starts them as a stage does."""
+    command = ["tests.training.parallel_task", str(out), *options]
+    environment = {"OMP_NUM_THREADS": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5", **variables}
+    log = out.with_suffix(f".{variables.get('RANK', 'all')}.log")
+    return forked.start(command, log, REPOSITORY, environment)
 
 
-def wait(process: subprocess.Popen[str], expected: int = 0) -> str:
-    """What it said."""
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == expected, said
-    return said
+def start_ranks(out: Path, *options: str) -> list[Program]:
+    """Start two processes as torchrun would, but at once: the launcher's part is tested elsewhere."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [start(out, *options, RANK=rank, LOCAL_RANK=rank, **shared) for rank in ("0", "1")]
 
 
 def told(out: Path) -> list[dict[str, Any]]:
@@ -52,11 +52,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, A
     """What each process of a run tells; the runs go on side by side."""
     folder = tmp_path_factory.mktemp("runs")
     outs = {name: folder / f"{name}.json" for name in ("one", "parts", "two", "sharded")}
-    started = {"two": start(outs["two"], *TWO), "sharded": start(outs["sharded"], *SHARDED)}
+    two, sharded = start(outs["two"], *TWO), start_ranks(outs["sharded"], *SHARDED)
     parallel_task.main([str(outs["one"])])
     parallel_task.main([str(outs["parts"]), "--parts", "2"])
-    for process in started.values():
-        wait(process)
+    two.wait()
+    for process in sharded:
+        process.wait()
     return {name: told(out) for name, out in outs.items()}
 
 
@@ -98,10 +99,11 @@ def test_a_dead_process_ends_the_others_and_the_next_run_goes_on(
     runs: dict[str, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
     out = tmp_path / "run.json"
-    said = wait(start(out, *SHARDED, "--at", "4", "--action", "kill"), expected=1)
+    said = start(out, *SHARDED, "--at", "4", "--action", "kill").wait(expected=1)
     assert "process 1 of 2 failed (killed by SIGKILL), so the others were ended" in said
     assert told(out) == []
-    wait(start(out, *SHARDED))
+    for process in start_ranks(out, *SHARDED):
+        process.wait()
     for resumed, whole in zip(told(out), runs["sharded"], strict=True):
         assert resumed["resumed_from"] == 3
         assert resumed["weights"] == whole["weights"] and resumed["losses"] == whole["losses"]
@@ -112,7 +114,7 @@ def test_a_hung_process_or_a_signal_ends_all_with_the_state_kept(
     action: str, code: int, tmp_path: Path
 ) -> None:
     out = tmp_path / "run.json"
-    said = wait(start(out, *TWO, "--at", "4", "--action", action), expected=code)
+    said = start(out, *TWO, "--at", "4", "--action", action).wait(expected=code)
     assert told(out) == [] and ("so the others were ended" in said) == (action == "hang")
     found = load_checkpoint(tmp_path / "run")
     assert found is not None and found["step"] == (5 if action == "term" else 3)
@@ -120,14 +122,16 @@ def test_a_hung_process_or_a_signal_ends_all_with_the_state_kept(
 
 def test_a_full_disk_ends_all_with_the_first_ones_sentence(tmp_path: Path) -> None:
     out = tmp_path / "run.json"
-    said = wait(start(out, *TWO, "--at", "4", "--action", "full"), expected=1)
-    assert said.count(f"DiskError: {tmp_path}/run: the state of step 6 cannot be written") == 2
+    for process in start_ranks(out, *TWO, "--at", "4", "--action", "full"):
+        said = process.wait(expected=1)
+        assert f"DiskError: {tmp_path}/run: the state of step 6 cannot be written" in said
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["step-0000003"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux's death signal")
 def test_no_process_outlives_a_killed_launcher(tmp_path: Path) -> None:
-    out = tmp_path / "run.json"
-    started = start(out, *TWO, "--at", "2", "--action", "orphan")
-    wait(started, expected=-9)  # the pipe ends when the last process does
-    assert told(out) == []
+    command = [sys.executable, "-m", "tests.training.orphans", str(tmp_path)]
+    launcher = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE)
+    launcher.communicate(timeout=300)  # the pipe ends when the last process does
+    assert launcher.returncode == -signal.SIGKILL
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "1"}

@@ -446,23 +446,26 @@ def test_state_is_found_by_params_and_inputs_and_dropped_at_the_end(tmp_path: Pa
 
 def test_the_same_training_does_not_run_twice_at_once(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from lumiere.config import Params, TextOptimConfig;"
-        "from lumiere.training.staged_training import StagedTraining;"
-        "StagedTraining(Path(sys.argv[1]), Params(), TextOptimConfig(), []).claim()"
+        "import sys; from pathlib import Path; from lumiere.config import Params, TextOptimConfig\n"
+        "from lumiere.errors import LockError\n"
+        "from lumiere.training.staged_training import StagedTraining\n"
+        "def claim(): StagedTraining(Path(sys.argv[1]), Params(), TextOptimConfig(), []).claim()\n"
+        "try: claim(); sys.exit('claimed')\n"
+        "except LockError as error: print(error, flush=True); sys.stdin.readline(); claim()"
     )
-    command = [sys.executable, "-c", code, str(tmp_path)]
     # The number of threads is a part of the fingerprint.
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     mine = StagedTraining(tmp_path, Params(), TextOptimConfig(), [])
     mine.claim()
-    refused = subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
-    )
-    assert (
-        refused.returncode == 1 and "the same training is running in this folder" in refused.stderr
-    )
-    mine.finish()
-    subprocess.run(command, cwd=REPOSITORY, env=environment, check=True)
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY, env=environment,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as other:  # fmt: skip
+        assert other.stdout is not None
+        assert "the same training is running in this folder" in other.stdout.readline()
+        mine.finish()
+        other.communicate("again\n")
+        assert other.returncode == 0
 
 
 def test_states_of_trainings_at_work_are_left_alone(tmp_path: Path) -> None:

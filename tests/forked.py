@@ -1,0 +1,137 @@
+"""Programs that start at once: forked from a process that has imported torch and diffusers.
+
+A new interpreter takes seconds of CPU to import them. A test that is not about the start of a
+program runs it this way. The program ends as any interpreter does, exit handlers included, which
+a child of `multiprocessing` would not.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import runpy
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+POLL_SECONDS = 0.01
+
+
+@dataclass(frozen=True)
+class Program:
+    """A running program, in a session of its own."""
+
+    pid: int
+    log: Path  # stdout and stderr
+    status: Path  # appears at its end, with its exit code
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, negative after a signal; None while the program runs."""
+        return int(self.status.read_text()) if self.status.exists() else None
+
+    def wait(self, expected: int = 0, timeout: float = 300) -> str:
+        """Wait for the end, check the exit code, and return what the program printed."""
+        deadline = time.monotonic() + timeout
+        while self.exit_code is None:
+            assert time.monotonic() < deadline, f"still running: {self.log.read_text()}"
+            time.sleep(POLL_SECONDS)
+        printed = self.log.read_text()
+        assert self.exit_code == expected, printed
+        return printed
+
+
+def start(
+    command: Sequence[str],
+    log: Path,
+    folder: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> Program:
+    """Start a module as a program.
+
+    Args:
+        command: what follows `python -m`: the module and its arguments.
+        log: a new file for stdout and stderr.
+        folder: the working folder; by default the current one.
+        variables: of the environment, beside those of this process.
+    """
+    status = log.with_name(f"{log.name}.status")
+    status.unlink(missing_ok=True)
+    request = {
+        "command": list(command),
+        "log": str(log),
+        "status": str(status),
+        "folder": str(folder or Path.cwd()),
+        "environment": {**os.environ, **(variables or {})},
+    }
+    server = _server()
+    assert server.stdin is not None and server.stdout is not None
+    print(json.dumps(request), file=server.stdin, flush=True)
+    return Program(int(server.stdout.readline()), log, status)
+
+
+@cache
+def _server() -> subprocess.Popen[str]:
+    """Start the process that programs are forked from; it ends when this one does."""
+    command = [sys.executable, "-m", "tests.forked"]
+    root = Path(__file__).resolve().parents[1]
+    return subprocess.Popen(
+        command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def _serve() -> None:
+    """Fork a program for each line of stdin."""
+    for name in ("stages.training", "lumiere.training.video_task"):
+        importlib.import_module(name)
+    for line in iter(sys.stdin.readline, ""):
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                continue  # an attendant that has ended
+        if os.fork() == 0:
+            _attend(**json.loads(line))
+            return
+    os._exit(0)
+
+
+def _attend(
+    command: list[str], log: str, status: str, folder: str, environment: dict[str, str]
+) -> None:
+    """Run a program in a child, and write its exit code when it ends. Only the child returns."""
+    pid = os.fork()
+    if pid == 0:
+        _run(command, log, folder, environment)
+        return
+    print(pid, flush=True)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    unfinished = Path(f"{status}.unfinished")
+    unfinished.write_text(str(code))
+    unfinished.rename(status)
+    os._exit(0)
+
+
+def _run(command: list[str], log: str, folder: str, environment: dict[str, str]) -> None:
+    os.setsid()
+    for descriptor, path, flags in (
+        (0, os.devnull, os.O_RDONLY),
+        (1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
+    ):
+        opened = os.open(path, flags)
+        os.dup2(opened, descriptor)
+        os.close(opened)
+    os.dup2(1, 2)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.argv = command
+    runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    _serve()
