@@ -8,10 +8,13 @@ The script lays every subject on the plain background of the sample videos and r
 by the mean over 5x5 boxes, as the decode stage does. It writes two files:
 
     pictures.webp   an atlas of all pictures, lossless, 64 in a row
-    subjects.csv    one row per subject: name, group, split, video, pictures, captions
+    subjects.csv    one row per subject: name, group, split, video (a path in data/), pictures, captions
 
-The frames of the sample videos are not in the atlas, because `data/raw` has them. Their rows in
-`subjects.csv` name the video and add short captions to the sentences of `data/captions.csv`.
+The frames of videos are not in the atlas, because `data/raw` and `data/pretraining/raw` have them.
+Their rows in `subjects.csv` name the video and add short captions to its sentences, which are in a
+`captions.csv` beside the folder of the video. The short captions are made from the names of the
+emoji standard; `short_captions.csv` replaces them where such a name is not what people say ("man
+red hair", "backhand index pointing up").
 
 The hash that holds out videos (`lumiere.curation.split`) also holds out subjects. So a subject that
 becomes a sample video later is already on the right side.
@@ -195,6 +198,14 @@ def captions_for(name: str, label: str, subcategory: str, color: str) -> list[st
     return list(dict.fromkeys(captions))
 
 
+def read_short_captions(
+    path: Path = HERE / "pretraining/short_captions.csv",
+) -> dict[str, list[str]]:
+    """Read the short captions that were written by hand, by the name of the subject."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return {row["name"]: row["captions"].split("|") for row in csv.DictReader(file)}
+
+
 # --- subjects ---------------------------------------------------------------------------------------------------------
 
 
@@ -216,6 +227,13 @@ def is_subject(entry: Mapping[str, Any]) -> bool:
     return not left_out and not any(tone in code for tone in SKIN_TONES)
 
 
+def read_videos(path: Path, folder: str) -> dict[str, str]:
+    """Read a list of videos: paths in `data/`, by code sequence."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {short(row["code_points"]): f"{folder}/{row['name']}.mp4" for row in rows}
+
+
 def find_subjects(packages: Path, frames: int) -> Iterator[Subject]:
     """Find all subjects, in the order of the emoji standard."""
     labels = read_labels(packages)
@@ -230,25 +248,29 @@ def find_subjects(packages: Path, frames: int) -> Iterator[Subject]:
         short(path.stem): path
         for path in packages.glob("@lobehub/fluent-emoji-anim-*/assets/*.webp")
     }
-    with open(HERE / "subjects.csv", newline="") as file:
-        videos = {short(row["code_points"]): row["name"] for row in csv.DictReader(file)}
+    videos = {
+        **read_videos(HERE / "subjects.csv", "raw"),
+        **read_videos(HERE / "pretraining/videos.csv", "pretraining/raw"),
+    }
+    written = read_short_captions()
     for entry in entries:
         code, name = short(entry["unified"]), entry["short_name"].replace("-", "_")
         if code not in stills or not (code in videos or is_subject(entry)) or name in LIKE_HELD_OUT:
             continue
-        name = videos.get(code, name)
+        video = videos.get(code, "")
+        name = Path(video).stem or name
         still = reduce(Image.open(stills[code]))
         subject = Subject(
             name,
             entry["subcategory"],
             "validation" if is_validation(name, SEED, FRACTION) else "train",
         )
-        subject.video = f"{name}.mp4" if code in videos else ""
+        subject.video = video
         subject.pictures = [still]
         if not subject.video and code in moving:
             subject.pictures += read_frames(moving[code], frames)
         label = labels.get(code, entry["name"].lower())
-        subject.captions = captions_for(
+        subject.captions = written.get(name) or captions_for(
             entry["short_name"], label, entry["subcategory"], main_color(still)
         )
         yield subject

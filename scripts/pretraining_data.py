@@ -29,10 +29,11 @@ ROOT = Path(__file__).resolve().parent.parent
 SIZE, PER_ROW = 32, 64
 MAX_TOKENS = 32
 BACKGROUND = (236, 239, 244)
-SENTENCE_SHARE = 0.5  # of a sample video's draws show a sentence of data/captions.csv
+SENTENCE_SHARE = 0.5  # of a video's draws show one of its sentences
+VIDEO_FOLDERS = "raw", "pretraining/raw"  # in data/; the sentences are in captions.csv beside them
 
-# How often a group of subjects is drawn, relative to 1.
-VIDEO_WEIGHT = 3.0
+# How often a subject is drawn, relative to 1: one of the demo's videos, or one of a group.
+DEMO_VIDEO_WEIGHT = 3.0
 GROUP_WEIGHTS = {
     "animal-": 2.0, "transport-": 2.0, "face-": 1.0, "food-": 1.0, "heart": 1.0, "plant-": 1.5, "geometric": 0.3,
     "person": 0.35, "hand": 0.35, "body-parts": 0.4, "place-": 0.8, "office": 0.5, "mail": 0.4, "clothing": 0.7,
@@ -129,12 +130,14 @@ def read_video(path: Path, count: int) -> np.ndarray:
     return boxes.mean((2, 4), dtype=np.float32).round().astype(np.uint8)
 
 
-def read_sentences(path: Path = ROOT / "data/captions.csv") -> dict[str, list[str]]:
-    """Read the sentences of each video, by its name."""
+def read_sentences(data: Path = ROOT / "data") -> dict[str, list[str]]:
+    """Read the sentences of each video, by its path in `data`."""
     sentences = defaultdict(list)
-    with open(path, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            sentences[row["video"]].append(row["caption"])
+    for folder in VIDEO_FOLDERS:
+        captions = (data / folder).parent / "captions.csv"
+        with open(captions, newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                sentences[f"{folder}/{row['video']}"].append(row["caption"])
     return sentences
 
 
@@ -142,8 +145,8 @@ def weigh(row: Row) -> float:
     """Return how often a subject is drawn; 0 if it is held out."""
     if row.held_out:
         return 0.0
-    if row.video:
-        return VIDEO_WEIGHT
+    if row.video.startswith("raw/"):
+        return DEMO_VIDEO_WEIGHT
     for group, weight in GROUP_WEIGHTS.items():
         if row.group.startswith(group):
             return weight
@@ -166,15 +169,15 @@ def names_side(caption: str) -> bool:
     return re.search(r"\b(left|right)", caption) is not None
 
 
-def prepare(frames_per_video: int, raw: Path = ROOT / "data/raw") -> PretrainingData:
+def prepare(frames_per_video: int, data: Path = ROOT / "data") -> PretrainingData:
     """Read all pictures and encode all captions. This takes a few minutes on a CPU."""
-    rows, sentences = read_subjects(), read_sentences()
+    rows, sentences = read_subjects(data / "pretraining"), read_sentences(data)
     pictures, captions, caption_weights, may_shift, may_mirror = [], [], [], [], []
     picture_starts, caption_starts = [0], [0]
     for row in rows:
         stills, frames = row.pictures, row.pictures[:0]
         if row.video:
-            frames = read_video(raw / row.video, frames_per_video)
+            frames = read_video(data / row.video, frames_per_video)
         pictures += [stills, frames]
         may_shift += [1] * len(stills) + [0] * len(frames)
         picture_starts.append(picture_starts[-1] + len(stills) + len(frames))
@@ -200,9 +203,11 @@ def prepare(frames_per_video: int, raw: Path = ROOT / "data/raw") -> Pretraining
 
 def load_or_prepare(folder: Path, frames_per_video: int) -> PretrainingData:
     """Return the prepared data, which `folder` keeps under the hash of its sources."""
-    names = "data/pretraining/pictures.webp", "data/pretraining/subjects.csv", "data/captions.csv"
-    sources = [Path(__file__), *(ROOT / name for name in names)]
-    sources += sorted((ROOT / "data/raw").glob("*.mp4"))
+    data = ROOT / "data"
+    names = "pretraining/pictures.webp", "pretraining/subjects.csv"
+    sources = [Path(__file__), *(data / name for name in names)]
+    for name in VIDEO_FOLDERS:
+        sources += [(data / name).parent / "captions.csv", *sorted((data / name).glob("*.mp4"))]
     digest = hashlib.sha256("".join(map(content_hash, sources)).encode()).hexdigest()[:16]
     path = folder / f"data-{digest}-{frames_per_video}.safetensors"
     if not path.is_file():
