@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import torch
+
 POLL_SECONDS = 0.01
 
 
@@ -129,6 +131,9 @@ def _run(command: list[str], log: str, folder: str, environment: dict[str, str])
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    # A new interpreter would take this from the environment when it loads torch.
+    if "OMP_NUM_THREADS" in environment:
+        torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     sys.argv = command
     runpy.run_module(command[0], run_name="__main__", alter_sys=True)
 

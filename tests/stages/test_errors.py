@@ -20,7 +20,11 @@ BAD_PARAMS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     (
         "prepare_t2i",
         {"source": "data/half"},
-        ("prepare_t2i.source", "data/half/text_encoder/text_encoder.json"),
+        (
+            "prepare_t2i.source",
+            "data/half: neither text_encoder/text_encoder.json",
+            "name a folder",
+        ),
     ),
     ("prepare_t2i", {"source": "data/no weights"}, ("prepare_t2i.source", "data/no weights/unet")),
     ("prepare_t2i", {"size": 4}, ("prepare_t2i.size", "4", "at least 8")),
