@@ -23,7 +23,7 @@ DEFAULT_ALPHA, DEFAULT_STRENGTH, DEFAULT_OUTPAINT_SCALE = 0.75, 0.6, 0.75
 
 
 def infer_mode(mode: str | None, image: Any, video: Any, mask: Any, last_image: Any = None) -> str:
-    """Return the named mode, or the one that the inputs make.
+    """Return the named mode, or the one inferred from the inputs.
 
     Args:
         mode: a key of `MODES`, or None to infer it. Outpainting is never inferred: a video alone means video to video.

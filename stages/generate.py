@@ -1,4 +1,4 @@
-"""Stage `generate`: a batch of videos in every mode, base then super-resolution, and what the evaluation needs."""
+"""Stage `generate`: makes the videos of the prompts file, and the sets that the evaluation needs."""
 
 from __future__ import annotations
 

@@ -138,9 +138,9 @@ def evaluate(
     cache: Cache = None,
     seed: Seed = 0,
 ) -> None:
-    """Measure how close generated videos are to real ones, and write a report that opens in a browser.
+    """Compare generated videos with real ones.
 
-    The distances use the features of EfficientNet-Lite0, a network trained on ImageNet. They compare runs with each
+    It writes a report that opens in a browser. The distances use the features of EfficientNet-Lite0, a network trained on ImageNet. They compare runs with each
     other, and are not FID or FVD. For those, give the weights of the standard networks with --backbone.
 
     \b

@@ -57,7 +57,7 @@ def generate(
 ) -> None:
     """Make a video from text, pictures or a video.
 
-    A file fox.json is written beside fox.mp4. It has all the settings, so that --from-json can make the video again.
+    Beside taxi.mp4 it writes taxi.json with all settings. `--from-json taxi.json` makes the video again.
 
     \b
     Examples; each uses what those above it made:

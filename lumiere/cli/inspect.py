@@ -62,7 +62,7 @@ def inspect(
     frames: Frames = 16,
     as_json: AsJson = False,
 ) -> None:
-    """Count parameters, memory and FLOPs, without building anything.
+    """Show the parameters, memory and FLOPs of networks before you train them.
 
     For a params file it shows, for every network that the file trains, the memory of a training step on a GPU, whole
     and sharded, and the FLOPs of a step and of a video. For a folder it shows the networks and one forward pass.

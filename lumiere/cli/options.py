@@ -64,7 +64,7 @@ Mode = Annotated[
     str | None,
     _option(
         "--mode", metavar="NAME",
-        help=f"{', '.join(MODES)}. Default: the mode that the inputs make.",
+        help=f"{', '.join(MODES)}. Default: inferred from the inputs.",
     ),
 ]  # fmt: skip
 Cinemagraph = Annotated[
@@ -82,7 +82,8 @@ Strength = Annotated[
     str | None,
     _option(
         "--strength", metavar="0..1",
-        help=f"How far to depart from --video [{DEFAULT_STRENGTH}], or from --image as the start of every frame.",
+        help=f"How far to depart from --video [{DEFAULT_STRENGTH}]. With --image, a value below 1 starts every frame "
+        "from the picture.",
     ),
 ]  # fmt: skip
 Style = Annotated[str | None, _option("--style", metavar="NAME", help="A style of the model.")]

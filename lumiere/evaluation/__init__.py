@@ -1,4 +1,4 @@
-"""Measures how good videos are: distances to real ones with their floors, text, time, modes, seams.
+"""Scores videos: distances to real ones, match with the text, change over time, modes and seams.
 
 `docs/evaluation.md` says what each score sees. Import `lumiere.evaluation.judge` and
 `lumiere.evaluation.backbones` by name: their libraries take seconds to load.

@@ -19,8 +19,8 @@ class Measured:
 
     Attributes:
         generated: by index in the set.
-        real: window A of the reference videos, by index.
-        again: window B of the same subjects, by the index of window A.
+        real: the reference videos by index: window A, the clip that the generated one is compared with.
+        again: window B, another clip of the same subject, by the index of window A.
         others: window A of as many other subjects.
         paired: `compare_frames` of a generated video with its real counterpart, by its index.
         paired_real: the same of window B with window A, by the index of window A.
@@ -37,19 +37,22 @@ class Measured:
 
 
 def frames_of(backbone: str) -> Callable[[Measurement], np.ndarray]:
-    """Return what reads the features of frames by a backbone, (k, d)."""
+    """Return a function that gives a measurement's features of frames by a backbone, (k, d)."""
     return lambda measurement: measurement.frames[backbone]
 
 
 def clip_of(backbone: str) -> Callable[[Measurement], np.ndarray]:
-    """Return what reads the feature of a whole video by a backbone, (1, d)."""
+    """Return a function that gives a measurement's feature of the video by a backbone, (1, d)."""
     return lambda measurement: measurement.clip[backbone][None]
 
 
 def feature_sets(
     sets: MatchedSets, measured: Measured, features: Callable[[Measurement], np.ndarray]
 ) -> tuple[FeatureSet, FeatureSet]:
-    """Return the features of both sides; window B is another window, or else other times."""
+    """Return the feature sets of the generated and of the real videos.
+
+    If not every subject has a window B, other frames of window A take its place.
+    """
     has_windows = bool(measured.real) and set(measured.again) == set(measured.real)
     # A network on videos gives one row, which cannot be split into times.
     whole = has_windows or all(len(features(m)) == 1 for m in measured.real.values())

@@ -14,6 +14,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
 from lumiere.config import GenerateConfig, OptimConfig, Params
+from lumiere.diffusion.objective import make_scheduler
 from lumiere.diffusion.windows import temporal_windows
 from lumiere.files import read_json
 from lumiere.models import SpaceTimeUNet, layers_in_order
@@ -100,11 +101,12 @@ class Workload:
 
 def _base_passes(generate: GenerateConfig) -> int:
     """Count the forward passes of the base network for one clip, both halves of guidance apart."""
+    scheduler = make_scheduler()
+    scheduler.set_timesteps(generate.num_inference_steps)
     low, high = generate.guidance_interval
-    steps = generate.num_inference_steps
-    levels = [1 - i / steps for i in range(steps)]  # trailing timesteps
-    guided = sum(low <= level <= high for level in levels) if generate.guidance_scale > 1 else 0
-    return steps + guided
+    levels = scheduler.timesteps / scheduler.config.num_train_timesteps
+    is_guided = (low <= levels) & (levels <= high) & (generate.guidance_scale > 1)
+    return len(levels) + int(is_guided.sum())
 
 
 def workloads(params: Params, root: Path = Path()) -> list[Workload]:

@@ -140,7 +140,7 @@ class LumierePipeline(LumiereComponents):
                 by hand.
             num_inference_steps: denoising steps of the base model.
             guidance_scale: 1 switches text guidance off.
-            guidance_rescale: 0 to 1.
+            guidance_rescale: how far to rescale guided predictions (Lin et al. 2024), 0 (not) to 1.
             guidance_interval: the lowest and the highest noise level with text guidance, as shares
                 of the T2I's training timesteps: 0 is clean, 1 is pure noise. Steps outside the
                 interval cost half the work (Kynkäänniemi et al. 2024).

@@ -138,8 +138,8 @@ def _outdated_settings(old: Mapping[str, Any], old_mode: str, request: Request) 
 
 
 def _remaining_mode(old_mode: str, values: Mapping[str, Any]) -> str | None:
-    """Return the old mode if the inputs still make it, else the one that they make; None if they
-    make none.
+    """Return the old mode if it still fits the inputs, otherwise the mode inferred from them; None
+    if no mode fits.
     """
     inputs = {name: values.get(name) for name in FILES}
     role = subject(old_mode)

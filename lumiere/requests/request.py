@@ -200,7 +200,7 @@ def check_name(name: str) -> None:
 
 
 def resolve_mode(values: Mapping[str, Any]) -> str:
-    """Return the mode of parsed values: the named one, or the one that their inputs make.
+    """Return the mode of parsed values: the named one, or the one inferred from their inputs.
 
     Raises:
         ValueError: if they do not form a mode.

@@ -1,7 +1,7 @@
 """Says in three sentences what the scores mean, by fixed rules that never flatter.
 
-Only a score that sees, is not saturated and has a floor with an interval counts. "As good as real"
-is said only if every unsaturated score that sees has such a floor and lies inside it, and a distance
+A score counts only if it is not blind, not saturated, and has a floor with an interval. "As good as
+real" is said only if every unsaturated score that sees has such a floor and lies inside it, and a distance
 is among them.
 """
 

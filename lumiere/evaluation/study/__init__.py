@@ -1,1 +1,1 @@
-"""Does the measure see? Scores of real clips that are degraded step by step."""
+"""Tests whether each score notices damage: real clips are degraded step by step."""

@@ -3,7 +3,7 @@
 Optical flow answers every pair of frames, also one of pure noise: on a still picture with Gaussian
 noise of 10 grey levels, Farnebäck's method finds 0.28 px a frame, nearly as much as real clips have
 (0.32). So flow counts here only where it explains the change: carried back along the flow, the next
-frame must be much closer to the frame than without. On the same noise 0.006 px remain.
+frame must be much closer to the frame than without. On the same noise this leaves 0.006 px.
 """
 
 from __future__ import annotations
