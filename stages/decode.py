@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import stages
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+    from pathlib import Path
+
     from lumiere.config import DecodeConfig
 
 
@@ -22,6 +25,27 @@ def check_lengths(rows: list[dict[str, Any]], config: DecodeConfig) -> None:
         raise ParamsError(
             f"decode.num_frames: {config.num_frames} at decode.fps {config.fps} are {seconds:g} s, but curation "
             f"accepted {len(short)} shorter clips ({short[0]}); allowed: at most curate.min_seconds"
+        )
+
+
+def check_training_clips(rows: list[dict[str, Any]], decoded: Container[str], raw: Path) -> None:
+    """Raise DataError if no clip is left to train on; print a note if all come from one video."""
+    from lumiere.errors import DataError
+
+    usable = [row for row in rows if row["clip_id"] in decoded]
+    if not usable:
+        raise DataError(f"{raw}: none of {len(rows)} accepted clips could be decoded")
+    trained_on = {row["video"] for row in usable if row["split"] == "train"}
+    if not trained_on:
+        raise DataError(
+            f"{raw}: all {len(usable)} clips are held out, so none is left to train on; add videos, "
+            "or lower curate.validation_fraction"
+        )
+    if len(trained_on) == 1:
+        print(
+            f"note: the clips to train on come from one video, {trained_on.pop()}; the stages up to "
+            "generate work, but evaluate compares videos and needs at least 2",
+            file=sys.stderr,
         )
 
 
@@ -61,22 +85,7 @@ def main() -> None:
         )
         for clip_id, failure in sorted(failures.items()):
             print(f"left out: {clip_id}: {failure}", file=sys.stderr)
-        if not files:
-            raise DataError(f"{arguments.raw}: none of {len(rows)} accepted clips could be decoded")
-        if not any(row["split"] == "train" and row["clip_id"] in files for row in rows):
-            raise DataError(
-                f"{arguments.raw}: all {len(files)} clips are held out, so none is left to train "
-                "on; add videos, or lower curate.validation_fraction"
-            )
-        trained_on = {
-            row["video"] for row in rows if row["split"] == "train" and row["clip_id"] in files
-        }
-        if len(trained_on) < 2:
-            print(
-                f"note: the clips to train on come from one video, {trained_on.pop()}; the stages up "
-                "to generate work, but evaluate compares videos and needs at least 2",
-                file=sys.stderr,
-            )
+        check_training_clips(rows, files, arguments.raw)
         captions = [caption for row in rows for caption in row["captions"]]
         with stages.blaming(arguments.params, "decode.text_encoder"):  # loads its weights
             embeddings = embed_captions([*captions, ""], encoder)

@@ -100,7 +100,6 @@ def match_folders(
     size = most_common_size(generated.entries)
     length = num_frames or _common_length(generated.entries, real.entries, rate)
     real = _long_enough(real, length, rate)
-    notes = _describe(generated, real, length, rate, size)
     read = partial(_read_window, num_frames=length, fps=rate, size=size)
     sets = MatchedSets(
         generated=LazyVideos(
@@ -122,13 +121,26 @@ def match_folders(
         num_frames=length,
         size=size,
         fps=float(rate),
-        notes=notes,
-        unreadable={
-            str(folder.path / name): why
-            for folder in (generated, real)
-            for name, why in folder.unreadable.items()
-        },
+        notes=_describe(generated, real, length, rate, size),
+        unreadable=_unreadable(generated, real),
     )
+    sets.notes.extend(_describe_matches(generated, real, sets))
+    sets.notes.extend(_describe_names(generated, real, sets.partners))
+    return sets
+
+
+def _unreadable(*folders: Folder) -> dict[str, str]:
+    """Return why each file that cannot be used was left out, by its path."""
+    return {
+        str(folder.path / name): why
+        for folder in folders
+        for name, why in folder.unreadable.items()
+    }
+
+
+def _describe_matches(generated: Folder, real: Folder, sets: MatchedSets) -> list[str]:
+    """Say where second windows or real counterparts are missing, or rest on names alone."""
+    notes: list[str] = []
     if 0 < len(sets.other_windows) < len(real.entries):
         notes.append(
             f"{len(sets.other_windows)} of {len(real.entries)} real videos are long enough for a second "
@@ -144,8 +156,7 @@ def match_folders(
             f"{sets.num_matched} of {len(generated.entries)} generated videos have a real one of the "
             "same name or caption"
         )
-    notes += _describe_names(generated, real, sets.partners)
-    return sets
+    return notes
 
 
 def _common_length(generated: Sequence[FileEntry], real: Sequence[FileEntry], fps: Fraction) -> int:

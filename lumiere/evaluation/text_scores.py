@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -43,30 +43,51 @@ def text_scores(
     if judge.captions and not known:
         left_out.append(LeftOut("Text alignment", UNKNOWN_CAPTIONS))
         return [], {}
-    real = [m for m in measured.real.values() if m.captions]
-    again = [m for m in measured.again.values() if m.captions]
+    real, again = _with_captions(measured.real), _with_captions(measured.again)
     pool, _ = caption_pool([m.caption for m in generated], sets.real_captions)
     embedded = judge.encode_text(pool.texts)
     ranks = caption_ranks(_text_space(generated), embedded, pool.own)
-    real_ranks = None
+    real_ranks = real_subjects = None
     if real:
         windows = [*real, *again]
-        own, _ = caption_pool([m.captions[0] for m in windows], sets.real_captions)
-        if own.texts != pool.texts:
-            # A prompt that no real video has is a candidate for the real ones as well.
-            own = type(own)(pool.texts, [_positions(pool.texts, m.captions) for m in windows])
-        real_ranks = caption_ranks(_text_space(windows), embedded, own.own)
-    note = f"The judge is the {judge.name}."
-    if judge.captions:
-        note = f"{note[:-1]}, which was trained on {known} of these {len(captions)} videos."
+        real_ranks = _real_ranks(windows, sets.real_captions, pool.texts, embedded)
+        real_subjects = [real_name(m.index) for m in windows]
+    note = _describe_judge(judge, known, len(captions))
     subjects = [own_subject(sets, m) for m in generated]
     scores = [_alignment_score(generated, real, subjects, judge, note, seed)]
     scores += retrieval_scores(
         ranks, real_ranks, len(pool.texts), subjects=subjects,
-        real_subjects=[real_name(m.index) for m in [*real, *again]] if real else None,
-        note=note, seed=seed,
+        real_subjects=real_subjects, note=note, seed=seed,
     )  # fmt: skip
     return scores, {m.index: int(rank) for m, rank in zip(generated, ranks, strict=True)}
+
+
+def _describe_judge(judge: Judge, known: int, num_videos: int) -> str:
+    """Name the judge, and the number of videos that it was trained on if that is known."""
+    if not judge.captions:
+        return f"The judge is the {judge.name}."
+    return (
+        f"The judge is the {judge.name}, which was trained on {known} of these {num_videos} videos."
+    )
+
+
+def _with_captions(measurements: Mapping[int, Measurement]) -> list[Measurement]:
+    return [m for m in measurements.values() if m.captions]
+
+
+def _real_ranks(
+    windows: Sequence[Measurement],
+    real_captions: Sequence[Sequence[str]],
+    texts: Sequence[str],
+    embedded: np.ndarray,
+) -> np.ndarray:
+    """Return the rank of each real window's caption among all texts, the prompts included."""
+    pool, _ = caption_pool([m.captions[0] for m in windows], real_captions)
+    own = pool.own
+    if pool.texts != texts:
+        # A prompt that no real video has is a candidate for the real ones as well.
+        own = [_positions(texts, m.captions) for m in windows]
+    return caption_ranks(_text_space(windows), embedded, own)
 
 
 def _positions(texts: Sequence[str], captions: Sequence[str]) -> list[int]:

@@ -112,6 +112,16 @@ def judge_steps(scores: Sequence[Score | None], labels: Sequence[str]) -> Cell:
     harm = [_harm(value, start) for value in values]
     outside = tuple(not math.isnan(value) and value > 1 for value in harm)
     order = _order(harm)
+    seen_from = _seen_from(values, outside, labels)
+    is_sorted = math.isnan(order) or order >= MIN_ORDER
+    if any(outside[1:]) and not (is_sorted and seen_from):
+        return Cell(values, outside, order, Verdict.WRONG_ORDER)
+    verdict = Verdict.SEEN if seen_from else Verdict.NOT_SEEN
+    return Cell(values, outside, order, verdict, seen_from)
+
+
+def _seen_from(values: Sequence[float], outside: Sequence[bool], labels: Sequence[str]) -> str:
+    """Return the label of the step from which on all steps are outside; empty if there is none."""
     seen_from = ""
     for k in range(len(labels), 0, -1):
         if math.isnan(values[k]):
@@ -119,11 +129,7 @@ def judge_steps(scores: Sequence[Score | None], labels: Sequence[str]) -> Cell:
         if not outside[k]:
             break
         seen_from = labels[k - 1]
-    is_sorted = math.isnan(order) or order >= MIN_ORDER
-    if any(outside[1:]) and not (is_sorted and seen_from):
-        return Cell(values, outside, order, Verdict.WRONG_ORDER)
-    verdict = Verdict.SEEN if seen_from else Verdict.NOT_SEEN
-    return Cell(values, outside, order, verdict, seen_from)
+    return seen_from
 
 
 def can_see(key: str, cells: Mapping[str, Cell]) -> tuple[bool, str]:
