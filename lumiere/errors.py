@@ -1,12 +1,17 @@
 """Errors that a user can fix, named for what happened, and their messages.
 
 Every message is one sentence that names the problem and the fix. Each program catches
-`LumiereError` in one place and prints the message without a traceback: `stages.run` for stages,
-`flows.pipeline.main` for the flow and `lumiere.cli.app` for the command line. Any other exception
-is a bug in this package.
+`LumiereError` in one place and shows the message without a traceback: `stages.run` for stages,
+`flows.pipeline.main` for the flow's program, `flows.flow.lumiere_pipeline` for the flow itself (its
+state carries the message), `lumiere.cli.app` for the command line, and `run_program` of this module
+for all other programs. Any other exception is a bug in this package, unless a program names it as a
+result of bad input.
 """
 
 from __future__ import annotations
+
+import sys
+from collections.abc import Callable
 
 
 class LumiereError(Exception):
@@ -50,6 +55,30 @@ def one_line(error: BaseException) -> str:
     if the message is empty.
     """
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def sentence(error: Exception) -> str:
+    """Return the message of an error, on one line. An error of the operating system about a file
+    names the file first.
+    """
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; check the path and its permissions"
+    return one_line(error)
+
+
+def run_program(main: Callable[[], None], *bad_input: type[Exception]) -> None:
+    """Run a program's main function; print an error that the user can fix as one line, and exit
+    with code 1.
+
+    Args:
+        main: the program.
+        bad_input: the errors besides `LumiereError` that bad input causes in this program.
+    """
+    try:
+        main()
+    except (LumiereError, *bad_input) as error:
+        print(f"error: {sentence(error)}", file=sys.stderr)
+        sys.exit(1)
 
 
 def first_line(error: object) -> str:

@@ -18,7 +18,6 @@ import csv
 import json
 import math
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -33,7 +32,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lumiere.diffusion.objective import Objective, make_scheduler
-from lumiere.errors import DataError, LumiereError, ParamsError, one_line
+from lumiere.errors import DataError, ParamsError, run_program
 from lumiere.files import read_json
 from lumiere.models.diffusers_folders import load_network
 from lumiere.params_file import choice, number, read
@@ -506,10 +505,7 @@ def log(folder: Path, step: int, loss: float, validation: float | str, rate: flo
 
 def main() -> None:
     """Run the command line."""
-    try:
-        run(_parser())
-    except LumiereError as error:
-        sys.exit(f"error: {one_line(error)}")
+    run_program(lambda: run(_parser()))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from lumiere.cli.evaluate import evaluate
 from lumiere.cli.generate import generate, tell
 from lumiere.cli.inspect import inspect
-from lumiere.errors import LumiereError, one_line
+from lumiere.errors import LumiereError, sentence
 from lumiere.version import __version__
 
 BAD_INPUT = 2
@@ -43,16 +43,9 @@ class OneSentence(TyperGroup):
             tell(f"error: {message[0].lower()}{message[1:]}; see {command} --help")
             code = BAD_INPUT
         except (LumiereError, ValueError, OSError) as error:
-            tell(f"error: {_sentence(error)}")
+            tell(f"error: {sentence(error)}")
             code = BAD_INPUT
         sys.exit(code)
-
-
-def _sentence(error: Exception) -> str:
-    """Return the message of an error, on one line."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}; check the path and its permissions"
-    return one_line(error)
 
 
 app = typer.Typer(

@@ -27,6 +27,7 @@ from PIL import Image
 from lumiere.curation.split import is_validation
 from lumiere.data.pixel_values import to_unit_range
 from lumiere.data.video_io import read_video
+from lumiere.errors import VideoError, run_program
 from lumiere.evaluation.alignment import retrieval
 from lumiere.evaluation.judge import Judge, build_model, load_judge, save_judge
 
@@ -121,8 +122,15 @@ def read_captions(path: str | Path) -> dict[str, list[str]]:
 
 
 def read_frames(path: Path, size: int) -> np.ndarray:
-    """Read a video at FPS and resize it with antialiasing: uint8 (t, size, size, 3)."""
-    frames = read_video(path, fps=FPS)
+    """Read a video at FPS and resize it with antialiasing: uint8 (t, size, size, 3).
+
+    Raises:
+        VideoError: if the video cannot be read.
+    """
+    try:
+        frames = read_video(path, fps=FPS)
+    except VideoError as error:
+        raise VideoError(f"{path}: {error}") from None
     resized = [Image.fromarray(f).resize((size, size), Image.Resampling.BICUBIC) for f in frames]
     return np.stack([np.asarray(image) for image in resized])
 
@@ -383,4 +391,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, OSError)

@@ -14,7 +14,6 @@ import argparse
 import hashlib
 import json
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from lumiere.errors import DataError, LumiereError, one_line
+from lumiere.errors import DataError, run_program
 from lumiere.evaluation.backbones.weight_files import Weights
 from lumiere.evaluation.clip_sets import RealClips
 from lumiere.evaluation.comparison import compare
@@ -390,7 +389,4 @@ def _short(value: float) -> float | None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (LumiereError, OSError, ValueError) as error:
-        sys.exit(f"error: {one_line(error)}")
+    run_program(main, OSError, ValueError)

@@ -1,0 +1,25 @@
+"""What the judge's training says about bad input."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_a_missing_folder_of_videos_is_named_in_one_line(tmp_path: Path) -> None:
+    captions = tmp_path / "captions.csv"
+    names = [f"{number}.mp4" for number in range(20)]
+    rows = [f"{name},a red ball" for name in names]
+    captions.write_text("\n".join(["video,caption", *rows]), encoding="utf-8")
+    raw = tmp_path / "missing"
+    command = [sys.executable, "-m", "lumiere.evaluation.train_judge", "--raw", str(raw)]
+    done = subprocess.run(
+        [*command, "--captions", str(captions), "--out", str(tmp_path / "judge")],
+        capture_output=True,
+        text=True,
+    )
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 1
+    assert len(errors) == 1 and str(raw) in errors[0]
+    assert "Traceback" not in done.stderr
