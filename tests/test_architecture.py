@@ -90,6 +90,13 @@ def test_baselines_are_for_benchmarks_alone() -> None:
     assert offenders(paths, "lumiere.baselines") == []
 
 
+def test_only_what_reads_params_files_imports_the_config() -> None:
+    allowed = ("training", "pipelines", "curation", "inspection", "cli")
+    folders = [ROOT / "lumiere" / name for name in allowed]
+    paths = [path for path in files("lumiere") if not set(folders) & set(path.parents)]
+    assert offenders(paths, "lumiere.config") == []
+
+
 def test_flows_start_stages_and_never_import_them() -> None:
     assert offenders(files("flows"), "stages") == []
     assert offenders(files("stages"), "flows", *ORCHESTRATION) == []
