@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from lumiere.data.pixel_values import psnr
-from lumiere.evaluation.temporal.consistency import check_frames, unit_rows
+from lumiere.evaluation.temporal.consistency import check_frames, known_region_psnr, unit_rows
 
 BLOCKS = 4  # blocks a side whose mean colours are compared
 TAIL = 0.25  # the last share of the frames, averaged for the end of the curve
@@ -132,10 +132,7 @@ def measure_leakage(frames: np.ndarray, known: np.ndarray, known_mask: np.ndarra
     """
     frames, known = check_frames(frames, at_least=1), check_frames(known, at_least=1)
     mask = np.asarray(known_mask).astype(bool)
-    if frames.shape != known.shape or frames.shape[:3] != mask.shape:
-        raise ValueError(f"shapes {frames.shape}, {known.shape} and mask {mask.shape} do not agree")
-    if not mask.any():
-        raise ValueError("the mask has no known pixel")
+    overall = known_region_psnr(frames, known, mask)  # checks the shapes and the mask too
     squares, counts = np.zeros(len(frames)), mask.sum(axis=(1, 2))
     worst, worst_pixel = -1, (0, 0, 0)
     for k, frame in enumerate(frames):
@@ -150,7 +147,7 @@ def measure_leakage(frames: np.ndarray, known: np.ndarray, known_mask: np.ndarra
     errors = squares[known_frames] / (counts[known_frames] * channels)
     worst_frame = int(errors.argmax())
     return Leakage(
-        psnr=psnr(float(squares.sum() / (counts.sum() * channels)), value_range=255),
+        psnr=overall,
         worst_frame=int(known_frames[worst_frame]),
         worst_frame_psnr=psnr(float(errors[worst_frame]), value_range=255),
         worst_pixel_error=worst,
