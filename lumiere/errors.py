@@ -74,9 +74,10 @@ def run_program(main: Callable[[], None], *bad_input: type[Exception]) -> None:
         main: the program.
         bad_input: the errors besides `LumiereError` that bad input causes in this program.
     """
+    expected: tuple[type[Exception], ...] = (LumiereError, *bad_input)
     try:
         main()
-    except (LumiereError, *bad_input) as error:
+    except expected as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
         sys.exit(1)
 

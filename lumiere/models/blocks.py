@@ -28,9 +28,9 @@ class BlockLayers:
             resampled too.
     """
 
-    resnets: list[Any]
-    attentions: list[Any]
-    resamplers: list[Any]
+    resnets: list[nn.Module]
+    attentions: list[nn.Module | None]
+    resamplers: list[nn.Module]
     inflation: nn.Module | None = None
     temporal_resampler: nn.Module | None = None
 
@@ -52,7 +52,9 @@ class BlockLayers:
     @property
     def out_channels(self) -> int:
         """The number of channels after the last resnet."""
-        return int(self.resnets[-1].out_channels)
+        channels = self.resnets[-1].out_channels
+        assert isinstance(channels, int)
+        return channels
 
     def layers(self) -> list[nn.Module]:
         """Return all layers that exist, each once."""
