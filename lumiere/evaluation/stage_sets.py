@@ -24,7 +24,7 @@ from lumiere.evaluation.judge import Judge
 from lumiere.evaluation.measuring import Networks
 from lumiere.evaluation.report import Curve, ReportContent, WallEntry
 from lumiere.evaluation.scores import LeftOut, Score, flat
-from lumiere.evaluation.temporal.seams import SeamRecord, measure_seams, seam_scores
+from lumiere.evaluation.temporal.seams import SeamRecord, measure_seams, missing_floor, seam_scores
 from lumiere.sample_files import (
     HELD_OUT,
     IMAGE_TO_VIDEO,
@@ -235,7 +235,9 @@ def _seams(clips: ClipSet, real: RealClips) -> tuple[mode_scores.ModeResults, li
     scores = seam_scores(record)
     if isinstance(scores, LeftOut):
         return mode_scores.ModeResults(), [scores]
-    return mode_scores.ModeResults(scores, [_seam_curve(record)]), []
+    without_floor = missing_floor(record)
+    left_out = [] if without_floor is None else [without_floor]
+    return mode_scores.ModeResults(scores, [_seam_curve(record)]), left_out
 
 
 def _seam_curve(record: SeamRecord) -> Curve:
