@@ -65,6 +65,28 @@ def test_scores_at_their_ceiling_are_saturated():
     assert flat(good.values())["retrieval_r1_floor"] == 1
 
 
+def test_windows_of_one_subject_count_as_one_in_the_median_rank():
+    rng = np.random.default_rng(0)
+    ranks, real = rng.integers(1, 60, 24), rng.integers(1, 60, 24)
+    own_names = [f"s{i}" for i in range(24)]
+    real_names = own_names * 2  # windows A, then windows B
+
+    def median_rank(ranks, real, **names):
+        scores = retrieval_scores(ranks, real, 100, **names)
+        return next(score for score in scores if score.key == "retrieval_median_rank")
+
+    once = median_rank(ranks, real, subjects=own_names, real_subjects=own_names)
+    twice = median_rank(ranks, np.tile(real, 2), subjects=own_names, real_subjects=real_names)
+    apart = median_rank(ranks, np.tile(real, 2), subjects=own_names)
+    assert twice.floor == once.floor != apart.floor
+    five_each = [name for name in own_names for _ in range(5)]
+    often = median_rank(np.repeat(ranks, 5), real, subjects=five_each, real_subjects=own_names)
+    assert often.interval == median_rank(ranks, real, subjects=own_names).interval
+    assert often.floor == once.floor and often.num_videos == 120
+    alone = median_rank(ranks, real, subjects=["s"] * 24, real_subjects=["s"] * 24)
+    assert alone.interval is None and alone.floor.interval is None and alone.floor.value > 1
+
+
 def test_paired_similarity_puts_the_worst_first():
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(6, 30))
