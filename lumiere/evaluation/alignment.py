@@ -335,6 +335,8 @@ def _median_floor(real: _Ranks, count: int, num_candidates: int, seed: int) -> F
     if interval is None:
         return Floor(value)
     predicted = prediction_interval(interval, value, real.num_subjects, count)
+    if predicted is None:
+        return Floor(value)
     return Floor(value, predicted.within((1, num_candidates)))
 
 

@@ -291,6 +291,8 @@ def _floor(value: float, interval: Interval | None, real: np.ndarray, errors: np
     if interval is None:
         return Floor(value)
     predicted = prediction_interval(interval, value, len(real), len(errors))
+    if predicted is None:
+        return Floor(value)
     return Floor(value, predicted.within(NOT_NEGATIVE))
 
 
