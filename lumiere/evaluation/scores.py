@@ -86,7 +86,7 @@ class Score:
         other_floor: the same score of real videos of other subjects.
         num_videos: the number of generated videos it was measured on.
         saturated: it is at its ceiling, so it can no longer show an improvement.
-        sees: False if the study in `docs/evaluation.md` found the score blind.
+        sees: False if the study in `docs/evaluation.md` found the score blind, or could not judge it.
         note: a sentence for the report: what it is, its source, its preprocessing.
         unit: such as "px" or "dB"; may be empty.
     """
