@@ -259,7 +259,7 @@ def test_empty_sets_are_left_out_and_told(inputs: Path, networks: Networks) -> N
         LeftOut("Seams", "there are no clips; generate.seam_videos is 0.")
         in result.content.left_out
     )
-    why = "there are 2 clips of 1 source videos; clips of at least 2 are needed."
+    why = "there are 2 clips of 1 source video; clips of at least 2 are needed."
     assert LeftOut("Held-out captions", why) in result.content.left_out
 
 

@@ -217,8 +217,7 @@ def seam_scores(record: SeamRecord) -> list[Score] | LeftOut:
             "windows and neighbours inside one are needed: generate.seam_window_size at least 2 "
             "and below generate.num_frames",
         )
-    count = len(record.borders)
-    borders = "one border" if count == 1 else f"{count} borders"
+    borders = _counted(record.borders)
     note = (
         f"The change at window borders divided by the change elsewhere (Lumiere, section 3.3). Each "
         f"video has {borders} between windows of {record.window_size} frames"
@@ -250,12 +249,16 @@ def seam_scores(record: SeamRecord) -> list[Score] | LeftOut:
             record.multidiffusion,
             record.real,
             record.own_borders,
-            f"The same ratio at the {len(record.own_borders)} borders of MultiDiffusion's windows. "
+            f"The same ratio at {_counted(record.own_borders)} of MultiDiffusion's windows. "
             f"Neighbouring windows share {record.overlap} of their {record.window_size} frames.",
         )
         if np.isfinite(own.value):
             scores.append(own)
     return scores
+
+
+def _counted(borders: Sequence[int]) -> str:
+    return "one border" if len(borders) == 1 else f"{len(borders)} borders"
 
 
 def _score(
