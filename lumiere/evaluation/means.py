@@ -5,8 +5,9 @@ floor is the mean of the real videos, and its interval a prediction interval: wh
 many other real videos lies in 95 % of cases. Videos of one subject count as one, because they are
 alike. Equal real values give a floor without an interval.
 
-Real videos of the *same* subjects differ less than this, because subjects cancel out. The interval
-is then too wide rather than too narrow.
+Real videos of the *same* subjects differ less than this, because subjects cancel out, so that the
+interval is usually too wide for them. With heavy tails, it is too narrow for videos of other subjects
+(`lumiere.evaluation.bootstrap.prediction_interval`).
 """
 
 from __future__ import annotations

@@ -41,9 +41,9 @@ class Floor:
     """The value that real clips reach in place of the generated ones, at the same number of videos.
 
     The interval is a prediction interval: where this score of as many other real videos as there
-    are generated ones lies in 95 % of cases. Both the real and the generated videos are a sample,
-    so it is wider than the interval of the real value itself. Distances between sets are the
-    exception; `lumiere.evaluation.distances.floors` says why.
+    are generated ones lies in 95 % of cases, or fewer with heavy tails. Both the real and the
+    generated videos are a sample, so it is wider than the interval of the real value itself.
+    Distances between sets are the exception; `lumiere.evaluation.distances.floors` says why.
     """
 
     value: float

@@ -50,6 +50,10 @@ def test_skewed_values_are_held_nearly_as_often() -> None:
     assert 0.89 < held(lambda rng, n: rng.exponential(size=n), 24, 24) < 0.98
 
 
+def test_heavy_tails_are_held_less_often_as_the_docstring_says() -> None:
+    assert 0.78 < held(lambda rng, n: rng.lognormal(sigma=1.5, size=n), 24, 24) < 0.89
+
+
 def test_a_prediction_interval_is_the_textbook_one_for_a_mean() -> None:
     """Mean ± t · s · √(1 / n + 1 / m), from an interval of ± z · s · √((n − 1) / n) / √n."""
     n, m, deviation, mean = 12, 5, 0.7, 3.0
