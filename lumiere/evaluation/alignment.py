@@ -259,7 +259,11 @@ def retrieval_scores(
             seed=seed,
         )
         scores.append(replace(score, saturated=_is_saturated(score, len(ranks))))
-    return [*scores, _median_score(ranks, real_ranks, num_candidates, prefix, about, seed)]
+    own = _Ranks(ranks, _owners(ranks, subjects))
+    real = None
+    if real_ranks is not None:
+        real = _Ranks(real_ranks, _owners(real_ranks, real_subjects))
+    return [*scores, _median_score(own, real, num_candidates, prefix, about, seed)]
 
 
 def _is_saturated(score: Score, num_videos: int) -> bool:
@@ -267,37 +271,73 @@ def _is_saturated(score: Score, num_videos: int) -> bool:
     return as_good_as_real or at_ceiling(score.value, num_videos)
 
 
+@dataclass(frozen=True)
+class _Ranks:
+    """Ranks of videos, of which those of one subject are drawn together.
+
+    Attributes:
+        values: (n,), one per video.
+        owners: (n,), the number of each video's subject, from 0 on.
+    """
+
+    values: np.ndarray
+    owners: np.ndarray
+
+    @property
+    def num_subjects(self) -> int:
+        return int(self.owners.max()) + 1
+
+    def median(self) -> float:
+        return float(np.median(self.values))
+
+    def interval(self, seed: int) -> Interval | None:
+        """Return the bootstrap interval of the median; None for a single subject."""
+        if self.num_subjects < 2:
+            return None
+
+        def median_of(subjects: np.ndarray) -> float:
+            times = np.bincount(subjects, minlength=self.num_subjects)
+            return float(np.median(np.repeat(self.values, times[self.owners])))
+
+        return bootstrap(median_of, self.num_subjects, seed=seed)
+
+
+def _owners(ranks: np.ndarray, subjects: Sequence[str] | None) -> np.ndarray:
+    if subjects is None:  # each video has its own
+        return np.arange(len(ranks))
+    owners: np.ndarray = np.unique(np.asarray(subjects), return_inverse=True)[1]
+    return owners
+
+
 def _median_score(
-    ranks: np.ndarray,
-    real_ranks: np.ndarray | None,
-    num_candidates: int,
-    prefix: str,
-    note: str,
-    seed: int,
+    own: _Ranks, real: _Ranks | None, num_candidates: int, prefix: str, note: str, seed: int
 ) -> Score:
-    value, interval = _median(ranks, seed)
+    value = own.median()
     floor = None
-    if real_ranks is not None:
-        real_value, real_interval = _median(real_ranks, seed)
-        predicted = prediction_interval(real_interval, real_value, len(real_ranks), len(ranks))
-        floor = Floor(real_value, predicted.within((1, num_candidates)))
+    if real is not None:
+        floor = _median_floor(real, own.num_subjects, num_candidates, seed)
     return Score(
         key=f"{prefix}_median_rank",
         label="Median rank among all captions",
         group="text",
         value=value,
         better=Better.LOWER,
-        interval=interval,
+        interval=own.interval(seed),
         floor=floor,
-        num_videos=len(ranks),
+        num_videos=len(own.values),
         saturated=value <= 1 or (floor is not None and value <= floor.value),
         note=f"{note} Chance is {(num_candidates + 1) / 2:g}.",
     )
 
 
-def _median(ranks: np.ndarray, seed: int) -> tuple[float, Interval]:
-    interval = bootstrap(lambda picks: float(np.median(ranks[picks])), len(ranks), seed=seed)
-    return float(np.median(ranks)), interval
+def _median_floor(real: _Ranks, count: int, num_candidates: int, seed: int) -> Floor:
+    value, interval = real.median(), real.interval(seed)
+    if interval is None:
+        return Floor(value)
+    predicted = prediction_interval(interval, value, real.num_subjects, count)
+    if predicted is None:
+        return Floor(value)
+    return Floor(value, predicted.within((1, num_candidates)))
 
 
 def _check_ranks(ranks: np.ndarray, num_candidates: int) -> np.ndarray:

@@ -29,7 +29,7 @@ class RealClips:
 
     Args:
         folder: the output of the decode stage.
-        num_frames: the first frames of each clip that are used.
+        num_frames: the first frames of each clip that `read` returns.
 
     Raises:
         DataError: if there are no clips, or they are too short.
@@ -74,13 +74,15 @@ class RealClips:
         return store.split == "validation"
 
     def frames(self, clip_id: str) -> np.ndarray:
-        """Read a clip at its full size, uint8 (t, h, w, 3).
+        """Read a whole clip at its full size, uint8 (t, h, w, 3).
+
+        The seams of generated clips lie in frames beyond `num_frames`, so it is not cut.
 
         Raises:
             DataError: if there is no such clip.
         """
         store, index = self._place(clip_id)
-        return store.frames(index)[: self.num_frames]
+        return store.frames(index)
 
     def check_rate(self, clips: ClipSet) -> None:
         """Check that generated clips have the frame rate of the real ones; nothing resamples them.

@@ -2,10 +2,12 @@
 
 The mean has the bootstrap interval of the generated videos (Wilson's, for a share of videos). The
 floor is the mean of the real videos, and its interval a prediction interval: where the mean of as
-many other real videos lies in 95 % of cases. Videos of one subject count as one, because they are alike.
+many other real videos lies in 95 % of cases. Videos of one subject count as one, because they are
+alike. Equal real values give a floor without an interval.
 
-Real videos of the *same* subjects differ less than this, because subjects cancel out. The interval
-is then too wide rather than too narrow.
+Real videos of the *same* subjects differ less than this, because subjects cancel out, so that the
+interval is usually too wide for them. With heavy tails, it is too narrow for videos of other subjects
+(`lumiere.evaluation.bootstrap.prediction_interval`).
 """
 
 from __future__ import annotations
@@ -85,7 +87,8 @@ def mean_floor(
         count: the number of generated subjects (of videos, if each has its own subject).
 
     Returns:
-        None if no real video has a value; there is no interval with fewer than 2 subjects.
+        None if no real video has a value. There is no interval with fewer than 2 subjects, or if
+        all real videos have one value: they do not show how much others vary. A share always has one.
 
     Raises:
         ValueError: as `mean_score`.
@@ -100,6 +103,8 @@ def mean_floor(
         return Floor(mean, share_interval(mean, num_real, count))
     interval = mean_interval(values, owners, seed=seed)
     predicted = prediction_interval(interval, mean, num_real, count)
+    if predicted is None:
+        return Floor(mean)
     return Floor(mean, predicted.within(definition.bounds))
 
 

@@ -17,6 +17,7 @@ from lumiere.evaluation.clip_sets import RealClips, resized, subject_of
 from lumiere.evaluation.means import mean_score
 from lumiere.evaluation.measuring import EMBEDDED_FRAMES, Networks
 from lumiere.evaluation.report import Curve, StyleRow
+from lumiere.evaluation.report.wording import counted, there_are
 from lumiere.evaluation.scores import UNBOUNDED, Better, Definition, Floor, LeftOut, Score
 from lumiere.evaluation.style_scores import (
     StyleDistance,
@@ -95,7 +96,7 @@ def image_to_video(
         generated.add(frames, original[0], entry.fps, networks)
         reference.add(original[: len(frames)], original[0], entry.fps, networks)
     if len(subjects) < 2:
-        return _no_drift(f"there are {len(clips)} clips; at least 2 are needed")
+        return _no_drift(f"{there_are(len(clips), 'clip')}; at least 2 are needed")
     if len(set(generated.lengths)) > 1:
         raise DataError(
             f"{clips.path}: clips of {min(generated.lengths)} to {max(generated.lengths)} frames; "
@@ -366,7 +367,7 @@ def _picture_paths(folder: Path) -> list[Path]:
     paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in suffixes)
     if len(paths) < 2:
         raise DataError(
-            f"{folder}: {len(paths)} pictures; the distance to a style needs at least 2 of its "
+            f"{folder}: {counted(len(paths), 'picture')}; the distance to a style needs at least 2 of its "
             "pictures (PNG or JPEG)"
         )
     return paths

@@ -41,9 +41,9 @@ class Floor:
     """The value that real clips reach in place of the generated ones, at the same number of videos.
 
     The interval is a prediction interval: where this score of as many other real videos as there
-    are generated ones lies in 95 % of cases. Both the real and the generated videos are a sample,
-    so it is wider than the interval of the real value itself. Distances between sets are the
-    exception; `lumiere.evaluation.distances.floors` says why.
+    are generated ones lies in 95 % of cases, or fewer with heavy tails. Both the real and the
+    generated videos are a sample, so it is wider than the interval of the real value itself.
+    Distances between sets are the exception; `lumiere.evaluation.distances.floors` says why.
     """
 
     value: float
@@ -86,7 +86,7 @@ class Score:
         other_floor: the same score of real videos of other subjects.
         num_videos: the number of generated videos it was measured on.
         saturated: it is at its ceiling, so it can no longer show an improvement.
-        sees: False if the study in `docs/evaluation.md` found the score blind.
+        sees: False if the study in `docs/evaluation.md` found the score blind, or could not judge it.
         note: a sentence for the report: what it is, its source, its preprocessing.
         unit: such as "px" or "dB"; may be empty.
     """

@@ -23,8 +23,9 @@ from lumiere.evaluation.contents import (
 from lumiere.evaluation.judge import Judge
 from lumiere.evaluation.measuring import Networks
 from lumiere.evaluation.report import Curve, ReportContent, WallEntry
+from lumiere.evaluation.report.wording import counted, there_are
 from lumiere.evaluation.scores import LeftOut, Score, flat
-from lumiere.evaluation.temporal.seams import SeamRecord, measure_seams, seam_scores
+from lumiere.evaluation.temporal.seams import SeamRecord, measure_seams, missing_floor, seam_scores
 from lumiere.sample_files import (
     HELD_OUT,
     IMAGE_TO_VIDEO,
@@ -129,10 +130,11 @@ def _absent(sets: Mapping[str, ClipSet]) -> list[LeftOut]:
     """Say which sets are too small to be measured."""
     absent: list[LeftOut] = []
     held_out = sets[HELD_OUT]
-    if num_subjects(held_out) < 2:
+    num_sources = num_subjects(held_out)
+    if num_sources < 2:
         why = (
-            f"there are {len(held_out)} clips of {num_subjects(held_out)} source videos; clips of at "
-            "least 2 are needed."
+            f"{there_are(len(held_out), 'clip')} of {counted(num_sources, 'source video')}; clips of "
+            "at least 2 are needed."
         )
         absent.append(LeftOut("Held-out captions", why))
     if not len(sets[STYLES]):
@@ -235,7 +237,9 @@ def _seams(clips: ClipSet, real: RealClips) -> tuple[mode_scores.ModeResults, li
     scores = seam_scores(record)
     if isinstance(scores, LeftOut):
         return mode_scores.ModeResults(), [scores]
-    return mode_scores.ModeResults(scores, [_seam_curve(record)]), []
+    without_floor = missing_floor(record)
+    left_out = [] if without_floor is None else [without_floor]
+    return mode_scores.ModeResults(scores, [_seam_curve(record)]), left_out
 
 
 def _seam_curve(record: SeamRecord) -> Curve:

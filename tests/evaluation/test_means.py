@@ -50,11 +50,16 @@ def test_skewed_values_are_held_nearly_as_often() -> None:
     assert 0.89 < held(lambda rng, n: rng.exponential(size=n), 24, 24) < 0.98
 
 
+def test_heavy_tails_are_held_less_often_as_the_docstring_says() -> None:
+    assert 0.78 < held(lambda rng, n: rng.lognormal(sigma=1.5, size=n), 24, 24) < 0.89
+
+
 def test_a_prediction_interval_is_the_textbook_one_for_a_mean() -> None:
     """Mean ± t · s · √(1 / n + 1 / m), from an interval of ± z · s · √((n − 1) / n) / √n."""
     n, m, deviation, mean = 12, 5, 0.7, 3.0
     reach = stats.norm.ppf(0.975) * deviation * math.sqrt((n - 1) / n) / math.sqrt(n)
     found = prediction_interval(Interval(mean - reach, mean + reach), mean, n, m)
+    assert found is not None
     expected = stats.t.ppf(0.975, n - 1) * deviation * math.sqrt(1 / n + 1 / m)
     assert found.high - mean == pytest.approx(expected)
     assert mean - found.low == pytest.approx(expected)
@@ -123,6 +128,27 @@ def test_videos_of_one_subject_count_as_one() -> None:
     assert alone.floor is not None and alone.floor.interval is None
 
 
+def test_equal_real_values_give_no_interval_and_no_verdict() -> None:
+    """They do not show how much others vary, so that any small change would be outside."""
+    own = np.zeros(24)
+    own[0] = 0.01
+    for real in (0.0, 0.1, 1e6):
+        found = mean_score("s", define(), own + real, np.full(24, real), group="motion")
+        assert found.floor is not None and found.floor.value == pytest.approx(real)
+        assert found.floor.interval is None and found.outside_floor() is None
+        # Subjects with unequally many videos have equal means but for rounding.
+        names = [f"s{min(i, 9)}" for i in range(24)]
+        floor = mean_floor("s", define(), np.full(24, real), count=24, subjects=names)
+        assert floor is not None and floor.interval is None
+    share = mean_score("s", define(ZERO_TO_ONE, True), np.zeros(24), np.ones(24), group="text")
+    assert share.floor is not None and share.floor.interval == share_interval(1, 24, 24)
+    assert share.outside_floor() is True
+    still = SeamRecord(np.ones((3, 9)), np.ones((3, 9)), [4], [], 5, 2, [""] * 3, np.zeros((3, 9)))
+    scores = seam_scores(still)
+    assert isinstance(scores, list) and scores[0].floor is not None
+    assert scores[0].floor.value == 1 and scores[0].floor.interval is None
+
+
 def test_values_that_are_absent_are_left_out_and_impossible_ones_refused() -> None:
     nan = math.nan
     found = mean_score("s", define(), [1.0, nan, 3.0], [nan, nan], group="motion")
@@ -153,6 +179,7 @@ def test_a_ratio_of_means_follows_the_same_rule() -> None:
         value = ratio(np.arange(16))
         interval = bootstrap(ratio, 16, num_draws=200, seed=seed)
         ends = prediction_interval(interval, value, 16, 16)
+        assert ends is not None
         inside += ends.low <= at[1].mean() / elsewhere[1].mean() <= ends.high
     assert 0.90 < inside / TRIALS < 0.98
 

@@ -113,7 +113,7 @@ def test_image_to_video_names_a_clip_that_is_gone(
 def test_one_video_has_no_drift_scores(tmp_path: Path, real: RealClips, networks: Networks) -> None:
     clips = clip_set(tmp_path, "image_to_video", [(entry("fox"), real.frames("fox@0"))])
     found = mode_scores.image_to_video(clips, real, networks)
-    assert not found.scores and found.left_out[0].why.endswith("at least 2 are needed.")
+    assert not found.scores and found.left_out[0].why == "there is 1 clip; at least 2 are needed."
 
 
 def sample(error: int, mode: str = "inpainting") -> Sample:

@@ -14,6 +14,7 @@ from lumiere.evaluation.temporal.seams import (
     SeamRecord,
     consecutive_mse,
     measure_seams,
+    missing_floor,
     seam_ratios,
     seam_scores,
 )
@@ -130,6 +131,19 @@ def test_the_floor_is_the_middle_of_the_real_clips(tmp_path: Path) -> None:
     score = by_key(seam_scores(record))[MULTIDIFFUSION]
     assert score.floor is not None and score.floor.interval is not None
     assert score.floor.value > score.value and score.outside_floor()
+
+
+def test_real_clips_that_are_too_short_give_no_floor_and_the_reason(tmp_path: Path) -> None:
+    video = moving()
+    clips = seam_set(tmp_path, [(video, jumping(video, [4]))] * 3)
+    record = measure_seams(clips, lambda entry: moving(T - 1 - entry.seed, seed=entry.seed))
+    scores, alone = by_key(seam_scores(record)), by_key(seam_scores(measure_seams(clips)))
+    assert scores == alone and scores[MULTIDIFFUSION].floor is None
+    remark = missing_floor(record)
+    assert remark is not None
+    assert "shortest real clip has 5 frames and the generated ones have 8" in remark.why
+    assert missing_floor(measure_seams(clips)) is None
+    assert missing_floor(measure_seams(clips, lambda entry: moving(T))) is None
 
 
 def test_a_single_video_has_no_interval(tmp_path: Path) -> None:

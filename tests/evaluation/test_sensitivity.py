@@ -12,8 +12,9 @@ from lumiere.data.video_io import read_video
 from lumiere.evaluation.backbones import EMBEDDED, load_backbone
 from lumiere.evaluation.clip_sets import resized
 from lumiere.evaluation.judge import load_judge
-from lumiere.evaluation.marks import BLIND, mark
+from lumiere.evaluation.marks import BLIND, NOT_JUDGED, mark
 from lumiere.evaluation.measuring import Networks
+from lumiere.evaluation.report.verdict import counts
 from lumiere.evaluation.scores import Better, Floor, Interval, Score
 from lumiere.evaluation.study.degradations import DEGRADATIONS, degrade_frames
 from lumiere.evaluation.study.sensitivity import (
@@ -118,7 +119,8 @@ def test_without_an_interval_nothing_is_known():
     scores = [replace(score(value), floor=Floor(1.5)) for value in (1.5, 3.0)]
     cell = judge_steps(scores, ["step"])
     assert cell.verdict is Verdict.UNKNOWN
-    assert can_see("motion_share", {"frozen": cell}) == (True, "")
+    assert can_see("motion_share", {"frozen": cell}) == (False, NOT_JUDGED)
+    assert can_see("fvd", {"frozen": cell}) == (True, "")  # it is not part of the study
 
 
 def test_an_interval_without_width_is_left_by_any_change_for_the_worse():
@@ -183,6 +185,14 @@ def test_blind_scores_are_marked():
     assert [found.sees for found in mark(scores)] == [entry["sees"] for entry in entries.values()]
     assert mark([replace(score(1.0), key="fvd")])[0].sees
     assert blind_scores(load_study()) == BLIND
+
+
+def test_no_verdict_rests_on_scores_that_the_study_could_not_judge():
+    for key in ("period_s", "period_kept", "period_mismatch_s", "phase_coherence"):
+        far = replace(score(9.0), key=key)
+        assert far.outside_floor() and counts(far)
+        assert not counts(mark([far])[0])
+        assert BLIND[key] == NOT_JUDGED
 
 
 def test_the_document_shows_the_committed_study():

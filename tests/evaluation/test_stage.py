@@ -57,9 +57,9 @@ def entry(name: str, mode: str = "text_to_video", **changes: Any) -> SetEntry:
     return replace(made, **changes)
 
 
-def made_of(name: str, sigma: float = 8) -> np.ndarray:
+def made_of(name: str, sigma: float = 8, num_frames: int = T) -> np.ndarray:
     """A 'generated' video: the real one at half its size, with noise."""
-    frames = real_clip(name, T, 0, SIDE)[:, ::2, ::2].astype(float)
+    frames = real_clip(name, num_frames, 0, SIDE)[:, ::2, ::2].astype(float)
     noise = np.random.default_rng(0).normal(0, sigma, frames.shape)
     return np.clip(frames + noise, 0, 255).astype(np.uint8)
 
@@ -259,8 +259,39 @@ def test_empty_sets_are_left_out_and_told(inputs: Path, networks: Networks) -> N
         LeftOut("Seams", "there are no clips; generate.seam_videos is 0.")
         in result.content.left_out
     )
-    why = "there are 2 clips of 1 source videos; clips of at least 2 are needed."
+    why = "there are 2 clips of 1 source video; clips of at least 2 are needed."
     assert LeftOut("Held-out captions", why) in result.content.left_out
+
+
+@pytest.mark.parametrize(("num_generated", "num_frames"), [(T, T - 4), (T + 4, T)])
+def test_generated_clips_may_be_longer_than_what_is_measured(
+    inputs: Path, networks: Networks, num_generated: int, num_frames: int
+) -> None:
+    """Longer than evaluate.num_frames, or than the real clips; seams are measured in all frames."""
+    videos = inputs / "videos"
+    made = {name: made_of(name, num_frames=num_generated) for name in NAMES}
+    for name in ("text_to_video", "image_to_video"):
+        write_set(videos, name, [(entry(video, name), made[video]) for video in NAMES[:3]])
+    held_out = [(entry(video, held_out=True), made[video]) for video in NAMES[4:]]
+    write_set(videos, "held_out", held_out)
+    styled = [
+        (entry("horse", "style", style="ink", alpha=alpha), made["horse"]) for alpha in (0.0, 1.0)
+    ]
+    write_set(videos, "styles", styled)
+    write_seams(videos, [(made[name], made[name]) for name in NAMES[:3]])
+    folders = videos, inputs / "clips", inputs / "styles"
+    result = evaluate_stage(*folders, networks, [], num_videos=24, num_frames=num_frames)
+    assert {
+        "independent_frechet", "held_out_independent_frechet", "image_colour_drift",
+        "style_ink_alpha_100_distance", "seam_ratio_multidiffusion",
+    } <= result.metrics.keys()  # fmt: skip
+    real_is_long_enough = num_generated <= T
+    assert ("seam_ratio_multidiffusion_floor" in result.metrics) is real_is_long_enough
+    told = [remark.why for remark in result.content.left_out if remark.name == "Floor of the seams"]
+    assert bool(told) is not real_is_long_enough
+    [curve] = [curve for curve in result.content.curves if curve.key == "seams"]
+    assert len(curve.series["MultiDiffusion"]) == num_generated - 1
+    assert ("real" in curve.series) is real_is_long_enough
 
 
 def test_blank_videos_are_counted_and_told(inputs: Path, networks: Networks) -> None:

@@ -60,3 +60,8 @@ def listed(items: list[str]) -> str:
 def counted(count: int, noun: str) -> str:
     """Write "1 score" or "3 scores"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def there_are(count: int, noun: str) -> str:
+    """Write "there is 1 clip" or "there are 3 clips"."""
+    return f"there {'is' if count == 1 else 'are'} {counted(count, noun)}"

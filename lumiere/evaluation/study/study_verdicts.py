@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lumiere.evaluation.marks import NOT_JUDGED
 from lumiere.evaluation.scores import Better, Score
 from lumiere.evaluation.study.degradations import DEGRADATIONS
 
@@ -65,7 +66,9 @@ class Verdict(StrEnum):
     SEEN = "seen"  # it worsens in order, and leaves the floor's interval
     NOT_SEEN = "not seen"  # it stays within the interval
     WRONG_ORDER = "wrong order"  # it leaves the interval, but stronger steps do not score worse
-    UNKNOWN = "unknown"  # too few of these videos allow the score, so that there is no interval
+    UNKNOWN = (
+        "unknown"  # the floor has no interval: too few videos allow the score, or all are equal
+    )
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,9 @@ def _seen_from(values: Sequence[float], outside: Sequence[bool], labels: Sequenc
 def can_see(key: str, cells: Mapping[str, Cell]) -> tuple[bool, str]:
     """Decide whether a score counts, from what it is meant to notice.
 
+    A score that the study could not judge at all does not count. One that is not part of the study,
+    such as one of another network, does.
+
     Args:
         key: of the score.
         cells: by degradation.
@@ -142,13 +148,12 @@ def can_see(key: str, cells: Mapping[str, Cell]) -> tuple[bool, str]:
     Returns:
         The decision, and a sentence on why not; empty if it counts.
     """
-    expected = [
-        name
-        for name in EXPECTED.get(key, ())
-        if name in cells and cells[name].verdict is not Verdict.UNKNOWN
-    ]
-    if not expected:
+    studied = [name for name in EXPECTED.get(key, ()) if name in cells]
+    if not studied:
         return True, ""
+    expected = [name for name in studied if cells[name].verdict is not Verdict.UNKNOWN]
+    if not expected:
+        return False, NOT_JUDGED
     wrong = [name for name in expected if cells[name].verdict is Verdict.WRONG_ORDER]
     if wrong:
         return False, f"its order is wrong: {_labels(wrong)}"

@@ -43,7 +43,8 @@ class SeamRecord:
         window_size, overlap: frames of a window, and frames that MultiDiffusion's windows share.
         prompts: n sentences.
         real: (n, t − 1), the same of the middles of the real clips that the prompts were taken
-            from; None without real clips.
+            from; None without real clips, or if one of them is shorter than the generated clips.
+        num_real_frames: of the shortest real clip; None without real clips.
     """
 
     multidiffusion: np.ndarray
@@ -54,6 +55,7 @@ class SeamRecord:
     overlap: int
     prompts: list[str]
     real: np.ndarray | None = None
+    num_real_frames: int | None = None
 
 
 def consecutive_mse(frames: np.ndarray) -> np.ndarray:
@@ -130,10 +132,12 @@ def measure_seams(
     Args:
         clips: two rows for each video, MultiDiffusion's first.
         real_frames: loads the real clip of an entry, uint8 (t, h, w, 3); its first frames and its
-            middle are measured, as many and as large as those of the generated clip.
+            middle are measured, as many and as large as those of the generated clip. If a real clip
+            is shorter than that, the record has no real clips.
 
     Raises:
-        ValueError: if the set is empty, the rows are not pairs, or the clips differ in length.
+        ValueError: if the set is empty, the rows are not pairs, or the generated clips differ in
+            length.
         DataError: if a file is damaged.
     """
     errors: dict[bool, list[np.ndarray]] = {True: [], False: []}
@@ -146,7 +150,7 @@ def measure_seams(
             real.append(consecutive_mse(_middle(real_frames(entry), frames.shape)))
     if not clips.entries or len(clips) % 2:
         raise ValueError(f"{len(clips)} clips; expected pairs, at least one")
-    lengths = {len(curve) for curve in [*errors[True], *errors[False], *real]}
+    lengths = {len(curve) for curve in [*errors[True], *errors[False]]}
     if len(lengths) > 1:
         raise ValueError(
             f"clips of {min(lengths) + 1} to {max(lengths) + 1} frames; expected equal lengths"
@@ -157,6 +161,8 @@ def measure_seams(
         raise ValueError("expected one window_size and one overlap for all rows")
     apart = independent_windows(num_frames, first.window_size)
     overlapping = temporal_windows(num_frames, first.window_size, first.overlap)
+    num_real_frames = min((len(curve) + 1 for curve in real), default=None)
+    has_floor = num_real_frames == num_frames
     return SeamRecord(
         multidiffusion=np.stack(errors[True]),
         independent=np.stack(errors[False]),
@@ -165,7 +171,20 @@ def measure_seams(
         window_size=first.window_size,
         overlap=first.overlap,
         prompts=[entry.prompt for entry in clips.entries[::2]],
-        real=np.stack(real) if real else None,
+        real=np.stack(real) if has_floor else None,
+        num_real_frames=num_real_frames,
+    )
+
+
+def missing_floor(record: SeamRecord) -> LeftOut | None:
+    """Say that the real clips are too short for a floor; None if there is one, or no real clip."""
+    if record.real is not None or record.num_real_frames is None:
+        return None
+    num_frames = record.multidiffusion.shape[1] + 1
+    return LeftOut(
+        "Floor of the seams",
+        f"the shortest real clip has {record.num_real_frames} frames and the generated ones have "
+        f"{num_frames}; make decode.num_frames at least generate.num_frames.",
     )
 
 
@@ -198,8 +217,7 @@ def seam_scores(record: SeamRecord) -> list[Score] | LeftOut:
             "windows and neighbours inside one are needed: generate.seam_window_size at least 2 "
             "and below generate.num_frames",
         )
-    count = len(record.borders)
-    borders = "one border" if count == 1 else f"{count} borders"
+    borders = _counted(record.borders)
     note = (
         f"The change at window borders divided by the change elsewhere (Lumiere, section 3.3). Each "
         f"video has {borders} between windows of {record.window_size} frames"
@@ -231,12 +249,16 @@ def seam_scores(record: SeamRecord) -> list[Score] | LeftOut:
             record.multidiffusion,
             record.real,
             record.own_borders,
-            f"The same ratio at the {len(record.own_borders)} borders of MultiDiffusion's windows. "
+            f"The same ratio at {_counted(record.own_borders)} of MultiDiffusion's windows. "
             f"Neighbouring windows share {record.overlap} of their {record.window_size} frames.",
         )
         if np.isfinite(own.value):
             scores.append(own)
     return scores
+
+
+def _counted(borders: Sequence[int]) -> str:
+    return "one border" if len(borders) == 1 else f"{len(borders)} borders"
 
 
 def _score(
@@ -272,6 +294,8 @@ def _floor(value: float, interval: Interval | None, real: np.ndarray, errors: np
     if interval is None:
         return Floor(value)
     predicted = prediction_interval(interval, value, len(real), len(errors))
+    if predicted is None:
+        return Floor(value)
     return Floor(value, predicted.within(NOT_NEGATIVE))
 
 

@@ -183,6 +183,19 @@ def test_marks_differ_in_words_and_not_only_in_colour(tmp_path: Path) -> None:
         assert words in text
 
 
+def test_the_page_explains_blind_scores_and_each_kind_of_interval(tmp_path: Path) -> None:
+    text = render(tmp_path, bare(scores=[score("a"), score("e", sees=False)]))
+    for words in (
+        "misses damage that it should notice",
+        "the study could not judge it",
+        "jackknife for distances",
+        "Wilson's interval for shares",
+        "bootstrap for other scores",
+    ):
+        assert words in text
+    assert "misses damage" not in render(tmp_path, bare(scores=[score("a")]))
+
+
 def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write_report(tmp_path / name, content())
