@@ -21,7 +21,7 @@ from lumiere.evaluation.backbones import EMBEDDED, load_backbone
 from lumiere.evaluation.clip_sets import subject_of
 from lumiere.evaluation.distances.feature_sets import OTHER_TIMES, REFERENCE, FeatureSet
 from lumiere.evaluation.distances.floors import distances
-from lumiere.evaluation.measuring import (
+from lumiere.evaluation.measure_videos import (
     DISTANCE_FRAMES,
     distance_frames,
     other_times,

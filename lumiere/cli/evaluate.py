@@ -140,8 +140,9 @@ def evaluate(
 ) -> None:
     """Compare generated videos with real ones.
 
-    It writes a report that opens in a browser. The distances use the features of EfficientNet-Lite0, a network trained on ImageNet. They compare runs with each
-    other, and are not FID or FVD. For those, give the weights of the standard networks with --backbone.
+    It writes a report that opens in a browser. The distances use the features of EfficientNet-Lite0, a network trained
+    on ImageNet. They compare runs with each other, and are not FID or FVD. For those, give the weights of the standard
+    networks with --backbone.
 
     \b
     Examples:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lumiere.evaluation.bootstrap import at_ceiling, bootstrap, prediction_interval
-from lumiere.evaluation.means import mean_score
+from lumiere.evaluation.mean_scores import mean_score
 from lumiere.evaluation.scores import (
     ZERO_TO_ONE,
     Better,

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from tqdm import tqdm
 
+from lumiere.evaluation.blind_scores import mark
 from lumiere.evaluation.distances.feature_sets import REFERENCE
 from lumiere.evaluation.distances.floors import distances
 from lumiere.evaluation.distances.paired import PairedSimilarity, paired_score, paired_similarity
-from lumiere.evaluation.marks import mark
 from lumiere.evaluation.matching import MatchedSets
-from lumiere.evaluation.measured import Measured, feature_sets, frames_of
-from lumiere.evaluation.measuring import PROXY, Measurement, Networks, measure_set
+from lumiere.evaluation.measure_videos import PROXY, Measurement, Networks, measure_set
+from lumiere.evaluation.measurements import Measured, feature_sets, frames_of
 from lumiere.evaluation.scores import LeftOut, Score
 from lumiere.evaluation.standard_scores import standard_scores
 from lumiere.evaluation.temporal.temporal_scores import temporal_scores

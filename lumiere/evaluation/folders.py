@@ -19,8 +19,7 @@ from lumiere.evaluation.backbones import (
     parse_backbone,
 )
 from lumiere.evaluation.backbones.aesthetic import CLIP
-from lumiere.evaluation.comparison import compare, measure_sets
-from lumiere.evaluation.contents import (
+from lumiere.evaluation.build_report import (
     blank_videos,
     build_curves,
     build_facts,
@@ -29,9 +28,10 @@ from lumiere.evaluation.contents import (
     counts,
     unreadable_videos,
 )
+from lumiere.evaluation.comparison import compare, measure_sets
 from lumiere.evaluation.feature_cache import FeatureCache
 from lumiere.evaluation.matching import MatchedSets, match_folders
-from lumiere.evaluation.measuring import Networks
+from lumiere.evaluation.measure_videos import Networks
 from lumiere.evaluation.report import Previous, ReportContent, parse_metrics, summary, write_report
 from lumiere.evaluation.scores import LeftOut, detailed, flat
 from lumiere.evaluation.text_scores import UNKNOWN_CAPTIONS

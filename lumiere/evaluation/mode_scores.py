@@ -14,8 +14,8 @@ from PIL import Image
 from lumiere.errors import DataError
 from lumiere.evaluation.bootstrap import mean_interval
 from lumiere.evaluation.clip_sets import RealClips, resized, subject_of
-from lumiere.evaluation.means import mean_score
-from lumiere.evaluation.measuring import EMBEDDED_FRAMES, Networks
+from lumiere.evaluation.mean_scores import mean_score
+from lumiere.evaluation.measure_videos import EMBEDDED_FRAMES, Networks
 from lumiere.evaluation.report import Curve, StyleRow
 from lumiere.evaluation.report.wording import counted, there_are
 from lumiere.evaluation.scores import UNBOUNDED, Better, Definition, Floor, LeftOut, Score

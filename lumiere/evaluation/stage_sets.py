@@ -10,9 +10,7 @@ import numpy as np
 
 from lumiere.errors import DataError
 from lumiere.evaluation import mode_scores
-from lumiere.evaluation.clip_sets import RealClips, match_clips, num_subjects
-from lumiere.evaluation.comparison import compare, measure_sets
-from lumiere.evaluation.contents import (
+from lumiere.evaluation.build_report import (
     blank_videos,
     build_curves,
     build_facts,
@@ -20,8 +18,10 @@ from lumiere.evaluation.contents import (
     build_wall,
     counts,
 )
+from lumiere.evaluation.clip_sets import RealClips, match_clips, num_subjects
+from lumiere.evaluation.comparison import compare, measure_sets
 from lumiere.evaluation.judge import Judge
-from lumiere.evaluation.measuring import Networks
+from lumiere.evaluation.measure_videos import Networks
 from lumiere.evaluation.report import Curve, ReportContent, WallEntry
 from lumiere.evaluation.report.wording import counted, there_are
 from lumiere.evaluation.scores import LeftOut, Score, flat

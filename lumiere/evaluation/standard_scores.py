@@ -22,9 +22,9 @@ from lumiere.evaluation.backbones.aesthetic import CLIP
 from lumiere.evaluation.distances.floors import distances
 from lumiere.evaluation.distances.inception import inception_score
 from lumiere.evaluation.matching import MatchedSets
-from lumiere.evaluation.means import mean_score
-from lumiere.evaluation.measured import Measured, clip_of, feature_sets, frames_of, own_subject
-from lumiere.evaluation.measuring import Measurement, Networks
+from lumiere.evaluation.mean_scores import mean_score
+from lumiere.evaluation.measure_videos import Measurement, Networks
+from lumiere.evaluation.measurements import Measured, clip_of, feature_sets, frames_of, own_subject
 from lumiere.evaluation.scores import COSINE, Better, Definition, Floor, LeftOut, Score
 from lumiere.evaluation.temporal.consistency import aesthetic_quality
 

@@ -14,9 +14,9 @@ from lumiere.evaluation.alignment import (
 )
 from lumiere.evaluation.judge import Judge
 from lumiere.evaluation.matching import MatchedSets
-from lumiere.evaluation.means import mean_score
-from lumiere.evaluation.measured import Measured, own_subject, real_name
-from lumiere.evaluation.measuring import Measurement
+from lumiere.evaluation.mean_scores import mean_score
+from lumiere.evaluation.measure_videos import Measurement
+from lumiere.evaluation.measurements import Measured, own_subject, real_name
 from lumiere.evaluation.scores import COSINE, Better, Definition, LeftOut, Score
 
 UNKNOWN_CAPTIONS = (
@@ -43,7 +43,7 @@ def text_scores(
     if judge.captions and not known:
         left_out.append(LeftOut("Text alignment", UNKNOWN_CAPTIONS))
         return [], {}
-    real, again = _with_captions(measured.real), _with_captions(measured.again)
+    real, again = _with_captions(measured.real), _with_captions(measured.other_windows)
     pool, _ = caption_pool([m.caption for m in generated], sets.real_captions)
     embedded = judge.encode_text(pool.texts)
     ranks = caption_ranks(_text_space(generated), embedded, pool.own)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lumiere.evaluation.build_report import blank_videos, build_facts, build_wall, counts
 from lumiere.evaluation.comparison import Comparison, compare, measure_sets
-from lumiere.evaluation.contents import blank_videos, build_facts, build_wall, counts
 from lumiere.evaluation.matching import MatchedSets
-from lumiere.evaluation.measured import Measured, feature_sets, frames_of
-from lumiere.evaluation.measuring import Networks, distance_frames, measure, other_times
+from lumiere.evaluation.measure_videos import Networks, distance_frames, measure, other_times
+from lumiere.evaluation.measurements import Measured, feature_sets, frames_of
 from lumiere.evaluation.scores import flat
 from lumiere.evaluation.videos import LazyVideos, Video, evenly
 from tests.evaluation.small_videos import FPS, Patches, drifting
@@ -250,7 +250,7 @@ def test_every_video_of_a_distance_gives_equally_many_frames() -> None:
         return SimpleNamespace(index=index, frames={"network": np.eye(16)[:num_frames]})
 
     some = {index: measured(index, 16) for index in (0, 1)}
-    found = Measured(generated=some, real=some, again={}, others={2: measured(2, 4)})
+    found = Measured(generated=some, real=some, other_windows={}, others={2: measured(2, 4)})
     sets: Any = SimpleNamespace(partners=[0, 1])
     generated, real = feature_sets(sets, found, frames_of("network"))
     assert {len(rows) for rows in [*generated.features, *real.features]} == {4}

@@ -76,7 +76,9 @@ def test_leakage_names_the_worst_frame_and_pixel():
     frames[1, :4] += 2
     frames[2, 3, 5, 1] += 40
     leak = measure_leakage(frames, known, mask)
-    assert leak.psnr == pytest.approx(known_region_psnr(frames, known, mask))
+    mean_error = (32 * 3 * 2**2 + 40**2) / (4 * 32 * 3)
+    assert leak.psnr == pytest.approx(10 * math.log10(255**2 / mean_error))
+    assert known_region_psnr(frames, known, mask) == leak.psnr
     assert (leak.worst_pixel_error, leak.worst_pixel) == (40, (2, 3, 5))
     worst = 40**2 / (32 * 3)
     assert leak.worst_frame == 2

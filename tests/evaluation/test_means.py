@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from lumiere.evaluation.bootstrap import bootstrap, prediction_interval, share_interval
-from lumiere.evaluation.means import mean_floor, mean_score
+from lumiere.evaluation.mean_scores import mean_floor, mean_score
 from lumiere.evaluation.scores import (
     COSINE,
     NOT_NEGATIVE,

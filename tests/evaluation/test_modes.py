@@ -14,7 +14,7 @@ from PIL import Image
 from lumiere.errors import DataError
 from lumiere.evaluation import mode_scores
 from lumiere.evaluation.clip_sets import RealClips, match_clips
-from lumiere.evaluation.measuring import Networks
+from lumiere.evaluation.measure_videos import Networks
 from lumiere.evaluation.scores import flat
 from lumiere.sample_files import ClipSet, Sample, SetEntry, read_set, write_set
 from tests.evaluation.small_videos import Patches, drifting, write_clips

@@ -10,10 +10,10 @@ import pytest
 
 from lumiere.data.video_io import read_video
 from lumiere.evaluation.backbones import EMBEDDED, load_backbone
+from lumiere.evaluation.blind_scores import BLIND, NOT_JUDGED, mark
 from lumiere.evaluation.clip_sets import resized
 from lumiere.evaluation.judge import load_judge
-from lumiere.evaluation.marks import BLIND, NOT_JUDGED, mark
-from lumiere.evaluation.measuring import Networks
+from lumiere.evaluation.measure_videos import Networks
 from lumiere.evaluation.report.verdict import counts
 from lumiere.evaluation.scores import Better, Floor, Interval, Score
 from lumiere.evaluation.study.degradations import DEGRADATIONS, degrade_frames

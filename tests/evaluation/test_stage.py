@@ -24,7 +24,7 @@ from lumiere import sample_files
 from lumiere.errors import DataError
 from lumiere.evaluation.clip_sets import RealClips
 from lumiere.evaluation.folders import load_networks
-from lumiere.evaluation.measuring import Networks
+from lumiere.evaluation.measure_videos import Networks
 from lumiere.evaluation.scores import LeftOut
 from lumiere.evaluation.stage_sets import StageResult, evaluate_stage, familiarity_warning
 from lumiere.sample_files import SetEntry

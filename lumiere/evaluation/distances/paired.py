@@ -8,7 +8,7 @@ import numpy as np
 
 from lumiere.evaluation.alignment import cosine_similarity
 from lumiere.evaluation.distances.feature_sets import OTHER_TIMES, REFERENCE, FeatureSet
-from lumiere.evaluation.means import mean_floor, mean_score
+from lumiere.evaluation.mean_scores import mean_floor, mean_score
 from lumiere.evaluation.scores import COSINE, Better, Definition, Score
 
 
@@ -80,7 +80,7 @@ def paired_score(
     """Return the mean paired similarity as a score.
 
     Its floor compares windows B with windows A, and its other floor the other subjects' windows A
-    with one another; `lumiere.evaluation.means` says what their intervals are. There is no floor
+    with one another; `lumiere.evaluation.mean_scores` says what their intervals are. There is no floor
     if a subject has no window B.
     """
     definition = Definition(label, Better.HIGHER, "", note, bounds=COSINE)

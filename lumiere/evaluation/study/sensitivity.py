@@ -24,14 +24,14 @@ import numpy as np
 
 from lumiere.errors import DataError, run_program
 from lumiere.evaluation.backbones.weight_files import Weights
+from lumiere.evaluation.blind_scores import BLIND
 from lumiere.evaluation.clip_sets import RealClips
 from lumiere.evaluation.comparison import compare
 from lumiere.evaluation.folders import load_networks
 from lumiere.evaluation.judge import Judge, load_judge
-from lumiere.evaluation.marks import BLIND
 from lumiere.evaluation.matching import MatchedSets
-from lumiere.evaluation.measured import Measured
-from lumiere.evaluation.measuring import Networks, measure_set
+from lumiere.evaluation.measure_videos import Networks, measure_set
+from lumiere.evaluation.measurements import Measured
 from lumiere.evaluation.scores import Better, Floor, Interval, Score
 from lumiere.evaluation.study.degradations import DEGRADATIONS, Degradation, degrade_set
 from lumiere.evaluation.study.study_tables import blind_scores, replace_tables, tables
@@ -122,7 +122,7 @@ class Study:
         measured = Measured(
             generated=self._measure(videos, what),
             real=self.real,
-            again=self.again,
+            other_windows=self.again,
             others=self.others,
             paired=self._pairs(videos),
             paired_real=self.paired_real,
@@ -290,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _write(options.update.with_name(STUDY_FILE), text + "\n")
     blind = blind_scores(content)
     if blind != BLIND:
-        print(f"lumiere/evaluation/marks.py: BLIND should be {blind}")
+        print(f"lumiere/evaluation/blind_scores.py: BLIND should be {blind}")
 
 
 def _write(path: Path, text: str) -> None:

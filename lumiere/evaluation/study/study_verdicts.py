@@ -1,6 +1,6 @@
 """Decides from a study which scores notice which degradation, and which scores therefore count.
 
-`lumiere.evaluation.study.sensitivity` runs the study; `lumiere.evaluation.marks` applies the result.
+`lumiere.evaluation.study.sensitivity` runs the study; `lumiere.evaluation.blind_scores` applies the result.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lumiere.evaluation.marks import NOT_JUDGED
+from lumiere.evaluation.blind_scores import NOT_JUDGED
 from lumiere.evaluation.scores import Better, Score
 from lumiere.evaluation.study.degradations import DEGRADATIONS
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lumiere.evaluation.matching import MatchedSets
-from lumiere.evaluation.means import mean_score
-from lumiere.evaluation.measured import Measured, own_subject
-from lumiere.evaluation.measuring import PROXY, Measurement, Networks
+from lumiere.evaluation.mean_scores import mean_score
+from lumiere.evaluation.measure_videos import PROXY, Measurement, Networks
+from lumiere.evaluation.measurements import Measured, own_subject
 from lumiere.evaluation.scores import ZERO_TO_ONE, Better, Definition, LeftOut, Score
 from lumiere.evaluation.temporal.consistency import subject_consistency
 from lumiere.evaluation.temporal.spectrum import MIN_SPECTRUM_FRAMES

@@ -9,7 +9,7 @@ import numpy as np
 from lumiere.evaluation.comparison import Comparison
 from lumiere.evaluation.judge import Judge
 from lumiere.evaluation.matching import MatchedSets
-from lumiere.evaluation.measuring import DISTANCE_FRAMES, Measurement, Networks
+from lumiere.evaluation.measure_videos import DISTANCE_FRAMES, Measurement, Networks
 from lumiere.evaluation.report import Curve, Slice, WallEntry
 from lumiere.evaluation.scores import LeftOut
 from lumiere.evaluation.temporal.video_numbers import SMALLEST_MOTION
@@ -129,7 +129,7 @@ def build_facts(
         (
             "Floor",
             "The floor of a distance compares another window of the same real videos."
-            if measured.again and set(measured.again) == set(measured.real)
+            if measured.other_windows and set(measured.other_windows) == set(measured.real)
             else "The floor of a distance compares other frames of the same real videos.",
         ),
         (

@@ -9,7 +9,7 @@ import numpy as np
 
 from lumiere.evaluation.distances.feature_sets import OTHER_TIMES, REFERENCE, FeatureSet
 from lumiere.evaluation.matching import MatchedSets
-from lumiere.evaluation.measuring import Measurement, distance_frames, other_times
+from lumiere.evaluation.measure_videos import Measurement, distance_frames, other_times
 from lumiere.evaluation.videos import evenly
 
 
@@ -20,7 +20,7 @@ class Measured:
     Attributes:
         generated: by index in the set.
         real: the reference videos by index: window A, the clip that the generated one is compared with.
-        again: window B, another clip of the same subject, by the index of window A.
+        other_windows: window B, another clip of the same subject, by the index of window A.
         others: window A of as many other subjects.
         paired: `compare_frames` of a generated video with its real counterpart, by its index.
         paired_real: the same of window B with window A, by the index of window A.
@@ -29,7 +29,7 @@ class Measured:
 
     generated: dict[int, Measurement]
     real: dict[int, Measurement]
-    again: dict[int, Measurement]
+    other_windows: dict[int, Measurement]
     others: dict[int, Measurement]
     paired: dict[int, dict[str, float]] = field(default_factory=dict)
     paired_real: dict[int, dict[str, float]] = field(default_factory=dict)
@@ -53,7 +53,7 @@ def feature_sets(
 
     If not every subject has a window B, other frames of window A take its place.
     """
-    has_windows = bool(measured.real) and set(measured.again) == set(measured.real)
+    has_windows = bool(measured.real) and set(measured.other_windows) == set(measured.real)
     # A network on videos gives one row, which cannot be split into times.
     whole = has_windows or all(len(features(m)) == 1 for m in measured.real.values())
     generated = FeatureSet(
@@ -75,7 +75,7 @@ def feature_sets(
         windows.append(REFERENCE)
     for index, measurement in measured.real.items():
         if has_windows:
-            rows.append(distance_frames(features(measured.again[index]), True))
+            rows.append(distance_frames(features(measured.other_windows[index]), True))
         elif not whole:
             rows.append(other_times(features(measurement)))
         else:
