@@ -392,6 +392,11 @@ class Params:
             raise ParamsError(
                 f"train_ssr.low_size: {self.train_ssr.low_size}; allowed: prepare_t2i.size ({self.prepare_t2i.size})"
             )
+        if self.generate.fps != self.decode.fps:
+            raise ParamsError(
+                f"generate.fps: {self.generate.fps}; allowed: decode.fps ({self.decode.fps}), the rate "
+                "of the training clips; set both to the same value"
+            )
         parts = self.launch.processes * self.launch.gradient_accumulation
         for key in OPTIMS:
             batch_size = self._value(key).batch_size

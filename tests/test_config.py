@@ -49,6 +49,8 @@ BAD = {
         "at least 0",
         "at most 64",
     ),
+    "generate: {fps: 8}": ("generate.fps", "8", "decode.fps (16)", "set both"),
+    "decode: {fps: 24}": ("generate.fps", "16", "decode.fps (24)", "set both"),
     "decode: {size: 4}": ("decode.size", "4", "at least 8"),
     "decode: {text_encoder: 3}": ("decode.text_encoder", "3", "str"),
     "decode: {max_text_tokens: 2}": ("decode.max_text_tokens", "2", "at least 3"),
