@@ -132,8 +132,10 @@ def _parts(video: Measurement, captions: list[Caption]) -> tuple[list[Part], lis
 
     Returns:
         One part per captioned span and per shot that no captioned span covers, by position; and one
-        part per caption whose span cannot be used. The second list has no influence on the first,
-        so that a mistake in captions.csv does not change the ids of the other clips.
+        part per caption whose span cannot be used. The second list changes the
+        first in one case only: a single shot without any usable caption gets no part, because the
+        rows of its unusable captions say enough. A mistake in captions.csv therefore does not
+        change the ids of the other clips.
     """
     rejected = [_unusable_caption(caption) for caption in captions if caption.problem]
     usable = [caption for caption in captions if not caption.problem]
