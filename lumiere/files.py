@@ -11,13 +11,20 @@ from typing import Any
 
 from lumiere.errors import DataError, DiskError
 
-# Errors about the machine or a permission, whatever the file contains.
-MACHINE_ERRORS = frozenset(
-    {
-        errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
-        errno.ESTALE, errno.ETIMEDOUT,
-    }
-)  # fmt: skip
+# Errors about the machine or a permission, whatever the file contains, and what helps.
+ALLOW = "let this user read it"
+CHECK_DISK = "check its disk"
+CLOSE_FILES = "close other programs' files, or raise the limit with `ulimit -n`"
+MACHINE_CURES = {
+    errno.EACCES: ALLOW,
+    errno.EPERM: ALLOW,
+    errno.EIO: CHECK_DISK,
+    errno.ESTALE: CHECK_DISK,
+    errno.ETIMEDOUT: CHECK_DISK,
+    errno.EMFILE: CLOSE_FILES,
+    errno.ENFILE: CLOSE_FILES,
+    errno.ENOMEM: "free memory",
+}
 
 
 def content_hash(path: Path) -> str:
@@ -43,11 +50,45 @@ def raise_machine_error(error: BaseException, path: Path) -> None:
     """Raise a DiskError if `error` is about the machine or a permission, because making the file
     again does not help then.
     """
-    if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
+    if isinstance(error, OSError) and error.errno in MACHINE_CURES:
         raise DiskError(
-            f"{path}: cannot be read: {error.strerror}; let this user read it, check its disk, and "
-            "run the command again"
+            f"{path}: cannot be read: {error.strerror}; {MACHINE_CURES[error.errno]}, and run the "
+            "command again"
         ) from None
+
+
+def is_file(path: Path) -> bool:
+    """Return whether `path` is a file.
+
+    Raises:
+        DiskError: if the answer is unknown, because a permission is missing or the disk fails.
+            `Path.is_file` raises a PermissionError then.
+    """
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise_machine_error(error, path)
+        raise
+
+
+def check_readable(path: Path) -> None:
+    """Open a file, or every file of a folder, because libraries report a missing permission as a
+    missing or a damaged file.
+
+    Raises:
+        DiskError: if a permission is missing, or the disk fails.
+        OSError: if `path` does not exist.
+    """
+    try:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        for file in files:
+            path = file
+            if not path.is_dir():
+                with path.open("rb"):
+                    pass
+    except OSError as error:
+        raise_machine_error(error, path)
+        raise
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -38,7 +38,7 @@ import numpy as np
 from lumiere.data.contact_sheets import contact_sheet, save_picture, xt_slice
 from lumiere.data.video_io import read_video, write_video
 from lumiere.errors import DataError, first_line
-from lumiere.files import raise_machine_error, write_atomically
+from lumiere.files import is_file, raise_machine_error, write_atomically
 
 RESERVED_NAMES = ("index",)
 SHOWN_SUFFIXES = (".mp4", ".json", ".sheet.png", ".xt.png")  # what a reviewer wants to see
@@ -96,7 +96,7 @@ def read_samples(folder: Path) -> list[Sample]:
         with _damage_named(folder / f"{name}.mp4") as path:
             frames = read_video(path, fps=info["fps"])
         known_path = folder / f"{name}.known.npz"
-        known = _read_arrays(known_path, KNOWN) if known_path.exists() else None
+        known = _read_arrays(known_path, KNOWN) if is_file(known_path) else None
         samples.append(Sample(info, frames, known))
     return samples
 
@@ -274,7 +274,7 @@ def _write_json(path: Path, content: Any, indent: int | None = None) -> None:
 @contextmanager
 def _damage_named(path: Path) -> Iterator[Path]:
     """Turn what a missing or damaged file raises into a DataError that names the file."""
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"{path}: no such file; run the generate stage first")
     try:
         with path.open("rb"):  # FFmpeg reports a missing permission like a damaged file

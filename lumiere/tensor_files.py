@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lumiere.errors import DataError
-from lumiere.files import raise_machine_error
+from lumiere.files import is_file, raise_machine_error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -19,6 +19,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     Raises:
         DataError: if the file is missing or damaged.
+        DiskError: if a permission is missing, or the disk fails.
     """
     with _named(path):
         return load_file(path)
@@ -29,6 +30,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
     Raises:
         DataError: if the file is missing or damaged.
+        DiskError: if a permission is missing, or the disk fails.
     """
     with _named(path), safe_open(path, framework="pt") as file:
         return file.metadata() or {}
@@ -36,7 +38,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"{path}: no such file")
     try:
         with path.open("rb"):  # safetensors reports a missing permission as a missing file

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from lumiere.config import Params
 from lumiere.errors import DataError, DiskError, LumiereError, ParamsError, one_line
+from lumiere.files import raise_machine_error
 from lumiere.threads import set_threads
 
 OUTPUTS = ("out", "report", "metrics", "pipeline")
@@ -131,6 +132,8 @@ def reading(*paths: Path) -> Iterator[None]:
     except DataError as error:
         raise DataError(error.problem, cure=MAKE_INPUTS) from None
     except (OSError, ValueError, SafetensorError) as error:
+        if isinstance(error, OSError):
+            raise_machine_error(error, Path(error.filename or paths[0]))
         names = ", ".join(map(str, paths))
         raise DataError(f"{names}: cannot be used: {error}", cure=MAKE_INPUTS) from None
 

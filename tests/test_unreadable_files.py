@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,29 @@ import torch
 from safetensors.torch import save_file
 
 from lumiere import sample_files
+from lumiere.data.clips import ClipStore
 from lumiere.data.shards import read_frames, read_info, read_text
 from lumiere.errors import DiskError
+from lumiere.evaluation.backbones.weight_files import check_file
 from lumiere.files import read_json
+from lumiere.models.diffusers_folders import load_network, read_stored_config
 from lumiere.tensor_files import read_metadata, read_tensors
+from stages import reading
 
 ENTRY = {"tar": "a.file", "members": {"json": [0, 9], "text.npz": [0, 9], "video.npz": [0, 9]}}
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE])
+CURES = {
+    errno.EACCES: "let this user read it",
+    errno.EPERM: "let this user read it",
+    errno.EIO: "check its disk",
+    errno.EMFILE: "ulimit -n",
+    errno.ENFILE: "ulimit -n",
+    errno.ENOMEM: "free memory",
+}
+
+
+@pytest.mark.parametrize("number", CURES)
 @pytest.mark.parametrize(
     "read",
     [
@@ -33,6 +48,8 @@ ENTRY = {"tar": "a.file", "members": {"json": [0, 9], "text.npz": [0, 9], "video
         read_metadata,
         sample_files._read_json,
         lambda path: sample_files._read_arrays(path, ["0"]),
+        lambda path: check_file(path, None),
+        lambda path: load_network(path.parent),
     ],
 )
 def test_an_error_of_the_machine_is_named_as_such(
@@ -47,6 +64,42 @@ def test_an_error_of_the_machine_is_named_as_such(
     # The tests may run as root, who may read every file.
     monkeypatch.setattr("builtins.open", refuse)
     monkeypatch.setattr(Path, "open", refuse)
-    words = rf"a\.file: cannot be read: {os.strerror(number)}; let this user read it"
+    words = rf"a\.file: cannot be read: {os.strerror(number)}; .*{CURES[number]}"
     with pytest.raises(DiskError, match=words):
         read(path)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda path: read_tensors(path),
+        lambda path: sample_files.read_set(path.parent, "styles"),
+        lambda path: sample_files._read_json(path),
+        lambda path: ClipStore(path.parent, "train"),
+        lambda path: check_file(path, None),
+        lambda path: read_stored_config(path.parent),
+    ],
+)
+@pytest.mark.parametrize("in_stage", [False, True])
+def test_a_folder_without_access_is_named_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], Any], in_stage: bool
+) -> None:
+    def refuse(path: Path, **_: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    context = reading(tmp_path) if in_stage else nullcontext()
+    with pytest.raises(DiskError, match="Permission denied; let this user read it"), context:
+        read(tmp_path / "a.file")
+
+
+def test_a_stage_names_a_permission_that_is_missing(tmp_path: Path) -> None:
+    error = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / "a.file"))
+    with (
+        pytest.raises(
+            DiskError, match=r"a\.file: cannot be read: .*let this user read it"
+        ) as caught,
+        reading(tmp_path),
+    ):
+        raise error
+    assert "dvc repro" not in str(caught.value)

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lumiere.errors import DataError, first_line
-from lumiere.files import raise_machine_error, read_json
+from lumiere.files import is_file, raise_machine_error, read_json
 
 INDEX = "index.json"
 NULL_TEXT = "null_text.npz"
@@ -106,7 +106,7 @@ def read_null_text(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         DataError: if the file is missing.
     """
     path = folder / NULL_TEXT
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"{path}: no such file", cure="run the decode stage again")
     arrays = unpack_arrays(path.read_bytes())
     return arrays["prompt_embeds"], arrays["prompt_mask"]
@@ -119,7 +119,7 @@ def read_index(folder: str | Path) -> dict[str, Any]:
         DataError: if the folder holds no finished shards, or shards in an older format.
     """
     path = Path(folder) / INDEX
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"{path}: no such file", cure="run the decode stage first")
     index = read_json(path)
     if index.get("format") != FORMAT:

@@ -11,7 +11,7 @@ from diffusers import ModelMixin, UNet2DConditionModel
 from safetensors import SafetensorError
 
 from lumiere.errors import one_line
-from lumiere.files import read_json
+from lumiere.files import check_readable, is_file, read_json
 
 NAMES = {"UNet2DConditionModel": "U-Net", "AutoencoderKL": "VAE"}
 
@@ -29,7 +29,7 @@ def read_stored_config(
     Raises:
         ValueError: if there is no config.json, or it describes another class.
     """
-    if not (folder / "config.json").is_file():
+    if not is_file(folder / "config.json"):
         raise ValueError(
             f"{folder}/config.json: no such file; expected a {NAMES[kind.__name__]} saved by diffusers"
         )
@@ -49,8 +49,10 @@ def load_network(folder: Path, kind: type[ModelMixin] = UNet2DConditionModel) ->
 
     Raises:
         ValueError: if they cannot be read, or weights are missing.
+        DiskError: if a permission is missing, or the disk fails.
     """
     try:
+        check_readable(folder)
         network, info = kind.from_pretrained(
             folder, torch_dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 import diffusers
 from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
 
-from lumiere.files import read_json
+from lumiere.files import is_file, read_json
 from lumiere.models.autoencoder import load_vae, vae_factor
 from lumiere.models.diffusers_folders import load_network
 from lumiere.text_config import read_text_config, write_text_config
@@ -53,7 +53,7 @@ class TextToImage:
         folder = Path(folder)
         text_encoder, max_text_tokens = read_text_config(folder / "text_encoder")
         trained_size = None
-        if (folder / SIZE_FILE).is_file():
+        if is_file(folder / SIZE_FILE):
             trained_size = read_json(folder / SIZE_FILE).get("trained")
         unet, scheduler, vae = load_networks(folder)
         return cls(unet, scheduler, text_encoder, max_text_tokens, trained_size, vae)
@@ -126,7 +126,7 @@ def load_scheduler(folder: str | Path) -> SchedulerMixin:
             noise schedule in discrete steps.
     """
     path = Path(folder) / SCHEDULER_FILE
-    if not path.is_file():
+    if not is_file(path):
         raise ValueError(f"{path}: no such file; expected a scheduler saved by diffusers")
     name = read_json(path).get("_class_name")
     if not isinstance(name, str) or not hasattr(diffusers, name):
@@ -161,7 +161,7 @@ def load_image_network(source: str | Path) -> tuple[UNet2DConditionModel, Schedu
         ValueError: if the folder holds no U-Net or no scheduler.
     """
     folder = Path(source)
-    if not (folder / "unet" / "config.json").is_file():
+    if not is_file(folder / "unet" / "config.json"):
         raise ValueError(
             f"{folder}: no unet/config.json; expected a folder with unet/ and scheduler/"
         )

@@ -19,7 +19,7 @@ from diffusers import ModelMixin
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lumiere.files import read_json
+from lumiere.files import is_file, read_json
 from lumiere.tensor_files import read_tensors
 
 CONFIG_FILE = "config.json"
@@ -243,7 +243,7 @@ def _write(state: Mapping[str, Tensor], path: Path) -> None:
 
 def _read_config(folder: Path, class_name: str) -> dict[str, Any]:
     path = folder / CONFIG_FILE
-    if not path.is_file():
+    if not is_file(path):
         raise ValueError(
             f"{folder}: no {CONFIG_FILE}; expected a folder written by {class_name}.save_pretrained"
         )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lumiere.errors import DataError, first_line
-from lumiere.files import content_hash
+from lumiere.files import check_readable, content_hash, is_file
 
 ABSENT = "download it, and name the place where it lies: NAME=PATH"
 ANOTHER = "get the file again, or give the hash that you expect: NAME=PATH@SHA256"
@@ -59,9 +59,11 @@ def check_file(
 
     Raises:
         DataError: if the file is missing or has another hash.
+        DiskError: if a permission is missing, or the disk fails.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"{path}: no such file of weights; {advice or ABSENT}")
+    check_readable(path)
     return _compare(path, content_hash(path), expected, published, advice or ANOTHER)
 
 
@@ -75,10 +77,11 @@ def check_folder(path: Path, expected: str | None) -> Weights:
         DataError: if a file is missing, or the hash is another.
     """
     files = sorted(path.glob("*.safetensors"))
-    if not (path / "config.json").is_file() or not files:
+    if not is_file(path / "config.json") or not files:
         raise DataError(
             f"{path}: not a model folder; it needs config.json and at least one .safetensors file"
         )
+    check_readable(path)
     lines = [f"{content_hash(file)}  {file.name}\n" for file in [path / "config.json", *files]]
     digest = hashlib.sha256("".join(lines).encode()).hexdigest()
     return _compare(path, digest, expected, None, "get the folder again")
