@@ -13,7 +13,9 @@ from diffusers.callbacks import PipelineCallback
 from PIL import Image
 from torch import Tensor
 
+from lumiere.config import GenerateConfig
 from lumiere.diffusion.noise import draw_noise, draw_seeds, video_generators
+from lumiere.inspection.networks import _base_passes
 from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
 
 STEPS = {"num_inference_steps": 2, "ssr_steps": 2}
@@ -444,3 +446,25 @@ def test_a_callback_of_diffusers_own_kind_says_which_tensors_it_wants(
     seen: list[set[str]] = []
     pipe("a cat", callback_on_step_end=Watching(cutoff_step_ratio=1.0), **STEPS)
     assert seen == [{"x_t", "prompt_embeds"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("interval", "scale"),
+    [((0.0, 1.0), 3.0), ((0.25, 0.75), 3.0), ((0.5, 1.0), 3.0), ((0.0, 1.0), 1.0)],
+)
+def test_inspection_counts_the_clips_that_pass_through_the_network(
+    base_only: LumierePipeline, interval: tuple[float, float], scale: float
+) -> None:
+    clips_in_network: list[int] = []
+    base_only.unet.register_forward_pre_hook(lambda _, args: clips_in_network.append(len(args[0])))
+    base_only(
+        "a cat",
+        guidance_scale=scale,
+        guidance_interval=interval,
+        num_inference_steps=20,
+        generator=seed(),
+    )
+    config = GenerateConfig(
+        num_inference_steps=20, guidance_scale=scale, guidance_interval=interval
+    )
+    assert _base_passes(config) == sum(clips_in_network)
