@@ -40,6 +40,25 @@ GROUP_WEIGHTS = {
 }  # fmt: skip
 
 
+# Subjects that read wrong in a mirror: letters and digits, notes, maps, flags, dials, phases of the
+# moon, and what points to a side. Subjects with "left" or "right" in their names are added.
+NEVER_MIRRORED = {
+    "mahjong", "black_joker", "flower_playing_cards", "chess_pawn", "earth_africa", "earth_americas", "earth_asia",
+    "world_map", "japan", "waxing_crescent_moon", "first_quarter_moon", "moon", "waning_gibbous_moon",
+    "last_quarter_moon", "waning_crescent_moon", "crescent_moon", "first_quarter_moon_with_face",
+    "last_quarter_moon_with_face", "crossed_flags", "flags", "admission_tickets", "ticket", "slot_machine", "8ball",
+    "musical_note", "notes", "musical_score", "saxophone", "violin", "guitar", "hospital", "hotel", "bank", "school",
+    "post_office", "convenience_store", "department_store", "atm", "busstop", "point_left", "point_right", "zzz",
+    "sleeping", "sleepy", "100", "moneybag", "credit_card", "yen", "dollar", "euro", "pound", "money_with_wings",
+    "chart", "chart_with_upwards_trend", "chart_with_downwards_trend", "date", "calendar", "spiral_calendar_pad",
+    "card_index", "newspaper", "rolled_up_newspaper", "e_mail", "identification_card", "receipt", "placard",
+    "clock3", "clock6", "clock12", "watch", "alarm_clock", "stopwatch", "timer_clock", "mantelpiece_clock", "compass",
+    "keyboard", "speedboat", "first_place_medal", "second_place_medal", "third_place_medal", "octagonal_sign",
+    "fuelpump", "taxi", "oncoming_taxi", "ambulance", "police_car", "oncoming_police_car", "canned_food",
+    "face_with_symbols_on_mouth", "money_mouth_face", "coin", "x_ray", "hindu_temple", "tanabata_tree",
+}  # fmt: skip
+
+
 @dataclass
 class PretrainingData:
     """The pictures and captions of s subjects.
@@ -164,9 +183,10 @@ def weigh_captions(sentences: int, shorts: int) -> list[float]:
     return [share / max(1, sentences)] * sentences + short_weights
 
 
-def names_side(caption: str) -> bool:
-    """Return whether a caption names the left or the right side."""
-    return re.search(r"\b(left|right)", caption) is not None
+def holds_mirrored(name: str, caption: str) -> bool:
+    """Return whether a short caption holds for the mirrored picture of a subject, too."""
+    names_side = re.search(r"\b(left|right)", f"{name.replace('_', ' ')} {caption}") is not None
+    return not names_side and name not in NEVER_MIRRORED
 
 
 def prepare(frames_per_video: int, data: Path = ROOT / "data") -> PretrainingData:
@@ -183,7 +203,9 @@ def prepare(frames_per_video: int, data: Path = ROOT / "data") -> PretrainingDat
         picture_starts.append(picture_starts[-1] + len(stills) + len(frames))
         own = sentences[row.video] if row.video else []
         captions += own + row.captions
-        may_mirror += [0] * len(own) + [int(not names_side(text)) for text in row.captions]
+        may_mirror += [0] * len(own) + [
+            int(holds_mirrored(row.name, each)) for each in row.captions
+        ]
         caption_weights += weigh_captions(len(own), len(row.captions))
         caption_starts.append(len(captions))
     embeds, mask = load_text_encoder("minilm", MAX_TOKENS).encode([*captions, ""])

@@ -144,8 +144,10 @@ def test_only_stills_with_captions_that_allow_it_are_mirrored(
         made = batches._mirrored(x_0, pictures, captions, torch.Generator().manual_seed(0))
         assert [torch.equal(row, x_0[0].flip(2)) for row in made] == expected
         assert [torch.equal(row, x_0[0]) for row in made] == [not each for each in expected]
-    assert data_module.names_side("a fox on the left") and data_module.names_side("a right hand")
-    assert not data_module.names_side("a bright copyright sign")
+    holds = data_module.holds_mirrored
+    assert holds("fox_face", "a fox") and holds("bulb", "a bright bulb")
+    assert not holds("fox_face", "a fox on the left") and not holds("leftwards_hand", "a hand")
+    assert not holds("calendar", "a calendar")
 
 
 def test_captions_are_drawn_by_their_weights(data: Any, settings: script.Settings) -> None:
