@@ -10,6 +10,7 @@ result of bad input.
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 
@@ -62,7 +63,9 @@ def sentence(error: Exception) -> str:
     names the file first.
     """
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}; check the path and its permissions"
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        cure = "free some disk space" if is_full else "check the path and its permissions"
+        return f"{error.filename}: {error.strerror}; {cure}"
     return one_line(error)
 
 

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -62,30 +63,35 @@ def is_file(path: Path) -> bool:
 
     Raises:
         DiskError: if the answer is unknown, because a permission is missing or the disk fails.
-            `Path.is_file` raises a PermissionError then.
+            `Path.is_file` raises a PermissionError then, or says no, by the version of Python.
     """
     try:
-        return path.is_file()
-    except OSError as error:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         raise_machine_error(error, path)
-        raise
+        return False
 
 
 def check_readable(path: Path) -> None:
-    """Open a file, or every file of a folder, because libraries report a missing permission as a
-    missing or a damaged file.
+    """Open a file, or config.json and the safetensors files of a folder, because libraries report a
+    missing permission as a missing or a damaged file.
 
     Raises:
         DiskError: if a permission is missing, or the disk fails.
-        OSError: if `path` does not exist.
+        OSError: if `path` or such a file does not exist.
     """
     try:
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        for file in files:
-            path = file
-            if not path.is_dir():
-                with path.open("rb"):
-                    pass
+        files = [path]
+        if path.is_dir():
+            listed = sorted(path.iterdir())
+            files = [
+                each
+                for each in listed
+                if each.name == "config.json" or each.suffix == ".safetensors"
+            ]
+        for path in files:
+            with path.open("rb"):
+                pass
     except OSError as error:
         raise_machine_error(error, path)
         raise

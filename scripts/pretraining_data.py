@@ -48,7 +48,7 @@ NEVER_MIRRORED = {
     "last_quarter_moon", "waning_crescent_moon", "crescent_moon", "first_quarter_moon_with_face",
     "last_quarter_moon_with_face", "crossed_flags", "flags", "admission_tickets", "ticket", "slot_machine", "8ball",
     "musical_note", "notes", "musical_score", "saxophone", "violin", "guitar", "hospital", "hotel", "bank", "school",
-    "post_office", "convenience_store", "department_store", "atm", "busstop", "point_left", "point_right", "zzz",
+    "post_office", "convenience_store", "department_store", "busstop", "point_left", "point_right", "zzz",
     "sleeping", "sleepy", "100", "moneybag", "credit_card", "yen", "dollar", "euro", "pound", "money_with_wings",
     "chart", "chart_with_upwards_trend", "chart_with_downwards_trend", "date", "calendar", "spiral_calendar_pad",
     "card_index", "newspaper", "rolled_up_newspaper", "e_mail", "identification_card", "receipt", "placard",

@@ -133,7 +133,8 @@ def reading(*paths: Path) -> Iterator[None]:
         raise DataError(error.problem, cure=MAKE_INPUTS) from None
     except (OSError, ValueError, SafetensorError) as error:
         if isinstance(error, OSError):
-            raise_machine_error(error, Path(error.filename or paths[0]))
+            named = error.filename
+            raise_machine_error(error, Path(named) if isinstance(named, str) else paths[0])
         names = ", ".join(map(str, paths))
         raise DataError(f"{names}: cannot be used: {error}", cure=MAKE_INPUTS) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from pathlib import Path
@@ -11,7 +12,14 @@ import torch
 from safetensors.torch import save_file
 
 from lumiere import errors
-from lumiere.errors import DataError, LumiereError, ParamsError, first_line, one_line
+from lumiere.errors import (
+    DataError,
+    LumiereError,
+    ParamsError,
+    first_line,
+    one_line,
+    run_program,
+)
 from lumiere.files import read_json
 from lumiere.tensor_files import read_metadata, read_tensors
 from lumiere.text_config import CONFIG_NAME, read_text_config, write_text_config
@@ -116,3 +124,21 @@ def test_the_number_of_threads_does_not_depend_on_the_machine(
             assert torch.get_num_threads() == int(os.environ["OMP_NUM_THREADS"]) == expected
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    "number, cure",
+    [(errno.ENOSPC, "free some disk space"), (errno.EACCES, "check the path and its permissions")],
+)
+def test_an_error_about_a_file_names_it_and_its_cure(
+    number: int, cure: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise OSError(number, os.strerror(number), "out/a.json")
+
+    with pytest.raises(SystemExit) as ended:
+        run_program(fail, OSError)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == f"error: out/a.json: {os.strerror(number)}; {cure}\n"
+    with pytest.raises(OSError):
+        run_program(fail)  # a bug, unless the program expects it

@@ -17,13 +17,16 @@ from lumiere import sample_files
 from lumiere.data.clips import ClipStore
 from lumiere.data.shards import read_frames, read_info, read_text
 from lumiere.errors import DiskError
-from lumiere.evaluation.backbones.weight_files import check_file
-from lumiere.files import read_json
+from lumiere.evaluation.backbones.weight_files import check_file, check_folder
+from lumiere.files import is_file, read_json
 from lumiere.models.diffusers_folders import load_network, read_stored_config
 from lumiere.tensor_files import read_metadata, read_tensors
 from stages import reading
 
-ENTRY = {"tar": "a.file", "members": {"json": [0, 9], "text.npz": [0, 9], "video.npz": [0, 9]}}
+ENTRY = {
+    "tar": "a.safetensors",
+    "members": {"json": [0, 9], "text.npz": [0, 9], "video.npz": [0, 9]},
+}
 
 
 CURES = {
@@ -55,7 +58,7 @@ CURES = {
 def test_an_error_of_the_machine_is_named_as_such(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], Any], number: int
 ) -> None:
-    path = tmp_path / "a.file"
+    path = tmp_path / "a.safetensors"
     save_file({"a": torch.zeros(1)}, path)
 
     def refuse(*_: Any, **__: Any) -> None:
@@ -64,7 +67,7 @@ def test_an_error_of_the_machine_is_named_as_such(
     # The tests may run as root, who may read every file.
     monkeypatch.setattr("builtins.open", refuse)
     monkeypatch.setattr(Path, "open", refuse)
-    words = rf"a\.file: cannot be read: {os.strerror(number)}; .*{CURES[number]}"
+    words = rf"a\.safetensors: cannot be read: {os.strerror(number)}; .*{CURES[number]}"
     with pytest.raises(DiskError, match=words):
         read(path)
 
@@ -103,3 +106,32 @@ def test_a_stage_names_a_permission_that_is_missing(tmp_path: Path) -> None:
     ):
         raise error
     assert "dvc repro" not in str(caught.value)
+
+
+def test_a_model_folder_that_cannot_be_listed_is_named_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DiskError, match="Permission denied; let this user read it"):
+        check_folder(tmp_path, None)
+
+
+def test_other_files_beside_the_weights_do_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
+    alone = check_folder(tmp_path, None)
+    (tmp_path / "notes.txt").symlink_to(tmp_path / "gone")
+    assert check_folder(tmp_path, None) == alone
+
+
+def test_a_name_that_leads_nowhere_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert is_file(tmp_path / "file")
+    for name in ("gone", "file/below", "loop", "null\0byte", "."):
+        assert not is_file(tmp_path / name)

@@ -186,7 +186,7 @@ def prediction_interval(
     """
     if num_real < 2 or count < 1:
         raise ValueError(f"{num_real} real and {count} other videos; expected at least 2 and 1")
-    if math.isclose(interval.low, interval.high, rel_tol=ROUNDING, abs_tol=ROUNDING**2):
+    if math.isclose(interval.low, interval.high, rel_tol=ROUNDING, abs_tol=1e-12):
         return None
     student = float(stdtrit(num_real - 1, (1 + LEVEL) / 2)) / NORMAL_QUANTILE
     factor = student * math.sqrt((1 + num_real / count) * num_real / (num_real - 1))

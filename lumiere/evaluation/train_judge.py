@@ -10,7 +10,6 @@ generated frames, which are soft and noisy in these ways.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import time
@@ -26,6 +25,7 @@ from PIL import Image
 
 from lumiere.curation.split import is_validation
 from lumiere.data.pixel_values import to_unit_range
+from lumiere.data.tables import read_table
 from lumiere.data.video_io import read_video
 from lumiere.errors import VideoError, run_program
 from lumiere.evaluation.alignment import retrieval
@@ -112,12 +112,14 @@ resized to the size in the first column.
 def read_captions(path: str | Path) -> dict[str, list[str]]:
     """Read the sentences of each video, by its name, without the videos that exist to test
     curation.
+
+    Raises:
+        DataError: if the file is missing, or is not a table with the columns video and caption.
     """
     captions = defaultdict(list)
-    with open(path, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if not row["video"].startswith("difficult-"):
-                captions[row["video"]].append(row["caption"])
+    for _, row in read_table(Path(path), ("video", "caption"), ("start", "end")):
+        if not row["video"].startswith("difficult-"):
+            captions[row["video"]].append(row["caption"])
     return dict(captions)
 
 

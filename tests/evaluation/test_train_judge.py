@@ -6,6 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from lumiere.errors import DataError
+from lumiere.evaluation.train_judge import read_captions
+
 
 def test_a_missing_folder_of_videos_is_named_in_one_line(tmp_path: Path) -> None:
     captions = tmp_path / "captions.csv"
@@ -23,3 +28,10 @@ def test_a_missing_folder_of_videos_is_named_in_one_line(tmp_path: Path) -> None
     assert done.returncode == 1
     assert len(errors) == 1 and str(raw) in errors[0]
     assert "Traceback" not in done.stderr
+
+
+def test_captions_without_their_columns_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "captions.csv"
+    path.write_text("file,text\na.mp4,a red ball\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"captions\.csv.*video, caption"):
+        read_captions(path)

@@ -310,6 +310,7 @@ def test_the_atlas_holds_what_the_table_says_and_the_split_is_the_videos() -> No
     assert all((ROOT / "data" / row.video).is_file() for row in rows if row.video)
     sentences = data_module.read_sentences()
     assert all(len(sentences[row.video]) == 2 for row in rows if row.video)
+    assert {row.name for row in rows} >= data_module.NEVER_MIRRORED
     runner = next(row for row in rows if row.name == "woman_running")
     assert "a woman runs" in runner.captions
     fox = next(row for row in rows if row.name == "fox_face")

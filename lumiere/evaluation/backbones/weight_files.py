@@ -75,13 +75,16 @@ def check_folder(path: Path, expected: str | None) -> Weights:
 
     Raises:
         DataError: if a file is missing, or the hash is another.
+        DiskError: if a permission is missing, or the disk fails.
     """
+    has_config = is_file(path / "config.json")
+    if has_config:
+        check_readable(path)
     files = sorted(path.glob("*.safetensors"))
-    if not is_file(path / "config.json") or not files:
+    if not has_config or not files:
         raise DataError(
             f"{path}: not a model folder; it needs config.json and at least one .safetensors file"
         )
-    check_readable(path)
     lines = [f"{content_hash(file)}  {file.name}\n" for file in [path / "config.json", *files]]
     digest = hashlib.sha256("".join(lines).encode()).hexdigest()
     return _compare(path, digest, expected, None, "get the folder again")
