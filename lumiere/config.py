@@ -150,6 +150,8 @@ class TrainBaseConfig:
     resampling_init: str = choice("nearest", "he")
     # share of the steps that train on single frames
     image_share: float = number(0.0, at_least=0, at_most=1)
+    # between the noise of any two frames of a clip: 0 for independent noise, 1 for equal noise
+    noise_correlation: float = number(0.0, at_least=0, at_most=1)
     optim: TextOptimConfig = field(default_factory=TextOptimConfig)
 
     def __post_init__(self) -> None:
@@ -194,6 +196,8 @@ class TrainConditionedConfig:
         }
     )
     image_share: float = number(0.0, at_least=0, at_most=1)
+    # between the noise of any two frames of a clip: 0 for independent noise, 1 for equal noise
+    noise_correlation: float = number(0.0, at_least=0, at_most=1)
     optim: TextOptimConfig = field(default_factory=TextOptimConfig)
 
     def __post_init__(self) -> None:
@@ -222,7 +226,11 @@ class TrainSSRConfig:
     crop: int = number(64, at_least=8)
     # noise augmentation of the low-resolution input
     max_noise_level: float = number(0.3, at_least=0, at_most=1)
-    # The next four keys describe the image network, and apply to "train" only.
+    # between the noise of any two frames of a clip: 0 for independent noise, 1 for equal noise
+    noise_correlation: float = number(0.0, at_least=0, at_most=1)
+    # The next five keys describe the image network, and apply to "train" only.
+    # a folder with an image SR U-Net whose training goes on; empty: a new network of the next three
+    image_init_from: str = ""
     # a UNet2DConditionModel's config.json; empty: a small network of the two that follow
     unet_config: str = ""
     block_out_channels: tuple[int, ...] = (32, 48, 96)
@@ -234,6 +242,11 @@ class TrainSSRConfig:
         _check_widths(self.block_out_channels)
         if self.low_size >= self.size:
             raise ParamsError(f"low_size: {self.low_size}; allowed: below size ({self.size})")
+        if self.image_init_from and self.image_model != "train":
+            raise ParamsError(
+                f"image_init_from: {self.image_init_from!r}; allowed: empty, unless image_model is "
+                f"train ({self.image_model!r})"
+            )
         if self.crop > self.size:
             raise ParamsError(f"crop: {self.crop}; allowed: at most train_ssr.size ({self.size})")
 
@@ -278,6 +291,9 @@ class GenerateConfig:
     guidance_rescale: float = number(0.7, at_least=0, at_most=1)
     # the lowest and the highest noise level with guidance; 0 is clean, 1 is pure noise
     guidance_interval: tuple[float, ...] = (0.0, 1.0)
+    # between the noise of any two frames of a video, in the base model and in super-resolution
+    noise_correlation: float = number(0.0, at_least=0, at_most=1)
+    ssr_noise_correlation: float = number(0.0, at_least=0, at_most=1)
     # below 1, denoising starts from the picture
     image_strength: float = number(1.0, at_least=0, at_most=1)
     # at least 3, because the evaluation compares window borders with other frames

@@ -26,6 +26,8 @@ def pipeline_defaults(config: GenerateConfig) -> dict[str, Any]:
         "guidance_scale": config.guidance_scale,
         "guidance_rescale": config.guidance_rescale,
         "guidance_interval": list(config.guidance_interval),
+        "noise_correlation": config.noise_correlation,
+        "ssr_noise_correlation": config.ssr_noise_correlation,
         "image_strength": config.image_strength,
         "num_frames": config.num_frames,
         "fps": config.fps,

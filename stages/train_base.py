@@ -44,6 +44,7 @@ def main() -> None:
             config.optim,
             t2i.vae,
             image_share=config.image_share,
+            noise_correlation=config.noise_correlation,
         )
         stage.train(task, train_clips.store.fps)
         if stage.is_main:

@@ -48,6 +48,7 @@ def main() -> None:
             config.optim,
             vae,
             image_share=config.image_share,
+            noise_correlation=config.noise_correlation,
             mask_weights=config.mask_weights,
         )
         store = train_clips.store

@@ -27,9 +27,11 @@ def named_inputs(config: TrainSSRConfig, params_file: Path) -> list[Path]:
         ParamsError: if one of them does not exist. The last one is read only after the image
             network is trained, so this check comes first.
     """
-    image_key = "unet_config" if config.image_model == "train" else "image_model"
+    image_keys = ["image_model"]
+    if config.image_model == "train":
+        image_keys = ["image_init_from"] if config.image_init_from else ["unet_config"]
     named: list[Path] = []
-    for key in (image_key, "init_from"):
+    for key in (*image_keys, "init_from"):
         name = getattr(config, key)
         if not name:
             continue
@@ -46,15 +48,23 @@ def train_image_network(
     train_clips: StoredClips,
     held_out: StoredClips,
 ) -> SuperResolutionTask:
-    """Train an image network from scratch on frames; the returned task contains it."""
-    with stages.blaming(params_file, "train_ssr.unet_config"):
-        unet = build_ssr_unet(
-            config.size, config.block_out_channels, config.layers_per_block, config.unet_config
-        )
+    """Train an image network on frames, from scratch or from weights that the params name; the
+    returned task contains it.
+    """
+    if config.image_init_from:
+        with stages.blaming(params_file, "train_ssr.image_init_from"):
+            unet, scheduler = load_image_network(config.image_init_from)
+            check_super_resolution(unet, config.image_init_from)
+    else:
+        with stages.blaming(params_file, "train_ssr.unet_config"):
+            unet = build_ssr_unet(
+                config.size, config.block_out_channels, config.layers_per_block, config.unet_config
+            )
+        scheduler = make_scheduler()
     task = SuperResolutionTask(
         "ssr_image",
         unet,
-        make_scheduler(),
+        scheduler,
         train_clips,
         held_out,
         config.image_optim,
@@ -103,6 +113,7 @@ def main() -> None:
             config.optim,
             ssr=config,
             window_size=config.window_size,
+            noise_correlation=config.noise_correlation,
         )
         stage.train(task, clips[0].store.fps, SuperResolutionPreview)
         if stage.is_main:

@@ -1,7 +1,11 @@
-"""Seeds and noise: a video's noise depends on its own seed and not on its batch."""
+"""Seeds and noise: a video's noise depends on its own seed and not on its batch.
+
+The noise of different frames may be correlated (Ge et al. 2023, arXiv 2305.10474).
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -48,12 +52,27 @@ def draw_seeds(generator: torch.Generator | None, count: int) -> list[int]:
 
 
 def draw_noise(
-    shape: Sequence[int], generators: Sequence[torch.Generator], device: torch.device
+    shape: Sequence[int],
+    generators: Sequence[torch.Generator],
+    device: torch.device,
+    correlation: float = 0.0,
 ) -> Tensor:
     """Draw standard normal noise, float32; row i comes from generator i, on that generator's
     device.
+
+    Args:
+        shape: (b, ...); (b, c, t, h, w) for clips, whose noise may be correlated.
+        generators: one per row.
+        device: of the result.
+        correlation: between the noise of any two frames of a clip, 0 to 1. At 0 the frames are
+            independent; at 1 they are equal.
     """
     noise = torch.empty(tuple(shape), device=device)
     for row, source in zip(noise, generators, strict=True):
         row.copy_(torch.randn(row.shape, generator=source, device=source.device))
+        if correlation and row.ndim == 4 and row.shape[1] > 1:
+            shared_shape = (row.shape[0], 1, *row.shape[2:])
+            shared = torch.randn(shared_shape, generator=source, device=source.device)
+            row.mul_(math.sqrt(1 - correlation))
+            row.add_(shared.to(row.device), alpha=math.sqrt(correlation))
     return noise

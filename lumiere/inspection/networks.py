@@ -244,8 +244,9 @@ def text_to_image_network(params: Params, root: Path) -> UNet2DConditionModel:
 def super_resolution_network(params: Params, root: Path) -> UNet2DConditionModel:
     """Return the image network for super-resolution, found in the same way."""
     config = params.train_ssr
-    if config.image_model != "train":
-        return _named_network(config.image_model, root, config.size)
+    source = config.image_init_from if config.image_model == "train" else config.image_model
+    if source:
+        return _named_network(source, root, config.size)
     file = root / config.unet_config if config.unet_config else ""
     return build_ssr_unet(config.size, config.block_out_channels, config.layers_per_block, file)
 

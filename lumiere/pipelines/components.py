@@ -49,6 +49,8 @@ class LumiereComponents(LumiereBasePipeline):
         ssr_steps: int = DEFAULT_SSR_STEPS,
         prediction_type: str | None = None,
         ssr_prediction_type: str | None = None,
+        noise_correlation: float = 0.0,
+        ssr_noise_correlation: float = 0.0,
         vae: AutoencoderKL | None = None,
     ) -> None:
         """
@@ -65,6 +67,8 @@ class LumiereComponents(LumiereBasePipeline):
                 image_strength, ssr_steps: values that suit the networks.
             prediction_type, ssr_prediction_type: the networks' prediction types; by default those
                 of their schedulers.
+            noise_correlation, ssr_noise_correlation: between the noise of any two frames, 0 to 1;
+                values that suit the networks.
             vae: for a T2I that works in latents; super-resolution works in pixels.
 
         Raises:
@@ -101,6 +105,8 @@ class LumiereComponents(LumiereBasePipeline):
             ssr_steps=ssr_steps,
             prediction_type=prediction_type or scheduler.config.prediction_type,
             ssr_prediction_type=ssr_prediction_type,
+            noise_correlation=noise_correlation,
+            ssr_noise_correlation=ssr_noise_correlation,
         )
         self.styles = StyleBook()
 
@@ -192,6 +198,7 @@ class LumiereComponents(LumiereBasePipeline):
             self.ssr_scheduler,
             self.config.ssr_window_size,
             self.config.ssr_prediction_type,
+            self.config.ssr_noise_correlation,
         )
         pipe.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
         return pipe

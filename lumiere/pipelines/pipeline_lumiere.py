@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -83,6 +83,7 @@ class LumierePipeline(LumiereComponents):
         guidance_scale: float | None = None,
         guidance_rescale: float | None = None,
         guidance_interval: Sequence[float] | None = None,
+        noise_correlation: float | None = None,
         num_videos_per_prompt: int = 1,
         height: int | None = None,
         width: int | None = None,
@@ -92,6 +93,7 @@ class LumierePipeline(LumiereComponents):
         upscale: bool = True,
         ssr_steps: int | None = None,
         noise_level: int = DEFAULT_NOISE_LEVEL,
+        ssr_noise_correlation: float | None = None,
         ssr_window_size: int | None = None,
         ssr_overlap: int | None = None,
         ssr_window_weights: str = DEFAULT_WINDOW_WEIGHTS,
@@ -144,6 +146,10 @@ class LumierePipeline(LumiereComponents):
             guidance_interval: the lowest and the highest noise level with text guidance, as shares
                 of the T2I's training timesteps: 0 is clean, 1 is pure noise. Steps outside the
                 interval cost half the work (Kynkäänniemi et al. 2024).
+            noise_correlation, ssr_noise_correlation: between the noise of any two frames, 0 to 1,
+                in the base model and in super-resolution (Ge et al. 2023). Equal noise keeps still
+                parts of a video still; the base model needs some that differs to make motion. Noise
+                that a scheduler adds on the way is never correlated.
             num_videos_per_prompt: videos per prompt, each with its own noise; the videos of one
                 prompt are adjacent.
             height, width: in pixels; by default the T2I's sample_size.
@@ -182,6 +188,7 @@ class LumierePipeline(LumiereComponents):
         guidance_scale = self._or_default("guidance_scale", guidance_scale)
         guidance_rescale = self._or_default("guidance_rescale", guidance_rescale)
         guidance_interval = self._or_default("guidance_interval", guidance_interval)
+        noise_correlation = self._or_default("noise_correlation", noise_correlation)
         fps = self._or_default("fps", fps)
         image_strength = self._or_default("image_strength", image_strength)
         ssr_steps = self._or_default("ssr_steps", ssr_steps)
@@ -193,6 +200,7 @@ class LumierePipeline(LumiereComponents):
         check_range(0, 1, guidance_rescale=guidance_rescale, outpaint_scale=outpaint_scale)
         check_range(0, 1, strength=strength, image_strength=image_strength)
         check_interval(0, 1, guidance_interval=guidance_interval)
+        check_range(0, 1, noise_correlation=noise_correlation)
         check_whole(1, num_inference_steps=num_inference_steps)
         check_whole(1, num_videos_per_prompt=num_videos_per_prompt)
         check_whole_or_none(batch_size=batch_size, ssr_batch_size=ssr_batch_size)
@@ -247,6 +255,7 @@ class LumierePipeline(LumiereComponents):
                 size,
                 num_inference_steps=ssr_steps,
                 noise_level=noise_level,
+                noise_correlation=ssr_noise_correlation,
                 window_size=ssr_window_size,
                 overlap=ssr_overlap,
                 multidiffusion=multidiffusion,
@@ -273,7 +282,8 @@ class LumierePipeline(LumiereComponents):
         source, share = pixels.starting_video(num_frames, size, strength, image_strength)
         timesteps = select_timesteps(self.scheduler, num_inference_steps, device, share)
         self._interrupt, self._num_timesteps = False, len(timesteps)
-        start = partial(self._first_x_t, source, space, shape, timesteps, generators)
+        draw = partial(draw_noise, shape, generators, device, noise_correlation)
+        start = partial(self._first_x_t, source, space, timesteps, draw)
 
         # --- denoise ------------------------------------------------------------------------------
         num_train_timesteps = self.scheduler.config.num_train_timesteps
@@ -366,16 +376,14 @@ class LumierePipeline(LumiereComponents):
         self,
         source: Tensor | None,
         space: LatentSpace,
-        shape: tuple[int, ...],
         timesteps: Tensor,
-        generators: list[torch.Generator],
+        draw: Callable[[], Tensor],
     ) -> Tensor:
         """Make the first x_t: noise, or the source video noised to the first timestep."""
-        device = self._execution_device
-        noise = draw_noise(shape, generators, device)
+        noise = draw()
         if source is None:
             return noise.mul_(self.scheduler.init_noise_sigma)
-        x_0 = space.encode(source.to(device))
+        x_0 = space.encode(source.to(noise.device))
         if not len(timesteps):
             return x_0
         return self.scheduler.add_noise(x_0, noise, timesteps[:1].expand(len(x_0)))

@@ -7,6 +7,7 @@ reconciled, so that the whole clip is denoised as one, whatever its length.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,6 +57,7 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         scheduler: SchedulerMixin,
         window_size: int = 8,
         prediction_type: str | None = None,
+        noise_correlation: float = 0.0,
     ) -> None:
         """
         Args:
@@ -63,6 +65,8 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
             scheduler: any diffusers scheduler of the network's prediction type.
             window_size: frames of the windows that the network was trained on.
             prediction_type: the network's prediction type; by default that of the scheduler.
+            noise_correlation: between the noise of any two frames, 0 to 1; a value that suits the
+                network.
 
         Raises:
             ValueError: if the network is not for super-resolution.
@@ -77,6 +81,7 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         self.register_to_config(
             window_size=window_size,
             prediction_type=prediction_type or scheduler.config.prediction_type,
+            noise_correlation=noise_correlation,
         )
 
     @torch.no_grad()
@@ -85,6 +90,7 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         video: Any,
         num_inference_steps: int = DEFAULT_SSR_STEPS,
         noise_level: int = DEFAULT_NOISE_LEVEL,
+        noise_correlation: float | None = None,
         scale: float | None = None,
         window_size: int | None = None,
         overlap: int = DEFAULT_OVERLAP,
@@ -104,6 +110,8 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
                 3), or a list of frames of any kind.
             num_inference_steps: denoising steps.
             noise_level: 0 to num_train_timesteps - 1; a higher level lets the network invent more.
+            noise_correlation: between the noise of any two frames, 0 to 1. Equal noise keeps still
+                parts of a video still. By default the pipeline's own (`pipe.config`).
             scale: enlargement; by default the shorter side becomes the network's sample_size.
             window_size: frames per window; by default the length used in training.
             overlap: frames that neighbouring windows share.
@@ -137,6 +145,7 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
             low_size=low.shape[-2:],
             num_inference_steps=num_inference_steps,
             noise_level=noise_level,
+            noise_correlation=noise_correlation,
             scale=scale,
             window_size=window_size,
             overlap=overlap,
@@ -156,6 +165,7 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         *,
         num_inference_steps: int = DEFAULT_SSR_STEPS,
         noise_level: int = DEFAULT_NOISE_LEVEL,
+        noise_correlation: float | None = None,
         scale: float | None = None,
         window_size: int | None = None,
         overlap: int = DEFAULT_OVERLAP,
@@ -168,8 +178,8 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         Args:
             num_frames: frames of the clip.
             low_size: height and width of the clip.
-            num_inference_steps, noise_level, scale, window_size, overlap, multidiffusion,
-                window_weights, batch_size: as in a call, with the same defaults.
+            num_inference_steps, noise_level, noise_correlation, scale, window_size, overlap,
+                multidiffusion, window_weights, batch_size: as in a call, with the same defaults.
 
         Raises:
             ValueError: if a setting cannot be used.
@@ -186,7 +196,9 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
             batch_size=batch_size,
         )
         size = self.enlarged_size(low_size, scale)
-        return UpscalePlan(size, num_inference_steps, noise_level, windows)
+        if noise_correlation is None:
+            noise_correlation = self.config.noise_correlation
+        return UpscalePlan(size, num_inference_steps, noise_level, noise_correlation, windows)
 
     @torch.no_grad()
     def upscale(
@@ -217,7 +229,8 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         # --- low resolution, enlarged and noised --------------------------------------------------
         shape = (*low.shape[:3], *plan.size)
         levels = torch.full((len(low),), plan.noise_level, device=device)
-        noised = self._enlarge_and_noise(low, draw_noise(shape, generators, device), levels)
+        draw = partial(draw_noise, shape, generators, device, plan.noise_correlation)
+        noised = self._enlarge_and_noise(low, draw(), levels)
         noised = noised.to(dtype)
 
         # --- noise: one tensor for the whole clip, so that windows share it where they overlap ----
@@ -225,7 +238,7 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         self._interrupt, self._num_timesteps = False, len(timesteps)
 
         def start() -> Tensor:
-            return draw_noise(shape, generators, device).mul_(self.scheduler.init_noise_sigma)
+            return draw().mul_(self.scheduler.init_noise_sigma)
 
         # --- denoise ------------------------------------------------------------------------------
         windows, weights = plan.windows.windows, plan.windows.weights

@@ -12,7 +12,7 @@ from lumiere.diffusion.windows import (
     tapered_weights,
     temporal_windows,
 )
-from lumiere.pipelines.argument_checks import check_whole, check_whole_or_none
+from lumiere.pipelines.argument_checks import check_range, check_whole, check_whole_or_none
 
 # The defaults of every call and plan.
 DEFAULT_SSR_STEPS = 8
@@ -75,6 +75,7 @@ class UpscalePlan:
         num_inference_steps: denoising steps, at least 1.
         noise_level: the timestep to which the low resolution is noised; a higher level lets the
             network invent more.
+        noise_correlation: between the noise of any two frames, 0 to 1.
         windows: how the clip goes through the network.
 
     Raises:
@@ -84,11 +85,13 @@ class UpscalePlan:
     size: tuple[int, int]
     num_inference_steps: int
     noise_level: int
+    noise_correlation: float
     windows: WindowPlan
 
     def __post_init__(self) -> None:
         check_whole(1, num_inference_steps=self.num_inference_steps)
         check_whole(0, noise_level=self.noise_level)
+        check_range(0, 1, noise_correlation=self.noise_correlation)
 
 
 def plan_base_windows(

@@ -19,8 +19,8 @@ from lumiere.requests import Request
 MAX_DECIBELS = 99.0  # written for exact pixels, because JSON has no infinity
 # Settings of the model that no request sets.
 MODEL_SETTINGS = (
-    "fps", "guidance_rescale", "guidance_interval", "ssr_steps", "ssr_window_size", "ssr_overlap",
-    "prediction_type",
+    "fps", "guidance_rescale", "guidance_interval", "noise_correlation", "ssr_steps", "ssr_window_size", "ssr_overlap",
+    "ssr_noise_correlation", "prediction_type",
 )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from lumiere.config import OptimConfig
 from lumiere.data.clips import clip_order
 from lumiere.diffusion.latents import LatentShapes, LatentSpace
+from lumiere.diffusion.noise import draw_noise
 from lumiere.diffusion.objective import Objective
 from lumiere.models import SpaceTimeUNet
 from lumiere.training.seeding import generator_for
@@ -106,6 +107,7 @@ class DiffusionTask(ABC, Generic[Data]):
         train_data, validation_data: clips; the validation split may be empty.
         config: the loop's settings.
         vae: an AutoencoderKL for a network that works in latents; it is not trained.
+        noise_correlation: between the noise of any two frames of a clip, 0 to 1.
     """
 
     name: str
@@ -115,6 +117,7 @@ class DiffusionTask(ABC, Generic[Data]):
     validation_data: Data
     config: OptimConfig
     vae: AutoencoderKL | None = None
+    noise_correlation: float = field(default=0.0, kw_only=True)
     objective: Objective = field(init=False)
     space: LatentSpace = field(init=False)
 
@@ -195,10 +198,10 @@ class DiffusionTask(ABC, Generic[Data]):
 
     def draw_noise(self, batch: Batch, like: Tensor) -> Tensor:
         """Draw Gaussian noise shaped like `like` (b, ...), each row from its example's own seed."""
-        noise = torch.empty_like(like)
-        for row, seed in zip(noise, batch["noise_seed"].tolist(), strict=True):
-            row.normal_(generator=torch.Generator(like.device).manual_seed(seed))
-        return noise
+        seeds = batch["noise_seed"].tolist()
+        generators = [torch.Generator(like.device).manual_seed(seed) for seed in seeds]
+        noise = draw_noise(like.shape, generators, like.device, self.noise_correlation)
+        return noise.to(like.dtype)
 
     def _clip_at(self, position: int) -> int:
         if not len(self.train_data):

@@ -15,6 +15,7 @@ import torch
 from lumiere.config import TrainSSRConfig
 from lumiere.data.clips import resize_video
 from lumiere.data.pixel_values import bytes_to_model
+from lumiere.diffusion.noise import draw_noise
 from lumiere.training.diffusion_task import (
     Batch,
     DiffusionTask,
@@ -66,7 +67,8 @@ class SuperResolutionTask(DiffusionTask[StoredClips]):
         low = low[0, :, :, top : top + crop, left : left + crop]
         highest_level = round(self.ssr.max_noise_level * (self.objective.num_timesteps - 1))
         level = torch.tensor(below(highest_level + 1))
-        low_noise = torch.randn(low.shape, generator=generator)
+        shape = (1, *low.shape)
+        low_noise = draw_noise(shape, [generator], low.device, self.noise_correlation)[0]
         return {"high": high, "low": low, "low_noise": low_noise, "levels": level}
 
     def noised(self, batch: Batch) -> NoisedBatch:

@@ -196,7 +196,7 @@ def test_a_folder_of_styles_that_is_none(pipe: LumierePipeline, tmp_path: Path) 
 def test_a_pipeline_keeps_the_settings_that_suit_it(pipe: LumierePipeline, tmp_path: Path) -> None:
     settings = {
         "num_frames": 3, "fps": 8, "num_inference_steps": 3, "guidance_scale": 1.5, "guidance_rescale": 0.3,
-        "guidance_interval": [0.5, 1.0],
+        "guidance_interval": [0.5, 1.0], "noise_correlation": 0.5, "ssr_noise_correlation": 0.7,
         "ssr_steps": 1, "ssr_window_size": 2, "ssr_overlap": 1,
     }  # fmt: skip
     tuned = LumierePipeline(**pipe.components, **settings)
@@ -255,6 +255,8 @@ CLEAR = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
         ({"guidance_interval": 0.5}, r"guidance_interval is 0\.5; allowed: two numbers"),
         ({"guidance_interval": ["a", "b"]}, "guidance_interval is .*; allowed: two numbers"),
         ({"guidance_interval": [0.2, 900]}, r"guidance_interval is \[0\.2, 900\]; allowed"),
+        ({"noise_correlation": 1.5}, r"noise_correlation is 1\.5; allowed: 0 to 1"),
+        ({"ssr_noise_correlation": "a"}, "noise_correlation is 'a'; allowed: 0 to 1"),
         ({"strength": None}, "strength is None; allowed: 0 to 1"),
         ({"outpaint_scale": None}, "outpaint_scale is None; allowed: 0 to 1"),
         ({"fps": "fast"}, "fps is 'fast'; allowed"),

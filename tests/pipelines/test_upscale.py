@@ -35,6 +35,17 @@ def upscaler() -> LumiereUpscalePipeline:
     return pipe
 
 
+def test_equal_noise_keeps_a_still_video_still(upscaler: LumiereUpscalePipeline) -> None:
+    # Temporal layers at their start are the identity, so nothing else can make a difference.
+    upscaler.unet = SpaceTimeUNet.from_unet2d(upscaler.unet.unet, temporal_resampling=False)
+    still = low(1).expand(-1, 5, -1, -1, -1)
+    settings = {"num_inference_steps": 2, "noise_level": 100, "generator": seed()}
+    made = upscaler(still, noise_correlation=1.0, **settings).frames
+    torch.testing.assert_close(made, made[:, :1].expand_as(made), atol=1e-5, rtol=0)
+    moving = upscaler(still, **{**settings, "generator": seed()}).frames
+    assert (moving - moving[:, :1]).abs().max() > 0.01
+
+
 def low(num_frames: int, batch_size: int = 1, height: int = 16, width: int = 16) -> Tensor:
     return torch.rand(batch_size, num_frames, 3, height, width, generator=seed(1))
 
@@ -307,8 +318,9 @@ def test_super_resolution_has_the_same_defaults_within_a_pipeline_and_alone() ->
     for name, own_name in (("num_inference_steps", "ssr_steps"), ("overlap", "ssr_overlap")):
         assert within[own_name].default is None
         assert alone[name].default == stored[own_name].default, name
-    window_size = parameters_of(LumiereUpscalePipeline.__init__)["window_size"]
-    assert window_size.default == stored["ssr_window_size"].default
+    stored_alone = parameters_of(LumiereUpscalePipeline.__init__)
+    for name in ("window_size", "noise_correlation"):
+        assert stored_alone[name].default == stored[f"ssr_{name}"].default, name
     # Without windows of its own, the base model takes those of a plan.
     plan = parameters_of(WindowPlan)
     for name in ("window_weights", "batch_size"):

@@ -22,8 +22,10 @@ from lumiere.config import GenerateConfig
 from lumiere.data.clips import ClipStore
 from lumiere.data.pixel_values import from_unit_range
 from lumiere.data.video_io import read_video, write_video
+from lumiere.diffusion.objective import make_scheduler
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.pretrained import load_text_to_image
+from lumiere.models.unet_builders import build_ssr_unet
 from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
 from lumiere.pipelines.evaluation_sets import make_clips, write_sets
 from lumiere.pipelines.input_files import Clips
@@ -218,6 +220,20 @@ def test_temporal_weights_are_taken_from_a_folder(chain: Path, tmp_path: Path) -
                 if name.startswith("conv_in_conditioning.")
             }
         assert equal(wanted, made), stage
+
+
+def test_the_training_of_an_image_network_goes_on_from_a_folder(
+    chain: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    build_ssr_unet(LARGE, (16, 32), 2).save_pretrained(tmp_path / "given" / "unet")
+    make_scheduler().save_pretrained(tmp_path / "given" / "scheduler")
+    none = {"steps": 0}
+    section = {"image_init_from": str(tmp_path / "given"), "image_optim": none, "optim": none}
+    run_stage(chain, "train_ssr", {"train_ssr": section}, out=tmp_path / "ssr")
+    given = load_file(tmp_path / "given" / "unet" / "diffusion_pytorch_model.safetensors")
+    made = SpaceTimeUNet.from_pretrained(tmp_path / "ssr").unet.state_dict()
+    assert all(torch.equal(value, made[name]) for name, value in given.items())
 
 
 def test_nothing_need_be_held_out(chain: Path, tmp_path: Path) -> None:

@@ -70,6 +70,13 @@ BAD_PARAMS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
         {"image_model": "outputs/t2i"},
         ("train_ssr.image_model", "outputs/t2i", "channels"),
     ),
+    ("train_ssr", {"image_init_from": "nowhere"}, ("train_ssr.image_init_from", "nowhere")),
+    ("train_ssr", {"image_init_from": "data/half"}, ("train_ssr.image_init_from", "data/half")),
+    (
+        "train_ssr",
+        {"image_init_from": "data/half", "image_model": "outputs/t2i"},
+        ("train_ssr.image_init_from", "data/half", "image_model"),
+    ),
     ("train_ssr", {"init_from": "nowhere"}, ("train_ssr.init_from", "nowhere")),
     ("train_ssr", {"window_size": 9}, ("train_ssr.window_size", "9", "decode.num_frames (8)")),
     ("train_ssr", {"crop": 64}, ("train_ssr.crop", "64", "train_ssr.size (32)")),

@@ -224,6 +224,20 @@ def test_a_share_of_the_steps_trains_on_single_frames(stores: tuple[ClipStore, C
     assert all(example.shape[1] == FRAMES for example in held_out_batch(task)["video"])
 
 
+@pytest.mark.parametrize("correlation", [0.0, 1.0])
+def test_the_noise_of_a_clip_is_as_correlated_as_the_settings_say(
+    correlation: float, stores: tuple[ClipStore, ClipStore]
+) -> None:
+    for task in (base_task(stores), ssr_task(stores)):
+        task.noise_correlation = correlation
+        batch = training_batch(task, 0)
+        noises = [task.noised(batch).noise, batch.get("low_noise")]
+        for noise in noises:
+            if noise is not None:
+                is_equal = torch.equal(noise, noise[:, :, :1].expand_as(noise))
+                assert is_equal == (correlation == 1.0)
+
+
 # --- data ------------------------------------------------------------------------------------------------------------
 
 
