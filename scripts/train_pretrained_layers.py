@@ -1,0 +1,210 @@
+"""Train the demo's temporal layers or its super-resolution on all captioned videos of `data`.
+
+    PYTHONPATH=. python scripts/train_pretrained_layers.py --work /tmp/layers ssr
+    PYTHONPATH=. python scripts/train_pretrained_layers.py --work /tmp/layers temporal
+    PYTHONPATH=. python scripts/train_pretrained_layers.py --work /tmp/layers export --to /tmp/weights
+
+The stages of the pipeline do the work, with the settings of `profiles/pretrained_layers.yaml`. A
+call that was stopped continues where it was, because the stages do. `export` writes the weights in
+fp16, in the folders in which `pretrained` has them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+
+from lumiere.errors import DataError, run_program
+from lumiere.models import SpaceTimeUNet
+from lumiere.models.text_to_image import load_scheduler
+
+ROOT = Path(__file__).resolve().parent.parent
+SHORT_CAPTIONS = 3  # of a video, beside its two sentences
+STAGES = {"ssr": ["train_ssr"], "temporal": ["prepare_t2i", "train_base", "train_conditioned"]}
+
+
+def merge(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with changes at any depth; mask weights are replaced as a whole."""
+    merged = dict(settings)
+    for key, value in changes.items():
+        is_section = isinstance(value, dict) and key != "mask_weights"
+        merged[key] = merge(merged.get(key, {}), value) if is_section else value
+    return merged
+
+
+def write_params(work: Path, profile: Path, t2i: Path) -> None:
+    """Write the params that the stages read."""
+    params, changes = (
+        yaml.safe_load(path.read_text(encoding="utf-8")) for path in (ROOT / "params.yaml", profile)
+    )
+    params = merge(merge(params, changes), {"prepare_t2i": {"source": str(t2i)}})
+    text = yaml.safe_dump(params, sort_keys=False)
+    (work / "params.yaml").write_text(text, encoding="utf-8")
+
+
+def read_subjects(data: Path) -> dict[str, dict[str, str]]:
+    """Read the rows of `pretraining/subjects.csv` that have a video, by the video's path in
+    `data`.
+    """
+    with open(data / "pretraining/subjects.csv", newline="", encoding="utf-8") as file:
+        return {row["video"]: row for row in csv.DictReader(file) if row["video"]}
+
+
+def collect(data: Path, raw: Path, captions: Path) -> None:
+    """Gather all captioned videos in one folder, and their captions in one table.
+
+    Args:
+        data: with `raw`, `captions.csv` and `pretraining`.
+        raw: the folder to make.
+        captions: the table to write: the sentences, and up to `SHORT_CAPTIONS` short captions.
+    """
+    subjects = read_subjects(data)
+    raw.mkdir(parents=True, exist_ok=True)
+    rows: list[tuple[str, str]] = []
+    for folder in (data / "raw", data / "pretraining/raw"):
+        with open(folder.parent / "captions.csv", newline="", encoding="utf-8") as file:
+            sentences = [(row["video"], row["caption"]) for row in csv.DictReader(file)]
+        for name in sorted({video for video, _ in sentences}):
+            subject = subjects.get((folder / name).relative_to(data).as_posix())
+            if subject is None:
+                continue
+            shutil.copyfile(folder / name, raw / name)
+            rows += [(name, sentence) for video, sentence in sentences if video == name]
+            shorts = subject["captions"].split("|")[:SHORT_CAPTIONS]
+            rows += [(name, caption) for caption in shorts]
+    with open(captions, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["video", "caption"])
+        writer.writerows(dict.fromkeys(rows))
+
+
+def hold_out(manifest: Path, data: Path) -> None:
+    """Hold out the videos that the image model does not see, whatever looks like them."""
+    held_out = {
+        Path(video).name
+        for video, row in read_subjects(data).items()
+        if row["split"] == "validation"
+    }
+    table = pd.read_parquet(manifest)
+    accepted = table["verdict"] == "accepted"
+    table.loc[accepted & table["video"].isin(held_out), "split"] = "validation"
+    table.to_parquet(manifest, index=False)
+
+
+def run_stage(name: str, work: Path, **paths: Path) -> None:
+    """Run a stage with its own output folder and state in `work`.
+
+    Raises:
+        DataError: if it fails; it has said why.
+    """
+    options = [part for key, path in paths.items() for part in (f"--{key}", str(path))]
+    command = [sys.executable, "-m", f"stages.{name}", "--params", str(work / "params.yaml")]
+    env = {**os.environ, "LUMIERE_TRACKING": os.environ.get("LUMIERE_TRACKING", "off")}
+    if subprocess.run([*command, *options], cwd=ROOT, env=env).returncode:
+        raise DataError(f"stages.{name} failed", "mend what it says, and call again")
+
+
+def prepare(work: Path, data: Path) -> None:
+    """Curate and decode the videos, unless that is done."""
+    if (work / "clips").is_dir():
+        return
+    collect(data, work / "raw", work / "captions.csv")
+    run_stage(
+        "curate",
+        work,
+        raw=work / "raw",
+        captions=work / "captions.csv",
+        out=work / "manifest.parquet",
+        report=work / "report",
+        metrics=work / "curate.json",
+        scratch=work / "scratch/curate",
+    )
+    hold_out(work / "manifest.parquet", data)
+    run_stage(
+        "decode", work, manifest=work / "manifest.parquet", raw=work / "raw", out=work / "clips"
+    )
+
+
+def train(work: Path, part: str) -> None:
+    """Run the trainings of a part."""
+    inputs = {"clips": work / "clips"}
+    for stage in STAGES[part]:
+        scratch = {"scratch": work / "scratch" / stage}
+        match stage:
+            case "train_base":
+                inputs["t2i"] = work / "t2i"
+            case "train_conditioned":
+                inputs = {"clips": work / "clips", "base": work / "base"}
+        out = work / stage.removeprefix("train_").removeprefix("prepare_")
+        run_stage(stage, work, **inputs, out=out, **scratch)
+
+
+def export(work: Path, folder: Path) -> None:
+    """Write the trained parts in fp16.
+
+    Raises:
+        DataError: if no part is trained.
+    """
+    written = []
+    for trained, temporal in (("conditioned", "temporal"), ("ssr", "temporal_ssr")):
+        if not (work / trained / "config.json").is_file():
+            continue
+        network = SpaceTimeUNet.from_pretrained(work / trained, torch_dtype=torch.float16)
+        network.save_temporal(folder / temporal)
+        if trained == "ssr":
+            network.unet.save_pretrained(folder / "ssr_image/unet")
+            load_scheduler(work / trained / "scheduler").save_pretrained(
+                folder / "ssr_image/scheduler"
+            )
+        written.append(trained)
+    if not written:
+        raise DataError(f"{work}: nothing is trained", "call the script with ssr or temporal first")
+
+
+def run(parser: argparse.ArgumentParser) -> None:
+    """Train or export."""
+    arguments = parser.parse_args()
+    work = arguments.work.absolute()
+    if arguments.part == "export":
+        if arguments.to is None:
+            parser.error("export needs --to FOLDER")
+        export(work, arguments.to)
+        return
+    work.mkdir(parents=True, exist_ok=True)
+    write_params(work, arguments.profile, arguments.t2i.absolute())
+    prepare(work, arguments.data)
+    train(work, arguments.part)
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=[*STAGES, "export"], help="what to do")
+    parser.add_argument("--work", type=Path, required=True, help="folder for clips and weights")
+    parser.add_argument("--to", type=Path, help="folder for the exported weights")
+    parser.add_argument(
+        "--t2i", type=Path, default=ROOT / "pretrained/t2i", help="the text-to-image model"
+    )
+    parser.add_argument(
+        "--profile",
+        type=Path,
+        default=ROOT / "profiles/pretrained_layers.yaml",
+        help="what differs from params.yaml",
+    )
+    parser.add_argument("--data", type=Path, default=ROOT / "data", help="the videos")
+    run_program(lambda: run(parser))
+
+
+if __name__ == "__main__":
+    main()
