@@ -196,7 +196,7 @@ def test_a_folder_of_styles_that_is_none(pipe: LumierePipeline, tmp_path: Path) 
 def test_a_pipeline_keeps_the_settings_that_suit_it(pipe: LumierePipeline, tmp_path: Path) -> None:
     settings = {
         "num_frames": 3, "fps": 8, "num_inference_steps": 3, "guidance_scale": 1.5, "guidance_rescale": 0.3,
-        "guidance_interval": [0.5, 1.0],
+        "guidance_interval": [0.5, 1.0], "guidance_eta": 0.5, "guidance_threshold": 0.1, "guidance_momentum": -0.5,
         "ssr_steps": 1, "ssr_window_size": 2, "ssr_overlap": 1,
     }  # fmt: skip
     tuned = LumierePipeline(**pipe.components, **settings)
@@ -255,6 +255,14 @@ CLEAR = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
         ({"guidance_interval": 0.5}, r"guidance_interval is 0\.5; allowed: two numbers"),
         ({"guidance_interval": ["a", "b"]}, "guidance_interval is .*; allowed: two numbers"),
         ({"guidance_interval": [0.2, 900]}, r"guidance_interval is \[0\.2, 900\]; allowed"),
+        ({"guidance_type": "apg"}, "guidance_type is 'apg'; allowed: cfg, auto"),
+        ({"guidance_type": ["cfg"]}, r"guidance_type is \['cfg'\]; allowed: cfg, auto"),
+        ({"guidance_eta": 1.5}, r"guidance_eta is 1\.5; allowed: 0 to 1"),
+        ({"guidance_eta": float("nan")}, "guidance_eta is nan; allowed: 0 to 1"),
+        ({"guidance_threshold": -1}, "guidance_threshold is -1; allowed: at least 0"),
+        ({"guidance_momentum": 0.5}, r"guidance_momentum is 0\.5; allowed: -1 to 0"),
+        ({"guidance_momentum": "-0.5"}, r"guidance_momentum is '-0\.5'; allowed: -1 to 0"),
+        ({"long_noise": "shuffled"}, "long_noise is 'shuffled'; allowed: independent, rescheduled"),
         ({"strength": None}, "strength is None; allowed: 0 to 1"),
         ({"outpaint_scale": None}, "outpaint_scale is None; allowed: 0 to 1"),
         ({"fps": "fast"}, "fps is 'fast'; allowed"),
