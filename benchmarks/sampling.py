@@ -1,12 +1,14 @@
 """Compare ways to sample from the base video model: quality against forward passes.
 
     PYTHONPATH=. python -m benchmarks.sampling --clips outputs/clips --work /tmp/sampling
-    PYTHONPATH=. python -m benchmarks.sampling ... --only default,no-guidance --captions 100
+    PYTHONPATH=. python -m benchmarks.sampling ... --only "default;no guidance" --captions 100
+    PYTHONPATH=. python -m benchmarks.sampling ... --guide FOLDER --only "default;autoguidance 2"
 
 Every variant makes the same videos, one per source video, from the same noise. They are compared
 with the real clips of their captions as in the evaluate stage. The clips of a variant are kept in
 the work folder, so a second call continues where the first one stopped; use a new folder for other
-weights. One forward pass means one clip through the network once; with guidance a step takes two.
+weights, also of the guide. One forward pass means one clip through a network once; with guidance a
+step takes two. Variants of autoguidance need a guide, a weaker network (`--guide`).
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from lumiere.evaluation.comparison import compare, measure_sets
 from lumiere.evaluation.folders import load_networks
 from lumiere.evaluation.scores import Score, flat
 from lumiere.pipelines import LumierePipeline
-from lumiere.pipelines.assemble import demo_pipeline
+from lumiere.pipelines.assemble import demo_pipeline, load_guide
 from lumiere.pipelines.evaluation_sets import draw_captions, make_clips, plan_clips
 from lumiere.pipelines.input_files import Clips
 from lumiere.sample_files import TEXT_TO_VIDEO, read_set, write_set
@@ -54,10 +56,20 @@ class Variant:
     scheduler: str = ""
     scheduler_settings: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def needs_guide(self) -> bool:
+        """Whether the variant is one of autoguidance."""
+        return self.settings.get("guidance_type") == "auto"
+
 
 CLIPPED = {"clip_sample": True}
 WHOLE = {"guidance_interval": [0.0, 1.0]}
 DPM = "DPMSolverMultistepScheduler"
+STRONG = {"guidance_scale": 3.0}
+ORTHOGONAL = {"guidance_eta": 0.0}
+# With the demo weights, this limit acts in about the noisiest third of the steps.
+LIMITED = {**ORTHOGONAL, "guidance_threshold": 0.1}
+AUTO: dict[str, Any] = {"guidance_type": "auto"}
 VARIANTS = {
     "default": Variant(),
     "clipped, rescaled, guided at every step": Variant(
@@ -70,13 +82,46 @@ VARIANTS = {
     "guided for t in 0.4 to 0.9": Variant({"guidance_interval": [0.4, 0.9]}),
     "no guidance": Variant({"guidance_scale": 1.0}),
     "guidance 2": Variant({"guidance_scale": 2.0}),
-    "guidance 3": Variant({"guidance_scale": 3.0}),
+    "guidance 3": Variant(STRONG),
+    "guidance 3 at every step": Variant({**STRONG, **WHOLE}),
+    "APG eta 0": Variant(ORTHOGONAL),
+    "APG eta 0, guidance 3": Variant({**STRONG, **ORTHOGONAL}),
+    "APG eta 0, guidance 3 at every step": Variant({**STRONG, **WHOLE, **ORTHOGONAL}),
+    "APG eta 0, threshold 0.1, guidance 3 at every step": Variant({**STRONG, **WHOLE, **LIMITED}),
+    "APG eta 0, threshold 0.1, momentum -0.5, guidance 3 at every step": Variant(
+        {**STRONG, **WHOLE, **LIMITED, "guidance_momentum": -0.5}
+    ),
+    "autoguidance 1.5": Variant({**AUTO, "guidance_scale": 1.5}),
+    "autoguidance 2": Variant({**AUTO, "guidance_scale": 2.0}),
+    "autoguidance 2 at every step": Variant({**AUTO, "guidance_scale": 2.0, **WHOLE}),
+    "autoguidance 3, APG eta 0": Variant({**AUTO, **STRONG, **ORTHOGONAL}),
     "10 steps": Variant({"num_inference_steps": 10}),
     "50 steps": Variant({"num_inference_steps": 50}),
     "DPM++": Variant(scheduler=DPM),
     "DPM++, 10 steps": Variant({"num_inference_steps": 10}, DPM),
     "UniPC, 10 steps": Variant({"num_inference_steps": 10}, "UniPCMultistepScheduler"),
 }
+
+
+def choose_variants(only: str, has_guide: bool) -> list[str]:
+    """Return the names of the variants to run, in order.
+
+    Args:
+        only: some of `VARIANTS`, separated by ;, or empty for all that can run.
+        has_guide: whether there is a network for autoguidance.
+
+    Raises:
+        ValueError: if there is no such variant, or it needs a guide that is missing.
+    """
+    if not only:
+        return [name for name in VARIANTS if has_guide or not VARIANTS[name].needs_guide]
+    names = only.split(";")
+    for name in names:
+        if name not in VARIANTS:
+            raise ValueError(f"no variant {name!r}; there are {'; '.join(VARIANTS)}")
+        if VARIANTS[name].needs_guide and not has_guide:
+            raise ValueError(f"variant {name!r} needs a weaker network; name it with --guide")
+    return names
 
 
 def apply(pipe: LumierePipeline, variant: Variant, original: Any) -> None:
@@ -96,17 +141,23 @@ def main() -> None:
     parser.add_argument("--clips", type=Path, required=True, help="output of the decode stage")
     parser.add_argument("--work", type=Path, required=True, help="folder for clips and results")
     parser.add_argument("--model", type=Path, help="a saved pipeline (default: the demo weights)")
+    parser.add_argument(
+        "--guide",
+        type=Path,
+        help="a weaker network for autoguidance: a folder of SpaceTimeUNet.save_pretrained, or of "
+        "save_temporal for the image model of the base network",
+    )
     parser.add_argument("--captions", type=int, default=100, help="videos (default: 100)")
     parser.add_argument("--held-out", action="store_true", help="captions of held-out videos")
-    parser.add_argument("--only", help=f"some of: {', '.join(VARIANTS)} (separated by ;)")
+    parser.add_argument("--only", help=f"some of: {'; '.join(VARIANTS)} (separated by ;)")
     parser.add_argument("--threads", type=int, default=0, help="of torch (default: torch's own)")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    names = arguments.only.split(";") if arguments.only else list(VARIANTS)
-    unknown = sorted(set(names) - set(VARIANTS))
-    if unknown:
-        sys.exit(f"error: no variant {unknown[0]!r}; there are {', '.join(VARIANTS)}")
+    try:
+        names = choose_variants(arguments.only or "", arguments.guide is not None)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
 
     clips = Clips(arguments.clips)
     captions = draw_captions(clips.stores[arguments.held_out], arguments.captions, seed=0)
@@ -114,7 +165,11 @@ def main() -> None:
     pipe.set_progress_bar_config(disable=True)
     original, settings = pipe.scheduler, dict(pipe.config)
     passes = [0]
-    pipe.unet.register_forward_pre_hook(lambda _, inputs: count(passes, inputs[0]))
+    if arguments.guide:
+        pipe.add_guide(load_guide(pipe.unet, arguments.guide))
+    for network in (pipe.unet, pipe.guide_unet):
+        if network is not None:
+            network.register_forward_pre_hook(lambda _, inputs: count(passes, inputs[0]))
     networks = load_networks((), cache=str(arguments.work / "features"))
     entries = plan_clips(captions, TEXT_TO_VIDEO, GenerateConfig(num_frames=pipe.config.num_frames))
     rows: list[dict[str, Any]] = []

@@ -291,6 +291,17 @@ class GenerateConfig:
     guidance_rescale: float = number(0.7, at_least=0, at_most=1)
     # the lowest and the highest noise level with guidance; 0 is clean, 1 is pure noise
     guidance_interval: tuple[float, ...] = (0.0, 1.0)
+    # what guidance moves away from: the negative prompt, or the prediction of guide_unet
+    guidance_type: str = choice("cfg", "auto")
+    # the folder of a weaker Space-Time U-Net, or of temporal weights that save_temporal wrote;
+    # empty for none
+    guide_unet: str = ""
+    # adaptive projected guidance; 1, 0 and 0 are plain guidance
+    guidance_eta: float = number(1.0, at_least=0, at_most=1)
+    # the largest root mean square of the difference in x_0, where pixels are from -1 to 1; 0 sets
+    # no limit
+    guidance_threshold: float = number(0.0, at_least=0)
+    guidance_momentum: float = number(0.0, at_least=-1, at_most=0)
     # between the noise of any two frames of a video, in the base model and in super-resolution
     noise_correlation: float = number(0.0, at_least=0, at_most=1)
     ssr_noise_correlation: float = number(0.0, at_least=0, at_most=1)
@@ -298,6 +309,8 @@ class GenerateConfig:
     image_strength: float = number(1.0, at_least=0, at_most=1)
     # at least 3, because the evaluation compares window borders with other frames
     num_frames: int = number(16, at_least=3)
+    # the noise of the prompts file's clips that are longer than num_frames
+    long_noise: str = choice("independent", "rescheduled")
     fps: int = number(16, at_least=1)
     ssr_steps: int = number(8, at_least=1)
     window_size: int = number(8, at_least=2)
@@ -331,6 +344,8 @@ class GenerateConfig:
             raise ParamsError(
                 f"guidance_interval: {interval}; allowed: [low, high] with 0 <= low <= high <= 1"
             )
+        if self.guidance_type == "auto" and not self.guide_unet:
+            raise ParamsError("guidance_type: 'auto'; allowed without guide_unet: cfg")
         if self.seam_window_size >= self.num_frames:
             raise ParamsError(
                 f"seam_window_size: {self.seam_window_size}; allowed: below num_frames "

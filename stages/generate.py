@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -11,7 +12,7 @@ from tqdm import tqdm
 import stages
 from lumiere import sample_files, tracking
 from lumiere.config import GenerateConfig, load_params, to_dict
-from lumiere.pipelines.assemble import assemble_pipeline, hash_model
+from lumiere.pipelines.assemble import assemble_pipeline, hash_model, load_guide
 from lumiere.pipelines.evaluation_sets import write_sets
 from lumiere.pipelines.input_files import Clips
 from lumiere.pipelines.sample_videos import check_video, make_sample, read_videos
@@ -26,6 +27,11 @@ def pipeline_defaults(config: GenerateConfig) -> dict[str, Any]:
         "guidance_scale": config.guidance_scale,
         "guidance_rescale": config.guidance_rescale,
         "guidance_interval": list(config.guidance_interval),
+        "guidance_type": config.guidance_type,
+        "guidance_eta": config.guidance_eta,
+        "guidance_threshold": config.guidance_threshold,
+        "guidance_momentum": config.guidance_momentum,
+        "long_noise": config.long_noise,
         "noise_correlation": config.noise_correlation,
         "ssr_noise_correlation": config.ssr_noise_correlation,
         "image_strength": config.image_strength,
@@ -59,6 +65,9 @@ def main() -> None:
         models = arguments.conditioned, arguments.ssr, arguments.blended
         with stages.reading(*models):
             pipe = assemble_pipeline(*models, **pipeline_defaults(config))
+        if config.guide_unet:
+            with stages.blaming(arguments.params, "generate.guide_unet"):
+                pipe.add_guide(load_guide(pipe.unet, Path(config.guide_unet)))
         for name, (line, request) in videos.items():
             with stages.blaming(arguments.prompts, f"line {line}: {name}"):
                 for note in check_video(pipe, request, clips):

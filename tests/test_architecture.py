@@ -174,6 +174,8 @@ def test_sampling_pictures_and_metrics_retrain_nothing() -> None:
         "lumiere/data/contact_sheets.py",
         "lumiere/diffusion/denoising.py",
         "lumiere/diffusion/guidance.py",
+        "lumiere/diffusion/long_noise.py",
+        "lumiere/diffusion/projection.py",
         "lumiere/diffusion/schedulers.py",
         "lumiere/training/preview.py",
     }

@@ -16,9 +16,16 @@ from torch import nn
 from typer.testing import CliRunner
 
 from lumiere.cli.app import app
-from lumiere.config import LaunchConfig, OptimConfig
+from lumiere.config import (
+    GenerateConfig,
+    LaunchConfig,
+    OptimConfig,
+    Params,
+    PrepareT2IConfig,
+    TrainSSRConfig,
+)
 from lumiere.inspection.meter import LiveBytes, StandIn, measure
-from lumiere.inspection.networks import Workload, stored_workloads
+from lumiere.inspection.networks import Workload, stored_workloads, workloads
 from lumiere.inspection.plan import optimizer_bytes, plan
 from lumiere.inspection.summary import as_text, fits
 from lumiere.models import SpaceTimeUNet, lean
@@ -232,6 +239,29 @@ def test_a_params_file(tmp_path: Path) -> None:
     assert [network["title"] for network in networks] == titles
     assert [network["sample_passes"] for network in networks] == [0, 2 * 5, 0, 3 * 8]
     assert all(network["training"]["micro_batch"] == 2 for network in networks)
+
+
+def test_autoguidance_adds_a_network_and_takes_passes_from_the_base(tmp_path: Path) -> None:
+    """A guide of temporal weights alone is as large as the base; another is built as it is stored."""
+    base = make_workload("cpu").network
+    base.save_pretrained(tmp_path / "whole")
+    base.save_temporal(tmp_path / "temporal")
+    for folder, like_base in (("whole", False), ("temporal", True)):
+        generate = GenerateConfig(
+            num_inference_steps=5,
+            guidance_interval=(0.5, 1.0),
+            guidance_type="auto",
+            guide_unet=folder,
+        )
+        t2i = PrepareT2IConfig("train", 16, block_out_channels=(16, 32))
+        ssr = TrainSSRConfig("train", low_size=16, block_out_channels=(16, 32))
+        params = Params(prepare_t2i=t2i, train_ssr=ssr, generate=generate)
+        networks = {each.title: each for each in workloads(params, tmp_path)}
+        assert networks["base, conditioned"].sample_passes == 5
+        assert networks["guide"].sample_passes == 3  # at t = 999, 799 and 599
+        assert networks["guide"].sample_shape == (7, 16, 16, 16)
+        is_base = networks["guide"].network is networks["base, conditioned"].network
+        assert is_base == like_base
 
 
 @pytest.mark.parametrize(

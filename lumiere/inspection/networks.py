@@ -99,14 +99,19 @@ class Workload:
         return run, [sample, target, *tensors]
 
 
-def _base_passes(generate: GenerateConfig) -> int:
-    """Count the forward passes of the base network for one clip, both halves of guidance apart."""
+def _base_passes(generate: GenerateConfig) -> tuple[int, int]:
+    """Count the forward passes of the base network and of the guide for one clip, both halves of
+    guidance apart.
+    """
     scheduler = make_scheduler()
     scheduler.set_timesteps(generate.num_inference_steps)
     low, high = generate.guidance_interval
     levels = scheduler.timesteps / scheduler.config.num_train_timesteps
     is_guided = (low <= levels) & (levels <= high) & (generate.guidance_scale > 1)
-    return len(levels) + int(is_guided.sum())
+    guided = int(is_guided.sum())
+    if generate.guidance_type == "auto":
+        return len(levels), guided
+    return len(levels) + guided, 0
 
 
 def workloads(params: Params, root: Path = Path()) -> list[Workload]:
@@ -128,7 +133,7 @@ def workloads(params: Params, root: Path = Path()) -> list[Workload]:
 
     text = (params.decode.max_text_tokens, text_width(image_model.config))
     frames, side = params.decode.num_frames, image_model.config.sample_size
-    base_passes = _base_passes(generate)
+    base_passes, guide_passes = _base_passes(generate)
     ssr_window = min(generate.window_size, generate.num_frames)
     windows = temporal_windows(generate.num_frames, ssr_window, generate.overlap)
 
@@ -150,6 +155,10 @@ def workloads(params: Params, root: Path = Path()) -> list[Workload]:
             base_passes,
         ),
     ]
+    if generate.guidance_type == "auto":
+        guide = _guide_network(root / generate.guide_unet, conditioned)
+        guided = (guide.total_channels, generate.num_frames, side, side)
+        loads.append(Workload("guide", guide, guided, text, None, guided, guide_passes))
     if ssr.image_model == "train":
         shape = (6, ssr.crop, ssr.crop)
         loads.append(Workload("super-resolution, image", ssr_image, shape, None, ssr.image_optim))
@@ -176,7 +185,8 @@ def stored_workloads(folder: Path, num_frames: int = 16) -> list[Workload]:
     """
     if (folder / "model_index.json").is_file():
         index = read_json(folder / "model_index.json")
-        parts = [name for name in ("unet", "ssr_unet") if (folder / name / "config.json").is_file()]
+        names = ("unet", "guide_unet", "ssr_unet")
+        parts = [name for name in names if (folder / name / "config.json").is_file()]
         if not parts:
             raise ValueError(f"{folder}: a {index.get('_class_name')} without unet/config.json")
         frames = index.get("num_frames") or num_frames
@@ -189,6 +199,16 @@ def stored_workloads(folder: Path, num_frames: int = 16) -> list[Workload]:
         f"{folder}: no model_index.json, unet/config.json or config.json; expected a folder of a pipeline, a "
         "text-to-image model or a network"
     )
+
+
+def _guide_network(folder: Path, base: SpaceTimeUNet) -> SpaceTimeUNet:
+    """Return the network of autoguidance: another, or the base network with other weights."""
+    if not (folder / "config.json").is_file():
+        return base
+    network = _stored(folder, "guide", 1).network
+    if not isinstance(network, SpaceTimeUNet):
+        raise ValueError(f"{folder}/config.json: an image network; expected a SpaceTimeUNet")
+    return network
 
 
 def _stored(folder: Path, title: str, num_frames: int) -> Workload:

@@ -40,6 +40,13 @@ def check_interval(least: float, most: float, **values: Any) -> None:
             raise ValueError(allowed)
 
 
+def check_choice(allowed: Sequence[str], **values: Any) -> None:
+    """Raise ValueError unless each value is one of the allowed words."""
+    for name, value in values.items():
+        if not (isinstance(value, str) and value in allowed):
+            raise ValueError(f"{name} is {value!r}; allowed: {', '.join(allowed)}")
+
+
 def check_generator(generator: Any) -> None:
     """Raise ValueError unless `generator` is a torch.Generator, a list of them or None."""
     if generator is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from pathlib import Path
@@ -15,6 +16,7 @@ from lumiere.models import SpaceTimeUNet
 from lumiere.models.autoencoder import load_vae
 from lumiere.models.pretrained import load_text_to_image
 from lumiere.models.text_to_image import load_image_network, load_scheduler
+from lumiere.models.weights import CONFIG_FILE
 from lumiere.pipelines.pipeline_lumiere import LumierePipeline
 from lumiere.pipelines.styles import FOLDER
 from lumiere.text import load_text_encoder
@@ -60,6 +62,24 @@ def assemble_pipeline(
     if styles:
         pipe.styles.load(styles)
     return pipe
+
+
+def load_guide(unet: SpaceTimeUNet, folder: Path) -> SpaceTimeUNet:
+    """Load a weaker network for autoguidance (`LumierePipeline.add_guide`).
+
+    Args:
+        unet: the base network.
+        folder: a whole network, written by `save_pretrained`; or temporal weights for the image
+            model of `unet`, written by `save_temporal`.
+
+    Raises:
+        ValueError: if a file is missing or does not fit.
+    """
+    if (folder / CONFIG_FILE).is_file():
+        return SpaceTimeUNet.from_pretrained(folder, torch_dtype=unet.dtype)
+    guide = copy.deepcopy(unet)
+    guide.load_temporal(folder)
+    return guide
 
 
 def demo_pipeline(pretrained: Path = PRETRAINED) -> LumierePipeline:

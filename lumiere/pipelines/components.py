@@ -4,18 +4,21 @@ styles.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin
 from torch import Tensor
 
+from lumiere.diffusion.guidance import GUIDANCE_TYPES
 from lumiere.models import SpaceTimeUNet
 from lumiere.modes import CONDITIONED_MODES
+from lumiere.pipelines.argument_checks import check_choice
 from lumiere.pipelines.base import LumiereBasePipeline
 from lumiere.pipelines.pipeline_ssr import LumiereUpscalePipeline
 from lumiere.pipelines.plans import DEFAULT_OVERLAP, DEFAULT_SSR_STEPS
+from lumiere.pipelines.prompts import text_dim
 from lumiere.pipelines.styles import FOLDER as STYLES_FOLDER
 from lumiere.pipelines.styles import StyleBook
 from lumiere.text import TextEncoder, load_text_encoder
@@ -27,8 +30,10 @@ TEXT_ENCODER_FOLDER = "text_encoder"
 class LumiereComponents(LumiereBasePipeline):
     """The networks, settings and styles of `LumierePipeline`, with saving and loading."""
 
-    model_cpu_offload_seq = "unet->vae->ssr_unet"
-    _optional_components: ClassVar[list[str]] = ["text_encoder", "vae", "ssr_unet", "ssr_scheduler"]
+    model_cpu_offload_seq = "guide_unet->unet->vae->ssr_unet"
+    _optional_components: ClassVar[list[str]] = [
+        "text_encoder", "vae", "ssr_unet", "ssr_scheduler", "guide_unet",
+    ]  # fmt: skip
 
     def __init__(
         self,
@@ -44,7 +49,12 @@ class LumiereComponents(LumiereBasePipeline):
         num_inference_steps: int = 20,
         guidance_scale: float = 3.0,
         guidance_rescale: float = 0.7,
-        guidance_interval: Sequence[float] = (0.0, 1.0),
+        guidance_interval: list[float] | tuple[float, float] = (0.0, 1.0),
+        guidance_type: str = "cfg",
+        guidance_eta: float = 1.0,
+        guidance_threshold: float = 0.0,
+        guidance_momentum: float = 0.0,
+        long_noise: str = "independent",
         image_strength: float = 1.0,
         ssr_steps: int = DEFAULT_SSR_STEPS,
         prediction_type: str | None = None,
@@ -52,6 +62,7 @@ class LumiereComponents(LumiereBasePipeline):
         noise_correlation: float = 0.0,
         ssr_noise_correlation: float = 0.0,
         vae: AutoencoderKL | None = None,
+        guide_unet: SpaceTimeUNet | None = None,
     ) -> None:
         """
         Args:
@@ -63,13 +74,16 @@ class LumiereComponents(LumiereBasePipeline):
             num_frames, fps: the length and rate of the clips that `unet` was trained on. These
                 values and the following ones, down to `ssr_steps`, are the defaults of a call.
             ssr_window_size, ssr_overlap: windows that suit `ssr_unet`.
-            num_inference_steps, guidance_scale, guidance_rescale, guidance_interval,
-                image_strength, ssr_steps: values that suit the networks.
+            num_inference_steps, guidance_scale, guidance_rescale, guidance_interval, guidance_type,
+                guidance_eta, guidance_threshold, guidance_momentum, long_noise, image_strength,
+                ssr_steps: values that suit the networks.
             prediction_type, ssr_prediction_type: the networks' prediction types; by default those
                 of their schedulers.
             noise_correlation, ssr_noise_correlation: between the noise of any two frames, 0 to 1;
                 values that suit the networks.
             vae: for a T2I that works in latents; super-resolution works in pixels.
+            guide_unet: a weaker network of the same inputs and the same prediction type, for
+                autoguidance (guidance_type "auto"): smaller, or trained for fewer steps.
 
         Raises:
             ValueError: if the networks do not fit together.
@@ -86,9 +100,11 @@ class LumiereComponents(LumiereBasePipeline):
             )
         if (ssr_unet is None) != (ssr_scheduler is None):
             raise ValueError("ssr_unet and ssr_scheduler belong together; pass both or none")
+        if guide_unet is not None:
+            _check_guide(unet, guide_unet)
         self.register_modules(
             unet=unet, scheduler=scheduler, text_encoder=text_encoder, vae=vae,
-            ssr_unet=ssr_unet, ssr_scheduler=ssr_scheduler,
+            ssr_unet=ssr_unet, ssr_scheduler=ssr_scheduler, guide_unet=guide_unet,
         )  # fmt: skip
         if ssr_scheduler is not None:
             ssr_prediction_type = ssr_prediction_type or ssr_scheduler.config.prediction_type
@@ -101,6 +117,11 @@ class LumiereComponents(LumiereBasePipeline):
             guidance_scale=guidance_scale,
             guidance_rescale=guidance_rescale,
             guidance_interval=list(guidance_interval),
+            guidance_type=guidance_type,
+            guidance_eta=guidance_eta,
+            guidance_threshold=guidance_threshold,
+            guidance_momentum=guidance_momentum,
+            long_noise=long_noise,
             image_strength=image_strength,
             ssr_steps=ssr_steps,
             prediction_type=prediction_type or scheduler.config.prediction_type,
@@ -175,12 +196,44 @@ class LumiereComponents(LumiereBasePipeline):
         """
         self.styles.add(name, weights, alpha)
 
+    def add_guide(self, guide_unet: SpaceTimeUNet | None) -> None:
+        """Replace `guide_unet`, the weaker network of autoguidance; None removes it.
+
+        Raises:
+            ValueError: if it does not take the inputs of `unet`.
+        """
+        if guide_unet is not None:
+            _check_guide(self.unet, guide_unet)
+        self.register_modules(guide_unet=guide_unet)
+
     def check_mode(self, mode: str) -> None:
         """Raise ValueError if the network cannot do a mode, a key of `lumiere.modes.MODES`."""
         if mode in CONDITIONED_MODES and not self.unet.config.conditioning_channels:
             raise ValueError(
                 f"mode {mode!r} needs a network with conditioning channels; "
                 "load the conditioned model"
+            )
+
+    def check_guidance_type(self, guidance_type: str, has_negative: bool) -> None:
+        """Raise ValueError if this pipeline cannot guide in a way.
+
+        Args:
+            guidance_type: "cfg", or "auto", which needs `guide_unet`.
+            has_negative: whether there is something to avoid; "auto" would not read it.
+        """
+        check_choice(GUIDANCE_TYPES, guidance_type=guidance_type)
+        if guidance_type == "cfg":
+            return
+        if self.guide_unet is None:
+            raise ValueError(
+                f"guidance_type is {guidance_type!r}, but this pipeline has no guide_unet; add one "
+                "with add_guide, or set guidance_type to 'cfg'"
+            )
+        _check_guide(self.unet, self.guide_unet)
+        if has_negative:
+            raise ValueError(
+                f"guidance_type is {guidance_type!r}, where guide_unet takes the place of the "
+                "negative prompt; leave the negative prompt out, or set guidance_type to 'cfg'"
             )
 
     def upscaler(self) -> LumiereUpscalePipeline:
@@ -202,3 +255,18 @@ class LumiereComponents(LumiereBasePipeline):
         )
         pipe.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
         return pipe
+
+
+def _check_guide(unet: SpaceTimeUNet, guide_unet: SpaceTimeUNet) -> None:
+    """Raise ValueError unless the guide takes the inputs of the base network."""
+    for name, value, expected in (
+        ("channels", guide_unet.in_channels, unet.in_channels),
+        (
+            "conditioning channels",
+            guide_unet.config.conditioning_channels,
+            unet.config.conditioning_channels,
+        ),
+        ("numbers per text token", text_dim(guide_unet.unet.config), text_dim(unet.unet.config)),
+    ):
+        if value != expected:
+            raise ValueError(f"guide_unet takes {value} {name}, unet {expected}; expected the same")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -15,9 +15,17 @@ from lumiere import conditioning
 from lumiere.diffusion.denoising import Predict, denoise, predict_in_windows
 from lumiere.diffusion.guidance import TextGuidance
 from lumiere.diffusion.latents import LatentSpace
+from lumiere.diffusion.long_noise import LONG_NOISE, reschedule_noise
 from lumiere.diffusion.memory import BatchSize
 from lumiere.diffusion.noise import draw_noise, video_generators
-from lumiere.diffusion.schedulers import check_prediction_type, hold_known, select_timesteps
+from lumiere.diffusion.projection import Projection
+from lumiere.diffusion.schedulers import (
+    check_prediction_type,
+    hold_known,
+    select_timesteps,
+    signal_level,
+)
+from lumiere.models import SpaceTimeUNet
 from lumiere.modes import (
     CONDITIONED_MODES,
     DEFAULT_ALPHA,
@@ -26,6 +34,7 @@ from lumiere.modes import (
     infer_mode,
 )
 from lumiere.pipelines.argument_checks import (
+    check_choice,
     check_generator,
     check_interval,
     check_range,
@@ -46,7 +55,7 @@ from lumiere.pipelines.plans import (
     WindowPlan,
     plan_base_windows,
 )
-from lumiere.pipelines.prompts import read_prompts, text_dim
+from lumiere.pipelines.prompts import names_any, read_prompts, text_dim
 
 
 class LumierePipeline(LumiereComponents):
@@ -83,6 +92,10 @@ class LumierePipeline(LumiereComponents):
         guidance_scale: float | None = None,
         guidance_rescale: float | None = None,
         guidance_interval: Sequence[float] | None = None,
+        guidance_type: str | None = None,
+        guidance_eta: float | None = None,
+        guidance_threshold: float | None = None,
+        guidance_momentum: float | None = None,
         noise_correlation: float | None = None,
         num_videos_per_prompt: int = 1,
         height: int | None = None,
@@ -90,6 +103,7 @@ class LumierePipeline(LumiereComponents):
         window_size: int | None = None,
         overlap: int | None = None,
         window_weights: str = DEFAULT_WINDOW_WEIGHTS,
+        long_noise: str | None = None,
         upscale: bool = True,
         ssr_steps: int | None = None,
         noise_level: int = DEFAULT_NOISE_LEVEL,
@@ -117,7 +131,7 @@ class LumierePipeline(LumiereComponents):
         Args:
             prompt: what to see; several prompts make several videos.
             negative_prompt: what to avoid, one for all prompts or one per prompt; by default the
-                empty sentence.
+                empty sentence. Guidance of type "auto" takes none.
             num_frames: by default as many as the video has, if there is one.
             fps: frames per second of the videos; it is returned with them.
             image: the first frame, or the picture to move: (b, 3, h, w) in [0, 1], an array (h, w,
@@ -146,6 +160,17 @@ class LumierePipeline(LumiereComponents):
             guidance_interval: the lowest and the highest noise level with text guidance, as shares
                 of the T2I's training timesteps: 0 is clean, 1 is pure noise. Steps outside the
                 interval cost half the work (Kynkäänniemi et al. 2024).
+            guidance_type: what to move away from. "cfg" is the negative prompt, as in
+                classifier-free guidance. "auto" is the prediction of `pipe.guide_unet` for the same
+                prompt, as in autoguidance (Karras et al. 2024, arXiv 2406.02507); a style acts on
+                that network too.
+            guidance_eta, guidance_threshold, guidance_momentum: adaptive projected guidance (Sadat
+                et al. 2024, arXiv 2410.02416), for strong guidance without strong colours. It acts
+                on the difference between the two estimates of x_0, clip by clip. `guidance_eta`, 0
+                to 1, weighs the part that is parallel to the conditional estimate.
+                `guidance_threshold` is the largest root mean square of the difference, where pixels
+                are from -1 to 1; 0 sets no limit. `guidance_momentum`, -1 to 0, weighs the
+                differences of earlier steps. 1, 0 and 0 are plain guidance.
             noise_correlation, ssr_noise_correlation: between the noise of any two frames, 0 to 1,
                 in the base model and in super-resolution (Ge et al. 2023). Equal noise keeps still
                 parts of a video still; the base model needs some that differs to make motion. Noise
@@ -157,6 +182,10 @@ class LumierePipeline(LumiereComponents):
                 `LumiereUpscalePipeline`. By default a clip is one window up to the length that the
                 model was trained on; longer clips go through in windows of that length that share 2
                 frames.
+            long_noise: the first noise of a clip of several windows: "independent", or
+                "rescheduled", where each window has the noise of the first one in another order of
+                frames (FreeNoise, Qiu et al. 2023, arXiv 2310.15169), so that the scene changes
+                less from window to window.
             upscale: run super-resolution if the pipeline has it.
             ssr_steps, noise_level, ssr_window_size, ssr_overlap, ssr_window_weights,
                 multidiffusion: as in `LumiereUpscalePipeline`.
@@ -188,6 +217,11 @@ class LumierePipeline(LumiereComponents):
         guidance_scale = self._or_default("guidance_scale", guidance_scale)
         guidance_rescale = self._or_default("guidance_rescale", guidance_rescale)
         guidance_interval = self._or_default("guidance_interval", guidance_interval)
+        guidance_type = self._or_default("guidance_type", guidance_type)
+        guidance_eta = self._or_default("guidance_eta", guidance_eta)
+        guidance_threshold = self._or_default("guidance_threshold", guidance_threshold)
+        guidance_momentum = self._or_default("guidance_momentum", guidance_momentum)
+        long_noise = self._or_default("long_noise", long_noise)
         noise_correlation = self._or_default("noise_correlation", noise_correlation)
         fps = self._or_default("fps", fps)
         image_strength = self._or_default("image_strength", image_strength)
@@ -200,6 +234,12 @@ class LumierePipeline(LumiereComponents):
         check_range(0, 1, guidance_rescale=guidance_rescale, outpaint_scale=outpaint_scale)
         check_range(0, 1, strength=strength, image_strength=image_strength)
         check_interval(0, 1, guidance_interval=guidance_interval)
+        check_range(0, 1, guidance_eta=guidance_eta)
+        check_range(0, guidance_threshold=guidance_threshold)
+        check_range(-1, 0, guidance_momentum=guidance_momentum)
+        has_negative = negative_prompt_embeds is not None or names_any(negative_prompt)
+        self.check_guidance_type(guidance_type, has_negative)
+        check_choice(LONG_NOISE, long_noise=long_noise)
         check_range(0, 1, noise_correlation=noise_correlation)
         check_whole(1, num_inference_steps=num_inference_steps)
         check_whole(1, num_videos_per_prompt=num_videos_per_prompt)
@@ -216,7 +256,7 @@ class LumierePipeline(LumiereComponents):
             negative_prompt_embeds,
             prompt_attention_mask,
             negative_prompt_attention_mask,
-            guided=guidance_scale != 1,
+            guided=guidance_scale != 1 and guidance_type == "cfg",
             has_encoder=self.text_encoder is not None,
             text_dim=text_dim(self.unet.unet.config),
         )
@@ -282,7 +322,12 @@ class LumierePipeline(LumiereComponents):
         source, share = pixels.starting_video(num_frames, size, strength, image_strength)
         timesteps = select_timesteps(self.scheduler, num_inference_steps, device, share)
         self._interrupt, self._num_timesteps = False, len(timesteps)
-        draw = partial(draw_noise, shape, generators, device, noise_correlation)
+        noise_windows = windows.windows if long_noise == "rescheduled" else []
+
+        def draw() -> Tensor:
+            noise = draw_noise(shape, generators, device, noise_correlation)
+            return reschedule_noise(noise, noise_windows, generators)
+
         start = partial(self._first_x_t, source, space, timesteps, draw)
 
         # --- denoise ------------------------------------------------------------------------------
@@ -292,11 +337,16 @@ class LumierePipeline(LumiereComponents):
             positive.embeds, positive.mask, negative.embeds, negative.mask,
             guidance_scale, guidance_rescale,
             (low * num_train_timesteps, high * num_train_timesteps),
+            self.guide_unet if guidance_type == "auto" else None,
+            Projection(guidance_eta, guidance_threshold, guidance_momentum),
         )  # fmt: skip
         held = guide_known and known is not None and self.vae is None
         predict = self._predictor(tensors, guidance, windows, held)
-        styled = nullcontext() if style is None else self.styles.applied(self.unet, style, alpha)
-        with styled, self.progress_bar(total=len(timesteps)) as progress:
+        networks = [self.unet] if guidance.guide is None else [self.unet, guidance.guide]
+        with (
+            self._styled(networks, style, alpha),
+            self.progress_bar(total=len(timesteps)) as progress,
+        ):
             progress.set_description("base model")
             on_step = self._on_step(progress, callback, tensors)
             x_0 = space.decode(
@@ -409,20 +459,38 @@ class LumierePipeline(LumiereComponents):
                 negative_embeds=tensors["negative_prompt_embeds"],
             )
 
+            # Projected guidance needs whole clips, so windows keep both halves.
+            projected = current.is_projected_at(timestep)
+            predict_window = current.predict_halves if projected else current.predict
+
             def network(model_input: Tensor, rows: Tensor) -> Tensor:
                 model_input, channels = model_input.to(self.unet.dtype), self.unet.in_channels
-                return current.predict(self.unet, model_input, timestep, channels, rows)
+                return predict_window(self.unet, model_input, timestep, channels, rows)
 
             names = [name for name in ("conditioning", "known_mask") if name in tensors]
             conditions = [tensors[name] for name in names]
             inputs = [scaled_x_t, *conditions]
             output = predict_in_windows(network, inputs, windows, batches, weights)
+            kind = self.config.prediction_type
+            if projected:
+                level = signal_level(self.scheduler, timestep)
+                output = current.combine_projected(output, scaled_x_t, kind, *level)
             if not held:
                 return output
-            kind = self.config.prediction_type
             return hold_known(self.scheduler, kind, output, scaled_x_t, timestep, *conditions)
 
         return predict
+
+    @contextmanager
+    def _styled(
+        self, networks: Sequence[SpaceTimeUNet], style: str | None, alpha: float
+    ) -> Iterator[None]:
+        """Blend a style, if there is one, into the networks while this context is open."""
+        with ExitStack() as stack:
+            if style is not None:
+                for network in networks:
+                    stack.enter_context(self.styles.applied(network, style, alpha))
+            yield
 
     def _upscale(
         self,

@@ -155,6 +155,13 @@ def read_prompt(prompt: Any) -> list[str]:
     return prompts
 
 
+def names_any(negative_prompt: Any) -> bool:
+    """Return whether a negative prompt names something to avoid; the empty sentence does not."""
+    if negative_prompt is None:
+        return False
+    return any(entry.strip() for entry in _sentences(negative_prompt, "negative_prompt"))
+
+
 def read_negatives(negative_prompt: Any, num_prompts: int) -> list[str]:
     """Return the sentence to move away from for each prompt; by default the empty one.
 

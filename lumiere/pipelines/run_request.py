@@ -14,13 +14,15 @@ from lumiere.modes import DEFAULT_ALPHA, DEFAULT_STRENGTH, strength_applies_to
 from lumiere.pipelines.input_files import Clips, Pixels, read_pixels
 from lumiere.pipelines.pipeline_lumiere import LumierePipeline
 from lumiere.pipelines.pipeline_output import LumierePipelineOutput
+from lumiere.pipelines.prompts import names_any
 from lumiere.requests import Request
 
 MAX_DECIBELS = 99.0  # written for exact pixels, because JSON has no infinity
 # Settings of the model that no request sets.
 MODEL_SETTINGS = (
-    "fps", "guidance_rescale", "guidance_interval", "noise_correlation", "ssr_steps", "ssr_window_size", "ssr_overlap",
-    "ssr_noise_correlation", "prediction_type",
+    "fps", "guidance_rescale", "guidance_interval", "guidance_type", "guidance_eta",
+    "guidance_threshold", "guidance_momentum", "noise_correlation", "long_noise", "ssr_steps",
+    "ssr_window_size", "ssr_overlap", "ssr_noise_correlation", "prediction_type",
 )  # fmt: skip
 
 
@@ -28,10 +30,11 @@ def check_request(pipe: LumierePipeline, request: Request, clips: Clips | None =
     """Read the pixels of a request, and check the request against the model.
 
     Raises:
-        ValueError: if the model cannot do the mode, has no such style or no super-resolution, or
-            the pixels cannot be used.
+        ValueError: if the model cannot do the mode, takes no negative prompt, has no such style or
+            no super-resolution, or the pixels cannot be used.
     """
     pipe.check_mode(request.mode)
+    pipe.check_guidance_type(pipe.config.guidance_type, names_any(request.negative_prompt))
     if request.upscale and pipe.ssr_unet is None:
         raise ValueError(
             "upscale is yes, but the model has no super-resolution; "

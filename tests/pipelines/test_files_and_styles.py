@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from diffusers.pipelines import pipeline_utils
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lumiere.pipelines import LumierePipeline
+from lumiere.pipelines import LumierePipeline, LumiereUpscalePipeline
 from lumiere.pipelines.input_files import open_clips
 from lumiere.style import blend_style
 from tests.pipelines.test_modes import IMAGE, STEPS, VIDEO, box, seed
@@ -196,7 +197,8 @@ def test_a_folder_of_styles_that_is_none(pipe: LumierePipeline, tmp_path: Path) 
 def test_a_pipeline_keeps_the_settings_that_suit_it(pipe: LumierePipeline, tmp_path: Path) -> None:
     settings = {
         "num_frames": 3, "fps": 8, "num_inference_steps": 3, "guidance_scale": 1.5, "guidance_rescale": 0.3,
-        "guidance_interval": [0.5, 1.0], "noise_correlation": 0.5, "ssr_noise_correlation": 0.7,
+        "guidance_interval": [0.5, 1.0], "guidance_eta": 0.5, "guidance_threshold": 0.1, "guidance_momentum": -0.5,
+        "noise_correlation": 0.5, "ssr_noise_correlation": 0.7,
         "ssr_steps": 1, "ssr_window_size": 2, "ssr_overlap": 1,
     }  # fmt: skip
     tuned = LumierePipeline(**pipe.components, **settings)
@@ -213,6 +215,16 @@ def test_a_pipeline_keeps_the_settings_that_suit_it(pipe: LumierePipeline, tmp_p
         "a cat", generator=seed(), **{**settings, "num_inference_steps": 2, "guidance_scale": 4.0}
     ).frames
     assert torch.equal(other, by_hand) and not torch.equal(other, given.frames)
+
+
+@pytest.mark.parametrize("kind", [LumierePipeline, LumiereUpscalePipeline])
+def test_loading_a_pipeline_warns_of_nothing(
+    kind: type[LumierePipeline | LumiereUpscalePipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """diffusers warns of each parameter whose annotation it cannot read."""
+    warned: list[str] = []
+    monkeypatch.setattr(pipeline_utils.logger, "warning", warned.append)
+    assert kind._get_signature_types() and warned == []
 
 
 CLEAR = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
@@ -255,6 +267,14 @@ CLEAR = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
         ({"guidance_interval": 0.5}, r"guidance_interval is 0\.5; allowed: two numbers"),
         ({"guidance_interval": ["a", "b"]}, "guidance_interval is .*; allowed: two numbers"),
         ({"guidance_interval": [0.2, 900]}, r"guidance_interval is \[0\.2, 900\]; allowed"),
+        ({"guidance_type": "apg"}, "guidance_type is 'apg'; allowed: cfg, auto"),
+        ({"guidance_type": ["cfg"]}, r"guidance_type is \['cfg'\]; allowed: cfg, auto"),
+        ({"guidance_eta": 1.5}, r"guidance_eta is 1\.5; allowed: 0 to 1"),
+        ({"guidance_eta": float("nan")}, "guidance_eta is nan; allowed: 0 to 1"),
+        ({"guidance_threshold": -1}, "guidance_threshold is -1; allowed: at least 0"),
+        ({"guidance_momentum": 0.5}, r"guidance_momentum is 0\.5; allowed: -1 to 0"),
+        ({"guidance_momentum": "-0.5"}, r"guidance_momentum is '-0\.5'; allowed: -1 to 0"),
+        ({"long_noise": "shuffled"}, "long_noise is 'shuffled'; allowed: independent, rescheduled"),
         ({"noise_correlation": 1.5}, r"noise_correlation is 1\.5; allowed: 0 to 1"),
         ({"ssr_noise_correlation": "a"}, "noise_correlation is 'a'; allowed: 0 to 1"),
         ({"strength": None}, "strength is None; allowed: 0 to 1"),

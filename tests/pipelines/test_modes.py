@@ -467,4 +467,4 @@ def test_inspection_counts_the_clips_that_pass_through_the_network(
     config = GenerateConfig(
         num_inference_steps=20, guidance_scale=scale, guidance_interval=interval
     )
-    assert _base_passes(config) == sum(clips_in_network)
+    assert _base_passes(config) == (sum(clips_in_network), 0)

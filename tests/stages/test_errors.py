@@ -84,6 +84,16 @@ BAD_PARAMS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("blend_style", {"alphas": [1.5]}, ("blend_style.alphas", "1.5", "0 to 1")),
     ("generate", {"overlap": 4}, ("generate.overlap", "4", "window_size")),
     ("generate", {"num_frames": 12}, ("prompts.csv", "inpaint:", "generate.num_frames", "12", "8")),
+    (
+        "generate",
+        {"guidance_type": "auto", "guide_unet": "nowhere"},
+        ("generate.guide_unet", "nowhere/temporal.safetensors"),
+    ),
+    (
+        "generate",
+        {"guide_unet": "outputs/base"},
+        ("generate.guide_unet", "takes 0 conditioning channels, unet 4"),
+    ),
     ("evaluate", {"judge": "nowhere"}, ("nowhere",)),
     ("evaluate", {"num_videos": 5}, ("evaluate.num_videos", "5", "generate.set_size (4)")),
 ]
