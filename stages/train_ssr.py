@@ -27,18 +27,13 @@ def named_inputs(config: TrainSSRConfig, params_file: Path) -> list[Path]:
         ParamsError: if one of them does not exist. The last one is read only after the image
             network is trained, so this check comes first.
     """
-    image_keys = ["image_model"]
-    if config.image_model == "train":
-        image_keys = ["image_init_from"] if config.image_init_from else ["unet_config"]
-    named: list[Path] = []
-    for key in (*image_keys, "init_from"):
-        name = getattr(config, key)
-        if not name:
-            continue
-        named.append(Path(name))
-        if not named[-1].exists():
+    given = "image_init_from" if config.image_init_from else "unet_config"
+    keys = (given if config.image_model == "train" else "image_model", "init_from")
+    names = {key: getattr(config, key) for key in keys if getattr(config, key)}
+    for key, name in names.items():
+        if not Path(name).exists():
             raise ParamsError(f"{params_file}: train_ssr.{key}: {name}: no such file or folder")
-    return named
+    return [Path(name) for name in names.values()]
 
 
 def train_image_network(
@@ -62,15 +57,9 @@ def train_image_network(
             )
         scheduler = make_scheduler()
     task = SuperResolutionTask(
-        "ssr_image",
-        unet,
-        scheduler,
-        train_clips,
-        held_out,
-        config.image_optim,
-        ssr=config,
-        window_size=1,
-    )
+        "ssr_image", unet, scheduler, train_clips, held_out, config.image_optim,
+        ssr=config, window_size=1,
+    )  # fmt: skip
     stage.train(task, preview=SuperResolutionPreview)
     return task
 
