@@ -176,40 +176,75 @@ MASK_KINDS = (
 )
 
 
+def _default_mask_weights() -> dict[str, float]:
+    return {
+        "text_only": 1.0,
+        "first_frame": 2.0,
+        "last_frame": 0.5,
+        "first_and_last": 0.5,
+        "inpainting_box": 0.25,
+        "inpainting_moving_box": 0.25,
+        "inpainting_free_form": 0.5,
+        "outpainting": 0.5,
+        "cinemagraph": 1.0,
+    }
+
+
+def _check_mask_weights(mask_weights: dict[str, float]) -> None:
+    if min(mask_weights.values(), default=0) < 0 or sum(mask_weights.values()) <= 0:
+        raise ParamsError(
+            f"mask_weights: {mask_weights}; allowed: weights of at least 0 with a sum above 0"
+        )
+    unknown = sorted(set(mask_weights) - set(MASK_KINDS))
+    if unknown:
+        raise ParamsError(
+            f"mask_weights.{unknown[0]}: unknown mask kind; allowed: {', '.join(MASK_KINDS)}"
+        )
+
+
 @dataclass(frozen=True)
 class TrainConditionedConfig:
     """Fine-tuning on <J, C, M>; masks are drawn by their relative weights."""
 
     # a folder written by save_temporal, for the added input convolution; empty starts at zero
     init_from: str = ""
-    mask_weights: dict[str, float] = field(
-        default_factory=lambda: {
-            "text_only": 1.0,
-            "first_frame": 2.0,
-            "last_frame": 0.5,
-            "first_and_last": 0.5,
-            "inpainting_box": 0.25,
-            "inpainting_moving_box": 0.25,
-            "inpainting_free_form": 0.5,
-            "outpainting": 0.5,
-            "cinemagraph": 1.0,
-        }
-    )
+    mask_weights: dict[str, float] = field(default_factory=_default_mask_weights)
     image_share: float = number(0.0, at_least=0, at_most=1)
     # between the noise of any two frames of a clip: 0 for independent noise, 1 for equal noise
     noise_correlation: float = number(0.0, at_least=0, at_most=1)
     optim: TextOptimConfig = field(default_factory=TextOptimConfig)
 
     def __post_init__(self) -> None:
-        if min(self.mask_weights.values(), default=0) < 0 or sum(self.mask_weights.values()) <= 0:
+        _check_mask_weights(self.mask_weights)
+
+
+@dataclass(frozen=True)
+class DistilConfig:
+    """The conditioned network, distilled to few steps without guidance."""
+
+    num_inference_steps: int = number(4, at_least=1)  # of the distilled network
+    # of the teacher; a multiple of num_inference_steps that divides the schedule's timesteps, which
+    # are 1000 as a rule
+    teacher_steps: int = number(20, at_least=1)
+    # The teacher's guidance, as in `generate`. It becomes a part of the weights.
+    guidance_scale: float = number(3.0, at_least=1)
+    guidance_rescale: float = number(0.7, at_least=0, at_most=1)
+    guidance_interval: tuple[float, ...] = (0.0, 1.0)
+    # "temporal" keeps the image model, so that styles fit
+    trained: str = choice("all", "temporal")
+    mask_weights: dict[str, float] = field(default_factory=_default_mask_weights)
+    noise_correlation: float = number(0.0, at_least=0, at_most=1)
+    # with 0 steps, nothing is distilled
+    optim: TextOptimConfig = field(default_factory=lambda: TextOptimConfig(steps=0))
+
+    def __post_init__(self) -> None:
+        if self.teacher_steps % self.num_inference_steps:
             raise ParamsError(
-                f"mask_weights: {self.mask_weights}; allowed: weights of at least 0 with a sum above 0"
+                f"teacher_steps: {self.teacher_steps}; allowed: multiples of num_inference_steps "
+                f"({self.num_inference_steps})"
             )
-        unknown = sorted(set(self.mask_weights) - set(MASK_KINDS))
-        if unknown:
-            raise ParamsError(
-                f"mask_weights.{unknown[0]}: unknown mask kind; allowed: {', '.join(MASK_KINDS)}"
-            )
+        _check_guidance_interval(self.guidance_interval)
+        _check_mask_weights(self.mask_weights)
 
 
 @dataclass(frozen=True)
@@ -227,7 +262,7 @@ class TrainSSRConfig:
     # noise augmentation of the low-resolution input
     max_noise_level: float = number(0.3, at_least=0, at_most=1)
     # between the noise of any two frames of a clip: 0 for independent noise, 1 for equal noise
-    noise_correlation: float = number(0.0, at_least=0, at_most=1)
+    noise_correlation: float = number(1.0, at_least=0, at_most=1)
     # The next five keys describe the image network, and apply to "train" only.
     # a folder with an image SR U-Net whose training goes on; empty: a new network of the next three
     image_init_from: str = ""
@@ -304,7 +339,7 @@ class GenerateConfig:
     guidance_momentum: float = number(0.0, at_least=-1, at_most=0)
     # between the noise of any two frames of a video, in the base model and in super-resolution
     noise_correlation: float = number(0.0, at_least=0, at_most=1)
-    ssr_noise_correlation: float = number(0.0, at_least=0, at_most=1)
+    ssr_noise_correlation: float = number(1.0, at_least=0, at_most=1)
     # below 1, denoising starts from the picture
     image_strength: float = number(1.0, at_least=0, at_most=1)
     # at least 3, because the evaluation compares window borders with other frames
@@ -339,11 +374,7 @@ class GenerateConfig:
                 raise ParamsError(
                     f"{overlap}: {getattr(self, overlap)}; allowed: 0 to {window_size} - 1 ({most})"
                 )
-        interval = list(self.guidance_interval)
-        if len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
-            raise ParamsError(
-                f"guidance_interval: {interval}; allowed: [low, high] with 0 <= low <= high <= 1"
-            )
+        _check_guidance_interval(self.guidance_interval)
         if self.guidance_type == "auto" and not self.guide_unet:
             raise ParamsError("guidance_type: 'auto'; allowed without guide_unet: cfg")
         if self.seam_window_size >= self.num_frames:
@@ -376,9 +407,17 @@ OPTIMS = (
     "prepare_t2i.optim",
     "train_base.optim",
     "train_conditioned.optim",
+    "distil.optim",
     "train_ssr.image_optim",
     "train_ssr.optim",
     "train_style.optim",
+)
+
+# A network only removes noise of the correlation that it was trained on. The values of each pair are equal.
+SAME_NOISE = (
+    ("distil.noise_correlation", "train_conditioned.noise_correlation"),
+    ("generate.noise_correlation", "train_conditioned.noise_correlation"),
+    ("generate.ssr_noise_correlation", "train_ssr.noise_correlation"),
 )
 
 # The first value of each pair must not exceed the second.
@@ -405,6 +444,7 @@ class Params:
     prepare_t2i: PrepareT2IConfig = field(default_factory=PrepareT2IConfig)
     train_base: TrainBaseConfig = field(default_factory=TrainBaseConfig)
     train_conditioned: TrainConditionedConfig = field(default_factory=TrainConditionedConfig)
+    distil: DistilConfig = field(default_factory=DistilConfig)
     train_ssr: TrainSSRConfig = field(default_factory=TrainSSRConfig)
     train_style: TrainStyleConfig = field(default_factory=TrainStyleConfig)
     blend_style: BlendStyleConfig = field(default_factory=BlendStyleConfig)
@@ -428,6 +468,13 @@ class Params:
                 f"generate.fps: {self.generate.fps}; allowed: decode.fps ({self.decode.fps}), the rate "
                 "of the training clips; set both to the same value"
             )
+        for key, other in SAME_NOISE:
+            value, expected = self._value(key), self._value(other)
+            if value != expected:
+                raise ParamsError(
+                    f"{key}: {value}; allowed: {other} ({expected}), the noise that the network "
+                    "learned to remove; set both to the same value"
+                )
         parts = self.launch.processes * self.launch.gradient_accumulation
         for key in OPTIMS:
             batch_size = self._value(key).batch_size
@@ -464,6 +511,14 @@ def load_params(path: str | Path = "params.yaml") -> Params:
 def to_dict(config: Any) -> dict[str, Any]:
     """Convert a config to plain dicts and lists, for JSON and for MLflow."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def _check_guidance_interval(guidance_interval: tuple[float, ...]) -> None:
+    interval = list(guidance_interval)
+    if len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
+        raise ParamsError(
+            f"guidance_interval: {interval}; allowed: [low, high] with 0 <= low <= high <= 1"
+        )
 
 
 def _check_widths(block_out_channels: tuple[int, ...]) -> None:

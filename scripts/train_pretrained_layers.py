@@ -163,6 +163,8 @@ def export(work: Path, folder: Path) -> None:
         network = SpaceTimeUNet.from_pretrained(work / trained, torch_dtype=torch.float16)
         network.save_temporal(folder / temporal)
         if trained == "ssr":
+            # Otherwise diffusers writes down the folder that the weights came from.
+            network.unet.register_to_config(_name_or_path="")
             network.unet.save_pretrained(folder / "ssr_image/unet")
             load_scheduler(work / trained / "scheduler").save_pretrained(
                 folder / "ssr_image/scheduler"

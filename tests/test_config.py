@@ -178,6 +178,14 @@ BAD = {
     "generate: {image_set_size: 25}": ("generate.image_set_size", "25", "generate.set_size (24)"),
     "generate: {style_prompts: 25}": ("generate.style_prompts", "25", "generate.set_size (24)"),
     "generate: {guidance_interval: [0.9, 0.2]}": ("generate.guidance_interval", "low <= high"),
+    "generate: {noise_correlation: 0.5}": (
+        "generate.noise_correlation: 0.5",
+        "train_conditioned.noise_correlation (0.0)",
+    ),
+    "train_ssr: {noise_correlation: 0.5}": (
+        "generate.ssr_noise_correlation: 1.0",
+        "train_ssr.noise_correlation (0.5)",
+    ),
     "generate: {guidance_interval: [0.2]}": ("generate.guidance_interval", "[low, high]"),
     "generate: {guidance_type: apg}": ("generate.guidance_type", "'apg'", "cfg, auto"),
     "generate: {guidance_type: auto}": (

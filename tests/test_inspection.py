@@ -5,6 +5,7 @@ it.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,7 @@ def test_a_params_file(tmp_path: Path) -> None:
         "decode": {"num_frames": 8, "size": 32},
         "prepare_t2i": {"source": "train", "size": 16, "block_out_channels": [16, 32], "optim": optim},
         "train_conditioned": {"optim": optim},
+        "distil": {"num_inference_steps": 2, "teacher_steps": 10, "optim": {**optim, "steps": 5}},
         "train_ssr": {
             "image_model": "train", "size": 32, "low_size": 16, "window_size": 4, "crop": 16,
             "block_out_channels": [16, 32], "image_optim": optim, "optim": optim,
@@ -235,9 +237,20 @@ def test_a_params_file(tmp_path: Path) -> None:
     networks = json.loads(run_command("--params", path, "--processes", 2, "--json").output)[
         "networks"
     ]
-    titles = ["text-to-image", "base, conditioned", "super-resolution, image", "super-resolution"]
+    titles = ["text-to-image", "base, conditioned", "base, distilled"]
+    titles += ["super-resolution, image", "super-resolution"]
     assert [network["title"] for network in networks] == titles
-    assert [network["sample_passes"] for network in networks] == [0, 2 * 5, 0, 3 * 8]
+    assert [network["sample_passes"] for network in networks] == [0, 2 * 5, 2, 0, 3 * 8]
+    _, conditioned, distilled, *_ = networks
+    assert distilled["trained_parameters"] == distilled["parameters"] == conditioned["parameters"]
+    teacher = 4 * conditioned["parameters"]  # bytes
+    for kind, share in (("whole", 1), ("sharded", 2)):
+        own = math.ceil(teacher / share)
+        assert distilled["training"][kind]["weights"] == own + teacher
+    # The student's training takes about three forward passes, its second prediction one, and the
+    # guided teacher two.
+    flops = distilled["training"]["flops"] / distilled["training"]["flops_forward"]
+    assert flops == pytest.approx(6, rel=0.05)
     assert all(network["training"]["micro_batch"] == 2 for network in networks)
 
 

@@ -50,6 +50,7 @@ def generate(
     guidance: options.Guidance = None,
     upscale: options.Upscale = None,
     model: options.ModelFolder = None,
+    fast: options.Fast = False,
     device: options.Device = None,
     from_file: options.FromFile = None,
     from_json: options.FromJson = None,
@@ -142,7 +143,10 @@ def _generate_one(values: dict[str, Any], params: dict[str, Any]) -> None:
     job = Job(request, params["output"], params["sheet"])
     job.check()
     clips = _clips_of(request.clip)
-    model = Model.choose(params["model"] or content.get("model"), params["device"])
+    # Another model than the sidecar's is fast only if the command says so.
+    was_fast = content.get("fast", False) and params["model"] is None
+    name = params["model"] or content.get("model")
+    model = Model.choose(name, params["device"], params["fast"] or was_fast)
     tell(f"model: {model.description}")
     if content:
         for note in find_drift(content, request, model, clips):
@@ -161,7 +165,7 @@ def _generate_batch(values: dict[str, Any], params: dict[str, Any]) -> dict[str,
 
     _clips_of(values.get("clip"))  # once, as it is the same for all rows
     rows, clips = _open_row_clips(_read_rows(values, params))
-    model: Model = Model.choose(params["model"], params["device"])
+    model: Model = Model.choose(params["model"], params["device"], params["fast"])
     tell(f"model: {model.description}")
     if "style" in values:
         check_style(values["style"], model)  # once, as it is the same for all rows

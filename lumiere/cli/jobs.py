@@ -111,6 +111,8 @@ def _make(
     asked = _describe_request(request, model, clips)
     if request.style is not None:
         check_style(request.style, model)
+    if model.is_fast:
+        check_fast(request, model)
     pixels = check_request(model.pipe, request, clips)
     for note in pixels.notes:
         tell(f"note: {note}")
@@ -126,6 +128,7 @@ def _make(
             "model_sha256": model.digest,
             "files_sha256": asked["files_sha256"],
             "model": model.name,
+            "fast": model.is_fast,
             "device": model.device,
             "torch": torch.__version__,
             "asked": asked,
@@ -139,9 +142,24 @@ def check_style(style: str, model: Model) -> None:
     styles = model.pipe.styles
     if style not in styles:
         cure = "it has none; --model demo has line-art"
+        if model.is_fast:
+            cure = "its distilled network has none; leave out --fast"
         if len(styles):
             cure = f"it has {', '.join(styles)}"
         raise ValueError(f"--style {style}: the model {model.name} has no such style; {cure}")
+
+
+def check_fast(request: Request, model: Model) -> None:
+    """Raise ValueError if a request asks for other steps, or another guidance, than the distilled
+    network was made for.
+    """
+    config = model.pipe.config
+    for name, value in (("steps", config.num_inference_steps), ("guidance", config.guidance_scale)):
+        if getattr(request, name) not in (None, value):
+            raise ValueError(
+                f"{option(name)} {getattr(request, name):g}: the distilled network needs {value:g}; "
+                f"leave out {option(name)} or --fast"
+            )
 
 
 def find_drift(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lumiere.distilled import DISTILLED_FILE
 from lumiere.errors import DataError, ParamsError, first_line
 
 if TYPE_CHECKING:
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 PROJECT_PIPELINE, PROJECT_CLIPS = Path("outputs/pipeline"), Path("outputs/clips")
 DEMO = "demo"
+# The distilled network that belongs to a model: beside its folder, or among the demo weights.
+DISTILLED, DEMO_DISTILLED = "distilled", "fast"
 
 
 class ModelError(ParamsError):
@@ -25,22 +29,33 @@ class Model:
 
     Attributes:
         folder: a folder that `save_pretrained` wrote; None for the demo weights.
+        is_fast: whether its distilled network takes the place of the base network.
     """
 
-    def __init__(self, folder: Path | None, device: str | None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | None, device: str | None, is_fast: bool = False) -> None:
+        self.folder, self.is_fast = folder, is_fast
         self._device = device
 
     @classmethod
-    def choose(cls, model: str | None, device: str | None) -> Model:
+    def choose(cls, model: str | None, device: str | None, is_fast: bool = False) -> Model:
         """Choose the model that `--model` names: a folder, "demo", or by default the current
         project's.
+
+        Raises:
+            ModelError: if `is_fast` is set and the model has no distilled network.
         """
+        chosen = cls._choose(model, device, is_fast)
+        chosen._check_distilled()
+        return chosen
+
+    @classmethod
+    def _choose(cls, model: str | None, device: str | None, is_fast: bool) -> Model:
         if model == DEMO or (
             model is None and not (PROJECT_PIPELINE / "model_index.json").is_file()
         ):
-            return cls(None, device)
-        return cls(PROJECT_PIPELINE.absolute() if model is None else Path(model).absolute(), device)
+            return cls(None, device, is_fast)
+        folder = PROJECT_PIPELINE if model is None else Path(model)
+        return cls(folder.absolute(), device, is_fast)
 
     @property
     def name(self) -> str:
@@ -50,14 +65,19 @@ class Model:
     @property
     def description(self) -> str:
         """The name of the model in messages."""
-        return "the demo weights that come with lumiere" if self.folder is None else self.name
+        model = "the demo weights that come with lumiere" if self.folder is None else self.name
+        return f"{model}, with the network in {self._distilled_folder}" if self.is_fast else model
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the names and contents of its files."""
         from lumiere.pipelines.assemble import hash_model
 
-        return hash_model(self.folder)
+        digest = hash_model(self.folder)
+        if self.is_fast:
+            both = digest + hash_model(self._distilled_folder)
+            digest = hashlib.sha256(both.encode()).hexdigest()
+        return digest
 
     @cached_property
     def device(self) -> str:
@@ -116,6 +136,8 @@ class Model:
                 f"--model {self.name}: cannot be loaded ({first_line(error)}); expected a folder of "
                 "LumierePipeline.save_pretrained"
             ) from None
+        if self.is_fast:
+            self._load_distilled(pipe)
         pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
         try:
             return pipe.to(device)
@@ -125,3 +147,31 @@ class Model:
             raise ModelError(
                 f"--device {device}: out of memory with the model alone; use --device cpu"
             ) from None
+
+    @property
+    def _distilled_folder(self) -> Path:
+        if self.folder is not None:
+            return self.folder.parent / DISTILLED
+        from lumiere.pipelines.assemble import PRETRAINED
+
+        return PRETRAINED / DEMO_DISTILLED
+
+    def _check_distilled(self) -> None:
+        """Raise ModelError if the model is to be fast and has no distilled network."""
+        if not self.is_fast or (self._distilled_folder / DISTILLED_FILE).is_file():
+            return
+        cure = (
+            "set distil.optim.steps in params.yaml and run `dvc repro distil generate`, or leave out "
+            "--fast"
+        )
+        if self.folder is None:
+            cure = "leave out --fast, or train a network for a model of your own: docs/training.md"
+        raise ModelError(f"--fast: {self._distilled_folder} has no distilled network; {cure}")
+
+    def _load_distilled(self, pipe: LumierePipeline) -> None:
+        from safetensors import SafetensorError
+
+        try:
+            pipe.load_distilled(self._distilled_folder)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"--fast: {first_line(error)}") from None

@@ -152,6 +152,14 @@ ModelFolder = Annotated[
         "which `make demo` writes; without it, the demo weights that come with the repository.",
     ),
 ]  # fmt: skip
+Fast = Annotated[
+    bool,
+    _option(
+        "--fast",
+        help="Use the network that was distilled to a few steps without guidance, from the folder `distilled` beside "
+        "the model's, such as outputs/distilled. It replaces --steps and --guidance.",
+    ),
+]  # fmt: skip
 Device = Annotated[
     str | None,
     _option(

@@ -5,7 +5,7 @@ numbers or memory.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
-from lumiere.config import GenerateConfig, OptimConfig, Params
+from lumiere.config import DistilConfig, GenerateConfig, OptimConfig, Params
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.diffusion.windows import temporal_windows
 from lumiere.files import read_json
@@ -45,6 +45,8 @@ class Workload:
         sample_shape: the shape of one forward pass when a video is made; None if the network does
             not make videos.
         sample_passes: forward passes for one video.
+        distilling_passes: forward passes without gradient in a training step, by the network and by
+            its teacher, which is in memory as a whole; 0 without a teacher.
     """
 
     title: str
@@ -54,6 +56,7 @@ class Workload:
     optim: OptimConfig | None = None
     sample_shape: tuple[int, ...] | None = None
     sample_passes: int = 0
+    distilling_passes: float = 0.0
 
     @property
     def image_network(self) -> UNet2DConditionModel:
@@ -99,19 +102,35 @@ class Workload:
         return run, [sample, target, *tensors]
 
 
-def _base_passes(generate: GenerateConfig) -> tuple[int, int]:
-    """Count the forward passes of the base network and of the guide for one clip, both halves of
-    guidance apart.
-    """
+def _count_steps(
+    sampler: GenerateConfig | DistilConfig, num_inference_steps: int
+) -> tuple[int, int]:
+    """Count the steps of a sampler and, among them, those with guidance."""
     scheduler = make_scheduler()
-    scheduler.set_timesteps(generate.num_inference_steps)
-    low, high = generate.guidance_interval
+    scheduler.set_timesteps(num_inference_steps)
+    low, high = sampler.guidance_interval
     levels = scheduler.timesteps / scheduler.config.num_train_timesteps
-    is_guided = (low <= levels) & (levels <= high) & (generate.guidance_scale > 1)
-    guided = int(is_guided.sum())
-    if generate.guidance_type == "auto":
-        return len(levels), guided
-    return len(levels) + guided, 0
+    is_guided = (low <= levels) & (levels <= high) & (sampler.guidance_scale > 1)
+    return len(levels), int(is_guided.sum())
+
+
+def _distilled(params: Params, conditioned: Workload) -> Workload:
+    """Describe the network that `distil` trains, which has the layers of the conditioned one."""
+    config, settings = params.distil, conditioned.network.config
+    network = SpaceTimeUNet.from_config(
+        {key: value for key, value in settings.items() if not key.startswith("_")}
+    ).train()
+    for parameter in network.spatial_parameters():
+        parameter.requires_grad_(config.trained == "all")
+    teacher_passes = sum(_count_steps(config, config.teacher_steps)) / config.teacher_steps
+    return replace(
+        conditioned,
+        title="base, distilled",
+        network=network,
+        optim=config.optim,
+        sample_passes=config.num_inference_steps,
+        distilling_passes=1 + teacher_passes,
+    )
 
 
 def workloads(params: Params, root: Path = Path()) -> list[Workload]:
@@ -133,7 +152,9 @@ def workloads(params: Params, root: Path = Path()) -> list[Workload]:
 
     text = (params.decode.max_text_tokens, text_width(image_model.config))
     frames, side = params.decode.num_frames, image_model.config.sample_size
-    base_passes, guide_passes = _base_passes(generate)
+    steps, guided_steps = _count_steps(generate, generate.num_inference_steps)
+    has_guide = generate.guidance_type == "auto"
+    base_passes = steps if has_guide else steps + guided_steps
     ssr_window = min(generate.window_size, generate.num_frames)
     windows = temporal_windows(generate.num_frames, ssr_window, generate.overlap)
 
@@ -155,10 +176,12 @@ def workloads(params: Params, root: Path = Path()) -> list[Workload]:
             base_passes,
         ),
     ]
-    if generate.guidance_type == "auto":
+    if params.distil.optim.steps:
+        loads.append(on_meta(lambda: _distilled(params, loads[-1])))
+    if has_guide:
         guide = _guide_network(root / generate.guide_unet, conditioned)
         guided = (guide.total_channels, generate.num_frames, side, side)
-        loads.append(Workload("guide", guide, guided, text, None, guided, guide_passes))
+        loads.append(Workload("guide", guide, guided, text, None, guided, guided_steps))
     if ssr.image_model == "train":
         shape = (6, ssr.crop, ssr.crop)
         loads.append(Workload("super-resolution, image", ssr_image, shape, None, ssr.image_optim))

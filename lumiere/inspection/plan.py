@@ -27,7 +27,7 @@ RESERVE = 0.08
 class Memory:
     """Bytes on one GPU at the peak of a training, which may be a step, a validation or a preview."""
 
-    weights: int
+    weights: int  # with those of a teacher
     gradients: int  # with DDP's buckets, which hold them a second time
     optimizer: int
     ema: int
@@ -124,6 +124,8 @@ def _training(
     )
     step = checkpointed if launch.gradient_checkpointing else plain
     weights, gradients = count(network.parameters()) * FLOAT32, count(trained) * FLOAT32
+    # Every process holds a teacher as a whole.
+    teacher = weights if workload.distilling_passes else 0
     optimizer = optimizer_bytes(trained, workload.optim.optimizer)
     # A preview runs a clip with and without its sentence at once; a validation runs as many clips
     # as a step.
@@ -133,12 +135,13 @@ def _training(
     )
     # After the backward pass, the optimizer's step works on a copy of one of its moments.
     peak = max(step.activation_bytes, preview.activation_bytes, gradients)
+    extra_flops = workload.distilling_passes * step.flops_forward
     buckets = gradients if processes > 1 else 0
-    whole = Memory(weights, gradients + buckets, optimizer, gradients, 0, peak)
+    whole = Memory(weights + teacher, gradients + buckets, optimizer, gradients, 0, peak)
     sharded = None
     if processes > 1:
         sharded = Memory(
-            weights=math.ceil(weights / processes),
+            weights=math.ceil(weights / processes) + teacher,
             gradients=math.ceil(gradients / processes),
             optimizer=math.ceil(optimizer / processes),
             ema=math.ceil(gradients / processes),
@@ -150,7 +153,7 @@ def _training(
         batch_size,
         micro_batch,
         round(step.flops_forward * batch_size / micro_batch),
-        round(step.flops * batch_size / micro_batch),
+        round((step.flops + extra_flops) * batch_size / micro_batch),
         plain.activation_bytes,
         checkpointed.activation_bytes,
         plain.saved_bytes,

@@ -32,6 +32,8 @@ DEMO_DEFAULTS: dict[str, Any] = {
     "guidance_rescale": 0.0,
     "guidance_interval": [0.2, 0.9],
     "image_strength": 0.7,
+    "ssr_steps": 4,
+    "ssr_noise_correlation": 1.0,
 }
 
 

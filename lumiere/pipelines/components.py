@@ -8,16 +8,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin
 from torch import Tensor
 
 from lumiere.diffusion.guidance import GUIDANCE_TYPES
+from lumiere.distilled import DISTILLED_FILE, read_distilled_steps
+from lumiere.files import is_file
 from lumiere.models import SpaceTimeUNet
+from lumiere.models.text_to_image import load_scheduler
 from lumiere.modes import CONDITIONED_MODES
 from lumiere.pipelines.argument_checks import check_choice
 from lumiere.pipelines.base import LumiereBasePipeline
 from lumiere.pipelines.pipeline_ssr import LumiereUpscalePipeline
-from lumiere.pipelines.plans import DEFAULT_OVERLAP, DEFAULT_SSR_STEPS
+from lumiere.pipelines.plans import DEFAULT_OVERLAP, DEFAULT_SSR_STEPS, FAST_SSR_STEPS
 from lumiere.pipelines.prompts import text_dim
 from lumiere.pipelines.styles import FOLDER as STYLES_FOLDER
 from lumiere.pipelines.styles import StyleBook
@@ -206,6 +210,44 @@ class LumiereComponents(LumiereBasePipeline):
             _check_guide(self.unet, guide_unet)
         self.register_modules(guide_unet=guide_unet)
 
+    def load_distilled(self, folder: str | Path) -> None:
+        """Replace the base network by one that was distilled to few steps without guidance.
+
+        Its number of steps, guidance 1 and a few steps of super-resolution become the defaults of a
+        call. `save_pretrained` then saves a fast pipeline. Styles stay if the network still has the
+        image model that they were made for; otherwise the pipeline has none.
+
+        Args:
+            folder: as the stage `distil` writes it.
+
+        Raises:
+            ValueError: if the folder has no distilled network, or one of another model.
+        """
+        folder = Path(folder)
+        if not is_file(folder / DISTILLED_FILE):
+            raise ValueError(
+                f"{folder}: has no distilled network; to train one, set distil.optim.steps in "
+                "params.yaml and run `dvc repro distil`"
+            )
+        steps = read_distilled_steps(folder)
+        unet = SpaceTimeUNet.from_pretrained(folder, torch_dtype=self.unet.dtype)
+        if _architecture(unet) != _architecture(self.unet):
+            raise ValueError(
+                f"{folder}: its network has other layers than this pipeline's; distil this "
+                "pipeline's network"
+            )
+        if not _have_equal_image_models(unet, self.unet):
+            self.styles = StyleBook()
+        self.register_modules(
+            unet=unet.to(self.unet.device).eval(), scheduler=load_scheduler(folder / "scheduler")
+        )
+        self.register_to_config(
+            num_inference_steps=steps,
+            guidance_scale=1.0,
+            ssr_steps=min(self.config.ssr_steps, FAST_SSR_STEPS),
+            prediction_type=self.scheduler.config.prediction_type,
+        )
+
     def check_mode(self, mode: str) -> None:
         """Raise ValueError if the network cannot do a mode, a key of `lumiere.modes.MODES`."""
         if mode in CONDITIONED_MODES and not self.unet.config.conditioning_channels:
@@ -270,3 +312,18 @@ def _check_guide(unet: SpaceTimeUNet, guide_unet: SpaceTimeUNet) -> None:
     ):
         if value != expected:
             raise ValueError(f"guide_unet takes {value} {name}, unet {expected}; expected the same")
+
+
+def _architecture(unet: SpaceTimeUNet) -> tuple[Any, ...]:
+    """Return what two networks must share to take each other's place."""
+    return unet.temporal_settings(), [
+        (key, value.shape) for key, value in unet.state_dict().items()
+    ]
+
+
+def _have_equal_image_models(one: SpaceTimeUNet, other: SpaceTimeUNet) -> bool:
+    weights = other.unet.state_dict()
+    return all(
+        torch.equal(value, weights[key].to(value.device))
+        for key, value in one.unet.state_dict().items()
+    )

@@ -16,6 +16,7 @@ from lumiere.pipelines.argument_checks import check_range, check_whole, check_wh
 
 # The defaults of every call and plan.
 DEFAULT_SSR_STEPS = 8
+FAST_SSR_STEPS = 2  # with a distilled base network
 DEFAULT_NOISE_LEVEL = 50
 DEFAULT_OVERLAP = 2
 DEFAULT_WINDOW_WEIGHTS = "mean"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from lumiere.training.diffusion_task import Batch, DiffusionTask, NetworkInput
 from lumiere.training.loader import to_device
 from lumiere.training.parallel import Parallel
 
+if TYPE_CHECKING:
+    from lumiere.training.distillation_task import DistillationTask
+
 STEPS, MIN_SIDE = 10, 96
 
 
@@ -35,6 +38,7 @@ class SamplePreview:
     """Writes some samples side by side as `<task name>-<step>.mp4` or `.png`."""
 
     number = 3
+    steps = STEPS
 
     def __init__(
         self,
@@ -101,7 +105,7 @@ class SamplePreview:
             return without_variance(without_text.call(network), noise.shape[1])
 
         x_0 = sample_whole(
-            self.scheduler, predict, noise, conditions, STEPS, generators=[torch.Generator()]
+            self.scheduler, predict, noise, conditions, self.steps, generators=[torch.Generator()]
         )
         return self.task.space.decode(x_0 if x_0.ndim == 5 else x_0.unsqueeze(2))
 
@@ -130,6 +134,15 @@ class SamplePreview:
             path = self.folder / f"{name}.mp4"
             write_video(path, row, self.fps)
         return path
+
+
+class FewStepPreview(SamplePreview):
+    """Shows a distilled network as it will be used: in its few steps, without guidance."""
+
+    def __init__(self, task: DistillationTask, *args: Any, **kwargs: Any) -> None:
+        """The arguments are those of `SamplePreview`."""
+        super().__init__(task, *args, **kwargs)
+        self.steps, self.guidance_scale = task.settings.num_inference_steps, 1.0
 
 
 class SuperResolutionPreview(SamplePreview):

@@ -25,9 +25,11 @@ FLOP_FORMULAS = {
 }
 
 
-def count_flops(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Count the floating-point operations of one forward and backward pass of a network with a
-    `.sample` output.
+def count_flops(
+    network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], backward: bool = True
+) -> int:
+    """Count the floating-point operations of a forward pass of a network with a `.sample` output,
+    and of its backward pass.
 
     The count uses meta tensors, which hold no numbers, so it computes nothing and takes no memory.
     Matrix products, convolutions and attention count (a multiplication and an addition are two);
@@ -36,6 +38,7 @@ def count_flops(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     Args:
         network: gradients of its frozen parameters are not counted.
         args, kwargs: arguments of its forward pass.
+        backward: whether to count the backward pass.
     """
     weights = {
         name: value.detach().to("meta").requires_grad_(value.requires_grad)
@@ -49,7 +52,8 @@ def count_flops(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
         network.disable_gradient_checkpointing()  # type: ignore[operator]
     try:
         _, flops = count_step_flops(
-            lambda: torch.func.functional_call(network, weights, args, kwargs).sample.sum()
+            lambda: torch.func.functional_call(network, weights, args, kwargs).sample.sum(),
+            backward,
         )
     finally:
         if checkpointing:

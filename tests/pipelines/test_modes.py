@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lumiere.config import GenerateConfig
 from lumiere.diffusion.noise import draw_noise, draw_seeds, video_generators
-from lumiere.inspection.networks import _base_passes
+from lumiere.inspection.networks import _count_steps
 from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
 
 STEPS = {"num_inference_steps": 2, "ssr_steps": 2}
@@ -467,4 +467,4 @@ def test_inspection_counts_the_clips_that_pass_through_the_network(
     config = GenerateConfig(
         num_inference_steps=20, guidance_scale=scale, guidance_interval=interval
     )
-    assert _base_passes(config) == (sum(clips_in_network), 0)
+    assert sum(_count_steps(config, config.num_inference_steps)) == sum(clips_in_network)

@@ -39,6 +39,7 @@ PARAMS: dict[str, Any] = {
     "prepare_t2i": {"source": "train", "size": SIZE, "block_out_channels": [16, 32], "optim": OPTIM},
     "train_base": {"init_from": "", "optim": OPTIM},
     "train_conditioned": {"init_from": "", "optim": OPTIM},
+    "distil": {"num_inference_steps": 2, "teacher_steps": 4, "optim": OPTIM},
     "train_ssr": {
         "image_model": "train", "init_from": "", "size": LARGE, "low_size": SIZE, "window_size": 4, "crop": 16,
         "block_out_channels": [16, 32], "image_optim": OPTIM, "optim": OPTIM,

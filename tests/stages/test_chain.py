@@ -23,8 +23,10 @@ from lumiere.data.clips import ClipStore
 from lumiere.data.pixel_values import from_unit_range
 from lumiere.data.video_io import read_video, write_video
 from lumiere.diffusion.objective import make_scheduler
+from lumiere.distilled import read_distilled_steps
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.pretrained import load_text_to_image
+from lumiere.models.text_to_image import load_scheduler
 from lumiere.models.unet_builders import build_ssr_unet
 from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
 from lumiere.pipelines.evaluation_sets import make_clips, write_sets
@@ -33,6 +35,7 @@ from lumiere.pipelines.run_request import check_request, complete_request, run_r
 from lumiere.pipelines.sample_videos import read_videos
 from lumiere.tracking import Run
 from lumiere.training.diffusion_task import Batch, DiffusionTask
+from lumiere.training.distillation_task import DistillationTask
 from lumiere.training.ssr_task import SuperResolutionTask
 from lumiere.training.video_task import SpaceTimeTask
 from tests.stages.conftest import (
@@ -94,8 +97,29 @@ def test_only_temporal_weights_are_trained(chain: Path) -> None:
     assert further["conv_in_conditioning.weight"].any()  # zero at the start
 
 
+def test_a_distilled_network_learns_with_all_its_weights_and_keeps_its_steps(chain: Path) -> None:
+    teacher, student = (
+        SpaceTimeUNet.from_pretrained(chain / "outputs" / n) for n in ("conditioned", "distilled")
+    )
+    assert teacher.config == student.config
+    after = student.state_dict()
+    moved = {n for n, value in teacher.state_dict().items() if not torch.equal(value, after[n])}
+    assert any(n.startswith("unet.") for n in moved) and any("inflation" in n for n in moved)
+    assert read_distilled_steps(chain / "outputs" / "distilled") == 2
+    scheduler = load_scheduler(chain / "outputs" / "distilled" / "scheduler")
+    assert scheduler.config.timestep_spacing == "trailing"
+
+
+def test_nothing_is_distilled_in_no_steps(chain: Path, tmp_path: Path) -> None:
+    out = tmp_path / "distilled"
+    out.mkdir()
+    (out / "old").touch()
+    run_stage(chain, "distil", {"distil": {"optim": {"steps": 0}}}, out=out)
+    assert list(out.iterdir()) == []
+
+
 def test_networks_keep_the_length_of_text_that_they_were_trained_with(chain: Path) -> None:
-    for name in ("t2i", "base", "conditioned", "pipeline"):
+    for name in ("t2i", "base", "conditioned", "distilled", "pipeline"):
         config = json.loads(
             (chain / "outputs" / name / "text_encoder" / "text_encoder.json").read_text()
         )
@@ -119,6 +143,7 @@ def test_losses_are_kept_beside_the_weights(chain: Path) -> None:
         "t2i": "t2i",
         "base": "train_base",
         "conditioned": "train_conditioned",
+        "distilled": "distil",
         "style": "train_style",
     }
     for folder, name in {**names, "ssr": "train_ssr"}.items():
@@ -153,6 +178,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, task: type, name: str, step: int) -
 @pytest.mark.parametrize("interrupted", [False, True])
 @pytest.mark.parametrize("stage, folder, task", [
     ("train_base", "base", SpaceTimeTask), ("train_ssr", "ssr", SuperResolutionTask),
+    ("distil", "distilled", DistillationTask),
 ])  # fmt: skip
 def test_a_stage_writes_the_same_bytes_again_and_after_an_interruption(
     stage: str, folder: str, task: type, interrupted: bool, chain: Path, tmp_path: Path,

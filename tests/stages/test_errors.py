@@ -63,6 +63,7 @@ BAD_PARAMS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
         {"mask_weights": {"loop": 1.0}},
         ("train_conditioned.mask_weights.loop", "inpainting"),
     ),
+    ("distil", {"teacher_steps": 14}, ("distil: teacher_steps is 14", "1000 timesteps")),
     ("train_ssr", {"image_model": "nowhere"}, ("train_ssr.image_model", "nowhere")),
     ("train_ssr", {"image_model": "data/half"}, ("train_ssr.image_model", "data/half")),
     (

@@ -1,0 +1,127 @@
+"""`lumiere generate --fast`: a distilled network in the place of the base network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lumiere.distilled import write_distilled_steps
+from lumiere.models import SpaceTimeUNet
+from lumiere.pipelines import LumierePipeline
+from tests.cli.conftest import Generate
+
+Prepare = Callable[..., Path]
+
+
+@pytest.fixture
+def fast_model(model: Path, tmp_path: Path) -> Prepare:
+    """Copy the model, with a distilled network beside it."""
+
+    def prepare(shift: float = 0.01, part: str = "unet", steps: int = 1) -> Path:
+        folder, distilled = tmp_path / "outputs" / "pipeline", tmp_path / "outputs" / "distilled"
+        shutil.copytree(model, folder)
+        unet = SpaceTimeUNet.from_pretrained(model / "unet")
+        with torch.no_grad():
+            for name, parameter in unet.named_parameters():
+                if name.startswith("unet.") == (part == "unet"):
+                    parameter.add_(shift)
+        unet.save_pretrained(distilled)
+        shutil.copytree(model / "scheduler", distilled / "scheduler")
+        write_distilled_steps(distilled, steps)
+        return folder
+
+    return prepare
+
+
+def settings(name: str) -> dict[str, Any]:
+    return json.loads(Path(name).read_text(encoding="utf-8"))
+
+
+def test_a_fast_video_and_the_same_again(generate: Generate, fast_model: Prepare) -> None:
+    fast_model()
+    common = ("a red fox", "--seed", "3", "--device", "cpu")
+    for name, options in (("fast.mp4", ("--fast",)), ("slow.mp4", ())):
+        result = generate(*common, *options, "-o", name, with_model=False)
+        assert result.exit_code == 0, result.output
+    fast, slow = settings("fast.json"), settings("slow.json")
+    assert (fast["fast"], fast["steps"], fast["guidance"]) == (True, 1, 1.0)
+    assert (slow["fast"], slow["steps"], slow["guidance"]) == (False, 2, 3.0)
+    assert fast["model_sha256"] != slow["model_sha256"]
+    assert Path("fast.mp4").read_bytes() != Path("slow.mp4").read_bytes()
+    result = generate(
+        "--from-json", "fast.json", "-o", "again.mp4", "--device", "cpu", with_model=False
+    )
+    assert result.exit_code == 0 and "will differ" not in result.stderr, result.output
+    assert "outputs/distilled" in result.stderr
+    assert Path("again.mp4").read_bytes() == Path("fast.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("part, exit_code", [("unet", 2), ("temporal", 0)])
+def test_styles_fit_a_network_with_the_same_image_model(
+    part: str, exit_code: int, generate: Generate, fast_model: Prepare
+) -> None:
+    folder = fast_model(part=part)
+    result = generate(
+        "a fox", "--fast", "--style", "ink", "-o", "fox.mp4", "--model", str(folder)
+    )  # fmt: skip
+    assert result.exit_code == exit_code, result.output
+    if exit_code:
+        assert "its distilled network has none; leave out --fast" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (("--steps", "8"), "--steps 8: the distilled network needs 1; leave out --steps or --fast"),
+        (("--guidance", "2.5"), "--guidance 2.5: the distilled network needs 1; leave out"),
+    ],
+)
+def test_other_steps_and_guidance_are_refused(
+    options: tuple[str, ...], words: str, generate: Generate, fast_model: Prepare
+) -> None:
+    fast_model()
+    result = generate("a fox", "--fast", *options, "-o", "fox.mp4", with_model=False)
+    assert result.exit_code == 2 and words in result.stderr
+    assert not Path("fox.mp4").exists()
+
+
+def test_a_model_without_a_distilled_network_is_told(generate: Generate) -> None:
+    result = generate("a fox", "--fast", "-o", "fox.mp4")
+    assert result.exit_code == 2
+    assert "has no distilled network; set distil.optim.steps in params.yaml" in result.stderr
+
+
+@pytest.mark.parametrize("damage", ["steps", "weights", "layers"])
+def test_a_broken_distilled_network_is_told(
+    damage: str, generate: Generate, fast_model: Prepare
+) -> None:
+    distilled = fast_model().parent / "distilled"
+    if damage == "steps":
+        (distilled / "distilled.json").write_text("{}")
+    elif damage == "weights":
+        (distilled / "temporal.safetensors").write_bytes(b"half")
+    else:
+        unet2d = SpaceTimeUNet.from_pretrained(distilled).unet
+        SpaceTimeUNet.from_unet2d(unet2d, temporal_head_dim=8).save_pretrained(distilled)
+    result = generate("a fox", "--fast", "-o", "fox.mp4", with_model=False)
+    words = {"steps": "num_inference_steps", "weights": "temporal", "layers": "other layers"}
+    assert result.exit_code == 2 and "error: --fast: " in result.stderr
+    assert words[damage] in result.stderr and len(result.stderr.splitlines()) == 2
+
+
+def test_a_fast_pipeline_is_saved(fast_model: Prepare, generate: Generate, tmp_path: Path) -> None:
+    folder = fast_model()
+    pipe = LumierePipeline.from_pretrained(folder)
+    pipe.load_distilled(folder.parent / "distilled")
+    pipe.save_pretrained(tmp_path / "fast")
+    again = LumierePipeline.from_pretrained(tmp_path / "fast")
+    assert (again.config.num_inference_steps, again.config.guidance_scale) == (1, 1.0)
+    assert again.config.ssr_steps == 1 and list(again.styles) == []  # never more than before
+    expected = pipe.unet.state_dict()
+    assert all(torch.equal(value, expected[n]) for n, value in again.unet.state_dict().items())
