@@ -182,7 +182,7 @@ def test_sampling_pictures_and_metrics_retrain_nothing() -> None:
     trainings = [stage for stage in stages() if "launch" in stages()[stage]["params"]]
     assert len(trainings) == 6
     # A distilled network has learned a sampler, so the code of that sampler decides its weights.
-    sampler = {"lumiere/diffusion/guidance.py", "lumiere/diffusion/schedulers.py"}
+    sampler = {f"lumiere/diffusion/{name}.py" for name in ("guidance", "projection", "schedulers")}
     for stage in [*trainings, "decode", "blend_style"]:
         allowed = sampler if stage == "distil" else set()
         assert used_code(stage) & harmless == allowed, stage
