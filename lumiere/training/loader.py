@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import re
 import signal
 from collections.abc import Iterator, Sequence
@@ -86,7 +88,25 @@ class Positions(Sampler[list[int]]):
 
 class _Batches(DataLoader[dict[str, Tensor]]):
     def __iter__(self) -> Iterator[dict[str, Tensor]]:  # type: ignore[override]
-        return _raise_errors(super().__iter__())
+        batches = super().__iter__()
+        if self.num_workers:
+            # Handlers run in reverse order, and torch's own come earlier if this one is new.
+            atexit.unregister(_end_workers)
+            atexit.register(_end_workers)
+        return _raise_errors(batches)
+
+
+def _end_workers() -> None:
+    """End the workers that are left when the program ends, for example after an error.
+
+    torch sends them two SIGTERMs. A busy machine may merge the two into one, which they survive
+    (`_outlive_signals`), and the program would wait for them for ever.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler reports killed workers
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
+            child.join()
 
 
 def _raise_errors(

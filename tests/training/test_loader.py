@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -88,8 +91,24 @@ def read_a_damaged_clip() -> None:
         assert raised.value.problem == "a.tar: cannot be read: DataError: no"
 
 
+def leave_a_worker_that_takes_no_signal() -> None:
+    loader = make_loader(
+        Counting(), Positions(range(4), 2, 1), RuntimeConfig(workers=1), torch.device("cpu")
+    )
+    sys.left = read = iter(loader)  # type: ignore[attr-defined]  # nothing frees it before the end
+    next(read)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid or 0, signal.SIGSTOP)  # as a worker on a busy machine, but for sure
+
+
 @pytest.mark.parametrize(
-    "what", ["compare_workers", "wait_for_a_hung_worker", "read_a_damaged_clip"]
+    "what",
+    [
+        "compare_workers",
+        "wait_for_a_hung_worker",
+        "read_a_damaged_clip",
+        "leave_a_worker_that_takes_no_signal",
+    ],
 )
 def test_workers_read_ahead_in_order_and_end_when_they_hang(what: str, tmp_path: Path) -> None:
     # In a process of its own: workers are forked, and who knows what other tests have left here.
