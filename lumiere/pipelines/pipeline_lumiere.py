@@ -15,17 +15,14 @@ from lumiere import conditioning
 from lumiere.diffusion.denoising import Predict, denoise, predict_in_windows
 from lumiere.diffusion.guidance import TextGuidance
 from lumiere.diffusion.latents import LatentSpace
-from lumiere.diffusion.long_noise import LONG_NOISE, reschedule_noise
 from lumiere.diffusion.memory import BatchSize
-from lumiere.diffusion.noise import draw_noise, video_generators
-from lumiere.diffusion.projection import Projection
+from lumiere.diffusion.noise import video_generators
 from lumiere.diffusion.schedulers import (
     check_prediction_type,
     hold_known,
     select_timesteps,
     signal_level,
 )
-from lumiere.models import SpaceTimeUNet
 from lumiere.modes import (
     CONDITIONED_MODES,
     DEFAULT_ALPHA,
@@ -34,14 +31,13 @@ from lumiere.modes import (
     infer_mode,
 )
 from lumiere.pipelines.argument_checks import (
-    check_choice,
     check_generator,
-    check_interval,
     check_range,
     check_whole,
     check_whole_or_none,
 )
 from lumiere.pipelines.base import NO_CALLBACK, Callback, StepCallback
+from lumiere.pipelines.call_settings import CallSettings
 from lumiere.pipelines.components import LumiereComponents
 from lumiere.pipelines.inputs import SourcePixels, read_source_pixels
 from lumiere.pipelines.known_pixels import KnownPixels, known_output, measure_known
@@ -213,41 +209,33 @@ class LumierePipeline(LumiereComponents):
             torch.OutOfMemoryError: if a single clip or window does not fit into memory.
         """
         # --- check inputs -------------------------------------------------------------------------
-        num_inference_steps = self._or_default("num_inference_steps", num_inference_steps)
-        guidance_scale = self._or_default("guidance_scale", guidance_scale)
-        guidance_rescale = self._or_default("guidance_rescale", guidance_rescale)
-        guidance_interval = self._or_default("guidance_interval", guidance_interval)
-        guidance_type = self._or_default("guidance_type", guidance_type)
-        guidance_eta = self._or_default("guidance_eta", guidance_eta)
-        guidance_threshold = self._or_default("guidance_threshold", guidance_threshold)
-        guidance_momentum = self._or_default("guidance_momentum", guidance_momentum)
-        long_noise = self._or_default("long_noise", long_noise)
-        noise_correlation = self._or_default("noise_correlation", noise_correlation)
-        fps = self._or_default("fps", fps)
-        image_strength = self._or_default("image_strength", image_strength)
-        ssr_steps = self._or_default("ssr_steps", ssr_steps)
-        ssr_window_size = self._or_default("ssr_window_size", ssr_window_size)
-        ssr_overlap = self._or_default("ssr_overlap", ssr_overlap)
+        settings = CallSettings.read(
+            self.config,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            guidance_rescale=guidance_rescale,
+            guidance_interval=guidance_interval,
+            guidance_type=guidance_type,
+            guidance_eta=guidance_eta,
+            guidance_threshold=guidance_threshold,
+            guidance_momentum=guidance_momentum,
+            noise_correlation=noise_correlation,
+            long_noise=long_noise,
+            fps=fps,
+            image_strength=image_strength,
+            ssr_steps=ssr_steps,
+            ssr_window_size=ssr_window_size,
+            ssr_overlap=ssr_overlap,
+        )
         check_output_type(output_type)
         check_prediction_type(self.scheduler, self.config.prediction_type, "scheduler")
-        check_range(1, guidance_scale=guidance_scale, fps=fps)
-        check_range(0, 1, guidance_rescale=guidance_rescale, outpaint_scale=outpaint_scale)
-        check_range(0, 1, strength=strength, image_strength=image_strength)
-        check_interval(0, 1, guidance_interval=guidance_interval)
-        check_range(0, 1, guidance_eta=guidance_eta)
-        check_range(0, guidance_threshold=guidance_threshold)
-        check_range(-1, 0, guidance_momentum=guidance_momentum)
-        has_negative = negative_prompt_embeds is not None or names_any(negative_prompt)
-        self.check_guidance_type(guidance_type, has_negative)
-        check_choice(LONG_NOISE, long_noise=long_noise)
-        check_range(0, 1, noise_correlation=noise_correlation)
-        check_whole(1, num_inference_steps=num_inference_steps)
+        check_range(0, 1, strength=strength, outpaint_scale=outpaint_scale)
         check_whole(1, num_videos_per_prompt=num_videos_per_prompt)
         check_whole_or_none(batch_size=batch_size, ssr_batch_size=ssr_batch_size)
         check_whole_or_none(window_size=window_size, height=height, width=width)
-        check_whole(1, ssr_steps=ssr_steps, ssr_window_size=ssr_window_size)
-        check_whole(0, ssr_overlap=ssr_overlap)
         check_generator(generator)
+        has_negative = negative_prompt_embeds is not None or names_any(negative_prompt)
+        self.check_guidance_type(settings.guidance_type, has_negative)
         callback = self._read_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         prompts = read_prompts(
             prompt,
@@ -256,7 +244,7 @@ class LumierePipeline(LumiereComponents):
             negative_prompt_embeds,
             prompt_attention_mask,
             negative_prompt_attention_mask,
-            guided=guidance_scale != 1 and guidance_type == "cfg",
+            guided=settings.needs_negative,
             has_encoder=self.text_encoder is not None,
             text_dim=text_dim(self.unet.unet.config),
         )
@@ -293,11 +281,11 @@ class LumierePipeline(LumiereComponents):
             upscale_plan = upscaler.plan(
                 num_frames,
                 size,
-                num_inference_steps=ssr_steps,
+                num_inference_steps=settings.ssr_steps,
                 noise_level=noise_level,
                 noise_correlation=ssr_noise_correlation,
-                window_size=ssr_window_size,
-                overlap=ssr_overlap,
+                window_size=settings.ssr_window_size,
+                overlap=settings.ssr_overlap,
                 multidiffusion=multidiffusion,
                 window_weights=ssr_window_weights,
                 batch_size=ssr_batch_size,
@@ -319,32 +307,20 @@ class LumierePipeline(LumiereComponents):
         tensors |= self._conditions(known, space, shape)
 
         # --- noise, or the noised source (SDEdit) -------------------------------------------------
-        source, share = pixels.starting_video(num_frames, size, strength, image_strength)
-        timesteps = select_timesteps(self.scheduler, num_inference_steps, device, share)
+        source, share = pixels.starting_video(num_frames, size, strength, settings.image_strength)
+        timesteps = select_timesteps(self.scheduler, settings.num_inference_steps, device, share)
         self._interrupt, self._num_timesteps = False, len(timesteps)
-        noise_windows = windows.windows if long_noise == "rescheduled" else []
-
-        def draw() -> Tensor:
-            noise = draw_noise(shape, generators, device, noise_correlation)
-            return reschedule_noise(noise, noise_windows, generators)
-
+        draw = partial(settings.first_noise, shape, generators, device, windows)
         start = partial(self._first_x_t, source, space, timesteps, draw)
 
         # --- denoise ------------------------------------------------------------------------------
-        num_train_timesteps = self.scheduler.config.num_train_timesteps
-        low, high = guidance_interval
-        guidance = TextGuidance(
-            positive.embeds, positive.mask, negative.embeds, negative.mask,
-            guidance_scale, guidance_rescale,
-            (low * num_train_timesteps, high * num_train_timesteps),
-            self.guide_unet if guidance_type == "auto" else None,
-            Projection(guidance_eta, guidance_threshold, guidance_momentum),
-        )  # fmt: skip
+        guidance = settings.text_guidance(
+            positive, negative, self.guide_unet, self.scheduler.config.num_train_timesteps
+        )
         held = guide_known and known is not None and self.vae is None
         predict = self._predictor(tensors, guidance, windows, held)
-        networks = [self.unet] if guidance.guide is None else [self.unet, guidance.guide]
         with (
-            self._styled(networks, style, alpha),
+            self._styled(guidance, style, alpha),
             self.progress_bar(total=len(timesteps)) as progress,
         ):
             progress.set_description("base model")
@@ -374,7 +350,7 @@ class LumierePipeline(LumiereComponents):
             return (frames,)
         return LumierePipelineOutput(
             frames=frames,
-            fps=fps,
+            fps=settings.fps,
             mode=mode,
             base_frames=None if x_0 is base else to_output(base, output_type),
             known_psnr=known_psnr,
@@ -382,10 +358,6 @@ class LumierePipeline(LumiereComponents):
         )
 
     # --- parts of a call --------------------------------------------------------------------------
-
-    def _or_default(self, name: str, value: Any) -> Any:
-        """Return a setting of the call or, if it is None, the pipeline's own."""
-        return self.config[name] if value is None else value
 
     def _is_stopped(self) -> bool:
         return self._interrupt
@@ -482,14 +454,13 @@ class LumierePipeline(LumiereComponents):
         return predict
 
     @contextmanager
-    def _styled(
-        self, networks: Sequence[SpaceTimeUNet], style: str | None, alpha: float
-    ) -> Iterator[None]:
+    def _styled(self, guidance: TextGuidance, style: str | None, alpha: float) -> Iterator[None]:
         """Blend a style, if there is one, into the networks while this context is open."""
         with ExitStack() as stack:
             if style is not None:
-                for network in networks:
-                    stack.enter_context(self.styles.applied(network, style, alpha))
+                stack.enter_context(self.styles.applied(self.unet, style, alpha))
+            if style is not None and guidance.guide is not None:
+                stack.enter_context(self.styles.applied(guidance.guide, style, alpha))
             yield
 
     def _upscale(

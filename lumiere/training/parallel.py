@@ -208,12 +208,18 @@ def is_main_process() -> bool:
 
 
 def warn_of_slow_bf16(device: torch.device, dtype: torch.dtype) -> None:
-    """Warn if torch 2.13 will compute in bfloat16 on a CPU (pytorch/pytorch#183815)."""
-    if dtype == torch.bfloat16 and device.type == "cpu" and torch.__version__.startswith("2.13."):
+    """Warn if torch will compute in bfloat16 on a CPU without instructions for it
+    (pytorch/pytorch#183815).
+    """
+    if dtype != torch.bfloat16 or device.type != "cpu":
+        return
+    if not hasattr(torch.cpu, "get_capabilities"):  # earlier versions of torch cannot tell
+        return
+    capabilities = torch.cpu.get_capabilities()
+    if not any(has and name.endswith("bf16") for name, has in capabilities.items()):
         logger.warning(
-            "launch.precision is bf16, but torch %s computes bf16 convolutions on a CPU 4 to 16 "
-            "times slower than fp32; set launch.precision to fp32",
-            torch.__version__,
+            "launch.precision is bf16, but this CPU has no bf16 instructions (AVX512_BF16 or AMX), "
+            "so convolutions take many times longer than in fp32; set launch.precision to fp32"
         )
 
 

@@ -547,21 +547,22 @@ def test_half_precision_keeps_weights_whole_and_the_loss_near(
 
 
 @pytest.mark.parametrize(
-    "device, dtype, version, warns",
+    "device, dtype, capabilities, warns",
     [
-        ("cpu", torch.bfloat16, "2.13.0+cpu", True),
-        ("cpu", torch.float32, "2.13.0+cpu", False),
-        ("cpu", torch.bfloat16, "2.14.0", False),
-        ("cuda", torch.bfloat16, "2.13.0", False),
+        ("cpu", torch.bfloat16, {"avx2": True, "avx512_bf16": False, "amx_bf16": False}, True),
+        ("cpu", torch.float32, {"avx2": True, "avx512_bf16": False, "amx_bf16": False}, False),
+        ("cpu", torch.bfloat16, {"avx2": True, "avx512_bf16": True, "amx_bf16": False}, False),
+        ("cpu", torch.bfloat16, {"avx2": True, "avx512_bf16": False, "amx_bf16": True}, False),
+        ("cuda", torch.bfloat16, {"avx2": True, "avx512_bf16": False, "amx_bf16": False}, False),
     ],
 )
 def test_bf16_on_a_cpu_where_it_is_slow_is_warned_of(
-    device: str, dtype: torch.dtype, version: str, warns: bool,
+    device: str, dtype: torch.dtype, capabilities: dict[str, bool], warns: bool,
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(torch, "__version__", version)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     warn_of_slow_bf16(torch.device(device), dtype)
-    assert ("slower than fp32; set launch.precision to fp32" in caplog.text) == warns
+    assert ("longer than in fp32; set launch.precision to fp32" in caplog.text) == warns
 
 
 def test_checkpointing_of_activations_changes_nothing(tmp_path: Path) -> None:

@@ -150,17 +150,10 @@ def measure_seams(
             real.append(consecutive_mse(_middle(real_frames(entry), frames.shape)))
     if not clips.entries or len(clips) % 2:
         raise ValueError(f"{len(clips)} clips; expected pairs, at least one")
-    lengths = {len(curve) for curve in [*errors[True], *errors[False]]}
-    if len(lengths) > 1:
-        raise ValueError(
-            f"clips of {min(lengths) + 1} to {max(lengths) + 1} frames; expected equal lengths"
-        )
-    first, num_frames = clips.entries[0], lengths.pop() + 1
-    settings = {(entry.window_size, entry.overlap) for entry in clips.entries[::2]}
-    if len(settings) > 1 or first.window_size is None or first.overlap is None:
-        raise ValueError("expected one window_size and one overlap for all rows")
-    apart = independent_windows(num_frames, first.window_size)
-    overlapping = temporal_windows(num_frames, first.window_size, first.overlap)
+    num_frames = _common_length([*errors[True], *errors[False]])
+    window_size, overlap = _common_windows(clips.entries[::2])
+    apart = independent_windows(num_frames, window_size)
+    overlapping = temporal_windows(num_frames, window_size, overlap)
     num_real_frames = min((len(curve) + 1 for curve in real), default=None)
     has_floor = num_real_frames == num_frames
     return SeamRecord(
@@ -168,12 +161,31 @@ def measure_seams(
         independent=np.stack(errors[False]),
         borders=window_borders(apart, num_frames),
         own_borders=window_borders(overlapping, num_frames),
-        window_size=first.window_size,
-        overlap=first.overlap,
+        window_size=window_size,
+        overlap=overlap,
         prompts=[entry.prompt for entry in clips.entries[::2]],
         real=np.stack(real) if has_floor else None,
         num_real_frames=num_real_frames,
     )
+
+
+def _common_length(errors: Sequence[np.ndarray]) -> int:
+    """Return the number of frames of all clips, given their curves (t − 1,)."""
+    lengths = {len(curve) + 1 for curve in errors}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"clips of {min(lengths)} to {max(lengths)} frames; expected equal lengths"
+        )
+    return lengths.pop()
+
+
+def _common_windows(entries: Sequence[SetEntry]) -> tuple[int, int]:
+    """Return the window size and the overlap of all rows."""
+    settings = {(entry.window_size, entry.overlap) for entry in entries}
+    window_size, overlap = settings.pop()
+    if settings or window_size is None or overlap is None:
+        raise ValueError("expected one window_size and one overlap for all rows")
+    return window_size, overlap
 
 
 def missing_floor(record: SeamRecord) -> LeftOut | None:
