@@ -126,27 +126,30 @@ def show(place: Path) -> None:
 
 
 def _generate_one(values: dict[str, Any], params: dict[str, Any]) -> None:
-    from lumiere.cli.jobs import Job, find_drift, run
+    from lumiere.cli.jobs import Job, find_drift, run, settings_of_network
     from lumiere.cli.model import Model
     from lumiere.requests import change_request, make_request, read_sidecar
 
     path: Path | None = params["from_json"]
     content: dict[str, Any] = {}
+    is_fast = params["fast"]
     if path is None:
         request = make_request(values)
     else:
         content = read_sidecar(path)
-        request, left_out = change_request(content, values)
+        # Another model than the sidecar's is fast only if the command says so.
+        is_fast = is_fast or (content.get("fast", False) and params["model"] is None)
+        settings, left_out = settings_of_network(content, is_fast)
+        request, replaced = change_request(settings, values)
+        left_out = [name for name in left_out if name not in values] + replaced
         if left_out:
             names = ", ".join(option(name) for name in left_out)
             tell(f"note: {path}: left out, because the new options replace it: {names}")
     job = Job(request, params["output"], params["sheet"])
     job.check()
     clips = _clips_of(request.clip)
-    # Another model than the sidecar's is fast only if the command says so.
-    was_fast = content.get("fast", False) and params["model"] is None
     name = params["model"] or content.get("model")
-    model = Model.choose(name, params["device"], params["fast"] or was_fast)
+    model = Model.choose(name, params["device"], is_fast)
     tell(f"model: {model.description}")
     if content:
         for note in find_drift(content, request, model, clips):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lumiere.pipelines.input_files import Clips
 
 Tell = Callable[[str], None]
+FAST_SETTINGS = ("steps", "guidance")  # what a distilled network was made for
 
 
 @dataclass(frozen=True)
@@ -154,12 +155,35 @@ def check_fast(request: Request, model: Model) -> None:
     network was made for.
     """
     config = model.pipe.config
-    for name, value in (("steps", config.num_inference_steps), ("guidance", config.guidance_scale)):
+    needed = (config.num_inference_steps, config.guidance_scale)
+    for name, value in zip(FAST_SETTINGS, needed, strict=True):
         if getattr(request, name) not in (None, value):
             raise ValueError(
                 f"{option(name)} {getattr(request, name):g}: the distilled network needs {value:g}; "
                 f"leave out {option(name)} or --fast"
             )
+
+
+def settings_of_network(
+    content: dict[str, Any], is_fast: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Drop a sidecar's steps and guidance if they may not suit the network of the new video.
+
+    A distilled network decides both itself. Those of a distilled network suit no other.
+
+    Args:
+        content: the content of the sidecar.
+        is_fast: whether a distilled network makes the new video.
+
+    Returns:
+        The rest of the content, and the fields that no longer hold.
+    """
+    was_fast = content.get("fast", False)
+    if not (was_fast or is_fast):
+        return content, []
+    kept = {name: value for name, value in content.items() if name not in FAST_SETTINGS}
+    changes = was_fast != is_fast
+    return kept, [name for name in FAST_SETTINGS if changes and content.get(name) is not None]
 
 
 def find_drift(

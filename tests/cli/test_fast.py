@@ -62,6 +62,30 @@ def test_a_fast_video_and_the_same_again(generate: Generate, fast_model: Prepare
     assert Path("again.mp4").read_bytes() == Path("fast.mp4").read_bytes()
 
 
+def test_steps_and_guidance_of_a_sidecar_stay_with_their_kind_of_network(
+    generate: Generate, fast_model: Prepare
+) -> None:
+    folder = fast_model()
+    common = ("--device", "cpu", "-o")
+
+    def make(name: str, *options: str) -> str:
+        result = generate(*options, *common, f"{name}.mp4", with_model=False)
+        assert result.exit_code == 0, result.output
+        return result.stderr
+
+    make("slow", "a red fox", "--seed", "3", "--steps", "3")
+    make("fast", "a red fox", "--seed", "3", "--fast")
+    note = "left out, because the new options replace it: --steps, --guidance"
+    assert note in make("faster", "--from-json", "slow.json", "--fast")
+    assert note in make("slower", "--from-json", "fast.json", "--model", str(folder))
+    for name, network in (("faster", (True, 1, 1.0)), ("slower", (False, 2, 3.0))):
+        made = settings(f"{name}.json")
+        assert (made["fast"], made["steps"], made["guidance"]) == network
+    assert Path("faster.mp4").read_bytes() == Path("fast.mp4").read_bytes()
+    told = make("own", "--from-json", "fast.json", "--model", str(folder), "--steps", "3")
+    assert "replace it: --guidance" in told and settings("own.json")["steps"] == 3
+
+
 @pytest.mark.parametrize("part, exit_code", [("unet", 2), ("temporal", 0)])
 def test_styles_fit_a_network_with_the_same_image_model(
     part: str, exit_code: int, generate: Generate, fast_model: Prepare
