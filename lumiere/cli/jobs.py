@@ -164,9 +164,7 @@ def check_fast(request: Request, model: Model) -> None:
             )
 
 
-def settings_of_network(
-    content: dict[str, Any], is_fast: bool
-) -> tuple[dict[str, Any], list[str]]:
+def settings_of_network(content: dict[str, Any], is_fast: bool) -> tuple[dict[str, Any], list[str]]:
     """Drop a sidecar's steps and guidance if they may not suit the network of the new video.
 
     A distilled network decides both itself. Those of a distilled network suit no other.

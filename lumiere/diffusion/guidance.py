@@ -69,7 +69,8 @@ class TextGuidance:
         num_channels: int,
         rows: Tensor | slice = slice(None),
     ) -> Tensor:
-        """Predict with plain guidance where it acts; the network computes both halves in one pass.
+        """Predict with plain guidance where it acts. Without a guide, the network computes both
+        halves in one pass.
 
         Args:
             unet: a network of clips or of images.
@@ -119,8 +120,7 @@ class TextGuidance:
             output = unet(both, timestep, embeds, encoder_attention_mask=mask).sample
             negative, positive = without_variance(output, num_channels).float().chunk(2)
             return negative, positive
-        # The guide comes first, because enable_model_cpu_offload() moves one network at a time to
-        # the device, in this order.
+        # The guide comes first, because the offloading of LumierePipeline expects this order.
         dtype = self.guide.dtype
         weaker = self.guide(
             model_input.to(dtype), timestep, embeds.to(dtype), encoder_attention_mask=mask

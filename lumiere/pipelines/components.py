@@ -203,12 +203,18 @@ class LumiereComponents(LumiereBasePipeline):
     def add_guide(self, guide_unet: SpaceTimeUNet | None) -> None:
         """Replace `guide_unet`, the weaker network of autoguidance; None removes it.
 
+        The network goes to the device of `unet`, and is offloaded as that is.
+
         Raises:
-            ValueError: if it does not take the inputs of `unet`.
+            ValueError: if it does not take the inputs of `unet`, or after
+                `enable_sequential_cpu_offload`.
         """
         if guide_unet is not None:
             _check_guide(self.unet, guide_unet)
+            self._check_replaceable("guide_unet")
+            guide_unet.to(self.unet.device)
         self.register_modules(guide_unet=guide_unet)
+        self._renew_offload()
 
     def load_distilled(self, folder: str | Path) -> None:
         """Replace the base network by one that was distilled to few steps without guidance.
@@ -221,9 +227,11 @@ class LumiereComponents(LumiereBasePipeline):
             folder: as the stage `distil` writes it.
 
         Raises:
-            ValueError: if the folder has no distilled network, or one of another model.
+            ValueError: if the folder has no distilled network, or one of another model, or after
+                `enable_sequential_cpu_offload`.
         """
         folder = Path(folder)
+        self._check_replaceable("unet")
         if not is_file(folder / DISTILLED_FILE):
             raise ValueError(
                 f"{folder}: has no distilled network; to train one, set distil.optim.steps in "
@@ -236,17 +244,43 @@ class LumiereComponents(LumiereBasePipeline):
                 f"{folder}: its network has other layers than this pipeline's; distil this "
                 "pipeline's network"
             )
+        scheduler = load_scheduler(folder / "scheduler")
         if not _have_equal_image_models(unet, self.unet):
             self.styles = StyleBook()
-        self.register_modules(
-            unet=unet.to(self.unet.device).eval(), scheduler=load_scheduler(folder / "scheduler")
-        )
+        self.register_modules(unet=unet.to(self.unet.device), scheduler=scheduler)
+        self._renew_offload()
         self.register_to_config(
             num_inference_steps=steps,
             guidance_scale=1.0,
             ssr_steps=min(self.config.ssr_steps, FAST_SSR_STEPS),
-            prediction_type=self.scheduler.config.prediction_type,
+            prediction_type=scheduler.config.prediction_type,
         )
+
+    def enable_model_cpu_offload(
+        self, gpu_id: int | None = None, device: torch.device | str | None = None
+    ) -> None:
+        """Keep one network at a time on the device, as in diffusers.
+
+        In each guided step, the guide runs before the base network. diffusers' chain only sends the
+        guide away for the base network; here it also works the other way round.
+        """
+        super().enable_model_cpu_offload(gpu_id, device)
+        hooks = {hook.model: hook for hook in self._all_hooks}
+        if self.guide_unet in hooks and self.unet in hooks:
+            hooks[self.guide_unet].hook.prev_module_hook = hooks[self.unet]
+
+    def _check_replaceable(self, name: str) -> None:
+        """Raise ValueError if accelerate holds the networks' weights."""
+        if self.unet.device.type == "meta":
+            raise ValueError(
+                f"{name} cannot be replaced after enable_sequential_cpu_offload(); "
+                "replace it before that call"
+            )
+
+    def _renew_offload(self) -> None:
+        """Offload a new network like the others, if `enable_model_cpu_offload` was called."""
+        if getattr(self, "_all_hooks", None):
+            self.enable_model_cpu_offload(device=self._offload_device)
 
     def check_mode(self, mode: str) -> None:
         """Raise ValueError if the network cannot do a mode, a key of `lumiere.modes.MODES`."""

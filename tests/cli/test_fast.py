@@ -149,3 +149,29 @@ def test_a_fast_pipeline_is_saved(fast_model: Prepare, generate: Generate, tmp_p
     assert again.config.ssr_steps == 1 and list(again.styles) == []  # never more than before
     expected = pipe.unet.state_dict()
     assert all(torch.equal(value, expected[n]) for n, value in again.unet.state_dict().items())
+
+
+def test_a_distilled_network_is_offloaded_as_the_one_before(
+    fast_model: Prepare, generate: Generate
+) -> None:
+    folder = fast_model()
+    pipe = LumierePipeline.from_pretrained(folder)
+    pipe.enable_model_cpu_offload(device="cpu")
+    pipe.load_distilled(folder.parent / "distilled")
+    assert pipe._all_hooks[0].model is pipe.unet
+    pipe.remove_all_hooks()
+    pipe.enable_sequential_cpu_offload(device="cpu")
+    with pytest.raises(ValueError, match="unet cannot be replaced after enable_sequential"):
+        pipe.load_distilled(folder.parent / "distilled")
+
+
+def test_a_pipeline_keeps_its_styles_if_nothing_is_loaded(
+    fast_model: Prepare, generate: Generate
+) -> None:
+    folder = fast_model()
+    pipe = LumierePipeline.from_pretrained(folder)
+    shutil.rmtree(folder.parent / "distilled" / "scheduler")
+    unet = pipe.unet
+    with pytest.raises(ValueError, match=r"scheduler_config\.json: no such file"):
+        pipe.load_distilled(folder.parent / "distilled")
+    assert list(pipe.styles) == ["ink"] and pipe.unet is unet

@@ -232,7 +232,27 @@ def test_a_guide_is_offloaded_in_its_turn(guided: LumierePipeline) -> None:
     guided.enable_model_cpu_offload(device="cpu")
     offloaded = [hook.model for hook in guided._all_hooks]
     assert offloaded == [guided.guide_unet, guided.unet, guided.ssr_unet]
+    guide, base, _ = guided._all_hooks
+    # Each sends the other away, because they take turns.
+    assert guide.hook.prev_module_hook is base and base.hook.prev_module_hook is guide
     assert torch.equal(guided("a cat", generator=seed(), **options).frames, expected)
+
+
+def test_a_guide_that_comes_later_goes_where_the_base_network_is(
+    pipe: LumierePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guide, places = weaker(pipe.unet), []
+    monkeypatch.setattr(guide, "to", places.append)
+    pipe.add_guide(guide)
+    assert places == [pipe.unet.device]
+    pipe.add_guide(None)
+    pipe.enable_model_cpu_offload(device="cpu")
+    pipe.add_guide(weaker(pipe.unet))
+    assert [hook.model for hook in pipe._all_hooks][:2] == [pipe.guide_unet, pipe.unet]
+    pipe.remove_all_hooks()
+    pipe.enable_sequential_cpu_offload(device="cpu")
+    with pytest.raises(ValueError, match="guide_unet cannot be replaced after enable_sequential"):
+        pipe.add_guide(guide)
 
 
 def test_a_guide_is_a_whole_network_or_temporal_weights(
