@@ -460,7 +460,8 @@ class LumierePipeline(LumiereComponents):
             if style is not None:
                 stack.enter_context(self.styles.applied(self.unet, style, alpha))
             if style is not None and guidance.guide is not None:
-                stack.enter_context(self.styles.applied(guidance.guide, style, alpha))
+                owner = "guide_unet (guidance_type 'cfg' does without it)"
+                stack.enter_context(self.styles.applied(guidance.guide, style, alpha, owner))
             yield
 
     def _upscale(

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
-from diffusers import SchedulerMixin
+from diffusers import DiffusionPipeline, SchedulerMixin
 from torch import Tensor
 
 from lumiere.data.clips import resize_video
@@ -83,6 +83,20 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
             prediction_type=prediction_type or scheduler.config.prediction_type,
             noise_correlation=noise_correlation,
         )
+
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> Self:
+        """Make a pipeline of another's components, as in diffusers.
+
+        From a `LumierePipeline`, it takes the network, the scheduler and the settings of
+        super-resolution, as `LumierePipeline.upscaler` does.
+        """
+        own: dict[str, Any] = {}
+        if getattr(pipeline, "ssr_unet", None) is not None:
+            own = {"unet": pipeline.ssr_unet, "scheduler": pipeline.ssr_scheduler}
+            for name in ("window_size", "prediction_type", "noise_correlation"):
+                own[name] = pipeline.config[f"ssr_{name}"]
+        return super().from_pipe(pipeline, **{**own, **kwargs})
 
     @torch.no_grad()
     def __call__(

@@ -109,8 +109,15 @@ class StyleBook:
         _check_there(name, self._source(name, float(alpha)))
 
     @contextmanager
-    def applied(self, unet: SpaceTimeUNet, name: str, alpha: float) -> Iterator[None]:
+    def applied(
+        self, unet: SpaceTimeUNet, name: str, alpha: float, owner: str = "this pipeline"
+    ) -> Iterator[None]:
         """While this context is open, the spatial weights of `unet` are the blend.
+
+        Args:
+            unet: the network.
+            name, alpha: the style, and its share.
+            owner: what `unet` belongs to, for messages.
 
         Raises:
             ValueError: if the style's file is broken or does not fit, or if accelerate holds the
@@ -131,7 +138,7 @@ class StyleBook:
         )
         if self._last[0] != source:
             self._last = ((), {})  # frees the blend before the next is made
-            blend = self._blend(spatial.state_dict(), name, float(alpha))
+            blend = self._blend(spatial.state_dict(), name, float(alpha), owner)
             # Blends use the memory layout of the originals: the network is fastest with it, and the
             # last bits stay the same.
             laid_out = {
@@ -197,7 +204,9 @@ class StyleBook:
         alphas = self._styles[name]
         return alphas[alpha if alpha in alphas else 1.0]
 
-    def _blend(self, original: Mapping[str, Tensor], name: str, alpha: float) -> dict[str, Tensor]:
+    def _blend(
+        self, original: Mapping[str, Tensor], name: str, alpha: float, owner: str
+    ) -> dict[str, Tensor]:
         finished = alpha in self._styles[name]
         weights = self._source(name, alpha)
         style = _read(weights) if isinstance(weights, Path) else weights
@@ -211,7 +220,7 @@ class StyleBook:
             return blend_style(original, converted, 1.0 if finished else alpha)
         except ValueError as error:
             raise ValueError(
-                f"style {name!r} does not fit this pipeline's text-to-image model: {error}"
+                f"style {name!r} does not fit the text-to-image model of {owner}: {error}"
             ) from None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from benchmarks.sampling import VARIANTS, choose_variants
@@ -189,6 +190,17 @@ def test_a_style_acts_on_the_guide_too(pipe: LumierePipeline) -> None:
     plain = pipe("a cat", guidance_scale=1.0, generator=seed(), **options).frames
     assert torch.equal(auto, plain)
     assert all(map(torch.equal, before, pipe.guide_unet.parameters()))
+
+
+def test_a_style_that_does_not_fit_the_guide_is_told(pipe: LumierePipeline) -> None:
+    config = {**text_to_image_unet().config, "layers_per_block": 2}
+    unet2d = UNet2DConditionModel.from_config(config)
+    pipe.add_guide(SpaceTimeUNet.from_unet2d(unet2d, conditioning_channels=4, temporal_head_dim=8))
+    pipe.add_style("ink", style_weights(pipe))
+    options = {"style": "ink", "alpha": 0.5, "generator": seed(), **PLAIN}
+    with pytest.raises(ValueError, match=r"model of guide_unet \(guidance_type 'cfg' does without"):
+        pipe("a cat", guidance_type="auto", **options)
+    pipe("a cat", **options)
 
 
 def test_autoguidance_needs_no_negative_prompt(guided: LumierePipeline) -> None:

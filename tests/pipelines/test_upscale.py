@@ -23,7 +23,7 @@ from lumiere.pipelines import LumierePipeline, LumiereUpscalePipeline
 from lumiere.pipelines.pipeline_output import to_output
 from lumiere.pipelines.pixels import read_video
 from lumiere.pipelines.plans import WindowPlan, plan_base_windows
-from tests.pipelines.conftest import ssr_unet
+from tests.pipelines.conftest import ssr_unet, text_to_image_unet
 from tests.pipelines.test_modes import seed
 
 
@@ -44,6 +44,24 @@ def test_equal_noise_keeps_a_still_video_still(upscaler: LumiereUpscalePipeline)
     torch.testing.assert_close(made, made[:, :1].expand_as(made), atol=1e-5, rtol=0)
     moving = upscaler(still, **{**settings, "generator": seed()}).frames
     assert (moving - moving[:, :1]).abs().max() > 0.01
+
+
+def test_a_pipeline_made_of_a_whole_one_has_its_settings(upscaler: LumiereUpscalePipeline) -> None:
+    unet = SpaceTimeUNet.from_unet2d(text_to_image_unet())
+    whole = LumierePipeline(
+        unet, make_scheduler(), None, upscaler.unet, upscaler.scheduler,
+        ssr_window_size=4, noise_correlation=0.25, ssr_noise_correlation=1.0,
+    )  # fmt: skip
+    made = LumiereUpscalePipeline.from_pipe(whole)
+    assert made.unet is whole.ssr_unet and made.scheduler is whole.ssr_scheduler
+    for name in ("window_size", "noise_correlation", "prediction_type"):
+        assert made.config[name] == whole.upscaler().config[name] == whole.config[f"ssr_{name}"]
+    assert (
+        LumiereUpscalePipeline.from_pipe(whole, noise_correlation=0.5).config["noise_correlation"]
+        == 0.5
+    )
+    again = LumiereUpscalePipeline.from_pipe(made)
+    assert again.unet is made.unet and again.config.noise_correlation == 1.0
 
 
 def low(num_frames: int, batch_size: int = 1, height: int = 16, width: int = 16) -> Tensor:
