@@ -87,6 +87,9 @@ def main() -> None:
                 image_unet, scheduler = load_image_network(config.image_model)
                 check_super_resolution(image_unet, config.image_model)
 
+        # Super-resolution enlarges to this size, which an existing network may not have.
+        image_unet.register_to_config(sample_size=config.size)
+
         torch.manual_seed(config.optim.seed)
         # Time is not resampled here, because a window is short already, and detail belongs to its
         # own frame.

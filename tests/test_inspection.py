@@ -259,7 +259,8 @@ def test_autoguidance_adds_a_network_and_takes_passes_from_the_base(tmp_path: Pa
     base = make_workload("cpu").network
     base.save_pretrained(tmp_path / "whole")
     base.save_temporal(tmp_path / "temporal")
-    for folder, like_base in (("whole", False), ("temporal", True)):
+
+    def params_with(folder: str) -> Params:
         generate = GenerateConfig(
             num_inference_steps=5,
             guidance_interval=(0.5, 1.0),
@@ -268,13 +269,18 @@ def test_autoguidance_adds_a_network_and_takes_passes_from_the_base(tmp_path: Pa
         )
         t2i = PrepareT2IConfig("train", 16, block_out_channels=(16, 32))
         ssr = TrainSSRConfig("train", low_size=16, block_out_channels=(16, 32))
-        params = Params(prepare_t2i=t2i, train_ssr=ssr, generate=generate)
+        return Params(prepare_t2i=t2i, train_ssr=ssr, generate=generate)
+
+    for folder, like_base in (("whole", False), ("temporal", True)):
+        params = params_with(folder)
         networks = {each.title: each for each in workloads(params, tmp_path)}
         assert networks["base, conditioned"].sample_passes == 5
         assert networks["guide"].sample_passes == 3  # at t = 999, 799 and 599
         assert networks["guide"].sample_shape == (7, 16, 16, 16)
         is_base = networks["guide"].network is networks["base, conditioned"].network
         assert is_base == like_base
+    with pytest.raises(ValueError, match=r"generate\.guide_unet: .*nowhere: no config\.json and no"):
+        workloads(params_with("nowhere"), tmp_path)
 
 
 @pytest.mark.parametrize(

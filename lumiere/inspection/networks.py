@@ -23,6 +23,7 @@ from lumiere.models.conditions import takes_text
 from lumiere.models.diffusers_folders import read_stored_config
 from lumiere.models.t2i_requirements import text_width
 from lumiere.models.unet_builders import build_ssr_unet, build_text_to_image_unet
+from lumiere.models.weights import CONFIG_FILE, TEMPORAL_FILE
 from lumiere.text import load_text_encoder
 from lumiere.text.hub import pipeline_folder
 from lumiere.text.minilm_encoder import MiniLMTextEncoder
@@ -225,8 +226,17 @@ def stored_workloads(folder: Path, num_frames: int = 16) -> list[Workload]:
 
 
 def _guide_network(folder: Path, base: SpaceTimeUNet) -> SpaceTimeUNet:
-    """Return the network of autoguidance: another, or the base network with other weights."""
-    if not (folder / "config.json").is_file():
+    """Return the network of autoguidance: another, or the base network with other weights.
+
+    Raises:
+        ValueError: if the folder holds neither.
+    """
+    if not (folder / CONFIG_FILE).is_file():
+        if not (folder / TEMPORAL_FILE).is_file():
+            raise ValueError(
+                f"generate.guide_unet: {folder}: no {CONFIG_FILE} and no {TEMPORAL_FILE}; expected "
+                "a folder of SpaceTimeUNet.save_pretrained or save_temporal"
+            )
         return base
     network = _stored(folder, "guide", 1).network
     if not isinstance(network, SpaceTimeUNet):

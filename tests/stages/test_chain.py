@@ -252,14 +252,15 @@ def test_the_training_of_an_image_network_goes_on_from_a_folder(
     chain: Path, tmp_path: Path
 ) -> None:
     torch.manual_seed(1)
-    build_ssr_unet(LARGE, (16, 32), 2).save_pretrained(tmp_path / "given" / "unet")
+    build_ssr_unet(2 * LARGE, (16, 32), 2).save_pretrained(tmp_path / "given" / "unet")
     make_scheduler().save_pretrained(tmp_path / "given" / "scheduler")
     none = {"steps": 0}
     section = {"image_init_from": str(tmp_path / "given"), "image_optim": none, "optim": none}
     run_stage(chain, "train_ssr", {"train_ssr": section}, out=tmp_path / "ssr")
     given = load_file(tmp_path / "given" / "unet" / "diffusion_pytorch_model.safetensors")
-    made = SpaceTimeUNet.from_pretrained(tmp_path / "ssr").unet.state_dict()
-    assert all(torch.equal(value, made[name]) for name, value in given.items())
+    made = SpaceTimeUNet.from_pretrained(tmp_path / "ssr").unet
+    assert all(torch.equal(value, made.state_dict()[name]) for name, value in given.items())
+    assert made.config.sample_size == LARGE  # as in the params, not as in the folder
 
 
 def test_nothing_need_be_held_out(chain: Path, tmp_path: Path) -> None:
