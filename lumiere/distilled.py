@@ -1,8 +1,10 @@
-"""Stores the number of steps of a distilled network, as a small JSON file beside its weights."""
+"""Stores how a distilled network samples, as a small JSON file beside its weights."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from lumiere.errors import DataError
@@ -11,22 +13,38 @@ from lumiere.files import read_json
 DISTILLED_FILE = "distilled.json"
 
 
-def write_distilled_steps(folder: Path, num_inference_steps: int) -> None:
-    """Write the number of steps in which a network samples without guidance."""
-    content = json.dumps({"num_inference_steps": num_inference_steps}, indent=2)
+@dataclass(frozen=True)
+class DistilledSettings:
+    """How a distilled network samples without guidance.
+
+    Attributes:
+        num_inference_steps: the number of its steps.
+        noise_correlation: between the noise of any two frames, 0 to 1; that of its training.
+    """
+
+    num_inference_steps: int
+    noise_correlation: float
+
+
+def write_distilled(folder: Path, settings: DistilledSettings) -> None:
+    """Write the settings of the network in a folder."""
+    content = json.dumps(dataclasses.asdict(settings), indent=2)
     (folder / DISTILLED_FILE).write_text(content + "\n", encoding="utf-8")
 
 
-def read_distilled_steps(folder: Path) -> int:
-    """Read the number that `write_distilled_steps` wrote.
+def read_distilled(folder: Path) -> DistilledSettings:
+    """Read the settings that `write_distilled` wrote.
 
     Raises:
         DataError: if the file is missing or holds anything else.
     """
     path = folder / DISTILLED_FILE
-    steps = read_json(path).get("num_inference_steps")
+    content = read_json(path)
+    steps, correlation = content.get("num_inference_steps"), content.get("noise_correlation")
     if type(steps) is not int or steps < 1:
         raise DataError(
             f"{path}: num_inference_steps is {steps!r}; expected a whole number above 0"
         )
-    return steps
+    if type(correlation) not in (int, float) or not 0 <= correlation <= 1:
+        raise DataError(f"{path}: noise_correlation is {correlation!r}; expected 0 to 1")
+    return DistilledSettings(steps, float(correlation))

@@ -8,7 +8,7 @@ import torch
 
 import stages
 from lumiere.config import load_params
-from lumiere.distilled import write_distilled_steps
+from lumiere.distilled import DistilledSettings, write_distilled
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.autoencoder import load_vae, vae_factor
 from lumiere.models.text_to_image import load_scheduler, save_companions
@@ -65,7 +65,8 @@ def main() -> None:
         stage.train(task, store.fps, FewStepPreview)
         if stage.is_main:
             student.save_pretrained(arguments.out)
-            write_distilled_steps(arguments.out, config.num_inference_steps)
+            settings = DistilledSettings(config.num_inference_steps, config.noise_correlation)
+            write_distilled(arguments.out, settings)
             save_companions(
                 arguments.out, task.scheduler, store.text_encoder, store.max_text_tokens, vae
             )

@@ -279,7 +279,9 @@ def test_autoguidance_adds_a_network_and_takes_passes_from_the_base(tmp_path: Pa
         assert networks["guide"].sample_shape == (7, 16, 16, 16)
         is_base = networks["guide"].network is networks["base, conditioned"].network
         assert is_base == like_base
-    with pytest.raises(ValueError, match=r"generate\.guide_unet: .*nowhere: no config\.json and no"):
+    with pytest.raises(
+        ValueError, match=r"generate\.guide_unet: .*nowhere: no config\.json and no"
+    ):
         workloads(params_with("nowhere"), tmp_path)
 
 

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin
 from torch import Tensor
 
 from lumiere.diffusion.guidance import GUIDANCE_TYPES
-from lumiere.distilled import DISTILLED_FILE, read_distilled_steps
+from lumiere.distilled import DISTILLED_FILE, read_distilled
 from lumiere.files import is_file
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import load_scheduler
@@ -219,9 +219,10 @@ class LumiereComponents(LumiereBasePipeline):
     def load_distilled(self, folder: str | Path) -> None:
         """Replace the base network by one that was distilled to few steps without guidance.
 
-        Its number of steps, guidance 1 and a few steps of super-resolution become the defaults of a
-        call. `save_pretrained` then saves a fast pipeline. Styles stay if the network still has the
-        image model that they were made for; otherwise the pipeline has none.
+        Its number of steps, its correlation of noise, guidance 1 and a few steps of
+        super-resolution become the defaults of a call. `save_pretrained` then saves a fast
+        pipeline. Styles stay if the network still has the image model that they were made for;
+        otherwise the pipeline has none.
 
         Args:
             folder: as the stage `distil` writes it.
@@ -237,7 +238,7 @@ class LumiereComponents(LumiereBasePipeline):
                 f"{folder}: has no distilled network; to train one, set distil.optim.steps in "
                 "params.yaml and run `dvc repro distil`"
             )
-        steps = read_distilled_steps(folder)
+        settings = read_distilled(folder)
         unet = SpaceTimeUNet.from_pretrained(folder, torch_dtype=self.unet.dtype)
         if _architecture(unet) != _architecture(self.unet):
             raise ValueError(
@@ -250,7 +251,8 @@ class LumiereComponents(LumiereBasePipeline):
         self.register_modules(unet=unet.to(self.unet.device), scheduler=scheduler)
         self._renew_offload()
         self.register_to_config(
-            num_inference_steps=steps,
+            num_inference_steps=settings.num_inference_steps,
+            noise_correlation=settings.noise_correlation,
             guidance_scale=1.0,
             ssr_steps=min(self.config.ssr_steps, FAST_SSR_STEPS),
             prediction_type=scheduler.config.prediction_type,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from lumiere.distilled import write_distilled_steps
+from lumiere.distilled import DistilledSettings, write_distilled
 from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines import LumierePipeline
 from tests.cli.conftest import Generate
@@ -33,7 +33,7 @@ def fast_model(model: Path, tmp_path: Path) -> Prepare:
                     parameter.add_(shift)
         unet.save_pretrained(distilled)
         shutil.copytree(model / "scheduler", distilled / "scheduler")
-        write_distilled_steps(distilled, steps)
+        write_distilled(distilled, DistilledSettings(steps, noise_correlation=0.25))
         return folder
 
     return prepare
@@ -52,6 +52,7 @@ def test_a_fast_video_and_the_same_again(generate: Generate, fast_model: Prepare
     fast, slow = settings("fast.json"), settings("slow.json")
     assert (fast["fast"], fast["steps"], fast["guidance"]) == (True, 1, 1.0)
     assert (slow["fast"], slow["steps"], slow["guidance"]) == (False, 2, 3.0)
+    assert (fast["noise_correlation"], slow["noise_correlation"]) == (0.25, 0.0)
     assert fast["model_sha256"] != slow["model_sha256"]
     assert Path("fast.mp4").read_bytes() != Path("slow.mp4").read_bytes()
     result = generate(
@@ -121,20 +122,23 @@ def test_a_model_without_a_distilled_network_is_told(generate: Generate) -> None
     assert "has no distilled network; set distil.optim.steps in params.yaml" in result.stderr
 
 
-@pytest.mark.parametrize("damage", ["steps", "weights", "layers"])
+@pytest.mark.parametrize("damage", ["steps", "noise", "weights", "layers"])
 def test_a_broken_distilled_network_is_told(
     damage: str, generate: Generate, fast_model: Prepare
 ) -> None:
     distilled = fast_model().parent / "distilled"
     if damage == "steps":
         (distilled / "distilled.json").write_text("{}")
+    elif damage == "noise":
+        (distilled / "distilled.json").write_text('{"num_inference_steps": 1}')
     elif damage == "weights":
         (distilled / "temporal.safetensors").write_bytes(b"half")
     else:
         unet2d = SpaceTimeUNet.from_pretrained(distilled).unet
         SpaceTimeUNet.from_unet2d(unet2d, temporal_head_dim=8).save_pretrained(distilled)
     result = generate("a fox", "--fast", "-o", "fox.mp4", with_model=False)
-    words = {"steps": "num_inference_steps", "weights": "temporal", "layers": "other layers"}
+    words = {"steps": "num_inference_steps", "noise": "noise_correlation is None"}
+    words |= {"weights": "temporal", "layers": "other layers"}
     assert result.exit_code == 2 and "error: --fast: " in result.stderr
     assert words[damage] in result.stderr and len(result.stderr.splitlines()) == 2
 
@@ -146,6 +150,7 @@ def test_a_fast_pipeline_is_saved(fast_model: Prepare, generate: Generate, tmp_p
     pipe.save_pretrained(tmp_path / "fast")
     again = LumierePipeline.from_pretrained(tmp_path / "fast")
     assert (again.config.num_inference_steps, again.config.guidance_scale) == (1, 1.0)
+    assert again.config.noise_correlation == 0.25  # the one before had 0
     assert again.config.ssr_steps == 1 and list(again.styles) == []  # never more than before
     expected = pipe.unet.state_dict()
     assert all(torch.equal(value, expected[n]) for n, value in again.unet.state_dict().items())

@@ -23,7 +23,7 @@ from lumiere.data.clips import ClipStore
 from lumiere.data.pixel_values import from_unit_range
 from lumiere.data.video_io import read_video, write_video
 from lumiere.diffusion.objective import make_scheduler
-from lumiere.distilled import read_distilled_steps
+from lumiere.distilled import DistilledSettings, read_distilled
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.pretrained import load_text_to_image
 from lumiere.models.text_to_image import load_scheduler
@@ -105,7 +105,8 @@ def test_a_distilled_network_learns_with_all_its_weights_and_keeps_its_steps(cha
     after = student.state_dict()
     moved = {n for n, value in teacher.state_dict().items() if not torch.equal(value, after[n])}
     assert any(n.startswith("unet.") for n in moved) and any("inflation" in n for n in moved)
-    assert read_distilled_steps(chain / "outputs" / "distilled") == 2
+    settings = read_distilled(chain / "outputs" / "distilled")
+    assert settings == DistilledSettings(num_inference_steps=2, noise_correlation=0.0)
     scheduler = load_scheduler(chain / "outputs" / "distilled" / "scheduler")
     assert scheduler.config.timestep_spacing == "trailing"
 
