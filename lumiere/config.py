@@ -413,7 +413,8 @@ OPTIMS = (
     "train_style.optim",
 )
 
-# A network only removes noise of the correlation that it was trained on. The values of each pair are equal.
+# A network only removes noise of the correlation that it was trained on. The values of each pair are
+# equal.
 SAME_NOISE = (
     ("distil.noise_correlation", "train_conditioned.noise_correlation"),
     ("generate.noise_correlation", "train_conditioned.noise_correlation"),

@@ -90,7 +90,7 @@ def collect(data: Path, raw: Path, captions: Path) -> None:
 
 
 def hold_out(manifest: Path, data: Path) -> None:
-    """Hold out the videos that the image model does not see, whatever looks like them."""
+    """Hold out the videos that the image model does not see, even if others look like them."""
     held_out = {
         Path(video).name
         for video, row in read_subjects(data).items()
@@ -116,8 +116,12 @@ def run_stage(name: str, work: Path, **paths: Path) -> None:
 
 
 def prepare(work: Path, data: Path) -> None:
-    """Curate and decode the videos, unless that is done."""
-    if (work / "clips").is_dir():
+    """Curate and decode the videos, unless that is done; then say so, because changes have no
+    effect.
+    """
+    clips = work / "clips"
+    if clips.is_dir():
+        print(f"{clips} exists, so --data and the profile's curate and decode are not read again")
         return
     collect(data, work / "raw", work / "captions.csv")
     run_stage(
@@ -131,9 +135,7 @@ def prepare(work: Path, data: Path) -> None:
         scratch=work / "scratch/curate",
     )
     hold_out(work / "manifest.parquet", data)
-    run_stage(
-        "decode", work, manifest=work / "manifest.parquet", raw=work / "raw", out=work / "clips"
-    )
+    run_stage("decode", work, manifest=work / "manifest.parquet", raw=work / "raw", out=clips)
 
 
 def train(work: Path, part: str) -> None:

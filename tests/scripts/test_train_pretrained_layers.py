@@ -140,6 +140,16 @@ def test_super_resolution_is_trained_and_exported(
     assert any(not torch.equal(*pair) for pair in pairs)
 
 
+def test_clips_that_exist_are_kept_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "clips").mkdir()
+    script.prepare(tmp_path, tmp_path / "nowhere")
+    assert "clips exists, so --data and the profile's curate and decode are not" in (
+        capsys.readouterr().out
+    )
+
+
 def test_nothing_trained_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nothing is trained"):
         script.export(tmp_path, tmp_path / "weights")
