@@ -152,8 +152,14 @@ def check_style(style: str, model: Model) -> None:
 
 def check_fast(request: Request, model: Model) -> None:
     """Raise ValueError if a request asks for other steps, or another guidance, than the distilled
-    network was made for.
+    network was made for, or for a negative prompt, which needs guidance.
     """
+    if (request.negative_prompt or "").strip():
+        name = option("negative_prompt")
+        raise ValueError(
+            f"{name}: the distilled network works without guidance, so it cannot avoid anything; "
+            f"leave out {name} or --fast"
+        )
     config = model.pipe.config
     needed = (config.num_inference_steps, config.guidance_scale)
     for name, value in zip(FAST_SETTINGS, needed, strict=True):
@@ -165,9 +171,10 @@ def check_fast(request: Request, model: Model) -> None:
 
 
 def settings_of_network(content: dict[str, Any], is_fast: bool) -> tuple[dict[str, Any], list[str]]:
-    """Drop a sidecar's steps and guidance if they may not suit the network of the new video.
+    """Drop settings of a sidecar that may not suit the network of the new video.
 
-    A distilled network decides both itself. Those of a distilled network suit no other.
+    A distilled network decides steps and guidance itself, and those of a distilled network suit no
+    other. Without guidance, there is no negative prompt either.
 
     Args:
         content: the content of the sidecar.
@@ -179,9 +186,10 @@ def settings_of_network(content: dict[str, Any], is_fast: bool) -> tuple[dict[st
     was_fast = content.get("fast", False)
     if not (was_fast or is_fast):
         return content, []
-    kept = {name: value for name, value in content.items() if name not in FAST_SETTINGS}
+    dropped = (*FAST_SETTINGS, "negative_prompt") if is_fast else FAST_SETTINGS
+    kept = {name: value for name, value in content.items() if name not in dropped}
     changes = was_fast != is_fast
-    return kept, [name for name in FAST_SETTINGS if changes and content.get(name) is not None]
+    return kept, [name for name in dropped if changes and content.get(name)]
 
 
 def find_drift(

@@ -74,10 +74,11 @@ def test_steps_and_guidance_of_a_sidecar_stay_with_their_kind_of_network(
         assert result.exit_code == 0, result.output
         return result.stderr
 
-    make("slow", "a red fox", "--seed", "3", "--steps", "3")
+    make("slow", "a red fox", "--seed", "3", "--steps", "3", "--negative-prompt", "rain")
     make("fast", "a red fox", "--seed", "3", "--fast")
     note = "left out, because the new options replace it: --steps, --guidance"
-    assert note in make("faster", "--from-json", "slow.json", "--fast")
+    told = make("faster", "--from-json", "slow.json", "--fast")
+    assert f"{note}, --negative-prompt\n" in told
     assert note in make("slower", "--from-json", "fast.json", "--model", str(folder))
     for name, network in (("faster", (True, 1, 1.0)), ("slower", (False, 2, 3.0))):
         made = settings(f"{name}.json")
@@ -105,9 +106,13 @@ def test_styles_fit_a_network_with_the_same_image_model(
     [
         (("--steps", "8"), "--steps 8: the distilled network needs 1; leave out --steps or --fast"),
         (("--guidance", "2.5"), "--guidance 2.5: the distilled network needs 1; leave out"),
+        (
+            ("--negative-prompt", "rain"),
+            "cannot avoid anything; leave out --negative-prompt or --fast",
+        ),
     ],
 )
-def test_other_steps_and_guidance_are_refused(
+def test_other_steps_guidance_and_negative_prompts_are_refused(
     options: tuple[str, ...], words: str, generate: Generate, fast_model: Prepare
 ) -> None:
     fast_model()
