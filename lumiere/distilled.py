@@ -6,6 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lumiere.errors import DataError
 from lumiere.files import read_json
@@ -40,11 +41,13 @@ def read_distilled(folder: Path) -> DistilledSettings:
     """
     path = folder / DISTILLED_FILE
     content = read_json(path)
-    steps, correlation = content.get("num_inference_steps"), content.get("noise_correlation")
+    steps: Any = content.get("num_inference_steps")
+    correlation: Any = content.get("noise_correlation")
     if type(steps) is not int or steps < 1:
         raise DataError(
             f"{path}: num_inference_steps is {steps!r}; expected a whole number above 0"
         )
-    if type(correlation) not in (int, float) or not 0 <= correlation <= 1:
+    is_number = isinstance(correlation, (int, float)) and not isinstance(correlation, bool)
+    if not is_number or not 0 <= correlation <= 1:
         raise DataError(f"{path}: noise_correlation is {correlation!r}; expected 0 to 1")
     return DistilledSettings(steps, float(correlation))
