@@ -1,14 +1,17 @@
-"""Build the style pictures from Microsoft's Fluent Emoji (MIT), as packaged by Iconify for npm.
+"""Build the style pictures from Microsoft's Fluent Emoji (MIT), as packaged for npm.
 
-    npm install --prefix /tmp/emoji @iconify-json/fluent-emoji-high-contrast \
-        @iconify-json/fluent-emoji-flat
+    npm install --prefix /tmp/emoji @iconify-json/fluent-emoji-high-contrast@1.2.6 \
+        @lobehub/fluent-emoji-3d@1.1.0
     python -m venv /tmp/svg && /tmp/svg/bin/pip install resvg-py pillow numpy
     /tmp/svg/bin/python data/build_style_images.py --packages /tmp/emoji/node_modules
 
 `resvg-py` renders the drawings. Only this script needs it; it is not a dependency of the project,
 because the pictures are committed. The pictures in `data/styles/<style>/captions.csv` were chosen
 and described by hand, after looking at the drawings (`--sheets` draws sheets for that). A picture
-has the name that its drawing has in the package.
+has the name that its drawing has in the package of Iconify.
+
+`neon` and `sunset` are made from the 3D drawings that the demo's image model has learned. Such a
+style changes colours and light and keeps shapes, so that little training keeps the subjects.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import resvg_py
@@ -35,8 +38,8 @@ HERE = Path(__file__).resolve().parent
 INK, PAPER = "#1b2a5e", "#fbeed3"  # dark navy lines on warm cream paper
 NIGHT = "#05050f"
 STROKE = 9  # of FINE, in pixels; about one pixel of a picture of 32
-SKY = ("#4b1d7a", "#b3327c", "#f2593f", "#ff9a2e", "#ffd84d")  # from top to bottom
-SILHOUETTE = ("#12061f", "#1d0a2e", "#2a0f3a", "#3f1749", "#8c3459")  # from dark to bright
+SKY = ("#6b2a94", "#c43b84", "#f7644a", "#ff9d33", "#ffd955")  # from top to bottom
+SILHOUETTE = ("#10051c", "#200a30", "#3a1247", "#6d2058", "#b23a63")  # from dark to bright
 
 
 def draw_line_art(body: str) -> Image.Image:
@@ -45,25 +48,24 @@ def draw_line_art(body: str) -> Image.Image:
     return render(paper + f"<g>{body.replace('currentColor', INK)}</g>", SIZE).convert("RGB")
 
 
-def draw_neon(body: str) -> Image.Image:
-    """Draw the edges as glowing tubes in the drawing's own hues, on a black background."""
-    colour, alpha = layers(body)
+def draw_neon(path: Path) -> Image.Image:
+    """Draw a glowing outline in the drawing's own hues around a dimmed body, on black."""
+    colour, alpha = read_layers(path)
     painted = colour * alpha
-    edges = edge_strength(np.concatenate([painted, alpha], axis=2))
-    local = blurred(painted, 4) / (blurred(alpha, 4) + 1e-3)
-    tubes = vivid(local)
-    glow = blurred(edges * tubes, 12) * 1.17
-    # Bodies keep a fifth of their brightness: outlines alone leave too little of a subject.
-    dark = rgb(NIGHT) + 0.22 * painted + glow
-    return picture(dark * (1 - edges) + tubes * edges)
+    tubes = vivid(blurred(painted, 4) / (blurred(alpha, 4) + 1e-3))
+    outline = edge_strength(alpha)
+    glow = 0.75 * blurred(alpha * tubes, 20) + 0.5 * blurred(outline * tubes, 10)
+    # The body stays, because outlines alone leave too little of a subject at 32 pixels.
+    dark = (rgb(NIGHT) + glow) * (1 - alpha) + 0.75 * painted
+    return picture(dark * (1 - outline) + (0.75 * tubes + 0.25) * outline)
 
 
-def draw_sunset(body: str) -> Image.Image:
+def draw_sunset(path: Path) -> Image.Image:
     """Draw a dark silhouette, in which bright parts show faintly, on an evening sky."""
-    colour, alpha = layers(body)
+    colour, alpha = read_layers(path)
     height = np.linspace(0, 1, FINE)[:, None].repeat(FINE, axis=1)
     brightness = colour @ np.array([0.299, 0.587, 0.114])
-    silhouette = gradient((brightness - 0.2) / 0.8, SILHOUETTE)
+    silhouette = gradient((brightness - 0.15) / 0.85, SILHOUETTE)
     return picture(gradient(height, SKY) * (1 - alpha) + silhouette * alpha)
 
 
@@ -71,39 +73,34 @@ class Style(NamedTuple):
     """How a style is made.
 
     Attributes:
-        package: the npm package of the drawings, in `@iconify-json`.
-        draw: turns the SVG elements of a drawing into a picture of SIZE x SIZE.
+        find: finds the drawings in a node_modules folder, by their names.
+        draw: turns one of them into a picture of SIZE x SIZE.
         colours: of the palette of the written file, which keeps it small; 0 writes full colour.
     """
 
-    package: str
-    draw: Callable[[str], Image.Image]
+    find: Callable[[Path], dict[str, Any]]
+    draw: Callable[[Any], Image.Image]
     colours: int = 0
-
-
-STYLES = {
-    "line-art": Style("fluent-emoji-high-contrast", draw_line_art),
-    "neon": Style("fluent-emoji-flat", draw_neon, colours=64),
-    "sunset": Style("fluent-emoji-flat", draw_sunset, colours=64),
-}
 
 
 # --- pixels -----------------------------------------------------------------------------------------------------------
 
 
 def render(body: str, side: int) -> Image.Image:
-    """Render a drawing of 32 x 32 units with a margin of 3, as an RGBA picture of `side` pixels."""
+    """Render a drawing of 32 x 32 units with a margin of 3, as a picture of `side` pixels."""
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-3 -3 38 38" width="{side}" height="{side}">'
         f"{body}</svg>"
     )
     png = bytes(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True))
-    return Image.open(io.BytesIO(png)).convert("RGBA")
+    return Image.open(io.BytesIO(png))
 
 
-def layers(body: str) -> tuple[np.ndarray, np.ndarray]:
-    """Render a drawing and return its colours (h, w, 3) and its opacity (h, w, 1), from 0 to 1."""
-    pixels = np.asarray(render(body, FINE), np.float64) / 255
+def read_layers(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read a picture's colours (h, w, 3) and its opacity (h, w, 1), from 0 to 1."""
+    with Image.open(path) as opened:
+        fine = opened.convert("RGBA").resize((FINE, FINE), Image.Resampling.LANCZOS)
+    pixels = np.asarray(fine, np.float64) / 255
     return pixels[..., :3], pixels[..., 3:]
 
 
@@ -155,6 +152,42 @@ def gradient(values: np.ndarray, colours: tuple[str, ...]) -> np.ndarray:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
+OUTLINES, MODELS = "@iconify-json/fluent-emoji-high-contrast", "@lobehub/fluent-emoji-3d"
+
+
+def read_package(packages: Path, name: str) -> dict[str, Any]:
+    """Read a JSON file of the package of outlines."""
+    path = packages / OUTLINES / name
+    if not path.is_file():
+        raise SystemExit(f"error: {path}: no such file; install the packages that this file names")
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def find_outlines(packages: Path) -> dict[str, str]:
+    """Return the SVG elements of the high-contrast drawings."""
+    icons = read_package(packages, "icons.json")["icons"]
+    return {name: icon["body"] for name, icon in icons.items()}
+
+
+def find_models(packages: Path) -> dict[str, Path]:
+    """Return the pictures of the 3D drawings, which that package names by code points."""
+    folder = packages / MODELS / "assets"
+    found: dict[str, Path] = {}
+    for code, name in read_package(packages, "chars.json").items():
+        for path in (folder / f"{code}.webp", folder / f"{code}-fe0f.webp"):
+            if path.is_file():
+                found.setdefault(name, path)
+    return found
+
+
+STYLES = {
+    "line-art": Style(find_outlines, draw_line_art),
+    "neon": Style(find_models, draw_neon, colours=64),
+    "sunset": Style(find_models, draw_sunset, colours=64),
+}
+
+
 def draw_sheet(path: Path, pictures: dict[str, Image.Image], columns: int = 12) -> None:
     """Draw all pictures with their names."""
     rows = -(-len(pictures) // columns)
@@ -171,18 +204,15 @@ def draw_sheet(path: Path, pictures: dict[str, Image.Image], columns: int = 12) 
 def build(name: str, packages: Path) -> dict[str, Image.Image]:
     """Write the pictures of a style that its captions.csv names, and return them."""
     style, folder = STYLES[name], HERE / "styles" / name
-    package = packages / "@iconify-json" / style.package
-    if not (package / "icons.json").is_file():
-        raise SystemExit(
-            f"error: {package} has no icons.json; install the packages that this file names"
-        )
-    icons = json.loads((package / "icons.json").read_text(encoding="utf-8"))["icons"]
+    drawings = style.find(packages)
     with open(folder / "captions.csv", newline="", encoding="utf-8") as file:
         names = sorted(Path(row["image"]).stem for row in csv.DictReader(file))
-    absent = [drawing for drawing in names if drawing not in icons]
+    absent = [drawing for drawing in names if drawing not in drawings]
     if absent:
-        raise SystemExit(f"error: {package.name} lacks {', '.join(absent)}; correct captions.csv")
-    pictures = {drawing: style.draw(icons[drawing]["body"]) for drawing in names}
+        raise SystemExit(
+            f"error: {name}: the packages lack {', '.join(absent)}; install them, or correct captions.csv"
+        )
+    pictures = {drawing: style.draw(drawings[drawing]) for drawing in names}
     for drawing, drawn in pictures.items():
         if style.colours:
             drawn = drawn.quantize(style.colours, dither=Image.Dither.NONE)
