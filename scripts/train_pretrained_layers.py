@@ -1,12 +1,14 @@
-"""Train the demo's temporal layers or its super-resolution on all captioned videos of `data`.
+"""Train what the demo has besides its image model: temporal layers and super-resolution, on all
+captioned videos of `data`, and the styles of `data/styles`.
 
     PYTHONPATH=. python scripts/train_pretrained_layers.py --work /tmp/layers ssr
     PYTHONPATH=. python scripts/train_pretrained_layers.py --work /tmp/layers temporal
+    PYTHONPATH=. python scripts/train_pretrained_layers.py --work /tmp/layers styles
     PYTHONPATH=. python scripts/train_pretrained_layers.py --work /tmp/layers export --to /tmp/weights
 
 The stages of the pipeline do the work, with the settings of `profiles/pretrained_layers.yaml`. A
 call that was stopped continues where it was, because the stages do. `export` writes the weights in
-fp16, in the folders in which `pretrained` has them.
+fp16, in the folders in which `pretrained` has them, and a picture of samples of the styles.
 """
 
 from __future__ import annotations
@@ -24,14 +26,18 @@ from typing import Any
 import pandas as pd
 import torch
 import yaml
+from style_weights import export_styles
 
 from lumiere.errors import DataError, run_program
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import load_scheduler
+from lumiere.training.checkpoint import fingerprint
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORT_CAPTIONS = 3  # of a video, beside its two sentences
 STAGES = {"ssr": ["train_ssr"], "temporal": ["prepare_t2i", "train_base", "train_conditioned"]}
+PARTS = [*STAGES, "styles"]
+TRAINED_FROM = "trained_from"  # a file in a style's folder; written when its training has ended
 
 
 def merge(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,14 +49,16 @@ def merge(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     return merged
 
 
-def write_params(work: Path, profile: Path, t2i: Path) -> None:
-    """Write the params that the stages read."""
-    params, changes = (
-        yaml.safe_load(path.read_text(encoding="utf-8")) for path in (ROOT / "params.yaml", profile)
+def write_params(path: Path, profile: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the params that a stage reads: `params.yaml`, changed by a profile and then by
+    `changes`. Return them.
+    """
+    params, own = (
+        yaml.safe_load(file.read_text(encoding="utf-8")) for file in (ROOT / "params.yaml", profile)
     )
-    params = merge(merge(params, changes), {"prepare_t2i": {"source": str(t2i)}})
-    text = yaml.safe_dump(params, sort_keys=False)
-    (work / "params.yaml").write_text(text, encoding="utf-8")
+    params = merge(merge(params, own), changes)
+    path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+    return params
 
 
 def read_subjects(data: Path) -> dict[str, dict[str, str]]:
@@ -102,14 +110,14 @@ def hold_out(manifest: Path, data: Path) -> None:
     table.to_parquet(manifest, index=False)
 
 
-def run_stage(name: str, work: Path, **paths: Path) -> None:
-    """Run a stage with its own output folder and state in `work`.
+def run_stage(name: str, params: Path, **paths: Path) -> None:
+    """Run a stage.
 
     Raises:
         DataError: if it fails; it has said why.
     """
     options = [part for key, path in paths.items() for part in (f"--{key}", str(path))]
-    command = [sys.executable, "-m", f"stages.{name}", "--params", str(work / "params.yaml")]
+    command = [sys.executable, "-m", f"stages.{name}", "--params", str(params)]
     env = {**os.environ, "LUMIERE_TRACKING": os.environ.get("LUMIERE_TRACKING", "off")}
     if subprocess.run([*command, *options], cwd=ROOT, env=env).returncode:
         raise DataError(f"stages.{name} failed", "mend what it says, and call again")
@@ -124,9 +132,10 @@ def prepare(work: Path, data: Path) -> None:
         print(f"{clips} exists, so --data and the profile's curate and decode are not read again")
         return
     collect(data, work / "raw", work / "captions.csv")
+    params = work / "params.yaml"
     run_stage(
         "curate",
-        work,
+        params,
         raw=work / "raw",
         captions=work / "captions.csv",
         out=work / "manifest.parquet",
@@ -135,7 +144,7 @@ def prepare(work: Path, data: Path) -> None:
         scratch=work / "scratch/curate",
     )
     hold_out(work / "manifest.parquet", data)
-    run_stage("decode", work, manifest=work / "manifest.parquet", raw=work / "raw", out=clips)
+    run_stage("decode", params, manifest=work / "manifest.parquet", raw=work / "raw", out=clips)
 
 
 def train(work: Path, part: str) -> None:
@@ -149,11 +158,53 @@ def train(work: Path, part: str) -> None:
             case "train_conditioned":
                 inputs = {"clips": work / "clips", "base": work / "base"}
         out = work / stage.removeprefix("train_").removeprefix("prepare_")
-        run_stage(stage, work, **inputs, out=out, **scratch)
+        run_stage(stage, work / "params.yaml", **inputs, out=out, **scratch)
 
 
-def export(work: Path, folder: Path) -> None:
+def train_styles(work: Path, t2i: Path, profile: Path, styles: Path) -> None:
+    """Train every style, unless that is done with the same settings, image model and pictures.
+
+    Args:
+        work: gets a folder of weights, `styles/<name>`, for each style.
+        t2i: the text-to-image model.
+        profile: what differs from params.yaml.
+        styles: one folder of captioned pictures per style.
+
+    Raises:
+        DataError: if there is no style, or a training fails.
+    """
+    folders = sorted(path.parent for path in styles.glob("*/captions.csv"))
+    if not folders:
+        raise DataError(f"{styles}: no style", "make a folder there with pictures and captions.csv")
+    for folder in folders:
+        out = work / "styles" / folder.name
+        out.mkdir(parents=True, exist_ok=True)
+        params = write_params(out / "params.yaml", profile, {"train_style": {"style": folder.name}})
+        settings = {name: params[name] for name in ("train_style", "launch")}
+        source = fingerprint(settings, [t2i / "unet", folder])
+        record = out / TRAINED_FROM
+        if record.is_file() and record.read_text(encoding="utf-8") == source:
+            continue
+        record.unlink(missing_ok=True)
+        run_stage(
+            "train_style",
+            out / "params.yaml",
+            t2i=t2i,
+            styles=styles,
+            out=out,
+            scratch=work / "scratch/train_style" / folder.name,
+        )
+        record.write_text(source, encoding="utf-8")
+
+
+def export(work: Path, folder: Path, t2i: Path, styles: Path) -> None:
     """Write the trained parts in fp16.
+
+    Args:
+        work: holds what was trained.
+        folder: where to write.
+        t2i: the text-to-image model, for samples of the styles.
+        styles: the styles' captioned pictures.
 
     Raises:
         DataError: if no part is trained.
@@ -172,21 +223,31 @@ def export(work: Path, folder: Path) -> None:
                 folder / "ssr_image/scheduler"
             )
         written.append(trained)
-    if not written:
-        raise DataError(f"{work}: nothing is trained", "call the script with ssr or temporal first")
+    trained_styles = sorted(path.parent for path in (work / "styles").glob(f"*/{TRAINED_FROM}"))
+    if trained_styles:
+        export_styles(trained_styles, folder / "styles", t2i, styles)
+    if not written and not trained_styles:
+        raise DataError(
+            f"{work}: nothing is trained", f"call the script with {' or '.join(PARTS)} first"
+        )
 
 
 def run(parser: argparse.ArgumentParser) -> None:
     """Train or export."""
     arguments = parser.parse_args()
     work = arguments.work.absolute()
+    t2i, styles = arguments.t2i.absolute(), arguments.data.absolute() / "styles"
     if arguments.part == "export":
         if arguments.to is None:
             parser.error("export needs --to FOLDER")
-        export(work, arguments.to)
+        export(work, arguments.to, t2i, styles)
         return
     work.mkdir(parents=True, exist_ok=True)
-    write_params(work, arguments.profile, arguments.t2i.absolute())
+    if arguments.part == "styles":
+        train_styles(work, t2i, arguments.profile, styles)
+        return
+    changes = {"prepare_t2i": {"source": str(t2i)}}
+    write_params(work / "params.yaml", arguments.profile, changes)
     prepare(work, arguments.data)
     train(work, arguments.part)
 
@@ -194,7 +255,7 @@ def run(parser: argparse.ArgumentParser) -> None:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=[*STAGES, "export"], help="what to do")
+    parser.add_argument("part", choices=[*PARTS, "export"], help="what to do")
     parser.add_argument("--work", type=Path, required=True, help="folder for clips and weights")
     parser.add_argument("--to", type=Path, help="folder for the exported weights")
     parser.add_argument(
@@ -206,7 +267,9 @@ def main() -> None:
         default=ROOT / "profiles/pretrained_layers.yaml",
         help="what differs from params.yaml",
     )
-    parser.add_argument("--data", type=Path, default=ROOT / "data", help="the videos")
+    parser.add_argument(
+        "--data", type=Path, default=ROOT / "data", help="videos and style pictures"
+    )
     run_program(lambda: run(parser))
 
 

@@ -86,7 +86,7 @@ def generate(
       printf 'name,prompt\\nfox,a red fox\\ncat,a black cat\\n' > prompts.csv
       lumiere generate --from-file prompts.csv -o videos/
     \b
-    In a style; the demo weights have line-art:
+    In a style; the demo weights have line-art, neon and sunset:
       lumiere generate "an ink drawing of a fire engine" -o ink.mp4 \\
           --style line-art --alpha 0.8
 

@@ -1,9 +1,12 @@
 """Style distance and content retention over blends: closed forms and monotony."""
 
+from itertools import combinations
+
 import cv2
 import numpy as np
 import pytest
 
+from lumiere.data.captioned_pictures import load_captioned_folder
 from lumiere.evaluation.style_scores import (
     content_retention,
     gram_distance,
@@ -42,6 +45,18 @@ def test_blends_come_nearer_to_the_style_as_alpha_grows(styled):
         values = [getattr(distance, part) for distance in distances]
         assert values == sorted(values, reverse=True), part
         assert values[-1] < 0.2 * values[0]
+
+
+def test_the_shipped_styles_differ_at_a_glance():
+    """At 32 pixels, two styles lie much further apart than the halves of one."""
+    halves = {}
+    for listing in sorted((ROOT / "data/styles").glob("*/captions.csv")):
+        pictures, _ = load_captioned_folder(listing.parent, 32)
+        halves[listing.parent.name] = [style_statistics(pictures[i::2]) for i in (0, 1)]
+    assert {"line-art", "neon", "sunset"} <= halves.keys()
+    within = max(style_distance(*pair).palette for pair in halves.values())
+    for (one, _), (other, _) in combinations(halves.values(), 2):
+        assert style_distance(one, other).palette > 5 * within
 
 
 def test_a_shift_of_lightness_is_its_delta_e():

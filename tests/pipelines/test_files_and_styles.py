@@ -276,7 +276,7 @@ CLEAR = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
         ({"guidance_momentum": "-0.5"}, r"guidance_momentum is '-0\.5'; allowed: -1 to 0"),
         ({"long_noise": "shuffled"}, "long_noise is 'shuffled'; allowed: independent, rescheduled"),
         ({"noise_correlation": 1.5}, r"noise_correlation is 1\.5; allowed: 0 to 1"),
-        ({"ssr_noise_correlation": "a"}, "noise_correlation is 'a'; allowed: 0 to 1"),
+        ({"ssr_noise_correlation": "a"}, "ssr_noise_correlation is 'a'; allowed: 0 to 1"),
         ({"strength": None}, "strength is None; allowed: 0 to 1"),
         ({"outpaint_scale": None}, "outpaint_scale is None; allowed: 0 to 1"),
         ({"fps": "fast"}, "fps is 'fast'; allowed"),
