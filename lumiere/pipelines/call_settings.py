@@ -49,6 +49,7 @@ class CallSettings:
     ssr_steps: int
     ssr_window_size: int
     ssr_overlap: int
+    ssr_noise_correlation: float
 
     def __post_init__(self) -> None:
         check_range(1, guidance_scale=self.guidance_scale, fps=self.fps)
@@ -63,6 +64,7 @@ class CallSettings:
         check_whole(1, num_inference_steps=self.num_inference_steps)
         check_whole(1, ssr_steps=self.ssr_steps, ssr_window_size=self.ssr_window_size)
         check_whole(0, ssr_overlap=self.ssr_overlap)
+        check_range(0, 1, ssr_noise_correlation=self.ssr_noise_correlation)
 
     @classmethod
     def read(cls, defaults: Mapping[str, Any], **given: Any) -> Self:

@@ -51,7 +51,7 @@ from lumiere.pipelines.plans import (
     WindowPlan,
     plan_base_windows,
 )
-from lumiere.pipelines.prompts import names_any, read_prompts, text_dim
+from lumiere.pipelines.prompts import has_negative_prompt, read_prompts, text_dim
 
 
 class LumierePipeline(LumiereComponents):
@@ -226,6 +226,7 @@ class LumierePipeline(LumiereComponents):
             ssr_steps=ssr_steps,
             ssr_window_size=ssr_window_size,
             ssr_overlap=ssr_overlap,
+            ssr_noise_correlation=ssr_noise_correlation,
         )
         check_output_type(output_type)
         check_prediction_type(self.scheduler, self.config.prediction_type, "scheduler")
@@ -234,7 +235,7 @@ class LumierePipeline(LumiereComponents):
         check_whole_or_none(batch_size=batch_size, ssr_batch_size=ssr_batch_size)
         check_whole_or_none(window_size=window_size, height=height, width=width)
         check_generator(generator)
-        has_negative = negative_prompt_embeds is not None or names_any(negative_prompt)
+        has_negative = negative_prompt_embeds is not None or has_negative_prompt(negative_prompt)
         self.check_guidance_type(settings.guidance_type, has_negative)
         callback = self._read_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         prompts = read_prompts(
@@ -283,7 +284,7 @@ class LumierePipeline(LumiereComponents):
                 size,
                 num_inference_steps=settings.ssr_steps,
                 noise_level=noise_level,
-                noise_correlation=ssr_noise_correlation,
+                noise_correlation=settings.ssr_noise_correlation,
                 window_size=settings.ssr_window_size,
                 overlap=settings.ssr_overlap,
                 multidiffusion=multidiffusion,

@@ -155,7 +155,7 @@ def read_prompt(prompt: Any) -> list[str]:
     return prompts
 
 
-def names_any(negative_prompt: Any) -> bool:
+def has_negative_prompt(negative_prompt: Any) -> bool:
     """Return whether a negative prompt names something to avoid; the empty sentence does not."""
     if negative_prompt is None:
         return False

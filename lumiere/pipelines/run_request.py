@@ -14,7 +14,7 @@ from lumiere.modes import DEFAULT_ALPHA, DEFAULT_STRENGTH, strength_applies_to
 from lumiere.pipelines.input_files import Clips, Pixels, read_pixels
 from lumiere.pipelines.pipeline_lumiere import LumierePipeline
 from lumiere.pipelines.pipeline_output import LumierePipelineOutput
-from lumiere.pipelines.prompts import names_any
+from lumiere.pipelines.prompts import has_negative_prompt
 from lumiere.requests import Request
 
 MAX_DECIBELS = 99.0  # written for exact pixels, because JSON has no infinity
@@ -34,7 +34,9 @@ def check_request(pipe: LumierePipeline, request: Request, clips: Clips | None =
             no super-resolution, or the pixels cannot be used.
     """
     pipe.check_mode(request.mode)
-    pipe.check_guidance_type(pipe.config.guidance_type, names_any(request.negative_prompt))
+    pipe.check_guidance_type(
+        pipe.config.guidance_type, has_negative_prompt(request.negative_prompt)
+    )
     if request.upscale and pipe.ssr_unet is None:
         raise ValueError(
             "upscale is yes, but the model has no super-resolution; "
