@@ -19,6 +19,8 @@ SCHEMA = pa.schema(
         ("video", pa.string()),  # path relative to the raw folder
         ("start", pa.float64()),  # seconds from the first frame
         ("end", pa.float64()),
+        ("exact_start", pa.string()),  # the same as fractions, such as "6/5"
+        ("exact_end", pa.string()),
         ("verdict", pa.string()),  # "accepted" or "rejected"
         ("reason", pa.string()),  # a code of `reasons.Reason`, or empty
         ("detail", pa.string()),  # the reason in a sentence; for a duplicate, DUPLICATE_OF + video
@@ -39,6 +41,7 @@ SCHEMA = pa.schema(
         ("motion", pa.float64()),  # mean length of the optical flow, pixels per frame at 64 pixels
         ("sharpness", pa.float64()),  # median variance of the Laplacian
         ("hash", pa.string()),  # perceptual hashes of four frames, hexadecimal
+        ("notes", pa.list_(pa.string())),  # how it is shown, where that differs from what is stored
         ("sha256", pa.string()),  # of the file
     ]
 )

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from lumiere.data.shards import pack_arrays, pack_frames, unpack_arrays
-from lumiere.data.video_io import code_version, read_video
+from lumiere.data.video_io import code_version, decode
 from lumiere.errors import VideoError
 from lumiere.files import content_hash, write_atomically
 
 # If any of these changes, earlier results are not reused.
-CODE = code_version(__name__, "lumiere.data.shards", "lumiere.data.video_io")
+CODE = code_version(
+    __name__,
+    "lumiere.data.display",
+    "lumiere.data.shards",
+    "lumiere.data.video_io",
+    "lumiere.data.video_source",
+)
 
 cv2.setNumThreads(1)  # the pool has a process per core
 
@@ -46,14 +54,14 @@ class Source:
     Attributes:
         path: the file.
         sha256: the hash of the file when it was curated.
-        start, end: seconds from its first frame.
+        start, end: seconds from its first frame, exact.
         decoder: "decord" or "pyav".
     """
 
     path: Path
     sha256: str
-    start: float
-    end: float
+    start: Fraction
+    end: Fraction
     decoder: str
 
 
@@ -84,7 +92,8 @@ def extract_windows(source: Source, settings: WindowSettings, scratch: Path) -> 
     if content_hash(source.path) != source.sha256:
         raise VideoError("the file has changed since it was curated; run the curate stage again")
     key = json.dumps(
-        [CODE, source.sha256, source.start, source.end, source.decoder, asdict(settings)]
+        [CODE, source.sha256, source.start, source.end, source.decoder, asdict(settings)],
+        default=str,
     )
     path = scratch / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
     if not path.is_file():
@@ -130,20 +139,38 @@ def square(frame: np.ndarray, size: int) -> np.ndarray:
 
 
 def _cut(source: Source, settings: WindowSettings) -> Windows:
-    frames = read_video(
+    """Decode the frames of the windows, and only these."""
+    length, fps = settings.num_frames, settings.fps
+    num_ticks = max(0, math.ceil((source.end - source.start) * fps))
+    starts = window_starts(num_ticks, length, settings.clips_per_video)
+    if not starts:
+        raise VideoError(f"{num_ticks} frames at {fps} fps; a window needs {length}")
+    wanted = sorted({k for start in starts for k in range(start, start + length)})
+    frames = _decode(source, settings, wanted)
+    places = {k: place for place, k in enumerate(wanted)}
+    videos = [pack_frames(frames[[places[start + i] for i in range(length)]]) for start in starts]
+    return Windows(videos, [float(source.start + Fraction(start, fps)) for start in starts])
+
+
+def _decode(source: Source, settings: WindowSettings, wanted: list[int]) -> np.ndarray:
+    """Return the wanted frames of a stretch, uint8 (t, size, size, 3).
+
+    Raises:
+        VideoError: if one of them cannot be decoded, or is damaged.
+    """
+    decoded = decode(
         source.path,
         settings.fps,
         source.start,
         source.end,
         source.decoder,
         transform=lambda frame: square(frame, settings.size),
+        wanted=frozenset(wanted),
     )
-    starts = window_starts(len(frames), settings.num_frames, settings.clips_per_video)
-    if not starts:
+    if decoded.damage:
+        raise VideoError(f"damaged ({decoded.damage}); run the curate stage again")
+    if len(decoded.frames) < len(wanted):
         raise VideoError(
-            f"{len(frames)} frames at {settings.fps} fps; a window needs {settings.num_frames}"
+            f"{len(decoded.frames)} of the {len(wanted)} frames of its windows can be decoded"
         )
-    seconds = [round(source.start + start / settings.fps, 6) for start in starts]
-    return Windows(
-        [pack_frames(frames[start : start + settings.num_frames]) for start in starts], seconds
-    )
+    return decoded.frames

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -68,7 +69,8 @@ def cut_all(
     tasks = []
     for row in rows:
         path = raw / row["video"]
-        source = Source(path, row["sha256"], row["start"], row["end"], row["decoder"])
+        start, end = Fraction(row["exact_start"]), Fraction(row["exact_end"])
+        source = Source(path, row["sha256"], start, end, row["decoder"])
         tasks.append((source, settings, scratch))
     files: dict[str, Path] = {}
     failures: dict[str, str] = {}
