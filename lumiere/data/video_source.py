@@ -18,9 +18,8 @@ from typing import cast
 import av
 import numpy as np
 from av.stream import Disposition
-from av.video.reformatter import VideoReformatter
 
-from lumiere.data.display import Display, display_of
+from lumiere.data.display import Converter, Display, deinterlaced, display_of
 from lumiere.errors import VideoError, first_line
 
 # Playlists (HLS, concat) refer to other files, so they are refused whatever the suffix.
@@ -43,6 +42,7 @@ MARKING_CODECS = frozenset(
 )
 STRICT = "crccheck+bitstream+buffer+explode"
 
+FRAMES_LOOKED_AT = 8  # the first frame of an interlaced video may be marked otherwise
 SHORTEST = Fraction(1, 1_000_000)  # seconds; how long a single frame without a duration is shown
 
 
@@ -85,11 +85,11 @@ class SourceFrame:
     duration: Fraction
     frame: av.VideoFrame
     display: Display
-    reformatter: VideoReformatter
+    converter: Converter
 
     def picture(self) -> np.ndarray:
         """uint8 (h, w, 3), RGB, as shown."""
-        return self.display.picture(self.frame, self.reformatter)
+        return self.display.picture(self.frame, self.converter)
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def video_streams(container: av.container.InputContainer) -> list[av.VideoStream
 
 
 def look(path: str | Path) -> Display:
-    """Decode the first frame to see how a video is shown.
+    """Decode the first frames to see how a video is shown.
 
     Raises:
         VideoError: if no frame can be decoded.
@@ -170,9 +170,12 @@ def look(path: str | Path) -> Display:
     with open_video(path) as container:
         stream = main_stream(container)
         stream.thread_type = "NONE"
-        for frame in _frames(container, stream, stream.codec_context, Damage()):
-            return display_of(stream, frame)
-    raise VideoError("no frame could be decoded")
+        # FFmpeg's own decoder, for only these are told the display matrix.
+        decoded = _frames(container, stream, stream.codec_context, Damage())
+        frames = list(itertools.islice(decoded, FRAMES_LOOKED_AT))
+        if not frames:
+            raise VideoError("no frame could be decoded")
+        return display_of(stream, frames)
 
 
 def source_frames(path: str | Path, damage: Damage | None = None) -> Iterator[SourceFrame]:
@@ -186,35 +189,28 @@ def source_frames(path: str | Path, damage: Damage | None = None) -> Iterator[So
         damage: counts what cannot be read; it is complete when the generator ends.
 
     Raises:
-        VideoError: if the file cannot be opened.
+        VideoError: if the file cannot be opened, or no frame can be decoded.
     """
     damage = Damage() if damage is None else damage
-    reformatter = VideoReformatter()
-    display: Display | None = None
+    display, converter = look(path), Converter()
     origin: int | None = None
     time = Fraction(-1)
     with open_video(path) as container:
         stream = main_stream(container)
-        codec = stream.codec_context.codec.canonical_name
-        if codec in DECODERS:
-            display = look(path)  # these decoders are not told the display matrix
         assert stream.time_base is not None
         time_base = Fraction(stream.time_base)
-        for frame in _frames(container, stream, _decoder(stream), damage):
-            if display is None:
-                display = display_of(stream, frame)
-            if frame.pts is None:
-                continue
+        frames = _frames(container, stream, _decoder(stream), damage)
+        for frame in deinterlaced(frames) if display.is_interlaced else frames:
+            assert frame.pts is not None
+            if display.is_interlaced and frame.time_base:
+                time_base = Fraction(frame.time_base)  # the filter counts in halves
             origin = frame.pts if origin is None else origin
             later = (frame.pts - origin) * time_base
-            if frame.is_corrupt:
-                damage.num_frames += 1
-                damage.first = max(later, Fraction(0)) if damage.first is None else damage.first
             if later <= time:
                 continue  # a repeated or backward timestamp would show nothing
             time = later
             duration = max(0, frame.duration or 0) * time_base
-            yield SourceFrame(time, duration, frame, display, reformatter)
+            yield SourceFrame(time, duration, frame, display, converter)
 
 
 def read_timeline(path: str | Path) -> Timeline:
@@ -293,7 +289,10 @@ def _frames(
     decoder: av.VideoCodecContext,
     damage: Damage,
 ) -> Iterator[av.VideoFrame]:
-    """Decode packet by packet, each in its own `try`, so that a damaged packet does not end the video."""
+    """Decode packet by packet, each in its own `try`, so that a damaged packet does not end the video.
+
+    Frames without a timestamp are left out, because nobody knows when to show them.
+    """
     packets = container.demux(stream)
     first: Fraction | None = None
     while True:
@@ -307,8 +306,15 @@ def _frames(
             damage.num_packets += 1
         try:
             for frame in decoder.decode(packet):
-                if first is None and frame.pts is not None:
-                    first = frame.pts * Fraction(stream.time_base or 1)
+                if frame.pts is None:
+                    continue
+                time = frame.pts * Fraction(stream.time_base or 1)
+                first = time if first is None else first
+                if frame.is_corrupt:
+                    damage.num_frames += 1
+                    damage.first = (
+                        max(time - first, Fraction(0)) if damage.first is None else damage.first
+                    )
                 yield frame
         except av.error.FFmpegError:
             # A recording may begin in the middle of a group of pictures. What comes before its

@@ -262,3 +262,52 @@ def test_a_change_of_size_is_named(tmp_path):
         read_video(tmp_path / "joined.ts")
     measured = measure(tmp_path / "joined.ts")
     assert measured.reason == "unreadable" and "change their size" in measured.detail
+
+
+def pq(nits: np.ndarray) -> np.ndarray:
+    """The inverse EOTF of SMPTE ST 2084: candelas per square metre to a signal in [0, 1]."""
+    powered = (nits / 10_000) ** 0.1593017578125
+    return ((0.8359375 + 18.8515625 * powered) / (1 + 18.6875 * powered)) ** 78.84375
+
+
+def test_hdr_is_tone_mapped(tmp_path):
+    nits = np.array([0.1, 5, 18, 203, 1000, 4000])
+    signal = (pq(nits) * 65_535).astype(np.uint16).repeat(16)
+    picture = np.repeat(np.broadcast_to(signal, (64, 96))[..., None], 3, axis=-1)
+    options = "colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc:log-level=none:pools=1"
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = add(container, "libx265", (64, 96))
+        stream.pix_fmt = "yuv420p10le"
+        stream.options = {"x265-params": options, "crf": "4"}
+        for _ in range(4):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb48le")
+            container.mux(stream.encode(frame.reformat(format="yuv420p10le", dst_colorspace=9)))
+        container.mux(stream.encode())
+    levels = read_video(tmp_path / "a.mp4")[1, 32, 8::16].mean(axis=-1)
+    assert (np.diff(levels) > 10).all(), "brighter stays brighter"
+    assert levels[0] < 14, "black"
+    assert 140 < levels[3] < 200, "reference white"
+    assert levels[3] - levels[2] > 75, "contrast; without tone mapping it is 59"
+    assert probe(tmp_path / "a.mp4").notes == ("HDR (PQ)",)
+
+
+def combing(frames: np.ndarray) -> float:
+    """How much rows differ from the rows next to them, beyond those of their own field."""
+    rows = frames.mean(axis=-1)
+    beside = np.abs(rows[:, 1:-1] - rows[:, 2:]).mean()
+    own = np.abs(rows[:, :-2] - rows[:, 2:]).mean()
+    return float(beside - own)
+
+
+def test_interlaced_video_is_deinterlaced(tmp_path):
+    fields = [np.full((64, 96, 3), 40, np.uint8) for _ in range(40)]
+    for i, field in enumerate(fields):
+        field[:, 10 + i : 40 + i] = 220  # a bar that moves with every field
+    woven = np.stack(fields[::2])
+    woven[:, 1::2] = np.stack(fields[1::2])[:, 1::2]
+    path = encode(tmp_path / "a.mp4", woven, 25, **{"x264-params": "interlaced=1:tff=1"})
+    frames = read_video(path, 25)
+    assert len(frames) == 20 and decode(path).duration == Fraction(20, 25)
+    assert combing(woven) > 1.5
+    assert combing(frames[1:-1]) < 0.4
+    assert probe(path).notes == ("interlaced",)
