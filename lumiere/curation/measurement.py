@@ -18,6 +18,7 @@ from lumiere.curation import filters
 from lumiere.curation.probe import Probe, locate, probe
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.shots import CutFinder, Span, shots_between
+from lumiere.data.optical_flow import FLOW_FPS
 from lumiere.data.shards import pack_arrays, unpack_arrays
 from lumiere.data.video_io import Ticks, code_version
 from lumiere.data.video_source import Damage, end_of, source_frames
@@ -36,7 +37,7 @@ CODE = code_version(
     "lumiere.data.video_io",
     "lumiere.data.video_source",
 )
-SAMPLE_FPS = 16  # the rate at which training sees videos
+SAMPLE_FPS = FLOW_FPS  # about the rate at which training sees videos
 SPAN_TOLERANCE_S = Fraction(1, 10)  # people mark spans by hand
 DURATION_TOLERANCE = 0.1  # share of the container's duration that may be missing
 FRAME_TOLERANCE = 1  # frames that may be missing: headers and decoders disagree by one now and then
@@ -53,6 +54,8 @@ class Segment:
         start, end: seconds from the first frame, exact.
         span: the captioned span that it belongs to; None for a whole shot.
         motion, sharpness: see `filters`.
+        motion_curve: see `filters.motions`, starting at the first sixteenth of a second within the
+            segment.
     """
 
     start: Fraction
@@ -60,6 +63,7 @@ class Segment:
     span: Span | None
     motion: float
     sharpness: float
+    motion_curve: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,8 @@ def _span(texts: list[str]) -> Span:
 def _segment(facts: dict[str, Any]) -> Segment:
     start, end = _span([facts["start"], facts["end"]])
     span = _span(facts["span"]) if facts["span"] else None
-    return Segment(**{**facts, "start": start, "end": end, "span": span})
+    curve = tuple(facts["motion_curve"])
+    return Segment(**{**facts, "start": start, "end": end, "span": span, "motion_curve": curve})
 
 
 @dataclass
@@ -248,7 +253,8 @@ def _measure(
         last = max(first + 1, math.ceil(end * SAMPLE_FPS))
         frames = np.stack(seen.frames[first:last])
         blur = round(float(np.median(seen.sharp[first:last])), 3)
-        segments.append(Segment(start, end, span, filters.motion(frames), blur))
+        motion, curve = filters.motions(frames)
+        segments.append(Segment(start, end, span, motion, blur, tuple(curve)))
         signatures.append(filters.signature(frames))
     return Measurement(
         sha256=sha256,

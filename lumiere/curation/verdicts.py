@@ -232,7 +232,7 @@ def _part_row(base: Row, part: Part, signature: np.ndarray | None, config: Curat
     segment, problem = part.segment, part.problem
     row = {**base, "start": float(segment.start), "end": float(segment.end)}
     row |= {"exact_start": str(segment.start), "exact_end": str(segment.end)}
-    row["captions"] = part.captions
+    row |= {"captions": part.captions, "motion_curve": list(segment.motion_curve)}
     row |= {"motion": segment.motion, "sharpness": segment.sharpness}
     if signature is not None:
         row["hash"] = "".join(f"{perceptual_hash(frame):016x}" for frame in signature)

@@ -70,7 +70,8 @@ def cut_all(
     for row in rows:
         path = raw / row["video"]
         start, end = Fraction(row["exact_start"]), Fraction(row["exact_end"])
-        source = Source(path, row["sha256"], start, end, row["decoder"])
+        motion = tuple(row["motion_curve"])
+        source = Source(path, row["sha256"], start, end, row["decoder"], motion)
         tasks.append((source, settings, scratch))
     files: dict[str, Path] = {}
     failures: dict[str, str] = {}
@@ -150,7 +151,8 @@ def write_clips(
             mininterval=0.5,
         )
         splits[split] = write_shards(temporary, split, samples, clips_per_shard)
-    shared = {key: value for key, value in asdict(settings).items() if key != "clips_per_video"}
+    choice = ("clips_per_video", "min_window_motion")  # of windows, and no property of the clips
+    shared = {key: value for key, value in asdict(settings).items() if key not in choice}
     write_null_text(temporary, *embeddings[""])
     write_index(
         temporary, splits, failures=dict(sorted(failures.items())), **shared, **text_settings
