@@ -31,8 +31,9 @@ SCHEMA = pa.schema(
         ("decoder_reason", pa.string()),  # why it is not decord
         ("codec", pa.string()),
         ("container", pa.string()),
-        ("width", pa.int64()),  # pixels, upright
+        ("width", pa.int64()),  # pixels, as shown, without black bars
         ("height", pa.int64()),
+        ("crop", pa.list_(pa.int64())),  # left, top, width, height within black bars; empty without
         ("duration", pa.float64()),  # seconds, of the whole video
         ("frame_rate", pa.float64()),
         ("num_frames", pa.int64()),  # decoded source frames of the whole video
@@ -42,7 +43,7 @@ SCHEMA = pa.schema(
         ("motion_curve", pa.list_(pa.float32())),  # of the fastest 5 %, for each 1/16 s
         ("sharpness", pa.float64()),  # median variance of the Laplacian
         ("hash", pa.string()),  # perceptual hashes of four frames, hexadecimal
-        ("notes", pa.list_(pa.string())),  # how it is shown, where that differs from what is stored
+        ("notes", pa.list_(pa.string())),  # what is corrected: rotation, HDR, bars, ...
         ("sha256", pa.string()),  # of the file
     ]
 )
@@ -53,6 +54,7 @@ _DEFAULTS = {
     pa.int64(): 0,
     pa.list_(pa.string()): [],
     pa.list_(pa.float32()): [],
+    pa.list_(pa.int64()): [],
 }
 
 

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 
 from lumiere.curation import filters
 from lumiere.curation.probe import Probe, locate, probe
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.shots import CutFinder, Span, shots_between
+from lumiere.data.bars import Box, crop, find_picture
 from lumiere.data.optical_flow import FLOW_FPS
 from lumiere.data.shards import pack_arrays, unpack_arrays
 from lumiere.data.video_io import Ticks, code_version
@@ -31,6 +33,7 @@ CODE = code_version(
     "lumiere.curation.filters",
     "lumiere.curation.probe",
     "lumiere.curation.shots",
+    "lumiere.data.bars",
     "lumiere.data.display",
     "lumiere.data.optical_flow",
     "lumiere.data.shards",
@@ -72,7 +75,9 @@ class Measurement:
 
     Attributes:
         reason, detail: why it cannot be read; empty if it can.
-        width, height: pixels, upright.
+        width, height: pixels, as shown, without black bars.
+        box: the picture within black bars: left, top, width and height in pixels; None without
+            bars.
         num_frames: source frames that the decoder returned.
         shots: spans between cuts.
         segments: the shots, then the captioned spans that lie within one shot.
@@ -86,6 +91,7 @@ class Measurement:
     probe: Probe | None = None
     width: int = 0
     height: int = 0
+    box: Box | None = None
     num_frames: int = 0
     duration: Fraction = Fraction(0)
     shots: tuple[Span, ...] = ()
@@ -154,6 +160,7 @@ def from_bytes(content: bytes) -> Measurement:
     facts: dict[str, Any] = json.loads(str(arrays["facts"]))
     if facts["probe"]:
         facts["probe"] = Probe(**{**facts["probe"], "notes": tuple(facts["probe"]["notes"])})
+    facts["box"] = tuple(facts["box"]) if facts["box"] else None
     facts["duration"] = Fraction(facts["duration"])
     facts["shots"] = tuple(_span(shot) for shot in facts["shots"])
     facts["segments"] = tuple(_segment(segment) for segment in facts["segments"])
@@ -191,6 +198,8 @@ class _Pass:
         frames: uint8 (64, 64, 3), one for each tick.
         sharp: the sharpness at each tick.
         damage: what could not be read.
+        brightest: uint8 (h, w), the brightest grey of each pixel, as shown; None before the first
+            frame and once the pictures have changed their size.
     """
 
     times: list[Fraction] = field(default_factory=list)
@@ -200,6 +209,18 @@ class _Pass:
     frames: list[np.ndarray] = field(default_factory=list)
     sharp: list[float] = field(default_factory=list)
     damage: Damage = field(default_factory=Damage)
+    brightest: np.ndarray | None = None
+
+    def add(self, picture: np.ndarray) -> None:
+        """Note the size and the brightest pixels of a picture."""
+        size = picture.shape[1], picture.shape[0]
+        if size not in self.sizes:
+            self.sizes.append(size)
+        gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        if self.brightest is None:
+            self.brightest = gray
+        elif self.brightest.shape == gray.shape:
+            np.maximum(self.brightest, gray, out=self.brightest)
 
     def hold(self, small: np.ndarray, sharpness: float, until: Fraction) -> None:
         """Give the newest frame to each tick at which it is shown."""
@@ -223,9 +244,7 @@ def _read(path: Path) -> _Pass:
         small, sharpness = filters.shrink(picture), filters.sharpness(picture)
         seen.cuts.add(small)
         seen.times.append(frame.time)
-        size = picture.shape[1], picture.shape[0]
-        if size not in seen.sizes:
-            seen.sizes.append(size)
+        seen.add(picture)
         duration = frame.duration
     if not seen.times:
         raise VideoError("no frame could be decoded")
@@ -243,6 +262,9 @@ def _measure(
     except VideoError as error:
         raise Rejection(Reason.UNREADABLE, f"It cannot be read: {error}.") from None
     _check_whole(facts, seen)
+    assert seen.brightest is not None
+    box = find_picture(seen.brightest)
+    small = seen.frames if box is None else _without_bars(seen.frames, box, seen.sizes[0])
     shots = tuple(shots_between(seen.times, seen.cuts.cuts(shot_threshold), seen.end))
     pieces: list[tuple[Span, Span | None]] = [(shot, None) for shot in shots]
     pieces += [(part, span) for span in spans if (part := containing_shot(span, shots))]
@@ -251,7 +273,7 @@ def _measure(
         # Take the frames whose ticks lie in [start, end); at least one.
         first = min(math.ceil(start * SAMPLE_FPS), len(seen.frames) - 1)
         last = max(first + 1, math.ceil(end * SAMPLE_FPS))
-        frames = np.stack(seen.frames[first:last])
+        frames = np.stack(small[first:last])
         blur = round(float(np.median(seen.sharp[first:last])), 3)
         motion, curve = filters.motions(frames)
         segments.append(Segment(start, end, span, motion, blur, tuple(curve)))
@@ -260,14 +282,29 @@ def _measure(
         sha256=sha256,
         num_bytes=path.stat().st_size,
         probe=facts,
-        width=seen.sizes[0][0],
-        height=seen.sizes[0][1],
+        width=seen.sizes[0][0] if box is None else box[2],
+        height=seen.sizes[0][1] if box is None else box[3],
+        box=box,
         num_frames=len(seen.times),
         duration=seen.end,
         shots=shots,
         segments=tuple(segments),
         signatures=np.stack(signatures),
     )
+
+
+def _without_bars(frames: list[np.ndarray], box: Box, size: tuple[int, int]) -> list[np.ndarray]:
+    """Cut the bars off frames that were shrunk from `size` (width, height), and enlarge the rest."""
+    left, top, width, height = box
+    sides = filters.FLOW_SIDE / size[0], filters.FLOW_SIDE / size[1]
+    inner = (
+        math.ceil(left * sides[0]), math.ceil(top * sides[1]),
+        max(1, math.floor(width * sides[0])), max(1, math.floor(height * sides[1])),
+    )  # fmt: skip
+    return [
+        cv2.resize(crop(frame, inner), frame.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        for frame in frames
+    ]
 
 
 def _check_whole(facts: Probe, seen: _Pass) -> None:

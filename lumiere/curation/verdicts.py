@@ -309,12 +309,13 @@ def _facts(video: Measurement) -> Row:
         "container": video.probe.container,
         "width": video.width,
         "height": video.height,
+        "crop": list(video.box or ()),
         "duration": round(float(video.duration), 6),
         "frame_rate": round(video.probe.frame_rate, 6),
         "num_frames": video.num_frames,
         "num_shots": len(video.shots),
         "bitrate": round(8 * video.num_bytes / max(float(video.duration), 1e-6), 1),
-        "notes": list(video.probe.notes),
+        "notes": [*video.probe.notes, *(["black bars"] if video.box else [])],
         "sha256": video.sha256,
     }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from lumiere.data.bars import Box, crop
 from lumiere.data.optical_flow import FLOW_FPS
 from lumiere.data.shards import pack_arrays, pack_frames, unpack_arrays
 from lumiere.data.video_io import code_version, decode
@@ -21,6 +22,7 @@ from lumiere.files import content_hash, write_atomically
 # If any of these changes, earlier results are not reused.
 CODE = code_version(
     __name__,
+    "lumiere.data.bars",
     "lumiere.data.display",
     "lumiere.data.shards",
     "lumiere.data.video_io",
@@ -61,6 +63,7 @@ class Source:
         decoder: "decord" or "pyav".
         motion_curve: the manifest's column, by which windows are chosen; windows are evenly spread
             if it is empty.
+        box: the picture within black bars, see `bars`; None without bars.
     """
 
     path: Path
@@ -69,6 +72,7 @@ class Source:
     end: Fraction
     decoder: str
     motion_curve: tuple[float, ...] = ()
+    box: Box | None = None
 
 
 @dataclass(frozen=True)
@@ -186,13 +190,13 @@ def square(frame: np.ndarray, size: int) -> np.ndarray:
     height, width = frame.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    crop = frame[top : top + side, left : left + side]
+    middle = frame[top : top + side, left : left + side]
     if side == size:
-        return crop
+        return middle.copy()  # a view would keep the whole frame in memory
     # INTER_AREA weighs each source pixel by its share, even for factors that are not whole, such as
     # 160 to 128.
     return cv2.resize(
-        crop, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
+        middle, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
     )
 
 
@@ -224,7 +228,7 @@ def _decode(source: Source, settings: WindowSettings, wanted: list[int]) -> np.n
         source.start,
         source.end,
         source.decoder,
-        transform=lambda frame: square(frame, settings.size),
+        transform=lambda frame: square(crop(frame, source.box), settings.size),
         wanted=frozenset(wanted),
     )
     if decoded.damage:

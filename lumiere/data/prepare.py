@@ -71,7 +71,8 @@ def cut_all(
         path = raw / row["video"]
         start, end = Fraction(row["exact_start"]), Fraction(row["exact_end"])
         motion = tuple(row["motion_curve"])
-        source = Source(path, row["sha256"], start, end, row["decoder"], motion)
+        box = tuple(row["crop"]) or None
+        source = Source(path, row["sha256"], start, end, row["decoder"], motion, box)
         tasks.append((source, settings, scratch))
     files: dict[str, Path] = {}
     failures: dict[str, str] = {}
