@@ -26,7 +26,7 @@ class CurateConfig:
     workers: int = number(2, at_least=1)
     min_seconds: float = number(1.0, above=0)
     min_side: int = number(64, at_least=1)  # pixels
-    # of PySceneDetect's ContentDetector
+    # mean change of hue, saturation and value, 0 to 255, that makes a clear cut
     shot_threshold: float = number(27.0, above=0)
     # mean length of the optical flow, pixels per frame at 64 pixels
     min_motion: float = number(0.01, at_least=0)

@@ -15,7 +15,7 @@ import numpy as np
 from lumiere.data.bars import Box, crop
 from lumiere.data.optical_flow import FLOW_FPS
 from lumiere.data.shards import pack_arrays, pack_frames, unpack_arrays
-from lumiere.data.video_io import code_version, decode
+from lumiere.data.video_io import Decoded, code_version, decode
 from lumiere.errors import VideoError
 from lumiere.files import content_hash, write_atomically
 
@@ -222,15 +222,24 @@ def _decode(source: Source, settings: WindowSettings, wanted: list[int]) -> np.n
     Raises:
         VideoError: if one of them cannot be decoded, or is damaged.
     """
-    decoded = decode(
-        source.path,
-        settings.fps,
-        source.start,
-        source.end,
-        source.decoder,
-        transform=lambda frame: square(crop(frame, source.box), settings.size),
-        wanted=frozenset(wanted),
-    )
+
+    def read(decoder: str) -> Decoded:
+        return decode(
+            source.path,
+            settings.fps,
+            source.start,
+            source.end,
+            decoder,
+            transform=lambda frame: square(crop(frame, source.box), settings.size),
+            wanted=frozenset(wanted),
+        )
+
+    try:
+        decoded = read(source.decoder)
+    except (VideoError, ImportError):
+        if source.decoder == "pyav":
+            raise
+        decoded = read("pyav")  # it returns the same frames
     if decoded.damage:
         raise VideoError(f"damaged ({decoded.damage}); run the curate stage again")
     if len(decoded.frames) < len(wanted):
