@@ -228,6 +228,17 @@ class _Pass:
         self.frames += [small] * count
         self.sharp += [sharpness] * count
 
+    def leave_out_damaged_end(self) -> None:
+        """Forget a damaged last frame: recordings often end in the middle of one."""
+        first, last = self.damage.first, self.times[-1]
+        if first is None or first < last or len(self.times) < 2:
+            return
+        if first == last:
+            self.end = self.times.pop()
+        count = Ticks(Fraction(SAMPLE_FPS)).count_before(self.end)
+        self.frames, self.sharp = self.frames[:count], self.sharp[:count]
+        self.damage = Damage()
+
 
 def _read(path: Path) -> _Pass:
     """Decode all frames once. PyAV reads them, because decord conceals damage without a sign.
@@ -261,11 +272,13 @@ def _measure(
         seen = _read(path)
     except VideoError as error:
         raise Rejection(Reason.UNREADABLE, f"It cannot be read: {error}.") from None
+    seen.leave_out_damaged_end()
     _check_whole(facts, seen)
     assert seen.brightest is not None
     box = find_picture(seen.brightest)
     small = seen.frames if box is None else _without_bars(seen.frames, box, seen.sizes[0])
-    shots = tuple(shots_between(seen.times, seen.cuts.cuts(shot_threshold), seen.end))
+    cuts = [i for i in seen.cuts.cuts(shot_threshold) if i < len(seen.times)]
+    shots = tuple(shots_between(seen.times, cuts, seen.end))
     pieces: list[tuple[Span, Span | None]] = [(shot, None) for shot in shots]
     pieces += [(part, span) for span in spans if (part := containing_shot(span, shots))]
     segments, signatures = [], []

@@ -29,7 +29,7 @@ from lumiere.data.video_source import (
     reason_of,
     source_frames,
 )
-from lumiere.errors import VideoError
+from lumiere.errors import DamagedVideoError, VideoError
 from lumiere.files import content_hash
 
 # Frames and scores depend on these libraries too, besides our own code.
@@ -99,12 +99,12 @@ def read_video(
         uint8 (t, h, w, c), RGB, as shown; t is 0 if the span contains no tick.
 
     Raises:
-        VideoError: if no frame can be decoded, if one up to `end` is damaged, or if the pictures
-            change their size.
+        VideoError: if no frame can be decoded, or if the pictures change their size.
+        DamagedVideoError: if a frame up to `end` is damaged.
     """
     decoded = decode(path, fps, start, end, decoder, transform)
     if decoded.damage:
-        raise VideoError(f"damaged or cut off; get the file again ({decoded.damage})")
+        raise DamagedVideoError(f"damaged or cut off; get the file again ({decoded.damage})")
     return decoded.frames
 
 

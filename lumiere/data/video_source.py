@@ -69,7 +69,8 @@ class Damage:
             parts.append(f"{self.num_frames} damaged frames")
         if self.num_packets:
             parts.append(f"{self.num_packets} unreadable packets")
-        return f"{' and '.join(parts)}, from {float(self.first or 0):.2f} s on"
+        since = "" if self.first is None else f", from {float(self.first):.2f} s on"
+        return " and ".join(parts) + since
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from PIL import Image
 from lumiere.data.clips import ClipStore
 from lumiere.data.pictures import DEEP_MODES, as_shown, cannot_be_shown, is_still, upright
 from lumiere.data.video_io import read_video
-from lumiere.errors import DataError, VideoError
+from lumiere.errors import DamagedVideoError, DataError, VideoError
 from lumiere.files import content_hash
 from lumiere.modes import subject
 from lumiere.pipelines.inputs import cropped_size, fit_region
@@ -183,6 +183,8 @@ def read_frames(name: str, path: Path, fps: int, most: int) -> tuple[np.ndarray,
         # Half a frame more than `most`: the end lies in the middle between two ticks, so that
         # rounding cannot matter.
         frames = read_video(path, fps, end=(most + 0.5) / fps)
+    except DamagedVideoError as error:
+        raise ValueError(f"{name} {path}: {error}") from None
     except VideoError as error:
         cure = "give a video with pictures in it, such as an mp4"
         if path.suffix.lower() == ".webp":

@@ -63,3 +63,19 @@ def test_a_damaged_file_is_rejected_by_name(tmp_path):
     with pytest.raises(VideoError, match="damaged or cut off"):
         read_video(tmp_path / "a.mp4")
     assert measure_video(tmp_path, "whole.mp4", (), 27.0, tmp_path / "scratch").reason == ""
+
+
+def test_a_recording_may_begin_and_end_anywhere(tmp_path):
+    whole = encode(tmp_path / "whole.ts", moving_texture(100), 25, g="20", bf="2")
+    content = whole.read_bytes()
+    num_packets = len(content) // 188  # bytes of a transport packet
+    head = content[: 188 * 3]  # the tables that name the streams
+    for share in (0.15, 0.4):
+        (tmp_path / "tail.ts").write_bytes(head + content[188 * int(num_packets * share) :])
+        measured = measure_video(tmp_path, "tail.ts", (), 27.0, tmp_path / "scratch")
+        assert measured.reason == "", measured.detail
+        assert 30 < measured.num_frames < 100
+    (tmp_path / "head.ts").write_bytes(content[: 188 * int(num_packets * 0.7)])
+    measured = measure_video(tmp_path, "head.ts", (), 27.0, tmp_path / "scratch")
+    assert measured.reason == "", measured.detail
+    assert 30 < measured.num_frames < 100
