@@ -33,7 +33,7 @@ def test_errors_about_values_are_value_errors_too() -> None:
         if isinstance(kind, type) and issubclass(kind, LumiereError)
     ]
     about_values = {kind.__name__ for kind in family if issubclass(kind, ValueError)}
-    assert about_values == {"ParamsError", "DataError", "VideoError"}
+    assert about_values == {"ParamsError", "DataError", "VideoError", "DamagedVideoError"}
     assert len(family) == 7
 
 
