@@ -34,7 +34,7 @@ def test_errors_about_values_are_value_errors_too() -> None:
     ]
     about_values = {kind.__name__ for kind in family if issubclass(kind, ValueError)}
     assert about_values == {"ParamsError", "DataError", "VideoError", "DamagedVideoError"}
-    assert len(family) == 7
+    assert len(family) == 8
 
 
 @pytest.mark.parametrize(
