@@ -40,7 +40,7 @@ SCHEMA = pa.schema(
         ("num_shots", pa.int64()),
         ("bitrate", pa.float64()),  # bits per second of the whole file
         ("motion", pa.float64()),  # mean length of the optical flow, pixels per frame at 64 pixels
-        ("motion_curve", pa.list_(pa.float32())),  # of the fastest 5 %, for each 1/16 s
+        ("motion_curve", pa.list_(pa.float64())),  # of the fastest 5 %, for each 1/16 s
         ("sharpness", pa.float64()),  # median variance of the Laplacian
         ("hash", pa.string()),  # perceptual hashes of four frames, hexadecimal
         ("notes", pa.list_(pa.string())),  # what is corrected: rotation, HDR, bars, ...
@@ -53,7 +53,7 @@ _DEFAULTS = {
     pa.float64(): 0.0,
     pa.int64(): 0,
     pa.list_(pa.string()): [],
-    pa.list_(pa.float32()): [],
+    pa.list_(pa.float64()): [],
     pa.list_(pa.int64()): [],
 }
 
