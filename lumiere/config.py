@@ -26,7 +26,7 @@ class CurateConfig:
     workers: int = number(2, at_least=1)
     min_seconds: float = number(1.0, above=0)
     min_side: int = number(64, at_least=1)  # pixels
-    # of PySceneDetect's ContentDetector
+    # mean change of hue, saturation and value, 0 to 255, that makes a clear cut
     shot_threshold: float = number(27.0, above=0)
     # mean length of the optical flow, pixels per frame at 64 pixels
     min_motion: float = number(0.01, at_least=0)
@@ -43,6 +43,8 @@ class DecodeConfig:
     num_frames: int = number(16, at_least=1)
     size: int = number(128, at_least=8)  # pixels, height = width; the SSR's output size
     clips_per_video: int = number(2, at_least=1)
+    # share of the motion of a clip's liveliest window that each of its windows must have
+    min_window_motion: float = number(0.1, at_least=0, at_most=1)
     clips_per_shard: int = number(64, at_least=1)
     timeout_s: float = number(60.0, above=0)
     workers: int = number(2, at_least=1)

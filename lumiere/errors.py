@@ -39,6 +39,10 @@ class VideoError(LumiereError, ValueError):
     """A video cannot be decoded as requested."""
 
 
+class DamagedVideoError(VideoError):
+    """Pictures of a video are damaged; a decoder would fill them with guesses."""
+
+
 class DiskError(LumiereError):
     """A file cannot be read or written: the disk is full or fails, or a permission is missing."""
 

@@ -78,7 +78,9 @@ def main() -> None:
     check_lengths(rows, config)
     with stages.blaming(arguments.params, "decode.text_encoder"):
         encoder = load_text_encoder(config.text_encoder, config.max_text_tokens)
-    settings = WindowSettings(config.fps, config.num_frames, config.size, config.clips_per_video)
+    settings = WindowSettings(
+        config.fps, config.num_frames, config.size, config.clips_per_video, config.min_window_motion
+    )
     with tracking.stage_run("decode", to_dict(config)) as run:
         files, failures = cut_all(
             rows, arguments.raw, settings, config.workers, config.timeout_s, arguments.scratch

@@ -33,8 +33,8 @@ def test_errors_about_values_are_value_errors_too() -> None:
         if isinstance(kind, type) and issubclass(kind, LumiereError)
     ]
     about_values = {kind.__name__ for kind in family if issubclass(kind, ValueError)}
-    assert about_values == {"ParamsError", "DataError", "VideoError"}
-    assert len(family) == 7
+    assert about_values == {"ParamsError", "DataError", "VideoError", "DamagedVideoError"}
+    assert len(family) == 8
 
 
 @pytest.mark.parametrize(

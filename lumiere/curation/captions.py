@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import posixpath
 import unicodedata
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 from lumiere.data.tables import read_table
@@ -17,13 +17,13 @@ class Caption:
 
     Attributes:
         text: the sentence.
-        span: (start, end) in seconds from the first frame; None if the sentence describes the whole
-            video.
+        span: (start, end) in seconds from the first frame, exactly as written; None if the sentence
+            describes the whole video.
         problem: why the row's span cannot be used; empty if it can.
     """
 
     text: str
-    span: tuple[float, float] | None = None
+    span: tuple[Fraction, Fraction] | None = None
     problem: str = ""
 
 
@@ -58,11 +58,11 @@ def _caption(line: int, row: dict[str, str], text: str) -> Caption:
     if not start and not end:
         return Caption(text)
     try:
-        span = (float(start or 0), float(end))
-    except ValueError:
+        span = (Fraction(start or 0), Fraction(end))
+    except (ValueError, ZeroDivisionError):
         problem = f"line {line}: start {start!r} and end {end!r} are not two numbers"
         return Caption(text, problem=problem)
-    if not (math.isfinite(span[0]) and math.isfinite(span[1]) and 0 <= span[0] < span[1]):
+    if not 0 <= span[0] < span[1]:
         problem = f"line {line}: start {start} is not below end {end}, or is negative"
         return Caption(text, problem=problem)
     return Caption(text, span)

@@ -14,6 +14,7 @@ from lumiere.curation.captions import Caption, normal_name, read_captions
 from lumiere.curation.measurement import Measurement, measure_video
 from lumiere.curation.probe import list_inputs
 from lumiere.curation.reasons import Reason, Rejection
+from lumiere.curation.shots import Span
 from lumiere.curation.verdicts import Row, decide
 from lumiere.data.workers import Failure, run_tasks
 from lumiere.errors import DataError
@@ -73,7 +74,7 @@ def measure_all(
     return outcomes
 
 
-def _spans(captions: list[Caption]) -> tuple[tuple[float, float], ...]:
+def _spans(captions: list[Caption]) -> tuple[Span, ...]:
     return tuple(sorted({caption.span for caption in captions if caption.span is not None}))
 
 

@@ -19,6 +19,8 @@ SCHEMA = pa.schema(
         ("video", pa.string()),  # path relative to the raw folder
         ("start", pa.float64()),  # seconds from the first frame
         ("end", pa.float64()),
+        ("exact_start", pa.string()),  # the same as fractions, such as "6/5"
+        ("exact_end", pa.string()),
         ("verdict", pa.string()),  # "accepted" or "rejected"
         ("reason", pa.string()),  # a code of `reasons.Reason`, or empty
         ("detail", pa.string()),  # the reason in a sentence; for a duplicate, DUPLICATE_OF + video
@@ -29,21 +31,31 @@ SCHEMA = pa.schema(
         ("decoder_reason", pa.string()),  # why it is not decord
         ("codec", pa.string()),
         ("container", pa.string()),
-        ("width", pa.int64()),  # pixels, upright
+        ("width", pa.int64()),  # pixels, as shown, without black bars
         ("height", pa.int64()),
+        ("crop", pa.list_(pa.int64())),  # left, top, width, height within black bars; empty without
         ("duration", pa.float64()),  # seconds, of the whole video
         ("frame_rate", pa.float64()),
         ("num_frames", pa.int64()),  # decoded source frames of the whole video
         ("num_shots", pa.int64()),
         ("bitrate", pa.float64()),  # bits per second of the whole file
         ("motion", pa.float64()),  # mean length of the optical flow, pixels per frame at 64 pixels
+        ("motion_curve", pa.list_(pa.float64())),  # of the fastest 5 %, for each 1/16 s
         ("sharpness", pa.float64()),  # median variance of the Laplacian
         ("hash", pa.string()),  # perceptual hashes of four frames, hexadecimal
+        ("notes", pa.list_(pa.string())),  # what is corrected: rotation, HDR, bars, ...
         ("sha256", pa.string()),  # of the file
     ]
 )
 
-_DEFAULTS = {pa.string(): "", pa.float64(): 0.0, pa.int64(): 0, pa.list_(pa.string()): []}
+_DEFAULTS = {
+    pa.string(): "",
+    pa.float64(): 0.0,
+    pa.int64(): 0,
+    pa.list_(pa.string()): [],
+    pa.list_(pa.float64()): [],
+    pa.list_(pa.int64()): [],
+}
 
 
 def empty_row() -> dict[str, Any]:

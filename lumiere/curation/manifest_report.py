@@ -105,14 +105,14 @@ def _rejections(rejected: list[Row]) -> list[str]:
 
 
 def _decoders(rows: list[Row], numbers: dict[str, int | float]) -> list[str]:
-    """Return how many videos each decoder read, and why decord did not read the others."""
+    """Return how many videos each decoder reads, and why decord does not read the others."""
     lines = [
         "## Decoders",
         "",
         (
-            f"decord read {numbers['read_by_decord']} videos and PyAV read "
-            f"{numbers['read_by_pyav']}. decord is faster, but it only gets the files that it "
-            "decodes correctly."
+            f"The decode stage reads {numbers['read_by_decord']} videos with decord and "
+            f"{numbers['read_by_pyav']} with PyAV. decord is faster, but it only gets the files "
+            "that it decodes correctly."
         ),
         "",
     ]
@@ -181,7 +181,13 @@ def _funnel(rows: list[Row]) -> list[tuple[str, int]]:
             Reason.OUTSIDE_FOLDER,
             Reason.CAPTION_WITHOUT_VIDEO,
         },
-        "readable": {Reason.UNREADABLE, Reason.TRUNCATED, Reason.TIMEOUT, Reason.CRASHED},
+        "readable": {
+            Reason.UNREADABLE,
+            Reason.TRUNCATED,
+            Reason.DAMAGED,
+            Reason.TIMEOUT,
+            Reason.CRASHED,
+        },
         "has a usable caption": {Reason.NO_CAPTION, Reason.BAD_SPAN, Reason.CAPTION_SPANS_CUTS},
         "large and long enough": {Reason.TOO_SMALL, Reason.TOO_SHORT},
         "moves": {Reason.NO_MOTION},

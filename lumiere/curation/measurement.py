@@ -5,20 +5,25 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 
 from lumiere.curation import filters
 from lumiere.curation.probe import Probe, locate, probe
 from lumiere.curation.reasons import Reason, Rejection
-from lumiere.curation.shots import find_shots
+from lumiere.curation.shots import CutFinder, Span, shots_between
+from lumiere.data.bars import Box, crop, find_picture
+from lumiere.data.optical_flow import FLOW_FPS
 from lumiere.data.shards import pack_arrays, unpack_arrays
-from lumiere.data.video_io import Decoded, code_version, decode
+from lumiere.data.video_io import Ticks, code_version
+from lumiere.data.video_source import Damage, end_of, source_frames
 from lumiere.errors import VideoError
 from lumiere.files import content_hash, write_atomically
 
@@ -28,15 +33,17 @@ CODE = code_version(
     "lumiere.curation.filters",
     "lumiere.curation.probe",
     "lumiere.curation.shots",
+    "lumiere.data.bars",
+    "lumiere.data.display",
     "lumiere.data.optical_flow",
     "lumiere.data.shards",
     "lumiere.data.video_io",
+    "lumiere.data.video_source",
 )
-SAMPLE_FPS = 16  # the rate at which training sees videos
-SPAN_TOLERANCE_S = 0.1  # people mark spans by hand
+SAMPLE_FPS = FLOW_FPS  # about the rate at which training sees videos
+SPAN_TOLERANCE_S = Fraction(1, 10)  # people mark spans by hand
 DURATION_TOLERANCE = 0.1  # share of the container's duration that may be missing
-
-Span = tuple[float, float]
+FRAME_TOLERANCE = 1  # frames that may be missing: headers and decoders disagree by one now and then
 
 # Silence the decoder: the manifest already records the errors that matter.
 av.logging.set_libav_level(av.logging.PANIC)
@@ -47,16 +54,19 @@ class Segment:
     """A stretch without a cut, and its scores.
 
     Attributes:
-        start, end: seconds from the first frame.
+        start, end: seconds from the first frame, exact.
         span: the captioned span that it belongs to; None for a whole shot.
         motion, sharpness: see `filters`.
+        motion_curve: see `filters.motions`, starting at the first sixteenth of a second within the
+            segment.
     """
 
-    start: float
-    end: float
+    start: Fraction
+    end: Fraction
     span: Span | None
     motion: float
     sharpness: float
+    motion_curve: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,9 @@ class Measurement:
 
     Attributes:
         reason, detail: why it cannot be read; empty if it can.
-        width, height: pixels, upright.
+        width, height: pixels, as shown, without black bars.
+        box: the picture within black bars: left, top, width and height in pixels; None without
+            bars.
         num_frames: source frames that the decoder returned.
         shots: spans between cuts.
         segments: the shots, then the captioned spans that lie within one shot.
@@ -79,8 +91,9 @@ class Measurement:
     probe: Probe | None = None
     width: int = 0
     height: int = 0
+    box: Box | None = None
     num_frames: int = 0
-    duration: float = 0.0
+    duration: Fraction = Fraction(0)
     shots: tuple[Span, ...] = ()
     segments: tuple[Segment, ...] = ()
     signatures: np.ndarray = dataclasses.field(
@@ -119,7 +132,7 @@ def _measure_once(
     path: Path, spans: tuple[Span, ...], shot_threshold: float, scratch: Path
 ) -> Measurement:
     sha256 = content_hash(path)
-    key = json.dumps([CODE, sha256, spans, shot_threshold])
+    key = json.dumps([CODE, sha256, spans, shot_threshold], default=str)
     cached = scratch / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
     if cached.is_file():
         return from_bytes(cached.read_bytes())
@@ -137,19 +150,20 @@ def to_bytes(measurement: Measurement) -> bytes:
     """Pack a measurement as an npz without pickles."""
     facts = dataclasses.asdict(measurement)
     del facts["signatures"]
-    return pack_arrays(facts=np.array(json.dumps(facts)), signatures=measurement.signatures)
+    text = json.dumps(facts, default=str)  # a fraction as "6/5"
+    return pack_arrays(facts=np.array(text), signatures=measurement.signatures)
 
 
 def from_bytes(content: bytes) -> Measurement:
     """Undo `to_bytes`."""
     arrays = unpack_arrays(content)
     facts: dict[str, Any] = json.loads(str(arrays["facts"]))
-    facts["probe"] = Probe(**facts["probe"]) if facts["probe"] else None
-    facts["shots"] = tuple(tuple(shot) for shot in facts["shots"])
-    facts["segments"] = tuple(
-        Segment(**{**segment, "span": tuple(segment["span"]) if segment["span"] else None})
-        for segment in facts["segments"]
-    )
+    if facts["probe"]:
+        facts["probe"] = Probe(**{**facts["probe"], "notes": tuple(facts["probe"]["notes"])})
+    facts["box"] = tuple(facts["box"]) if facts["box"] else None
+    facts["duration"] = Fraction(facts["duration"])
+    facts["shots"] = tuple(_span(shot) for shot in facts["shots"])
+    facts["segments"] = tuple(_segment(segment) for segment in facts["segments"])
     return Measurement(**{**facts, "signatures": arrays["signatures"]})
 
 
@@ -161,77 +175,169 @@ def containing_shot(span: Span, shots: tuple[Span, ...]) -> Span | None:
     return None
 
 
+def _span(texts: list[str]) -> Span:
+    return Fraction(texts[0]), Fraction(texts[1])
+
+
+def _segment(facts: dict[str, Any]) -> Segment:
+    start, end = _span([facts["start"], facts["end"]])
+    span = _span(facts["span"]) if facts["span"] else None
+    curve = tuple(facts["motion_curve"])
+    return Segment(**{**facts, "start": start, "end": end, "span": span, "motion_curve": curve})
+
+
+@dataclass
+class _Pass:
+    """What one pass over the frames of a video gathers.
+
+    Attributes:
+        times: when each source frame is shown.
+        end: when the last one ends.
+        sizes: the different (width, height) of the pictures, as shown.
+        cuts: has seen every source frame.
+        frames: uint8 (64, 64, 3), one for each tick.
+        sharp: the sharpness at each tick.
+        damage: what could not be read.
+        brightest: uint8 (h, w), the brightest grey of each pixel, as shown; None before the first
+            frame and once the pictures have changed their size.
+    """
+
+    times: list[Fraction] = field(default_factory=list)
+    end: Fraction = Fraction(0)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    cuts: CutFinder = field(default_factory=CutFinder)
+    frames: list[np.ndarray] = field(default_factory=list)
+    sharp: list[float] = field(default_factory=list)
+    damage: Damage = field(default_factory=Damage)
+    brightest: np.ndarray | None = None
+
+    def add(self, picture: np.ndarray) -> None:
+        """Note the size and the brightest pixels of a picture."""
+        size = picture.shape[1], picture.shape[0]
+        if size not in self.sizes:
+            self.sizes.append(size)
+        gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        if self.brightest is None:
+            self.brightest = gray
+        elif self.brightest.shape == gray.shape:
+            np.maximum(self.brightest, gray, out=self.brightest)
+
+    def hold(self, small: np.ndarray, sharpness: float, until: Fraction) -> None:
+        """Give the newest frame to each tick at which it is shown."""
+        count = len(Ticks(Fraction(SAMPLE_FPS)).between(self.times[-1], until))
+        self.frames += [small] * count
+        self.sharp += [sharpness] * count
+
+    def leave_out_damaged_end(self) -> None:
+        """Forget a damaged last frame: recordings often end in the middle of one."""
+        first, last = self.damage.first, self.times[-1]
+        if first is None or first < last or len(self.times) < 2:
+            return
+        if first == last:
+            self.end = self.times.pop()
+        count = Ticks(Fraction(SAMPLE_FPS)).count_before(self.end)
+        self.frames, self.sharp = self.frames[:count], self.sharp[:count]
+        self.damage = Damage()
+
+
+def _read(path: Path) -> _Pass:
+    """Decode all frames once. PyAV reads them, because decord conceals damage without a sign.
+
+    Raises:
+        VideoError: if no frame can be decoded.
+    """
+    seen = _Pass()
+    small, sharpness, duration = np.empty(0, np.uint8), 0.0, Fraction(0)
+    for frame in source_frames(path, seen.damage):
+        if seen.times:
+            seen.hold(small, sharpness, frame.time)
+        picture = frame.picture()
+        small, sharpness = filters.shrink(picture), filters.sharpness(picture)
+        seen.cuts.add(small)
+        seen.times.append(frame.time)
+        seen.add(picture)
+        duration = frame.duration
+    if not seen.times:
+        raise VideoError("no frame could be decoded")
+    seen.end = end_of(seen.times, duration)
+    seen.hold(small, sharpness, seen.end)
+    return seen
+
+
 def _measure(
     path: Path, sha256: str, spans: tuple[Span, ...], shot_threshold: float
 ) -> Measurement:
     try:
         facts = probe(path)
-        sizes: list[tuple[int, int]] = []
-        sharp: list[float] = []
-
-        def shrink_and_note(frame: np.ndarray) -> np.ndarray:
-            sizes.append((frame.shape[1], frame.shape[0]))
-            sharp.append(filters.sharpness(frame))
-            return filters.shrink(frame)
-
-        decoded, facts = _decode(path, facts, shrink_and_note)
+        seen = _read(path)
     except VideoError as error:
         raise Rejection(Reason.UNREADABLE, f"It cannot be read: {error}.") from None
-    _check_whole(facts, decoded)
-    duration = round(decoded.duration, 6)
-    shots = tuple(find_shots(path, shot_threshold, duration))
+    seen.leave_out_damaged_end()
+    _check_whole(facts, seen)
+    assert seen.brightest is not None
+    box = find_picture(seen.brightest)
+    small = seen.frames if box is None else _without_bars(seen.frames, box, seen.sizes[0])
+    cuts = [i for i in seen.cuts.cuts(shot_threshold) if i < len(seen.times)]
+    shots = tuple(shots_between(seen.times, cuts, seen.end))
     pieces: list[tuple[Span, Span | None]] = [(shot, None) for shot in shots]
     pieces += [(part, span) for span in spans if (part := containing_shot(span, shots))]
     segments, signatures = [], []
     for (start, end), span in pieces:
         # Take the frames whose ticks lie in [start, end); at least one.
-        first = min(int(np.ceil(start * SAMPLE_FPS - 1e-6)), len(decoded.frames) - 1)
-        last = max(first + 1, int(np.ceil(end * SAMPLE_FPS - 1e-6)))
-        frames = decoded.frames[first:last]
-        blur = round(float(np.median(sharp[first:last])), 3)
-        segments.append(Segment(start, end, span, filters.motion(frames), blur))
+        first = min(math.ceil(start * SAMPLE_FPS), len(seen.frames) - 1)
+        last = max(first + 1, math.ceil(end * SAMPLE_FPS))
+        frames = np.stack(small[first:last])
+        blur = round(float(np.median(seen.sharp[first:last])), 3)
+        motion, curve = filters.motions(frames)
+        segments.append(Segment(start, end, span, motion, blur, tuple(curve)))
         signatures.append(filters.signature(frames))
     return Measurement(
         sha256=sha256,
         num_bytes=path.stat().st_size,
         probe=facts,
-        width=sizes[0][0],
-        height=sizes[0][1],
-        num_frames=decoded.num_source_frames,
-        duration=duration,
+        width=seen.sizes[0][0] if box is None else box[2],
+        height=seen.sizes[0][1] if box is None else box[3],
+        box=box,
+        num_frames=len(seen.times),
+        duration=seen.end,
         shots=shots,
         segments=tuple(segments),
         signatures=np.stack(signatures),
     )
 
 
-def _decode(
-    path: Path, facts: Probe, transform: Callable[[np.ndarray], np.ndarray]
-) -> tuple[Decoded, Probe]:
-    """Decode all frames, with PyAV where decord fails; the returned probe names the decoder that was used."""
-    if facts.decoder == "decord":
-        try:
-            return decode(path, SAMPLE_FPS, decoder="decord", transform=transform), facts
-        except (VideoError, ImportError) as error:
-            facts = dataclasses.replace(
-                facts, decoder="pyav", decoder_reason=f"decord failed: {error}"[:200]
-            )
-    return decode(path, SAMPLE_FPS, decoder="pyav", transform=transform), facts
+def _without_bars(frames: list[np.ndarray], box: Box, size: tuple[int, int]) -> list[np.ndarray]:
+    """Cut the bars off frames that were shrunk from `size` (width, height), and enlarge the rest."""
+    left, top, width, height = box
+    sides = filters.FLOW_SIDE / size[0], filters.FLOW_SIDE / size[1]
+    inner = (
+        math.ceil(left * sides[0]), math.ceil(top * sides[1]),
+        max(1, math.floor(width * sides[0])), max(1, math.floor(height * sides[1])),
+    )  # fmt: skip
+    return [
+        cv2.resize(crop(frame, inner), frame.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        for frame in frames
+    ]
 
 
-def _check_whole(facts: Probe, decoded: Decoded) -> None:
-    """Raise Rejection if the decoder returned less than the container promises."""
-    promised = facts.promised_frames
-    if promised is not None and decoded.num_source_frames < promised:
+def _check_whole(facts: Probe, seen: _Pass) -> None:
+    """Raise Rejection if the file holds less than its header promises, or is damaged."""
+    num_frames, promised = len(seen.times), facts.promised_frames
+    if promised is not None and num_frames < promised - FRAME_TOLERANCE:
         raise Rejection(
             Reason.TRUNCATED,
-            f"The decoder returned {decoded.num_source_frames} frames; the header promises {promised}.",
+            f"The decoder returned {num_frames} frames; the header promises {promised}.",
         )
-    seconds = facts.promised_seconds
-    if seconds is None:
-        return
-    if decoded.duration < seconds * (1 - DURATION_TOLERANCE) - 1 / SAMPLE_FPS:
+    missing = facts.missing_seconds
+    if missing > (float(seen.end) + missing) * DURATION_TOLERANCE + 1 / SAMPLE_FPS:
         raise Rejection(
-            Reason.TRUNCATED,
-            f"The decoder returned {decoded.duration:.2f} s; the container promises {seconds:.2f} s.",
+            Reason.TRUNCATED, f"The file ends {missing:.2f} s earlier than its header promises."
+        )
+    if seen.damage:
+        detail = f"It gives {num_frames} frames; the decoder reports {seen.damage}."
+        raise Rejection(Reason.DAMAGED, detail)
+    if len(seen.sizes) > 1:
+        named = ", ".join(f"{width}x{height}" for width, height in seen.sizes[:4])
+        raise Rejection(
+            Reason.UNREADABLE, f"Its pictures change their size ({named}); convert it to one size."
         )

@@ -11,13 +11,14 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
 
 from lumiere.curation.reasons import Reason, Rejection
-from lumiere.data.video_io import open_video
-from lumiere.errors import VideoError
+from lumiere.data.display import Display
+from lumiere.data.video_source import look, main_stream, open_video
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts"}
@@ -47,9 +48,11 @@ class Probe:
         frame_rate: average frames per second; 0 if unknown.
         promised_frames: how many frames an undamaged file contains; None if the container does not
             say, or is often wrong.
-        promised_seconds: the container's duration, or None.
+        missing_seconds: how much earlier the packets of all streams end than the container says.
+            The end of the picture alone says nothing, because sound may be longer.
         decoder: "decord" or "pyav".
         decoder_reason: why it is not decord; empty for decord.
+        notes: how it is shown, where that differs from what is stored.
     """
 
     codec: str
@@ -58,9 +61,10 @@ class Probe:
     height: int
     frame_rate: float
     promised_frames: int | None
-    promised_seconds: float | None
+    missing_seconds: float
     decoder: str
     decoder_reason: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class _Packets:
     num_corrupt: int
     num_leading: int  # shown before the first keyframe: they need frames that are not in the file
     is_open: bool  # a frame is shown before the keyframe that precedes it in the file
+    end: Fraction  # seconds at which the last packet of any stream ends
 
 
 def list_inputs(raw: Path) -> Iterator[str]:
@@ -115,25 +120,23 @@ def locate(raw: Path, name: str) -> Path:
 
 
 def probe(path: Path) -> Probe:
-    """Read the header and pass over all packets twice, without decoding.
+    """Read the header, pass over all packets twice, and decode the first frame.
 
     Raises:
         VideoError: if it cannot be opened or holds no video.
     """
     with open_video(path) as container:
-        stream = container.streams.video[0]
+        stream = main_stream(container)
         context = stream.codec_context
-        if context is None or not context.width or not context.height:
-            raise VideoError("no video stream that can be decoded")
+        num_streams = len(container.streams.video)
         packets = _read_packets(container, stream)
         codec, kind = context.codec.canonical_name, container.format.name
-        seconds = None
-        if container.duration and container.duration > 0:
-            seconds = container.duration / av.time_base
+        seconds = Fraction(max(0, container.duration or 0), av.time_base)
+        start = Fraction(container.start_time or 0, av.time_base)
         header_frames, rate = stream.frames, float(stream.average_rate or 0)
         width, height = context.width, context.height
     with open_video(path, ignore_editlist="1") as container:
-        stored = _read_packets(container, container.streams.video[0])
+        stored = _read_packets(container, main_stream(container))
     is_mp4 = "mp4" in kind.split(",")
     has_edits = _shape(stored) != _shape(packets)
     hidden = len(stored.points) - len(packets.points) + packets.num_discarded
@@ -141,7 +144,10 @@ def probe(path: Path) -> Probe:
     promised_frames = None
     if is_mp4 and header_frames:
         promised_frames = header_frames - max(0, hidden) - packets.num_leading
+    missing = max(Fraction(0), start + seconds - packets.end) if seconds else Fraction(0)
+    display = look(path)
     doubt = _doubt(kind, codec, seconds, header_frames, packets, has_edits)
+    doubt = doubt or _doubt_display(num_streams, display)
     return Probe(
         codec=codec,
         container=kind.split(",")[0],
@@ -149,16 +155,17 @@ def probe(path: Path) -> Probe:
         height=height,
         frame_rate=rate,
         promised_frames=promised_frames,
-        promised_seconds=None if has_edits else seconds,
+        missing_seconds=0.0 if has_edits else float(missing),
         decoder="pyav" if doubt else "decord",
         decoder_reason=doubt,
+        notes=tuple(display.notes),
     )
 
 
 def _doubt(
     kind: str,
     codec: str,
-    seconds: float | None,
+    seconds: Fraction,
     header_frames: int,
     packets: _Packets,
     has_edits: bool,
@@ -169,7 +176,7 @@ def _doubt(
     counts_differ = header_frames != len(packets.points) and (header_frames > 0 or "mp4" in kind)
     checks = {
         f"container {kind.split(',')[0]}": not DECORD_CONTAINERS & set(kind.split(",")),
-        "no duration": seconds is None,
+        "no duration": not seconds,
         f"codec {codec}": codec not in DECORD_CODECS,
         "no packets": not packets.points,
         "discarded or corrupt packets": packets.num_discarded + packets.num_corrupt > 0,
@@ -185,13 +192,26 @@ def _doubt(
     return ""
 
 
+def _doubt_display(num_streams: int, display: Display) -> str:
+    """Return why decord may read other frames, or show them in another way; empty if it does not."""
+    if num_streams > 1:
+        return f"{num_streams} video streams"
+    return "; ".join(display.notes)
+
+
 def _read_packets(container: av.container.InputContainer, stream: av.VideoStream) -> _Packets:
     points: list[int | None] = []
+    end = Fraction(0)
     num_discarded, num_corrupt, num_leading, is_open = 0, 0, 0, False
     key, first_key = None, None
     try:
-        for packet in container.demux(stream):
+        for packet in container.demux():
             if not packet.size:
+                continue
+            if packet.pts is not None and packet.time_base is not None:
+                ends = (packet.pts + (packet.duration or 0)) * Fraction(packet.time_base)
+                end = max(end, ends)
+            if packet.stream_index != stream.index:
                 continue
             num_discarded += packet.is_discard
             num_corrupt += packet.is_corrupt
@@ -206,7 +226,7 @@ def _read_packets(container: av.container.InputContainer, stream: av.VideoStream
                 num_leading += key is None or key == first_key
     except av.error.FFmpegError:
         num_corrupt += 1  # the file breaks off
-    return _Packets(points, num_discarded, num_corrupt, num_leading, is_open)
+    return _Packets(points, num_discarded, num_corrupt, num_leading, is_open, end)
 
 
 def _shape(packets: _Packets) -> list[int | None]:

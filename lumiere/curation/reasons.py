@@ -13,6 +13,7 @@ class Reason(StrEnum):
     OUTSIDE_FOLDER = "outside_folder"
     UNREADABLE = "unreadable"
     TRUNCATED = "truncated"
+    DAMAGED = "damaged"
     TIMEOUT = "timeout"
     CRASHED = "crashed"
     TOO_SHORT = "too_short"
@@ -36,6 +37,7 @@ _SENTENCES = {
     Reason.OUTSIDE_FOLDER: "It is a link to a file outside the raw folder.",
     Reason.UNREADABLE: "No decoder can read a frame from it.",
     Reason.TRUNCATED: "It contains fewer frames than its header promises.",
+    Reason.DAMAGED: "Parts of its pictures are damaged, and a decoder fills them with guesses.",
     Reason.TIMEOUT: "Reading it took longer than curate.timeout_s.",
     Reason.CRASHED: "The process that read it crashed.",
     Reason.TOO_SHORT: "It is shorter than curate.min_seconds.",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -18,8 +19,9 @@ from lumiere.curation.captions import Caption, normal_name
 from lumiere.curation.dedupe import clusters, find_duplicates, find_look_alikes
 from lumiere.curation.filters import perceptual_hash
 from lumiere.curation.manifest import DUPLICATE_OF, empty_row
-from lumiere.curation.measurement import Measurement, Segment, Span, containing_shot
+from lumiere.curation.measurement import Measurement, Segment, containing_shot
 from lumiere.curation.reasons import Reason, Rejection
+from lumiere.curation.shots import Span
 from lumiere.curation.split import assign_splits
 
 Row = dict[str, Any]
@@ -146,7 +148,7 @@ def _parts(video: Measurement, captions: list[Caption]) -> tuple[list[Part], lis
         if span in segments:
             spans.append(Part(segments[span], texts))
         else:
-            segment = Segment(*span, span, 0.0, 0.0)
+            segment = Segment(span[0], span[1], span, 0.0, 0.0)
             rejected.append(Part(segment, texts, _span_problem(span, video)))
     captioned = [part.segment.span for part in spans if part.segment.span is not None]
     stretches = spans + _shot_parts(video, whole, captioned, bool(rejected))
@@ -201,7 +203,8 @@ def _texts_by_span(captions: list[Caption]) -> dict[Span, list[str]]:
 def _unusable_caption(caption: Caption) -> Part:
     """Return a rejected part for a caption that belongs to no known span of the video."""
     problem = Rejection(Reason.BAD_SPAN, f"captions.csv, {caption.problem}.")
-    return Part(Segment(0.0, 0.0, None, 0.0, 0.0), [caption.text], problem)
+    nowhere = Segment(Fraction(0), Fraction(0), None, 0.0, 0.0)
+    return Part(nowhere, [caption.text], problem)
 
 
 def _uncovered_part(shot: Segment, num_shots: int, whole: list[str]) -> Part:
@@ -216,22 +219,24 @@ def _span_problem(span: Span, video: Measurement) -> Rejection:
     if span[1] > video.duration:
         return Rejection(
             Reason.BAD_SPAN,
-            f"Its caption ends at {span[1]:g} s, but the video ends at {video.duration:g} s.",
+            f"Its caption ends at {float(span[1]):g} s, but the video ends at {float(video.duration):g} s.",
         )
     return Rejection(
         Reason.CAPTION_SPANS_CUTS,
-        f"Its caption describes {span[0]:g} to {span[1]:g} s, and a cut lies in between.",
+        f"Its caption describes {float(span[0]):g} to {float(span[1]):g} s, and a cut lies in between.",
     )
 
 
 def _part_row(base: Row, part: Part, signature: np.ndarray | None, config: CurateConfig) -> Row:
     """Return the row of one part, with a verdict that does not consider duplicates yet."""
     segment, problem = part.segment, part.problem
-    row = {**base, "start": segment.start, "end": segment.end, "captions": part.captions}
+    row = {**base, "start": float(segment.start), "end": float(segment.end)}
+    row |= {"exact_start": str(segment.start), "exact_end": str(segment.end)}
+    row |= {"captions": part.captions, "motion_curve": list(segment.motion_curve)}
     row |= {"motion": segment.motion, "sharpness": segment.sharpness}
     if signature is not None:
         row["hash"] = "".join(f"{perceptual_hash(frame):016x}" for frame in signature)
-    side, seconds = min(row["width"], row["height"]), segment.end - segment.start
+    side, seconds = min(row["width"], row["height"]), float(segment.end - segment.start)
     if side < config.min_side:
         return _reject(
             row,
@@ -304,11 +309,13 @@ def _facts(video: Measurement) -> Row:
         "container": video.probe.container,
         "width": video.width,
         "height": video.height,
-        "duration": video.duration,
+        "crop": list(video.box or ()),
+        "duration": round(float(video.duration), 6),
         "frame_rate": round(video.probe.frame_rate, 6),
         "num_frames": video.num_frames,
         "num_shots": len(video.shots),
-        "bitrate": round(8 * video.num_bytes / max(video.duration, 1e-6), 1),
+        "bitrate": round(8 * video.num_bytes / max(float(video.duration), 1e-6), 1),
+        "notes": [*video.probe.notes, *(["black bars"] if video.box else [])],
         "sha256": video.sha256,
     }
 

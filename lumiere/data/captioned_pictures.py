@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lumiere.data.orientation import upright
+from lumiere.data.pictures import as_shown, cannot_be_shown
 from lumiere.data.tables import read_table
 from lumiere.errors import DataError, one_line
 
 
 def load_captioned_folder(folder: Path, size: int) -> tuple[np.ndarray, list[str]]:
-    """Read pictures upright, crop their centre, resize it and put it on white.
+    """Read pictures as they are shown, crop their centre, resize it and put it on white.
 
     Args:
         folder: holds `captions.csv` and the pictures it names.
@@ -45,12 +45,16 @@ def load_captioned_folder(folder: Path, size: int) -> tuple[np.ndarray, list[str
 def _read(path: Path, size: int) -> np.ndarray:
     try:
         with Image.open(path) as opened:
-            picture = upright(opened).convert("RGBA")
+            opened.load()
+            problem = cannot_be_shown(opened)
+            picture = opened if problem else as_shown(opened).convert("RGBA")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(
             f"{path}: not a readable picture: {one_line(error)}",
             cure="replace it or remove its row",
         ) from None
+    if problem:
+        raise DataError(f"{path}: {problem}")
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     picture = picture.crop((left, top, left + side, top + side))

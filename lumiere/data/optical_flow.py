@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+FLOW_FPS = 16  # frames per second between which curation measures flow
 FLOW_SIDE = 64  # pixels; flow is measured on frames squashed to this square, so that videos compare
 
 PYRAMID_SCALE, PYRAMID_LEVELS = 0.5, 3
@@ -17,6 +18,16 @@ def flow_length(before: np.ndarray, after: np.ndarray) -> np.float32:
     """Measure the mean length of the flow from one frame to the next, in pixels.
 
     Lengths are averaged, not vectors: a pan to the left and one to the right score the same.
+
+    Args:
+        before, after: uint8 (h, w), grey.
+    """
+    return flow_lengths(before, after).mean()
+
+
+def flow_lengths(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Measure the length of the flow from one frame to the next at every pixel, float32 (h, w), in
+    pixels.
 
     Args:
         before, after: uint8 (h, w), grey.
@@ -34,4 +45,4 @@ def flow_length(before: np.ndarray, after: np.ndarray) -> np.float32:
         POLYNOMIAL_SIGMA,
         FLAGS,
     )
-    return np.linalg.norm(flow, axis=-1).mean()
+    return np.linalg.norm(flow, axis=-1)

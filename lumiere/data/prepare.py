@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -68,7 +69,10 @@ def cut_all(
     tasks = []
     for row in rows:
         path = raw / row["video"]
-        source = Source(path, row["sha256"], row["start"], row["end"], row["decoder"])
+        start, end = Fraction(row["exact_start"]), Fraction(row["exact_end"])
+        motion = tuple(row["motion_curve"])
+        box = tuple(row["crop"]) or None
+        source = Source(path, row["sha256"], start, end, row["decoder"], motion, box)
         tasks.append((source, settings, scratch))
     files: dict[str, Path] = {}
     failures: dict[str, str] = {}
@@ -148,7 +152,8 @@ def write_clips(
             mininterval=0.5,
         )
         splits[split] = write_shards(temporary, split, samples, clips_per_shard)
-    shared = {key: value for key, value in asdict(settings).items() if key != "clips_per_video"}
+    choice = ("clips_per_video", "min_window_motion")  # of windows, and no property of the clips
+    shared = {key: value for key, value in asdict(settings).items() if key not in choice}
     write_null_text(temporary, *embeddings[""])
     write_index(
         temporary, splits, failures=dict(sorted(failures.items())), **shared, **text_settings

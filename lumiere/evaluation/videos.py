@@ -21,7 +21,8 @@ import numpy as np
 from lumiere.data.clips import resize_video
 from lumiere.data.pixel_values import from_model_range, to_model_range
 from lumiere.data.tables import read_table
-from lumiere.data.video_io import open_video, read_video
+from lumiere.data.video_io import read_video
+from lumiere.data.video_source import look, main_stream, open_video
 from lumiere.errors import DataError, VideoError, first_line, one_line
 
 SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".webp")
@@ -197,12 +198,11 @@ def read_file(
     """
     # Half a frame more than needed: the end lies between two ticks, so that rounding cannot matter.
     end = (num_frames + Fraction(1, 2)) / fps
-    _check_undamaged(entry.path, end)
 
     def scaled(frame: np.ndarray) -> np.ndarray:  # one at a time, for large videos take much memory
         return fit(frame[None], size)[0]
 
-    frames = read_video(entry.path, fps, end=float(end), transform=scaled)
+    frames = read_video(entry.path, fps, end=end, transform=scaled)
     if len(frames) < num_frames:
         raise VideoError(
             f"{len(frames)} frames at {float(fps):g} a second; {num_frames} are needed"
@@ -261,14 +261,12 @@ def _look_at(path: Path, name: str) -> FileEntry:
     if path.suffix.lower() == UNREADABLE:
         raise VideoError("animated WebP is written, but not read; convert it to mp4")
     with open_video(path) as container:
-        stream = container.streams.video[0]
-        context = stream.codec_context
-        if context is None or not context.width or not context.height:
-            raise VideoError("no video stream that can be decoded")
-        rate, size = stream.average_rate, (context.height, context.width)
+        stream = main_stream(container)
+        rate, stored = stream.average_rate, (stream.width, stream.height)
         num_packets = _count_packets(container, stream)
+    size = look(path).size(*stored)
     fps = Fraction(rate) if rate else FALLBACK_FPS
-    return FileEntry(path, name, *size, num_packets, fps.limit_denominator(1001))
+    return FileEntry(path, name, size[1], size[0], num_packets, fps.limit_denominator(1001))
 
 
 def _count_packets(container: av.container.InputContainer, stream: av.VideoStream) -> int:
@@ -283,30 +281,6 @@ def _count_packets(container: av.container.InputContainer, stream: av.VideoStrea
     if not count:
         raise VideoError("it has no frames")
     return count
-
-
-def _check_undamaged(path: Path, end: Fraction) -> None:
-    """Raise VideoError if a frame before `end` (seconds) is damaged.
-
-    `read_video` skips what cannot be decoded and takes frames whose damage the decoder conceals,
-    as players do. A measure would take both for the model's work.
-    """
-    with open_video(path) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "NONE"
-        first: int | None = None
-        try:
-            for packet in container.demux(stream):
-                for frame in stream.decode(packet):
-                    first = frame.pts if first is None else first
-                    if frame.is_corrupt:
-                        raise VideoError(f"{DAMAGED} (a frame is incomplete)")
-                    if frame.pts is None or first is None or stream.time_base is None:
-                        continue
-                    if (frame.pts - first) * Fraction(stream.time_base) >= end:
-                        return
-        except av.error.FFmpegError as error:
-            raise VideoError(f"{DAMAGED} ({first_line(error.strerror)})") from None
 
 
 def _caption_names(name: str) -> tuple[str, ...]:

@@ -15,13 +15,12 @@ import torch
 from PIL import Image
 
 from lumiere.data.clips import ClipStore
-from lumiere.data.orientation import upright
+from lumiere.data.pictures import DEEP_MODES, as_shown, cannot_be_shown, is_still, upright
 from lumiere.data.video_io import read_video
-from lumiere.errors import DataError, VideoError
+from lumiere.errors import DamagedVideoError, DataError, VideoError
 from lumiere.files import content_hash
 from lumiere.modes import subject
 from lumiere.pipelines.inputs import cropped_size, fit_region
-from lumiere.pipelines.pixels import DEEP_MODES
 from lumiere.requests import Box, Request, count_frames
 
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
@@ -156,7 +155,7 @@ def hash_inputs(request: Request, clips: Clips | None = None) -> dict[str, str]:
 
 
 def read_picture(name: str, path: Path) -> Image.Image:
-    """Read an RGB picture and turn it upright.
+    """Read an RGB picture as it is shown.
 
     Raises:
         ValueError: if it cannot be read, is animated, is transparent, or has more than 8 bits per
@@ -164,16 +163,11 @@ def read_picture(name: str, path: Path) -> Image.Image:
     """
     picture = _open(name, path)
     where = f"{name} {path}"
-    if not _is_still(picture):
-        raise ValueError(
-            f"{where}: an animated picture; give one frame of it as a picture, or an mp4 as video"
-        )
-    if picture.mode in DEEP_MODES:
-        raise ValueError(
-            f"{where}: more than 8 bits a pixel ({picture.mode}); save it as an 8-bit PNG or a JPEG"
-        )
+    if problem := cannot_be_shown(picture):
+        cure = "" if is_still(picture) else ", or an mp4 as video"
+        raise ValueError(f"{where}: {problem}{cure}")
     _refuse_alpha(where, picture)
-    return upright(picture).convert("RGB")
+    return as_shown(picture).convert("RGB")
 
 
 def read_frames(name: str, path: Path, fps: int, most: int) -> tuple[np.ndarray, bool]:
@@ -189,6 +183,8 @@ def read_frames(name: str, path: Path, fps: int, most: int) -> tuple[np.ndarray,
         # Half a frame more than `most`: the end lies in the middle between two ticks, so that
         # rounding cannot matter.
         frames = read_video(path, fps, end=(most + 0.5) / fps)
+    except DamagedVideoError as error:
+        raise ValueError(f"{name} {path}: {error}") from None
     except VideoError as error:
         cure = "give a video with pictures in it, such as an mp4"
         if path.suffix.lower() == ".webp":
@@ -308,16 +304,9 @@ def _open(name: str, path: Path) -> Image.Image:
 def _is_still_picture(path: Path) -> bool:
     try:
         with Image.open(path) as picture:
-            return _is_still(picture)
+            return is_still(picture)
     except (OSError, ValueError, Image.DecompressionBombError):
         return False
-
-
-def _is_still(picture: Image.Image) -> bool:
-    """Return whether a picture is still. Cameras' JPEGs (MPO) may hold a preview, or the other
-    eye's view, after the picture itself.
-    """
-    return picture.format == "MPO" or getattr(picture, "n_frames", 1) == 1
 
 
 def _refuse_alpha(where: str, picture: Image.Image) -> None:

@@ -9,10 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lumiere.data.pictures import DEEP_MODES
 from lumiere.data.pixel_values import bytes_to_unit, to_unit_range
-
-# PIL's own conversion of these to 8 bits cuts off all above 255.
-DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def read_image(image: Any, name: str = "image") -> Tensor:

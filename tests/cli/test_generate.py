@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from lumiere.cli.app import app
 from lumiere.cli.model import Model
-from lumiere.data.video_io import source_frames
+from lumiere.data.video_source import source_frames
 from tests.cli.conftest import Generate, names_in
 
 
@@ -68,9 +68,9 @@ def test_a_file(generate: Generate, tmp_path: Path, name: str) -> None:
             assert picture.info["timestamp"] == 500 and picture.info["duration"] == 125
         return
     frames = list(source_frames(name))
-    assert len(frames) == 5 and frames[0][1].shape == (32, 32, 3)
+    assert len(frames) == 5 and frames[0].picture().shape == (32, 32, 3)
     # 8 a second; GIF has hundredths.
-    assert float(frames[4][0] - frames[0][0]) == pytest.approx(0.5, abs=0.011)
+    assert float(frames[4].time) == pytest.approx(0.5, abs=0.011)
     with av.open(name) as container:
         expected = {"mp4": "h264", "ebm": "vp9", "EBM": "vp9", "gif": "gif"}[name[-3:]]
         assert container.streams.video[0].codec_context.name == expected
@@ -102,7 +102,7 @@ def test_the_formats_hold_the_same_pictures(generate: Generate) -> None:
     # Grey: mp4 and webm halve the size of colours, and this is noise.
     exact = pictures("a/*.png").mean(axis=-1)
     for name in ("a.mp4", "a.webm", "a.gif"):
-        shown = np.stack([frame for _, frame in source_frames(name)]).mean(axis=-1)
+        shown = np.stack([frame.picture() for frame in source_frames(name)]).mean(axis=-1)
         assert 10 * np.log10(255**2 / np.mean((shown - exact) ** 2)) > 24, name
 
 

@@ -10,10 +10,8 @@ import pytest
 from lumiere.config import CurateConfig
 from lumiere.curation.dedupe import clusters, find_duplicates, find_look_alikes
 from lumiere.curation.filters import motion, shrink, signature
-from lumiere.curation.shots import find_shots
 from lumiere.curation.split import assign_splits, is_validation
 from lumiere.data.video_io import read_video
-from tests.video_factory import encode, numbered
 
 RAW = Path(__file__).resolve().parents[2] / "data" / "raw"
 
@@ -61,25 +59,6 @@ def test_motion_has_no_sign():
 def test_stills_and_single_frames_do_not_move():
     assert motion(np.repeat(textured(0)[:1], 20, axis=0)) < CurateConfig().min_motion
     assert motion(textured(2, 1)) == 0
-
-
-@pytest.mark.parametrize("fps", [16, 25])
-def test_hard_cuts_are_found_on_their_frame(tmp_path, fps):
-    parts = [numbered(count, subject) for subject, count in ((1, 30), (2, 24), (3, 40))]
-    for part, color in zip(parts, ((250, 40, 40), (30, 30, 220), (40, 200, 60)), strict=True):
-        part[:, :40] = part[:, :40] // 4 + np.array(color, np.uint8) // 2
-    path = encode(tmp_path / "a.mp4", np.concatenate(parts), fps)
-    shots = find_shots(path, 27.0, 94 / fps)
-    assert np.allclose(
-        shots, [(0, 30 / fps), (30 / fps, 54 / fps), (54 / fps, 94 / fps)], atol=1e-6
-    )
-    assert all(
-        start >= true for (start, _), true in zip(shots, (0, 30 / fps, 54 / fps), strict=True)
-    )
-
-
-def test_a_video_without_a_cut_is_one_shot(tmp_path):
-    assert find_shots(encode(tmp_path / "a.mp4", numbered(20)), 27.0, 1.25) == [(0.0, 1.25)]
 
 
 def test_a_re_encoding_is_a_duplicate_and_a_look_alike_is_not(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lumiere.curation.measurement import measure_video
 from lumiere.data import extract, prepare
-from lumiere.data.extract import Source, WindowSettings, extract_windows
+from lumiere.data.extract import (
+    Source,
+    WindowSettings,
+    choose_windows,
+    extract_windows,
+    load_windows,
+)
 from lumiere.errors import LockError
 from lumiere.files import content_hash
 from tests.video_factory import encode, numbered
@@ -60,3 +68,42 @@ def test_changed_code_cuts_again(tmp_path, monkeypatch):
     }
     monkeypatch.setitem(extract.CODE, "lumiere.data.video_io", "another")
     assert extract_windows(source, SETTINGS, tmp_path / "scratch") != first
+
+
+def drive_by(path: Path, num_frames: int = 128) -> Path:
+    """Noisy asphalt; something crosses it from frame 50 to 78."""
+    generator = np.random.default_rng(0)
+    road = generator.integers(90, 110, (16, 24, 3)).repeat(4, axis=0).repeat(4, axis=1)
+    frames = road[None] + generator.normal(0, 3, (num_frames, 64, 96, 3))
+    for i in range(50, 78):
+        frames[i, 20:44, max(0, (i - 56) * 5) : max(0, (i - 50) * 5)] = (240, 230, 60)
+    return encode(path, frames.clip(0, 255).astype(np.uint8))
+
+
+def test_windows_are_where_something_moves(tmp_path):
+    drive_by(tmp_path / "a.mp4")
+    measured = measure_video(tmp_path, "a.mp4", (), 27.0, tmp_path / "scratch")
+    (segment,) = measured.segments
+    settings = WindowSettings(16, 16, 32, clips_per_video=2, min_window_motion=0.1)
+    source = Source(
+        tmp_path / "a.mp4", measured.sha256, segment.start, segment.end, "pyav",
+        segment.motion_curve,
+    )  # fmt: skip
+    windows = load_windows(extract_windows(source, settings, tmp_path / "scratch"))
+    starts = [round(start * 16) for start in windows.starts]
+    assert starts, "at least one window"
+    assert all(start < 78 and start + 16 > 50 for start in starts), "bare asphalt"
+    anywhere = dataclasses.replace(settings, min_window_motion=0.0)
+    assert len(load_windows(extract_windows(source, anywhere, tmp_path)).starts) == 2
+
+
+def test_lively_windows_stay_evenly_spread_and_others_overlap_none():
+    motions = np.ones(85)
+    assert choose_windows([0, 84], 16, motions, 0.1) == [0, 84]
+    motions[60:] = 0.01
+    first, second = choose_windows([0, 84], 16, motions, 0.1)
+    assert first == 0 and 16 <= second < 60
+    motions[:] = 0
+    motions[40] = 1
+    assert choose_windows([0, 84], 16, motions, 0.1) == [40]
+    assert choose_windows([0, 84], 16, np.empty(0), 0.1) == [0, 84]

@@ -12,8 +12,15 @@ import av
 import numpy as np
 import pytest
 
-from lumiere.data import video_io
-from lumiere.data.video_io import decode, read_video, select_ticks, write_video
+from lumiere.data import video_source
+from lumiere.data.video_io import (
+    Ticks,
+    decode,
+    exact_seconds,
+    read_video,
+    select_ticks,
+    write_video,
+)
 from lumiere.errors import VideoError
 from tests.video_factory import (
     cut_by_edit_list,
@@ -92,8 +99,9 @@ def test_a_span_starts_at_its_own_first_frame(tmp_path, decoder):
 
 def test_select_ticks_takes_the_last_frame_at_or_before():
     times = [Fraction(i, 25) for i in range(50)]
-    assert select_ticks(times, Fraction(16)) == expected(times, Fraction(2))
-    assert select_ticks(times, Fraction(16), start=0.5, end=0.75) == [12, 14, 15, 17]
+    assert select_ticks(times, Ticks(Fraction(16)), Fraction(2)) == expected(times, Fraction(2))
+    span = Ticks(Fraction(16), Fraction(1, 2), Fraction(3, 4))
+    assert select_ticks(times, span, Fraction(2)) == [12, 14, 15, 17]
 
 
 def test_open_gop_is_right_in_order(tmp_path):
@@ -155,7 +163,7 @@ def test_a_disk_that_goes_away_does_not_shorten_the_video():
             yield
 
     with pytest.raises(OSError, match="Stale"):
-        list(video_io._frames(Broken(), None))
+        list(video_source._frames(Broken(), None, None, video_source.Damage()))
 
 
 def test_a_colon_in_a_name_is_no_protocol(tmp_path, monkeypatch):
@@ -219,3 +227,48 @@ def test_the_same_frames_give_the_same_bytes_whatever_is_in_memory(tmp_path):
         write_video(tmp_path / "a.mp4", frames, 16)
         written.add((tmp_path / "a.mp4").read_bytes())
     assert len(written) == 1
+
+
+RATES = [Fraction(24), Fraction(25), Fraction(30), Fraction(50), Fraction(60_000, 1001)]
+TIME_BASES = [Fraction(1, 1000), Fraction(1, 90_000), Fraction(1, 12_800), Fraction(1, 1_000_000)]
+
+
+@pytest.mark.parametrize("time_base", TIME_BASES)
+@pytest.mark.parametrize("rate", RATES)
+def test_a_shot_never_shows_the_frame_before_its_cut(rate, time_base):
+    times = [round(i / rate / time_base) * time_base for i in range(300)]
+    for cut in range(1, 299, 7):
+        a_second_later = times[cut] + 1
+        second = Ticks(Fraction(16), start=times[cut], end=a_second_later)
+        assert select_ticks(times, second, times[-1])[0] == cut
+        first = select_ticks(times, Ticks(Fraction(16), end=times[cut]), times[-1])
+        assert first[-1] < cut
+        assert exact_seconds(float(times[cut])) == times[cut], "a float loses the time"
+
+
+def test_exact_seconds_mean_what_people_write():
+    assert exact_seconds(1.2) == Fraction(6, 5) > Fraction(1.2)
+    assert exact_seconds(3600 + 1 / 3) == 3600 + Fraction(1, 3)
+    assert exact_seconds(Fraction(1, 7)) == Fraction(1, 7)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_float_start_shows_its_own_frame(tmp_path, decoder):
+    path = encode(tmp_path / "a.mp4", numbered(40), 25)
+    for number in (3, 30):  # 30 / 25 is the float 1.2, which lies below 6/5
+        assert read_numbers(read_video(path, 25, start=number / 25, decoder=decoder))[0] == number
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_only_the_wanted_frames_are_converted_and_kept(tmp_path, decoder):
+    path = encode(tmp_path / "a.mp4", numbered(60))
+    converted = []
+
+    def note(picture: np.ndarray) -> np.ndarray:
+        converted.append(picture.shape)
+        return picture
+
+    wanted = {2, 3, 40}
+    decoded = decode(path, 16, start=0.25, decoder=decoder, transform=note, wanted=wanted)
+    assert read_numbers(decoded.frames) == [6, 7, 44]
+    assert len(converted) == 3

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lumiere.data.pictures import DEEP_MODES
 from lumiere.pipelines import LumierePipeline
-from lumiere.pipelines.pixels import DEEP_MODES, read_image, read_mask, read_video
+from lumiere.pipelines.pixels import read_image, read_mask, read_video
 from tests.pipelines.test_modes import STEPS, box, seed
 
 PIXELS = (torch.rand(2, 16, 16, 3, generator=seed(1)) * 255).to(torch.uint8).numpy()

@@ -1,0 +1,345 @@
+"""Opens videos, and answers two questions for every reader: which stream, and how long.
+
+`lumiere.data.display` answers the third: how a frame is shown.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+from av.stream import Disposition
+
+from lumiere.data.display import Converter, Display, deinterlaced, display_of
+from lumiere.errors import VideoError, first_line
+
+# Playlists (HLS, concat) refer to other files, so they are refused whatever the suffix.
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,ivf,h264,hevc,mjpeg,yuv4mpegpipe"
+OPEN_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+
+MACHINE_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT})
+
+# Pictures that stand for a video, and are not the video.
+NOT_THE_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+
+# FFmpeg's own VP8 and VP9 decoders return broken pictures of damaged files without any sign.
+# libvpx's decoders return the same pixels and read alpha; that of VP9 notices almost all damage,
+# that of VP8 some.
+DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+# These decoders mark the frames whose damage they conceal. All others have to be strict instead.
+MARKING_CODECS = frozenset(
+    {"h264", "mpeg1video", "mpeg2video", "mpeg4", "h263", "flv1", "msmpeg4v1", "msmpeg4v2"}
+    | {"msmpeg4v3", "wmv1", "wmv2", "wmv3", "vc1"}
+)
+STRICT = "crccheck+bitstream+buffer+explode"
+
+FRAMES_LOOKED_AT = 8  # the first frame of an interlaced video may be marked otherwise
+SHORTEST = Fraction(1, 1_000_000)  # seconds; how long a single frame without a duration is shown
+
+
+@dataclass
+class Damage:
+    """What a decoder could not read, counted while frames are decoded.
+
+    Attributes:
+        num_frames: frames whose damage the decoder concealed.
+        num_packets: packets that gave no frame because they are damaged.
+        first: seconds from the first frame to the first sign of damage; None without damage.
+    """
+
+    num_frames: int = 0
+    num_packets: int = 0
+    first: Fraction | None = None
+
+    def __bool__(self) -> bool:
+        return self.num_frames + self.num_packets > 0
+
+    def __str__(self) -> str:
+        parts = []
+        if self.num_frames:
+            parts.append(f"{self.num_frames} damaged frames")
+        if self.num_packets:
+            parts.append(f"{self.num_packets} unreadable packets")
+        since = "" if self.first is None else f", from {float(self.first):.2f} s on"
+        return " and ".join(parts) + since
+
+
+@dataclass(frozen=True)
+class SourceFrame:
+    """A decoded frame, which becomes a picture when someone asks for it.
+
+    Attributes:
+        time: seconds from the first frame.
+        duration: its own duration in seconds; 0 if unknown.
+    """
+
+    time: Fraction
+    duration: Fraction
+    frame: av.VideoFrame
+    display: Display
+    converter: Converter
+
+    def picture(self) -> np.ndarray:
+        """uint8 (h, w, 3), RGB, as shown."""
+        return self.display.picture(self.frame, self.converter)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When the frames of a video are shown, from its packets alone.
+
+    Attributes:
+        times: ascending seconds of the frames, the first at 0.
+        end: seconds at which the last frame ends.
+    """
+
+    times: list[Fraction] = field(default_factory=list)
+    end: Fraction = Fraction(0)
+
+
+def open_video(path: str | Path, **options: str) -> av.container.InputContainer:
+    """Open a video file; only local files in real media formats are accepted.
+
+    Raises:
+        VideoError: if it cannot be opened or holds no video stream.
+        OSError: if the machine cannot open any file now.
+    """
+    try:
+        # Use an absolute path, so that FFmpeg does not take a colon in a name for a protocol.
+        container = av.open(
+            os.path.abspath(path), options={**OPEN_OPTIONS, **options}, metadata_errors="replace"
+        )
+    except (av.error.FFmpegError, ValueError) as error:
+        raise_machine_error(error)
+        raise VideoError(f"cannot be opened ({reason_of(error)})") from None
+    if not container.streams.video:
+        container.close()
+        raise VideoError("no video stream")
+    return container
+
+
+def main_stream(container: av.container.InputContainer) -> av.VideoStream:
+    """Return the stream that is the video.
+
+    Covers and thumbnails do not count. Of several streams, one with more than one picture is
+    preferred, then the default one, then the largest, then the first.
+
+    Raises:
+        VideoError: if there is none that can be decoded.
+    """
+    streams = video_streams(container)
+    if not streams:
+        raise VideoError("no video stream that can be decoded")
+    if len(streams) == 1:
+        return streams[0]
+    counts = _count_pictures(container)
+
+    def rank(stream: av.VideoStream) -> tuple[bool, bool, int]:
+        is_default = bool(stream.disposition & Disposition.default)
+        return counts[stream.index] > 1, is_default, stream.width * stream.height
+
+    return max(streams, key=rank)  # the first of equals
+
+
+def video_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
+    """Return the streams that may be the video."""
+    return [
+        stream
+        for stream in container.streams.video
+        if stream.codec_context is not None
+        and stream.codec_context.width
+        and stream.codec_context.height
+        and not stream.disposition & NOT_THE_VIDEO
+    ]
+
+
+def look(path: str | Path) -> Display:
+    """Decode the first frames to see how a video is shown.
+
+    Raises:
+        VideoError: if no frame can be decoded.
+    """
+    with open_video(path) as container:
+        stream = main_stream(container)
+        stream.thread_type = "NONE"
+        # FFmpeg's own decoder, for only these are told the display matrix.
+        decoded = _frames(container, stream, stream.codec_context, Damage())
+        frames = list(itertools.islice(decoded, FRAMES_LOOKED_AT))
+        if not frames:
+            raise VideoError("no frame could be decoded")
+        return display_of(stream, frames)
+
+
+def source_frames(path: str | Path, damage: Damage | None = None) -> Iterator[SourceFrame]:
+    """Yield all frames in the order in which they are shown, each at a later time than the last.
+
+    Damaged packets are skipped. The decoder is flushed at the end, so that a truncated file gives
+    all its frames.
+
+    Args:
+        path: any container and codec that FFmpeg reads.
+        damage: counts what cannot be read; it is complete when the generator ends.
+
+    Raises:
+        VideoError: if the file cannot be opened, or no frame can be decoded.
+    """
+    damage = Damage() if damage is None else damage
+    display, converter = look(path), Converter()
+    origin: int | None = None
+    time = Fraction(-1)
+    with open_video(path) as container:
+        stream = main_stream(container)
+        assert stream.time_base is not None
+        time_base = Fraction(stream.time_base)
+        frames = _frames(container, stream, _decoder(stream), damage)
+        for frame in deinterlaced(frames) if display.is_interlaced else frames:
+            assert frame.pts is not None
+            if display.is_interlaced and frame.time_base:
+                time_base = Fraction(frame.time_base)  # the filter counts in halves
+            origin = frame.pts if origin is None else origin
+            later = (frame.pts - origin) * time_base
+            if later <= time:
+                continue  # a repeated or backward timestamp would show nothing
+            time = later
+            duration = max(0, frame.duration or 0) * time_base
+            yield SourceFrame(time, duration, frame, display, converter)
+
+
+def read_timeline(path: str | Path) -> Timeline:
+    """Read when the frames are shown, without decoding.
+
+    Raises:
+        VideoError: if the file cannot be opened, or holds no frame.
+    """
+    with open_video(path) as container:
+        stream = main_stream(container)
+        points = sorted(
+            (packet.pts, packet.duration or 0)
+            for packet in container.demux(stream)
+            if packet.size and packet.pts is not None
+        )
+        assert stream.time_base is not None
+        time_base = Fraction(stream.time_base)
+    if not points:
+        raise VideoError("no frame could be decoded")
+    times = [(point - points[0][0]) * time_base for point, _ in points]
+    return Timeline(times, end_of(times, max(0, points[-1][1]) * time_base))
+
+
+def end_of(times: Sequence[Fraction], last_duration: Fraction) -> Fraction:
+    """Return when the last frame ends.
+
+    Args:
+        times: ascending seconds of the frames, at least one.
+        last_duration: the last frame's own duration; 0 if unknown. Then it is shown as long as
+            the median frame, and a single frame for (almost) no time.
+    """
+    if last_duration > 0:
+        return times[-1] + last_duration
+    if len(times) < 2:
+        return times[-1] + SHORTEST
+    return times[-1] + statistics.median_low(
+        after - before for before, after in itertools.pairwise(times)
+    )
+
+
+def raise_machine_error(error: Exception) -> None:
+    """Raise the error if it is about the state of the machine, which FFmpeg reports like a damaged file.
+
+    EIO and ENOMEM do not count: FFmpeg also uses them for files that end too early or declare
+    absurd sizes.
+    """
+    if getattr(error, "errno", None) in MACHINE_ERRORS:
+        raise error
+
+
+def reason_of(error: Exception) -> str:
+    """Return the cause of an error without the path, because a message about a video is shown
+    beside its name.
+    """
+    return first_line(getattr(error, "strerror", None) or error)[:200]
+
+
+def _decoder(stream: av.VideoStream) -> av.VideoCodecContext:
+    """Return a decoder that notices damage, on one thread, because the pool has a process per core."""
+    stream.thread_type = "NONE"
+    context = stream.codec_context
+    name = context.codec.canonical_name
+    if name in DECODERS:
+        strict = av.CodecContext.create(DECODERS[name], "r")
+        strict.extradata = context.extradata
+        strict.thread_type = "NONE"
+        return cast(av.VideoCodecContext, strict)
+    if name not in MARKING_CODECS:
+        context.options = {"err_detect": STRICT}
+    return context
+
+
+def _frames(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    decoder: av.VideoCodecContext,
+    damage: Damage,
+) -> Iterator[av.VideoFrame]:
+    """Decode packet by packet, each in its own `try`, so that a damaged packet does not end the video.
+
+    Frames without a timestamp are left out, because nobody knows when to show them.
+    """
+    packets = container.demux(stream)
+    first: Fraction | None = None
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except av.error.FFmpegError as error:
+            raise_machine_error(error)
+            packet = None  # the demuxer gave up: flush what the decoder still holds
+            damage.num_packets += 1
+        try:
+            for frame in decoder.decode(packet):
+                if frame.pts is None:
+                    continue
+                time = frame.pts * Fraction(stream.time_base or 1)
+                first = time if first is None else first
+                if frame.is_corrupt:
+                    damage.num_frames += 1
+                    damage.first = (
+                        max(time - first, Fraction(0)) if damage.first is None else damage.first
+                    )
+                yield frame
+        except av.error.FFmpegError:
+            # A recording may begin in the middle of a group of pictures. What comes before its
+            # first frame cannot be decoded, and is no damage.
+            if first is not None and packet is not None:
+                damage.num_packets += 1
+                if damage.first is None and packet.pts is not None:
+                    time = packet.pts * Fraction(stream.time_base or 1) - first
+                    damage.first = max(time, Fraction(0))
+        if packet is None:
+            return
+
+
+def _count_pictures(container: av.container.InputContainer) -> dict[int, int]:
+    """Count the pictures of each video stream up to two, by the stream's index."""
+    streams = video_streams(container)
+    counts = {stream.index: 0 for stream in streams}
+    with open_video(container.name) as again:
+        try:
+            for packet in again.demux(again.streams.video):
+                if packet.size and packet.stream_index in counts:
+                    counts[packet.stream_index] += 1
+                if all(count > 1 for count in counts.values()):
+                    break
+        except av.error.FFmpegError as error:
+            raise_machine_error(error)
+    return counts

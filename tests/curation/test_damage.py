@@ -1,0 +1,81 @@
+"""Files whose media data is damaged: decoders conceal it, curation rejects it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lumiere.curation.measurement import measure_video
+from lumiere.data.video_io import decode, read_video
+from lumiere.data.video_source import Damage, source_frames
+from lumiere.errors import VideoError
+from tests.video_factory import encode
+
+
+def moving_texture(num_frames: int) -> np.ndarray:
+    """uint8 (t, 96, 128, 3) that pans."""
+    texture = np.random.default_rng(0).integers(0, 255, (12, 60, 3), np.uint8)
+    texture = texture.repeat(8, axis=0).repeat(8, axis=1)
+    return np.stack([texture[:, 2 * i : 2 * i + 128] for i in range(num_frames)])
+
+
+def flip_bytes(source: Path, path: Path, seed: int, count: int = 6) -> Path:
+    """`source` with a few other bytes in the second half, where its pictures are."""
+    generator, content = np.random.default_rng(seed), bytearray(source.read_bytes())
+    for place in generator.integers(len(content) // 2, len(content) - 400, count).tolist():
+        content[place] ^= int(generator.integers(1, 256))
+    path.write_bytes(content)
+    return path
+
+
+CODECS = {
+    "h264.mp4": ("libx264", {}),
+    "h264.mkv": ("libx264", {"bf": "0"}),
+    "mpeg4.avi": ("mpeg4", {"b": "1500000"}),
+    "vp9.webm": ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "crf": "20", "b": "0"}),
+}
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_damage_is_noticed_and_whole_files_have_none(tmp_path, name):
+    codec, options = CODECS[name]
+    whole = encode(tmp_path / name, moving_texture(60), 25, codec, **options)
+    assert not decode(whole).damage
+    noticed = 0
+    for seed in range(10):
+        damage = Damage()
+        try:
+            list(source_frames(flip_bytes(whole, tmp_path / f"cut-{name}", seed), damage))
+        except VideoError:
+            damage.num_packets += 1
+        noticed += bool(damage)
+    assert noticed >= 9
+
+
+def test_a_damaged_file_is_rejected_by_name(tmp_path):
+    whole = encode(tmp_path / "whole.mp4", moving_texture(60), 25)
+    flip_bytes(whole, tmp_path / "a.mp4", 0)
+    measured = measure_video(tmp_path, "a.mp4", (), 27.0, tmp_path / "scratch")
+    assert measured.reason == "damaged"
+    assert "the decoder reports 4 damaged frames" in measured.detail
+    with pytest.raises(VideoError, match="damaged or cut off"):
+        read_video(tmp_path / "a.mp4")
+    assert measure_video(tmp_path, "whole.mp4", (), 27.0, tmp_path / "scratch").reason == ""
+
+
+def test_a_recording_may_begin_and_end_anywhere(tmp_path):
+    whole = encode(tmp_path / "whole.ts", moving_texture(100), 25, g="20", bf="2")
+    content = whole.read_bytes()
+    num_packets = len(content) // 188  # bytes of a transport packet
+    head = content[: 188 * 3]  # the tables that name the streams
+    for share in (0.15, 0.4):
+        (tmp_path / "tail.ts").write_bytes(head + content[188 * int(num_packets * share) :])
+        measured = measure_video(tmp_path, "tail.ts", (), 27.0, tmp_path / "scratch")
+        assert measured.reason == "", measured.detail
+        assert 30 < measured.num_frames < 100
+    (tmp_path / "head.ts").write_bytes(content[: 188 * int(num_packets * 0.7)])
+    measured = measure_video(tmp_path, "head.ts", (), 27.0, tmp_path / "scratch")
+    assert measured.reason == "", measured.detail
+    assert 30 < measured.num_frames < 100

@@ -1,0 +1,61 @@
+"""Cuts on a labelled set of synthetic videos, and in a file."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from lumiere.config import CurateConfig
+from lumiere.curation.measurement import measure_video
+from lumiere.curation.shots import CutFinder, shots_between
+from tests.curation.labelled_shots import labelled_set, scene
+from tests.video_factory import encode, numbered
+
+THRESHOLD = CurateConfig().shot_threshold
+
+
+def cuts_in(frames: np.ndarray) -> list[int]:
+    """The frames that start a shot."""
+    finder = CutFinder()
+    for frame in frames:
+        finder.add(frame)
+    return finder.cuts(THRESHOLD)
+
+
+def test_precision_and_recall_on_the_labelled_set():
+    found = missed = false = 0
+    for videos in labelled_set(4).values():
+        for frames, cuts in videos:
+            answer = set(cuts_in(frames))
+            found += len(answer & set(cuts))
+            missed += len(set(cuts) - answer)
+            false += len(answer - set(cuts))
+    assert found > 20
+    assert found / (found + missed) > 0.97, "recall"
+    assert found / (found + false) > 0.93, "precision"
+
+
+@pytest.mark.parametrize("lengths", [(10, 74), (10, 10, 64), (4, 5, 40), (30, 4)])
+def test_shots_may_be_short(lengths):
+    generator = np.random.default_rng(4)
+    shots = [scene(generator, length, 1.0, 0.0) for length in lengths]
+    assert cuts_in(np.concatenate(shots)) == np.cumsum(lengths)[:-1].tolist()
+
+
+def test_a_video_without_a_cut_is_one_shot():
+    assert cuts_in(scene(np.random.default_rng(0), 20, 1.0, 0.0)) == []
+    assert cuts_in(numbered(1)) == []
+    times = [Fraction(i, 25) for i in range(20)]
+    assert shots_between(times, [], Fraction(4, 5)) == [(Fraction(0), Fraction(4, 5))]
+
+
+@pytest.mark.parametrize("fps", [Fraction(25), Fraction(30_000, 1001)])
+def test_shots_of_a_file_start_at_the_exact_time_of_a_frame(tmp_path, fps):
+    parts = [numbered(count, subject) for subject, count in ((1, 30), (2, 12), (3, 40))]
+    for part, color in zip(parts, ((250, 40, 40), (30, 30, 220), (40, 200, 60)), strict=True):
+        part[:, :40] = part[:, :40] // 4 + np.array(color, np.uint8) // 2
+    encode(tmp_path / "a.mp4", np.concatenate(parts), fps)
+    shots = measure_video(tmp_path, "a.mp4", (), THRESHOLD, tmp_path / "scratch").shots
+    assert shots == ((0, 30 / fps), (30 / fps, 42 / fps), (42 / fps, 82 / fps))

@@ -1,0 +1,313 @@
+"""Which stream, how long, how shown: the same answers for every reader."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av.stream import Disposition
+
+from lumiere.curation.measurement import Measurement, measure_video
+from lumiere.curation.probe import probe
+from lumiere.data.display import on_background, turned
+from lumiere.data.video_io import decode, read_video
+from lumiere.errors import VideoError
+from lumiere.evaluation.videos import list_folder
+from tests.video_factory import encode, numbered, read_numbers, truncated
+
+QUARTER = ((0, 1), (-1, 0))
+
+
+def measure(path: Path) -> Measurement:
+    """What curation says of a file."""
+    return measure_video(path.parent, path.name, (), 27.0, path.parent / "scratch")
+
+
+def add(
+    container: av.container.OutputContainer, codec: str, size: tuple[int, int]
+) -> av.VideoStream:
+    """A stream of (height, width)."""
+    stream = container.add_stream(codec, rate=16)
+    stream.height, stream.width = size
+    stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    return stream
+
+
+def fill(
+    container: av.container.OutputContainer, stream: av.VideoStream, frames: np.ndarray
+) -> None:
+    """Encode all frames into a stream."""
+    for picture in frames:
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+    container.mux(stream.encode())
+
+
+def with_sound(
+    path: Path, frames: np.ndarray, seconds: float, late: Fraction = Fraction(0)
+) -> Path:
+    """A file whose sound lasts `seconds`, and whose picture starts `late` seconds after it."""
+    with av.open(str(path), "w") as container:
+        picture = add(container, "libx264", frames.shape[1:3])
+        sound = container.add_stream("libopus" if path.suffix == ".webm" else "aac", rate=48_000)
+        sound.layout = "mono"
+        for i, array in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(array, format="rgb24")
+            frame.pts, frame.time_base = i + int(late * 16), Fraction(1, 16)
+            container.mux(picture.encode(frame))
+        container.mux(picture.encode())
+        for start in range(0, int(seconds * 48_000), 960):
+            silence = np.zeros((1, 960), np.float32)
+            frame = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 48_000, start, Fraction(1, 48_000)
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+    return path
+
+
+# --- which stream ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("disposition", [Disposition.attached_pic, Disposition.default])
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+def test_a_cover_or_thumbnail_before_the_track_is_not_the_video(tmp_path, name, disposition):
+    frames = numbered(20)
+    with av.open(str(tmp_path / name), "w") as container:
+        cover, video = add(container, "mjpeg", (200, 200)), add(container, "libx264", (64, 96))
+        cover.disposition = disposition
+        fill(container, cover, np.full((1, 200, 200, 3), 90, np.uint8))
+        fill(container, video, frames)
+    # Matroska rounds times to milliseconds, which these ticks are a multiple of.
+    assert read_numbers(read_video(tmp_path / name, 8)) == list(range(0, 20, 2))
+    measured = measure(tmp_path / name)
+    assert (measured.reason, measured.num_frames) == ("", 20)
+    assert (measured.width, measured.height) == (96, 64)
+    assert measured.probe.decoder == "pyav", "decord chooses its stream by other rules"
+    entry = list_folder(tmp_path).entries[0]
+    assert (entry.width, entry.height, entry.num_frames) == (96, 64, 20)
+
+
+def test_of_two_tracks_the_larger_is_the_video(tmp_path):
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        small, large = add(container, "libx264", (32, 48)), add(container, "libx264", (64, 96))
+        fill(container, small, np.zeros((10, 32, 48, 3), np.uint8))
+        fill(container, large, numbered(20))
+    assert read_numbers(read_video(tmp_path / "a.mkv", 8)) == list(range(0, 20, 2))
+    assert probe(tmp_path / "a.mkv").decoder_reason == "2 video streams"
+
+
+def test_a_cover_alone_is_no_video(tmp_path):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        cover = add(container, "mjpeg", (64, 96))
+        cover.disposition = Disposition.attached_pic
+        sound = container.add_stream("aac", rate=48_000, layout="mono")
+        fill(container, cover, numbered(1))
+        silence = np.zeros((1, 1024), np.float32)
+        frame = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 48_000, 0
+        container.mux([*sound.encode(frame), *sound.encode()])
+    with pytest.raises(VideoError, match="no video stream"):
+        read_video(tmp_path / "a.mp4")
+
+
+# --- how long -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.ts", "a.avi"])
+@pytest.mark.parametrize("late", [Fraction(0), Fraction(2)])
+def test_sound_may_be_longer_than_the_picture(tmp_path, name, late):
+    if name == "a.avi" and late:
+        pytest.skip("avi has no time stamps")
+    measured = measure(with_sound(tmp_path / name, numbered(32), 9.0, late))
+    assert measured.reason == "", measured.detail
+    assert float(measured.duration) == pytest.approx(2, abs=1e-3)
+
+
+def test_a_cut_off_file_is_still_truncated(tmp_path):
+    whole = with_sound(tmp_path / "whole.mkv", numbered(64), 4.0)
+    assert measure(truncated(tmp_path / "a.mkv", whole, 0.6)).reason == "truncated"
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_a_long_interval_before_the_last_frame_does_not_stretch_it(tmp_path, name):
+    times = [Fraction(i, 10) for i in range(20)] + [Fraction(7)]
+    path = encode(tmp_path / name, numbered(21), 10, times=times, bf="0")
+    assert float(decode(path).duration) < 7.5
+    assert measure(path).reason == ""
+
+
+def test_a_last_frame_is_shown_for_its_own_duration(tmp_path):
+    from PIL import Image
+
+    pictures = [Image.fromarray(frame) for frame in numbered(4)]
+    durations = [100, 100, 100, 2000]  # milliseconds
+    pictures[0].save(
+        tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=durations
+    )
+    assert decode(tmp_path / "a.gif").duration == Fraction(23, 10)
+    assert measure(tmp_path / "a.gif").reason == ""
+
+
+def test_one_frame_less_than_the_header_counts_is_no_truncation(tmp_path):
+    path = encode(tmp_path / "a.mp4", numbered(20))
+    content = bytearray(path.read_bytes())
+    count = content.index(b"stsz") + 12
+    assert int.from_bytes(content[count : count + 4], "big") == 20
+    measured = measure(path)
+    assert measured.probe.promised_frames == 20
+    last = av.open(str(path)).streams.video[0].index_entries[19]
+    content[last.pos : last.pos + last.size] = bytes(last.size)  # an empty last sample
+    (tmp_path / "b.mp4").write_bytes(content)
+    assert measure(tmp_path / "b.mp4").reason in ("", "damaged")
+
+
+# --- how shown ------------------------------------------------------------------------------------
+
+
+def shown(path: Path, **display: object) -> Path:
+    """A file with a rotation, a mirroring or pixels that are not square."""
+    with av.open(str(path), "w") as container:
+        stream = add(container, "libx264", (64, 96))
+        stream.codec_context.options = {"crf": "12"}
+        if aspect := display.pop("aspect", None):
+            stream.codec_context.sample_aspect_ratio = aspect
+        if display:
+            stream.set_display_rotation(display.pop("rotation", 0), **display)
+        fill(container, stream, numbered(20))
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+@pytest.mark.parametrize(
+    ("display", "expected"),
+    [
+        ({"rotation": 90}, lambda frames: np.rot90(frames, 1, axes=(1, 2))),
+        ({"rotation": 180}, lambda frames: np.rot90(frames, 2, axes=(1, 2))),
+        ({"rotation": -90}, lambda frames: np.rot90(frames, -1, axes=(1, 2))),
+        ({"hflip": True}, lambda frames: frames[:, :, ::-1]),
+        ({"vflip": True}, lambda frames: frames[:, ::-1]),
+    ],
+)
+def test_rotation_and_mirroring_are_shown(tmp_path, name, display, expected):
+    plain = read_video(shown(tmp_path / f"plain-{name}"))
+    path = shown(tmp_path / name, **display)
+    assert np.array_equal(read_video(path), expected(plain))
+    facts = probe(path)
+    assert (facts.decoder, facts.notes) == ("pyav", ("rotated or mirrored",))
+
+
+def test_every_display_matrix_moves_pixels_as_it_says():
+    pixels = np.arange(12).reshape(3, 4, 1)
+    for a, b, c, d in ((1, 0, 0, 1), (-1, 0, 0, 1), (1, 0, 0, -1), (-1, 0, 0, -1)):
+        for matrix in (((a, b), (c, d)), ((b, a), (d, c))):
+            result = turned(pixels, matrix)
+            (p, q), (r, s) = matrix
+            height, width = result.shape[:2]
+            for y in range(3):
+                for x in range(4):
+                    u, v = p * x + r * y, q * x + s * y
+                    u, v = (u if p + r > 0 else width - 1 + u), (v if q + s > 0 else height - 1 + v)
+                    assert result[v, u, 0] == pixels[y, x, 0]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_circles_stay_circles(tmp_path, name):
+    path = shown(tmp_path / name, aspect=Fraction(2))
+    assert read_video(path).shape == (20, 64, 192, 3)
+    measured = measure(path)
+    assert (measured.width, measured.height) == (192, 64)
+    assert measured.probe.notes == ("pixels of 2:1",)
+    entry = list_folder(tmp_path).entries[0]
+    assert (entry.width, entry.height) == (192, 64)
+    assert read_video(shown(tmp_path / f"tall-{name}", aspect=Fraction(1, 2))).shape[1:3] == (
+        128,
+        96,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "kind"),
+    [("a.mov", "qtrle", "argb"), ("a.webm", "libvpx-vp9", "yuva420p")],
+)
+def test_transparent_pixels_show_white(tmp_path, name, codec, kind):
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = add(container, codec, (64, 96))
+        stream.pix_fmt = kind
+        for picture in numbered(4):
+            pixels = np.dstack([picture, np.full((64, 96), 255, np.uint8)])
+            pixels[:, :48, 3] = 0
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format=kind)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    frames = read_video(tmp_path / name)
+    assert (frames[:, :, :44] == 255).all()
+    assert np.abs(frames[:, :40, 52:].astype(int) - numbered(4)[:, :40, 52:]).mean() < 12
+    assert probe(tmp_path / name).notes == ("transparent",)
+
+
+def test_half_transparent_pixels_are_blended():
+    pixels = np.array([[[0, 100, 255, 128]]], np.uint8)
+    assert on_background(pixels).tolist() == [[[127, 177, 255]]]
+
+
+def test_a_change_of_size_is_named(tmp_path):
+    times = [Fraction(i, 16) for i in range(40)]
+    encode(tmp_path / "a.ts", numbered(20), times=times[:20])
+    encode(tmp_path / "b.ts", numbered(20, height=32, width=96), times=times[20:])
+    joined = (tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes()
+    (tmp_path / "joined.ts").write_bytes(joined)
+    with pytest.raises(VideoError, match="change their size"):
+        read_video(tmp_path / "joined.ts")
+    measured = measure(tmp_path / "joined.ts")
+    assert measured.reason == "unreadable" and "change their size" in measured.detail
+
+
+def pq(nits: np.ndarray) -> np.ndarray:
+    """The inverse EOTF of SMPTE ST 2084: candelas per square metre to a signal in [0, 1]."""
+    powered = (nits / 10_000) ** 0.1593017578125
+    return ((0.8359375 + 18.8515625 * powered) / (1 + 18.6875 * powered)) ** 78.84375
+
+
+def test_hdr_is_tone_mapped(tmp_path):
+    nits = np.array([0.1, 5, 18, 203, 1000, 4000])
+    signal = (pq(nits) * 65_535).astype(np.uint16).repeat(16)
+    picture = np.repeat(np.broadcast_to(signal, (64, 96))[..., None], 3, axis=-1)
+    options = "colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc:log-level=none:pools=1"
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = add(container, "libx265", (64, 96))
+        stream.pix_fmt = "yuv420p10le"
+        stream.options = {"x265-params": options, "crf": "4"}
+        for _ in range(4):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb48le")
+            container.mux(stream.encode(frame.reformat(format="yuv420p10le", dst_colorspace=9)))
+        container.mux(stream.encode())
+    levels = read_video(tmp_path / "a.mp4")[1, 32, 8::16].mean(axis=-1)
+    assert (np.diff(levels) > 10).all(), "brighter stays brighter"
+    assert levels[0] < 14, "black"
+    assert 140 < levels[3] < 200, "reference white"
+    assert levels[3] - levels[2] > 75, "contrast; without tone mapping it is 59"
+    assert probe(tmp_path / "a.mp4").notes == ("HDR (PQ)",)
+
+
+def combing(frames: np.ndarray) -> float:
+    """How much rows differ from the rows next to them, beyond those of their own field."""
+    rows = frames.mean(axis=-1)
+    beside = np.abs(rows[:, 1:-1] - rows[:, 2:]).mean()
+    own = np.abs(rows[:, :-2] - rows[:, 2:]).mean()
+    return float(beside - own)
+
+
+def test_interlaced_video_is_deinterlaced(tmp_path):
+    fields = [np.full((64, 96, 3), 40, np.uint8) for _ in range(40)]
+    for i, field in enumerate(fields):
+        field[:, 10 + i : 40 + i] = 220  # a bar that moves with every field
+    woven = np.stack(fields[::2])
+    woven[:, 1::2] = np.stack(fields[1::2])[:, 1::2]
+    path = encode(tmp_path / "a.mp4", woven, 25, **{"x264-params": "interlaced=1:tff=1"})
+    frames = read_video(path, 25)
+    assert len(frames) == 20 and decode(path).duration == Fraction(20, 25)
+    assert combing(woven) > 1.5
+    assert combing(frames[1:-1]) < 0.4
+    assert probe(path).notes == ("interlaced",)
