@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from lumiere.models.blocks import BlockLayers
 from lumiere.models.conditions import Conditions
-from lumiere.models.lean import LeanConv2d, LeanResnet, LeanTransformer, attend
+from lumiere.models.lean import LeanConv2d, LeanGroupNorm, LeanResnet, LeanTransformer, attend
 
 
 class TextPerClip(Attention):
@@ -77,6 +77,7 @@ LEAN: dict[type[nn.Module], type[nn.Module]] = {
     ResnetBlock2D: LeanResnet,
     Transformer2DModel: LeanTransformer,
     nn.Conv2d: LeanConv2d,
+    nn.GroupNorm: LeanGroupNorm,
 }
 
 

@@ -139,30 +139,29 @@ class _NormSiLU(torch.autograd.Function):
         return *grads, None, None
 
 
-def group_norm(norm: nn.GroupNorm, hidden_states: Tensor) -> Tensor:
-    """Run a group norm that is trained, on n c h w.
+class LeanGroupNorm(nn.GroupNorm):
+    """A group norm, on n c h w, that keeps little for the backward pass if SiLU follows it."""
 
-    On a CPU, the backward pass of torch 2.13 crashes the process if the input is in channels-last
-    memory and needs no gradient. Such an input is copied into the other layout.
-    """
-    trains = torch.is_grad_enabled() and norm.weight.requires_grad
-    if trains and not hidden_states.requires_grad and hidden_states.device.type == "cpu":
-        hidden_states = hidden_states.contiguous()
-    return norm(hidden_states)
+    def forward(self, input: Tensor, silu: bool = False) -> Tensor:
+        """Compute the norm, or `silu` of the norm."""
+        if silu and self._fits(input) and keeps_little(input, self.weight, self.bias):
+            return _NormSiLU.apply(input, self.weight, self.bias, self.num_groups, self.eps)
+        # On a CPU, the backward pass of torch 2.13 crashes the process if the input is in
+        # channels-last memory and needs no gradient. Such an input is copied into the other layout.
+        trains = torch.is_grad_enabled() and self.weight.requires_grad
+        if trains and not input.requires_grad and input.device.type == "cpu":
+            input = input.contiguous()
+        normed = super().forward(input)
+        return F.silu(normed, inplace=not torch.is_grad_enabled()) if silu else normed
 
+    def _fits(self, input: Tensor) -> bool:
+        """Return whether the kernel takes the input's strides and device.
 
-def norm_silu(norm: nn.GroupNorm, hidden_states: Tensor) -> Tensor:
-    """Compute silu(norm(x)) on n c h w."""
-    # The kernel takes no other strides. On a GPU it does not take channels-last memory, which
-    # `F.group_norm` copies.
-    by_channel = hidden_states.is_contiguous(memory_format=torch.channels_last)
-    strides_fit = hidden_states.is_contiguous() or (
-        by_channel and hidden_states.stride(0) == hidden_states[0].numel()
-    )
-    on_cpu = hidden_states.device.type == "cpu"
-    if strides_fit and on_cpu and keeps_little(hidden_states, norm.weight, norm.bias):
-        return _NormSiLU.apply(hidden_states, norm.weight, norm.bias, norm.num_groups, norm.eps)
-    return F.silu(group_norm(norm, hidden_states), inplace=not torch.is_grad_enabled())
+        On a GPU, it does not take channels-last memory, which `F.group_norm` copies.
+        """
+        by_channel = input.is_contiguous(memory_format=torch.channels_last)
+        strides_fit = input.is_contiguous() or (by_channel and input.stride(0) == input[0].numel())
+        return strides_fit and input.device.type == "cpu"
 
 
 class LeanResnet(ResnetBlock2D):
@@ -178,9 +177,9 @@ class LeanResnet(ResnetBlock2D):
         if resized or not is_plain or self.time_emb_proj is None:
             return super().forward(input_tensor, temb, *args, **kwargs)
         temb = self.time_emb_proj(temb if self.skip_time_act else F.silu(temb))[:, :, None, None]
-        hidden = self.conv1(norm_silu(self.norm1, input_tensor))
+        hidden = self.conv1(self.norm1(input_tensor, silu=True))
         if self.time_embedding_norm == "default":
-            hidden = norm_silu(self.norm2, add(hidden, temb))
+            hidden = self.norm2(add(hidden, temb), silu=True)
         else:
             scale, shift = temb.chunk(2, dim=1)
             hidden = F.silu(

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumiere.models.lean import attend, group_norm, norm_silu
+from lumiere.models.lean import LeanGroupNorm, attend
 
 KERNEL_SIZE = 3
 
@@ -74,30 +74,38 @@ class TemporalDownsample(nn.Module):
         return fold_time(self.conv(unfold_time(hidden_states, num_frames)), height, width)
 
 
+class TemporalConvPairs(TemporalConv):
+    """A temporal convolution of frames that are each repeated once, without storing the repeats.
+
+    Of the three taps w0, w1, w2 on repeated frames of x, two fall on the same frame: y[2i] = w0
+    x[i-1] + (w1 + w2) x[i] and y[2i+1] = (w0 + w1) x[i] + w2 x[i+1]. Both come from pairs of
+    neighbours, in one convolution with a third less arithmetic.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """b c t (h w) -> b 2 c (t + 1) (h w); pair i is y[2i-1] and y[2i] on the channel axis."""
+        first, middle, last = self.weight.unbind(dim=2)  # each (c, c, 1)
+        odd = torch.stack([first + middle, last], dim=2)
+        even = torch.stack([first, middle + last], dim=2)
+        weight, bias = torch.cat([odd, even]), self.bias.repeat(2)  # type: ignore[union-attr]
+        return F.conv2d(input, weight, bias, padding=(1, 0))
+
+
 class TemporalUpsample(nn.Module):
     """Doubles the frame count: repeats each frame, applies a temporal convolution, and cuts the
     result to the requested count.
-
-    The repeated frames are never stored. Of the three taps w0, w1, w2 on repeated frames of x, two
-    fall on the same frame: y[2i] = w0 x[i-1] + (w1 + w2) x[i] and y[2i+1] = (w0 + w1) x[i] + w2
-    x[i+1]. Both come from pairs of neighbours, in one convolution with a third less arithmetic.
     """
 
     def __init__(self, channels: int, init: str = "nearest") -> None:
         """`init` as in `TemporalDownsample`."""
         super().__init__()
-        self.conv = TemporalConv(channels, init="identity" if init == "nearest" else "he")
+        self.conv = TemporalConvPairs(channels, init="identity" if init == "nearest" else "he")
 
     def forward(self, hidden_states: Tensor, num_frames: int, target_frames: int) -> Tensor:
         """(b t) c h w -> (b target_frames) c h w, target_frames <= 2 t."""
         height, width = hidden_states.shape[-2:]
-        first, middle, last = self.conv.weight.unbind(dim=2)  # each (c, c, 1)
-        odd = torch.stack([first + middle, last], dim=2)
-        even = torch.stack([first, middle + last], dim=2)
-        weight, bias = torch.cat([odd, even]), self.conv.bias.repeat(2)  # type: ignore[union-attr]
-        states = unfold_time(hidden_states, num_frames)
-        pairs = F.conv2d(states, weight, bias, padding=(1, 0))  # (b, 2 c, t + 1, h w)
-        # The i-th pair is y[2i-1] and y[2i]; in memory, b (t + 1) (h w) 2 c.
+        pairs = self.conv(unfold_time(hidden_states, num_frames))  # (b, 2 c, t + 1, h w)
+        # In memory, b (t + 1) (h w) 2 c.
         both = pairs.permute(0, 2, 3, 1).unflatten(3, (2, -1))  # (b, t + 1, h w, 2, c)
         both = both.transpose(2, 3).flatten(1, 2)  # (b, 2 t + 2, h w, c)
         both = both[:, 1 : target_frames + 1].flatten(0, 1)
@@ -115,9 +123,9 @@ class ConvInflationBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.spatial_conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.spatial_norm = nn.GroupNorm(group_count(channels), channels)
+        self.spatial_norm = LeanGroupNorm(group_count(channels), channels)
         self.temporal_conv = TemporalConv(channels)
-        self.temporal_norm = nn.GroupNorm(group_count(channels), channels)
+        self.temporal_norm = LeanGroupNorm(group_count(channels), channels)
         self.proj_out = nn.Conv2d(channels, channels, 1)
         nn.init.zeros_(self.proj_out.weight)
         nn.init.zeros_(self.proj_out.bias)  # type: ignore[arg-type]
@@ -125,9 +133,9 @@ class ConvInflationBlock(nn.Module):
     def forward(self, hidden_states: Tensor, num_frames: int) -> Tensor:
         """(b t) c h w -> (b t) c h w."""
         height, width = hidden_states.shape[-2:]
-        inner = norm_silu(self.spatial_norm, self.spatial_conv(hidden_states))
+        inner = self.spatial_norm(self.spatial_conv(hidden_states), silu=True)
         inner = fold_time(self.temporal_conv(unfold_time(inner, num_frames)), height, width)
-        inner = norm_silu(self.temporal_norm, inner)
+        inner = self.temporal_norm(inner, silu=True)
         return hidden_states + self.proj_out(inner)
 
 
@@ -184,7 +192,7 @@ class AttentionInflationBlock(nn.Module):
 
     def __init__(self, channels: int, num_layers: int, head_dim: int = 32) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(group_count(channels), channels)
+        self.norm = LeanGroupNorm(group_count(channels), channels)
         layers = [TemporalAttention(channels, head_dim) for _ in range(num_layers)]
         self.layers = nn.ModuleList(layers)
         self.head_dim = channels // layers[0].num_heads
@@ -196,7 +204,7 @@ class AttentionInflationBlock(nn.Module):
         """(b t) c h w -> (b t) c h w."""
         frames, channels, height, width = hidden_states.shape
         batch_size, pixels = frames // num_frames, height * width
-        inner = unfold_time(group_norm(self.norm, hidden_states), num_frames)  # b c t (h w)
+        inner = unfold_time(self.norm(hidden_states), num_frames)  # b c t (h w)
         inner = inner.permute(0, 3, 2, 1)  # b (h w) t c
         inner = inner.reshape(batch_size * pixels, num_frames, channels)
         angles = rotary_angles(num_frames, self.head_dim, hidden_states.device)
