@@ -90,6 +90,7 @@ def sample(
             prompt_embeds=prompt_embeds,
             prompt_attention_mask=prompt_mask,
             upscale=False,
+            output_type="pt",
             **options,
         )
         return output.frames  # type: ignore[union-attr]

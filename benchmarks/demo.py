@@ -38,7 +38,9 @@ class Demo:
 
         Guidance is not rescaled unless `options` says so.
         """
-        options = {"upscale": False, "guidance_rescale": 0.0, **self.text, **options}
+        options = {
+            "upscale": False, "guidance_rescale": 0.0, "output_type": "pt", **self.text, **options,
+        }  # fmt: skip
         return self.pipe(generator=torch.Generator().manual_seed(0), **options).frames
 
     def upscale(self, num_frames: int, steps: int, batch_size: int | None = 4) -> Tensor:
@@ -46,7 +48,11 @@ class Demo:
         generator = torch.Generator().manual_seed(0)
         low = torch.rand(1, num_frames, 3, self.size, self.size, generator=generator)
         return self.upscaler(
-            low, num_inference_steps=steps, batch_size=batch_size, generator=generator
+            low,
+            num_inference_steps=steps,
+            batch_size=batch_size,
+            generator=generator,
+            output_type="pt",
         ).frames
 
     def cases(self, num_frames: int, steps: int, ssr_steps: int) -> list[Case]:

@@ -108,6 +108,7 @@ def full_run(
             num_inference_steps=steps,
             ssr_steps=ssr_steps,
             ssr_batch_size=1,
+            output_type="pt",
         )
 
     case = Case("full", run, [pipe.unet, pipe.ssr_unet], device)

@@ -131,6 +131,7 @@ class KeyframeCascade:
             prompt_embeds=text[0],
             prompt_attention_mask=text[1],
             upscale=False,
+            output_type="pt",
             **options,
         )
         return self.fill_in(_frames(output), text, generator, image_strength, **options)
@@ -168,6 +169,7 @@ class KeyframeCascade:
             prompt_embeds=text[0].repeat_interleave(num_segments, dim=0),
             prompt_attention_mask=text[1].repeat_interleave(num_segments, dim=0),
             upscale=False,
+            output_type="pt",
             **options,
         )
         between = _frames(output).unflatten(0, (len(keyframes), num_segments))[:, :, 1:-1]

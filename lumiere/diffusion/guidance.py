@@ -31,13 +31,15 @@ class TextGuidance:
         prompt_embeds, prompt_mask: (b, n, d) and (b, n), one row per clip.
         negative_embeds, negative_mask: the same for the sentences to move away from; a guide does
             not read them.
-        scale: 1 switches guidance off and halves the work.
+        scale: 1 or less switches guidance off and halves the work.
         rescale: 0 to 1: how far the standard deviation is brought back to that of the conditional
             prediction.
         interval: the lowest and the highest timestep with guidance (Kynkäänniemi et al. 2024). A
             step outside it costs half the work, because it needs the conditional prediction alone.
         guide: a weaker network with the same inputs and the same prediction type.
         projection: adaptive projected guidance; plain guidance by default.
+        timestep_cond: (1, d), for a network that takes the guidance scale as an input, as latent
+            consistency models do (Luo et al. 2023, arXiv 2310.04378).
     """
 
     prompt_embeds: Tensor
@@ -49,11 +51,12 @@ class TextGuidance:
     interval: tuple[float, float] = (0.0, math.inf)
     guide: SpaceTimeUNet | None = None
     projection: Projection = field(default_factory=Projection)
+    timestep_cond: Tensor | None = None
 
     def acts_at(self, timestep: Tensor | float) -> bool:
         """Return whether the prediction at a timestep is guided."""
         low, high = self.interval
-        return self.scale != 1 and low <= float(timestep) <= high
+        return self.scale > 1 and low <= float(timestep) <= high
 
     def is_projected_at(self, timestep: Tensor | float) -> bool:
         """Return whether a timestep needs `predict_halves` and `combine_projected` in the place of
@@ -85,7 +88,7 @@ class TextGuidance:
         """
         if not self.acts_at(timestep):
             embeds, mask = self.prompt_embeds[rows], self.prompt_mask[rows]
-            output = unet(model_input, timestep, embeds, encoder_attention_mask=mask).sample
+            output = self._run(unet, model_input, timestep, embeds, mask)
             return without_variance(output, num_channels)
         return self.combine(*self._halves(unet, model_input, timestep, num_channels, rows))
 
@@ -117,7 +120,7 @@ class TextGuidance:
             both = torch.cat([model_input, model_input])
             embeds = torch.cat([self.negative_embeds[rows], embeds])
             mask = torch.cat([self.negative_mask[rows], mask])
-            output = unet(both, timestep, embeds, encoder_attention_mask=mask).sample
+            output = self._run(unet, both, timestep, embeds, mask)
             negative, positive = without_variance(output, num_channels).float().chunk(2)
             return negative, positive
         # The guide comes first, because the offloading of LumierePipeline expects this order.
@@ -125,11 +128,25 @@ class TextGuidance:
         weaker = self.guide(
             model_input.to(dtype), timestep, embeds.to(dtype), encoder_attention_mask=mask
         ).sample
-        positive = unet(model_input, timestep, embeds, encoder_attention_mask=mask).sample
+        positive = self._run(unet, model_input, timestep, embeds, mask)
         return (
             without_variance(weaker, num_channels).float(),
             without_variance(positive, num_channels).float(),
         )
+
+    def _run(
+        self,
+        unet: SpaceTimeUNet | UNet2DConditionModel,
+        model_input: Tensor,
+        timestep: Tensor,
+        embeds: Tensor,
+        mask: Tensor,
+    ) -> Tensor:
+        """Run the network, for `timestep_cond` if it takes one."""
+        options: dict[str, Tensor] = {}
+        if self.timestep_cond is not None:
+            options["timestep_cond"] = self.timestep_cond.expand(len(model_input), -1)
+        return unet(model_input, timestep, embeds, encoder_attention_mask=mask, **options).sample
 
     def combine(self, negative: Tensor, positive: Tensor) -> Tensor:
         """Combine the two halves, (k, c, ...) each, into the guided prediction."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # These need the history of all earlier steps, so they cannot start in the middle.
 FROM_NOISE_ALONE = ("LMSDiscreteScheduler", "PNDMScheduler")
+STEP_ARGUMENTS = ["model_output", "timestep", "sample"]
 WORKING = (
     "DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler or UniPCMultistepScheduler"
 )
@@ -39,6 +40,16 @@ def check_prediction_type(scheduler: SchedulerMixin, expected: str, name: str) -
         raise ValueError(
             f"{name} is a {kind}, which has no prediction_type, but the model predicts "
             f"{expected!r}; take a diffusion scheduler, such as {WORKING}"
+        )
+    if not hasattr(scheduler, "alphas_cumprod"):
+        raise ValueError(
+            f"{name} is a {kind}, which has no noise schedule of diffusion (alphas_cumprod); take "
+            f"another, such as {WORKING}"
+        )
+    if list(inspect.signature(scheduler.step).parameters)[:3] != STEP_ARGUMENTS:
+        raise ValueError(
+            f"{name} is a {kind}, which steps in another way than by model output, timestep and "
+            f"sample; take another, such as {WORKING}"
         )
     if config.get("prediction_type") != expected:
         raise ValueError(

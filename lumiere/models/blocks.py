@@ -12,6 +12,8 @@ from typing import Any
 from diffusers import UNet2DConditionModel
 from torch import nn
 
+from lumiere.models.switches import FreeU
+
 
 @dataclass
 class BlockLayers:
@@ -26,6 +28,7 @@ class BlockLayers:
             U-Net.
         temporal_resampler: the temporal layer that follows the spatial resamplers, if time is
             resampled too.
+        freeu: FreeU, if it is switched on in this up block.
     """
 
     resnets: list[nn.Module]
@@ -33,6 +36,7 @@ class BlockLayers:
     resamplers: list[nn.Module]
     inflation: nn.Module | None = None
     temporal_resampler: nn.Module | None = None
+    freeu: FreeU | None = None
 
     @classmethod
     def of(
@@ -47,7 +51,8 @@ class BlockLayers:
         downsamplers = getattr(block, "downsamplers", None) or []
         upsamplers = getattr(block, "upsamplers", None) or []
         resamplers = [*downsamplers, *upsamplers]
-        return cls(resnets, attentions, resamplers, inflation, temporal_resampler)
+        freeu = FreeU.of(block)
+        return cls(resnets, attentions, resamplers, inflation, temporal_resampler, freeu)
 
     @property
     def out_channels(self) -> int:

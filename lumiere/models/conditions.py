@@ -65,6 +65,7 @@ def embed_conditions(
     encoder_attention_mask: Tensor | None,
     class_labels: Tensor | None,
     added_cond_kwargs: dict[str, Any],
+    timestep_cond: Tensor | None,
     checkpointing: bool,
 ) -> Conditions:
     """Embed timestep, class and text once per clip, with the image network's own methods.
@@ -72,8 +73,8 @@ def embed_conditions(
     Args:
         unet: the image network.
         sample: (b, c, t, h, w), for its shape and dtype.
-        timestep, encoder_hidden_states, encoder_attention_mask, class_labels, added_cond_kwargs: as
-            in `SpaceTimeUNet.forward`.
+        timestep, encoder_hidden_states, encoder_attention_mask, class_labels, added_cond_kwargs,
+            timestep_cond: as in `SpaceTimeUNet.forward`.
         checkpointing: whether layers are recomputed in the backward pass.
 
     Raises:
@@ -88,7 +89,9 @@ def embed_conditions(
         class_labels,
         added_cond_kwargs,
     )
-    temb = unet.time_embedding(unet.get_time_embed(sample=sample, timestep=timestep))
+    _check_timestep_cond(unet, len(sample), timestep_cond)
+    time = unet.get_time_embed(sample=sample, timestep=timestep)
+    temb = unet.time_embedding(time, timestep_cond)
     class_emb = unet.get_class_embed(sample=sample, class_labels=class_labels)
     if class_emb is not None and unet.config.class_embeddings_concat:
         temb = torch.cat([temb, class_emb], dim=-1)
@@ -165,6 +168,23 @@ def _check_mask(text: Tensor | None, mask: Tensor | None) -> None:
     if tuple(mask.shape) != expected:
         raise ValueError(
             f"encoder_attention_mask has shape {tuple(mask.shape)}; expected {expected}"
+        )
+
+
+def _check_timestep_cond(
+    unet: UNet2DConditionModel, batch_size: int, timestep_cond: Tensor | None
+) -> None:
+    if timestep_cond is None:
+        return
+    width = unet.config.time_cond_proj_dim
+    if width is None:
+        raise ValueError(
+            "timestep_cond is given, but the image network has no time_cond_proj_dim and takes none; "
+            "leave it out"
+        )
+    if tuple(timestep_cond.shape) != (batch_size, width):
+        raise ValueError(
+            f"timestep_cond has shape {tuple(timestep_cond.shape)}; expected ({batch_size}, {width})"
         )
 
 

@@ -152,7 +152,10 @@ def run_up_block(
     The next skip sets the frame count to upsample to and, with `force_size`, the height and width.
     """
     for resnet, attention in zip(block.resnets, block.attentions, strict=True):
-        joined = torch.cat([hidden_states, skips.pop()], dim=1)
+        skip = skips.pop()
+        if block.freeu is not None:
+            hidden_states, skip = block.freeu.weigh(hidden_states, skip)
+        joined = torch.cat([hidden_states, skip], dim=1)
         hidden_states = run_pair(resnet, attention, joined, here)
     hidden_states = run_inflation(block.inflation, hidden_states, here)
     if not block.resamplers:

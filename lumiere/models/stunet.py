@@ -28,6 +28,7 @@ from lumiere.models.inflation import (
     run_up_block,
     size_factor,
 )
+from lumiere.models.switches import copy_switches
 from lumiere.models.temporal import (
     AttentionInflationBlock,
     ConvInflationBlock,
@@ -179,6 +180,7 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
                 "adapters, and unfuse projections, before inflation"
             )
         model.unet.load_state_dict(unet2d.state_dict())
+        copy_switches(unet2d, model.unet)
         model.train(unet2d.training)
         return nn.Module.to(model, dtype=unet2d.dtype, device=unet2d.device)
 
@@ -233,6 +235,31 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         """Switch gradient checkpointing off, as in diffusers."""
         self.set_gradient_checkpointing(False)
 
+    # --- switches of diffusers' U-Nets, which act on the image model's layers --------------------------
+
+    def set_attention_slice(self, slice_size: str | int | list[int] | None = "auto") -> None:
+        """Compute the image model's attention in slices; None ends that.
+
+        Args:
+            slice_size: as diffusers' UNet2DConditionModel takes it: "auto" for two slices, "max"
+                for one head at a time, or heads per slice.
+        """
+        self.unet.set_attention_slice(slice_size)
+
+    def enable_freeu(self, s1: float, s2: float, b1: float, b2: float) -> None:
+        """Weigh skips and backbone features in the first two up blocks (FreeU, Si et al. 2023,
+        arXiv 2309.11497).
+
+        Args:
+            s1, s2: weights of the skips' low frequencies in the first and the second block.
+            b1, b2: weights of half of the backbone's channels there.
+        """
+        self.unet.enable_freeu(s1, s2, b1, b2)
+
+    def disable_freeu(self) -> None:
+        """Switch FreeU off."""
+        self.unet.disable_freeu()
+
     def blocks(self) -> tuple[list[BlockLayers], BlockLayers | None, list[BlockLayers]]:
         """Return the down blocks, the mid block and the up blocks, each with its temporal
         layers.
@@ -262,6 +289,7 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         class_labels: Tensor | None = None,
         added_cond_kwargs: dict[str, Any] | None = None,
         return_dict: bool = True,
+        timestep_cond: Tensor | None = None,
     ) -> SpaceTimeUNetOutput | tuple[Tensor]:
         """Predict for a whole clip at once, in the prediction type of the T2I.
 
@@ -272,6 +300,9 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
             encoder_hidden_states: text states (b, n, d), once per clip.
             encoder_attention_mask: (b, n), 1 = attend.
             class_labels, added_cond_kwargs: as the T2I takes them, once per clip.
+            return_dict: False for a plain tuple.
+            timestep_cond: (b, d), the embedded guidance scale, for a T2I with time_cond_proj_dim,
+                such as a latent consistency model.
 
         Returns:
             `.sample` (b, c_out, t, h, w).
@@ -289,6 +320,7 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
             encoder_attention_mask,
             class_labels,
             added_cond_kwargs or {},
+            timestep_cond,
             self.gradient_checkpointing,
         )
         factor = 2**self.unet.num_upsamplers

@@ -10,17 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from diffusers import ModelMixin
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lumiere.files import is_file, read_json
-from lumiere.tensor_files import read_tensors
+from lumiere.hub_folders import HUB_OPTIONS, find_folder, take_hub_options
+from lumiere.models.weight_files import read_weights, with_variant, write_weights
 
 CONFIG_FILE = "config.json"
 SPATIAL_FILE = "text_to_image.safetensors"
@@ -32,12 +32,13 @@ CONDITIONING_PREFIX = "conv_in_conditioning."
 PARTS = ("all", "motion", "conditioning")
 IMAGE_MODEL = "image_model_sha256"
 
-# Arguments that a diffusers pipeline passes to its components besides torch_dtype, as of diffusers
-# 0.42; they are ignored here.
-FROM_PIPELINE = {
-    "device_map", "max_memory", "offload_folder", "offload_state_dict", "variant", "use_safetensors", "use_flashpack",
-    "low_cpu_mem_usage", "disable_mmap",
+# Arguments of diffusers' from_pretrained that say how weights are read, not which; they change
+# nothing here.
+HOW_TO_READ = {
+    "max_memory", "offload_folder", "offload_state_dict", "low_cpu_mem_usage", "disable_mmap", "mirror",
 }  # fmt: skip
+
+LOADING_INFO = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
 
 Self = TypeVar("Self", bound="SpaceTimeWeights")
 
@@ -80,78 +81,122 @@ class SpaceTimeWeights(ModelMixin):
     def save_pretrained(
         self,
         save_directory: str | Path,
+        is_main_process: bool = True,
+        save_function: Callable[..., Any] | None = None,
         safe_serialization: bool = True,
         variant: str | None = None,
         max_shard_size: int | str | None = None,
     ) -> None:
         """Write config.json, the T2I's weights and the temporal weights, each in its own file.
 
+        Args:
+            save_directory: a folder, made if it does not exist.
+            is_main_process: False writes nothing, in the other processes of a training.
+            save_function: not called, as in diffusers: safetensors writes the files.
+            safe_serialization: True; weights are never pickled.
+            variant: goes into the names of the weight files, such as "fp16". It does not convert
+                them.
+            max_shard_size: split larger files into parts of at most this many bytes, a number or a
+                text such as "5GB"; by default they are whole.
+
         Raises:
-            ValueError: if variant, max_shard_size or safe_serialization=False is passed, because
-                the files have only one form.
+            ValueError: on safe_serialization=False, or a variant or size that is none.
         """
-        _refuse(variant=variant, max_shard_size=max_shard_size)
-        _refuse(safe_serialization=None if safe_serialization else False)
+        if not safe_serialization:
+            raise ValueError(
+                "safe_serialization is False; weights are stored as safetensors alone: leave it out"
+            )
+        if not is_main_process:
+            return
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self.save_config(folder)
-        _write(self.unet.state_dict(), folder / SPATIAL_FILE)
-        self.save_temporal(folder)
+        spatial = folder / with_variant(SPATIAL_FILE, variant)
+        write_weights(self.unet.state_dict(), spatial, max_shard_size)
+        self.save_temporal(folder, variant, max_shard_size)
 
     @classmethod
     def from_pretrained(
         cls: type[Self],
         pretrained_model_name_or_path: str | Path,
         torch_dtype: torch.dtype | None = None,
-        subfolder: str = "",
+        subfolder: str | None = "",
         dtype: torch.dtype | None = None,
-        **from_pipeline: Any,
-    ) -> Self:
-        """Load a folder that `save_pretrained` wrote, in the saved dtype or in `dtype`; spatial
-        parameters are frozen.
+        variant: str | None = None,
+        output_loading_info: bool = False,
+        device_map: Any = None,
+        **options: Any,
+    ) -> Self | tuple[Self, dict[str, list[str]]]:
+        """Load a folder that `save_pretrained` wrote; spatial parameters are frozen.
 
-        `torch_dtype` is diffusers' older name of `dtype`.
+        Args:
+            pretrained_model_name_or_path: a folder, or a hub name.
+            torch_dtype: diffusers' older name of `dtype`.
+            subfolder: of that folder, such as "unet" in a pipeline's.
+            dtype: of the network; by default that of the files.
+            variant: the part of the weight files' names that `save_pretrained` was given.
+            output_loading_info: return a pair: the network, and lists of missing and unexpected
+                weights. They are empty, because each of them is an error.
+            device_map: a device, or {"": device}; the whole network goes there.
+            options: `cache_dir`, `revision`, `local_files_only` and the like, for hub names; and
+                those that tell diffusers how to read files.
 
         Raises:
-            ValueError: if a file is missing or does not fit, or a variant is requested; there are
-                no variants.
-            TypeError: if a keyword is neither listed here nor passed by diffusers pipelines.
+            ValueError: if a file is missing or does not fit, or an option cannot be met.
+            TypeError: if a keyword is not one of diffusers'.
         """
-        if unknown := sorted(set(from_pipeline) - FROM_PIPELINE):
-            raise TypeError(
-                f"{cls.__name__}.from_pretrained got an unexpected keyword {unknown[0]!r}; allowed: dtype, "
-                "torch_dtype, subfolder"
-            )
-        _refuse(variant=from_pipeline.get("variant"))
+        hub = take_hub_options(options)
+        _check_options(cls.__name__, options)
+        device = _one_device(device_map)
         dtype = torch_dtype if dtype is None else dtype
-        folder = Path(pretrained_model_name_or_path) / subfolder
+        subfolder = subfolder or ""
+        patterns = [str(Path(subfolder) / f"*{suffix}") for suffix in (".json", ".safetensors")]
+        expected = f"a folder written by {cls.__name__}.save_pretrained"
+        source = find_folder(pretrained_model_name_or_path, expected, patterns, **hub)
+        folder = source / subfolder
         settings = _read_config(folder, cls.__name__)
         try:
-            model = cls(**settings)
-        except TypeError as error:  # an unknown setting, or one that is missing
+            # Keeps keys that the class does not know, as diffusers' models do.
+            model = cls.from_config(settings)
+        except TypeError as error:  # a setting is missing, or is of another type
             raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
-        spatial = read_tensors(folder / SPATIAL_FILE)
-        _require_same_keys(spatial, model.unet.state_dict(), folder / SPATIAL_FILE)
+        path = folder / with_variant(SPATIAL_FILE, variant)
+        spatial = read_weights(path)
+        _require_same_keys(spatial, model.unet.state_dict(), path)
         nn.Module.to(model, dtype=next(iter(spatial.values())).dtype)
         model.unet.load_state_dict(spatial)
-        model.load_temporal(folder)
-        if dtype is not None:
-            nn.Module.to(model, dtype=dtype)
-        return model.eval()
+        model.load_temporal(folder, variant=variant)
+        nn.Module.to(model, device=device, dtype=dtype)
+        model.eval()
+        if not output_loading_info:
+            return model
+        return model, {name: [] for name in LOADING_INFO}
 
-    def save_temporal(self, save_directory: str | Path) -> None:
+    def save_temporal(
+        self,
+        save_directory: str | Path,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
+    ) -> None:
         """Write the temporal weights, and a JSON file that says which network and image model they
         belong to.
+
+        Args:
+            save_directory: a folder, made if it does not exist.
+            variant, max_shard_size: as in `save_pretrained`.
         """
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        _write(self.temporal_state_dict(), folder / TEMPORAL_FILE)
+        weights = folder / with_variant(TEMPORAL_FILE, variant)
+        write_weights(self.temporal_state_dict(), weights, max_shard_size)
         about = {**self.temporal_settings(), IMAGE_MODEL: weights_hash(self.unet.state_dict())}
-        (folder / TEMPORAL_CONFIG_FILE).write_text(
+        (folder / with_variant(TEMPORAL_CONFIG_FILE, variant)).write_text(
             json.dumps(about, indent=2) + "\n", encoding="utf-8"
         )
 
-    def load_temporal(self, save_directory: str | Path, part: str = "all") -> None:
+    def load_temporal(
+        self, save_directory: str | Path, part: str = "all", variant: str | None = None
+    ) -> None:
         """Load temporal weights in place; spatial weights do not change.
 
         With `part="motion"`, a network with conditioning can load the weights of one without, and
@@ -166,6 +211,7 @@ class SpaceTimeWeights(ModelMixin):
             save_directory: a folder written by `save_temporal` or `save_pretrained`.
             part: "all"; "conditioning", only the added input convolution; or "motion", everything
                 else. The rest is not loaded, and may differ.
+            variant: as in `save_temporal`.
 
         Raises:
             ValueError: if a file is missing, or a setting, key or shape does not match; the message
@@ -173,9 +219,9 @@ class SpaceTimeWeights(ModelMixin):
         """
         if part not in PARTS:
             raise ValueError(f"part is {part!r}; allowed: {', '.join(PARTS)}")
-        path = Path(save_directory) / TEMPORAL_FILE
-        loaded, own = _part_of(read_tensors(path), part), _part_of(self.temporal_state_dict(), part)
-        about_path = path.with_name(TEMPORAL_CONFIG_FILE)
+        path = Path(save_directory) / with_variant(TEMPORAL_FILE, variant)
+        loaded, own = _part_of(read_weights(path), part), _part_of(self.temporal_state_dict(), part)
+        about_path = path.with_name(with_variant(TEMPORAL_CONFIG_FILE, variant))
         about = read_json(about_path)
         for key, value in self.temporal_settings().items():
             of_part = "conditioning" if key == "conditioning_channels" else "motion"
@@ -218,14 +264,42 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _refuse(**options: Any) -> None:
-    """Raise ValueError on the first option of diffusers that is set."""
-    for name, value in options.items():
-        if value is not None:
-            raise ValueError(
-                f"{name} is {value!r}; weights are stored whole, as safetensors, in the network's own precision: leave "
-                "it out, and convert the network itself with .to(dtype)"
-            )
+def _check_options(class_name: str, options: dict[str, Any]) -> None:
+    """Raise on options of diffusers' from_pretrained that cannot be met, and on unknown ones."""
+    if options.pop("use_safetensors", None) is False:
+        raise ValueError("use_safetensors is False; weights are safetensors alone: leave it out")
+    if options.pop("use_flashpack", False):
+        raise ValueError("use_flashpack is True; weights are safetensors alone: leave it out")
+    if options.pop("quantization_config", None) is not None:
+        raise ValueError(
+            "quantization_config is given, but the network is not quantized at loading; leave it "
+            "out, and call enable_layerwise_casting() to store weights in a narrow type"
+        )
+    if unknown := sorted(set(options) - HOW_TO_READ):
+        raise TypeError(
+            f"{class_name}.from_pretrained got an unexpected keyword {unknown[0]!r}; allowed: dtype, "
+            "torch_dtype, subfolder, variant, output_loading_info, device_map, "
+            + ", ".join(HUB_OPTIONS)
+        )
+
+
+def _one_device(device_map: Any) -> Any:
+    """Return the device that a device_map of diffusers names for the whole network; None for none.
+
+    Raises:
+        ValueError: if it does not name one.
+    """
+    if device_map is None:
+        return None
+    if isinstance(device_map, Mapping) and list(device_map) == [""]:
+        device_map = device_map[""]
+    try:
+        return torch.device(device_map)
+    except (TypeError, RuntimeError):
+        raise ValueError(
+            f"device_map is {device_map!r}; allowed: a device for the whole network, such as 'cuda'; "
+            "to use less memory, call enable_group_offload() after loading"
+        ) from None
 
 
 def _part_of(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
@@ -235,10 +309,6 @@ def _part_of(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
         if part in ("all", of_part):
             selected[name] = value
     return selected
-
-
-def _write(state: Mapping[str, Tensor], path: Path) -> None:
-    save_file({name: value.contiguous() for name, value in state.items()}, path)
 
 
 def _read_config(folder: Path, class_name: str) -> dict[str, Any]:

@@ -59,6 +59,44 @@ def check_generator(generator: Any) -> None:
         )
 
 
+def check_network(network: Any, name: str) -> None:
+    """Raise ValueError unless a component is a Space-Time U-Net, or wraps one."""
+    if not hasattr(network, "temporal_settings"):
+        raise ValueError(
+            f"{name} is a {type(network).__name__}; expected a SpaceTimeUNet: inflate an image U-Net "
+            "with SpaceTimeUNet.from_unet2d(unet)"
+        )
+
+
+def check_text_encoder(text_encoder: Any) -> None:
+    """Raise ValueError unless a component is a text encoder of `lumiere.text`."""
+    if not hasattr(text_encoder, "encode"):
+        raise ValueError(
+            f"text_encoder is a {type(text_encoder).__name__}; expected one of lumiere.text, such as "
+            "load_text_encoder('diffusers:FOLDER'), where FOLDER is a pipeline's, with text_encoder/ "
+            "and tokenizer/"
+        )
+
+
+def check_latents(latents: Any, shape: Sequence[int], **noise: Any) -> None:
+    """Raise ValueError unless `latents` are noise of a shape that a call can start from.
+
+    Args:
+        latents: from the user.
+        shape: (b, c, t, h, w), what the call needs.
+        noise: settings of the noise, which would not change latents; None where not given.
+    """
+    if not isinstance(latents, torch.Tensor) or not latents.is_floating_point():
+        raise ValueError(f"latents is a {type(latents).__name__}; expected a float tensor")
+    if tuple(latents.shape) != tuple(shape):
+        raise ValueError(f"latents has shape {tuple(latents.shape)}; expected {tuple(shape)}")
+    for name, value in noise.items():
+        if value is not None:
+            raise ValueError(
+                f"{name} is {value!r}, but latents are the noise already; pass one of the two"
+            )
+
+
 def _check_numbers(
     kind: type, kind_name: str, least: float, most: float | None, values: dict[str, Any]
 ) -> None:

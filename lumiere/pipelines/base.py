@@ -25,7 +25,7 @@ class StepCallback:
     """
 
     function: Callback | None = None
-    tensor_names: Sequence[str] = ("x_t",)
+    tensor_names: Sequence[str] = ("latents",)
 
 
 NO_CALLBACK = StepCallback()
@@ -38,7 +38,7 @@ class LumiereBasePipeline(DiffusionPipeline):
 
     # The names that callback_on_step_end_tensor_inputs may contain, in an attribute that diffusers
     # defines.
-    _callback_tensor_inputs: ClassVar[list[str]] = ["x_t"]
+    _callback_tensor_inputs: ClassVar[list[str]] = ["latents"]
 
     _interrupt = False
     _num_timesteps = 0
@@ -59,6 +59,13 @@ class LumiereBasePipeline(DiffusionPipeline):
         config.pop("_name_or_path", None)
         return json.dumps(config, indent=2, sort_keys=True) + "\n"
 
+    def _titled_bar(self, total: int, title: str) -> tqdm[Any]:
+        """Make a progress bar; `set_progress_bar_config(desc=...)` replaces its title."""
+        bar = self.progress_bar(total=total)
+        if "desc" not in self._progress_bar_config:
+            bar.set_description(title)
+        return bar
+
     def _on_step(
         self,
         progress: tqdm[Any],
@@ -70,8 +77,8 @@ class LumiereBasePipeline(DiffusionPipeline):
         Args:
             progress: the bar.
             callback: gets the tensors that it names, if they exist, and may replace them.
-            other_tensors: the tensors besides x_t; the callback's replacements are stored in this
-                dict.
+            other_tensors: the tensors besides x_t, which callbacks know as `latents`; the callback's
+                replacements are stored in this dict.
         """
         others = {} if other_tensors is None else other_tensors
 
@@ -79,14 +86,17 @@ class LumiereBasePipeline(DiffusionPipeline):
             progress.update()
             if callback.function is None:
                 return x_t
-            tensors = {**others, "x_t": x_t}
+            tensors = {**others, "latents": x_t}
             shown = {name: tensors[name] for name in tensors if name in callback.tensor_names}
-            changed = callback.function(self, step, timestep, shown)
+            # The callback gets a dict of its own, because diffusers' callbacks change theirs.
+            changed = callback.function(self, step, timestep, dict(shown))
             if changed is None:
                 return x_t
             _check_changed(changed, shown)
-            others.update({name: tensor for name, tensor in changed.items() if name != "x_t"})
-            return changed.get("x_t", x_t)
+            for name, tensor in changed.items():
+                if name != "latents":
+                    others[name] = tensor
+            return changed.get("latents", x_t)
 
         return on_step
 

@@ -52,7 +52,8 @@ class CallSettings:
     ssr_noise_correlation: float
 
     def __post_init__(self) -> None:
-        check_range(1, guidance_scale=self.guidance_scale, fps=self.fps)
+        check_range(0, guidance_scale=self.guidance_scale)
+        check_range(1, fps=self.fps)
         check_range(0, 1, guidance_rescale=self.guidance_rescale)
         check_range(0, 1, image_strength=self.image_strength)
         check_interval(0, 1, guidance_interval=self.guidance_interval)
@@ -81,7 +82,7 @@ class CallSettings:
     @property
     def needs_negative(self) -> bool:
         """Whether the call reads a negative prompt."""
-        return self.guidance_scale != 1 and self.guidance_type == "cfg"
+        return self.guidance_scale > 1 and self.guidance_type == "cfg"
 
     def text_guidance(
         self,

@@ -4,7 +4,9 @@ styles.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -14,18 +16,19 @@ from torch import Tensor
 
 from lumiere.diffusion.guidance import GUIDANCE_TYPES
 from lumiere.distilled import DISTILLED_FILE, read_distilled
-from lumiere.files import is_file
+from lumiere.files import is_file, read_json
+from lumiere.hub_folders import SUFFIXES, find_folder, take_hub_options
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import load_scheduler
 from lumiere.modes import CONDITIONED_MODES
-from lumiere.pipelines.argument_checks import check_choice
+from lumiere.pipelines.argument_checks import check_choice, check_network, check_text_encoder
 from lumiere.pipelines.base import LumiereBasePipeline
 from lumiere.pipelines.pipeline_ssr import LumiereUpscalePipeline
 from lumiere.pipelines.plans import DEFAULT_OVERLAP, DEFAULT_SSR_STEPS, FAST_SSR_STEPS
 from lumiere.pipelines.prompts import text_dim
 from lumiere.pipelines.styles import FOLDER as STYLES_FOLDER
 from lumiere.pipelines.styles import StyleBook
-from lumiere.text import TextEncoder, load_text_encoder
+from lumiere.text import DiffusersTextEncoder, TextEncoder, load_text_encoder
 from lumiere.text_config import CONFIG_NAME
 
 TEXT_ENCODER_FOLDER = "text_encoder"
@@ -93,6 +96,11 @@ class LumiereComponents(LumiereBasePipeline):
             ValueError: if the networks do not fit together.
         """
         super().__init__()
+        for name, network in (("unet", unet), ("ssr_unet", ssr_unet), ("guide_unet", guide_unet)):
+            if network is not None or name == "unet":
+                check_network(network, name)
+        if text_encoder is not None:
+            check_text_encoder(text_encoder)
         if unet.config.conditioning_channels not in (0, unet.in_channels + 1):
             raise ValueError(
                 f"unet has {unet.config.conditioning_channels} conditioning channels; "
@@ -139,8 +147,7 @@ class LumiereComponents(LumiereBasePipeline):
         """Save as diffusers does, with extra folders for the text encoder's config and the styles.
 
         Raises:
-            ValueError: on variant, max_shard_size or safe_serialization=False, which our networks
-                do not support.
+            ValueError: on safe_serialization=False, because weights are never pickled.
         """
         folder, text_encoder = Path(save_directory), self.text_encoder
         # diffusers saves and loads only the kinds of component that it knows; our text encoder is
@@ -160,26 +167,52 @@ class LumiereComponents(LumiereBasePipeline):
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
         """Load a saved pipeline; passed components replace the stored ones, as in diffusers.
 
+        Args:
+            pretrained_model_name_or_path: a folder, or a hub name.
+            kwargs: as in diffusers.
+
         Raises:
             ValueError: if the folder does not hold a saved pipeline.
         """
-        folder = Path(pretrained_model_name_or_path)
+        expected = f"a folder written by {cls.__name__}.save_pretrained"
+        hub, patterns = take_hub_options(kwargs), [f"*{suffix}" for suffix in SUFFIXES]
+        folder = find_folder(pretrained_model_name_or_path, expected, patterns, **hub)
         if not (folder / cls.config_name).is_file():
-            raise ValueError(
-                f"{folder}: no {cls.config_name}; expected a folder written by "
-                f"{cls.__name__}.save_pretrained, a local one: names of a hub are not looked up, "
-                "so download first (huggingface_hub.snapshot_download)"
-            )
-        if "text_encoder" not in kwargs and (folder / TEXT_ENCODER_FOLDER / CONFIG_NAME).is_file():
-            kwargs["text_encoder"] = load_text_encoder(folder / TEXT_ENCODER_FOLDER)
-        pipe = super().from_pretrained(str(folder), **kwargs)
+            raise ValueError(f"{folder}: no {cls.config_name}; expected {expected}")
+        if "unet" not in kwargs:
+            _check_own_folder(folder, cls)
+        if "text_encoder" not in kwargs:
+            kwargs["text_encoder"] = _stored_text_encoder(folder)
+        text_encoder = kwargs.pop("text_encoder")
+        if text_encoder is not None:
+            check_text_encoder(text_encoder)
+        with _loading_extras(False):
+            # diffusers would refuse a text encoder of ours in the place of one of transformers.
+            pipe = super().from_pretrained(str(folder), text_encoder=None, **kwargs)
+        pipe.register_modules(text_encoder=text_encoder)
         pipe.styles.load(folder / STYLES_FOLDER)
         return pipe
+
+    def register_to_config(self, **kwargs: Any) -> None:
+        """Add settings to the config, as in diffusers.
+
+        `DiffusionPipeline.from_pretrained` makes a class of its argument `custom_pipeline` and ends
+        with the folder's name as a setting. It knows neither our text encoders nor styles, so they
+        are loaded then.
+        """
+        super().register_to_config(**kwargs)
+        folder = Path(kwargs.get("_name_or_path") or "")
+        if not (_LOADS_EXTRAS.get() and "_name_or_path" in kwargs and folder.is_dir()):
+            return
+        if self.text_encoder is None:
+            self.register_modules(text_encoder=_stored_text_encoder(folder))
+        self.styles.load(folder / STYLES_FOLDER)
 
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> Self:
         """Make a pipeline of another's components, as in diffusers, and copy its styles."""
-        pipe = super().from_pipe(pipeline, **kwargs)
+        with _loading_extras(False):
+            pipe = super().from_pipe(pipeline, **kwargs)
         if isinstance(pipeline, LumiereComponents):
             pipe.styles = pipeline.styles.copy()
         return pipe
@@ -292,14 +325,25 @@ class LumiereComponents(LumiereBasePipeline):
                 "load the conditioned model"
             )
 
-    def check_guidance_type(self, guidance_type: str, has_negative: bool) -> None:
-        """Raise ValueError if this pipeline cannot guide in a way.
+    def check_guidance(self, guidance_type: str, guidance_scale: float, has_negative: bool) -> None:
+        """Raise ValueError if this pipeline cannot guide in a way, or would not read what to avoid.
 
         Args:
             guidance_type: "cfg", or "auto", which needs `guide_unet`.
-            has_negative: whether there is something to avoid; "auto" would not read it.
+            guidance_scale: 1 or less switches guidance off.
+            has_negative: whether there is something to avoid.
         """
         check_choice(GUIDANCE_TYPES, guidance_type=guidance_type)
+        if has_negative and guidance_scale <= 1:
+            raise ValueError(
+                f"a negative prompt is given, but guidance_scale is {guidance_scale:g}, where it is "
+                "not read; leave the negative prompt out, or set guidance_scale above 1"
+            )
+        if self.takes_guidance_scale and (has_negative or guidance_type != "cfg"):
+            raise ValueError(
+                "unet takes the guidance scale as an input (time_cond_proj_dim) and is guided in no "
+                "other way; leave the negative prompt out, and set guidance_type to 'cfg'"
+            )
         if guidance_type == "cfg":
             return
         if self.guide_unet is None:
@@ -313,6 +357,23 @@ class LumiereComponents(LumiereBasePipeline):
                 f"guidance_type is {guidance_type!r}, where guide_unet takes the place of the "
                 "negative prompt; leave the negative prompt out, or set guidance_type to 'cfg'"
             )
+
+    @property
+    def takes_guidance_scale(self) -> bool:
+        """Whether the base network takes the guidance scale as an input, as latent consistency
+        models do.
+        """
+        return self.unet.unet.config.time_cond_proj_dim is not None
+
+    def enable_freeu(self, s1: float, s2: float, b1: float, b2: float) -> None:
+        """Switch FreeU on in the base network; the arguments are those of
+        `SpaceTimeUNet.enable_freeu`.
+        """
+        self.unet.enable_freeu(s1, s2, b1, b2)
+
+    def disable_freeu(self) -> None:
+        """Switch FreeU off."""
+        self.unet.disable_freeu()
 
     def upscaler(self) -> LumiereUpscalePipeline:
         """Make a pipeline of its own for super-resolution, with the same networks.
@@ -333,6 +394,44 @@ class LumiereComponents(LumiereBasePipeline):
         )
         pipe.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
         return pipe
+
+
+# Whether a pipeline that learns its folder loads text encoder and styles from there.
+_LOADS_EXTRAS = ContextVar("_LOADS_EXTRAS", default=True)
+
+
+@contextmanager
+def _loading_extras(wanted: bool) -> Iterator[None]:
+    token = _LOADS_EXTRAS.set(wanted)
+    try:
+        yield
+    finally:
+        _LOADS_EXTRAS.reset(token)
+
+
+def _stored_text_encoder(folder: Path) -> TextEncoder | None:
+    """Load the text encoder in a pipeline's folder, ours or that of a pipeline of diffusers; None
+    if there is none.
+    """
+    if (folder / TEXT_ENCODER_FOLDER / CONFIG_NAME).is_file():
+        return load_text_encoder(folder / TEXT_ENCODER_FOLDER)
+    if (folder / TEXT_ENCODER_FOLDER / "config.json").is_file():
+        return DiffusersTextEncoder(str(folder))
+    return None
+
+
+def _check_own_folder(folder: Path, cls: type[DiffusionPipeline]) -> None:
+    """Raise ValueError unless the base network of a pipeline's folder is a Space-Time U-Net."""
+    index = read_json(folder / cls.config_name)
+    component = index.get("unet")
+    if isinstance(component, list) and component[-1] == SpaceTimeUNet.__name__:
+        return
+    what = component[-1] if isinstance(component, list) else "missing"
+    raise ValueError(
+        f"{folder}: a {index.get('_class_name')}, whose unet is {what}; inflate its U-Net, and pass "
+        "that: unet = SpaceTimeUNet.from_unet2d(UNet2DConditionModel.from_pretrained(folder, "
+        f"subfolder='unet')); {cls.__name__}.from_pretrained(folder, unet=unet)"
+    )
 
 
 def _check_guide(unet: SpaceTimeUNet, guide_unet: SpaceTimeUNet) -> None:

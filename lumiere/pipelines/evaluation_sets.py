@@ -176,6 +176,7 @@ def upscale_both_ways(
                 overlap=config.seam_overlap,
                 multidiffusion=multidiffusion,
                 generator=torch.Generator().manual_seed(entry.seed),
+                output_type="pt",
             )
             made = from_unit_range(cast(LumiereUpscalePipelineOutput, output).frames[0])
             planned = replace(
@@ -202,6 +203,7 @@ def _make_batch(
         mode=batch[0].mode,
         generator=[torch.Generator().manual_seed(entry.seed) for entry in batch],
         upscale=False,
+        output_type="pt",
         **options,
     )
     return [from_unit_range(clip) for clip in cast(LumierePipelineOutput, output).frames]

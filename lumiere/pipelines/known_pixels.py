@@ -59,4 +59,4 @@ def known_output(known: KnownPixels | None) -> dict[str, Tensor]:
     """Return the known pixels in the form of `LumierePipelineOutput`."""
     if known is None:
         return {}
-    return {"known": to_output(known.pixels), "known_mask": known.mask.transpose(1, 2)}
+    return {"known": to_output(known.pixels, "pt"), "known_mask": known.mask.transpose(1, 2)}

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
+from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor
 
 from lumiere import conditioning
@@ -32,6 +33,7 @@ from lumiere.modes import (
 )
 from lumiere.pipelines.argument_checks import (
     check_generator,
+    check_latents,
     check_range,
     check_whole,
     check_whole_or_none,
@@ -62,8 +64,10 @@ class LumierePipeline(LumiereComponents):
     """
 
     _callback_tensor_inputs: ClassVar[list[str]] = [
-        "x_t", "prompt_embeds", "negative_prompt_embeds", "conditioning", "known_mask",
+        "latents", "prompt_embeds", "negative_prompt_embeds", "conditioning", "known_mask",
     ]  # fmt: skip
+    _guidance_scale = 1.0
+    _can_guide = True
 
     @torch.no_grad()
     def __call__(
@@ -111,14 +115,15 @@ class LumierePipeline(LumiereComponents):
         batch_size: int | None = DEFAULT_BATCH_SIZE,
         ssr_batch_size: int | None = DEFAULT_BATCH_SIZE,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
-        output_type: str = "pt",
+        output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callback | None = None,
-        callback_on_step_end_tensor_inputs: Sequence[str] = ("x_t",),
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
         prompt_attention_mask: Tensor | None = None,
         negative_prompt_attention_mask: Tensor | None = None,
+        latents: Tensor | None = None,
     ) -> LumierePipelineOutput | tuple[Any]:
         """Generate videos.
 
@@ -127,7 +132,7 @@ class LumierePipeline(LumiereComponents):
         Args:
             prompt: what to see; several prompts make several videos.
             negative_prompt: what to avoid, one for all prompts or one per prompt; by default the
-                empty sentence. Guidance of type "auto" takes none.
+                empty sentence. Guidance of type "auto" takes none, nor does a scale of 1 or less.
             num_frames: by default as many as the video has, if there is one.
             fps: frames per second of the videos; it is returned with them.
             image: the first frame, or the picture to move: (b, 3, h, w) in [0, 1], an array (h, w,
@@ -151,7 +156,8 @@ class LumierePipeline(LumiereComponents):
             style, alpha: a style in `pipe.styles` and its weight, 0 to 1; the paper picks 0.5 to 1
                 by hand.
             num_inference_steps: denoising steps of the base model.
-            guidance_scale: 1 switches text guidance off.
+            guidance_scale: 1 or less switches text guidance off, as in diffusers. A network with
+                time_cond_proj_dim takes it as an input instead.
             guidance_rescale: how far to rescale guided predictions (Lin et al. 2024), 0 (not) to 1.
             guidance_interval: the lowest and the highest noise level with text guidance, as shares
                 of the T2I's training timesteps: 0 is clean, 1 is pure noise. Steps outside the
@@ -191,17 +197,21 @@ class LumierePipeline(LumiereComponents):
             generator: one for all videos, or one per video. With one for all, the first video
                 equals the one that the seed makes alone; with one per video, every video does, to
                 floating-point tolerance. On the CPU, torch uses only 32 bits of a seed.
-            output_type: "pt", "np" or "pil".
+            output_type: "pil", "np" or "pt"; or "latent", which ends before the VAE and before
+                super-resolution.
             return_dict: False for a plain tuple (frames,).
             callback_on_step_end: called after each step of the base model as callback(self, step,
-                timestep, {"x_t": x_t}). It returns the dict, in which it may replace tensors, or
-                None for no change. If it sets `pipe._interrupt = True`, the call ends with the base
-                model's current video.
-            callback_on_step_end_tensor_inputs: the tensors in that dict. With x_t alone,
+                timestep, {"latents": x_t}). It returns the dict, in which it may replace tensors,
+                or None for no change. If it sets `pipe._interrupt = True`, the call ends with the
+                base model's current video; if it sets `pipe._guidance_scale`, the next steps have
+                that scale.
+            callback_on_step_end_tensor_inputs: the tensors in that dict. With latents alone,
                 super-resolution calls the callback too, with that pipeline as the first argument.
             prompt_embeds, negative_prompt_embeds: (b, n, d) in place of sentences, with
-            prompt_attention_mask, negative_prompt_attention_mask: (b, n), 1 = attend; all by
-                default.
+            prompt_attention_mask, negative_prompt_attention_mask: (b, n), 1 = attend; by default 0
+                for states of zeros, which text encoders write where they pad.
+            latents: standard normal noise (b, c, t, h, w) for all videos, in place of the
+                generator's; `noise_correlation` and `long_noise` do not change it.
 
         Raises:
             ValueError: if an input cannot be used; the message names the argument and how to fix
@@ -229,6 +239,11 @@ class LumierePipeline(LumiereComponents):
             ssr_noise_correlation=ssr_noise_correlation,
         )
         check_output_type(output_type)
+        wants_latents = output_type == "latent"
+        if wants_latents and keep_known:
+            raise ValueError(
+                "keep_known puts pixels back, but output_type 'latent' has none; choose one of the two"
+            )
         check_prediction_type(self.scheduler, self.config.prediction_type, "scheduler")
         check_range(0, 1, strength=strength, outpaint_scale=outpaint_scale)
         check_whole(1, num_videos_per_prompt=num_videos_per_prompt)
@@ -236,7 +251,7 @@ class LumierePipeline(LumiereComponents):
         check_whole_or_none(window_size=window_size, height=height, width=width)
         check_generator(generator)
         has_negative = negative_prompt_embeds is not None or has_negative_prompt(negative_prompt)
-        self.check_guidance_type(settings.guidance_type, has_negative)
+        self.check_guidance(settings.guidance_type, settings.guidance_scale, has_negative)
         callback = self._read_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         prompts = read_prompts(
             prompt,
@@ -245,7 +260,7 @@ class LumierePipeline(LumiereComponents):
             negative_prompt_embeds,
             prompt_attention_mask,
             negative_prompt_attention_mask,
-            guided=settings.needs_negative,
+            guided=settings.needs_negative and not self.takes_guidance_scale,
             has_encoder=self.text_encoder is not None,
             text_dim=text_dim(self.unet.unet.config),
         )
@@ -277,7 +292,14 @@ class LumierePipeline(LumiereComponents):
         )
         space = LatentSpace(self.vae)
         size = space.frame_size(height, width, self.unet.unet.config.sample_size)
-        upscaler = self.upscaler() if upscale and self.ssr_unet is not None else None
+        latent_size = (size[0] // space.factor, size[1] // space.factor)
+        shape = (num_videos, self.unet.in_channels, num_frames, *latent_size)
+        if latents is not None:
+            check_latents(
+                latents, shape, noise_correlation=noise_correlation, long_noise=long_noise
+            )
+        wants_upscale = upscale and self.ssr_unet is not None and not wants_latents
+        upscaler = self.upscaler() if wants_upscale else None
         if upscaler is not None:
             upscale_plan = upscaler.plan(
                 num_frames,
@@ -302,8 +324,6 @@ class LumierePipeline(LumiereComponents):
         tensors = {"prompt_embeds": positive.embeds, "negative_prompt_embeds": negative.embeds}
 
         # --- C and M: both halves of guidance see them --------------------------------------------
-        latent_size = (size[0] // space.factor, size[1] // space.factor)
-        shape = (num_videos, self.unet.in_channels, num_frames, *latent_size)
         known = self._known_pixels(pixels, num_frames, size)
         tensors |= self._conditions(known, space, shape)
 
@@ -311,10 +331,15 @@ class LumierePipeline(LumiereComponents):
         source, share = pixels.starting_video(num_frames, size, strength, settings.image_strength)
         timesteps = select_timesteps(self.scheduler, settings.num_inference_steps, device, share)
         self._interrupt, self._num_timesteps = False, len(timesteps)
-        draw = partial(settings.first_noise, shape, generators, device, windows)
+        if latents is None:
+            draw = partial(settings.first_noise, shape, generators, device, windows)
+        else:
+            draw = partial(latents.to, device, torch.float32, copy=True)
         start = partial(self._first_x_t, source, space, timesteps, draw)
 
         # --- denoise ------------------------------------------------------------------------------
+        self._guidance_scale = settings.guidance_scale
+        self._can_guide = prompts.negative is not None or settings.guidance_type == "auto"
         guidance = settings.text_guidance(
             positive, negative, self.guide_unet, self.scheduler.config.num_train_timesteps
         )
@@ -322,15 +347,17 @@ class LumierePipeline(LumiereComponents):
         predict = self._predictor(tensors, guidance, windows, held)
         with (
             self._styled(guidance, style, alpha),
-            self.progress_bar(total=len(timesteps)) as progress,
+            self._titled_bar(len(timesteps), "base model") as progress,
         ):
-            progress.set_description("base model")
             on_step = self._on_step(progress, callback, tensors)
-            x_0 = space.decode(
-                denoise(
-                    self.scheduler, predict, start, timesteps, generators, on_step, self._is_stopped
-                )
+            x_0 = denoise(
+                self.scheduler, predict, start, timesteps, generators, on_step, self._is_stopped
             )
+        if wants_latents:
+            self.maybe_free_model_hooks()
+            output = LumierePipelineOutput(frames=x_0, fps=settings.fps, mode=mode)
+            return output if return_dict else (x_0,)
+        x_0 = space.decode(x_0)
         x_0, known_psnr = measure_known(x_0, known, keep_known)
 
         # --- super-resolution ---------------------------------------------------------------------
@@ -358,7 +385,78 @@ class LumierePipeline(LumiereComponents):
             **known_output(known),
         )
 
+    # --- as diffusers' pipelines: the text states of a call, and its guidance -------------------------
+
+    @torch.no_grad()
+    def encode_prompt(
+        self,
+        prompt: str | Sequence[str] | None,
+        device: torch.device | str | None = None,
+        num_images_per_prompt: int = 1,
+        do_classifier_free_guidance: bool = True,
+        negative_prompt: str | Sequence[str] | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Encode prompts, for calls with `prompt_embeds` and `negative_prompt_embeds`.
+
+        The order of the arguments is that of AnimateDiffPipeline.
+
+        Args:
+            prompt, negative_prompt, prompt_embeds, negative_prompt_embeds: as in a call.
+            device: of the result; by default the pipeline's.
+            num_images_per_prompt: videos per prompt; the states of one prompt are adjacent.
+            do_classifier_free_guidance: whether to encode what to avoid.
+
+        Returns:
+            Two tensors (b, n, d): what to see, and what to avoid, or None. They are zero where they
+            are padded; a call attends to the other states.
+
+        Raises:
+            ValueError: as a call.
+        """
+        check_whole(1, num_images_per_prompt=num_images_per_prompt)
+        prompts = read_prompts(
+            prompt,
+            negative_prompt,
+            prompt_embeds,
+            negative_prompt_embeds,
+            guided=do_classifier_free_guidance,
+            has_encoder=self.text_encoder is not None,
+            text_dim=text_dim(self.unet.unet.config),
+        )
+        positive, negative = prompts.encode(self.text_encoder, num_images_per_prompt)
+        device = self._execution_device if device is None else device
+        wanted = negative.embeds.to(device) if do_classifier_free_guidance else None
+        return positive.embeds.to(device), wanted
+
+    @property
+    def guidance_scale(self) -> float:
+        """The guidance scale of the call; a callback may set `_guidance_scale` between steps."""
+        return self._guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        """Whether the network computes two predictions at a step."""
+        return self._guidance_scale > 1 and not self.takes_guidance_scale
+
     # --- parts of a call --------------------------------------------------------------------------
+
+    def _current_scale(self) -> dict[str, Any]:
+        """Return the guidance of the next step, which a callback may have changed."""
+        check_range(0, guidance_scale=self._guidance_scale)
+        if self.do_classifier_free_guidance and not self._can_guide:
+            raise ValueError(
+                "a callback switched guidance on, but this call has encoded nothing to avoid; pass "
+                "negative_prompt_embeds and begin with a guidance_scale above 1"
+            )
+        if not self.takes_guidance_scale:
+            return {"scale": self._guidance_scale}
+        width = self.unet.unet.config.time_cond_proj_dim
+        # As LatentConsistencyModelPipeline of diffusers embeds it.
+        scale = torch.tensor([1000 * (self._guidance_scale - 1)], device=self._execution_device)
+        embedded = get_timestep_embedding(scale, width, downscale_freq_shift=1)
+        return {"scale": 1.0, "timestep_cond": embedded.to(self.unet.dtype)}
 
     def _is_stopped(self) -> bool:
         return self._interrupt
@@ -430,6 +528,7 @@ class LumierePipeline(LumiereComponents):
                 guidance,
                 prompt_embeds=tensors["prompt_embeds"],
                 negative_embeds=tensors["negative_prompt_embeds"],
+                **self._current_scale(),
             )
 
             # Projected guidance needs whole clips, so windows keep both halves.

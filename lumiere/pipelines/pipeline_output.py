@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lumiere.data.pixel_values import unit_to_bytes
 
-OUTPUT_TYPES = ("pt", "np", "pil")
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
 @dataclass
@@ -20,8 +20,9 @@ class LumierePipelineOutput(BaseOutput):
     """Generated videos.
 
     Attributes:
-        frames: "pt": (b, t, c, h, w) float32 in [0, 1]; "np": (b, t, h, w, c) float32 in [0, 1];
-            "pil": a list of frames per video. Videos of one prompt are adjacent.
+        frames: "pil": a list of frames per video; "np": (b, t, h, w, c) float32 in [0, 1]; "pt":
+            (b, t, c, h, w) float32 in [0, 1]; "latent": (b, c, t, h, w) float32, what the base
+            network denoised, neither decoded nor enlarged. Videos of one prompt are adjacent.
         fps: frames per second of the videos.
         mode: the mode that made them.
         base_frames: the frames before super-resolution, in the same form; None without
@@ -55,8 +56,12 @@ def check_output_type(output_type: str) -> None:
         raise ValueError(f"output_type is {output_type!r}; allowed: {', '.join(OUTPUT_TYPES)}")
 
 
-def to_output(video: Tensor, output_type: str = "pt") -> Any:
-    """Convert (b, c, t, h, w) in [-1, 1] to `output_type`; values outside are clamped."""
+def to_output(video: Tensor, output_type: str) -> Any:
+    """Convert (b, c, t, h, w) in [-1, 1] to `output_type`; values outside are clamped, except in
+    latents.
+    """
+    if output_type == "latent":
+        return video
     frames = video.transpose(1, 2)  # (b, t, c, h, w)
     if output_type != "pt":
         frames = frames.permute(0, 1, 3, 4, 2)

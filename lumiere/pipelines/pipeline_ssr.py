@@ -22,7 +22,12 @@ from lumiere.diffusion.objective import Objective
 from lumiere.diffusion.schedulers import check_prediction_type, hold_known, select_timesteps
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.ssr_requirements import check_super_resolution
-from lumiere.pipelines.argument_checks import check_generator, check_range, check_whole
+from lumiere.pipelines.argument_checks import (
+    check_generator,
+    check_network,
+    check_range,
+    check_whole,
+)
 from lumiere.pipelines.base import NO_CALLBACK, Callback, LumiereBasePipeline, StepCallback
 from lumiere.pipelines.known_pixels import KnownPixels
 from lumiere.pipelines.pipeline_output import (
@@ -72,6 +77,7 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
             ValueError: if the network is not for super-resolution.
         """
         super().__init__()
+        check_network(unet, "unet")
         check_super_resolution(unet.unet)
         if unet.config.conditioning_channels:
             raise ValueError(
@@ -112,10 +118,10 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         window_weights: str = DEFAULT_WINDOW_WEIGHTS,
         batch_size: int | None = DEFAULT_BATCH_SIZE,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
-        output_type: str = "pt",
+        output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callback | None = None,
-        callback_on_step_end_tensor_inputs: Sequence[str] = ("x_t",),
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> LumiereUpscalePipelineOutput | tuple[Any]:
         """Enlarge videos.
 
@@ -136,13 +142,14 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
             batch_size: windows in one forward pass; None for all. If memory runs out, the call
                 continues with half as many.
             generator: one for all, or one per video.
-            output_type: "pt", "np" or "pil".
+            output_type: "pil", "np", "pt", or "latent", which is the pixels as the network computes
+                them: (b, 3, t, h, w) from -1 to 1.
             return_dict: False for a plain tuple.
-            callback_on_step_end: called as callback(self, step, timestep, {"x_t": x_t}). It returns
-                the dict, in which it may replace x_t, or None for no change. If it sets
+            callback_on_step_end: called as callback(self, step, timestep, {"latents": x_t}). It
+                returns the dict, in which it may replace x_t, or None for no change. If it sets
                 `pipe._interrupt = True`, the steps end, and the video is the current x_t, including
                 its noise.
-            callback_on_step_end_tensor_inputs: as in diffusers; x_t is the only tensor here.
+            callback_on_step_end_tensor_inputs: as in diffusers; `latents` is the only tensor here.
 
         Raises:
             ValueError: if an input cannot be used; the message says how to fix it.
@@ -276,8 +283,7 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         def stopped() -> bool:
             return self._interrupt or interrupted()
 
-        with self.progress_bar(total=len(timesteps)) as progress:
-            progress.set_description("super-resolution")
+        with self._titled_bar(len(timesteps), "super-resolution") as progress:
             on_step = self._on_step(progress, callback)
             x_0 = denoise(self.scheduler, predict, start, timesteps, generators, on_step, stopped)
         return x_0.clamp_(-1, 1)

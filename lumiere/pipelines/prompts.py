@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lumiere.pipelines.argument_checks import check_text_encoder
 from lumiere.text import TextEncoder
 
 
@@ -64,6 +65,7 @@ class Prompts:
         kinds = [self.positive, self.positive if self.negative is None else self.negative]
         sentences = [entry for kind in kinds if isinstance(kind, list) for entry in kind]
         if sentences:
+            check_text_encoder(text_encoder)
             assert text_encoder is not None
             encoded = TextStates(*text_encoder.encode(sentences))
         states: list[TextStates] = []
@@ -209,7 +211,7 @@ def _sentences(value: Any, name: str) -> list[str]:
 
 
 def _read_embeds(embeds: Any, mask: Any, name: str, text_dim: int | None) -> TextStates:
-    """Check states and their mask; the default mask is all ones."""
+    """Check states and their mask; by default, states of zeros are padding (`TextEncoder.encode`)."""
     is_float = isinstance(embeds, Tensor) and embeds.is_floating_point()
     if not is_float or embeds.ndim != 3 or 0 in embeds.shape:
         raise ValueError(
@@ -218,12 +220,21 @@ def _read_embeds(embeds: Any, mask: Any, name: str, text_dim: int | None) -> Tex
     if text_dim is not None and embeds.shape[2] != text_dim:
         raise ValueError(f"{name}_embeds is {embeds.shape[2]} wide; the model takes {text_dim}")
     if mask is None:
-        mask = torch.ones(embeds.shape[:2], dtype=torch.int64, device=embeds.device)
+        mask = _attended(embeds)
     elif not isinstance(mask, Tensor) or mask.shape != embeds.shape[:2]:
         raise ValueError(
             f"{name}_attention_mask: expected a tensor {tuple(embeds.shape[:2])}, 1 = attend"
         )
     return TextStates(embeds, mask.long())
+
+
+def _attended(embeds: Tensor) -> Tensor:
+    """Return the mask (b, n) of the states that are not zero: text encoders write zeros where they
+    pad. A sentence of zeros alone is no padding; it is attended to as it is.
+    """
+    attended = (embeds != 0).any(dim=2)
+    attended |= ~attended.any(dim=1, keepdim=True)
+    return attended.long()
 
 
 def _check_no_mask(mask: Any, name: str) -> None:

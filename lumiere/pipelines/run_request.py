@@ -30,13 +30,13 @@ def check_request(pipe: LumierePipeline, request: Request, clips: Clips | None =
     """Read the pixels of a request, and check the request against the model.
 
     Raises:
-        ValueError: if the model cannot do the mode, takes no negative prompt, has no such style or
-            no super-resolution, or the pixels cannot be used.
+        ValueError: if the model cannot do the mode, would not read the negative prompt, has no such
+            style or no super-resolution, or the pixels cannot be used.
     """
     pipe.check_mode(request.mode)
-    pipe.check_guidance_type(
-        pipe.config.guidance_type, has_negative_prompt(request.negative_prompt)
-    )
+    guidance = pipe.config.guidance_scale if request.guidance is None else request.guidance
+    has_negative = has_negative_prompt(request.negative_prompt)
+    pipe.check_guidance(pipe.config.guidance_type, guidance, has_negative)
     if request.upscale and pipe.ssr_unet is None:
         raise ValueError(
             "upscale is yes, but the model has no super-resolution; "
@@ -110,6 +110,7 @@ def run_request(
         num_videos_per_prompt=request.num_videos,
         upscale=bool(request.upscale),
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+        output_type="pt",
         **options,
     )
     return cast(LumierePipelineOutput, output)

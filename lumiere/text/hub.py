@@ -1,17 +1,11 @@
-"""Finds diffusers pipelines by folder or by hub name; downloads only safetensors and configs from a
-hub.
-"""
+"""Finds diffusers pipelines by folder or by hub name."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from lumiere.hub_folders import SUFFIXES, find_folder
 
-from lumiere.errors import one_line
-
-# Configs, vocabularies and weights; pickles (.bin, .ckpt) are neither fetched nor loaded.
-SUFFIXES = (".json", ".txt", ".model", ".safetensors")
 SKIPPED = ("*.fp16*", "*.non_ema*", "*.onnx*")  # second copies of the same weights
 
 
@@ -28,15 +22,5 @@ def pipeline_folder(source: str, *parts: str) -> Path:
     Raises:
         ValueError: if `source` is neither a folder nor a hub name that can be downloaded.
     """
-    if Path(source).is_dir():
-        return Path(source)
     patterns = [f"{part}/*{suffix}" for part in parts for suffix in SUFFIXES] or ["*.json"]
-    try:
-        return Path(
-            snapshot_download(source, allow_patterns=patterns, ignore_patterns=list(SKIPPED))
-        )
-    except Exception as error:  # the name's form, the network, the hub's answer or the disk
-        expected = (
-            "neither a folder with unet/ and scheduler/ nor a hub name that can be downloaded"
-        )
-        raise ValueError(f"{source}: {expected}: {one_line(error)}") from None
+    return find_folder(source, "a folder with unet/ and scheduler/", patterns, SKIPPED)

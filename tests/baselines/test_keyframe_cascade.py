@@ -165,7 +165,7 @@ def test_the_cascade_keeps_its_keyframes_and_counts_frames(num_keyframes: int, s
     states, mask = text(2)
     alone: Any = cascade.keyframes(
         num_frames=num_keyframes, generator=seeded(2), upscale=False, prompt_embeds=states,
-        prompt_attention_mask=mask, **CALL,
+        prompt_attention_mask=mask, output_type="pt", **CALL,
     )  # fmt: skip
     assert torch.equal(made[:, ::stride], alone.frames)
     assert torch.equal(made, cascade.sample(num_keyframes, text(2), seeded(2), **CALL))

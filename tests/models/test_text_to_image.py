@@ -21,12 +21,12 @@ from diffusers import (
 from safetensors.torch import load_file, save_file
 from torch.utils.data import default_collate
 
+from lumiere import hub_folders
 from lumiere.config import TextOptimConfig
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.pretrained import load_text_to_image
 from lumiere.models.text_to_image import TextToImage, load_scheduler
 from lumiere.pipelines import LumierePipeline
-from lumiere.text import hub as hub_module
 from lumiere.text import load_text_encoder
 from lumiere.training.video_task import ConditionedTask, SpaceTimeTask
 from tests.models.zoo import CONFIGS, TEXT_DIM
@@ -106,7 +106,7 @@ def test_a_hub_name_fetches_all_its_parts(deepfloyd: Path, monkeypatch: pytest.M
         fetched.extend(allow_patterns)
         return str(deepfloyd)
 
-    monkeypatch.setattr(hub_module, "snapshot_download", download)
+    monkeypatch.setattr(hub_folders, "snapshot_download", download)
     t2i = load_text_to_image("someone/tiny-if")
     assert t2i.text_encoder == "diffusers:someone/tiny-if"
     assert {
@@ -230,6 +230,7 @@ def test_it_samples_with_and_without_guidance_and_comes_back(
     for scale in (1.0, 3.0):
         settings: dict[str, Any] = {
             "num_inference_steps": 2,
+            "output_type": "pt",
             "guidance_scale": scale,
             "window_size": 2,
             "overlap": 1,
@@ -259,7 +260,12 @@ def test_a_learned_variance_changes_no_sample(deepfloyd: Path) -> None:
         )
         pipe.set_progress_bar_config(disable=True)
         made.append(
-            pipe("a cat", num_inference_steps=2, generator=torch.Generator().manual_seed(0)).frames
+            pipe(
+                "a cat",
+                num_inference_steps=2,
+                output_type="pt",
+                generator=torch.Generator().manual_seed(0),
+            ).frames
         )
     assert torch.equal(*made)
 

@@ -30,7 +30,12 @@ def first_noise() -> Tensor:
 
 @torch.no_grad()
 def test_a_clip_sampled_whole_is_the_pipelines_to_the_bit(pipe: LumierePipeline) -> None:
-    settings = {"num_inference_steps": 3, "guidance_scale": 2.0, "guidance_rescale": 0.0}
+    settings = {
+        "num_inference_steps": 3,
+        "output_type": "pt",
+        "guidance_scale": 2.0,
+        "guidance_rescale": 0.0,
+    }
     expected = pipe("a red fox", upscale=False, generator=seed(), **settings).frames
     noise = first_noise()
     predict = partial(
@@ -43,7 +48,12 @@ def test_a_clip_sampled_whole_is_the_pipelines_to_the_bit(pipe: LumierePipeline)
 
 @torch.no_grad()
 def test_a_clip_with_a_known_frame_is_the_pipelines(pipe: LumierePipeline) -> None:
-    settings = {"num_inference_steps": 3, "guidance_scale": 2.0, "guidance_rescale": 0.0}
+    settings = {
+        "num_inference_steps": 3,
+        "output_type": "pt",
+        "guidance_scale": 2.0,
+        "guidance_rescale": 0.0,
+    }
     output = pipe(
         "a red fox", image=IMAGE, guide_known=False, upscale=False, generator=seed(), **settings
     )

@@ -100,7 +100,7 @@ def test_bad_pictures_and_masks(
 ) -> None:
     pipe.unet.forward = None
     with pytest.raises(ValueError, match=message):
-        pipe("a cat", num_inference_steps=1, **arguments)
+        pipe("a cat", num_inference_steps=1, output_type="pt", **arguments)
 
 
 def test_a_moving_mask_of_every_kind(pipe: LumierePipeline) -> None:
@@ -165,6 +165,7 @@ def test_what_a_callback_makes_of_known_pixels_is_measured_against_what_was_give
         "video": VIDEO,
         "mask": box(16, 16),
         "num_inference_steps": 5,
+        "output_type": "pt",
         "upscale": False,
     }
     options |= {"callback_on_step_end": callback, "callback_on_step_end_tensor_inputs": names}
@@ -211,6 +212,7 @@ def test_known_pixels_are_held_at_every_step(pipe: LumierePipeline, name: str) -
             "video": VIDEO,
             "mask": box(16, 16),
             "num_inference_steps": 5,
+            "output_type": "pt",
             "upscale": False,
         }
         output = pipe("a cat", guidance_scale=1, generator=seed(), **options)
@@ -233,7 +235,12 @@ def test_known_pixels_are_held_at_every_step(pipe: LumierePipeline, name: str) -
 
 def test_a_video_can_start_from_its_picture(pipe: LumierePipeline) -> None:
     def distance(strength: float) -> float:
-        options: dict[str, Any] = {"upscale": False, "num_inference_steps": 4, "generator": seed()}
+        options: dict[str, Any] = {
+            "upscale": False,
+            "num_inference_steps": 4,
+            "output_type": "pt",
+            "generator": seed(),
+        }
         frames = pipe("a cat", image=IMAGE, image_strength=strength, **options).frames[0, 1:]
         return (frames - IMAGE).square().mean().item()
 
@@ -261,6 +268,7 @@ def test_super_resolution_keeps_known_pixels_too(pipe: LumierePipeline, name: st
         "video": large,
         "mask": box(32, 32),
         "num_inference_steps": 2,
+        "output_type": "pt",
         "ssr_steps": 5,
     }
     held, free = (

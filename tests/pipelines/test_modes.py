@@ -18,7 +18,7 @@ from lumiere.diffusion.noise import draw_noise, draw_seeds, video_generators
 from lumiere.inspection.networks import _count_steps
 from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
 
-STEPS = {"num_inference_steps": 2, "ssr_steps": 2}
+STEPS: dict[str, Any] = {"num_inference_steps": 2, "ssr_steps": 2, "output_type": "pt"}
 
 
 def seed(number: int = 0) -> torch.Generator:
@@ -221,6 +221,7 @@ def test_guidance_acts_inside_its_interval_alone(pipe: LumierePipeline) -> None:
             guidance_scale=scale,
             guidance_interval=interval or None,
             num_inference_steps=4,
+            output_type="pt",
             upscale=False,
             generator=seed(),
         ).frames
@@ -239,14 +240,19 @@ def test_guidance_acts_inside_its_interval_alone(pipe: LumierePipeline) -> None:
 def test_strength_goes_from_the_source_to_pure_noise(base_only: LumierePipeline) -> None:
     def edit(strength: float) -> Tensor:
         return base_only(
-            "a cat", video=VIDEO, strength=strength, num_inference_steps=4, generator=seed()
+            "a cat",
+            video=VIDEO,
+            strength=strength,
+            num_inference_steps=4,
+            output_type="pt",
+            generator=seed(),
         ).frames
 
     torch.testing.assert_close(edit(0.0), VIDEO)
     distances = [(edit(strength) - VIDEO).pow(2).mean() for strength in (0.25, 0.5, 1.0)]
     assert distances == sorted(distances) and distances[0] < distances[2] / 2
     # Terminal SNR is zero: at full strength nothing of the source is left.
-    from_text = base_only("a cat", num_inference_steps=4, generator=seed()).frames
+    from_text = base_only("a cat", num_inference_steps=4, output_type="pt", generator=seed()).frames
     torch.testing.assert_close(edit(1.0), from_text, rtol=0, atol=1e-4)
 
 
@@ -256,7 +262,7 @@ def test_inputs_of_every_kind_are_one(pipe: LumierePipeline) -> None:
         Image.fromarray(pixels), pixels, pixels.astype(np.float32) / 255,
         torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255,
     ]  # fmt: skip
-    options = {"upscale": False, "num_inference_steps": 1}
+    options = {"upscale": False, "num_inference_steps": 1, "output_type": "pt"}
     results = [pipe("a cat", image=image, generator=seed(), **options).frames for image in kinds]
     assert all(torch.equal(result, results[0]) for result in results)
     frames = np.stack([pixels] * 5)
@@ -293,8 +299,9 @@ def test_inputs_of_every_kind_are_one(pipe: LumierePipeline) -> None:
 
 def test_output_types(pipe: LumierePipeline) -> None:
     as_tensor = pipe("a cat", generator=seed(), **STEPS).frames
-    as_array = pipe("a cat", generator=seed(), output_type="np", **STEPS).frames
-    as_pictures = pipe("a cat", generator=seed(), output_type="pil", return_dict=False, **STEPS)[0]
+    as_array = pipe("a cat", generator=seed(), **{**STEPS, "output_type": "np"}).frames
+    plain = {**STEPS, "output_type": "pil"}
+    as_pictures = pipe("a cat", generator=seed(), return_dict=False, **plain)[0]
     assert as_array.shape == (1, 5, 32, 32, 3)
     np.testing.assert_array_equal(as_array, as_tensor.permute(0, 1, 3, 4, 2).numpy())
     assert len(as_pictures[0]) == 5 and as_pictures[0][0].size == (32, 32)
@@ -316,7 +323,12 @@ def test_other_sizes_lengths_and_schedulers(pipe: LumierePipeline) -> None:
 
 def test_base_model_in_windows(base_only: LumierePipeline) -> None:
     """Against the loop written out: each window through the network by itself, the mean where they overlap."""
-    options = {"num_frames": 9, "num_inference_steps": 3, "guidance_scale": 1.0}
+    options = {
+        "num_frames": 9,
+        "num_inference_steps": 3,
+        "output_type": "pt",
+        "guidance_scale": 1.0,
+    }
     made = base_only("a cat", window_size=4, overlap=2, generator=seed(), **options).frames
     scheduler, unet = base_only.scheduler, base_only.unet
     text, mask = base_only.text_encoder.encode(["a cat"])
@@ -344,7 +356,9 @@ def test_base_model_in_windows(base_only: LumierePipeline) -> None:
         base_only.unet, base_only.scheduler, base_only.text_encoder, num_frames=2
     )
     # With an overlap of 1.
-    assert short("a cat", num_frames=5, num_inference_steps=1).frames.shape[1] == 5
+    assert (
+        short("a cat", num_frames=5, num_inference_steps=1, output_type="pt").frames.shape[1] == 5
+    )
     tapered = base_only("a cat", window_weights="tapered", generator=seed(), **options).frames
     assert not torch.allclose(usual, tapered, atol=1e-4)
     torch.testing.assert_close(usual, tapered, rtol=0, atol=0.2)
@@ -363,8 +377,8 @@ def test_callback_sees_and_changes_every_step(pipe: LumierePipeline) -> None:
     def callback(
         called: object, step: int, timestep: Tensor, kwargs: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        seen.append((type(called).__name__, step, int(timestep), kwargs["x_t"].shape[-1]))
-        return {"x_t": torch.zeros_like(kwargs["x_t"])}
+        seen.append((type(called).__name__, step, int(timestep), kwargs["latents"].shape[-1]))
+        return {"latents": torch.zeros_like(kwargs["latents"])}
 
     output = pipe("a cat", generator=seed(), callback_on_step_end=callback, **STEPS)
     first, last = "LumierePipeline", "LumiereUpscalePipeline"
@@ -389,12 +403,13 @@ def test_a_callback_may_return_nothing_or_the_dict(pipe: LumierePipeline) -> Non
         assert torch.equal(made, plain)
     with pytest.raises(
         ValueError,
-        match=r"callback_on_step_end: x_t came back as \(1, 3\) .*; expected \(1, 3, 5, 16, 16\)",
+        match=r"callback_on_step_end: latents came back as \(1, 3\) .*; expected \(1, 3, 5, 16, 16\)",
     ):
-        pipe("a cat", callback_on_step_end=lambda *_: {"x_t": torch.zeros(1, 3)}, **STEPS)
+        pipe("a cat", callback_on_step_end=lambda *_: {"latents": torch.zeros(1, 3)}, **STEPS)
     for wrong in (plain, {"latents": plain}):
         with pytest.raises(
-            ValueError, match=r'callback_on_step_end: expected {"x_t": x_t}, or None for no change'
+            ValueError,
+            match=r'callback_on_step_end: expected {"latents": latents}, or None for no change',
         ):
             pipe("a cat", callback_on_step_end=lambda *_, value=wrong: value, **STEPS)
 
@@ -407,7 +422,7 @@ def test_a_callback_interrupts_as_in_diffusers(pipe: LumierePipeline) -> None:
         seen.append((step, called.num_timesteps))
         called._interrupt = step == 1
 
-    options: dict[str, Any] = {"num_inference_steps": 4, "ssr_steps": 2}
+    options: dict[str, Any] = {"num_inference_steps": 4, "output_type": "pt", "ssr_steps": 2}
     output = pipe("a cat", generator=seed(), callback_on_step_end=callback, **options)
     assert seen == [(0, 4), (1, 4)] and pipe.interrupt
     assert output.frames.shape == (1, 5, 3, 16, 16) and output.base_frames is None
@@ -423,7 +438,12 @@ def test_super_resolution_is_interrupted_too(pipe: LumierePipeline, whose: str) 
         if len(seen) == 4:
             (pipe if whose == "the caller's" else called)._interrupt = True
 
-    options: dict[str, Any] = {"num_inference_steps": 2, "ssr_steps": 4, "image": IMAGE}
+    options: dict[str, Any] = {
+        "num_inference_steps": 2,
+        "output_type": "pt",
+        "ssr_steps": 4,
+        "image": IMAGE,
+    }
     output = pipe("a cat", generator=seed(), callback_on_step_end=callback, **options)
     assert seen == ["LumierePipeline"] * 2 + ["LumiereUpscalePipeline"] * 2 and pipe.interrupt
     whole = pipe("a cat", generator=seed(), **options)
@@ -435,7 +455,7 @@ def test_a_callback_of_diffusers_own_kind_says_which_tensors_it_wants(
     pipe: LumierePipeline,
 ) -> None:
     class Watching(PipelineCallback):
-        tensor_inputs = ["x_t", "prompt_embeds"]  # noqa: RUF012  as diffusers has it
+        tensor_inputs = ["latents", "prompt_embeds"]  # noqa: RUF012  as diffusers has it
 
         def callback_fn(
             self, _: Any, __: int, ___: Tensor, tensors: dict[str, Tensor]
@@ -445,7 +465,7 @@ def test_a_callback_of_diffusers_own_kind_says_which_tensors_it_wants(
 
     seen: list[set[str]] = []
     pipe("a cat", callback_on_step_end=Watching(cutoff_step_ratio=1.0), **STEPS)
-    assert seen == [{"x_t", "prompt_embeds"}] * 2
+    assert seen == [{"latents", "prompt_embeds"}] * 2
 
 
 @pytest.mark.parametrize(
@@ -462,6 +482,7 @@ def test_inspection_counts_the_clips_that_pass_through_the_network(
         guidance_scale=scale,
         guidance_interval=interval,
         num_inference_steps=20,
+        output_type="pt",
         generator=seed(),
     )
     config = GenerateConfig(

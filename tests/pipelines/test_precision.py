@@ -12,7 +12,11 @@ from lumiere.pipelines import LumierePipeline
 from tests.pipelines.test_modes import INPUTS, STEPS, seed
 
 HALF = [torch.bfloat16, torch.float16]
-FULL = {"num_inference_steps": 5, "upscale": False}  # at so many steps DDIM ends without noise
+FULL = {
+    "num_inference_steps": 5,
+    "output_type": "pt",
+    "upscale": False,
+}  # at so many steps DDIM ends without noise
 
 
 @pytest.mark.parametrize("dtype", HALF)
@@ -42,7 +46,7 @@ def test_the_networks_alone_are_in_half_precision(
     for unet in (pipe.unet, pipe.ssr_unet):
         unet.register_forward_pre_hook(lambda _, args: seen.append(args[0].dtype))
     options: dict[str, Any] = {**INPUTS["inpainting"], **STEPS, "callback_on_step_end": callback}
-    options["callback_on_step_end_tensor_inputs"] = ["x_t", "conditioning", "known_mask"]
+    options["callback_on_step_end_tensor_inputs"] = ["latents", "conditioning", "known_mask"]
     output = pipe("a cat", generator=seed(), **options)
     assert seen == [dtype] * 4
     assert shown == [(torch.float32,) * 3] * 2

@@ -140,7 +140,7 @@ def test_a_callback_sees_and_changes_the_tensors_that_it_asks_for(pipe: LumiereP
             else None
         )
 
-    names = ["x_t", "prompt_embeds", "conditioning"]
+    names = ["latents", "prompt_embeds", "conditioning"]
     plain = pipe("a cat", generator=seed(), **STEPS)
     made = pipe(
         "a cat",
@@ -151,14 +151,14 @@ def test_a_callback_sees_and_changes_the_tensors_that_it_asks_for(pipe: LumiereP
     )
     assert seen == [set(names)] * 2  # super-resolution has not all of them
     assert not torch.equal(made.base_frames, plain.base_frames)
-    for wrong in ("x_t", ["latents"]):
+    for wrong in ("latents", ["x_t"]):
         with pytest.raises(
             ValueError,
-            match=r"callback_on_step_end_tensor_inputs is .*; allowed: a list of x_t, prompt",
+            match=r"callback_on_step_end_tensor_inputs is .*; allowed: a list of latents, prompt",
         ):
             pipe("a cat", callback_on_step_end_tensor_inputs=wrong)
     with pytest.raises(
-        ValueError, match=r"callback_on_step_end_tensor_inputs is .*; allowed: a list of x_t$"
+        ValueError, match=r"callback_on_step_end_tensor_inputs is .*; allowed: a list of latents$"
     ):
         pipe.upscaler()(
             torch.rand(2, 3, 16, 16), callback_on_step_end_tensor_inputs=["prompt_embeds"]

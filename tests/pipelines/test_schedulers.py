@@ -131,7 +131,13 @@ def test_dynamic_thresholding_sees_the_whole_video(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("name", [*SOLVERS, "EulerAncestralDiscreteScheduler"])
 def test_every_mode_of_start_with_every_scheduler(pipe: LumierePipeline, name: str) -> None:
     ours = pipe(
-        "a cat", video=VIDEO, strength=0.25, num_inference_steps=8, upscale=False, generator=seed()
+        "a cat",
+        video=VIDEO,
+        strength=0.25,
+        num_inference_steps=8,
+        output_type="pt",
+        upscale=False,
+        generator=seed(),
     ).frames
     pipe.scheduler, pipe.ssr_scheduler = (
         made_by(name, each) for each in (pipe.scheduler, pipe.ssr_scheduler)
@@ -141,7 +147,13 @@ def test_every_mode_of_start_with_every_scheduler(pipe: LumierePipeline, name: s
         assert output.frames.isfinite().all() and output.frames.std() > 0.01
         assert torch.equal(output.frames, pipe("a cat", generator=seed(), **given, **STEPS).frames)
     edited = pipe(
-        "a cat", video=VIDEO, strength=0.25, num_inference_steps=8, upscale=False, generator=seed()
+        "a cat",
+        video=VIDEO,
+        strength=0.25,
+        num_inference_steps=8,
+        output_type="pt",
+        upscale=False,
+        generator=seed(),
     ).frames
     assert (edited - VIDEO).square().mean().sqrt() < 0.25 and (
         edited - ours
@@ -272,8 +284,12 @@ def test_schedulers_that_need_all_their_steps_do_not_start_from_a_picture(
     pipe.scheduler = made_by(
         name, pipe.scheduler, beta_schedule="linear", rescale_betas_zero_snr=False
     )
-    assert pipe("a cat", upscale=False, num_inference_steps=8).frames.isfinite().all()
+    assert (
+        pipe("a cat", upscale=False, num_inference_steps=8, output_type="pt")
+        .frames.isfinite()
+        .all()
+    )
     with pytest.raises(
         ValueError, match=f"scheduler is a {name}, which cannot begin in the middle; set strength"
     ):
-        pipe("a cat", video=VIDEO, strength=0.5, num_inference_steps=8)
+        pipe("a cat", video=VIDEO, strength=0.5, num_inference_steps=8, output_type="pt")

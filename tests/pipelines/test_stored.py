@@ -73,21 +73,10 @@ def test_a_pipeline_made_from_another_has_its_styles(pipe: LumierePipeline) -> N
     assert list(pipe.styles) == ["ink"] and list(pipe.styles._styles["ink"]) == [1.0]
 
 
-def test_a_name_of_a_hub_is_not_looked_up() -> None:
-    message = r"user/repo: no model_index\.json; .* a local one: names of a hub .* \(huggingface_hub\.snapshot_download"
-    with pytest.raises(ValueError, match=message):
-        LumierePipeline.from_pretrained("user/repo")
-
-
-@pytest.mark.parametrize(
-    "option", [{"variant": "fp16"}, {"safe_serialization": False}, {"max_shard_size": "1GB"}]
-)
-def test_an_option_that_the_files_do_not_have_is_refused(
-    pipe: LumierePipeline, option: dict, tmp_path: Path
-) -> None:
+def test_weights_are_never_pickled(pipe: LumierePipeline, tmp_path: Path) -> None:
     for each in (pipe, pipe.upscaler()):
-        with pytest.raises(ValueError, match=f"^{next(iter(option))} is "):
-            each.save_pretrained(tmp_path, **option)
+        with pytest.raises(ValueError, match=r"^safe_serialization is False; "):
+            each.save_pretrained(tmp_path, safe_serialization=False)
     assert files_of(tmp_path) == {}
 
 

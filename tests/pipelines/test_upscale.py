@@ -39,7 +39,11 @@ def test_equal_noise_keeps_a_still_video_still(upscaler: LumiereUpscalePipeline)
     # Temporal layers at their start are the identity, so nothing else can make a difference.
     upscaler.unet = SpaceTimeUNet.from_unet2d(upscaler.unet.unet, temporal_resampling=False)
     still = low(1).expand(-1, 5, -1, -1, -1)
-    settings = {"num_inference_steps": 2, "noise_level": 100, "generator": seed()}
+    settings = {
+        "num_inference_steps": 2,
+        "noise_level": 100,
+        "generator": seed(),
+    }
     made = upscaler(still, noise_correlation=1.0, **settings).frames
     torch.testing.assert_close(made, made[:, :1].expand_as(made), atol=1e-5, rtol=0)
     moving = upscaler(still, **{**settings, "generator": seed()}).frames
@@ -70,7 +74,9 @@ def low(num_frames: int, batch_size: int = 1, height: int = 16, width: int = 16)
 
 @pytest.mark.parametrize("num_frames", [1, 5, 8, 9, 16])
 def test_any_number_of_frames(upscaler: LumiereUpscalePipeline, num_frames: int) -> None:
-    frames = upscaler(low(num_frames), num_inference_steps=2, overlap=2, generator=seed()).frames
+    frames = upscaler(
+        low(num_frames), num_inference_steps=2, output_type="pt", overlap=2, generator=seed()
+    ).frames
     assert frames.shape == (1, num_frames, 3, 32, 32) and frames.min() >= 0 and frames.max() <= 1
     assert (frames.flatten(2).std(dim=2) > 0.01).all()
 
@@ -91,7 +97,7 @@ def test_any_windows_against_the_loop_written_out(
     video, scheduler = low(num_frames), upscaler.scheduler
     options = {"window_size": window_size, "overlap": overlap, "batch_size": batch_size}
     made = upscaler(
-        video, num_inference_steps=2, noise_level=100, generator=seed(), **options
+        video, num_inference_steps=2, output_type="pt", noise_level=100, generator=seed(), **options
     ).frames
     generators, levels = video_generators(seed(), 1), torch.tensor([100])
     enlarged = torch.nn.functional.interpolate(
@@ -119,7 +125,9 @@ def test_any_windows_against_the_loop_written_out(
 
 def test_one_window_is_no_windows(upscaler: LumiereUpscalePipeline) -> None:
     results = [
-        upscaler(low(8), num_inference_steps=2, generator=seed(), **options).frames
+        upscaler(
+            low(8), num_inference_steps=2, output_type="pt", generator=seed(), **options
+        ).frames
         for options in (
             {"window_size": 8},
             {"window_size": 20},
@@ -131,7 +139,9 @@ def test_one_window_is_no_windows(upscaler: LumiereUpscalePipeline) -> None:
 
 def test_batching_windows_and_videos_changes_nothing(upscaler: LumiereUpscalePipeline) -> None:
     def run(video: Tensor, generators: list[torch.Generator], most: int | None) -> Tensor:
-        return upscaler(video, num_inference_steps=2, generator=generators, batch_size=most).frames
+        return upscaler(
+            video, num_inference_steps=2, output_type="pt", generator=generators, batch_size=most
+        ).frames
 
     videos = low(9, batch_size=2)
     together = run(videos, [seed(1), seed(2)], None)
@@ -146,7 +156,7 @@ def test_independent_windows_do_not_see_each_other(upscaler: LumiereUpscalePipel
     video = low(8)
     changed = video.clone()
     changed[:, 4:] = 0
-    options = {"num_inference_steps": 2, "multidiffusion": False}
+    options = {"num_inference_steps": 2, "output_type": "pt", "multidiffusion": False}
     alone, other = (upscaler(v, generator=seed(), **options).frames for v in (video, changed))
     torch.testing.assert_close(alone[:, :4], other[:, :4], rtol=0, atol=1e-5)
     options["multidiffusion"] = True
@@ -157,7 +167,11 @@ def test_independent_windows_do_not_see_each_other(upscaler: LumiereUpscalePipel
 def test_tapered_windows(upscaler: LumiereUpscalePipeline, pipe: LumierePipeline) -> None:
     def make(num_frames: int, weights: str) -> Tensor:
         return upscaler(
-            low(num_frames), num_inference_steps=2, window_weights=weights, generator=seed()
+            low(num_frames),
+            num_inference_steps=2,
+            output_type="pt",
+            window_weights=weights,
+            generator=seed(),
         ).frames
 
     mean, tapered = make(9, "mean"), make(9, "tapered")
@@ -169,19 +183,32 @@ def test_tapered_windows(upscaler: LumiereUpscalePipeline, pipe: LumierePipeline
     with pytest.raises(ValueError, match=wrong):
         pipe("a cat", ssr_window_weights="round")
     joined = pipe(
-        "a cat", ssr_window_weights="tapered", num_inference_steps=1, ssr_steps=1, generator=seed()
+        "a cat",
+        ssr_window_weights="tapered",
+        num_inference_steps=1,
+        output_type="pt",
+        ssr_steps=1,
+        generator=seed(),
     ).frames
-    plain = pipe("a cat", num_inference_steps=1, ssr_steps=1, generator=seed()).frames
+    plain = pipe(
+        "a cat", num_inference_steps=1, output_type="pt", ssr_steps=1, generator=seed()
+    ).frames
     assert not torch.equal(joined, plain)
 
 
 def test_size_noise_level_and_errors(upscaler: LumiereUpscalePipeline) -> None:
     wide = low(3, height=16, width=24)
-    frames = upscaler(wide, num_inference_steps=1, generator=seed()).frames
+    frames = upscaler(wide, num_inference_steps=1, output_type="pt", generator=seed()).frames
     assert frames.shape[-2:] == (32, 48)
-    assert upscaler(wide, num_inference_steps=1, scale=1.5).frames.shape[-2:] == (24, 36)
+    assert upscaler(wide, num_inference_steps=1, output_type="pt", scale=1.5).frames.shape[-2:] == (
+        24,
+        36,
+    )
     assert not torch.equal(
-        frames, upscaler(wide, num_inference_steps=1, noise_level=300, generator=seed()).frames
+        frames,
+        upscaler(
+            wide, num_inference_steps=1, output_type="pt", noise_level=300, generator=seed()
+        ).frames,
     )
     with pytest.raises(ValueError, match="noise_level is -1"):
         upscaler(wide, noise_level=-1)
@@ -225,7 +252,8 @@ def test_round_trip_and_inside_the_whole_pipeline(
     loaded = LumiereUpscalePipeline.from_pretrained(tmp_path)
     loaded.set_progress_bar_config(disable=True)
     results = [
-        each(low(5), num_inference_steps=2, generator=seed()).frames for each in (upscaler, loaded)
+        each(low(5), num_inference_steps=2, output_type="pt", generator=seed()).frames
+        for each in (upscaler, loaded)
     ]
     assert torch.equal(*results) and loaded.config.window_size == 4
     inside = pipe.upscaler()
@@ -346,9 +374,14 @@ def test_super_resolution_has_the_same_defaults_within_a_pipeline_and_alone() ->
 
 
 def test_a_plan_is_what_a_call_does(upscaler: LumiereUpscalePipeline) -> None:
-    settings = {"num_inference_steps": 2, "noise_level": 100, "overlap": 1, "batch_size": 2}
+    settings = {
+        "num_inference_steps": 2,
+        "noise_level": 100,
+        "overlap": 1,
+        "batch_size": 2,
+    }
     video = low(7)
-    called = upscaler(video, generator=seed(), **settings).frames
+    called = upscaler(video, generator=seed(), output_type="pt", **settings).frames
     plan = upscaler.plan(7, (16, 16), **settings)
     made = upscaler.upscale(read_video(video), plan, video_generators(seed(), 1))
-    assert torch.equal(to_output(made), called)
+    assert torch.equal(to_output(made, "pt"), called)

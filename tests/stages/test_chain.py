@@ -417,6 +417,7 @@ def test_a_style_changes_the_video(chain: Path) -> None:
             "a cat",
             num_inference_steps=2,
             upscale=False,
+            output_type="pt",
             style=style,
             alpha=alpha,
             generator=torch.Generator().manual_seed(0),

@@ -13,7 +13,7 @@ from diffusers import IFPipeline
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
-from lumiere.text import hub as hub_module
+from lumiere import hub_folders
 from lumiere.text import load_text_encoder
 from lumiere.text.diffusers_encoder import _load_model
 from tests.models.zoo import TEXT_DIM
@@ -169,7 +169,7 @@ def test_a_hub_name_fetches_configs_first_and_never_pickles(
         fetched.append(allow_patterns)
         return str(deepfloyd[0])
 
-    monkeypatch.setattr(hub_module, "snapshot_download", download)
+    monkeypatch.setattr(hub_folders, "snapshot_download", download)
     encoder = load_text_encoder("diffusers:someone/tiny-if", 9)
     assert fetched[0] == ["*.json"] and not any("safetensors" in p for p in fetched[0])
     expected = load_text_encoder(f"diffusers:{deepfloyd[0]}", 9).encode(["a cat"])[0]

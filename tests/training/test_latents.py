@@ -286,6 +286,7 @@ def test_from_a_pipelines_folder_to_a_generated_video(folder: Path, tmp_path: Pa
         each.set_progress_bar_config(disable=True)
         options: dict[str, Any] = {
             "num_inference_steps": 2,
+            "output_type": "pt",
             "generator": torch.Generator().manual_seed(0),
         }
         output = each(

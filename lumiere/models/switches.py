@@ -1,0 +1,60 @@
+"""Switches of a diffusers U-Net that are neither weights nor config: FreeU and attention processors."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_blocks import CrossAttnUpBlock2D, UpBlock2D
+from diffusers.utils.torch_utils import apply_freeu
+from torch import Tensor
+
+FREEU = ("s1", "s2", "b1", "b2")
+
+
+@dataclass(frozen=True)
+class FreeU:
+    """FreeU in one up block (Si et al. 2023, arXiv 2309.11497).
+
+    Attributes:
+        stage: the index of the up block; FreeU acts in the first two.
+        weights: s1, s2, b1 and b2, as in `SpaceTimeUNet.enable_freeu`.
+    """
+
+    stage: int
+    weights: dict[str, float]
+
+    @classmethod
+    def of(cls, block: Any) -> FreeU | None:
+        """Return the FreeU that is switched on in a block of diffusers; None if there is none.
+
+        As in diffusers, only the blocks of Stable Diffusion have it.
+        """
+        if not isinstance(block, (CrossAttnUpBlock2D, UpBlock2D)):
+            return None
+        weights: dict[str, float] = {}
+        for name in FREEU:
+            weights[name] = getattr(block, name, None) or 0.0
+        if not all(weights.values()):
+            return None
+        return cls(block.resolution_idx, weights)
+
+    def weigh(self, hidden_states: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        """Weigh backbone features and a skip, n c h w each; neither changes in place."""
+        return apply_freeu(self.stage, hidden_states.clone(), skip, **self.weights)
+
+
+def copy_switches(source: UNet2DConditionModel, target: UNet2DConditionModel) -> None:
+    """Copy FreeU and the attention processors that a user has set to a network of the same
+    layers.
+    """
+    for block, own in zip(source.up_blocks, target.up_blocks, strict=True):
+        for name in FREEU:
+            if hasattr(block, name):
+                setattr(own, name, getattr(block, name))
+    processors, defaults = source.attn_processors, target.attn_processors
+    kinds = {name: type(processor) for name, processor in processors.items()}
+    if kinds != {name: type(processor) for name, processor in defaults.items()}:
+        target.set_attn_processor(copy.deepcopy(processors))
