@@ -151,7 +151,7 @@ def _check_text(unet: UNet2DConditionModel, batch_size: int, text: Tensor | None
     has_one_width = isinstance(width, int)  # a list if the levels differ
     expected = f"expected ({batch_size}, n, {width if has_one_width else 'd'}), once per clip"
     if text is None:
-        if takes_text(unet):
+        if takes_text(unet) and not _works_without_text(unet):
             raise ValueError(f"encoder_hidden_states is None; {expected}")
         return
     fits = text.ndim == 3 and len(text) == batch_size
@@ -159,6 +159,19 @@ def _check_text(unet: UNet2DConditionModel, batch_size: int, text: Tensor | None
         fits = text.shape[2] == width
     if not fits:
         raise ValueError(f"encoder_hidden_states has shape {tuple(text.shape)}; {expected}")
+
+
+def _works_without_text(unet: UNet2DConditionModel) -> bool:
+    """Return whether a network with cross-attention may be called without text, as in diffusers."""
+    config = unet.config
+    # Kandinsky 2.2 makes its text states of image embeds, in added_cond_kwargs.
+    makes_text = config.encoder_hid_dim_type == "image_proj"
+    # AudioLDM's cross-attention is as wide as its levels. Without text, it attends to the pixels.
+    width = config.cross_attention_dim
+    attends_to_pixels = not isinstance(width, int) and list(width) == list(
+        config.block_out_channels
+    )
+    return makes_text or attends_to_pixels
 
 
 def _check_mask(text: Tensor | None, mask: Tensor | None) -> None:

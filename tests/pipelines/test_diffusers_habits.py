@@ -528,6 +528,47 @@ def test_a_folder_of_stable_diffusion_needs_its_network_inflated(tmp_path: Path)
     assert len(made) == 2 and isinstance(made[0], Image.Image)
 
 
+NO_TEXT: dict[str, dict[str, Any]] = {
+    "kandinsky": {
+        "block_out_channels": (16, 32),
+        "layers_per_block": 1,
+        "down_block_types": ("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+        "up_block_types": ("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        "addition_embed_type": "image",
+        "encoder_hid_dim": 32,
+        "encoder_hid_dim_type": "image_proj",
+        "cross_attention_dim": 16,
+        "resnet_time_scale_shift": "scale_shift",
+        "class_embed_type": None,
+    },
+    "audioldm": {
+        **CONFIGS["sd1"],
+        "cross_attention_dim": (16, 32, 32),
+        "class_embed_type": "simple_projection",
+        "class_embeddings_concat": True,
+        "projection_class_embeddings_input_dim": 12,
+    },
+}
+OWN_CALL: dict[str, dict[str, Any]] = {
+    "kandinsky": {"added_cond_kwargs": {"image_embeds": torch.randn(2, 32, generator=seed(4))}},
+    "audioldm": {"class_labels": torch.randn(2, 12, generator=seed(4))},
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NO_TEXT)
+def test_networks_without_text_take_their_own_call(name: str) -> None:
+    torch.manual_seed(0)
+    unet2d = UNet2DConditionModel(**{**TINY, **NO_TEXT[name]}).eval()
+    image = torch.randn(2, 4, 8, 8, generator=seed())
+    call = {"encoder_hidden_states": None, **OWN_CALL[name]}
+    made = SpaceTimeUNet.from_unet2d(unet2d)(image.unsqueeze(2), 500, **call).sample
+    torch.testing.assert_close(
+        made[:, :, 0], unet2d(image, 500, **call).sample, atol=1e-5, rtol=1e-4
+    )
+
+
 @pytest.mark.parametrize("name", ["CogVideoXDPMScheduler", "HeliosScheduler"])
 def test_schedulers_of_other_models_are_refused(pipe: LumierePipeline, name: str) -> None:
     pipe.scheduler = getattr(diffusers, name)(prediction_type="v_prediction")
