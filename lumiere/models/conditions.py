@@ -167,10 +167,8 @@ def _works_without_text(unet: UNet2DConditionModel) -> bool:
     # Kandinsky 2.2 makes its text states of image embeds, in added_cond_kwargs.
     makes_text = config.encoder_hid_dim_type == "image_proj"
     # AudioLDM's cross-attention is as wide as its levels. Without text, it attends to the pixels.
-    width = config.cross_attention_dim
-    attends_to_pixels = not isinstance(width, int) and list(width) == list(
-        config.block_out_channels
-    )
+    width, own = config.cross_attention_dim, config.block_out_channels
+    attends_to_pixels = isinstance(width, (list, tuple)) and list(width) == list(own)
     return makes_text or attends_to_pixels
 
 
