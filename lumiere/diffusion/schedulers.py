@@ -41,16 +41,6 @@ def check_prediction_type(scheduler: SchedulerMixin, expected: str, name: str) -
             f"{name} is a {kind}, which has no prediction_type, but the model predicts "
             f"{expected!r}; take a diffusion scheduler, such as {WORKING}"
         )
-    if not hasattr(scheduler, "alphas_cumprod"):
-        raise ValueError(
-            f"{name} is a {kind}, which has no noise schedule of diffusion (alphas_cumprod); take "
-            f"another, such as {WORKING}"
-        )
-    if list(inspect.signature(scheduler.step).parameters)[:3] != STEP_ARGUMENTS:
-        raise ValueError(
-            f"{name} is a {kind}, which steps in another way than by model output, timestep and "
-            f"sample; take another, such as {WORKING}"
-        )
     if config.get("prediction_type") != expected:
         raise ValueError(
             f"{name} is a {kind} with prediction_type {config.get('prediction_type')!r}, but the "
@@ -67,6 +57,16 @@ def check_prediction_type(scheduler: SchedulerMixin, expected: str, name: str) -
         raise ValueError(
             f"{name} is a {kind}, which scales the model's input and output as EDM does, but the "
             f"model was trained without; take another, such as {WORKING}"
+        )
+    if not hasattr(scheduler, "alphas_cumprod"):
+        raise ValueError(
+            f"{name} is a {kind}, which has no noise schedule of diffusion (alphas_cumprod); take "
+            f"another, such as {WORKING}"
+        )
+    if list(inspect.signature(scheduler.step).parameters)[:3] != STEP_ARGUMENTS:
+        raise ValueError(
+            f"{name} is a {kind}, which steps in another way than by model output, timestep and "
+            f"sample; take another, such as {WORKING}"
         )
     variance = config.get("variance_type")
     if variance in ("learned", "learned_range"):

@@ -406,7 +406,7 @@ def test_a_callback_may_return_nothing_or_the_dict(pipe: LumierePipeline) -> Non
         match=r"callback_on_step_end: latents came back as \(1, 3\) .*; expected \(1, 3, 5, 16, 16\)",
     ):
         pipe("a cat", callback_on_step_end=lambda *_: {"latents": torch.zeros(1, 3)}, **STEPS)
-    for wrong in (plain, {"latents": plain}):
+    for wrong in (plain, {"x_t": plain}):
         with pytest.raises(
             ValueError,
             match=r'callback_on_step_end: expected {"latents": latents}, or None for no change',
