@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lumiere.files import is_file, read_json
 from lumiere.hub_folders import HUB_OPTIONS, find_folder, take_hub_options
-from lumiere.models.weight_files import read_weights, with_variant, write_weights
+from lumiere.models.sharded_files import read_weights, with_variant, write_weights
 
 CONFIG_FILE = "config.json"
 SPATIAL_FILE = "text_to_image.safetensors"
