@@ -60,6 +60,11 @@ class Damage:
     num_packets: int = 0
     first: Fraction | None = None
 
+    def begin(self, time: Fraction) -> None:
+        """Note the time of a sign of damage; only the first one is kept."""
+        if self.first is None:
+            self.first = max(time, Fraction(0))
+
     def __bool__(self) -> bool:
         return self.num_frames + self.num_packets > 0
 
@@ -313,18 +318,15 @@ def _frames(
                 first = time if first is None else first
                 if frame.is_corrupt:
                     damage.num_frames += 1
-                    damage.first = (
-                        max(time - first, Fraction(0)) if damage.first is None else damage.first
-                    )
+                    damage.begin(time - first)
                 yield frame
         except av.error.FFmpegError:
             # A recording may begin in the middle of a group of pictures. What comes before its
             # first frame cannot be decoded, and is no damage.
             if first is not None and packet is not None:
                 damage.num_packets += 1
-                if damage.first is None and packet.pts is not None:
-                    time = packet.pts * Fraction(stream.time_base or 1) - first
-                    damage.first = max(time, Fraction(0))
+                if packet.pts is not None:
+                    damage.begin(packet.pts * Fraction(stream.time_base or 1) - first)
         if packet is None:
             return
 

@@ -79,13 +79,15 @@ def check_text_encoder(text_encoder: Any) -> None:
 
 
 def check_latents(latents: Any, shape: Sequence[int], **noise: Any) -> None:
-    """Raise ValueError unless `latents` are noise of a shape that a call can start from.
+    """Raise ValueError unless `latents` are None, or noise of a shape that a call can start from.
 
     Args:
         latents: from the user.
         shape: (b, c, t, h, w), what the call needs.
         noise: settings of the noise, which would not change latents; None where not given.
     """
+    if latents is None:
+        return
     if not isinstance(latents, torch.Tensor) or not latents.is_floating_point():
         raise ValueError(f"latents is a {type(latents).__name__}; expected a float tensor")
     if tuple(latents.shape) != tuple(shape):

@@ -79,11 +79,6 @@ class CallSettings:
             **{name: defaults[name] if value is None else value for name, value in given.items()}
         )
 
-    @property
-    def needs_negative(self) -> bool:
-        """Whether the call reads a negative prompt."""
-        return self.guidance_scale > 1 and self.guidance_type == "cfg"
-
     def text_guidance(
         self,
         positive: TextStates,
@@ -117,8 +112,13 @@ class CallSettings:
         generators: list[torch.Generator],
         device: torch.device,
         windows: WindowPlan,
+        latents: Tensor | None = None,
     ) -> Tensor:
-        """Draw the noise that a video starts from, (b, c, t, h, w), one generator per video."""
+        """Draw the noise that videos start from, (b, c, t, h, w), one generator per video; or copy
+        `latents`, which are noise already.
+        """
+        if latents is not None:
+            return latents.to(device, torch.float32, copy=True)
         noise = draw_noise(shape, generators, device, self.noise_correlation)
         if self.long_noise == "rescheduled":
             reschedule_noise(noise, windows.windows, generators)

@@ -365,6 +365,10 @@ class LumiereComponents(LumiereBasePipeline):
         """
         return self.unet.unet.config.time_cond_proj_dim is not None
 
+    def reads_negative(self, guidance_type: str, guidance_scale: float) -> bool:
+        """Return whether a call reads a negative prompt: guidance is on, and "cfg"."""
+        return guidance_scale > 1 and guidance_type == "cfg" and not self.takes_guidance_scale
+
     def enable_freeu(self, s1: float, s2: float, b1: float, b2: float) -> None:
         """Switch FreeU on in the base network; the arguments are those of
         `SpaceTimeUNet.enable_freeu`.

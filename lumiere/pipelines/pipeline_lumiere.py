@@ -238,19 +238,14 @@ class LumierePipeline(LumiereComponents):
             ssr_overlap=ssr_overlap,
             ssr_noise_correlation=ssr_noise_correlation,
         )
-        check_output_type(output_type)
-        wants_latents = output_type == "latent"
-        if wants_latents and keep_known:
-            raise ValueError(
-                "keep_known puts pixels back, but output_type 'latent' has none; choose one of the two"
-            )
+        check_output_type(output_type, keep_known)
         check_prediction_type(self.scheduler, self.config.prediction_type, "scheduler")
         check_range(0, 1, strength=strength, outpaint_scale=outpaint_scale)
         check_whole(1, num_videos_per_prompt=num_videos_per_prompt)
         check_whole_or_none(batch_size=batch_size, ssr_batch_size=ssr_batch_size)
         check_whole_or_none(window_size=window_size, height=height, width=width)
         check_generator(generator)
-        has_negative = negative_prompt_embeds is not None or has_negative_prompt(negative_prompt)
+        has_negative = has_negative_prompt(negative_prompt, negative_prompt_embeds)
         self.check_guidance(settings.guidance_type, settings.guidance_scale, has_negative)
         callback = self._read_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         prompts = read_prompts(
@@ -260,7 +255,7 @@ class LumierePipeline(LumiereComponents):
             negative_prompt_embeds,
             prompt_attention_mask,
             negative_prompt_attention_mask,
-            guided=settings.needs_negative and not self.takes_guidance_scale,
+            guided=self.reads_negative(settings.guidance_type, settings.guidance_scale),
             has_encoder=self.text_encoder is not None,
             text_dim=text_dim(self.unet.unet.config),
         )
@@ -294,12 +289,8 @@ class LumierePipeline(LumiereComponents):
         size = space.frame_size(height, width, self.unet.unet.config.sample_size)
         latent_size = (size[0] // space.factor, size[1] // space.factor)
         shape = (num_videos, self.unet.in_channels, num_frames, *latent_size)
-        if latents is not None:
-            check_latents(
-                latents, shape, noise_correlation=noise_correlation, long_noise=long_noise
-            )
-        wants_upscale = upscale and self.ssr_unet is not None and not wants_latents
-        upscaler = self.upscaler() if wants_upscale else None
+        check_latents(latents, shape, noise_correlation=noise_correlation, long_noise=long_noise)
+        upscaler = self._upscaler_for(upscale, output_type)
         if upscaler is not None:
             upscale_plan = upscaler.plan(
                 num_frames,
@@ -331,19 +322,16 @@ class LumierePipeline(LumiereComponents):
         source, share = pixels.starting_video(num_frames, size, strength, settings.image_strength)
         timesteps = select_timesteps(self.scheduler, settings.num_inference_steps, device, share)
         self._interrupt, self._num_timesteps = False, len(timesteps)
-        if latents is None:
-            draw = partial(settings.first_noise, shape, generators, device, windows)
-        else:
-            draw = partial(latents.to, device, torch.float32, copy=True)
+        draw = partial(settings.first_noise, shape, generators, device, windows, latents)
         start = partial(self._first_x_t, source, space, timesteps, draw)
 
         # --- denoise ------------------------------------------------------------------------------
         self._guidance_scale = settings.guidance_scale
-        self._can_guide = prompts.negative is not None or settings.guidance_type == "auto"
         guidance = settings.text_guidance(
             positive, negative, self.guide_unet, self.scheduler.config.num_train_timesteps
         )
-        held = guide_known and known is not None and self.vae is None
+        self._can_guide = guidance.guide is not None or prompts.negative is not None
+        held = self._holds_known(known, guide_known)
         predict = self._predictor(tensors, guidance, windows, held)
         with (
             self._styled(guidance, style, alpha),
@@ -353,7 +341,7 @@ class LumierePipeline(LumiereComponents):
             x_0 = denoise(
                 self.scheduler, predict, start, timesteps, generators, on_step, self._is_stopped
             )
-        if wants_latents:
+        if output_type == "latent":
             self.maybe_free_model_hooks()
             output = LumierePipelineOutput(frames=x_0, fps=settings.fps, mode=mode)
             return output if return_dict else (x_0,)
@@ -492,6 +480,16 @@ class LumierePipeline(LumiereComponents):
             "conditioning": c.to(device, copy=True),
             "known_mask": m.to(device, copy=True),
         }
+
+    def _holds_known(self, known: KnownPixels | None, guide_known: bool) -> bool:
+        """Return whether to hold the estimate of x_0 to the known pixels; not in latents."""
+        return guide_known and known is not None and self.vae is None
+
+    def _upscaler_for(self, upscale: bool, output_type: str) -> LumiereUpscalePipeline | None:
+        """Make the pipeline of super-resolution if a call enlarges its videos."""
+        if not upscale or self.ssr_unet is None or output_type == "latent":
+            return None
+        return self.upscaler()
 
     def _first_x_t(
         self,

@@ -50,10 +50,16 @@ class LumiereUpscalePipelineOutput(BaseOutput):
     frames: Any
 
 
-def check_output_type(output_type: str) -> None:
-    """Raise ValueError unless `output_type` is one of `OUTPUT_TYPES`."""
+def check_output_type(output_type: str, keep_known: bool = False) -> None:
+    """Raise ValueError unless `output_type` is one of `OUTPUT_TYPES`, and has pixels if known ones
+    are to be put back.
+    """
     if output_type not in OUTPUT_TYPES:
         raise ValueError(f"output_type is {output_type!r}; allowed: {', '.join(OUTPUT_TYPES)}")
+    if output_type == "latent" and keep_known:
+        raise ValueError(
+            "keep_known puts pixels back, but output_type 'latent' has none; choose one of the two"
+        )
 
 
 def to_output(video: Tensor, output_type: str) -> Any:

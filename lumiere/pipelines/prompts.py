@@ -157,8 +157,12 @@ def read_prompt(prompt: Any) -> list[str]:
     return prompts
 
 
-def has_negative_prompt(negative_prompt: Any) -> bool:
-    """Return whether a negative prompt names something to avoid; the empty sentence does not."""
+def has_negative_prompt(negative_prompt: Any, negative_embeds: Any = None) -> bool:
+    """Return whether sentences or text states name something to avoid; the empty sentence does
+    not.
+    """
+    if negative_embeds is not None:
+        return True
     if negative_prompt is None:
         return False
     return any(entry.strip() for entry in _sentences(negative_prompt, "negative_prompt"))
