@@ -44,7 +44,7 @@ GAP, ZOOM = 2, 3
 def draw(pipe: LumierePipeline, prompts: list[str]) -> np.ndarray:
     """Sample a picture of each prompt, with a seed of its own: uint8 (n, h, w, 3)."""
     generators = [torch.Generator().manual_seed(seed) for seed in range(len(prompts))]
-    made = pipe(prompts, num_frames=1, generator=generators, batch_size=16)
+    made = pipe(prompts, num_frames=1, generator=generators, batch_size=16, output_type="pt")
     assert isinstance(made, LumierePipelineOutput)
     return unit_to_bytes(made.frames[:, 0].permute(0, 2, 3, 1)).numpy()
 

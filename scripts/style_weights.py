@@ -104,7 +104,9 @@ def draw_samples(pipe: LumierePipeline, phrases: dict[str, str], path: Path) -> 
 def draw_row(pipe: LumierePipeline, prompts: list[str], **style: Any) -> np.ndarray:
     """Sample a picture of each prompt, side by side: uint8 (h, n w, 3)."""
     generators = [torch.Generator().manual_seed(SEED + i) for i in range(len(prompts))]
-    made = pipe(prompts, num_frames=1, generator=generators, batch_size=None, **style)
+    made = pipe(
+        prompts, num_frames=1, generator=generators, batch_size=None, output_type="pt", **style
+    )
     assert isinstance(made, LumierePipelineOutput)
     pictures = unit_to_bytes(made.frames[:, 0].permute(0, 2, 3, 1)).numpy()  # (n, h, w, 3)
     return np.concatenate(list(pictures), axis=1)
