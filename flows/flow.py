@@ -62,7 +62,7 @@ class PipelineRun:
         self.supervisors = Supervisors()
         self.screen = Screen()
         self.results: dict[str, StageResult] = {}
-        self.parent_id: str | None = None
+        self.parent: str | None = None
         self._slots = threading.Semaphore(max_parallel)
         self._dvc = threading.Lock()
 
@@ -110,8 +110,8 @@ class PipelineRun:
         # Idle threads must not spin, because parallel stages share the cores.
         env.setdefault("OMP_WAIT_POLICY", "passive")
         env.setdefault("TQDM_NCOLS", "90")
-        if self.parent_id:
-            env[tracking.PARENT_VARIABLE] = self.parent_id
+        if self.parent:
+            env[tracking.PARENT_VARIABLE] = self.parent
         return env
 
 
@@ -146,7 +146,7 @@ def _reproduce(node: dag.StageNode, run: PipelineRun) -> tuple[StageResult, Stat
     if output.has_run:
         return StageResult(node.name, "ran", metrics=figures, outputs=node.outputs), Completed()
     tracking.log_cached_stage(
-        run.root, run.parent_id, node.name, run.params.get(node.name, {}), figures
+        run.root, run.parent, node.name, run.params.get(node.name, {}), figures
     )
     result = StageResult(node.name, "cached", metrics=figures, outputs=node.outputs)
     return result, Completed(name="Cached", message="nothing that it depends on has changed")
@@ -197,7 +197,7 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
     failure = ""
     try:
         with tracking.pipeline_run(run.root, run.params) as tracked:
-            run.parent_id = tracked.run_id
+            run.parent = tracked.reference
             results = _submit_and_wait(nodes, run)
             tracked.set_tags({f"stage.{result.stage}": result.status for result in results})
             tracked.log_metrics({f"seconds/{result.stage}": result.seconds for result in results})

@@ -23,6 +23,12 @@ def process_tags() -> dict[str, str]:
     return {"host": socket.gethostname(), "pid": str(os.getpid()), "pid_started": str(started)}
 
 
+def experiment_tags() -> dict[str, str]:
+    """Return the name and the baseline of the DVC experiment that this process belongs to, if any."""
+    variables = {"dvc_exp_name": "DVC_EXP_NAME", "dvc_exp_baseline": "DVC_EXP_BASELINE_REV"}
+    return {tag: os.environ[name] for tag, name in variables.items() if os.environ.get(name)}
+
+
 def has_lost_its_process(tags: Mapping[str, str]) -> bool:
     """Return whether a run's process was on this machine and has ended.
 

@@ -9,6 +9,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ import pytest
 from lumiere import run_origin, tracking
 from lumiere.errors import DataError
 from lumiere.run_origin import git_tags
+from lumiere.tracking import store
+from lumiere.tracking.delivery import deliver_abandoned
+from lumiere.tracking.journal import QUEUE
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -39,9 +44,28 @@ def _project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.delenv(name, raising=False)
 
 
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what the tracker has warned of."""
+    records = [record for record in caplog.records if record.name.startswith("lumiere.tracking")]
+    return [record.getMessage() for record in records]
+
+
+def journals() -> list[Path]:
+    """Return what is not delivered yet."""
+    return [path for path in (Path.cwd() / QUEUE).glob("*") if not path.name.startswith(".")]
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 60) -> bool:
+    """Wait for a condition; return whether it came true."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
 def only_run() -> Any:
-    client = tracking._client(Path.cwd())
-    (run,) = client.search_runs([tracking._experiment_id(client, Path.cwd())])
+    client = store.open_store(Path.cwd())
+    (run,) = client.search_runs([store.experiment_id(client, Path.cwd())])
     return run
 
 
@@ -62,7 +86,7 @@ def test_a_stage_run_keeps_everything(monkeypatch: pytest.MonkeyPatch, tmp_path:
         run.set_tags({"device": "cpu"})
     monkeypatch.chdir(tmp_path / "a project")
     found = only_run()
-    client = tracking._client(Path.cwd())
+    client = store.open_store(Path.cwd())
     assert found.info.status == "FINISHED" and found.info.run_name == "train_base"
     assert found.data.params["optim.steps"] == "7" and len(found.data.params["optim.note"]) == 6000
     assert found.data.metrics["recall_1"] == 0.5
@@ -82,8 +106,8 @@ def test_exceptions_end_as_failed_and_exits_as_killed() -> None:
     assert only_run().info.status == "FAILED"
     with pytest.raises(KeyboardInterrupt), tracking.stage_run("b", {}):
         raise KeyboardInterrupt
-    client = tracking._client(Path.cwd())
-    runs = client.search_runs([tracking._experiment_id(client, Path.cwd())])
+    client = store.open_store(Path.cwd())
+    runs = client.search_runs([store.experiment_id(client, Path.cwd())])
     assert {run.info.run_name: run.info.status for run in runs} == {"a": "FAILED", "b": "KILLED"}
 
 
@@ -92,35 +116,38 @@ def test_a_killed_process_ends_as_killed(number: signal.Signals) -> None:
     code = (
         "import time; from lumiere import tracking\n"
         "with tracking.stage_run('a', {}) as run:\n"
-        "    run.log_metrics({'loss': 1.0}); print('here', flush=True); time.sleep(60)"
+        "    run.flush(60); run.log_metrics({'loss': 1.0}); print('here', flush=True); time.sleep(60)"
     )
     env = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=env)
     assert process.stdout is not None and process.stdout.readline()
     process.send_signal(number)
     assert process.wait(20) in (128 + signal.SIGTERM, -signal.SIGKILL)
-    if number == signal.SIGKILL:  # nobody could write it down; the next pipeline run does
+    if number == signal.SIGKILL:  # nobody could write it down; the next process does
         assert only_run().info.status == "RUNNING"
-        tracking._close_abandoned_runs(Path.cwd())
-    else:
-        assert only_run().data.metrics == {"loss": 1.0}
+        assert deliver_abandoned(Path.cwd(), 60) == (0, None)
+    assert only_run().data.metrics == {"loss": 1.0}
     assert only_run().info.status == "KILLED"
 
 
 def test_a_later_process_with_the_same_number_does_not_keep_a_run_alive(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with tracking.stage_run("a", {}):
-        tracking._close_abandoned_runs(Path.cwd())
+    with tracking.stage_run("a", {}) as run:
+        assert run.flush(60)
+        store.close_abandoned_runs(store.open_store(Path.cwd()), Path.cwd(), set())
         assert only_run().info.status == "RUNNING"
         earlier = {
             "pid": str(os.getpid()),
             "pid_started": str(psutil.Process().create_time() - 100),
         }
-        client = tracking._client(Path.cwd())
+        client = store.open_store(Path.cwd())
         for key, value in earlier.items():
             client.set_tag(only_run().info.run_id, key, value)
-        tracking._close_abandoned_runs(Path.cwd())
+        kept = {only_run().info.run_id}  # its journal says how it ended
+        store.close_abandoned_runs(client, Path.cwd(), kept)
+        assert only_run().info.status == "RUNNING"
+        store.close_abandoned_runs(client, Path.cwd(), set())
         assert only_run().info.status == "KILLED"
 
 
@@ -131,15 +158,14 @@ def test_parent_and_children_and_a_foreign_run_id(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(tracking.PARENT_VARIABLE, parent.run_id)
         monkeypatch.setenv("MLFLOW_RUN_ID", parent.run_id)
         with tracking.stage_run("a", {"x": 1}) as child:
-            assert child.run_id != parent.run_id
+            assert child.flush(60) and child.run_id != parent.run_id
         tracking.log_cached_stage(root, parent.run_id, "b", {"y": 2}, {"score": 3.0})
         with pytest.raises(ZeroDivisionError), tracking.stage_run("c", {}):
             _ = 1 / 0
         Path("dvc.lock").write_text("with a and b\n")
-    client = tracking._client(root)
+    client = store.open_store(root)
     runs = {
-        run.info.run_name: run
-        for run in client.search_runs([tracking._experiment_id(client, root)])
+        run.info.run_name: run for run in client.search_runs([store.experiment_id(client, root)])
     }
     assert (
         runs["a"].data.tags["mlflow.parentRunId"]
@@ -202,29 +228,44 @@ def test_a_state_that_git_cannot_tell_is_unknown(monkeypatch: pytest.MonkeyPatch
     assert git_tags(Path.cwd())["git_dirty"] == "unknown"
 
 
-def test_a_broken_store_costs_one_warning(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_broken_store_costs_two_warnings_and_loses_nothing(
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    tables = ("metrics", "tags", "params")
     with tracking.stage_run("a", {}) as run:
-        with sqlite3.connect(".lumiere/mlflow.db") as store:  # it breaks under a run that has begun
-            for table in ("metrics", "tags", "params"):
-                store.execute(f"ALTER TABLE {table} RENAME TO lost_{table}")
+        assert run.flush(60)
+        with sqlite3.connect(
+            ".lumiere/mlflow.db"
+        ) as database:  # it breaks under a run that has begun
+            for table in tables:
+                database.execute(f"ALTER TABLE {table} RENAME TO lost_{table}")
         run.log_metrics({"loss": 1.0})
-        run.flush()
+        assert not run.flush(60)
         run.log_params({"x": 1})
         run.set_tags({"a": "b"})
-    assert run.run_id is not None
-    (warning,) = [
-        record.getMessage() for record in caplog.records if record.name == "lumiere.tracking"
-    ]
-    assert "cannot be written" in warning
-    caplog.clear()
+    during, after = warnings_of(caplog)
+    assert "does not answer" in during and ".lumiere/mlflow-queue" in during
+    assert "the next run delivers it" in after
+    with sqlite3.connect(".lumiere/mlflow.db") as database:
+        for table in tables:
+            database.execute(f"ALTER TABLE lost_{table} RENAME TO {table}")
+    with tracking.stage_run("b", {}) as later:  # in this process, whose thread has not given up
+        assert later.flush(60)
+    assert eventually(lambda: not journals())
+    found = store.open_store(Path.cwd()).get_run(str(run.run_id))
+    assert found.info.status == "FINISHED" and found.data.metrics == {"loss": 1.0}
+    assert found.data.params == {"x": "1"} and found.data.tags["a"] == "b"
+
+
+def test_an_address_that_cannot_be_used_is_an_error_of_the_flow_and_a_warning_of_a_stage(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////dev/null/none.db")
     with tracking.stage_run("b", {"x": 1}) as run:
         run.log_metrics({"loss": 1.0})
         run.set_tags({"a": "b"})
     assert run.run_id is None
-    assert len([record for record in caplog.records if record.name == "lumiere.tracking"]) == 1
+    assert "/dev/null/none.db cannot be used" in warnings_of(caplog)[0]
     with (
         pytest.raises(DataError, match=r"/dev/null/none\.db cannot be used .*MLFLOW_TRACKING_URI"),
         tracking.pipeline_run(Path.cwd(), {}),
@@ -242,7 +283,7 @@ def test_off_and_other_ranks_write_nothing(monkeypatch: pytest.MonkeyPatch) -> N
         parent.log_artifact("no such file")
     tracking.log_cached_stage(Path.cwd(), None, "a", {}, {})
     assert [path.name for path in Path(".lumiere").iterdir()] == ["mlflow.db"]
-    client = tracking._client(Path.cwd())
+    client = store.open_store(Path.cwd())
     assert client.get_experiment_by_name(tracking.EXPERIMENT) is None
 
 
@@ -279,14 +320,14 @@ def test_four_processes_may_open_a_new_store_at_once() -> None:
     code = (
         "from lumiere import tracking\n"
         "with tracking.stage_run('a', {}) as run:\n"
-        "    assert run.run_id is not None\n"
+        "    assert run.flush(100)\n"
         "    [run.log_metrics({'loss': 1.0}, step=i) for i in range(150)]"
     )
     env = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     processes = [subprocess.Popen([sys.executable, "-c", code], env=env) for _ in range(4)]
     assert [process.wait(120) for process in processes] == [0] * 4
-    client = tracking._client(Path.cwd())
-    runs = client.search_runs([tracking._experiment_id(client, Path.cwd())])
+    client = store.open_store(Path.cwd())
+    runs = client.search_runs([store.experiment_id(client, Path.cwd())])
     assert [run.info.status for run in runs] == ["FINISHED"] * 4
     assert all(len(client.get_metric_history(run.info.run_id, "loss")) == 150 for run in runs)
 

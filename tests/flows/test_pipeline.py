@@ -26,7 +26,7 @@ from flows.flow import PipelineFailed, PipelineRun, _result, lumiere_pipeline, p
 from flows.pipeline import main
 from flows.report import StageResult
 from flows.supervisor import Supervisors
-from lumiere import tracking
+from lumiere.tracking import store
 from tests.flows.conftest import REPOSITORY, events, repro
 from tests.flows.test_supervisor import wait_until
 
@@ -48,10 +48,10 @@ def run(root: Path, **options: Any) -> Any:
 
 def mlflow_runs(root: Path) -> list[Any]:
     """Find all MLflow runs, newest first."""
-    client = tracking._client(root)
+    client = store.open_store(root)
     return list(
         client.search_runs(
-            [tracking._experiment_id(client, root)], order_by=["attributes.start_time DESC"]
+            [store.experiment_id(client, root)], order_by=["attributes.start_time DESC"]
         )
     )
 
