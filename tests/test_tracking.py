@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -18,11 +19,12 @@ import psutil
 import pytest
 
 from lumiere import run_origin, tracking
-from lumiere.errors import DataError
+from lumiere.addresses import keep_loopback_direct, redacted
+from lumiere.errors import DataError, ParamsError
 from lumiere.run_origin import git_tags
-from lumiere.tracking import store
+from lumiere.tracking import delivery, store
 from lumiere.tracking.delivery import deliver_abandoned
-from lumiere.tracking.journal import QUEUE
+from lumiere.tracking.journal import QUEUE, EntryFile
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -61,6 +63,13 @@ def eventually(condition: Callable[[], bool], seconds: float = 60) -> bool:
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
     return condition()
+
+
+def only_run_named(name: str) -> Any:
+    client = store.open_store(Path.cwd())
+    runs = client.search_runs([store.experiment_id(client, Path.cwd())])
+    (found,) = [run for run in runs if run.info.run_name == name]
+    return found
 
 
 def only_run() -> Any:
@@ -335,3 +344,182 @@ def test_four_processes_may_open_a_new_store_at_once() -> None:
 def test_numbers_are_flat_and_finite() -> None:
     values = {"a": {"b": 1, "c": float("nan"), "d": "text"}, "e": 0.5, "f": [1, 2], "g": True}
     assert tracking.numbers(values) == {"a.b": 1.0, "e": 0.5, "g": 1.0}
+
+
+def test_a_deleted_experiment_is_restored(caplog: pytest.LogCaptureFixture) -> None:
+    with tracking.stage_run("a", {}):
+        pass
+    client = store.open_store(Path.cwd())
+    client.delete_experiment(store.experiment_id(client, Path.cwd()))
+    with tracking.pipeline_run(Path.cwd(), {}) as run:
+        assert run.run_id is not None
+    assert only_run_named("a").info.lifecycle_stage == "active"
+    assert "is restored" in "".join(warnings_of(caplog))
+
+
+@pytest.mark.parametrize("damage", ["cut short", "not a database"])
+def test_a_damaged_database_is_set_aside(damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    database = Path(".lumiere/mlflow.db")
+    whole = database.read_bytes()
+    broken = whole[: len(whole) // 2] if damage == "cut short" else b"nothing of that kind" * 100
+    database.write_bytes(broken)
+    store._set_aside_if_damaged(database)
+    assert not database.exists()
+    (aside,) = Path(".lumiere").glob("mlflow.db.damaged-*")
+    assert aside.read_bytes() == broken
+    (warning,) = warnings_of(caplog)
+    assert aside.name in warning and "a new one begins" in warning
+    store._set_aside_if_damaged(database)  # there is nothing to mend now
+
+
+def test_a_database_that_another_program_locks_delays_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(store, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(delivery, "MAX_RETRY_SECONDS", 0.1)
+    with sqlite3.connect(".lumiere/mlflow.db", isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with tracking.pipeline_run(Path.cwd(), {}) as run:  # not refused: the lock will end
+            assert run.run_id is None
+        other.execute("ROLLBACK")
+    assert "mlflow.db: another process has locked the database" in warnings_of(caplog)[0]
+    assert eventually(lambda: not journals())
+    assert only_run().info.status == "FINISHED"
+
+
+def test_a_database_of_another_version_names_the_file_and_the_cure() -> None:
+    with sqlite3.connect(".lumiere/mlflow.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    store_path = re.escape(f"sqlite:///{Path.cwd()}/.lumiere/mlflow.db")
+    with (
+        pytest.raises(DataError, match=f"{store_path} belongs to another version .*db upgrade"),
+        tracking.pipeline_run(Path.cwd(), {}),
+    ):
+        pass
+    assert not journals()
+
+
+@pytest.mark.parametrize("name", ["p ?q=1", "50%20x"])
+def test_a_path_that_no_database_address_can_hold_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / name
+    root.mkdir()
+    (root / "dvc.yaml").touch()
+    monkeypatch.chdir(root)
+    before = sorted(tmp_path.iterdir())
+    with (
+        pytest.raises(ParamsError, match="rename the folder"),
+        tracking.pipeline_run(root, {}),
+    ):
+        pass
+    with tracking.stage_run("a", {}) as run:  # a stage goes on without a record
+        run.log_metrics({"loss": 1.0})
+    assert "rename the folder" in "".join(warnings_of(caplog))
+    assert sorted(tmp_path.iterdir()) == before and [path.name for path in root.iterdir()] == [
+        "dvc.yaml"
+    ]
+
+
+@pytest.mark.parametrize("name", ["100% x", "a #b", "c+d&e;f"])
+def test_other_paths_are_kept_as_they_are(
+    name: str, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / name
+    (root / ".lumiere").mkdir(parents=True)
+    shutil.copy(empty_store, root / ".lumiere")
+    (root / "dvc.yaml").touch()
+    monkeypatch.chdir(root)
+    Path("file.txt").write_text("x")
+    with tracking.stage_run("a", {}) as run:
+        run.log_artifact("file.txt")
+    assert only_run().info.status == "FINISHED"
+    assert list((root / ".lumiere" / "mlartifacts").rglob("file.txt"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted({name, "a project"})
+
+
+def test_a_queued_experiment_is_recorded_in_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "a project"
+    copy = project / ".dvc" / "tmp" / "exps" / "tmpabc"
+    copy.mkdir(parents=True)
+    (copy / "dvc.yaml").touch()
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    monkeypatch.setenv("DVC_EXP_NAME", "brisk-owl")
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "abc123")
+    with tracking.stage_run("a", {}):
+        pass
+    assert not (copy / ".lumiere").exists()
+    monkeypatch.chdir(project)
+    tags = only_run().data.tags
+    assert (tags["dvc_exp_name"], tags["dvc_exp_baseline"]) == ("brisk-owl", "abc123")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "elsewhere"))
+    assert tracking.project_root() == project
+
+
+def test_params_of_every_run_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "_shared_params", {})
+    tracking.record_with_every_run({"launch": {"precision": "bf16"}})
+    with tracking.stage_run("a", {"optim": {"steps": 3}}):
+        pass
+    assert only_run().data.params == {"optim.steps": "3", "launch.precision": "bf16"}
+
+
+def test_a_full_disk_ends_no_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tracking.stage_run("a", {}) as run:
+        run.log_metrics({"loss": 1.0}, step=1)
+        assert run.flush(60)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", lambda descriptor, line: len(line) // 2)
+            run.log_metrics({"loss": 2.0}, step=2)
+            run.log_metrics({"loss": 3.0}, step=3)
+        run.log_metrics({"loss": 4.0}, step=4)
+        run.log_artifact("no such file")
+    assert len(warnings_of(caplog)) == 1
+    history = store.open_store(Path.cwd()).get_metric_history(str(run.run_id), "loss")
+    assert [point.value for point in history] == [1.0, 4.0]
+
+
+def test_an_entry_that_was_cut_short_costs_no_other(tmp_path: Path) -> None:
+    entries = EntryFile(tmp_path, "figures")
+    entries.add({"do": "a"})
+    with entries.path.open("ab") as file:
+        file.write(b'{"do": "b"')  # a kill, in the middle of it
+    later = EntryFile(tmp_path, "figures")
+    assert [entry["do"] for entry, _ in later.pending()] == ["a"]
+    later.add({"do": "c"})
+    pending = list(later.pending())
+    assert [entry["do"] for entry, _ in pending] == ["a", "c"]
+    later.advance(pending[0][1])
+    assert [entry["do"] for entry, _ in EntryFile(tmp_path, "figures").pending()] == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("no http://a:b@host/x", "no http://***@host/x"),
+        ("postgresql://u:p@ss@h:5/db and sqlite:////a@b/c.db", None),
+        ("s3://bucket?token=abc&x=1", "s3://bucket?token=***&x=1"),
+        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
+    ],
+)
+def test_passwords_are_hidden(
+    text: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://u:p@ss@h:5/db")
+    assert redacted(text) == (expected or "postgresql://***@h:5/db and sqlite:////a@b/c.db")
+    assert "p@ss" not in redacted('role "u" with password p@ss is refused')
+
+
+def test_loopback_is_added_to_the_users_exceptions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "example.org, 127.0.0.1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    keep_loopback_direct()
+    assert os.environ["NO_PROXY"] == os.environ["no_proxy"] == "example.org,127.0.0.1,localhost,::1"
+    monkeypatch.setenv("no_proxy", "*")
+    keep_loopback_direct()
+    assert os.environ["no_proxy"] == "*"
