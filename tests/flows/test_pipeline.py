@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,9 +19,11 @@ import pytest
 import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from prefect.states import Completed, Crashed, Failed, Pending
 
+import flows
 from flows import dag
 from flows.flow import PipelineFailed, PipelineRun, _result, lumiere_pipeline, pipeline_lock
 from flows.pipeline import main
@@ -340,6 +343,69 @@ def test_a_server_that_does_not_answer_is_named(
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and f"PREFECT_API_URL={url}" in error
     assert not events(toy_project)
+
+
+def test_a_home_folder_that_cannot_be_written_is_named(
+    toy_project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with temporary_settings({PREFECT_HOME: Path("/dev/null/home")}):
+        assert main(["--root", str(toy_project)]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "PREFECT_HOME=/dev/null/home: cannot be written" in error
+
+
+def test_a_home_folder_that_no_database_address_can_hold_is_refused(
+    toy_project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {PREFECT_HOME: tmp_path / "h ?x", PREFECT_API_URL: None}
+    with temporary_settings(settings):
+        assert main(["--root", str(toy_project)]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "h ?x" in error and "rename the folder" in error
+
+
+def test_a_socks_proxy_hinders_neither_the_flow_nor_its_stages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proxy = "socks5://127.0.0.1:9"
+    monkeypatch.setattr(flows, "STAGE_PROXIES", {})
+    monkeypatch.setattr(flows, "find_spec", lambda name: None)
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    for name in ("all_proxy", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PREFECT_API_URL", "https://prefect.example.org/api")
+    flows._put_socks_proxies_away()
+    assert os.environ["ALL_PROXY"] == proxy  # another machine may only be reached by it
+    for url in ("http://127.0.0.1:4200/api", ""):
+        monkeypatch.setenv("ALL_PROXY", proxy)
+        monkeypatch.setenv("PREFECT_API_URL", url)
+        if not url:
+            monkeypatch.delenv("PREFECT_API_URL")
+        flows._put_socks_proxies_away()
+        assert "ALL_PROXY" not in os.environ and {"ALL_PROXY": proxy} == flows.STAGE_PROXIES
+    assert "127.0.0.1" in os.environ["no_proxy"] and "127.0.0.1" in os.environ["NO_PROXY"]
+
+
+def test_a_password_is_in_no_output_and_no_database(
+    toy_project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    secret = "hunter2secret"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://reviewer:{secret}@127.0.0.1:9")
+    assert main(["--root", str(toy_project), "--stages", "a"]) == 0  # down: only a warning
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"nonsense://reviewer:{secret}@127.0.0.1:9")
+    assert main(["--root", str(toy_project), "--stages", "a"]) == 1
+    output = capfd.readouterr()
+    assert "does not answer" in output.err and "cannot be used" in output.err
+    assert secret not in output.out + output.err
+    home = PREFECT_HOME.value()
+    written = [path for folder in (toy_project, home) for path in folder.rglob("*")]
+    holders = [path for path in written if path.is_file() and secret.encode() in path.read_bytes()]
+    assert holders == []
+    with get_client(sync_client=True) as client:
+        newest = client.read_flow_runs(limit=2, sort=FlowRunSort.START_TIME_DESC)
+    assert {run.state_name for run in newest} == {"Failed", "Completed"}
+    assert all(secret not in run.model_dump_json() for run in newest)
+    assert all(re.fullmatch(r"by hand \d{4}-\d\d-\d\d \d\d:\d\d a", run.name) for run in newest)
 
 
 def test_a_schedule_is_not_served_for_an_unknown_stage(
