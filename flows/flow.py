@@ -215,6 +215,9 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
             results = _submit_and_wait(nodes, run)
             tracked.set_tags({f"stage.{result.stage}": result.status for result in results})
             tracked.log_metrics({f"seconds/{result.stage}": result.seconds for result in results})
+            for result in results:
+                figures = {f"{result.stage}/{name}": x for name, x in result.metrics.items()}
+                tracked.log_metrics(figures)
             _raise_unless_complete(results)
     except PipelineFailed as error:
         failure = str(error)

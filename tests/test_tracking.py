@@ -21,7 +21,7 @@ import pytest
 from lumiere import run_origin, tracking
 from lumiere.addresses import keep_loopback_direct, redacted
 from lumiere.errors import DataError, ParamsError
-from lumiere.run_origin import git_tags
+from lumiere.run_origin import git_patch, git_tags
 from lumiere.tracking import delivery, store
 from lumiere.tracking.delivery import deliver_abandoned
 from lumiere.tracking.journal import QUEUE, EntryFile
@@ -192,7 +192,9 @@ def test_parent_and_children_and_a_foreign_run_id(monkeypatch: pytest.MonkeyPatc
     assert tagged == {"p": digest, "a": digest, "b": digest, "c": None}
 
 
-def test_new_code_makes_a_run_dirty_and_outputs_do_not(tmp_path: Path) -> None:
+def test_new_code_makes_a_run_dirty_and_outputs_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tmp_path / "repository"
     root.mkdir()
 
@@ -215,7 +217,7 @@ def test_new_code_makes_a_run_dirty_and_outputs_do_not(tmp_path: Path) -> None:
         (root / name).write_text(text)
     git("add", ".")
     git("commit", "-m", "first")
-    assert is_dirty() == "false"
+    assert is_dirty() == "false" and git_patch(root) == ""
     (root / "outputs").mkdir()
     (root / "outputs" / "a.yaml").write_text("made by a run")
     (root / "dvc.lock").write_text("2")
@@ -229,6 +231,9 @@ def test_new_code_makes_a_run_dirty_and_outputs_do_not(tmp_path: Path) -> None:
         assert is_dirty() == "false"
     (root / "params.yaml").write_text("a: 2")
     assert is_dirty() == "true"
+    assert "+a: 2" in git_patch(root) and "dvc.lock" not in git_patch(root)
+    monkeypatch.setattr(run_origin, "MAX_PATCH", 10)
+    assert "params.yaml | 2 +-" in git_patch(root) and "left out" in git_patch(root)
 
 
 def test_a_state_that_git_cannot_tell_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

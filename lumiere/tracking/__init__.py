@@ -40,7 +40,7 @@ from typing import Any
 
 from lumiere.addresses import redacted
 from lumiere.errors import DataError, ParamsError, first_line
-from lumiere.run_origin import experiment_tags, git_tags, process_tags
+from lumiere.run_origin import experiment_tags, git_patch, git_tags, process_tags
 from lumiere.tracking import store
 from lumiere.tracking.delivery import courier
 from lumiere.tracking.journal import QUEUE, Journal, begin_journal
@@ -129,7 +129,10 @@ class Run:
 
     def log_dict(self, values: Any, name: str) -> None:
         """Store `values` as a JSON artifact called `name`."""
-        text = json.dumps(values, indent=2, sort_keys=True, default=str)
+        self.log_text(json.dumps(values, indent=2, sort_keys=True, default=str), name)
+
+    def log_text(self, text: str, name: str) -> None:
+        """Store `text` as an artifact called `name`."""
         artifact = PurePosixPath(name)
         folder = "" if artifact.parent == PurePosixPath() else str(artifact.parent)
         with self._warning_once(), tempfile.TemporaryDirectory() as temporary:
@@ -249,7 +252,11 @@ def _begin_pipeline_run(root: Path, params: Mapping[str, Any]) -> Run:
         run = _begin_run(root, name, {"stage": "pipeline"} | git_tags(root), None)
     except OSError as error:
         raise DataError(f"{root / QUEUE}: cannot be written ({first_line(error)})") from error
+    run.log_params(params)
     run.log_dict(params, "params.json")
+    patch = git_patch(root)
+    if patch:
+        run.log_text(patch, "uncommitted.patch")
     run._add("close abandoned")
     is_server = tracking_uri(root).startswith(("http:", "https:"))
     if not run.flush(SERVER_START_PATIENCE if is_server else START_PATIENCE):

@@ -20,15 +20,21 @@ import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.settings import (
+    PREFECT_API_DATABASE_CONNECTION_URL,
+    PREFECT_API_URL,
+    PREFECT_HOME,
+    temporary_settings,
+)
 from prefect.states import Completed, Crashed, Failed, Pending
 
 import flows
 from flows import dag
 from flows.flow import PipelineFailed, PipelineRun, _result, lumiere_pipeline, pipeline_lock
-from flows.pipeline import main
+from flows.pipeline import check_server, main
 from flows.report import StageResult
 from flows.supervisor import Supervisors
+from lumiere.errors import ParamsError
 from lumiere.tracking import store
 from tests.flows.conftest import REPOSITORY, events, repro
 from tests.flows.test_supervisor import wait_until
@@ -354,14 +360,14 @@ def test_a_home_folder_that_cannot_be_written_is_named(
     assert error.count("\n") == 1 and "PREFECT_HOME=/dev/null/home: cannot be written" in error
 
 
-def test_a_home_folder_that_no_database_address_can_hold_is_refused(
-    toy_project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    settings = {PREFECT_HOME: tmp_path / "h ?x", PREFECT_API_URL: None}
-    with temporary_settings(settings):
-        assert main(["--root", str(toy_project)]) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "h ?x" in error and "rename the folder" in error
+def test_a_home_folder_that_no_database_address_can_hold_is_refused(tmp_path: Path) -> None:
+    home = tmp_path / "h ?x"
+    defaults = {PREFECT_API_URL, PREFECT_API_DATABASE_CONNECTION_URL}
+    with (
+        temporary_settings({PREFECT_HOME: home}, restore_defaults=defaults),
+        pytest.raises(ParamsError, match=r"h \?x.*rename the folder"),
+    ):
+        check_server()
 
 
 def test_a_socks_proxy_hinders_neither_the_flow_nor_its_stages(
