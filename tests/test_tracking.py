@@ -280,11 +280,15 @@ def test_an_address_that_cannot_be_used_is_an_error_of_the_flow_and_a_warning_of
         run.set_tags({"a": "b"})
     assert run.run_id is None
     assert "/dev/null/none.db cannot be used" in warnings_of(caplog)[0]
-    with (
-        pytest.raises(DataError, match=r"/dev/null/none\.db cannot be used .*MLFLOW_TRACKING_URI"),
-        tracking.pipeline_run(Path.cwd(), {}),
-    ):
-        pass
+    for address in ("sqlite:////dev/null/none.db", "nonsense://***@host"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address.replace("***", "me:hunter2secret"))
+        with (
+            pytest.raises(
+                DataError, match=f"{re.escape(address)} cannot be used .*MLFLOW_TRACKING"
+            ),
+            tracking.pipeline_run(Path.cwd(), {}),
+        ):
+            pass
 
 
 def test_off_and_other_ranks_write_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

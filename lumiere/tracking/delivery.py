@@ -162,7 +162,7 @@ class Courier:
         problem = store.lasting_problem(error, self._root)
         reason = problem or (
             f"MLflow at {redacted(store.tracking_uri(self._root))} does not answer "
-            f"({redacted(first_line(error))})"
+            f"({store.reason(error)})"
         )
         logger.warning(
             "%s; what this run records waits in %s and is delivered later", reason, QUEUE

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sqlite3
 import time
 from pathlib import Path
@@ -172,7 +173,8 @@ def lasting_problem(error: Exception, root: Path) -> DataError | None:
                 f"MLflow at {store} refuses this user ({text}); set MLFLOW_TRACKING_USERNAME and "
                 "MLFLOW_TRACKING_PASSWORD, or set LUMIERE_TRACKING=off to record nothing"
             )
-        if status == 404 or "Invalid" in type(error).__name__ or "Unsupported" in text:
+        is_wrong = any(word in type(error).__name__ for word in ("Invalid", "Unsupported"))
+        if status == 404 or is_wrong:
             return DataError(f"MLflow's store {store} cannot be used ({text}); {CURE}")
     elif isinstance(error, ImportError | ValueError):
         return DataError(f"MLflow's store {store} cannot be used ({text}); {CURE}")
@@ -185,6 +187,15 @@ def set_aside_if_malformed(error: Exception, root: Path) -> None:
     """
     if "is malformed" in str(error) and store_name(root) == EMBEDDED:
         _set_aside(root.resolve() / ".lumiere" / "mlflow.db", first_line(error))
+
+
+def reason(error: Exception) -> str:
+    """Return why the store does not answer, in a few words where the error has them."""
+    text = redacted(first_line(error))
+    system = re.search(r"\[Errno \d+\] ([^'\")]+)", text)
+    if system:
+        return system[1]
+    return "it took too long" if "timed out" in text else text
 
 
 def _set_aside_if_damaged(path: Path) -> None:
