@@ -17,6 +17,8 @@ from typing import Any
 
 import psutil
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from lumiere import run_origin, tracking
 from lumiere.addresses import keep_loopback_direct, redacted
@@ -280,12 +282,13 @@ def test_an_address_that_cannot_be_used_is_an_error_of_the_flow_and_a_warning_of
         run.set_tags({"a": "b"})
     assert run.run_id is None
     assert "/dev/null/none.db cannot be used" in warnings_of(caplog)[0]
-    for address in ("sqlite:////dev/null/none.db", "nonsense://***@host"):
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", address.replace("***", "me:hunter2secret"))
+    for address, shown in (
+        ("sqlite:////dev/null/none.db", "/dev/null/none.db"),
+        ("nonsense://me:hunter2secret@host", "nonsense://***@host"),
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         with (
-            pytest.raises(
-                DataError, match=f"{re.escape(address)} cannot be used .*MLFLOW_TRACKING"
-            ),
+            pytest.raises(DataError, match=f"{re.escape(shown)} cannot be used .*MLFLOW_TRACKING"),
             tracking.pipeline_run(Path.cwd(), {}),
         ):
             pass
@@ -505,6 +508,63 @@ def test_an_entry_that_was_cut_short_costs_no_other(tmp_path: Path) -> None:
     assert [entry["do"] for entry, _ in pending] == ["a", "c"]
     later.advance(pending[0][1])
     assert [entry["do"] for entry, _ in EntryFile(tmp_path, "figures").pending()] == ["c"]
+    (tmp_path / "figures.json").write_text("")  # a power cut: how far it was is unknown
+    again = EntryFile(tmp_path, "figures")
+    assert [entry["do"] for entry, _ in again.pending()] == ["a", "c"] and again.progress.may_exist
+
+
+def test_lost_progress_doubles_nothing() -> None:
+    with tracking.stage_run("a", {"x": 1}) as run:
+        run.log_metrics({"loss": 1.0}, step=1)
+        assert run.flush(60)
+        first, journal = run.run_id, run._journal
+        assert journal is not None
+        journal.begin_again()
+        assert run.flush(60) and run.run_id == first
+    assert only_run().info.status == "FINISHED"
+    history = store.open_store(Path.cwd()).get_metric_history(str(first), "loss")
+    assert [point.value for point in history] == [1.0]
+
+
+def test_a_forked_child_leaves_the_run_to_its_parent() -> None:
+    with tracking.stage_run("a", {}) as run:
+        assert run.flush(60)
+        child = os.fork()
+        if not child:
+            run.log_metrics({"loss": 2.0})
+            run.log_text("x", "x.txt")
+            run.end("KILLED")
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert delivery.courier(Path.cwd()).journals  # nobody takes it for an abandoned one
+        assert deliver_abandoned(Path.cwd(), 60) == (0, None) and len(journals()) == 1
+        run.log_metrics({"loss": 1.0})
+    assert only_run().info.status == "FINISHED" and only_run().data.metrics == {"loss": 1.0}
+
+
+def test_a_run_that_mlflow_refuses_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    send = delivery._log_batch
+    refused: set[str | None] = set()
+
+    def log_batch(client: Any, run_id: str, kind: str, items: list[list[Any]]) -> None:
+        if run_id in refused:
+            raise MlflowException("not allowed", error_code=PERMISSION_DENIED)
+        send(client, run_id, kind, items)
+
+    monkeypatch.setattr(delivery, "_log_batch", log_batch)
+    monkeypatch.setattr(delivery, "MAX_RETRY_SECONDS", 0.1)
+    with tracking.stage_run("a", {}) as first:
+        assert first.flush(60)
+        refused.add(first.run_id)
+        first.log_metrics({"loss": 1.0})
+        with tracking.stage_run("b", {}) as second:
+            second.log_text("x", "x.txt")
+        assert eventually(lambda: len(journals()) == 1)
+        files = store.open_store(Path.cwd()).list_artifacts(str(second.run_id))
+        assert [file.path for file in files] == ["x.txt"]
+        refused.clear()
+    assert eventually(lambda: not journals())
+    assert only_run_named("a").data.metrics == {"loss": 1.0}
 
 
 @pytest.mark.parametrize(

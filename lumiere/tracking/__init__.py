@@ -68,6 +68,7 @@ WAKE_EVERY = 200  # points; a write to SQLite costs 70 ms, however many points i
 # How many seconds the end of a run waits for MLflow, by its status. A stage has 10 seconds between
 # SIGTERM and SIGKILL, which loses nothing of the journal.
 STAGE_PATIENCE, PIPELINE_PATIENCE, KILLED_PATIENCE = 10.0, 60.0, 5.0
+FAILING_PATIENCE = 1.0  # of a stage, if MLflow did not answer lately; the flow delivers the rest
 START_PATIENCE = 60.0  # a new database takes up to half a minute on a busy machine
 SERVER_START_PATIENCE = 5.0  # a server is there or not
 
@@ -89,6 +90,7 @@ class Run:
 
     def __init__(self, root: Path | None = None, journal: Journal | None = None) -> None:
         self._root, self._journal = root, journal
+        self._process = os.getpid()
         self._points = 0  # since the delivery was last asked for
         self._has_warned = False
 
@@ -101,6 +103,13 @@ class Run:
     def reference(self) -> str | None:
         """What `LUMIERE_PARENT_RUN_ID` of a child is set to."""
         return None if self._journal is None else self._journal.run_id or self._journal.key
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last attempt to deliver something failed."""
+        if self._journal is None or self._root is None:
+            return False
+        return courier(self._root).error is not None
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Append one point per metric."""
@@ -120,7 +129,7 @@ class Run:
 
         An mp4 plays in the UI if it is H.264, yuv420p and faststart.
         """
-        if self._journal is None:
+        if self._journal is None or self._is_forked:
             return
         with self._warning_once():
             entry = {"do": "artifact", "file": self._journal.copy(Path(path)), "folder": folder}
@@ -154,15 +163,19 @@ class Run:
 
         Give up after `seconds`, or as soon as MLflow does not answer.
         """
-        if self._journal is None or self._root is None:
+        if self._journal is None or self._root is None or self._is_forked:
             return True
         return courier(self._root).wait([self._journal], seconds)
 
     def end(self, status: str = "FINISHED", seconds: float = STAGE_PATIENCE) -> None:
-        """Close the run. `status` is FINISHED, FAILED or KILLED."""
+        """Close the run, and wait until MLflow has it, for at most `seconds`.
+
+        Args:
+            status: FINISHED, FAILED or KILLED.
+            seconds: see `flush`.
+        """
         self._add("end", status=status, time=int(time.time() * 1000))
-        patience = min(seconds, KILLED_PATIENCE) if status == "KILLED" else seconds
-        if not self.flush(patience):
+        if not self.flush(seconds):
             logger.warning(
                 "MLflow does not have all of this run yet; the rest waits in %s, and the next run "
                 "delivers it, or `python -m lumiere.tracking`",
@@ -175,8 +188,15 @@ class Run:
             courier(self._root).discard(self._journal)
             self._journal = None
 
+    @property
+    def _is_forked(self) -> bool:
+        """Whether this is a copy in a forked child, such as a worker that reads clips. The run is
+        its parent's.
+        """
+        return os.getpid() != self._process
+
     def _add(self, kind: str, urgent: bool = True, **values: Any) -> None:
-        if self._journal is None:
+        if self._journal is None or self._is_forked:
             return
         with self._warning_once():
             self._journal.figures.add({"do": kind, **values})
@@ -219,7 +239,7 @@ def stage_run(stage: str, params: Mapping[str, Any]) -> Iterator[Run]:
         except (OSError, ParamsError) as error:
             logger.warning("this run is not recorded in MLflow: %s", error)
     run.log_params({**params, **_shared_params})
-    with _ended(run, STAGE_PATIENCE):
+    with _ended(run, STAGE_PATIENCE, FAILING_PATIENCE):
         yield run
 
 
@@ -235,7 +255,7 @@ def pipeline_run(root: Path, params: Mapping[str, Any]) -> Iterator[Run]:
         yield Run()
         return
     run = _begin_pipeline_run(root, params)
-    with _ended(run, PIPELINE_PATIENCE):
+    with _ended(run, PIPELINE_PATIENCE, PIPELINE_PATIENCE):
         try:
             yield run
         finally:
@@ -364,10 +384,15 @@ def _begin_run(root: Path, name: str, tags: dict[str, str], parent: str | None) 
 
 
 @contextlib.contextmanager
-def _ended(run: Run, patience: float) -> Iterator[None]:
+def _ended(run: Run, patience: float, failing_patience: float) -> Iterator[None]:
     """End the run as the block ends.
 
     Inside the block, SIGTERM raises SystemExit; by default it would end Python at once.
+
+    Args:
+        run: the run.
+        patience: how many seconds the end waits for MLflow.
+        failing_patience: the same, if MLflow did not answer lately.
     """
     status = "FINISHED"
     can_listen = threading.current_thread() is threading.main_thread()
@@ -385,7 +410,8 @@ def _ended(run: Run, patience: float) -> Iterator[None]:
     finally:
         if previous is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        run.end(status, patience)
+        patience = failing_patience if run.is_failing else patience
+        run.end(status, min(patience, KILLED_PATIENCE) if status == "KILLED" else patience)
 
 
 def _raise_exit(signum: int, frame: object) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from lumiere.errors import DataError, run_program
+from lumiere.addresses import redacted
+from lumiere.errors import DataError, first_line, run_program
 from lumiere.tracking import project_root, store
 from lumiere.tracking.delivery import deliver_abandoned
+from lumiere.tracking.journal import waiting_journals
 
 PATIENCE = 600.0  # seconds
 
@@ -15,9 +17,16 @@ def main() -> None:
     store.import_mlflow(store.tracking_uri(root))
     left, error = deliver_abandoned(root, PATIENCE)
     if left:
-        reason = "" if error is None else f" ({error})"
+        reason = "" if error is None else f" ({redacted(first_line(error))})"
         raise DataError(f"{left} runs are not delivered{reason}; try again when MLflow answers")
-    print("MLflow has every run of this project")
+    others = len(waiting_journals(root))
+    if others:
+        print(
+            f"MLflow has every run of this project that has ended and is for this store; {others} "
+            "are at work or are for another MLFLOW_TRACKING_URI"
+        )
+    else:
+        print("MLflow has every run of this project")
 
 
 if __name__ == "__main__":

@@ -173,14 +173,22 @@ class Courier:
             self._client = store.open_store(self._root)
         client = self._client
         # All figures come first: an artifact store that fails does not hold them up.
+        failures = []
         for step in (self._deliver_figures, self._deliver_artifacts):
-            self._each(partial(step, client), self.journals)
+            failures.append(self._each(partial(step, client), self.journals))
         for journal in self.journals:
             self._forget_if_complete(journal)
         self._adopt_abandoned()
+        for failure in failures:
+            if failure is not None:
+                raise failure
 
-    def _each(self, deliver: Callable[[Journal], None], journals: Sequence[Journal]) -> None:
-        """Apply `deliver` to journals; an error about one run does not keep the others back."""
+    def _each(
+        self, deliver: Callable[[Journal], None], journals: Sequence[Journal]
+    ) -> Exception | None:
+        """Apply `deliver` to journals. Return the first error about one run, which does not keep the
+        others back; raise any other error.
+        """
         failure: Exception | None = None
         for journal in journals:
             try:
@@ -190,8 +198,7 @@ class Courier:
                 if not _is_about_one_run(error):
                     raise
                 failure = failure or error
-        if failure is not None:
-            raise failure
+        return failure
 
     def _begin_again_if_unknown(self, deliver: Callable[[Journal], None], journal: Journal) -> None:
         """Deliver; if the store does not know the run, begin again, because the journal has all of
@@ -304,7 +311,9 @@ class Courier:
         """Tag a run and those of its children that have finished."""
         self._adopt_abandoned()  # children that could not deliver everything themselves
         children = [other for other in self.journals if other.key > journal.key]
-        self._each(partial(self._deliver_figures, client), children)
+        failure = self._each(partial(self._deliver_figures, client), children)
+        if failure is not None:
+            raise failure
         run_id = _id(journal)
         experiment = client.get_run(run_id).info.experiment_id
         runs = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run_id}'")

@@ -60,9 +60,7 @@ class EntryFile:
     def __init__(self, folder: Path, name: str) -> None:
         self.path = folder / f"{name}.jsonl"
         self._progress_path = folder / f"{name}.json"
-        self.progress = Progress()
-        if self._progress_path.exists():
-            self.progress = Progress(**json.loads(self._progress_path.read_text()))
+        self.progress = _read_progress(self._progress_path)
         self._lock = threading.Lock()
         self._is_torn = True  # an earlier process may have been killed while it wrote
 
@@ -170,9 +168,9 @@ class Journal:
         return str(target)
 
     def begin_again(self) -> None:
-        """Mark everything as not delivered, and the run as not created."""
+        """Mark everything as not delivered, and the run as one to look for before it is created."""
         for file in (self.figures, self.artifacts):
-            file.progress = Progress()
+            file.progress = Progress(may_exist=True)
             file.save()
 
     def remove(self) -> None:
@@ -199,6 +197,13 @@ def begin_journal(root: Path, address: str) -> Journal:
     return Journal(folder, lock)
 
 
+def waiting_journals(root: Path) -> list[Path]:
+    """List the journals of the project in `root` that are not delivered, oldest first."""
+    queue = root / QUEUE
+    folders = sorted(queue.iterdir()) if queue.exists() else []
+    return [folder for folder in folders if not folder.name.startswith(".")]
+
+
 def abandoned_journals(root: Path, address: str, own: set[str]) -> Iterator[Journal]:
     """Lock and yield the journals for the store at `address` whose process has ended, oldest first.
 
@@ -207,10 +212,8 @@ def abandoned_journals(root: Path, address: str, own: set[str]) -> Iterator[Jour
         address: see `begin_journal`.
         own: the keys of the journals of this process.
     """
-    queue = root / QUEUE
-    folders = sorted(queue.iterdir()) if queue.exists() else []
-    for folder in folders:
-        if folder.name in own or folder.name.startswith("."):
+    for folder in waiting_journals(root):
+        if folder.name in own:
             continue
         if not (folder / "address").exists() or (folder / "address").read_text() != address:
             continue
@@ -224,6 +227,15 @@ def abandoned_journals(root: Path, address: str, own: set[str]) -> Iterator[Jour
             yield journal
         else:
             journal.remove()
+
+
+def _read_progress(path: Path) -> Progress:
+    if not path.exists():
+        return Progress()
+    try:
+        return Progress(**json.loads(path.read_text()))
+    except (ValueError, TypeError):  # a power cut can leave an empty file
+        return Progress(may_exist=True)  # sending everything again changes nothing
 
 
 def _lock_of(folder: Path) -> FileLock:

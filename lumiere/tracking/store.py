@@ -35,6 +35,9 @@ SHORT_WAITS = {
     "DO_NOT_TRACK": "true",
 }
 CURE = "correct MLFLOW_TRACKING_URI, or set LUMIERE_TRACKING=off to record nothing"
+EMBEDDED_CURE = (
+    "let this user read and write it and its folder, or set LUMIERE_TRACKING=off to record nothing"
+)
 
 logger = logging.getLogger("lumiere.tracking")
 
@@ -233,7 +236,8 @@ def _unusable(path: Path, error: sqlite3.DatabaseError) -> Exception:
     )
     if is_busy:
         return TimeoutError(f"{path}: another process has locked the database")
-    return DataError(f"MLflow's store {path} cannot be used ({error}); {CURE}")
+    cure = CURE if os.environ.get("MLFLOW_TRACKING_URI") else EMBEDDED_CURE
+    return DataError(f"MLflow's store {path} cannot be used ({error}); {cure}")
 
 
 def _probe(path: Path) -> None:
