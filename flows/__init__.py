@@ -5,8 +5,12 @@ of this package, so it sets the defaults for an embedded run here. Variables tha
 are not changed.
 """
 
+import contextlib
 import os
+from importlib.util import find_spec
 from pathlib import Path
+
+from lumiere.addresses import is_loopback, keep_loopback_direct
 
 _PROJECT = Path(__file__).resolve().parents[1]
 
@@ -24,10 +28,33 @@ def _set_defaults() -> None:
     defaults["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "120"
     if not _has_prefect_settings():
         home = _PROJECT / ".lumiere" / "prefect"
-        home.mkdir(parents=True, exist_ok=True)  # Prefect creates only the last folder of a path
+        with contextlib.suppress(OSError):  # `flows.pipeline.check_server` says so in a sentence
+            home.mkdir(
+                parents=True, exist_ok=True
+            )  # Prefect creates only the last folder of a path
         defaults["PREFECT_HOME"] = str(home)
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    keep_loopback_direct()
+    _put_socks_proxies_away()
+
+
+# Proxies that this process does without and its stages get.
+STAGE_PROXIES: dict[str, str] = {}
+
+
+def _put_socks_proxies_away() -> None:
+    """Take SOCKS proxies out of this process's environment if its Prefect server is on this machine.
+
+    Prefect's HTTP client cannot even be made with such a proxy unless the package socksio is
+    installed.
+    """
+    if find_spec("socksio") or not is_loopback(os.environ.get("PREFECT_API_URL", "//localhost")):
+        return
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        for variable in (name, name.upper()):
+            if os.environ.get(variable, "").startswith("socks"):
+                STAGE_PROXIES[variable] = os.environ.pop(variable)
 
 
 def _has_prefect_settings() -> bool:

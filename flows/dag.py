@@ -16,7 +16,7 @@ from typing import Any
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
-from lumiere.errors import ParamsError
+from lumiere.errors import DataError, ParamsError
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,9 @@ def read_dag(root: Path) -> list[StageNode]:
 
     Raises:
         dvc.exceptions.DvcException: if `dvc.yaml` is broken.
+        DataError: if another file of DVC is broken in a way that it does not explain.
     """
+    _check_lock_files(root)
     with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
         stages = {_name(stage): stage for stage in repo.index.stages if stage.cmd}
         graph = repo.index.graph  # stage -> dependency
@@ -47,6 +49,26 @@ def read_dag(root: Path) -> list[StageNode]:
         }
         order = TopologicalSorter(parents).static_order()
         return [_node(name, stages[name], tuple(parents[name])) for name in order]
+
+
+def _check_lock_files(root: Path) -> None:
+    """Raise DataError, with the cure, if a merge or a kill left a file of DVC that it cannot read."""
+    lock = root / "dvc.lock"
+    lines = lock.read_text(encoding="utf-8", errors="replace").splitlines() if lock.exists() else []
+    if any(line.startswith(("<<<<<<< ", ">>>>>>> ")) for line in lines):
+        raise DataError(
+            f"{lock}: has the conflict markers of a merge; take one side with "
+            "`git checkout --ours dvc.lock`, and run this again, which brings it up to date"
+        )
+    busy = root / ".dvc" / "tmp" / "rwlock"
+    if busy.exists():
+        try:
+            json.loads(busy.read_text(encoding="utf-8"))
+        except ValueError:
+            raise DataError(
+                f"{busy}: is damaged, as after a full disk or a power cut; delete it when no dvc is "
+                "running, and run this again"
+            ) from None
 
 
 def is_changed(root: Path, name: str) -> bool:

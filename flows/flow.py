@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import prefect
+import prefect.runtime
 from dvc.exceptions import DvcException
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
@@ -30,11 +31,12 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from flows import TELEMETRY_OFF, dag, report
+from flows import STAGE_PROXIES, TELEMETRY_OFF, dag, report
 from flows.report import StageResult
 from flows.screen import Screen, StageOutput
 from flows.supervisor import Supervisors, tie_to_this_process
 from lumiere import tracking
+from lumiere.addresses import redacted
 from lumiere.config import load_params, to_dict
 from lumiere.errors import LumiereError, one_line
 from lumiere.locks import inheritable_lock
@@ -62,7 +64,7 @@ class PipelineRun:
         self.supervisors = Supervisors()
         self.screen = Screen()
         self.results: dict[str, StageResult] = {}
-        self.parent_id: str | None = None
+        self.parent: str | None = None
         self._slots = threading.Semaphore(max_parallel)
         self._dvc = threading.Lock()
 
@@ -103,15 +105,15 @@ class PipelineRun:
         """Return the environment of `dvc` and the stage: this interpreter comes first, and
         telemetry is off.
         """
-        env = dict(os.environ) | TELEMETRY_OFF
+        env = dict(os.environ) | STAGE_PROXIES | TELEMETRY_OFF
         env.pop("MLFLOW_RUN_ID", None)  # the stage would write into that run
         env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
         env["PYTHONUNBUFFERED"] = "1"
         # Idle threads must not spin, because parallel stages share the cores.
         env.setdefault("OMP_WAIT_POLICY", "passive")
         env.setdefault("TQDM_NCOLS", "90")
-        if self.parent_id:
-            env[tracking.PARENT_VARIABLE] = self.parent_id
+        if self.parent:
+            env[tracking.PARENT_VARIABLE] = self.parent
         return env
 
 
@@ -146,7 +148,7 @@ def _reproduce(node: dag.StageNode, run: PipelineRun) -> tuple[StageResult, Stat
     if output.has_run:
         return StageResult(node.name, "ran", metrics=figures, outputs=node.outputs), Completed()
     tracking.log_cached_stage(
-        run.root, run.parent_id, node.name, run.params.get(node.name, {}), figures
+        run.root, run.parent, node.name, run.params.get(node.name, {}), figures
     )
     result = StageResult(node.name, "cached", metrics=figures, outputs=node.outputs)
     return result, Completed(name="Cached", message="nothing that it depends on has changed")
@@ -159,7 +161,19 @@ def _dvc_command(node: dag.StageNode, is_forced: bool) -> list[str]:
     return [*command, node.name]
 
 
-@prefect.flow(name="lumiere-pipeline", task_runner=THREADS, validate_parameters=True)
+def _run_name() -> str:
+    """Name a run by its deployment, the time of its start and what it runs."""
+    who = prefect.runtime.deployment.name or "by hand"
+    stages = prefect.runtime.flow_run.parameters.get("stages") or ["all stages"]
+    return f"{who} {time.strftime('%Y-%m-%d %H:%M')} {', '.join(stages)}"
+
+
+@prefect.flow(
+    name="lumiere-pipeline",
+    flow_run_name=_run_name,
+    task_runner=THREADS,
+    validate_parameters=True,
+)
 def lumiere_pipeline(
     root: str = "",
     stages: list[str] | None = None,
@@ -188,7 +202,7 @@ def lumiere_pipeline(
             nodes = dag.with_upstream(nodes, stages) if stages else nodes
             return _run_nodes(nodes, PipelineRun(folder, params, forced, max_parallel, lock))
     except (LumiereError, DvcException, ValueError) as error:
-        return Failed(message=one_line(error))
+        return Failed(message=redacted(one_line(error)))
 
 
 def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
@@ -197,10 +211,13 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
     failure = ""
     try:
         with tracking.pipeline_run(run.root, run.params) as tracked:
-            run.parent_id = tracked.run_id
+            run.parent = tracked.reference
             results = _submit_and_wait(nodes, run)
             tracked.set_tags({f"stage.{result.stage}": result.status for result in results})
             tracked.log_metrics({f"seconds/{result.stage}": result.seconds for result in results})
+            for result in results:
+                figures = {f"{result.stage}/{name}": x for name, x in result.metrics.items()}
+                tracked.log_metrics(figures)
             _raise_unless_complete(results)
     except PipelineFailed as error:
         failure = str(error)

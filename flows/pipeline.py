@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 
 from dvc.exceptions import DvcException
@@ -15,15 +16,22 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import PrefectHTTPStatusError
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import (
+    PREFECT_API_DATABASE_CONNECTION_URL,
+    PREFECT_API_URL,
+    PREFECT_HOME,
+)
 from pydantic import ValidationError
 
 from flows import dag
 from flows.flow import PROJECT, lumiere_pipeline
+from lumiere.addresses import check_database_folder, redacted
 from lumiere.config import load_params
 from lumiere.errors import LumiereError, ParamsError, first_line, one_line
+from lumiere.start import check_interpreter
 
 FAILED, INTERRUPTED = 1, 130  # exit statuses
+ANSWER_SECONDS = 10.0  # how long a Prefect server may take to answer
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         "max_parallel": options.max_parallel,
     }
     try:
+        check_interpreter()
         load_params(root / "params.yaml")  # fail at once, because Prefect takes seconds to start
         check_server()
         if options.schedule is not None:
@@ -52,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         state = lumiere_pipeline(**parameters, return_state=True)
     except (LumiereError, DvcException) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"error: {redacted(one_line(error))}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print(
@@ -67,21 +76,47 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def check_server() -> None:
-    """Check that the Prefect server answers, if one is set; otherwise the run embeds one.
+    """Check that the Prefect server answers, if one is set. Otherwise the run embeds one; check that
+    it can write its files.
 
     Raises:
-        ParamsError: if it does not answer.
+        ParamsError: if one of the two is impossible.
     """
-    url = PREFECT_API_URL.value()
-    if not url:
+    _check_home()
+    if not PREFECT_API_URL.value():
         return
-    error = get_client(sync_client=True).api_healthcheck()
+    url = redacted(PREFECT_API_URL.value())
+    try:
+        client = get_client(sync_client=True, httpx_settings={"timeout": ANSWER_SECONDS})
+        error = client.api_healthcheck()
+    except ImportError as problem:  # of a SOCKS proxy
+        raise ParamsError(
+            f"the Prefect server {url} cannot be reached through the proxy of this environment "
+            f"({first_line(problem)}); install socksio, or add the server to no_proxy"
+        ) from None
     has_answered = error is None or isinstance(error, PrefectHTTPStatusError)
     if not has_answered:
         raise ParamsError(
-            f"no Prefect server answers at PREFECT_API_URL={url} ({first_line(error)}); start it with "
+            f"no Prefect server answers at PREFECT_API_URL={url} ({redacted(first_line(error))}); start it with "
             "`prefect server start`, or unset PREFECT_API_URL to run without it"
         )
+
+
+def _check_home() -> None:
+    """Check Prefect's home folder, because Prefect would wait for its server without end."""
+    home = PREFECT_HOME.value()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        raise ParamsError(
+            f"PREFECT_HOME={home}: cannot be written ({error.strerror}); let this user write it, or "
+            "set PREFECT_HOME to another folder"
+        ) from None
+    embeds_server = not PREFECT_API_URL.value()
+    if embeds_server and str(home) in str(PREFECT_API_DATABASE_CONNECTION_URL.value() or home):
+        check_database_folder(home)
 
 
 def read_schedule(cron: str, timezone: str) -> CronSchedule:

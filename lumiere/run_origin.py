@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 CLOCK_SECONDS = 2.0  # the start time of a process moves when the machine's clock is corrected
+MAX_PATCH = 1_000_000  # characters
 CODE = ("lumiere", "stages", "flows")
 
 
@@ -21,6 +22,12 @@ def process_tags() -> dict[str, str]:
     """
     started = psutil.Process().create_time()
     return {"host": socket.gethostname(), "pid": str(os.getpid()), "pid_started": str(started)}
+
+
+def experiment_tags() -> dict[str, str]:
+    """Return the name and the baseline of the DVC experiment that this process belongs to, if any."""
+    variables = {"dvc_exp_name": "DVC_EXP_NAME", "dvc_exp_baseline": "DVC_EXP_BASELINE_REV"}
+    return {tag: os.environ[name] for tag, name in variables.items() if os.environ.get(name)}
 
 
 def has_lost_its_process(tags: Mapping[str, str]) -> bool:
@@ -58,6 +65,20 @@ def git_tags(root: Path) -> dict[str, str]:
     if changed is None or added is None:
         is_dirty = "unknown"
     return {"mlflow.source.git.commit": commit, "git_commit": commit, "git_dirty": is_dirty}
+
+
+def git_patch(root: Path) -> str:
+    """Return how tracked files differ from the commit; empty if they do not, or outside a repository.
+
+    New files are not in it. Of a patch of more than `MAX_PATCH` characters, only the list of files
+    is returned.
+    """
+    what = ("HEAD", "--", ".", ":(exclude)dvc.lock")
+    patch = _git(root, "diff", "--no-ext-diff", "--no-color", *what) or ""
+    if len(patch) > MAX_PATCH:
+        files = _git(root, "diff", "--no-ext-diff", "--no-color", "--stat", *what) or ""
+        return f"The patch has {len(patch)} characters and is left out.\n{files}\n"
+    return f"{patch}\n" if patch else ""
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -25,7 +25,7 @@ WITHOUT_EFFECT = {
     "lumiere/locks.py": "keeps two runs apart",
     "lumiere/params_file.py": "as config.py",
     "lumiere/staleness.py": "this file",
-    "lumiere/tracking.py": "records what was made",
+    "lumiere/tracking/__init__.py": "records what was made",
     "lumiere/training/preview.py": "pictures for the tracker; tests compare the weights without them",
     "lumiere/training/throughput.py": "speed and memory, for the tracker",
     "stages/__init__.py": "the command line, messages and exit codes",

@@ -16,9 +16,11 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from lumiere.config import Params
+from lumiere import tracking
+from lumiere.config import Params, to_dict
 from lumiere.errors import DataError, DiskError, LumiereError, ParamsError, one_line
 from lumiere.files import raise_machine_error
+from lumiere.start import check_interpreter, drop_stray_launch, end_with_dvc
 from lumiere.threads import set_threads
 
 OUTPUTS = ("out", "report", "metrics", "pipeline")
@@ -32,6 +34,11 @@ MAKE_INPUTS = "`dvc repro` makes what a stage needs"
 def run(main: Callable[[], None]) -> None:
     """Run a stage's main; print an error that the user can fix as one line, and exit with code 1."""
     try:
+        check_interpreter()
+        note = drop_stray_launch()
+        if note:
+            print(f"note: {note}", file=sys.stderr)
+        end_with_dvc()
         set_threads()
         main()
     except LumiereError as error:
@@ -75,10 +82,14 @@ def _errno(error: OSError | SafetensorError) -> int | None:
 
 
 def spread(params: Params) -> None:
-    """Run this stage in several processes if the params ask for it, and exit when they have ended."""
+    """Run this stage in several processes if the params ask for it, and exit when they have ended.
+
+    The params of the launch are recorded with the stage's MLflow run.
+    """
     # Imported late: not every stage needs torch.
     from lumiere.training.launch import end_with_launcher, is_launched, run_in_processes
 
+    tracking.record_with_every_run({"launch": to_dict(params.launch)})
     if is_launched():
         end_with_launcher()
     if params.launch.processes == 1 or is_launched():

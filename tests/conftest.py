@@ -61,8 +61,8 @@ def prefect_server() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make an MLflow database without runs. Tests copy it, because making one takes seconds."""
-    from lumiere import tracking
+    from lumiere.tracking import store
 
     root = tmp_path_factory.mktemp("store")
-    tracking._client(root)
+    store.open_store(root)
     return root / ".lumiere" / "mlflow.db"

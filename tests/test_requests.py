@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from lumiere.data.video_formats import WRITERS
+from lumiere.errors import DataError
 from lumiere.modes import MODES, go_together, infer_mode
 from lumiere.pipelines.sample_videos import read_videos
 from lumiere.requests import Box, Request, change_request, make_request, read_rows, sidecar
@@ -169,3 +170,12 @@ def test_a_row_of_several_videos_becomes_several_requests(tmp_path: Path) -> Non
 
 def test_names_of_files_are_known_by_all_suffixes_that_are_written() -> None:
     assert all(FILE_NAME.fullmatch(f"fox{suffix}") for suffix in (*WRITERS, ".png"))
+
+
+def test_no_prompt_overwrites_a_file_of_the_stage(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.csv"
+    prompts.write_text("name,prompt\nseams,a cat\nt2v_set,a dog\nsets,a fox\n")
+    assert list(read_videos(prompts, 0)) == ["seams", "t2v_set", "sets"]  # nothing has these names
+    prompts.write_text("name,prompt\nindex,a cat\n")
+    with pytest.raises(DataError, match=r"line 2: the name 'index' is taken; choose another"):
+        read_videos(prompts, 0)

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from lumiere import run_origin, tracking
-from lumiere.errors import DataError
-from lumiere.run_origin import git_tags
+from lumiere.addresses import keep_loopback_direct, redacted
+from lumiere.errors import DataError, ParamsError
+from lumiere.run_origin import git_patch, git_tags
+from lumiere.tracking import delivery, store
+from lumiere.tracking.delivery import deliver_abandoned
+from lumiere.tracking.journal import QUEUE, EntryFile
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -39,9 +48,35 @@ def _project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.delenv(name, raising=False)
 
 
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what the tracker has warned of."""
+    records = [record for record in caplog.records if record.name.startswith("lumiere.tracking")]
+    return [record.getMessage() for record in records]
+
+
+def journals() -> list[Path]:
+    """Return what is not delivered yet."""
+    return [path for path in (Path.cwd() / QUEUE).glob("*") if not path.name.startswith(".")]
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 60) -> bool:
+    """Wait for a condition; return whether it came true."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+def only_run_named(name: str) -> Any:
+    client = store.open_store(Path.cwd())
+    runs = client.search_runs([store.experiment_id(client, Path.cwd())])
+    (found,) = [run for run in runs if run.info.run_name == name]
+    return found
+
+
 def only_run() -> Any:
-    client = tracking._client(Path.cwd())
-    (run,) = client.search_runs([tracking._experiment_id(client, Path.cwd())])
+    client = store.open_store(Path.cwd())
+    (run,) = client.search_runs([store.experiment_id(client, Path.cwd())])
     return run
 
 
@@ -62,7 +97,7 @@ def test_a_stage_run_keeps_everything(monkeypatch: pytest.MonkeyPatch, tmp_path:
         run.set_tags({"device": "cpu"})
     monkeypatch.chdir(tmp_path / "a project")
     found = only_run()
-    client = tracking._client(Path.cwd())
+    client = store.open_store(Path.cwd())
     assert found.info.status == "FINISHED" and found.info.run_name == "train_base"
     assert found.data.params["optim.steps"] == "7" and len(found.data.params["optim.note"]) == 6000
     assert found.data.metrics["recall_1"] == 0.5
@@ -82,8 +117,8 @@ def test_exceptions_end_as_failed_and_exits_as_killed() -> None:
     assert only_run().info.status == "FAILED"
     with pytest.raises(KeyboardInterrupt), tracking.stage_run("b", {}):
         raise KeyboardInterrupt
-    client = tracking._client(Path.cwd())
-    runs = client.search_runs([tracking._experiment_id(client, Path.cwd())])
+    client = store.open_store(Path.cwd())
+    runs = client.search_runs([store.experiment_id(client, Path.cwd())])
     assert {run.info.run_name: run.info.status for run in runs} == {"a": "FAILED", "b": "KILLED"}
 
 
@@ -92,35 +127,38 @@ def test_a_killed_process_ends_as_killed(number: signal.Signals) -> None:
     code = (
         "import time; from lumiere import tracking\n"
         "with tracking.stage_run('a', {}) as run:\n"
-        "    run.log_metrics({'loss': 1.0}); print('here', flush=True); time.sleep(60)"
+        "    run.flush(60); run.log_metrics({'loss': 1.0}); print('here', flush=True); time.sleep(60)"
     )
     env = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=env)
     assert process.stdout is not None and process.stdout.readline()
     process.send_signal(number)
     assert process.wait(20) in (128 + signal.SIGTERM, -signal.SIGKILL)
-    if number == signal.SIGKILL:  # nobody could write it down; the next pipeline run does
+    if number == signal.SIGKILL:  # nobody could write it down; the next process does
         assert only_run().info.status == "RUNNING"
-        tracking._close_abandoned_runs(Path.cwd())
-    else:
-        assert only_run().data.metrics == {"loss": 1.0}
+        assert deliver_abandoned(Path.cwd(), 60) == (0, None)
+    assert only_run().data.metrics == {"loss": 1.0}
     assert only_run().info.status == "KILLED"
 
 
 def test_a_later_process_with_the_same_number_does_not_keep_a_run_alive(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with tracking.stage_run("a", {}):
-        tracking._close_abandoned_runs(Path.cwd())
+    with tracking.stage_run("a", {}) as run:
+        assert run.flush(60)
+        store.close_abandoned_runs(store.open_store(Path.cwd()), Path.cwd(), set())
         assert only_run().info.status == "RUNNING"
         earlier = {
             "pid": str(os.getpid()),
             "pid_started": str(psutil.Process().create_time() - 100),
         }
-        client = tracking._client(Path.cwd())
+        client = store.open_store(Path.cwd())
         for key, value in earlier.items():
             client.set_tag(only_run().info.run_id, key, value)
-        tracking._close_abandoned_runs(Path.cwd())
+        kept = {only_run().info.run_id}  # its journal says how it ended
+        store.close_abandoned_runs(client, Path.cwd(), kept)
+        assert only_run().info.status == "RUNNING"
+        store.close_abandoned_runs(client, Path.cwd(), set())
         assert only_run().info.status == "KILLED"
 
 
@@ -131,15 +169,14 @@ def test_parent_and_children_and_a_foreign_run_id(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(tracking.PARENT_VARIABLE, parent.run_id)
         monkeypatch.setenv("MLFLOW_RUN_ID", parent.run_id)
         with tracking.stage_run("a", {"x": 1}) as child:
-            assert child.run_id != parent.run_id
+            assert child.flush(60) and child.run_id != parent.run_id
         tracking.log_cached_stage(root, parent.run_id, "b", {"y": 2}, {"score": 3.0})
         with pytest.raises(ZeroDivisionError), tracking.stage_run("c", {}):
             _ = 1 / 0
         Path("dvc.lock").write_text("with a and b\n")
-    client = tracking._client(root)
+    client = store.open_store(root)
     runs = {
-        run.info.run_name: run
-        for run in client.search_runs([tracking._experiment_id(client, root)])
+        run.info.run_name: run for run in client.search_runs([store.experiment_id(client, root)])
     }
     assert (
         runs["a"].data.tags["mlflow.parentRunId"]
@@ -157,7 +194,9 @@ def test_parent_and_children_and_a_foreign_run_id(monkeypatch: pytest.MonkeyPatc
     assert tagged == {"p": digest, "a": digest, "b": digest, "c": None}
 
 
-def test_new_code_makes_a_run_dirty_and_outputs_do_not(tmp_path: Path) -> None:
+def test_new_code_makes_a_run_dirty_and_outputs_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tmp_path / "repository"
     root.mkdir()
 
@@ -180,7 +219,7 @@ def test_new_code_makes_a_run_dirty_and_outputs_do_not(tmp_path: Path) -> None:
         (root / name).write_text(text)
     git("add", ".")
     git("commit", "-m", "first")
-    assert is_dirty() == "false"
+    assert is_dirty() == "false" and git_patch(root) == ""
     (root / "outputs").mkdir()
     (root / "outputs" / "a.yaml").write_text("made by a run")
     (root / "dvc.lock").write_text("2")
@@ -194,6 +233,9 @@ def test_new_code_makes_a_run_dirty_and_outputs_do_not(tmp_path: Path) -> None:
         assert is_dirty() == "false"
     (root / "params.yaml").write_text("a: 2")
     assert is_dirty() == "true"
+    assert "+a: 2" in git_patch(root) and "dvc.lock" not in git_patch(root)
+    monkeypatch.setattr(run_origin, "MAX_PATCH", 10)
+    assert "params.yaml | 2 +-" in git_patch(root) and "left out" in git_patch(root)
 
 
 def test_a_state_that_git_cannot_tell_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,34 +244,54 @@ def test_a_state_that_git_cannot_tell_is_unknown(monkeypatch: pytest.MonkeyPatch
     assert git_tags(Path.cwd())["git_dirty"] == "unknown"
 
 
-def test_a_broken_store_costs_one_warning(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_broken_store_costs_two_warnings_and_loses_nothing(
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    tables = ("metrics", "tags", "params")
     with tracking.stage_run("a", {}) as run:
-        with sqlite3.connect(".lumiere/mlflow.db") as store:  # it breaks under a run that has begun
-            for table in ("metrics", "tags", "params"):
-                store.execute(f"ALTER TABLE {table} RENAME TO lost_{table}")
+        assert run.flush(60)
+        with sqlite3.connect(
+            ".lumiere/mlflow.db"
+        ) as database:  # it breaks under a run that has begun
+            for table in tables:
+                database.execute(f"ALTER TABLE {table} RENAME TO lost_{table}")
         run.log_metrics({"loss": 1.0})
-        run.flush()
+        assert not run.flush(60)
         run.log_params({"x": 1})
         run.set_tags({"a": "b"})
-    assert run.run_id is not None
-    (warning,) = [
-        record.getMessage() for record in caplog.records if record.name == "lumiere.tracking"
-    ]
-    assert "cannot be written" in warning
-    caplog.clear()
+    during, after = warnings_of(caplog)
+    assert "does not answer" in during and ".lumiere/mlflow-queue" in during
+    assert "the next run delivers it" in after
+    with sqlite3.connect(".lumiere/mlflow.db") as database:
+        for table in tables:
+            database.execute(f"ALTER TABLE lost_{table} RENAME TO {table}")
+    with tracking.stage_run("b", {}) as later:  # in this process, whose thread has not given up
+        assert later.flush(60)
+    assert eventually(lambda: not journals())
+    found = store.open_store(Path.cwd()).get_run(str(run.run_id))
+    assert found.info.status == "FINISHED" and found.data.metrics == {"loss": 1.0}
+    assert found.data.params == {"x": "1"} and found.data.tags["a"] == "b"
+
+
+def test_an_address_that_cannot_be_used_is_an_error_of_the_flow_and_a_warning_of_a_stage(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////dev/null/none.db")
     with tracking.stage_run("b", {"x": 1}) as run:
         run.log_metrics({"loss": 1.0})
         run.set_tags({"a": "b"})
     assert run.run_id is None
-    assert len([record for record in caplog.records if record.name == "lumiere.tracking"]) == 1
-    with (
-        pytest.raises(DataError, match=r"/dev/null/none\.db cannot be used .*MLFLOW_TRACKING_URI"),
-        tracking.pipeline_run(Path.cwd(), {}),
+    assert "/dev/null/none.db cannot be used" in warnings_of(caplog)[0]
+    for address, shown in (
+        ("sqlite:////dev/null/none.db", "/dev/null/none.db"),
+        ("nonsense://me:hunter2secret@host", "nonsense://***@host"),
     ):
-        pass
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        with (
+            pytest.raises(DataError, match=f"{re.escape(shown)} cannot be used .*MLFLOW_TRACKING"),
+            tracking.pipeline_run(Path.cwd(), {}),
+        ):
+            pass
 
 
 def test_off_and_other_ranks_write_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +304,7 @@ def test_off_and_other_ranks_write_nothing(monkeypatch: pytest.MonkeyPatch) -> N
         parent.log_artifact("no such file")
     tracking.log_cached_stage(Path.cwd(), None, "a", {}, {})
     assert [path.name for path in Path(".lumiere").iterdir()] == ["mlflow.db"]
-    client = tracking._client(Path.cwd())
+    client = store.open_store(Path.cwd())
     assert client.get_experiment_by_name(tracking.EXPERIMENT) is None
 
 
@@ -279,14 +341,14 @@ def test_four_processes_may_open_a_new_store_at_once() -> None:
     code = (
         "from lumiere import tracking\n"
         "with tracking.stage_run('a', {}) as run:\n"
-        "    assert run.run_id is not None\n"
+        "    assert run.flush(100)\n"
         "    [run.log_metrics({'loss': 1.0}, step=i) for i in range(150)]"
     )
     env = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     processes = [subprocess.Popen([sys.executable, "-c", code], env=env) for _ in range(4)]
     assert [process.wait(120) for process in processes] == [0] * 4
-    client = tracking._client(Path.cwd())
-    runs = client.search_runs([tracking._experiment_id(client, Path.cwd())])
+    client = store.open_store(Path.cwd())
+    runs = client.search_runs([store.experiment_id(client, Path.cwd())])
     assert [run.info.status for run in runs] == ["FINISHED"] * 4
     assert all(len(client.get_metric_history(run.info.run_id, "loss")) == 150 for run in runs)
 
@@ -294,3 +356,239 @@ def test_four_processes_may_open_a_new_store_at_once() -> None:
 def test_numbers_are_flat_and_finite() -> None:
     values = {"a": {"b": 1, "c": float("nan"), "d": "text"}, "e": 0.5, "f": [1, 2], "g": True}
     assert tracking.numbers(values) == {"a.b": 1.0, "e": 0.5, "g": 1.0}
+
+
+def test_a_deleted_experiment_is_restored(caplog: pytest.LogCaptureFixture) -> None:
+    with tracking.stage_run("a", {}):
+        pass
+    client = store.open_store(Path.cwd())
+    client.delete_experiment(store.experiment_id(client, Path.cwd()))
+    with tracking.pipeline_run(Path.cwd(), {}) as run:
+        assert run.run_id is not None
+    assert only_run_named("a").info.lifecycle_stage == "active"
+    assert "is restored" in "".join(warnings_of(caplog))
+
+
+@pytest.mark.parametrize("damage", ["cut short", "not a database"])
+def test_a_damaged_database_is_set_aside(damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    database = Path(".lumiere/mlflow.db")
+    whole = database.read_bytes()
+    broken = whole[: len(whole) // 2] if damage == "cut short" else b"nothing of that kind" * 100
+    database.write_bytes(broken)
+    store._set_aside_if_damaged(database)
+    assert not database.exists()
+    (aside,) = Path(".lumiere").glob("mlflow.db.damaged-*")
+    assert aside.read_bytes() == broken
+    (warning,) = warnings_of(caplog)
+    assert aside.name in warning and "a new one begins" in warning
+    store._set_aside_if_damaged(database)  # there is nothing to mend now
+
+
+def test_a_database_that_another_program_locks_delays_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(store, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(delivery, "MAX_RETRY_SECONDS", 0.1)
+    with sqlite3.connect(".lumiere/mlflow.db", isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with tracking.pipeline_run(Path.cwd(), {}) as run:  # not refused: the lock will end
+            assert run.run_id is None
+        other.execute("ROLLBACK")
+    assert "mlflow.db: another process has locked the database" in warnings_of(caplog)[0]
+    assert eventually(lambda: not journals())
+    assert only_run().info.status == "FINISHED"
+
+
+def test_a_database_of_another_version_names_the_file_and_the_cure() -> None:
+    with sqlite3.connect(".lumiere/mlflow.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    store_path = re.escape(f"sqlite:///{Path.cwd()}/.lumiere/mlflow.db")
+    with (
+        pytest.raises(DataError, match=f"{store_path} belongs to another version .*db upgrade"),
+        tracking.pipeline_run(Path.cwd(), {}),
+    ):
+        pass
+    assert not journals()
+
+
+@pytest.mark.parametrize("name", ["p ?q=1", "50%20x"])
+def test_a_path_that_no_database_address_can_hold_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / name
+    root.mkdir()
+    (root / "dvc.yaml").touch()
+    monkeypatch.chdir(root)
+    before = sorted(tmp_path.iterdir())
+    with (
+        pytest.raises(ParamsError, match="rename the folder"),
+        tracking.pipeline_run(root, {}),
+    ):
+        pass
+    with tracking.stage_run("a", {}) as run:  # a stage goes on without a record
+        run.log_metrics({"loss": 1.0})
+    assert "rename the folder" in "".join(warnings_of(caplog))
+    assert sorted(tmp_path.iterdir()) == before and [path.name for path in root.iterdir()] == [
+        "dvc.yaml"
+    ]
+
+
+@pytest.mark.parametrize("name", ["100% x", "a #b", "c+d&e;f"])
+def test_other_paths_are_kept_as_they_are(
+    name: str, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / name
+    (root / ".lumiere").mkdir(parents=True)
+    shutil.copy(empty_store, root / ".lumiere")
+    (root / "dvc.yaml").touch()
+    monkeypatch.chdir(root)
+    Path("file.txt").write_text("x")
+    with tracking.stage_run("a", {}) as run:
+        run.log_artifact("file.txt")
+    assert only_run().info.status == "FINISHED"
+    assert list((root / ".lumiere" / "mlartifacts").rglob("file.txt"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted({name, "a project"})
+
+
+def test_a_queued_experiment_is_recorded_in_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "a project"
+    copy = project / ".dvc" / "tmp" / "exps" / "tmpabc"
+    copy.mkdir(parents=True)
+    (copy / "dvc.yaml").touch()
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    monkeypatch.setenv("DVC_EXP_NAME", "brisk-owl")
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "abc123")
+    with tracking.stage_run("a", {}):
+        pass
+    assert not (copy / ".lumiere").exists()
+    monkeypatch.chdir(project)
+    tags = only_run().data.tags
+    assert (tags["dvc_exp_name"], tags["dvc_exp_baseline"]) == ("brisk-owl", "abc123")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "elsewhere"))
+    assert tracking.project_root() == project
+
+
+def test_params_of_every_run_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "_shared_params", {})
+    tracking.record_with_every_run({"launch": {"precision": "bf16"}})
+    with tracking.stage_run("a", {"optim": {"steps": 3}}):
+        pass
+    assert only_run().data.params == {"optim.steps": "3", "launch.precision": "bf16"}
+
+
+def test_a_full_disk_ends_no_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tracking.stage_run("a", {}) as run:
+        run.log_metrics({"loss": 1.0}, step=1)
+        assert run.flush(60)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", lambda descriptor, line: len(line) // 2)
+            run.log_metrics({"loss": 2.0}, step=2)
+            run.log_metrics({"loss": 3.0}, step=3)
+        run.log_metrics({"loss": 4.0}, step=4)
+        run.log_artifact("no such file")
+    assert len(warnings_of(caplog)) == 1
+    history = store.open_store(Path.cwd()).get_metric_history(str(run.run_id), "loss")
+    assert [point.value for point in history] == [1.0, 4.0]
+
+
+def test_an_entry_that_was_cut_short_costs_no_other(tmp_path: Path) -> None:
+    entries = EntryFile(tmp_path, "figures")
+    entries.add({"do": "a"})
+    with entries.path.open("ab") as file:
+        file.write(b'{"do": "b"')  # a kill, in the middle of it
+    later = EntryFile(tmp_path, "figures")
+    assert [entry["do"] for entry, _ in later.pending()] == ["a"]
+    later.add({"do": "c"})
+    pending = list(later.pending())
+    assert [entry["do"] for entry, _ in pending] == ["a", "c"]
+    later.advance(pending[0][1])
+    assert [entry["do"] for entry, _ in EntryFile(tmp_path, "figures").pending()] == ["c"]
+    (tmp_path / "figures.json").write_text("")  # a power cut: how far it was is unknown
+    again = EntryFile(tmp_path, "figures")
+    assert [entry["do"] for entry, _ in again.pending()] == ["a", "c"] and again.progress.may_exist
+
+
+def test_lost_progress_doubles_nothing() -> None:
+    with tracking.stage_run("a", {"x": 1}) as run:
+        run.log_metrics({"loss": 1.0}, step=1)
+        assert run.flush(60)
+        first, journal = run.run_id, run._journal
+        assert journal is not None
+        journal.begin_again()
+        assert run.flush(60) and run.run_id == first
+    assert only_run().info.status == "FINISHED"
+    history = store.open_store(Path.cwd()).get_metric_history(str(first), "loss")
+    assert [point.value for point in history] == [1.0]
+
+
+def test_a_forked_child_leaves_the_run_to_its_parent() -> None:
+    with tracking.stage_run("a", {}) as run:
+        assert run.flush(60)
+        child = os.fork()
+        if not child:
+            run.log_metrics({"loss": 2.0})
+            run.log_text("x", "x.txt")
+            run.end("KILLED")
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert delivery.courier(Path.cwd()).journals  # nobody takes it for an abandoned one
+        assert deliver_abandoned(Path.cwd(), 60) == (0, None) and len(journals()) == 1
+        run.log_metrics({"loss": 1.0})
+    assert only_run().info.status == "FINISHED" and only_run().data.metrics == {"loss": 1.0}
+
+
+def test_a_run_that_mlflow_refuses_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    send = delivery._log_batch
+    refused: set[str | None] = set()
+
+    def log_batch(client: Any, run_id: str, kind: str, items: list[list[Any]]) -> None:
+        if run_id in refused:
+            raise MlflowException("not allowed", error_code=PERMISSION_DENIED)
+        send(client, run_id, kind, items)
+
+    monkeypatch.setattr(delivery, "_log_batch", log_batch)
+    monkeypatch.setattr(delivery, "MAX_RETRY_SECONDS", 0.1)
+    with tracking.stage_run("a", {}) as first:
+        assert first.flush(60)
+        refused.add(first.run_id)
+        first.log_metrics({"loss": 1.0})
+        with tracking.stage_run("b", {}) as second:
+            second.log_text("x", "x.txt")
+        assert eventually(lambda: len(journals()) == 1)
+        files = store.open_store(Path.cwd()).list_artifacts(str(second.run_id))
+        assert [file.path for file in files] == ["x.txt"]
+        refused.clear()
+    assert eventually(lambda: not journals())
+    assert only_run_named("a").data.metrics == {"loss": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("no http://a:b@host/x", "no http://***@host/x"),
+        ("postgresql://u:p@ss@h:5/db and sqlite:////a@b/c.db", None),
+        ("s3://bucket?token=abc&x=1", "s3://bucket?token=***&x=1"),
+        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
+    ],
+)
+def test_passwords_are_hidden(
+    text: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://u:p@ss@h:5/db")
+    assert redacted(text) == (expected or "postgresql://***@h:5/db and sqlite:////a@b/c.db")
+    assert "p@ss" not in redacted('role "u" with password p@ss is refused')
+
+
+def test_loopback_is_added_to_the_users_exceptions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "example.org, 127.0.0.1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    keep_loopback_direct()
+    assert os.environ["NO_PROXY"] == os.environ["no_proxy"] == "example.org,127.0.0.1,localhost,::1"
+    monkeypatch.setenv("no_proxy", "*")
+    keep_loopback_direct()
+    assert os.environ["no_proxy"] == "*"

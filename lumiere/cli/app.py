@@ -15,6 +15,7 @@ from lumiere.cli.evaluate import evaluate
 from lumiere.cli.generate import generate, tell
 from lumiere.cli.inspect import inspect
 from lumiere.errors import LumiereError, sentence
+from lumiere.start import check_interpreter
 from lumiere.version import __version__
 
 BAD_INPUT = 2
@@ -36,6 +37,7 @@ class OneSentence(TyperGroup):
     def main(self, *args: Any, **options: Any) -> Any:
         """Run a command and exit."""
         try:
+            check_interpreter()
             code = super().main(*args, **{**options, "standalone_mode": False})
         except UsageError as error:
             message = error.format_message().rstrip(".")

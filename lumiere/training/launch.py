@@ -14,6 +14,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from lumiere.errors import WorkerError
+from lumiere.start import is_launch
 
 LAUNCHER = "LUMIERE_LAUNCHER"  # an environment variable: the launcher's process id
 PR_SET_PDEATHSIG = 1
@@ -22,7 +23,7 @@ SAVING_SECONDS = 600  # a process has this long after SIGTERM to save its state
 
 def is_launched() -> bool:
     """Return whether torchrun, accelerate or this module started this process as one of several."""
-    return "RANK" in os.environ
+    return is_launch(os.environ)
 
 
 def end_with_launcher() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,15 +19,23 @@ import pytest
 import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.settings import (
+    PREFECT_API_DATABASE_CONNECTION_URL,
+    PREFECT_API_URL,
+    PREFECT_HOME,
+    temporary_settings,
+)
 from prefect.states import Completed, Crashed, Failed, Pending
 
+import flows
 from flows import dag
 from flows.flow import PipelineFailed, PipelineRun, _result, lumiere_pipeline, pipeline_lock
-from flows.pipeline import main
+from flows.pipeline import check_server, main
 from flows.report import StageResult
 from flows.supervisor import Supervisors
-from lumiere import tracking
+from lumiere.errors import ParamsError
+from lumiere.tracking import store
 from tests.flows.conftest import REPOSITORY, events, repro
 from tests.flows.test_supervisor import wait_until
 
@@ -48,10 +57,10 @@ def run(root: Path, **options: Any) -> Any:
 
 def mlflow_runs(root: Path) -> list[Any]:
     """Find all MLflow runs, newest first."""
-    client = tracking._client(root)
+    client = store.open_store(root)
     return list(
         client.search_runs(
-            [tracking._experiment_id(client, root)], order_by=["attributes.start_time DESC"]
+            [store.experiment_id(client, root)], order_by=["attributes.start_time DESC"]
         )
     )
 
@@ -340,6 +349,69 @@ def test_a_server_that_does_not_answer_is_named(
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and f"PREFECT_API_URL={url}" in error
     assert not events(toy_project)
+
+
+def test_a_home_folder_that_cannot_be_written_is_named(
+    toy_project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with temporary_settings({PREFECT_HOME: Path("/dev/null/home")}):
+        assert main(["--root", str(toy_project)]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "PREFECT_HOME=/dev/null/home: cannot be written" in error
+
+
+def test_a_home_folder_that_no_database_address_can_hold_is_refused(tmp_path: Path) -> None:
+    home = tmp_path / "h ?x"
+    defaults = {PREFECT_API_URL, PREFECT_API_DATABASE_CONNECTION_URL}
+    with (
+        temporary_settings({PREFECT_HOME: home}, restore_defaults=defaults),
+        pytest.raises(ParamsError, match=r"h \?x.*rename the folder"),
+    ):
+        check_server()
+
+
+def test_a_socks_proxy_hinders_neither_the_flow_nor_its_stages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proxy = "socks5://127.0.0.1:9"
+    monkeypatch.setattr(flows, "STAGE_PROXIES", {})
+    monkeypatch.setattr(flows, "find_spec", lambda name: None)
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    for name in ("all_proxy", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PREFECT_API_URL", "https://prefect.example.org/api")
+    flows._put_socks_proxies_away()
+    assert os.environ["ALL_PROXY"] == proxy  # another machine may only be reached by it
+    for url in ("http://127.0.0.1:4200/api", ""):
+        monkeypatch.setenv("ALL_PROXY", proxy)
+        monkeypatch.setenv("PREFECT_API_URL", url)
+        if not url:
+            monkeypatch.delenv("PREFECT_API_URL")
+        flows._put_socks_proxies_away()
+        assert "ALL_PROXY" not in os.environ and {"ALL_PROXY": proxy} == flows.STAGE_PROXIES
+    assert "127.0.0.1" in os.environ["no_proxy"] and "127.0.0.1" in os.environ["NO_PROXY"]
+
+
+def test_a_password_is_in_no_output_and_no_database(
+    toy_project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    secret = "hunter2secret"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://reviewer:{secret}@127.0.0.1:9")
+    assert main(["--root", str(toy_project), "--stages", "a"]) == 0  # down: only a warning
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"nonsense://reviewer:{secret}@127.0.0.1:9")
+    assert main(["--root", str(toy_project), "--stages", "a"]) == 1
+    output = capfd.readouterr()
+    assert "does not answer" in output.err and "cannot be used" in output.err
+    assert secret not in output.out + output.err
+    home = PREFECT_HOME.value()
+    written = [path for folder in (toy_project, home) for path in folder.rglob("*")]
+    holders = [path for path in written if path.is_file() and secret.encode() in path.read_bytes()]
+    assert holders == []
+    with get_client(sync_client=True) as client:
+        newest = client.read_flow_runs(limit=2, sort=FlowRunSort.START_TIME_DESC)
+    assert {run.state_name for run in newest} == {"Failed", "Completed"}
+    assert all(secret not in run.model_dump_json() for run in newest)
+    assert all(re.fullmatch(r"by hand \d{4}-\d\d-\d\d \d\d:\d\d a", run.name) for run in newest)
 
 
 def test_a_schedule_is_not_served_for_an_unknown_stage(

@@ -1,0 +1,91 @@
+"""Addresses of servers and databases: hides passwords, keeps local traffic off proxies, and puts paths
+into addresses.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from lumiere.errors import ParamsError
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+HIDDEN = "***"
+
+# Variables whose value is a secret, or an address that may contain one.
+_SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PREFECT_API_KEY")
+_ADDRESSES = (
+    "MLFLOW_TRACKING_URI",
+    "PREFECT_API_URL",
+    "PREFECT_SERVER_DATABASE_CONNECTION_URL",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+)
+
+_USER = re.compile(r"(?<=://)[^\s/?#]*@")
+_QUERY = re.compile(r"([?&][\w.-]*(?:password|passwd|secret|token|key)[\w.-]*=)[^&\s\"')]+", re.I)
+
+
+def redacted(value: object) -> str:
+    """Return the text of a message or an address without user names, passwords and tokens.
+
+    Everything that quotes an address, or an error of a server's client, passes through here.
+    """
+    text = str(value)
+    for secret in sorted(_secrets(), key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    text = _USER.sub(f"{HIDDEN}@", text)
+    return _QUERY.sub(rf"\g<1>{HIDDEN}", text)
+
+
+def _secrets() -> set[str]:
+    """Return the secrets in the environment, as they are written there and decoded."""
+    found = {os.environ.get(name, "") for name in _SECRETS}
+    for name in _ADDRESSES:
+        for address in (os.environ.get(name, ""), os.environ.get(name.lower(), "")):
+            user, has_user, _ = address.partition("://")[2].rpartition("@")
+            password = user.partition(":")[2]
+            if has_user and password:
+                found |= {user, password, unquote(password)}
+    # Replacing a short password everywhere would garble messages; patterns still hide it in
+    # addresses.
+    return {secret for secret in found if len(secret) > 3}
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether an address names this machine's loopback interface."""
+    host = urlsplit(address).hostname or ""
+    return host in LOOPBACK or host.startswith("127.")
+
+
+def keep_loopback_direct() -> None:
+    """Make the HTTP clients of this process, and of those it starts, reach loopback addresses
+    without a proxy.
+    """
+    listed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    names = [name.strip() for name in listed.split(",") if name.strip()]
+    if "*" in names:
+        return
+    names += [name for name in LOOPBACK if name not in names]
+    for variable in ("no_proxy", "NO_PROXY"):  # clients differ in which one they read
+        os.environ[variable] = ",".join(names)
+
+
+def check_database_folder(folder: Path) -> None:
+    """Check that the path of a folder can be part of a database's address.
+
+    SQLAlchemy ends the path of a database at a question mark, and decodes `%20`. There is no way to
+    quote either that all its users understand.
+
+    Raises:
+        ParamsError: if the database would be written elsewhere.
+    """
+    text = str(folder)
+    if "?" in text or unquote(text) != text:
+        raise ParamsError(
+            f"{folder}: a folder with '?' or a code such as '%20' in its path cannot hold a database "
+            "of MLflow or Prefect; rename the folder"
+        )

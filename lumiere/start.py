@@ -1,0 +1,99 @@
+"""What programs check as they start: the interpreter, the variables of a launch, and who started them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+
+import psutil
+
+from lumiere.errors import ParamsError
+
+# torchrun and accelerate set all of them.
+LAUNCH_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+SHELLS = {"sh", "bash", "dash", "zsh"}
+POLL_SECONDS = 1.0
+
+
+def check_interpreter() -> None:
+    """Check that Python keeps docstrings; transformers reads its own.
+
+    Raises:
+        ParamsError: if it does not.
+    """
+    if sys.flags.optimize >= 2:
+        raise ParamsError(
+            "PYTHONOPTIMIZE=2 (or -OO) removes docstrings, which the package transformers needs; "
+            "unset it, or use 1"
+        )
+
+
+def drop_stray_launch() -> str:
+    """Remove variables of a launch in several processes if they do not describe one.
+
+    A cluster or an earlier shell can leave `RANK=1` behind. Such a process would train to its end
+    and write nothing, because only the first one writes.
+
+    Returns:
+        A note for the user; empty if nothing was removed.
+    """
+    found = {name: os.environ[name] for name in LAUNCH_VARIABLES[:3] if name in os.environ}
+    if not found or is_launch(os.environ):
+        return ""
+    for name in found:
+        del os.environ[name]
+    shown = ", ".join(f"{name}={value}" for name, value in found.items())
+    return f"{shown} in the environment is ignored, because a launch sets {_LISTED}, and they agree"
+
+
+_LISTED = f"{', '.join(LAUNCH_VARIABLES[:-1])} and {LAUNCH_VARIABLES[-1]}"
+
+
+def is_launch(variables: Mapping[str, str]) -> bool:
+    """Return whether variables describe one of several processes that torchrun or accelerate
+    started: all of them are set, and they agree.
+    """
+    if not all(variables.get(name) for name in LAUNCH_VARIABLES):
+        return False
+    numbers = [variables[name] for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_PORT")]
+    if not all(number.isdecimal() for number in numbers):
+        return False
+    local_rank, rank, world_size, _ = map(int, numbers)
+    return local_rank <= rank < world_size
+
+
+def end_with_dvc() -> None:
+    """If DVC started this process, send it SIGTERM when DVC ends before it, as after `kill -9`.
+
+    Otherwise a training would go on beside the next run. DVC starts a stage through a shell, which
+    outlives DVC, so each process up to DVC is watched.
+    """
+    if "DVC_STAGE" not in os.environ or "LUMIERE_LAUNCHER" in os.environ:
+        return
+    watched: list[psutil.Process] = []
+    with contextlib.suppress(psutil.Error):
+        for process in psutil.Process().parents():
+            watched.append(process)
+            if process.name() not in SHELLS:
+                break
+    threading.Thread(target=_end_with, args=(watched,), name="lumiere-dvc", daemon=True).start()
+
+
+def _end_with(watched: list[psutil.Process]) -> None:
+    while all(_is_alive(process) for process in watched):
+        time.sleep(POLL_SECONDS)
+    print("DVC has ended, so this stage ends too", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    """Return whether the process itself runs: not a later one of the same id, and not a zombie."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

@@ -1,0 +1,245 @@
+"""MLflow's store: opens it, mends what a person or a crash did to it, and says what is wrong with it.
+
+The default store is an SQLite database in the project's folder `.lumiere/`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import sqlite3
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lumiere.addresses import check_database_folder, keep_loopback_direct, redacted
+from lumiere.errors import DataError, first_line
+from lumiere.locks import exclusive
+from lumiere.run_origin import has_lost_its_process
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+
+EXPERIMENT = "lumiere"
+EMBEDDED = "embedded"  # the address of the default store, wherever the project is moved
+LOCK_SECONDS = 2.0  # how long a check of the database waits for another process
+
+# MLflow's defaults let one request wait for minutes. `lumiere.tracking.delivery` tries again itself.
+SHORT_WAITS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+}
+CURE = "correct MLFLOW_TRACKING_URI, or set LUMIERE_TRACKING=off to record nothing"
+EMBEDDED_CURE = (
+    "let this user read and write it and its folder, or set LUMIERE_TRACKING=off to record nothing"
+)
+
+logger = logging.getLogger("lumiere.tracking")
+
+
+def tracking_uri(root: Path) -> str:
+    """Return the address of the store. It is absolute: MLflow's default depends on the current
+    folder.
+
+    Raises:
+        ParamsError: if the project's path cannot be part of a database's address.
+    """
+    chosen = os.environ.get("MLFLOW_TRACKING_URI")
+    if chosen:
+        return chosen
+    check_database_folder(root.resolve())
+    return f"sqlite:///{root.resolve()}/.lumiere/mlflow.db"
+
+
+def store_name(root: Path) -> str:
+    """Return what identifies the store in a journal; it contains no password."""
+    chosen = os.environ.get("MLFLOW_TRACKING_URI")
+    return redacted(chosen) if chosen else EMBEDDED
+
+
+def import_mlflow(uri: str) -> None:
+    """Import what a client of the store needs.
+
+    Called in the main thread: two threads that import packages at the same time can see each
+    other's half-imported modules.
+    """
+    for name, value in SHORT_WAITS.items():
+        os.environ.setdefault(name, value)
+    keep_loopback_direct()
+    import mlflow.store.tracking.rest_store
+
+    if not uri.startswith(("http:", "https:")):
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+    # The first two have a line for each of 60 migrations, and the others a traceback or a warning
+    # for each request that fails.
+    for name in ("alembic", "mlflow.store.db.utils", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def open_store(root: Path) -> MlflowClient:
+    """Make a client of the store, and initialise or mend the store if necessary.
+
+    Raises:
+        DataError: if the store cannot be used until a person changes something.
+        Exception: of many kinds, if it cannot be used now.
+    """
+    uri = tracking_uri(root)
+    import_mlflow(uri)
+    from mlflow import MlflowClient
+
+    # One process initialises a store: concurrent migrations crash.
+    with exclusive(root / ".lumiere" / "mlflow.lock"):
+        if not os.environ.get("MLFLOW_TRACKING_URI"):
+            _set_aside_if_damaged(root.resolve() / ".lumiere" / "mlflow.db")
+        elif uri.startswith("sqlite:///"):
+            _check_sqlite(Path(uri.removeprefix("sqlite:///")))
+        client = MlflowClient(uri)
+        client.get_experiment_by_name(EXPERIMENT)
+    return client
+
+
+def experiment_id(client: MlflowClient, root: Path) -> str:
+    """Return the experiment's id. The embedded store keeps its artifacts beside it.
+
+    An experiment that was deleted in MLflow's pages is restored. MLflow stores absolute artifact
+    paths, so the store of a copied or moved folder would write into the old place. In that case the
+    old experiment is renamed and a new one begins.
+    """
+    location = None
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        location = (root.resolve() / ".lumiere" / "mlartifacts").as_uri()
+    with exclusive(root / ".lumiere" / "mlflow.lock"):
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            return client.create_experiment(EXPERIMENT, artifact_location=location)
+        restore_experiment(client, experiment)
+        if location is None or experiment.artifact_location == location:
+            return experiment.experiment_id
+        old_name = f"{EXPERIMENT} until {time.strftime('%Y-%m-%d %H:%M:%S')}"
+        client.rename_experiment(experiment.experiment_id, old_name)
+        return client.create_experiment(EXPERIMENT, artifact_location=location)
+
+
+def restore_experiment(client: MlflowClient, experiment: Experiment) -> bool:
+    """Restore an experiment that was deleted in MLflow's pages; return whether it was deleted."""
+    if experiment.lifecycle_stage == "active":
+        return False
+    client.restore_experiment(experiment.experiment_id)
+    logger.warning(
+        "the MLflow experiment %s was deleted; it is restored, because this run belongs to it "
+        "(rename an experiment that you want to put away)",
+        experiment.name,
+    )
+    return True
+
+
+def close_abandoned_runs(client: MlflowClient, root: Path, kept: set[str]) -> None:
+    """Mark runs as KILLED if their process on this machine is gone, as it is after `kill -9`.
+
+    Args:
+        client: the store.
+        root: the project's folder.
+        kept: ids of runs that still have a journal; it says how they ended.
+    """
+    found = client.search_runs([experiment_id(client, root)], "attributes.status = 'RUNNING'")
+    for run in found:
+        if run.info.run_id not in kept and has_lost_its_process(run.data.tags):
+            client.set_terminated(run.info.run_id, status="KILLED")
+
+
+def lasting_problem(error: Exception, root: Path) -> DataError | None:
+    """Return the error to show if the store stays unusable until a person changes something; None
+    if it may answer later.
+    """
+    if isinstance(error, DataError):
+        return error
+    text = redacted(first_line(error))
+    store = redacted(tracking_uri(root))
+    if "database schema" in text or "locate revision" in text:
+        from mlflow.version import VERSION
+
+        return DataError(
+            f"{store} belongs to another version of MLflow than the installed {VERSION}; install the "
+            f"version that wrote it, or back it up and run `mlflow db upgrade {store}`, or move it away"
+        )
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, MlflowException):
+        status = error.get_http_status_code()
+        if status in (401, 403):
+            return DataError(
+                f"MLflow at {store} refuses this user ({text}); set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD, or set LUMIERE_TRACKING=off to record nothing"
+            )
+        is_wrong = any(word in type(error).__name__ for word in ("Invalid", "Unsupported"))
+        if status == 404 or is_wrong:
+            return DataError(f"MLflow's store {store} cannot be used ({text}); {CURE}")
+    elif isinstance(error, ImportError | ValueError):
+        return DataError(f"MLflow's store {store} cannot be used ({text}); {CURE}")
+    return None
+
+
+def set_aside_if_malformed(error: Exception, root: Path) -> None:
+    """Rename the embedded database if an error of a write says that it is damaged. The next process
+    begins a new one and delivers the journals of the runs that are missing there.
+    """
+    if "is malformed" in str(error) and store_name(root) == EMBEDDED:
+        _set_aside(root.resolve() / ".lumiere" / "mlflow.db", first_line(error))
+
+
+def reason(error: Exception) -> str:
+    """Return why the store does not answer, in a few words where the error has them."""
+    text = redacted(first_line(error))
+    system = re.search(r"\[Errno \d+\] ([^'\")]+)", text)
+    if system:
+        return system[1]
+    return "it took too long" if "timed out" in text else text
+
+
+def _set_aside_if_damaged(path: Path) -> None:
+    """Rename the embedded database if SQLite cannot read it, so that a new one begins."""
+    try:
+        _probe(path)
+    except sqlite3.OperationalError as error:
+        raise _unusable(path, error) from error
+    except sqlite3.DatabaseError as error:
+        _set_aside(path, str(error))
+
+
+def _set_aside(path: Path, problem: str) -> None:
+    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(f"{path}{suffix}", f"{aside}{suffix}")
+    logger.warning(
+        "MLflow's database was damaged (%s); it is now %s, and a new one begins", problem, aside
+    )
+
+
+def _check_sqlite(path: Path) -> None:
+    """Raise an error at once if a database cannot be opened; MLflow would try for minutes."""
+    try:
+        _probe(path)
+    except sqlite3.DatabaseError as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: sqlite3.DatabaseError) -> Exception:
+    is_busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in (
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+    )
+    if is_busy:
+        return TimeoutError(f"{path}: another process has locked the database")
+    cure = CURE if os.environ.get("MLFLOW_TRACKING_URI") else EMBEDDED_CURE
+    return DataError(f"MLflow's store {path} cannot be used ({error}); {cure}")
+
+
+def _probe(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path, timeout=LOCK_SECONDS)) as database:
+        database.execute("SELECT count(*) FROM sqlite_master").fetchone()

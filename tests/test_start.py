@@ -1,0 +1,113 @@
+"""What programs check as they start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+import stages
+from lumiere import start
+from lumiere.errors import ParamsError
+from lumiere.training.launch import is_launched
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+LAUNCH = {
+    "RANK": "1",
+    "LOCAL_RANK": "1",
+    "WORLD_SIZE": "2",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29500",
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in start.LAUNCH_VARIABLES:
+        monkeypatch.setenv(name, "")  # so that what a test removes comes back, or goes
+        monkeypatch.delenv(name)
+
+
+def test_a_launch_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in LAUNCH.items():
+        monkeypatch.setenv(name, value)
+    assert start.drop_stray_launch() == "" and is_launched()
+    assert {name: os.environ[name] for name in LAUNCH} == LAUNCH
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        {"RANK": "1"},
+        {"RANK": ""},
+        {"RANK": "0", "WORLD_SIZE": "1"},
+        {"WORLD_SIZE": "8"},
+        LAUNCH | {"LOCAL_RANK": ""},
+        LAUNCH | {"RANK": "2"},
+        LAUNCH | {"RANK": "0"},  # the second process of its machine cannot be the first of all
+        LAUNCH | {"WORLD_SIZE": "two"},
+    ],
+)
+def test_stray_variables_of_a_launch_are_removed_and_named(
+    stray: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in stray.items():
+        monkeypatch.setenv(name, value)
+    assert not is_launched()
+    seen: list[str] = []
+    stages.run(lambda: seen.extend(set(os.environ) & {"RANK", "LOCAL_RANK", "WORLD_SIZE"}))
+    assert seen == []
+    note = capsys.readouterr().err
+    assert note.startswith("note: ") and note.count("\n") == 1
+    assert all(f"{name}=" in note for name in stray if not name.startswith("MASTER"))
+
+
+def test_nothing_is_said_without_such_variables(capsys: pytest.CaptureFixture[str]) -> None:
+    stages.run(lambda: None)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_python_without_docstrings_is_refused(level: int) -> None:
+    code = "from lumiere.start import check_interpreter; check_interpreter()"
+    env = os.environ | {"PYTHONOPTIMIZE": str(level), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, env=env, capture_output=True, text=True
+    )
+    assert (done.returncode == 0) == (level < 2)
+    assert (ParamsError.__name__ in done.stderr) == (level == 2)
+
+
+def test_a_stage_ends_when_dvc_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time; from lumiere.start import end_with_dvc; end_with_dvc()\n"
+        "print(os.getpid(), flush=True); time.sleep(60)"
+    )
+    # As DVC does: a shell that starts a stage. `true` keeps the shell from becoming the stage.
+    parent = (
+        "import subprocess, sys\nsubprocess.run([sys.argv[1] + ' -c \"$CODE\"; true'], shell=True)"
+    )
+    env = os.environ | {"CODE": code, "DVC_STAGE": "a", "PYTHONPATH": str(REPOSITORY)}
+    dvc = subprocess.Popen(
+        [sys.executable, "-c", parent, sys.executable], stdout=subprocess.PIPE, env=env
+    )
+    assert dvc.stdout is not None
+    stage = psutil.Process(int(dvc.stdout.readline()))
+    assert stage.parent() != psutil.Process(dvc.pid)  # the shell is between them
+    dvc.send_signal(signal.SIGKILL)
+    dvc.wait()
+    _, alive = psutil.wait_procs([stage], timeout=20)
+    assert not alive
+
+
+def test_a_stage_without_dvc_watches_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    monkeypatch.setattr(start, "_end_with", lambda watched: pytest.fail("watched"))
+    start.end_with_dvc()
+    time.sleep(0.05)
