@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +47,14 @@ for name in (
 import lumiere.compat  # noqa: E402, F401  after the environment, before any test imports diffusers
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def no_shared_params() -> Iterator[None]:
+    """Forget what a stage of this process recorded with every run; only tests run several stages."""
+    yield
+    if "lumiere.tracking" in sys.modules:
+        sys.modules["lumiere.tracking"]._shared_params.clear()
 
 
 @pytest.fixture(scope="session")

@@ -223,9 +223,9 @@ def test_the_settings_of_an_adapter_are_checked(
         pass
 
 
-def test_the_demo_has_its_style_at_once() -> None:
+def test_the_demo_has_its_styles_at_once() -> None:
     pipe = demo_pipeline()
-    assert list(pipe.styles) == ["line-art"]
+    assert list(pipe.styles) == ["line-art", "neon", "sunset"]
     path = PRETRAINED / "styles" / "line-art.safetensors"
     assert path.stat().st_size < 1.5e6
     style = merge_lora(load_text_to_image(PRETRAINED / "t2i").unet.state_dict(), load_file(path))

@@ -43,6 +43,7 @@ def test_equal_noise_keeps_a_still_video_still(upscaler: LumiereUpscalePipeline)
         "num_inference_steps": 2,
         "noise_level": 100,
         "generator": seed(),
+        "output_type": "pt",
     }
     made = upscaler(still, noise_correlation=1.0, **settings).frames
     torch.testing.assert_close(made, made[:, :1].expand_as(made), atol=1e-5, rtol=0)
