@@ -131,6 +131,7 @@ def _make(
             "model": model.name,
             "fast": model.is_fast,
             "device": model.device,
+            "ssr_dtype": model.ssr_dtype,
             "torch": torch.__version__,
             "asked": asked,
         }
@@ -201,6 +202,9 @@ def find_drift(
     notes = []
     if content.get("model_sha256") != model.digest:
         notes.append(f"{model.description} is not the model that made it")
+    old_dtype = content.get("ssr_dtype", model.ssr_dtype)
+    if old_dtype != model.ssr_dtype:
+        notes.append(f"super-resolution computes in {model.ssr_dtype} here, not in {old_dtype}")
     old_hashes = content.get("files_sha256", {})
     for name, digest in hash_inputs(request, clips).items():
         source = str(getattr(request, name))

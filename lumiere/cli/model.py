@@ -138,6 +138,7 @@ class Model:
             ) from None
         if self.is_fast:
             self._load_distilled(pipe)
+            self._lower_precision(pipe)
         pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
         try:
             return pipe.to(device)
@@ -147,6 +148,12 @@ class Model:
             raise ModelError(
                 f"--device {device}: out of memory with the model alone; use --device cpu"
             ) from None
+
+    @property
+    def ssr_dtype(self) -> str | None:
+        """The precision of super-resolution, such as "float32"; None without super-resolution."""
+        network = self.pipe.ssr_unet
+        return None if network is None else str(network.dtype).removeprefix("torch.")
 
     @property
     def _distilled_folder(self) -> Path:
@@ -175,3 +182,15 @@ class Model:
             pipe.load_distilled(self._distilled_folder)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ModelError(f"--fast: {first_line(error)}") from None
+
+    def _lower_precision(self, pipe: LumierePipeline) -> None:
+        """Let super-resolution, which is most of the work, compute in bfloat16 where that is fast.
+
+        The base network is small and stays exact.
+        """
+        import torch
+
+        from lumiere.precision import has_fast_bf16
+
+        if pipe.ssr_unet is not None and has_fast_bf16(torch.device(self.device)):
+            pipe.ssr_unet.bfloat16()

@@ -24,7 +24,12 @@ from lumiere.modes import CONDITIONED_MODES
 from lumiere.pipelines.argument_checks import check_choice, check_network, check_text_encoder
 from lumiere.pipelines.base import LumiereBasePipeline
 from lumiere.pipelines.pipeline_ssr import LumiereUpscalePipeline
-from lumiere.pipelines.plans import DEFAULT_OVERLAP, DEFAULT_SSR_STEPS, FAST_SSR_STEPS
+from lumiere.pipelines.plans import (
+    DEFAULT_OVERLAP,
+    DEFAULT_SSR_STEPS,
+    FAST_SSR_STEPS,
+    FAST_SSR_WINDOW_SIZE,
+)
 from lumiere.pipelines.prompts import text_dim
 from lumiere.pipelines.styles import FOLDER as STYLES_FOLDER
 from lumiere.pipelines.styles import StyleBook
@@ -252,8 +257,8 @@ class LumiereComponents(LumiereBasePipeline):
     def load_distilled(self, folder: str | Path) -> None:
         """Replace the base network by one that was distilled to few steps without guidance.
 
-        Its number of steps, its correlation of noise, guidance 1 and a few steps of
-        super-resolution become the defaults of a call. `save_pretrained` then saves a fast
+        Its number of steps, its correlation of noise, guidance 1, and a few steps of
+        super-resolution in longer windows become the defaults of a call. `save_pretrained` then saves a fast
         pipeline. Styles stay if the network still has the image model that they were made for;
         otherwise the pipeline has none.
 
@@ -288,6 +293,7 @@ class LumiereComponents(LumiereBasePipeline):
             noise_correlation=settings.noise_correlation,
             guidance_scale=1.0,
             ssr_steps=min(self.config.ssr_steps, FAST_SSR_STEPS),
+            ssr_window_size=max(self.config.ssr_window_size, FAST_SSR_WINDOW_SIZE),
             prediction_type=scheduler.config.prediction_type,
         )
 

@@ -35,6 +35,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lumiere.config import LaunchConfig
 from lumiere.errors import LumiereError, ParamsError, WorkerError
 from lumiere.models import layers_in_order
+from lumiere.precision import has_fast_bf16
 
 logger = logging.getLogger(__name__)
 
@@ -208,15 +209,8 @@ def is_main_process() -> bool:
 
 
 def warn_of_slow_bf16(device: torch.device, dtype: torch.dtype) -> None:
-    """Warn if torch will compute in bfloat16 on a CPU without instructions for it
-    (pytorch/pytorch#183815).
-    """
-    if dtype != torch.bfloat16 or device.type != "cpu":
-        return
-    if not hasattr(torch.cpu, "get_capabilities"):  # earlier versions of torch cannot tell
-        return
-    capabilities = torch.cpu.get_capabilities()
-    if not any(has and name.endswith("bf16") for name, has in capabilities.items()):
+    """Warn if torch will compute in bfloat16 on a CPU without instructions for it."""
+    if dtype == torch.bfloat16 and device.type == "cpu" and not has_fast_bf16(device):
         logger.warning(
             "launch.precision is bf16, but this CPU has no bf16 instructions (AVX512_BF16 or AMX), "
             "so convolutions take many times longer than in fp32; set launch.precision to fp32"

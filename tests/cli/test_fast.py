@@ -63,6 +63,24 @@ def test_a_fast_video_and_the_same_again(generate: Generate, fast_model: Prepare
     assert Path("again.mp4").read_bytes() == Path("fast.mp4").read_bytes()
 
 
+@pytest.mark.parametrize("has_bf16, dtype", [(True, "bfloat16"), (False, "float32")])
+def test_super_resolution_computes_in_bfloat16_where_that_is_fast(
+    has_bf16: bool, dtype: str, generate: Generate, fast_model: Prepare,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    fast_model()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bf16})
+    common = ("--device", "cpu")
+    result = generate("a fox", "--fast", "-o", "fox.mp4", *common, with_model=False)
+    assert result.exit_code == 0, result.output
+    assert settings("fox.json")["ssr_dtype"] == dtype
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": not has_bf16})
+    again = generate("--from-json", "fox.json", "-o", "again.mp4", *common, with_model=False)
+    assert again.exit_code == 0 and f"not in {dtype}" in again.stderr, again.output
+    plain = generate("a fox", "-o", "plain.mp4", *common, with_model=False)
+    assert plain.exit_code == 0 and settings("plain.json")["ssr_dtype"] == "float32"
+
+
 def test_steps_and_guidance_of_a_sidecar_stay_with_their_kind_of_network(
     generate: Generate, fast_model: Prepare
 ) -> None:
@@ -157,6 +175,7 @@ def test_a_fast_pipeline_is_saved(fast_model: Prepare, generate: Generate, tmp_p
     assert (again.config.num_inference_steps, again.config.guidance_scale) == (1, 1.0)
     assert again.config.noise_correlation == 0.25  # the one before had 0
     assert again.config.ssr_steps == 1 and list(again.styles) == []  # never more than before
+    assert again.config.ssr_window_size == 16  # longer than the training's
     expected = pipe.unet.state_dict()
     assert all(torch.equal(value, expected[n]) for n, value in again.unet.state_dict().items())
 
