@@ -1,8 +1,10 @@
-"""Train what the demo has besides its image model: temporal layers and super-resolution, on all
-captioned videos of `data`, and the styles of `data/styles`.
+"""Train what the demo has besides its image model: temporal layers, the fast network that is
+distilled from them and the image model, and super-resolution, on all captioned videos of `data`,
+and the styles of `data/styles`.
 
     PYTHONPATH=. python scripts/train_pretrained_layers.py --work /tmp/layers ssr
     PYTHONPATH=. python scripts/train_pretrained_layers.py --work /tmp/layers temporal
+    PYTHONPATH=. python scripts/train_pretrained_layers.py --work /tmp/layers fast
     PYTHONPATH=. python scripts/train_pretrained_layers.py --work /tmp/layers styles
     PYTHONPATH=. python scripts/train_pretrained_layers.py --work /tmp/layers export --to /tmp/weights
 
@@ -28,6 +30,7 @@ import torch
 import yaml
 from style_weights import export_styles
 
+from lumiere.distilled import DISTILLED_FILE, read_distilled, write_distilled
 from lumiere.errors import DataError, run_program
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import load_scheduler
@@ -35,8 +38,13 @@ from lumiere.training.checkpoint import fingerprint
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORT_CAPTIONS = 3  # of a video, beside its two sentences
-STAGES = {"ssr": ["train_ssr"], "temporal": ["prepare_t2i", "train_base", "train_conditioned"]}
+STAGES = {
+    "ssr": ["train_ssr"],
+    "temporal": ["prepare_t2i", "train_base", "train_conditioned"],
+    "fast": ["distil"],
+}
 PARTS = [*STAGES, "styles"]
+OUTPUTS = {"distil": "distilled"}  # folders that are not called as their stage
 TRAINED_FROM = "trained_from"  # a file in a style's folder; written when its training has ended
 
 
@@ -148,8 +156,17 @@ def prepare(work: Path, data: Path) -> None:
 
 
 def train(work: Path, part: str) -> None:
-    """Run the trainings of a part."""
+    """Run the trainings of a part.
+
+    Raises:
+        DataError: if one fails, or the part needs another part that is not trained.
+    """
     inputs = {"clips": work / "clips"}
+    conditioned = work / "conditioned"
+    if part == "fast" and not (conditioned / "config.json").is_file():
+        raise DataError(
+            f"{conditioned}: no network to distil", "call the script with temporal first"
+        )
     for stage in STAGES[part]:
         scratch = {"scratch": work / "scratch" / stage}
         match stage:
@@ -157,7 +174,9 @@ def train(work: Path, part: str) -> None:
                 inputs["t2i"] = work / "t2i"
             case "train_conditioned":
                 inputs = {"clips": work / "clips", "base": work / "base"}
-        out = work / stage.removeprefix("train_").removeprefix("prepare_")
+            case "distil":
+                inputs["conditioned"] = conditioned
+        out = work / OUTPUTS.get(stage, stage.removeprefix("train_").removeprefix("prepare_"))
         run_stage(stage, work / "params.yaml", **inputs, out=out, **scratch)
 
 
@@ -223,6 +242,9 @@ def export(work: Path, folder: Path, t2i: Path, styles: Path) -> None:
                 folder / "ssr_image/scheduler"
             )
         written.append(trained)
+    if (work / "distilled" / DISTILLED_FILE).is_file():
+        export_fast(work / "distilled", folder / "fast")
+        written.append("distilled")
     trained_styles = sorted(path.parent for path in (work / "styles").glob(f"*/{TRAINED_FROM}"))
     if trained_styles:
         export_styles(trained_styles, folder / "styles", t2i, styles)
@@ -230,6 +252,15 @@ def export(work: Path, folder: Path, t2i: Path, styles: Path) -> None:
         raise DataError(
             f"{work}: nothing is trained", f"call the script with {' or '.join(PARTS)} first"
         )
+
+
+def export_fast(distilled: Path, folder: Path) -> None:
+    """Write a distilled network in fp16, as `LumierePipeline.load_distilled` reads it."""
+    network = SpaceTimeUNet.from_pretrained(distilled, torch_dtype=torch.float16)
+    network.unet.register_to_config(_name_or_path="")
+    network.save_pretrained(folder)
+    load_scheduler(distilled / "scheduler").save_pretrained(folder / "scheduler")
+    write_distilled(folder, read_distilled(distilled))
 
 
 def run(parser: argparse.ArgumentParser) -> None:

@@ -19,9 +19,10 @@ from safetensors.torch import load_file
 
 import stages
 from lumiere.diffusion.objective import make_scheduler
+from lumiere.distilled import read_distilled
 from lumiere.errors import DataError
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.text_to_image import TextToImage, load_image_network
+from lumiere.models.text_to_image import TextToImage, load_image_network, load_scheduler
 from lumiere.models.unet_builders import build_text_to_image_unet
 from tests.video_factory import encode, numbered
 
@@ -159,6 +160,40 @@ def test_super_resolution_is_trained_and_exported(data: Path, tmp_path: Path) ->
         assert torch.equal(again.state_dict()[name], value.half().float()), name
     pairs = zip(before.parameters(), exported.parameters(), strict=True)
     assert any(not torch.equal(*pair) for pair in pairs)
+
+
+@pytest.mark.usefixtures("stages_run")
+def test_a_fast_network_is_distilled_and_exported(data: Path, t2i: Path, tmp_path: Path) -> None:
+    work, weights = tmp_path / "work", tmp_path / "weights"
+    own = ("--work", work, "--data", data, "--t2i", t2i, "--profile", tmp_path / "profile.yaml")
+    nothing = {"init_from": "", "optim": OPTIM | {"steps": 0}}
+    small: dict[str, Any] = {
+        "train_base": nothing,
+        "train_conditioned": nothing,
+        "distil": {"num_inference_steps": 2, "teacher_steps": 4, "optim": OPTIM},
+        "decode": {"max_text_tokens": 8, "workers": 1},
+        "curate": {"workers": 1},
+        "prepare_t2i": {"size": SIZE},
+        "train_ssr": {"low_size": SIZE},
+        "runtime": {"sample_every": 0},
+    }
+    own[-1].write_text(yaml.safe_dump(small))
+    call_script(*own, "temporal")
+    call_script(*own, "fast")
+    call_script("--work", work, "--to", weights, "export")
+    trained = SpaceTimeUNet.from_pretrained(work / "distilled").state_dict()
+    exported = SpaceTimeUNet.from_pretrained(weights / "fast").state_dict()
+    for name, value in trained.items():
+        assert torch.equal(exported[name], value.half().float()), name
+    teacher = SpaceTimeUNet.from_pretrained(work / "conditioned").state_dict()
+    assert any(not torch.equal(value, teacher[name]) for name, value in trained.items())
+    assert read_distilled(weights / "fast").num_inference_steps == 2
+    assert load_scheduler(weights / "fast/scheduler").config.timestep_spacing == "trailing"
+
+
+def test_without_layers_there_is_nothing_to_distil(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no network to distil"):
+        script.train(tmp_path, "fast")
 
 
 def test_clips_that_exist_are_kept_and_told(
