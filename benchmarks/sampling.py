@@ -66,6 +66,7 @@ class Variant:
 CLIPPED = {"clip_sample": True}
 WHOLE = {"guidance_interval": [0.0, 1.0]}
 DPM = "DPMSolverMultistepScheduler"
+SDE = {"algorithm_type": "sde-dpmsolver++"}
 STRONG = {"guidance_scale": 3.0}
 ORTHOGONAL = {"guidance_eta": 0.0}
 # With the demo weights, this limit acts in about the noisiest third of the steps.
@@ -103,7 +104,9 @@ VARIANTS = {
     "noise correlation 0.6": Variant({"noise_correlation": 0.6}),
     "noise correlation 0.9": Variant({"noise_correlation": 0.9}),
     "DDPM": Variant(scheduler="DDPMScheduler"),
+    "DDPM, 10 steps": Variant({"num_inference_steps": 10}, "DDPMScheduler"),
     "DDPM, 50 steps": Variant({"num_inference_steps": 50}, "DDPMScheduler"),
+    "SDE-DPM++": Variant(scheduler=DPM, scheduler_settings=SDE),
     "DPM++": Variant(scheduler=DPM),
     "DPM++, 10 steps": Variant({"num_inference_steps": 10}, DPM),
     "UniPC, 10 steps": Variant({"num_inference_steps": 10}, "UniPCMultistepScheduler"),
