@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -253,7 +254,13 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         Args:
             s1, s2: weights of the skips' low frequencies in the first and the second block.
             b1, b2: weights of half of the backbone's channels there.
+
+        Raises:
+            ValueError: if a weight is not above 0; diffusers would silently leave FreeU off.
         """
+        for name, value in (("s1", s1), ("s2", s2), ("b1", b1), ("b2", b2)):
+            if not (isinstance(value, Real) and value > 0):
+                raise ValueError(f"{name} is {value!r}; allowed: a number above 0")
         self.unet.enable_freeu(s1, s2, b1, b2)
 
     def disable_freeu(self) -> None:
