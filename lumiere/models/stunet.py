@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.attention import AttentionMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
+from lumiere.models.adapters import SpaceTimeAdapters
 from lumiere.models.blocks import BlockLayers, image_blocks
 from lumiere.models.conditions import embed_conditions
 from lumiere.models.inflation import (
@@ -50,7 +52,7 @@ class SpaceTimeUNetOutput(BaseOutput):
 
 # ModelMixin is a base class here too, because diffusers looks for it in the module of a component's
 # class when it loads a pipeline.
-class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
+class SpaceTimeUNet(SpaceTimeAdapters, SpaceTimeWeights, AttentionMixin, ModelMixin, ConfigMixin):
     """A text-to-image U-Net inflated to video. Build it with `from_unet2d` or `from_pretrained`."""
 
     config_name = CONFIG_FILE
@@ -246,6 +248,18 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
                 for one head at a time, or heads per slice.
         """
         self.unet.set_attention_slice(slice_size)
+
+    def set_default_attn_processor(self) -> None:
+        """Give each attention of the image model diffusers' plainest processor."""
+        self.unet.set_default_attn_processor()
+
+    def fuse_qkv_projections(self) -> None:
+        """Compute queries, keys and values of the image model's attention in one product."""
+        self.unet.fuse_qkv_projections()
+
+    def unfuse_qkv_projections(self) -> None:
+        """End `fuse_qkv_projections`."""
+        self.unet.unfuse_qkv_projections()
 
     def enable_freeu(self, s1: float, s2: float, b1: float, b2: float) -> None:
         """Weigh skips and backbone features in the first two up blocks (FreeU, Si et al. 2023,

@@ -52,6 +52,10 @@ class SpaceTimeWeights(ModelMixin):
 
     loaded_from: Path | None = None
 
+    def check_plain(self, purpose: str) -> None:
+        """Raise ValueError if layers have adapters, so that their names are not the plain ones."""
+        raise NotImplementedError
+
     def temporal_settings(self) -> dict[str, Any]:
         """Return the settings that two networks must share to exchange temporal weights, in JSON
         types.
@@ -119,7 +123,8 @@ class SpaceTimeWeights(ModelMixin):
                 text such as "5GB"; by default they are whole.
 
         Raises:
-            ValueError: on safe_serialization=False, or a variant or size that is none.
+            ValueError: on safe_serialization=False, a variant or size that is none, or if the
+                network has adapters.
         """
         if not safe_serialization:
             raise ValueError(
@@ -127,6 +132,7 @@ class SpaceTimeWeights(ModelMixin):
             )
         if not is_main_process:
             return
+        self.check_plain("save_pretrained")
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self.save_config(folder)
@@ -208,7 +214,11 @@ class SpaceTimeWeights(ModelMixin):
         Args:
             save_directory: a folder, made if it does not exist.
             variant, max_shard_size: as in `save_pretrained`.
+
+        Raises:
+            ValueError: if the network has adapters.
         """
+        self.check_plain("save_temporal")
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         weights = folder / with_variant(TEMPORAL_FILE, variant)
@@ -243,6 +253,7 @@ class SpaceTimeWeights(ModelMixin):
         """
         if part not in PARTS:
             raise ValueError(f"part is {part!r}; allowed: {', '.join(PARTS)}")
+        self.check_plain("load_temporal")
         path = Path(save_directory) / with_variant(TEMPORAL_FILE, variant)
         loaded, own = _part_of(read_weights(path), part), _part_of(self.temporal_state_dict(), part)
         about_path = path.with_name(with_variant(TEMPORAL_CONFIG_FILE, variant))

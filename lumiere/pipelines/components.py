@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from torch import Tensor
 
 from lumiere.diffusion.guidance import GUIDANCE_TYPES
@@ -40,9 +41,10 @@ from lumiere.text_config import CONFIG_NAME
 TEXT_ENCODER_FOLDER = "text_encoder"
 
 
-class LumiereComponents(LumiereBasePipeline):
+class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
     """The networks, settings and styles of `LumierePipeline`, with saving and loading."""
 
+    _lora_loadable_modules: ClassVar[list[str]] = ["unet"]
     model_cpu_offload_seq = "guide_unet->unet->vae->ssr_unet"
     _optional_components: ClassVar[list[str]] = [
         "text_encoder", "vae", "ssr_unet", "ssr_scheduler", "guide_unet",
@@ -242,6 +244,43 @@ class LumiereComponents(LumiereBasePipeline):
             ValueError: if the name has other characters, or the file does not exist.
         """
         self.styles.add(name, weights, alpha)
+
+    def load_lora_weights(
+        self,
+        pretrained_model_name_or_path_or_dict: str | Path | dict[str, Tensor],
+        adapter_name: str | None = None,
+        hotswap: bool = False,
+        **options: Any,
+    ) -> None:
+        """Load adapters into the base network, as in diffusers: those of the image model, or of
+        temporal layers.
+
+        `set_adapters` weighs several. They act until `unload_lora_weights`.
+
+        Args:
+            pretrained_model_name_or_path_or_dict: a folder, a safetensors file, a hub name, or the
+                tensors by name.
+            adapter_name: a name for `set_adapters`.
+            hotswap, options: as in diffusers.
+
+        Raises:
+            ValueError: if there are no adapters, or those of a layer that the network lacks.
+        """
+        options["use_safetensors"] = True
+        source: Any = pretrained_model_name_or_path_or_dict
+        state, alphas, metadata = self.lora_state_dict(
+            source if isinstance(source, dict) else str(source),
+            return_lora_metadata=True,
+            **options,
+        )
+        self.unet.load_lora_adapter(
+            state,
+            network_alphas=alphas,
+            metadata=metadata,
+            adapter_name=adapter_name,
+            hotswap=hotswap,
+            _pipeline=self,
+        )
 
     def add_guide(self, guide_unet: SpaceTimeUNet | None) -> None:
         """Replace `guide_unet`, the weaker network of autoguidance; None removes it.
