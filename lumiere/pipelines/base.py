@@ -144,7 +144,7 @@ class LumiereBasePipeline(DiffusionPipeline):
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, safe_serialization, variant)
-            options = {"private": private, "token": token, "create_pr": create_pr}
+            options: dict[str, Any] = {"private": private, "token": token, "create_pr": create_pr}
             return self._upload(
                 Path(folder), repo_id, commit_message=commit_message, facts=facts, **options
             )

@@ -217,7 +217,7 @@ class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
                 f"elsewhere; use {type(self).__name__}.from_pretrained, or pass text_encoder"
             )
         patterns = [f"{TEXT_ENCODER_FOLDER}/*", f"{STYLES_FOLDER}/*"]
-        places = {"revision": snapshot.name, "cache_dir": snapshot.parents[2]}
+        places: dict[str, Any] = {"revision": snapshot.name, "cache_dir": snapshot.parents[2]}
         return find_folder(name, "a saved pipeline", patterns, **places)
 
     @classmethod
