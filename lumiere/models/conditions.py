@@ -149,16 +149,19 @@ def check_conditions(
 def _check_text(unet: UNet2DConditionModel, batch_size: int, text: Tensor | None) -> None:
     width = unet.config.encoder_hid_dim or unet.config.cross_attention_dim
     has_one_width = isinstance(width, int)  # a list if the levels differ
-    expected = f"expected ({batch_size}, n, {width if has_one_width else 'd'}), once per clip"
+
+    def expected() -> str:  # a text made of sizes would fix them for torch.compile
+        return f"expected ({batch_size}, n, {width if has_one_width else 'd'}), once per clip"
+
     if text is None:
         if takes_text(unet) and not _works_without_text(unet):
-            raise ValueError(f"encoder_hidden_states is None; {expected}")
+            raise ValueError(f"encoder_hidden_states is None; {expected()}")
         return
     fits = text.ndim == 3 and text.shape[0] == batch_size
     if fits and has_one_width and takes_text(unet):
         fits = text.shape[2] == width
     if not fits:
-        raise ValueError(f"encoder_hidden_states has shape {tuple(text.shape)}; {expected}")
+        raise ValueError(f"encoder_hidden_states has shape {tuple(text.shape)}; {expected()}")
 
 
 def _works_without_text(unet: UNet2DConditionModel) -> bool:
