@@ -41,7 +41,10 @@ def test_it_compiles_without_graph_breaks(name: str) -> None:
 
 @torch.no_grad()
 def test_one_graph_serves_all_shapes() -> None:
-    """The smallest network, because tracing symbolic sizes takes long."""
+    """The smallest network, because tracing symbolic sizes takes long.
+
+    PyTorch takes equal sizes for one symbol, and has another kernel for 16 frames or more.
+    """
     torch.manual_seed(0)
     unet2d = UNet2DConditionModel(
         sample_size=8, in_channels=2, out_channels=2, block_out_channels=(4, 4), layers_per_block=1,
@@ -58,7 +61,7 @@ def test_one_graph_serves_all_shapes() -> None:
         return graph.forward
 
     compiled = torch.compile(model, backend=count, dynamic=True, fullgraph=True)
-    for shape in ((3, 2, 5, 8, 10), (4, 2, 9, 12, 8)):  # equal sizes would be taken for one
+    for shape in ((3, 2, 5, 8, 10), (4, 2, 3, 12, 8)):
         video = torch.randn(shape)
         made = compiled(video, torch.tensor(3), None).sample
         torch.testing.assert_close(made, model(video, torch.tensor(3), None).sample)
