@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from lumiere.errors import one_line
 
@@ -49,10 +51,19 @@ def find_folder(
         options: `HUB_OPTIONS`, as in diffusers.
 
     Raises:
-        ValueError: if `source` is neither a folder nor a hub name that can be downloaded.
+        ValueError: if `source` is neither a folder nor a hub name that can be downloaded; the
+            message says which of the two it looks like.
     """
+    if not isinstance(source, (str, Path)) or not str(source):
+        raise ValueError(f"a folder or a hub name is needed, not {source!r}; expected {expected}")
     if Path(source).is_dir():
         return Path(source)
+    if Path(source).exists():
+        raise ValueError(f"{source}: a file; expected {expected}")
+    if not _is_hub_name(str(source)):
+        raise ValueError(
+            f"{source}: no such folder; expected {expected}, or a hub name (user/model)"
+        )
     options.pop("proxies", None)  # huggingface_hub reads them from the environment
     try:
         found = snapshot_download(
@@ -63,3 +74,12 @@ def find_folder(
             f"{source}: neither {expected} nor a hub name that can be downloaded: {one_line(error)}"
         ) from None
     return Path(found)
+
+
+def _is_hub_name(source: str) -> bool:
+    """Return whether a text has the form of a hub name; most paths have another."""
+    try:
+        validate_repo_id(source)
+    except HFValidationError:
+        return False
+    return True

@@ -75,7 +75,8 @@ def main() -> None:
         for folder in (arguments.out, arguments.pipeline):
             shutil.rmtree(folder, ignore_errors=True)
         arguments.out.mkdir(parents=True)
-        pipe.save_pretrained(arguments.pipeline)
+        # Without Python files: samples carry a hash of this folder.
+        pipe.save_pretrained(arguments.pipeline, remote_code=False)
         pipe.set_progress_bar_config(leave=False)
         model_sha256 = hash_model(arguments.pipeline)
 

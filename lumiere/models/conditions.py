@@ -82,14 +82,14 @@ def embed_conditions(
     """
     check_conditions(
         unet,
-        len(sample),
+        sample.shape[0],
         timestep,
         encoder_hidden_states,
         encoder_attention_mask,
         class_labels,
         added_cond_kwargs,
     )
-    _check_timestep_cond(unet, len(sample), timestep_cond)
+    _check_timestep_cond(unet, sample.shape[0], timestep_cond)
     time = unet.get_time_embed(sample=sample, timestep=timestep)
     temb = unet.time_embedding(time, timestep_cond)
     class_emb = unet.get_class_embed(sample=sample, class_labels=class_labels)
@@ -149,16 +149,19 @@ def check_conditions(
 def _check_text(unet: UNet2DConditionModel, batch_size: int, text: Tensor | None) -> None:
     width = unet.config.encoder_hid_dim or unet.config.cross_attention_dim
     has_one_width = isinstance(width, int)  # a list if the levels differ
-    expected = f"expected ({batch_size}, n, {width if has_one_width else 'd'}), once per clip"
+
+    def expected() -> str:  # a text made of sizes would fix them for torch.compile
+        return f"expected ({batch_size}, n, {width if has_one_width else 'd'}), once per clip"
+
     if text is None:
         if takes_text(unet) and not _works_without_text(unet):
-            raise ValueError(f"encoder_hidden_states is None; {expected}")
+            raise ValueError(f"encoder_hidden_states is None; {expected()}")
         return
-    fits = text.ndim == 3 and len(text) == batch_size
+    fits = text.ndim == 3 and text.shape[0] == batch_size
     if fits and has_one_width and takes_text(unet):
         fits = text.shape[2] == width
     if not fits:
-        raise ValueError(f"encoder_hidden_states has shape {tuple(text.shape)}; {expected}")
+        raise ValueError(f"encoder_hidden_states has shape {tuple(text.shape)}; {expected()}")
 
 
 def _works_without_text(unet: UNet2DConditionModel) -> bool:
@@ -200,7 +203,7 @@ def _check_timestep_cond(
 
 
 def _check_once_per_clip(name: str, value: Any, batch_size: int) -> None:
-    if isinstance(value, Tensor) and (value.ndim == 0 or len(value) != batch_size):
+    if isinstance(value, Tensor) and (value.ndim == 0 or value.shape[0] != batch_size):
         raise ValueError(
             f"{name} has shape {tuple(value.shape)}; expected ({batch_size}, ...), once per clip"
         )

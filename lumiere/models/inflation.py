@@ -40,7 +40,8 @@ class TextPerClip(Attention):
         **kwargs: Any,
     ) -> Tensor:
         text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        batch_size, per_frame = len(text), len(text) == len(hidden_states)
+        # len() would fix the sizes for torch.compile.
+        batch_size, per_frame = text.shape[0], text.shape[0] == hidden_states.shape[0]
         kind = type(self.processor) if hidden_states.ndim == 3 and self.group_norm is None else None
         if kind in (AttnProcessor, AttnProcessor2_0) and not per_frame:
             folded = hidden_states.reshape(batch_size, -1, hidden_states.shape[-1])  # b (t h w) c
@@ -51,7 +52,7 @@ class TextPerClip(Attention):
             return self._attend(hidden_states, text, attention_mask)
         if per_frame:
             return super().forward(hidden_states, encoder_hidden_states, attention_mask, **kwargs)
-        num_frames = len(hidden_states) // batch_size
+        num_frames = hidden_states.shape[0] // batch_size
         text = text.repeat_interleave(num_frames, dim=0)
         mask = (
             None if attention_mask is None else attention_mask.repeat_interleave(num_frames, dim=0)
@@ -164,7 +165,7 @@ def run_up_block(
     for upsampler in block.resamplers:
         hidden_states = run_upsampler(upsampler, hidden_states, here, size)
     if block.temporal_resampler is not None:
-        target_frames = len(skips[-1]) // len(here.temb)
+        target_frames = skips[-1].shape[0] // here.temb.shape[0]
         hidden_states = block.temporal_resampler(hidden_states, here.num_frames, target_frames)
         here = here.at(target_frames)
     return hidden_states, here

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
 from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.attention import AttentionMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
+from lumiere.models.adapters import SpaceTimeAdapters
 from lumiere.models.blocks import BlockLayers, image_blocks
 from lumiere.models.conditions import embed_conditions
 from lumiere.models.inflation import (
@@ -49,7 +52,7 @@ class SpaceTimeUNetOutput(BaseOutput):
 
 # ModelMixin is a base class here too, because diffusers looks for it in the module of a component's
 # class when it loads a pipeline.
-class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
+class SpaceTimeUNet(SpaceTimeAdapters, SpaceTimeWeights, AttentionMixin, ModelMixin, ConfigMixin):
     """A text-to-image U-Net inflated to video. Build it with `from_unet2d` or `from_pretrained`."""
 
     config_name = CONFIG_FILE
@@ -246,6 +249,18 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         """
         self.unet.set_attention_slice(slice_size)
 
+    def set_default_attn_processor(self) -> None:
+        """Give each attention of the image model diffusers' plainest processor."""
+        self.unet.set_default_attn_processor()
+
+    def fuse_qkv_projections(self) -> None:
+        """Compute queries, keys and values of the image model's attention in one product."""
+        self.unet.fuse_qkv_projections()
+
+    def unfuse_qkv_projections(self) -> None:
+        """End `fuse_qkv_projections`."""
+        self.unet.unfuse_qkv_projections()
+
     def enable_freeu(self, s1: float, s2: float, b1: float, b2: float) -> None:
         """Weigh skips and backbone features in the first two up blocks (FreeU, Si et al. 2023,
         arXiv 2309.11497).
@@ -253,7 +268,13 @@ class SpaceTimeUNet(SpaceTimeWeights, ModelMixin, ConfigMixin):
         Args:
             s1, s2: weights of the skips' low frequencies in the first and the second block.
             b1, b2: weights of half of the backbone's channels there.
+
+        Raises:
+            ValueError: if a weight is not above 0; diffusers would silently leave FreeU off.
         """
+        for name, value in (("s1", s1), ("s2", s2), ("b1", b1), ("b2", b2)):
+            if not (isinstance(value, Real) and value > 0):
+                raise ValueError(f"{name} is {value!r}; allowed: a number above 0")
         self.unet.enable_freeu(s1, s2, b1, b2)
 
     def disable_freeu(self) -> None:

@@ -30,7 +30,7 @@ def group_count(channels: int, most: int = 32, least_width: int = 4) -> int:
 
 def unfold_time(hidden_states: Tensor, num_frames: int) -> Tensor:
     """(b t) c h w -> b c t (h w)."""
-    frames = len(hidden_states)
+    frames = hidden_states.shape[0]  # len() would fix it for torch.compile
     unfolded = hidden_states.unflatten(0, (frames // num_frames, num_frames)).flatten(3)
     return unfolded.transpose(1, 2)
 
@@ -41,19 +41,28 @@ def fold_time(hidden_states: Tensor, height: int, width: int) -> Tensor:
     return hidden_states.transpose(1, 2).reshape(batch_size * num_frames, channels, height, width)
 
 
-class TemporalConv(nn.Conv2d):
-    """A convolution over time only, on b c t (h w)."""
+def temporal_conv(
+    channels: int, stride: int = 1, init: str = "he", kind: type[nn.Conv2d] = nn.Conv2d
+) -> nn.Conv2d:
+    """Make a convolution over time only, on b c t (h w).
 
-    def __init__(self, channels: int, stride: int = 1, init: str = "he") -> None:
-        """`init`: "identity" passes its input on (every `stride`-th frame); "he" is random."""
-        super().__init__(
-            channels, channels, (KERNEL_SIZE, 1), stride=(stride, 1), padding=(KERNEL_SIZE // 2, 0)
-        )
-        if init == "identity":
-            nn.init.dirac_(self.weight)
-        else:
-            nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
-        nn.init.zeros_(self.bias)  # type: ignore[arg-type]
+    It is a plain layer, so that adapters can make others like it.
+
+    Args:
+        channels: of input and output.
+        stride: over time.
+        init: "identity" passes the input on (every `stride`-th frame); "he" is random.
+        kind: the class of the layer.
+    """
+    conv = kind(
+        channels, channels, (KERNEL_SIZE, 1), stride=(stride, 1), padding=(KERNEL_SIZE // 2, 0)
+    )
+    if init == "identity":
+        nn.init.dirac_(conv.weight)
+    else:
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    return conv
 
 
 class TemporalDownsample(nn.Module):
@@ -66,7 +75,9 @@ class TemporalDownsample(nn.Module):
         (its ablation).
         """
         super().__init__()
-        self.conv = TemporalConv(channels, stride=2, init="identity" if init == "nearest" else "he")
+        self.conv = temporal_conv(
+            channels, stride=2, init="identity" if init == "nearest" else "he"
+        )
 
     def forward(self, hidden_states: Tensor, num_frames: int) -> Tensor:
         """(b t) c h w -> (b ceil(t / 2)) c h w."""
@@ -74,7 +85,7 @@ class TemporalDownsample(nn.Module):
         return fold_time(self.conv(unfold_time(hidden_states, num_frames)), height, width)
 
 
-class TemporalConvPairs(TemporalConv):
+class TemporalConvPairs(nn.Conv2d):
     """A temporal convolution of frames that are each repeated once, without storing the repeats.
 
     Of the three taps w0, w1, w2 on repeated frames of x, two fall on the same frame: y[2i] = w0
@@ -99,7 +110,9 @@ class TemporalUpsample(nn.Module):
     def __init__(self, channels: int, init: str = "nearest") -> None:
         """`init` as in `TemporalDownsample`."""
         super().__init__()
-        self.conv = TemporalConvPairs(channels, init="identity" if init == "nearest" else "he")
+        self.conv = temporal_conv(
+            channels, init="identity" if init == "nearest" else "he", kind=TemporalConvPairs
+        )
 
     def forward(self, hidden_states: Tensor, num_frames: int, target_frames: int) -> Tensor:
         """(b t) c h w -> (b target_frames) c h w, target_frames <= 2 t."""
@@ -124,7 +137,7 @@ class ConvInflationBlock(nn.Module):
         super().__init__()
         self.spatial_conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.spatial_norm = LeanGroupNorm(group_count(channels), channels)
-        self.temporal_conv = TemporalConv(channels)
+        self.temporal_conv = temporal_conv(channels)
         self.temporal_norm = LeanGroupNorm(group_count(channels), channels)
         self.proj_out = nn.Conv2d(channels, channels, 1)
         nn.init.zeros_(self.proj_out.weight)

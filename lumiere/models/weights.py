@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from lumiere.files import is_file, read_json
 from lumiere.hub_folders import HUB_OPTIONS, find_folder, take_hub_options
+from lumiere.models.code_file import write_network_code
 from lumiere.models.sharded_files import read_weights, with_variant, write_weights
 
 CONFIG_FILE = "config.json"
@@ -44,7 +45,16 @@ Self = TypeVar("Self", bound="SpaceTimeWeights")
 
 
 class SpaceTimeWeights(ModelMixin):
-    """A diffusers model whose spatial weights are in `unet`; all others are temporal."""
+    """A diffusers model whose spatial weights are in `unet`; all others are temporal.
+
+    `loaded_from` is the folder that `from_pretrained` read, in a hub's cache for a hub name.
+    """
+
+    loaded_from: Path | None = None
+
+    def check_plain(self, purpose: str) -> None:
+        """Raise ValueError if layers have adapters, so that their names are not the plain ones."""
+        raise NotImplementedError
 
     def temporal_settings(self) -> dict[str, Any]:
         """Return the settings that two networks must share to exchange temporal weights, in JSON
@@ -53,6 +63,19 @@ class SpaceTimeWeights(ModelMixin):
         raise NotImplementedError
 
     # --- in memory --------------------------------------------------------------------------------
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return all weights, as `torch.nn.Module` does, contiguous as safetensors wants them.
+
+        Kernels are stored in channels-last memory, so they are copies here; `keep_vars=True`
+        returns the parameters themselves.
+        """
+        state = super().state_dict(*args, **kwargs)
+        if not kwargs.get("keep_vars", False):
+            for name, value in state.items():
+                if isinstance(value, Tensor):
+                    state[name] = value.contiguous()
+        return state
 
     def named_temporal_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters that inflation added, with their names; only they train."""
@@ -100,7 +123,8 @@ class SpaceTimeWeights(ModelMixin):
                 text such as "5GB"; by default they are whole.
 
         Raises:
-            ValueError: on safe_serialization=False, or a variant or size that is none.
+            ValueError: on safe_serialization=False, a variant or size that is none, or if the
+                network has adapters.
         """
         if not safe_serialization:
             raise ValueError(
@@ -108,9 +132,12 @@ class SpaceTimeWeights(ModelMixin):
             )
         if not is_main_process:
             return
+        self.check_plain("save_pretrained")
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self.save_config(folder)
+        if self._auto_class is not None:  # register_for_auto_class
+            write_network_code(folder)
         spatial = folder / with_variant(SPATIAL_FILE, variant)
         write_weights(self.unet.state_dict(), spatial, max_shard_size)
         self.save_temporal(folder, variant, max_shard_size)
@@ -149,6 +176,8 @@ class SpaceTimeWeights(ModelMixin):
         _check_options(cls.__name__, options)
         device = _one_device(device_map)
         dtype = torch_dtype if dtype is None else dtype
+        if not (dtype is None or isinstance(dtype, torch.dtype)):
+            raise ValueError(f"dtype is {dtype!r}; allowed: a torch.dtype, such as torch.float16")
         subfolder = subfolder or ""
         patterns = [str(Path(subfolder) / f"*{suffix}") for suffix in (".json", ".safetensors")]
         expected = f"a folder written by {cls.__name__}.save_pretrained"
@@ -168,6 +197,7 @@ class SpaceTimeWeights(ModelMixin):
         model.load_temporal(folder, variant=variant)
         nn.Module.to(model, device=device, dtype=dtype)
         model.eval()
+        model.loaded_from = folder
         if not output_loading_info:
             return model
         return model, {name: [] for name in LOADING_INFO}
@@ -184,7 +214,11 @@ class SpaceTimeWeights(ModelMixin):
         Args:
             save_directory: a folder, made if it does not exist.
             variant, max_shard_size: as in `save_pretrained`.
+
+        Raises:
+            ValueError: if the network has adapters.
         """
+        self.check_plain("save_temporal")
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         weights = folder / with_variant(TEMPORAL_FILE, variant)
@@ -219,6 +253,7 @@ class SpaceTimeWeights(ModelMixin):
         """
         if part not in PARTS:
             raise ValueError(f"part is {part!r}; allowed: {', '.join(PARTS)}")
+        self.check_plain("load_temporal")
         path = Path(save_directory) / with_variant(TEMPORAL_FILE, variant)
         loaded, own = _part_of(read_weights(path), part), _part_of(self.temporal_state_dict(), part)
         about_path = path.with_name(with_variant(TEMPORAL_CONFIG_FILE, variant))
@@ -314,12 +349,15 @@ def _part_of(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
 def _read_config(folder: Path, class_name: str) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     if not is_file(path):
+        if is_file(folder / "model_index.json"):
+            raise ValueError(f"{folder}: a pipeline's folder; add subfolder='unet' for its network")
         raise ValueError(
             f"{folder}: no {CONFIG_FILE}; expected a folder written by {class_name}.save_pretrained"
         )
     config = read_json(path)
     if config.get("_class_name") != class_name:
         raise ValueError(f"{path}: the config of {config.get('_class_name')}, not of {class_name}")
+    config.pop("auto_map", None)  # for diffusers' AutoModel
     return {key: value for key, value in config.items() if not key.startswith("_")}
 
 

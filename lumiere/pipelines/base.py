@@ -1,15 +1,25 @@
-"""The base class of the pipelines: reproducible files, and callbacks after each step."""
+"""The base class of the pipelines: reproducible files, loading, hubs, and callbacks after each
+step.
+"""
 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 from diffusers import DiffusionPipeline
+from huggingface_hub import create_repo, upload_folder
 from torch import Tensor
 from tqdm import tqdm
+
+from lumiere.files import is_file, read_json
+from lumiere.hub_folders import SUFFIXES, find_folder, take_hub_options
+from lumiere.pipelines.model_card import ModelFacts, write_model_card
+from lumiere.pipelines.remote_code import use_installed_classes, write_remote_code
 
 Callback = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
 """diffusers' callback_on_step_end: (pipeline, step, timestep, {name: tensor}) -> dict or None."""
@@ -49,9 +59,158 @@ class LumiereBasePipeline(DiffusionPipeline):
         return self._interrupt
 
     @property
+    def guidance_scale(self) -> float:
+        """The guidance scale of the call, for callbacks; super-resolution has no guidance."""
+        return 1.0
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        """Whether the network computes two predictions at a step."""
+        return False
+
+    @property
     def num_timesteps(self) -> int:
         """How many steps the call does."""
         return self._num_timesteps
+
+    # --- files and hubs ---------------------------------------------------------------------------
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
+        push_to_hub: bool = False,
+        is_main_process: bool = True,
+        remote_code: bool = True,
+        repo_id: str | None = None,
+        **hub: Any,
+    ) -> None:
+        """Save as diffusers does, with the files by which diffusers' own loaders find our classes.
+
+        Args:
+            save_directory: a folder, made if it does not exist.
+            safe_serialization: True; weights are never pickled.
+            variant, max_shard_size: as in `SpaceTimeUNet.save_pretrained`.
+            push_to_hub: upload the folder then, as `push_to_hub` does.
+            is_main_process: False writes nothing, in the other processes of a training.
+            remote_code: write pipeline.py, with which `DiffusionPipeline.from_pretrained(folder,
+                trust_remote_code=True)` loads the folder. Without it, only our classes load it.
+            repo_id: for `push_to_hub`; by default the folder's name.
+            hub: other arguments of `push_to_hub`.
+
+        Raises:
+            ValueError: on safe_serialization=False, or if a network has adapters.
+        """
+        if hub and not push_to_hub:
+            name = sorted(hub)[0]
+            raise TypeError(f"save_pretrained got {name!r}, which is only read with push_to_hub")
+        if not is_main_process:
+            return
+        folder = Path(save_directory)
+        self._save_parts(
+            folder,
+            safe_serialization=safe_serialization,
+            variant=variant,
+            max_shard_size=max_shard_size,
+        )
+        if remote_code:
+            write_remote_code(folder, type(self))
+        if push_to_hub:
+            self._upload(folder, repo_id or folder.resolve().name, **hub)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        facts: ModelFacts | None = None,
+    ) -> str:
+        """Save into a temporary folder, with a model card, and upload that to a hub.
+
+        Args:
+            repo_id, commit_message, private, token, create_pr: as in diffusers.
+            safe_serialization, variant: as in `save_pretrained`.
+            facts: what the card says of data, steps, metrics, licence and use, such as
+                `ModelFacts.of_project(".", license="apache-2.0")`.
+
+        Returns:
+            The address of the commit.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, safe_serialization, variant)
+            options: dict[str, Any] = {"private": private, "token": token, "create_pr": create_pr}
+            return self._upload(
+                Path(folder), repo_id, commit_message=commit_message, facts=facts, **options
+            )
+
+    def _upload(
+        self,
+        folder: Path,
+        repo_id: str,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+        facts: ModelFacts | None = None,
+    ) -> str:
+        if facts is not None or not is_file(folder / "README.md"):
+            write_model_card(folder, self, facts)
+        repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
+        return upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            token=token,
+            commit_message=commit_message or f"Upload {type(self).__name__}",
+            create_pr=create_pr,
+        )
+
+    def _save_parts(self, folder: Path, **options: Any) -> None:
+        """Write the folder as diffusers does."""
+        super().save_pretrained(str(folder), **options)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
+        """Load a saved pipeline; passed components replace the stored ones, as in diffusers.
+
+        Only JSON, vocabularies and safetensors are downloaded, and no code of the folder runs,
+        unless `custom_pipeline` names one.
+
+        Args:
+            pretrained_model_name_or_path: a folder, or a hub name.
+            kwargs: as in diffusers.
+
+        Raises:
+            ValueError: if the folder does not hold a saved pipeline of this class.
+        """
+        expected = f"a folder written by {cls.__name__}.save_pretrained"
+        hub, patterns = take_hub_options(kwargs), [f"*{suffix}" for suffix in SUFFIXES]
+        folder = find_folder(pretrained_model_name_or_path, expected, patterns, **hub)
+        if not is_file(folder / cls.config_name):
+            raise ValueError(f"{folder}: no {cls.config_name}; expected {expected}")
+        if "unet" not in kwargs:
+            cls._check_index(folder, read_json(folder / cls.config_name))
+        return cls._load(folder, **kwargs)
+
+    @classmethod
+    def _check_index(cls, folder: Path, index: dict[str, Any]) -> None:
+        """Raise ValueError unless a folder's index is that of a pipeline of this kind."""
+
+    @classmethod
+    def _load(cls, folder: Path, **kwargs: Any) -> Self:
+        return super().from_pretrained(str(folder), **kwargs)
+
+    @classmethod
+    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
+        """Read model_index.json as diffusers does; the class is the installed one."""
+        loaded = super().load_config(*args, **kwargs)
+        use_installed_classes(loaded[0] if isinstance(loaded, tuple) else loaded)
+        return loaded
 
     def to_json_string(self) -> str:
         """Return the content of model_index.json."""

@@ -12,12 +12,13 @@ from typing import Any, ClassVar, Self
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from torch import Tensor
 
 from lumiere.diffusion.guidance import GUIDANCE_TYPES
 from lumiere.distilled import DISTILLED_FILE, read_distilled
-from lumiere.files import is_file, read_json
-from lumiere.hub_folders import SUFFIXES, find_folder, take_hub_options
+from lumiere.files import is_file
+from lumiere.hub_folders import find_folder
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import load_scheduler
 from lumiere.modes import CONDITIONED_MODES
@@ -31,6 +32,7 @@ from lumiere.pipelines.plans import (
     FAST_SSR_WINDOW_SIZE,
 )
 from lumiere.pipelines.prompts import text_dim
+from lumiere.pipelines.remote_code import class_name
 from lumiere.pipelines.styles import FOLDER as STYLES_FOLDER
 from lumiere.pipelines.styles import StyleBook
 from lumiere.text import DiffusersTextEncoder, TextEncoder, load_text_encoder
@@ -39,9 +41,10 @@ from lumiere.text_config import CONFIG_NAME
 TEXT_ENCODER_FOLDER = "text_encoder"
 
 
-class LumiereComponents(LumiereBasePipeline):
+class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
     """The networks, settings and styles of `LumierePipeline`, with saving and loading."""
 
+    _lora_loadable_modules: ClassVar[list[str]] = ["unet"]
     model_cpu_offload_seq = "guide_unet->unet->vae->ssr_unet"
     _optional_components: ClassVar[list[str]] = [
         "text_encoder", "vae", "ssr_unet", "ssr_scheduler", "guide_unet",
@@ -148,18 +151,16 @@ class LumiereComponents(LumiereBasePipeline):
         )
         self.styles = StyleBook()
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Save as diffusers does, with extra folders for the text encoder's config and the styles.
-
-        Raises:
-            ValueError: on safe_serialization=False, because weights are never pickled.
+    def _save_parts(self, folder: Path, **options: Any) -> None:
+        """Write the folder as diffusers does, with extra folders for the text encoder's config and
+        the styles.
         """
-        folder, text_encoder = Path(save_directory), self.text_encoder
+        text_encoder = self.text_encoder
         # diffusers saves and loads only the kinds of component that it knows; our text encoder is
         # not among them.
         self.register_modules(text_encoder=None)
         try:
-            super().save_pretrained(folder, **kwargs)
+            super()._save_parts(folder, **options)
         finally:
             self.register_modules(text_encoder=text_encoder)
         if text_encoder is None:  # remove an earlier pipeline's
@@ -169,23 +170,11 @@ class LumiereComponents(LumiereBasePipeline):
         self.styles.save(folder / STYLES_FOLDER)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
-        """Load a saved pipeline; passed components replace the stored ones, as in diffusers.
+    def _check_index(cls, folder: Path, index: dict[str, Any]) -> None:
+        _check_own_folder(folder, index, cls)
 
-        Args:
-            pretrained_model_name_or_path: a folder, or a hub name.
-            kwargs: as in diffusers.
-
-        Raises:
-            ValueError: if the folder does not hold a saved pipeline.
-        """
-        expected = f"a folder written by {cls.__name__}.save_pretrained"
-        hub, patterns = take_hub_options(kwargs), [f"*{suffix}" for suffix in SUFFIXES]
-        folder = find_folder(pretrained_model_name_or_path, expected, patterns, **hub)
-        if not (folder / cls.config_name).is_file():
-            raise ValueError(f"{folder}: no {cls.config_name}; expected {expected}")
-        if "unet" not in kwargs:
-            _check_own_folder(folder, cls)
+    @classmethod
+    def _load(cls, folder: Path, **kwargs: Any) -> Self:
         if "text_encoder" not in kwargs:
             kwargs["text_encoder"] = _stored_text_encoder(folder)
         text_encoder = kwargs.pop("text_encoder")
@@ -193,7 +182,7 @@ class LumiereComponents(LumiereBasePipeline):
             check_text_encoder(text_encoder)
         with _loading_extras(False):
             # diffusers would refuse a text encoder of ours in the place of one of transformers.
-            pipe = super().from_pretrained(str(folder), text_encoder=None, **kwargs)
+            pipe = super()._load(folder, text_encoder=None, **kwargs)
         pipe.register_modules(text_encoder=text_encoder)
         pipe.styles.load(folder / STYLES_FOLDER)
         return pipe
@@ -201,17 +190,35 @@ class LumiereComponents(LumiereBasePipeline):
     def register_to_config(self, **kwargs: Any) -> None:
         """Add settings to the config, as in diffusers.
 
-        `DiffusionPipeline.from_pretrained` makes a class of its argument `custom_pipeline` and ends
-        with the folder's name as a setting. It knows neither our text encoders nor styles, so they
-        are loaded then.
+        `DiffusionPipeline.from_pretrained` ends with the name of the folder or of the hub's model
+        as a setting. It knows neither our text encoders nor styles, so they are loaded then.
         """
         super().register_to_config(**kwargs)
-        folder = Path(kwargs.get("_name_or_path") or "")
-        if not (_LOADS_EXTRAS.get() and "_name_or_path" in kwargs and folder.is_dir()):
+        source = kwargs.get("_name_or_path")
+        if not (_LOADS_EXTRAS.get() and source):
             return
+        folder = Path(source) if Path(source).is_dir() else self._hub_folder(str(source))
         if self.text_encoder is None:
             self.register_modules(text_encoder=_stored_text_encoder(folder))
         self.styles.load(folder / STYLES_FOLDER)
+
+    def _hub_folder(self, name: str) -> Path:
+        """Return the hub's folder that diffusers loaded the base network from, with the text
+        encoder and the styles of the same commit.
+
+        Raises:
+            ValueError: if the network is not from there.
+        """
+        loaded_from = getattr(self.unet, "loaded_from", None)
+        snapshot = Path(loaded_from).parent if loaded_from else None
+        if snapshot is None or snapshot.parents[1].name != f"models--{name.replace('/', '--')}":
+            raise ValueError(
+                f"{name}: its text encoder and styles cannot be found, because unet is from "
+                f"elsewhere; use {type(self).__name__}.from_pretrained, or pass text_encoder"
+            )
+        patterns = [f"{TEXT_ENCODER_FOLDER}/*", f"{STYLES_FOLDER}/*"]
+        places: dict[str, Any] = {"revision": snapshot.name, "cache_dir": snapshot.parents[2]}
+        return find_folder(name, "a saved pipeline", patterns, **places)
 
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> Self:
@@ -237,6 +244,43 @@ class LumiereComponents(LumiereBasePipeline):
             ValueError: if the name has other characters, or the file does not exist.
         """
         self.styles.add(name, weights, alpha)
+
+    def load_lora_weights(
+        self,
+        pretrained_model_name_or_path_or_dict: str | Path | dict[str, Tensor],
+        adapter_name: str | None = None,
+        hotswap: bool = False,
+        **options: Any,
+    ) -> None:
+        """Load adapters into the base network, as in diffusers: those of the image model, or of
+        temporal layers.
+
+        `set_adapters` weighs several. They act until `unload_lora_weights`.
+
+        Args:
+            pretrained_model_name_or_path_or_dict: a folder, a safetensors file, a hub name, or the
+                tensors by name.
+            adapter_name: a name for `set_adapters`.
+            hotswap, options: as in diffusers.
+
+        Raises:
+            ValueError: if there are no adapters, or those of a layer that the network lacks.
+        """
+        options["use_safetensors"] = True
+        source: Any = pretrained_model_name_or_path_or_dict
+        state, alphas, metadata = self.lora_state_dict(
+            source if isinstance(source, dict) else str(source),
+            return_lora_metadata=True,
+            **options,
+        )
+        self.unet.load_lora_adapter(
+            state,
+            network_alphas=alphas,
+            metadata=metadata,
+            adapter_name=adapter_name,
+            hotswap=hotswap,
+            _pipeline=self,
+        )
 
     def add_guide(self, guide_unet: SpaceTimeUNet | None) -> None:
         """Replace `guide_unet`, the weaker network of autoguidance; None removes it.
@@ -430,15 +474,19 @@ def _stored_text_encoder(folder: Path) -> TextEncoder | None:
     return None
 
 
-def _check_own_folder(folder: Path, cls: type[DiffusionPipeline]) -> None:
-    """Raise ValueError unless the base network of a pipeline's folder is a Space-Time U-Net."""
-    index = read_json(folder / cls.config_name)
+def _check_own_folder(folder: Path, index: dict[str, Any], cls: type[DiffusionPipeline]) -> None:
+    """Raise ValueError unless the base network of a pipeline's folder is a Space-Time U-Net for
+    generation.
+    """
+    other = LumiereUpscalePipeline.__name__
+    if class_name(index) == other:
+        raise ValueError(f"{folder}: a {other}; load it with that class")
     component = index.get("unet")
     if isinstance(component, list) and component[-1] == SpaceTimeUNet.__name__:
         return
     what = component[-1] if isinstance(component, list) else "missing"
     raise ValueError(
-        f"{folder}: a {index.get('_class_name')}, whose unet is {what}; inflate its U-Net, and pass "
+        f"{folder}: a {class_name(index)}, whose unet is {what}; inflate its U-Net, and pass "
         "that: unet = SpaceTimeUNet.from_unet2d(UNet2DConditionModel.from_pretrained(folder, "
         f"subfolder='unet')); {cls.__name__}.from_pretrained(folder, unet=unet)"
     )

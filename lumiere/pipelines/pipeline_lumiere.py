@@ -54,6 +54,7 @@ from lumiere.pipelines.plans import (
     plan_base_windows,
 )
 from lumiere.pipelines.prompts import has_negative_prompt, read_prompts, text_dim
+from lumiere.pipelines.turns import in_turn
 
 
 class LumierePipeline(LumiereComponents):
@@ -69,6 +70,7 @@ class LumierePipeline(LumiereComponents):
     _guidance_scale = 1.0
     _can_guide = True
 
+    @in_turn("scheduler", "unet", "guide_unet")
     @torch.no_grad()
     def __call__(
         self,

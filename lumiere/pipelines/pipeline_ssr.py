@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -45,6 +46,8 @@ from lumiere.pipelines.plans import (
     UpscalePlan,
     WindowPlan,
 )
+from lumiere.pipelines.remote_code import class_name
+from lumiere.pipelines.turns import in_turn
 
 
 class LumiereUpscalePipeline(LumiereBasePipeline):
@@ -91,6 +94,15 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         )
 
     @classmethod
+    def _check_index(cls, folder: Path, index: dict[str, Any]) -> None:
+        if "ssr_unet" in index:
+            kind = class_name(index)
+            raise ValueError(
+                f"{folder}: a {kind}; load its super-resolution by "
+                f"{kind}.from_pretrained(folder).upscaler()"
+            )
+
+    @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> Self:
         """Make a pipeline of another's components, as in diffusers.
 
@@ -104,6 +116,7 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
                 own[name] = pipeline.config[f"ssr_{name}"]
         return super().from_pipe(pipeline, **{**own, **kwargs})
 
+    @in_turn("scheduler", "unet")
     @torch.no_grad()
     def __call__(
         self,
@@ -221,6 +234,7 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
             noise_correlation = self.config.noise_correlation
         return UpscalePlan(size, num_inference_steps, noise_level, noise_correlation, windows)
 
+    @in_turn("scheduler", "unet", within=True)
     @torch.no_grad()
     def upscale(
         self,

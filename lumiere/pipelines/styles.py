@@ -124,6 +124,11 @@ class StyleBook:
                 network's weights.
         """
         spatial = unet.unet
+        if any(hasattr(module, "base_layer") for module in spatial.modules()):
+            raise ValueError(
+                f"style {name!r}: the image model of {owner} has adapters, which a style would "
+                "replace; fuse or unload them (fuse_lora(), unload_lora_weights())"
+            )
         original = spatial.state_dict(keep_vars=True)
         if any(value.is_meta for value in original.values()):
             raise ValueError(

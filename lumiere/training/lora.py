@@ -10,6 +10,8 @@ from diffusers import UNet2DConditionModel
 from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor
 
+from lumiere.models import SpaceTimeUNet
+
 ADAPTER = "style"
 # Attention decides which part of a caption is drawn where, and most LoRAs adapt only that. A style
 # is also colours and strokes. A network in pixel space makes those in its ResNets, the only layers
@@ -37,3 +39,19 @@ def fuse_lora(unet: UNet2DConditionModel) -> dict[str, Tensor]:
     unet.fuse_lora()
     unet.unload_lora()
     return {f"{PREFIX}.{name}": value for name, value in adapter.items()}
+
+
+# --- motion: adapters of the temporal layers ---------------------------------------------------------
+
+MOTION = "motion"
+MOTION_LAYERS = r"(down_inflations|mid_inflation|up_inflations)\..*(qkv|out|proj_out|spatial_conv|temporal_conv)"
+
+
+def add_motion_lora(unet: SpaceTimeUNet, rank: int, name: str = MOTION) -> None:
+    """Add adapters to the temporal layers; only they need a gradient, so the loop trains nothing
+    else. A is drawn from torch's global generator.
+
+    After training, `unet.save_lora_adapter(folder, name)` writes a small file, which
+    `LumierePipeline.load_lora_weights` loads; `set_adapters` blends several kinds of motion.
+    """
+    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=MOTION_LAYERS), name)

@@ -12,13 +12,13 @@ from lumiere.models.temporal import (
     AttentionInflationBlock,
     ConvInflationBlock,
     TemporalAttention,
-    TemporalConv,
     TemporalDownsample,
     TemporalUpsample,
     fold_time,
     group_count,
     rotary_angles,
     rotate,
+    temporal_conv,
     unfold_time,
 )
 
@@ -71,7 +71,7 @@ def test_the_ablation_starts_at_random() -> None:
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_temporal_convolution_is_a_convolution_over_frames_alone(stride: int) -> None:
-    conv = TemporalConv(8, stride)
+    conv = temporal_conv(8, stride)
     reference = nn.Conv3d(8, 8, (3, 1, 1), stride=(stride, 1, 1), padding=(1, 0, 0))
     reference.load_state_dict({"weight": conv.weight.unsqueeze(-1), "bias": conv.bias})
     video = torch.randn(2, 8, 5, 3, 2)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,18 @@ from diffusers.callbacks import SDCFGCutoffCallback, SDXLCFGCutoffCallback
 from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.training_utils import EMAModel
 from diffusers.utils import export_to_video
+from huggingface_hub import RepoUrl
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines import LumierePipeline, LumiereUpscalePipeline
+from lumiere.pipelines.model_card import ModelFacts, model_card
 from lumiere.pipelines.run_request import check_request
 from lumiere.requests import Request
 from lumiere.text import DiffusersTextEncoder
+from tests.conftest import REPOSITORY
 from tests.models.zoo import CONFIGS, TINY, make_inputs
 from tests.pipelines.conftest import text_to_image_unet
 from tests.pipelines.test_modes import VIDEO, seed
@@ -479,7 +485,8 @@ def test_a_custom_pipeline_has_text_encoder_and_styles(
         "class MyPipeline(lumiere.pipelines.LumierePipeline):\n    pass\n"
     )
     pipe.add_style("ink", pipe.unet.unet.state_dict())
-    pipe.save_pretrained(tmp_path / "saved")
+    # DiffusionPipeline prefers a pipeline.py in the folder.
+    pipe.save_pretrained(tmp_path / "saved", remote_code=False)
     options = {"custom_pipeline": str(tmp_path / "mine"), "trust_remote_code": True}
     for kind in (DiffusionPipeline, LumierePipeline):
         loaded = kind.from_pretrained(str(tmp_path / "saved"), **options)
@@ -574,3 +581,191 @@ def test_schedulers_of_other_models_are_refused(pipe: LumierePipeline, name: str
     pipe.scheduler = getattr(diffusers, name)(prediction_type="v_prediction")
     with pytest.raises(ValueError, match=f"scheduler is a {name}, which .*; take another, such as"):
         pipe("a cat", **BASE)
+
+
+# --- threads, compilers and plain state dicts -------------------------------------------------------
+
+
+def test_threads_that_share_a_pipeline_take_turns(pipe: LumierePipeline) -> None:
+    pipe.add_style("ink", {key: -value for key, value in pipe.unet.unet.state_dict().items()})
+    calls: list[dict[str, Any]] = [
+        {"num_inference_steps": 3},
+        {"num_inference_steps": 2, "style": "ink"},
+        {"num_inference_steps": 4, "guidance_scale": 1.0},
+        {"num_inference_steps": 2},
+    ]
+    calls = [{**BASE, **call} for call in calls]
+    expected = [pipe("a cat", generator=seed(), **call).frames for call in calls]
+    with ThreadPoolExecutor(4) as threads:
+        running = [threads.submit(pipe, "a cat", generator=seed(), **call) for call in calls]
+    for made, alone in zip(running, expected, strict=True):
+        assert torch.equal(made.result().frames, alone)
+
+
+def test_a_callback_may_not_call_its_own_pipeline(pipe: LumierePipeline) -> None:
+    def nested(pipe: Any, *_: Any) -> None:
+        pipe("a dog", **BASE)
+
+    with pytest.raises(ValueError, match="a callback calls the pipeline that called it"):
+        pipe("a cat", callback_on_step_end=nested, **BASE)
+    enlarged = []
+
+    def show(pipe: Any, _: int, __: Tensor, given: dict[str, Tensor]) -> None:
+        frames = given["latents"].clamp(-1, 1).transpose(1, 2) / 2 + 0.5
+        enlarged.append(pipe.upscaler()(frames, num_inference_steps=1, output_type="pt").frames)
+
+    pipe("a cat", callback_on_step_end=show, **BASE)  # and the pipeline is free again
+    assert enlarged[0].shape == (1, 5, 3, 32, 32)
+    pipe.ssr_scheduler = pipe.scheduler  # one object for both
+    pipe("a cat", **SHORT)
+
+
+def test_callbacks_read_the_guidance_of_both_networks(pipe: LumierePipeline) -> None:
+    seen: list[tuple[float, bool]] = []
+
+    def read(pipe: Any, *_: Any) -> None:
+        seen.append((pipe.guidance_scale, pipe.do_classifier_free_guidance))
+
+    pipe("a cat", guidance_scale=2.0, callback_on_step_end=read, **SHORT)
+    assert seen == [(2.0, True), (2.0, True), (1.0, False)]
+
+
+def test_a_state_dict_is_ready_for_safetensors(pipe: LumierePipeline, tmp_path: Path) -> None:
+    save_file(pipe.unet.state_dict(), tmp_path / "all.safetensors")
+    loaded = load_file(tmp_path / "all.safetensors")
+    own = dict(pipe.unet.named_parameters())
+    assert all(torch.equal(loaded[name], value) for name, value in own.items())
+    kept = pipe.unet.state_dict(keep_vars=True)
+    assert all(kept[name] is value for name, value in own.items())
+    assert not pipe.unet.unet.conv_in.weight.is_contiguous()  # the fast layout stays
+
+
+# --- folders and values that cannot be used ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("/nowhere/at-all", r"^/nowhere/at-all: no such folder; expected a folder .*, or a hub"),
+        ("outputs/my/pipeline", r"^outputs/my/pipeline: no such folder"),
+        ("", "a folder or a hub name is needed, not ''"),
+        (None, "a folder or a hub name is needed, not None"),
+        (__file__, r"test_diffusers_habits\.py: a file; expected a folder written by"),
+    ],
+)
+@pytest.mark.parametrize("kind", [LumierePipeline, LumiereUpscalePipeline, SpaceTimeUNet])
+def test_what_is_no_folder_is_called_that(kind: Any, source: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        kind.from_pretrained(source)
+    assert "repo" not in str(caught.value).lower()
+
+
+def test_folders_of_the_other_kind(pipe: LumierePipeline, tmp_path: Path) -> None:
+    pipe.save_pretrained(tmp_path / "both")
+    pipe.upscaler().save_pretrained(tmp_path / "ssr")
+    with pytest.raises(ValueError, match="a pipeline's folder; add subfolder='unet'"):
+        SpaceTimeUNet.from_pretrained(tmp_path / "both")
+    with pytest.raises(ValueError, match=r"a LumierePipeline; .*LumierePipeline.*upscaler\(\)"):
+        LumiereUpscalePipeline.from_pretrained(tmp_path / "both")
+    with pytest.raises(ValueError, match=r"a LumiereUpscalePipeline; load it with that class"):
+        LumierePipeline.from_pretrained(tmp_path / "ssr")
+    with pytest.raises(ValueError, match=r"dtype is 'float16'; allowed: a torch\.dtype"):
+        SpaceTimeUNet.from_pretrained(tmp_path / "both/unet", torch_dtype="float16")
+    pipe.save_pretrained(tmp_path / "none", is_main_process=False)
+    assert not (tmp_path / "none").exists()
+
+
+def test_freeu_with_a_weight_of_nothing_is_refused(pipe: LumierePipeline) -> None:
+    with pytest.raises(ValueError, match="s1 is 0; allowed: a number above 0"):
+        pipe.enable_freeu(s1=0, s2=0.4, b1=1.3, b2=1.5)
+
+
+# --- diffusers' own loaders, and hubs ---------------------------------------------------------------
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where diffusers copies the Python files of a folder before it runs them."""
+    folder = tmp_path / "modules"
+    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(folder))
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+def test_diffusers_own_loader_loads_a_folder(
+    pipe: LumierePipeline, tmp_path: Path, modules: Path
+) -> None:
+    pipe.add_style("ink", pipe.unet.unet.state_dict())
+    pipe.save_pretrained(tmp_path / "saved")
+    with pytest.raises(ValueError, match="trust_remote_code=True"):
+        DiffusionPipeline.from_pretrained(str(tmp_path / "saved"))
+    loaded = DiffusionPipeline.from_pretrained(str(tmp_path / "saved"), trust_remote_code=True)
+    assert type(loaded) is LumierePipeline and type(loaded.ssr_unet) is SpaceTimeUNet
+    assert loaded.text_encoder.name == "word-hash" and list(loaded.styles) == ["ink"]
+    assert same_weights(loaded.unet, pipe.unet)
+    assert modules.is_dir()
+    # Our own loader runs none of the folder's code, and what it saves is the same.
+    (tmp_path / "saved/pipeline.py").write_text("1 / 0\n")
+    again = LumierePipeline.from_pretrained(tmp_path / "saved")
+    again.save_pretrained(tmp_path / "again")
+    index = "model_index.json"
+    assert (tmp_path / "again" / index).read_text() == (tmp_path / "saved" / index).read_text()
+
+
+def test_a_folder_without_python_files_is_the_plain_one(
+    pipe: LumierePipeline, tmp_path: Path
+) -> None:
+    pipe.save_pretrained(tmp_path, remote_code=False)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    assert index["_class_name"] == "LumierePipeline" and not list(tmp_path.rglob("*.py"))
+    assert index["unet"] == ["lumiere.models.stunet", "SpaceTimeUNet"]
+
+
+def test_a_network_registered_for_auto_model(
+    pipe: LumierePipeline, tmp_path: Path, modules: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SpaceTimeUNet, "_auto_class", None)
+    SpaceTimeUNet.register_for_auto_class()
+    pipe.unet.save_pretrained(tmp_path / "net")
+    loaded = AutoModel.from_pretrained(str(tmp_path / "net"), trust_remote_code=True)
+    assert type(loaded) is SpaceTimeUNet and same_weights(loaded, pipe.unet)
+    assert same_weights(SpaceTimeUNet.from_pretrained(tmp_path / "net"), pipe.unet)
+
+
+def test_push_to_a_hub_and_load_from_it(
+    pipe: LumierePipeline, tmp_path: Path, modules: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "hub"
+    monkeypatch.setattr("lumiere.pipelines.base.create_repo", lambda name, **_: RepoUrl(name))
+
+    def upload(repo_id: str, folder_path: Path, **_: Any) -> str:
+        shutil.copytree(folder_path, in_hub_cache(cache, repo_id, "main"))
+        return "commit"
+
+    monkeypatch.setattr("lumiere.pipelines.base.upload_folder", upload)
+    pipe.add_style("ink", pipe.unet.unet.state_dict())
+    facts = ModelFacts(
+        data="Taxis, CC0.", steps={"train_base": 60}, metrics={"flicker": 0.98}, license="mit"
+    )
+    assert pipe.push_to_hub("us/taxis", facts=facts) == "commit"
+    places: dict[str, Any] = {"cache_dir": cache, "local_files_only": True}
+    for kind in (DiffusionPipeline, LumierePipeline):
+        trust = {"trust_remote_code": True} if kind is DiffusionPipeline else {}
+        loaded = kind.from_pretrained("us/taxis", **places, **trust)
+        assert type(loaded) is LumierePipeline and same_weights(loaded.unet, pipe.unet)
+        assert loaded.text_encoder.name == "word-hash" and list(loaded.styles) == ["ink"]
+    card = next(cache.rglob("README.md")).read_text()
+    assert card.startswith("---\n") and "license: mit\n" in card.split("---")[1]
+    for known in ("Taxis, CC0.", "- train_base: 60 steps", "| flicker | 0.98 |", "styles: ink"):
+        assert known in card
+    assert card.split("## Use and limits\n\n")[1].startswith("Not recorded.")
+    pipe.save_pretrained(tmp_path / "buses", push_to_hub=True, repo_id="us/buses")
+    assert (in_hub_cache(cache, "us/buses", "main") / "pipeline.py").is_file()
+
+
+def test_a_card_knows_what_a_project_knows(pipe: LumierePipeline) -> None:
+    facts = ModelFacts.of_project(REPOSITORY, license="apache-2.0")
+    assert "Fluent Emoji" in facts.data and facts.steps["train_base"] > 0
+    assert 0 < facts.metrics["flicker"] <= 1
+    nothing = model_card(pipe, ModelFacts.of_project(REPOSITORY / "docs"))
+    assert nothing.count("Not recorded.") == 5 and "license:" not in nothing

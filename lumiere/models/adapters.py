@@ -1,0 +1,194 @@
+"""Low-rank adapters (LoRA, Hu et al. 2021) of a Space-Time U-Net, by diffusers' methods and peft.
+
+Files of the image model's adapters name its layers (`unet.down_blocks...`), as pipelines of
+diffusers write them. Adapters on temporal layers (motion LoRA) name those of this network
+(`mid_inflation...`), with or without the prefix `unet.`.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from diffusers.loaders import PeftAdapterMixin
+from diffusers.loaders.lora_base import _fetch_state_dict
+from diffusers.utils import set_weights_and_activate_adapters
+from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
+from torch import Tensor, nn
+
+PREFIX = "unet."
+# Layers whose output has another shape than a plain layer of their kind.
+WITHOUT_ADAPTERS = "temporal_upsamplers"
+ADAPTER_PARTS = (".lora_", ".base_layer.", ".to_qkv.", ".to_kv.")
+
+
+class SpaceTimeAdapters(PeftAdapterMixin):
+    """Adapters of a network whose image model is in `unet`."""
+
+    def add_adapter(self, adapter_config: Any, adapter_name: str = "default") -> None:
+        """Add adapters, as in diffusers; only they need a gradient then.
+
+        Args:
+            adapter_config: of peft, such as `LoraConfig(r=4, target_modules=["to_q", "to_v"])`.
+            adapter_name: the adapters' name.
+
+        Raises:
+            ValueError: if the name is taken, or a layer takes no adapter.
+        """
+        super().add_adapter(adapter_config, adapter_name)
+        odd = [name for name in _adapted(self) if name.startswith(WITHOUT_ADAPTERS)]
+        if odd:
+            self.delete_adapters(adapter_name)
+            _check_layers(odd, odd)
+
+    def load_lora_adapter(
+        self,
+        pretrained_model_name_or_path_or_dict: str | Path | Mapping[str, Tensor],
+        prefix: str | None = None,
+        hotswap: bool = False,
+        **options: Any,
+    ) -> None:
+        """Load adapters of the image model, of temporal layers, or of both.
+
+        Args:
+            pretrained_model_name_or_path_or_dict: a folder, a file, a hub name, or the tensors by
+                name, as peft (`lora_A`), diffusers' training scripts (`lora.down`) or
+                `save_lora_adapter` write them.
+            prefix: not needed: every name is understood with and without `unet.`.
+            hotswap, options: as in diffusers.
+
+        Raises:
+            ValueError: if there are no adapters, or those of a layer that this network lacks.
+        """
+        state, metadata = _fetch(pretrained_model_name_or_path_or_dict, options)
+        alphas = options.pop("network_alphas", None) or {}
+        state = self._own_names(state)
+        if not state:
+            raise ValueError("there are no adapters of a network among these weights")
+        state = convert_unet_state_dict_to_peft(state)
+        layers = {key.split(".lora_")[0] for key in state}
+        _check_layers(layers, _plain_names(self))
+        if metadata:
+            metadata = self._own_settings(metadata, layers)
+        alphas = {f"own.{key}": value for key, value in self._own_names(alphas).items()}
+        super().load_lora_adapter(
+            {f"own.{key}": value for key, value in state.items()},
+            prefix="own",
+            hotswap=hotswap,
+            network_alphas=alphas or None,
+            metadata={f"own.{key}": value for key, value in metadata.items()} or None,
+            **options,
+        )
+
+    def set_adapters(
+        self,
+        adapter_names: str | Sequence[str],
+        weights: float | Sequence[float | None] | None = None,
+    ) -> None:
+        """Use these adapters, each with its weight; the others are off.
+
+        Args:
+            adapter_names: one name or several.
+            weights: one number for all, or one per name; by default 1.
+
+        Raises:
+            ValueError: if a name is unknown, or there is not one number per name.
+        """
+        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+        given = list(weights) if isinstance(weights, (list, tuple)) else [weights] * len(names)
+        given = [1.0 if weight is None else weight for weight in given]
+        if len(given) != len(names) or not all(isinstance(each, Real) for each in given):
+            raise ValueError(
+                f"weights is {weights!r}; allowed: one number for all, or one per name"
+            )
+        known = sorted(getattr(self, "peft_config", {}))
+        for name in names:
+            if name not in known:
+                raise ValueError(
+                    f"adapter {name!r}; allowed: {', '.join(known) or 'none is loaded'}"
+                )
+        set_weights_and_activate_adapters(self, names, given)
+
+    def check_plain(self, purpose: str) -> None:
+        """Raise ValueError if layers have adapters or fused projections, whose names no other
+        network of this kind has.
+
+        Args:
+            purpose: what cannot be done then, for the message.
+        """
+        for key in self.state_dict(keep_vars=True):
+            if any(part in key for part in ADAPTER_PARTS):
+                raise ValueError(
+                    f"{purpose}: the network has adapters or fused projections; save adapters with "
+                    "save_lora_adapter, then call unload_lora() (after fuse_lora() to keep their "
+                    "effect) or unfuse_qkv_projections()"
+                )
+
+    def _own_names(self, weights: Mapping[str, Any]) -> dict[str, Any]:
+        """Return weights by this network's names, without those of text encoders."""
+        temporal = {name for name, _ in self.named_children()} - {"unet"}
+        renamed = {}
+        left_out = False
+        for key, value in weights.items():
+            if key.startswith(("text_encoder", "te1.", "te2.")):
+                left_out = True
+                continue
+            name = re.sub(rf"^({re.escape(PREFIX)})+", "", key)
+            renamed[name if name.split(".")[0] in temporal else PREFIX + name] = value
+        if left_out:
+            warnings.warn("adapters of a text encoder are left out; ours take none", stacklevel=3)
+        return renamed
+
+    def _own_settings(self, metadata: Mapping[str, Any], layers: Iterable[str]) -> dict[str, Any]:
+        """Return peft's settings for exactly these layers."""
+        settings = {key.removeprefix(PREFIX): value for key, value in metadata.items()}
+        settings["target_modules"] = sorted(layers)
+        for name in ("rank_pattern", "alpha_pattern"):
+            patterns = settings.get(name) or {}
+            names = [key.lstrip("^") for key in patterns]
+            renamed = zip(names, patterns.values(), strict=True)
+            settings[name] = dict(renamed)
+        return settings
+
+
+def _fetch(source: Any, options: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read weights and settings, from safetensors alone; takes its options out of `options`."""
+    metadata = options.pop("metadata", None) or {}
+    places = {}
+    for name in ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision"):
+        places[name] = options.pop(name, None)
+    places["subfolder"] = options.pop("subfolder", None)
+    weight_name = options.pop("weight_name", None)
+    options.pop("use_safetensors", None)
+    if isinstance(source, Mapping):
+        return dict(source), dict(metadata)
+    state, stored = _fetch_state_dict(
+        str(source), weight_name, True, user_agent={}, allow_pickle=False, **places
+    )
+    return state, dict(metadata or stored or {})
+
+
+def _adapted(network: nn.Module) -> list[str]:
+    names = []
+    for name, module in network.named_modules():
+        if hasattr(module, "base_layer"):
+            names.append(name)
+    return names
+
+
+def _plain_names(network: nn.Module) -> set[str]:
+    return {name.replace(".base_layer", "") for name, _ in network.named_modules()}
+
+
+def _check_layers(layers: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ValueError on layers that are not known, or take no adapter."""
+    known = set(known)
+    for layer in sorted(layers):
+        if layer not in known:
+            raise ValueError(f"adapters of layer {layer!r}, which this network does not have")
+        if layer.startswith(WITHOUT_ADAPTERS):
+            raise ValueError(f"layer {layer!r} takes no adapter; leave it out of target_modules")

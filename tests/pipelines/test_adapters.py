@@ -1,0 +1,282 @@
+"""LoRA by diffusers' methods: of the image model, and of the temporal layers (motion LoRA)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig, get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lumiere.config import OptimConfig
+from lumiere.models import SpaceTimeUNet
+from lumiere.pipelines import LumierePipeline
+from lumiere.training.loop import train
+from lumiere.training.lora import add_motion_lora
+from tests.models.zoo import CONFIGS, TINY, make_inputs, randomise_temporal
+from tests.pipelines.test_diffusers_habits import BASE
+from tests.pipelines.test_modes import seed
+
+RANK, ALPHA = 2, 6.0  # a scale of 3
+
+
+def image_network() -> UNet2DConditionModel:
+    torch.manual_seed(0)
+    return UNet2DConditionModel(**{**TINY, **CONFIGS["sd1"]}).eval()
+
+
+def shake_adapters(network: nn.Module, name: str = "default") -> None:
+    """B starts at zero; give it values."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for key, parameter in network.named_parameters():
+            if f"lora_B.{name}" in key:
+                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+
+
+def adapted_image_network(form: str) -> UNet2DConditionModel:
+    unet = image_network()
+    targets = ["to_q", "to_k", "to_v", "to_out.0"]
+    if form != "kohya":  # diffusers does not read convolutions of that form
+        targets.append("conv1")
+    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets))
+    shake_adapters(unet)
+    return unet
+
+
+def write_adapters(unet: UNet2DConditionModel, folder: Path, form: str) -> Path:
+    """Write a file as peft, diffusers' training scripts or kohya's scripts do."""
+    layers = get_peft_model_state_dict(unet)
+    settings = {**unet.peft_config["default"].to_dict()}
+    settings["target_modules"] = sorted(settings["target_modules"])
+    if form == "kohya":
+        state = {}
+        for key, value in layers.items():
+            layer, factor = key.split(".lora_")
+            name = f"lora_unet_{layer.replace('.', '_')}"
+            direction = "down" if factor.startswith("A") else "up"
+            state[f"{name}.lora_{direction}.weight"] = value
+            state[f"{name}.alpha"] = torch.tensor(ALPHA)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(state, folder / "pytorch_lora_weights.safetensors")
+        return folder
+    if form == "script":
+        layers = convert_state_dict_to_diffusers(layers)
+    StableDiffusionPipeline.save_lora_weights(
+        folder, unet_lora_layers=layers, unet_lora_adapter_metadata=settings
+    )
+    return folder
+
+
+def pipeline_of(unet2d: UNet2DConditionModel, pipe: LumierePipeline) -> LumierePipeline:
+    return LumierePipeline(SpaceTimeUNet.from_unet2d(unet2d), pipe.scheduler, num_frames=2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("form", ["peft", "script", "kohya"])
+def test_adapters_of_an_image_model_act_as_in_diffusers(
+    pipe: LumierePipeline, tmp_path: Path, form: str
+) -> None:
+    adapted = adapted_image_network(form)
+    image, given = make_inputs(adapted)
+    expected = adapted(image, **given).sample
+    inflated = pipeline_of(image_network(), pipe)
+    plain = inflated.unet(image.unsqueeze(2), **given).sample[:, :, 0]
+    assert not torch.allclose(plain, expected, atol=1e-2)
+    inflated.load_lora_weights(write_adapters(adapted, tmp_path, form), adapter_name="a")
+    made = inflated.unet(image.unsqueeze(2), **given).sample[:, :, 0]
+    torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-5)
+    # By weight, fused, and taken away again.
+    inflated.set_adapters("a", 0.5)
+    adapted.set_adapters("default", 0.5)
+    half = inflated.unet(image.unsqueeze(2), **given).sample[:, :, 0]
+    torch.testing.assert_close(half, adapted(image, **given).sample, rtol=1e-4, atol=1e-5)
+    inflated.fuse_lora(components=["unet"])
+    fused = inflated.unet(image.unsqueeze(2), **given).sample[:, :, 0]
+    torch.testing.assert_close(fused, half, rtol=1e-4, atol=1e-5)
+    inflated.unfuse_lora(components=["unet"])
+    inflated.unload_lora_weights()
+    again = inflated.unet(image.unsqueeze(2), **given).sample[:, :, 0]
+    torch.testing.assert_close(again, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_what_cannot_be_loaded(pipe: LumierePipeline, tmp_path: Path) -> None:
+    factor = torch.ones(2, 2)
+    with pytest.raises(ValueError, match=r"layer 'unet\.nowhere', which this network does not"):
+        pipe.load_lora_weights({"unet.nowhere.lora_A.weight": factor})
+    layer = "unet.temporal_upsamplers.0.conv"
+    with pytest.raises(ValueError, match=r"'temporal_upsamplers\.0\.conv' takes no adapter"):
+        pipe.load_lora_weights({f"{layer}.lora_A.weight": factor, f"{layer}.lora_B.weight": factor})
+    with pytest.raises(ValueError, match="takes no adapter; leave it out of target_modules"):
+        pipe.unet.add_adapter(LoraConfig(target_modules=r"temporal_upsamplers\..*conv"))
+    with pytest.raises(ValueError, match="adapter 'zoom'; allowed: none is loaded"):
+        pipe.unet.set_adapters("zoom")
+
+
+def test_an_adapter_never_writes_a_folder_that_cannot_be_loaded(
+    pipe: LumierePipeline, tmp_path: Path
+) -> None:
+    pipe.add_style("ink", pipe.unet.unet.state_dict())
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "qkv"]))
+    for save in (pipe.save_pretrained, pipe.unet.save_pretrained, pipe.unet.save_temporal):
+        with pytest.raises(ValueError, match=r"has adapters or fused .* then call unload_lora\(\)"):
+            save(tmp_path / "saved")
+        assert not list(tmp_path.rglob("*.safetensors"))
+    with pytest.raises(ValueError, match="has adapters, which a style would replace"):
+        pipe("a cat", style="ink", **BASE)
+    shake_adapters(pipe.unet)
+    adapted = pipe("a cat", generator=seed(), **BASE).frames
+    pipe.fuse_lora(components=["unet"])
+    pipe.unload_lora_weights()
+    pipe.save_pretrained(tmp_path / "saved")
+    loaded = LumierePipeline.from_pretrained(tmp_path / "saved")
+    made = loaded("a cat", generator=seed(), **BASE).frames
+    torch.testing.assert_close(made, adapted, rtol=0, atol=1e-4)
+
+
+# --- attention, by diffusers' methods ---------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_attention_processors_and_fused_projections() -> None:
+    unet2d = image_network()
+    image, given = make_inputs(unet2d)
+    inflated = SpaceTimeUNet.from_unet2d(unet2d)
+    expected = inflated(image.unsqueeze(2), **given).sample
+    assert set(inflated.attn_processors) == {f"unet.{key}" for key in unet2d.attn_processors}
+    inflated.set_default_attn_processor()
+    torch.testing.assert_close(inflated(image.unsqueeze(2), **given).sample, expected)
+    with pytest.raises(ValueError, match="number of processors 0 does not match"):
+        inflated.set_attn_processor({})
+    inflated.fuse_qkv_projections()
+    assert any("to_qkv" in key for key in inflated.state_dict())
+    torch.testing.assert_close(
+        inflated(image.unsqueeze(2), **given).sample, expected, rtol=1e-4, atol=1e-5
+    )
+    inflated.unfuse_qkv_projections()
+    torch.testing.assert_close(inflated(image.unsqueeze(2), **given).sample, expected)
+
+
+# --- motion -----------------------------------------------------------------------------------------
+
+
+MOTION_CONFIG = OptimConfig(
+    steps=60,
+    batch_size=1,
+    warmup_steps=1,
+    learning_rate=3e-2,
+    checkpoint_every=100,
+    validate_every=100,
+    ema_decay=0.0,
+)
+
+
+@dataclass
+class MotionTask:
+    """Learn one video by its velocity, with whatever parameters need a gradient."""
+
+    network: SpaceTimeUNet
+    config: OptimConfig = MOTION_CONFIG
+    name: str = "motion"
+
+    def example(self, position: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(position)
+        return {"noise": torch.randn(2, 5, 8, 8, generator=generator)}
+
+    def held_out(self) -> int:
+        return 0
+
+    def validation_example(self, i: int) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def losses(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        output = network(batch["noise"], torch.tensor(500), torch.zeros(1, 3, 8)).sample
+        drift = torch.linspace(-1, 1, 5).view(1, 1, 5, 1, 1)
+        return (output - drift).square().mean((1, 2, 3, 4))
+
+    def flops(self, batch: dict[str, Tensor]) -> int:
+        return 0
+
+
+def motion_network() -> SpaceTimeUNet:
+    torch.manual_seed(0)
+    unet2d = UNet2DConditionModel(
+        sample_size=8, in_channels=2, out_channels=2, block_out_channels=(8, 16), layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), norm_num_groups=4,
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=8,
+        attention_head_dim=2,
+    )  # fmt: skip
+    network = SpaceTimeUNet.from_unet2d(unet2d, temporal_head_dim=8)
+    randomise_temporal(network)
+    return network
+
+
+@pytest.fixture(scope="module")
+def motions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A motion LoRA that the loop trained on a frozen network, its file, and what it gave."""
+    folder = tmp_path_factory.mktemp("motion")
+    network = motion_network()
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    torch.manual_seed(1)
+    add_motion_lora(network, 2)
+    task = MotionTask(network)
+    batch = {"noise": torch.randn(1, 2, 5, 8, 8, generator=seed())}
+    with torch.no_grad():
+        untrained = float(task.losses(network, batch))
+    train(task, folder / "scratch")
+    network.eval().save_lora_adapter(folder / "drift", "motion")
+    with torch.no_grad():
+        output = network(batch["noise"], torch.tensor(500), torch.zeros(1, 3, 8)).sample
+        trained = float(task.losses(network, batch))
+    return {
+        "folder": folder / "drift", "before": before, "network": network, "batch": batch,
+        "losses": (untrained, trained), "output": output,
+    }  # fmt: skip
+
+
+def test_the_loop_trains_adapters_of_a_frozen_network(motions: dict[str, Any]) -> None:
+    untrained, trained = motions["losses"]
+    assert trained < 0.9 * untrained
+    for name, parameter in motions["network"].named_parameters():
+        if "lora_" in name:
+            assert not name.startswith("unet.")
+            continue
+        plain = name.replace(".base_layer", "")
+        assert torch.equal(parameter, motions["before"][plain]) and not parameter.requires_grad
+    kept = load_file(motions["folder"] / "pytorch_lora_weights.safetensors")
+    stems = {key.split(".")[0] for key in kept}
+    assert stems == {"down_inflations", "mid_inflation", "up_inflations"}
+    size = sum(value.numel() for value in kept.values())
+    assert size < 0.2 * sum(value.numel() for value in motions["before"].values())
+
+
+@torch.no_grad()
+def test_a_motion_is_loaded_and_blended_by_weight(
+    motions: dict[str, Any], pipe: LumierePipeline
+) -> None:
+    loaded = LumierePipeline(motion_network().eval(), pipe.scheduler, num_frames=5)
+    call = (motions["batch"]["noise"], torch.tensor(500), torch.zeros(1, 3, 8))
+    plain = loaded.unet(*call).sample
+    loaded.load_lora_weights(motions["folder"], adapter_name="drift")
+    torch.testing.assert_close(loaded.unet(*call).sample, motions["output"])
+    other = {
+        key: -value if "lora_B" in key else value
+        for key, value in load_file(motions["folder"] / "pytorch_lora_weights.safetensors").items()
+    }
+    loaded.load_lora_weights(other, adapter_name="back")
+    assert loaded.get_list_adapters() == {"unet": ["drift", "back"]}
+    loaded.set_adapters(["drift", "back"], [0.5, 0.5])  # they cancel out
+    torch.testing.assert_close(loaded.unet(*call).sample, plain, rtol=1e-4, atol=1e-5)
+    loaded.set_adapters(["drift", "back"], [0.8, 0.2])
+    assert not torch.allclose(loaded.unet(*call).sample, plain, atol=1e-4)
+    states = {"prompt_embeds": torch.zeros(1, 3, 8), "guidance_scale": 1.0, "output_type": "latent"}
+    loaded.set_progress_bar_config(disable=True)
+    assert loaded(num_inference_steps=1, **states).frames.isfinite().all()
+    loaded.unload_lora_weights()
+    torch.testing.assert_close(loaded.unet(*call).sample, plain)
