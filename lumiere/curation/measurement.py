@@ -286,7 +286,7 @@ def _measure(
         # Take the frames whose ticks lie in [start, end); at least one.
         first = min(math.ceil(start * SAMPLE_FPS), len(seen.frames) - 1)
         last = max(first + 1, math.ceil(end * SAMPLE_FPS))
-        frames = np.stack(small[first:last])
+        frames = small[first:last]
         blur = round(float(np.median(seen.sharp[first:last])), 3)
         motion, curve = filters.motions(frames)
         segments.append(Segment(start, end, span, motion, blur, tuple(curve)))
@@ -314,10 +314,14 @@ def _without_bars(frames: list[np.ndarray], box: Box, size: tuple[int, int]) -> 
         math.ceil(left * sides[0]), math.ceil(top * sides[1]),
         max(1, math.floor(width * sides[0])), max(1, math.floor(height * sides[1])),
     )  # fmt: skip
-    return [
-        cv2.resize(crop(frame, inner), frame.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-        for frame in frames
-    ]
+    inside: list[np.ndarray] = []
+    for before, frame in zip([None, *frames], frames, strict=False):
+        if frame is not before:  # a frame that is shown for long stays one object
+            enlarged = cv2.resize(
+                crop(frame, inner), frame.shape[1::-1], interpolation=cv2.INTER_LINEAR
+            )
+        inside.append(enlarged)
+    return inside
 
 
 def _check_whole(facts: Probe, seen: _Pass) -> None:

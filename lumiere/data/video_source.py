@@ -42,8 +42,21 @@ MARKING_CODECS = frozenset(
 )
 STRICT = "crccheck+bitstream+buffer+explode"
 
+# AVI stores no times: a frame's place in the file is its time, and FFmpeg's pts is wrong with
+# B-frames. Raw streams store neither times nor places.
+NO_PTS = frozenset({"avi"})
+RAW_STREAMS = frozenset({"h264", "hevc"})
+
+# Times that run backwards would hide the frames that follow. A few do in whole files (MPEG program
+# streams give a time to some frames only).
+LONGEST_RETURN = Fraction(1)  # seconds; more is a file joined from parts with times of their own
+MOST_HIDDEN = Fraction(1, 20)  # share of the frames
+LONGEST_FRAME = Fraction(600)  # seconds; more is a jump of the times, and would be a day of ticks
+
 FRAMES_LOOKED_AT = 8  # the first frame of an interlaced video may be marked otherwise
 SHORTEST = Fraction(1, 1_000_000)  # seconds; how long a single frame without a duration is shown
+
+MEND_TIMES = "write them anew with `ffmpeg -i <file> <new file>`"
 
 
 @dataclass
@@ -201,6 +214,7 @@ def source_frames(path: str | Path, damage: Damage | None = None) -> Iterator[So
     display, converter = look(path), Converter()
     origin: int | None = None
     time = Fraction(-1)
+    num_frames = num_hidden = 0
     with open_video(path) as container:
         stream = main_stream(container)
         assert stream.time_base is not None
@@ -212,11 +226,19 @@ def source_frames(path: str | Path, damage: Damage | None = None) -> Iterator[So
                 time_base = Fraction(frame.time_base)  # the filter counts in halves
             origin = frame.pts if origin is None else origin
             later = (frame.pts - origin) * time_base
-            if later <= time:
-                continue  # a repeated or backward timestamp would show nothing
+            num_frames += 1
+            if later <= time:  # a repeated or backward time would show nothing
+                num_hidden += later < time
+                _check_return(later, time)
+                continue
+            _check_jump(max(time, Fraction(0)), later)
             time = later
             duration = max(0, frame.duration or 0) * time_base
             yield SourceFrame(time, duration, frame, display, converter)
+    if num_hidden > 1 + MOST_HIDDEN * num_frames:
+        raise VideoError(
+            f"the times of {num_hidden} of {num_frames} frames run backwards; {MEND_TIMES}"
+        )
 
 
 def read_timeline(path: str | Path) -> Timeline:
@@ -247,8 +269,12 @@ def end_of(times: Sequence[Fraction], last_duration: Fraction) -> Fraction:
         times: ascending seconds of the frames, at least one.
         last_duration: the last frame's own duration; 0 if unknown. Then it is shown as long as
             the median frame, and a single frame for (almost) no time.
+
+    Raises:
+        VideoError: if that is absurdly long.
     """
     if last_duration > 0:
+        _check_jump(times[-1], times[-1] + last_duration)
         return times[-1] + last_duration
     if len(times) < 2:
         return times[-1] + SHORTEST
@@ -297,9 +323,10 @@ def _frames(
 ) -> Iterator[av.VideoFrame]:
     """Decode packet by packet, each in its own `try`, so that a damaged packet does not end the video.
 
-    Frames without a timestamp are left out, because nobody knows when to show them.
+    A frame's `pts` is when it is shown. Frames before the first known time are left out.
     """
     packets = container.demux(stream)
+    clock = _Clock(container.format.name)
     first: Fraction | None = None
     while True:
         try:
@@ -312,6 +339,7 @@ def _frames(
             damage.num_packets += 1
         try:
             for frame in decoder.decode(packet):
+                frame.pts = clock.point(frame)
                 if frame.pts is None:
                     continue
                 time = frame.pts * Fraction(stream.time_base or 1)
@@ -329,6 +357,39 @@ def _frames(
                     damage.begin(packet.pts * Fraction(stream.time_base or 1) - first)
         if packet is None:
             return
+
+
+class _Clock:
+    """When the frames of a decoder are shown, in ticks of the stream's time base."""
+
+    def __init__(self, container_format: str) -> None:
+        self._has_pts = container_format not in NO_PTS
+        self._following: int | None = 0 if container_format in RAW_STREAMS else None
+
+    def point(self, frame: av.VideoFrame) -> int | None:
+        """Return when the next frame is shown; None if nobody knows."""
+        point = frame.pts if self._has_pts else frame.dts
+        if point is None:
+            point = self._following
+        if point is not None and frame.duration:
+            self._following = point + frame.duration
+        return point
+
+
+def _check_return(later: Fraction, time: Fraction) -> None:
+    """Raise VideoError if the times begin anew."""
+    if time - later > LONGEST_RETURN:
+        raise VideoError(
+            f"its times return to {float(later):.2f} s after {float(time):.2f} s; {MEND_TIMES}"
+        )
+
+
+def _check_jump(time: Fraction, later: Fraction) -> None:
+    """Raise VideoError if a frame would be shown for an absurdly long time."""
+    if later - time > LONGEST_FRAME:
+        raise VideoError(
+            f"its times jump from {float(time):.2f} s to {float(later):.2f} s; {MEND_TIMES}"
+        )
 
 
 def _count_pictures(container: av.container.InputContainer) -> dict[int, int]:
