@@ -33,6 +33,8 @@ class CurateConfig:
     # up to this many differing bits of 64, two clips may be duplicates
     max_hash_distance: int = number(4, at_least=0, at_most=64)
     validation_fraction: float = number(0.1, at_least=0, at_most=0.5)
+    # folders outside the raw folder that links in it may lead to
+    allowed_roots: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

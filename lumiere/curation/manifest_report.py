@@ -176,6 +176,7 @@ def _funnel(rows: list[Row]) -> list[tuple[str, int]]:
     """Count how many candidates are left after each check, in the order of the checks."""
     stages = {
         "a video file": {
+            Reason.HIDDEN,
             Reason.NOT_A_VIDEO,
             Reason.NOT_A_FILE,
             Reason.OUTSIDE_FOLDER,

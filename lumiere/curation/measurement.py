@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
+import statistics
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -42,6 +44,9 @@ CODE = code_version(
 )
 SAMPLE_FPS = FLOW_FPS  # about the rate at which training sees videos
 SPAN_TOLERANCE_S = Fraction(1, 10)  # people mark spans by hand
+NO_COLOUR = 2.0  # of 255; encoded grey is a little coloured
+SLOWEST_STEP = Fraction(1, 12)  # seconds; frames that are further apart than in animation jerk
+LONG_STEP = 3  # times the usual time between frames
 DURATION_TOLERANCE = 0.1  # share of the container's duration that may be missing
 FRAME_TOLERANCE = 1  # frames that may be missing: headers and decoders disagree by one now and then
 
@@ -79,6 +84,7 @@ class Measurement:
         box: the picture within black bars: left, top, width and height in pixels; None without
             bars.
         num_frames: source frames that the decoder returned.
+        notes: what is unusual about its pictures and times.
         shots: spans between cuts.
         segments: the shots, then the captioned spans that lie within one shot.
         signatures: uint8 (segments, 4, 64, 64, 3).
@@ -94,6 +100,7 @@ class Measurement:
     box: Box | None = None
     num_frames: int = 0
     duration: Fraction = Fraction(0)
+    notes: tuple[str, ...] = ()
     shots: tuple[Span, ...] = ()
     segments: tuple[Segment, ...] = ()
     signatures: np.ndarray = dataclasses.field(
@@ -102,7 +109,12 @@ class Measurement:
 
 
 def measure_video(
-    raw: Path, name: str, spans: tuple[Span, ...], shot_threshold: float, scratch: Path
+    raw: Path,
+    name: str,
+    spans: tuple[Span, ...],
+    shot_threshold: float,
+    scratch: Path,
+    roots: tuple[Path, ...] = (),
 ) -> Measurement:
     """Measure a video, or read the measurement of an earlier run from `scratch`.
 
@@ -113,12 +125,13 @@ def measure_video(
         shot_threshold: see `shots`.
         scratch: folder of finished measurements, keyed by content, spans, threshold and code
             version.
+        roots: other folders that links may lead to.
 
     Raises:
         Rejection: if the file must not be opened, or the machine cannot read it now. Faults of the
             file itself are results, which are kept in `scratch`.
     """
-    path = locate(raw, name)
+    path = locate(raw, name, roots)
     try:
         return _measure_once(path, spans, shot_threshold, scratch)
     except (OSError, MemoryError) as error:
@@ -161,6 +174,7 @@ def from_bytes(content: bytes) -> Measurement:
     if facts["probe"]:
         facts["probe"] = Probe(**{**facts["probe"], "notes": tuple(facts["probe"]["notes"])})
     facts["box"] = tuple(facts["box"]) if facts["box"] else None
+    facts["notes"] = tuple(facts["notes"])
     facts["duration"] = Fraction(facts["duration"])
     facts["shots"] = tuple(_span(shot) for shot in facts["shots"])
     facts["segments"] = tuple(_segment(segment) for segment in facts["segments"])
@@ -198,6 +212,8 @@ class _Pass:
         frames: uint8 (64, 64, 3), one for each tick.
         sharp: the sharpness at each tick.
         damage: what could not be read.
+        most_colour: the highest mean difference of a frame's channels, 0 to 255.
+        notes: what is unusual.
         brightest: uint8 (h, w), the brightest grey of each pixel, as shown; None before the first
             frame and once the pictures have changed their size.
     """
@@ -209,6 +225,8 @@ class _Pass:
     frames: list[np.ndarray] = field(default_factory=list)
     sharp: list[float] = field(default_factory=list)
     damage: Damage = field(default_factory=Damage)
+    most_colour: float = 0.0
+    notes: list[str] = field(default_factory=list)
     brightest: np.ndarray | None = None
 
     def add(self, picture: np.ndarray) -> None:
@@ -233,6 +251,7 @@ class _Pass:
         first, last = self.damage.first, self.times[-1]
         if first is None or first < last or len(self.times) < 2:
             return
+        self.notes.append("a damaged last frame left out")
         if first == last:
             self.end = self.times.pop()
         count = Ticks(Fraction(SAMPLE_FPS)).count_before(self.end)
@@ -254,6 +273,8 @@ def _read(path: Path) -> _Pass:
         picture = frame.picture()
         small, sharpness = filters.shrink(picture), filters.sharpness(picture)
         seen.cuts.add(small)
+        colour = float(np.ptp(small, axis=-1).mean())
+        seen.most_colour = max(seen.most_colour, colour)
         seen.times.append(frame.time)
         seen.add(picture)
         duration = frame.duration
@@ -300,10 +321,27 @@ def _measure(
         box=box,
         num_frames=len(seen.times),
         duration=seen.end,
+        notes=tuple(_remarks(seen)),
         shots=shots,
         segments=tuple(segments),
         signatures=np.stack(signatures),
     )
+
+
+def _remarks(seen: _Pass) -> list[str]:
+    """Return what is unusual about the pictures and times of a video."""
+    remarks = list(seen.notes)
+    if seen.most_colour < NO_COLOUR:
+        remarks.append("without colour")
+    steps = [after - before for before, after in itertools.pairwise(seen.times)]
+    if not steps:
+        return remarks
+    usual, longest = statistics.median_low(steps), max(steps)
+    if usual > SLOWEST_STEP:
+        remarks.append(f"{float(1 / usual):.3g} frames per second")
+    if longest > max(LONG_STEP * usual, SLOWEST_STEP):
+        remarks.append(f"a frame that stands for {float(longest):.2f} s")
+    return remarks
 
 
 def _without_bars(frames: list[np.ndarray], box: Box, size: tuple[int, int]) -> list[np.ndarray]:

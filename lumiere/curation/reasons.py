@@ -8,6 +8,7 @@ from enum import StrEnum
 class Reason(StrEnum):
     """The codes in the manifest's column `reason`."""
 
+    HIDDEN = "hidden"
     NOT_A_VIDEO = "not_a_video"
     NOT_A_FILE = "not_a_file"
     OUTSIDE_FOLDER = "outside_folder"
@@ -32,9 +33,10 @@ class Reason(StrEnum):
 
 
 _SENTENCES = {
+    Reason.HIDDEN: "Its name, or that of a folder around it, begins with a dot, so it was not opened.",
     Reason.NOT_A_VIDEO: "The suffix of its name is not that of a video, so it was not opened.",
     Reason.NOT_A_FILE: "It is not a regular file but, for example, a pipe, a folder or a broken link.",
-    Reason.OUTSIDE_FOLDER: "It is a link to a file outside the raw folder.",
+    Reason.OUTSIDE_FOLDER: "It is a link that leads out of the raw folder and of curate.allowed_roots.",
     Reason.UNREADABLE: "No decoder can read a frame from it.",
     Reason.TRUNCATED: "It contains fewer frames than its header promises.",
     Reason.DAMAGED: "Parts of its pictures are damaged, and a decoder fills them with guesses.",

@@ -9,6 +9,7 @@ import os
 import random
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ def odd(tmp_path_factory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("odd inputs")
     raw = folder / "raw"
     encode(raw / "plain.mp4", numbered(48, 1))
-    encode(raw / "plain.mkv", numbered(48, 1), crf="26")
+    encode(raw / "plain.mkv", numbered(48, 1), crf="32")
     open_gop(raw / "open-gop.mp4", numbered(48, 2))
     encode(raw / "sub" / "deep.mp4", numbered(40, 3), 20)
     encode(raw / "still.mp4", np.repeat(numbered(1, 4), 32, axis=0))
@@ -391,6 +392,26 @@ def test_a_caption_with_an_unusable_span_is_not_lost_silently(odd, curated):
         assert rows[-1]["detail"] == f"captions.csv, {bad.problem}."
 
 
+def test_no_row_of_captions_is_lost_or_counted_twice(tmp_path):
+    rows = [
+        ("a.mp4", "a dog", "", ""), ("./a.mp4", "a  dog", "", ""), ("a.mp4", "a dog", "0", "1"),
+        ("missing.mp4", "", "", ""), ("a.mp4", "", "", ""),
+    ]  # fmt: skip
+    captions = read_captions(write_captions(tmp_path / "captions.csv", rows))
+    assert captions == {
+        "a.mp4": [Caption("a dog"), Caption("a dog", (Fraction(0), Fraction(1)))],
+        "missing.mp4": [],
+    }
+    row = decide({}, {"missing.mp4": []}, CONFIG)[0][0]
+    assert (row["video"], row["reason"]) == ("missing.mp4", "caption_without_video")
+    write_captions(tmp_path / "captions.csv", [("a.mp4", "x", "", ""), ("", "a dog", "", "")])
+    with pytest.raises(DataError, match="line 3: no video"):
+        read_captions(tmp_path / "captions.csv")
+    (tmp_path / "captions.csv").write_text("video,caption\na.mp4,a dog\nb.mp4,a\0cat\n")
+    with pytest.raises(DataError, match="line 3: holds a NUL"):
+        read_captions(tmp_path / "captions.csv")
+
+
 def test_captions_files_with_problems_are_named(tmp_path):
     path = tmp_path / "captions.csv"
     with pytest.raises(DataError, match="no such file"):
@@ -405,7 +426,7 @@ def test_captions_files_with_problems_are_named(tmp_path):
     with pytest.raises(DataError, match=r"captions\.csv, line 2: 3 cells for 2 columns"):
         read_captions(path)
     path.write_text(
-        "Video, Caption,start,end\n./a.mp4,  two   words ,,\na.mp4,,1,2\nb.mp4,c,2,1\n,d,,\nb.mp4,e,1,2\n"
+        "Video, Caption,start,end\n./a.mp4,  two   words ,,\na.mp4,,1,2\nb.mp4,c,2,1\n,,,\nb.mp4,e,1,2\n"
     )
     captions = read_captions(path)
     assert captions["a.mp4"] == [Caption("two words")]
