@@ -37,6 +37,7 @@ CODE = code_version(
     "lumiere.curation.shots",
     "lumiere.data.bars",
     "lumiere.data.display",
+    "lumiere.data.key_frames",
     "lumiere.data.optical_flow",
     "lumiere.data.shards",
     "lumiere.data.video_io",

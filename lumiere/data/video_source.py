@@ -59,6 +59,10 @@ SHORTEST = Fraction(1, 1_000_000)  # seconds; how long a single frame without a 
 MEND_TIMES = "write them anew with `ffmpeg -i <file> <new file>`"
 
 
+class SeekError(VideoError):
+    """Decoding did not begin at the key frame that was asked for."""
+
+
 @dataclass
 class Damage:
     """What a decoder could not read, counted while frames are decoded.
@@ -109,6 +113,19 @@ class SourceFrame:
     def picture(self) -> np.ndarray:
         """uint8 (h, w, 3), RGB, as shown."""
         return self.display.picture(self.frame, self.converter)
+
+
+@dataclass(frozen=True)
+class Seek:
+    """A key frame at which decoding begins, see `lumiere.data.key_frames`.
+
+    Attributes:
+        point: its timestamp, in ticks of the stream's time base.
+        points: the timestamps of all exact key frames; the first is that of the video's first frame.
+    """
+
+    point: int
+    points: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -197,7 +214,9 @@ def look(path: str | Path) -> Display:
         return display_of(stream, frames)
 
 
-def source_frames(path: str | Path, damage: Damage | None = None) -> Iterator[SourceFrame]:
+def source_frames(
+    path: str | Path, damage: Damage | None = None, seek: Seek | None = None
+) -> Iterator[SourceFrame]:
     """Yield all frames in the order in which they are shown, each at a later time than the last.
 
     Damaged packets are skipped. The decoder is flushed at the end, so that a truncated file gives
@@ -206,20 +225,25 @@ def source_frames(path: str | Path, damage: Damage | None = None) -> Iterator[So
     Args:
         path: any container and codec that FFmpeg reads.
         damage: counts what cannot be read; it is complete when the generator ends.
+        seek: where to begin; by default at the start.
 
     Raises:
         VideoError: if the file cannot be opened, or no frame can be decoded.
     """
     damage = Damage() if damage is None else damage
     display, converter = look(path), Converter()
-    origin: int | None = None
+    origin: int | None = None if seek is None else seek.points[0]
     time = Fraction(-1)
     num_frames = num_hidden = 0
     with open_video(path) as container:
         stream = main_stream(container)
         assert stream.time_base is not None
         time_base = Fraction(stream.time_base)
-        frames = _frames(container, stream, _decoder(stream), damage)
+        if seek is not None:
+            container.seek(seek.point, stream=stream)
+        frames = _frames(container, stream, _decoder(stream), damage, origin)
+        if seek is not None:
+            frames = _from_key_frame(frames, seek)
         for frame in deinterlaced(frames) if display.is_interlaced else frames:
             assert frame.pts is not None
             if display.is_interlaced and frame.time_base:
@@ -320,14 +344,16 @@ def _frames(
     stream: av.VideoStream,
     decoder: av.VideoCodecContext,
     damage: Damage,
+    origin: int | None = None,
 ) -> Iterator[av.VideoFrame]:
     """Decode packet by packet, each in its own `try`, so that a damaged packet does not end the video.
 
-    A frame's `pts` is when it is shown. Frames before the first known time are left out.
+    A frame's `pts` is when it is shown. Frames before the first known time are left out. Damage is
+    timed from `origin`, by default the first frame.
     """
     packets = container.demux(stream)
     clock = _Clock(container.format.name)
-    first: Fraction | None = None
+    first = None if origin is None else origin * Fraction(stream.time_base or 1)
     while True:
         try:
             packet = next(packets)
@@ -357,6 +383,18 @@ def _frames(
                     damage.begin(packet.pts * Fraction(stream.time_base or 1) - first)
         if packet is None:
             return
+
+
+def _from_key_frame(frames: Iterator[av.VideoFrame], seek: Seek) -> Iterator[av.VideoFrame]:
+    """Check that decoding begins at an exact key frame, and not too late.
+
+    Raises:
+        SeekError: if the container's index leads elsewhere.
+    """
+    first = next(frames, None)
+    if first is None or first.pts is None or first.pts > seek.point or first.pts not in seek.points:
+        raise SeekError("its index does not lead to its key frames")
+    yield from itertools.chain([first], frames)
 
 
 class _Clock:

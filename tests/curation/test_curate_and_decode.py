@@ -27,7 +27,7 @@ from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.verdicts import clip_ids, decide
 from lumiere.data import prepare
 from lumiere.data.clips import ClipStore
-from lumiere.data.extract import Source, WindowSettings, extract_windows
+from lumiere.data.extract import Source, WindowSettings, extract_video, extract_windows
 from lumiere.data.video_io import read_video
 from lumiere.data.workers import Failure
 from lumiere.errors import DataError, ParamsError, VideoError
@@ -48,8 +48,8 @@ EXPECTED = {
     "open-gop": "",
     "outside": "outside_folder",
     "pipe": "not_a_file",
-    "plain.mp4": "",
-    "plain.mkv": "duplicate",
+    "plain.mp4": "duplicate",
+    "plain.mkv": "",
     "playlist": "unreadable",
     "short": "too_short",
     "small": "too_small",
@@ -84,7 +84,7 @@ def odd(tmp_path_factory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("odd inputs")
     raw = folder / "raw"
     encode(raw / "plain.mp4", numbered(48, 1))
-    encode(raw / "plain.mkv", numbered(48, 1), crf="32")
+    encode(raw / "plain.mkv", numbered(48, 1), crf="26")
     open_gop(raw / "open-gop.mp4", numbered(48, 2))
     encode(raw / "sub" / "deep.mp4", numbered(40, 3), 20)
     encode(raw / "still.mp4", np.repeat(numbered(1, 4), 32, axis=0))
@@ -142,7 +142,7 @@ def test_every_input_has_its_verdict(curated):
         for row in rows.values()
     )
     assert all(row["detail"] for row in rows.values() if row["reason"])
-    assert rows["plain.mkv"]["detail"] == "duplicate_of:plain.mp4"
+    assert rows["plain.mp4"]["detail"] == "duplicate_of:plain.mkv"
     assert rows["plain.mkv"]["group"] == rows["plain.mp4"]["group"]
     assert rows["spans#0"]["captions"] == ["before the cut"]
     assert rows["spans#1"]["captions"] == ["after the cut"]
@@ -169,7 +169,7 @@ def test_results_depend_on_neither_workers_nor_order(odd, curated, tmp_path):
             assert f"`{row['reason']}`" in page
         if row["reason"] not in ("", "duplicate"):
             assert row["detail"] in page
-    assert "It shows the same as plain.mp4, which is kept." in page
+    assert "It shows the same as plain.mkv, which is kept." in page
     assert counts(rows)["rejected_caption_spans_cuts"] == 3
 
 
@@ -266,12 +266,12 @@ def many(tmp_path_factory):
 def test_captions_stay_with_their_clips(many, tmp_path, monkeypatch):
     raw, rows = many
 
-    def failing(source: Source, *rest):
-        if source.path.stem in ("v04", "v05", "v09"):
+    def failing(sources: tuple[Source, ...], *rest):
+        if sources[0].path.stem in ("v04", "v05", "v09"):
             raise VideoError("broken in the middle")
-        return extract_windows(source, *rest)
+        return extract_video(sources, *rest)
 
-    monkeypatch.setattr(prepare, "extract_windows", failing)
+    monkeypatch.setattr(prepare, "extract_video", failing)
     monkeypatch.setattr(prepare, "run_tasks", in_this_process)
     store = prepared(rows, raw, tmp_path / "clips", tmp_path / "scratch")
     left = [i for i in range(12) if i not in (4, 5, 9)]
