@@ -21,8 +21,9 @@ class CurateConfig:
     """The conditions on raw videos to become training clips."""
 
     seed: int = number(0, at_least=0)
-    # wall-clock limit for one video
+    # wall-clock limit for one video without progress, such as a decoded frame
     timeout_s: float = number(60.0, above=0)
+    memory_mb: float = number(4096.0, at_least=64)  # limit for each worker
     workers: int = number(2, at_least=1)
     min_seconds: float = number(1.0, above=0)
     min_side: int = number(64, at_least=1)  # pixels
@@ -49,6 +50,7 @@ class DecodeConfig:
     min_window_motion: float = number(0.1, at_least=0, at_most=1)
     clips_per_shard: int = number(64, at_least=1)
     timeout_s: float = number(60.0, above=0)
+    memory_mb: float = number(4096.0, at_least=64)
     workers: int = number(2, at_least=1)
     # "minilm", "open_clip:<architecture>/<tag or .safetensors file>" or "diffusers:<folder or hub
     # name>"

@@ -83,7 +83,13 @@ def main() -> None:
     )
     with tracking.stage_run("decode", to_dict(config)) as run:
         files, failures = cut_all(
-            rows, arguments.raw, settings, config.workers, config.timeout_s, arguments.scratch
+            rows,
+            arguments.raw,
+            settings,
+            config.workers,
+            config.timeout_s,
+            arguments.scratch,
+            config.memory_mb,
         )
         for clip_id, failure in sorted(failures.items()):
             print(f"left out: {clip_id}: {failure}", file=sys.stderr)

@@ -92,7 +92,7 @@ def measure_all(
         spans = _spans(captions.get(normal_name(name), []))
         tasks.append((raw, name, spans, config.shot_threshold, scratch, roots))
     outcomes: dict[str, Measurement | Rejection] = {}
-    finished = run_tasks(measure_video, tasks, config.workers, config.timeout_s)
+    finished = run_tasks(measure_video, tasks, config.workers, config.timeout_s, config.memory_mb)
     for index, outcome in tqdm(
         finished, total=len(tasks), desc="curate", unit="video", mininterval=0.5
     ):
@@ -116,7 +116,8 @@ def _rejection(failure: Failure) -> Rejection:
         return failure.error
     if failure.kind == "error":
         return Rejection(Reason.UNREADABLE, f"It cannot be read: {failure.detail}.")
-    reason = Reason.TIMEOUT if failure.kind == "timeout" else Reason.CRASHED
+    kinds = {"timeout": Reason.TIMEOUT, "memory": Reason.TOO_MUCH_MEMORY}
+    reason = kinds.get(failure.kind, Reason.CRASHED)
     return Rejection(
         reason, f"Reading it failed: {failure.detail}; `dvc repro -f curate` tries again."
     )

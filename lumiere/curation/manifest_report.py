@@ -187,6 +187,7 @@ def _funnel(rows: list[Row]) -> list[tuple[str, int]]:
             Reason.TRUNCATED,
             Reason.DAMAGED,
             Reason.TIMEOUT,
+            Reason.TOO_MUCH_MEMORY,
             Reason.CRASHED,
         },
         "has a usable caption": {Reason.NO_CAPTION, Reason.BAD_SPAN, Reason.CAPTION_SPANS_CUTS},

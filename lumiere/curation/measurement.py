@@ -26,6 +26,7 @@ from lumiere.data.optical_flow import FLOW_FPS
 from lumiere.data.shards import pack_arrays, unpack_arrays
 from lumiere.data.video_io import Ticks, code_version
 from lumiere.data.video_source import Damage, end_of, source_frames
+from lumiere.data.workers import report_progress
 from lumiere.errors import VideoError
 from lumiere.files import content_hash, write_atomically
 
@@ -269,6 +270,7 @@ def _read(path: Path) -> _Pass:
     seen = _Pass()
     small, sharpness, duration = np.empty(0, np.uint8), 0.0, Fraction(0)
     for frame in source_frames(path, seen.damage):
+        report_progress()
         if seen.times:
             seen.hold(small, sharpness, frame.time)
         picture = frame.picture()
@@ -311,6 +313,7 @@ def _measure(
         frames = small[first:last]
         blur = round(float(np.median(seen.sharp[first:last])), 3)
         motion, curve = filters.motions(frames)
+        report_progress()
         segments.append(Segment(start, end, span, motion, blur, tuple(curve)))
         signatures.append(filters.signature(frames))
     return Measurement(

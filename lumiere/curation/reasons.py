@@ -16,6 +16,7 @@ class Reason(StrEnum):
     TRUNCATED = "truncated"
     DAMAGED = "damaged"
     TIMEOUT = "timeout"
+    TOO_MUCH_MEMORY = "too_much_memory"
     CRASHED = "crashed"
     TOO_SHORT = "too_short"
     TOO_SMALL = "too_small"
@@ -40,7 +41,8 @@ _SENTENCES = {
     Reason.UNREADABLE: "No decoder can read a frame from it.",
     Reason.TRUNCATED: "It contains fewer frames than its header promises.",
     Reason.DAMAGED: "Parts of its pictures are damaged, and a decoder fills them with guesses.",
-    Reason.TIMEOUT: "Reading it took longer than curate.timeout_s.",
+    Reason.TIMEOUT: "Reading it gave no frame for longer than curate.timeout_s.",
+    Reason.TOO_MUCH_MEMORY: "Reading it took more memory than curate.memory_mb.",
     Reason.CRASHED: "The process that read it crashed.",
     Reason.TOO_SHORT: "It is shorter than curate.min_seconds.",
     Reason.TOO_SMALL: "Its shorter side has fewer pixels than curate.min_side.",

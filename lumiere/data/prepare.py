@@ -6,6 +6,7 @@ the manifest, whichever window is finished first.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -45,6 +46,7 @@ def cut_all(
     workers: int,
     timeout_s: float,
     scratch: Path,
+    memory_mb: float = math.inf,
 ) -> tuple[dict[str, Path], dict[str, str]]:
     """Cut the windows of every row.
 
@@ -58,6 +60,7 @@ def cut_all(
         workers: how many processes to start.
         timeout_s: the limit for a video without progress, in wall-clock seconds.
         scratch: the folder for finished windows.
+        memory_mb: the limit for one process.
 
     Returns:
         The files with windows by clip_id, and the errors of failed clips by clip_id.
@@ -73,7 +76,7 @@ def cut_all(
     tasks = [(tuple(_source(row, raw) for row in own), settings, scratch) for own in videos]
     files: dict[str, Path] = {}
     failures: dict[str, str] = {}
-    finished = run_tasks(extract_video, tasks, workers, timeout_s)
+    finished = run_tasks(extract_video, tasks, workers, timeout_s, memory_mb)
     for index, outcome in tqdm(
         finished, total=len(tasks), desc="decode", unit="video", mininterval=0.5
     ):

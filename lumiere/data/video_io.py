@@ -34,6 +34,7 @@ from lumiere.data.video_source import (
     reason_of,
     source_frames,
 )
+from lumiere.data.workers import report_progress
 from lumiere.errors import DamagedVideoError, VideoError
 from lumiere.files import content_hash
 
@@ -348,6 +349,7 @@ def _decode_run(
         return taker.index, Decoded(frames, len(times), duration, dataclasses.replace(damage))
 
     for frame in source_frames(path, damage, seek):
+        report_progress()
         times.append(frame.time)
         for taker in left:
             if held is not None:
@@ -382,6 +384,7 @@ def _decode_decord(
         if len(reader) != len(times):
             raise VideoError(f"decord counts {len(reader)} frames, the container {len(times)}")
         for number, ticks in enumerate(spans):
+            report_progress()
             indices = select_ticks(times, ticks, timeline.end)
             frames = []
             for i in range(0, len(indices), DECORD_BATCH):

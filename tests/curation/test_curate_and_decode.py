@@ -197,7 +197,7 @@ def test_finished_measurements_are_not_made_again(odd, curated, monkeypatch):
     }
 
 
-def in_this_process(function, tasks, workers, timeout_s):
+def in_this_process(function, tasks, workers, timeout_s, memory_mb):
     """Replace `run_tasks`; return the results in another order than the tasks."""
     order = list(range(len(tasks)))
     random.Random(1).shuffle(order)
