@@ -51,6 +51,8 @@ class DecodeConfig:
     clips_per_shard: int = number(64, at_least=1)
     timeout_s: float = number(60.0, above=0)
     memory_mb: float = number(4096.0, at_least=64)
+    # decord only reads the files that curation trusts it with; it returns the same frames
+    decoder: str = choice("pyav", "decord")
     workers: int = number(2, at_least=1)
     # "minilm", "open_clip:<architecture>/<tag or .safetensors file>" or "diffusers:<folder or hub
     # name>"

@@ -231,22 +231,22 @@ class _Pass:
     notes: list[str] = field(default_factory=list)
     brightest: np.ndarray | None = None
 
-    def add(self, picture: np.ndarray) -> None:
-        """Note the size and the brightest pixels of a picture."""
-        size = picture.shape[1], picture.shape[0]
+    def add(self, gray: np.ndarray) -> None:
+        """Note the size and the brightest pixels of a picture, uint8 (h, w)."""
+        size = gray.shape[1], gray.shape[0]
         if size not in self.sizes:
             self.sizes.append(size)
-        gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
         if self.brightest is None:
             self.brightest = gray
         elif self.brightest.shape == gray.shape:
             np.maximum(self.brightest, gray, out=self.brightest)
 
-    def hold(self, small: np.ndarray, sharpness: float, until: Fraction) -> None:
-        """Give the newest frame to each tick at which it is shown."""
+    def hold(self, small: np.ndarray, gray: np.ndarray, until: Fraction) -> None:
+        """Give the newest frame, small and at full size, to each tick at which it is shown."""
         count = len(Ticks(Fraction(SAMPLE_FPS)).between(self.times[-1], until))
-        self.frames += [small] * count
-        self.sharp += [sharpness] * count
+        if count:
+            self.frames += [small] * count
+            self.sharp += [filters.sharpness(gray)] * count
 
     def leave_out_damaged_end(self) -> None:
         """Forget a damaged last frame: recordings often end in the middle of one."""
@@ -268,23 +268,25 @@ def _read(path: Path) -> _Pass:
         VideoError: if no frame can be decoded.
     """
     seen = _Pass()
-    small, sharpness, duration = np.empty(0, np.uint8), 0.0, Fraction(0)
+    small: np.ndarray = np.empty(0, np.uint8)
+    gray: np.ndarray = np.empty(0, np.uint8)
+    duration = Fraction(0)
     for frame in source_frames(path, seen.damage):
         report_progress()
         if seen.times:
-            seen.hold(small, sharpness, frame.time)
+            seen.hold(small, gray, frame.time)
         picture = frame.picture()
-        small, sharpness = filters.shrink(picture), filters.sharpness(picture)
+        small, gray = filters.shrink(picture), cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
         seen.cuts.add(small)
         colour = float(np.ptp(small, axis=-1).mean())
         seen.most_colour = max(seen.most_colour, colour)
         seen.times.append(frame.time)
-        seen.add(picture)
+        seen.add(gray)
         duration = frame.duration
     if not seen.times:
         raise VideoError("no frame could be decoded")
     seen.end = end_of(seen.times, duration)
-    seen.hold(small, sharpness, seen.end)
+    seen.hold(small, gray, seen.end)
     return seen
 
 

@@ -47,6 +47,7 @@ def cut_all(
     timeout_s: float,
     scratch: Path,
     memory_mb: float = math.inf,
+    decoder: str = "pyav",
 ) -> tuple[dict[str, Path], dict[str, str]]:
     """Cut the windows of every row.
 
@@ -61,6 +62,7 @@ def cut_all(
         timeout_s: the limit for a video without progress, in wall-clock seconds.
         scratch: the folder for finished windows.
         memory_mb: the limit for one process.
+        decoder: "pyav", or "decord" for the files that curation trusts it with.
 
     Returns:
         The files with windows by clip_id, and the errors of failed clips by clip_id.
@@ -73,7 +75,9 @@ def cut_all(
     for row in rows:
         by_video.setdefault(row["video"], []).append(row)
     videos = list(by_video.values())
-    tasks = [(tuple(_source(row, raw) for row in own), settings, scratch) for own in videos]
+    tasks = [
+        (tuple(_source(row, raw, decoder) for row in own), settings, scratch) for own in videos
+    ]
     files: dict[str, Path] = {}
     failures: dict[str, str] = {}
     finished = run_tasks(extract_video, tasks, workers, timeout_s, memory_mb)
@@ -90,14 +94,14 @@ def cut_all(
     return files, failures
 
 
-def _source(row: Row, raw: Path) -> Source:
+def _source(row: Row, raw: Path, decoder: str) -> Source:
     """Return the stretch of a row of the manifest."""
     return Source(
         raw / row["video"],
         row["sha256"],
         Fraction(row["exact_start"]),
         Fraction(row["exact_end"]),
-        row["decoder"],
+        row["decoder"] if decoder == "decord" else "pyav",
         tuple(row["motion_curve"]),
         tuple(row["crop"]) or None,
     )
