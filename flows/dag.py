@@ -8,6 +8,7 @@ Only `dvc.yaml` defines the order of the stages.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -47,6 +48,9 @@ def read_dag(root: Path) -> list[StageNode]:
             name: sorted(_name(other) for other in graph.successors(stage) if other.cmd)
             for name, stage in stages.items()
         }
+        for stage in stages.values():
+            for dependency in stage.deps:
+                _check_input(root, Path(dependency.fs_path))
         order = TopologicalSorter(parents).static_order()
         return [_node(name, stages[name], tuple(parents[name])) for name in order]
 
@@ -69,6 +73,26 @@ def _check_lock_files(root: Path) -> None:
                 f"{busy}: is damaged, as after a full disk or a power cut; delete it when no dvc is "
                 "running, and run this again"
             ) from None
+
+
+def _check_input(root: Path, path: Path) -> None:
+    """Raise DataError if DVC could not read a dependency: it waits for ever at a pipe, and fails at
+    a link to nothing.
+    """
+    folders = os.walk(path) if path.is_dir() else [(str(path.parent), [], [path.name])]
+    for folder, _, files in folders:
+        for name in files:
+            found = Path(folder, name)
+            problem = ""
+            if found.is_symlink() and not found.exists():
+                problem = "a link to nothing"
+            elif found.exists() and not found.is_file():
+                problem = "a pipe, a socket or a device"
+            if problem:
+                raise DataError(
+                    f"{found.relative_to(root)}: {problem}, which DVC cannot read; delete it, or "
+                    "move it out of the folder"
+                )
 
 
 def is_changed(root: Path, name: str) -> bool:

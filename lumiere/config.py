@@ -21,8 +21,9 @@ class CurateConfig:
     """The conditions on raw videos to become training clips."""
 
     seed: int = number(0, at_least=0)
-    # wall-clock limit for one video
+    # wall-clock limit for one video without progress, such as a decoded frame
     timeout_s: float = number(60.0, above=0)
+    memory_mb: float = number(4096.0, at_least=64)  # limit for each worker
     workers: int = number(2, at_least=1)
     min_seconds: float = number(1.0, above=0)
     min_side: int = number(64, at_least=1)  # pixels
@@ -33,6 +34,8 @@ class CurateConfig:
     # up to this many differing bits of 64, two clips may be duplicates
     max_hash_distance: int = number(4, at_least=0, at_most=64)
     validation_fraction: float = number(0.1, at_least=0, at_most=0.5)
+    # folders outside the raw folder that links in it may lead to
+    allowed_roots: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,9 @@ class DecodeConfig:
     min_window_motion: float = number(0.1, at_least=0, at_most=1)
     clips_per_shard: int = number(64, at_least=1)
     timeout_s: float = number(60.0, above=0)
+    memory_mb: float = number(4096.0, at_least=64)
+    # decord only reads the files that curation trusts it with; it returns the same frames
+    decoder: str = choice("pyav", "decord")
     workers: int = number(2, at_least=1)
     # "minilm", "open_clip:<architecture>/<tag or .safetensors file>" or "diffusers:<folder or hub
     # name>"

@@ -16,6 +16,7 @@ def main() -> None:
     from lumiere.curation.curate import curate
     from lumiere.curation.manifest import write_manifest
     from lumiere.curation.manifest_report import counts, write_report
+    from lumiere.evaluation.backbones.efficientnet_lite import EfficientNetLite0Backbone
     from lumiere.files import write_atomically
 
     arguments = stages.parse_arguments(
@@ -29,7 +30,10 @@ def main() -> None:
     )
     config = load_params(arguments.params).curate
     with tracking.stage_run("curate", to_dict(config)) as run:
-        rows, pictures = curate(arguments.raw, arguments.captions, config, arguments.scratch)
+        network = EfficientNetLite0Backbone()
+        rows, pictures = curate(
+            arguments.raw, arguments.captions, config, arguments.scratch, network
+        )
         shutil.rmtree(arguments.report, ignore_errors=True)
         write_report(arguments.report, rows, pictures, config.min_motion)
         write_manifest(arguments.out, rows)

@@ -59,6 +59,7 @@ def main() -> None:
     from lumiere.data.extract import WindowSettings
     from lumiere.data.prepare import cut_all, embed_captions, write_clips
     from lumiere.errors import DataError
+    from lumiere.lost_words import find_losses, notes
     from lumiere.text import load_text_encoder
 
     arguments = stages.parse_arguments(
@@ -83,7 +84,14 @@ def main() -> None:
     )
     with tracking.stage_run("decode", to_dict(config)) as run:
         files, failures = cut_all(
-            rows, arguments.raw, settings, config.workers, config.timeout_s, arguments.scratch
+            rows,
+            arguments.raw,
+            settings,
+            config.workers,
+            config.timeout_s,
+            arguments.scratch,
+            config.memory_mb,
+            config.decoder,
         )
         for clip_id, failure in sorted(failures.items()):
             print(f"left out: {clip_id}: {failure}", file=sys.stderr)
@@ -91,6 +99,9 @@ def main() -> None:
         captions = [caption for row in rows for caption in row["captions"]]
         with stages.blaming(arguments.params, "decode.text_encoder"):  # loads its weights
             embeddings = embed_captions([*captions, ""], encoder)
+        losses = find_losses(captions, encoder)
+        for note in notes(losses, encoder):
+            print(f"note: captions: {note}", file=sys.stderr)
         numbers = write_clips(
             arguments.out,
             rows,
@@ -105,7 +116,7 @@ def main() -> None:
         )
         run.log_metrics(
             {f"clips_{split}": count for split, count in numbers.items()}
-            | {"failures": len(failures)}
+            | {"failures": len(failures), "captions_not_all_read": len(losses)}
         )
     shutil.rmtree(arguments.scratch, ignore_errors=True)  # the shards contain all results now
     print(

@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from lumiere.data.tables import read_table
+from lumiere.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -28,21 +29,24 @@ class Caption:
 
 
 def read_captions(path: Path) -> dict[str, list[Caption]]:
-    """Read all rows that have a sentence.
+    """Read all rows.
 
     Returns:
-        The captions of each video, in the file's order. A video is a path relative to the raw
-        folder, spelled
-        as by `normal_name`.
+        The captions of each video, in the file's order, each once; none if its rows have no
+        sentence. A video is a path relative to the raw folder, spelled as by `normal_name`.
 
     Raises:
-        DataError: if the file is missing, or is not a CSV file in UTF-8 with these columns.
+        DataError: if the file is missing, is not a CSV file in UTF-8 with these columns, or has a
+            row without a video.
     """
     captions: dict[str, list[Caption]] = {}
     for line, row in read_table(path, ("video", "caption"), ("start", "end")):
         name, text = row["video"], " ".join(row["caption"].split())
-        if name and text:
-            captions.setdefault(normal_name(name), []).append(_caption(line, row, text))
+        if not name:
+            raise DataError(f"{path}, line {line}: no video; name it, or delete the row")
+        known = captions.setdefault(normal_name(name), [])
+        if text and (caption := _caption(line, row, text)) not in known:
+            known.append(caption)
     return captions
 
 

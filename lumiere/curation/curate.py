@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from lumiere.config import CurateConfig
 from lumiere.curation.captions import Caption, normal_name, read_captions
+from lumiere.curation.copies import Network, embed_clips, find_copies
 from lumiere.curation.measurement import Measurement, measure_video
 from lumiere.curation.probe import list_inputs
 from lumiere.curation.reasons import Reason, Rejection
@@ -21,7 +23,11 @@ from lumiere.errors import DataError
 
 
 def curate(
-    raw: Path, captions_file: Path, config: CurateConfig, scratch: Path
+    raw: Path,
+    captions_file: Path,
+    config: CurateConfig,
+    scratch: Path,
+    network: Network | None = None,
 ) -> tuple[list[Row], dict[str, np.ndarray]]:
     """Give every input of a raw folder its scores and a verdict.
 
@@ -29,6 +35,7 @@ def curate(
         raw: folder of videos; it is only read.
         captions_file: CSV with the columns video, caption and optionally start, end.
         scratch: folder for finished measurements, from which a killed run resumes.
+        network: finds edited copies, see `copies`; without it none of them is found.
 
     Returns:
         The manifest's rows sorted by clip_id, and four small frames per clip, by clip_id.
@@ -39,16 +46,36 @@ def curate(
     if not raw.is_dir():
         raise DataError(f"{raw}: no such folder; it must hold the raw videos")
     captions = read_captions(captions_file)
-    names = list(list_inputs(raw))
+    names = list(list_inputs(raw, allowed_roots(config)))
     if not names:
         raise DataError(f"{raw}: the folder holds no video")
     outcomes = measure_all(raw, names, captions, config, scratch)
-    rows, pictures = decide(outcomes, captions, config)
+
+    def copies(signatures: Sequence[np.ndarray]) -> list[tuple[int, int]]:
+        if network is None or len(signatures) < 2:
+            return []
+        vectors = embed_clips(signatures, network, scratch / "embeddings.npz")
+        return find_copies(signatures, vectors)
+
+    rows, pictures = decide(outcomes, captions, config, copies)
     if not any(row["verdict"] == "accepted" for row in rows):
         counts = Counter(row["reason"] for row in rows).most_common()
         reasons = [f"{count} x {reason}: {Reason(reason).sentence}" for reason, count in counts]
         raise DataError(f"{raw}: no usable video among {len(names)} files ({'; '.join(reasons)})")
     return rows, pictures
+
+
+def allowed_roots(config: CurateConfig) -> tuple[Path, ...]:
+    """Return the folders that links may lead to.
+
+    Raises:
+        DataError: if one does not exist.
+    """
+    roots = tuple(Path(root).expanduser() for root in config.allowed_roots)
+    for root in roots:
+        if not root.is_dir():
+            raise DataError(f"{root}: no such folder; curate.allowed_roots names it")
+    return roots
 
 
 def measure_all(
@@ -59,12 +86,13 @@ def measure_all(
     scratch: Path,
 ) -> dict[str, Measurement | Rejection]:
     """Measure each video, and return by name its measurement or the reason why there is none."""
-    tasks = [
-        (raw, name, _spans(captions.get(normal_name(name), [])), config.shot_threshold, scratch)
-        for name in names
-    ]
+    roots = allowed_roots(config)
+    tasks = []
+    for name in names:
+        spans = _spans(captions.get(normal_name(name), []))
+        tasks.append((raw, name, spans, config.shot_threshold, scratch, roots))
     outcomes: dict[str, Measurement | Rejection] = {}
-    finished = run_tasks(measure_video, tasks, config.workers, config.timeout_s)
+    finished = run_tasks(measure_video, tasks, config.workers, config.timeout_s, config.memory_mb)
     for index, outcome in tqdm(
         finished, total=len(tasks), desc="curate", unit="video", mininterval=0.5
     ):
@@ -88,7 +116,8 @@ def _rejection(failure: Failure) -> Rejection:
         return failure.error
     if failure.kind == "error":
         return Rejection(Reason.UNREADABLE, f"It cannot be read: {failure.detail}.")
-    reason = Reason.TIMEOUT if failure.kind == "timeout" else Reason.CRASHED
+    kinds = {"timeout": Reason.TIMEOUT, "memory": Reason.TOO_MUCH_MEMORY}
+    reason = kinds.get(failure.kind, Reason.CRASHED)
     return Rejection(
         reason, f"Reading it failed: {failure.detail}; `dvc repro -f curate` tries again."
     )

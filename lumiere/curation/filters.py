@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -23,24 +24,25 @@ def shrink(frame: np.ndarray) -> np.ndarray:
     return cv2.resize(frame, (FLOW_SIDE, FLOW_SIDE), interpolation=cv2.INTER_AREA)
 
 
-def sharpness(frame: np.ndarray) -> float:
-    """Return the variance of the Laplacian at full size; low for blurred pictures."""
-    return float(cv2.Laplacian(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.CV_32F).var())
+def sharpness(gray: np.ndarray) -> float:
+    """Return the variance of the Laplacian at full size, uint8 (h, w); low for blurred pictures."""
+    _, deviation = cv2.meanStdDev(cv2.Laplacian(gray, cv2.CV_16S))
+    return float(deviation[0, 0]) ** 2
 
 
-def motion(frames: np.ndarray) -> float:
+def motion(frames: Sequence[np.ndarray]) -> float:
     """Return the mean length of the optical flow in pixels per frame, over up to 16 pairs of
     neighbouring frames.
 
     Lengths are averaged, because signed flow cancels where things swing back and forth.
 
     Args:
-        frames: uint8 (t, 64, 64, 3).
+        frames: t of uint8 (64, 64, 3).
     """
     return motions(frames)[0]
 
 
-def motions(frames: np.ndarray) -> tuple[float, list[float]]:
+def motions(frames: Sequence[np.ndarray]) -> tuple[float, list[float]]:
     """Return the motion of a shot, and its motion curve: how fast the fastest twentieth of the
     picture moves from each frame to the next, in pixels.
 
@@ -48,12 +50,16 @@ def motions(frames: np.ndarray) -> tuple[float, list[float]]:
     does.
 
     Args:
-        frames: uint8 (t, 64, 64, 3).
+        frames: t of uint8 (64, 64, 3). A frame that is shown for long may be there as one object
+            many times, and is measured once.
     """
-    gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     means, curve = [], []
-    for before, after in itertools.pairwise(gray):
-        lengths = flow_lengths(before, after)
+    for before, after in itertools.pairwise(frames):
+        if before is after:
+            means.append(0.0)
+            curve.append(0.0)
+            continue
+        lengths = flow_lengths(*(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in (before, after)))
         means.append(float(lengths.mean()))
         curve.append(round(float(np.percentile(lengths, FAST_PERCENTILE)), 3))
     if not means:
@@ -62,12 +68,12 @@ def motions(frames: np.ndarray) -> tuple[float, list[float]]:
     return round(float(np.mean([means[i] for i in picks])), 5), curve
 
 
-def signature(frames: np.ndarray) -> np.ndarray:
+def signature(frames: Sequence[np.ndarray]) -> np.ndarray:
     """Return the frames at 1/8, 3/8, 5/8 and 7/8 of the shot, uint8 (4, 64, 64, 3), by which
     duplicates are recognised.
     """
     picks = (2 * np.arange(NUM_SIGNATURE_FRAMES) + 1) * len(frames) // (2 * NUM_SIGNATURE_FRAMES)
-    return frames[picks]
+    return np.stack([frames[i] for i in picks.tolist()])
 
 
 def perceptual_hash(frame: np.ndarray) -> int:

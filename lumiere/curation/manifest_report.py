@@ -105,14 +105,14 @@ def _rejections(rejected: list[Row]) -> list[str]:
 
 
 def _decoders(rows: list[Row], numbers: dict[str, int | float]) -> list[str]:
-    """Return how many videos each decoder reads, and why decord does not read the others."""
+    """Return how many videos each decoder can read, and why decord cannot read the others."""
     lines = [
         "## Decoders",
         "",
         (
-            f"The decode stage reads {numbers['read_by_decord']} videos with decord and "
-            f"{numbers['read_by_pyav']} with PyAV. decord is faster, but it only gets the files "
-            "that it decodes correctly."
+            f"Both decoders can read {numbers['read_by_decord']} videos, and return the same frames. "
+            f"{numbers['read_by_pyav']} are for PyAV only. `decode.decoder` says which one reads the "
+            "others."
         ),
         "",
     ]
@@ -120,7 +120,7 @@ def _decoders(rows: list[Row], numbers: dict[str, int | float]) -> list[str]:
     reasons = {row["video"]: row["decoder_reason"] for row in rows if row["decoder"] == "pyav"}
     if not reasons:
         return lines
-    lines += ["| why PyAV reads it | videos |", "|---|---:|"]
+    lines += ["| why only PyAV reads it | videos |", "|---|---:|"]
     for reason, count in sorted(Counter(reasons.values()).items()):
         lines.append(f"| {_cell(reason)} | {count} |")
     return [*lines, ""]
@@ -176,6 +176,7 @@ def _funnel(rows: list[Row]) -> list[tuple[str, int]]:
     """Count how many candidates are left after each check, in the order of the checks."""
     stages = {
         "a video file": {
+            Reason.HIDDEN,
             Reason.NOT_A_VIDEO,
             Reason.NOT_A_FILE,
             Reason.OUTSIDE_FOLDER,
@@ -186,6 +187,7 @@ def _funnel(rows: list[Row]) -> list[tuple[str, int]]:
             Reason.TRUNCATED,
             Reason.DAMAGED,
             Reason.TIMEOUT,
+            Reason.TOO_MUCH_MEMORY,
             Reason.CRASHED,
         },
         "has a usable caption": {Reason.NO_CAPTION, Reason.BAD_SPAN, Reason.CAPTION_SPANS_CUTS},

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
+import statistics
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +26,7 @@ from lumiere.data.optical_flow import FLOW_FPS
 from lumiere.data.shards import pack_arrays, unpack_arrays
 from lumiere.data.video_io import Ticks, code_version
 from lumiere.data.video_source import Damage, end_of, source_frames
+from lumiere.data.workers import report_progress
 from lumiere.errors import VideoError
 from lumiere.files import content_hash, write_atomically
 
@@ -35,6 +38,7 @@ CODE = code_version(
     "lumiere.curation.shots",
     "lumiere.data.bars",
     "lumiere.data.display",
+    "lumiere.data.key_frames",
     "lumiere.data.optical_flow",
     "lumiere.data.shards",
     "lumiere.data.video_io",
@@ -42,6 +46,9 @@ CODE = code_version(
 )
 SAMPLE_FPS = FLOW_FPS  # about the rate at which training sees videos
 SPAN_TOLERANCE_S = Fraction(1, 10)  # people mark spans by hand
+NO_COLOUR = 2.0  # of 255; encoded grey is a little coloured
+SLOWEST_STEP = Fraction(1, 12)  # seconds; frames that are further apart than in animation jerk
+LONG_STEP = 3  # times the usual time between frames
 DURATION_TOLERANCE = 0.1  # share of the container's duration that may be missing
 FRAME_TOLERANCE = 1  # frames that may be missing: headers and decoders disagree by one now and then
 
@@ -79,6 +86,7 @@ class Measurement:
         box: the picture within black bars: left, top, width and height in pixels; None without
             bars.
         num_frames: source frames that the decoder returned.
+        notes: what is unusual about its pictures and times.
         shots: spans between cuts.
         segments: the shots, then the captioned spans that lie within one shot.
         signatures: uint8 (segments, 4, 64, 64, 3).
@@ -94,6 +102,7 @@ class Measurement:
     box: Box | None = None
     num_frames: int = 0
     duration: Fraction = Fraction(0)
+    notes: tuple[str, ...] = ()
     shots: tuple[Span, ...] = ()
     segments: tuple[Segment, ...] = ()
     signatures: np.ndarray = dataclasses.field(
@@ -102,7 +111,12 @@ class Measurement:
 
 
 def measure_video(
-    raw: Path, name: str, spans: tuple[Span, ...], shot_threshold: float, scratch: Path
+    raw: Path,
+    name: str,
+    spans: tuple[Span, ...],
+    shot_threshold: float,
+    scratch: Path,
+    roots: tuple[Path, ...] = (),
 ) -> Measurement:
     """Measure a video, or read the measurement of an earlier run from `scratch`.
 
@@ -113,12 +127,13 @@ def measure_video(
         shot_threshold: see `shots`.
         scratch: folder of finished measurements, keyed by content, spans, threshold and code
             version.
+        roots: other folders that links may lead to.
 
     Raises:
         Rejection: if the file must not be opened, or the machine cannot read it now. Faults of the
             file itself are results, which are kept in `scratch`.
     """
-    path = locate(raw, name)
+    path = locate(raw, name, roots)
     try:
         return _measure_once(path, spans, shot_threshold, scratch)
     except (OSError, MemoryError) as error:
@@ -161,6 +176,7 @@ def from_bytes(content: bytes) -> Measurement:
     if facts["probe"]:
         facts["probe"] = Probe(**{**facts["probe"], "notes": tuple(facts["probe"]["notes"])})
     facts["box"] = tuple(facts["box"]) if facts["box"] else None
+    facts["notes"] = tuple(facts["notes"])
     facts["duration"] = Fraction(facts["duration"])
     facts["shots"] = tuple(_span(shot) for shot in facts["shots"])
     facts["segments"] = tuple(_segment(segment) for segment in facts["segments"])
@@ -198,6 +214,8 @@ class _Pass:
         frames: uint8 (64, 64, 3), one for each tick.
         sharp: the sharpness at each tick.
         damage: what could not be read.
+        most_colour: the highest mean difference of a frame's channels, 0 to 255.
+        notes: what is unusual.
         brightest: uint8 (h, w), the brightest grey of each pixel, as shown; None before the first
             frame and once the pictures have changed their size.
     """
@@ -209,30 +227,33 @@ class _Pass:
     frames: list[np.ndarray] = field(default_factory=list)
     sharp: list[float] = field(default_factory=list)
     damage: Damage = field(default_factory=Damage)
+    most_colour: float = 0.0
+    notes: list[str] = field(default_factory=list)
     brightest: np.ndarray | None = None
 
-    def add(self, picture: np.ndarray) -> None:
-        """Note the size and the brightest pixels of a picture."""
-        size = picture.shape[1], picture.shape[0]
+    def add(self, gray: np.ndarray) -> None:
+        """Note the size and the brightest pixels of a picture, uint8 (h, w)."""
+        size = gray.shape[1], gray.shape[0]
         if size not in self.sizes:
             self.sizes.append(size)
-        gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
         if self.brightest is None:
             self.brightest = gray
         elif self.brightest.shape == gray.shape:
             np.maximum(self.brightest, gray, out=self.brightest)
 
-    def hold(self, small: np.ndarray, sharpness: float, until: Fraction) -> None:
-        """Give the newest frame to each tick at which it is shown."""
+    def hold(self, small: np.ndarray, gray: np.ndarray, until: Fraction) -> None:
+        """Give the newest frame, small and at full size, to each tick at which it is shown."""
         count = len(Ticks(Fraction(SAMPLE_FPS)).between(self.times[-1], until))
-        self.frames += [small] * count
-        self.sharp += [sharpness] * count
+        if count:
+            self.frames += [small] * count
+            self.sharp += [filters.sharpness(gray)] * count
 
     def leave_out_damaged_end(self) -> None:
         """Forget a damaged last frame: recordings often end in the middle of one."""
         first, last = self.damage.first, self.times[-1]
         if first is None or first < last or len(self.times) < 2:
             return
+        self.notes.append("a damaged last frame left out")
         if first == last:
             self.end = self.times.pop()
         count = Ticks(Fraction(SAMPLE_FPS)).count_before(self.end)
@@ -247,20 +268,25 @@ def _read(path: Path) -> _Pass:
         VideoError: if no frame can be decoded.
     """
     seen = _Pass()
-    small, sharpness, duration = np.empty(0, np.uint8), 0.0, Fraction(0)
+    small: np.ndarray = np.empty(0, np.uint8)
+    gray: np.ndarray = np.empty(0, np.uint8)
+    duration = Fraction(0)
     for frame in source_frames(path, seen.damage):
+        report_progress()
         if seen.times:
-            seen.hold(small, sharpness, frame.time)
+            seen.hold(small, gray, frame.time)
         picture = frame.picture()
-        small, sharpness = filters.shrink(picture), filters.sharpness(picture)
+        small, gray = filters.shrink(picture), cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
         seen.cuts.add(small)
+        colour = float(np.ptp(small, axis=-1).mean())
+        seen.most_colour = max(seen.most_colour, colour)
         seen.times.append(frame.time)
-        seen.add(picture)
+        seen.add(gray)
         duration = frame.duration
     if not seen.times:
         raise VideoError("no frame could be decoded")
     seen.end = end_of(seen.times, duration)
-    seen.hold(small, sharpness, seen.end)
+    seen.hold(small, gray, seen.end)
     return seen
 
 
@@ -286,9 +312,10 @@ def _measure(
         # Take the frames whose ticks lie in [start, end); at least one.
         first = min(math.ceil(start * SAMPLE_FPS), len(seen.frames) - 1)
         last = max(first + 1, math.ceil(end * SAMPLE_FPS))
-        frames = np.stack(small[first:last])
+        frames = small[first:last]
         blur = round(float(np.median(seen.sharp[first:last])), 3)
         motion, curve = filters.motions(frames)
+        report_progress()
         segments.append(Segment(start, end, span, motion, blur, tuple(curve)))
         signatures.append(filters.signature(frames))
     return Measurement(
@@ -300,10 +327,27 @@ def _measure(
         box=box,
         num_frames=len(seen.times),
         duration=seen.end,
+        notes=tuple(_remarks(seen)),
         shots=shots,
         segments=tuple(segments),
         signatures=np.stack(signatures),
     )
+
+
+def _remarks(seen: _Pass) -> list[str]:
+    """Return what is unusual about the pictures and times of a video."""
+    remarks = list(seen.notes)
+    if seen.most_colour < NO_COLOUR:
+        remarks.append("without colour")
+    steps = [after - before for before, after in itertools.pairwise(seen.times)]
+    if not steps:
+        return remarks
+    usual, longest = statistics.median_low(steps), max(steps)
+    if usual > SLOWEST_STEP:
+        remarks.append(f"{float(1 / usual):.3g} frames per second")
+    if longest > max(LONG_STEP * usual, SLOWEST_STEP):
+        remarks.append(f"a frame that stands for {float(longest):.2f} s")
+    return remarks
 
 
 def _without_bars(frames: list[np.ndarray], box: Box, size: tuple[int, int]) -> list[np.ndarray]:
@@ -314,10 +358,14 @@ def _without_bars(frames: list[np.ndarray], box: Box, size: tuple[int, int]) -> 
         math.ceil(left * sides[0]), math.ceil(top * sides[1]),
         max(1, math.floor(width * sides[0])), max(1, math.floor(height * sides[1])),
     )  # fmt: skip
-    return [
-        cv2.resize(crop(frame, inner), frame.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-        for frame in frames
-    ]
+    inside: list[np.ndarray] = []
+    for before, frame in zip([None, *frames], frames, strict=False):
+        if frame is not before:  # a frame that is shown for long stays one object
+            enlarged = cv2.resize(
+                crop(frame, inner), frame.shape[1::-1], interpolation=cv2.INTER_LINEAR
+            )
+        inside.append(enlarged)
+    return inside
 
 
 def _check_whole(facts: Probe, seen: _Pass) -> None:

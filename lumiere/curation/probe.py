@@ -8,8 +8,9 @@ timestamp.
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +19,8 @@ import av
 
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.data.display import Display
-from lumiere.data.video_source import look, main_stream, open_video
+from lumiere.data.video_source import RAW_STREAMS, look, main_stream, open_video
+from lumiere.errors import DataError
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts"}
@@ -35,6 +37,8 @@ VIDEO_SUFFIXES |= {
     ".h264",
     ".hevc",
 }
+# Where DVC 3 and DVC 2 store a file by its hash; the cache itself may lie anywhere.
+DVC_CACHE = re.compile(r"/(files/md5|\.dvc/cache)/[0-9a-f]{2}/[0-9a-f]{30}$")
 DECORD_CONTAINERS = frozenset({"mp4", "mov", "matroska", "webm"})
 DECORD_CODECS = frozenset({"h264", "hevc", "vp9", "mjpeg"})
 
@@ -52,7 +56,7 @@ class Probe:
             The end of the picture alone says nothing, because sound may be longer.
         decoder: "decord" or "pyav".
         decoder_reason: why it is not decord; empty for decord.
-        notes: how it is shown, where that differs from what is stored.
+        notes: how it is shown, where that differs from what is stored, and what else is unusual.
     """
 
     codec: str
@@ -79,32 +83,48 @@ class _Packets:
     end: Fraction  # seconds at which the last packet of any stream ends
 
 
-def list_inputs(raw: Path) -> Iterator[str]:
-    """List all files below `raw` except hidden ones, as sorted relative paths; links to folders
-    are not followed.
+def list_inputs(raw: Path, roots: Sequence[Path] = ()) -> Iterator[str]:
+    """List all files below `raw` as sorted relative paths.
+
+    A hidden folder and a link to a folder are listed themselves, without their content. Links to
+    folders within `roots` are followed.
+
+    Args:
+        raw: the folder of raw videos.
+        roots: other folders that links may lead to.
     """
-    names = []
-    for folder, folders, files in os.walk(raw):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
-        names += [
-            Path(folder, name).relative_to(raw).as_posix()
-            for name in [*files, *links]
-            if not name.startswith(".")
-        ]
+    names: list[str] = []
+    seen = {raw.resolve()}
+    pending = [raw]
+    while pending:
+        folder = pending.pop()
+        for entry in _entries(folder):
+            path = Path(entry.path)
+            if not _is_followed(entry, roots):
+                names.append(path.relative_to(raw).as_posix())
+            elif (real := path.resolve()) not in seen:  # else links that lead round in a circle
+                seen.add(real)
+                pending.append(path)
     return iter(sorted(names))
 
 
-def locate(raw: Path, name: str) -> Path:
+def locate(raw: Path, name: str, roots: Sequence[Path] = ()) -> Path:
     """Return the real path of an input without opening it, because opening a pipe would hang.
 
+    Args:
+        raw: the folder of raw videos.
+        name: the input's path in it.
+        roots: other folders that links may lead to.
+
     Raises:
-        Rejection: NOT_A_VIDEO, NOT_A_FILE or OUTSIDE_FOLDER.
+        Rejection: HIDDEN, NOT_A_VIDEO, NOT_A_FILE or OUTSIDE_FOLDER.
     """
     path = raw / name
     # Python decodes bytes that are not UTF-8 to surrogates.
     if any("\ud800" <= letter <= "\udfff" for letter in name):
         raise Rejection(Reason.NOT_A_FILE, "Its name contains bytes that are not UTF-8.")
+    if any(part.startswith(".") for part in Path(name).parts):
+        raise Rejection(Reason.HIDDEN)
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise Rejection(Reason.NOT_A_VIDEO)
     try:
@@ -112,11 +132,46 @@ def locate(raw: Path, name: str) -> Path:
         mode = real.stat().st_mode
     except (OSError, RuntimeError):
         raise Rejection(Reason.NOT_A_FILE) from None
-    if not real.is_relative_to(raw.resolve()):
+    if not _is_allowed(real, (raw, *roots)):
         raise Rejection(Reason.OUTSIDE_FOLDER)
     if not stat.S_ISREG(mode):
         raise Rejection(Reason.NOT_A_FILE)
     return real
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """List a folder.
+
+    Raises:
+        DataError: if it cannot be read, because its videos would be lost silently.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        cure = "let this user read it, or move it out of the raw folder"
+        raise DataError(f"{folder}: cannot be read: {error.strerror}; {cure}") from None
+
+
+def _is_followed(entry: os.DirEntry[str], roots: Sequence[Path]) -> bool:
+    """Return whether an entry is a folder whose content is listed."""
+    if entry.name.startswith("."):
+        return False
+    if entry.is_dir(follow_symlinks=False):
+        return True
+    try:
+        return entry.is_dir() and _is_allowed(Path(entry.path).resolve(), roots)
+    except (OSError, RuntimeError):  # links in a circle
+        return False
+
+
+def _is_allowed(real: Path, roots: Sequence[Path]) -> bool:
+    """Return whether a real path lies in one of the folders, or in a cache of DVC, which may put
+    links in place of the files that it tracks.
+    """
+    if any(real.is_relative_to(root.resolve()) for root in roots):
+        return True
+    return DVC_CACHE.search(real.as_posix()) is not None
 
 
 def probe(path: Path) -> Probe:
@@ -158,7 +213,7 @@ def probe(path: Path) -> Probe:
         missing_seconds=0.0 if has_edits else float(missing),
         decoder="pyav" if doubt else "decord",
         decoder_reason=doubt,
-        notes=tuple(display.notes),
+        notes=(*display.notes, *_remarks(kind, num_streams, rate)),
     )
 
 
@@ -190,6 +245,16 @@ def _doubt(
         if holds:
             return reason
     return ""
+
+
+def _remarks(container: str, num_streams: int, rate: float) -> list[str]:
+    """Return what is unusual about a file and does not show in its pictures."""
+    remarks = []
+    if num_streams > 1:
+        remarks.append(f"{num_streams} video streams")
+    if container in RAW_STREAMS:
+        remarks.append(f"no times, {rate:g} frames per second assumed")
+    return remarks
 
 
 def _doubt_display(num_streams: int, display: Display) -> str:

@@ -8,6 +8,7 @@ from enum import StrEnum
 class Reason(StrEnum):
     """The codes in the manifest's column `reason`."""
 
+    HIDDEN = "hidden"
     NOT_A_VIDEO = "not_a_video"
     NOT_A_FILE = "not_a_file"
     OUTSIDE_FOLDER = "outside_folder"
@@ -15,6 +16,7 @@ class Reason(StrEnum):
     TRUNCATED = "truncated"
     DAMAGED = "damaged"
     TIMEOUT = "timeout"
+    TOO_MUCH_MEMORY = "too_much_memory"
     CRASHED = "crashed"
     TOO_SHORT = "too_short"
     TOO_SMALL = "too_small"
@@ -32,13 +34,15 @@ class Reason(StrEnum):
 
 
 _SENTENCES = {
+    Reason.HIDDEN: "Its name, or that of a folder around it, begins with a dot, so it was not opened.",
     Reason.NOT_A_VIDEO: "The suffix of its name is not that of a video, so it was not opened.",
     Reason.NOT_A_FILE: "It is not a regular file but, for example, a pipe, a folder or a broken link.",
-    Reason.OUTSIDE_FOLDER: "It is a link to a file outside the raw folder.",
+    Reason.OUTSIDE_FOLDER: "It is a link that leads out of the raw folder and of curate.allowed_roots.",
     Reason.UNREADABLE: "No decoder can read a frame from it.",
     Reason.TRUNCATED: "It contains fewer frames than its header promises.",
     Reason.DAMAGED: "Parts of its pictures are damaged, and a decoder fills them with guesses.",
-    Reason.TIMEOUT: "Reading it took longer than curate.timeout_s.",
+    Reason.TIMEOUT: "Reading it gave no frame for longer than curate.timeout_s.",
+    Reason.TOO_MUCH_MEMORY: "Reading it took more memory than curate.memory_mb.",
     Reason.CRASHED: "The process that read it crashed.",
     Reason.TOO_SHORT: "It is shorter than curate.min_seconds.",
     Reason.TOO_SMALL: "Its shorter side has fewer pixels than curate.min_side.",

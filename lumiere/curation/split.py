@@ -3,13 +3,16 @@
 Videos that look alike form a group. A group is held out only if the hash holds out each of its
 videos, so groups of several videos are held out less often than single videos. If you add data, a
 clip moves from validation to training when a new look-alike goes to training. The reverse never
-happens, so a clip that a model has trained on is never held out later.
+happens, so a clip that a model has trained on is never held out later, unless few or very large
+groups need the bound of `assign_splits`.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+
+MOST_HELD_OUT = 2  # times the fraction that was asked for
 
 
 def is_validation(name: str, seed: int, fraction: float) -> bool:
@@ -23,29 +26,53 @@ def is_validation(name: str, seed: int, fraction: float) -> bool:
     return _is_held_out(_position(name, seed), fraction)
 
 
-def assign_splits(groups: Mapping[str, str], seed: int, fraction: float) -> dict[str, str]:
+def assign_splits(
+    groups: Mapping[str, str], seed: int, fraction: float, clips: Mapping[str, int] | None = None
+) -> dict[str, str]:
     """Assign "train" or "validation" to each group.
 
-    If there are at least two groups and one side is empty, the group whose hash is nearest to that
-    side moves there, because training needs both sides.
+    Training needs both sides. With at least two groups and a fraction above 0, at least one group is
+    held out, and at most `MOST_HELD_OUT` times the fraction of all clips; where the smallest group is
+    larger than that, only that group.
 
     Args:
         groups: the group of each video, by the video's name.
         seed, fraction: see `is_validation`.
+        clips: how many clips each video has, by its name; one each by default.
     """
     positions: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for name, group in groups.items():
         positions[group] = max(positions.get(group, 0), _position(name, seed))
+        sizes[group] = sizes.get(group, 0) + (1 if clips is None else clips[name])
     ordered = sorted(positions, key=lambda group: (positions[group], group))
-    splits = {}
-    for group in ordered:
-        splits[group] = "validation" if _is_held_out(positions[group], fraction) else "train"
+    held_out = [group for group in ordered if _is_held_out(positions[group], fraction)]
     if fraction > 0 and len(ordered) > 1:
-        if "validation" not in splits.values():
-            splits[ordered[0]] = "validation"
-        if "train" not in splits.values():
-            splits[ordered[-1]] = "train"
-    return splits
+        held_out = _bounded(held_out, ordered, sizes, MOST_HELD_OUT * fraction)
+    return {group: "validation" if group in set(held_out) else "train" for group in ordered}
+
+
+def _bounded(
+    held_out: list[str], ordered: list[str], sizes: Mapping[str, int], share: float
+) -> list[str]:
+    """Return the groups to hold out so that both sides have some, and at most a share of all clips.
+
+    Args:
+        held_out: the groups that their hash holds out, in order.
+        ordered: all groups in the order of their hash, at least two.
+        sizes: clips of each group.
+        share: of all clips.
+    """
+    most = share * sum(sizes.values())
+    kept, count = [], 0
+    for group in held_out:
+        if count + sizes[group] <= most:
+            kept.append(group)
+            count += sizes[group]
+    if not kept:  # the first that fits, or the smallest
+        fitting = [group for group in ordered if sizes[group] <= most]
+        kept = fitting[:1] or [min(ordered, key=lambda group: sizes[group])]
+    return kept[:-1] if len(kept) == len(ordered) else kept
 
 
 def _is_held_out(position: int, fraction: float) -> bool:

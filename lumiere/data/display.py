@@ -27,6 +27,7 @@ HDR = {16: "PQ", 18: "HLG"}
 UNSPECIFIED, BT2020 = 2, 9  # of primaries and of the matrix, in H.273
 # FFmpeg's scaler maps the tones so that highlights keep their detail.
 TONE_MAPPING = "out_transfer=bt709:out_primaries=bt709:intent=perceptual"
+MOST_STRETCHED = 8  # a pixel's longer side by its shorter one; real videos go up to 3
 ALPHA_CODECS = frozenset({"vp8", "vp9"})  # store alpha beside the picture and not in its format
 
 Matrix = tuple[tuple[int, int], tuple[int, int]]
@@ -163,9 +164,15 @@ def deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
 
 
 def display_of(stream: av.VideoStream, frames: Sequence[av.VideoFrame]) -> Display:
-    """Read how a stream is shown, from its header and its first frames, at least one."""
+    """Read how a stream is shown, from its header and its first frames, at least one.
+
+    Raises:
+        VideoError: if its pixels have an absurd shape, which would need absurd memory.
+    """
     frame = frames[0]
     aspect = Fraction(stream.sample_aspect_ratio or 1)
+    if aspect > 0 and not 1 / MOST_STRETCHED <= aspect <= MOST_STRETCHED:
+        raise VideoError(f"its pixels are {aspect.numerator}:{aspect.denominator} in shape")
     has_alpha = any(component.is_alpha for component in frame.format.components)
     # Only the header says so: the native decoders of these codecs leave alpha out.
     if stream.codec_context.codec.canonical_name in ALPHA_CODECS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from lumiere.data.bars import Box, crop
 from lumiere.data.optical_flow import FLOW_FPS
 from lumiere.data.shards import pack_arrays, pack_frames, unpack_arrays
-from lumiere.data.video_io import Decoded, code_version, decode
+from lumiere.data.video_io import Decoded, Ticks, code_version, decode_spans
 from lumiere.errors import VideoError
 from lumiere.files import content_hash, write_atomically
 
@@ -24,6 +25,7 @@ CODE = code_version(
     __name__,
     "lumiere.data.bars",
     "lumiere.data.display",
+    "lumiere.data.key_frames",
     "lumiere.data.shards",
     "lumiere.data.video_io",
     "lumiere.data.video_source",
@@ -89,30 +91,63 @@ class Windows:
 
 
 def extract_windows(source: Source, settings: WindowSettings, scratch: Path) -> Path:
-    """Cut the windows of one stretch into a file, unless an earlier run has done so.
-
-    Args:
-        source: the stretch.
-        settings: the shape of the windows.
-        scratch: folder for finished windows, keyed by content, stretch, settings and code version.
+    """Cut the windows of one stretch, see `extract_video`.
 
     Raises:
         VideoError: if the file has changed since curation, or has fewer frames than a window.
     """
-    if content_hash(source.path) != source.sha256:
+    (outcome,) = extract_video((source,), settings, scratch)
+    if isinstance(outcome, VideoError):
+        raise outcome
+    return outcome
+
+
+def extract_video(
+    sources: Sequence[Source], settings: WindowSettings, scratch: Path
+) -> list[Path | VideoError]:
+    """Cut the windows of all stretches of one video into files, unless an earlier run has done so.
+
+    The file is hashed once and decoded once.
+
+    Args:
+        sources: the stretches, all of one file.
+        settings: the shape of the windows.
+        scratch: folder for finished windows, keyed by content, stretch, settings and code version.
+
+    Returns:
+        For each stretch, its file, or why there is none.
+
+    Raises:
+        VideoError: if the file has changed since curation.
+    """
+    if content_hash(sources[0].path) != sources[0].sha256:
         raise VideoError("the file has changed since it was curated; run the curate stage again")
+    paths = [_place(source, settings, scratch) for source in sources]
+    outcomes: list[Path | VideoError] = list(paths)
+    missing = [i for i, path in enumerate(paths) if not path.is_file()]
+    if missing:
+        for place, windows in _cut([sources[i] for i in missing], settings):
+            i = missing[place]
+            if isinstance(windows, VideoError):
+                outcomes[i] = windows
+            else:
+                _write(paths[i], windows)
+    return outcomes
+
+
+def _place(source: Source, settings: WindowSettings, scratch: Path) -> Path:
     key = json.dumps(
         [CODE, asdict(source) | {"path": ""}, asdict(settings)],
         default=str,
     )
-    path = scratch / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
-    if not path.is_file():
-        windows = _cut(source, settings)
-        packed = {
-            f"video_{i}": np.frombuffer(video, np.uint8) for i, video in enumerate(windows.videos)
-        }
-        write_atomically(path, pack_arrays(starts=np.array(windows.starts), **packed))
-    return path
+    return scratch / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
+
+
+def _write(path: Path, windows: Windows) -> None:
+    packed = {
+        f"video_{i}": np.frombuffer(video, np.uint8) for i, video in enumerate(windows.videos)
+    }
+    write_atomically(path, pack_arrays(starts=np.array(windows.starts), **packed))
 
 
 def load_windows(path: Path) -> Windows:
@@ -200,52 +235,91 @@ def square(frame: np.ndarray, size: int) -> np.ndarray:
     )
 
 
-def _cut(source: Source, settings: WindowSettings) -> Windows:
-    """Decode the frames of the windows, and only these."""
-    length, fps = settings.num_frames, settings.fps
-    num_ticks = max(0, math.ceil((source.end - source.start) * fps))
+def _cut(
+    sources: Sequence[Source], settings: WindowSettings
+) -> Iterator[tuple[int, Windows | VideoError]]:
+    """Decode the frames of the windows of all stretches, and only these.
+
+    Yields:
+        (index of the stretch, its windows or why it has none) for every stretch, in any order.
+    """
+    chosen: dict[int, list[int]] = {}
+    for i, source in enumerate(sources):
+        chosen[i] = _choose(source, settings)
+        if not chosen[i]:
+            count = _count_ticks(source, settings)
+            length, fps = settings.num_frames, settings.fps
+            yield i, VideoError(f"{count} frames at {fps} fps; a window needs {length}")
+    left = [i for i in chosen if chosen[i]]
+    for decoder in (sources[0].decoder, "pyav"):  # PyAV reads what decord cannot: the same frames
+        try:
+            for i, decoded in _decode(sources, settings, chosen, left, decoder):
+                left = [other for other in left if other != i]
+                yield i, _windows(sources[i], settings, chosen[i], decoded)
+        except (VideoError, ImportError) as error:
+            if decoder != "pyav":
+                continue
+            for i in left:
+                yield i, error if isinstance(error, VideoError) else VideoError(str(error))
+        if not left or decoder == "pyav":
+            return
+
+
+def _count_ticks(source: Source, settings: WindowSettings) -> int:
+    return max(0, math.ceil((source.end - source.start) * settings.fps))
+
+
+def _choose(source: Source, settings: WindowSettings) -> list[int]:
+    """Return the first frames of the windows of a stretch."""
+    num_ticks, length = _count_ticks(source, settings), settings.num_frames
     starts = window_starts(num_ticks, length, settings.clips_per_video)
     motions = window_motions(source, num_ticks, settings)
-    starts = choose_windows(starts, length, motions, settings.min_window_motion)
-    if not starts:
-        raise VideoError(f"{num_ticks} frames at {fps} fps; a window needs {length}")
-    wanted = sorted({k for start in starts for k in range(start, start + length)})
-    frames = _decode(source, settings, wanted)
-    places = {k: place for place, k in enumerate(wanted)}
-    videos = [pack_frames(frames[[places[start + i] for i in range(length)]]) for start in starts]
-    return Windows(videos, [float(source.start + Fraction(start, fps)) for start in starts])
+    return choose_windows(starts, length, motions, settings.min_window_motion)
 
 
-def _decode(source: Source, settings: WindowSettings, wanted: list[int]) -> np.ndarray:
-    """Return the wanted frames of a stretch, uint8 (t, size, size, 3).
+def _wanted(starts: list[int], length: int) -> list[int]:
+    return sorted({k for start in starts for k in range(start, start + length)})
 
-    Raises:
-        VideoError: if one of them cannot be decoded, or is damaged.
-    """
 
-    def read(decoder: str) -> Decoded:
-        return decode(
-            source.path,
-            settings.fps,
-            source.start,
-            source.end,
-            decoder,
-            transform=lambda frame: square(crop(frame, source.box), settings.size),
-            wanted=frozenset(wanted),
-        )
+def _decode(
+    sources: Sequence[Source],
+    settings: WindowSettings,
+    chosen: Mapping[int, list[int]],
+    left: list[int],
+    decoder: str,
+) -> Iterator[tuple[int, Decoded]]:
+    """Decode the windows of some stretches; frames are uint8 (t, size, size, 3)."""
+    spans = []
+    for i in left:
+        wanted = frozenset(_wanted(chosen[i], settings.num_frames))
+        start, end = Fraction(sources[i].start), Fraction(sources[i].end)
+        spans.append(Ticks(Fraction(settings.fps), start, end, wanted))
+    box = sources[0].box
+    decoded = decode_spans(
+        sources[0].path,
+        spans,
+        decoder,
+        transform=lambda frame: square(crop(frame, box), settings.size),
+    )
+    for place, frames in decoded:
+        yield left[place], frames
 
-    try:
-        decoded = read(source.decoder)
-    except (VideoError, ImportError):
-        if source.decoder == "pyav":
-            raise
-        decoded = read("pyav")  # it returns the same frames
+
+def _windows(
+    source: Source, settings: WindowSettings, starts: list[int], decoded: Decoded
+) -> Windows | VideoError:
+    """Divide the decoded frames of a stretch into windows; an error if one is missing or damaged."""
+    length, fps = settings.num_frames, settings.fps
+    wanted = _wanted(starts, length)
     # Curation leaves out a damaged last frame, which a decoder meets nevertheless.
     first = decoded.damage.first
     if decoded.damage and (first is None or first < source.end):
-        raise VideoError(f"damaged ({decoded.damage}); run the curate stage again")
+        return VideoError(f"damaged ({decoded.damage}); run the curate stage again")
     if len(decoded.frames) < len(wanted):
-        raise VideoError(
+        return VideoError(
             f"{len(decoded.frames)} of the {len(wanted)} frames of its windows can be decoded"
         )
-    return decoded.frames
+    frames = decoded.frames
+    places = {k: place for place, k in enumerate(wanted)}
+    videos = [pack_frames(frames[[places[start + i] for i in range(length)]]) for start in starts]
+    return Windows(videos, [float(source.start + Fraction(start, fps)) for start in starts])

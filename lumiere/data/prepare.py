@@ -6,6 +6,7 @@ the manifest, whichever window is finished first.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from lumiere.data.extract import Source, WindowSettings, extract_windows, load_windows
+from lumiere.data.extract import Source, WindowSettings, extract_video, load_windows
 from lumiere.data.shards import Sample, write_index, write_null_text, write_shards
 from lumiere.data.workers import Failure, run_tasks
 from lumiere.errors import VideoError
@@ -45,6 +46,8 @@ def cut_all(
     workers: int,
     timeout_s: float,
     scratch: Path,
+    memory_mb: float = math.inf,
+    decoder: str = "pyav",
 ) -> tuple[dict[str, Path], dict[str, str]]:
     """Cut the windows of every row.
 
@@ -56,8 +59,10 @@ def cut_all(
         raw: the folder of raw videos.
         settings: the shape of the windows.
         workers: how many processes to start.
-        timeout_s: the limit for one clip, in wall-clock seconds.
+        timeout_s: the limit for a video without progress, in wall-clock seconds.
         scratch: the folder for finished windows.
+        memory_mb: the limit for one process.
+        decoder: "pyav", or "decord" for the files that curation trusts it with.
 
     Returns:
         The files with windows by clip_id, and the errors of failed clips by clip_id.
@@ -66,27 +71,47 @@ def cut_all(
         LockError: if another process uses the scratch folder.
     """
     own_folder(scratch, "another decoding")
-    tasks = []
+    by_video: dict[str, list[Row]] = {}
     for row in rows:
-        path = raw / row["video"]
-        start, end = Fraction(row["exact_start"]), Fraction(row["exact_end"])
-        motion = tuple(row["motion_curve"])
-        box = tuple(row["crop"]) or None
-        source = Source(path, row["sha256"], start, end, row["decoder"], motion, box)
-        tasks.append((source, settings, scratch))
+        by_video.setdefault(row["video"], []).append(row)
+    videos = list(by_video.values())
+    tasks = [
+        (tuple(_source(row, raw, decoder) for row in own), settings, scratch) for own in videos
+    ]
     files: dict[str, Path] = {}
     failures: dict[str, str] = {}
-    finished = run_tasks(extract_windows, tasks, workers, timeout_s)
+    finished = run_tasks(extract_video, tasks, workers, timeout_s, memory_mb)
     for index, outcome in tqdm(
-        finished, total=len(tasks), desc="decode", unit="clip", mininterval=0.5
+        finished, total=len(tasks), desc="decode", unit="video", mininterval=0.5
     ):
-        clip_id = rows[index]["clip_id"]
-        if isinstance(outcome, Failure):
-            explains_itself = isinstance(outcome.error, VideoError)
-            failures[clip_id] = str(outcome.error) if explains_itself else outcome.detail
-        else:
-            files[clip_id] = outcome
+        own = videos[index]
+        outcomes = [outcome] * len(own) if isinstance(outcome, Failure) else outcome
+        for row, result in zip(own, outcomes, strict=True):
+            if isinstance(result, Path):
+                files[row["clip_id"]] = result
+            else:
+                failures[row["clip_id"]] = _explanation(result)
     return files, failures
+
+
+def _source(row: Row, raw: Path, decoder: str) -> Source:
+    """Return the stretch of a row of the manifest."""
+    return Source(
+        raw / row["video"],
+        row["sha256"],
+        Fraction(row["exact_start"]),
+        Fraction(row["exact_end"]),
+        row["decoder"] if decoder == "decord" else "pyav",
+        tuple(row["motion_curve"]),
+        tuple(row["crop"]) or None,
+    )
+
+
+def _explanation(outcome: Failure | VideoError) -> str:
+    """Return why a clip has no windows."""
+    if isinstance(outcome, VideoError):
+        return str(outcome)
+    return str(outcome.error) if isinstance(outcome.error, VideoError) else outcome.detail
 
 
 def embed_captions(captions: Sequence[str], encoder: Encoder) -> Embeddings:

@@ -43,6 +43,9 @@ def read_table(
         raise DataError(
             f"{path}, line {line}: not in UTF-8; save the file in that encoding"
         ) from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise DataError(f"{path}, line {line}: holds a NUL character; delete it")
     reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
     try:
         header = [name.strip().lower() for name in next(reader, [])]

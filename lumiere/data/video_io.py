@@ -9,11 +9,12 @@ index round(k * source_fps / fps) is wrong on half the ticks, and because the fl
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import importlib.metadata
 import math
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -21,14 +22,19 @@ from pathlib import Path
 import av
 import numpy as np
 
+from lumiere.data.key_frames import key_frames
 from lumiere.data.video_source import (
     Damage,
+    Seek,
+    SeekError,
     SourceFrame,
     end_of,
+    look,
     read_timeline,
     reason_of,
     source_frames,
 )
+from lumiere.data.workers import report_progress
 from lumiere.errors import DamagedVideoError, VideoError
 from lumiere.files import content_hash
 
@@ -36,6 +42,8 @@ from lumiere.files import content_hash
 LIBRARIES = ("av", "decord", "numpy", "opencv-python")
 
 DECORD_BATCH = 32  # frames that are in memory at full size at a time
+SEEK_FROM = 10  # seconds; up to there, decoding from the start costs less than reading all packets
+FOREVER = Fraction(10**12)  # seconds
 LARGEST_DENOMINATOR = 1_000_000  # of times given as floats: microseconds, and every usual time base
 
 Seconds = float | Fraction
@@ -123,11 +131,10 @@ def decode(
         wanted: the output frames to return; by default all. Memory grows with their number, and
             decoding ends after the last of them.
     """
-    if decoder not in _DECODERS:
-        raise ValueError(f"decoder is {decoder!r}; allowed: {', '.join(sorted(_DECODERS))}")
     stop = None if end is None else exact_seconds(end)
     ticks = Ticks(Fraction(fps), exact_seconds(start), stop, wanted)
-    return _DECODERS[decoder](path, ticks, transform or np.asarray)
+    ((_, decoded),) = decode_spans(path, [ticks], decoder, transform)
+    return decoded
 
 
 @dataclass(frozen=True)
@@ -229,37 +236,144 @@ def write_video(path: str | Path, frames: np.ndarray, fps: int | Fraction, crf: 
         temporary.unlink(missing_ok=True)
 
 
+def decode_spans(
+    path: str | Path,
+    spans: Sequence[Ticks],
+    decoder: str = "pyav",
+    transform: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> Iterator[tuple[int, Decoded]]:
+    """Decode several spans of a video in one pass.
+
+    Where it is exact, PyAV begins at the key frame before a span, so that the cost does not depend
+    on the span's place in the file. A span is handed over as soon as it is complete, so that memory
+    does not grow with their number.
+
+    Args:
+        path: any container and codec that FFmpeg reads.
+        spans: the ticks of each span, in any order; wanted ticks save time and memory.
+        decoder: see `read_video`.
+        transform: see `read_video`.
+
+    Yields:
+        (index of the span, its frames), see `Decoded`, in the order of their ends.
+
+    Raises:
+        VideoError: if no frame can be decoded, or if the pictures change their size.
+    """
+    if decoder not in _DECODERS:
+        raise ValueError(f"decoder is {decoder!r}; allowed: {', '.join(sorted(_DECODERS))}")
+    yield from _DECODERS[decoder](path, spans, transform or np.asarray)
+
+
+@dataclass
+class _Taker:
+    """Collects the frames of one span while the frames of the video pass."""
+
+    index: int
+    ticks: Ticks
+    transform: Callable[[np.ndarray], np.ndarray]
+    frames: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def first_time(self) -> Fraction:
+        """The first wanted tick."""
+        wanted = self.ticks.wanted
+        return self.ticks.start + min(wanted if wanted else (0,)) / self.ticks.fps
+
+    def take(self, held: SourceFrame, until: Fraction) -> None:
+        """Give a frame to each wanted tick at which it is shown."""
+        if shown := self.ticks.between(held.time, until):
+            self.frames.extend([self.transform(held.picture())] * len(shown))
+
+    def is_complete(self, time: Fraction) -> bool:
+        """Return whether no frame from `time` on is wanted."""
+        last = self.ticks.last_time
+        return last is not None and last < time
+
+
 def _decode_pyav(
-    path: str | Path, ticks: Ticks, transform: Callable[[np.ndarray], np.ndarray]
-) -> Decoded:
-    """Decode in order, by timestamp, which is exact for every readable file; seeking is not."""
+    path: str | Path,
+    spans: Sequence[Ticks],
+    transform: Callable[[np.ndarray], np.ndarray],
+) -> Iterator[tuple[int, Decoded]]:
+    """Decode in order, by timestamp, from the start or from exact key frames."""
+    takers = [_Taker(i, ticks, transform) for i, ticks in enumerate(spans)]
+    takers.sort(key=lambda taker: taker.first_time)
+    for seek, group in _runs(path, takers):
+        try:
+            yield from _decode_run(path, group, transform, seek)
+        except SeekError:  # nothing has been taken yet
+            yield from _decode_run(path, group, transform, None)
+
+
+def _runs(path: str | Path, takers: list[_Taker]) -> Iterator[tuple[Seek | None, list[_Taker]]]:
+    """Group spans that are decoded without a jump, and where each group begins."""
+    # The deinterlacer looks at the frames before.
+    if not takers or takers[-1].first_time < SEEK_FROM or look(path).is_interlaced:
+        if takers:
+            yield None, takers
+        return
+    keys = key_frames(path)
+    run: list[_Taker] = []
+    run_seek: Seek | None = None
+    run_end = Fraction(0)
+    for taker in takers:
+        point = keys.before(taker.first_time)
+        start = Fraction(0) if point is None else (point - keys.points[0]) * keys.time_base
+        last = FOREVER if taker.ticks.last_time is None else taker.ticks.last_time
+        if run and start > run_end:
+            yield run_seek, run
+            run = []
+        if not run:
+            run_seek = Seek(point, keys.points) if point is not None and start > 0 else None
+        run.append(taker)
+        run_end = max(run_end, last)
+    yield run_seek, run
+
+
+def _decode_run(
+    path: str | Path,
+    takers: list[_Taker],
+    transform: Callable[[np.ndarray], np.ndarray],
+    seek: Seek | None,
+) -> Iterator[tuple[int, Decoded]]:
+    """Decode once, from `seek` on, and hand over each span when it is complete."""
     times: list[Fraction] = []
-    picked: list[np.ndarray] = []
     held: SourceFrame | None = None  # the newest frame, whose end is not known yet
     damage = Damage()
+    left = list(takers)
 
-    def take(until: Fraction) -> None:
-        """Give the held frame to each wanted tick at which it is shown."""
-        if held is not None and (shown := ticks.between(held.time, until)):
-            picked.extend([transform(held.picture())] * len(shown))
+    def finish(duration: Fraction, taker: _Taker) -> tuple[int, Decoded]:
+        assert held is not None
+        frames = _stack(taker.frames, held.picture, transform)
+        return taker.index, Decoded(frames, len(times), duration, dataclasses.replace(damage))
 
-    stop = ticks.last_time
-    for frame in source_frames(path, damage):
-        take(frame.time)
+    for frame in source_frames(path, damage, seek):
+        report_progress()
         times.append(frame.time)
+        for taker in left:
+            if held is not None:
+                taker.take(held, frame.time)
         held = frame
-        if stop is not None and frame.time > stop:
-            break
+        complete = [taker for taker in left if taker.is_complete(frame.time)]
+        for taker in complete:
+            yield finish(end_of(times, frame.duration), taker)
+        left = [taker for taker in left if taker not in complete]
+        if not left:
+            return
     if held is None:
         raise VideoError("no frame could be decoded")
     duration = end_of(times, held.duration)
-    take(duration)
-    return Decoded(_stack(picked, held.picture, transform), len(times), duration, damage)
+    for taker in left:
+        taker.take(held, duration)
+        yield finish(duration, taker)
 
 
 def _decode_decord(
-    path: str | Path, ticks: Ticks, transform: Callable[[np.ndarray], np.ndarray]
-) -> Decoded:
+    path: str | Path,
+    spans: Sequence[Ticks],
+    transform: Callable[[np.ndarray], np.ndarray],
+) -> Iterator[tuple[int, Decoded]]:
     """Decode by index, with the exact timestamps of the container, because decord rounds them to float32."""
     import decord  # late: decord has no wheels for some machines, where PyAV reads everything
 
@@ -269,16 +383,15 @@ def _decode_decord(
         reader = decord.VideoReader(os.path.abspath(path), num_threads=1)
         if len(reader) != len(times):
             raise VideoError(f"decord counts {len(reader)} frames, the container {len(times)}")
-        indices = select_ticks(times, ticks, timeline.end)
-        frames = []
-        for i in range(0, len(indices), DECORD_BATCH):
-            frames += [
-                transform(picture)
-                for picture in reader.get_batch(indices[i : i + DECORD_BATCH]).asnumpy()
-            ]
-        return Decoded(
-            _stack(frames, lambda: reader[0].asnumpy(), transform), len(times), timeline.end
-        )
+        for number, ticks in enumerate(spans):
+            report_progress()
+            indices = select_ticks(times, ticks, timeline.end)
+            frames = []
+            for i in range(0, len(indices), DECORD_BATCH):
+                pictures = reader.get_batch(indices[i : i + DECORD_BATCH]).asnumpy()
+                frames += [transform(picture) for picture in pictures]
+            stacked = _stack(frames, lambda: reader[0].asnumpy(), transform)
+            yield number, Decoded(stacked, len(times), timeline.end)
     except decord.DECORDError as error:
         raise VideoError(f"decord: {reason_of(error)}") from None
 

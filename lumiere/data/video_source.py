@@ -42,8 +42,25 @@ MARKING_CODECS = frozenset(
 )
 STRICT = "crccheck+bitstream+buffer+explode"
 
+# AVI stores no times: a frame's place in the file is its time, and FFmpeg's pts is wrong with
+# B-frames. Raw streams store neither times nor places.
+NO_PTS = frozenset({"avi"})
+RAW_STREAMS = frozenset({"h264", "hevc"})
+
+# Times that run backwards would hide the frames that follow. A few do in whole files (MPEG program
+# streams give a time to some frames only).
+LONGEST_RETURN = Fraction(1)  # seconds; more is a file joined from parts with times of their own
+MOST_HIDDEN = Fraction(1, 20)  # share of the frames
+LONGEST_FRAME = Fraction(600)  # seconds; more is a jump of the times, and would be a day of ticks
+
 FRAMES_LOOKED_AT = 8  # the first frame of an interlaced video may be marked otherwise
 SHORTEST = Fraction(1, 1_000_000)  # seconds; how long a single frame without a duration is shown
+
+MEND_TIMES = "write them anew with `ffmpeg -i <file> <new file>`"
+
+
+class SeekError(VideoError):
+    """Decoding did not begin at the key frame that was asked for."""
 
 
 @dataclass
@@ -96,6 +113,19 @@ class SourceFrame:
     def picture(self) -> np.ndarray:
         """uint8 (h, w, 3), RGB, as shown."""
         return self.display.picture(self.frame, self.converter)
+
+
+@dataclass(frozen=True)
+class Seek:
+    """A key frame at which decoding begins, see `lumiere.data.key_frames`.
+
+    Attributes:
+        point: its timestamp, in ticks of the stream's time base.
+        points: the timestamps of all exact key frames; the first is that of the video's first frame.
+    """
+
+    point: int
+    points: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -184,7 +214,9 @@ def look(path: str | Path) -> Display:
         return display_of(stream, frames)
 
 
-def source_frames(path: str | Path, damage: Damage | None = None) -> Iterator[SourceFrame]:
+def source_frames(
+    path: str | Path, damage: Damage | None = None, seek: Seek | None = None
+) -> Iterator[SourceFrame]:
     """Yield all frames in the order in which they are shown, each at a later time than the last.
 
     Damaged packets are skipped. The decoder is flushed at the end, so that a truncated file gives
@@ -193,30 +225,44 @@ def source_frames(path: str | Path, damage: Damage | None = None) -> Iterator[So
     Args:
         path: any container and codec that FFmpeg reads.
         damage: counts what cannot be read; it is complete when the generator ends.
+        seek: where to begin; by default at the start.
 
     Raises:
         VideoError: if the file cannot be opened, or no frame can be decoded.
     """
     damage = Damage() if damage is None else damage
     display, converter = look(path), Converter()
-    origin: int | None = None
+    origin: int | None = None if seek is None else seek.points[0]
     time = Fraction(-1)
+    num_frames = num_hidden = 0
     with open_video(path) as container:
         stream = main_stream(container)
         assert stream.time_base is not None
         time_base = Fraction(stream.time_base)
-        frames = _frames(container, stream, _decoder(stream), damage)
+        if seek is not None:
+            container.seek(seek.point, stream=stream)
+        frames = _frames(container, stream, _decoder(stream), damage, origin)
+        if seek is not None:
+            frames = _from_key_frame(frames, seek)
         for frame in deinterlaced(frames) if display.is_interlaced else frames:
             assert frame.pts is not None
             if display.is_interlaced and frame.time_base:
                 time_base = Fraction(frame.time_base)  # the filter counts in halves
             origin = frame.pts if origin is None else origin
             later = (frame.pts - origin) * time_base
-            if later <= time:
-                continue  # a repeated or backward timestamp would show nothing
+            num_frames += 1
+            if later <= time:  # a repeated or backward time would show nothing
+                num_hidden += later < time
+                _check_return(later, time)
+                continue
+            _check_jump(max(time, Fraction(0)), later)
             time = later
             duration = max(0, frame.duration or 0) * time_base
             yield SourceFrame(time, duration, frame, display, converter)
+    if num_hidden > 1 + MOST_HIDDEN * num_frames:
+        raise VideoError(
+            f"the times of {num_hidden} of {num_frames} frames run backwards; {MEND_TIMES}"
+        )
 
 
 def read_timeline(path: str | Path) -> Timeline:
@@ -247,8 +293,12 @@ def end_of(times: Sequence[Fraction], last_duration: Fraction) -> Fraction:
         times: ascending seconds of the frames, at least one.
         last_duration: the last frame's own duration; 0 if unknown. Then it is shown as long as
             the median frame, and a single frame for (almost) no time.
+
+    Raises:
+        VideoError: if that is absurdly long.
     """
     if last_duration > 0:
+        _check_jump(times[-1], times[-1] + last_duration)
         return times[-1] + last_duration
     if len(times) < 2:
         return times[-1] + SHORTEST
@@ -294,13 +344,16 @@ def _frames(
     stream: av.VideoStream,
     decoder: av.VideoCodecContext,
     damage: Damage,
+    origin: int | None = None,
 ) -> Iterator[av.VideoFrame]:
     """Decode packet by packet, each in its own `try`, so that a damaged packet does not end the video.
 
-    Frames without a timestamp are left out, because nobody knows when to show them.
+    A frame's `pts` is when it is shown. Frames before the first known time are left out. Damage is
+    timed from `origin`, by default the first frame.
     """
     packets = container.demux(stream)
-    first: Fraction | None = None
+    clock = _Clock(container.format.name)
+    first = None if origin is None else origin * Fraction(stream.time_base or 1)
     while True:
         try:
             packet = next(packets)
@@ -312,6 +365,7 @@ def _frames(
             damage.num_packets += 1
         try:
             for frame in decoder.decode(packet):
+                frame.pts = clock.point(frame)
                 if frame.pts is None:
                     continue
                 time = frame.pts * Fraction(stream.time_base or 1)
@@ -329,6 +383,51 @@ def _frames(
                     damage.begin(packet.pts * Fraction(stream.time_base or 1) - first)
         if packet is None:
             return
+
+
+def _from_key_frame(frames: Iterator[av.VideoFrame], seek: Seek) -> Iterator[av.VideoFrame]:
+    """Check that decoding begins at an exact key frame, and not too late.
+
+    Raises:
+        SeekError: if the container's index leads elsewhere.
+    """
+    first = next(frames, None)
+    if first is None or first.pts is None or first.pts > seek.point or first.pts not in seek.points:
+        raise SeekError("its index does not lead to its key frames")
+    yield from itertools.chain([first], frames)
+
+
+class _Clock:
+    """When the frames of a decoder are shown, in ticks of the stream's time base."""
+
+    def __init__(self, container_format: str) -> None:
+        self._has_pts = container_format not in NO_PTS
+        self._following: int | None = 0 if container_format in RAW_STREAMS else None
+
+    def point(self, frame: av.VideoFrame) -> int | None:
+        """Return when the next frame is shown; None if nobody knows."""
+        point = frame.pts if self._has_pts else frame.dts
+        if point is None:
+            point = self._following
+        if point is not None and frame.duration:
+            self._following = point + frame.duration
+        return point
+
+
+def _check_return(later: Fraction, time: Fraction) -> None:
+    """Raise VideoError if the times begin anew."""
+    if time - later > LONGEST_RETURN:
+        raise VideoError(
+            f"its times return to {float(later):.2f} s after {float(time):.2f} s; {MEND_TIMES}"
+        )
+
+
+def _check_jump(time: Fraction, later: Fraction) -> None:
+    """Raise VideoError if a frame would be shown for an absurdly long time."""
+    if later - time > LONGEST_FRAME:
+        raise VideoError(
+            f"its times jump from {float(time):.2f} s to {float(later):.2f} s; {MEND_TIMES}"
+        )
 
 
 def _count_pictures(container: av.container.InputContainer) -> dict[int, int]:

@@ -1,8 +1,10 @@
 """Runs tasks in worker processes that can be killed, so that a decoder that hangs costs one clip
 instead of the run.
 
-A worker serves many tasks, because starting a process takes seconds. A worker that exceeds the
-limit of its task is killed and replaced.
+A worker serves many tasks, because starting a process takes seconds. A worker that makes no progress
+within the limit, or takes more memory than its own, is killed and replaced. Progress is what the
+task reports by `report_progress`, such as a decoded frame: a long video may take its time, and a
+decoder that spins reports nothing.
 
 The package pebble (5.2.3) does not help: if the parent is killed while a decoder spins, its workers
 keep running, because they notice the end of the parent only when they read their pipe.
@@ -11,6 +13,7 @@ keep running, because they notice the end of the parent only when they read thei
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
@@ -19,12 +22,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from lumiere.errors import WorkerError
 
 Result = TypeVar("Result")
 
+PROGRESS = "progress"
+
+PROGRESS_EVERY_S = 0.5  # reports that follow each other faster are dropped
+LOOK_EVERY_S = 0.5  # at the memory of the workers
+PAGE = os.sysconf("SC_PAGE_SIZE")
 START_LIMIT_S = 180.0  # for imports on a busy machine; does not count against a task
 
 
@@ -33,8 +42,8 @@ class Failure:
     """The outcome of a task that has no result.
 
     Attributes:
-        kind: "timeout" (it was killed at its limit), "crashed" (its process died) or "error" (it
-            raised).
+        kind: "timeout" (it was killed at its limit), "memory" (it was killed for what it took),
+            "crashed" (its process died) or "error" (it raised).
         detail: what happened, as text.
         error: the exception if kind is "error" and the exception can be pickled.
     """
@@ -45,7 +54,11 @@ class Failure:
 
 
 def run_tasks(
-    function: Callable[..., Result], tasks: Sequence[tuple], workers: int, timeout_s: float
+    function: Callable[..., Result],
+    tasks: Sequence[tuple],
+    workers: int,
+    timeout_s: float,
+    memory_mb: float = math.inf,
 ) -> Iterator[tuple[int, Result | Failure]]:
     """Call `function(*task)` for each task in other processes.
 
@@ -54,7 +67,8 @@ def run_tasks(
             pickle.
         tasks: the arguments of each call.
         workers: how many processes to start.
-        timeout_s: the limit for one task, in wall-clock seconds.
+        timeout_s: the limit for a task between two reports of progress, in wall-clock seconds.
+        memory_mb: the limit for one worker process, of memory that only it uses.
 
     Yields:
         (index of the task, its result) as tasks finish; the order depends on the machine.
@@ -63,7 +77,7 @@ def run_tasks(
         WorkerError: if a worker process cannot start.
     """
     waiting = list(enumerate(tasks))[::-1]
-    slots = [_Slot(function, timeout_s) for _ in range(min(workers, len(tasks)))]
+    slots = [_Slot(function, timeout_s, memory_mb) for _ in range(min(workers, len(tasks)))]
     left = len(tasks)
     try:
         while left:
@@ -71,6 +85,7 @@ def run_tasks(
                 if slot.is_idle and waiting:
                     slot.send(*waiting.pop())
             limit = min(slot.deadline for slot in slots) - time.monotonic()
+            limit = limit if memory_mb == math.inf else min(limit, LOOK_EVERY_S)
             ready = wait([slot.connection for slot in slots], timeout=max(0.0, limit))
             for slot in slots:
                 outcome = slot.collect(slot.connection in ready)
@@ -82,11 +97,15 @@ def run_tasks(
             slot.kill()
 
 
+_connection: Connection | None = None  # of this process, if it is a worker
+_reported = 0.0
+
+
 class _Slot(Generic[Result]):
     """One worker process at a time, and its current task."""
 
-    def __init__(self, function: Callable[..., Result], timeout_s: float) -> None:
-        self.function, self.timeout_s = function, timeout_s
+    def __init__(self, function: Callable[..., Result], timeout_s: float, memory_mb: float) -> None:
+        self.function, self.timeout_s, self.memory_mb = function, timeout_s, memory_mb
         self.index: int | None = None
         self._start()
 
@@ -122,12 +141,17 @@ class _Slot(Generic[Result]):
             if not self.is_ready:
                 self.is_ready, self.deadline = True, float("inf")
                 return None
-            index, outcome = message
-            assert index == self.index, "a result came for another task"
-            self.index, self.deadline = None, float("inf")
-            return index, outcome
+            if message == PROGRESS:
+                self.deadline = time.monotonic() + self.timeout_s
+            else:
+                index, outcome = message
+                assert index == self.index, "a result came for another task"
+                self.index, self.deadline = None, float("inf")
+                return index, outcome
         if time.monotonic() >= self.deadline:
-            return self._replace("timeout", f"no result after {self.timeout_s:g} s")
+            return self._replace("timeout", f"no progress for {self.timeout_s:g} s")
+        if self.index is not None and _memory_mb(self.process.pid) > self.memory_mb:
+            return self._replace("memory", f"it took more than {self.memory_mb:g} MB")
         return None
 
     def _replace(self, kind: str, detail: str) -> tuple[int, Failure] | None:
@@ -149,8 +173,28 @@ class _Slot(Generic[Result]):
         self.connection.close()
 
 
+def report_progress() -> None:
+    """Tell the process that started this worker that its task goes on; elsewhere, do nothing."""
+    global _reported
+    now = time.monotonic()
+    if _connection is not None and now - _reported >= PROGRESS_EVERY_S:
+        _reported = now
+        _connection.send(PROGRESS)
+
+
+def _memory_mb(pid: int | None) -> float:
+    """Return the memory that only this process uses; 0 where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/statm").read_text().split()
+    except OSError:
+        return 0.0
+    return (int(fields[1]) - int(fields[2])) * PAGE / 2**20
+
+
 def _serve(function: Callable[..., Any], connection: Connection, parent: int) -> None:
     """Run the worker's loop, which ends when its parent ends for any reason."""
+    global _connection
+    _connection = connection
     # Ctrl-C reaches the parent too, which ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 
+from lumiere import lost_words
 from lumiere.diffusion.latents import LatentSpace
 from lumiere.modes import DEFAULT_ALPHA, DEFAULT_STRENGTH, strength_applies_to
 from lumiere.pipelines.input_files import Clips, Pixels, read_pixels
@@ -16,6 +17,7 @@ from lumiere.pipelines.pipeline_lumiere import LumierePipeline
 from lumiere.pipelines.pipeline_output import LumierePipelineOutput
 from lumiere.pipelines.prompts import has_negative_prompt
 from lumiere.requests import Request
+from lumiere.text import TextEncoder
 
 MAX_DECIBELS = 99.0  # written for exact pixels, because JSON has no infinity
 # Settings of the model that no request sets.
@@ -46,7 +48,17 @@ def check_request(pipe: LumierePipeline, request: Request, clips: Clips | None =
         alpha = DEFAULT_ALPHA if request.alpha is None else request.alpha
         pipe.styles.check(request.style, alpha)
     size = LatentSpace(pipe.vae).frame_size(None, None, pipe.unet.unet.config.sample_size)
-    return read_pixels(request, pipe.config.fps, pipe.config.num_frames, size, clips)
+    pixels = read_pixels(request, pipe.config.fps, pipe.config.num_frames, size, clips)
+    return replace(pixels, notes=[*pixels.notes, *_unread_words(pipe, request)])
+
+
+def _unread_words(pipe: LumierePipeline, request: Request) -> list[str]:
+    """Return notes on words of the prompts that the text encoder does not read."""
+    encoder = pipe.text_encoder
+    if not isinstance(encoder, TextEncoder):
+        return []
+    prompts = [text for text in (request.prompt, request.negative_prompt) if text]
+    return lost_words.notes(lost_words.find_losses(prompts, encoder), encoder)
 
 
 def complete_request(

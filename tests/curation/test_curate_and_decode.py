@@ -9,6 +9,7 @@ import os
 import random
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.verdicts import clip_ids, decide
 from lumiere.data import prepare
 from lumiere.data.clips import ClipStore
-from lumiere.data.extract import Source, WindowSettings, extract_windows
+from lumiere.data.extract import Source, WindowSettings, extract_video, extract_windows
 from lumiere.data.video_io import read_video
 from lumiere.data.workers import Failure
 from lumiere.errors import DataError, ParamsError, VideoError
@@ -47,8 +48,8 @@ EXPECTED = {
     "open-gop": "",
     "outside": "outside_folder",
     "pipe": "not_a_file",
-    "plain.mp4": "",
-    "plain.mkv": "duplicate",
+    "plain.mp4": "duplicate",
+    "plain.mkv": "",
     "playlist": "unreadable",
     "short": "too_short",
     "small": "too_small",
@@ -141,7 +142,7 @@ def test_every_input_has_its_verdict(curated):
         for row in rows.values()
     )
     assert all(row["detail"] for row in rows.values() if row["reason"])
-    assert rows["plain.mkv"]["detail"] == "duplicate_of:plain.mp4"
+    assert rows["plain.mp4"]["detail"] == "duplicate_of:plain.mkv"
     assert rows["plain.mkv"]["group"] == rows["plain.mp4"]["group"]
     assert rows["spans#0"]["captions"] == ["before the cut"]
     assert rows["spans#1"]["captions"] == ["after the cut"]
@@ -168,7 +169,7 @@ def test_results_depend_on_neither_workers_nor_order(odd, curated, tmp_path):
             assert f"`{row['reason']}`" in page
         if row["reason"] not in ("", "duplicate"):
             assert row["detail"] in page
-    assert "It shows the same as plain.mp4, which is kept." in page
+    assert "It shows the same as plain.mkv, which is kept." in page
     assert counts(rows)["rejected_caption_spans_cuts"] == 3
 
 
@@ -196,7 +197,7 @@ def test_finished_measurements_are_not_made_again(odd, curated, monkeypatch):
     }
 
 
-def in_this_process(function, tasks, workers, timeout_s):
+def in_this_process(function, tasks, workers, timeout_s, memory_mb):
     """Replace `run_tasks`; return the results in another order than the tasks."""
     order = list(range(len(tasks)))
     random.Random(1).shuffle(order)
@@ -265,12 +266,12 @@ def many(tmp_path_factory):
 def test_captions_stay_with_their_clips(many, tmp_path, monkeypatch):
     raw, rows = many
 
-    def failing(source: Source, *rest):
-        if source.path.stem in ("v04", "v05", "v09"):
+    def failing(sources: tuple[Source, ...], *rest):
+        if sources[0].path.stem in ("v04", "v05", "v09"):
             raise VideoError("broken in the middle")
-        return extract_windows(source, *rest)
+        return extract_video(sources, *rest)
 
-    monkeypatch.setattr(prepare, "extract_windows", failing)
+    monkeypatch.setattr(prepare, "extract_video", failing)
     monkeypatch.setattr(prepare, "run_tasks", in_this_process)
     store = prepared(rows, raw, tmp_path / "clips", tmp_path / "scratch")
     left = [i for i in range(12) if i not in (4, 5, 9)]
@@ -391,6 +392,26 @@ def test_a_caption_with_an_unusable_span_is_not_lost_silently(odd, curated):
         assert rows[-1]["detail"] == f"captions.csv, {bad.problem}."
 
 
+def test_no_row_of_captions_is_lost_or_counted_twice(tmp_path):
+    rows = [
+        ("a.mp4", "a dog", "", ""), ("./a.mp4", "a  dog", "", ""), ("a.mp4", "a dog", "0", "1"),
+        ("missing.mp4", "", "", ""), ("a.mp4", "", "", ""),
+    ]  # fmt: skip
+    captions = read_captions(write_captions(tmp_path / "captions.csv", rows))
+    assert captions == {
+        "a.mp4": [Caption("a dog"), Caption("a dog", (Fraction(0), Fraction(1)))],
+        "missing.mp4": [],
+    }
+    row = decide({}, {"missing.mp4": []}, CONFIG)[0][0]
+    assert (row["video"], row["reason"]) == ("missing.mp4", "caption_without_video")
+    write_captions(tmp_path / "captions.csv", [("a.mp4", "x", "", ""), ("", "a dog", "", "")])
+    with pytest.raises(DataError, match="line 3: no video"):
+        read_captions(tmp_path / "captions.csv")
+    (tmp_path / "captions.csv").write_text("video,caption\na.mp4,a dog\nb.mp4,a\0cat\n")
+    with pytest.raises(DataError, match="line 3: holds a NUL"):
+        read_captions(tmp_path / "captions.csv")
+
+
 def test_captions_files_with_problems_are_named(tmp_path):
     path = tmp_path / "captions.csv"
     with pytest.raises(DataError, match="no such file"):
@@ -405,7 +426,7 @@ def test_captions_files_with_problems_are_named(tmp_path):
     with pytest.raises(DataError, match=r"captions\.csv, line 2: 3 cells for 2 columns"):
         read_captions(path)
     path.write_text(
-        "Video, Caption,start,end\n./a.mp4,  two   words ,,\na.mp4,,1,2\nb.mp4,c,2,1\n,d,,\nb.mp4,e,1,2\n"
+        "Video, Caption,start,end\n./a.mp4,  two   words ,,\na.mp4,,1,2\nb.mp4,c,2,1\n,,,\nb.mp4,e,1,2\n"
     )
     captions = read_captions(path)
     assert captions["a.mp4"] == [Caption("two words")]

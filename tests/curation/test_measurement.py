@@ -6,13 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
 from lumiere.curation import measurement
 from lumiere.curation.measurement import measure_video
 from lumiere.curation.reasons import Reason, Rejection
+from tests.data.test_video_source import add, fill
 from tests.video_factory import encode, numbered
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,3 +68,36 @@ def test_changed_code_measures_again(tmp_path, module):
     with (tmp_path / "lumiere" / module).open("a") as file:
         file.write("\nCHANGED = True\n")
     assert num_measured() == 2
+
+
+ODD = {
+    "1 frames per second": {"times": [Fraction(i) for i in range(6)]},
+    "a frame that stands for 2.00 s": {
+        "times": [Fraction(i, 16) + (2 - Fraction(1, 16) if i > 2 else 0) for i in range(6)]
+    },
+    "without colour": {},
+    "no times, 25 frames per second assumed": {},
+    "2 video streams": {},
+}
+
+
+@pytest.mark.parametrize("note", ODD)
+def test_what_is_odd_and_kept_gets_a_remark(tmp_path, note):
+    frames = numbered(6)
+    if note == "without colour":
+        frames = np.repeat(frames.mean(axis=-1, keepdims=True), 3, axis=-1).astype(np.uint8)
+    path = tmp_path / ("a.h264" if note.startswith("no times") else "a.mkv")
+    encode(path, frames, 16, **ODD[note])
+    if note.startswith("2 video"):
+        with av.open(str(path), "w") as container:
+            streams = [add(container, "libx264", (size, 96)) for size in (64, 32)]
+            for stream in streams:
+                fill(container, stream, frames[:, : stream.height])
+    measured = measure_video(tmp_path, path.name, (), 27.0, tmp_path / "scratch")
+    assert [*measured.probe.notes, *measured.notes] == [note]
+
+
+def test_an_ordinary_file_gets_no_remark(tmp_path):
+    encode(tmp_path / "a.mp4", numbered(20), 16)
+    measured = measure_video(tmp_path, "a.mp4", (), 27.0, tmp_path / "scratch")
+    assert measured.probe.notes == measured.notes == ()

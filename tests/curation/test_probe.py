@@ -87,6 +87,7 @@ def test_only_regular_files_inside_the_folder_are_opened(tmp_path):
         except Rejection as rejection:
             verdicts[name] = rejection.reason
     assert verdicts == {
+        ".hidden.mp4": Reason.HIDDEN,
         "broken.mp4": Reason.NOT_A_FILE,
         "folder.mp4": Reason.NOT_A_FILE,
         "inside.mp4": "real.mp4",
@@ -95,8 +96,30 @@ def test_only_regular_files_inside_the_folder_are_opened(tmp_path):
         "notes.txt": Reason.NOT_A_VIDEO,
         "pipe.mp4": Reason.NOT_A_FILE,
         "real.mp4": "real.mp4",
+        "sub/.hidden": Reason.HIDDEN,
         "sub/b.mp4": "b.mp4",
     }
+
+
+def test_links_may_lead_to_allowed_folders_and_to_caches_of_dvc(tmp_path):
+    raw, disk, other = (tmp_path / name for name in ("raw", "disk", "other"))
+    cached = tmp_path / "anywhere" / "files" / "md5" / "0a" / ("b" * 30)
+    for file in (disk / "deep" / "a.mp4", other / "b.mp4", cached):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"x")
+    raw.mkdir()
+    (raw / "mounted").symlink_to(disk)
+    (disk / "round").symlink_to(disk)
+    (raw / "foreign").symlink_to(other)
+    (raw / "b.mp4").symlink_to(other / "b.mp4")
+    (raw / "tracked.mp4").symlink_to(cached)
+    names = ["b.mp4", "foreign", "mounted/deep/a.mp4", "tracked.mp4"]
+    assert list(list_inputs(raw, [disk])) == names
+    assert list(list_inputs(raw)) == ["b.mp4", "foreign", "mounted", "tracked.mp4"]
+    assert locate(raw, "mounted/deep/a.mp4", [disk]).read_bytes() == b"x"
+    assert locate(raw, "tracked.mp4").read_bytes() == b"x"
+    with pytest.raises(Rejection, match="outside_folder"):
+        locate(raw, "b.mp4", [disk])
 
 
 def test_every_reason_has_a_sentence():

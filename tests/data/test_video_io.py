@@ -7,6 +7,7 @@ import errno
 import os
 import resource
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -158,6 +159,8 @@ def test_too_many_open_files_are_no_fault_of_the_video(tmp_path):
 
 def test_a_disk_that_goes_away_does_not_shorten_the_video():
     class Broken:
+        format = SimpleNamespace(name="mp4")
+
         def demux(self, stream):
             raise av.error.OSError(errno.ESTALE, "Stale file handle")
             yield

@@ -270,12 +270,19 @@ def pq(nits: np.ndarray) -> np.ndarray:
     return ((0.8359375 + 18.8515625 * powered) / (1 + 18.6875 * powered)) ** 78.84375
 
 
-def test_hdr_is_tone_mapped(tmp_path):
-    nits = np.array([0.1, 5, 18, 203, 1000, 4000])
-    signal = (pq(nits) * 65_535).astype(np.uint16).repeat(16)
-    picture = np.repeat(np.broadcast_to(signal, (64, 96))[..., None], 3, axis=-1)
-    options = "colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc:log-level=none:pools=1"
-    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+def hlg(nits: np.ndarray) -> np.ndarray:
+    """The inverse EOTF of ARIB STD-B67 on a display of 1000 candelas per square metre."""
+    light = (nits / 1000) ** (1 / 1.2)  # of the scene
+    bright = 0.17883277 * np.log(np.maximum(12 * light - 0.28466892, 1e-9)) + 0.55991073
+    return np.where(light <= 1 / 12, np.sqrt(3 * light), bright)
+
+
+def levels_of_hdr(path: Path, signal: np.ndarray, transfer: str) -> np.ndarray:
+    """How bright six bars of a signal in [0, 1] are shown, 0 to 255."""
+    bars = (signal * 65_535).astype(np.uint16).repeat(16)
+    picture = np.repeat(np.broadcast_to(bars, (64, 96))[..., None], 3, axis=-1)
+    options = f"colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc:log-level=none:pools=1"
+    with av.open(str(path), "w") as container:
         stream = add(container, "libx265", (64, 96))
         stream.pix_fmt = "yuv420p10le"
         stream.options = {"x265-params": options, "crf": "4"}
@@ -283,12 +290,20 @@ def test_hdr_is_tone_mapped(tmp_path):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb48le")
             container.mux(stream.encode(frame.reformat(format="yuv420p10le", dst_colorspace=9)))
         container.mux(stream.encode())
-    levels = read_video(tmp_path / "a.mp4")[1, 32, 8::16].mean(axis=-1)
+    return read_video(path)[1, 32, 8::16].mean(axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("name", "transfer", "curve"), [("PQ", "smpte2084", pq), ("HLG", "arib-std-b67", hlg)]
+)
+def test_hdr_is_tone_mapped(tmp_path, name, transfer, curve):
+    nits = np.array([0.1, 5, 18, 203, 600, 1000])
+    levels = levels_of_hdr(tmp_path / "a.mp4", curve(nits), transfer)
     assert (np.diff(levels) > 10).all(), "brighter stays brighter"
     assert levels[0] < 14, "black"
     assert 140 < levels[3] < 200, "reference white"
     assert levels[3] - levels[2] > 75, "contrast; without tone mapping it is 59"
-    assert probe(tmp_path / "a.mp4").notes == ("HDR (PQ)",)
+    assert probe(tmp_path / "a.mp4").notes == (f"HDR ({name})",)
 
 
 def combing(frames: np.ndarray) -> float:

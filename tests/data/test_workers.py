@@ -6,7 +6,7 @@ import os
 import signal
 import time
 
-from lumiere.data.workers import Failure, run_tasks
+from lumiere.data.workers import Failure, report_progress, run_tasks
 
 
 def work(number: int, how: str) -> int:
@@ -29,6 +29,23 @@ def test_failures_cost_only_themselves():
     }
     assert [outcomes[i].kind for i in (3, 5, 7)] == ["timeout", "crashed", "error"]
     assert str(outcomes[7].error) == "number 7"
+
+
+def slow(seconds: float, megabytes: int) -> int:
+    """Work in small steps that are reported, and keep some memory."""
+    kept = b"x" * (megabytes << 20)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.05)
+        report_progress()
+    return len(kept) >> 20
+
+
+def test_progress_extends_the_limit_and_memory_has_one():
+    tasks = [(4.0, 0), (8.0, 200), (0.0, 10)]
+    outcomes = dict(run_tasks(slow, tasks, workers=1, timeout_s=3.0, memory_mb=150))
+    assert (outcomes[0], outcomes[2]) == (0, 10)
+    assert outcomes[1] == Failure("memory", "it took more than 150 MB")
 
 
 def test_no_tasks_start_no_process():

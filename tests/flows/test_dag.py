@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,15 @@ def test_files_that_a_merge_or_a_kill_broke_name_their_cure(toy_project: Path) -
             dag.read_dag(toy_project)
     busy.write_text("{}")
     assert dag.read_dag(toy_project)
+
+
+def test_what_dvc_cannot_read_is_named_before_it_hangs(toy_project: Path) -> None:
+    (toy_project / "input.txt").unlink()
+    (toy_project / "input.txt").mkdir()
+    (toy_project / "input.txt" / "a.mp4").symlink_to("nothing.mp4")
+    with pytest.raises(DataError, match=r"a\.mp4: a link to nothing"):
+        dag.read_dag(toy_project)
+    (toy_project / "input.txt" / "a.mp4").unlink()
+    os.mkfifo(toy_project / "input.txt" / "b.mp4")
+    with pytest.raises(DataError, match=r"b\.mp4: a pipe.*delete it"):
+        dag.read_dag(toy_project)

@@ -1,0 +1,129 @@
+"""Finds the frames from which a video can be decoded exactly as from its start.
+
+Seeking is exact only if no frame that is shown after a key frame needs one from before it. The
+container's mark alone does not say so: it also marks recovery points, behind which a decoder shows
+grey. So a key frame counts if the bitstream itself resets the decoder there (an IDR or CRA picture of
+H.264 and HEVC, a key frame of VP9, any frame of a codec without prediction), and if the times say
+that no frame is shown across it.
+"""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from lumiere.data.video_source import main_stream, open_video
+
+# Containers whose index leads to a frame and not near it.
+SEEKABLE = frozenset({"mov", "mp4", "matroska", "webm"})
+INTRA_CODECS = frozenset({"mjpeg", "prores", "dnxhd", "ffvhuff", "huffyuv"})
+IDR = 5  # types of NAL units in H.264, ITU-T H.264, table 7-1
+HEVC_IRAP = range(16, 22)  # BLA, IDR and CRA pictures in H.265, table 7-1
+KEY_FRAME_BIT = 0x04  # frame_type in the first byte of a VP9 frame of profiles 0 to 2
+
+
+@dataclass(frozen=True)
+class KeyFrames:
+    """Where decoding may begin.
+
+    Attributes:
+        points: ascending timestamps of the key frames, in ticks of `time_base`; the first is that of
+            the video's first frame. Empty if the video must be decoded from its start.
+        time_base: seconds per tick.
+    """
+
+    points: list[int]
+    time_base: Fraction
+
+    def before(self, time: Fraction) -> int | None:
+        """Return the last key frame at or before `time`, in seconds from the first frame; None if
+        decoding has to begin at the start.
+        """
+        if not self.points:
+            return None
+        times = [(point - self.points[0]) * self.time_base for point in self.points]
+        return self.points[max(0, bisect.bisect_right(times, time) - 1)]
+
+
+def key_frames(path: str | Path) -> KeyFrames:
+    """Read all packets, without decoding, and return the exact key frames.
+
+    Raises:
+        VideoError: if the file cannot be opened.
+    """
+    with open_video(path) as container:
+        stream = main_stream(container)
+        time_base = Fraction(stream.time_base or 1)
+        nothing = KeyFrames([], time_base)
+        if not SEEKABLE & set(container.format.name.split(",")):
+            return nothing
+        codec, extradata = stream.codec_context.codec.canonical_name, stream.codec_context.extradata
+        points: list[int] = []
+        candidates: list[int] = []  # places in `points`
+        try:
+            for packet in container.demux(stream):
+                if not packet.size:
+                    continue
+                if packet.pts is None or packet.is_discard or packet.is_corrupt:
+                    return nothing
+                if packet.is_keyframe and _resets_decoder(packet, codec, extradata or b""):
+                    candidates.append(len(points))
+                points.append(packet.pts)
+        except av.error.FFmpegError:
+            return nothing  # the file breaks off
+    if not candidates or candidates[0] != 0 or len(set(points)) < len(points):
+        return nothing
+    exact = _not_crossed(points, candidates)
+    return KeyFrames(exact if exact[:1] == [points[0]] else [], time_base)
+
+
+def _not_crossed(points: list[int], candidates: list[int]) -> list[int]:
+    """Return the times of the key frames before which all earlier packets are shown, and after which
+    all later ones.
+    """
+    latest_before = [points[0] - 1]  # of the packets before each place
+    for point in points[:-1]:
+        latest_before.append(max(latest_before[-1], point))
+    earliest_after = [points[-1]] * len(points)  # of the packets from each place on
+    for place in range(len(points) - 2, -1, -1):
+        earliest_after[place] = min(points[place], earliest_after[place + 1])
+    return [
+        points[place]
+        for place in candidates
+        if latest_before[place] < points[place] == earliest_after[place]
+    ]
+
+
+def _resets_decoder(packet: av.Packet, codec: str, extradata: bytes) -> bool:
+    """Return whether no later frame of the bitstream needs an earlier one."""
+    if codec in INTRA_CODECS:
+        return True
+    content = bytes(packet)
+    if codec == "vp9":
+        # Bits from the highest: marker (2), profile (2), show_existing_frame, frame_type = 0.
+        is_profile_3 = content[0] & 0x30 == 0x30
+        return content[0] & 0xC0 == 0x80 and not is_profile_3 and not content[0] & 0x0C
+    if codec == "h264" and extradata[:1] == b"\x01" and len(extradata) > 4:
+        types = [unit[0] & 0x1F for unit in _units(content, (extradata[4] & 3) + 1)]
+        return IDR in types
+    if codec == "hevc" and extradata[:1] == b"\x01" and len(extradata) > 21:
+        units = _units(content, (extradata[21] & 3) + 1)
+        pictures = [unit[0] >> 1 & 0x3F for unit in units if unit[0] >> 1 & 0x3F < 32]
+        return bool(pictures) and all(kind in HEVC_IRAP for kind in pictures)
+    return False
+
+
+def _units(content: bytes, length_size: int) -> list[bytes]:
+    """Return the first byte of each NAL unit of a packet, whose units follow their lengths."""
+    units = []
+    place = 0
+    while place + length_size < len(content):
+        length = int.from_bytes(content[place : place + length_size], "big")
+        place += length_size
+        units.append(content[place : place + 1])
+        place += length
+    return units

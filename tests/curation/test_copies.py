@@ -1,0 +1,111 @@
+"""Edited copies of a video stay on its side of the split, and the original is kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lumiere.config import CurateConfig
+from lumiere.curation.captions import Caption
+from lumiere.curation.copies import embed_clips, find_copies
+from lumiere.curation.measurement import measure_video
+from lumiere.curation.split import MOST_HELD_OUT, assign_splits
+from lumiere.curation.verdicts import decide
+from lumiere.data.video_io import read_video
+from lumiere.evaluation.backbones.efficientnet_lite import EfficientNetLite0Backbone
+from tests.curation.test_scores import RAW
+from tests.video_factory import encode
+
+
+def graded(frames: np.ndarray) -> np.ndarray:
+    """Warmer and with more contrast."""
+    levels = (frames / np.float32(255)) ** 0.75 * 1.1 * np.float32([1.05, 1, 0.85])
+    return (np.clip(levels, 0, 1) * 255).astype(np.uint8)
+
+
+def with_logo(frames: np.ndarray) -> np.ndarray:
+    copy = frames.copy()
+    copy[:, 8:32, 120:152] = (240, 30, 30)
+    return copy
+
+
+COPIES = {
+    "trimmed": lambda frames: frames[9:],
+    "mirrored": lambda frames: frames[:, :, ::-1],
+    "cropped": lambda frames: frames[:, 16:144, 16:144],
+    "logo": with_logo,
+    "graded": graded,
+    "letterboxed": lambda frames: np.pad(frames, ((0, 0), (44, 44), (0, 0), (0, 0))),
+}
+
+
+@pytest.fixture(scope="module")
+def network() -> EfficientNetLite0Backbone:
+    return EfficientNetLite0Backbone()
+
+
+def test_all_kinds_of_copies_are_found_and_others_are_not(tmp_path, network):
+    for name in ("bus", "pig2", "ox"):
+        frames = read_video(next(RAW.glob(f"{name}.mp4")))[:32]
+        encode(tmp_path / f"{name}.mp4", frames)
+        if name == "bus":
+            for kind, edit in COPIES.items():
+                encode(tmp_path / f"{kind}.mp4", edit(frames), crf="23")
+    names = sorted(path.name for path in tmp_path.glob("*.mp4"))
+    measured = {name: measure_video(tmp_path, name, (), 27.0, tmp_path / "s") for name in names}
+    captions = {name: [Caption("a thing")] for name in names}
+
+    def copies(signatures):
+        return find_copies(signatures, embed_clips(signatures, network, tmp_path / "cache.npz"))
+
+    rows, _ = decide(measured, captions, CurateConfig(min_motion=0.0), copies)
+    groups = {row["clip_id"]: row["group"] for row in rows}
+    assert len({groups[name] for name in (*COPIES, "bus")}) == 1
+    assert len({groups[name] for name in ("bus", "pig2", "ox")}) == 3
+
+
+def test_embeddings_are_computed_once(tmp_path):
+    class Counting:
+        identity = "counting"
+        num_frames = 0
+
+        def embed(self, frames):
+            self.num_frames += len(frames)
+            return frames.reshape(len(frames), -1)[:, :8].astype(np.float32)
+
+    network, clips = Counting(), list(np.random.default_rng(0).integers(1, 255, (5, 4, 64, 64, 3)))
+    first = embed_clips(clips[:3], network, tmp_path / "cache.npz")
+    second = embed_clips(clips, network, tmp_path / "cache.npz")
+    assert network.num_frames == 2 * 5
+    assert np.array_equal(first, second[:3])
+    assert np.allclose(np.linalg.norm(second, axis=-1), 1)
+
+
+@pytest.mark.parametrize("crf", ["4", "38"])
+def test_the_original_is_kept_whatever_the_bitrate_of_its_copy(tmp_path, crf):
+    frames = read_video(next(RAW.glob("bus.mp4")))[:24]
+    original = encode(tmp_path / "z-original.mp4", frames, crf="16")
+    encode(tmp_path / "a-copy.mp4", read_video(original), crf=crf)
+    names = ["a-copy.mp4", "z-original.mp4"]
+    measured = {name: measure_video(tmp_path, name, (), 27.0, tmp_path / "s") for name in names}
+    copy, kept = decide(
+        measured, {name: [Caption("a")] for name in names}, CurateConfig(min_motion=0.0)
+    )[0]
+    assert (copy["reason"], kept["verdict"]) == ("duplicate", "accepted")
+    assert (copy["bitrate"] > kept["bitrate"]) == (crf == "4")
+
+
+def test_the_held_out_share_is_bounded():
+    generator = np.random.default_rng(0)
+    for seed in range(300):
+        count = int(generator.integers(2, 40))
+        names = [f"video-{i}" for i in range(count)]
+        clips = dict(zip(names, generator.geometric(0.2, count).tolist(), strict=True))
+        groups = {name: names[i // 3 * 3] for i, name in enumerate(names)}
+        splits = assign_splits(groups, seed, 0.1, clips)
+        if len(splits) < 2:
+            continue
+        sizes = {group: sum(clips[n] for n in names if groups[n] == group) for group in splits}
+        held_out = sum(sizes[group] for group, side in splits.items() if side == "validation")
+        assert set(splits.values()) == {"train", "validation"}
+        assert held_out <= max(MOST_HELD_OUT * 0.1 * sum(clips.values()), min(sizes.values()))
