@@ -27,11 +27,12 @@ from dvc.exceptions import DvcException
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from flows import STAGE_PROXIES, TELEMETRY_OFF, dag, report
+from flows.cancellation import cancellation_watched
 from flows.report import StageResult
 from flows.screen import Screen, StageOutput
 from flows.supervisor import Supervisors, tie_to_this_process
@@ -49,6 +50,10 @@ THREADS: Any = ThreadPoolTaskRunner()  # the annotation of `flow` excludes Prefe
 
 class PipelineFailed(Exception):
     """At least one stage failed."""
+
+
+class RunCancelled(BaseException):
+    """A person cancelled the run. MLflow records it as KILLED."""
 
 
 class PipelineRun:
@@ -141,6 +146,8 @@ def _reproduce(node: dag.StageNode, run: PipelineRun) -> tuple[StageResult, Stat
             output,
             (run.lock,),
         )
+        if run.supervisors.is_stopped:
+            return StageResult(node.name, "stopped"), Cancelled(message="the run was stopped")
         if status:
             message = f"stage {node.name} ended with exit code {status}"
             return StageResult(node.name, "failed"), Failed(message=message)
@@ -210,15 +217,22 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
     run.screen.share_terminal()
     failure = ""
     try:
-        with tracking.pipeline_run(run.root, run.params) as tracked:
+        with (
+            tracking.pipeline_run(run.root, run.params) as tracked,
+            cancellation_watched(run.supervisors.stop) as is_cancelled,
+        ):
             run.parent = tracked.reference
             results = _submit_and_wait(nodes, run)
+            if is_cancelled.is_set():
+                raise RunCancelled
             tracked.set_tags({f"stage.{result.stage}": result.status for result in results})
             tracked.log_metrics({f"seconds/{result.stage}": result.seconds for result in results})
             for result in results:
                 figures = {f"{result.stage}/{name}": x for name, x in result.metrics.items()}
                 tracked.log_metrics(figures)
             _raise_unless_complete(results)
+    except RunCancelled:
+        return Cancelled(message="the stages at work were stopped; the next run goes on from there")
     except PipelineFailed as error:
         failure = str(error)
     run.screen.clear()
@@ -228,7 +242,7 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
 
 
 def _raise_unless_complete(results: list[StageResult]) -> None:
-    for status in ("failed", "not run"):
+    for status in ("failed", "stopped", "not run"):
         stages = [result.stage for result in results if result.status == status]
         if stages:
             names = ", ".join(stages)

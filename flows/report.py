@@ -11,7 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 MAX_VIDEOS = 12  # paths printed
-COLOURS = {"ran": "green", "cached": "cyan", "failed": "bold red", "not run": "yellow"}
+COLOURS = {
+    "ran": "green",
+    "cached": "cyan",
+    "failed": "bold red",
+    "stopped": "yellow",
+    "not run": "yellow",
+}
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,7 @@ class StageResult:
     """How one stage ended."""
 
     stage: str
-    status: str  # ran, cached, failed or "not run"
+    status: str  # ran, cached, failed, stopped or "not run"
     seconds: float = 0.0
     # Empty unless the stage ran or is cached. A cached stage has the metrics of its earlier run.
     metrics: dict[str, float] = field(default_factory=dict)

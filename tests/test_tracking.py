@@ -24,8 +24,8 @@ from lumiere import run_origin, tracking
 from lumiere.addresses import keep_loopback_direct, redacted
 from lumiere.errors import DataError, ParamsError
 from lumiere.run_origin import git_patch, git_tags
-from lumiere.tracking import delivery, store
-from lumiere.tracking.delivery import deliver_abandoned
+from lumiere.tracking import batches, courier, recording, store
+from lumiere.tracking.courier import deliver_abandoned
 from lumiere.tracking.journal import QUEUE, EntryFile
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -388,7 +388,7 @@ def test_a_database_that_another_program_locks_delays_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(store, "LOCK_SECONDS", 0.1)
-    monkeypatch.setattr(delivery, "MAX_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(courier, "MAX_RETRY_SECONDS", 0.1)
     with sqlite3.connect(".lumiere/mlflow.db", isolation_level=None) as other:
         other.execute("BEGIN EXCLUSIVE")
         with tracking.pipeline_run(Path.cwd(), {}) as run:  # not refused: the lock will end
@@ -472,7 +472,7 @@ def test_a_queued_experiment_is_recorded_in_the_project(
 
 
 def test_params_of_every_run_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "_shared_params", {})
+    monkeypatch.setattr(recording, "_shared_params", {})
     tracking.record_with_every_run({"launch": {"precision": "bf16"}})
     with tracking.stage_run("a", {"optim": {"steps": 3}}):
         pass
@@ -536,14 +536,14 @@ def test_a_forked_child_leaves_the_run_to_its_parent() -> None:
             run.end("KILLED")
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
-        assert delivery.courier(Path.cwd()).journals  # nobody takes it for an abandoned one
+        assert courier.courier(Path.cwd()).journals  # nobody takes it for an abandoned one
         assert deliver_abandoned(Path.cwd(), 60) == (0, None) and len(journals()) == 1
         run.log_metrics({"loss": 1.0})
     assert only_run().info.status == "FINISHED" and only_run().data.metrics == {"loss": 1.0}
 
 
 def test_a_run_that_mlflow_refuses_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    send = delivery._log_batch
+    send = batches.log_batch
     refused: set[str | None] = set()
 
     def log_batch(client: Any, run_id: str, kind: str, items: list[list[Any]]) -> None:
@@ -551,8 +551,8 @@ def test_a_run_that_mlflow_refuses_holds_up_no_other(monkeypatch: pytest.MonkeyP
             raise MlflowException("not allowed", error_code=PERMISSION_DENIED)
         send(client, run_id, kind, items)
 
-    monkeypatch.setattr(delivery, "_log_batch", log_batch)
-    monkeypatch.setattr(delivery, "MAX_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(batches, "log_batch", log_batch)
+    monkeypatch.setattr(courier, "MAX_RETRY_SECONDS", 0.1)
     with tracking.stage_run("a", {}) as first:
         assert first.flush(60)
         refused.add(first.run_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -13,12 +14,15 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
+import httpx
 import psutil
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import (
     PREFECT_API_DATABASE_CONNECTION_URL,
@@ -26,10 +30,11 @@ from prefect.settings import (
     PREFECT_HOME,
     temporary_settings,
 )
-from prefect.states import Completed, Crashed, Failed, Pending
+from prefect.states import Cancelling, Completed, Crashed, Failed, Pending, Running
 
 import flows
 from flows import dag
+from flows.cancellation import is_being_cancelled
 from flows.flow import PipelineFailed, PipelineRun, _result, lumiere_pipeline, pipeline_lock
 from flows.pipeline import check_server, main
 from flows.report import StageResult
@@ -288,6 +293,59 @@ def test_a_killed_flow_leaves_nothing_behind_and_the_next_run_succeeds(
     assert (parent.data.tags["stage"], child.data.tags["stage"]) == ("pipeline", "a")
     log = (toy_project / "log.txt").read_text()
     assert (parent.info.status, child.info.status) == ("KILLED", "KILLED"), log
+
+
+def test_a_cancelled_run_stops_its_stages_and_leaves_no_lock(
+    toy_project: Path, untracked: None, prefect_server: str
+) -> None:
+    (toy_project / "slow").touch()
+    command = [sys.executable, "-m", "flows.pipeline", "--root", str(toy_project)]
+    env = os.environ | {"PREFECT_API_URL": prefect_server}
+    process = subprocess.Popen(
+        command,
+        cwd=REPOSITORY,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        wait_until(lambda: len(events(toy_project)) >= 2, 120)
+        with get_client(sync_client=True) as client:
+            (found,) = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)
+            client.set_flow_run_state(found.id, Cancelling())
+            assert process.wait(60) == 1
+            state = client.read_flow_run(found.id).state
+            assert state is not None and state.name == "Cancelled"
+            this = FlowRunFilter(id=FlowRunFilterId(any_=[found.id]))
+            tasks = client.read_task_runs(flow_run_filter=this)
+            assert {task.name: task.state_name for task in tasks}["a"] == "Cancelled"
+        assert not any(psutil.pid_exists(pid) for _, _, pid, _ in events(toy_project))
+    finally:
+        process.kill()
+    locks = toy_project / ".dvc" / "tmp" / "rwlock"  # DVC warns of what a dead process left there
+    assert not locks.exists() or json.loads(locks.read_text()) == {}
+
+
+def test_a_server_that_is_away_is_asked_again() -> None:
+    class Client:
+        def read_flow_run(self, run_id: UUID) -> FlowRun:
+            states = [
+                ConnectionError("refused"),
+                httpx.ReadTimeout("slow"),
+                Running(),
+                Cancelling(),
+            ]
+            answer = states[len(asked)]
+            asked.append(run_id)
+            if isinstance(answer, Exception):
+                raise answer
+            return FlowRun(flow_id=uuid4(), state=answer)
+
+    asked: list[UUID] = []
+    client: Any = Client()
+    answers = [is_being_cancelled(client, uuid4()) for _ in range(4)]
+    assert answers == [False, False, False, True]
 
 
 def test_an_overlapping_run_is_refused(toy_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
