@@ -34,12 +34,13 @@ from pydantic import Field
 from flows import STAGE_PROXIES, TELEMETRY_OFF, dag, report
 from flows.cancellation import cancellation_watched
 from flows.report import StageResult
+from flows.run_params import changed_params, check_params
 from flows.screen import Screen, StageOutput
 from flows.supervisor import Supervisors, tie_to_this_process
 from lumiere import tracking
 from lumiere.addresses import redacted
-from lumiere.config import load_params, to_dict
-from lumiere.errors import LumiereError, one_line
+from lumiere.config import to_dict
+from lumiere.errors import LockError, LumiereError, one_line
 from lumiere.locks import inheritable_lock
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -171,8 +172,11 @@ def _dvc_command(node: dag.StageNode, is_forced: bool) -> list[str]:
 def _run_name() -> str:
     """Name a run by its deployment, the time of its start and what it runs."""
     who = prefect.runtime.deployment.name or "by hand"
-    stages = prefect.runtime.flow_run.parameters.get("stages") or ["all stages"]
-    return f"{who} {time.strftime('%Y-%m-%d %H:%M')} {', '.join(stages)}"
+    parameters = prefect.runtime.flow_run.parameters
+    what = ", ".join(parameters.get("stages") or ["all stages"])
+    if parameters.get("from_stage"):
+        what = f"from {parameters['from_stage']}"
+    return f"{who} {time.strftime('%Y-%m-%d %H:%M')} {what}"
 
 
 @prefect.flow(
@@ -184,7 +188,12 @@ def _run_name() -> str:
 def lumiere_pipeline(
     root: str = "",
     stages: list[str] | None = None,
+    only: bool = False,
+    from_stage: str = "",
     force: bool = False,
+    profile: str = "",
+    overrides: dict[str, Any] | None = None,
+    wait_minutes: Annotated[float, Field(ge=0)] = 0,
     max_parallel: Annotated[int, Field(ge=1)] = 2,
 ) -> State[Any]:
     """Bring every stage up to date.
@@ -192,7 +201,13 @@ def lumiere_pipeline(
     Args:
         root: the project's folder; by default the project that this file belongs to.
         stages: run only these stages and the stages they depend on; by default all.
-        force: run the named stages, or all, even if nothing has changed.
+        only: run the named stages without those that they depend on.
+        from_stage: run this stage and all stages that depend on it.
+        force: run the named stages, or all that are selected, even if nothing has changed.
+        profile: a params file to use instead of params.yaml, such as profiles/h100.yaml.
+        overrides: other values for single params, such as {"generate.seed": 3}.
+        wait_minutes: how long to wait for another run of the project to end; then this run is
+            skipped.
         max_parallel: how many stages may run at the same time, at least 1.
 
     Returns:
@@ -201,13 +216,18 @@ def lumiere_pipeline(
     """
     folder = Path(root).resolve() if root else PROJECT
     try:
-        params = to_dict(load_params(folder / "params.yaml"))
-        with pipeline_lock(folder) as lock:
+        check_params(folder, profile, overrides or {})
+        with (
+            pipeline_lock(folder, 60 * wait_minutes) as lock,
+            changed_params(folder, profile, overrides) as params,
+        ):
             tie_to_this_process("prefect.server.api")
-            nodes = dag.read_dag(folder)
+            nodes = dag.select(dag.read_dag(folder), stages or [], only, from_stage)
             forced = set(stages or [node.name for node in nodes]) if force else set()
-            nodes = dag.with_upstream(nodes, stages) if stages else nodes
-            return _run_nodes(nodes, PipelineRun(folder, params, forced, max_parallel, lock))
+            run = PipelineRun(folder, to_dict(params), forced, max_parallel, lock)
+            return _run_nodes(nodes, run)
+    except LockError as error:
+        return Cancelled(name="Skipped", message=one_line(error))
     except (LumiereError, DvcException, ValueError) as error:
         return Failed(message=redacted(one_line(error)))
 
@@ -285,8 +305,10 @@ def summary(results: list[StageResult]) -> str:
 
 
 @contextlib.contextmanager
-def pipeline_lock(root: Path) -> Iterator[int]:
+def pipeline_lock(root: Path, wait_seconds: float = 0.0) -> Iterator[int]:
     """Keep out a second run of the same project on this machine.
+
+    Wait `wait_seconds` for the other run, but at least as long as a killed run takes to stop.
 
     Yields the lock's descriptor. The supervisors of the stages keep it open too, so the lock is
     freed when the last stage ends rather than when the flow ends. The kernel frees it for any end
@@ -296,5 +318,6 @@ def pipeline_lock(root: Path) -> Iterator[int]:
         LockError: if another run holds the lock.
     """
     busy = f"another pipeline run (process {{owner}}) is running in {root}; try again when it has ended"
-    with inheritable_lock(root / ".lumiere" / "pipeline.lock", LOCK_SECONDS, busy) as descriptor:
+    patience = max(LOCK_SECONDS, wait_seconds)
+    with inheritable_lock(root / ".lumiere" / "pipeline.lock", patience, busy) as descriptor:
         yield descriptor

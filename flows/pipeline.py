@@ -25,8 +25,8 @@ from pydantic import ValidationError
 
 from flows import dag
 from flows.flow import PROJECT, lumiere_pipeline
+from flows.run_params import check_params, read_override
 from lumiere.addresses import check_database_folder, redacted
-from lumiere.config import load_params
 from lumiere.errors import LumiereError, ParamsError, first_line, one_line
 from lumiere.start import check_interpreter
 
@@ -43,20 +43,26 @@ def main(arguments: list[str] | None = None) -> int:
     if options.timezone and options.schedule is None:
         parser.error("argument --timezone: needs --schedule")
     root = Path(options.root or PROJECT).resolve()
-    parameters = {
-        "root": str(root),
-        "stages": options.stages,
-        "force": options.force,
-        "max_parallel": options.max_parallel,
-    }
     try:
         check_interpreter()
-        load_params(root / "params.yaml")  # fail at once, because Prefect takes seconds to start
+        parameters = {
+            "root": str(root),
+            "stages": options.stages,
+            "only": options.only,
+            "from_stage": options.from_stage,
+            "force": options.force,
+            "profile": options.profile,
+            "overrides": dict(map(read_override, options.overrides)),
+            "wait_minutes": options.wait,
+            "max_parallel": options.max_parallel,
+        }
+        # Fail at once, because Prefect takes seconds to start.
+        check_params(root, options.profile, parameters["overrides"])
         check_server()
         if options.schedule is not None:
             schedule = read_schedule(options.schedule, options.timezone or "UTC")
             # With a wrong name, every scheduled run would fail, and nobody might notice.
-            dag.with_upstream(dag.read_dag(root), options.stages or [])
+            dag.select(dag.read_dag(root), options.stages or [], options.only, options.from_stage)
             serve(schedule, parameters)
             return 0
         state = lumiere_pipeline(**parameters, return_state=True)
@@ -183,7 +189,38 @@ def _parser() -> argparse.ArgumentParser:
         help="run only these stages and the stages they depend on (default: all)",
     )
     parser.add_argument(
+        "--only", action="store_true", help="leave out the stages that these depend on"
+    )
+    parser.add_argument(
+        "--from",
+        dest="from_stage",
+        default="",
+        metavar="STAGE",
+        help="run this stage and all stages that depend on it",
+    )
+    parser.add_argument(
         "--force", action="store_true", help="run these stages even if nothing has changed"
+    )
+    parser.add_argument(
+        "--profile",
+        default="",
+        metavar="FILE",
+        help="use this params file instead of params.yaml, as in profiles/h100.yaml",
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="use another value for one param, as in generate.seed=3; may be repeated",
+    )
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=0.0,
+        metavar="MINUTES",
+        help="wait for another run of the project to end (default: 0)",
     )
     parser.add_argument(
         "--max-parallel",

@@ -352,9 +352,20 @@ def test_an_overlapping_run_is_refused(toy_project: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("flows.flow.LOCK_SECONDS", 0.5)
     with pipeline_lock(toy_project):
         state = run(toy_project)
-    assert state.is_failed()
+    assert state.is_cancelled() and state.name == "Skipped"
     assert f"another pipeline run (process {os.getpid()}) is running" in state.message
     assert not events(toy_project)
+
+
+def test_other_params_run_what_depends_on_them_and_are_put_back(
+    toy_project: Path, untracked: None
+) -> None:
+    before = (toy_project / "params.yaml").read_text()
+    assert run(toy_project).message == "4 ran"
+    state = run(toy_project, overrides={"curate.seed": 4}, from_stage="c")
+    assert state.message == "1 ran, 1 cached"
+    assert (toy_project / "params.yaml").read_text() == before
+    assert run(toy_project).message == "4 cached"  # DVC still has what the old params made
 
 
 def test_bad_params_stop_before_any_work(
