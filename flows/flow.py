@@ -31,7 +31,7 @@ from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from flows import STAGE_PROXIES, TELEMETRY_OFF, dag, report
+from flows import STAGE_PROXIES, TELEMETRY_OFF, dag, description, report
 from flows.cancellation import cancellation_watched
 from flows.report import StageResult
 from flows.run_params import changed_params, check_params
@@ -42,6 +42,7 @@ from lumiere.addresses import redacted
 from lumiere.config import to_dict
 from lumiere.errors import LockError, LumiereError, one_line
 from lumiere.locks import inheritable_lock
+from lumiere.run_origin import git_tags
 
 PROJECT = Path(__file__).resolve().parents[1]
 LOCK_SECONDS = 20.0  # a killed run's stages may take 10 s to stop, and hold the lock until then
@@ -242,6 +243,7 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
             cancellation_watched(run.supervisors.stop) as is_cancelled,
         ):
             run.parent = tracked.reference
+            before = {node.name: _old_metrics(node) for node in nodes}
             results = _submit_and_wait(nodes, run)
             if is_cancelled.is_set():
                 raise RunCancelled
@@ -250,6 +252,8 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
             for result in results:
                 figures = {f"{result.stage}/{name}": x for name, x in result.metrics.items()}
                 tracked.log_metrics(figures)
+            tracked.describe(description.describe(results, before, git_tags(run.root)))
+            tracked.log_inputs(description.data_inputs(run.root / "dvc.lock"), "pipeline")
             _raise_unless_complete(results)
     except RunCancelled:
         return Cancelled(message="the stages at work were stopped; the next run goes on from there")
@@ -259,6 +263,14 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
     report.publish_artifacts(results)
     report.print_report(run.root, results)
     return Failed(message=failure) if failure else Completed(message=summary(results))
+
+
+def _old_metrics(node: dag.StageNode) -> dict[str, float]:
+    """Read the metrics that an earlier run wrote; none if they are damaged."""
+    try:
+        return tracking.numbers(dag.read_metrics(node))
+    except ValueError:
+        return {}
 
 
 def _raise_unless_complete(results: list[StageResult]) -> None:

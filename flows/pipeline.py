@@ -13,7 +13,6 @@ from pathlib import Path
 from dvc.exceptions import DvcException
 from prefect import Flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import (
@@ -153,7 +152,8 @@ def read_schedule(cron: str, timezone: str) -> CronSchedule:
 def serve(schedule: CronSchedule, parameters: dict[str, object]) -> None:
     """Serve the flow on a schedule until interrupted.
 
-    A run that would overlap another is cancelled.
+    A run that would overlap another is skipped, because the flow locks the project's folder. There is
+    no concurrency limit of Prefect's, because the run of a dead process would hold its place.
 
     Raises:
         ParamsError: if no Prefect server is set, because nothing could start a scheduled run.
@@ -164,7 +164,6 @@ def serve(schedule: CronSchedule, parameters: dict[str, object]) -> None:
             "`prefect server start`, then set PREFECT_API_URL=http://127.0.0.1:4200/api and try again"
         )
     print(f"schedule: {schedule.cron} in the time zone {schedule.timezone} (Ctrl-C stops it)")
-    limit = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
     # Each run loads the flow from its file, so edits take effect in the next run.
     flow = lumiere_pipeline.from_source(str(PROJECT), entrypoint="flows.flow.lumiere_pipeline")
     assert isinstance(flow, Flow)  # it is a coroutine only in async code
@@ -172,8 +171,7 @@ def serve(schedule: CronSchedule, parameters: dict[str, object]) -> None:
         name="scheduled",
         schedules=[schedule],
         parameters=parameters,
-        limit=1,
-        global_limit=limit,
+        limit=2,  # the second finds the project locked, says so and ends
     )
 
 

@@ -82,8 +82,13 @@ def metric_rows(results: list[StageResult]) -> list[dict[str, str]]:
         {
             "stage": result.stage,
             "metric": name,
-            "value": f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}",
+            "value": shown(value),
         }
         for result in results
         for name, value in result.metrics.items()
     ]
+
+
+def shown(value: float) -> str:
+    """Return a figure as people read it."""
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"

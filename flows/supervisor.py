@@ -183,7 +183,11 @@ def _stop_group(leader: subprocess.Popen[bytes]) -> None:
     The leader is `dvc`. It ends by itself when its command has, and then leaves no lock behind that
     the next run would report, so it gets SIGTERM only if it stays.
     """
-    others = [found for found in _family(leader.pid) if found.pid != leader.pid]
+    others = [
+        found
+        for found in _family(leader.pid)
+        if found.pid != leader.pid and not _has_supervisor(found, leader.pid)
+    ]
     _terminate(others)
     psutil.wait_procs(others, timeout=GRACE_SECONDS)
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -207,6 +211,19 @@ def _terminate(processes: list[psutil.Process]) -> None:
 
 def _family(leader: int) -> list[psutil.Process]:
     return [process for process in psutil.process_iter() if _belongs(process, leader)]
+
+
+def _has_supervisor(process: psutil.Process, leader: int) -> bool:
+    """Return whether a process below the leader has a supervisor of its own, which stops it in its
+    own order.
+    """
+    with contextlib.suppress(psutil.Error):
+        for parent in process.parents():
+            if parent.pid == leader:
+                return False
+            if str(Path(__file__).resolve()) in parent.cmdline():
+                return True
+    return False
 
 
 def _belongs(process: psutil.Process, leader: int) -> bool:

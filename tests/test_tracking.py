@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -477,6 +478,22 @@ def test_params_of_every_run_are_recorded(monkeypatch: pytest.MonkeyPatch) -> No
     with tracking.stage_run("a", {"optim": {"steps": 3}}):
         pass
     assert only_run().data.params == {"optim.steps": "3", "launch.precision": "bf16"}
+
+
+def test_a_reviewer_finds_data_versions_and_a_description() -> None:
+    with tracking.pipeline_run(Path.cwd(), {}) as run:
+        run.describe("**Good.**")
+        run.log_inputs({"data/raw": "0123456789abcdef0123456789abcdef.dir"}, "pipeline")
+    found = only_run()
+    assert found.data.tags["mlflow.note.content"] == "**Good.**"
+    (given,) = found.inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.digest) == (
+        "data/raw",
+        "0123456789abcdef0123456789abcdef.dir",
+    )
+    assert found.data.tags["torch"] == version("torch")
+    experiment = store.open_store(Path.cwd()).get_experiment(found.info.experiment_id)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
 
 def test_a_full_disk_ends_no_run(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lumiere.addresses import redacted
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 LIMITS = {"metrics": 1000, "params": 100, "tags": 100}  # items of a batch; MLflow's limits
+MAX_NAME, MAX_DIGEST = 500, 36  # characters; MLflow's limits. DVC's digest of a folder has 36
 # Errors about the content of a request; sending it again does not help.
 REJECTED = {"INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS"}
 
@@ -26,6 +28,21 @@ def log_batch(client: MlflowClient, run_id: str, kind: str, items: list[list[Any
 
     made: dict[str, Any] = {"metrics": Metric, "params": Param, "tags": RunTag}
     client.log_batch(run_id, **{kind: [made[kind](*item) for item in items]})
+
+
+def log_inputs(
+    client: MlflowClient, run_id: str, items: Sequence[Sequence[str]], context: str
+) -> None:
+    """Record data sets, each given as path and digest."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    tags = [InputTag("mlflow.data.context", context)]
+    found = []
+    for path, digest in items:
+        source = json.dumps({"uri": path})
+        name, short = path[:MAX_NAME], digest[:MAX_DIGEST]
+        found.append(DatasetInput(Dataset(name, short, "local", source), tags))
+    client.log_inputs(run_id, found)
 
 
 def send_one_by_one(client: MlflowClient, run_id: str, kind: str, items: list[list[Any]]) -> None:

@@ -153,13 +153,15 @@ class Delivery:
                 batches.log_batch(self._client, run_id, kind, items)
 
     def _act(self, journal: Journal, entry: Entry) -> None:
-        """Carry out an entry that changes more than one run, or ends one."""
+        """Carry out an entry that is not part of a batch."""
         if entry["do"] == "family":
             self._tag_family(journal, entry["tags"])
         elif entry["do"] == "close abandoned":
             journals = self._all_journals()
             kept = {other.run_id for other in journals if other.run_id is not None}
             store.close_abandoned_runs(self._client, self._root, kept)
+        elif entry["do"] == "inputs":
+            batches.log_inputs(self._client, _id(journal), entry["items"], entry["context"])
         elif entry["do"] == "end":
             self._client.set_terminated(_id(journal), entry["status"], entry["time"])
 

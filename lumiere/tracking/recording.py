@@ -15,7 +15,13 @@ from typing import Any
 
 from lumiere.addresses import redacted
 from lumiere.errors import DataError, ParamsError, first_line
-from lumiere.run_origin import experiment_tags, git_patch, git_tags, process_tags
+from lumiere.run_origin import (
+    experiment_tags,
+    git_patch,
+    git_tags,
+    package_tags,
+    process_tags,
+)
 from lumiere.tracking import store
 from lumiere.tracking.courier import courier
 from lumiere.tracking.journal import QUEUE, begin_journal
@@ -150,7 +156,8 @@ def _begin_run(root: Path, name: str, tags: dict[str, str], parent: str | None) 
     """
     store.import_mlflow(tracking_uri(root))
     journal = begin_journal(root, store.store_name(root))
-    origin = {"mlflow.source.name": tags["stage"]} | process_tags() | experiment_tags()
+    origin = {"mlflow.source.name": tags["stage"]} | process_tags() | package_tags()
+    origin |= experiment_tags()
     journal.figures.add(
         {
             "do": "create",

@@ -94,6 +94,19 @@ class Run:
         items = [[key, shortened(value)] for key, value in tags.items()]
         self._add("tags", items=items)
 
+    def log_inputs(self, inputs: Mapping[str, str], context: str) -> None:
+        """Record data sets that the run reads, for MLflow's column Dataset.
+
+        Args:
+            inputs: the digest of each, by path.
+            context: what they are used for.
+        """
+        self._add("inputs", items=sorted(inputs.items()), context=context)
+
+    def describe(self, text: str) -> None:
+        """Set the description that MLflow shows above the run, in Markdown."""
+        self.set_tags({"mlflow.note.content": text})
+
     def tag_family(self, tags: Mapping[str, str]) -> None:
         """Tag this run and those of its children that have finished."""
         self._add("family", tags=dict(tags))
