@@ -239,7 +239,7 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
     failure = ""
     try:
         with (
-            tracking.pipeline_run(run.root, run.params) as tracked,
+            tracking.pipeline_run(run.root, run.params, prefect.runtime.flow_run.name) as tracked,
             cancellation_watched(run.supervisors.stop) as is_cancelled,
         ):
             run.parent = tracked.reference

@@ -496,6 +496,23 @@ def test_a_reviewer_finds_data_versions_and_a_description() -> None:
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
 
+def test_the_searches_of_the_page_for_reviewers_find_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "brown-fox")
+    params = {"train_base": {"optim": {"seed": 1}}}
+    with tracking.pipeline_run(Path.cwd(), params, "nightly 2026-11-29 03:00 all stages") as run:
+        run.log_metrics({"evaluate/independent_frechet": 127.4})
+        run.set_tags({"git_dirty": "false", "git_commit": "1a2b3c4d"})
+        monkeypatch.setenv(tracking.PARENT_VARIABLE, str(run.reference))
+        with pytest.raises(ZeroDivisionError), tracking.stage_run("train_base", {}):
+            _ = 1 / 0
+    page = (REPOSITORY / "docs" / "review.md").read_text()
+    searches = re.findall(r"^\| .* \| `(.*)` \|$", page, re.MULTILINE)
+    assert len(searches) >= 9
+    client = store.open_store(Path.cwd())
+    for search in searches:
+        assert client.search_runs([store.experiment_id(client, Path.cwd())], search), search
+
+
 def test_a_full_disk_ends_no_run(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -41,8 +41,8 @@ def main() -> None:
 
 
 def link(server: str, experiment: str) -> str:
-    """Return the address of the page with the runs."""
-    return f"{server.rstrip('/')}/#/experiments/{experiment}/runs"
+    """Return the address of the page with the runs, in MLflow's view of trainings."""
+    return f"{server.rstrip('/')}/#/experiments/{experiment}/runs?workflowType=machine_learning"
 
 
 if __name__ == "__main__":

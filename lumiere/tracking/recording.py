@@ -64,7 +64,7 @@ def stage_run(stage: str, params: Mapping[str, Any]) -> Iterator[Run]:
     if is_on() and os.environ.get("RANK", "0") == "0":
         try:
             parent = os.environ.get(PARENT_VARIABLE)
-            tags = {"stage": stage} | git_tags(workspace())
+            tags = {"stage": stage, "cached": "false"} | git_tags(workspace())
             run = _begin_run(project_root(), stage, tags, parent)
         except (OSError, ParamsError) as error:
             logger.warning("this run is not recorded in MLflow: %s", error)
@@ -74,8 +74,13 @@ def stage_run(stage: str, params: Mapping[str, Any]) -> Iterator[Run]:
 
 
 @contextlib.contextmanager
-def pipeline_run(root: Path, params: Mapping[str, Any]) -> Iterator[Run]:
+def pipeline_run(root: Path, params: Mapping[str, Any], name: str = "") -> Iterator[Run]:
     """Record one pipeline run, the parent of its stages' runs, with all params and `dvc.lock`.
+
+    Args:
+        root: the project's folder.
+        params: all params in effect, nested.
+        name: the name of the run; by default "pipeline" and the time.
 
     Raises:
         DataError: if the store cannot be used until a person changes something; before any work is
@@ -84,7 +89,7 @@ def pipeline_run(root: Path, params: Mapping[str, Any]) -> Iterator[Run]:
     if not is_on():
         yield Run()
         return
-    run = _begin_pipeline_run(root, params)
+    run = _begin_pipeline_run(root, params, name or f"pipeline {time.strftime('%Y-%m-%d %H:%M')}")
     with _ended(run, PIPELINE_PATIENCE, PIPELINE_PATIENCE):
         try:
             yield run
@@ -96,8 +101,7 @@ def pipeline_run(root: Path, params: Mapping[str, Any]) -> Iterator[Run]:
                 run.tag_family({"dvc_lock_md5": digest})
 
 
-def _begin_pipeline_run(root: Path, params: Mapping[str, Any]) -> Run:
-    name = f"pipeline-{time.strftime('%Y%m%d-%H%M%S')}"
+def _begin_pipeline_run(root: Path, params: Mapping[str, Any], name: str) -> Run:
     try:
         run = _begin_run(root, name, {"stage": "pipeline"} | git_tags(root), None)
     except OSError as error:
