@@ -18,16 +18,22 @@ MAX_CHANGES = 12  # lines
 Metrics = Mapping[str, Mapping[str, float]]
 
 
-def describe(results: Sequence[StageResult], before: Metrics, git: Mapping[str, str]) -> str:
+def describe(
+    results: Sequence[StageResult],
+    before: Metrics,
+    git: Mapping[str, str],
+    run_id: str | None = None,
+) -> str:
     """Return the description of a run, in Markdown.
 
     Args:
         results: how its stages ended.
         before: the metrics by stage as they were before the run.
         git: the tags of the run's commit.
+        run_id: MLflow's id of the run, if MLflow has created it yet.
     """
     parts = [_verdict(results), _stages(results), _floors(results, before)]
-    parts += [_changes(results, before), _again(git)]
+    parts += [_changes(results, before), _again(git, run_id or "RUN_ID")]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -111,9 +117,7 @@ def _floors(results: Sequence[StageResult], before: Metrics) -> str:
             rows.append(f"| {name} | {shown(value)} | {shown(floor)} | {change} |")
     if not rows:
         return ""
-    return "\n".join(
-        ["| metric | this run | real clips | last run |", "|---|---:|---:|---:|", *rows]
-    )
+    return "\n".join(["| metric | this run | real clips | before |", "|---|---:|---:|---:|", *rows])
 
 
 def _changes(results: Sequence[StageResult], before: Metrics) -> str:
@@ -131,13 +135,13 @@ def _changes(results: Sequence[StageResult], before: Metrics) -> str:
     return "\n".join(["**Other metrics that changed**", "", *lines]) if lines else ""
 
 
-def _again(git: Mapping[str, str]) -> str:
+def _again(git: Mapping[str, str], run_id: str) -> str:
     commit = git.get("git_commit")
     if commit is None:
         return ""
     return (
-        "**Make it again**: `lumiere reproduce RUN_ID FOLDER` with the id of this run makes a fresh clone, "
-        "runs its stages there and compares the outputs. By hand:\n\n"
+        f"**Make it again**: `lumiere reproduce {run_id} again` makes a fresh clone, runs its stages there "
+        "and compares the outputs. By hand:\n\n"
         "```sh\n"
         f"git clone REPOSITORY again && cd again && git checkout {commit}\n"
         "git apply uncommitted.patch    # if this run has that artifact\n"

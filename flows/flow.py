@@ -252,7 +252,8 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
             for result in results:
                 figures = {f"{result.stage}/{name}": x for name, x in result.metrics.items()}
                 tracked.log_metrics(figures)
-            tracked.describe(description.describe(results, before, git_tags(run.root)))
+            origin = git_tags(run.root)
+            tracked.describe(description.describe(results, before, origin, tracked.run_id))
             tracked.log_inputs(description.data_inputs(run.root / "dvc.lock"), "pipeline")
             _raise_unless_complete(results)
     except RunCancelled:

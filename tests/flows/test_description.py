@@ -39,7 +39,8 @@ def test_a_reviewer_sees_verdict_floors_changes_and_the_way_back(tmp_path: Path)
     assert "| fid | 12.35 | 4 | was 20 |" in text and "| same | 1 | 1 | same |" in text
     assert "- evaluate/count: 2 → 3" in text
     assert "new" not in text and "Other." not in text
-    assert "git checkout abc" in text and "lumiere reproduce RUN_ID FOLDER" in text
+    assert "git checkout abc" in text and "lumiere reproduce RUN_ID again" in text
+    assert "reproduce 123 again" in describe(found, before, {"git_commit": "abc"}, "123")
 
 
 def test_a_run_without_a_report_has_a_short_description(tmp_path: Path) -> None:
