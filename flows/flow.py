@@ -247,23 +247,28 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
             results = _submit_and_wait(nodes, run)
             if is_cancelled.is_set():
                 raise RunCancelled
-            tracked.set_tags({f"stage.{result.stage}": result.status for result in results})
-            tracked.log_metrics({f"seconds/{result.stage}": result.seconds for result in results})
-            for result in results:
-                figures = {f"{result.stage}/{name}": x for name, x in result.metrics.items()}
-                tracked.log_metrics(figures)
-            origin = git_tags(run.root)
-            tracked.describe(description.describe(results, before, origin, tracked.run_id))
+            text = description.describe(results, before, git_tags(run.root), tracked.run_id)
+            tracked.describe(text)
             tracked.log_inputs(description.data_inputs(run.root / "dvc.lock"), "pipeline")
+            _log_results(tracked, results)
             _raise_unless_complete(results)
     except RunCancelled:
         return Cancelled(message="the stages at work were stopped; the next run goes on from there")
     except PipelineFailed as error:
         failure = str(error)
     run.screen.clear()
-    report.publish_artifacts(results)
+    report.publish_artifacts(results, text)
     report.print_report(run.root, results)
     return Failed(message=failure) if failure else Completed(message=summary(results))
+
+
+def _log_results(tracked: tracking.Run, results: list[StageResult]) -> None:
+    """Record how each stage ended, how long it took, and its metrics."""
+    tracked.set_tags({f"stage.{result.stage}": result.status for result in results})
+    tracked.log_metrics({f"seconds/{result.stage}": result.seconds for result in results})
+    for result in results:
+        figures = {f"{result.stage}/{name}": x for name, x in result.metrics.items()}
+        tracked.log_metrics(figures)
 
 
 def _old_metrics(node: dag.StageNode) -> dict[str, float]:

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prefect.artifacts import create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from rich.console import Console
 from rich.table import Table
 
@@ -63,8 +63,11 @@ def _print_videos(root: Path, results: list[StageResult], console: Console) -> N
         console.print(f"  … and {len(videos) - MAX_VIDEOS} more")
 
 
-def publish_artifacts(results: list[StageResult]) -> None:
-    """Publish the two tables as Prefect artifacts. Prefect allows [a-z0-9-] in keys."""
+def publish_artifacts(results: list[StageResult], description: str) -> None:
+    """Publish the description of the run and its tables as Prefect artifacts. Prefect allows
+    [a-z0-9-] in keys.
+    """
+    create_markdown_artifact(description, key="lumiere-run", description="The last pipeline run")
     rows = [
         {"stage": result.stage, "status": result.status, "seconds": round(result.seconds, 1)}
         for result in results

@@ -132,7 +132,7 @@ def test_prefect_shows_cached_tasks_and_artifacts(toy_project: Path, untracked: 
     with get_client(sync_client=True) as client:
         tasks = client.read_task_runs(flow_run_filter=this_run(state))
     assert {task.name: task.state_name for task in tasks} == {"a": "Cached", "b": "Cached"}
-    assert artifacts(state) == {"lumiere-stages"}
+    assert artifacts(state) == {"lumiere-run", "lumiere-stages"}
     (toy_project / "b.txt").unlink()
     state = run(toy_project, stages=["b"])
     assert state.is_completed() and state.message == "2 cached"  # checked out from DVC's cache
@@ -148,7 +148,7 @@ def test_a_failed_branch_stops_what_depends_on_it_only(toy_project: Path) -> Non
     by_name = {found.info.run_name: found.info.status for found in mlflow_runs(toy_project)}
     assert by_name["b"] == "FAILED" and by_name["c"] == "FINISHED"
     assert any(
-        name.startswith("pipeline-") and status == "FAILED" for name, status in by_name.items()
+        name.startswith("by hand ") and status == "FAILED" for name, status in by_name.items()
     )
     (toy_project / "fail-b").unlink()
     for name in "bd":
@@ -171,7 +171,7 @@ def test_figures_of_earlier_runs_are_not_shown_as_this_ones(
     output = capfd.readouterr().out
     assert (toy_project / "d.json").exists() and (toy_project / "videos" / "one.mp4").exists()
     assert "not run" in output and "size.characters" not in output and "one.mp4" not in output
-    assert artifacts(state) == {"lumiere-stages"}
+    assert artifacts(state) == {"lumiere-run", "lumiere-stages"}
 
 
 def test_a_stage_whose_figures_cannot_be_read_has_failed(
