@@ -14,6 +14,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
 from prefect.deployments import run_deployment
 
 from flows.flow import PROJECT
@@ -67,18 +76,38 @@ def fingerprint(folder: Path) -> str:
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def look(watch: DataWatch, start: Callable[[], object]) -> None:
-    """Look once, and start a run if there is news. A server that is away is asked again later."""
+def look(watch: DataWatch, start: Callable[[], object], is_busy: Callable[[], bool]) -> None:
+    """Look once, and start a run if there is news. While an earlier run waits or works, and while
+    the server is away, the news is kept for later.
+    """
     seen = watch.news()
     if not seen:
         return
     try:
+        if is_busy():
+            return
         start()
     except Exception as error:
         print(f"data/ has changed, but no run could be started ({first_line(error)})", flush=True)
         return
     watch.accept(seen)
     print("data/ has changed: a run was started", flush=True)
+
+
+def has_unfinished_run() -> bool:
+    """Return whether a run of the deployment waits or works."""
+    states = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_runs(
+            deployment_filter=DeploymentFilter(
+                name=DeploymentFilterName(any_=[DEPLOYMENT.partition("/")[2]])
+            ),
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states))
+            ),
+            limit=1,
+        )
+    return bool(found)
 
 
 def main() -> None:
@@ -88,7 +117,7 @@ def main() -> None:
     seconds = parser.parse_args().every
     watch = DataWatch(PROJECT)
     while True:
-        look(watch, lambda: run_deployment(DEPLOYMENT, timeout=0))
+        look(watch, lambda: run_deployment(DEPLOYMENT, timeout=0), has_unfinished_run)
         time.sleep(seconds)
 
 

@@ -23,7 +23,7 @@ import psutil
 
 # From SIGTERM to SIGKILL: time to write a checkpoint and to end the MLflow run.
 GRACE_SECONDS = 10.0
-LEADER_SECONDS = 2.0  # for dvc, after its command has ended
+LEADER_SECONDS = 4.0  # for dvc, after its command has ended
 POLL_SECONDS = 0.1
 
 
@@ -189,16 +189,15 @@ def _stop_group(leader: subprocess.Popen[bytes]) -> None:
         if found.pid != leader.pid and not _has_supervisor(found, leader.pid)
     ]
     _terminate(others)
-    psutil.wait_procs(others, timeout=GRACE_SECONDS)
+    _, alive = psutil.wait_procs(others, timeout=GRACE_SECONDS)
+    _kill(alive)
     with contextlib.suppress(subprocess.TimeoutExpired):
         leader.wait(timeout=LEADER_SECONDS if others else 0)
     if leader.poll() is None:
         leader.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             leader.wait(timeout=LEADER_SECONDS)
-    for process in _family(leader.pid):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+    _kill(_family(leader.pid))
     with contextlib.suppress(subprocess.TimeoutExpired):
         leader.wait(timeout=GRACE_SECONDS)
 
@@ -207,6 +206,12 @@ def _terminate(processes: list[psutil.Process]) -> None:
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _family(leader: int) -> list[psutil.Process]:

@@ -25,7 +25,7 @@ from lumiere import run_origin, tracking
 from lumiere.addresses import keep_loopback_direct, redacted
 from lumiere.errors import DataError, ParamsError
 from lumiere.run_origin import git_patch, git_tags
-from lumiere.tracking import batches, courier, recording, store
+from lumiere.tracking import batches, courier, pages, recording, store
 from lumiere.tracking.courier import deliver_abandoned
 from lumiere.tracking.journal import QUEUE, EntryFile
 
@@ -511,6 +511,26 @@ def test_the_searches_of_the_page_for_reviewers_find_runs(monkeypatch: pytest.Mo
     client = store.open_store(Path.cwd())
     for search in searches:
         assert client.search_runs([store.experiment_id(client, Path.cwd())], search), search
+
+
+def test_the_pages_open_at_the_runs_of_the_store_in_use(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda program, words: served.append(words))
+    monkeypatch.setattr(sys, "argv", ["pages", "--port", "5001", "--allowed-hosts", "a.example"])
+    pages.main()
+    link = "http://127.0.0.1:5001/#/experiments/1/runs?workflowType=machine_learning"
+    assert link in capsys.readouterr().out
+    (words,) = served
+    assert words[words.index("--host") + 1] == "127.0.0.1"
+    assert words[words.index("--allowed-hosts") + 1] == "a.example"
+    assert words[words.index("--backend-store-uri") + 1] == tracking.tracking_uri(Path.cwd())
+
+    shutil.copy(".lumiere/mlflow.db", "other.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
+    pages.main()
+    assert served[1][served[1].index("--backend-store-uri") + 1] == "sqlite:///other.db"
 
 
 def test_a_full_disk_ends_no_run(

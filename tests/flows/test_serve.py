@@ -92,7 +92,7 @@ def test_new_data_starts_one_run_when_it_is_complete(tmp_path: Path) -> None:
     video = tmp_path / "data" / "raw" / "one.mp4"
 
     def look_once() -> int:
-        look(watch, lambda: started.append(1))
+        look(watch, lambda: started.append(1), lambda: False)
         return len(started)
 
     assert [look_once() for _ in range(3)] == [0, 0, 0]
@@ -117,8 +117,10 @@ def test_what_changed_while_nobody_looked_or_the_server_was_away_is_not_forgotte
 
     before = (tmp_path / SEEN).read_text()
     for _ in range(2):
-        look(watch, refused)
+        look(watch, refused, lambda: False)
     assert "no run could be started (refused)" in capsys.readouterr().out
     assert (tmp_path / SEEN).read_text() == before
-    look(watch, lambda: None)
+    look(watch, refused, lambda: True)  # an earlier run is at work
+    assert (tmp_path / SEEN).read_text() == before
+    look(watch, lambda: None, lambda: False)
     assert (tmp_path / SEEN).read_text() != before
