@@ -41,6 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"argument --max-parallel: {options.max_parallel}; allowed: at least 1")
     if options.timezone and options.schedule is None:
         parser.error("argument --timezone: needs --schedule")
+    if options.only and not options.stages:
+        parser.error("argument --only: needs --stages")
+    if options.from_stage and options.stages:
+        parser.error("argument --from: excludes --stages")
     root = Path(options.root or PROJECT).resolve()
     try:
         check_interpreter()
