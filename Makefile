@@ -4,13 +4,13 @@
 PYTHON ?= python3
 PIP_FLAGS ?=
 ARGS ?=
-PORT ?= 5000
+PORT ?=
 BENCHMARKS ?= benchmarks/models.py
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench lint format ui clean
+.PHONY: help install demo test bench lint format ui serve serve-stop clean
 
 STAMP := .venv/.installed
 PY := .venv/bin/python
@@ -35,6 +35,7 @@ help:
 	@echo 'make install   install the tested packages into .venv'
 	@echo 'make demo      run the whole pipeline on the sample videos; ARGS="--stages evaluate" runs a part'
 	@echo 'make ui        open the runs in MLflow; PORT=5001 uses another port'
+	@echo 'make serve     run the schedules of prefect.yaml until Ctrl-C or make serve-stop; PORT=4201 uses another port'
 	@echo 'make test      run the tests; ARGS="-k windows" runs some'
 	@echo 'make bench     compare the networks; BENCHMARKS=benchmarks/generate.py runs another benchmark'
 	@echo 'make lint      check style, formatting and types; make format fixes what it can'
@@ -75,10 +76,13 @@ format: $(STAMP)
 	@$(PY) -m ruff format .
 
 ui: $(STAMP)
-	@mkdir -p .lumiere
-	@echo 'MLflow: http://127.0.0.1:$(PORT)   (Ctrl-C stops it)'
-	@$(PY) -m mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 \
-	  --backend-store-uri "sqlite:///$(CURDIR)/.lumiere/mlflow.db" --default-artifact-root "$(CURDIR)/.lumiere/mlartifacts"
+	@$(PY) -m lumiere.tracking.pages --port $(or $(PORT),5000) $(ARGS)
+
+serve: $(STAMP)
+	@$(PY) -m flows.serve --port $(or $(PORT),4200)
+
+serve-stop: $(STAMP)
+	@$(PY) -m flows.serve --stop
 
 clean:
 	rm -rf outputs .lumiere .dvc/cache .dvc/tmp

@@ -101,24 +101,49 @@ def is_changed(root: Path, name: str) -> bool:
         return any(bool(stage.status()) for stage in repo.index.stages if _name(stage) == name)
 
 
-def with_upstream(nodes: list[StageNode], names: list[str]) -> list[StageNode]:
-    """Return the named stages and all stages that they depend on, in topological order.
+def select(
+    nodes: list[StageNode], stages: list[str], only: bool = False, first: str = ""
+) -> list[StageNode]:
+    """Return the stages that a run is asked for, in topological order.
+
+    Args:
+        nodes: all stages, in topological order.
+        stages: these stages and all that they depend on; if empty, every stage.
+        only: leave out what the named stages depend on.
+        first: this stage and all that depend on it, instead of `stages`.
 
     Raises:
-        ParamsError: if a name is not a stage.
+        ParamsError: if a name is not a stage, or the arguments exclude each other.
     """
-    by_name = {node.name: node for node in nodes}
-    for name in names:
-        if name not in by_name:
-            raise ParamsError(f"--stages: {name!r} is not a stage; allowed: {', '.join(by_name)}")
-    selected: set[str] = set()
-    pending = list(names)
-    while pending:
-        name = pending.pop()
-        if name not in selected:
-            selected.add(name)
-            pending += by_name[name].dependencies
+    if (only and not stages) or (first and stages):
+        raise ParamsError("--only needs --stages, and --from excludes both")
+    names = [node.name for node in nodes]
+    for name in [*stages, *([first] if first else [])]:
+        if name not in names:
+            raise ParamsError(f"{name!r} is not a stage; allowed: {', '.join(names)}")
+    if first:
+        selected = _downstream(nodes, first)
+    elif only:
+        selected = set(stages)
+    else:
+        selected = _upstream(nodes, stages or names)
     return [node for node in nodes if node.name in selected]
+
+
+def _upstream(nodes: list[StageNode], names: list[str]) -> set[str]:
+    selected = set(names)
+    for node in reversed(nodes):
+        if node.name in selected:
+            selected.update(node.dependencies)
+    return selected
+
+
+def _downstream(nodes: list[StageNode], first: str) -> set[str]:
+    selected = {first}
+    for node in nodes:
+        if not selected.isdisjoint(node.dependencies):
+            selected.add(node.name)
+    return selected
 
 
 def read_metrics(node: StageNode) -> dict[str, Any]:

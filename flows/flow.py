@@ -27,19 +27,22 @@ from dvc.exceptions import DvcException
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from flows import STAGE_PROXIES, TELEMETRY_OFF, dag, report
+from flows import STAGE_PROXIES, TELEMETRY_OFF, dag, description, report
+from flows.cancellation import cancellation_watched
 from flows.report import StageResult
+from flows.run_params import changed_params, check_params
 from flows.screen import Screen, StageOutput
 from flows.supervisor import Supervisors, tie_to_this_process
 from lumiere import tracking
 from lumiere.addresses import redacted
-from lumiere.config import load_params, to_dict
-from lumiere.errors import LumiereError, one_line
+from lumiere.config import to_dict
+from lumiere.errors import LockError, LumiereError, one_line
 from lumiere.locks import inheritable_lock
+from lumiere.run_origin import git_tags
 
 PROJECT = Path(__file__).resolve().parents[1]
 LOCK_SECONDS = 20.0  # a killed run's stages may take 10 s to stop, and hold the lock until then
@@ -49,6 +52,10 @@ THREADS: Any = ThreadPoolTaskRunner()  # the annotation of `flow` excludes Prefe
 
 class PipelineFailed(Exception):
     """At least one stage failed."""
+
+
+class RunCancelled(BaseException):
+    """A person cancelled the run. MLflow records it as KILLED."""
 
 
 class PipelineRun:
@@ -141,6 +148,8 @@ def _reproduce(node: dag.StageNode, run: PipelineRun) -> tuple[StageResult, Stat
             output,
             (run.lock,),
         )
+        if run.supervisors.is_stopped:
+            return StageResult(node.name, "stopped"), Cancelled(message="the run was stopped")
         if status:
             message = f"stage {node.name} ended with exit code {status}"
             return StageResult(node.name, "failed"), Failed(message=message)
@@ -164,8 +173,11 @@ def _dvc_command(node: dag.StageNode, is_forced: bool) -> list[str]:
 def _run_name() -> str:
     """Name a run by its deployment, the time of its start and what it runs."""
     who = prefect.runtime.deployment.name or "by hand"
-    stages = prefect.runtime.flow_run.parameters.get("stages") or ["all stages"]
-    return f"{who} {time.strftime('%Y-%m-%d %H:%M')} {', '.join(stages)}"
+    parameters = prefect.runtime.flow_run.parameters
+    what = ", ".join(parameters.get("stages") or ["all stages"])
+    if parameters.get("from_stage"):
+        what = f"from {parameters['from_stage']}"
+    return f"{who} {time.strftime('%Y-%m-%d %H:%M')} {what}"
 
 
 @prefect.flow(
@@ -177,7 +189,12 @@ def _run_name() -> str:
 def lumiere_pipeline(
     root: str = "",
     stages: list[str] | None = None,
+    only: bool = False,
+    from_stage: str = "",
     force: bool = False,
+    profile: str = "",
+    overrides: dict[str, Any] | None = None,
+    wait_minutes: Annotated[float, Field(ge=0)] = 0,
     max_parallel: Annotated[int, Field(ge=1)] = 2,
 ) -> State[Any]:
     """Bring every stage up to date.
@@ -185,7 +202,13 @@ def lumiere_pipeline(
     Args:
         root: the project's folder; by default the project that this file belongs to.
         stages: run only these stages and the stages they depend on; by default all.
-        force: run the named stages, or all, even if nothing has changed.
+        only: run the named stages without those that they depend on.
+        from_stage: run this stage and all stages that depend on it.
+        force: run the named stages, or all that are selected, even if nothing has changed.
+        profile: a params file to use instead of params.yaml, such as profiles/h100.yaml.
+        overrides: other values for single params, such as {"generate.seed": 3}.
+        wait_minutes: how long to wait for another run of the project to end; then this run is
+            skipped.
         max_parallel: how many stages may run at the same time, at least 1.
 
     Returns:
@@ -194,13 +217,18 @@ def lumiere_pipeline(
     """
     folder = Path(root).resolve() if root else PROJECT
     try:
-        params = to_dict(load_params(folder / "params.yaml"))
-        with pipeline_lock(folder) as lock:
+        check_params(folder, profile, overrides or {})
+        with (
+            pipeline_lock(folder, 60 * wait_minutes) as lock,
+            changed_params(folder, profile, overrides) as params,
+        ):
             tie_to_this_process("prefect.server.api")
-            nodes = dag.read_dag(folder)
+            nodes = dag.select(dag.read_dag(folder), stages or [], only, from_stage)
             forced = set(stages or [node.name for node in nodes]) if force else set()
-            nodes = dag.with_upstream(nodes, stages) if stages else nodes
-            return _run_nodes(nodes, PipelineRun(folder, params, forced, max_parallel, lock))
+            run = PipelineRun(folder, to_dict(params), forced, max_parallel, lock)
+            return _run_nodes(nodes, run)
+    except LockError as error:
+        return Cancelled(name="Skipped", message=one_line(error))
     except (LumiereError, DvcException, ValueError) as error:
         return Failed(message=redacted(one_line(error)))
 
@@ -210,25 +238,49 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
     run.screen.share_terminal()
     failure = ""
     try:
-        with tracking.pipeline_run(run.root, run.params) as tracked:
+        with (
+            tracking.pipeline_run(run.root, run.params, prefect.runtime.flow_run.name) as tracked,
+            cancellation_watched(run.supervisors.stop) as is_cancelled,
+        ):
             run.parent = tracked.reference
+            before = {node.name: _old_metrics(node) for node in nodes}
             results = _submit_and_wait(nodes, run)
-            tracked.set_tags({f"stage.{result.stage}": result.status for result in results})
-            tracked.log_metrics({f"seconds/{result.stage}": result.seconds for result in results})
-            for result in results:
-                figures = {f"{result.stage}/{name}": x for name, x in result.metrics.items()}
-                tracked.log_metrics(figures)
+            if is_cancelled.is_set():
+                raise RunCancelled
+            text = description.describe(results, before, git_tags(run.root), tracked.run_id)
+            tracked.describe(text)
+            tracked.log_inputs(description.data_inputs(run.root / "dvc.lock"), "pipeline")
+            _log_results(tracked, results)
             _raise_unless_complete(results)
+    except RunCancelled:
+        return Cancelled(message="the stages at work were stopped; the next run goes on from there")
     except PipelineFailed as error:
         failure = str(error)
     run.screen.clear()
-    report.publish_artifacts(results)
+    report.publish_artifacts(results, text)
     report.print_report(run.root, results)
     return Failed(message=failure) if failure else Completed(message=summary(results))
 
 
+def _log_results(tracked: tracking.Run, results: list[StageResult]) -> None:
+    """Record how each stage ended, how long it took, and its metrics."""
+    tracked.set_tags({f"stage.{result.stage}": result.status for result in results})
+    tracked.log_metrics({f"seconds/{result.stage}": result.seconds for result in results})
+    for result in results:
+        figures = {f"{result.stage}/{name}": x for name, x in result.metrics.items()}
+        tracked.log_metrics(figures)
+
+
+def _old_metrics(node: dag.StageNode) -> dict[str, float]:
+    """Read the metrics that an earlier run wrote; none if they are damaged."""
+    try:
+        return tracking.numbers(dag.read_metrics(node))
+    except ValueError:
+        return {}
+
+
 def _raise_unless_complete(results: list[StageResult]) -> None:
-    for status in ("failed", "not run"):
+    for status in ("failed", "stopped", "not run"):
         stages = [result.stage for result in results if result.status == status]
         if stages:
             names = ", ".join(stages)
@@ -271,8 +323,10 @@ def summary(results: list[StageResult]) -> str:
 
 
 @contextlib.contextmanager
-def pipeline_lock(root: Path) -> Iterator[int]:
+def pipeline_lock(root: Path, wait_seconds: float = 0.0) -> Iterator[int]:
     """Keep out a second run of the same project on this machine.
+
+    Wait `wait_seconds` for the other run, but at least as long as a killed run takes to stop.
 
     Yields the lock's descriptor. The supervisors of the stages keep it open too, so the lock is
     freed when the last stage ends rather than when the flow ends. The kernel frees it for any end
@@ -282,5 +336,6 @@ def pipeline_lock(root: Path) -> Iterator[int]:
         LockError: if another run holds the lock.
     """
     busy = f"another pipeline run (process {{owner}}) is running in {root}; try again when it has ended"
-    with inheritable_lock(root / ".lumiere" / "pipeline.lock", LOCK_SECONDS, busy) as descriptor:
+    patience = max(LOCK_SECONDS, wait_seconds)
+    with inheritable_lock(root / ".lumiere" / "pipeline.lock", patience, busy) as descriptor:
         yield descriptor

@@ -13,7 +13,6 @@ from pathlib import Path
 from dvc.exceptions import DvcException
 from prefect import Flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import (
@@ -25,8 +24,8 @@ from pydantic import ValidationError
 
 from flows import dag
 from flows.flow import PROJECT, lumiere_pipeline
+from flows.run_params import check_params, read_override
 from lumiere.addresses import check_database_folder, redacted
-from lumiere.config import load_params
 from lumiere.errors import LumiereError, ParamsError, first_line, one_line
 from lumiere.start import check_interpreter
 
@@ -42,21 +41,31 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"argument --max-parallel: {options.max_parallel}; allowed: at least 1")
     if options.timezone and options.schedule is None:
         parser.error("argument --timezone: needs --schedule")
+    if options.only and not options.stages:
+        parser.error("argument --only: needs --stages")
+    if options.from_stage and options.stages:
+        parser.error("argument --from: excludes --stages")
     root = Path(options.root or PROJECT).resolve()
-    parameters = {
-        "root": str(root),
-        "stages": options.stages,
-        "force": options.force,
-        "max_parallel": options.max_parallel,
-    }
     try:
         check_interpreter()
-        load_params(root / "params.yaml")  # fail at once, because Prefect takes seconds to start
+        parameters = {
+            "root": str(root),
+            "stages": options.stages,
+            "only": options.only,
+            "from_stage": options.from_stage,
+            "force": options.force,
+            "profile": options.profile,
+            "overrides": dict(map(read_override, options.overrides)),
+            "wait_minutes": options.wait,
+            "max_parallel": options.max_parallel,
+        }
+        # Fail at once, because Prefect takes seconds to start.
+        check_params(root, options.profile, parameters["overrides"])
         check_server()
         if options.schedule is not None:
             schedule = read_schedule(options.schedule, options.timezone or "UTC")
             # With a wrong name, every scheduled run would fail, and nobody might notice.
-            dag.with_upstream(dag.read_dag(root), options.stages or [])
+            dag.select(dag.read_dag(root), options.stages or [], options.only, options.from_stage)
             serve(schedule, parameters)
             return 0
         state = lumiere_pipeline(**parameters, return_state=True)
@@ -147,7 +156,8 @@ def read_schedule(cron: str, timezone: str) -> CronSchedule:
 def serve(schedule: CronSchedule, parameters: dict[str, object]) -> None:
     """Serve the flow on a schedule until interrupted.
 
-    A run that would overlap another is cancelled.
+    A run that would overlap another is skipped, because the flow locks the project's folder. There is
+    no concurrency limit of Prefect's, because the run of a dead process would hold its place.
 
     Raises:
         ParamsError: if no Prefect server is set, because nothing could start a scheduled run.
@@ -158,7 +168,6 @@ def serve(schedule: CronSchedule, parameters: dict[str, object]) -> None:
             "`prefect server start`, then set PREFECT_API_URL=http://127.0.0.1:4200/api and try again"
         )
     print(f"schedule: {schedule.cron} in the time zone {schedule.timezone} (Ctrl-C stops it)")
-    limit = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
     # Each run loads the flow from its file, so edits take effect in the next run.
     flow = lumiere_pipeline.from_source(str(PROJECT), entrypoint="flows.flow.lumiere_pipeline")
     assert isinstance(flow, Flow)  # it is a coroutine only in async code
@@ -166,8 +175,7 @@ def serve(schedule: CronSchedule, parameters: dict[str, object]) -> None:
         name="scheduled",
         schedules=[schedule],
         parameters=parameters,
-        limit=1,
-        global_limit=limit,
+        limit=2,  # the second finds the project locked, says so and ends
     )
 
 
@@ -183,7 +191,38 @@ def _parser() -> argparse.ArgumentParser:
         help="run only these stages and the stages they depend on (default: all)",
     )
     parser.add_argument(
+        "--only", action="store_true", help="leave out the stages that these depend on"
+    )
+    parser.add_argument(
+        "--from",
+        dest="from_stage",
+        default="",
+        metavar="STAGE",
+        help="run this stage and all stages that depend on it",
+    )
+    parser.add_argument(
         "--force", action="store_true", help="run these stages even if nothing has changed"
+    )
+    parser.add_argument(
+        "--profile",
+        default="",
+        metavar="FILE",
+        help="use this params file instead of params.yaml, as in profiles/h100.yaml",
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="use another value for one param, as in generate.seed=3; may be repeated",
+    )
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=0.0,
+        metavar="MINUTES",
+        help="wait for another run of the project to end (default: 0)",
     )
     parser.add_argument(
         "--max-parallel",

@@ -6,12 +6,18 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prefect.artifacts import create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from rich.console import Console
 from rich.table import Table
 
 MAX_VIDEOS = 12  # paths printed
-COLOURS = {"ran": "green", "cached": "cyan", "failed": "bold red", "not run": "yellow"}
+COLOURS = {
+    "ran": "green",
+    "cached": "cyan",
+    "failed": "bold red",
+    "stopped": "yellow",
+    "not run": "yellow",
+}
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,7 @@ class StageResult:
     """How one stage ended."""
 
     stage: str
-    status: str  # ran, cached, failed or "not run"
+    status: str  # ran, cached, failed, stopped or "not run"
     seconds: float = 0.0
     # Empty unless the stage ran or is cached. A cached stage has the metrics of its earlier run.
     metrics: dict[str, float] = field(default_factory=dict)
@@ -57,8 +63,11 @@ def _print_videos(root: Path, results: list[StageResult], console: Console) -> N
         console.print(f"  … and {len(videos) - MAX_VIDEOS} more")
 
 
-def publish_artifacts(results: list[StageResult]) -> None:
-    """Publish the two tables as Prefect artifacts. Prefect allows [a-z0-9-] in keys."""
+def publish_artifacts(results: list[StageResult], description: str) -> None:
+    """Publish the description of the run and its tables as Prefect artifacts. Prefect allows
+    [a-z0-9-] in keys.
+    """
+    create_markdown_artifact(description, key="lumiere-run", description="The last pipeline run")
     rows = [
         {"stage": result.stage, "status": result.status, "seconds": round(result.seconds, 1)}
         for result in results
@@ -76,8 +85,13 @@ def metric_rows(results: list[StageResult]) -> list[dict[str, str]]:
         {
             "stage": result.stage,
             "metric": name,
-            "value": f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}",
+            "value": shown(value),
         }
         for result in results
         for name, value in result.metrics.items()
     ]
+
+
+def shown(value: float) -> str:
+    """Return a figure as people read it."""
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"

@@ -23,6 +23,7 @@ import psutil
 
 # From SIGTERM to SIGKILL: time to write a checkpoint and to end the MLflow run.
 GRACE_SECONDS = 10.0
+LEADER_SECONDS = 4.0  # for dvc, after its command has ended
 POLL_SECONDS = 0.1
 
 
@@ -176,19 +177,58 @@ def _default_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _stop_group(child: subprocess.Popen[bytes]) -> None:
-    """Send SIGTERM, then SIGKILL, to all processes of the stage, in any process group."""
-    family = [process for process in psutil.process_iter() if _belongs(process, child.pid)]
-    for process in family:
+def _stop_group(leader: subprocess.Popen[bytes]) -> None:
+    """End all processes of the stage, in any process group: SIGTERM, later SIGKILL.
+
+    The leader is `dvc`. It ends by itself when its command has, and then leaves no lock behind that
+    the next run would report, so it gets SIGTERM only if it stays.
+    """
+    others = [
+        found
+        for found in _family(leader.pid)
+        if found.pid != leader.pid and not _has_supervisor(found, leader.pid)
+    ]
+    _terminate(others)
+    _, alive = psutil.wait_procs(others, timeout=GRACE_SECONDS)
+    _kill(alive)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        leader.wait(timeout=LEADER_SECONDS if others else 0)
+    if leader.poll() is None:
+        leader.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            leader.wait(timeout=LEADER_SECONDS)
+    _kill(_family(leader.pid))
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        leader.wait(timeout=GRACE_SECONDS)
+
+
+def _terminate(processes: list[psutil.Process]) -> None:
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
-    _, alive = psutil.wait_procs(family, timeout=GRACE_SECONDS)
-    alive += [process for process in psutil.process_iter() if _belongs(process, child.pid)]
-    for process in alive:
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        child.wait(timeout=GRACE_SECONDS)
+
+
+def _family(leader: int) -> list[psutil.Process]:
+    return [process for process in psutil.process_iter() if _belongs(process, leader)]
+
+
+def _has_supervisor(process: psutil.Process, leader: int) -> bool:
+    """Return whether a process below the leader has a supervisor of its own, which stops it in its
+    own order.
+    """
+    with contextlib.suppress(psutil.Error):
+        for parent in process.parents():
+            if parent.pid == leader:
+                return False
+            if str(Path(__file__).resolve()) in parent.cmdline():
+                return True
+    return False
 
 
 def _belongs(process: psutil.Process, leader: int) -> bool:

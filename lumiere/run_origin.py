@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
 import socket
 import subprocess
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -22,6 +24,13 @@ def process_tags() -> dict[str, str]:
     """
     started = psutil.Process().create_time()
     return {"host": socket.gethostname(), "pid": str(os.getpid()), "pid_started": str(started)}
+
+
+def package_tags() -> dict[str, str]:
+    """Return the versions that decide the last bits of what a stage writes. They make no stage stale,
+    because DVC does not know them.
+    """
+    return {"torch": version("torch"), "python": platform.python_version()}
 
 
 def experiment_tags() -> dict[str, str]:

@@ -53,8 +53,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def no_shared_params() -> Iterator[None]:
     """Forget what a stage of this process recorded with every run; only tests run several stages."""
     yield
-    if "lumiere.tracking" in sys.modules:
-        sys.modules["lumiere.tracking"]._shared_params.clear()
+    if "lumiere.tracking.recording" in sys.modules:
+        sys.modules["lumiere.tracking.recording"]._shared_params.clear()
 
 
 @pytest.fixture(scope="session")

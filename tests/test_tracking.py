@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from lumiere import run_origin, tracking
 from lumiere.addresses import keep_loopback_direct, redacted
 from lumiere.errors import DataError, ParamsError
 from lumiere.run_origin import git_patch, git_tags
-from lumiere.tracking import delivery, store
-from lumiere.tracking.delivery import deliver_abandoned
+from lumiere.tracking import batches, courier, pages, recording, store
+from lumiere.tracking.courier import deliver_abandoned
 from lumiere.tracking.journal import QUEUE, EntryFile
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -388,7 +389,7 @@ def test_a_database_that_another_program_locks_delays_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(store, "LOCK_SECONDS", 0.1)
-    monkeypatch.setattr(delivery, "MAX_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(courier, "MAX_RETRY_SECONDS", 0.1)
     with sqlite3.connect(".lumiere/mlflow.db", isolation_level=None) as other:
         other.execute("BEGIN EXCLUSIVE")
         with tracking.pipeline_run(Path.cwd(), {}) as run:  # not refused: the lock will end
@@ -472,11 +473,64 @@ def test_a_queued_experiment_is_recorded_in_the_project(
 
 
 def test_params_of_every_run_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "_shared_params", {})
+    monkeypatch.setattr(recording, "_shared_params", {})
     tracking.record_with_every_run({"launch": {"precision": "bf16"}})
     with tracking.stage_run("a", {"optim": {"steps": 3}}):
         pass
     assert only_run().data.params == {"optim.steps": "3", "launch.precision": "bf16"}
+
+
+def test_a_reviewer_finds_data_versions_and_a_description() -> None:
+    with tracking.pipeline_run(Path.cwd(), {}) as run:
+        run.describe("**Good.**")
+        run.log_inputs({"data/raw": "0123456789abcdef0123456789abcdef.dir"}, "pipeline")
+    found = only_run()
+    assert found.data.tags["mlflow.note.content"] == "**Good.**"
+    (given,) = found.inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.digest) == (
+        "data/raw",
+        "0123456789abcdef0123456789abcdef.dir",
+    )
+    assert found.data.tags["torch"] == version("torch")
+    experiment = store.open_store(Path.cwd()).get_experiment(found.info.experiment_id)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_the_searches_of_the_page_for_reviewers_find_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "brown-fox")
+    params = {"train_base": {"optim": {"seed": 1}}}
+    with tracking.pipeline_run(Path.cwd(), params, "nightly 2026-11-29 03:00 all stages") as run:
+        run.log_metrics({"evaluate/independent_frechet": 127.4})
+        run.set_tags({"git_dirty": "false", "git_commit": "1a2b3c4d"})
+        monkeypatch.setenv(tracking.PARENT_VARIABLE, str(run.reference))
+        with pytest.raises(ZeroDivisionError), tracking.stage_run("train_base", {}):
+            _ = 1 / 0
+    page = (REPOSITORY / "docs" / "review.md").read_text()
+    searches = re.findall(r"^\| .* \| `(.*)` \|$", page, re.MULTILINE)
+    assert len(searches) >= 9
+    client = store.open_store(Path.cwd())
+    for search in searches:
+        assert client.search_runs([store.experiment_id(client, Path.cwd())], search), search
+
+
+def test_the_pages_open_at_the_runs_of_the_store_in_use(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda program, words: served.append(words))
+    monkeypatch.setattr(sys, "argv", ["pages", "--port", "5001", "--allowed-hosts", "a.example"])
+    pages.main()
+    link = "http://127.0.0.1:5001/#/experiments/1/runs?workflowType=machine_learning"
+    assert link in capsys.readouterr().out
+    (words,) = served
+    assert words[words.index("--host") + 1] == "127.0.0.1"
+    assert words[words.index("--allowed-hosts") + 1] == "a.example"
+    assert words[words.index("--backend-store-uri") + 1] == tracking.tracking_uri(Path.cwd())
+
+    shutil.copy(".lumiere/mlflow.db", "other.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
+    pages.main()
+    assert served[1][served[1].index("--backend-store-uri") + 1] == "sqlite:///other.db"
 
 
 def test_a_full_disk_ends_no_run(
@@ -536,14 +590,14 @@ def test_a_forked_child_leaves_the_run_to_its_parent() -> None:
             run.end("KILLED")
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
-        assert delivery.courier(Path.cwd()).journals  # nobody takes it for an abandoned one
+        assert courier.courier(Path.cwd()).journals  # nobody takes it for an abandoned one
         assert deliver_abandoned(Path.cwd(), 60) == (0, None) and len(journals()) == 1
         run.log_metrics({"loss": 1.0})
     assert only_run().info.status == "FINISHED" and only_run().data.metrics == {"loss": 1.0}
 
 
 def test_a_run_that_mlflow_refuses_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    send = delivery._log_batch
+    send = batches.log_batch
     refused: set[str | None] = set()
 
     def log_batch(client: Any, run_id: str, kind: str, items: list[list[Any]]) -> None:
@@ -551,8 +605,8 @@ def test_a_run_that_mlflow_refuses_holds_up_no_other(monkeypatch: pytest.MonkeyP
             raise MlflowException("not allowed", error_code=PERMISSION_DENIED)
         send(client, run_id, kind, items)
 
-    monkeypatch.setattr(delivery, "_log_batch", log_batch)
-    monkeypatch.setattr(delivery, "MAX_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(batches, "log_batch", log_batch)
+    monkeypatch.setattr(courier, "MAX_RETRY_SECONDS", 0.1)
     with tracking.stage_run("a", {}) as first:
         assert first.flush(60)
         refused.add(first.run_id)

@@ -13,7 +13,7 @@ import pytest
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from lumiere import tracking
-from lumiere.tracking import delivery, store
+from lumiere.tracking import courier, recording, store
 from tests.test_tracking import eventually, journals, warnings_of
 
 
@@ -85,8 +85,8 @@ def server(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "project" / "dvc.yaml").touch()
     monkeypatch.chdir(tmp_path / "project")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # for a busy machine
-    monkeypatch.setattr(delivery, "EVERY_SECONDS", 0.1)
-    monkeypatch.setattr(delivery, "MAX_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(courier, "EVERY_SECONDS", 0.1)
+    monkeypatch.setattr(courier, "MAX_RETRY_SECONDS", 0.1)
     made = Server(database)
     made.start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", made.uri)
@@ -113,7 +113,7 @@ def points(count: int) -> list[tuple[int, float]]:
 def test_a_server_that_does_not_answer_holds_up_no_step(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "STAGE_PATIENCE", 0.2)
+    monkeypatch.setattr(recording, "STAGE_PATIENCE", 0.2)
     server.gate.clear()
     with tracking.stage_run("slow", {"x": 1}) as run:
         assert eventually(lambda: server.held > 0)

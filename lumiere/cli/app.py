@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from lumiere.cli.evaluate import evaluate
 from lumiere.cli.generate import generate, tell
 from lumiere.cli.inspect import inspect
+from lumiere.cli.reproduce import reproduce
 from lumiere.errors import LumiereError, sentence
 from lumiere.start import check_interpreter
 from lumiere.version import __version__
@@ -61,6 +62,7 @@ app = typer.Typer(
 app.command(context_settings={"allow_extra_args": True})(generate)
 app.command()(evaluate)
 app.command()(inspect)
+app.command()(reproduce)
 
 
 def _show_version(is_set: bool) -> None:
@@ -88,6 +90,9 @@ def lumiere(
     \b
     See what a training needs before you start it:
       lumiere inspect --params profiles/h100.yaml
+    \b
+    Make the outputs of a run in MLflow again:
+      lumiere reproduce RUN_ID again/
     """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

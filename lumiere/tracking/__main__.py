@@ -5,7 +5,7 @@ from __future__ import annotations
 from lumiere.addresses import redacted
 from lumiere.errors import DataError, first_line, run_program
 from lumiere.tracking import project_root, store
-from lumiere.tracking.delivery import deliver_abandoned
+from lumiere.tracking.courier import deliver_abandoned
 from lumiere.tracking.journal import waiting_journals
 
 PATIENCE = 600.0  # seconds

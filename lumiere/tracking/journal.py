@@ -122,12 +122,14 @@ class Journal:
         key: names the run before MLflow does; the name of the journal's folder.
         figures: the entries of the run itself.
         artifacts: the entries of its artifacts.
+        has_begun_again: whether `begin_again` was called.
     """
 
     def __init__(self, folder: Path, lock: FileLock) -> None:
         self.folder, self.key, self._file_lock = folder, folder.name, lock
         self.figures = EntryFile(folder, "figures")
         self.artifacts = EntryFile(folder, "artifacts")
+        self.has_begun_again = False
         self._copies = 0
 
     @property
@@ -149,6 +151,13 @@ class Journal:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 1000))
             last = file.read().rstrip(b"\n").rpartition(b"\n")[2]
         return last.startswith(b'{"do": "end"')
+
+    def is_child_of(self, other: Journal) -> bool:
+        """Return whether the run's parent is the run of another journal."""
+        with self.figures.path.open("rb") as file:
+            lines = (line for line in file if line.strip())
+            parent = json.loads(next(lines, b"{}")).get("parent")
+        return parent is not None and parent in (other.key, other.run_id)
 
     def copy(self, path: Path) -> str:
         """Copy a file or folder into the journal, because the original may change before it is
@@ -172,6 +181,7 @@ class Journal:
         for file in (self.figures, self.artifacts):
             file.progress = Progress(may_exist=True)
             file.save()
+        self.has_begun_again = True
 
     def remove(self) -> None:
         """Delete the journal."""

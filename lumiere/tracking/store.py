@@ -24,13 +24,16 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
 EXPERIMENT = "lumiere"
+# MLflow's pages then open the experiment at its runs, not at traces of language models.
+KIND = {"mlflow.experimentKind": "custom_model_development"}
 EMBEDDED = "embedded"  # the address of the default store, wherever the project is moved
 LOCK_SECONDS = 2.0  # how long a check of the database waits for another process
 
 # MLflow's defaults let one request wait for minutes. `lumiere.tracking.delivery` tries again itself.
-SHORT_WAITS = {
+SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
 }
@@ -68,7 +71,7 @@ def import_mlflow(uri: str) -> None:
     Called in the main thread: two threads that import packages at the same time can see each
     other's half-imported modules.
     """
-    for name, value in SHORT_WAITS.items():
+    for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     keep_loopback_direct()
     import mlflow.store.tracking.rest_store
@@ -116,13 +119,16 @@ def experiment_id(client: MlflowClient, root: Path) -> str:
     with exclusive(root / ".lumiere" / "mlflow.lock"):
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
-            return client.create_experiment(EXPERIMENT, artifact_location=location)
+            return client.create_experiment(EXPERIMENT, location, KIND)
         restore_experiment(client, experiment)
+        if not KIND.keys() & experiment.tags.keys():
+            for key, value in KIND.items():
+                client.set_experiment_tag(experiment.experiment_id, key, value)
         if location is None or experiment.artifact_location == location:
             return experiment.experiment_id
         old_name = f"{EXPERIMENT} until {time.strftime('%Y-%m-%d %H:%M:%S')}"
         client.rename_experiment(experiment.experiment_id, old_name)
-        return client.create_experiment(EXPERIMENT, artifact_location=location)
+        return client.create_experiment(EXPERIMENT, location, KIND)
 
 
 def restore_experiment(client: MlflowClient, experiment: Experiment) -> bool:

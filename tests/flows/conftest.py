@@ -53,7 +53,7 @@ stages:
     outs: [d.txt, videos]
     metrics: [{d.json: {cache: false}}]
   b: {cmd: python stage.py b a.txt, deps: [a.txt], outs: [b.txt]}
-  c: {cmd: python stage.py c a.txt, deps: [a.txt], outs: [c.txt]}
+  c: {cmd: python stage.py c a.txt, deps: [a.txt], params: [curate.seed], outs: [c.txt]}
   a: {cmd: python stage.py a input.txt, deps: [input.txt], outs: [a.txt]}
 """
 

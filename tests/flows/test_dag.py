@@ -25,11 +25,23 @@ def test_order_follows_dependencies(toy_project: Path, monkeypatch: pytest.Monke
     assert all(node.is_changed for node in nodes.values())
 
 
-def test_upstream_is_included(toy_project: Path) -> None:
+def test_stages_are_selected_by_what_they_depend_on(toy_project: Path) -> None:
     nodes = dag.read_dag(toy_project)
-    assert [node.name for node in dag.with_upstream(nodes, ["b"])] == ["a", "b"]
-    with pytest.raises(ValueError, match=r"'x' is not a stage; allowed: a, b, c, d"):
-        dag.with_upstream(nodes, ["x"])
+
+    def selected(*stages: str, only: bool = False, first: str = "") -> str:
+        return "".join(node.name for node in dag.select(nodes, list(stages), only, first))
+
+    assert selected() in ("abcd", "acbd")
+    assert selected("b") == "ab" and selected("d") == selected()
+    assert selected("b", "a", only=True) == "ab" and selected("d", only=True) == "d"
+    assert selected(first="b") == "bd" and selected(first="a") == selected()
+    with pytest.raises(ValueError, match=r"'x' is not a stage; allowed: a, [bc], [bc], d"):
+        selected("x")
+    with pytest.raises(ValueError, match=r"'x' is not a stage"):
+        selected(first="x")
+    for wrong in ({"only": True}, {"stages": ["b"], "first": "a"}):
+        with pytest.raises(ValueError, match="--only needs --stages, and --from excludes both"):
+            dag.select(nodes, **{"stages": [], **wrong})  # type: ignore[arg-type]
 
 
 def test_a_state_can_be_asked_again(toy_project: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -13,12 +14,15 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
+import httpx
 import psutil
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import (
     PREFECT_API_DATABASE_CONNECTION_URL,
@@ -26,10 +30,11 @@ from prefect.settings import (
     PREFECT_HOME,
     temporary_settings,
 )
-from prefect.states import Completed, Crashed, Failed, Pending
+from prefect.states import Cancelling, Completed, Crashed, Failed, Pending, Running
 
 import flows
 from flows import dag
+from flows.cancellation import is_being_cancelled
 from flows.flow import PipelineFailed, PipelineRun, _result, lumiere_pipeline, pipeline_lock
 from flows.pipeline import check_server, main
 from flows.report import StageResult
@@ -127,7 +132,7 @@ def test_prefect_shows_cached_tasks_and_artifacts(toy_project: Path, untracked: 
     with get_client(sync_client=True) as client:
         tasks = client.read_task_runs(flow_run_filter=this_run(state))
     assert {task.name: task.state_name for task in tasks} == {"a": "Cached", "b": "Cached"}
-    assert artifacts(state) == {"lumiere-stages"}
+    assert artifacts(state) == {"lumiere-run", "lumiere-stages"}
     (toy_project / "b.txt").unlink()
     state = run(toy_project, stages=["b"])
     assert state.is_completed() and state.message == "2 cached"  # checked out from DVC's cache
@@ -143,7 +148,7 @@ def test_a_failed_branch_stops_what_depends_on_it_only(toy_project: Path) -> Non
     by_name = {found.info.run_name: found.info.status for found in mlflow_runs(toy_project)}
     assert by_name["b"] == "FAILED" and by_name["c"] == "FINISHED"
     assert any(
-        name.startswith("pipeline-") and status == "FAILED" for name, status in by_name.items()
+        name.startswith("by hand ") and status == "FAILED" for name, status in by_name.items()
     )
     (toy_project / "fail-b").unlink()
     for name in "bd":
@@ -166,7 +171,7 @@ def test_figures_of_earlier_runs_are_not_shown_as_this_ones(
     output = capfd.readouterr().out
     assert (toy_project / "d.json").exists() and (toy_project / "videos" / "one.mp4").exists()
     assert "not run" in output and "size.characters" not in output and "one.mp4" not in output
-    assert artifacts(state) == {"lumiere-stages"}
+    assert artifacts(state) == {"lumiere-run", "lumiere-stages"}
 
 
 def test_a_stage_whose_figures_cannot_be_read_has_failed(
@@ -290,13 +295,77 @@ def test_a_killed_flow_leaves_nothing_behind_and_the_next_run_succeeds(
     assert (parent.info.status, child.info.status) == ("KILLED", "KILLED"), log
 
 
+def test_a_cancelled_run_stops_its_stages_and_leaves_no_lock(
+    toy_project: Path, untracked: None, prefect_server: str
+) -> None:
+    (toy_project / "slow").touch()
+    command = [sys.executable, "-m", "flows.pipeline", "--root", str(toy_project)]
+    env = os.environ | {"PREFECT_API_URL": prefect_server}
+    process = subprocess.Popen(
+        command,
+        cwd=REPOSITORY,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        wait_until(lambda: len(events(toy_project)) >= 2, 120)
+        with get_client(sync_client=True) as client:
+            (found,) = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)
+            client.set_flow_run_state(found.id, Cancelling())
+            assert process.wait(60) == 1
+            state = client.read_flow_run(found.id).state
+            assert state is not None and state.name == "Cancelled"
+            this = FlowRunFilter(id=FlowRunFilterId(any_=[found.id]))
+            tasks = client.read_task_runs(flow_run_filter=this)
+            assert {task.name: task.state_name for task in tasks}["a"] == "Cancelled"
+        assert not any(psutil.pid_exists(pid) for _, _, pid, _ in events(toy_project))
+    finally:
+        process.kill()
+    locks = toy_project / ".dvc" / "tmp" / "rwlock"  # DVC warns of what a dead process left there
+    assert not locks.exists() or json.loads(locks.read_text()) == {}
+
+
+def test_a_server_that_is_away_is_asked_again() -> None:
+    class Client:
+        def read_flow_run(self, run_id: UUID) -> FlowRun:
+            states = [
+                ConnectionError("refused"),
+                httpx.ReadTimeout("slow"),
+                Running(),
+                Cancelling(),
+            ]
+            answer = states[len(asked)]
+            asked.append(run_id)
+            if isinstance(answer, Exception):
+                raise answer
+            return FlowRun(flow_id=uuid4(), state=answer)
+
+    asked: list[UUID] = []
+    client: Any = Client()
+    answers = [is_being_cancelled(client, uuid4()) for _ in range(4)]
+    assert answers == [False, False, False, True]
+
+
 def test_an_overlapping_run_is_refused(toy_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.flow.LOCK_SECONDS", 0.5)
     with pipeline_lock(toy_project):
         state = run(toy_project)
-    assert state.is_failed()
+    assert state.is_cancelled() and state.name == "Skipped"
     assert f"another pipeline run (process {os.getpid()}) is running" in state.message
     assert not events(toy_project)
+
+
+def test_other_params_run_what_depends_on_them_and_are_put_back(
+    toy_project: Path, untracked: None
+) -> None:
+    before = (toy_project / "params.yaml").read_text()
+    assert run(toy_project).message == "4 ran"
+    state = run(toy_project, overrides={"curate.seed": 4}, from_stage="c")
+    assert state.message == "1 ran, 1 cached"
+    assert (toy_project / "params.yaml").read_text() == before
+    assert run(toy_project).message == "4 cached"  # DVC still has what the old params made
 
 
 def test_bad_params_stop_before_any_work(

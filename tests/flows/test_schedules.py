@@ -20,7 +20,10 @@ import psutil
 import pytest
 import yaml
 
-from flows.pipeline import main
+from flows import dag
+from flows.flow import lumiere_pipeline
+from flows.new_data import DEPLOYMENT
+from flows.pipeline import main, read_schedule
 from tests.flows.conftest import REPOSITORY
 
 # Generous, for a busy machine; on a quiet one a run ends after half a minute.
@@ -148,7 +151,8 @@ def _project(folder: Path) -> Path:
 def _deployment_file(path: Path, root: Path) -> Path:
     """Write the repository's prefect.yaml for another project and with a shorter schedule."""
     config = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
-    (deployment,) = config["deployments"]
+    (deployment,) = [found for found in config["deployments"] if found["name"] == "nightly"]
+    config["deployments"] = [deployment]
     deployment["parameters"] = {"root": str(root)}
     deployment["schedules"] = [{"interval": EVERY_SECONDS, "timezone": "UTC", "active": True}]
     path.write_text(yaml.safe_dump(config))
@@ -194,6 +198,18 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
         worker = ("worker", "start", "--pool", "lumiere", "--limit", "1")
         stack.enter_context(started.running("worker", "prefect", *worker))
         yield started
+
+
+def test_every_deployment_can_be_called() -> None:
+    config = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
+    names = {node.name for node in dag.read_dag(REPOSITORY)}
+    for deployment in config["deployments"]:
+        assert deployment["entrypoint"] == "flows.flow.lumiere_pipeline"
+        lumiere_pipeline.validate_parameters(deployment["parameters"])
+        assert names.issuperset(deployment["parameters"].get("stages", []))
+        for schedule in deployment.get("schedules", []):
+            read_schedule(schedule["cron"], schedule["timezone"])
+    assert f"lumiere-pipeline/{config['deployments'][-1]['name']}" == DEPLOYMENT
 
 
 def test_the_schedule_of_a_work_pool_fires(processes: Processes) -> None:

@@ -124,3 +124,27 @@ def test_too_many_lines_are_counted_not_sent(capfd: pytest.CaptureFixture[str]) 
     assert output.has_run
     assert records == [f"line {i}" for i in range(20)]
     assert capfd.readouterr().err.count("line") == 50
+
+
+def test_what_has_a_supervisor_of_its_own_is_stopped_by_that_one(tmp_path: Path) -> None:
+    # dvc: it ends by itself when its command has, and must not get SIGTERM before.
+    leader = """
+import pathlib, signal, subprocess, sys
+signal.signal(signal.SIGTERM, lambda *_: pathlib.Path("terminated").touch())
+command = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print("here", flush=True)
+command.wait()
+pathlib.Path("ended").touch()
+"""
+    program = str(Path(supervisor.__file__).resolve())
+    inner = [sys.executable, "-P", program, sys.executable, "-c", leader]
+    supervisors = Supervisors()
+    keeper = "import subprocess as s, sys; s.Popen(sys.argv[1:], stdin=s.PIPE).wait()"
+    status = supervisors.run(
+        [sys.executable, "-c", keeper, *inner],
+        tmp_path,
+        dict(os.environ),
+        lambda text, is_line: supervisors.stop(),
+    )
+    assert status == 128 + signal.SIGTERM
+    assert (tmp_path / "ended").exists() and not (tmp_path / "terminated").exists()

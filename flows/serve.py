@@ -1,0 +1,202 @@
+"""Runs everything that schedules need, until interrupted: `make serve`.
+
+It starts a Prefect server on the loopback address, deploys `prefect.yaml`, and starts a worker and
+the look-out for new data. Their state and their logs are in `.lumiere/`. One that ends is started
+again. All end with this process, even after `kill -9`. `python -m flows.serve --stop` ends it from elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from flows.flow import PROJECT
+from flows.supervisor import Supervisors
+from lumiere.errors import LockError, LumiereError, run_program
+from lumiere.locks import inheritable_lock
+
+HOST = "127.0.0.1"
+LOCK = PROJECT / ".lumiere" / "serve.lock"
+LOGS = PROJECT / ".lumiere" / "serve"
+POOL = "lumiere"
+START_SECONDS = 180.0  # a new database takes up to a minute on a busy machine
+STOP_SECONDS = 60.0
+RESTART_SECONDS = 5.0
+
+
+class Services:
+    """Keeps programs at work, each with a log.
+
+    Attributes:
+        is_ready: whether a program that ends is started again; before, it is an error.
+        ended: the programs that have ended.
+    """
+
+    def __init__(self, env: dict[str, str]) -> None:
+        self.is_ready = False
+        self._env = env
+        self._started: list[tuple[Supervisors, threading.Thread]] = []
+        self.ended: list[str] = []
+
+    def start(self, name: str, *command: str) -> None:
+        """Start `python -m COMMAND`."""
+        supervisors = Supervisors()
+        thread = threading.Thread(target=self._keep, args=(name, command, supervisors), name=name)
+        thread.start()
+        self._started.append((supervisors, thread))
+
+    def _keep(self, name: str, command: tuple[str, ...], supervisors: Supervisors) -> None:
+        with (LOGS / f"{name}.log").open("a", encoding="utf-8", buffering=1) as log:
+            while True:
+                status = supervisors.run(
+                    [sys.executable, "-m", *command],
+                    PROJECT,
+                    self._env,
+                    lambda text, is_line: print(text, file=log),
+                )
+                if supervisors.is_stopped or not self.is_ready:
+                    self.ended.append(name)
+                    return
+                print(f"the {name} ended with exit code {status} and starts again", flush=True)
+                time.sleep(RESTART_SECONDS)
+
+    def check(self) -> None:
+        """Raise LumiereError if a program has ended."""
+        if self.ended:
+            log = LOGS / f"{self.ended[0]}.log"
+            raise LumiereError(f"the {self.ended[0]} has ended; its last words are in {log}")
+
+    def stop(self) -> None:
+        """End all programs, the newest first, and wait for them: the server hears how runs end."""
+        for supervisors, thread in reversed(self._started):
+            supervisors.stop()
+            thread.join()
+
+
+def main() -> None:
+    """Parse the command line, then serve or stop."""
+    parser = argparse.ArgumentParser(prog="python -m flows.serve", description=__doc__)
+    parser.add_argument("--port", type=int, default=4200, help="of the server (default: 4200)")
+    parser.add_argument("--stop", action="store_true", help="end the one that runs")
+    options = parser.parse_args()
+    if options.stop:
+        stop()
+        return
+    busy = "schedules are already served by process {owner}; `make serve-stop` ends it"
+    with inheritable_lock(LOCK, 0.0, busy), contextlib.suppress(KeyboardInterrupt):
+        serve(options.port)
+
+
+def serve(port: int) -> None:
+    """Start everything and wait.
+
+    Raises:
+        LumiereError: if the port is taken, or the server does not start.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    check_port(port)
+    LOGS.mkdir(parents=True, exist_ok=True)
+    api = f"http://{HOST}:{port}/api"
+    env = dict(os.environ) | {"PREFECT_API_URL": api, "PYTHONUNBUFFERED": "1"}
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
+    services = Services(env)
+    try:
+        services.start("server", "prefect", "server", "start", "--host", HOST, "--port", str(port))
+        print(f"starting a Prefect server at http://{HOST}:{port}", flush=True)
+        for _ in _until(lambda: is_healthy(api), "the server did not start"):
+            services.check()
+        run(env, "work-pool", "create", POOL, "--type", "process", "--overwrite")
+        run(env, "deploy", "--all", "--no-prompt", "--prefect-file", str(PROJECT / "prefect.yaml"))
+        services.is_ready = True
+        services.start("worker", "prefect", "worker", "start", "--pool", POOL)
+        services.start("look-out", "flows.new_data")
+        print(f"ready: the schedules of prefect.yaml are served; logs are in {LOGS}", flush=True)
+        print("Ctrl-C or `make serve-stop` ends it", flush=True)
+        signal.pause()
+    finally:
+        services.stop()
+        print("stopped", flush=True)
+
+
+def stop() -> None:
+    """End the process that serves, and wait for it.
+
+    Raises:
+        LumiereError: if it does not end.
+    """
+    try:
+        with inheritable_lock(LOCK, 0.0, "{owner}"):
+            print("no schedules are being served")
+            return
+    except LockError as error:
+        owner = psutil.Process(int(str(error)))
+    owner.terminate()
+    try:
+        owner.wait(STOP_SECONDS)
+    except psutil.TimeoutExpired:
+        raise LumiereError(f"process {owner.pid} does not end; try kill -9 {owner.pid}") from None
+    print("stopped")
+
+
+def run(env: dict[str, str], *command: str) -> None:
+    """Run a command of Prefect.
+
+    Raises:
+        LumiereError: if it fails; with its output.
+    """
+    words = [sys.executable, "-m", "prefect", *command]
+    done = subprocess.run(words, cwd=PROJECT, env=env, capture_output=True, text=True)
+    if done.returncode:
+        output = " ".join((done.stdout + done.stderr).split())
+        raise LumiereError(f"prefect {' '.join(command[:2])} failed: {output[-500:]}")
+
+
+def check_port(port: int) -> None:
+    """Raise LumiereError if another program listens on the port."""
+    with socket.socket() as attempt:
+        attempt.settimeout(1)
+        if attempt.connect_ex((HOST, port)) == 0:
+            raise LumiereError(
+                f"port {port} is in use; end the program that uses it, or choose another port, as in "
+                "make serve PORT=4201"
+            )
+
+
+def is_healthy(api: str) -> bool:
+    """Return whether the server answers."""
+    try:
+        with urllib.request.urlopen(f"{api}/health", timeout=5):
+            return True
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def _until(condition: object, problem: str) -> Iterator[None]:
+    deadline = time.monotonic() + START_SECONDS
+    while not condition():  # type: ignore[operator]
+        if time.monotonic() > deadline:
+            raise LumiereError(f"{problem} within {START_SECONDS:.0f} s; see the logs in {LOGS}")
+        yield
+        time.sleep(0.5)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    run_program(main)

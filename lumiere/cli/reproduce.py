@@ -1,0 +1,119 @@
+"""The command `lumiere reproduce`: makes the outputs of a run in MLflow again, in a fresh clone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from lumiere.errors import DataError
+from lumiere.run_origin import package_tags
+from lumiere.tracking.origins import LOCK, Origin, read_origin
+from lumiere.tracking.project import project_root
+
+WHOLE = "pipeline"
+STDERR = 2
+
+
+def reproduce(
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="A run in MLflow.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder for the clone.")],
+    stage: Annotated[
+        str, typer.Option("--stage", metavar="NAME", help="Make only what this stage needs.")
+    ] = "",
+) -> None:
+    """Make the outputs of a run again, and compare them to the byte.
+
+    The project is cloned to FOLDER at the commit of the run, with the changes that were not committed. Every stage
+    runs there without the cache of DVC, so it takes as long as the first time. The run may be one of the whole
+    pipeline or of a stage; of a stage, what it depends on is made too.
+
+    Exit codes: 0 every output is the same; 1 some differ; 2 the input is wrong.
+    """
+    root = project_root()
+    origin = read_origin(root, run_id)
+    name = stage or ("" if origin.stage == WHOLE else origin.stage)
+    stages = _stages(origin.lock)
+    if name and name not in stages:
+        raise DataError(
+            f"--stage {name!r} is not in the dvc.lock of the run; it has {sorted(stages)}"
+        )
+    for package, version in package_tags().items():
+        if origin.versions.get(package, version) != version:
+            print(
+                f"note: the run used {package} {origin.versions[package]}, and this is {version}; the "
+                "last bits may differ",
+                file=sys.stderr,
+            )
+    clone(root, folder, origin)
+    _repro(folder, name)
+    is_same = compare(stages, _stages((folder / LOCK).read_text(encoding="utf-8")), name)
+    raise typer.Exit(0 if is_same else 1)
+
+
+def clone(root: Path, folder: Path, origin: Origin) -> None:
+    """Clone the project as it was when the run began.
+
+    Raises:
+        DataError: if the folder exists, or git does not know the commit or refuses the patch.
+    """
+    if folder.exists():
+        raise DataError(f"{folder}: exists; name a new folder")
+    _git(root, "clone", "--quiet", "--no-checkout", str(root), str(folder.resolve()))
+    _git(folder, "checkout", "--quiet", "--detach", origin.commit)
+    if origin.patch:
+        _git(folder, "apply", "--whitespace=nowarn", "-", text=origin.patch)
+
+
+def compare(then: dict[str, dict[str, str]], now: dict[str, dict[str, str]], name: str) -> bool:
+    """Print each output and whether it is the same; return whether all are.
+
+    Args:
+        then: the digests of the outputs by path, by stage, of the run.
+        now: the same of the clone.
+        name: the stage that was asked for; if empty, all count.
+    """
+    is_same = True
+    for stage, outputs in then.items():
+        if name and stage not in now:
+            continue  # the stage that was asked for does not need it
+        for path, digest in outputs.items():
+            is_equal = now.get(stage, {}).get(path) == digest
+            is_same = is_same and is_equal
+            print(f"{'same' if is_equal else 'DIFFERENT'}  {path}")
+    return is_same
+
+
+def _repro(folder: Path, name: str) -> None:
+    (folder / LOCK).unlink(missing_ok=True)  # so that nothing is taken from a cache
+    environment = os.environ | {"LUMIERE_TRACKING": "off"}
+    environment["PATH"] = os.pathsep.join(
+        [str(Path(sys.executable).parent), environment.get("PATH", "")]
+    )
+    command = [sys.executable, "-m", "dvc", "repro", *([name] if name else [])]
+    # Standard output is for the comparison.
+    if subprocess.run(command, cwd=folder, env=environment, stdout=STDERR).returncode:
+        raise DataError(f"{folder}: `dvc repro` failed; see its output above")
+
+
+def _stages(lock: str) -> dict[str, dict[str, str]]:
+    """Return the digests of the outputs by path, by stage, of a dvc.lock."""
+    stages = (yaml.safe_load(lock) or {}).get("stages", {})
+    return {
+        name: {out["path"]: out.get("md5", "") for out in stage.get("outs", [])}
+        for name, stage in stages.items()
+    }
+
+
+def _git(folder: Path, *arguments: str, text: str | None = None) -> None:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], input=text, capture_output=True, text=True
+    )
+    if done.returncode:
+        problem = " ".join(done.stderr.split())
+        raise DataError(f"git {arguments[0]} failed in {folder}: {problem}")

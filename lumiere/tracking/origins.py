@@ -1,0 +1,76 @@
+"""Reads from MLflow what a run was made from."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lumiere.errors import DataError, first_line
+from lumiere.tracking import store
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+LOCK, PATCH = "dvc.lock", "uncommitted.patch"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run was made from.
+
+    Attributes:
+        stage: the name of the run's stage; "pipeline" if it is a run of the whole pipeline.
+        commit: the commit of the checkout.
+        patch: how tracked files differed from the commit; may be empty.
+        lock: the content of `dvc.lock` after the run.
+        versions: versions of packages that decide the last bits of the outputs.
+    """
+
+    stage: str
+    commit: str
+    patch: str
+    lock: str
+    versions: dict[str, str]
+
+
+def read_origin(root: Path, run_id: str) -> Origin:
+    """Read the origin of a run of the pipeline, or of one of its stages.
+
+    Raises:
+        DataError: if there is no such run, or it does not say enough.
+    """
+    from mlflow.exceptions import MlflowException
+
+    client = store.open_store(root)
+    try:
+        run = client.get_run(run_id)
+        parent = client.get_run(run.data.tags.get("mlflow.parentRunId", run_id))
+    except MlflowException as error:
+        raise DataError(
+            f"MLflow has no run {run_id} ({first_line(error)}); copy the id from the run's page"
+        ) from None
+    tags = parent.data.tags
+    lock = _read(client, parent.info.run_id, LOCK)
+    if "git_commit" not in tags:
+        raise DataError(
+            f"run {run_id} was made outside of a git repository, so nobody knows its code"
+        )
+    if not lock:
+        raise DataError(
+            f"run {run_id} has no dvc.lock, because plain `dvc repro` started it; check out the commit "
+            f"{tags['git_commit']} and run `dvc repro {run.data.tags.get('stage', '')}`"
+        )
+    versions = {name: tags[name] for name in ("torch", "python") if name in tags}
+    patch = _read(client, parent.info.run_id, PATCH)
+    return Origin(run.data.tags.get("stage", ""), tags["git_commit"], patch, lock, versions)
+
+
+def _read(client: MlflowClient, run_id: str, name: str) -> str:
+    """Return the content of a run's artifact; empty if it has none of this name."""
+    if name not in {found.path for found in client.list_artifacts(run_id)}:
+        return ""
+    with tempfile.TemporaryDirectory() as folder:
+        path = client.download_artifacts(run_id, name, folder)
+        return Path(path).read_text(encoding="utf-8")

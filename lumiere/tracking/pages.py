@@ -1,0 +1,49 @@
+"""Opens MLflow's pages at the runs of this project: `python -m lumiere.tracking.pages`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from lumiere.addresses import redacted
+from lumiere.errors import run_program
+from lumiere.tracking import store
+from lumiere.tracking.project import project_root
+
+HOST = "127.0.0.1"
+
+
+def main() -> None:
+    """Print the link to the runs, and serve the pages unless a server does already."""
+    parser = argparse.ArgumentParser(prog="python -m lumiere.tracking.pages", description=__doc__)
+    parser.add_argument("--port", type=int, default=5000, help="default: 5000")
+    parser.add_argument(
+        "--allowed-hosts",
+        metavar="NAMES",
+        help="host names, divided by commas, that a proxy in front of the pages uses",
+    )
+    options = parser.parse_args()
+    root = project_root()
+    uri = store.tracking_uri(root)
+    experiment = store.experiment_id(store.open_store(root), root)
+    if uri.startswith(("http:", "https:")):
+        print(f"MLFLOW_TRACKING_URI names a server: {link(redacted(uri), experiment)}")
+        return
+    print(f"MLflow: {link(f'http://{HOST}:{options.port}', experiment)}   (Ctrl-C stops it)")
+    sys.stdout.flush()
+    words = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--workers", "1"]
+    words += ["--port", str(options.port), "--backend-store-uri", uri]
+    words += ["--default-artifact-root", str(root.resolve() / ".lumiere" / "mlartifacts")]
+    if options.allowed_hosts:
+        words += ["--allowed-hosts", options.allowed_hosts]
+    os.execv(sys.executable, words)
+
+
+def link(server: str, experiment: str) -> str:
+    """Return the address of the page with the runs, in MLflow's view of trainings."""
+    return f"{server.rstrip('/')}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,210 @@
+"""Records the runs of stages and of the pipeline: how each begins, ends and belongs together."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lumiere.addresses import redacted
+from lumiere.errors import DataError, ParamsError, first_line
+from lumiere.run_origin import (
+    experiment_tags,
+    git_patch,
+    git_tags,
+    package_tags,
+    process_tags,
+)
+from lumiere.tracking import store
+from lumiere.tracking.courier import courier
+from lumiere.tracking.journal import QUEUE, begin_journal
+from lumiere.tracking.project import is_on, project_root, workspace
+from lumiere.tracking.run_record import Run
+from lumiere.tracking.store import tracking_uri
+
+PARENT_VARIABLE = "LUMIERE_PARENT_RUN_ID"
+
+# How many seconds the end of a run waits for MLflow, by its status. A stage has 10 seconds between
+# SIGTERM and SIGKILL, which loses nothing of the journal.
+STAGE_PATIENCE, PIPELINE_PATIENCE, KILLED_PATIENCE = 10.0, 60.0, 5.0
+FAILING_PATIENCE = 1.0  # of a stage, if MLflow did not answer lately; the flow delivers the rest
+START_PATIENCE = 60.0  # a new database takes up to half a minute on a busy machine
+SERVER_START_PATIENCE = 5.0  # a server is there or not
+
+logger = logging.getLogger("lumiere.tracking")
+
+_shared_params: dict[str, Any] = {}
+
+
+def record_with_every_run(params: Mapping[str, Any]) -> None:
+    """Record these params with each stage's run of this process, besides its own section."""
+    _shared_params.update(params)
+
+
+@contextlib.contextmanager
+def stage_run(stage: str, params: Mapping[str, Any]) -> Iterator[Run]:
+    """Record one stage, as a child of the run in `LUMIERE_PARENT_RUN_ID` if that is set.
+
+    The run ends as FINISHED, as FAILED on an exception, or as KILLED on Ctrl-C or SIGTERM. Only the
+    first rank of a distributed training writes. Failures of MLflow never reach the caller, and
+    nothing waits for MLflow but the end of the run, for at most `STAGE_PATIENCE` seconds.
+
+    Args:
+        stage: the name of the stage and of its run.
+        params: the stage's resolved section of params.yaml, nested.
+    """
+    run = Run()
+    if is_on() and os.environ.get("RANK", "0") == "0":
+        try:
+            parent = os.environ.get(PARENT_VARIABLE)
+            tags = {"stage": stage, "cached": "false"} | git_tags(workspace())
+            run = _begin_run(project_root(), stage, tags, parent)
+        except (OSError, ParamsError) as error:
+            logger.warning("this run is not recorded in MLflow: %s", error)
+    run.log_params({**params, **_shared_params})
+    with _ended(run, STAGE_PATIENCE, FAILING_PATIENCE):
+        yield run
+
+
+@contextlib.contextmanager
+def pipeline_run(root: Path, params: Mapping[str, Any], name: str = "") -> Iterator[Run]:
+    """Record one pipeline run, the parent of its stages' runs, with all params and `dvc.lock`.
+
+    Args:
+        root: the project's folder.
+        params: all params in effect, nested.
+        name: the name of the run; by default "pipeline" and the time.
+
+    Raises:
+        DataError: if the store cannot be used until a person changes something; before any work is
+            done. A server that does not answer is a warning.
+    """
+    if not is_on():
+        yield Run()
+        return
+    run = _begin_pipeline_run(root, params, name or f"pipeline {time.strftime('%Y-%m-%d %H:%M')}")
+    with _ended(run, PIPELINE_PATIENCE, PIPELINE_PATIENCE):
+        try:
+            yield run
+        finally:
+            lock = root / "dvc.lock"
+            if lock.exists():
+                run.log_artifact(lock)
+                digest = hashlib.md5(lock.read_bytes()).hexdigest()
+                run.tag_family({"dvc_lock_md5": digest})
+
+
+def _begin_pipeline_run(root: Path, params: Mapping[str, Any], name: str) -> Run:
+    try:
+        run = _begin_run(root, name, {"stage": "pipeline"} | git_tags(root), None)
+    except OSError as error:
+        raise DataError(f"{root / QUEUE}: cannot be written ({first_line(error)})") from error
+    run.log_params(params)
+    run.log_dict(params, "params.json")
+    patch = git_patch(root)
+    if patch:
+        run.log_text(patch, "uncommitted.patch")
+    run._add("close abandoned")
+    is_server = tracking_uri(root).startswith(("http:", "https:"))
+    if not run.flush(SERVER_START_PATIENCE if is_server else START_PATIENCE):
+        failure = courier(root).error
+        problem = None if failure is None else store.lasting_problem(failure, root)
+        if problem is not None:
+            run.discard()
+            raise problem
+        logger.warning(
+            "MLflow at %s does not answer yet; this run is recorded in %s and delivered later",
+            redacted(tracking_uri(root)),
+            QUEUE,
+        )
+    return run
+
+
+def log_cached_stage(
+    root: Path,
+    parent: str | None,
+    stage: str,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float],
+) -> None:
+    """Record a stage that DVC did not need to run, with the metrics of its earlier run.
+
+    Returns at once; the end of the parent waits for MLflow.
+    """
+    if not is_on():
+        return
+    try:
+        tags = {"stage": stage, "cached": "true"} | git_tags(root)
+        run = _begin_run(root, stage, tags, parent)
+    except OSError as error:
+        logger.warning("the cached stage %s is not recorded in MLflow: %s", stage, error)
+        return
+    run.log_params(params)
+    run.log_metrics(metrics)
+    run._add("end", status="FINISHED", time=int(time.time() * 1000))
+
+
+def _begin_run(root: Path, name: str, tags: dict[str, str], parent: str | None) -> Run:
+    """Begin a run's journal and its delivery.
+
+    Raises:
+        OSError: if the journal cannot be written.
+        ParamsError: if the project's path cannot be part of a database's address.
+    """
+    store.import_mlflow(tracking_uri(root))
+    journal = begin_journal(root, store.store_name(root))
+    origin = {"mlflow.source.name": tags["stage"]} | process_tags() | package_tags()
+    origin |= experiment_tags()
+    journal.figures.add(
+        {
+            "do": "create",
+            "name": name,
+            "tags": tags | origin,
+            "parent": parent,
+            "time": int(time.time() * 1000),
+        }
+    )
+    courier(root).add(journal)
+    return Run(root, journal)
+
+
+@contextlib.contextmanager
+def _ended(run: Run, patience: float, failing_patience: float) -> Iterator[None]:
+    """End the run as the block ends.
+
+    Inside the block, SIGTERM raises SystemExit; by default it would end Python at once.
+
+    Args:
+        run: the run.
+        patience: how many seconds the end waits for MLflow.
+        failing_patience: the same, if MLflow did not answer lately.
+    """
+    status = "FINISHED"
+    can_listen = threading.current_thread() is threading.main_thread()
+    previous = signal.getsignal(signal.SIGTERM) if can_listen else None
+    if previous is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _raise_exit)
+    try:
+        yield
+    except Exception:
+        status = "FAILED"
+        raise
+    except BaseException:  # Ctrl-C, SIGTERM, Prefect's cancellation
+        status = "KILLED"
+        raise
+    finally:
+        if previous is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        patience = failing_patience if run.is_failing else patience
+        run.end(status, min(patience, KILLED_PATIENCE) if status == "KILLED" else patience)
+
+
+def _raise_exit(signum: int, frame: object) -> None:
+    raise SystemExit(128 + signum)

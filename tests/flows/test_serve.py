@@ -1,0 +1,126 @@
+"""What `make serve` keeps at work, and the look-out for new data."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows import serve
+from flows.new_data import SEEN, DataWatch, look
+from lumiere.errors import LumiereError
+from lumiere.locks import inheritable_lock
+from tests.flows.test_supervisor import wait_until
+
+PROGRAM = """
+import os, sys, time
+print("here", os.getpid(), flush=True)
+time.sleep(0.1 if sys.argv[1] == "ends" else 120)
+"""
+
+
+@pytest.fixture
+def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> serve.Services:
+    (tmp_path / "lumiere_toy_program.py").write_text(PROGRAM)
+    monkeypatch.setattr(serve, "LOGS", tmp_path)
+    monkeypatch.setattr(serve, "RESTART_SECONDS", 0.05)
+    return serve.Services(os.environ | {"PYTHONPATH": str(tmp_path)})
+
+
+def pids(folder: Path, name: str) -> list[int]:
+    log = folder / f"{name}.log"
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [int(line.split()[1]) for line in lines if line.startswith("here")]
+
+
+def test_a_program_that_ends_is_started_again_and_stop_ends_all(
+    services: serve.Services, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    services.is_ready = True
+    services.start("server", "lumiere_toy_program", "stays")
+    services.start("worker", "lumiere_toy_program", "ends")
+    wait_until(lambda: len(pids(tmp_path, "worker")) >= 2 and pids(tmp_path, "server"))
+    services.check()
+    services.stop()
+    found = pids(tmp_path, "server") + pids(tmp_path, "worker")
+    assert not any(psutil.pid_exists(pid) for pid in found)
+    assert len(pids(tmp_path, "server")) == 1
+    assert "the worker ended with exit code 0 and starts again" in capsys.readouterr().out
+
+
+def test_a_program_that_does_not_even_start_is_an_error(
+    services: serve.Services, tmp_path: Path
+) -> None:
+    services.start("server", "lumiere_toy_program", "ends")
+    wait_until(lambda: bool(services.ended))
+    with pytest.raises(LumiereError, match=r"the server has ended; .*server\.log"):
+        services.check()
+    services.stop()
+
+
+def test_a_port_in_use_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind((serve.HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(LumiereError, match=f"port {port} is in use; .*PORT="):
+            serve.check_port(port)
+    serve.check_port(port)
+
+
+def test_only_one_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(serve, "LOCK", tmp_path / "serve.lock")
+    serve.stop()
+    assert capsys.readouterr().out == "no schedules are being served\n"
+    monkeypatch.setattr("sys.argv", ["serve"])
+    with (
+        inheritable_lock(tmp_path / "serve.lock", 0.0, ""),
+        pytest.raises(LumiereError, match=f"already served by process {os.getpid()}"),
+    ):
+        serve.main()
+
+
+def test_new_data_starts_one_run_when_it_is_complete(tmp_path: Path) -> None:
+    started: list[int] = []
+    (tmp_path / "data" / "raw").mkdir(parents=True)
+    watch = DataWatch(tmp_path)
+    video = tmp_path / "data" / "raw" / "one.mp4"
+
+    def look_once() -> int:
+        look(watch, lambda: started.append(1), lambda: False)
+        return len(started)
+
+    assert [look_once() for _ in range(3)] == [0, 0, 0]
+    video.write_bytes(b"1")
+    assert look_once() == 0  # a copy may be in progress
+    video.write_bytes(b"12")
+    assert [look_once() for _ in range(4)] == [0, 1, 1, 1]
+    video.unlink()
+    assert [look_once() for _ in range(3)] == [1, 2, 2]
+
+
+def test_what_changed_while_nobody_looked_or_the_server_was_away_is_not_forgotten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").mkdir()
+    DataWatch(tmp_path)
+    (tmp_path / "data" / "captions.csv").write_text("a")
+    watch = DataWatch(tmp_path)
+
+    def refused() -> None:
+        raise ConnectionError("refused")
+
+    before = (tmp_path / SEEN).read_text()
+    for _ in range(2):
+        look(watch, refused, lambda: False)
+    assert "no run could be started (refused)" in capsys.readouterr().out
+    assert (tmp_path / SEEN).read_text() == before
+    look(watch, refused, lambda: True)  # an earlier run is at work
+    assert (tmp_path / SEEN).read_text() == before
+    look(watch, lambda: None, lambda: False)
+    assert (tmp_path / SEEN).read_text() != before

@@ -1,0 +1,92 @@
+"""`lumiere reproduce`: a toy project with real git, DVC and MLflow, made again in a clone."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lumiere import tracking
+from lumiere.cli.app import app
+from lumiere.errors import DataError
+from lumiere.tracking.origins import read_origin
+
+DVC_YAML = """
+stages:
+  a: {cmd: python make.py input.txt a.txt, deps: [make.py, input.txt], outs: [a.txt]}
+  b: {cmd: python make.py a.txt b.txt, deps: [make.py, a.txt], outs: [b.txt]}
+"""
+MAKE = "import sys; open(sys.argv[2], 'w').write(open(sys.argv[1]).read() + '+')"
+
+
+def call(root: Path, *command: str) -> None:
+    subprocess.run(command, cwd=root, check=True, capture_output=True)
+
+
+@pytest.fixture
+def project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "a project"
+    (root / ".lumiere").mkdir(parents=True)
+    shutil.copy(empty_store, root / ".lumiere")
+    (root / "dvc.yaml").write_text(DVC_YAML)
+    (root / "make.py").write_text(MAKE)
+    (root / "input.txt").write_text("first")
+    (root / ".gitignore").write_text("/.lumiere/\n")
+    monkeypatch.chdir(root)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
+    call(root, "git", "init", "--quiet")
+    call(root, sys.executable, "-m", "dvc", "init", "--quiet")
+    call(root, "git", "add", "--all")
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+    call(root, "git", *identity, "commit", "--quiet", "--message", "first")
+    return root
+
+
+def record(root: Path) -> str:
+    """Run the pipeline as the flow does, and return the id of its run."""
+    with tracking.pipeline_run(root, {}) as run:
+        call(root, sys.executable, "-m", "dvc", "repro", "--quiet")
+    assert run.run_id is not None
+    return run.run_id
+
+
+def test_a_run_is_made_again_to_the_byte_also_of_changes_that_were_not_committed(
+    project: Path, tmp_path: Path
+) -> None:
+    (project / "input.txt").write_text("second")
+    run_id = record(project)
+    assert (project / "b.txt").read_text() == "second++"
+    (project / "input.txt").write_text("third")  # what comes later does not count
+
+    done = CliRunner().invoke(app, ["reproduce", run_id, str(tmp_path / "again")])
+    assert done.exit_code == 0, done.output
+    assert done.stdout == "same  a.txt\nsame  b.txt\n"
+    assert (tmp_path / "again" / "b.txt").read_text() == "second++"
+    assert not (tmp_path / "again" / ".lumiere").exists()  # nothing was recorded
+
+    done = CliRunner().invoke(app, ["reproduce", run_id, str(tmp_path / "part"), "--stage", "a"])
+    assert (done.exit_code, done.stdout) == (0, "same  a.txt\n")
+    assert not (tmp_path / "part" / "b.txt").exists()
+
+
+def test_what_differs_is_named(project: Path, tmp_path: Path) -> None:
+    (project / "make.py").write_text(MAKE.replace("'+'", "str(__import__('time').time_ns())"))
+    run_id = record(project)
+    done = CliRunner().invoke(app, ["reproduce", run_id, str(tmp_path / "again")])
+    assert (done.exit_code, done.stdout) == (1, "DIFFERENT  a.txt\nDIFFERENT  b.txt\n")
+    done = CliRunner().invoke(app, ["reproduce", run_id, str(tmp_path / "again")])
+    assert done.exit_code == 2 and "exists; name a new folder" in done.output
+
+
+def test_a_run_that_does_not_say_enough_is_refused(project: Path) -> None:
+    with pytest.raises(DataError, match="MLflow has no run 123"):
+        read_origin(project, "123")
+    with tracking.stage_run("a", {}) as run:
+        pass
+    with pytest.raises(DataError, match="plain `dvc repro` started it; check out the commit"):
+        read_origin(project, str(run.run_id))
