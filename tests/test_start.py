@@ -90,13 +90,14 @@ def test_a_stage_ends_when_dvc_is_killed(tmp_path: Path) -> None:
         "print(os.getpid(), flush=True); time.sleep(60)"
     )
     # As DVC does: a shell that starts a stage. `true` keeps the shell from becoming the stage.
-    parent = (
-        "import subprocess, sys\nsubprocess.run([sys.argv[1] + ' -c \"$CODE\"; true'], shell=True)"
-    )
-    env = os.environ | {"CODE": code, "DVC_STAGE": "a", "PYTHONPATH": str(REPOSITORY)}
-    dvc = subprocess.Popen(
-        [sys.executable, "-c", parent, sys.executable], stdout=subprocess.PIPE, env=env
-    )
+    parent = """import subprocess\nsubprocess.run('"$PYTHON" -c "$CODE"; true', shell=True)"""
+    env = os.environ | {
+        "PYTHON": sys.executable,
+        "CODE": code,
+        "DVC_STAGE": "a",
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    dvc = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, env=env)
     assert dvc.stdout is not None
     stage = psutil.Process(int(dvc.stdout.readline()))
     assert stage.parent() != psutil.Process(dvc.pid)  # the shell is between them

@@ -31,7 +31,7 @@ DEMO_DEFAULTS: dict[str, Any] = {
     "guidance_scale": 1.5,
     "guidance_rescale": 0.0,
     "guidance_interval": [0.2, 0.9],
-    "noise_correlation": 0.5,
+    "noise_correlation": 0.2,
     "image_strength": 0.7,
     "ssr_steps": 4,
     "ssr_noise_correlation": 1.0,
