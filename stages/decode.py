@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Any
 import stages
 
 if TYPE_CHECKING:
-    from collections.abc import Container
-    from pathlib import Path
-
     from lumiere.config import DecodeConfig
 
 
@@ -28,27 +25,6 @@ def check_lengths(rows: list[dict[str, Any]], config: DecodeConfig) -> None:
         )
 
 
-def check_training_clips(rows: list[dict[str, Any]], decoded: Container[str], raw: Path) -> None:
-    """Raise DataError if no clip is left to train on; print a note if all come from one video."""
-    from lumiere.errors import DataError
-
-    usable = [row for row in rows if row["clip_id"] in decoded]
-    if not usable:
-        raise DataError(f"{raw}: none of {len(rows)} accepted clips could be decoded")
-    trained_on = {row["video"] for row in usable if row["split"] == "train"}
-    if not trained_on:
-        raise DataError(
-            f"{raw}: all {len(usable)} clips are held out, so none is left to train on; add videos, "
-            "or lower curate.validation_fraction"
-        )
-    if len(trained_on) == 1:
-        print(
-            f"note: the clips to train on come from one video, {trained_on.pop()}; the stages up to "
-            "generate work, but evaluate compares videos and needs at least 2",
-            file=sys.stderr,
-        )
-
-
 def main() -> None:
     """Parse the paths, cut the windows, embed the captions, write the shards."""
     # Imported here, because worker processes import this module again and do not need torch or a
@@ -57,7 +33,12 @@ def main() -> None:
     from lumiere.config import load_params, to_dict
     from lumiere.curation.manifest import read_manifest
     from lumiere.data.extract import WindowSettings
-    from lumiere.data.prepare import cut_all, embed_captions, write_clips
+    from lumiere.data.prepare import (
+        check_training_clips,
+        cut_all,
+        embed_captions,
+        write_clips,
+    )
     from lumiere.errors import DataError
     from lumiere.lost_words import find_losses, notes
     from lumiere.text import load_text_encoder

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from lumiere.data.extract import Source, WindowSettings, extract_video, load_windows
 from lumiere.data.shards import Sample, write_index, write_null_text, write_shards
 from lumiere.data.workers import Failure, run_tasks
-from lumiere.errors import VideoError
+from lumiere.errors import DataError, VideoError
 from lumiere.locks import own_folder
 
 if TYPE_CHECKING:
@@ -130,6 +131,34 @@ def embed_captions(captions: Sequence[str], encoder: Encoder) -> Embeddings:
         pairs = zip(embeds.astype(np.float16), mask.astype(np.uint8), strict=True)
         embeddings.update(zip(batch, pairs, strict=True))
     return embeddings
+
+
+def check_training_clips(rows: Sequence[Row], decoded: Container[str], raw: Path) -> None:
+    """Check that enough clips could be decoded, and print a note if all come from one video.
+
+    Args:
+        rows: the accepted clips.
+        decoded: the ids of those that could be decoded.
+        raw: the folder of the videos.
+
+    Raises:
+        DataError: if no clip is left to train on.
+    """
+    usable = [row for row in rows if row["clip_id"] in decoded]
+    if not usable:
+        raise DataError(f"{raw}: none of {len(rows)} accepted clips could be decoded")
+    trained_on = {row["video"] for row in usable if row["split"] == "train"}
+    if not trained_on:
+        raise DataError(
+            f"{raw}: all {len(usable)} clips are held out, so none is left to train on; add videos, "
+            "or lower curate.validation_fraction"
+        )
+    if len(trained_on) == 1:
+        print(
+            f"note: the clips to train on come from one video, {trained_on.pop()}; the stages up to "
+            "generate work, but evaluate compares videos and needs at least 2",
+            file=sys.stderr,
+        )
 
 
 def write_clips(

@@ -197,7 +197,10 @@ def test_one_sentence_with_the_cure(
             ("a yellow taxi", "-o", "x.mp4"),
             'no command; did you mean: lumiere generate "a yellow taxi"; see',
         ),
-        (("inspects",), "no command 'inspects'; allowed: generate, evaluate, inspect, reproduce; see"),
+        (
+            ("inspects",),
+            "no command 'inspects'; allowed: generate, evaluate, inspect, reproduce; see",
+        ),
         (("inspect", "--processes", "0"), "--help"),
         (("--colour",), "no such option: --colour; see"),
         (("generate", "a", "-o"), "-o"),
