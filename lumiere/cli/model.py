@@ -121,6 +121,11 @@ class Model:
         from lumiere.pipelines.assemble import demo_pipeline
 
         device = self.device
+        if self.folder is not None and not self.folder.is_dir():
+            raise ModelError(
+                f"--model {self.name}: no such folder; expected a folder of "
+                f"LumierePipeline.save_pretrained, or {DEMO}"
+            )
         logging.disable_progress_bar()
         try:
             pipe = (

@@ -197,7 +197,7 @@ def test_clips_of_the_training_set_need_their_folder(generate: Generate, tmp_pat
 @pytest.mark.parametrize(
     "options, message",
     [
-        (("--model", "nowhere"), "nowhere: neither a folder written by LumierePipeline"),
+        (("--model", "nowhere"), "--model .*nowhere: no such folder; expected"),
         (("--device", "cuda:77"), "--device cuda:77: not usable here"),
         (("--style", "oil"), "--style oil: the model .* has no such style; it has ink"),
     ],
