@@ -46,6 +46,7 @@ from lumiere.run_origin import git_tags
 
 PROJECT = Path(__file__).resolve().parents[1]
 LOCK_SECONDS = 20.0  # a killed run's stages may take 10 s to stop, and hold the lock until then
+END_SECONDS = 30.0  # how long an interrupted run waits for its stages
 SLOT_SECONDS = 0.5  # how often a waiting stage checks whether the run has been stopped
 THREADS: Any = ThreadPoolTaskRunner()  # the annotation of `flow` excludes Prefect's own runner
 
@@ -302,6 +303,9 @@ def _submit_and_wait(nodes: list[dag.StageNode], run: PipelineRun) -> list[Stage
         return [_result(node.name, futures[node.name].state, run) for node in nodes]
     except BaseException:  # Ctrl-C, SIGTERM, Prefect's cancellation
         run.supervisors.stop()
+        # DVC reads params.yaml again when a command has ended, so it must have ended before the
+        # params of this run are put back.
+        wait(list(futures.values()), timeout=END_SECONDS)
         raise
 
 

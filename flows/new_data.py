@@ -53,7 +53,9 @@ class DataWatch:
         now = fingerprint(self._root / "data")
         is_steady = now == self._last
         self._last = now
-        return now if is_steady and now != (self._root / SEEN).read_text() else ""
+        seen = self._root / SEEN
+        is_known = seen.is_file() and seen.read_text(encoding="utf-8") == now
+        return now if is_steady and not is_known else ""
 
     def accept(self, seen: str) -> None:
         """Note that a run was begun for this state of the files."""
@@ -85,6 +87,7 @@ def look(watch: DataWatch, start: Callable[[], object], is_busy: Callable[[], bo
         return
     try:
         if is_busy():
+            print("data/ has changed: a run begins when the earlier one has ended", flush=True)
             return
         start()
     except Exception as error:

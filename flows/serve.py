@@ -21,6 +21,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 import psutil
 
@@ -36,6 +37,12 @@ POOL = "lumiere"
 START_SECONDS = 180.0  # a new database takes up to a minute on a busy machine
 STOP_SECONDS = 60.0
 RESTART_SECONDS = 5.0
+
+
+def _write(log: TextIO, text: str) -> None:
+    """Write a line to a log; a full disk must not end the program that wrote it."""
+    with contextlib.suppress(OSError):
+        print(text, file=log)
 
 
 class Services:
@@ -66,7 +73,7 @@ class Services:
                     [sys.executable, "-m", *command],
                     PROJECT,
                     self._env,
-                    lambda text, is_line: print(text, file=log),
+                    lambda text, is_line: _write(log, text),
                 )
                 if supervisors.is_stopped or not self.is_ready:
                     self.ended.append(name)
@@ -143,10 +150,14 @@ def stop() -> None:
             print("no schedules are being served")
             return
     except LockError as error:
-        owner = psutil.Process(int(str(error)))
-    owner.terminate()
+        owner_id = str(error)
     try:
+        owner = psutil.Process(int(owner_id))
+        owner.terminate()
         owner.wait(STOP_SECONDS)
+    except (ValueError, psutil.NoSuchProcess):  # it has just ended
+        print("stopped")
+        return
     except psutil.TimeoutExpired:
         raise LumiereError(f"process {owner.pid} does not end; try kill -9 {owner.pid}") from None
     print("stopped")

@@ -83,7 +83,7 @@ def git_patch(root: Path) -> str:
     is returned.
     """
     what = ("HEAD", "--", ".", ":(exclude)dvc.lock")
-    patch = _git(root, "diff", "--no-ext-diff", "--no-color", *what) or ""
+    patch = _git(root, "diff", "--no-ext-diff", "--no-color", "--binary", *what) or ""
     if len(patch) > MAX_PATCH:
         files = _git(root, "diff", "--no-ext-diff", "--no-color", "--stat", *what) or ""
         return f"The patch has {len(patch)} characters and is left out.\n{files}\n"

@@ -40,8 +40,8 @@ def main() -> None:
         write_clips,
     )
     from lumiere.errors import DataError
-    from lumiere.lost_words import find_losses, notes
     from lumiere.text import load_text_encoder
+    from lumiere.text.lost_words import find_losses, notes
 
     arguments = stages.parse_arguments(
         __doc__,

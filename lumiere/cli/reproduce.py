@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from lumiere.tracking.project import project_root
 
 WHOLE = "pipeline"
 STDERR = 2
+COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def reproduce(
@@ -64,6 +66,8 @@ def clone(root: Path, folder: Path, origin: Origin) -> None:
     """
     if folder.exists():
         raise DataError(f"{folder}: exists; name a new folder")
+    if not COMMIT.fullmatch(origin.commit):  # git could take it for an option
+        raise DataError(f"the run's commit is {origin.commit!r}; expected 40 hexadecimal digits")
     _git(root, "clone", "--quiet", "--no-checkout", str(root), str(folder.resolve()))
     _git(folder, "checkout", "--quiet", "--detach", origin.commit)
     if origin.patch:
@@ -90,12 +94,14 @@ def compare(then: dict[str, dict[str, str]], now: dict[str, dict[str, str]], nam
 
 
 def _repro(folder: Path, name: str) -> None:
-    (folder / LOCK).unlink(missing_ok=True)  # so that nothing is taken from a cache
+    # Without the lock and DVC's run cache, which projects may share, nothing can be taken from
+    # earlier runs.
+    (folder / LOCK).unlink(missing_ok=True)
     environment = os.environ | {"LUMIERE_TRACKING": "off"}
     environment["PATH"] = os.pathsep.join(
         [str(Path(sys.executable).parent), environment.get("PATH", "")]
     )
-    command = [sys.executable, "-m", "dvc", "repro", *([name] if name else [])]
+    command = [sys.executable, "-m", "dvc", "repro", "--no-run-cache", *([name] if name else [])]
     # Standard output is for the comparison.
     if subprocess.run(command, cwd=folder, env=environment, stdout=STDERR).returncode:
         raise DataError(f"{folder}: `dvc repro` failed; see its output above")

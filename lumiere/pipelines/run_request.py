@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import torch
 
-from lumiere import lost_words
 from lumiere.diffusion.latents import LatentSpace
 from lumiere.modes import DEFAULT_ALPHA, DEFAULT_STRENGTH, strength_applies_to
 from lumiere.pipelines.input_files import Clips, Pixels, read_pixels
@@ -17,7 +16,7 @@ from lumiere.pipelines.pipeline_lumiere import LumierePipeline
 from lumiere.pipelines.pipeline_output import LumierePipelineOutput
 from lumiere.pipelines.prompts import has_negative_prompt
 from lumiere.requests import Request
-from lumiere.text import TextEncoder
+from lumiere.text import TextEncoder, lost_words
 
 MAX_DECIBELS = 99.0  # written for exact pixels, because JSON has no infinity
 # Settings of the model that no request sets.

@@ -33,7 +33,9 @@ def main() -> None:
     print(f"MLflow: {link(f'http://{HOST}:{options.port}', experiment)}   (Ctrl-C stops it)")
     sys.stdout.flush()
     words = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--workers", "1"]
-    words += ["--port", str(options.port), "--backend-store-uri", uri]
+    words += ["--port", str(options.port)]
+    # In the environment, because every user of the machine can read a command and a password in it.
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
     words += ["--default-artifact-root", str(root.resolve() / ".lumiere" / "mlartifacts")]
     if options.allowed_hosts:
         words += ["--allowed-hosts", options.allowed_hosts]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from lumiere.lost_words import find_losses, notes
 from lumiere.text import load_text_encoder
+from lumiere.text.lost_words import find_losses, notes
 
 
 def test_cut_and_unknown_words_are_found_and_named():
