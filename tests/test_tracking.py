@@ -516,6 +516,7 @@ def test_the_searches_of_the_page_for_reviewers_find_runs(monkeypatch: pytest.Mo
 def test_the_pages_open_at_the_runs_of_the_store_in_use(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "")  # restored at the end
     served: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda program, words: served.append(words))
     monkeypatch.setattr(sys, "argv", ["pages", "--port", "5001", "--allowed-hosts", "a.example"])
@@ -525,12 +526,14 @@ def test_the_pages_open_at_the_runs_of_the_store_in_use(
     (words,) = served
     assert words[words.index("--host") + 1] == "127.0.0.1"
     assert words[words.index("--allowed-hosts") + 1] == "a.example"
-    assert words[words.index("--backend-store-uri") + 1] == tracking.tracking_uri(Path.cwd())
+    # Not in the command, which every user of the machine can read: an address may hold a password.
+    assert os.environ["MLFLOW_BACKEND_STORE_URI"] == tracking.tracking_uri(Path.cwd())
+    assert "--backend-store-uri" not in words
 
     shutil.copy(".lumiere/mlflow.db", "other.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
     pages.main()
-    assert served[1][served[1].index("--backend-store-uri") + 1] == "sqlite:///other.db"
+    assert os.environ["MLFLOW_BACKEND_STORE_URI"] == "sqlite:///other.db"
 
 
 def test_a_full_disk_ends_no_run(
