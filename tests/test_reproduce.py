@@ -74,6 +74,14 @@ def test_a_run_is_made_again_to_the_byte_also_of_changes_that_were_not_committed
     assert not (tmp_path / "part" / "b.txt").exists()
 
 
+def test_nothing_comes_from_a_cache_that_the_clone_shares(project: Path, tmp_path: Path) -> None:
+    call(project, sys.executable, "-m", "dvc", "cache", "dir", str(tmp_path / "shared"))
+    (project / "make.py").write_text(MAKE.replace("'+'", "str(__import__('time').time_ns())"))
+    run_id = record(project)
+    done = CliRunner().invoke(app, ["reproduce", run_id, str(tmp_path / "again")])
+    assert (done.exit_code, done.stdout) == (1, "DIFFERENT  a.txt\nDIFFERENT  b.txt\n")
+
+
 def test_what_differs_is_named(project: Path, tmp_path: Path) -> None:
     (project / "make.py").write_text(MAKE.replace("'+'", "str(__import__('time').time_ns())"))
     run_id = record(project)
