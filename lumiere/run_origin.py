@@ -14,6 +14,7 @@ import psutil
 
 CLOCK_SECONDS = 2.0  # the start time of a process moves when the machine's clock is corrected
 MAX_PATCH = 1_000_000  # characters
+LEFT_OUT = "The patch is left out"
 CODE = ("lumiere", "stages", "flows")
 
 
@@ -79,23 +80,33 @@ def git_tags(root: Path) -> dict[str, str]:
 def git_patch(root: Path) -> str:
     """Return how tracked files differ from the commit; empty if they do not, or outside a repository.
 
-    New files are not in it. Of a patch of more than `MAX_PATCH` characters, only the list of files
-    is returned.
+    New files are not in it. A patch of more than `MAX_PATCH` characters, or one that is not UTF-8,
+    is replaced by a sentence that begins with `LEFT_OUT`, and the list of files.
     """
     what = ("HEAD", "--", ".", ":(exclude)dvc.lock")
-    patch = _git(root, "diff", "--no-ext-diff", "--no-color", "--binary", *what) or ""
-    if len(patch) > MAX_PATCH:
-        files = _git(root, "diff", "--no-ext-diff", "--no-color", "--stat", *what) or ""
-        return f"The patch has {len(patch)} characters and is left out.\n{files}\n"
-    return f"{patch}\n" if patch else ""
+    # A person's settings of git must not change the form of the patch.
+    form = ("--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/")
+    content = _git_bytes(root, "diff", *form, "--binary", *what) or b""
+    try:
+        patch = content.decode("utf-8")  # to the byte: white space at line ends belongs to it
+        problem = f"has {len(patch)} characters" if len(patch) > MAX_PATCH else ""
+    except UnicodeDecodeError:
+        problem = "is not UTF-8"
+    if not problem:
+        return patch
+    files = _git(root, "diff", *form, "--stat", *what) or ""
+    return f"{LEFT_OUT} because it {problem}.\n{files}\n"
 
 
 def _git(root: Path, *arguments: str) -> str | None:
     """Return what a git command prints, or None if it fails."""
+    content = _git_bytes(root, *arguments)
+    return None if content is None else content.decode("utf-8", "replace").strip()
+
+
+def _git_bytes(root: Path, *arguments: str) -> bytes | None:
     try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30
-        )
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return done.stdout if done.returncode == 0 else None

@@ -236,7 +236,7 @@ def test_new_code_makes_a_run_dirty_and_outputs_do_not(
     assert is_dirty() == "true"
     assert "+a: 2" in git_patch(root) and "dvc.lock" not in git_patch(root)
     monkeypatch.setattr(run_origin, "MAX_PATCH", 10)
-    assert "params.yaml | 2 +-" in git_patch(root) and "left out" in git_patch(root)
+    assert "params.yaml | 2 +-" in git_patch(root) and "is left out because" in git_patch(root)
 
 
 def test_a_state_that_git_cannot_tell_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,4 +73,4 @@ def _read(client: MlflowClient, run_id: str, name: str) -> str:
         return ""
     with tempfile.TemporaryDirectory() as folder:
         path = client.download_artifacts(run_id, name, folder)
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_bytes().decode("utf-8")  # a patch keeps the line ends of its files
