@@ -12,8 +12,10 @@ from typer.testing import CliRunner
 
 from lumiere import tracking
 from lumiere.cli.app import app
+from lumiere.cli.reproduce import clone
 from lumiere.errors import DataError
-from lumiere.tracking.origins import read_origin
+from lumiere.run_origin import git_patch
+from lumiere.tracking.origins import Origin, read_origin
 
 DVC_YAML = """
 stages:
@@ -80,6 +82,33 @@ def test_nothing_comes_from_a_cache_that_the_clone_shares(project: Path, tmp_pat
     run_id = record(project)
     done = CliRunner().invoke(app, ["reproduce", run_id, str(tmp_path / "again")])
     assert (done.exit_code, done.stdout) == (1, "DIFFERENT  a.txt\nDIFFERENT  b.txt\n")
+
+
+def test_a_changed_binary_file_is_in_the_patch_and_new_data_are_named(
+    project: Path, tmp_path: Path
+) -> None:
+    (project / "input.txt").write_bytes(b"a\0b\n \n")
+    patch = git_patch(project)
+    call(project, "git", "checkout", "--quiet", "input.txt")
+    subprocess.run(["git", "apply"], cwd=project, input=patch.encode(), check=True)
+    assert (project / "input.txt").read_bytes() == b"a\0b\n \n"
+
+    call(project, "git", "checkout", "--quiet", "input.txt")
+    (project / "new.txt").write_text("not known to git")
+    (project / "dvc.yaml").write_text(DVC_YAML.replace("input.txt", "new.txt"))
+    run_id = record(project)
+    done = CliRunner().invoke(app, ["reproduce", run_id, str(tmp_path / "again")])
+    assert done.exit_code == 2 and "new.txt: deleted in" in done.output, done.output
+    assert "dvc.yaml |" in done.output  # what the patch changes
+
+
+def test_a_commit_or_patch_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "again"
+    with pytest.raises(DataError, match="commit is '--orphan=x'"):
+        clone(tmp_path, folder, Origin("a", "--orphan=x", "", "", {}))
+    with pytest.raises(DataError, match="its patch was left out"):
+        clone(tmp_path, folder, Origin("a", "0" * 40, "The patch has 9 characters", "", {}))
+    assert not folder.exists()
 
 
 def test_what_differs_is_named(project: Path, tmp_path: Path) -> None:

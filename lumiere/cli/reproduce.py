@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -13,7 +14,7 @@ import typer
 import yaml
 
 from lumiere.errors import DataError
-from lumiere.run_origin import package_tags
+from lumiere.run_origin import CODE, package_tags
 from lumiere.tracking.origins import LOCK, Origin, read_origin
 from lumiere.tracking.project import project_root
 
@@ -53,6 +54,7 @@ def reproduce(
                 file=sys.stderr,
             )
     clone(root, folder, origin)
+    check_data(folder, origin.lock, name)
     _repro(folder, name)
     is_same = compare(stages, _stages((folder / LOCK).read_text(encoding="utf-8")), name)
     raise typer.Exit(0 if is_same else 1)
@@ -62,16 +64,71 @@ def clone(root: Path, folder: Path, origin: Origin) -> None:
     """Clone the project as it was when the run began.
 
     Raises:
-        DataError: if the folder exists, or git does not know the commit or refuses the patch.
+        DataError: if the folder exists, or git does not know the commit or refuses the patch, or
+            the patch was too large to be kept.
     """
     if folder.exists():
         raise DataError(f"{folder}: exists; name a new folder")
     if not COMMIT.fullmatch(origin.commit):  # git could take it for an option
         raise DataError(f"the run's commit is {origin.commit!r}; expected 40 hexadecimal digits")
+    if origin.patch and not origin.patch.startswith("diff --git "):
+        raise DataError(
+            "the run has uncommitted changes, but its patch was left out; see the run's "
+            "uncommitted.patch in MLflow"
+        )
     _git(root, "clone", "--quiet", "--no-checkout", str(root), str(folder.resolve()))
     _git(folder, "checkout", "--quiet", "--detach", origin.commit)
     if origin.patch:
+        # The patch is code from the tracking store, so a person sees what it changes.
+        files = _git(folder, "apply", "--stat", "-", text=origin.patch)
+        print(f"uncommitted changes of the run:\n{files.rstrip()}", file=sys.stderr)
         _git(folder, "apply", "--whitespace=nowarn", "-", text=origin.patch)
+
+
+def check_data(folder: Path, lock: str, name: str) -> None:
+    """Check that the clone has the data that the run read.
+
+    New files that git does not know are not in the patch of a run.
+
+    Args:
+        folder: the clone; its dvc.lock is replaced.
+        lock: the content of dvc.lock after the run.
+        name: the stage that was asked for; if empty, all count.
+
+    Raises:
+        DataError: if data differ or are missing.
+    """
+    (folder / LOCK).write_text(lock, encoding="utf-8")
+    command = [sys.executable, "-m", "dvc", "status", "--json", *_with_dependencies(name)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise DataError(f"{folder}: `dvc status` failed: {' '.join(done.stderr.split())}")
+    made = {path for outputs in _stages(lock).values() for path in outputs}
+    for stage, changes in json.loads(done.stdout).items():
+        for path, state in _changed_dependencies(changes).items():
+            is_code = path.split("/")[0] in CODE
+            if path not in made and not is_code:
+                raise DataError(
+                    f"{path}: {state} in {folder}, so it is not what stage {stage} of the run "
+                    "read; commit the data with git, or copy them there and run `dvc repro`"
+                )
+
+
+def _with_dependencies(name: str) -> list[str]:
+    return ["--with-deps", name] if name else []
+
+
+def _changed_dependencies(changes: list[object]) -> dict[str, str]:
+    """Return the state by path of the changed dependencies in the `dvc status` of a stage."""
+    found: dict[str, str] = {}
+    for change in changes:
+        if isinstance(change, dict):  # a plain text says that the command has changed
+            found |= {
+                path: state
+                for path, state in change.get("changed deps", {}).items()
+                if isinstance(state, str)  # a mapping has the changed keys of params.yaml
+            }
+    return found
 
 
 def compare(then: dict[str, dict[str, str]], now: dict[str, dict[str, str]], name: str) -> bool:
@@ -116,10 +173,11 @@ def _stages(lock: str) -> dict[str, dict[str, str]]:
     }
 
 
-def _git(folder: Path, *arguments: str, text: str | None = None) -> None:
+def _git(folder: Path, *arguments: str, text: str = "") -> str:
     done = subprocess.run(
-        ["git", "-C", str(folder), *arguments], input=text, capture_output=True, text=True
+        ["git", "-C", str(folder), *arguments], input=text.encode("utf-8"), capture_output=True
     )
     if done.returncode:
-        problem = " ".join(done.stderr.split())
+        problem = " ".join(done.stderr.decode("utf-8", "replace").split())
         raise DataError(f"git {arguments[0]} failed in {folder}: {problem}")
+    return done.stdout.decode("utf-8", "replace")
