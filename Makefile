@@ -84,5 +84,8 @@ serve: $(STAMP)
 serve-stop: $(STAMP)
 	@$(PY) -m flows.serve --stop
 
+# A run with other params keeps params.yaml as it was in .lumiere/, so the file is put back first.
 clean:
+	@if [ -e $(STAMP) ]; then $(PY) -m flows.run_params; elif [ -e .lumiere/params-before.yaml ]; then \
+	  echo "error: a run changed params.yaml and did not put it back; 'make install clean' does so" >&2; exit 1; fi
 	rm -rf outputs .lumiere .dvc/cache .dvc/tmp

@@ -2,7 +2,8 @@
 
 DVC compares the values in `params.yaml`, so a run with other params writes them there and puts the
 file back at its end. What the next run makes from the old values comes from DVC's cache, so nothing
-is trained again. If a run is killed, the next one puts the file back.
+is trained again. If a run is killed, the next one puts the file back, and so does `make clean`:
+`python -m flows.run_params`.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ import yaml
 from ruamel.yaml import YAML
 
 from lumiere.config import Params, load_params
-from lumiere.errors import ParamsError
+from lumiere.errors import ParamsError, run_program
 from lumiere.files import write_atomically
+from lumiere.locks import inheritable_lock
 
+PROJECT = Path(__file__).resolve().parents[1]
 PARAMS = "params.yaml"
 BEFORE, CHANGED = Path(".lumiere", "params-before.yaml"), Path(".lumiere", "params-changed.yaml")
 
@@ -87,7 +90,7 @@ def restore_params(root: Path) -> None:
     path, before, changed = root / PARAMS, root / BEFORE, root / CHANGED
     if not before.exists():
         return
-    if path.read_bytes() in (changed.read_bytes(), before.read_bytes()):
+    if not path.exists() or path.read_bytes() in (changed.read_bytes(), before.read_bytes()):
         os.replace(before, path)
         return
     kept = before.with_name(f"params-before-{time.strftime('%Y%m%d-%H%M%S')}.yaml")
@@ -150,3 +153,20 @@ def _load(path: Path, origin: Path) -> Params:
         return load_params(path)
     except ParamsError as error:
         raise ParamsError(str(error).replace(str(path), str(origin), 1)) from None
+
+
+def main(root: Path = PROJECT) -> None:
+    """Put `params.yaml` back before `.lumiere/`, which has the file as it was, is deleted.
+
+    Raises:
+        LockError: if a run is at work; it reads and writes what would be deleted.
+    """
+    if not (root / ".lumiere").is_dir():
+        return
+    busy = "a pipeline run (process {owner}) is at work; end it, or try again when it has ended"
+    with inheritable_lock(root / ".lumiere" / "pipeline.lock", 0.0, busy):
+        restore_params(root)
+
+
+if __name__ == "__main__":
+    run_program(main)

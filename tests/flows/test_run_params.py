@@ -11,10 +11,12 @@ from flows.run_params import (
     CHANGED,
     changed_params,
     check_params,
+    main,
     read_override,
     restore_params,
 )
-from lumiere.errors import ParamsError
+from lumiere.errors import LockError, ParamsError
+from lumiere.locks import inheritable_lock
 
 TEXT = "curate:\n  seed: 3  # of the split\ngenerate: {seed: 16}\n"
 
@@ -43,6 +45,19 @@ def test_a_killed_run_is_put_right_by_the_next(root: Path) -> None:
     run.__enter__()  # and never left
     with changed_params(root) as params:
         assert params.curate.seed == 3
+    assert (root / "params.yaml").read_text() == TEXT
+
+
+def test_a_killed_run_is_put_right_before_its_notes_are_deleted(root: Path) -> None:
+    main(root)
+    assert not (root / ".lumiere").exists()
+    changed_params(root, overrides={"curate.seed": 4}).__enter__()  # and never left
+    with (
+        inheritable_lock(root / ".lumiere" / "pipeline.lock", 0.0, ""),
+        pytest.raises(LockError, match="is at work"),
+    ):
+        main(root)
+    main(root)
     assert (root / "params.yaml").read_text() == TEXT
 
 
