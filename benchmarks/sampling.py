@@ -66,6 +66,7 @@ class Variant:
 CLIPPED = {"clip_sample": True}
 WHOLE = {"guidance_interval": [0.0, 1.0]}
 DPM = "DPMSolverMultistepScheduler"
+DDIM = "DDIMScheduler"
 SDE = {"algorithm_type": "sde-dpmsolver++"}
 STRONG = {"guidance_scale": 3.0}
 ORTHOGONAL = {"guidance_eta": 0.0}
@@ -103,9 +104,9 @@ VARIANTS = {
     "noise correlation 0.3": Variant({"noise_correlation": 0.3}),
     "noise correlation 0.6": Variant({"noise_correlation": 0.6}),
     "noise correlation 0.9": Variant({"noise_correlation": 0.9}),
-    "DDPM": Variant(scheduler="DDPMScheduler"),
-    "DDPM, 10 steps": Variant({"num_inference_steps": 10}, "DDPMScheduler"),
-    "DDPM, 50 steps": Variant({"num_inference_steps": 50}, "DDPMScheduler"),
+    "DDIM": Variant(scheduler=DDIM),
+    "DDIM, 10 steps": Variant({"num_inference_steps": 10}, DDIM),
+    "DDIM, 50 steps": Variant({"num_inference_steps": 50}, DDIM),
     "SDE-DPM++": Variant(scheduler=DPM, scheduler_settings=SDE),
     "DPM++": Variant(scheduler=DPM),
     "DPM++, 10 steps": Variant({"num_inference_steps": 10}, DPM),

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from flows.report import StageResult, shown
+from lumiere.run_origin import CODE
 
-CODE_FOLDERS = {"lumiere", "stages", "flows"}
 FLOOR = "_floor"  # the ending of the metric of real clips that belongs to another metric
 MAX_CHANGES = 12  # lines
 
@@ -49,7 +49,7 @@ def data_inputs(lock: Path) -> dict[str, str]:
     for stage in stages.values():
         for dependency in stage.get("deps", []):
             path, digest = dependency["path"], dependency.get("md5")
-            is_code = path.endswith(".py") or path.partition("/")[0] in CODE_FOLDERS
+            is_code = path.endswith(".py") or path.partition("/")[0] in CODE
             if digest and path not in written and not is_code:
                 found[path] = digest
     return found

@@ -43,6 +43,7 @@ from lumiere.config import to_dict
 from lumiere.errors import LockError, LumiereError, one_line
 from lumiere.locks import inheritable_lock
 from lumiere.run_origin import git_tags
+from lumiere.start import own_programs_first
 
 PROJECT = Path(__file__).resolve().parents[1]
 LOCK_SECONDS = 20.0  # a killed run's stages may take 10 s to stop, and hold the lock until then
@@ -115,7 +116,7 @@ class PipelineRun:
         """
         env = dict(os.environ) | STAGE_PROXIES | TELEMETRY_OFF
         env.pop("MLFLOW_RUN_ID", None)  # the stage would write into that run
-        env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
+        env["PATH"] = own_programs_first(env.get("PATH", ""))
         env["PYTHONUNBUFFERED"] = "1"
         # Idle threads must not spin, because parallel stages share the cores.
         env.setdefault("OMP_WAIT_POLICY", "passive")

@@ -18,8 +18,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TextIO
 
@@ -29,6 +28,7 @@ from flows.flow import PROJECT
 from flows.supervisor import Supervisors
 from lumiere.errors import LockError, LumiereError, run_program
 from lumiere.locks import inheritable_lock
+from lumiere.start import own_programs_first
 
 HOST = "127.0.0.1"
 LOCK = PROJECT / ".lumiere" / "serve.lock"
@@ -37,12 +37,6 @@ POOL = "lumiere"
 START_SECONDS = 180.0  # a new database takes up to a minute on a busy machine
 STOP_SECONDS = 60.0
 RESTART_SECONDS = 5.0
-
-
-def _write(log: TextIO, text: str) -> None:
-    """Write a line to a log; a full disk must not end the program that wrote it."""
-    with contextlib.suppress(OSError):
-        print(text, file=log)
 
 
 class Services:
@@ -119,7 +113,7 @@ def serve(port: int) -> None:
     LOGS.mkdir(parents=True, exist_ok=True)
     api = f"http://{HOST}:{port}/api"
     env = dict(os.environ) | {"PREFECT_API_URL": api, "PYTHONUNBUFFERED": "1"}
-    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
+    env["PATH"] = own_programs_first(env.get("PATH", ""))
     services = Services(env)
     try:
         services.start("server", "prefect", "server", "start", "--host", HOST, "--port", str(port))
@@ -196,9 +190,15 @@ def is_healthy(api: str) -> bool:
         return False
 
 
-def _until(condition: object, problem: str) -> Iterator[None]:
+def _write(log: TextIO, text: str) -> None:
+    """Write a line to a log; a full disk must not end the program that wrote it."""
+    with contextlib.suppress(OSError):
+        print(text, file=log)
+
+
+def _until(condition: Callable[[], bool], problem: str) -> Iterator[None]:
     deadline = time.monotonic() + START_SECONDS
-    while not condition():  # type: ignore[operator]
+    while not condition():
         if time.monotonic() > deadline:
             raise LumiereError(f"{problem} within {START_SECONDS:.0f} s; see the logs in {LOGS}")
         yield

@@ -1,4 +1,7 @@
-"""What programs check as they start: the interpreter, the variables of a launch, and who started them."""
+"""What programs check as they start: the interpreter, the variables of a launch, who started them.
+
+And the PATH of those that they start.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import psutil
 
@@ -31,6 +35,13 @@ def check_interpreter() -> None:
             "PYTHONOPTIMIZE=2 (or -OO) removes docstrings, which the package transformers needs; "
             "unset it, or use 1"
         )
+
+
+def own_programs_first(path: str) -> str:
+    """Return a PATH with which child processes find this interpreter, and the programs beside it,
+    before others.
+    """
+    return os.pathsep.join([str(Path(sys.executable).parent), path])
 
 
 def drop_stray_launch() -> str:

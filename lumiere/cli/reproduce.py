@@ -15,6 +15,7 @@ import yaml
 
 from lumiere.errors import DataError
 from lumiere.run_origin import CODE, package_tags
+from lumiere.start import own_programs_first
 from lumiere.tracking.origins import LOCK, Origin, read_origin
 from lumiere.tracking.project import project_root
 
@@ -155,9 +156,7 @@ def _repro(folder: Path, name: str) -> None:
     # earlier runs.
     (folder / LOCK).unlink(missing_ok=True)
     environment = os.environ | {"LUMIERE_TRACKING": "off"}
-    environment["PATH"] = os.pathsep.join(
-        [str(Path(sys.executable).parent), environment.get("PATH", "")]
-    )
+    environment["PATH"] = own_programs_first(environment.get("PATH", ""))
     command = [sys.executable, "-m", "dvc", "repro", "--no-run-cache", *([name] if name else [])]
     # Standard output is for the comparison.
     if subprocess.run(command, cwd=folder, env=environment, stdout=STDERR).returncode:

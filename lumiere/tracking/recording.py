@@ -25,6 +25,7 @@ from lumiere.run_origin import (
 from lumiere.tracking import store
 from lumiere.tracking.courier import courier
 from lumiere.tracking.journal import QUEUE, begin_journal
+from lumiere.tracking.origins import LOCK, PATCH
 from lumiere.tracking.project import is_on, project_root, workspace
 from lumiere.tracking.run_record import Run
 from lumiere.tracking.store import tracking_uri
@@ -94,7 +95,7 @@ def pipeline_run(root: Path, params: Mapping[str, Any], name: str = "") -> Itera
         try:
             yield run
         finally:
-            lock = root / "dvc.lock"
+            lock = root / LOCK
             if lock.exists():
                 run.log_artifact(lock)
                 digest = hashlib.md5(lock.read_bytes()).hexdigest()
@@ -110,8 +111,8 @@ def _begin_pipeline_run(root: Path, params: Mapping[str, Any], name: str) -> Run
     run.log_dict(params, "params.json")
     patch = git_patch(root)
     if patch:
-        run.log_text(patch, "uncommitted.patch")
-    run._add("close abandoned")
+        run.log_text(patch, PATCH)
+    run.close_abandoned()
     is_server = tracking_uri(root).startswith(("http:", "https:"))
     if not run.flush(SERVER_START_PATIENCE if is_server else START_PATIENCE):
         failure = courier(root).error
@@ -148,7 +149,7 @@ def log_cached_stage(
         return
     run.log_params(params)
     run.log_metrics(metrics)
-    run._add("end", status="FINISHED", time=int(time.time() * 1000))
+    run.mark_ended("FINISHED")
 
 
 def _begin_run(root: Path, name: str, tags: dict[str, str], parent: str | None) -> Run:

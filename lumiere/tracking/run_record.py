@@ -120,6 +120,14 @@ class Run:
             return True
         return courier(self._root).wait([self._journal], seconds)
 
+    def close_abandoned(self) -> None:
+        """End runs in MLflow whose processes have ended."""
+        self._add("close abandoned")
+
+    def mark_ended(self, status: str) -> None:
+        """Close the run without waiting for MLflow; `status` as in `end`."""
+        self._add("end", status=status, time=int(time.time() * 1000))
+
     def end(self, status: str = "FINISHED", seconds: float = PATIENCE) -> None:
         """Close the run, and wait until MLflow has it, for at most `seconds`.
 
@@ -127,7 +135,7 @@ class Run:
             status: FINISHED, FAILED or KILLED.
             seconds: see `flush`.
         """
-        self._add("end", status=status, time=int(time.time() * 1000))
+        self.mark_ended(status)
         if not self.flush(seconds):
             logger.warning(
                 "MLflow does not have all of this run yet; the rest waits in %s, and the next run "
