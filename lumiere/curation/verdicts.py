@@ -23,6 +23,7 @@ from lumiere.curation.measurement import Measurement, Segment, containing_shot
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.shots import Span
 from lumiere.curation.split import assign_splits
+from lumiere.errors import DataError
 
 Row = dict[str, Any]
 FindCopies = Callable[[Sequence[np.ndarray]], list[tuple[int, int]]]
@@ -64,6 +65,9 @@ def decide(
 
     Returns:
         The manifest's rows, sorted by clip_id, and four frames of each clip, by clip_id.
+
+    Raises:
+        DataError: if the names give two rows the same clip_id.
     """
     ids = clip_ids(list(outcomes))
     rows: list[Row] = []
@@ -83,10 +87,25 @@ def decide(
         row = {**empty_row(), "clip_id": clip_id, "video": name}
         row["captions"] = [caption.text for caption in captions[name]]
         rows.append(_reject(row, Reason.CAPTION_WITHOUT_VIDEO))
+    _check_ids(rows)
     _split_and_mark_duplicates(rows, pictures, config, find_copies)
     rows.sort(key=lambda row: row["clip_id"])
-    assert len({row["clip_id"] for row in rows}) == len(rows), "two rows share a clip_id"
     return rows, pictures
+
+
+def _check_ids(rows: list[Row]) -> None:
+    """Raise DataError if two rows share a clip_id, as the parts of `clip.mp4` and a caption for
+    `clip#0` do.
+    """
+    videos: dict[str, str] = {}
+    for row in rows:
+        clip_id, video = row["clip_id"], row["video"]
+        if clip_id in videos:
+            raise DataError(
+                f"{clip_id}: this clip_id belongs to both {videos[clip_id]} and {video}; name one of "
+                'them otherwise, without "#", in the raw folder or in captions.csv'
+            )
+        videos[clip_id] = video
 
 
 def clip_ids(names: list[str]) -> dict[str, str]:

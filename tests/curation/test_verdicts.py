@@ -12,7 +12,9 @@ from lumiere.config import CurateConfig
 from lumiere.curation.captions import Caption
 from lumiere.curation.measurement import Measurement, Segment, Span, containing_shot
 from lumiere.curation.probe import Probe
+from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.verdicts import decide
+from lumiere.errors import DataError
 
 CONFIG = CurateConfig(min_side=16)
 SHOTS: tuple[Span, ...] = ((0.0, 4.0), (4.0, 9.0), (9.0, 12.0))
@@ -95,3 +97,20 @@ def test_the_id_of_a_whole_video_survives_a_bad_row() -> None:
         ("trip", ""),
         ("trip#1", "bad_span"),
     ]
+
+
+@pytest.mark.parametrize("name", ["trip#0", "trip#1"])
+def test_a_caption_named_like_a_part_of_a_video_is_an_error(name: str) -> None:
+    outcomes = {"trip.mp4": measurement(SHOTS, USABLE)}
+    captions = {"trip.mp4": USABLE, name: [Caption("no such video")]}
+    with pytest.raises(DataError, match=rf"{name}: .* both trip\.mp4 and {name}; name one"):
+        decide(outcomes, captions, CONFIG)
+
+
+def test_a_file_named_like_a_part_of_a_video_is_an_error() -> None:
+    outcomes = {
+        "trip.mp4": measurement(SHOTS, USABLE),
+        "trip#0": Rejection(Reason.NOT_A_VIDEO),
+    }
+    with pytest.raises(DataError, match=r"trip#0: "):
+        decide(outcomes, {"trip.mp4": USABLE}, CONFIG)
