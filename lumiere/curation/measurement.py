@@ -146,7 +146,7 @@ def measure_video(
 def _measure_once(
     path: Path, spans: tuple[Span, ...], shot_threshold: float, scratch: Path
 ) -> Measurement:
-    sha256 = content_hash(path)
+    sha256 = content_hash(path, report_progress)
     key = json.dumps([CODE, sha256, spans, shot_threshold], default=str)
     cached = scratch / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
     if cached.is_file():

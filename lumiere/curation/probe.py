@@ -20,6 +20,7 @@ import av
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.data.display import Display
 from lumiere.data.video_source import RAW_STREAMS, look, main_stream, open_video
+from lumiere.data.workers import report_progress
 from lumiere.errors import DataError
 
 VIDEO_SUFFIXES = frozenset(
@@ -271,6 +272,7 @@ def _read_packets(container: av.container.InputContainer, stream: av.VideoStream
     key, first_key = None, None
     try:
         for packet in container.demux():
+            report_progress()
             if not packet.size:
                 continue
             if packet.pts is not None and packet.time_base is not None:

@@ -17,6 +17,7 @@ from lumiere.data.bars import Box, crop
 from lumiere.data.optical_flow import FLOW_FPS
 from lumiere.data.shards import pack_arrays, pack_frames, unpack_arrays
 from lumiere.data.video_io import Decoded, Ticks, code_version, decode_spans
+from lumiere.data.workers import report_progress
 from lumiere.errors import VideoError
 from lumiere.files import content_hash, write_atomically
 
@@ -120,7 +121,7 @@ def extract_video(
     Raises:
         VideoError: if the file has changed since curation.
     """
-    if content_hash(sources[0].path) != sources[0].sha256:
+    if content_hash(sources[0].path, report_progress) != sources[0].sha256:
         raise VideoError("the file has changed since it was curated; run the curate stage again")
     paths = [_place(source, settings, scratch) for source in sources]
     outcomes: list[Path | VideoError] = list(paths)

@@ -17,6 +17,7 @@ from pathlib import Path
 import av
 
 from lumiere.data.video_source import main_stream, open_video
+from lumiere.data.workers import report_progress
 
 # Containers whose index leads to a frame and not near it.
 SEEKABLE = frozenset({"mov", "mp4", "matroska", "webm"})
@@ -66,6 +67,7 @@ def key_frames(path: str | Path) -> KeyFrames:
         candidates: list[int] = []  # places in `points`
         try:
             for packet in container.demux(stream):
+                report_progress()
                 if not packet.size:
                     continue
                 if packet.pts is None or packet.is_discard or packet.is_corrupt:

@@ -20,6 +20,7 @@ import numpy as np
 from av.stream import Disposition
 
 from lumiere.data.display import Converter, Display, deinterlaced, display_of
+from lumiere.data.workers import report_progress
 from lumiere.errors import VideoError, first_line
 
 # Playlists (HLS, concat) refer to other files, so they are refused whatever the suffix.
@@ -273,11 +274,12 @@ def read_timeline(path: str | Path) -> Timeline:
     """
     with open_video(path) as container:
         stream = main_stream(container)
-        points = sorted(
-            (packet.pts, packet.duration or 0)
-            for packet in container.demux(stream)
-            if packet.size and packet.pts is not None
-        )
+        points: list[tuple[int, int]] = []
+        for packet in container.demux(stream):
+            report_progress()
+            if packet.size and packet.pts is not None:
+                points.append((packet.pts, packet.duration or 0))
+        points.sort()
         assert stream.time_base is not None
         time_base = Fraction(stream.time_base)
     if not points:
@@ -437,6 +439,7 @@ def _count_pictures(container: av.container.InputContainer) -> dict[int, int]:
     with open_video(container.name) as again:
         try:
             for packet in again.demux(again.streams.video):
+                report_progress()
                 if packet.size and packet.stream_index in counts:
                     counts[packet.stream_index] += 1
                 if all(count > 1 for count in counts.values()):

@@ -3,8 +3,8 @@ instead of the run.
 
 A worker serves many tasks, because starting a process takes seconds. A worker that makes no progress
 within the limit, or takes more memory than its own, is killed and replaced. Progress is what the
-task reports by `report_progress`, such as a decoded frame: a long video may take its time, and a
-decoder that spins reports nothing.
+task reports by `report_progress`, such as a decoded frame, a packet or a part of a hashed file: a
+long video may take its time, and a decoder that spins reports nothing.
 
 The package pebble (5.2.3) does not help: if the parent is killed while a decoder spins, its workers
 keep running, because they notice the end of the parent only when they read their pipe.
