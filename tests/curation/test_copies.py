@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
 from lumiere.config import CurateConfig
 from lumiere.curation.captions import Caption
-from lumiere.curation.copies import embed_clips, find_copies
+from lumiere.curation.copies import NEAREST, embed_clips, find_copies
 from lumiere.curation.measurement import measure_video
 from lumiere.curation.split import MOST_HELD_OUT, assign_splits
 from lumiere.curation.verdicts import decide
@@ -62,6 +63,50 @@ def test_all_kinds_of_copies_are_found_and_others_are_not(tmp_path, network):
     groups = {row["clip_id"]: row["group"] for row in rows}
     assert len({groups[name] for name in (*COPIES, "bus")}) == 1
     assert len({groups[name] for name in ("bus", "pig2", "ox")}) == 3
+
+
+def one_camera(num_clips: int) -> list[np.ndarray]:
+    """Signatures of clips in which objects of other patterns, each at its own height, cross the same
+    backdrop.
+    """
+    generator = np.random.default_rng(0)
+    coarse = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    backdrop = cv2.resize(coarse, (64, 64), interpolation=cv2.INTER_CUBIC)
+    clips = []
+    for number in range(num_clips):
+        clip = np.stack([backdrop] * 4)
+        pattern = generator.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        thing = cv2.resize(pattern, (14, 14), interpolation=cv2.INTER_CUBIC)
+        top = 8 * number
+        for frame, left in zip(clip, (2, 14, 26, 38), strict=True):
+            frame[top : top + 14, left : left + 14] = thing
+        clips.append(clip)
+    return clips
+
+
+def test_clips_of_one_camera_are_no_copies_but_edited_copies_of_them_are():
+    clips = one_camera(6)
+    same = np.ones((6, 2, 4), np.float32) / 2  # the network takes all for possible copies
+    assert find_copies(clips, same) == []
+    edited = [*clips, clips[2][:, :, ::-1], np.clip(clips[4] * 0.7 + 20, 0, 255).astype(np.uint8)]
+    assert find_copies(edited, np.ones((8, 2, 4), np.float32) / 2) == [(2, 6), (4, 7)]
+
+
+def test_each_clip_is_compared_with_its_nearest_only(monkeypatch):
+    count, compared = 3 * NEAREST, []
+    monkeypatch.setattr(
+        "lumiere.curation.copies._is_copy", lambda one, other: compared.append((one, other))
+    )
+    angles = np.linspace(0, 0.5, count, dtype=np.float32)  # all possible copies of each other
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=-1)[:, None].repeat(2, axis=1)
+    find_copies(list(range(count)), vectors)
+    assert len(compared) == len(set(compared)) <= NEAREST * count
+    partners = {
+        i: [j for pair in compared for j in pair if i in pair and j != i] for i in range(count)
+    }
+    assert set(partners[0]) >= set(range(1, NEAREST + 1))
+    assert all(len(partners[i]) >= NEAREST for i in range(count))
+    assert (0, count - 1) not in compared
 
 
 def test_embeddings_are_computed_once(tmp_path):
