@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import stages
 
@@ -16,6 +17,7 @@ def main() -> None:
     from lumiere.curation.curate import curate
     from lumiere.curation.manifest import write_manifest
     from lumiere.curation.manifest_report import counts, write_report
+    from lumiere.curation.split import split_notes
     from lumiere.evaluation.backbones.efficientnet_lite import EfficientNetLite0Backbone
     from lumiere.files import write_atomically
 
@@ -45,6 +47,8 @@ def main() -> None:
     print(
         f"{numbers['accepted']} clips accepted, {numbers['rejected']} rejected: see {arguments.report}/report.md"
     )
+    for note in split_notes(rows, config.validation_fraction):
+        print(f"note: {note}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,12 @@ groups need the bound of `assign_splits`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 MOST_HELD_OUT = 2  # times the fraction that was asked for
+LARGE_GROUP = 0.3  # share of the clips above which a group decides what the sides contain
 
 
 def is_validation(name: str, seed: int, fraction: float) -> bool:
@@ -50,6 +53,33 @@ def assign_splits(
     if fraction > 0 and len(ordered) > 1:
         held_out = _bounded(held_out, ordered, sizes, MOST_HELD_OUT * fraction)
     return {group: "validation" if group in set(held_out) else "train" for group in ordered}
+
+
+def split_notes(rows: Sequence[Mapping[str, Any]], fraction: float) -> list[str]:
+    """Return what a person should know about the split, and what helps.
+
+    Args:
+        rows: the rows of the manifest.
+        fraction: the share of clips that should be held out.
+    """
+    accepted = [row for row in rows if row["verdict"] == "accepted"]
+    if not accepted:
+        return []
+    ((group, count),) = Counter(row["group"] for row in accepted).most_common(1)
+    video = next(row["video"] for row in accepted if row["group"] == group)
+    notes = []
+    if fraction > 0 and all(row["split"] != "validation" for row in accepted):
+        notes.append(
+            f"no clip is held out for validation, because all {len(accepted)} belong to one group, "
+            f"that of {video}; add videos that show something else in another place"
+        )
+    elif count > 1 and count > LARGE_GROUP * len(accepted):
+        notes.append(
+            f"{count} of {len(accepted)} accepted clips are in one group, that of {video}: they come "
+            "from one video or look alike, so all are on one side of the split; if that is too "
+            "many, add videos that show something else in another place"
+        )
+    return notes
 
 
 def _bounded(

@@ -10,7 +10,7 @@ from lumiere.config import CurateConfig
 from lumiere.curation.captions import Caption
 from lumiere.curation.copies import NEAREST, embed_clips, find_copies
 from lumiere.curation.measurement import measure_video
-from lumiere.curation.split import MOST_HELD_OUT, assign_splits
+from lumiere.curation.split import MOST_HELD_OUT, assign_splits, split_notes
 from lumiere.curation.verdicts import decide
 from lumiere.data.video_io import read_video
 from lumiere.evaluation.backbones.efficientnet_lite import EfficientNetLite0Backbone
@@ -154,3 +154,27 @@ def test_the_held_out_share_is_bounded():
         held_out = sum(sizes[group] for group, side in splits.items() if side == "validation")
         assert set(splits.values()) == {"train", "validation"}
         assert held_out <= max(MOST_HELD_OUT * 0.1 * sum(clips.values()), min(sizes.values()))
+
+
+def rows_of(groups: str, held_out: str = "") -> list[dict[str, str]]:
+    """Accepted rows, one for each letter, which is its group."""
+    return [
+        {
+            "video": f"{group}.mp4",
+            "group": group,
+            "verdict": "accepted",
+            "split": "validation" if group in held_out else "train",
+        }
+        for group in groups
+    ]
+
+
+def test_a_split_that_holds_nothing_out_or_has_a_large_group_is_told():
+    rejected = {"video": "z.mp4", "group": "z", "verdict": "rejected", "split": ""}
+    (note,) = split_notes([*rows_of("aaaa"), rejected], 0.1)
+    assert "no clip is held out" in note and "all 4" in note and "a.mp4" in note
+    (note,) = split_notes([*rows_of("aabbbbcdef", "a"), rejected], 0.1)
+    assert note.startswith("4 of 10 accepted clips are in one group, that of b.mp4")
+    assert split_notes(rows_of("aabbbcdefg", "a"), 0.1) == []
+    assert split_notes(rows_of("ab", "a"), 0.5) == []  # each stands for itself
+    assert split_notes([rejected], 0.1) == []
