@@ -2,7 +2,8 @@
 instead of the run.
 
 A worker serves many tasks, because starting a process takes seconds. A worker that makes no progress
-within the limit, or takes more memory than its own, is killed and replaced. Progress is what the
+within the limit, or takes more memory than its own, is killed and replaced. A task that takes too
+much memory in a worker that served others before is tried once more in the new one. Progress is what the
 task reports by `report_progress`, such as a decoded frame, a packet or a part of a hashed file: a
 long video may take its time, and a decoder that spins reports nothing.
 
@@ -82,16 +83,24 @@ def run_tasks(
     try:
         while left:
             for slot in slots:
-                if slot.is_idle and waiting:
+                if slot.is_idle and slot.again is not None:
+                    slot.send(*slot.again)
+                elif slot.is_idle and waiting:
                     slot.send(*waiting.pop())
             limit = min(slot.deadline for slot in slots) - time.monotonic()
             limit = limit if memory_mb == math.inf else min(limit, LOOK_EVERY_S)
             ready = wait([slot.connection for slot in slots], timeout=max(0.0, limit))
             for slot in slots:
+                is_first = slot.num_sent == 1
                 outcome = slot.collect(slot.connection in ready)
-                if outcome is not None:
-                    left -= 1
-                    yield outcome
+                if outcome is None:
+                    continue
+                index, result = outcome
+                if isinstance(result, Failure) and result.kind == "memory" and not is_first:
+                    slot.again = index, tasks[index]  # earlier tasks may have left memory behind
+                    continue
+                left -= 1
+                yield outcome
     finally:
         for slot in slots:
             slot.kill()
@@ -102,11 +111,18 @@ _reported = 0.0
 
 
 class _Slot(Generic[Result]):
-    """One worker process at a time, and its current task."""
+    """One worker process at a time, and its current task.
+
+    Attributes:
+        index: of the current task; None without one.
+        num_sent: tasks that this process has been given.
+        again: the index and arguments of a task that has to be the next, in a new process.
+    """
 
     def __init__(self, function: Callable[..., Result], timeout_s: float, memory_mb: float) -> None:
         self.function, self.timeout_s, self.memory_mb = function, timeout_s, memory_mb
         self.index: int | None = None
+        self.again: tuple[int, tuple] | None = None
         self._start()
 
     def _start(self) -> None:
@@ -118,7 +134,7 @@ class _Slot(Generic[Result]):
         )
         self.process.start()
         theirs.close()
-        self.is_ready, self.index = False, None
+        self.is_ready, self.index, self.num_sent = False, None, 0
         self.deadline = time.monotonic() + START_LIMIT_S
 
     @property
@@ -126,7 +142,8 @@ class _Slot(Generic[Result]):
         return self.is_ready and self.index is None
 
     def send(self, index: int, task: tuple) -> None:
-        self.index = index
+        self.index, self.again = index, None
+        self.num_sent += 1
         self.deadline = time.monotonic() + self.timeout_s
         with contextlib.suppress(OSError):  # the worker has died, which `collect` notices
             self.connection.send((index, task))
