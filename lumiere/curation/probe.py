@@ -8,7 +8,6 @@ timestamp.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import av
 
+from lumiere.curation.dvc_cache import is_in_cache
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.data.display import Display
 from lumiere.data.video_source import RAW_STREAMS, look, main_stream, open_video
@@ -38,8 +38,6 @@ VIDEO_SUFFIXES |= {
     ".h264",
     ".hevc",
 }
-# Where DVC 3 and DVC 2 store a file by its hash; the cache itself may lie anywhere.
-DVC_CACHE = re.compile(r"/(files/md5|\.dvc/cache)/[0-9a-f]{2}/[0-9a-f]{30}$")
 DECORD_CONTAINERS = frozenset({"mp4", "mov", "matroska", "webm"})
 DECORD_CODECS = frozenset({"h264", "hevc", "vp9", "mjpeg"})
 
@@ -118,7 +116,9 @@ def locate(raw: Path, name: str, roots: Sequence[Path] = ()) -> Path:
         roots: other folders that links may lead to.
 
     Raises:
-        Rejection: HIDDEN, NOT_A_VIDEO, NOT_A_FILE or OUTSIDE_FOLDER.
+        Rejection: HIDDEN, NOT_A_VIDEO, NOT_A_FILE or OUTSIDE_FOLDER. Links into the cache of the
+            own DVC project are followed.
+        DataError: if the settings of that project cannot be read.
     """
     path = raw / name
     # Python decodes bytes that are not UTF-8 to surrogates.
@@ -133,7 +133,7 @@ def locate(raw: Path, name: str, roots: Sequence[Path] = ()) -> Path:
         mode = real.stat().st_mode
     except (OSError, RuntimeError):
         raise Rejection(Reason.NOT_A_FILE) from None
-    if not _is_allowed(real, (raw, *roots)):
+    if not _is_allowed(real, (raw, *roots)) and not is_in_cache(real, raw):
         raise Rejection(Reason.OUTSIDE_FOLDER)
     if not stat.S_ISREG(mode):
         raise Rejection(Reason.NOT_A_FILE)
@@ -167,12 +167,8 @@ def _is_followed(entry: os.DirEntry[str], roots: Sequence[Path]) -> bool:
 
 
 def _is_allowed(real: Path, roots: Sequence[Path]) -> bool:
-    """Return whether a real path lies in one of the folders, or in a cache of DVC, which may put
-    links in place of the files that it tracks.
-    """
-    if any(real.is_relative_to(root.resolve()) for root in roots):
-        return True
-    return DVC_CACHE.search(real.as_posix()) is not None
+    """Return whether a real path lies in one of the folders."""
+    return any(real.is_relative_to(root.resolve()) for root in roots)
 
 
 def probe(path: Path) -> Probe:

@@ -8,7 +8,7 @@ import pytest
 
 from lumiere.curation.probe import list_inputs, locate, probe
 from lumiere.curation.reasons import Reason, Rejection
-from lumiere.errors import VideoError
+from lumiere.errors import DataError, VideoError
 from tests.video_factory import audio_only, cut_by_edit_list, encode, numbered, open_gop, truncated
 
 
@@ -101,10 +101,9 @@ def test_only_regular_files_inside_the_folder_are_opened(tmp_path):
     }
 
 
-def test_links_may_lead_to_allowed_folders_and_to_caches_of_dvc(tmp_path):
+def test_links_may_lead_to_allowed_folders(tmp_path):
     raw, disk, other = (tmp_path / name for name in ("raw", "disk", "other"))
-    cached = tmp_path / "anywhere" / "files" / "md5" / "0a" / ("b" * 30)
-    for file in (disk / "deep" / "a.mp4", other / "b.mp4", cached):
+    for file in (disk / "deep" / "a.mp4", other / "b.mp4"):
         file.parent.mkdir(parents=True)
         file.write_bytes(b"x")
     raw.mkdir()
@@ -112,14 +111,62 @@ def test_links_may_lead_to_allowed_folders_and_to_caches_of_dvc(tmp_path):
     (disk / "round").symlink_to(disk)
     (raw / "foreign").symlink_to(other)
     (raw / "b.mp4").symlink_to(other / "b.mp4")
-    (raw / "tracked.mp4").symlink_to(cached)
-    names = ["b.mp4", "foreign", "mounted/deep/a.mp4", "tracked.mp4"]
+    names = ["b.mp4", "foreign", "mounted/deep/a.mp4"]
     assert list(list_inputs(raw, [disk])) == names
-    assert list(list_inputs(raw)) == ["b.mp4", "foreign", "mounted", "tracked.mp4"]
+    assert list(list_inputs(raw)) == ["b.mp4", "foreign", "mounted"]
     assert locate(raw, "mounted/deep/a.mp4", [disk]).read_bytes() == b"x"
-    assert locate(raw, "tracked.mp4").read_bytes() == b"x"
     with pytest.raises(Rejection, match="outside_folder"):
         locate(raw, "b.mp4", [disk])
+
+
+@pytest.mark.parametrize(
+    ("config", "local", "cache"),
+    [
+        ("", "", "project/.dvc/cache"),
+        (
+            "[core]\n    autostage = false\n['remote \"a\"']\n    url = x\n",
+            "",
+            "project/.dvc/cache",
+        ),
+        ("[cache]\n    type = symlink\n    dir = ../../shared\n", "", "shared"),
+        (
+            "[cache]\n    dir = nowhere\n",
+            "[cache]\n    dir = {tmp}/of this machine\n",
+            "of this machine",
+        ),
+    ],
+)
+@pytest.mark.parametrize("layout", ["files/md5/", ""])
+def test_links_may_lead_to_the_cache_of_the_own_dvc_project(tmp_path, config, local, cache, layout):
+    raw, settings = tmp_path / "project" / "data" / "raw", tmp_path / "project" / ".dvc"
+    raw.mkdir(parents=True)
+    settings.mkdir()
+    (settings / "config").write_text(config)
+    (settings / "config.local").write_text(local.format(tmp=tmp_path))
+    stored = f"{layout}0a/{'b' * 30}"
+    for name, place in {
+        "own.mp4": f"{cache}/{stored}",
+        "foreign.mp4": f"another/.dvc/cache/{stored}",
+        "loose.mp4": f"{cache}/notes.mp4",
+    }.items():
+        target = tmp_path / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(b"x")
+        (raw / name).symlink_to(target)
+    assert locate(raw, "own.mp4").read_bytes() == b"x"
+    for name in ("foreign.mp4", "loose.mp4"):
+        with pytest.raises(Rejection, match="outside_folder"):
+            locate(raw, name)
+
+
+def test_settings_of_dvc_that_cannot_be_read_are_an_error(tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text("no section = 1\n")
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    (tmp_path / "raw" / "a.mp4").symlink_to(tmp_path / "a.mp4")
+    with pytest.raises(DataError, match="not valid settings of DVC"):
+        locate(tmp_path / "raw", "a.mp4")
 
 
 def test_every_reason_has_a_sentence():
