@@ -10,6 +10,7 @@ that no frame is shown across it.
 from __future__ import annotations
 
 import bisect
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,10 +22,8 @@ from lumiere.data.workers import report_progress
 
 # Containers whose index leads to a frame and not near it.
 SEEKABLE = frozenset({"mov", "mp4", "matroska", "webm"})
-INTRA_CODECS = frozenset({"mjpeg", "prores", "dnxhd", "ffvhuff", "huffyuv"})
 IDR = 5  # types of NAL units in H.264, ITU-T H.264, table 7-1
 HEVC_IRAP = range(16, 22)  # BLA, IDR and CRA pictures in H.265, table 7-1
-KEY_FRAME_BIT = 0x04  # frame_type in the first byte of a VP9 frame of profiles 0 to 2
 
 
 @dataclass(frozen=True)
@@ -62,25 +61,44 @@ def key_frames(path: str | Path) -> KeyFrames:
         nothing = KeyFrames([], time_base)
         if not SEEKABLE & set(container.format.name.split(",")):
             return nothing
-        codec, extradata = stream.codec_context.codec.canonical_name, stream.codec_context.extradata
-        points: list[int] = []
-        candidates: list[int] = []  # places in `points`
         try:
-            for packet in container.demux(stream):
-                report_progress()
-                if not packet.size:
-                    continue
-                if packet.pts is None or packet.is_discard or packet.is_corrupt:
-                    return nothing
-                if packet.is_keyframe and _resets_decoder(packet, codec, extradata or b""):
-                    candidates.append(len(points))
-                points.append(packet.pts)
-        except av.error.FFmpegError:
-            return nothing  # the file breaks off
+            points, candidates = _read_points(container, stream)
+        except (av.error.FFmpegError, _Irregular):
+            return nothing
     if not candidates or candidates[0] != 0 or len(set(points)) < len(points):
         return nothing
     exact = _not_crossed(points, candidates)
     return KeyFrames(exact if exact[:1] == [points[0]] else [], time_base)
+
+
+class _Irregular(Exception):
+    """A packet that has no time, is damaged, or is not to be shown."""
+
+
+def _read_points(
+    container: av.container.InputContainer, stream: av.VideoStream
+) -> tuple[list[int], list[int]]:
+    """Return the timestamps of all packets, and the places among them of those that reset the
+    decoder.
+
+    Raises:
+        FFmpegError: if the file breaks off.
+        _Irregular: at the first such packet.
+    """
+    context = stream.codec_context
+    resets_decoder = RESETS.get(context.codec.canonical_name, _never)
+    points: list[int] = []
+    candidates: list[int] = []
+    for packet in container.demux(stream):
+        report_progress()
+        if not packet.size:
+            continue
+        if packet.pts is None or packet.is_discard or packet.is_corrupt:
+            raise _Irregular
+        if packet.is_keyframe and resets_decoder(bytes(packet), context.extradata or b""):
+            candidates.append(len(points))
+        points.append(packet.pts)
+    return points, candidates
 
 
 def _not_crossed(points: list[int], candidates: list[int]) -> list[int]:
@@ -100,23 +118,32 @@ def _not_crossed(points: list[int], candidates: list[int]) -> list[int]:
     ]
 
 
-def _resets_decoder(packet: av.Packet, codec: str, extradata: bytes) -> bool:
-    """Return whether no later frame of the bitstream needs an earlier one."""
-    if codec in INTRA_CODECS:
-        return True
-    content = bytes(packet)
-    if codec == "vp9":
-        # Bits from the highest: marker (2), profile (2), show_existing_frame, frame_type = 0.
-        is_profile_3 = content[0] & 0x30 == 0x30
-        return content[0] & 0xC0 == 0x80 and not is_profile_3 and not content[0] & 0x0C
-    if codec == "h264" and extradata[:1] == b"\x01" and len(extradata) > 4:
-        types = [unit[0] & 0x1F for unit in _units(content, (extradata[4] & 3) + 1)]
-        return IDR in types
-    if codec == "hevc" and extradata[:1] == b"\x01" and len(extradata) > 21:
-        units = _units(content, (extradata[21] & 3) + 1)
-        pictures = [unit[0] >> 1 & 0x3F for unit in units if unit[0] >> 1 & 0x3F < 32]
-        return bool(pictures) and all(kind in HEVC_IRAP for kind in pictures)
+def _never(content: bytes, extradata: bytes) -> bool:
     return False
+
+
+def _always(content: bytes, extradata: bytes) -> bool:
+    return True
+
+
+def _vp9_resets(content: bytes, extradata: bytes) -> bool:
+    # Bits from the highest: marker (2), profile (2), show_existing_frame, frame_type = 0.
+    is_profile_3 = content[0] & 0x30 == 0x30
+    return content[0] & 0xC0 == 0x80 and not is_profile_3 and not content[0] & 0x0C
+
+
+def _h264_resets(content: bytes, extradata: bytes) -> bool:
+    if extradata[:1] != b"\x01" or len(extradata) < 5:
+        return False
+    return IDR in [unit[0] & 0x1F for unit in _units(content, (extradata[4] & 3) + 1)]
+
+
+def _hevc_resets(content: bytes, extradata: bytes) -> bool:
+    if extradata[:1] != b"\x01" or len(extradata) < 22:
+        return False
+    kinds = [unit[0] >> 1 & 0x3F for unit in _units(content, (extradata[21] & 3) + 1)]
+    pictures = [kind for kind in kinds if kind < 32]
+    return bool(pictures) and all(kind in HEVC_IRAP for kind in pictures)
 
 
 def _units(content: bytes, length_size: int) -> list[bytes]:
@@ -129,3 +156,13 @@ def _units(content: bytes, length_size: int) -> list[bytes]:
         units.append(content[place : place + 1])
         place += length
     return units
+
+
+# By codec: whether no later frame needs one from before a packet, given the packet and the codec's
+# own data.
+RESETS: dict[str, Callable[[bytes, bytes], bool]] = {
+    **dict.fromkeys(("mjpeg", "prores", "dnxhd", "ffvhuff", "huffyuv"), _always),
+    "vp9": _vp9_resets,
+    "h264": _h264_resets,
+    "hevc": _hevc_resets,
+}

@@ -29,13 +29,33 @@ def read_table(
         DataError: with the file, the line, what is wrong and how to fix it.
     """
     allowed = (*required, *optional)
-    columns = f"the columns {', '.join(allowed)}"
+    text = _read_text(path, f"a CSV file with the columns {', '.join(allowed)}")
+    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
+    try:
+        header = [name.strip().lower() for name in next(reader, [])]
+        _check_header(path, header, required, allowed)
+        rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except csv.Error as error:
+        cure = "a quoted text ends with a quote, and a quote within it is written twice"
+        raise DataError(f"{path}, line {reader.line_num}: not CSV: {error}; {cure}") from None
+    rows = [(line, cells) for line, cells in rows if any(cells)]
+    _check_rows(path, header, rows)
+    absent = dict.fromkeys(optional, "")
+    return [(line, {**absent, **dict(zip(header, cells, strict=True))}) for line, cells in rows]
+
+
+def _read_text(path: Path, expected: str) -> str:
+    """Read a file in UTF-8.
+
+    Raises:
+        DataError: if it cannot be read, is in another encoding, or holds a NUL character.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; expected a CSV file with {columns}") from None
+        raise DataError(f"{path}: no such file; expected {expected}") from None
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; expected a CSV file with {columns}") from None
+        raise DataError(f"{path}: {error.strerror}; expected {expected}") from None
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -46,31 +66,24 @@ def read_table(
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise DataError(f"{path}, line {line}: holds a NUL character; delete it")
-    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
-    try:
-        header = [name.strip().lower() for name in next(reader, [])]
-        _check_header(path, header, required, allowed)
-        rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except csv.Error as error:
-        cure = "a quoted text ends with a quote, and a quote within it is written twice"
-        raise DataError(f"{path}, line {reader.line_num}: not CSV: {error}; {cure}") from None
-    rows = [(line, cells) for line, cells in rows if any(cells)]
+    return text
+
+
+def _check_rows(path: Path, header: list[str], rows: list[tuple[int, list[str]]]) -> None:
+    """Raise DataError if a row has more or fewer cells than the header, or there is no row."""
     for line, cells in rows:
-        if len(cells) != len(header):
-            cure = "a cell may be empty, but not absent"
-            if len(cells) > len(header):
-                cure = 'put text that holds a comma in quotes, "like, this"'
-            raise DataError(
-                f"{path}, line {line}: {len(cells)} cells for {len(header)} columns; {cure}"
-            )
+        if len(cells) == len(header):
+            continue
+        cure = "a cell may be empty, but not absent"
+        if len(cells) > len(header):
+            cure = 'put text that holds a comma in quotes, "like, this"'
+        raise DataError(
+            f"{path}, line {line}: {len(cells)} cells for {len(header)} columns; {cure}"
+        )
     if not rows:
         raise DataError(
             f"{path}: no rows below the names of the columns; expected at least one row"
         )
-    return [
-        (line, {**dict.fromkeys(optional, ""), **dict(zip(header, cells, strict=True))})
-        for line, cells in rows
-    ]
 
 
 def _check_header(

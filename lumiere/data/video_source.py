@@ -353,24 +353,16 @@ def _frames(
     A frame's `pts` is when it is shown. Frames before the first known time are left out. Damage is
     timed from `origin`, by default the first frame.
     """
-    packets = container.demux(stream)
+    time_base = Fraction(stream.time_base or 1)
     clock = _Clock(container.format.name)
-    first = None if origin is None else origin * Fraction(stream.time_base or 1)
-    while True:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            return
-        except av.error.FFmpegError as error:
-            raise_machine_error(error)
-            packet = None  # the demuxer gave up: flush what the decoder still holds
-            damage.num_packets += 1
+    first = None if origin is None else origin * time_base
+    for packet in _packets(container, stream, damage):
         try:
             for frame in decoder.decode(packet):
                 frame.pts = clock.point(frame)
                 if frame.pts is None:
                     continue
-                time = frame.pts * Fraction(stream.time_base or 1)
+                time = frame.pts * time_base
                 first = time if first is None else first
                 if frame.is_corrupt:
                     damage.num_frames += 1
@@ -379,12 +371,32 @@ def _frames(
         except av.error.FFmpegError:
             # A recording may begin in the middle of a group of pictures. What comes before its
             # first frame cannot be decoded, and is no damage.
-            if first is not None and packet is not None:
-                damage.num_packets += 1
-                if packet.pts is not None:
-                    damage.begin(packet.pts * Fraction(stream.time_base or 1) - first)
-        if packet is None:
+            if first is None or packet is None:
+                continue
+            damage.num_packets += 1
+            if packet.pts is not None:
+                damage.begin(packet.pts * time_base - first)
+
+
+def _packets(
+    container: av.container.InputContainer, stream: av.VideoStream, damage: Damage
+) -> Iterator[av.Packet | None]:
+    """Yield the packets of a stream, and at last one that flushes the decoder.
+
+    That is None if the demuxer gives up, which is counted as damage.
+    """
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
             return
+        except av.error.FFmpegError as error:
+            raise_machine_error(error)
+            damage.num_packets += 1
+            yield None
+            return
+        yield packet
 
 
 def _from_key_frame(frames: Iterator[av.VideoFrame], seek: Seek) -> Iterator[av.VideoFrame]:

@@ -83,24 +83,16 @@ def run_tasks(
     try:
         while left:
             for slot in slots:
-                if slot.is_idle and slot.again is not None:
-                    slot.send(*slot.again)
-                elif slot.is_idle and waiting:
+                if slot.is_idle and waiting:
                     slot.send(*waiting.pop())
             limit = min(slot.deadline for slot in slots) - time.monotonic()
             limit = limit if memory_mb == math.inf else min(limit, LOOK_EVERY_S)
             ready = wait([slot.connection for slot in slots], timeout=max(0.0, limit))
             for slot in slots:
-                is_first = slot.num_sent == 1
                 outcome = slot.collect(slot.connection in ready)
-                if outcome is None:
-                    continue
-                index, result = outcome
-                if isinstance(result, Failure) and result.kind == "memory" and not is_first:
-                    slot.again = index, tasks[index]  # earlier tasks may have left memory behind
-                    continue
-                left -= 1
-                yield outcome
+                if outcome is not None:
+                    left -= 1
+                    yield outcome
     finally:
         for slot in slots:
             slot.kill()
@@ -115,14 +107,14 @@ class _Slot(Generic[Result]):
 
     Attributes:
         index: of the current task; None without one.
+        task: the arguments of the latest task.
         num_sent: tasks that this process has been given.
-        again: the index and arguments of a task that has to be the next, in a new process.
     """
 
     def __init__(self, function: Callable[..., Result], timeout_s: float, memory_mb: float) -> None:
         self.function, self.timeout_s, self.memory_mb = function, timeout_s, memory_mb
         self.index: int | None = None
-        self.again: tuple[int, tuple] | None = None
+        self.task: tuple = ()
         self._start()
 
     def _start(self) -> None:
@@ -142,7 +134,7 @@ class _Slot(Generic[Result]):
         return self.is_ready and self.index is None
 
     def send(self, index: int, task: tuple) -> None:
-        self.index, self.again = index, None
+        self.index, self.task = index, task
         self.num_sent += 1
         self.deadline = time.monotonic() + self.timeout_s
         with contextlib.suppress(OSError):  # the worker has died, which `collect` notices
@@ -157,6 +149,8 @@ class _Slot(Generic[Result]):
                 return self._replace("crashed", "the worker process died")
             if not self.is_ready:
                 self.is_ready, self.deadline = True, float("inf")
+                if self.index is not None:  # a task that the process before did not finish
+                    self.send(self.index, self.task)
                 return None
             if message == PROGRESS:
                 self.deadline = time.monotonic() + self.timeout_s
@@ -168,7 +162,19 @@ class _Slot(Generic[Result]):
         if time.monotonic() >= self.deadline:
             return self._replace("timeout", f"no progress for {self.timeout_s:g} s")
         if self.index is not None and _memory_mb(self.process.pid) > self.memory_mb:
+            return self._out_of_memory()
+        return None
+
+    def _out_of_memory(self) -> tuple[int, Failure] | None:
+        """End a task that takes too much memory; once more in a new process, if earlier tasks may
+        have left memory behind in this one.
+        """
+        if self.num_sent == 1:
             return self._replace("memory", f"it took more than {self.memory_mb:g} MB")
+        index = self.index
+        self.kill()
+        self._start()
+        self.index = index
         return None
 
     def _replace(self, kind: str, detail: str) -> tuple[int, Failure] | None:

@@ -166,7 +166,7 @@ def test_a_disk_that_goes_away_does_not_shorten_the_video():
             yield
 
     with pytest.raises(OSError, match="Stale"):
-        list(video_source._frames(Broken(), None, None, video_source.Damage()))
+        list(video_source._packets(Broken(), None, video_source.Damage()))
 
 
 def test_a_colon_in_a_name_is_no_protocol(tmp_path, monkeypatch):
