@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +27,11 @@ MACHINE_CURES = {
     errno.ENOMEM: "free memory",
 }
 
-HASH_CHUNK = 1 << 20  # bytes
 
-
-def content_hash(path: Path, progress: Callable[[], None] = lambda: None) -> str:
-    """Compute the SHA-256 of a file's bytes, in hexadecimal.
-
-    Args:
-        path: the file.
-        progress: is called after each `HASH_CHUNK` bytes; a large file takes minutes.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while chunk := file.read(HASH_CHUNK):
-            digest.update(chunk)
-            progress()
-    return digest.hexdigest()
+def content_hash(path: Path) -> str:
+    """Compute the SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -26,9 +26,9 @@ from lumiere.data.optical_flow import FLOW_FPS
 from lumiere.data.shards import pack_arrays, unpack_arrays
 from lumiere.data.video_io import Ticks, code_version
 from lumiere.data.video_source import Damage, end_of, source_frames
-from lumiere.data.workers import report_progress
+from lumiere.data.workers import hash_with_progress, report_progress
 from lumiere.errors import VideoError
-from lumiere.files import content_hash, write_atomically
+from lumiere.files import write_atomically
 
 # If any of these changes, earlier results are not reused.
 CODE = code_version(
@@ -146,7 +146,7 @@ def measure_video(
 def _measure_once(
     path: Path, spans: tuple[Span, ...], shot_threshold: float, scratch: Path
 ) -> Measurement:
-    sha256 = content_hash(path, report_progress)
+    sha256 = hash_with_progress(path)
     key = json.dumps([CODE, sha256, spans, shot_threshold], default=str)
     cached = scratch / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
     if cached.is_file():

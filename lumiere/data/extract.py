@@ -17,9 +17,9 @@ from lumiere.data.bars import Box, crop
 from lumiere.data.optical_flow import FLOW_FPS
 from lumiere.data.shards import pack_arrays, pack_frames, unpack_arrays
 from lumiere.data.video_io import Decoded, Ticks, code_version, decode_spans
-from lumiere.data.workers import report_progress
+from lumiere.data.workers import hash_with_progress
 from lumiere.errors import VideoError
-from lumiere.files import content_hash, write_atomically
+from lumiere.files import write_atomically
 
 # If any of these changes, earlier results are not reused.
 CODE = code_version(
@@ -121,7 +121,7 @@ def extract_video(
     Raises:
         VideoError: if the file has changed since curation.
     """
-    if content_hash(sources[0].path, report_progress) != sources[0].sha256:
+    if hash_with_progress(sources[0].path) != sources[0].sha256:
         raise VideoError("the file has changed since it was curated; run the curate stage again")
     paths = [_place(source, settings, scratch) for source in sources]
     outcomes: list[Path | VideoError] = list(paths)

@@ -14,6 +14,8 @@ keep running, because they notice the end of the parent only when they read thei
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import math
 import multiprocessing
 import os
@@ -203,6 +205,20 @@ def report_progress() -> None:
     if _connection is not None and now - _reported >= PROGRESS_EVERY_S:
         _reported = now
         _connection.send(PROGRESS)
+
+
+def hash_with_progress(path: Path) -> str:
+    """Compute the SHA-256 of a file's bytes, in hexadecimal, and report progress meanwhile."""
+    with _ReportingFile(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _ReportingFile(io.FileIO):
+    """A file of which each read is progress; a large one takes minutes."""
+
+    def readinto(self, buffer: Any, /) -> int:
+        report_progress()
+        return super().readinto(buffer) or 0  # None is for files that do not block
 
 
 def _memory_mb(pid: int | None) -> float:

@@ -84,7 +84,7 @@ def test_all_stretches_of_a_video_are_cut_at_once(tmp_path, monkeypatch):
     path = encode(tmp_path / "a.mp4", moving_texture(80), 16, g="12")
     hashes = []
     monkeypatch.setattr(
-        "lumiere.data.extract.content_hash", lambda p, _: hashes.append(p) or content_hash(p)
+        "lumiere.data.extract.hash_with_progress", lambda p: hashes.append(p) or content_hash(p)
     )
     sha256 = content_hash(path)
     ends = [(0, 1), (Fraction(3, 2), 4), (4, Fraction(9, 2)), (4, 5)]
