@@ -20,6 +20,7 @@ from lumiere.files import is_file, read_json
 from lumiere.hub_folders import SUFFIXES, find_folder, take_hub_options
 from lumiere.pipelines.model_card import ModelFacts, write_model_card
 from lumiere.pipelines.remote_code import use_installed_classes, write_remote_code
+from lumiere.pipelines.turns import changes_in_turn
 
 Callback = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
 """diffusers' callback_on_step_end: (pipeline, step, timestep, {name: tensor}) -> dict or None."""
@@ -41,6 +42,26 @@ class StepCallback:
 NO_CALLBACK = StepCallback()
 
 
+@changes_in_turn(
+    between_steps=[
+        "disable_attention_slicing",
+        "disable_xformers_memory_efficient_attention",
+        "enable_attention_slicing",
+        "enable_xformers_memory_efficient_attention",
+        "maybe_free_model_hooks",
+        "set_attention_slice",
+        "set_use_memory_efficient_attention_xformers",
+    ],
+    after_calls=[
+        "enable_group_offload",
+        "enable_model_cpu_offload",
+        "enable_sequential_cpu_offload",
+        "remove_all_hooks",
+        "reset_device_map",
+        "save_pretrained",  # would save the weights of a call's style
+        "to",
+    ],
+)
 class LumiereBasePipeline(DiffusionPipeline):
     """A diffusers pipeline that writes reproducible files, which do not name the folder they
     came from.

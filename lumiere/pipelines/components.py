@@ -35,12 +35,35 @@ from lumiere.pipelines.prompts import text_dim
 from lumiere.pipelines.remote_code import class_name
 from lumiere.pipelines.styles import FOLDER as STYLES_FOLDER
 from lumiere.pipelines.styles import StyleBook
+from lumiere.pipelines.turns import changes_in_turn
 from lumiere.text import DiffusersTextEncoder, TextEncoder, load_text_encoder
 from lumiere.text_config import CONFIG_NAME
 
 TEXT_ENCODER_FOLDER = "text_encoder"
 
 
+@changes_in_turn(
+    between_steps=[
+        "add_style",
+        "disable_freeu",
+        "disable_lora",
+        "enable_freeu",
+        "enable_lora",
+        "set_adapters",
+    ],
+    after_calls=[
+        "add_guide",
+        "delete_adapters",
+        "enable_lora_hotswap",
+        "enable_model_cpu_offload",
+        "fuse_lora",
+        "load_distilled",
+        "load_lora_weights",
+        "set_lora_device",
+        "unfuse_lora",
+        "unload_lora_weights",
+    ],
+)
 class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
     """The networks, settings and styles of `LumierePipeline`, with saving and loading."""
 

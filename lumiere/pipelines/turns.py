@@ -2,39 +2,47 @@
 
 diffusers' schedulers keep a call's timesteps, and a style replaces weights for the length of a
 call. So calls of several threads that share a component wait for each other, even if they are calls
-of several pipelines.
+of several pipelines. So do methods that change components: another thread's call never sees half of
+a change.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
+Pipeline = TypeVar("Pipeline", bound=type)
+
+# What a change of any pipeline may touch.
+SHARED = ("scheduler", "unet", "guide_unet", "ssr_scheduler", "ssr_unet")
 
 
 class _Turn:
-    """A lock that knows the thread that holds it."""
+    """The thread that has a component; None if it is free."""
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.owner: int | None = None
+    owner: int | None = None
 
 
 _turns: WeakKeyDictionary[Any, _Turn] = WeakKeyDictionary()
-_turns_lock = threading.Lock()
+# Guards all of this, and wakes the waiting threads whenever a turn ends.
+_changed = threading.Condition()
+# What each waiting thread waits for.
+_waiting: dict[int, list[_Turn]] = {}
+# The threads that change components. A change may consist of others.
+_changing: set[int] = set()
 
 
 def in_turn(
     *component_names: str,
     within: bool = False,
 ) -> Callable[[Callable[P, Result]], Callable[P, Result]]:
-    """Decorate a pipeline's method that uses components: threads that share one take turns.
+    """Decorate a pipeline's method that calls components: threads that share one take turns.
 
     Args:
         component_names: attributes of the pipeline; those that are None are left out.
@@ -42,46 +50,128 @@ def in_turn(
             Otherwise it raises ValueError there, for example in a callback, because it would
             change the timesteps of that call.
     """
+    refusal = (
+        "a callback calls the pipeline that called it, or one that shares its scheduler or "
+        "network; make that call after this one has ended"
+    )
 
     def decorate(method: Callable[P, Result]) -> Callable[P, Result]:
-        @wraps(method)
-        def call(*args: P.args, **kwargs: P.kwargs) -> Result:
-            pipeline = args[0]
-            components = [getattr(pipeline, name) for name in component_names]
-            with _holding([each for each in components if each is not None], within):
-                return method(*args, **kwargs)
-
-        return call
+        return _taking_turns(method, component_names, False, None if within else refusal)
 
     return decorate
 
 
+def changes_in_turn(
+    between_steps: Sequence[str], after_calls: Sequence[str]
+) -> Callable[[Pipeline], Pipeline]:
+    """Decorate a pipeline's class: methods that change its components wait for the calls of other
+    threads.
+
+    Args:
+        between_steps: methods that a callback may use; they act from the next step on.
+        after_calls: methods that would break the call that runs; in a callback they raise
+            ValueError.
+    """
+
+    def decorate(pipeline_class: Pipeline) -> Pipeline:
+        for name in (*between_steps, *after_calls):
+            refusal = None
+            if name in after_calls:
+                refusal = (
+                    f"a callback uses {name}(), which changes the components of the call that "
+                    "runs; use it after that call has ended"
+                )
+            method = _taking_turns(getattr(pipeline_class, name), SHARED, True, refusal)
+            setattr(pipeline_class, name, method)
+        return pipeline_class
+
+    return decorate
+
+
+def _taking_turns(
+    method: Callable[P, Result], names: Sequence[str], is_change: bool, refusal: str | None
+) -> Callable[P, Result]:
+    @wraps(method)
+    def take_turns(*args: P.args, **kwargs: P.kwargs) -> Result:
+        with _holding(args[0], names, is_change, refusal):
+            return method(*args, **kwargs)
+
+    return take_turns
+
+
 @contextmanager
-def _holding(components: list[Any], within: bool) -> Iterator[None]:
-    with _turns_lock:
-        turns = {id(turn): turn for turn in map(_turn_of, components)}
+def _holding(
+    pipeline: Any, names: Sequence[str], is_change: bool, refusal: str | None
+) -> Iterator[None]:
     me = threading.get_ident()
-    held = [key for key, turn in turns.items() if turn.owner == me]
-    if held and not within:
-        raise ValueError(
-            "a callback calls the pipeline that called it, or one that shares its scheduler or "
-            "network; make that call after this one has ended"
-        )
-    with ExitStack() as stack:
-        # Always in the same order, so that two calls never wait for each other.
-        for key in sorted(turns.keys() - set(held)):
-            stack.enter_context(turns[key].lock)
-            turns[key].owner = me
-            stack.callback(_leave, turns[key])
+    begins_change = is_change and me not in _changing
+    with _changed:
+        taken = _take(pipeline, names, me, None if me in _changing else refusal)
+        for turn in taken:
+            turn.owner = me
+    if begins_change:
+        _changing.add(me)
+    try:
         yield
+    finally:
+        if begins_change:
+            _changing.remove(me)
+        with _changed:
+            for turn in taken:
+                turn.owner = None
+            _changed.notify_all()
 
 
-def _turn_of(component: Any) -> _Turn:
-    turn = _turns.get(component)
-    if turn is None:
-        turn = _turns[component] = _Turn()
-    return turn
+def _take(pipeline: Any, names: Sequence[str], me: int, refusal: str | None) -> list[_Turn]:
+    """Wait until each component is free or belongs to this thread, and return the free ones.
+
+    They are taken all at once, so a thread that waits has something only if it is in a call whose
+    callback uses another pipeline.
+    """
+    try:
+        while True:
+            # Look again each time: the thread before may have replaced a component.
+            turns = _turns_of(pipeline, names)
+            if refusal and any(turn.owner == me for turn in turns):
+                raise ValueError(refusal)
+            others = [turn for turn in turns if turn.owner not in (None, me)]
+            if not others:
+                return [turn for turn in turns if turn.owner is None]
+            if _is_waited_for(me, others):
+                raise ValueError(
+                    "two threads would wait for each other for ever: a callback uses a pipeline "
+                    "that is busy in another thread; use it after the callback's call has ended"
+                )
+            _waiting[me] = others
+            _changed.wait()
+    finally:
+        _waiting.pop(me, None)
 
 
-def _leave(turn: _Turn) -> None:
-    turn.owner = None
+def _is_waited_for(me: int, turns: Sequence[_Turn]) -> bool:
+    """Return whether an owner of these turns waits, directly or through others, for this thread."""
+    seen: set[int] = set()
+    rest = [turn.owner for turn in turns]
+    while rest:
+        thread = rest.pop()
+        if thread == me:
+            return True
+        if thread is None or thread in seen:
+            continue
+        seen.add(thread)
+        rest += [turn.owner for turn in _waiting.get(thread, [])]
+    return False
+
+
+def _turns_of(pipeline: Any, names: Sequence[str]) -> list[_Turn]:
+    """Return the turn of each component, once if it has two names."""
+    turns: list[_Turn] = []
+    for name in names:
+        component = getattr(pipeline, name, None)
+        if component is None:
+            continue
+        component = getattr(component, "_orig_mod", component)  # of torch.compile
+        turn = _turns.setdefault(component, _Turn())
+        if turn not in turns:
+            turns.append(turn)
+    return turns
