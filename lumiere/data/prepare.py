@@ -173,7 +173,9 @@ def write_clips(
 ) -> dict[str, int]:
     """Write the shards and the index of both splits, in the order of the manifest.
 
-    `folder` appears only when it is complete.
+    `folder` appears only when it is complete. A run that is killed while it replaces an older
+    folder leaves the old one or the new one, or the old one under another name, which the next run
+    renames back before it starts.
 
     Args:
         folder: the folder to write; an older one is replaced.
@@ -194,6 +196,7 @@ def write_clips(
     """
     own_folder(folder, "another decoding")
     temporary = folder.with_name(f".{folder.name}.tmp")
+    _recover(folder)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     splits = {}
@@ -212,9 +215,28 @@ def write_clips(
     write_index(
         temporary, splits, failures=dict(sorted(failures.items())), **shared, **text_settings
     )
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
+    _replace(folder, temporary)
     return {name: len(split.entries) for name, split in splits.items()}
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Rename `new` to `folder`; an older folder is deleted only when the new one is in its place."""
+    if folder.exists():
+        folder.rename(_old(folder))
+    new.rename(folder)
+    shutil.rmtree(_old(folder), ignore_errors=True)
+
+
+def _recover(folder: Path) -> None:
+    """Finish or undo what a killed `_replace` has left."""
+    old = _old(folder)
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
 
 
 def _samples(

@@ -23,6 +23,8 @@ from torch import Tensor, nn
 PREFIX = "unet."
 # Layers whose output has another shape than a plain layer of their kind.
 WITHOUT_ADAPTERS = "temporal_upsamplers"
+# Settings of peft by which layers were chosen; the names in a file are the outcome.
+CHOICES = ("exclude_modules", "layers_pattern", "layers_to_transform")
 ADAPTER_PARTS = (".lora_", ".base_layer.", ".to_qkv.", ".to_kv.")
 
 
@@ -147,12 +149,28 @@ class SpaceTimeAdapters(PeftAdapterMixin):
         """Return peft's settings for exactly these layers."""
         settings = {key.removeprefix(PREFIX): value for key, value in metadata.items()}
         settings["target_modules"] = sorted(layers)
+        for name in CHOICES:
+            settings.pop(name, None)
         for name in ("rank_pattern", "alpha_pattern"):
             patterns = settings.get(name) or {}
-            names = [key.lstrip("^") for key in patterns]
-            renamed = zip(names, patterns.values(), strict=True)
-            settings[name] = dict(renamed)
+            settings[name] = {}
+            for layer in settings["target_modules"]:
+                # The file's patterns name layers of the image model, or of this network.
+                value = _value_of(layer.removeprefix(PREFIX), patterns)
+                value = _value_of(layer, patterns) if value is None else value
+                if value is not None:
+                    settings[name][f"^{re.escape(layer)}"] = value
         return settings
+
+
+def _value_of(layer: str, patterns: Mapping[str, Any]) -> Any:
+    """Return what peft would look up for a layer: the value of the first pattern that matches its
+    name or the end of it, after a dot. None if no pattern matches.
+    """
+    for pattern, value in patterns.items():
+        if re.match(rf"(.*\.)?({pattern})$", layer):
+            return value
+    return None
 
 
 def _fetch(source: Any, options: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -17,7 +17,7 @@ from lumiere.pipelines.argument_checks import check_range, check_whole, check_wh
 # The defaults of every call and plan.
 DEFAULT_SSR_STEPS = 8
 # With a distilled base network. On the demo, whose windows have 8 frames, longer ones are as good,
-# and most clips are one window then (docs/performance.md).
+# and most clips are one window then (docs/sampling.md).
 FAST_SSR_STEPS, FAST_SSR_WINDOW_SIZE = 2, 16
 DEFAULT_NOISE_LEVEL = 50
 DEFAULT_OVERLAP = 2

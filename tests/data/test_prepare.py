@@ -55,6 +55,45 @@ def test_a_second_decoding_is_refused_until_the_first_is_gone(tmp_path, folder):
     decode()  # the same process may go on
 
 
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("kept_renames", [0, 1])
+def test_a_run_killed_while_it_replaces_clips_loses_none(tmp_path, monkeypatch, kept_renames):
+    def decode() -> None:
+        prepare.write_clips(tmp_path / "clips", [], {}, {}, NO_CAPTIONS, SETTINGS, 3)
+
+    decode()
+    (tmp_path / "clips/mark").write_text("older")
+    rename, renamed = Path.rename, []
+
+    def killed(self: Path, target: Path) -> Path:
+        if len(renamed) == kept_renames:
+            raise Killed
+        renamed.append(target)
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(Killed):
+            decode()
+    places = [path.parent for path in tmp_path.rglob("mark")]
+    assert len(places) == 1 and (tmp_path / ".clips.tmp/index.json").is_file()
+
+    def killed_early(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "write_shards", killed_early)
+        with pytest.raises(Killed):
+            decode()
+    assert (tmp_path / "clips/mark").read_text() == "older"  # it is back
+    decode()
+    assert [path.name for path in sorted(tmp_path.iterdir()) if path.is_dir()] == ["clips"]
+    assert not (tmp_path / "clips/mark").exists()
+
+
 def test_changed_code_cuts_again(tmp_path, monkeypatch):
     path = encode(tmp_path / "a.mp4", numbered(20))
     source = Source(path, content_hash(path), 0.0, 1.25, "pyav")

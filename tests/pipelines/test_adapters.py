@@ -106,6 +106,42 @@ def test_adapters_of_an_image_model_act_as_in_diffusers(
     torch.testing.assert_close(again, plain, rtol=1e-5, atol=1e-5)
 
 
+@torch.no_grad()
+def test_patterns_of_a_file_match_the_same_layers_here(
+    pipe: LumierePipeline, tmp_path: Path
+) -> None:
+    # Without its ^, the pattern would match transformer_blocks.0 in every block.
+    first_blocks = r"^\w+_blocks\.0\..*to_q"
+    config = LoraConfig(
+        r=RANK, lora_alpha=ALPHA, target_modules=["to_q", "to_v"], alpha_pattern={first_blocks: 20.0}
+    )
+    adapted = image_network()
+    adapted.add_adapter(config)
+    shake_adapters(adapted)
+    scales = {}
+    for name, module in adapted.named_modules():
+        if hasattr(module, "scaling"):
+            scales[f"unet.{name}"] = module.scaling["default"]
+    queries = {scale for name, scale in scales.items() if name.endswith("to_q")}
+    assert queries == {ALPHA / RANK, 20.0 / RANK}
+    inflated = pipeline_of(image_network(), pipe)
+    inflated.load_lora_weights(write_adapters(adapted, tmp_path / "image", "peft"))
+    inflated.unet.save_lora_adapter(tmp_path / "own", "default_0")
+    again = pipeline_of(image_network(), pipe)
+    again.load_lora_weights(tmp_path / "own")
+    image, given = make_inputs(adapted)
+    expected = adapted(image, **given).sample
+    for loaded in (inflated.unet, again.unet):
+        own = {
+            name: module.scaling["default_0"]
+            for name, module in loaded.named_modules()
+            if hasattr(module, "scaling")
+        }
+        assert own == scales
+        made = loaded(image.unsqueeze(2), **given).sample[:, :, 0]
+        torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_what_cannot_be_loaded(pipe: LumierePipeline, tmp_path: Path) -> None:
     factor = torch.ones(2, 2)
     with pytest.raises(ValueError, match=r"layer 'unet\.nowhere', which this network does not"):
