@@ -31,6 +31,7 @@ from lumiere.modes import (
     DEFAULT_STRENGTH,
     infer_mode,
 )
+from lumiere.pipelines.adapter_scale import read_adapter_scale, scaled_adapters
 from lumiere.pipelines.argument_checks import (
     check_generator,
     check_latents,
@@ -126,6 +127,7 @@ class LumierePipeline(LumiereComponents):
         prompt_attention_mask: Tensor | None = None,
         negative_prompt_attention_mask: Tensor | None = None,
         latents: Tensor | None = None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
     ) -> LumierePipelineOutput | tuple[Any]:
         """Generate videos.
 
@@ -214,6 +216,8 @@ class LumierePipeline(LumiereComponents):
                 for states of zeros, which text encoders write where they pad.
             latents: standard normal noise (b, c, t, h, w) for all videos, in place of the
                 generator's; `noise_correlation` and `long_noise` do not change it.
+            cross_attention_kwargs: {"scale": 0.5} weighs the LoRA adapters of the base network in
+                this call, in addition to `set_adapters`. No other key is allowed.
 
         Raises:
             ValueError: if an input cannot be used; the message names the argument and how to fix
@@ -261,6 +265,7 @@ class LumierePipeline(LumiereComponents):
             has_encoder=self.text_encoder is not None,
             text_dim=text_dim(self.unet.unet.config),
         )
+        adapter_scale = read_adapter_scale(cross_attention_kwargs, self.unet)
         if style is not None:
             self.styles.check(style, alpha)
         mode = infer_mode(mode, image, video, mask, last_image)
@@ -334,7 +339,7 @@ class LumierePipeline(LumiereComponents):
         )
         self._can_guide = guidance.guide is not None or prompts.negative is not None
         held = self._holds_known(known, guide_known)
-        predict = self._predictor(tensors, guidance, windows, held)
+        predict = self._predictor(tensors, guidance, windows, held, adapter_scale)
         with (
             self._styled(guidance, style, alpha),
             self._titled_bar(len(timesteps), "base model") as progress,
@@ -510,7 +515,12 @@ class LumierePipeline(LumiereComponents):
         return self.scheduler.add_noise(x_0, noise, timesteps[:1].expand(len(x_0)))
 
     def _predictor(
-        self, tensors: dict[str, Tensor], guidance: TextGuidance, plan: WindowPlan, held: bool
+        self,
+        tensors: dict[str, Tensor],
+        guidance: TextGuidance,
+        plan: WindowPlan,
+        held: bool,
+        adapter_scale: float = 1.0,
     ) -> Predict:
         """Make the function by which `denoise` gets the base network's prediction for whole clips.
 
@@ -520,6 +530,7 @@ class LumierePipeline(LumiereComponents):
             guidance: with the text states' masks, and the guidance's settings.
             plan: the windows.
             held: whether to hold the estimate of x_0 to the known pixels.
+            adapter_scale: the weight of the network's adapters, beside their own.
         """
         windows, weights, batches = plan.windows, plan.weights, BatchSize(plan.batch_size)
 
@@ -537,7 +548,8 @@ class LumierePipeline(LumiereComponents):
 
             def network(model_input: Tensor, rows: Tensor) -> Tensor:
                 model_input, channels = model_input.to(self.unet.dtype), self.unet.in_channels
-                return predict_window(self.unet, model_input, timestep, channels, rows)
+                with scaled_adapters(self.unet, adapter_scale):
+                    return predict_window(self.unet, model_input, timestep, channels, rows)
 
             names = [name for name in ("conditioning", "known_mask") if name in tensors]
             conditions = [tensors[name] for name in names]

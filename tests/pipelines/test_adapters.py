@@ -18,7 +18,7 @@ from lumiere.config import OptimConfig
 from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines import LumierePipeline
 from lumiere.training.loop import train
-from lumiere.training.lora import add_motion_lora
+from lumiere.training.lora import MOTION_LAYERS, add_motion_lora
 from tests.models.zoo import CONFIGS, TINY, make_inputs, randomise_temporal
 from tests.pipelines.test_diffusers_habits import BASE
 from tests.pipelines.test_modes import seed
@@ -174,6 +174,56 @@ def test_an_adapter_never_writes_a_folder_that_cannot_be_loaded(
     loaded = LumierePipeline.from_pretrained(tmp_path / "saved")
     made = loaded("a cat", generator=seed(), **BASE).frames
     torch.testing.assert_close(made, adapted, rtol=0, atol=1e-4)
+
+
+# --- the weight of adapters in one call -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "layers", [["to_q", "to_v", "conv1"], MOTION_LAYERS], ids=["image", "motion"]
+)
+def test_a_call_weighs_adapters(pipe: LumierePipeline, layers: Any) -> None:
+    plain = pipe("a cat", generator=seed(), **BASE).frames
+    pipe.unet.add_adapter(LoraConfig(r=2, lora_alpha=6.0, target_modules=layers), "a")
+    shake_adapters(pipe.unet, "a")
+    pipe.set_adapters("a", 0.8)
+
+    def call(scale: float | None = None, **options: Any) -> Tensor:
+        if scale is not None:
+            options["cross_attention_kwargs"] = {"scale": scale}
+        return pipe("a cat", generator=seed(), **options, **BASE).frames
+
+    whole = call()
+    assert torch.equal(call(0.0), plain) and not torch.allclose(whole, plain, atol=1e-3)
+    assert torch.equal(call(1), whole) and torch.equal(call(), whole)  # 0 leaves no trace
+    half = call(0.5)
+
+    def weigh(pipe: LumierePipeline, *_: Any) -> None:
+        pipe.set_adapters("a", 0.0)
+
+    cut = call(0.5, callback_on_step_end=weigh)
+    pipe.set_adapters("a", 0.4)
+    assert torch.equal(call(), half) and not torch.equal(cut, half)
+
+
+def test_scales_that_would_not_act(pipe: LumierePipeline) -> None:
+    pipe.unet.forward = None
+    for given, message in (
+        ({"scale": 0.5}, r"scale is 0\.5, but the network has no LoRA adapters that are switched on"),
+        ({"scale": "0.5"}, r"scale is '0\.5'; allowed: a finite number"),
+        ({"ip_adapter_masks": []}, "ip_adapter_masks.* which weighs LoRA adapters, and no other key"),
+        (0.5, r'cross_attention_kwargs is 0\.5; allowed: {"scale": 0\.5}'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pipe("a cat", cross_attention_kwargs=given, **BASE)
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
+    pipe.disable_lora()
+    with pytest.raises(ValueError, match="no LoRA adapters that are switched on and not fused"):
+        pipe("a cat", cross_attention_kwargs={"scale": 0.5}, **BASE)
+    pipe.enable_lora()
+    pipe.fuse_lora(components=["unet"])
+    with pytest.raises(ValueError, match="no LoRA adapters that are switched on and not fused"):
+        pipe("a cat", cross_attention_kwargs={"scale": 0.5}, **BASE)
 
 
 # --- attention, by diffusers' methods ---------------------------------------------------------------
