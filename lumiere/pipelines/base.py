@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -40,6 +41,9 @@ class StepCallback:
 
 
 NO_CALLBACK = StepCallback()
+
+# False while from_pipe makes a pipeline, which must not convert the other's networks.
+_CONVERTS = ContextVar("_CONVERTS", default=True)
 
 
 @changes_in_turn(
@@ -93,6 +97,34 @@ class LumiereBasePipeline(DiffusionPipeline):
     def num_timesteps(self) -> int:
         """How many steps the call does."""
         return self._num_timesteps
+
+    # --- other pipelines' components --------------------------------------------------------------
+
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> Self:
+        """Make a pipeline of another's components, as in diffusers.
+
+        The components keep their dtype, because both pipelines use them; diffusers converts them to
+        float32 where `dtype` is left out.
+
+        Args:
+            pipeline: any pipeline of diffusers or of ours.
+            kwargs: components and settings in place of that pipeline's. `dtype` converts the
+                networks of both pipelines.
+
+        Raises:
+            ValueError: if a component does not fit.
+        """
+        wanted = kwargs.get("dtype", kwargs.get("torch_dtype"))
+        token = _CONVERTS.set(wanted is not None)
+        try:
+            return super().from_pipe(pipeline, **kwargs)
+        finally:
+            _CONVERTS.reset(token)
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move and convert the networks, as in diffusers."""
+        return super().to(*args, **kwargs) if _CONVERTS.get() else self
 
     # --- files and hubs ---------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from lumiere.models.text_to_image import load_scheduler
 from lumiere.modes import CONDITIONED_MODES
 from lumiere.pipelines.argument_checks import check_choice, check_network, check_text_encoder
 from lumiere.pipelines.base import LumiereBasePipeline
+from lumiere.pipelines.passed_text_encoder import text_encoder_of
 from lumiere.pipelines.pipeline_ssr import LumiereUpscalePipeline
 from lumiere.pipelines.plans import (
     DEFAULT_OVERLAP,
@@ -130,6 +131,7 @@ class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
         for name, network in (("unet", unet), ("ssr_unet", ssr_unet), ("guide_unet", guide_unet)):
             if network is not None or name == "unet":
                 check_network(network, name)
+        _check_generates(unet, scheduler)
         if text_encoder is not None:
             check_text_encoder(text_encoder)
         if unet.config.conditioning_channels not in (0, unet.in_channels + 1):
@@ -187,7 +189,8 @@ class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
         finally:
             self.register_modules(text_encoder=text_encoder)
         if text_encoder is None:  # remove an earlier pipeline's
-            (folder / TEXT_ENCODER_FOLDER / CONFIG_NAME).unlink(missing_ok=True)
+            for name in (CONFIG_NAME, "config.json"):
+                (folder / TEXT_ENCODER_FOLDER / name).unlink(missing_ok=True)
         else:
             text_encoder.save_pretrained(folder / TEXT_ENCODER_FOLDER)
         self.styles.save(folder / STYLES_FOLDER)
@@ -245,7 +248,22 @@ class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
 
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> Self:
-        """Make a pipeline of another's components, as in diffusers, and copy its styles."""
+        """Make a pipeline of another's components, as in diffusers, and copy its styles.
+
+        Args:
+            pipeline: ours; or one of diffusers, such as a StableDiffusionPipeline, whose scheduler,
+                VAE, text encoder and tokenizer are taken; or a `LumiereUpscalePipeline`, which
+                becomes the super-resolution.
+            kwargs: components and settings in place of that pipeline's: `unet`, inflated, for one
+                of diffusers; `unet` and `scheduler` for super-resolution.
+
+        Raises:
+            ValueError: if a component does not fit; the message says what to pass.
+        """
+        kwargs = _components_of(pipeline) | kwargs
+        check_network(kwargs.get("unet", getattr(pipeline, "unet", None)), "unet")
+        if "text_encoder" not in kwargs:
+            kwargs["text_encoder"] = text_encoder_of(pipeline)
         with _loading_extras(False):
             pipe = super().from_pipe(pipeline, **kwargs)
         if isinstance(pipeline, LumiereComponents):
@@ -486,6 +504,20 @@ def _loading_extras(wanted: bool) -> Iterator[None]:
         _LOADS_EXTRAS.reset(token)
 
 
+def _components_of(pipeline: DiffusionPipeline) -> dict[str, Any]:
+    """Return the components and settings of super-resolution, by their names here; none of another
+    pipeline.
+    """
+    if not isinstance(pipeline, LumiereUpscalePipeline):
+        return {}
+    # Its own network and scheduler take no other place.
+    settings: dict[str, Any] = {"unet": None, "scheduler": None, "prediction_type": None}
+    settings |= {"ssr_unet": pipeline.unet, "ssr_scheduler": pipeline.scheduler}
+    for name in ("window_size", "prediction_type", "noise_correlation"):
+        settings[f"ssr_{name}"] = pipeline.config[name]
+    return {**settings, "noise_correlation": 0.0}
+
+
 def _stored_text_encoder(folder: Path) -> TextEncoder | None:
     """Load the text encoder in a pipeline's folder, ours or that of a pipeline of diffusers; None
     if there is none.
@@ -513,6 +545,21 @@ def _check_own_folder(folder: Path, index: dict[str, Any], cls: type[DiffusionPi
         "that: unet = SpaceTimeUNet.from_unet2d(UNet2DConditionModel.from_pretrained(folder, "
         f"subfolder='unet')); {cls.__name__}.from_pretrained(folder, unet=unet)"
     )
+
+
+def _check_generates(unet: SpaceTimeUNet, scheduler: Any) -> None:
+    """Raise ValueError unless the network predicts as many channels as it takes, and there is a
+    scheduler.
+    """
+    config = unet.unet.config
+    if config.out_channels < config.in_channels:
+        raise ValueError(
+            f"unet takes {config.in_channels} channels and predicts {config.out_channels}, as networks "
+            "of inpainting and of super-resolution do; pass one that predicts all channels that it "
+            "takes, and a network of super-resolution as ssr_unet"
+        )
+    if scheduler is None:
+        raise ValueError("scheduler is None; pass a scheduler of unet's prediction type")
 
 
 def _check_guide(unet: SpaceTimeUNet, guide_unet: SpaceTimeUNet) -> None:

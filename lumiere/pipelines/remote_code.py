@@ -43,7 +43,8 @@ def write_remote_code(folder: Path, pipeline_class: type[DiffusionPipeline]) -> 
     code = code_of("lumiere.pipelines", pipeline_class.__name__)
     (folder / f"{PIPELINE_MODULE}.py").write_text(code, encoding="utf-8")
     for name, component in index.items():
-        if component == [SpaceTimeUNet.__module__, NETWORK_CLASS]:
+        # from_pipe notes components that it did not take, with an underscore.
+        if component == [SpaceTimeUNet.__module__, NETWORK_CLASS] and not name.startswith("_"):
             # diffusers looks for a component's file by the module's whole name.
             write_network_code(folder / name, SpaceTimeUNet.__module__)
     path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")

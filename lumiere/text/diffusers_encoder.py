@@ -73,22 +73,34 @@ class DiffusersTextEncoder(TextEncoder):
         super().__init__(max_tokens)
 
     def _token_states(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        kind, source = KINDS[self.kind], _anywhere(self.source)
+        source = _anywhere(self.source)
         tokenizer, model = _load_tokenizer(source), _load_model(source, self.kind)
-        tokens = tokenizer(
-            [text.lower().strip() for text in texts] if kind.lowers else texts,
-            padding="max_length",
-            truncation=True,
-            max_length=self.max_tokens,
-            return_attention_mask=True,
-            return_tensors="pt",
-        )
-        masked = kind.takes_mask or getattr(model.config, "use_attention_mask", False)
-        states = model(
-            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask if masked else None
-        )[0]
-        # Padding is attended to: see the module's docstring.
-        return states, torch.ones_like(tokens.input_ids)
+        return token_states(texts, tokenizer, model, KINDS[self.kind], self.max_tokens)
+
+
+def token_states(
+    texts: list[str],
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
+    kind: Kind,
+    max_tokens: int,
+) -> tuple[Tensor, Tensor]:
+    """Compute the states (b, n, d) of sentences as their pipeline does, and the mask (b, n) of ones:
+    padding is attended to (see the module's docstring).
+    """
+    tokens = tokenizer(
+        [text.lower().strip() for text in texts] if kind.lowers else texts,
+        padding="max_length",
+        truncation=True,
+        max_length=max_tokens,
+        return_attention_mask=True,
+        return_tensors="pt",
+    ).to(model.device)
+    masked = kind.takes_mask or getattr(model.config, "use_attention_mask", False)
+    states = model(
+        input_ids=tokens.input_ids, attention_mask=tokens.attention_mask if masked else None
+    )[0]
+    return states, torch.ones_like(tokens.input_ids)
 
 
 def _anywhere(source: str) -> str:
