@@ -66,9 +66,9 @@ def scaled_adapters(network: nn.Module, scale: float) -> Iterator[None]:
 def _acting_layers(network: nn.Module) -> list[Any]:
     """Return the layers with adapters, of peft, that change their output."""
     layers: list[Any] = []
-    for module in network.modules():
-        if not hasattr(module, "scale_layer") or module.disable_adapters or module.merged:
-            continue
-        if set(module.active_adapters) & set(module.scaling):
-            layers.append(module)
+    adapted: list[Any] = [each for each in network.modules() if hasattr(each, "scale_layer")]
+    for layer in adapted:
+        acts = not (layer.disable_adapters or layer.merged)
+        if acts and set(layer.active_adapters) & set(layer.scaling):
+            layers.append(layer)
     return layers

@@ -113,7 +113,10 @@ def test_patterns_of_a_file_match_the_same_layers_here(
     # Without its ^, the pattern would match transformer_blocks.0 in every block.
     first_blocks = r"^\w+_blocks\.0\..*to_q"
     config = LoraConfig(
-        r=RANK, lora_alpha=ALPHA, target_modules=["to_q", "to_v"], alpha_pattern={first_blocks: 20.0}
+        r=RANK,
+        lora_alpha=ALPHA,
+        target_modules=["to_q", "to_v"],
+        alpha_pattern={first_blocks: 20.0},
     )
     adapted = image_network()
     adapted.add_adapter(config)
@@ -209,9 +212,15 @@ def test_a_call_weighs_adapters(pipe: LumierePipeline, layers: Any) -> None:
 def test_scales_that_would_not_act(pipe: LumierePipeline) -> None:
     pipe.unet.forward = None
     for given, message in (
-        ({"scale": 0.5}, r"scale is 0\.5, but the network has no LoRA adapters that are switched on"),
+        (
+            {"scale": 0.5},
+            r"scale is 0\.5, but the network has no LoRA adapters that are switched on",
+        ),
         ({"scale": "0.5"}, r"scale is '0\.5'; allowed: a finite number"),
-        ({"ip_adapter_masks": []}, "ip_adapter_masks.* which weighs LoRA adapters, and no other key"),
+        (
+            {"ip_adapter_masks": []},
+            "ip_adapter_masks.* which weighs LoRA adapters, and no other key",
+        ),
         (0.5, r'cross_attention_kwargs is 0\.5; allowed: {"scale": 0\.5}'),
     ):
         with pytest.raises(ValueError, match=message):

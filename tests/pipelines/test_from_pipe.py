@@ -91,7 +91,9 @@ def test_pipelines_of_diffusers_that_lack_something(sd: StableDiffusionPipeline)
         with pytest.raises(ValueError, match="CLIPTextModel with a NoneType for a tokenizer"):
             LumierePipeline.from_pipe(sd, unet=unet)
         sd.text_encoder, sd.tokenizer = torch.nn.Linear(2, 2), encoders["tokenizer"]
-        with pytest.raises(ValueError, match="is a Linear .* Otherwise pass text_encoder=None, and"):
+        with pytest.raises(
+            ValueError, match=r"is a Linear .* Otherwise pass text_encoder=None, and"
+        ):
             LumierePipeline.from_pipe(sd, unet=unet)
         sd.text_encoder_2 = t5()
         with pytest.raises(ValueError, match="has several text encoders; pass text_encoder=None"):
@@ -130,7 +132,12 @@ def test_super_resolution_takes_its_own_place(pipe: LumierePipeline) -> None:
     assert (made.config.ssr_window_size, made.config.ssr_noise_correlation) == (3, 0.5)
     assert made.config.noise_correlation == 0.0
     made.set_progress_bar_config(disable=True)
-    assert made("a cat", num_inference_steps=1, ssr_steps=1, output_type="pt", num_frames=3).frames.shape[-1] == 32
+    assert (
+        made(
+            "a cat", num_inference_steps=1, ssr_steps=1, output_type="pt", num_frames=3
+        ).frames.shape[-1]
+        == 32
+    )
     with pytest.raises(ValueError, match="unet is a NoneType; expected a SpaceTimeUNet"):
         LumierePipeline.from_pipe(upscaler)
     with pytest.raises(ValueError, match="scheduler is None; pass a scheduler of unet's"):

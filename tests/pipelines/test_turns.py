@@ -78,7 +78,9 @@ def test_calls_in_each_others_callbacks_never_wait_for_ever() -> None:
     errors = [each.exception() for each in running]
     refused = [error for error in errors if error is not None]
     assert len(refused) == 1 and isinstance(refused[0], ValueError)
-    assert "wait for each other for ever: a callback uses a pipeline that is busy" in str(refused[0])
+    assert "wait for each other for ever: a callback uses a pipeline that is busy" in str(
+        refused[0]
+    )
     assert [each.result() for each, error in zip(running, errors, strict=True) if not error] == [
         "made"
     ] * 2
@@ -213,7 +215,9 @@ def test_what_a_callback_may_change(pipe: LumierePipeline, tmp_path: Path) -> No
     pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_k"]), "ink")
     shake_adapters(pipe.unet, "ink")
     whole = pipe("a cat", generator=seed(), **BASE).frames
-    off = pipe("a cat", generator=seed(), callback_on_step_end=lambda pipe, *_: pipe.disable_lora(), **BASE)
+    off = pipe(
+        "a cat", generator=seed(), callback_on_step_end=lambda pipe, *_: pipe.disable_lora(), **BASE
+    )
     assert not torch.equal(off.frames, whole)
     pipe.enable_lora()
     assert torch.equal(pipe("a cat", generator=seed(), **BASE).frames, whole)
