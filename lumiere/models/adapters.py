@@ -31,6 +31,9 @@ ADAPTER_PARTS = (".lora_", ".base_layer.", ".to_qkv.", ".to_kv.")
 class SpaceTimeAdapters(PeftAdapterMixin):
     """Adapters of a network whose image model is in `unet`."""
 
+    # Layers with their adapters' weights before the first fuse_lora.
+    _weights_before_fusing: Sequence[tuple[Any, dict[str, float]]] = ()
+
     def add_adapter(self, adapter_config: Any, adapter_name: str = "default") -> None:
         """Add adapters, as in diffusers; only they need a gradient then.
 
@@ -98,7 +101,8 @@ class SpaceTimeAdapters(PeftAdapterMixin):
             weights: one number for all, or one per name; by default 1.
 
         Raises:
-            ValueError: if a name is unknown, or there is not one number per name.
+            ValueError: if a name is unknown, there is not one number per name, or adapters are
+                fused.
         """
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
         given = list(weights) if isinstance(weights, (list, tuple)) else [weights] * len(names)
@@ -113,7 +117,58 @@ class SpaceTimeAdapters(PeftAdapterMixin):
                 raise ValueError(
                     f"adapter {name!r}; allowed: {', '.join(known) or 'none is loaded'}"
                 )
+        self._check_not_fused("set_adapters")
         set_weights_and_activate_adapters(self, names, given)
+
+    def fuse_lora(
+        self,
+        lora_scale: float = 1.0,
+        safe_fusing: bool = False,
+        adapter_names: list[str] | None = None,
+    ) -> None:
+        """Merge the active adapters into the weights, as in diffusers.
+
+        Args:
+            lora_scale: weighs them, in addition to `set_adapters`.
+            safe_fusing: refuse adapters that give NaN.
+            adapter_names: those to merge; by default all active ones.
+
+        Raises:
+            ValueError: if there are no adapters, or some are fused and lora_scale is not 1.
+        """
+        layers = _adapter_layers(self)
+        if not layers:
+            raise ValueError("fuse_lora: there are no adapters; load some with load_lora_weights")
+        if lora_scale != 1:
+            self._check_not_fused("fuse_lora with a lora_scale")
+        weights = [(layer, dict(layer.scaling)) for layer in layers]
+        super().fuse_lora(lora_scale, safe_fusing, adapter_names)
+        self._weights_before_fusing = self._weights_before_fusing or weights
+
+    def unfuse_lora(self) -> None:
+        """Take merged adapters out of the weights again, as in diffusers; they have the weights of
+        `set_adapters` again, which `lora_scale` leaves changed in diffusers.
+        """
+        super().unfuse_lora()
+        self.restore_adapter_weights()
+
+    def restore_adapter_weights(self) -> None:
+        """Give adapters the weights that they had before `fuse_lora`."""
+        for layer, scaling in self._weights_before_fusing:
+            layer.scaling.update(scaling)
+        self._weights_before_fusing = ()
+
+    def unload_lora(self) -> None:
+        """Remove all adapters, as in diffusers; fused ones keep their effect."""
+        super().unload_lora()
+        self._weights_before_fusing = ()
+
+    def _check_not_fused(self, purpose: str) -> None:
+        """Raise ValueError if adapters are fused: they are taken out by their current weights, so
+        other weights would leave a part of them.
+        """
+        if any(layer.merged for layer in _adapter_layers(self)):
+            raise ValueError(f"{purpose}: adapters are fused; call unfuse_lora() first")
 
     def check_plain(self, purpose: str) -> None:
         """Raise ValueError if layers have adapters or fused projections, whose names no other
@@ -188,6 +243,12 @@ def _fetch(source: Any, options: dict[str, Any]) -> tuple[dict[str, Tensor], dic
         str(source), weight_name, True, user_agent={}, allow_pickle=False, **places
     )
     return state, dict(metadata or stored or {})
+
+
+def _adapter_layers(network: nn.Module) -> list[Any]:
+    """Return the layers of peft."""
+    modules: list[Any] = list(network.modules())
+    return [module for module in modules if hasattr(module, "scale_layer")]
 
 
 def _adapted(network: nn.Module) -> list[str]:

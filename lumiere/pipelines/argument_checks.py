@@ -61,6 +61,10 @@ def check_generator(generator: Any) -> None:
 
 def check_network(network: Any, name: str) -> None:
     """Raise ValueError unless a component is a Space-Time U-Net, or wraps one."""
+    if network is None:
+        raise ValueError(
+            f"{name} is None; expected a SpaceTimeUNet, such as SpaceTimeUNet.from_unet2d(unet)"
+        )
     if not hasattr(network, "temporal_settings"):
         raise ValueError(
             f"{name} is a {type(network).__name__}; expected a SpaceTimeUNet: inflate an image U-Net "

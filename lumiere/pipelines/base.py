@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import torch
 from diffusers import DiffusionPipeline
 from huggingface_hub import create_repo, upload_folder
 from torch import Tensor
@@ -239,8 +240,10 @@ class LumiereBasePipeline(DiffusionPipeline):
             kwargs: as in diffusers.
 
         Raises:
-            ValueError: if the folder does not hold a saved pipeline of this class.
+            ValueError: if the folder does not hold a saved pipeline of this class, or `dtype` is
+                none of torch's.
         """
+        _check_dtypes(kwargs)
         expected = f"a folder written by {cls.__name__}.save_pretrained"
         hub, patterns = take_hub_options(kwargs), [f"*{suffix}" for suffix in SUFFIXES]
         folder = find_folder(pretrained_model_name_or_path, expected, patterns, **hub)
@@ -330,6 +333,20 @@ class LumiereBasePipeline(DiffusionPipeline):
                 f"allowed: a list of {', '.join(self._callback_tensor_inputs)}"
             )
         return StepCallback(callback, names)
+
+
+def _check_dtypes(options: Mapping[str, Any]) -> None:
+    """Raise ValueError unless a dtype is one of torch, or names one for each component; diffusers
+    would take float32 for it.
+    """
+    for name in ("dtype", "torch_dtype"):
+        given = options.get(name)
+        dtypes = given.values() if isinstance(given, Mapping) else [given]
+        if not all(each is None or isinstance(each, torch.dtype) for each in dtypes):
+            raise ValueError(
+                f"{name} is {given!r}; allowed: a torch.dtype, such as torch.float16, or a dict of "
+                "them by component"
+            )
 
 
 def _check_changed(changed: Any, shown: dict[str, Tensor]) -> None:

@@ -4,7 +4,7 @@ styles.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -322,6 +322,31 @@ class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
             hotswap=hotswap,
             _pipeline=self,
         )
+
+    def fuse_lora(
+        self,
+        components: Sequence[str] = ("unet",),
+        lora_scale: float = 1.0,
+        safe_fusing: bool = False,
+        adapter_names: list[str] | None = None,
+        **options: Any,
+    ) -> None:
+        """Merge adapters into the base network, as in diffusers.
+
+        Args:
+            components: "unet" is the only one with adapters.
+            lora_scale, safe_fusing, adapter_names: as in `SpaceTimeUNet.fuse_lora`.
+            options: as in diffusers.
+
+        Raises:
+            ValueError: on another component, or if there are no adapters.
+        """
+        super().fuse_lora(list(components), lora_scale, safe_fusing, adapter_names, **options)
+
+    def unfuse_lora(self, components: Sequence[str] = ("unet",), **options: Any) -> None:
+        """Take merged adapters out of the base network again, as in diffusers."""
+        super().unfuse_lora(list(components), **options)
+        self.unet.restore_adapter_weights()
 
     def add_guide(self, guide_unet: SpaceTimeUNet | None) -> None:
         """Replace `guide_unet`, the weaker network of autoguidance; None removes it.

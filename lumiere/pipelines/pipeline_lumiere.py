@@ -35,6 +35,7 @@ from lumiere.pipelines.adapter_scale import read_adapter_scale, scaled_adapters
 from lumiere.pipelines.argument_checks import (
     check_generator,
     check_latents,
+    check_network,
     check_range,
     check_whole,
     check_whole_or_none,
@@ -225,6 +226,7 @@ class LumierePipeline(LumiereComponents):
             torch.OutOfMemoryError: if a single clip or window does not fit into memory.
         """
         # --- check inputs -------------------------------------------------------------------------
+        check_network(self.unet, "unet")
         settings = CallSettings.read(
             self.config,
             num_inference_steps=num_inference_steps,

@@ -97,10 +97,10 @@ def test_adapters_of_an_image_model_act_as_in_diffusers(
     adapted.set_adapters("default", 0.5)
     half = inflated.unet(image.unsqueeze(2), **given).sample[:, :, 0]
     torch.testing.assert_close(half, adapted(image, **given).sample, rtol=1e-4, atol=1e-5)
-    inflated.fuse_lora(components=["unet"])
+    inflated.fuse_lora()
     fused = inflated.unet(image.unsqueeze(2), **given).sample[:, :, 0]
     torch.testing.assert_close(fused, half, rtol=1e-4, atol=1e-5)
-    inflated.unfuse_lora(components=["unet"])
+    inflated.unfuse_lora()
     inflated.unload_lora_weights()
     again = inflated.unet(image.unsqueeze(2), **given).sample[:, :, 0]
     torch.testing.assert_close(again, plain, rtol=1e-5, atol=1e-5)
@@ -171,12 +171,38 @@ def test_an_adapter_never_writes_a_folder_that_cannot_be_loaded(
         pipe("a cat", style="ink", **BASE)
     shake_adapters(pipe.unet)
     adapted = pipe("a cat", generator=seed(), **BASE).frames
-    pipe.fuse_lora(components=["unet"])
+    pipe.fuse_lora()
     pipe.unload_lora_weights()
     pipe.save_pretrained(tmp_path / "saved")
     loaded = LumierePipeline.from_pretrained(tmp_path / "saved")
     made = loaded("a cat", generator=seed(), **BASE).frames
     torch.testing.assert_close(made, adapted, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_fused_adapters_come_out_as_they_went_in(pipe: LumierePipeline) -> None:
+    def call() -> Tensor:
+        return pipe("a cat", generator=seed(), **BASE).frames
+
+    with pytest.raises(ValueError, match="fuse_lora: there are no adapters; load some"):
+        pipe.fuse_lora()
+    plain = call()
+    pipe.unet.add_adapter(LoraConfig(r=2, lora_alpha=6.0, target_modules=["to_q", "conv1"]), "a")
+    shake_adapters(pipe.unet, "a")
+    whole = call()
+    pipe.set_adapters("a", 0.5)
+    half = call()
+    pipe.set_adapters("a", 1.0)
+    pipe.fuse_lora(lora_scale=0.5)
+    torch.testing.assert_close(call(), half, rtol=0, atol=1e-5)
+    for change in (lambda: pipe.set_adapters("a", 0.1), lambda: pipe.fuse_lora(lora_scale=0.5)):
+        with pytest.raises(ValueError, match=r"adapters are fused; call unfuse_lora\(\) first"):
+            change()
+    pipe.fuse_lora()  # changes nothing
+    pipe.unfuse_lora()
+    torch.testing.assert_close(call(), whole, rtol=0, atol=1e-5)
+    pipe.unload_lora_weights()
+    torch.testing.assert_close(call(), plain, rtol=0, atol=1e-5)
 
 
 # --- the weight of adapters in one call -------------------------------------------------------------
@@ -230,7 +256,7 @@ def test_scales_that_would_not_act(pipe: LumierePipeline) -> None:
     with pytest.raises(ValueError, match="no LoRA adapters that are switched on and not fused"):
         pipe("a cat", cross_attention_kwargs={"scale": 0.5}, **BASE)
     pipe.enable_lora()
-    pipe.fuse_lora(components=["unet"])
+    pipe.fuse_lora()
     with pytest.raises(ValueError, match="no LoRA adapters that are switched on and not fused"):
         pipe("a cat", cross_attention_kwargs={"scale": 0.5}, **BASE)
 

@@ -511,6 +511,9 @@ def test_components_of_diffusers_are_refused_with_the_cure(pipe: LumierePipeline
     pipe.text_encoder = clip()
     with pytest.raises(ValueError, match=message):
         pipe("a cat", **BASE)
+    pipe.unet = text_to_image_unet()
+    with pytest.raises(ValueError, match=r"unet is a UNet2DConditionModel; expected a SpaceTime"):
+        pipe("a cat", **BASE)
 
 
 def test_a_folder_of_stable_diffusion_needs_its_network_inflated(tmp_path: Path) -> None:
@@ -658,6 +661,17 @@ def test_what_is_no_folder_is_called_that(kind: Any, source: Any, message: str) 
     with pytest.raises(ValueError, match=message) as caught:
         kind.from_pretrained(source)
     assert "repo" not in str(caught.value).lower()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "auto", {"unet": "float16"}])
+def test_a_dtype_by_name_is_refused(pipe: LumierePipeline, tmp_path: Path, dtype: Any) -> None:
+    pipe.save_pretrained(tmp_path)
+    for name in ("dtype", "torch_dtype"):
+        with pytest.raises(ValueError, match=rf"^{name} is .*; allowed: a torch\.dtype, such as"):
+            LumierePipeline.from_pretrained(tmp_path, **{name: dtype})
+    by_component = {"unet": torch.float16, "default": torch.float32}
+    loaded = LumierePipeline.from_pretrained(tmp_path, dtype=by_component)
+    assert (loaded.unet.dtype, loaded.ssr_unet.dtype) == (torch.float16, torch.float32)
 
 
 def test_folders_of_the_other_kind(pipe: LumierePipeline, tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_super_resolution_takes_its_own_place(pipe: LumierePipeline) -> None:
         ).frames.shape[-1]
         == 32
     )
-    with pytest.raises(ValueError, match="unet is a NoneType; expected a SpaceTimeUNet"):
+    with pytest.raises(ValueError, match="unet is None; expected a SpaceTimeUNet"):
         LumierePipeline.from_pipe(upscaler)
     with pytest.raises(ValueError, match="scheduler is None; pass a scheduler of unet's"):
         LumierePipeline.from_pipe(upscaler, unet=pipe.unet)
