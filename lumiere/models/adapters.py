@@ -42,8 +42,10 @@ class SpaceTimeAdapters(PeftAdapterMixin):
             adapter_name: the adapters' name.
 
         Raises:
-            ValueError: if the name is taken, or a layer takes no adapter.
+            ValueError: if the name is taken, or a layer takes no adapter, or weights are stored in
+                a narrow type.
         """
+        self._check_takes_adapters()
         super().add_adapter(adapter_config, adapter_name)
         odd = [name for name in _adapted(self) if name.startswith(WITHOUT_ADAPTERS)]
         if odd:
@@ -67,8 +69,10 @@ class SpaceTimeAdapters(PeftAdapterMixin):
             hotswap, options: as in diffusers.
 
         Raises:
-            ValueError: if there are no adapters, or those of a layer that this network lacks.
+            ValueError: if there are no adapters, or those of a layer that this network lacks, or
+                weights are stored in a narrow type.
         """
+        self._check_takes_adapters()
         state, metadata = _fetch(pretrained_model_name_or_path_or_dict, options)
         alphas = options.pop("network_alphas", None) or {}
         state = self._own_names(state)
@@ -87,6 +91,31 @@ class SpaceTimeAdapters(PeftAdapterMixin):
             network_alphas=alphas or None,
             metadata={f"own.{key}": value for key, value in metadata.items()} or None,
             **options,
+        )
+
+    def save_lora_adapter(
+        self,
+        save_directory: str | Path,
+        adapter_name: str = "default",
+        upcast_before_saving: bool = False,
+        safe_serialization: bool = True,
+        weight_name: str | None = None,
+    ) -> None:
+        """Write adapters as safetensors, as in diffusers.
+
+        Args:
+            save_directory, adapter_name, upcast_before_saving, weight_name: as in diffusers.
+            safe_serialization: True; weights are never pickled.
+
+        Raises:
+            ValueError: on safe_serialization=False, or if there is no adapter of this name.
+        """
+        if not safe_serialization:
+            raise ValueError(
+                "safe_serialization is False; adapters are stored as safetensors alone: leave it out"
+            )
+        super().save_lora_adapter(
+            save_directory, adapter_name, upcast_before_saving, True, weight_name
         )
 
     def set_adapters(
@@ -162,6 +191,14 @@ class SpaceTimeAdapters(PeftAdapterMixin):
         """Remove all adapters, as in diffusers; fused ones keep their effect."""
         super().unload_lora()
         self._weights_before_fusing = ()
+
+    def _check_takes_adapters(self) -> None:
+        """Raise ValueError if weights are stored in a type of 8 bits, which adapters would get too."""
+        for parameter in self.parameters():
+            if parameter.is_floating_point() and parameter.element_size() == 1:
+                raise ValueError(
+                    "adapters cannot be added after enable_layerwise_casting(); add them before it"
+                )
 
     def _check_not_fused(self, purpose: str) -> None:
         """Raise ValueError if adapters are fused: they are taken out by their current weights, so

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -48,9 +49,12 @@ class SpaceTimeWeights(ModelMixin):
     """A diffusers model whose spatial weights are in `unet`; all others are temporal.
 
     `loaded_from` is the folder that `from_pretrained` read, in a hub's cache for a hub name.
+    `offloaded_to` is the folder that holds the weights after `enable_group_offload` with
+    `offload_to_disk_path`; those in memory mean nothing then.
     """
 
     loaded_from: Path | None = None
+    offloaded_to: Path | None = None
 
     def check_plain(self, purpose: str) -> None:
         """Raise ValueError if layers have adapters, so that their names are not the plain ones."""
@@ -99,6 +103,23 @@ class SpaceTimeWeights(ModelMixin):
             if not name.startswith(SPATIAL_PREFIX)
         }
 
+    def enable_group_offload(self, *args: Any, **kwargs: Any) -> None:
+        """Offload weights group by group, as in diffusers.
+
+        Groups that go to a disk are written as they lie in memory, so they get the plain layout
+        first; the network is a little slower then. They go to a new folder in
+        `offload_to_disk_path`, because diffusers takes files that it finds there, even those of
+        another network.
+        """
+        path = kwargs.get("offload_to_disk_path")
+        if path is not None:
+            Path(path).mkdir(parents=True, exist_ok=True)
+            self.offloaded_to = Path(tempfile.mkdtemp(prefix="network-", dir=path))
+            kwargs["offload_to_disk_path"] = str(self.offloaded_to)
+            for parameter in self.parameters():
+                parameter.data = parameter.data.contiguous()
+        super().enable_group_offload(*args, **kwargs)
+
     # --- files ------------------------------------------------------------------------------------
 
     def save_pretrained(
@@ -132,6 +153,7 @@ class SpaceTimeWeights(ModelMixin):
             )
         if not is_main_process:
             return
+        self._check_in_memory("save_pretrained")
         self.check_plain("save_pretrained")
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
@@ -218,6 +240,7 @@ class SpaceTimeWeights(ModelMixin):
         Raises:
             ValueError: if the network has adapters.
         """
+        self._check_in_memory("save_temporal")
         self.check_plain("save_temporal")
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
@@ -268,6 +291,13 @@ class SpaceTimeWeights(ModelMixin):
         _require_same_keys(loaded, own, path)
         self._compare_image_model(about.get(IMAGE_MODEL), about_path)
         self.load_state_dict(loaded, strict=False)
+
+    def _check_in_memory(self, purpose: str) -> None:
+        if self.offloaded_to is not None:
+            raise ValueError(
+                f"{purpose}: the weights are in {self.offloaded_to} after enable_group_offload(); save "
+                "the network before that call"
+            )
 
     def _compare_image_model(self, trained_on: str | None, path: Path) -> None:
         if self.dtype == torch.bfloat16:

@@ -413,8 +413,11 @@ class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
         """Keep one network at a time on the device, as in diffusers.
 
         In each guided step, the guide runs before the base network. diffusers' chain only sends the
-        guide away for the base network; here it also works the other way round.
+        guide away for the base network; here it also works the other way round. Without arguments,
+        an earlier call's device stays, which diffusers forgets when adapters are loaded.
         """
+        if gpu_id is None and device is None:
+            device = getattr(self, "_offload_device", None)
         super().enable_model_cpu_offload(gpu_id, device)
         hooks = {hook.model: hook for hook in self._all_hooks}
         if self.guide_unet in hooks and self.unet in hooks:

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from diffusers.hooks.group_offloading import _is_group_offload_enabled
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -134,6 +135,11 @@ class StyleBook:
             raise ValueError(
                 f"style {name!r}: enable_sequential_cpu_offload() leaves no weights in the network "
                 "to blend with; use enable_model_cpu_offload()"
+            )
+        if _is_group_offload_enabled(unet):
+            raise ValueError(
+                f"style {name!r}: enable_group_offload() moves weights that a style would replace; use "
+                "enable_model_cpu_offload()"
             )
         source = (
             name,

@@ -158,6 +158,24 @@ def test_what_cannot_be_loaded(pipe: LumierePipeline, tmp_path: Path) -> None:
         pipe.unet.set_adapters("zoom")
 
 
+def test_adapters_that_could_not_be_used_later(pipe: LumierePipeline, tmp_path: Path) -> None:
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
+    with pytest.raises(ValueError, match="safe_serialization is False; adapters are stored as"):
+        pipe.unet.save_lora_adapter(tmp_path, safe_serialization=False)
+    assert not list(tmp_path.iterdir())
+    pipe.unet.save_lora_adapter(tmp_path)
+    pipe.unload_lora_weights()
+    pipe.unet.enable_layerwise_casting(torch.float8_e4m3fn, torch.float32)
+    for add in (
+        lambda: pipe.load_lora_weights(tmp_path),
+        lambda: pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"])),
+    ):
+        with pytest.raises(
+            ValueError, match=r"after enable_layerwise_casting\(\); add them before"
+        ):
+            add()
+
+
 def test_an_adapter_never_writes_a_folder_that_cannot_be_loaded(
     pipe: LumierePipeline, tmp_path: Path
 ) -> None:

@@ -272,6 +272,31 @@ def test_attention_slicing_slices_and_gives_the_same_video(pipe: LumierePipeline
     assert torch.equal(pipe("a cat", generator=seed(), **BASE).frames, plain)
 
 
+def test_networks_offloaded_to_one_folder_keep_their_own_weights(
+    pipe: LumierePipeline, tmp_path: Path
+) -> None:
+    other = SpaceTimeUNet.from_config(pipe.unet.config).eval()
+    other.load_state_dict({key: -value for key, value in pipe.unet.state_dict().items()})
+    second = LumierePipeline.from_pipe(pipe, unet=other, ssr_unet=None, ssr_scheduler=None)
+    second.set_progress_bar_config(disable=True)
+    pipe.add_style("ink", pipe.unet.unet.state_dict())
+    for each in (pipe, second):
+        plain = each("a cat", generator=seed(), **{**SHORT, "output_type": "pt"}).frames
+        each.enable_group_offload(
+            onload_device=torch.device("cpu"),
+            offload_type="leaf_level",
+            offload_to_disk_path=str(tmp_path / "weights"),
+        )
+        made = each("a cat", generator=seed(), **{**SHORT, "output_type": "pt"}).frames
+        torch.testing.assert_close(made, plain, rtol=0, atol=1e-5)
+    with pytest.raises(
+        ValueError, match=r"the weights are in .* after enable_group_offload\(\); save"
+    ):
+        pipe.save_pretrained(tmp_path / "saved")
+    with pytest.raises(ValueError, match="moves weights that a style would replace; use enable_mo"):
+        pipe("a cat", style="ink", **BASE)
+
+
 FREEU = {"s1": 0.6, "s2": 0.4, "b1": 1.3, "b2": 1.5}
 
 
