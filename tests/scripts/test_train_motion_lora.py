@@ -15,7 +15,6 @@ from lumiere.diffusion.objective import make_scheduler
 from lumiere.errors import DataError
 from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines import LumierePipeline
-from lumiere.training.video_task import SpaceTimeTask
 from tests.models.zoo import randomise_temporal
 from tests.training.test_tasks import DIM, TOKENS, image_unet, write_clips
 
