@@ -21,11 +21,12 @@ from lumiere.curation import filters
 from lumiere.curation.probe import Probe, locate, probe
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.shots import CutFinder, Span, shots_between
-from lumiere.data.bars import Box, crop, find_picture
+from lumiere.data.bars import Box, are_black, crop, find_picture
+from lumiere.data.display import Display
 from lumiere.data.optical_flow import FLOW_FPS
 from lumiere.data.shards import pack_arrays, unpack_arrays
-from lumiere.data.video_io import Ticks, code_version
-from lumiere.data.video_source import Damage, end_of, source_frames
+from lumiere.data.video_io import code_version
+from lumiere.data.video_source import Damage, SourceFrame, end_of, source_frames
 from lumiere.data.workers import hash_with_progress, report_progress
 from lumiere.errors import VideoError
 from lumiere.files import write_atomically
@@ -45,6 +46,8 @@ CODE = code_version(
     "lumiere.data.video_source",
 )
 SAMPLE_FPS = FLOW_FPS  # about the rate at which training sees videos
+DETAIL_FPS = 2  # frames a second whose sharpness and bars are measured, at full size
+DETAIL_STEP = SAMPLE_FPS // DETAIL_FPS  # ticks
 SPAN_TOLERANCE_S = Fraction(1, 10)  # people mark spans by hand
 NO_COLOUR = 2.0  # of 255; encoded grey is a little coloured
 SLOWEST_STEP = Fraction(1, 12)  # seconds; frames that are further apart than in animation jerk
@@ -212,12 +215,13 @@ class _Pass:
         sizes: the different (width, height) of the pictures, as shown.
         cuts: has seen every source frame.
         frames: uint8 (64, 64, 3), one for each tick.
-        sharp: the sharpness at each tick.
+        sharp: the sharpness by tick, for `DETAIL_FPS` ticks a second.
         damage: what could not be read.
         most_colour: the highest mean difference of a frame's channels, 0 to 255.
         notes: what is unusual.
-        brightest: uint8 (h, w), the brightest grey of each pixel, as shown; None before the first
-            frame and once the pictures have changed their size.
+        brightest: uint8 (h, w), the brightest grey of each pixel of the frames that are looked at
+            closely, as shown.
+        brightest_small: uint8 (64, 64), the same of all frames, squashed.
     """
 
     times: list[Fraction] = field(default_factory=list)
@@ -225,28 +229,54 @@ class _Pass:
     sizes: list[tuple[int, int]] = field(default_factory=list)
     cuts: CutFinder = field(default_factory=CutFinder)
     frames: list[np.ndarray] = field(default_factory=list)
-    sharp: list[float] = field(default_factory=list)
+    sharp: dict[int, float] = field(default_factory=dict)
     damage: Damage = field(default_factory=Damage)
     most_colour: float = 0.0
     notes: list[str] = field(default_factory=list)
     brightest: np.ndarray | None = None
+    brightest_small: np.ndarray = field(
+        default_factory=lambda: np.zeros((filters.FLOW_SIDE, filters.FLOW_SIDE), np.uint8)
+    )
 
-    def add(self, gray: np.ndarray) -> None:
-        """Note the size and the brightest pixels of a picture, uint8 (h, w)."""
-        size = gray.shape[1], gray.shape[0]
-        if size not in self.sizes:
-            self.sizes.append(size)
+    def add(self, frame: SourceFrame, small: np.ndarray) -> None:
+        """Note the time, the size, the colours and the cuts of the next frame."""
+        self.times.append(frame.time)
+        if frame.size not in self.sizes:
+            self.sizes.append(frame.size)
+        self.cuts.add(small)
+        red, green, blue = cv2.split(small)
+        high, low = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
+        self.most_colour = max(self.most_colour, cv2.mean(cv2.subtract(high, low))[0])
+        # The highest channel is at least as bright as the grey, which bars must not reach.
+        cv2.max(self.brightest_small, high, dst=self.brightest_small)
+
+    def hold(self, held: SourceFrame, small: np.ndarray, until: Fraction) -> None:
+        """Give the newest frame to each tick at which it is shown, and look at it closely in time."""
+        first, last = _tick(held.time), _tick(until)
+        self.frames += [small] * (last - first)
+        close = [tick for tick in range(first, last) if tick % DETAIL_STEP == 0]
+        if not close:
+            return
+        gray = cv2.cvtColor(held.picture(), cv2.COLOR_RGB2GRAY)
+        self.sharp |= dict.fromkeys(close, filters.sharpness(gray))
         if self.brightest is None:
             self.brightest = gray
         elif self.brightest.shape == gray.shape:
             np.maximum(self.brightest, gray, out=self.brightest)
 
-    def hold(self, small: np.ndarray, gray: np.ndarray, until: Fraction) -> None:
-        """Give the newest frame, small and at full size, to each tick at which it is shown."""
-        count = len(Ticks(Fraction(SAMPLE_FPS)).between(self.times[-1], until))
-        if count:
-            self.frames += [small] * count
-            self.sharp += [filters.sharpness(gray)] * count
+    def picture_box(self) -> Box | None:
+        """Return the picture within black bars, see `bars`; None without bars."""
+        assert self.brightest is not None
+        box = find_picture(self.brightest)
+        return box if box and are_black(self.brightest_small, box, self.sizes[0]) else None
+
+    def sharpness(self, first: int, last: int) -> float:
+        """Return the median sharpness of the ticks from `first` up to `last`, or of the next one
+        before.
+        """
+        near = [value for tick, value in self.sharp.items() if first <= tick < last]
+        before = self.sharp[first // DETAIL_STEP * DETAIL_STEP]
+        return round(float(np.median(near or [before])), 3)
 
     def leave_out_damaged_end(self) -> None:
         """Forget a damaged last frame: recordings often end in the middle of one."""
@@ -256,37 +286,36 @@ class _Pass:
         self.notes.append("a damaged last frame left out")
         if first == last:
             self.end = self.times.pop()
-        count = Ticks(Fraction(SAMPLE_FPS)).count_before(self.end)
-        self.frames, self.sharp = self.frames[:count], self.sharp[:count]
+        count = _tick(self.end)
+        self.frames = self.frames[:count]
+        self.sharp = {tick: value for tick, value in self.sharp.items() if tick < count}
         self.damage = Damage()
 
 
-def _read(path: Path) -> _Pass:
+def _tick(time: Fraction) -> int:
+    """Return the first tick at or after a time."""
+    return -(-time.numerator * SAMPLE_FPS // time.denominator)
+
+
+def _read(path: Path, display: Display) -> _Pass:
     """Decode all frames once. PyAV reads them, because decord conceals damage without a sign.
 
     Raises:
         VideoError: if no frame can be decoded.
     """
     seen = _Pass()
+    held: SourceFrame | None = None
     small: np.ndarray = np.empty(0, np.uint8)
-    gray: np.ndarray = np.empty(0, np.uint8)
-    duration = Fraction(0)
-    for frame in source_frames(path, seen.damage):
+    for frame in source_frames(path, seen.damage, display=display):
         report_progress()
-        if seen.times:
-            seen.hold(small, gray, frame.time)
-        picture = frame.picture()
-        small, gray = filters.shrink(picture), cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-        seen.cuts.add(small)
-        colour = float(np.ptp(small, axis=-1).mean())
-        seen.most_colour = max(seen.most_colour, colour)
-        seen.times.append(frame.time)
-        seen.add(gray)
-        duration = frame.duration
-    if not seen.times:
+        if held is not None:
+            seen.hold(held, small, frame.time)
+        held, small = frame, frame.thumbnail(filters.FLOW_SIDE)
+        seen.add(frame, small)
+    if held is None:
         raise VideoError("no frame could be decoded")
-    seen.end = end_of(seen.times, duration)
-    seen.hold(small, gray, seen.end)
+    seen.end = end_of(seen.times, held.duration)
+    seen.hold(held, small, seen.end)
     return seen
 
 
@@ -294,14 +323,13 @@ def _measure(
     path: Path, sha256: str, spans: tuple[Span, ...], shot_threshold: float
 ) -> Measurement:
     try:
-        facts = probe(path)
-        seen = _read(path)
+        facts, display = probe(path)
+        seen = _read(path, display)
     except VideoError as error:
         raise Rejection(Reason.UNREADABLE, f"It cannot be read: {error}.") from None
     seen.leave_out_damaged_end()
     _check_whole(facts, seen)
-    assert seen.brightest is not None
-    box = find_picture(seen.brightest)
+    box = seen.picture_box()
     small = seen.frames if box is None else _without_bars(seen.frames, box, seen.sizes[0])
     cuts = [i for i in seen.cuts.cuts(shot_threshold) if i < len(seen.times)]
     shots = tuple(shots_between(seen.times, cuts, seen.end))
@@ -313,9 +341,9 @@ def _measure(
         first = min(math.ceil(start * SAMPLE_FPS), len(seen.frames) - 1)
         last = max(first + 1, math.ceil(end * SAMPLE_FPS))
         frames = small[first:last]
-        blur = round(float(np.median(seen.sharp[first:last])), 3)
         motion, curve = filters.motions(frames)
         report_progress()
+        blur = seen.sharpness(first, last)
         segments.append(Segment(start, end, span, motion, blur, tuple(curve)))
         signatures.append(filters.signature(frames))
     return Measurement(

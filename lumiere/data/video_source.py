@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -115,6 +116,15 @@ class SourceFrame:
         """uint8 (h, w, 3), RGB, as shown."""
         return self.display.picture(self.frame, self.converter)
 
+    def thumbnail(self, side: int) -> np.ndarray:
+        """uint8 (side, side, 3), RGB: the picture squashed to a small square, at little cost."""
+        return self.display.thumbnail(self.frame, self.converter, side)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The (width, height) of the picture."""
+        return self.display.size(self.frame.width, self.frame.height)
+
 
 @dataclass(frozen=True)
 class Seek:
@@ -206,17 +216,51 @@ def look(path: str | Path) -> Display:
     """
     with open_video(path) as container:
         stream = main_stream(container)
+        first_frames = FirstFrames(stream)
+        for packet in _packets(container, stream, Damage()):
+            first_frames.add(packet)
+            if first_frames.is_complete:
+                break
+        return first_frames.display()
+
+
+class FirstFrames:
+    """Decodes the first frames of a stream from its packets, to see how it is shown."""
+
+    def __init__(self, stream: av.VideoStream) -> None:
         stream.thread_type = "NONE"
-        # FFmpeg's own decoder, for only these are told the display matrix.
-        decoded = _frames(container, stream, stream.codec_context, Damage())
-        frames = list(itertools.islice(decoded, FRAMES_LOOKED_AT))
-        if not frames:
+        self._stream = stream
+        self._frames: list[av.VideoFrame] = []
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self._frames) >= FRAMES_LOOKED_AT
+
+    def add(self, packet: av.Packet | None) -> None:
+        """Decode the next packet, or at the end what the decoder still holds (None)."""
+        if self.is_complete:
+            return
+        with contextlib.suppress(av.error.FFmpegError):
+            # FFmpeg's own decoder, for only these are told the display matrix.
+            self._frames += self._stream.codec_context.decode(packet)
+
+    def display(self) -> Display:
+        """Return how the stream is shown.
+
+        Raises:
+            VideoError: if no frame can be decoded.
+        """
+        self.add(None)
+        if not self._frames:
             raise VideoError("no frame could be decoded")
-        return display_of(stream, frames)
+        return display_of(self._stream, self._frames[:FRAMES_LOOKED_AT])
 
 
 def source_frames(
-    path: str | Path, damage: Damage | None = None, seek: Seek | None = None
+    path: str | Path,
+    damage: Damage | None = None,
+    seek: Seek | None = None,
+    display: Display | None = None,
 ) -> Iterator[SourceFrame]:
     """Yield all frames in the order in which they are shown, each at a later time than the last.
 
@@ -227,12 +271,13 @@ def source_frames(
         path: any container and codec that FFmpeg reads.
         damage: counts what cannot be read; it is complete when the generator ends.
         seek: where to begin; by default at the start.
+        display: from `look`, if the caller has it.
 
     Raises:
         VideoError: if the file cannot be opened, or no frame can be decoded.
     """
     damage = Damage() if damage is None else damage
-    display, converter = look(path), Converter()
+    display, converter = display or look(path), Converter()
     origin: int | None = None if seek is None else seek.points[0]
     time = Fraction(-1)
     num_frames = num_hidden = 0
@@ -355,18 +400,17 @@ def _frames(
     """
     time_base = Fraction(stream.time_base or 1)
     clock = _Clock(container.format.name)
-    first = None if origin is None else origin * time_base
+    first = origin
     for packet in _packets(container, stream, damage):
         try:
             for frame in decoder.decode(packet):
                 frame.pts = clock.point(frame)
                 if frame.pts is None:
                     continue
-                time = frame.pts * time_base
-                first = time if first is None else first
+                first = frame.pts if first is None else first
                 if frame.is_corrupt:
                     damage.num_frames += 1
-                    damage.begin(time - first)
+                    damage.begin((frame.pts - first) * time_base)
                 yield frame
         except av.error.FFmpegError:
             # A recording may begin in the middle of a group of pictures. What comes before its
@@ -375,7 +419,7 @@ def _frames(
                 continue
             damage.num_packets += 1
             if packet.pts is not None:
-                damage.begin(packet.pts * time_base - first)
+                damage.begin((packet.pts - first) * time_base)
 
 
 def _packets(
