@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from lumiere.config import CurateConfig
 from lumiere.curation.captions import Caption, normal_name, read_captions
 from lumiere.curation.copies import Network, embed_clips, find_copies
+from lumiere.curation.look_alikes import find_look_alikes
 from lumiere.curation.measurement import Measurement, measure_video
 from lumiere.curation.probe import list_inputs
 from lumiere.curation.reasons import Reason, Rejection
@@ -57,7 +59,8 @@ def curate(
         vectors = embed_clips(signatures, network, scratch / "embeddings.npz")
         return find_copies(signatures, vectors)
 
-    rows, pictures = decide(outcomes, captions, config, copies)
+    alike = functools.partial(find_look_alikes, cache=scratch / "look_alikes.npz")
+    rows, pictures = decide(outcomes, captions, config, copies, alike)
     if not any(row["verdict"] == "accepted" for row in rows):
         counts = Counter(row["reason"] for row in rows).most_common()
         reasons = [f"{count} x {reason}: {Reason(reason).sentence}" for reason, count in counts]

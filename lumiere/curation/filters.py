@@ -54,8 +54,8 @@ def motions(frames: Sequence[np.ndarray]) -> tuple[float, list[float]]:
     does. In a long shot one pair of frames stands for up to four.
 
     Args:
-        frames: t of uint8 (64, 64, 3). A frame that is shown for long may be there as one object
-            many times, and is measured once.
+        frames: t of uint8 (64, 64, 3). A frame that is shown for long is there as one object many
+            times, between which nothing moves.
     """
     num_pairs = len(frames) - 1
     if num_pairs < 1:
@@ -63,17 +63,17 @@ def motions(frames: Sequence[np.ndarray]) -> tuple[float, list[float]]:
     step = min(LARGEST_STEP, math.ceil(num_pairs / DENSE_PAIRS))
     means, curve = [], []
     for i in range(0, num_pairs, step):
-        mean, fast = _pair_motion(frames[i], frames[i + 1])
-        means.append(mean)
-        curve += [fast] * min(step, num_pairs - i)
+        pairs = [(frames[k], frames[k + 1]) for k in range(i, min(i + step, num_pairs))]
+        changing = [before is not after for before, after in pairs]
+        mean, fast = _pair_motion(*pairs[changing.index(True)]) if any(changing) else (0.0, 0.0)
+        means.append(mean * sum(changing) / len(pairs))
+        curve += [fast * is_changing for is_changing in changing]
     picks = np.unique(np.linspace(0, len(means) - 1, NUM_FLOW_PAIRS).round().astype(int))
     return round(float(np.mean([means[i] for i in picks])), 5), curve
 
 
 def _pair_motion(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
     """Return the mean length of the flow between two frames, and that of the fastest twentieth."""
-    if before is after:
-        return 0.0, 0.0
     grays = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (before, after)]
     lengths = flow_lengths(*grays)
     return float(lengths.mean()), round(float(np.percentile(lengths, FAST_PERCENTILE)), 3)

@@ -184,7 +184,7 @@ def probe(path: Path) -> tuple[Probe, Display]:
     with open_video(path) as container:
         stream = main_stream(container)
         context = stream.codec_context
-        num_streams = len(container.streams.video)
+        index, num_streams = stream.index, len(container.streams.video)
         first_frames = FirstFrames(stream)
         packets = _read_packets(container, stream, first_frames)
         display = first_frames.display()
@@ -194,7 +194,7 @@ def probe(path: Path) -> tuple[Probe, Display]:
         header_frames, rate = stream.frames, float(stream.average_rate or 0)
         width, height = context.width, context.height
     is_mp4 = "mp4" in kind.split(",")
-    stored = _read_stored(path, stream.index) if is_mp4 else packets
+    stored = _read_stored(path, index) if is_mp4 else packets
     has_edits = _shape(stored) != _shape(packets)
     hidden = len(stored.points) - len(packets.points) + packets.num_discarded
     # Only mp4's table counts its samples; other headers hold estimates, too low or too high.

@@ -116,7 +116,7 @@ def _difference(hsv: np.ndarray, before: np.ndarray) -> float:
     jump in them.
     """
     hue, saturation, value = cv2.split(cv2.absdiff(hsv, before))
-    light = cv2.min(cv2.min(hsv[..., 2], before[..., 2]), DARK)
+    light = np.minimum(cv2.min(hsv[..., 2], before[..., 2]), DARK)
     colour = cv2.add(hue, saturation, dtype=cv2.CV_32F)
     weighted = cv2.mean(cv2.multiply(colour, light, dtype=cv2.CV_32F))[0] / DARK
     return (weighted + cv2.mean(value)[0]) / 3
