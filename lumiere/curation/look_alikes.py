@@ -7,6 +7,7 @@ of one camera share the edges of its backdrop, and count only if the same thing 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -86,13 +87,17 @@ def _compare(clips: Sequence[np.ndarray], num_known: int) -> Iterator[tuple[int,
     """Yield the pairs (i, j), i < j, of which clip j is not among the first `num_known`."""
     edges = np.stack([[_edges(frame) for frame in clip] for clip in clips])  # (n, 4, 1536)
     screen = _Screen(edges)
-    grounds = [Ground(clip) for clip in clips]
+
+    @functools.cache
+    def ground(i: int) -> Ground:
+        return Ground(clips[i])
+
     starts = range(0, len(clips), ROWS)
     for start in tqdm(starts, desc="look-alikes", unit="block", disable=len(starts) < 4):
         for column in range(max(start, num_known), len(clips), COLUMNS):
             rows, columns = edges[start : start + ROWS], edges[column : column + COLUMNS]
             for i, j in screen.candidates(slice(start, start + len(rows)), column, len(columns)):
-                if i < j and not is_backdrop_only(grounds[i], grounds[j]):
+                if i < j and not is_backdrop_only(ground(i), ground(j)):
                     yield i, j
 
 
