@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from lumiere.curation import filters
+from lumiere.curation.damage import undamaged, within
 from lumiere.curation.probe import Probe, locate, probe
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.shots import CutFinder, Span, shots_between
@@ -34,6 +35,7 @@ from lumiere.files import write_atomically
 # If any of these changes, earlier results are not reused.
 CODE = code_version(
     __name__,
+    "lumiere.curation.damage",
     "lumiere.curation.filters",
     "lumiere.curation.probe",
     "lumiere.curation.shots",
@@ -90,7 +92,8 @@ class Measurement:
             bars.
         num_frames: source frames that the decoder returned.
         notes: what is unusual about its pictures and times.
-        shots: spans between cuts.
+        damage: what was cut out, in words; empty for nothing.
+        shots: spans between cuts, without damage.
         segments: the shots, then the captioned spans that lie within one shot.
         signatures: uint8 (segments, 4, 64, 64, 3).
     """
@@ -106,6 +109,7 @@ class Measurement:
     num_frames: int = 0
     duration: Fraction = Fraction(0)
     notes: tuple[str, ...] = ()
+    damage: str = ""
     shots: tuple[Span, ...] = ()
     segments: tuple[Segment, ...] = ()
     signatures: np.ndarray = dataclasses.field(
@@ -328,11 +332,17 @@ def _measure(
     except VideoError as error:
         raise Rejection(Reason.UNREADABLE, f"It cannot be read: {error}.") from None
     seen.leave_out_damaged_end()
-    _check_whole(facts, seen)
+    stretches = undamaged(path, seen.times, seen.end, seen.damage) if seen.damage else []
+    _check_whole(facts, seen, bool(stretches))
+    if stretches:
+        facts = dataclasses.replace(facts, decoder="pyav", decoder_reason="damaged")
     box = seen.picture_box()
     small = seen.frames if box is None else _without_bars(seen.frames, box, seen.sizes[0])
     cuts = [i for i in seen.cuts.cuts(shot_threshold) if i < len(seen.times)]
     shots = tuple(shots_between(seen.times, cuts, seen.end))
+    if stretches:
+        shots = _undamaged_shots(shots, stretches, spans)
+        seen.notes.append(f"cut around damage ({seen.damage})")
     pieces: list[tuple[Span, Span | None]] = [(shot, None) for shot in shots]
     pieces += [(part, span) for span in spans if (part := containing_shot(span, shots))]
     segments, signatures = [], []
@@ -356,10 +366,23 @@ def _measure(
         num_frames=len(seen.times),
         duration=seen.end,
         notes=tuple(_remarks(seen)),
+        damage=str(seen.damage) if stretches else "",
         shots=shots,
         segments=tuple(segments),
         signatures=np.stack(signatures),
     )
+
+
+def _undamaged_shots(
+    shots: tuple[Span, ...], stretches: list[Span], spans: tuple[Span, ...]
+) -> tuple[Span, ...]:
+    """Return the shots of the longest stretch; of all if a captioned span lies in another one only."""
+    longest = max(stretches, key=lambda stretch: stretch[1] - stretch[0])
+    of_longest, of_all = within(shots, [longest]), within(shots, stretches)
+    for span in spans:
+        if containing_shot(span, of_all) and not containing_shot(span, of_longest):
+            return of_all
+    return of_longest
 
 
 def _remarks(seen: _Pass) -> list[str]:
@@ -396,10 +419,13 @@ def _without_bars(frames: list[np.ndarray], box: Box, size: tuple[int, int]) -> 
     return inside
 
 
-def _check_whole(facts: Probe, seen: _Pass) -> None:
-    """Raise Rejection if the file holds less than its header promises, or is damaged."""
+def _check_whole(facts: Probe, seen: _Pass, has_stretches: bool) -> None:
+    """Raise Rejection if the file holds less than its header promises, or is damaged and has no
+    stretches without damage.
+    """
     num_frames, promised = len(seen.times), facts.promised_frames
-    if promised is not None and num_frames < promised - FRAME_TOLERANCE:
+    is_short = promised is not None and num_frames < promised - FRAME_TOLERANCE
+    if is_short and not has_stretches:  # damage explains it
         raise Rejection(
             Reason.TRUNCATED,
             f"The decoder returned {num_frames} frames; the header promises {promised}.",
@@ -409,7 +435,7 @@ def _check_whole(facts: Probe, seen: _Pass) -> None:
         raise Rejection(
             Reason.TRUNCATED, f"The file ends {missing:.2f} s earlier than its header promises."
         )
-    if seen.damage:
+    if seen.damage and not has_stretches:
         detail = f"It gives {num_frames} frames; the decoder reports {seen.damage}."
         raise Rejection(Reason.DAMAGED, detail)
     if len(seen.sizes) > 1:

@@ -251,6 +251,12 @@ def _span_problem(span: Span, video: Measurement) -> Rejection:
             Reason.BAD_SPAN,
             f"Its caption ends at {float(span[1]):g} s, but the video ends at {float(video.duration):g} s.",
         )
+    if video.damage:
+        return Rejection(
+            Reason.DAMAGED,
+            f"Its caption describes {float(span[0]):g} to {float(span[1]):g} s, and no shot without "
+            f"damage holds that ({video.damage}).",
+        )
     return Rejection(
         Reason.CAPTION_SPANS_CUTS,
         f"Its caption describes {float(span[0]):g} to {float(span[1]):g} s, and a cut lies in between.",

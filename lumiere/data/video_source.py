@@ -72,17 +72,33 @@ class Damage:
     Attributes:
         num_frames: frames whose damage the decoder concealed.
         num_packets: packets that gave no frame because they are damaged.
-        first: seconds from the first frame to the first sign of damage; None without damage.
+        signs: seconds from the first frame to each sign of damage whose time is known.
     """
 
     num_frames: int = 0
     num_packets: int = 0
-    first: Fraction | None = None
+    signs: list[Fraction] = field(default_factory=list)
 
-    def begin(self, time: Fraction) -> None:
-        """Note the time of a sign of damage; only the first one is kept."""
-        if self.first is None:
-            self.first = max(time, Fraction(0))
+    def note(self, time: Fraction) -> None:
+        """Note the time of a sign of damage."""
+        self.signs.append(max(time, Fraction(0)))
+
+    @property
+    def first(self) -> Fraction | None:
+        """The time of the first sign; None if none is known."""
+        return min(self.signs, default=None)
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the time of each sign is known."""
+        return len(self.signs) == self.num_frames + self.num_packets
+
+    def is_in(self, start: Fraction, end: Fraction) -> bool:
+        """Return whether there is damage from `start` up to `end`, or may be."""
+        return not self.is_timed or any(start <= sign < end for sign in self.signs)
+
+    def copy(self) -> Damage:
+        return Damage(self.num_frames, self.num_packets, list(self.signs))
 
     def __bool__(self) -> bool:
         return self.num_frames + self.num_packets > 0
@@ -410,7 +426,7 @@ def _frames(
                 first = frame.pts if first is None else first
                 if frame.is_corrupt:
                     damage.num_frames += 1
-                    damage.begin((frame.pts - first) * time_base)
+                    damage.note((frame.pts - first) * time_base)
                 yield frame
         except av.error.FFmpegError:
             # A recording may begin in the middle of a group of pictures. What comes before its
@@ -419,7 +435,7 @@ def _frames(
                 continue
             damage.num_packets += 1
             if packet.pts is not None:
-                damage.begin((packet.pts - first) * time_base)
+                damage.note((packet.pts - first) * time_base)
 
 
 def _packets(
