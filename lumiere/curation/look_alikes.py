@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -67,20 +68,20 @@ def find_look_alikes(
         new = _compare(clips, num_known)
         pairs |= {(order[i], order[j]) for i, j in new}
         _write_cache(cache, known | set(order), pairs)
-    alike: dict[str, set[str]] = {digest: {digest} for digest in places}
-    for one, other in pairs:
-        if one in alike and other in alike:
-            alike[one].add(other)
-            alike[other].add(one)
-    by_digest: dict[str, list[int]] = {}  # equal clips have equal digests
+    return _places_of(digests, pairs)
+
+
+def _places_of(digests: list[str], pairs: set[tuple[str, str]]) -> list[tuple[int, int]]:
+    """Return the sorted pairs (i, j), i < j, of clips whose digests are a pair, or equal."""
+    places: dict[str, list[int]] = {}
     for i, digest in enumerate(digests):
-        by_digest.setdefault(digest, []).append(i)
-    return [
-        (i, j)
-        for i, digest in enumerate(digests)
-        for j in sorted(j for other in alike[digest] for j in by_digest[other])
-        if i < j
-    ]
+        places.setdefault(digest, []).append(i)
+    found: set[tuple[int, int]] = set()
+    for one, other in pairs | {(digest, digest) for digest in places}:
+        for i, j in itertools.product(places.get(one, ()), places.get(other, ())):
+            if i != j:
+                found.add((min(i, j), max(i, j)))
+    return sorted(found)
 
 
 def _compare(clips: Sequence[np.ndarray], num_known: int) -> Iterator[tuple[int, int]]:

@@ -321,10 +321,7 @@ def source_frames(
             time = later
             duration = max(0, frame.duration or 0) * time_base
             yield SourceFrame(time, duration, frame, display, converter)
-    if num_hidden > 1 + MOST_HIDDEN * num_frames:
-        raise VideoError(
-            f"the times of {num_hidden} of {num_frames} frames run backwards; {MEND_TIMES}"
-        )
+    _check_hidden(num_hidden, num_frames)
 
 
 def read_timeline(path: str | Path) -> Timeline:
@@ -493,6 +490,14 @@ def _check_return(later: Fraction, time: Fraction) -> None:
     if time - later > LONGEST_RETURN:
         raise VideoError(
             f"its times return to {float(later):.2f} s after {float(time):.2f} s; {MEND_TIMES}"
+        )
+
+
+def _check_hidden(num_hidden: int, num_frames: int) -> None:
+    """Raise VideoError if too many frames are not shown, because their times run backwards."""
+    if num_hidden > 1 + MOST_HIDDEN * num_frames:
+        raise VideoError(
+            f"the times of {num_hidden} of {num_frames} frames run backwards; {MEND_TIMES}"
         )
 
 
