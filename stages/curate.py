@@ -15,6 +15,7 @@ def main() -> None:
     from lumiere import tracking
     from lumiere.config import load_params, to_dict
     from lumiere.curation.curate import curate
+    from lumiere.curation.html_report import write_page
     from lumiere.curation.manifest import write_manifest
     from lumiere.curation.manifest_report import counts, write_report
     from lumiere.curation.split import split_notes
@@ -38,6 +39,7 @@ def main() -> None:
         )
         shutil.rmtree(arguments.report, ignore_errors=True)
         write_report(arguments.report, rows, pictures, config.min_motion)
+        write_page(arguments.report / "report.html", rows, pictures, config)
         write_manifest(arguments.out, rows)
         numbers = counts(rows)
         write_atomically(arguments.metrics, (json.dumps(numbers, indent=2) + "\n").encode())
@@ -45,7 +47,7 @@ def main() -> None:
         run.log_artifact(arguments.report)
         run.log_artifact(arguments.out)
     print(
-        f"{numbers['accepted']} clips accepted, {numbers['rejected']} rejected: see {arguments.report}/report.md"
+        f"{numbers['accepted']} clips accepted, {numbers['rejected']} rejected: see {arguments.report}/report.html"
     )
     for note in split_notes(rows, config.validation_fraction):
         print(f"note: {note}", file=sys.stderr)

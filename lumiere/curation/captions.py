@@ -1,4 +1,4 @@
-"""Reads captions.csv, which says which sentences describe a video or a part of it."""
+"""Reads captions.csv (or .jsonl, .parquet), which says which sentences describe a video or a part of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from lumiere.data.tables import read_table
+from lumiere.curation.caption_files import read_rows
 from lumiere.errors import DataError
 
 
@@ -36,11 +36,11 @@ def read_captions(path: Path) -> dict[str, list[Caption]]:
         sentence. A video is a path relative to the raw folder, spelled as by `normal_name`.
 
     Raises:
-        DataError: if the file is missing, is not a CSV file in UTF-8 with these columns, or has a
-            row without a video.
+        DataError: if the file is missing, is not of the format that its name says, lacks a column,
+            or has a row without a video.
     """
     captions: dict[str, list[Caption]] = {}
-    for line, row in read_table(path, ("video", "caption"), ("start", "end")):
+    for line, row in read_rows(path):
         name, text = row["video"], " ".join(row["caption"].split())
         if not name:
             raise DataError(f"{path}, line {line}: no video; name it, or delete the row")
@@ -48,6 +48,16 @@ def read_captions(path: Path) -> dict[str, list[Caption]]:
         if text and (caption := _caption(line, row, text)) not in known:
             known.append(caption)
     return captions
+
+
+def add_sidecars(
+    captions: dict[str, list[Caption]], sidecars: dict[str, list[str]]
+) -> dict[str, list[Caption]]:
+    """Add the sentences beside each video that has no row of its own."""
+    added = {
+        normal_name(video): [Caption(text) for text in texts] for video, texts in sidecars.items()
+    }
+    return added | captions
 
 
 def normal_name(name: str) -> str:

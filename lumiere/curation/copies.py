@@ -34,7 +34,7 @@ SIDES = (64, 58, 52, 46, 40)  # to which a picture is shrunk to be found in the 
 EDGE = 2  # pixels that are left out around it, where a crop and a whole picture differ
 # Correlations of what moves, measured on 24 sample clips, compressed anew: mirrored, with a logo,
 # graded, cropped or in grey 0.95 or more for nine of ten; cut shorter by 9 of 32 frames half above
-# 0.83 (edges find the others, see `dedupe`). Of 336 pairs of clips that show different objects
+# 0.83 (edges find the others, see `look_alikes`). Of 336 pairs of clips that show different objects
 # before one backdrop (synthetic, 12 backdrops), the highest is 0.63.
 MIN_MOVEMENT = 0.7
 # If both clips change less than this (root mean square, of 255), compression moves more than the
@@ -86,7 +86,7 @@ def find_copies(signatures: Sequence[np.ndarray], vectors: np.ndarray) -> list[t
         signatures: one per clip, uint8 (4, 64, 64, 3).
         vectors: from `embed_clips`.
     """
-    return [(i, j) for i, j in _nearest_pairs(vectors) if _is_copy(signatures[i], signatures[j])]
+    return [(i, j) for i, j in _nearest_pairs(vectors) if is_copy(signatures[i], signatures[j])]
 
 
 def _nearest_pairs(vectors: np.ndarray) -> list[tuple[int, int]]:
@@ -136,15 +136,20 @@ UNMOVED = (
 )
 
 
-def _is_copy(one: np.ndarray, other: np.ndarray) -> bool:
+def is_copy(one: np.ndarray, other: np.ndarray, searches: bool = True) -> bool:
     """Return whether two frames of a clip show what two frames of the other show, in whole or part.
 
     What moves is compared; if nearly nothing does in both, the details of the whole picture are.
+
+    Args:
+        one, other: signatures, uint8 (4, 64, 64, 3).
+        searches: whether to look for a cropped copy too, which takes most of the time.
     """
     ones, others = _grays(one), _grays(other)
     is_faint = max(float(_moving(clip).std()) for clip in (ones, others)) < FAINT
     rest, least = (_details, MIN_DETAIL) if is_faint else (_moving, MIN_MOVEMENT)
-    for alignment in (*UNMOVED, _search(ones[FRAMES], others[FRAMES])):
+    searched = [_search(ones[FRAMES], others[FRAMES])] if searches else []
+    for alignment in (*UNMOVED, *searched):
         whole, part = _lined_up(ones, others, alignment)
         if _second_best(_correlations(rest(whole), rest(part))) >= least:
             return True

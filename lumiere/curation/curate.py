@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -11,8 +12,10 @@ import numpy as np
 from tqdm import tqdm
 
 from lumiere.config import CurateConfig
-from lumiere.curation.captions import Caption, normal_name, read_captions
+from lumiere.curation.caption_files import read_sidecars
+from lumiere.curation.captions import Caption, add_sidecars, normal_name, read_captions
 from lumiere.curation.copies import Network, embed_clips, find_copies
+from lumiere.curation.look_alikes import find_look_alikes
 from lumiere.curation.measurement import Measurement, measure_video
 from lumiere.curation.probe import list_inputs
 from lumiere.curation.reasons import Reason, Rejection
@@ -33,7 +36,8 @@ def curate(
 
     Args:
         raw: folder of videos; it is only read.
-        captions_file: CSV with the columns video, caption and optionally start, end.
+        captions_file: CSV, JSON lines or Parquet with video, caption and optionally start, end.
+            Videos without a row take the lines of a text file of their name beside them.
         scratch: folder for finished measurements, from which a killed run resumes.
         network: finds edited copies, see `copies`; without it none of them is found.
 
@@ -49,6 +53,8 @@ def curate(
     names = list(list_inputs(raw, allowed_roots(config)))
     if not names:
         raise DataError(f"{raw}: the folder holds no video")
+    sidecars, names = read_sidecars(raw, names)
+    captions = add_sidecars(captions, sidecars)
     outcomes = measure_all(raw, names, captions, config, scratch)
 
     def copies(signatures: Sequence[np.ndarray]) -> list[tuple[int, int]]:
@@ -57,7 +63,8 @@ def curate(
         vectors = embed_clips(signatures, network, scratch / "embeddings.npz")
         return find_copies(signatures, vectors)
 
-    rows, pictures = decide(outcomes, captions, config, copies)
+    alike = functools.partial(find_look_alikes, cache=scratch / "look_alikes.npz")
+    rows, pictures = decide(outcomes, captions, config, copies, alike)
     if not any(row["verdict"] == "accepted" for row in rows):
         counts = Counter(row["reason"] for row in rows).most_common()
         reasons = [f"{count} x {reason}: {Reason(reason).sentence}" for reason, count in counts]

@@ -146,13 +146,13 @@ def _draw_plots(path: Path, rows: list[Row], min_motion: float) -> None:
     accepted = [row for row in rows if row["verdict"] == "accepted"]
     # Draw without pyplot, because there may be no display.
     figure = Figure(figsize=(13, 3.6), layout="constrained")
-    funnel, motion, seconds = figure.subplots(1, 3)
-    steps = _funnel(rows)
+    left_after, motion, seconds = figure.subplots(1, 3)
+    steps = funnel(rows)
     names, left = zip(*reversed(steps), strict=True)  # matplotlib draws from below
-    bars = funnel.barh(names, left, color="#4c78a8")
-    funnel.bar_label(bars, padding=2)
-    funnel.margins(x=0.15)
-    funnel.set_title("candidates left after each check")
+    bars = left_after.barh(names, left, color="#4c78a8")
+    left_after.bar_label(bars, padding=2)
+    left_after.margins(x=0.15)
+    left_after.set_title("candidates left after each check")
     moving = [row["motion"] for row in rows if row["hash"]]
     # Motion gets a lower limit, because a still has motion 0, which has no logarithm.
     motion.hist(
@@ -172,7 +172,7 @@ def _draw_plots(path: Path, rows: list[Row], min_motion: float) -> None:
     figure.savefig(path, dpi=100, metadata={"Software": None})
 
 
-def _funnel(rows: list[Row]) -> list[tuple[str, int]]:
+def funnel(rows: list[Row]) -> list[tuple[str, int]]:
     """Count how many candidates are left after each check, in the order of the checks."""
     stages = {
         "a video file": {

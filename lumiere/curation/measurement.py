@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ import cv2
 import numpy as np
 
 from lumiere.curation import filters
+from lumiere.curation.damage import undamaged, within
+from lumiere.curation.frame_pass import SAMPLE_FPS, Pass, read_frames
 from lumiere.curation.probe import Probe, locate, probe
 from lumiere.curation.reasons import Reason, Rejection
-from lumiere.curation.shots import CutFinder, Span, shots_between
-from lumiere.data.bars import Box, crop, find_picture
-from lumiere.data.optical_flow import FLOW_FPS
+from lumiere.curation.shots import Span, shots_between
+from lumiere.data.bars import Box, crop
 from lumiere.data.shards import pack_arrays, unpack_arrays
-from lumiere.data.video_io import Ticks, code_version
-from lumiere.data.video_source import Damage, end_of, source_frames
+from lumiere.data.video_io import code_version
 from lumiere.data.workers import hash_with_progress, report_progress
 from lumiere.errors import VideoError
 from lumiere.files import write_atomically
@@ -33,7 +33,9 @@ from lumiere.files import write_atomically
 # If any of these changes, earlier results are not reused.
 CODE = code_version(
     __name__,
+    "lumiere.curation.damage",
     "lumiere.curation.filters",
+    "lumiere.curation.frame_pass",
     "lumiere.curation.probe",
     "lumiere.curation.shots",
     "lumiere.data.bars",
@@ -44,7 +46,6 @@ CODE = code_version(
     "lumiere.data.video_io",
     "lumiere.data.video_source",
 )
-SAMPLE_FPS = FLOW_FPS  # about the rate at which training sees videos
 SPAN_TOLERANCE_S = Fraction(1, 10)  # people mark spans by hand
 NO_COLOUR = 2.0  # of 255; encoded grey is a little coloured
 SLOWEST_STEP = Fraction(1, 12)  # seconds; frames that are further apart than in animation jerk
@@ -87,7 +88,8 @@ class Measurement:
             bars.
         num_frames: source frames that the decoder returned.
         notes: what is unusual about its pictures and times.
-        shots: spans between cuts.
+        damage: what was cut out, in words; empty for nothing.
+        shots: spans between cuts, without damage.
         segments: the shots, then the captioned spans that lie within one shot.
         signatures: uint8 (segments, 4, 64, 64, 3).
     """
@@ -103,6 +105,7 @@ class Measurement:
     num_frames: int = 0
     duration: Fraction = Fraction(0)
     notes: tuple[str, ...] = ()
+    damage: str = ""
     shots: tuple[Span, ...] = ()
     segments: tuple[Segment, ...] = ()
     signatures: np.ndarray = dataclasses.field(
@@ -202,109 +205,26 @@ def _segment(facts: dict[str, Any]) -> Segment:
     return Segment(**{**facts, "start": start, "end": end, "span": span, "motion_curve": curve})
 
 
-@dataclass
-class _Pass:
-    """What one pass over the frames of a video gathers.
-
-    Attributes:
-        times: when each source frame is shown.
-        end: when the last one ends.
-        sizes: the different (width, height) of the pictures, as shown.
-        cuts: has seen every source frame.
-        frames: uint8 (64, 64, 3), one for each tick.
-        sharp: the sharpness at each tick.
-        damage: what could not be read.
-        most_colour: the highest mean difference of a frame's channels, 0 to 255.
-        notes: what is unusual.
-        brightest: uint8 (h, w), the brightest grey of each pixel, as shown; None before the first
-            frame and once the pictures have changed their size.
-    """
-
-    times: list[Fraction] = field(default_factory=list)
-    end: Fraction = Fraction(0)
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-    cuts: CutFinder = field(default_factory=CutFinder)
-    frames: list[np.ndarray] = field(default_factory=list)
-    sharp: list[float] = field(default_factory=list)
-    damage: Damage = field(default_factory=Damage)
-    most_colour: float = 0.0
-    notes: list[str] = field(default_factory=list)
-    brightest: np.ndarray | None = None
-
-    def add(self, gray: np.ndarray) -> None:
-        """Note the size and the brightest pixels of a picture, uint8 (h, w)."""
-        size = gray.shape[1], gray.shape[0]
-        if size not in self.sizes:
-            self.sizes.append(size)
-        if self.brightest is None:
-            self.brightest = gray
-        elif self.brightest.shape == gray.shape:
-            np.maximum(self.brightest, gray, out=self.brightest)
-
-    def hold(self, small: np.ndarray, gray: np.ndarray, until: Fraction) -> None:
-        """Give the newest frame, small and at full size, to each tick at which it is shown."""
-        count = len(Ticks(Fraction(SAMPLE_FPS)).between(self.times[-1], until))
-        if count:
-            self.frames += [small] * count
-            self.sharp += [filters.sharpness(gray)] * count
-
-    def leave_out_damaged_end(self) -> None:
-        """Forget a damaged last frame: recordings often end in the middle of one."""
-        first, last = self.damage.first, self.times[-1]
-        if first is None or first < last or len(self.times) < 2:
-            return
-        self.notes.append("a damaged last frame left out")
-        if first == last:
-            self.end = self.times.pop()
-        count = Ticks(Fraction(SAMPLE_FPS)).count_before(self.end)
-        self.frames, self.sharp = self.frames[:count], self.sharp[:count]
-        self.damage = Damage()
-
-
-def _read(path: Path) -> _Pass:
-    """Decode all frames once. PyAV reads them, because decord conceals damage without a sign.
-
-    Raises:
-        VideoError: if no frame can be decoded.
-    """
-    seen = _Pass()
-    small: np.ndarray = np.empty(0, np.uint8)
-    gray: np.ndarray = np.empty(0, np.uint8)
-    duration = Fraction(0)
-    for frame in source_frames(path, seen.damage):
-        report_progress()
-        if seen.times:
-            seen.hold(small, gray, frame.time)
-        picture = frame.picture()
-        small, gray = filters.shrink(picture), cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-        seen.cuts.add(small)
-        colour = float(np.ptp(small, axis=-1).mean())
-        seen.most_colour = max(seen.most_colour, colour)
-        seen.times.append(frame.time)
-        seen.add(gray)
-        duration = frame.duration
-    if not seen.times:
-        raise VideoError("no frame could be decoded")
-    seen.end = end_of(seen.times, duration)
-    seen.hold(small, gray, seen.end)
-    return seen
-
-
 def _measure(
     path: Path, sha256: str, spans: tuple[Span, ...], shot_threshold: float
 ) -> Measurement:
     try:
-        facts = probe(path)
-        seen = _read(path)
+        facts, display = probe(path)
+        seen = read_frames(path, display)
     except VideoError as error:
         raise Rejection(Reason.UNREADABLE, f"It cannot be read: {error}.") from None
     seen.leave_out_damaged_end()
-    _check_whole(facts, seen)
-    assert seen.brightest is not None
-    box = find_picture(seen.brightest)
+    stretches = undamaged(path, seen.times, seen.end, seen.damage) if seen.damage else []
+    _check_whole(facts, seen, bool(stretches))
+    if stretches:
+        facts = dataclasses.replace(facts, decoder="pyav", decoder_reason="damaged")
+    box = seen.picture_box()
     small = seen.frames if box is None else _without_bars(seen.frames, box, seen.sizes[0])
     cuts = [i for i in seen.cuts.cuts(shot_threshold) if i < len(seen.times)]
     shots = tuple(shots_between(seen.times, cuts, seen.end))
+    if stretches:
+        shots = _undamaged_shots(shots, stretches, spans)
+        seen.notes.append(f"cut around damage ({seen.damage})")
     pieces: list[tuple[Span, Span | None]] = [(shot, None) for shot in shots]
     pieces += [(part, span) for span in spans if (part := containing_shot(span, shots))]
     segments, signatures = [], []
@@ -313,9 +233,9 @@ def _measure(
         first = min(math.ceil(start * SAMPLE_FPS), len(seen.frames) - 1)
         last = max(first + 1, math.ceil(end * SAMPLE_FPS))
         frames = small[first:last]
-        blur = round(float(np.median(seen.sharp[first:last])), 3)
         motion, curve = filters.motions(frames)
         report_progress()
+        blur = seen.sharpness(first, last)
         segments.append(Segment(start, end, span, motion, blur, tuple(curve)))
         signatures.append(filters.signature(frames))
     return Measurement(
@@ -328,13 +248,26 @@ def _measure(
         num_frames=len(seen.times),
         duration=seen.end,
         notes=tuple(_remarks(seen)),
+        damage=str(seen.damage) if stretches else "",
         shots=shots,
         segments=tuple(segments),
         signatures=np.stack(signatures),
     )
 
 
-def _remarks(seen: _Pass) -> list[str]:
+def _undamaged_shots(
+    shots: tuple[Span, ...], stretches: list[Span], spans: tuple[Span, ...]
+) -> tuple[Span, ...]:
+    """Return the shots of the longest stretch; of all if a captioned span lies in another one only."""
+    longest = max(stretches, key=lambda stretch: stretch[1] - stretch[0])
+    of_longest, of_all = within(shots, [longest]), within(shots, stretches)
+    for span in spans:
+        if containing_shot(span, of_all) and not containing_shot(span, of_longest):
+            return of_all
+    return of_longest
+
+
+def _remarks(seen: Pass) -> list[str]:
     """Return what is unusual about the pictures and times of a video."""
     remarks = list(seen.notes)
     if seen.most_colour < NO_COLOUR:
@@ -368,10 +301,13 @@ def _without_bars(frames: list[np.ndarray], box: Box, size: tuple[int, int]) -> 
     return inside
 
 
-def _check_whole(facts: Probe, seen: _Pass) -> None:
-    """Raise Rejection if the file holds less than its header promises, or is damaged."""
+def _check_whole(facts: Probe, seen: Pass, has_stretches: bool) -> None:
+    """Raise Rejection if the file holds less than its header promises, or is damaged and has no
+    stretches without damage.
+    """
     num_frames, promised = len(seen.times), facts.promised_frames
-    if promised is not None and num_frames < promised - FRAME_TOLERANCE:
+    is_short = promised is not None and num_frames < promised - FRAME_TOLERANCE
+    if is_short and not has_stretches:  # damage explains it
         raise Rejection(
             Reason.TRUNCATED,
             f"The decoder returned {num_frames} frames; the header promises {promised}.",
@@ -381,7 +317,7 @@ def _check_whole(facts: Probe, seen: _Pass) -> None:
         raise Rejection(
             Reason.TRUNCATED, f"The file ends {missing:.2f} s earlier than its header promises."
         )
-    if seen.damage:
+    if seen.damage and not has_stretches:
         detail = f"It gives {num_frames} frames; the decoder reports {seen.damage}."
         raise Rejection(Reason.DAMAGED, detail)
     if len(seen.sizes) > 1:

@@ -15,11 +15,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+from av.stream import Stream
 
 from lumiere.curation.dvc_cache import is_in_cache
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.data.display import Display
-from lumiere.data.video_source import RAW_STREAMS, look, main_stream, open_video
+from lumiere.data.video_source import RAW_STREAMS, FirstFrames, main_stream, open_video
 from lumiere.data.workers import report_progress
 from lumiere.errors import DataError
 
@@ -171,8 +172,11 @@ def _is_allowed(real: Path, roots: Sequence[Path]) -> bool:
     return any(real.is_relative_to(root.resolve()) for root in roots)
 
 
-def probe(path: Path) -> Probe:
-    """Read the header, pass over all packets twice, and decode the first frame.
+def probe(path: Path) -> tuple[Probe, Display]:
+    """Read the header, pass over all packets, and decode the first frames.
+
+    Returns:
+        The facts, and how the frames are shown.
 
     Raises:
         VideoError: if it cannot be opened or holds no video.
@@ -180,16 +184,17 @@ def probe(path: Path) -> Probe:
     with open_video(path) as container:
         stream = main_stream(container)
         context = stream.codec_context
-        num_streams = len(container.streams.video)
-        packets = _read_packets(container, stream)
+        index, num_streams = stream.index, len(container.streams.video)
+        first_frames = FirstFrames(stream)
+        packets = _read_packets(container, stream, first_frames)
+        display = first_frames.display()
         codec, kind = context.codec.canonical_name, container.format.name
         seconds = Fraction(max(0, container.duration or 0), av.time_base)
         start = Fraction(container.start_time or 0, av.time_base)
         header_frames, rate = stream.frames, float(stream.average_rate or 0)
         width, height = context.width, context.height
-    with open_video(path, ignore_editlist="1") as container:
-        stored = _read_packets(container, main_stream(container))
     is_mp4 = "mp4" in kind.split(",")
+    stored = _read_stored(path, index) if is_mp4 else packets
     has_edits = _shape(stored) != _shape(packets)
     hidden = len(stored.points) - len(packets.points) + packets.num_discarded
     # Only mp4's table counts its samples; other headers hold estimates, too low or too high.
@@ -197,10 +202,9 @@ def probe(path: Path) -> Probe:
     if is_mp4 and header_frames:
         promised_frames = header_frames - max(0, hidden) - packets.num_leading
     missing = max(Fraction(0), start + seconds - packets.end) if seconds else Fraction(0)
-    display = look(path)
     doubt = _doubt(kind, codec, seconds, header_frames, packets, has_edits)
     doubt = doubt or _doubt_display(num_streams, display)
-    return Probe(
+    facts = Probe(
         codec=codec,
         container=kind.split(",")[0],
         width=width,
@@ -212,6 +216,7 @@ def probe(path: Path) -> Probe:
         decoder_reason=doubt,
         notes=(*display.notes, *_remarks(kind, num_streams, rate)),
     )
+    return facts, display
 
 
 def _doubt(
@@ -261,7 +266,18 @@ def _doubt_display(num_streams: int, display: Display) -> str:
     return "; ".join(display.notes)
 
 
-def _read_packets(container: av.container.InputContainer, stream: av.VideoStream) -> _Packets:
+def _read_stored(path: Path, index: int) -> _Packets:
+    """Read the packets of a stream of an mp4 file without its edit list."""
+    # Without a decoder, FFmpeg does not decode the first frames to open the file.
+    with open_video(path, ignore_editlist="1", codec_whitelist="none") as container:
+        return _read_packets(container, container.streams[index])
+
+
+def _read_packets(
+    container: av.container.InputContainer,
+    stream: Stream,
+    first_frames: FirstFrames | None = None,
+) -> _Packets:
     points: list[int | None] = []
     end = Fraction(0)
     num_discarded, num_corrupt, num_leading, is_open = 0, 0, 0, False
@@ -276,6 +292,8 @@ def _read_packets(container: av.container.InputContainer, stream: av.VideoStream
                 end = max(end, ends)
             if packet.stream_index != stream.index:
                 continue
+            if first_frames is not None:
+                first_frames.add(packet)
             num_discarded += packet.is_discard
             num_corrupt += packet.is_corrupt
             points.append(packet.pts)

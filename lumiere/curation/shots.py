@@ -45,7 +45,7 @@ class CutFinder:
     def add(self, small: np.ndarray) -> None:
         """Add the next frame, uint8 (64, 64, 3), RGB."""
         hsv = cv2.cvtColor(small, cv2.COLOR_RGB2HSV)
-        levels = (small >> 6).astype(np.int64)
+        levels = small >> 6
         joint = (levels[..., 0] * COLOURS + levels[..., 1]) * COLOURS + levels[..., 2]
         colours = np.bincount(joint.ravel(), minlength=COLOURS**3) / joint.size
         if self._hsv is None or self._colours is None:
@@ -115,10 +115,11 @@ def _difference(hsv: np.ndarray, before: np.ndarray) -> float:
     Where one of the pictures is dark, hue and saturation count less, because a fade to black would
     jump in them.
     """
-    change = cv2.absdiff(hsv, before).astype(np.float32)
-    light = np.minimum(hsv[..., 2:], before[..., 2:])
-    change[..., :2] *= np.minimum(1, light / np.float32(DARK))
-    return float(change.mean())
+    hue, saturation, value = cv2.split(cv2.absdiff(hsv, before))
+    light = np.minimum(cv2.min(hsv[..., 2], before[..., 2]), DARK)
+    colour = cv2.add(hue, saturation, dtype=cv2.CV_32F)
+    weighted = cv2.mean(cv2.multiply(colour, light, dtype=cv2.CV_32F))[0] / DARK
+    return (weighted + cv2.mean(value)[0]) / 3
 
 
 def _second_largest_neighbour(jumps: Sequence[float], i: int) -> float:

@@ -16,8 +16,9 @@ import numpy as np
 
 from lumiere.config import CurateConfig
 from lumiere.curation.captions import Caption, normal_name
-from lumiere.curation.dedupe import clusters, find_duplicates, find_look_alikes
+from lumiere.curation.dedupe import clusters, find_duplicates
 from lumiere.curation.filters import perceptual_hash
+from lumiere.curation.look_alikes import find_look_alikes
 from lumiere.curation.manifest import DUPLICATE_OF, empty_row
 from lumiere.curation.measurement import Measurement, Segment, containing_shot
 from lumiere.curation.reasons import Reason, Rejection
@@ -26,7 +27,7 @@ from lumiere.curation.split import assign_splits
 from lumiere.errors import DataError
 
 Row = dict[str, Any]
-FindCopies = Callable[[Sequence[np.ndarray]], list[tuple[int, int]]]
+FindPairs = Callable[[Sequence[np.ndarray]], list[tuple[int, int]]]
 
 SAME_LENGTH_S = 0.1  # lengths that differ by less count as equal
 # Measured on four videos: encoding again at a higher bitrate changed the sharpness by −1 to +6 %,
@@ -53,7 +54,8 @@ def decide(
     outcomes: Mapping[str, Measurement | Rejection],
     captions: Mapping[str, list[Caption]],
     config: CurateConfig,
-    find_copies: FindCopies = lambda signatures: [],
+    find_copies: FindPairs = lambda signatures: [],
+    find_look_alikes: FindPairs = find_look_alikes,
 ) -> tuple[list[Row], dict[str, np.ndarray]]:
     """Give every input a verdict.
 
@@ -62,6 +64,7 @@ def decide(
         captions: from `read_captions`, by normal name.
         config: thresholds, seed and validation share.
         find_copies: returns the pairs (i, j), i < j, of edited copies among the frames of clips.
+        find_look_alikes: returns the pairs that look alike.
 
     Returns:
         The manifest's rows, sorted by clip_id, and four frames of each clip, by clip_id.
@@ -88,7 +91,7 @@ def decide(
         row["captions"] = [caption.text for caption in captions[name]]
         rows.append(_reject(row, Reason.CAPTION_WITHOUT_VIDEO))
     _check_ids(rows)
-    _split_and_mark_duplicates(rows, pictures, config, find_copies)
+    _split_and_mark_duplicates(rows, pictures, config, find_copies, find_look_alikes)
     rows.sort(key=lambda row: row["clip_id"])
     return rows, pictures
 
@@ -248,6 +251,12 @@ def _span_problem(span: Span, video: Measurement) -> Rejection:
             Reason.BAD_SPAN,
             f"Its caption ends at {float(span[1]):g} s, but the video ends at {float(video.duration):g} s.",
         )
+    if video.damage:
+        return Rejection(
+            Reason.DAMAGED,
+            f"Its caption describes {float(span[0]):g} to {float(span[1]):g} s, and no shot without "
+            f"damage holds that ({video.damage}).",
+        )
     return Rejection(
         Reason.CAPTION_SPANS_CUTS,
         f"Its caption describes {float(span[0]):g} to {float(span[1]):g} s, and a cut lies in between.",
@@ -291,7 +300,8 @@ def _split_and_mark_duplicates(
     rows: list[Row],
     pictures: Mapping[str, np.ndarray],
     config: CurateConfig,
-    find_copies: FindCopies,
+    find_copies: FindPairs,
+    find_look_alikes: FindPairs,
 ) -> None:
     """Put clips that look alike on the same side of the split, and reject all but the best of each
     set of duplicates.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 Box = tuple[int, int, int, int]  # left, top, width and height in pixels
@@ -31,6 +33,26 @@ def find_picture(brightest: np.ndarray) -> Box | None:
         return None
     height, width = lit.shape
     return left, top, width - left - right, height - top - bottom
+
+
+def are_black(brightest: np.ndarray, box: Box, size: tuple[int, int]) -> bool:
+    """Return whether everything around a box is black in a small picture too.
+
+    Args:
+        brightest: uint8 (h, w), the brightest value of each pixel over all frames, shrunk.
+        box: of the full-sized picture.
+        size: (width, height) of the full-sized picture.
+    """
+    height, width = brightest.shape
+    columns, rows = width / size[0], height / size[1]
+    left, top, box_width, box_height = box
+    outside = brightest > BLACK
+    # A small pixel that the edge of the box crosses counts to the box.
+    outside[
+        math.floor(top * rows) : math.ceil((top + box_height) * rows),
+        math.floor(left * columns) : math.ceil((left + box_width) * columns),
+    ] = False
+    return not outside.any()
 
 
 def crop(picture: np.ndarray, box: Box | None) -> np.ndarray:

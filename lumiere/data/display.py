@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
@@ -27,6 +28,7 @@ HDR = {16: "PQ", 18: "HLG"}
 UNSPECIFIED, BT2020 = 2, 9  # of primaries and of the matrix, in H.273
 # FFmpeg's scaler maps the tones so that highlights keep their detail.
 TONE_MAPPING = "out_transfer=bt709:out_primaries=bt709:intent=perceptual"
+SMALL_PICTURE = 256 * 256  # pixels; up to there, areas are shrunk exactly, in any proportion
 MOST_STRETCHED = 8  # a pixel's longer side by its shorter one; real videos go up to 3
 ALPHA_CODECS = frozenset({"vp8", "vp9"})  # store alpha beside the picture and not in its format
 
@@ -94,12 +96,34 @@ class Display:
             pixels = on_background(pixels)
         return turned(pixels, self.matrix)
 
+    def thumbnail(self, frame: av.VideoFrame, converter: Converter, side: int) -> np.ndarray:
+        """Convert a decoded frame to a small square, uint8 (side, side, 3), RGB, as shown but
+        squashed.
+
+        FFmpeg's scaler averages the areas of pixels before it converts their colours, which costs a
+        fifteenth of converting a large picture and shrinking it. Where that order would be wrong,
+        with alpha and HDR, and where a picture is small, it is converted first.
+
+        Args:
+            frame, converter: see `picture`.
+            side: pixels.
+        """
+        is_small = frame.width * frame.height <= SMALL_PICTURE
+        is_small = is_small or min(frame.width, frame.height) < side
+        if is_small or self.has_alpha or self.hdr:
+            picture = self.picture(frame, converter)
+            return cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+        # Planar RGB, because the scaler halves the colours' resolution of packed RGB.
+        small = converter.thumbnails.reformat(frame, side, side, "gbrp", interpolation="AREA")
+        return np.ascontiguousarray(turned(small.to_ndarray(), self.matrix))
+
 
 class Converter:
     """What all frames of a stream share, because one per frame is half as fast."""
 
     def __init__(self) -> None:
         self.reformatter = VideoReformatter()
+        self.thumbnails = VideoReformatter()
         self._tone_mapping: FilterChain | None = None
 
     def tone_mapped(self, frame: av.VideoFrame) -> av.VideoFrame:

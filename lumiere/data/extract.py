@@ -312,9 +312,8 @@ def _windows(
     """Divide the decoded frames of a stretch into windows; an error if one is missing or damaged."""
     length, fps = settings.num_frames, settings.fps
     wanted = _wanted(starts, length)
-    # Curation leaves out a damaged last frame, which a decoder meets nevertheless.
-    first = decoded.damage.first
-    if decoded.damage and (first is None or first < source.end):
+    # Curation cuts around damage that a decoder meets nevertheless.
+    if decoded.damage.is_in(source.start, source.end):
         return VideoError(f"damaged ({decoded.damage}); run the curate stage again")
     if len(decoded.frames) < len(wanted):
         return VideoError(

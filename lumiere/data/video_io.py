@@ -9,7 +9,6 @@ index round(k * source_fps / fps) is wrong on half the ticks, and because the fl
 from __future__ import annotations
 
 import bisect
-import dataclasses
 import importlib.metadata
 import math
 import os
@@ -346,7 +345,7 @@ def _decode_run(
     def finish(duration: Fraction, taker: _Taker) -> tuple[int, Decoded]:
         assert held is not None
         frames = _stack(taker.frames, held.picture, transform)
-        return taker.index, Decoded(frames, len(times), duration, dataclasses.replace(damage))
+        return taker.index, Decoded(frames, len(times), duration, damage.copy())
 
     for frame in source_frames(path, damage, seek):
         report_progress()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -71,17 +72,33 @@ class Damage:
     Attributes:
         num_frames: frames whose damage the decoder concealed.
         num_packets: packets that gave no frame because they are damaged.
-        first: seconds from the first frame to the first sign of damage; None without damage.
+        signs: seconds from the first frame to each sign of damage whose time is known.
     """
 
     num_frames: int = 0
     num_packets: int = 0
-    first: Fraction | None = None
+    signs: list[Fraction] = field(default_factory=list)
 
-    def begin(self, time: Fraction) -> None:
-        """Note the time of a sign of damage; only the first one is kept."""
-        if self.first is None:
-            self.first = max(time, Fraction(0))
+    def note(self, time: Fraction) -> None:
+        """Note the time of a sign of damage."""
+        self.signs.append(max(time, Fraction(0)))
+
+    @property
+    def first(self) -> Fraction | None:
+        """The time of the first sign; None if none is known."""
+        return min(self.signs, default=None)
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the time of each sign is known."""
+        return len(self.signs) == self.num_frames + self.num_packets
+
+    def is_in(self, start: Fraction, end: Fraction) -> bool:
+        """Return whether there is damage from `start` up to `end`, or may be."""
+        return not self.is_timed or any(start <= sign < end for sign in self.signs)
+
+    def copy(self) -> Damage:
+        return Damage(self.num_frames, self.num_packets, list(self.signs))
 
     def __bool__(self) -> bool:
         return self.num_frames + self.num_packets > 0
@@ -114,6 +131,15 @@ class SourceFrame:
     def picture(self) -> np.ndarray:
         """uint8 (h, w, 3), RGB, as shown."""
         return self.display.picture(self.frame, self.converter)
+
+    def thumbnail(self, side: int) -> np.ndarray:
+        """uint8 (side, side, 3), RGB: the picture squashed to a small square, at little cost."""
+        return self.display.thumbnail(self.frame, self.converter, side)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The (width, height) of the picture."""
+        return self.display.size(self.frame.width, self.frame.height)
 
 
 @dataclass(frozen=True)
@@ -206,17 +232,51 @@ def look(path: str | Path) -> Display:
     """
     with open_video(path) as container:
         stream = main_stream(container)
+        first_frames = FirstFrames(stream)
+        for packet in _packets(container, stream, Damage()):
+            first_frames.add(packet)
+            if first_frames.is_complete:
+                break
+        return first_frames.display()
+
+
+class FirstFrames:
+    """Decodes the first frames of a stream from its packets, to see how it is shown."""
+
+    def __init__(self, stream: av.VideoStream) -> None:
         stream.thread_type = "NONE"
-        # FFmpeg's own decoder, for only these are told the display matrix.
-        decoded = _frames(container, stream, stream.codec_context, Damage())
-        frames = list(itertools.islice(decoded, FRAMES_LOOKED_AT))
-        if not frames:
+        self._stream = stream
+        self._frames: list[av.VideoFrame] = []
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self._frames) >= FRAMES_LOOKED_AT
+
+    def add(self, packet: av.Packet | None) -> None:
+        """Decode the next packet, or at the end what the decoder still holds (None)."""
+        if self.is_complete:
+            return
+        with contextlib.suppress(av.error.FFmpegError):
+            # FFmpeg's own decoder, for only these are told the display matrix.
+            self._frames += self._stream.codec_context.decode(packet)
+
+    def display(self) -> Display:
+        """Return how the stream is shown.
+
+        Raises:
+            VideoError: if no frame can be decoded.
+        """
+        self.add(None)
+        if not self._frames:
             raise VideoError("no frame could be decoded")
-        return display_of(stream, frames)
+        return display_of(self._stream, self._frames[:FRAMES_LOOKED_AT])
 
 
 def source_frames(
-    path: str | Path, damage: Damage | None = None, seek: Seek | None = None
+    path: str | Path,
+    damage: Damage | None = None,
+    seek: Seek | None = None,
+    display: Display | None = None,
 ) -> Iterator[SourceFrame]:
     """Yield all frames in the order in which they are shown, each at a later time than the last.
 
@@ -227,12 +287,13 @@ def source_frames(
         path: any container and codec that FFmpeg reads.
         damage: counts what cannot be read; it is complete when the generator ends.
         seek: where to begin; by default at the start.
+        display: from `look`, if the caller has it.
 
     Raises:
         VideoError: if the file cannot be opened, or no frame can be decoded.
     """
     damage = Damage() if damage is None else damage
-    display, converter = look(path), Converter()
+    display, converter = display or look(path), Converter()
     origin: int | None = None if seek is None else seek.points[0]
     time = Fraction(-1)
     num_frames = num_hidden = 0
@@ -260,10 +321,7 @@ def source_frames(
             time = later
             duration = max(0, frame.duration or 0) * time_base
             yield SourceFrame(time, duration, frame, display, converter)
-    if num_hidden > 1 + MOST_HIDDEN * num_frames:
-        raise VideoError(
-            f"the times of {num_hidden} of {num_frames} frames run backwards; {MEND_TIMES}"
-        )
+    _check_hidden(num_hidden, num_frames)
 
 
 def read_timeline(path: str | Path) -> Timeline:
@@ -355,18 +413,17 @@ def _frames(
     """
     time_base = Fraction(stream.time_base or 1)
     clock = _Clock(container.format.name)
-    first = None if origin is None else origin * time_base
+    first = origin
     for packet in _packets(container, stream, damage):
         try:
             for frame in decoder.decode(packet):
                 frame.pts = clock.point(frame)
                 if frame.pts is None:
                     continue
-                time = frame.pts * time_base
-                first = time if first is None else first
+                first = frame.pts if first is None else first
                 if frame.is_corrupt:
                     damage.num_frames += 1
-                    damage.begin(time - first)
+                    damage.note((frame.pts - first) * time_base)
                 yield frame
         except av.error.FFmpegError:
             # A recording may begin in the middle of a group of pictures. What comes before its
@@ -375,7 +432,7 @@ def _frames(
                 continue
             damage.num_packets += 1
             if packet.pts is not None:
-                damage.begin(packet.pts * time_base - first)
+                damage.note((packet.pts - first) * time_base)
 
 
 def _packets(
@@ -433,6 +490,14 @@ def _check_return(later: Fraction, time: Fraction) -> None:
     if time - later > LONGEST_RETURN:
         raise VideoError(
             f"its times return to {float(later):.2f} s after {float(time):.2f} s; {MEND_TIMES}"
+        )
+
+
+def _check_hidden(num_hidden: int, num_frames: int) -> None:
+    """Raise VideoError if too many frames are not shown, because their times run backwards."""
+    if num_hidden > 1 + MOST_HIDDEN * num_frames:
+        raise VideoError(
+            f"the times of {num_hidden} of {num_frames} frames run backwards; {MEND_TIMES}"
         )
 
 

@@ -95,7 +95,7 @@ def test_clips_of_one_camera_are_no_copies_but_edited_copies_of_them_are():
 def test_each_clip_is_compared_with_its_nearest_only(monkeypatch):
     count, compared = 3 * NEAREST, []
     monkeypatch.setattr(
-        "lumiere.curation.copies._is_copy", lambda one, other: compared.append((one, other))
+        "lumiere.curation.copies.is_copy", lambda one, other: compared.append((one, other))
     )
     angles = np.linspace(0, 0.5, count, dtype=np.float32)  # all possible copies of each other
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=-1)[:, None].repeat(2, axis=1)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lumiere.config import CurateConfig
+from lumiere.curation.captions import Caption
 from lumiere.curation.measurement import measure_video
+from lumiere.curation.verdicts import decide
+from lumiere.data.extract import Source, WindowSettings, extract_video
 from lumiere.data.video_io import decode, read_video
 from lumiere.data.video_source import Damage, source_frames
 from lumiere.errors import VideoError
@@ -63,6 +69,42 @@ def test_a_damaged_file_is_rejected_by_name(tmp_path):
     with pytest.raises(VideoError, match="damaged or cut off"):
         read_video(tmp_path / "a.mp4")
     assert measure_video(tmp_path, "whole.mp4", (), 27.0, tmp_path / "scratch").reason == ""
+
+
+def test_a_damaged_file_is_cut_around(tmp_path):
+    there = moving_texture(150)
+    there_and_back = np.concatenate([there, there[::-1]])
+    whole = encode(tmp_path / "whole.mp4", there_and_back, 25, g="25", bf="2", sc_threshold="0")
+    content = bytearray(whole.read_bytes())
+    for place in range(int(len(content) * 0.6), int(len(content) * 0.6) + 40):
+        content[place] ^= 0x5A
+    (tmp_path / "a.mp4").write_bytes(content)
+    late = (Fraction(9), Fraction(11))
+    early, middle = (Fraction(1), Fraction(3)), (Fraction(6), Fraction(8))
+    measured = measure_video(tmp_path, "a.mp4", (), 27.0, tmp_path / "scratch")
+    assert measured.reason == "", measured.detail
+    (shot,) = measured.shots  # the part before the damage is the longer one
+    assert shot[0] == 0 and 4 < shot[1] < Fraction(36, 5)
+    assert measured.notes[0].startswith("cut around damage (")
+    spans = (early, middle, late)
+    measured = measure_video(tmp_path, "a.mp4", spans, 27.0, tmp_path / "scratch")
+    assert [segment.span for segment in measured.segments] == [None, None, early, late]
+    assert measured.shots[0] == shot and measured.shots[1][1] == 12
+    assert measured.shots[1][0].denominator == 1  # begins at a key frame
+    captions = [Caption("first", early), Caption("second", middle), Caption("third", late)]
+    rows, _ = decide({"a.mp4": measured}, {"a.mp4": captions}, CurateConfig(min_side=32))
+    verdicts = {row["captions"][0]: row["reason"] for row in rows}
+    assert verdicts == {"first": "", "second": "damaged", "third": ""}
+    # What is kept is what the whole file shows there, also to the decoding stage.
+    settings = WindowSettings(16, 16, 64, 2)
+    for path, name in ((whole, "x"), (tmp_path / "a.mp4", "y")):
+        sha = hashlib.sha256(path.read_bytes()).hexdigest()
+        for start, end in measured.shots:
+            source = Source(path, sha, start, end, "pyav")
+            (cut,) = extract_video((source,), settings, tmp_path / name)
+            assert not isinstance(cut, VideoError), cut
+    kept = [sorted(file.read_bytes() for file in (tmp_path / name).iterdir()) for name in "xy"]
+    assert kept[0] == kept[1]
 
 
 def test_a_recording_may_begin_and_end_anywhere(tmp_path):

@@ -31,7 +31,7 @@ def test_a_damaged_file_is_read_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [OSError(24, "Too many open files", "/some/path"), MemoryError()])
-@pytest.mark.parametrize("where", ["probe", "source_frames", "hash_with_progress"])
+@pytest.mark.parametrize("where", ["probe", "read_frames", "hash_with_progress"])
 def test_a_fault_of_the_machine_is_no_lasting_verdict(tmp_path, monkeypatch, error, where):
     encode(tmp_path / "a.mp4", numbered(20))
 

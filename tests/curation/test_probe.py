@@ -25,20 +25,20 @@ from tests.video_factory import audio_only, cut_by_edit_list, encode, numbered, 
 )
 def test_ordinary_files_are_for_decord(tmp_path, name, codec, options):
     path = encode(tmp_path / name, numbered(30), codec=codec, **options)
-    facts = probe(path)
+    facts, _ = probe(path)
     assert (facts.decoder, facts.decoder_reason) == ("decord", "")
     assert (facts.width, facts.height, facts.frame_rate) == (96, 64, 16)
 
 
 def test_open_gop_is_for_pyav(tmp_path):
-    facts = probe(open_gop(tmp_path / "a.mp4", numbered(48)))
+    facts, _ = probe(open_gop(tmp_path / "a.mp4", numbered(48)))
     assert (facts.decoder, facts.decoder_reason) == ("pyav", "open GOP")
     assert facts.promised_frames == 48
 
 
 def test_a_trimming_edit_list_is_for_pyav_and_no_truncation(tmp_path):
     whole = encode(tmp_path / "whole.mp4", numbered(48), bf="2", g="8")
-    facts = probe(cut_by_edit_list(tmp_path / "cut.mp4", whole, 20))
+    facts, _ = probe(cut_by_edit_list(tmp_path / "cut.mp4", whole, 20))
     assert facts.decoder == "pyav"
     assert facts.promised_frames <= 28
 
@@ -52,13 +52,13 @@ def test_a_trimming_edit_list_is_for_pyav_and_no_truncation(tmp_path):
     ],
 )
 def test_doubtful_containers_and_codecs_are_for_pyav(tmp_path, name, codec, reason):
-    facts = probe(encode(tmp_path / name, numbered(20), codec=codec))
+    facts, _ = probe(encode(tmp_path / name, numbered(20), codec=codec))
     assert (facts.decoder, facts.decoder_reason) == ("pyav", reason)
 
 
 def test_truncated_files_are_not_for_decord(tmp_path):
     whole = encode(tmp_path / "whole.mp4", numbered(48), crf="1")
-    facts = probe(truncated(tmp_path / "part.mp4", whole, 0.5))
+    facts, _ = probe(truncated(tmp_path / "part.mp4", whole, 0.5))
     assert facts.decoder == "pyav"
     assert facts.promised_frames == 48
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from lumiere.config import CurateConfig
-from lumiere.curation.dedupe import clusters, find_duplicates, find_look_alikes
+from lumiere.curation.dedupe import clusters, find_duplicates
 from lumiere.curation.filters import motion, shrink, signature
+from lumiere.curation.look_alikes import find_look_alikes
 from lumiere.curation.split import assign_splits, is_validation
 from lumiere.data.video_io import read_video
 

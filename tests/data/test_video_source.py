@@ -95,7 +95,7 @@ def test_of_two_tracks_the_larger_is_the_video(tmp_path):
         fill(container, small, np.zeros((10, 32, 48, 3), np.uint8))
         fill(container, large, numbered(20))
     assert read_numbers(read_video(tmp_path / "a.mkv", 8)) == list(range(0, 20, 2))
-    assert probe(tmp_path / "a.mkv").decoder_reason == "2 video streams"
+    assert probe(tmp_path / "a.mkv")[0].decoder_reason == "2 video streams"
 
 
 def test_a_cover_alone_is_no_video(tmp_path):
@@ -194,7 +194,7 @@ def test_rotation_and_mirroring_are_shown(tmp_path, name, display, expected):
     plain = read_video(shown(tmp_path / f"plain-{name}"))
     path = shown(tmp_path / name, **display)
     assert np.array_equal(read_video(path), expected(plain))
-    facts = probe(path)
+    facts, _ = probe(path)
     assert (facts.decoder, facts.notes) == ("pyav", ("rotated or mirrored",))
 
 
@@ -244,7 +244,7 @@ def test_transparent_pixels_show_white(tmp_path, name, codec, kind):
     frames = read_video(tmp_path / name)
     assert (frames[:, :, :44] == 255).all()
     assert np.abs(frames[:, :40, 52:].astype(int) - numbered(4)[:, :40, 52:]).mean() < 12
-    assert probe(tmp_path / name).notes == ("transparent",)
+    assert probe(tmp_path / name)[0].notes == ("transparent",)
 
 
 def test_half_transparent_pixels_are_blended():
@@ -303,7 +303,7 @@ def test_hdr_is_tone_mapped(tmp_path, name, transfer, curve):
     assert levels[0] < 14, "black"
     assert 140 < levels[3] < 200, "reference white"
     assert levels[3] - levels[2] > 75, "contrast; without tone mapping it is 59"
-    assert probe(tmp_path / "a.mp4").notes == (f"HDR ({name})",)
+    assert probe(tmp_path / "a.mp4")[0].notes == (f"HDR ({name})",)
 
 
 def combing(frames: np.ndarray) -> float:
@@ -325,4 +325,4 @@ def test_interlaced_video_is_deinterlaced(tmp_path):
     assert len(frames) == 20 and decode(path).duration == Fraction(20, 25)
     assert combing(woven) > 1.5
     assert combing(frames[1:-1]) < 0.4
-    assert probe(path).notes == ("interlaced",)
+    assert probe(path)[0].notes == ("interlaced",)

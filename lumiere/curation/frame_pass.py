@@ -1,0 +1,137 @@
+"""Decodes a video once, and gathers what its measurements need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lumiere.curation import filters
+from lumiere.curation.shots import CutFinder
+from lumiere.data.bars import Box, are_black, find_picture
+from lumiere.data.display import Display
+from lumiere.data.optical_flow import FLOW_FPS
+from lumiere.data.video_source import Damage, SourceFrame, end_of, source_frames
+from lumiere.data.workers import report_progress
+from lumiere.errors import VideoError
+
+SAMPLE_FPS = FLOW_FPS  # about the rate at which training sees videos
+DETAIL_FPS = 2  # frames a second whose sharpness and bars are measured, at full size
+DETAIL_STEP = SAMPLE_FPS // DETAIL_FPS  # ticks
+
+
+@dataclass
+class Pass:
+    """What one pass over the frames of a video gathers.
+
+    Attributes:
+        times: when each source frame is shown.
+        end: when the last one ends.
+        sizes: the different (width, height) of the pictures, as shown.
+        cuts: has seen every source frame.
+        frames: uint8 (64, 64, 3), one for each tick.
+        sharp: the sharpness by tick, for `DETAIL_FPS` ticks a second.
+        damage: what could not be read.
+        most_colour: the highest mean difference of a frame's channels, 0 to 255.
+        notes: what is unusual.
+        brightest: uint8 (h, w), the brightest grey of each pixel of the frames that are looked at
+            closely, as shown.
+        brightest_small: uint8 (64, 64), the same of all frames, squashed.
+    """
+
+    times: list[Fraction] = field(default_factory=list)
+    end: Fraction = Fraction(0)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    cuts: CutFinder = field(default_factory=CutFinder)
+    frames: list[np.ndarray] = field(default_factory=list)
+    sharp: dict[int, float] = field(default_factory=dict)
+    damage: Damage = field(default_factory=Damage)
+    most_colour: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    brightest: np.ndarray | None = None
+    brightest_small: np.ndarray = field(
+        default_factory=lambda: np.zeros((filters.FLOW_SIDE, filters.FLOW_SIDE), np.uint8)
+    )
+
+    def add(self, frame: SourceFrame, small: np.ndarray) -> None:
+        """Note the time, the size, the colours and the cuts of the next frame."""
+        self.times.append(frame.time)
+        if frame.size not in self.sizes:
+            self.sizes.append(frame.size)
+        self.cuts.add(small)
+        red, green, blue = cv2.split(small)
+        high, low = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
+        self.most_colour = max(self.most_colour, cv2.mean(cv2.subtract(high, low))[0])
+        # The highest channel is at least as bright as the grey, which bars must not reach.
+        cv2.max(self.brightest_small, high, dst=self.brightest_small)
+
+    def hold(self, held: SourceFrame, small: np.ndarray, until: Fraction) -> None:
+        """Give the newest frame to each tick at which it is shown, and look at it closely in time."""
+        first, last = _tick(held.time), _tick(until)
+        self.frames += [small] * (last - first)
+        close = [tick for tick in range(first, last) if tick % DETAIL_STEP == 0]
+        if not close:
+            return
+        gray = cv2.cvtColor(held.picture(), cv2.COLOR_RGB2GRAY)
+        self.sharp |= dict.fromkeys(close, filters.sharpness(gray))
+        if self.brightest is None:
+            self.brightest = gray
+        elif self.brightest.shape == gray.shape:
+            np.maximum(self.brightest, gray, out=self.brightest)
+
+    def picture_box(self) -> Box | None:
+        """Return the picture within black bars, see `bars`; None without bars."""
+        assert self.brightest is not None
+        box = find_picture(self.brightest)
+        return box if box and are_black(self.brightest_small, box, self.sizes[0]) else None
+
+    def sharpness(self, first: int, last: int) -> float:
+        """Return the median sharpness of the ticks from `first` up to `last`, or of the next one
+        before.
+        """
+        near = [value for tick, value in self.sharp.items() if first <= tick < last]
+        before = self.sharp[first // DETAIL_STEP * DETAIL_STEP]
+        return round(float(np.median(near or [before])), 3)
+
+    def leave_out_damaged_end(self) -> None:
+        """Forget a damaged last frame: recordings often end in the middle of one."""
+        first, last = self.damage.first, self.times[-1]
+        if first is None or first < last or len(self.times) < 2:
+            return
+        self.notes.append("a damaged last frame left out")
+        if first == last:
+            self.end = self.times.pop()
+        count = _tick(self.end)
+        self.frames = self.frames[:count]
+        self.sharp = {tick: value for tick, value in self.sharp.items() if tick < count}
+        self.damage = Damage()
+
+
+def _tick(time: Fraction) -> int:
+    """Return the first tick at or after a time."""
+    return -(-time.numerator * SAMPLE_FPS // time.denominator)
+
+
+def read_frames(path: Path, display: Display) -> Pass:
+    """Decode all frames once. PyAV reads them, because decord conceals damage without a sign.
+
+    Raises:
+        VideoError: if no frame can be decoded.
+    """
+    seen = Pass()
+    held: SourceFrame | None = None
+    small: np.ndarray = np.empty(0, np.uint8)
+    for frame in source_frames(path, seen.damage, display=display):
+        report_progress()
+        if held is not None:
+            seen.hold(held, small, frame.time)
+        held, small = frame, frame.thumbnail(filters.FLOW_SIDE)
+        seen.add(frame, small)
+    if held is None:
+        raise VideoError("no frame could be decoded")
+    seen.end = end_of(seen.times, held.duration)
+    seen.hold(held, small, seen.end)
+    return seen
