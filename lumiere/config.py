@@ -234,6 +234,8 @@ class DistilConfig:
     # of the teacher; a multiple of num_inference_steps that divides the schedule's timesteps, which
     # are 1000 as a rule
     teacher_steps: int = number(20, at_least=1)
+    # of the distilled network's sampler; above 1, more of the steps are at low noise levels
+    timestep_power: float = number(1.0, at_least=1)
     # The teacher's guidance, as in `generate`. It becomes a part of the weights.
     guidance_scale: float = number(3.0, at_least=1)
     guidance_rescale: float = number(0.7, at_least=0, at_most=1)
@@ -330,6 +332,8 @@ class GenerateConfig:
     """Batch generation from a prompts file."""
 
     num_inference_steps: int = number(20, at_least=1)
+    # above 1, more of the steps are at low noise levels
+    timestep_power: float = number(1.0, at_least=1)
     guidance_scale: float = number(3.0, at_least=1)
     guidance_rescale: float = number(0.7, at_least=0, at_most=1)
     # the lowest and the highest noise level with guidance; 0 is clean, 1 is pure noise

@@ -21,10 +21,12 @@ class DistilledSettings:
     Attributes:
         num_inference_steps: the number of its steps.
         noise_correlation: between the noise of any two frames, 0 to 1; that of its training.
+        timestep_power: of its sampler, at least 1; see `power_timesteps`.
     """
 
     num_inference_steps: int
     noise_correlation: float
+    timestep_power: float = 1.0
 
 
 def write_distilled(folder: Path, settings: DistilledSettings) -> None:
@@ -47,7 +49,13 @@ def read_distilled(folder: Path) -> DistilledSettings:
         raise DataError(
             f"{path}: num_inference_steps is {steps!r}; expected a whole number above 0"
         )
-    is_number = isinstance(correlation, (int, float)) and not isinstance(correlation, bool)
-    if not is_number or not 0 <= correlation <= 1:
+    power: Any = content.get("timestep_power", 1.0)
+    if not _is_number(correlation) or not 0 <= correlation <= 1:
         raise DataError(f"{path}: noise_correlation is {correlation!r}; expected 0 to 1")
-    return DistilledSettings(steps, float(correlation))
+    if not _is_number(power) or not power >= 1:
+        raise DataError(f"{path}: timestep_power is {power!r}; expected a number from 1 on")
+    return DistilledSettings(steps, float(correlation), float(power))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

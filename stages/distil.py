@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import torch
+from diffusers import DDPMScheduler
 
 import stages
 from lumiere.config import load_params
@@ -65,11 +66,13 @@ def main() -> None:
         stage.train(task, store.fps, FewStepPreview)
         if stage.is_main:
             student.save_pretrained(arguments.out)
-            settings = DistilledSettings(config.num_inference_steps, config.noise_correlation)
-            write_distilled(arguments.out, settings)
-            save_companions(
-                arguments.out, task.scheduler, store.text_encoder, store.max_text_tokens, vae
+            settings = DistilledSettings(
+                config.num_inference_steps, config.noise_correlation, config.timestep_power
             )
+            write_distilled(arguments.out, settings)
+            # It samples better with fresh noise at every step: docs/sampling.md.
+            sampler = DDPMScheduler.from_config(task.scheduler.config)
+            save_companions(arguments.out, sampler, store.text_encoder, store.max_text_tokens, vae)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ def pipeline_defaults(config: GenerateConfig) -> dict[str, Any]:
     """
     return {
         "num_inference_steps": config.num_inference_steps,
+        "timestep_power": config.timestep_power,
         "guidance_scale": config.guidance_scale,
         "guidance_rescale": config.guidance_rescale,
         "guidance_interval": list(config.guidance_interval),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,8 +17,17 @@ from torch import Tensor
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
+logger = logging.getLogger(__name__)
+
 # These need the history of all earlier steps, so they cannot start in the middle.
 FROM_NOISE_ALONE = ("LMSDiscreteScheduler", "PNDMScheduler")
+# Settings of schedulers that choose noise levels by themselves.
+OWN_SPACINGS = (
+    "use_karras_sigmas",
+    "use_exponential_sigmas",
+    "use_beta_sigmas",
+    "use_lu_lambdas",
+)
 STEP_ARGUMENTS = ["model_output", "timestep", "sample"]
 WORKING = (
     "DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler or UniPCMultistepScheduler"
@@ -81,6 +91,7 @@ def select_timesteps(
     num_inference_steps: int,
     device: torch.device,
     strength: float = 1.0,
+    power: float = 1.0,
 ) -> Tensor:
     """Return the timesteps to visit, from noisy to clean.
 
@@ -88,8 +99,10 @@ def select_timesteps(
         scheduler: any diffusers scheduler; its state is reset.
         num_inference_steps: steps from pure noise.
         device: where the timesteps go.
-        strength: the share of steps to do, counted from the end (SDEdit); it is rounded to whole
-            steps, so the result may be empty.
+        strength: the noise level to begin with (SDEdit), as a share of the timesteps; it is
+            rounded to whole steps, so the result may be empty.
+        power: of `power_timesteps`; 1 leaves the spacing to the scheduler. So does a scheduler that
+            takes no timesteps, with a warning.
 
     Raises:
         ValueError: if a value is out of range, or the scheduler cannot step from noise to a video.
@@ -99,7 +112,7 @@ def select_timesteps(
     if not 0 <= strength <= 1:
         raise ValueError(f"strength is {strength}; allowed: 0 (keep the video) to 1 (ignore it)")
     kind = type(scheduler).__name__
-    scheduler.set_timesteps(num_inference_steps, device=device)
+    _set_timesteps(scheduler, num_inference_steps, device, power)
     # Ancestral KDPM2 gives non-finite timesteps for some noise schedules; inverse schedulers run
     # from video to noise.
     timesteps = scheduler.timesteps
@@ -108,8 +121,10 @@ def select_timesteps(
             f"scheduler is a {kind}, whose timesteps do not lead from noise to a video with this "
             f"noise schedule; take another, such as {WORKING}"
         )
-    skipped = num_inference_steps - round(num_inference_steps * strength)
-    skipped *= getattr(scheduler, "order", 1)  # second order: every step but one is listed twice
+    order = getattr(scheduler, "order", 1)  # second order: every step but one is listed twice
+    num_steps = (len(timesteps) + order - 1) // order
+    skipped = num_steps - round(num_steps * strength ** (1 / power))
+    skipped *= order
     if skipped and kind in FROM_NOISE_ALONE:
         raise ValueError(
             f"scheduler is a {kind}, which cannot begin in the middle; set strength and "
@@ -118,6 +133,53 @@ def select_timesteps(
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(skipped)
     return timesteps[skipped:]
+
+
+def power_timesteps(num_inference_steps: int, num_train_timesteps: int, power: float) -> list[int]:
+    """Return timesteps whose shares of the schedule are (i / n) ** power, from noisy to clean.
+
+    Power 1 gives diffusers' trailing spacing. A higher power visits low noise levels more often,
+    which cleans backgrounds, and high ones, where text guidance acts, less often. Timesteps that
+    would be visited twice are visited once.
+
+    Raises:
+        ValueError: if the power is below 1.
+    """
+    if not power >= 1:
+        raise ValueError(f"power is {power}; allowed: at least 1")
+    shares = [(i / num_inference_steps) ** power for i in range(num_inference_steps, 0, -1)]
+    timesteps = [max(round(num_train_timesteps * share) - 1, 0) for share in shares]
+    return list(dict.fromkeys(timesteps))
+
+
+def _set_timesteps(
+    scheduler: SchedulerMixin, num_inference_steps: int, device: torch.device, power: float
+) -> None:
+    """Set a scheduler's timesteps, with a spacing of its own if it takes no other."""
+    if power == 1:
+        scheduler.set_timesteps(num_inference_steps, device=device)
+        return
+    timesteps = power_timesteps(num_inference_steps, scheduler.config.num_train_timesteps, power)
+    if not takes_timesteps(scheduler):
+        logger.warning(
+            "%s takes no timesteps, so its own spacing is used in place of timestep_power %g",
+            type(scheduler).__name__,
+            power,
+        )
+        scheduler.set_timesteps(num_inference_steps, device=device)
+        return
+    scheduler.set_timesteps(device=device, timesteps=timesteps)
+
+
+def takes_timesteps(scheduler: SchedulerMixin) -> bool:
+    """Return whether a scheduler can visit any timesteps.
+
+    Those of consistency models visit only some, and other spacings of sigmas exclude timesteps.
+    """
+    arguments = inspect.signature(scheduler.set_timesteps).parameters
+    if "timesteps" not in arguments or "original_inference_steps" in arguments:
+        return False
+    return not any(scheduler.config.get(name) for name in OWN_SPACINGS)
 
 
 class Stepper:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lumiere.config import DistilConfig, GenerateConfig, OptimConfig, Params
 from lumiere.diffusion.objective import make_scheduler
+from lumiere.diffusion.schedulers import power_timesteps
 from lumiere.diffusion.windows import temporal_windows
 from lumiere.files import read_json
 from lumiere.models import SpaceTimeUNet, layers_in_order
@@ -107,10 +108,10 @@ def _count_steps(
     sampler: GenerateConfig | DistilConfig, num_inference_steps: int
 ) -> tuple[int, int]:
     """Count the steps of a sampler and, among them, those with guidance."""
-    scheduler = make_scheduler()
-    scheduler.set_timesteps(num_inference_steps)
+    total = make_scheduler().config.num_train_timesteps
+    power = sampler.timestep_power if isinstance(sampler, GenerateConfig) else 1.0
     low, high = sampler.guidance_interval
-    levels = scheduler.timesteps / scheduler.config.num_train_timesteps
+    levels = torch.tensor(power_timesteps(num_inference_steps, total, power)) / total
     is_guided = (low <= levels) & (levels <= high) & (sampler.guidance_scale > 1)
     return len(levels), int(is_guided.sum())
 

@@ -28,6 +28,7 @@ PRETRAINED = Path(os.environ.get("LUMIERE_PRETRAINED") or CHECKOUT_WEIGHTS)
 DEMO_PARTS = ("t2i", "temporal", "ssr_image", "temporal_ssr")
 # Settings that suit these networks: the values of `generate` in params.yaml.
 DEMO_DEFAULTS: dict[str, Any] = {
+    "timestep_power": 2.0,
     "guidance_scale": 1.5,
     "guidance_rescale": 0.0,
     "guidance_interval": [0.2, 0.9],

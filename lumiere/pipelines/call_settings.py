@@ -35,6 +35,7 @@ class CallSettings:
     """
 
     num_inference_steps: int
+    timestep_power: float
     guidance_scale: float
     guidance_rescale: float
     guidance_interval: Sequence[float]
@@ -53,6 +54,7 @@ class CallSettings:
 
     def __post_init__(self) -> None:
         check_range(0, guidance_scale=self.guidance_scale)
+        check_range(1, timestep_power=self.timestep_power)
         check_range(1, fps=self.fps)
         check_range(0, 1, guidance_rescale=self.guidance_rescale)
         check_range(0, 1, image_strength=self.image_strength)

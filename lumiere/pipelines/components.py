@@ -100,6 +100,7 @@ class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
         ssr_prediction_type: str | None = None,
         noise_correlation: float = 0.0,
         ssr_noise_correlation: float = 0.0,
+        timestep_power: float = 1.0,
         vae: AutoencoderKL | None = None,
         guide_unet: SpaceTimeUNet | None = None,
     ) -> None:
@@ -115,7 +116,7 @@ class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
             ssr_window_size, ssr_overlap: windows that suit `ssr_unet`.
             num_inference_steps, guidance_scale, guidance_rescale, guidance_interval, guidance_type,
                 guidance_eta, guidance_threshold, guidance_momentum, long_noise, image_strength,
-                ssr_steps: values that suit the networks.
+                ssr_steps, timestep_power: values that suit the networks.
             prediction_type, ssr_prediction_type: the networks' prediction types; by default those
                 of their schedulers.
             noise_correlation, ssr_noise_correlation: between the noise of any two frames, 0 to 1;
@@ -173,6 +174,7 @@ class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
             ssr_prediction_type=ssr_prediction_type,
             noise_correlation=noise_correlation,
             ssr_noise_correlation=ssr_noise_correlation,
+            timestep_power=timestep_power,
         )
         self.styles = StyleBook()
 
@@ -400,6 +402,7 @@ class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
         self._renew_offload()
         self.register_to_config(
             num_inference_steps=settings.num_inference_steps,
+            timestep_power=settings.timestep_power,
             noise_correlation=settings.noise_correlation,
             guidance_scale=1.0,
             ssr_steps=min(self.config.ssr_steps, FAST_SSR_STEPS),

@@ -93,6 +93,7 @@ class LumierePipeline(LumiereComponents):
         style: str | None = None,
         alpha: float = DEFAULT_ALPHA,
         num_inference_steps: int | None = None,
+        timestep_power: float | None = None,
         guidance_scale: float | None = None,
         guidance_rescale: float | None = None,
         guidance_interval: Sequence[float] | None = None,
@@ -148,8 +149,8 @@ class LumierePipeline(LumiereComponents):
             mask: 1 where to generate, as large as the image or video; (h, w) if it is still, (t, h,
                 w) or a list if it moves.
             mode: a key of `lumiere.modes.MODES`; by default it is inferred from the inputs.
-            strength: in video_to_video, the share of the denoising steps to do, 0 to 1: 0 keeps the
-                video, 1 ignores it.
+            strength: in video_to_video, the noise level to begin with, 0 to 1: 0 keeps the video,
+                1 ignores it.
             image_strength: the same in modes with a picture. Below 1, the clip starts from the
                 picture on every frame, noised; at 1 it starts from noise alone.
             outpaint_scale: the share of each side that the video takes in outpainting.
@@ -161,6 +162,9 @@ class LumierePipeline(LumiereComponents):
             style, alpha: a style in `pipe.styles` and its weight, 0 to 1; the paper picks 0.5 to 1
                 by hand.
             num_inference_steps: denoising steps of the base model.
+            timestep_power: at least 1. Above 1, more of the steps are at low noise levels: step i of
+                n is at the share (i / n) ** timestep_power of the T2I's training timesteps.
+                Schedulers that take no timesteps, such as DDIM, keep their own spacing.
             guidance_scale: 1 or less switches text guidance off, as in diffusers. A network with
                 time_cond_proj_dim takes it as an input instead.
             guidance_rescale: how far to rescale guided predictions (Lin et al. 2024), 0 (not) to 1.
@@ -230,6 +234,7 @@ class LumierePipeline(LumiereComponents):
         settings = CallSettings.read(
             self.config,
             num_inference_steps=num_inference_steps,
+            timestep_power=timestep_power,
             guidance_scale=guidance_scale,
             guidance_rescale=guidance_rescale,
             guidance_interval=guidance_interval,
@@ -329,7 +334,9 @@ class LumierePipeline(LumiereComponents):
 
         # --- noise, or the noised source (SDEdit) -------------------------------------------------
         source, share = pixels.starting_video(num_frames, size, strength, settings.image_strength)
-        timesteps = select_timesteps(self.scheduler, settings.num_inference_steps, device, share)
+        timesteps = select_timesteps(
+            self.scheduler, settings.num_inference_steps, device, share, settings.timestep_power
+        )
         self._interrupt, self._num_timesteps = False, len(timesteps)
         draw = partial(settings.first_noise, shape, generators, device, windows, latents)
         start = partial(self._first_x_t, source, space, timesteps, draw)

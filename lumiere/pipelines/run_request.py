@@ -21,7 +21,7 @@ from lumiere.text import TextEncoder, lost_words
 MAX_DECIBELS = 99.0  # written for exact pixels, because JSON has no infinity
 # Settings of the model that no request sets.
 MODEL_SETTINGS = (
-    "fps", "guidance_rescale", "guidance_interval", "guidance_type", "guidance_eta",
+    "fps", "timestep_power", "guidance_rescale", "guidance_interval", "guidance_type", "guidance_eta",
     "guidance_threshold", "guidance_momentum", "noise_correlation", "long_noise", "ssr_steps",
     "ssr_window_size", "ssr_overlap", "ssr_noise_correlation", "prediction_type",
 )  # fmt: skip
