@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -95,6 +96,18 @@ def _check_input(root: Path, path: Path) -> None:
                 )
 
 
+def check_names(root: Path, names: Iterable[str]) -> None:
+    """Raise ParamsError if a name is not a stage. This reads no states, so it takes a moment."""
+    wanted = list(names)
+    if not wanted:
+        return
+    with Repo(str(root)) as repo:
+        known = [_name(stage) for stage in repo.index.stages if stage.cmd]
+    for name in wanted:
+        if name not in known:
+            raise ParamsError(f"{name!r} is not a stage; allowed: {', '.join(known)}")
+
+
 def is_changed(root: Path, name: str) -> bool:
     """Return whether DVC would run the stage now. This takes a tenth of a second."""
     with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
@@ -115,8 +128,7 @@ def select(
     Raises:
         ParamsError: if a name is not a stage, or the arguments exclude each other.
     """
-    if (only and not stages) or (first and stages):
-        raise ParamsError("--only needs --stages, and --from excludes both")
+    check_choice(stages, only, first)
     names = [node.name for node in nodes]
     for name in [*stages, *([first] if first else [])]:
         if name not in names:
@@ -128,6 +140,12 @@ def select(
     else:
         selected = _upstream(nodes, stages or names)
     return [node for node in nodes if node.name in selected]
+
+
+def check_choice(stages: list[str], only: bool, first: str) -> None:
+    """Raise ParamsError if arguments of `select` exclude each other."""
+    if (only and not stages) or (first and stages):
+        raise ParamsError("--only needs --stages, and --from excludes both")
 
 
 def _upstream(nodes: list[StageNode], names: list[str]) -> set[str]:

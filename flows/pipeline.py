@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import tempfile
 from pathlib import Path
@@ -23,8 +24,9 @@ from prefect.settings import (
 from pydantic import ValidationError
 
 from flows import dag
-from flows.flow import PROJECT, lumiere_pipeline
+from flows.flow import MAX_MINUTES, PROJECT, lumiere_pipeline
 from flows.run_params import check_params, read_override
+from flows.second_tries import MAX_RETRIES
 from lumiere.addresses import check_database_folder, redacted
 from lumiere.errors import LumiereError, ParamsError, first_line, one_line
 from lumiere.start import check_interpreter
@@ -39,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.max_parallel < 1:
         parser.error(f"argument --max-parallel: {options.max_parallel}; allowed: at least 1")
+    if not 0 <= options.retries <= MAX_RETRIES:
+        parser.error(f"argument --retries: {options.retries}; allowed: 0 to {MAX_RETRIES}")
     if options.timezone and options.schedule is None:
         parser.error("argument --timezone: needs --schedule")
     if options.only and not options.stages:
@@ -58,14 +62,17 @@ def main(arguments: list[str] | None = None) -> int:
             "overrides": dict(map(read_override, options.overrides)),
             "wait_minutes": options.wait,
             "max_parallel": options.max_parallel,
+            "time_limits": dict(map(read_time_limit, options.time_limits)),
+            "retries": options.retries,
         }
         # Fail at once, because Prefect takes seconds to start.
+        named = [*(options.stages or []), *parameters["time_limits"]]
+        dag.check_names(root, named + ([options.from_stage] if options.from_stage else []))
         check_params(root, options.profile, parameters["overrides"])
         check_server()
         if options.schedule is not None:
             schedule = read_schedule(options.schedule, options.timezone or "UTC")
-            # With a wrong name, every scheduled run would fail, and nobody might notice.
-            dag.select(dag.read_dag(root), options.stages or [], options.only, options.from_stage)
+            dag.read_dag(root)  # with a broken file of DVC, every scheduled run would fail
             serve(schedule, parameters)
             return 0
         state = lumiere_pipeline(**parameters, return_state=True)
@@ -179,6 +186,21 @@ def serve(schedule: CronSchedule, parameters: dict[str, object]) -> None:
     )
 
 
+def read_time_limit(text: str) -> tuple[str, float]:
+    """Split `evaluate=60` into the stage and the minutes.
+
+    Raises:
+        ParamsError: if it has another form.
+    """
+    stage, _, minutes = text.partition("=")
+    with contextlib.suppress(ValueError):
+        if stage and 0 < float(minutes) <= MAX_MINUTES:
+            return stage, float(minutes)
+    raise ParamsError(
+        f"--time-limit {text!r}: expected STAGE=MINUTES, more than 0, as in evaluate=60"
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m flows.pipeline",
@@ -230,6 +252,22 @@ def _parser() -> argparse.ArgumentParser:
         default=2,
         metavar="N",
         help="run at most N stages at the same time (default: 2)",
+    )
+    parser.add_argument(
+        "--time-limit",
+        dest="time_limits",
+        action="append",
+        default=[],
+        metavar="STAGE=MINUTES",
+        help="stop a stage that runs longer, as in evaluate=60; may be repeated (default: none)",
+    )
+    parser.add_argument(
+        "--retries",
+        type=int,
+        default=2,
+        metavar="N",
+        help="try a stage again that was killed or found something busy, at most N times "
+        "(default: 2)",
     )
     parser.add_argument(
         "--root", metavar="FOLDER", help="the project's folder (default: the one with this file)"

@@ -14,6 +14,10 @@ import errno
 import sys
 from collections.abc import Callable
 
+# The exit code of a stage whose failure can pass, such as a folder that another process uses. It is
+# EX_TEMPFAIL of sysexits.h. The flow tries such a stage again.
+TRY_AGAIN = 75
+
 
 class LumiereError(Exception):
     """The base class of every error that a user can fix."""
@@ -52,7 +56,23 @@ class LockError(LumiereError):
 
 
 class WorkerError(LumiereError):
-    """A worker process, or another process of the same training, ended early or stopped responding."""
+    """A worker process, or another process of the same training, ended early or stopped responding.
+
+    Attributes:
+        may_pass: whether the same work may succeed later. A process that ended by itself had a
+            reason, and will have it again.
+    """
+
+    def __init__(self, message: str = "", may_pass: bool = True) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass
+
+
+def exit_code(error: LumiereError) -> int:
+    """Return the exit code of a stage that ends with an error: `TRY_AGAIN` if it can pass, else 1."""
+    if isinstance(error, LockError) or (isinstance(error, WorkerError) and error.may_pass):
+        return TRY_AGAIN
+    return 1
 
 
 def one_line(error: BaseException) -> str:
