@@ -273,7 +273,7 @@ def test_a_bad_webhook_is_named_before_the_server_is_asked(
     monkeypatch.setenv("LUMIERE_WEBHOOK", address)
     monkeypatch.setattr(sys, "argv", ["notify"])
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        with pytest.raises(ParamsError, match="set LUMIERE_WEBHOOK to the address.*https://"):
+        with pytest.raises(ParamsError, match=r"set LUMIERE_WEBHOOK to the address.*https://"):
             notify.main()
         monkeypatch.setenv("LUMIERE_WEBHOOK", "https://hooks.example.org/a")
         with pytest.raises(ParamsError, match="no Prefect server answers"):
