@@ -333,9 +333,34 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
     except PipelineFailed as error:
         failure = str(error)
     run.screen.clear()
+    if not failure:
+        _register_model(run, results, tracked.run_id, text)
     report.publish_artifacts(results, text)
     report.print_report(run.root, results)
     return Failed(message=failure) if failure else Completed(message=summary(results))
+
+
+def _register_model(
+    run: PipelineRun, results: list[StageResult], run_id: str | None, card: str
+) -> None:
+    """Put the assembled pipeline into MLflow's registry if this run measured it, or found that its
+    scores are up to date.
+    """
+    outputs = [path for result in results for path in result.outputs]
+    scores = [path / "scores.json" for path in outputs if (path / "scores.json").is_file()]
+    choice = run.params.get("registry")
+    if run_id is None or choice is None or not scores:
+        return
+    for path, digest in description.output_digests(run.root / "dvc.lock").items():
+        pipeline = run.root / path
+        if not (pipeline / "model_index.json").is_file():
+            continue
+        candidate = tracking.Candidate(
+            run_id, pipeline, digest, scores[0], card, git_tags(run.root)
+        )
+        said = tracking.register(run.root, candidate, choice["name"], choice["metric"])
+        if said:
+            print(said, flush=True)
 
 
 def _log_results(tracked: tracking.Run, results: list[StageResult]) -> None:

@@ -29,6 +29,7 @@ from lumiere.tracking.recording import (
     record_with_every_run,
     stage_run,
 )
+from lumiere.tracking.registry import Candidate, register
 from lumiere.tracking.run_record import Run
 from lumiere.tracking.store import EXPERIMENT, tracking_uri
 from lumiere.tracking.values import flatten, numbers
@@ -36,6 +37,7 @@ from lumiere.tracking.values import flatten, numbers
 __all__ = [
     "EXPERIMENT",
     "PARENT_VARIABLE",
+    "Candidate",
     "Run",
     "flatten",
     "is_on",
@@ -44,6 +46,7 @@ __all__ = [
     "pipeline_run",
     "project_root",
     "record_with_every_run",
+    "register",
     "stage_run",
     "tracking_uri",
 ]

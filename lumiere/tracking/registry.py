@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -150,20 +151,24 @@ def save_model(folder: Path, pipeline: Path) -> None:
     """Write a pipeline as a model of MLflow with a signature. It holds the code of this package and
     no pickle.
     """
+    store.import_mlflow("")
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
     inputs = [ColSpec(kind, name, name == "prompt") for name, kind in COLUMNS.items()]
     outputs = [ColSpec("string", "video_mp4"), ColSpec("long", "seed")]
-    mlflow.pyfunc.save_model(
-        path=str(folder),
-        python_model=str(Path(__file__).with_name("served_model.py")),
-        artifacts={"pipeline": str(pipeline.resolve())},
-        signature=ModelSignature(Schema(inputs), Schema(outputs)),
-        pip_requirements=_requirements(),
-        code_paths=[str(PACKAGE)],
-    )
+    with warnings.catch_warnings():
+        # MLflow asks for an example, with which it would load the model and make a video now.
+        warnings.filterwarnings("ignore", ".*input example was not provided")
+        mlflow.pyfunc.save_model(
+            path=str(folder),
+            python_model=str(Path(__file__).with_name("served_model.py")),
+            artifacts={"pipeline": str(pipeline.resolve())},
+            signature=ModelSignature(Schema(inputs), Schema(outputs)),
+            pip_requirements=_requirements(),
+            code_paths=[str(PACKAGE)],
+        )
 
 
 def _requirements() -> list[str]:
