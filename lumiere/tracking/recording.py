@@ -29,6 +29,7 @@ from lumiere.tracking.origins import LOCK, PATCH
 from lumiere.tracking.project import is_on, project_root, workspace
 from lumiere.tracking.run_record import Run
 from lumiere.tracking.store import tracking_uri
+from lumiere.tracking.system_metrics import system_metrics_recorded
 
 PARENT_VARIABLE = "LUMIERE_PARENT_RUN_ID"
 
@@ -57,6 +58,8 @@ def stage_run(stage: str, params: Mapping[str, Any]) -> Iterator[Run]:
     first rank of a distributed training writes. Failures of MLflow never reach the caller, and
     nothing waits for MLflow but the end of the run, for at most `STAGE_PATIENCE` seconds.
 
+    The load of the machine is recorded too.
+
     Args:
         stage: the name of the stage and of its run.
         params: the stage's resolved section of params.yaml, nested.
@@ -70,7 +73,7 @@ def stage_run(stage: str, params: Mapping[str, Any]) -> Iterator[Run]:
         except (OSError, ParamsError) as error:
             logger.warning("this run is not recorded in MLflow: %s", error)
     run.log_params({**params, **_shared_params})
-    with _ended(run, STAGE_PATIENCE, FAILING_PATIENCE):
+    with _ended(run, STAGE_PATIENCE, FAILING_PATIENCE), system_metrics_recorded(run):
         yield run
 
 
