@@ -27,7 +27,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Cancelled, Crashed
 
-from flows.pipeline import check_server
+from flows.program import check_server
 from lumiere.errors import run_program
 
 POOL = "lumiere"

@@ -26,7 +26,7 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.settings import PREFECT_API_URL
 from prefect.types import SecretDict
 
-from flows.pipeline import check_server
+from flows.program import check_server
 from lumiere.errors import ParamsError, run_program
 
 AUTOMATION, BLOCK = "lumiere-run-failed", "lumiere-webhook"

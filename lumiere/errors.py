@@ -2,7 +2,7 @@
 
 Every message is one sentence that names the problem and the fix. Each program catches
 `LumiereError` in one place and shows the message without a traceback: `stages.run` for stages,
-`flows.pipeline.main` for the flow's program, `flows.flow.lumiere_pipeline` for the flow itself (its
+`flows.program.run` for the flow's program, `flows.flow.lumiere_pipeline` for the flow itself (its
 state carries the message), `lumiere.cli.app` for the command line, and `run_program` of this module
 for all other programs. Any other exception is a bug in this package, unless a program names it as a
 result of bad input.

@@ -26,6 +26,7 @@ from lumiere.tracking.recording import (
     PARENT_VARIABLE,
     log_cached_stage,
     pipeline_run,
+    prepare,
     record_with_every_run,
     stage_run,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "log_cached_stage",
     "numbers",
     "pipeline_run",
+    "prepare",
     "project_root",
     "record_with_every_run",
     "register",

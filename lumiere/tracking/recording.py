@@ -50,6 +50,15 @@ def record_with_every_run(params: Mapping[str, Any]) -> None:
     _shared_params.update(params)
 
 
+def prepare(root: Path) -> None:
+    """Import what the first run of this process needs, which takes seconds.
+
+    Raises:
+        ParamsError: if the project's path cannot be part of a database's address.
+    """
+    store.import_mlflow(tracking_uri(root))
+
+
 @contextlib.contextmanager
 def stage_run(stage: str, params: Mapping[str, Any]) -> Iterator[Run]:
     """Record one stage, as a child of the run in `LUMIERE_PARENT_RUN_ID` if that is set.

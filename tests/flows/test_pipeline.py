@@ -36,7 +36,8 @@ import flows
 from flows import dag
 from flows.cancellation import is_being_cancelled
 from flows.flow import PipelineFailed, PipelineRun, _result, lumiere_pipeline, pipeline_lock
-from flows.pipeline import check_server, main
+from flows.pipeline import main
+from flows.program import check_server
 from flows.report import StageResult
 from flows.supervisor import Supervisors
 from lumiere.errors import ParamsError
@@ -572,7 +573,7 @@ def test_a_password_is_in_no_output_and_no_database(
 def test_a_schedule_is_not_served_for_an_unknown_stage(
     toy_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("flows.pipeline.serve", lambda *_: pytest.fail("served"))
+    monkeypatch.setattr("flows.program.serve", lambda *_: pytest.fail("served"))
     options = ["--root", str(toy_project), "--schedule", "0 3 * * *", "--stages", "x"]
     assert main(options) == 1
     assert "'x' is not a stage; allowed: a, b, c, d" in capsys.readouterr().err

@@ -29,7 +29,8 @@ from prefect.states import Completed, Failed
 from flows import dag, notify
 from flows.flow import lumiere_pipeline
 from flows.new_data import DEPLOYMENT
-from flows.pipeline import main, read_schedule
+from flows.pipeline import main
+from flows.program import read_schedule
 from lumiere.errors import ParamsError
 from tests.flows.conftest import REPOSITORY
 
