@@ -85,8 +85,10 @@ class PipelineRun:
         self.screen = Screen()
         self.results: dict[str, StageResult] = {}
         self.parent: str | None = None
+        self.git = git_tags(root)
         self._slots = threading.Semaphore(max_parallel)
         self._dvc = threading.Lock()
+        self._checker = dag.StageChecker(root)
 
     @contextlib.contextmanager
     def slot(self) -> Iterator[None]:
@@ -125,7 +127,12 @@ class PipelineRun:
         if node.is_changed or node.name in self.forced or has_new_input:
             return True
         with self._dvc:  # DVC's API is not meant for threads
-            return dag.is_changed(self.root, node.name)
+            return self._checker.is_changed(node.name)
+
+    def close(self) -> None:
+        """Close what is open, when no stage is at work any more."""
+        with self._dvc:
+            self._checker.close()
 
     def stage_environment(self) -> dict[str, str]:
         """Return the environment of `dvc` and the stage: this interpreter comes first, and
@@ -185,7 +192,7 @@ def _reproduce(node: dag.StageNode, run: PipelineRun) -> tuple[StageResult, Stat
     if output.has_run:
         return StageResult(node.name, "ran", metrics=figures, outputs=node.outputs), Completed()
     tracking.log_cached_stage(
-        run.root, run.parent, node.name, run.params.get(node.name, {}), figures
+        run.root, run.parent, node.name, run.params.get(node.name, {}), figures, run.git
     )
     result = StageResult(node.name, "cached", metrics=figures, outputs=node.outputs)
     return result, Completed(name="Cached", message="nothing that it depends on has changed")
@@ -302,7 +309,10 @@ def lumiere_pipeline(
             run = PipelineRun(
                 folder, to_dict(params), forced, max_parallel, lock, time_limits, retries
             )
-            return _run_nodes(nodes, run)
+            try:
+                return _run_nodes(nodes, run)
+            finally:
+                run.close()
     except LockError as error:
         return Cancelled(name="Skipped", message=one_line(error))
     except (LumiereError, DvcException, ValueError) as error:

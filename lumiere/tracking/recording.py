@@ -146,15 +146,17 @@ def log_cached_stage(
     stage: str,
     params: Mapping[str, Any],
     metrics: Mapping[str, float],
+    git: Mapping[str, str] | None = None,
 ) -> None:
     """Record a stage that DVC did not need to run, with the metrics of its earlier run.
 
-    Returns at once; the end of the parent waits for MLflow.
+    Returns at once; the end of the parent waits for MLflow. `git` has the tags of the commit; by
+    default git is asked for them, which starts three processes.
     """
     if not is_on():
         return
     try:
-        tags = {"stage": stage, "cached": "true"} | git_tags(root)
+        tags = {"stage": stage, "cached": "true"} | dict(git_tags(root) if git is None else git)
         run = _begin_run(root, stage, tags, parent)
     except OSError as error:
         logger.warning("the cached stage %s is not recorded in MLflow: %s", stage, error)
