@@ -46,16 +46,21 @@ def read_dag(root: Path) -> list[StageNode]:
     _check_lock_files(root)
     with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
         stages = {_name(stage): stage for stage in repo.index.stages if stage.cmd}
-        graph = repo.index.graph  # stage -> dependency
-        parents = {
-            name: sorted(_name(other) for other in graph.successors(stage) if other.cmd)
-            for name, stage in stages.items()
-        }
+        parents = _parents(repo, stages)
         for stage in stages.values():
             for dependency in stage.deps:
                 _check_input(root, Path(dependency.fs_path))
         order = TopologicalSorter(parents).static_order()
         return [_node(name, stages[name], tuple(parents[name])) for name in order]
+
+
+def _parents(repo: Repo, stages: dict[str, PipelineStage]) -> dict[str, list[str]]:
+    """Return the names of the stages that each stage depends on."""
+    graph = repo.index.graph  # stage -> dependency
+    return {
+        name: sorted(_name(other) for other in graph.successors(stage) if other.cmd)
+        for name, stage in stages.items()
+    }
 
 
 def _check_lock_files(root: Path) -> None:
@@ -104,7 +109,8 @@ def check_names(root: Path, names: Iterable[str]) -> None:
     if not wanted:
         return
     with Repo(str(root)) as repo:
-        known = [_name(stage) for stage in repo.index.stages if stage.cmd]
+        stages = {_name(stage): stage for stage in repo.index.stages if stage.cmd}
+        known = list(TopologicalSorter(_parents(repo, stages)).static_order())
     for name in wanted:
         if name not in known:
             raise ParamsError(f"{name!r} is not a stage; allowed: {', '.join(known)}")
