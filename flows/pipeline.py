@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from flows.embedded_server import EmbeddedServer
-from flows.options import parse
+from flows.program_options import parse
 
 
 def main(arguments: list[str] | None = None) -> int:

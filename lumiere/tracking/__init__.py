@@ -21,6 +21,7 @@ Environment:
         if MLflow has not created it yet.
 """
 
+from lumiere.tracking.model_registry import Candidate, register
 from lumiere.tracking.project import is_on, project_root
 from lumiere.tracking.recording import (
     PARENT_VARIABLE,
@@ -30,7 +31,6 @@ from lumiere.tracking.recording import (
     record_with_every_run,
     stage_run,
 )
-from lumiere.tracking.registry import Candidate, register
 from lumiere.tracking.run_record import Run
 from lumiere.tracking.store import EXPERIMENT, tracking_uri
 from lumiere.tracking.values import flatten, numbers

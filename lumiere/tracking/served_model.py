@@ -16,7 +16,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from lumiere.threads import set_threads
-from lumiere.tracking.registry import COLUMNS
+from lumiere.tracking.model_registry import COLUMNS
 
 MAX_RANDOM_SEED = 2**31 - 1
 

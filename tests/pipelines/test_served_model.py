@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from lumiere.data.video_io import read_video
 from lumiere.pipelines import LumierePipeline
-from lumiere.tracking.registry import save_model
+from lumiere.tracking.model_registry import save_model
 
 
 @pytest.fixture

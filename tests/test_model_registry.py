@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from lumiere.errors import DataError, ParamsError
-from lumiere.tracking import champion, registry, store
+from lumiere.tracking import champion, model_registry, store
 from lumiere.tracking.champion import Standing, is_improvement
-from lumiere.tracking.registry import Candidate
+from lumiere.tracking.model_registry import Candidate
 
 
 def scores(path: Path, value: float, half: float, **others: Any) -> Path:
@@ -78,11 +78,11 @@ def make_candidate(root: Path, digest: str, value: float, half: float) -> Candid
 
 
 def test_versions_and_champion(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "save_model", lambda folder, pipeline: folder.mkdir())
+    monkeypatch.setattr(model_registry, "save_model", lambda folder, pipeline: folder.mkdir())
 
     def register(digest: str, value: float, half: float, metric: str = "distance") -> str:
         candidate = make_candidate(project, digest, value, half)
-        return registry.register(project, candidate, "lumiere", metric)
+        return model_registry.register(project, candidate, "lumiere", metric)
 
     def best() -> str:
         return str(client.get_model_version_by_alias("lumiere", "champion").version)
@@ -112,9 +112,9 @@ def test_a_registry_that_fails_is_only_a_warning(
     project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     candidate = make_candidate(project, "a", 100, 10)
-    assert registry.register(project, candidate, "lumiere", "nonsense") == ""
+    assert model_registry.register(project, candidate, "lumiere", "nonsense") == ""
     assert "the model is not registered in MLflow: registry.metric: 'nonsense'" in caplog.text
     monkeypatch.setenv("LUMIERE_TRACKING", "off")
     candidate.scores.unlink()
-    assert registry.register(project, candidate, "lumiere", "distance") == ""
+    assert model_registry.register(project, candidate, "lumiere", "distance") == ""
     assert caplog.text.count("not registered") == 1
