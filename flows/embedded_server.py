@@ -20,7 +20,7 @@ from lumiere.addresses import check_database_folder
 from lumiere.errors import LumiereError, ParamsError
 
 HOST = "127.0.0.1"
-SUPERVISOR = Path(__file__).with_name("supervisor.py")
+SUPERVISOR = Path(__file__).resolve().with_name("supervisor.py")
 LOG = "embedded-server.log"  # in Prefect's home folder
 POLL_SECONDS = 0.05
 # As Prefect's own embedded server.

@@ -121,7 +121,10 @@ def tie_to_this_process(marker: str) -> None:
         # The child may have ended meanwhile, or be a zombie, which has no command line.
         with contextlib.suppress(psutil.NoSuchProcess):
             words = child.cmdline()
-        if child.pid not in _guards and marker in " ".join(words):
+        # One with a supervisor ends with this process already. A signal in between would stop that
+        # supervisor before it has stopped the child.
+        is_supervised = str(Path(__file__).resolve()) in words
+        if child.pid not in _guards and not is_supervised and marker in " ".join(words):
             command = [
                 sys.executable,
                 "-P",
