@@ -92,9 +92,10 @@ def _busy(root: Path, rounds: int) -> Iterator[tuple[str, float, float]]:
 
 def _for_each_stage(rows: list[tuple[str, float, float]]) -> tuple[str, float, float]:
     """Return what the flow adds to each stage that runs, beyond its start and end."""
-    idle, idle_flow, busy, busy_flow = rows
-    seconds, cpu = (((busy_flow[i] - idle_flow[i]) - (busy[i] - idle[i])) / STAGES for i in (1, 2))
-    return "what the flow adds to each stage that runs", seconds, cpu
+    idle, idle_flow, busy, busy_flow = (row[1:] for row in rows)
+    seconds = busy_flow[0] - idle_flow[0] - (busy[0] - idle[0])
+    cpu = busy_flow[1] - idle_flow[1] - (busy[1] - idle[1])
+    return "what the flow adds to each stage that runs", seconds / STAGES, cpu / STAGES
 
 
 def _medians(
