@@ -28,7 +28,7 @@ def _set_defaults() -> None:
     defaults["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "120"
     if not _has_prefect_settings():
         home = _PROJECT / ".lumiere" / "prefect"
-        with contextlib.suppress(OSError):  # `flows.pipeline.check_server` says so in a sentence
+        with contextlib.suppress(OSError):  # `flows.program.check_server` says so in a sentence
             home.mkdir(
                 parents=True, exist_ok=True
             )  # Prefect creates only the last folder of a path

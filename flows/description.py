@@ -15,6 +15,9 @@ from lumiere.run_origin import CODE
 FLOOR = "_floor"  # the ending of the metric of real clips that belongs to another metric
 MAX_CHANGES = 12  # lines
 
+# The loader in C is twenty times as fast; some builds of PyYAML lack it.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 Metrics = Mapping[str, Mapping[str, float]]
 
 
@@ -39,11 +42,7 @@ def describe(
 
 def data_inputs(lock: Path) -> dict[str, str]:
     """Return the data that the stages of a `dvc.lock` read and no stage writes: digests by path."""
-    if not lock.exists():
-        return {}
-    stages: dict[str, Any] = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get(
-        "stages", {}
-    )
+    stages = _stages_of(lock)
     written = {out["path"] for stage in stages.values() for out in stage.get("outs", [])}
     found = {}
     for stage in stages.values():
@@ -53,6 +52,19 @@ def data_inputs(lock: Path) -> dict[str, str]:
             if digest and path not in written and not is_code:
                 found[path] = digest
     return found
+
+
+def output_digests(lock: Path) -> dict[str, str]:
+    """Return DVC's digests of what the stages of a `dvc.lock` have written, by path."""
+    outputs = [out for stage in _stages_of(lock).values() for out in stage.get("outs", [])]
+    return {out["path"]: out["md5"] for out in outputs if out.get("md5")}
+
+
+def _stages_of(lock: Path) -> dict[str, Any]:
+    if not lock.exists():
+        return {}
+    content = yaml.load(lock.read_text(encoding="utf-8"), Loader=LOADER) or {}
+    return content.get("stages", {})
 
 
 def _verdict(results: Sequence[StageResult]) -> str:

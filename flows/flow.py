@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,16 +31,17 @@ from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from flows import STAGE_PROXIES, TELEMETRY_OFF, dag, description, report
+from flows import STAGE_PROXIES, TELEMETRY_OFF, dag, description, report, second_tries
 from flows.cancellation import cancellation_watched
 from flows.report import StageResult
 from flows.run_params import changed_params, check_params
 from flows.screen import Screen, StageOutput
-from flows.supervisor import Supervisors, tie_to_this_process
+from flows.second_tries import MAX_RETRIES, MayPass
+from flows.supervisor import TIMED_OUT, Supervisors, tie_to_this_process
 from lumiere import tracking
 from lumiere.addresses import redacted
 from lumiere.config import to_dict
-from lumiere.errors import LockError, LumiereError, one_line
+from lumiere.errors import LockError, LumiereError, first_line, one_line
 from lumiere.locks import inheritable_lock
 from lumiere.run_origin import git_tags
 from lumiere.start import own_programs_first
@@ -48,6 +49,7 @@ from lumiere.start import own_programs_first
 PROJECT = Path(__file__).resolve().parents[1]
 LOCK_SECONDS = 20.0  # a killed run's stages may take 10 s to stop, and hold the lock until then
 END_SECONDS = 30.0  # how long an interrupted run waits for its stages
+MAX_MINUTES = 1_000_000  # of a time limit
 SLOT_SECONDS = 0.5  # how often a waiting stage checks whether the run has been stopped
 THREADS: Any = ThreadPoolTaskRunner()  # the annotation of `flow` excludes Prefect's own runner
 
@@ -64,18 +66,29 @@ class PipelineRun:
     """The state that the tasks of one pipeline run share."""
 
     def __init__(
-        self, root: Path, params: dict[str, Any], forced: set[str], max_parallel: int, lock: int
+        self,
+        root: Path,
+        params: dict[str, Any],
+        forced: set[str],
+        max_parallel: int,
+        lock: int,
+        time_limits: Mapping[str, float] | None = None,
+        retries: int = 0,
     ) -> None:
         self.root = root
         self.params = params
         self.forced = forced
         self.lock = lock
+        self.time_limits = time_limits or {}  # minutes by stage
+        self.retries = retries
         self.supervisors = Supervisors()
         self.screen = Screen()
         self.results: dict[str, StageResult] = {}
         self.parent: str | None = None
+        self.git = git_tags(root)
         self._slots = threading.Semaphore(max_parallel)
         self._dvc = threading.Lock()
+        self._checker = dag.StageChecker(root)
 
     @contextlib.contextmanager
     def slot(self) -> Iterator[None]:
@@ -91,6 +104,12 @@ class PipelineRun:
             yield
         finally:
             self._slots.release()
+
+    def pause(self, seconds: float) -> None:
+        """Wait, but no longer than the run goes on."""
+        deadline = time.monotonic() + seconds
+        while not self.supervisors.is_stopped and time.monotonic() < deadline:
+            time.sleep(SLOT_SECONDS)
 
     def _raise_if_stopped(self) -> None:
         if self.supervisors.is_stopped:
@@ -108,7 +127,12 @@ class PipelineRun:
         if node.is_changed or node.name in self.forced or has_new_input:
             return True
         with self._dvc:  # DVC's API is not meant for threads
-            return dag.is_changed(self.root, node.name)
+            return self._checker.is_changed(node.name)
+
+    def close(self) -> None:
+        """Close what is open, when no stage is at work any more."""
+        with self._dvc:
+            self._checker.close()
 
     def stage_environment(self) -> dict[str, str]:
         """Return the environment of `dvc` and the stage: this interpreter comes first, and
@@ -129,40 +153,86 @@ class PipelineRun:
 @prefect.task(cache_policy=NO_CACHE, persist_result=False)
 def run_stage(node: dag.StageNode, run: PipelineRun) -> State[Any]:
     """Let DVC reproduce one stage. The stages that it depends on must be done."""
-    with run.slot():
-        started = time.monotonic()
-        try:
-            result, state = _reproduce(node, run)
-        except BaseException:  # also if DVC, MLflow or Prefect failed instead of the stage
-            run.results[node.name] = StageResult(node.name, "failed", time.monotonic() - started)
-            raise
+    started = time.monotonic()
+    try:
+        result, state = _try_again_and_again(node, run)
+    except BaseException:  # also if DVC, MLflow or Prefect failed instead of the stage
+        run.results[node.name] = StageResult(node.name, "failed", time.monotonic() - started)
+        raise
     run.results[node.name] = dataclasses.replace(result, seconds=time.monotonic() - started)
     return state
+
+
+def _try_again_and_again(node: dag.StageNode, run: PipelineRun) -> tuple[StageResult, State[Any]]:
+    """Reproduce a stage, again after failures that can pass (`flows.second_tries`)."""
+    for attempt in range(1, run.retries + 2):
+        try:
+            with run.slot():
+                return _reproduce(node, run)
+        except MayPass as error:
+            failure = str(error)
+        if attempt <= run.retries:
+            seconds = second_tries.delay(attempt)
+            prefect.get_run_logger().warning(
+                "%s; try %d of %d begins in %.0f s", failure, attempt + 1, run.retries + 1, seconds
+            )
+            run.pause(seconds)
+    return StageResult(node.name, "failed"), Failed(message=failure)
 
 
 def _reproduce(node: dag.StageNode, run: PipelineRun) -> tuple[StageResult, State[Any]]:
     output = StageOutput(node.name, run.screen, prefect.get_run_logger())
     if run.is_stale(node):
-        status = run.supervisors.run(
+        status = _run_dvc(node, run, output)
+        if run.supervisors.is_stopped:
+            return StageResult(node.name, "stopped"), Cancelled(message="the run was stopped")
+        if status:
+            return StageResult(node.name, "failed"), _failure(node, run, output, status)
+    figures = tracking.numbers(dag.read_metrics(node))
+    if output.has_run:
+        return StageResult(node.name, "ran", metrics=figures, outputs=node.outputs), Completed()
+    tracking.log_cached_stage(
+        run.root, run.parent, node.name, run.params.get(node.name, {}), figures, run.git
+    )
+    result = StageResult(node.name, "cached", metrics=figures, outputs=node.outputs)
+    return result, Completed(name="Cached", message="nothing that it depends on has changed")
+
+
+def _run_dvc(node: dag.StageNode, run: PipelineRun, output: StageOutput) -> int:
+    limit = run.time_limits.get(node.name)
+    try:
+        return run.supervisors.run(
             _dvc_command(node, node.name in run.forced),
             run.root,
             run.stage_environment(),
             output,
             (run.lock,),
+            None if limit is None else 60 * limit,
         )
-        if run.supervisors.is_stopped:
-            return StageResult(node.name, "stopped"), Cancelled(message="the run was stopped")
-        if status:
-            message = f"stage {node.name} ended with exit code {status}"
-            return StageResult(node.name, "failed"), Failed(message=message)
-    figures = tracking.numbers(dag.read_metrics(node))
-    if output.has_run:
-        return StageResult(node.name, "ran", metrics=figures, outputs=node.outputs), Completed()
-    tracking.log_cached_stage(
-        run.root, run.parent, node.name, run.params.get(node.name, {}), figures
-    )
-    result = StageResult(node.name, "cached", metrics=figures, outputs=node.outputs)
-    return result, Completed(name="Cached", message="nothing that it depends on has changed")
+    except OSError as error:
+        if error.errno in second_tries.NO_ROOM_TO_START:
+            raise MayPass(f"stage {node.name} cannot be started ({first_line(error)})") from error
+        raise
+
+
+def _failure(node: dag.StageNode, run: PipelineRun, output: StageOutput, status: int) -> State[Any]:
+    """Return the state of a stage that failed.
+
+    Raises:
+        MayPass: if a second try may succeed.
+    """
+    limit = run.time_limits.get(node.name)
+    if status == TIMED_OUT and limit is not None:
+        return Failed(
+            name="TimedOut",
+            message=f"stage {node.name} ran into its time limit of {limit:g} minutes; a training has "
+            "saved its state, and goes on from there in the next run",
+        )
+    code = output.exit_code or status
+    reason = second_tries.reason(node.name, code)
+    if reason:
+        raise MayPass(reason)
+    return Failed(message=f"stage {node.name} ended with exit code {code}")
 
 
 def _dvc_command(node: dag.StageNode, is_forced: bool) -> list[str]:
@@ -198,6 +268,8 @@ def lumiere_pipeline(
     overrides: dict[str, Any] | None = None,
     wait_minutes: Annotated[float, Field(ge=0)] = 0,
     max_parallel: Annotated[int, Field(ge=1)] = 2,
+    time_limits: dict[str, Annotated[float, Field(gt=0, le=MAX_MINUTES)]] | None = None,
+    retries: Annotated[int, Field(ge=0, le=MAX_RETRIES)] = 2,
 ) -> State[Any]:
     """Bring every stage up to date.
 
@@ -212,6 +284,10 @@ def lumiere_pipeline(
         wait_minutes: how long to wait for another run of the project to end; then this run is
             skipped.
         max_parallel: how many stages may run at the same time, at least 1.
+        time_limits: minutes after which a stage is stopped, by its name, such as {"evaluate": 60};
+            by default none.
+        retries: how many further tries a stage has that was killed, or found something busy. Other
+            failures are final.
 
     Returns:
         A completed state with a message such as "3 ran, 7 cached", or a failed state with the
@@ -219,6 +295,9 @@ def lumiere_pipeline(
     """
     folder = Path(root).resolve() if root else PROJECT
     try:
+        dag.check_choice(stages or [], only, from_stage)
+        named = [*(stages or []), *(time_limits or {}), *([from_stage] if from_stage else [])]
+        dag.check_names(folder, named)
         check_params(folder, profile, overrides or {})
         with (
             pipeline_lock(folder, 60 * wait_minutes) as lock,
@@ -227,8 +306,13 @@ def lumiere_pipeline(
             tie_to_this_process("prefect.server.api")
             nodes = dag.select(dag.read_dag(folder), stages or [], only, from_stage)
             forced = set(stages or [node.name for node in nodes]) if force else set()
-            run = PipelineRun(folder, to_dict(params), forced, max_parallel, lock)
-            return _run_nodes(nodes, run)
+            run = PipelineRun(
+                folder, to_dict(params), forced, max_parallel, lock, time_limits, retries
+            )
+            try:
+                return _run_nodes(nodes, run)
+            finally:
+                run.close()
     except LockError as error:
         return Cancelled(name="Skipped", message=one_line(error))
     except (LumiereError, DvcException, ValueError) as error:
@@ -259,9 +343,34 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
     except PipelineFailed as error:
         failure = str(error)
     run.screen.clear()
+    if not failure:
+        _register_model(run, results, tracked.run_id, text)
     report.publish_artifacts(results, text)
     report.print_report(run.root, results)
     return Failed(message=failure) if failure else Completed(message=summary(results))
+
+
+def _register_model(
+    run: PipelineRun, results: list[StageResult], run_id: str | None, card: str
+) -> None:
+    """Put the assembled pipeline into MLflow's registry if this run measured it, or found that its
+    scores are up to date.
+    """
+    outputs = [path for result in results for path in result.outputs]
+    scores = [path / "scores.json" for path in outputs if (path / "scores.json").is_file()]
+    choice = run.params.get("registry")
+    if run_id is None or choice is None or not scores:
+        return
+    for path, digest in description.output_digests(run.root / "dvc.lock").items():
+        pipeline = run.root / path
+        if not (pipeline / "model_index.json").is_file():
+            continue
+        candidate = tracking.Candidate(
+            run_id, pipeline, digest, scores[0], card, git_tags(run.root)
+        )
+        said = tracking.register(run.root, candidate, choice["name"], choice["metric"])
+        if said:
+            print(said, flush=True)
 
 
 def _log_results(tracked: tracking.Run, results: list[StageResult]) -> None:

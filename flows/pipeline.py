@@ -1,250 +1,26 @@
 """Run the whole pipeline now, or serve it on a schedule.
 
-`python -m flows.pipeline` is the program around the flow in `flows.flow`.
+Prefect takes seconds to import, and so does its server to start. So this program starts the server
+first, and imports the rest of itself meanwhile.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
-import tempfile
-from pathlib import Path
 
-from dvc.exceptions import DvcException
-from prefect import Flow
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.schedules import CronSchedule
-from prefect.exceptions import PrefectHTTPStatusError
-from prefect.settings import (
-    PREFECT_API_DATABASE_CONNECTION_URL,
-    PREFECT_API_URL,
-    PREFECT_HOME,
-)
-from pydantic import ValidationError
-
-from flows import dag
-from flows.flow import PROJECT, lumiere_pipeline
-from flows.run_params import check_params, read_override
-from lumiere.addresses import check_database_folder, redacted
-from lumiere.errors import LumiereError, ParamsError, first_line, one_line
-from lumiere.start import check_interpreter
-
-FAILED, INTERRUPTED = 1, 130  # exit statuses
-ANSWER_SECONDS = 10.0  # how long a Prefect server may take to answer
+from flows.embedded_server import EmbeddedServer
+from flows.program_options import parse
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    if options.max_parallel < 1:
-        parser.error(f"argument --max-parallel: {options.max_parallel}; allowed: at least 1")
-    if options.timezone and options.schedule is None:
-        parser.error("argument --timezone: needs --schedule")
-    if options.only and not options.stages:
-        parser.error("argument --only: needs --stages")
-    if options.from_stage and options.stages:
-        parser.error("argument --from: excludes --stages")
-    root = Path(options.root or PROJECT).resolve()
-    try:
-        check_interpreter()
-        parameters = {
-            "root": str(root),
-            "stages": options.stages,
-            "only": options.only,
-            "from_stage": options.from_stage,
-            "force": options.force,
-            "profile": options.profile,
-            "overrides": dict(map(read_override, options.overrides)),
-            "wait_minutes": options.wait,
-            "max_parallel": options.max_parallel,
-        }
-        # Fail at once, because Prefect takes seconds to start.
-        check_params(root, options.profile, parameters["overrides"])
-        check_server()
-        if options.schedule is not None:
-            schedule = read_schedule(options.schedule, options.timezone or "UTC")
-            # With a wrong name, every scheduled run would fail, and nobody might notice.
-            dag.select(dag.read_dag(root), options.stages or [], options.only, options.from_stage)
-            serve(schedule, parameters)
-            return 0
-        state = lumiere_pipeline(**parameters, return_state=True)
-    except (LumiereError, DvcException) as error:
-        print(f"error: {redacted(one_line(error))}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print(
-            "interrupted: finished stages are kept, and the next run continues from there",
-            file=sys.stderr,
-        )
-        return INTERRUPTED
-    if not state.is_completed():
-        print(f"error: {state.message}", file=sys.stderr)
-        return FAILED
-    return 0
+    options = parse(arguments)
+    server = EmbeddedServer()
+    if options.schedule is None:
+        server.start()
+    from flows.program import run
 
-
-def check_server() -> None:
-    """Check that the Prefect server answers, if one is set. Otherwise the run embeds one; check that
-    it can write its files.
-
-    Raises:
-        ParamsError: if one of the two is impossible.
-    """
-    _check_home()
-    if not PREFECT_API_URL.value():
-        return
-    url = redacted(PREFECT_API_URL.value())
-    try:
-        client = get_client(sync_client=True, httpx_settings={"timeout": ANSWER_SECONDS})
-        error = client.api_healthcheck()
-    except ImportError as problem:  # of a SOCKS proxy
-        raise ParamsError(
-            f"the Prefect server {url} cannot be reached through the proxy of this environment "
-            f"({first_line(problem)}); install socksio, or add the server to no_proxy"
-        ) from None
-    has_answered = error is None or isinstance(error, PrefectHTTPStatusError)
-    if not has_answered:
-        raise ParamsError(
-            f"no Prefect server answers at PREFECT_API_URL={url} ({redacted(first_line(error))}); start it with "
-            "`prefect server start`, or unset PREFECT_API_URL to run without it"
-        )
-
-
-def _check_home() -> None:
-    """Check Prefect's home folder, because Prefect would wait for its server without end."""
-    home = PREFECT_HOME.value()
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=home):
-            pass
-    except OSError as error:
-        raise ParamsError(
-            f"PREFECT_HOME={home}: cannot be written ({error.strerror}); let this user write it, or "
-            "set PREFECT_HOME to another folder"
-        ) from None
-    embeds_server = not PREFECT_API_URL.value()
-    if embeds_server and str(home) in str(PREFECT_API_DATABASE_CONNECTION_URL.value() or home):
-        check_database_folder(home)
-
-
-def read_schedule(cron: str, timezone: str) -> CronSchedule:
-    """Make a schedule from a cron expression and the name of a time zone.
-
-    Args:
-        cron: minute, hour, day of month, month and day of week; a sixth field, if any, means
-            seconds.
-        timezone: a name from the IANA database, such as UTC or Europe/Berlin.
-
-    Raises:
-        ParamsError: if one of the two cannot be used.
-    """
-    try:
-        return CronSchedule(cron=cron, timezone=timezone)
-    except ValidationError as error:
-        fields = [detail["loc"][0] for detail in error.errors()]
-    if "cron" in fields:
-        raise ParamsError(
-            f"--schedule {cron!r} is not a cron expression; give minute, hour, day of month, month and "
-            "day of week, as in '0 3 * * *' for 03:00 every day"
-        )
-    raise ParamsError(
-        f"--timezone {timezone!r} is not a time zone; give a name such as UTC or Europe/Berlin"
-    )
-
-
-def serve(schedule: CronSchedule, parameters: dict[str, object]) -> None:
-    """Serve the flow on a schedule until interrupted.
-
-    A run that would overlap another is skipped, because the flow locks the project's folder. There is
-    no concurrency limit of Prefect's, because the run of a dead process would hold its place.
-
-    Raises:
-        ParamsError: if no Prefect server is set, because nothing could start a scheduled run.
-    """
-    if not PREFECT_API_URL.value():
-        raise ParamsError(
-            "--schedule needs a Prefect server, because the embedded one ends with its run; start one with "
-            "`prefect server start`, then set PREFECT_API_URL=http://127.0.0.1:4200/api and try again"
-        )
-    print(f"schedule: {schedule.cron} in the time zone {schedule.timezone} (Ctrl-C stops it)")
-    # Each run loads the flow from its file, so edits take effect in the next run.
-    flow = lumiere_pipeline.from_source(str(PROJECT), entrypoint="flows.flow.lumiere_pipeline")
-    assert isinstance(flow, Flow)  # it is a coroutine only in async code
-    flow.serve(
-        name="scheduled",
-        schedules=[schedule],
-        parameters=parameters,
-        limit=2,  # the second finds the project locked, says so and ends
-    )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.pipeline",
-        description="Bring every stage of the pipeline up to date, now or on a schedule.",
-    )
-    parser.add_argument(
-        "--stages",
-        nargs="+",
-        metavar="STAGE",
-        help="run only these stages and the stages they depend on (default: all)",
-    )
-    parser.add_argument(
-        "--only", action="store_true", help="leave out the stages that these depend on"
-    )
-    parser.add_argument(
-        "--from",
-        dest="from_stage",
-        default="",
-        metavar="STAGE",
-        help="run this stage and all stages that depend on it",
-    )
-    parser.add_argument(
-        "--force", action="store_true", help="run these stages even if nothing has changed"
-    )
-    parser.add_argument(
-        "--profile",
-        default="",
-        metavar="FILE",
-        help="use this params file instead of params.yaml, as in profiles/h100.yaml",
-    )
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="use another value for one param, as in generate.seed=3; may be repeated",
-    )
-    parser.add_argument(
-        "--wait",
-        type=float,
-        default=0.0,
-        metavar="MINUTES",
-        help="wait for another run of the project to end (default: 0)",
-    )
-    parser.add_argument(
-        "--max-parallel",
-        type=int,
-        default=2,
-        metavar="N",
-        help="run at most N stages at the same time (default: 2)",
-    )
-    parser.add_argument(
-        "--root", metavar="FOLDER", help="the project's folder (default: the one with this file)"
-    )
-    parser.add_argument(
-        "--schedule",
-        metavar="CRON",
-        help="run on a schedule instead of now, as in '0 3 * * *' for 03:00 every day",
-    )
-    parser.add_argument(
-        "--timezone",
-        metavar="NAME",
-        help="the time zone of --schedule, as in Europe/Berlin (default: UTC)",
-    )
-    return parser
+    return run(options, server.wait)
 
 
 if __name__ == "__main__":

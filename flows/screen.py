@@ -13,6 +13,8 @@ import threading
 import time
 from typing import Any, TextIO
 
+from flows.second_tries import exit_code
+
 BAR_SECONDS = 0.2  # the shortest time between two updates of a bar on a terminal
 QUIET_BAR_SECONDS = 10.0  # the same for output to a file
 LOG_LINES_PER_SECOND = 20  # the most that each stage sends to Prefect
@@ -89,7 +91,7 @@ class StageOutput:
         logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
     ) -> None:
         self.has_run = False  # whether DVC started the stage's command
-        self.last_lines: list[str] = []
+        self.exit_code: int | None = None  # of the stage's command, if it failed
         self._stage, self._screen, self._logger = stage, screen, logger
         self._second, self._sent, self._dropped = 0.0, 0, 0
 
@@ -100,7 +102,7 @@ class StageOutput:
         if HINTS.match(text):  # DVC's advice after every stage
             return
         self.has_run = self.has_run or text.startswith(f"Running stage '{self._stage}'")
-        self.last_lines = [*self.last_lines[-9:], text]
+        self.exit_code = exit_code(text) or self.exit_code
         self._screen.line(self._stage, text)
         if time.monotonic() - self._second >= 1:
             if self._dropped:

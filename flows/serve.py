@@ -23,20 +23,23 @@ from types import FrameType
 from typing import TextIO
 
 import psutil
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.flow import PROJECT
+from flows.leftovers import POOL, crash_leftovers
 from flows.supervisor import Supervisors
-from lumiere.errors import LockError, LumiereError, run_program
+from lumiere.errors import LockError, LumiereError, first_line, run_program, sentence
 from lumiere.locks import inheritable_lock
 from lumiere.start import own_programs_first
 
 HOST = "127.0.0.1"
 LOCK = PROJECT / ".lumiere" / "serve.lock"
 LOGS = PROJECT / ".lumiere" / "serve"
-POOL = "lumiere"
 START_SECONDS = 180.0  # a new database takes up to a minute on a busy machine
 STOP_SECONDS = 60.0
 RESTART_SECONDS = 5.0
+CHECK_SECONDS = 1.0
 
 
 class Services:
@@ -44,45 +47,74 @@ class Services:
 
     Attributes:
         is_ready: whether a program that ends is started again; before, it is an error.
-        ended: the programs that have ended.
+        ended: why each program that has ended is not started again, by its name.
     """
 
     def __init__(self, env: dict[str, str]) -> None:
         self.is_ready = False
         self._env = env
         self._started: list[tuple[Supervisors, threading.Thread]] = []
-        self.ended: list[str] = []
+        self.ended: dict[str, str] = {}
+        self._is_stopping = False
 
-    def start(self, name: str, *command: str) -> None:
-        """Start `python -m COMMAND`."""
+    def is_stopping(self) -> bool:
+        """Return whether `stop` was called."""
+        return self._is_stopping
+
+    def start(self, name: str, *command: str, before: Callable[[], None] | None = None) -> None:
+        """Start `python -m COMMAND`; call `before` before each start of the program."""
         supervisors = Supervisors()
-        thread = threading.Thread(target=self._keep, args=(name, command, supervisors), name=name)
+        arguments = (name, command, supervisors, before)
+        thread = threading.Thread(target=self._keep, args=arguments, name=name)
         thread.start()
         self._started.append((supervisors, thread))
 
-    def _keep(self, name: str, command: tuple[str, ...], supervisors: Supervisors) -> None:
-        with (LOGS / f"{name}.log").open("a", encoding="utf-8", buffering=1) as log:
-            while True:
-                status = supervisors.run(
-                    [sys.executable, "-m", *command],
-                    PROJECT,
-                    self._env,
-                    lambda text, is_line: _write(log, text),
-                )
-                if supervisors.is_stopped or not self.is_ready:
-                    self.ended.append(name)
-                    return
-                print(f"the {name} ended with exit code {status} and starts again", flush=True)
-                time.sleep(RESTART_SECONDS)
+    def _keep(
+        self,
+        name: str,
+        command: tuple[str, ...],
+        supervisors: Supervisors,
+        before: Callable[[], None] | None,
+    ) -> None:
+        why = f"its last words are in {LOGS / name}.log"
+        try:
+            with (LOGS / f"{name}.log").open("a", encoding="utf-8", buffering=1) as log:
+                self._run_again_and_again(name, command, supervisors, before, log)
+        except Exception as error:  # a thread that ends with an error would end silently
+            why = sentence(error)
+        finally:
+            self.ended[name] = why
+
+    def _run_again_and_again(
+        self,
+        name: str,
+        command: tuple[str, ...],
+        supervisors: Supervisors,
+        before: Callable[[], None] | None,
+        log: TextIO,
+    ) -> None:
+        while True:
+            if before is not None:
+                before()
+            status = supervisors.run(
+                [sys.executable, "-m", *command],
+                PROJECT,
+                self._env,
+                lambda text, is_line: _write(log, text),
+            )
+            if supervisors.is_stopped or not self.is_ready:
+                return
+            print(f"the {name} ended with exit code {status} and starts again", flush=True)
+            time.sleep(RESTART_SECONDS)
 
     def check(self) -> None:
-        """Raise LumiereError if a program has ended."""
-        if self.ended:
-            log = LOGS / f"{self.ended[0]}.log"
-            raise LumiereError(f"the {self.ended[0]} has ended; its last words are in {log}")
+        """Raise LumiereError if a program has ended for good."""
+        for name, why in list(self.ended.items()):
+            raise LumiereError(f"the {name} has ended; {why}")
 
     def stop(self) -> None:
         """End all programs, the newest first, and wait for them: the server hears how runs end."""
+        self._is_stopping = True
         for supervisors, thread in reversed(self._started):
             supervisors.stop()
             thread.join()
@@ -106,7 +138,7 @@ def serve(port: int) -> None:
     """Start everything and wait.
 
     Raises:
-        LumiereError: if the port is taken, or the server does not start.
+        LumiereError: if the port is taken, the server does not start, or a program ends for good.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     check_port(port)
@@ -123,14 +155,36 @@ def serve(port: int) -> None:
         run(env, "work-pool", "create", POOL, "--type", "process", "--overwrite")
         run(env, "deploy", "--all", "--no-prompt", "--prefect-file", str(PROJECT / "prefect.yaml"))
         services.is_ready = True
-        services.start("worker", "prefect", "worker", "start", "--pool", POOL)
+        worker = ("prefect", "worker", "start", "--pool", POOL)
+        services.start("worker", *worker, before=lambda: end_leftovers(api, services.is_stopping))
         services.start("look-out", "flows.new_data")
         print(f"ready: the schedules of prefect.yaml are served; logs are in {LOGS}", flush=True)
         print("Ctrl-C or `make serve-stop` ends it", flush=True)
-        signal.pause()
+        while True:
+            services.check()
+            time.sleep(CHECK_SECONDS)
     finally:
         services.stop()
         print("stopped", flush=True)
+
+
+def end_leftovers(api: str, is_stopping: Callable[[], bool]) -> None:
+    """End runs that an earlier worker has left behind, once the server answers.
+
+    Raises:
+        LumiereError: if the server does not answer for long.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while not is_stopping():
+        try:
+            with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+                for line in crash_leftovers(client, POOL):
+                    print(line, flush=True)
+            return
+        except Exception as error:  # the server may be starting again
+            if time.monotonic() > deadline:
+                raise LumiereError(f"the server does not answer ({first_line(error)})") from error
+        time.sleep(CHECK_SECONDS)
 
 
 def stop() -> None:

@@ -25,6 +25,7 @@ import psutil
 GRACE_SECONDS = 10.0
 LEADER_SECONDS = 4.0  # for dvc, after its command has ended
 POLL_SECONDS = 0.1
+TIMED_OUT = 124  # the exit status of the program `timeout`
 
 
 class Supervisors:
@@ -42,8 +43,9 @@ class Supervisors:
         env: dict[str, str],
         on_text: Callable[[str, bool], None],
         keep_open: tuple[int, ...] = (),
+        seconds: float | None = None,
     ) -> int:
-        """Run `command` in `root` and return its exit status.
+        """Run `command` in `root` and return its exit status; `TIMED_OUT` if it ran too long.
 
         Args:
             command: the program and its arguments.
@@ -52,6 +54,7 @@ class Supervisors:
             on_text: called with each piece of output and whether it is a whole line. The updates of
                 a progress bar end in a carriage return and do not count as lines.
             keep_open: file descriptors, such as a lock's, that stay open until the stage has ended.
+            seconds: stop it after this time; by default never.
         """
         with self._lock:
             if self._is_stopped:
@@ -67,16 +70,28 @@ class Supervisors:
                 pass_fds=keep_open,
             )
             self._running.add(process)
+        is_late = threading.Event()
+        timer = threading.Timer(seconds or 0.0, self._stop_late, [process, is_late])
         try:
+            if seconds is not None:
+                timer.start()
             assert process.stdout is not None
             for text, is_line in split_output(process.stdout.fileno()):
                 on_text(text, is_line)
-            return process.wait()
+            status = process.wait()
+            return TIMED_OUT if is_late.is_set() else status
         finally:
+            timer.cancel()
             with self._lock:
                 self._running.discard(process)
             _close_pipe(process)
             process.wait()
+
+    def _stop_late(self, process: subprocess.Popen[bytes], is_late: threading.Event) -> None:
+        with self._lock:
+            if process in self._running and process.poll() is None:
+                is_late.set()
+                _close_pipe(process)
 
     @property
     def is_stopped(self) -> bool:
@@ -106,7 +121,10 @@ def tie_to_this_process(marker: str) -> None:
         # The child may have ended meanwhile, or be a zombie, which has no command line.
         with contextlib.suppress(psutil.NoSuchProcess):
             words = child.cmdline()
-        if child.pid not in _guards and marker in " ".join(words):
+        # One with a supervisor ends with this process already. A signal in between would stop that
+        # supervisor before it has stopped the child.
+        is_supervised = str(Path(__file__).resolve()) in words
+        if child.pid not in _guards and not is_supervised and marker in " ".join(words):
             command = [
                 sys.executable,
                 "-P",

@@ -99,6 +99,19 @@ class RuntimeConfig:
 
 
 @dataclass(frozen=True)
+class RegistryConfig:
+    """The model in MLflow's registry. No stage reads it."""
+
+    name: str = "lumiere"
+    # a score of the stage evaluate that has an interval; it decides which version is the champion
+    metric: str = "independent_frechet"
+
+    def __post_init__(self) -> None:
+        if not self.name.strip() or set(self.name) & set("/:"):
+            raise ParamsError(f"name: {self.name!r}; allowed: text without slashes and colons")
+
+
+@dataclass(frozen=True)
 class OptimConfig:
     """The settings of the training loop, for every training."""
 
@@ -465,6 +478,7 @@ class Params:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    registry: RegistryConfig = field(default_factory=RegistryConfig)
 
     def __post_init__(self) -> None:
         if self.decode.num_frames / self.decode.fps > self.curate.min_seconds:

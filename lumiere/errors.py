@@ -2,7 +2,7 @@
 
 Every message is one sentence that names the problem and the fix. Each program catches
 `LumiereError` in one place and shows the message without a traceback: `stages.run` for stages,
-`flows.pipeline.main` for the flow's program, `flows.flow.lumiere_pipeline` for the flow itself (its
+`flows.program.run` for the flow's program, `flows.flow.lumiere_pipeline` for the flow itself (its
 state carries the message), `lumiere.cli.app` for the command line, and `run_program` of this module
 for all other programs. Any other exception is a bug in this package, unless a program names it as a
 result of bad input.
@@ -13,6 +13,10 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Callable
+
+# The exit code of a stage whose failure can pass, such as a folder that another process uses. It is
+# EX_TEMPFAIL of sysexits.h. The flow tries such a stage again.
+TRY_AGAIN = 75
 
 
 class LumiereError(Exception):
@@ -52,7 +56,23 @@ class LockError(LumiereError):
 
 
 class WorkerError(LumiereError):
-    """A worker process, or another process of the same training, ended early or stopped responding."""
+    """A worker process, or another process of the same training, ended early or stopped responding.
+
+    Attributes:
+        may_pass: whether the same work may succeed later. A process that ended by itself had a
+            reason, and will have it again.
+    """
+
+    def __init__(self, message: str = "", may_pass: bool = True) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass
+
+
+def exit_code(error: LumiereError) -> int:
+    """Return the exit code of a stage that ends with an error: `TRY_AGAIN` if it can pass, else 1."""
+    if isinstance(error, LockError) or (isinstance(error, WorkerError) and error.may_pass):
+        return TRY_AGAIN
+    return 1
 
 
 def one_line(error: BaseException) -> str:

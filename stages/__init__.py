@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from lumiere import tracking
 from lumiere.config import Params, to_dict
-from lumiere.errors import DataError, DiskError, LumiereError, ParamsError, one_line
+from lumiere.errors import DataError, DiskError, LumiereError, ParamsError, exit_code, one_line
 from lumiere.files import raise_machine_error
 from lumiere.start import check_interpreter, drop_stray_launch, end_with_dvc
 from lumiere.threads import set_threads
@@ -32,7 +32,7 @@ MAKE_INPUTS = "`dvc repro` makes what a stage needs"
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage's main; print an error that the user can fix as one line, and exit with code 1."""
+    """Run a stage's main; print an error that the user can fix as one line, and exit with its code."""
     try:
         check_interpreter()
         note = drop_stray_launch()
@@ -53,7 +53,7 @@ def run(main: Callable[[], None]) -> None:
     rank = os.environ.get("RANK", "0")
     process = "" if rank == "0" else f" in process {rank}"
     print(f"error{process}: {one_line(failure)}", file=sys.stderr)
-    sys.exit(1)
+    sys.exit(exit_code(failure))
 
 
 def _disk_error(error: OSError | SafetensorError) -> DiskError:

@@ -142,3 +142,16 @@ def test_an_error_about_a_file_names_it_and_its_cure(
     assert capsys.readouterr().err == f"error: out/a.json: {os.strerror(number)}; {cure}\n"
     with pytest.raises(OSError):
         run_program(fail)  # a bug, unless the program expects it
+
+
+def test_only_failures_that_can_pass_ask_for_another_try() -> None:
+    may_pass = [errors.LockError("busy"), errors.WorkerError("killed")]
+    final = [
+        errors.WorkerError("its own exit", may_pass=False),
+        DataError("bad"),
+        ParamsError("bad"),
+    ]
+    assert {errors.exit_code(error) for error in may_pass} == {errors.TRY_AGAIN}
+    assert {errors.exit_code(error) for error in [*final, errors.DiskError("full")]} == {1}
+    copy = pickle.loads(pickle.dumps(final[0]))
+    assert not copy.may_pass and str(copy) == "its own exit"

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -28,6 +29,7 @@ from lumiere.run_origin import git_patch, git_tags
 from lumiere.tracking import batches, courier, pages, recording, store
 from lumiere.tracking.courier import deliver_abandoned
 from lumiere.tracking.journal import QUEUE, EntryFile
+from lumiere.tracking.system_metrics import system_metrics_recorded
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -649,3 +651,32 @@ def test_loopback_is_added_to_the_users_exceptions(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("no_proxy", "*")
     keep_loopback_direct()
     assert os.environ["no_proxy"] == "*"
+
+
+def test_the_load_of_the_machine_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = recording._begin_run(Path.cwd(), "train", {"stage": "train"}, None)
+    with system_metrics_recorded(run, 0.01):
+        assert eventually(lambda: run._journal is not None and run._points >= 20)
+    threads = {thread.name for thread in threading.enumerate()}
+    assert "lumiere-system-metrics" not in threads
+    run.end()
+    found = only_run().data.metrics
+    assert 0 < found["system/system_memory_usage_percentage"] < 100
+    assert {"system/cpu_utilization_percentage", "system/disk_usage_percentage"} <= found.keys()
+
+
+def test_a_load_that_cannot_be_read_is_one_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with system_metrics_recorded(tracking.Run(), 0.001):  # records nothing
+        assert "lumiere-system-metrics" not in {thread.name for thread in threading.enumerate()}
+    run = recording._begin_run(Path.cwd(), "train", {"stage": "train"}, None)
+
+    def fail() -> None:
+        raise PermissionError("/proc/meminfo")
+
+    monkeypatch.setattr(psutil, "virtual_memory", fail)
+    with system_metrics_recorded(run, 0.001):
+        assert eventually(lambda: bool(warnings_of(caplog)))
+    run.discard()
+    assert warnings_of(caplog) == ["the load of the machine is not recorded: /proc/meminfo"]

@@ -21,11 +21,13 @@ Environment:
         if MLflow has not created it yet.
 """
 
+from lumiere.tracking.model_registry import Candidate, register
 from lumiere.tracking.project import is_on, project_root
 from lumiere.tracking.recording import (
     PARENT_VARIABLE,
     log_cached_stage,
     pipeline_run,
+    prepare,
     record_with_every_run,
     stage_run,
 )
@@ -36,14 +38,17 @@ from lumiere.tracking.values import flatten, numbers
 __all__ = [
     "EXPERIMENT",
     "PARENT_VARIABLE",
+    "Candidate",
     "Run",
     "flatten",
     "is_on",
     "log_cached_stage",
     "numbers",
     "pipeline_run",
+    "prepare",
     "project_root",
     "record_with_every_run",
+    "register",
     "stage_run",
     "tracking_uri",
 ]

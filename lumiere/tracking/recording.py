@@ -29,6 +29,7 @@ from lumiere.tracking.origins import LOCK, PATCH
 from lumiere.tracking.project import is_on, project_root, workspace
 from lumiere.tracking.run_record import Run
 from lumiere.tracking.store import tracking_uri
+from lumiere.tracking.system_metrics import system_metrics_recorded
 
 PARENT_VARIABLE = "LUMIERE_PARENT_RUN_ID"
 
@@ -49,6 +50,15 @@ def record_with_every_run(params: Mapping[str, Any]) -> None:
     _shared_params.update(params)
 
 
+def prepare(root: Path) -> None:
+    """Import what the first run of this process needs, which takes seconds.
+
+    Raises:
+        ParamsError: if the project's path cannot be part of a database's address.
+    """
+    store.import_mlflow(tracking_uri(root))
+
+
 @contextlib.contextmanager
 def stage_run(stage: str, params: Mapping[str, Any]) -> Iterator[Run]:
     """Record one stage, as a child of the run in `LUMIERE_PARENT_RUN_ID` if that is set.
@@ -56,6 +66,8 @@ def stage_run(stage: str, params: Mapping[str, Any]) -> Iterator[Run]:
     The run ends as FINISHED, as FAILED on an exception, or as KILLED on Ctrl-C or SIGTERM. Only the
     first rank of a distributed training writes. Failures of MLflow never reach the caller, and
     nothing waits for MLflow but the end of the run, for at most `STAGE_PATIENCE` seconds.
+
+    The load of the machine is recorded too.
 
     Args:
         stage: the name of the stage and of its run.
@@ -70,7 +82,7 @@ def stage_run(stage: str, params: Mapping[str, Any]) -> Iterator[Run]:
         except (OSError, ParamsError) as error:
             logger.warning("this run is not recorded in MLflow: %s", error)
     run.log_params({**params, **_shared_params})
-    with _ended(run, STAGE_PATIENCE, FAILING_PATIENCE):
+    with _ended(run, STAGE_PATIENCE, FAILING_PATIENCE), system_metrics_recorded(run):
         yield run
 
 
@@ -134,15 +146,17 @@ def log_cached_stage(
     stage: str,
     params: Mapping[str, Any],
     metrics: Mapping[str, float],
+    git: Mapping[str, str] | None = None,
 ) -> None:
     """Record a stage that DVC did not need to run, with the metrics of its earlier run.
 
-    Returns at once; the end of the parent waits for MLflow.
+    Returns at once; the end of the parent waits for MLflow. `git` has the tags of the commit; by
+    default git is asked for them, which starts three processes.
     """
     if not is_on():
         return
     try:
-        tags = {"stage": stage, "cached": "true"} | git_tags(root)
+        tags = {"stage": stage, "cached": "true"} | dict(git_tags(root) if git is None else git)
         run = _begin_run(root, stage, tags, parent)
     except OSError as error:
         logger.warning("the cached stage %s is not recorded in MLflow: %s", stage, error)

@@ -40,6 +40,11 @@ class Run:
         return None if self._journal is None else self._journal.run_id
 
     @property
+    def is_recorded(self) -> bool:
+        """Whether calls record anything."""
+        return self._journal is not None
+
+    @property
     def reference(self) -> str | None:
         """What `LUMIERE_PARENT_RUN_ID` of a child is set to."""
         return None if self._journal is None else self._journal.run_id or self._journal.key

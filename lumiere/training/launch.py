@@ -13,7 +13,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from lumiere.errors import WorkerError
+from lumiere.errors import TRY_AGAIN, WorkerError
 from lumiere.start import is_launch
 
 LAUNCHER = "LUMIERE_LAUNCHER"  # an environment variable: the launcher's process id
@@ -69,7 +69,8 @@ def run_in_processes(module: str, arguments: Sequence[str], processes: int) -> N
         if failure.exitcode < 0:
             how = f"killed by {signal.Signals(-failure.exitcode).name}"
         raise WorkerError(
-            f"process {rank} of {processes} failed ({how}), so the others were ended"
+            f"process {rank} of {processes} failed ({how}), so the others were ended",
+            may_pass=failure.exitcode in (-signal.SIGKILL, TRY_AGAIN),
         ) from None
     except SignalException as error:
         sys.exit(128 + error.sigval)

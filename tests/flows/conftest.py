@@ -21,6 +21,11 @@ if pathlib.Path(f"untracked-{name}").exists():  # importing MLflow takes seconds
     os.environ["LUMIERE_TRACKING"] = "off"
 with tracking.stage_run(name, {"optim": {"steps": 3}}) as run, open("events.txt", "a") as events:
     print("start", name, os.getpid(), time.time(), file=events, flush=True)
+    if pathlib.Path(f"kill-{name}").exists():
+        pathlib.Path(f"kill-{name}").unlink()
+        os.kill(os.getpid(), 9)
+    if pathlib.Path(f"busy-{name}").exists():
+        sys.exit(75)
     print(f"{name}: 50%", end="\\r", flush=True)
     if pathlib.Path("slow").exists():
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=True)

@@ -10,7 +10,7 @@ import yaml
 
 from flows import dag
 from lumiere.errors import DataError
-from tests.flows.conftest import REPOSITORY, repro
+from tests.flows.conftest import DVC_YAML, REPOSITORY, repro
 
 
 def test_order_follows_dependencies(toy_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,12 +44,45 @@ def test_stages_are_selected_by_what_they_depend_on(toy_project: Path) -> None:
             dag.select(nodes, **{"stages": [], **wrong})  # type: ignore[arg-type]
 
 
-def test_a_state_can_be_asked_again(toy_project: Path) -> None:
-    assert dag.is_changed(toy_project, "a")
+def test_a_state_can_be_asked_again(toy_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LUMIERE_TRACKING", "off")
+    checker = dag.StageChecker(toy_project)
+    assert checker.is_changed("a")
     repro(toy_project, "a")
-    assert not dag.is_changed(toy_project, "a")
+    assert not checker.is_changed("a")
     (toy_project / "input.txt").write_text("second")
-    assert dag.is_changed(toy_project, "a")
+    assert checker.is_changed("a")
+    repro(toy_project, "c")
+    assert not checker.is_changed("a") and not checker.is_changed("c")
+    (toy_project / "params.yaml").write_text("curate:\n  seed: 4\n")
+    assert checker.is_changed("c") and not checker.is_changed("a")
+    (toy_project / "params.yaml").write_text("curate:\n  seed: 3\n")
+    assert not checker.is_changed("c")
+    (toy_project / "a.txt").unlink()
+    assert checker.is_changed("a")
+    (toy_project / "dvc.yaml").write_text(DVC_YAML.replace("stage.py a input", "stage.py  a input"))
+    assert checker.is_changed("a") and checker.is_changed("c")
+    checker.close()
+
+
+def test_the_index_is_read_once_while_its_files_stay_the_same(
+    toy_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+    original = dag.Repo
+
+    def open_repo(root: str, **options: bool) -> object:
+        opened.append(Path(root))
+        return original(root, **options)
+
+    monkeypatch.setattr(dag, "Repo", open_repo)
+    checker = dag.StageChecker(toy_project)
+    for name in "abcda":
+        assert checker.is_changed(name)
+    assert len(opened) == 1
+    (toy_project / "params.yaml").write_text("curate:\n  seed: 5\n")
+    assert checker.is_changed("a") and len(opened) == 2
+    checker.close()
 
 
 def test_plots_are_pictures_and_tables_that_a_stage_writes() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.description import MAX_CHANGES, data_inputs, describe
+from flows.description import MAX_CHANGES, data_inputs, describe, output_digests
 from flows.report import StageResult
 
 PAGE = """<section class="verdict bad"><h2>Told apart</h2><p>One&#39;s <b>first</b>.</p><p>Second.</p></section>
@@ -57,3 +57,4 @@ def test_data_that_no_stage_writes_is_an_input(tmp_path: Path) -> None:
     assert data_inputs(tmp_path / "dvc.lock") == {}
     (tmp_path / "dvc.lock").write_text(LOCK)
     assert data_inputs(tmp_path / "dvc.lock") == {"data/raw": "12.dir", "data/captions.csv": "6"}
+    assert output_digests(tmp_path / "dvc.lock") == {"outputs/a": "5", "outputs/b": "7"}

@@ -36,7 +36,8 @@ import flows
 from flows import dag
 from flows.cancellation import is_being_cancelled
 from flows.flow import PipelineFailed, PipelineRun, _result, lumiere_pipeline, pipeline_lock
-from flows.pipeline import check_server, main
+from flows.pipeline import main
+from flows.program import check_server
 from flows.report import StageResult
 from flows.supervisor import Supervisors
 from lumiere.errors import ParamsError
@@ -188,13 +189,99 @@ def test_a_stage_that_cannot_be_started_has_failed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    tries: list[int] = []
+
     def start(*_: object) -> int:
+        tries.append(1)
         raise OSError(12, "Cannot allocate memory")
 
     monkeypatch.setattr(Supervisors, "run", start)
-    assert main(["--root", str(toy_project), "--stages", "b"]) == 1
+    monkeypatch.setattr("flows.second_tries.FIRST_DELAY", 0.0)
+    assert main(["--root", str(toy_project), "--stages", "b", "--retries", "1"]) == 1
     assert "error: failed: a;" in capsys.readouterr().err
-    assert not events(toy_project)
+    assert len(tries) == 2 and not events(toy_project)
+
+
+def starts(root: Path) -> str:
+    return "".join(name for kind, name, *_ in events(root) if kind == "start")
+
+
+def test_a_stage_that_was_killed_is_tried_again(
+    toy_project: Path,
+    untracked: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("flows.second_tries.FIRST_DELAY", 0.0)
+    (toy_project / "kill-a").touch()
+    assert run(toy_project, stages=["b"]).message == "2 ran"
+    assert starts(toy_project) == "aab"
+    assert "stage a was killed" in caplog.text and "try 2 of 3 begins in 0 s" in caplog.text
+
+
+def test_what_is_busy_is_tried_again_and_what_fails_is_not(
+    toy_project: Path, untracked: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.second_tries.FIRST_DELAY", 0.0)
+    (toy_project / "busy-a").touch()
+    state = run(toy_project, stages=["a"], retries=2)
+    assert state.is_failed() and starts(toy_project) == "aaa"
+    (toy_project / "busy-a").unlink()
+    (toy_project / "fail-a").touch()
+    state = run(toy_project, stages=["a"], retries=2)
+    assert state.is_failed() and starts(toy_project) == "aaaa"
+    with get_client(sync_client=True) as client:
+        (task,) = client.read_task_runs(flow_run_filter=this_run(state))
+    assert task.state is not None and task.state.message == "stage a ended with exit code 1"
+
+
+def test_a_stage_that_waits_for_its_next_try_ends_with_the_run(toy_project: Path) -> None:
+    prepared = PipelineRun(toy_project, {}, set(), 1, 0)
+    threading.Timer(0.2, prepared.supervisors.stop).start()
+    prepared.pause(3600)
+    assert prepared.supervisors.is_stopped
+
+
+def test_a_stage_that_runs_into_its_time_limit_is_stopped(
+    toy_project: Path, untracked: None
+) -> None:
+    (toy_project / "slow").touch()
+    state = run(toy_project, stages=["a"], time_limits={"a": 0.05})
+    assert state.is_failed() and state.message.startswith("failed: a")
+    assert starts(toy_project) == "aa"  # the stage and its child process, once
+    assert not any(psutil.pid_exists(pid) for _, _, pid, _ in events(toy_project))
+    with get_client(sync_client=True) as client:
+        (task,) = client.read_task_runs(flow_run_filter=this_run(state))
+    assert task.state_name == "TimedOut" and task.state is not None
+    assert "ran into its time limit of 0.05 minutes" in task.state.message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"time_limits": {"x": 1}}, "'x' is not a stage; allowed: a, b, c, d"),
+        ({"time_limits": {"a": 0}}, "time_limits"),
+        ({"retries": 100}, "retries"),
+        ({"stages": ["x"]}, "'x' is not a stage"),
+        ({"only": True}, "--only needs --stages"),
+        ({"overrides": {"curate.sead": 1}}, "curate.sead"),
+    ],
+)
+def test_bad_parameters_do_not_even_wait_for_another_run(
+    toy_project: Path, options: dict[str, Any], message: str
+) -> None:
+    with pipeline_lock(toy_project):
+        state = run(toy_project, wait_minutes=60, **options)
+    assert state.is_failed() and message in state.message, state
+
+
+@pytest.mark.parametrize("text", ["a", "a=", "=3", "a=0", "a=-1", "a=nan", "a=inf", "a=x"])
+def test_a_bad_time_limit_is_one_line(
+    toy_project: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--root", str(toy_project), "--time-limit", text]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "expected STAGE=MINUTES" in error
 
 
 def test_a_task_that_prefect_lost_is_no_success(
@@ -486,7 +573,7 @@ def test_a_password_is_in_no_output_and_no_database(
 def test_a_schedule_is_not_served_for_an_unknown_stage(
     toy_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("flows.pipeline.serve", lambda *_: pytest.fail("served"))
+    monkeypatch.setattr("flows.program.serve", lambda *_: pytest.fail("served"))
     options = ["--root", str(toy_project), "--schedule", "0 3 * * *", "--stages", "x"]
     assert main(options) == 1
     assert "'x' is not a stage; allowed: a, b, c, d" in capsys.readouterr().err

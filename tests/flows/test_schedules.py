@@ -8,22 +8,30 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import yaml
+from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Completed, Failed
 
-from flows import dag
+from flows import dag, notify
 from flows.flow import lumiere_pipeline
 from flows.new_data import DEPLOYMENT
-from flows.pipeline import main, read_schedule
+from flows.pipeline import main
+from flows.program import read_schedule
+from lumiere.errors import ParamsError
 from tests.flows.conftest import REPOSITORY
 
 # Generous, for a busy machine; on a quiet one a run ends after half a minute.
@@ -222,6 +230,55 @@ def test_a_served_schedule_fires(processes: Processes) -> None:
     assert (processes.folder / "served project" / "only.txt").read_text() == "made"
     log = (processes.folder / "served.log").read_text()
     assert f"schedule: {EVERY_TEN_SECONDS} in the time zone UTC" in log
+
+
+def test_a_failed_run_is_told_to_a_webhook(processes: Processes) -> None:
+    posts: list[dict[str, Any]] = []
+
+    class Channel(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    channel = HTTPServer(("127.0.0.1", 0), Channel)
+    threading.Thread(target=channel.serve_forever, daemon=True).start()
+    secret = "hunter2secret"
+    address = f"http://127.0.0.1:{channel.server_port}/{secret}"
+    with (
+        temporary_settings({PREFECT_API_URL: processes.api}),
+        get_client(sync_client=True) as client,
+    ):
+        notify.switch_on(client, address)
+        notify.switch_on(client, address)  # again: it must not send everything twice
+        for flow, state in (("another", Failed()), (lumiere_pipeline.name, Completed())):
+            client.create_flow_run(Flow(lambda: None, name=flow), name="quiet", state=state)
+        failed = Failed(message="failed: evaluate")
+        client.create_flow_run(lumiere_pipeline, name="nightly run", state=failed)
+        _poll(lambda: bool(posts), RUN_SECONDS, lambda: processes.report([]))
+        assert (notify.switch_off(client), notify.switch_off(client)) == (1, 0)
+    channel.shutdown()
+    (post,) = posts
+    assert post["text"] == "lumiere: nightly run: Failed\nfailed: evaluate"
+    database = (processes.folder / "prefect" / "prefect.db").read_bytes()
+    assert secret.encode() not in database
+
+
+@pytest.mark.parametrize("address", ["", "ftp://a/b", "https://", "hooks.example.org/a"])
+def test_a_bad_webhook_is_named_before_the_server_is_asked(
+    address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LUMIERE_WEBHOOK", address)
+    monkeypatch.setattr(sys, "argv", ["notify"])
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        with pytest.raises(ParamsError, match=r"set LUMIERE_WEBHOOK to the address.*https://"):
+            notify.main()
+        monkeypatch.setenv("LUMIERE_WEBHOOK", "https://hooks.example.org/a")
+        with pytest.raises(ParamsError, match="no Prefect server answers"):
+            notify.main()
 
 
 @pytest.mark.parametrize(

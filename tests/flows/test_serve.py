@@ -61,6 +61,58 @@ def test_a_program_that_does_not_even_start_is_an_error(
     services.stop()
 
 
+def test_a_program_whose_log_cannot_be_written_does_not_end_silently(
+    services: serve.Services, tmp_path: Path
+) -> None:
+    (tmp_path / "worker.log").mkdir()
+    services.is_ready = True
+    services.start("worker", "lumiere_toy_program", "stays")
+    wait_until(lambda: bool(services.ended))
+    with pytest.raises(LumiereError, match=r"the worker has ended; .*worker\.log: Is a directory"):
+        services.check()
+    services.stop()
+
+
+def test_something_is_done_before_each_start_and_its_error_is_told(
+    services: serve.Services, tmp_path: Path
+) -> None:
+    calls: list[int] = []
+
+    def before() -> None:
+        calls.append(len(pids(tmp_path, "worker")))
+        if len(calls) == 3:
+            raise LumiereError("the server does not answer")
+
+    services.is_ready = True
+    services.start("worker", "lumiere_toy_program", "ends", before=before)
+    wait_until(lambda: bool(services.ended))
+    assert calls == [0, 1, 2]
+    with pytest.raises(LumiereError, match="the worker has ended; the server does not answer"):
+        services.check()
+    services.stop()
+
+
+def test_serving_ends_with_an_error_if_a_program_ends_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server answers, then the log of the worker cannot be written."""
+    (tmp_path / "worker.log").mkdir()
+    (tmp_path / "prefect.py").write_text(PROGRAM)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(serve, "LOGS", tmp_path)
+    monkeypatch.setattr(serve, "CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(serve, "is_healthy", lambda api: bool(pids(tmp_path, "server")))
+    monkeypatch.setattr(serve, "run", lambda *_: None)
+    monkeypatch.setattr(serve.signal, "signal", lambda *_: None)
+    with socket.socket() as free:
+        free.bind((serve.HOST, 0))
+        port = free.getsockname()[1]
+    with pytest.raises(LumiereError, match=r"the worker has ended; .*worker\.log: Is a directory"):
+        serve.serve(port)
+    assert capsys.readouterr().out.endswith("stopped\n")
+    assert not any(psutil.pid_exists(pid) for pid in pids(tmp_path, "server"))
+
+
 def test_a_port_in_use_is_named() -> None:
     with socket.socket() as taken:
         taken.bind((serve.HOST, 0))

@@ -1,0 +1,180 @@
+"""What DVC, Prefect and MLflow cost: a run with nothing to do, a stage, and a thousand logged steps.
+
+`python -m benchmarks.orchestration` makes a small project with stages that only write a file, so
+all time is overhead. `--root FOLDER` measures a project of yours in which everything is up to date
+instead. The contenders take turns, and figures are medians over the rounds. CPU seconds count all
+processes; on a machine that others use, they say more than seconds do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import yaml
+
+from lumiere import tracking
+from lumiere.start import own_programs_first
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+STAGES, STEPS = 8, 1000
+POINTS = {"loss": 0.5, "learning_rate": 1e-3, "seconds": 0.2}  # of one step
+DVC, FLOW = ("dvc", "repro", "--quiet"), ("flows.pipeline",)
+STAGE = "python -c \"import pathlib; pathlib.Path('{name}').write_text('made')\""
+
+
+def main() -> None:
+    """Measure, and print tables in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3, help="default: 3")
+    parser.add_argument("--root", type=Path, help="a project that is up to date")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = options.root or _make_project(Path(folder, "project"))
+        rows = [*_idle(root, options.rounds)]
+        if options.root is None:
+            rows += _busy(root, options.rounds)
+            rows.append(_for_each_stage(rows))
+        print("| run | seconds | CPU seconds |\n|---|---|---|")
+        for name, seconds, cpu in rows:
+            print(f"| {name} | {seconds:.2f} | {cpu:.2f} |")
+        print(f"\nlogging of {STEPS} steps with {len(POINTS)} metrics each:\n")
+        print("| | seconds in the training's thread | until MLflow has all |\n|---|---|---|")
+        for name, (inside, total) in _logging(Path(folder)).items():
+            print(f"| {name} | {inside:.3f} | {total:.2f} |")
+
+
+def _make_project(root: Path) -> Path:
+    root.mkdir()
+    stages = {}
+    for number in range(STAGES):
+        name = f"s{number}.txt"
+        stages[f"s{number}"] = {
+            "cmd": STAGE.format(name=name),
+            "deps": [f"s{number - 1}.txt"] if number else ["input.txt"],
+            "outs": [name],
+        }
+    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    (root / "params.yaml").write_text("curate:\n  seed: 0\n")
+    (root / "input.txt").write_text("0")
+    _run(root, "dvc", "init", "--no-scm", "--quiet")
+    _run(root, *DVC)
+    _run(root, *FLOW, "--root", str(root))  # it makes the databases
+    return root
+
+
+def _idle(root: Path, rounds: int) -> Iterator[tuple[str, float, float]]:
+    """Measure runs with nothing to do."""
+    calls = {
+        "`dvc repro`, nothing to do": lambda: _run(root, *DVC),
+        "flow, everything cached": lambda: _run(root, *FLOW, "--root", str(root)),
+    }
+    yield from _medians(calls, rounds)
+
+
+def _busy(root: Path, rounds: int) -> Iterator[tuple[str, float, float]]:
+    """Measure runs of all stages, and what the flow adds to each."""
+    calls = {
+        f"`dvc repro`, {STAGES} stages": lambda: _run(root, *DVC, "--force"),
+        f"flow, {STAGES} stages": lambda: _run(root, *FLOW, "--root", str(root), "--force"),
+    }
+    yield from _medians(calls, rounds)
+
+
+def _for_each_stage(rows: list[tuple[str, float, float]]) -> tuple[str, float, float]:
+    """Return what the flow adds to each stage that runs, beyond its start and end."""
+    idle, idle_flow, busy, busy_flow = (row[1:] for row in rows)
+    seconds = busy_flow[0] - idle_flow[0] - (busy[0] - idle[0])
+    cpu = busy_flow[1] - idle_flow[1] - (busy[1] - idle[1])
+    return "what the flow adds to each stage that runs", seconds / STAGES, cpu / STAGES
+
+
+def _medians(
+    calls: dict[str, Callable[[], tuple[float, float]]], rounds: int
+) -> Iterator[tuple[str, float, float]]:
+    made: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            made[name].append(call())
+    for name, pairs in made.items():
+        seconds, cpu = zip(*pairs, strict=True)
+        yield name, statistics.median(seconds), statistics.median(cpu)
+
+
+def _run(root: Path, *command: str) -> tuple[float, float]:
+    """Run a module in the project; return its seconds and the CPU seconds of its processes."""
+    env = os.environ | {"PYTHONPATH": str(REPOSITORY), "DVC_NO_ANALYTICS": "1"}
+    env["PATH"] = own_programs_first(env["PATH"])
+    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+        env.pop(name, None)
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=REPOSITORY if command[0].startswith("flows") else root,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    used: dict[int, float] = {}
+    while process.poll() is None:
+        _note_cpu(process.pid, used)
+        time.sleep(0.05)
+    seconds = time.perf_counter() - started
+    output = process.communicate()[0]
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{output}")
+    return seconds, sum(used.values())
+
+
+def _note_cpu(pid: int, used: dict[int, float]) -> None:
+    """Note the CPU seconds of a process and of all below it, which may have ended meanwhile."""
+    with contextlib.suppress(psutil.Error):
+        for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                used[process.pid] = times.user + times.system
+
+
+def _logging(folder: Path) -> dict[str, tuple[float, float]]:
+    """Measure this project's logging, and MLflow's own, in databases of their own."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    found = {}
+    project = folder / "logging"
+    project.mkdir()
+    (project / "dvc.yaml").write_text("stages: {}\n")
+    with contextlib.chdir(project):
+        with tracking.stage_run("warm-up", {}) as run:
+            run.log_metrics(POINTS)
+        with tracking.stage_run("train", {}) as run:
+            run.flush(60)
+            started = time.perf_counter()
+            for step in range(STEPS):
+                run.log_metrics(POINTS, step)
+            inside = time.perf_counter() - started
+            run.flush(600)
+            found["this project"] = inside, time.perf_counter() - started
+
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/plain.db")
+    with mlflow.start_run():
+        mlflow.log_metrics(POINTS, step=-1)
+        started = time.perf_counter()
+        for step in range(STEPS):
+            mlflow.log_metrics(POINTS, step=step)
+        found["`mlflow.log_metrics`"] = (time.perf_counter() - started,) * 2
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Starts the Prefect server of a run before Prefect is imported.
+
+Prefect would start the same server itself, but only after it has imported all of the server's code
+into the flow's process too, which takes longer than all else that a flow with nothing to do does.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from importlib.util import find_spec
+from pathlib import Path
+
+from lumiere.addresses import check_database_folder
+from lumiere.errors import LumiereError, ParamsError
+
+HOST = "127.0.0.1"
+SUPERVISOR = Path(__file__).resolve().with_name("supervisor.py")
+LOG = "embedded-server.log"  # in Prefect's home folder
+POLL_SECONDS = 0.05
+# As Prefect's own embedded server.
+SETTINGS = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+}
+# With one of these files in the current folder, Prefect may have settings that only it can read.
+SETTINGS_FILES = ("prefect.toml", ".env")
+
+
+class EmbeddedServer:
+    """A server that ends with this process, even after `kill -9`."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._api, self._log = "", Path()
+
+    def start(self) -> None:
+        """Start the server, and make this process use it. Do nothing if another server is chosen, or
+        if Prefect has to decide: then it starts its own where it needs one.
+        """
+        home = os.environ.get("PREFECT_HOME")
+        if home is None or not _is_plain(Path(home)):
+            return
+        package = find_spec("prefect")
+        assert package is not None and package.origin is not None
+        port = _free_port()
+        self._api, self._log = f"http://{HOST}:{port}/api", Path(home, LOG)
+        words = ["-m", "uvicorn", "--app-dir", str(Path(package.origin).parents[1]), "--factory"]
+        words += ["prefect.server.api.server:create_app", "--host", HOST, "--port", str(port)]
+        words += ["--log-level", "error", "--lifespan", "on"]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(SUPERVISOR), sys.executable, *words],
+                env=os.environ | SETTINGS,
+                stdin=subprocess.PIPE,  # it closes when this process ends
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        os.environ["PREFECT_API_URL"] = self._api
+
+    def wait(self) -> None:
+        """Return when the server answers, or if there is none.
+
+        Raises:
+            LumiereError: if it has ended, or does not answer for long.
+        """
+        if self._process is None:
+            return
+        seconds = float(os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"])
+        deadline = time.monotonic() + seconds
+        while not self._is_healthy():
+            if self._process.poll() is not None:
+                raise LumiereError(f"the embedded Prefect server has ended; {self._log} says why")
+            if time.monotonic() > deadline:
+                raise LumiereError(
+                    f"the embedded Prefect server does not answer within {seconds:g} s; {self._log} "
+                    "may say why"
+                )
+            time.sleep(POLL_SECONDS)
+
+    def _is_healthy(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self._api}/health", timeout=5):
+                return True
+        except (OSError, urllib.error.URLError):
+            return False
+
+
+def _is_plain(home: Path) -> bool:
+    """Return whether a server can be started without asking Prefect about its settings."""
+    chosen = {
+        "PREFECT_API_URL",
+        "PREFECT_PROFILE",
+        "PREFECT_PROFILES_PATH",
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE",
+        "PREFECT_TEST_MODE",
+        "PREFECT_UNIT_TEST_MODE",
+    }
+    if "prefect" in sys.modules or not chosen.isdisjoint(os.environ):
+        return False
+    if (home / "profiles.toml").exists() or any(Path(name).exists() for name in SETTINGS_FILES):
+        return False
+    try:
+        check_database_folder(home)
+    except ParamsError:  # `flows.program.check_server` raises it again
+        return False
+    return home.is_dir() and os.access(home, os.W_OK | os.X_OK)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        return int(free.getsockname()[1])
