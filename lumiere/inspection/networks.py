@@ -111,9 +111,10 @@ def _count_steps(
     total = make_scheduler().config.num_train_timesteps
     power = sampler.timestep_power if isinstance(sampler, GenerateConfig) else 1.0
     low, high = sampler.guidance_interval
-    levels = torch.tensor(power_timesteps(num_inference_steps, total, power)) / total
-    is_guided = (low <= levels) & (levels <= high) & (sampler.guidance_scale > 1)
-    return len(levels), int(is_guided.sum())
+    timesteps = power_timesteps(num_inference_steps, total, power)
+    if sampler.guidance_scale <= 1:
+        return len(timesteps), 0
+    return len(timesteps), sum(low * total <= timestep <= high * total for timestep in timesteps)
 
 
 def _distilled(params: Params, conditioned: Workload) -> Workload:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from lumiere.diffusion.schedulers import (
     Stepper,
     check_prediction_type,
     hold_known,
+    power_timesteps,
     select_timesteps,
     signal_level,
 )
@@ -288,3 +290,73 @@ def test_schedulers_that_need_all_their_steps_do_not_start_from_a_picture(
         ValueError, match=f"scheduler is a {name}, which cannot begin in the middle; set strength"
     ):
         pipe("a cat", video=VIDEO, strength=0.5, num_inference_steps=8, output_type="pt")
+
+
+def test_a_power_of_one_is_trailing_spacing() -> None:
+    scheduler = diffusers.DDPMScheduler.from_config(make_scheduler().config)
+    for num_inference_steps in (1, 4, 20, 50):
+        scheduler.set_timesteps(num_inference_steps)
+        expected = scheduler.timesteps.tolist()
+        assert power_timesteps(num_inference_steps, 1000, 1.0) == expected
+
+
+@pytest.mark.parametrize("power", [1.5, 2.0, 3.0])
+def test_a_higher_power_visits_low_noise_more_often(power: float) -> None:
+    timesteps = power_timesteps(20, 1000, power)
+    assert timesteps[0] == 999 and timesteps == sorted(set(timesteps), reverse=True)
+    gaps = [a - b for a, b in itertools.pairwise(timesteps)]
+    assert gaps == sorted(gaps, reverse=True)
+    assert timesteps[10] == round(1000 * 0.5**power) - 1
+    assert len(power_timesteps(1000, 1000, power)) < 1000  # none twice
+
+
+def test_a_power_below_one_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"power is 0\.5; allowed: at least 1"):
+        power_timesteps(4, 1000, 0.5)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("name", ["DDPMScheduler", "DPMSolverMultistepScheduler"])
+def test_any_spacing_samples_the_distribution(name: str, power: float) -> None:
+    """The network is exact for x_0 ~ N(0.2, 0.3^2)."""
+    base = diffusers.DDIMScheduler.from_config(make_scheduler().config, clip_sample=False)
+    objective = Objective(base)
+
+    def network(scaled_x_t: Tensor, timestep: Tensor) -> Tensor:
+        timesteps = timestep.long().view(1)
+        alpha, sigma = objective.levels(timesteps, 5)
+        gain = 0.09 * alpha / (0.09 * alpha**2 + sigma**2)
+        x_0 = 0.2 + gain * (scaled_x_t - alpha * 0.2)
+        return objective.target(x_0, (scaled_x_t - alpha * x_0) / sigma, timesteps)
+
+    scheduler = made_by(name, base)
+    noise = draw_noise((1, 3, 8, 16, 16), [seed()], CPU)
+    timesteps = select_timesteps(scheduler, 50, CPU, power=power)
+    assert timesteps.tolist() == power_timesteps(50, 1000, power)
+    made = denoise(scheduler, network, lambda: noise, timesteps, [seed()])
+    assert made.mean() == pytest.approx(0.2, abs=0.02)
+    assert made.std() == pytest.approx(0.3, abs=0.03)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_strength_is_the_noise_level_to_begin_with(power: float) -> None:
+    scheduler = diffusers.DDPMScheduler.from_config(make_scheduler().config)
+    for strength in (0.3, 0.5, 0.7):
+        timesteps = select_timesteps(scheduler, 40, CPU, strength, power)
+        assert timesteps[0] == pytest.approx(1000 * strength, abs=50)
+    assert len(select_timesteps(scheduler, 40, CPU, 0.0, power)) == 0
+
+
+def test_a_scheduler_without_timesteps_keeps_its_spacing_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for scheduler in (
+        make_scheduler(),
+        made_by("LCMScheduler", make_scheduler()),
+        made_by("DPMSolverMultistepScheduler", make_scheduler(), use_karras_sigmas=True),
+    ):
+        caplog.clear()
+        own = select_timesteps(scheduler, 4, CPU).tolist()
+        assert not caplog.records
+        assert select_timesteps(scheduler, 4, CPU, power=2.0).tolist() == own
+        assert f"{type(scheduler).__name__} takes no timesteps" in caplog.text
