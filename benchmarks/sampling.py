@@ -2,6 +2,7 @@
 
     PYTHONPATH=. python -m benchmarks.sampling --clips outputs/clips --work /tmp/sampling
     PYTHONPATH=. python -m benchmarks.sampling ... --only "default;no guidance" --captions 100
+    PYTHONPATH=. python -m benchmarks.sampling ... --fast --only "default;2 steps"
     PYTHONPATH=. python -m benchmarks.sampling ... --guide FOLDER --only "default;autoguidance 2"
 
 Every variant makes the same videos, one per source video, from the same noise. They are compared
@@ -32,7 +33,7 @@ from lumiere.evaluation.comparison import compare, measure_sets
 from lumiere.evaluation.folders import load_networks
 from lumiere.evaluation.scores import flat
 from lumiere.pipelines import LumierePipeline
-from lumiere.pipelines.assemble import demo_pipeline, load_guide
+from lumiere.pipelines.assemble import PRETRAINED, demo_pipeline, load_guide
 from lumiere.pipelines.evaluation_sets import draw_captions, make_clips, plan_clips
 from lumiere.pipelines.input_files import Clips
 from lumiere.sample_files import TEXT_TO_VIDEO, read_set, write_set
@@ -98,7 +99,12 @@ VARIANTS = {
     "autoguidance 2": Variant({**AUTO, "guidance_scale": 2.0}),
     "autoguidance 2 at every step": Variant({**AUTO, "guidance_scale": 2.0, **WHOLE}),
     "autoguidance 3, APG eta 0": Variant({**AUTO, **STRONG, **ORTHOGONAL}),
-    "10 steps": Variant({"num_inference_steps": 10}),
+    **{
+        f"power {power:g}": Variant({"timestep_power": power})
+        for power in (1.0, 1.5, 2.0, 2.5, 3.0)
+    },
+    **{f"{steps} steps": Variant({"num_inference_steps": steps}) for steps in (2, 3, 6, 10)},
+    "8 steps, power 2": Variant({"num_inference_steps": 8, "timestep_power": 2.0}),
     "50 steps": Variant({"num_inference_steps": 50}),
     "noise correlation 0": Variant({"noise_correlation": 0.0}),
     "noise correlation 0.3": Variant({"noise_correlation": 0.3}),
@@ -153,6 +159,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for clips and results")
     parser.add_argument("--model", type=Path, help="a saved pipeline (default: the demo weights)")
     parser.add_argument(
+        "--fast", action="store_true", help="the distilled network of the demo weights, as --fast"
+    )
+    parser.add_argument(
         "--guide",
         type=Path,
         help="a weaker network for autoguidance: a folder of SpaceTimeUNet.save_pretrained, or of "
@@ -173,6 +182,8 @@ def main() -> None:
     clips = Clips(arguments.clips)
     captions = draw_captions(clips.stores[arguments.held_out], arguments.captions, seed=0)
     pipe = LumierePipeline.from_pretrained(arguments.model) if arguments.model else demo_pipeline()
+    if arguments.fast:
+        pipe.load_distilled(PRETRAINED / "fast")
     pipe.set_progress_bar_config(disable=True)
     original, settings = pipe.scheduler, dict(pipe.config)
     passes = [0]
