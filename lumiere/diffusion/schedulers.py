@@ -112,7 +112,7 @@ def select_timesteps(
     if not 0 <= strength <= 1:
         raise ValueError(f"strength is {strength}; allowed: 0 (keep the video) to 1 (ignore it)")
     kind = type(scheduler).__name__
-    _set_timesteps(scheduler, num_inference_steps, device, power)
+    power = _set_timesteps(scheduler, num_inference_steps, device, power)
     # Ancestral KDPM2 gives non-finite timesteps for some noise schedules; inverse schedulers run
     # from video to noise.
     timesteps = scheduler.timesteps
@@ -154,11 +154,15 @@ def power_timesteps(num_inference_steps: int, num_train_timesteps: int, power: f
 
 def _set_timesteps(
     scheduler: SchedulerMixin, num_inference_steps: int, device: torch.device, power: float
-) -> None:
-    """Set a scheduler's timesteps, with a spacing of its own if it takes no other."""
+) -> float:
+    """Set a scheduler's timesteps, with a spacing of its own if it takes no other.
+
+    Returns:
+        The power that acts: 1 for the scheduler's own spacing.
+    """
     if power == 1:
         scheduler.set_timesteps(num_inference_steps, device=device)
-        return
+        return 1.0
     timesteps = power_timesteps(num_inference_steps, scheduler.config.num_train_timesteps, power)
     if not takes_timesteps(scheduler):
         logger.warning(
@@ -167,8 +171,9 @@ def _set_timesteps(
             power,
         )
         scheduler.set_timesteps(num_inference_steps, device=device)
-        return
+        return 1.0
     scheduler.set_timesteps(device=device, timesteps=timesteps)
+    return power
 
 
 def takes_timesteps(scheduler: SchedulerMixin) -> bool:

@@ -360,3 +360,5 @@ def test_a_scheduler_without_timesteps_keeps_its_spacing_and_says_so(
         assert not caplog.records
         assert select_timesteps(scheduler, 4, CPU, power=2.0).tolist() == own
         assert f"{type(scheduler).__name__} takes no timesteps" in caplog.text
+        half = select_timesteps(scheduler, 4, CPU, 0.5).tolist()
+        assert select_timesteps(scheduler, 4, CPU, 0.5, 2.0).tolist() == half
