@@ -41,19 +41,21 @@ class Demo:
         options = {
             "upscale": False, "guidance_rescale": 0.0, "output_type": "pt", **self.text, **options,
         }  # fmt: skip
-        return self.pipe(generator=torch.Generator().manual_seed(0), **options).frames
+        output: Any = self.pipe(generator=torch.Generator().manual_seed(0), **options)
+        return output.frames
 
     def upscale(self, num_frames: int, steps: int, batch_size: int | None = 4) -> Tensor:
         """Enlarge a video of noise."""
         generator = torch.Generator().manual_seed(0)
         low = torch.rand(1, num_frames, 3, self.size, self.size, generator=generator)
-        return self.upscaler(
+        output: Any = self.upscaler(
             low,
             num_inference_steps=steps,
             batch_size=batch_size,
             generator=generator,
             output_type="pt",
-        ).frames
+        )
+        return output.frames
 
     def cases(self, num_frames: int, steps: int, ssr_steps: int) -> list[Case]:
         """Return the calls whose overhead is measured."""

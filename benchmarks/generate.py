@@ -99,7 +99,9 @@ def full_run(
     torch.manual_seed(0)
     pipe = random_pipeline(width, size, ssr_size, num_frames).to(device, torch.bfloat16)
     pipe.set_progress_bar_config(disable=True)
-    text = {name: torch.randn(1, 77, 1024) for name in ("prompt_embeds", "negative_prompt_embeds")}
+    text: dict[str, Any] = {
+        name: torch.randn(1, 77, 1024) for name in ("prompt_embeds", "negative_prompt_embeds")
+    }
 
     def run() -> None:
         pipe(
