@@ -71,7 +71,7 @@ def main() -> None:
             )
             write_distilled(arguments.out, settings)
             # It samples better with fresh noise at every step: docs/sampling.md.
-            sampler = DDPMScheduler.from_config(task.scheduler.config)
+            sampler = DDPMScheduler.from_config(task.scheduler.config, variance_type="fixed_small")
             save_companions(arguments.out, sampler, store.text_encoder, store.max_text_tokens, vae)
 
 

@@ -66,8 +66,10 @@ def find_look_alikes(
         order = sorted(places, key=lambda digest: (digest not in known, places[digest]))
         clips = [signatures[places[digest]] for digest in order]
         new = _compare(clips, num_known)
+        # Clips of earlier runs that are gone were not compared with the new ones.
+        pairs = {pair for pair in pairs if set(pair) <= set(places)}
         pairs |= {(order[i], order[j]) for i, j in new}
-        _write_cache(cache, known | set(order), pairs)
+        _write_cache(cache, set(order), pairs)
     return _places_of(digests, pairs)
 
 

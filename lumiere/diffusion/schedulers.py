@@ -121,10 +121,9 @@ def select_timesteps(
             f"scheduler is a {kind}, whose timesteps do not lead from noise to a video with this "
             f"noise schedule; take another, such as {WORKING}"
         )
-    order = getattr(scheduler, "order", 1)  # second order: every step but one is listed twice
-    num_steps = (len(timesteps) + order - 1) // order
-    skipped = num_steps - round(num_steps * strength ** (1 / power))
-    skipped *= order
+    # Steps that fall together are the last ones, so they do not change how many come first.
+    skipped = num_inference_steps - round(num_inference_steps * strength ** (1 / power))
+    skipped *= getattr(scheduler, "order", 1)  # second order: every step but one is listed twice
     if skipped and kind in FROM_NOISE_ALONE:
         raise ValueError(
             f"scheduler is a {kind}, which cannot begin in the middle; set strength and "
@@ -183,6 +182,8 @@ def takes_timesteps(scheduler: SchedulerMixin) -> bool:
     """
     arguments = inspect.signature(scheduler.set_timesteps).parameters
     if "timesteps" not in arguments or "original_inference_steps" in arguments:
+        return False
+    if scheduler.config.get("timestep_type") == "continuous":
         return False
     return not any(scheduler.config.get(name) for name in OWN_SPACINGS)
 

@@ -99,7 +99,7 @@ def _register(client: MlflowClient, candidate: Candidate, name: str, metric: str
         return ""
     standings = champion.read_standings(candidate.scores)
     new = champion.choose(standings, metric)
-    tags = champion.as_tags(standings) | {"scores_md5": scores_md5}
+    tags = champion.as_tags(standings)
     if known is None:
         tags |= {"pipeline_md5": candidate.digest} | dict(candidate.tags)
         known = _create(client, candidate, name, tags)
@@ -108,7 +108,10 @@ def _register(client: MlflowClient, candidate: Candidate, name: str, metric: str
         for key, value in tags.items():
             client.set_model_version_tag(name, known.version, key, value)
         done = f"version {known.version} of {name} was measured again"
-    return f"{done}; {_choose_champion(client, name, known.version, new, metric)}"
+    outcome = _choose_champion(client, name, known.version, new, metric)
+    # Last, so that a run that fails before is tried again.
+    client.set_model_version_tag(name, known.version, "scores_md5", scores_md5)
+    return f"{done}; {outcome}"
 
 
 def _find(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:

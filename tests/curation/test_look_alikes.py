@@ -67,3 +67,11 @@ def test_clips_of_one_camera_are_not_alike_but_their_copies_are():
     assert find_look_alikes([*clips, bright, clips[2]]) == [(2, 7), (3, 6)]
     empty = np.stack([clips[0][0]] * 4)
     assert find_look_alikes([empty, np.clip(empty + 1.0, 0, 255).astype(np.uint8)]) == [(0, 1)]
+
+
+def test_clips_that_were_away_are_compared_when_they_come_back(tmp_path):
+    clips = families(12, seed=3)
+    cache = tmp_path / "cache"
+    find_look_alikes(clips[:6], cache)
+    find_look_alikes(clips[6:], cache)
+    assert find_look_alikes(clips, cache) == brute_force(clips) != []

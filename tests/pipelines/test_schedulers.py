@@ -345,6 +345,7 @@ def test_strength_is_the_noise_level_to_begin_with(power: float) -> None:
         timesteps = select_timesteps(scheduler, 40, CPU, strength, power)
         assert timesteps[0] == pytest.approx(1000 * strength, abs=50)
     assert len(select_timesteps(scheduler, 40, CPU, 0.0, power)) == 0
+    assert select_timesteps(scheduler, 100, CPU, 0.5, 3.0)[0] == pytest.approx(499, abs=15)
 
 
 def test_a_scheduler_without_timesteps_keeps_its_spacing_and_says_so(
@@ -353,6 +354,7 @@ def test_a_scheduler_without_timesteps_keeps_its_spacing_and_says_so(
     for scheduler in (
         make_scheduler(),
         made_by("LCMScheduler", make_scheduler()),
+        made_by("EulerDiscreteScheduler", make_scheduler(), timestep_type="continuous"),
         made_by("DPMSolverMultistepScheduler", make_scheduler(), use_karras_sigmas=True),
     ):
         caplog.clear()
