@@ -369,8 +369,9 @@ class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
     def load_distilled(self, folder: str | Path) -> None:
         """Replace the base network by one that was distilled to few steps without guidance.
 
-        Its number of steps, its correlation of noise, guidance 1, and a few steps of
-        super-resolution in longer windows become the defaults of a call. `save_pretrained` then saves a fast
+        Its scheduler takes the place of the pipeline's. Its number of steps and their
+        `timestep_power`, its correlation of noise, guidance 1, and a few steps of super-resolution
+        in longer windows become the defaults of a call. `save_pretrained` then saves a fast
         pipeline. Styles stay if the network still has the image model that they were made for;
         otherwise the pipeline has none.
 
