@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 
 import torch
-from diffusers import DDPMScheduler
 
 import stages
 from lumiere.config import load_params
@@ -70,8 +69,7 @@ def main() -> None:
                 config.num_inference_steps, config.noise_correlation, config.timestep_power
             )
             write_distilled(arguments.out, settings)
-            # It samples better with fresh noise at every step: docs/sampling.md.
-            sampler = DDPMScheduler.from_config(task.scheduler.config, variance_type="fixed_small")
+            sampler = task.student_sampler()
             save_companions(arguments.out, sampler, store.text_encoder, store.max_text_tokens, vae)
 
 

@@ -74,6 +74,7 @@ def sample_whole(
     conditions: Sequence[Tensor],
     num_inference_steps: int,
     generators: list[torch.Generator],
+    timestep_power: float = 1.0,
 ) -> Tensor:
     """Go from noise to x_0 as the pipelines do, without windows or held pixels; previews use it.
 
@@ -88,12 +89,13 @@ def sample_whole(
             alone.
         num_inference_steps: steps from pure noise.
         generators: one per row, for schedulers that add noise as they go.
+        timestep_power: of `power_timesteps`; 1 leaves the spacing to the scheduler.
     """
 
     def predict_with_conditions(scaled_x_t: Tensor, timestep: Tensor) -> Tensor:
         return predict(torch.cat([scaled_x_t, *conditions], dim=1), timestep)
 
-    timesteps = select_timesteps(scheduler, num_inference_steps, noise.device)
+    timesteps = select_timesteps(scheduler, num_inference_steps, noise.device, power=timestep_power)
     return denoise(
         scheduler,
         predict_with_conditions,

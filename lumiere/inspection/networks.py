@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
 from torch import Tensor
 
 from lumiere.config import DistilConfig, GenerateConfig, OptimConfig, Params
 from lumiere.diffusion.objective import make_scheduler
-from lumiere.diffusion.schedulers import power_timesteps
+from lumiere.diffusion.schedulers import power_timesteps, takes_timesteps
 from lumiere.diffusion.windows import temporal_windows
 from lumiere.files import read_json
 from lumiere.models import SpaceTimeUNet, layers_in_order
@@ -23,6 +23,7 @@ from lumiere.models.autoencoder import latent_factor
 from lumiere.models.conditions import takes_text
 from lumiere.models.diffusers_folders import read_stored_config
 from lumiere.models.t2i_requirements import text_width
+from lumiere.models.text_to_image import load_scheduler
 from lumiere.models.unet_builders import build_ssr_unet, build_text_to_image_unet
 from lumiere.models.weights import CONFIG_FILE, TEMPORAL_FILE
 from lumiere.text import load_text_encoder
@@ -104,20 +105,32 @@ class Workload:
         return run, [sample, target, *tensors]
 
 
+def _scheduler(params: Params, root: Path) -> SchedulerMixin:
+    """Return the scheduler that comes with a params file's text-to-image model."""
+    source = params.prepare_t2i.source
+    if source == "train":
+        return make_scheduler()
+    return load_scheduler(_image_folder(source, root) / "scheduler")
+
+
 def _count_steps(
-    sampler: GenerateConfig | DistilConfig, num_inference_steps: int
+    sampler: GenerateConfig | DistilConfig,
+    num_inference_steps: int,
+    scheduler: SchedulerMixin,
 ) -> tuple[int, int]:
     """Count the steps of a sampler and, among them, those with guidance."""
-    total = make_scheduler().config.num_train_timesteps
-    power = sampler.timestep_power if isinstance(sampler, GenerateConfig) else 1.0
+    total = scheduler.config.num_train_timesteps
     low, high = sampler.guidance_interval
+    # A scheduler that takes no timesteps keeps its own spacing. The teacher's steps are not its.
+    is_spaced = isinstance(sampler, DistilConfig) or takes_timesteps(scheduler)
+    power = sampler.timestep_power if is_spaced else 1.0
     timesteps = power_timesteps(num_inference_steps, total, power)
     if sampler.guidance_scale <= 1:
         return len(timesteps), 0
     return len(timesteps), sum(low * total <= timestep <= high * total for timestep in timesteps)
 
 
-def _distilled(params: Params, conditioned: Workload) -> Workload:
+def _distilled(params: Params, conditioned: Workload, scheduler: SchedulerMixin) -> Workload:
     """Describe the network that `distil` trains, which has the layers of the conditioned one."""
     config, settings = params.distil, conditioned.network.config
     network = SpaceTimeUNet.from_config(
@@ -125,14 +138,14 @@ def _distilled(params: Params, conditioned: Workload) -> Workload:
     ).train()
     for parameter in network.spatial_parameters():
         parameter.requires_grad_(config.trained == "all")
-    teacher_passes = sum(_count_steps(config, config.teacher_steps)) / config.teacher_steps
+    steps, guided_steps = _count_steps(config, config.teacher_steps, scheduler)
     return replace(
         conditioned,
         title="base, distilled",
         network=network,
         optim=config.optim,
         sample_passes=config.num_inference_steps,
-        distilling_passes=1 + teacher_passes,
+        distilling_passes=2 + guided_steps / steps,
     )
 
 
@@ -155,7 +168,8 @@ def workloads(params: Params, root: Path = Path()) -> list[Workload]:
 
     text = (params.decode.max_text_tokens, text_width(image_model.config))
     frames, side = params.decode.num_frames, image_model.config.sample_size
-    steps, guided_steps = _count_steps(generate, generate.num_inference_steps)
+    scheduler = _scheduler(params, root)
+    steps, guided_steps = _count_steps(generate, generate.num_inference_steps, scheduler)
     has_guide = generate.guidance_type == "auto"
     base_passes = steps if has_guide else steps + guided_steps
     ssr_window = min(generate.window_size, generate.num_frames)
@@ -180,7 +194,7 @@ def workloads(params: Params, root: Path = Path()) -> list[Workload]:
         ),
     ]
     if params.distil.optim.steps:
-        loads.append(on_meta(lambda: _distilled(params, loads[-1])))
+        loads.append(on_meta(lambda: _distilled(params, loads[-1], scheduler)))
     if has_guide:
         guide = _guide_network(root / generate.guide_unet, conditioned)
         guided = (guide.total_channels, generate.num_frames, side, side)
@@ -306,9 +320,13 @@ def super_resolution_network(params: Params, root: Path) -> UNet2DConditionModel
     return build_ssr_unet(config.size, config.block_out_channels, config.layers_per_block, file)
 
 
-def _named_network(source: str, root: Path, size: int) -> UNet2DConditionModel:
+def _image_folder(source: str, root: Path) -> Path:
     here = root / source
-    folder = here if here.is_dir() else pipeline_folder(source)
+    return here if here.is_dir() else pipeline_folder(source)
+
+
+def _named_network(source: str, root: Path, size: int) -> UNet2DConditionModel:
+    folder = _image_folder(source, root)
     stored = read_stored_config(folder / "unet")
     settings = {key: value for key, value in stored.items() if not key.startswith("_")}
     settings.pop("self", None)

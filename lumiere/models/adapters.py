@@ -182,9 +182,10 @@ class SpaceTimeAdapters(PeftAdapterMixin):
         self.restore_adapter_weights()
 
     def restore_adapter_weights(self) -> None:
-        """Give adapters the weights that they had before `fuse_lora`."""
+        """Give adapters the weights that they had before `fuse_lora`, unless they are deleted."""
         for layer, scaling in self._weights_before_fusing:
-            layer.scaling.update(scaling)
+            for name in layer.scaling.keys() & scaling.keys():
+                layer.scaling[name] = scaling[name]
         self._weights_before_fusing = ()
 
     def unload_lora(self) -> None:

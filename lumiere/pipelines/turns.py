@@ -2,8 +2,9 @@
 
 diffusers' schedulers keep a call's timesteps, and a style replaces weights for the length of a
 call. So calls of several threads that share a component wait for each other, even if they are calls
-of several pipelines. So do methods that change components: another thread's call never sees half of
-a change.
+of several pipelines. So do methods that change components. The pipeline itself is taken as well,
+because a change may replace a component before it is complete: another thread's call of that
+pipeline never sees half of a change.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ SHARED = ("scheduler", "unet", "guide_unet", "ssr_scheduler", "ssr_unet")
 
 
 class _Turn:
-    """The thread that has a component; None if it is free."""
+    """The thread that has a component or a pipeline; None if it is free."""
 
     owner: int | None = None
 
@@ -42,7 +43,8 @@ def in_turn(
     *component_names: str,
     within: bool = False,
 ) -> Callable[[Callable[P, Result]], Callable[P, Result]]:
-    """Decorate a pipeline's method that calls components: threads that share one take turns.
+    """Decorate a pipeline's method that calls components: threads that share one, or the pipeline,
+    take turns.
 
     Args:
         component_names: attributes of the pipeline; those that are None are left out.
@@ -164,8 +166,8 @@ def _is_waited_for(me: int, turns: Sequence[_Turn]) -> bool:
 
 
 def _turns_of(pipeline: Any, names: Sequence[str]) -> list[_Turn]:
-    """Return the turn of each component, once if it has two names."""
-    turns: list[_Turn] = []
+    """Return the turns of the pipeline and of each component, once if it has two names."""
+    turns = [_turns.setdefault(pipeline, _Turn())]
     for name in names:
         component = getattr(pipeline, name, None)
         if component is None:

@@ -39,6 +39,7 @@ class SamplePreview:
 
     number = 3
     steps = STEPS
+    timestep_power = 1.0
 
     def __init__(
         self,
@@ -105,7 +106,13 @@ class SamplePreview:
             return without_variance(without_text.call(network), noise.shape[1])
 
         x_0 = sample_whole(
-            self.scheduler, predict, noise, conditions, self.steps, generators=[torch.Generator()]
+            self.scheduler,
+            predict,
+            noise,
+            conditions,
+            self.steps,
+            generators=[torch.Generator()],
+            timestep_power=self.timestep_power,
         )
         return self.task.space.decode(x_0 if x_0.ndim == 5 else x_0.unsqueeze(2))
 
@@ -137,12 +144,14 @@ class SamplePreview:
 
 
 class FewStepPreview(SamplePreview):
-    """Shows a distilled network as it will be used: in its few steps, without guidance."""
+    """Shows a distilled network as it will be used: by its sampler, without guidance."""
 
     def __init__(self, task: DistillationTask, *args: Any, **kwargs: Any) -> None:
         """The arguments are those of `SamplePreview`."""
         super().__init__(task, *args, **kwargs)
         self.steps, self.guidance_scale = task.settings.num_inference_steps, 1.0
+        self.timestep_power = task.settings.timestep_power
+        self.scheduler = task.student_sampler()
 
 
 class SuperResolutionPreview(SamplePreview):

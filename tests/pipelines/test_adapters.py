@@ -223,6 +223,20 @@ def test_fused_adapters_come_out_as_they_went_in(pipe: LumierePipeline) -> None:
     torch.testing.assert_close(call(), plain, rtol=0, atol=1e-5)
 
 
+@torch.no_grad()
+def test_an_adapter_that_was_deleted_while_fused_does_not_come_back(pipe: LumierePipeline) -> None:
+    for name in ("kept", "deleted"):
+        pipe.unet.add_adapter(LoraConfig(r=2, lora_alpha=2.0, target_modules=["to_q"]), name)
+        shake_adapters(pipe.unet, name)
+    pipe.fuse_lora(adapter_names=["kept"])
+    pipe.delete_adapters("deleted")
+    pipe.unfuse_lora()
+    layers = [module for module in pipe.unet.modules() if hasattr(module, "scale_layer")]
+    assert layers and all(list(layer.scaling) == ["kept"] for layer in layers)
+    pipe.set_adapters("kept", 0.5)
+    assert all(layer.scaling["kept"] == 0.5 for layer in layers)
+
+
 # --- the weight of adapters in one call -------------------------------------------------------------
 
 

@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+)
 from diffusers.callbacks import PipelineCallback
 from PIL import Image
 from torch import Tensor
@@ -472,9 +477,11 @@ def test_a_callback_of_diffusers_own_kind_says_which_tensors_it_wants(
     ("interval", "scale"),
     [((0.0, 1.0), 3.0), ((0.25, 0.75), 3.0), ((0.5, 1.0), 3.0), ((0.0, 1.0), 1.0)],
 )
+@pytest.mark.parametrize("sampler", [DDIMScheduler, DDPMScheduler])
 def test_inspection_counts_the_clips_that_pass_through_the_network(
-    base_only: LumierePipeline, interval: tuple[float, float], scale: float
+    base_only: LumierePipeline, sampler: Any, interval: tuple[float, float], scale: float
 ) -> None:
+    base_only.scheduler = sampler.from_config(base_only.scheduler.config)
     clips_in_network: list[int] = []
     base_only.unet.register_forward_pre_hook(lambda _, args: clips_in_network.append(len(args[0])))
     base_only(
@@ -482,10 +489,15 @@ def test_inspection_counts_the_clips_that_pass_through_the_network(
         guidance_scale=scale,
         guidance_interval=interval,
         num_inference_steps=20,
+        timestep_power=2.0,  # which DDIM does not take
         output_type="pt",
         generator=seed(),
     )
     config = GenerateConfig(
-        num_inference_steps=20, guidance_scale=scale, guidance_interval=interval
+        num_inference_steps=20,
+        guidance_scale=scale,
+        guidance_interval=interval,
+        timestep_power=2.0,
     )
-    assert sum(_count_steps(config, config.num_inference_steps)) == sum(clips_in_network)
+    counted = _count_steps(config, config.num_inference_steps, base_only.scheduler)
+    assert sum(counted) == sum(clips_in_network)

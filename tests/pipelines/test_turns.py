@@ -43,9 +43,12 @@ class Plain:
     def load(self) -> str:
         return self.weigh() + ", loaded"
 
-    def replace(self, then: Callable[[], Any]) -> None:
-        then()
+    def replace(
+        self, before: Callable[[], Any] = lambda: None, after: Callable[[], Any] = lambda: None
+    ) -> None:
+        before()
         self.unet = Part()
+        after()
 
     @in_turn("unet", within=True)
     def part_of_a_call(self) -> str:
@@ -118,6 +121,21 @@ def test_a_waiting_thread_gets_the_component_that_took_the_place() -> None:
 
         threads.submit(pipe.replace, submit).result()
     assert pipe.unet is not before and seen[0] is not None
+
+
+def test_no_call_sees_half_of_a_change() -> None:
+    pipe, order = plain(), []
+    with ThreadPoolExecutor(2) as threads:
+
+        def submit() -> None:
+            calls.append(threads.submit(pipe, lambda: order.append("called")))
+            until_waiting(set(), calls[0])
+            order.append("changed")
+
+        calls: list[Future[Any]] = []
+        threads.submit(pipe.replace, after=submit).result()
+        calls[0].result()
+    assert order == ["changed", "called"]
 
 
 def test_changes_in_a_callback() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
@@ -18,7 +18,7 @@ from lumiere.data.shards import ALL
 from lumiere.diffusion.denoising import sample_whole
 from lumiere.diffusion.guidance import TextGuidance
 from lumiere.diffusion.objective import make_scheduler
-from lumiere.diffusion.schedulers import hold_known
+from lumiere.diffusion.schedulers import hold_known, select_timesteps
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.unet_builders import build_text_to_image_unet
 from lumiere.training.distillation_task import (
@@ -99,18 +99,29 @@ def batch_of(task: DistillationTask, step: int = 0) -> dict[str, Tensor]:
 # --- the trajectory --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("power", [1.0, 2.0])
 @pytest.mark.parametrize("steps", [1, 2, 4, 5])
-def test_segments_end_where_the_schedulers_few_steps_do(steps: int) -> None:
+def test_segments_end_where_the_samplers_few_steps_do(steps: int, power: float) -> None:
     scheduler = trailing_ddim(make_scheduler(), is_latent=False)
-    trajectory = Trajectory(scheduler, steps, 20)
-    scheduler.set_timesteps(20)
-    points = scheduler.timesteps
+    trajectory = Trajectory(scheduler, steps, 20, power)
+    if power != 1:  # which DDIM takes no timesteps for
+        scheduler = DDPMScheduler.from_config(scheduler.config)
+    points = select_timesteps(scheduler, 20, torch.device("cpu"), power=power)
+    assert torch.equal(trajectory.points, points.flip(0))
     assert torch.equal(trajectory.following(points), torch.tensor([*points[1:], -1]))
-    assert torch.equal(trajectory.snap(torch.arange(1000)).unique(), points.sort().values)
-    scheduler.set_timesteps(steps)
-    ends = torch.tensor([*scheduler.timesteps[1:], -1])
-    assert torch.equal(trajectory.ends(scheduler.timesteps), ends)
+    drawn = trajectory.point_at(torch.arange(1000))
+    assert torch.equal(drawn, drawn.sort().values)
+    assert drawn.unique(return_counts=True)[1].tolist() == [50] * 20
+    timesteps = select_timesteps(scheduler, steps, torch.device("cpu"), power=power)
+    ends = torch.tensor([*timesteps[1:], -1])
+    assert torch.equal(trajectory.ends(timesteps), ends)
     assert torch.equal(trajectory.ends(points), ends.repeat_interleave(20 // steps))
+
+
+def test_points_that_fall_together_are_one() -> None:
+    trajectory = Trajectory(make_scheduler(), 4, 20, 3.0)
+    assert len(trajectory.points) == len(trajectory.points.unique()) == 19
+    assert trajectory.ends(torch.tensor([999, 421, 124, 15, 0])).tolist() == [421, 124, 15, -1, -1]
 
 
 @pytest.mark.parametrize("final", [True, False])
@@ -152,6 +163,12 @@ def test_one_step_with_the_joined_prediction_replaces_two(final: bool) -> None:
 def test_steps_that_ddim_would_not_visit_are_refused(steps: int, teacher_steps: int) -> None:
     with pytest.raises(ValueError, match=f"teacher_steps is {teacher_steps}; allowed: a multiple"):
         Trajectory(make_scheduler(), steps, teacher_steps)
+
+
+def test_a_spacing_of_its_own_need_not_divide_the_schedule() -> None:
+    assert Trajectory(make_scheduler(), 4, 64, 2.0).points[-1] == 999
+    with pytest.raises(ValueError, match="teacher_steps is 10; allowed: a multiple"):
+        Trajectory(make_scheduler(), 4, 10, 2.0)
 
 
 def test_noise_prediction_without_signal_is_refused() -> None:
@@ -382,12 +399,20 @@ def test_a_student_comes_nearer_to_its_teacher(tmp_path: Path) -> None:
     assert result.losses[-1][1] < result.losses[0][1]
 
 
-def test_a_preview_takes_the_students_steps_without_guidance(tmp_path: Path) -> None:
-    task, shown, batches = make_task(), [], []
-    task.network.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
+def test_a_preview_uses_the_students_sampler_without_guidance(tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, timestep_power=2.0)
+    task, shown, batches, timesteps = make_task(settings), [], [], []
+
+    def record(_: nn.Module, args: Any) -> None:
+        batches.append(len(args[0]))
+        timesteps.append(int(args[1].flatten()[0]))
+
+    task.network.register_forward_pre_hook(record)
     runtime = SimpleNamespace(sample_every=1, sample_guidance_scale=3.0)
     preview = FewStepPreview(task, runtime, tmp_path, shown.append, 8)
     with torch.no_grad():
         preview(task.network, Parallel(LaunchConfig()), 1)
     assert [path.name for path in shown] == ["distil-0000001.mp4"]
-    assert batches == [1] * 2 * len(preview._examples())
+    examples = len(preview._examples())
+    assert batches == [1] * 2 * examples and timesteps == [999, 249] * examples
+    assert isinstance(preview.scheduler, DDPMScheduler)
