@@ -60,7 +60,7 @@ def find_folder(
         return Path(source)
     if Path(source).exists():
         raise ValueError(f"{source}: a file; expected {expected}")
-    if not _is_hub_name(str(source)):
+    if not is_hub_name(str(source)):
         raise ValueError(
             f"{source}: no such folder; expected {expected}, or a hub name (user/model)"
         )
@@ -76,7 +76,7 @@ def find_folder(
     return Path(found)
 
 
-def _is_hub_name(source: str) -> bool:
+def is_hub_name(source: str) -> bool:
     """Return whether a text has the form of a hub name; most paths have another."""
     try:
         validate_repo_id(source)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,14 @@ from diffusers.utils import set_weights_and_activate_adapters
 from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
 from torch import Tensor, nn
 
+from lumiere.errors import one_line
+from lumiere.hub_folders import is_hub_name
+
 PREFIX = "unet."
+ADAPTERS = (
+    "a folder with pytorch_lora_weights.safetensors, a safetensors file, a hub name, or the tensors "
+    "by name"
+)
 # Layers whose output has another shape than a plain layer of their kind.
 WITHOUT_ADAPTERS = "temporal_upsamplers"
 # Settings of peft by which layers were chosen; the names in a file are the outcome.
@@ -69,8 +77,8 @@ class SpaceTimeAdapters(PeftAdapterMixin):
             hotswap, options: as in diffusers.
 
         Raises:
-            ValueError: if there are no adapters, or those of a layer that this network lacks, or
-                weights are stored in a narrow type.
+            ValueError: if the source cannot be read, or there are no adapters, or those of a layer
+                that this network lacks, or weights are stored in a narrow type.
         """
         self._check_takes_adapters()
         state, metadata = _fetch(pretrained_model_name_or_path_or_dict, options)
@@ -266,6 +274,36 @@ def _value_of(layer: str, patterns: Mapping[str, Any]) -> Any:
     return None
 
 
+@contextmanager
+def reading_adapters(source: Any) -> Iterator[None]:
+    """Turn what goes wrong while adapters are read into one sentence.
+
+    Args:
+        source: what was asked for: a folder, a file or a hub name; or the tensors, which are not
+            read.
+
+    Raises:
+        ValueError: names the source and what it should be.
+    """
+    if not isinstance(source, (str, Path, Mapping)):
+        raise ValueError(f"adapters are given as a {type(source).__name__}; expected {ADAPTERS}")
+    try:
+        yield
+    except Exception as error:  # the path, the file's bytes, the hub's answer or the network
+        if isinstance(source, Mapping):
+            raise
+        why = f" ({one_line(error)})"
+        if Path(source).is_dir():
+            what = f"no adapters can be read from this folder{why}; weight_name chooses the file"
+        elif Path(source).exists():
+            what = f"no adapters can be read from this file{why}"
+        elif is_hub_name(str(source)):
+            what = f"neither a folder or a file nor a hub name that can be downloaded{why}"
+        else:
+            what = "no such folder or file"
+        raise ValueError(f"{source}: {what}; expected {ADAPTERS}") from None
+
+
 def _fetch(source: Any, options: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read weights and settings, from safetensors alone; takes its options out of `options`."""
     metadata = options.pop("metadata", None) or {}
@@ -277,9 +315,10 @@ def _fetch(source: Any, options: dict[str, Any]) -> tuple[dict[str, Tensor], dic
     options.pop("use_safetensors", None)
     if isinstance(source, Mapping):
         return dict(source), dict(metadata)
-    state, stored = _fetch_state_dict(
-        str(source), weight_name, True, user_agent={}, allow_pickle=False, **places
-    )
+    with reading_adapters(source):
+        state, stored = _fetch_state_dict(
+            str(source), weight_name, True, user_agent={}, allow_pickle=False, **places
+        )
     return state, dict(metadata or stored or {})
 
 

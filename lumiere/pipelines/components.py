@@ -20,6 +20,7 @@ from lumiere.distilled import DISTILLED_FILE, read_distilled
 from lumiere.files import is_file
 from lumiere.hub_folders import find_folder
 from lumiere.models import SpaceTimeUNet
+from lumiere.models.adapters import reading_adapters
 from lumiere.models.text_to_image import load_scheduler
 from lumiere.modes import CONDITIONED_MODES
 from lumiere.pipelines.argument_checks import check_choice, check_network, check_text_encoder
@@ -307,15 +308,17 @@ class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
             hotswap, options: as in diffusers.
 
         Raises:
-            ValueError: if there are no adapters, or those of a layer that the network lacks.
+            ValueError: if the source cannot be read, or there are no adapters, or those of a layer
+                that the network lacks.
         """
         options["use_safetensors"] = True
         source: Any = pretrained_model_name_or_path_or_dict
-        state, alphas, metadata = self.lora_state_dict(
-            source if isinstance(source, dict) else str(source),
-            return_lora_metadata=True,
-            **options,
-        )
+        with reading_adapters(source):
+            state, alphas, metadata = self.lora_state_dict(
+                source if isinstance(source, dict) else str(source),
+                return_lora_metadata=True,
+                **options,
+            )
         self.unet.load_lora_adapter(
             state,
             network_alphas=alphas,

@@ -197,6 +197,28 @@ def test_an_adapter_never_writes_a_folder_that_cannot_be_loaded(
     torch.testing.assert_close(made, adapted, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "source, message",
+    [
+        ("motions/drive", "motions/drive: neither a folder or a file nor a hub name"),
+        ("a/b/c", "a/b/c: no such folder or file; expected a folder with pytorch_lora_weights"),
+        ("empty", "empty: no adapters can be read from this folder .*weight_name chooses the file"),
+        ("torn.safetensors", "torn.safetensors: no adapters can be read from this file"),
+        (3, "adapters are given as a int; expected a folder with pytorch_lora_weights"),
+    ],
+)
+def test_a_source_that_cannot_be_read_is_named(
+    pipe: LumierePipeline, source: Any, message: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "torn.safetensors").write_bytes(b"torn")
+    for load in (pipe.load_lora_weights, pipe.unet.load_lora_adapter):
+        with pytest.raises(ValueError, match=message):
+            load(source)
+    assert not pipe.get_active_adapters()
+
+
 @torch.no_grad()
 def test_fused_adapters_come_out_as_they_went_in(pipe: LumierePipeline) -> None:
     def call() -> Tensor:
