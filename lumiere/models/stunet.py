@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ from lumiere.models.inflation import (
     run_up_block,
     size_factor,
 )
-from lumiere.models.switches import copy_switches
+from lumiere.models.switches import SpaceTimeSwitches, copy_switches
 from lumiere.models.temporal import (
     AttentionInflationBlock,
     ConvInflationBlock,
@@ -52,7 +51,9 @@ class SpaceTimeUNetOutput(BaseOutput):
 
 # ModelMixin is a base class here too, because diffusers looks for it in the module of a component's
 # class when it loads a pipeline.
-class SpaceTimeUNet(SpaceTimeAdapters, SpaceTimeWeights, AttentionMixin, ModelMixin, ConfigMixin):
+class SpaceTimeUNet(
+    SpaceTimeSwitches, SpaceTimeAdapters, SpaceTimeWeights, AttentionMixin, ModelMixin, ConfigMixin
+):
     """A text-to-image U-Net inflated to video. Build it with `from_unet2d` or `from_pretrained`."""
 
     config_name = CONFIG_FILE
@@ -237,49 +238,6 @@ class SpaceTimeUNet(SpaceTimeAdapters, SpaceTimeWeights, AttentionMixin, ModelMi
     def disable_gradient_checkpointing(self) -> None:
         """Switch gradient checkpointing off, as in diffusers."""
         self.set_gradient_checkpointing(False)
-
-    # --- switches of diffusers' U-Nets, which act on the image model's layers --------------------------
-
-    def set_attention_slice(self, slice_size: str | int | list[int] | None = "auto") -> None:
-        """Compute the image model's attention in slices; None ends that.
-
-        Args:
-            slice_size: as diffusers' UNet2DConditionModel takes it: "auto" for two slices, "max"
-                for one head at a time, or heads per slice.
-        """
-        self.unet.set_attention_slice(slice_size)
-
-    def set_default_attn_processor(self) -> None:
-        """Give each attention of the image model diffusers' plainest processor."""
-        self.unet.set_default_attn_processor()
-
-    def fuse_qkv_projections(self) -> None:
-        """Compute queries, keys and values of the image model's attention in one product."""
-        self.unet.fuse_qkv_projections()
-
-    def unfuse_qkv_projections(self) -> None:
-        """End `fuse_qkv_projections`."""
-        self.unet.unfuse_qkv_projections()
-
-    def enable_freeu(self, s1: float, s2: float, b1: float, b2: float) -> None:
-        """Weigh skips and backbone features in the first two up blocks (FreeU, Si et al. 2023,
-        arXiv 2309.11497).
-
-        Args:
-            s1, s2: weights of the skips' low frequencies in the first and the second block.
-            b1, b2: weights of half of the backbone's channels there.
-
-        Raises:
-            ValueError: if a weight is not above 0; diffusers would silently leave FreeU off.
-        """
-        for name, value in (("s1", s1), ("s2", s2), ("b1", b1), ("b2", b2)):
-            if not (isinstance(value, Real) and value > 0):
-                raise ValueError(f"{name} is {value!r}; allowed: a number above 0")
-        self.unet.enable_freeu(s1, s2, b1, b2)
-
-    def disable_freeu(self) -> None:
-        """Switch FreeU off."""
-        self.unet.disable_freeu()
 
     def blocks(self) -> tuple[list[BlockLayers], BlockLayers | None, list[BlockLayers]]:
         """Return the down blocks, the mid block and the up blocks, each with its temporal

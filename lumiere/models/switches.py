@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from diffusers import UNet2DConditionModel
@@ -58,3 +59,50 @@ def copy_switches(source: UNet2DConditionModel, target: UNet2DConditionModel) ->
     kinds = {name: type(processor) for name, processor in processors.items()}
     if kinds != {name: type(processor) for name, processor in defaults.items()}:
         target.set_attn_processor(copy.deepcopy(processors))
+
+
+class SpaceTimeSwitches:
+    """Switches of diffusers' U-Nets, which act on the layers of the image model in `unet`."""
+
+    unet: UNet2DConditionModel
+
+    def set_attention_slice(self, slice_size: str | int | list[int] | None = "auto") -> None:
+        """Compute the image model's attention in slices; None ends that.
+
+        Args:
+            slice_size: as diffusers' UNet2DConditionModel takes it: "auto" for two slices, "max"
+                for one head at a time, or heads per slice.
+        """
+        self.unet.set_attention_slice(slice_size)
+
+    def set_default_attn_processor(self) -> None:
+        """Give each attention of the image model diffusers' plainest processor."""
+        self.unet.set_default_attn_processor()
+
+    def fuse_qkv_projections(self) -> None:
+        """Compute queries, keys and values of the image model's attention in one product."""
+        self.unet.fuse_qkv_projections()
+
+    def unfuse_qkv_projections(self) -> None:
+        """End `fuse_qkv_projections`."""
+        self.unet.unfuse_qkv_projections()
+
+    def enable_freeu(self, s1: float, s2: float, b1: float, b2: float) -> None:
+        """Weigh skips and backbone features in the first two up blocks (FreeU, Si et al. 2023,
+        arXiv 2309.11497).
+
+        Args:
+            s1, s2: weights of the skips' low frequencies in the first and the second block.
+            b1, b2: weights of half of the backbone's channels there.
+
+        Raises:
+            ValueError: if a weight is not above 0; diffusers would silently leave FreeU off.
+        """
+        for name, value in (("s1", s1), ("s2", s2), ("b1", b1), ("b2", b2)):
+            if not (isinstance(value, Real) and value > 0):
+                raise ValueError(f"{name} is {value!r}; allowed: a number above 0")
+        self.unet.enable_freeu(s1, s2, b1, b2)
+
+    def disable_freeu(self) -> None:
+        """Switch FreeU off."""
+        self.unet.disable_freeu()

@@ -1,31 +1,31 @@
-"""The components of a pipeline. They are saved as in diffusers, plus the text encoder and the
-styles.
-"""
+"""The components of a pipeline: their checks, and the methods that add or replace them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin
-from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from torch import Tensor
 
 from lumiere.diffusion.guidance import GUIDANCE_TYPES
 from lumiere.distilled import DISTILLED_FILE, read_distilled
 from lumiere.files import is_file
-from lumiere.hub_folders import find_folder
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.adapters import reading_adapters
 from lumiere.models.text_to_image import load_scheduler
 from lumiere.modes import CONDITIONED_MODES
 from lumiere.pipelines.argument_checks import check_choice, check_network, check_text_encoder
-from lumiere.pipelines.base import LumiereBasePipeline
+from lumiere.pipelines.component_checks import (
+    architecture,
+    check_generates,
+    check_guide,
+    have_equal_image_models,
+)
 from lumiere.pipelines.passed_text_encoder import text_encoder_of
+from lumiere.pipelines.pipeline_adapters import LumiereAdapters
+from lumiere.pipelines.pipeline_folders import LumiereFolders, loading_extras
 from lumiere.pipelines.pipeline_ssr import LumiereUpscalePipeline
 from lumiere.pipelines.plans import (
     DEFAULT_OVERLAP,
@@ -33,15 +33,9 @@ from lumiere.pipelines.plans import (
     FAST_SSR_STEPS,
     FAST_SSR_WINDOW_SIZE,
 )
-from lumiere.pipelines.prompts import text_dim
-from lumiere.pipelines.remote_code import class_name
-from lumiere.pipelines.styles import FOLDER as STYLES_FOLDER
 from lumiere.pipelines.styles import StyleBook
 from lumiere.pipelines.turns import changes_in_turn
-from lumiere.text import DiffusersTextEncoder, TextEncoder, load_text_encoder
-from lumiere.text_config import CONFIG_NAME
-
-TEXT_ENCODER_FOLDER = "text_encoder"
+from lumiere.text import TextEncoder
 
 
 @changes_in_turn(
@@ -66,10 +60,9 @@ TEXT_ENCODER_FOLDER = "text_encoder"
         "unload_lora_weights",
     ],
 )
-class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
-    """The networks, settings and styles of `LumierePipeline`, with saving and loading."""
+class LumiereComponents(LumiereFolders, LumiereAdapters):
+    """The networks, settings and styles of `LumierePipeline`, and what replaces them."""
 
-    _lora_loadable_modules: ClassVar[list[str]] = ["unet"]
     model_cpu_offload_seq = "guide_unet->unet->vae->ssr_unet"
     _optional_components: ClassVar[list[str]] = [
         "text_encoder", "vae", "ssr_unet", "ssr_scheduler", "guide_unet",
@@ -133,7 +126,7 @@ class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
         for name, network in (("unet", unet), ("ssr_unet", ssr_unet), ("guide_unet", guide_unet)):
             if network is not None or name == "unet":
                 check_network(network, name)
-        _check_generates(unet, scheduler)
+        check_generates(unet, scheduler)
         if text_encoder is not None:
             check_text_encoder(text_encoder)
         if unet.config.conditioning_channels not in (0, unet.in_channels + 1):
@@ -148,7 +141,7 @@ class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
         if (ssr_unet is None) != (ssr_scheduler is None):
             raise ValueError("ssr_unet and ssr_scheduler belong together; pass both or none")
         if guide_unet is not None:
-            _check_guide(unet, guide_unet)
+            check_guide(unet, guide_unet)
         self.register_modules(
             unet=unet, scheduler=scheduler, text_encoder=text_encoder, vae=vae,
             ssr_unet=ssr_unet, ssr_scheduler=ssr_scheduler, guide_unet=guide_unet,
@@ -179,76 +172,6 @@ class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
         )
         self.styles = StyleBook()
 
-    def _save_parts(self, folder: Path, **options: Any) -> None:
-        """Write the folder as diffusers does, with extra folders for the text encoder's config and
-        the styles.
-        """
-        text_encoder = self.text_encoder
-        # diffusers saves and loads only the kinds of component that it knows; our text encoder is
-        # not among them.
-        self.register_modules(text_encoder=None)
-        try:
-            super()._save_parts(folder, **options)
-        finally:
-            self.register_modules(text_encoder=text_encoder)
-        if text_encoder is None:  # remove an earlier pipeline's
-            for name in (CONFIG_NAME, "config.json"):
-                (folder / TEXT_ENCODER_FOLDER / name).unlink(missing_ok=True)
-        else:
-            text_encoder.save_pretrained(folder / TEXT_ENCODER_FOLDER)
-        self.styles.save(folder / STYLES_FOLDER)
-
-    @classmethod
-    def _check_index(cls, folder: Path, index: dict[str, Any]) -> None:
-        _check_own_folder(folder, index, cls)
-
-    @classmethod
-    def _load(cls, folder: Path, **kwargs: Any) -> Self:
-        if "text_encoder" not in kwargs:
-            kwargs["text_encoder"] = _stored_text_encoder(folder)
-        text_encoder = kwargs.pop("text_encoder")
-        if text_encoder is not None:
-            check_text_encoder(text_encoder)
-        with _loading_extras(False):
-            # diffusers would refuse a text encoder of ours in the place of one of transformers.
-            pipe = super()._load(folder, text_encoder=None, **kwargs)
-        pipe.register_modules(text_encoder=text_encoder)
-        pipe.styles.load(folder / STYLES_FOLDER)
-        return pipe
-
-    def register_to_config(self, **kwargs: Any) -> None:
-        """Add settings to the config, as in diffusers.
-
-        `DiffusionPipeline.from_pretrained` ends with the name of the folder or of the hub's model
-        as a setting. It knows neither our text encoders nor styles, so they are loaded then.
-        """
-        super().register_to_config(**kwargs)
-        source = kwargs.get("_name_or_path")
-        if not (_LOADS_EXTRAS.get() and source):
-            return
-        folder = Path(source) if Path(source).is_dir() else self._hub_folder(str(source))
-        if self.text_encoder is None:
-            self.register_modules(text_encoder=_stored_text_encoder(folder))
-        self.styles.load(folder / STYLES_FOLDER)
-
-    def _hub_folder(self, name: str) -> Path:
-        """Return the hub's folder that diffusers loaded the base network from, with the text
-        encoder and the styles of the same commit.
-
-        Raises:
-            ValueError: if the network is not from there.
-        """
-        loaded_from = getattr(self.unet, "loaded_from", None)
-        snapshot = Path(loaded_from).parent if loaded_from else None
-        if snapshot is None or snapshot.parents[1].name != f"models--{name.replace('/', '--')}":
-            raise ValueError(
-                f"{name}: its text encoder and styles cannot be found, because unet is from "
-                f"elsewhere; use {type(self).__name__}.from_pretrained, or pass text_encoder"
-            )
-        patterns = [f"{TEXT_ENCODER_FOLDER}/*", f"{STYLES_FOLDER}/*"]
-        places: dict[str, Any] = {"revision": snapshot.name, "cache_dir": snapshot.parents[2]}
-        return find_folder(name, "a saved pipeline", patterns, **places)
-
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> Self:
         """Make a pipeline of another's components, as in diffusers, and copy its styles.
@@ -267,7 +190,7 @@ class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
         check_network(kwargs.get("unet", getattr(pipeline, "unet", None)), "unet")
         if "text_encoder" not in kwargs:
             kwargs["text_encoder"] = text_encoder_of(pipeline)
-        with _loading_extras(False):
+        with loading_extras(False):
             pipe = super().from_pipe(pipeline, **kwargs)
         if isinstance(pipeline, LumiereComponents):
             pipe.styles = pipeline.styles.copy()
@@ -289,70 +212,6 @@ class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
         """
         self.styles.add(name, weights, alpha)
 
-    def load_lora_weights(
-        self,
-        pretrained_model_name_or_path_or_dict: str | Path | dict[str, Tensor],
-        adapter_name: str | None = None,
-        hotswap: bool = False,
-        **options: Any,
-    ) -> None:
-        """Load adapters into the base network, as in diffusers: those of the image model, or of
-        temporal layers.
-
-        `set_adapters` weighs several. They act until `unload_lora_weights`.
-
-        Args:
-            pretrained_model_name_or_path_or_dict: a folder, a safetensors file, a hub name, or the
-                tensors by name.
-            adapter_name: a name for `set_adapters`.
-            hotswap, options: as in diffusers.
-
-        Raises:
-            ValueError: if the source cannot be read, or there are no adapters, or those of a layer
-                that the network lacks.
-        """
-        options["use_safetensors"] = True
-        source: Any = pretrained_model_name_or_path_or_dict
-        with reading_adapters(source):
-            state, alphas, metadata = self.lora_state_dict(
-                source if isinstance(source, dict) else str(source),
-                return_lora_metadata=True,
-                **options,
-            )
-        self.unet.load_lora_adapter(
-            state,
-            network_alphas=alphas,
-            metadata=metadata,
-            adapter_name=adapter_name,
-            hotswap=hotswap,
-            _pipeline=self,
-        )
-
-    def fuse_lora(
-        self,
-        components: Sequence[str] = ("unet",),
-        lora_scale: float = 1.0,
-        safe_fusing: bool = False,
-        adapter_names: list[str] | None = None,
-        **options: Any,
-    ) -> None:
-        """Merge adapters into the base network, as in diffusers.
-
-        Args:
-            components: "unet" is the only one with adapters.
-            lora_scale, safe_fusing, adapter_names: as in `SpaceTimeUNet.fuse_lora`.
-            options: as in diffusers.
-
-        Raises:
-            ValueError: on another component, or if there are no adapters.
-        """
-        super().fuse_lora(list(components), lora_scale, safe_fusing, adapter_names, **options)
-
-    def unfuse_lora(self, components: Sequence[str] = ("unet",), **options: Any) -> None:
-        """Take merged adapters out of the base network again, as in diffusers."""
-        super().unfuse_lora(list(components), **options)
-        self.unet.restore_adapter_weights()
-
     def add_guide(self, guide_unet: SpaceTimeUNet | None) -> None:
         """Replace `guide_unet`, the weaker network of autoguidance; None removes it.
 
@@ -363,7 +222,7 @@ class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
                 `enable_sequential_cpu_offload`.
         """
         if guide_unet is not None:
-            _check_guide(self.unet, guide_unet)
+            check_guide(self.unet, guide_unet)
             self._check_replaceable("guide_unet")
             guide_unet.to(self.unet.device)
         self.register_modules(guide_unet=guide_unet)
@@ -394,13 +253,13 @@ class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
             )
         settings = read_distilled(folder)
         unet = SpaceTimeUNet.from_pretrained(folder, torch_dtype=self.unet.dtype)
-        if _architecture(unet) != _architecture(self.unet):
+        if architecture(unet) != architecture(self.unet):
             raise ValueError(
                 f"{folder}: its network has other layers than this pipeline's; distil this "
                 "pipeline's network"
             )
         scheduler = load_scheduler(folder / "scheduler")
-        if not _have_equal_image_models(unet, self.unet):
+        if not have_equal_image_models(unet, self.unet):
             self.styles = StyleBook()
         self.register_modules(unet=unet.to(self.unet.device), scheduler=scheduler)
         self._renew_offload()
@@ -477,7 +336,7 @@ class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
                 f"guidance_type is {guidance_type!r}, but this pipeline has no guide_unet; add one "
                 "with add_guide, or set guidance_type to 'cfg'"
             )
-        _check_guide(self.unet, self.guide_unet)
+        check_guide(self.unet, self.guide_unet)
         if has_negative:
             raise ValueError(
                 f"guidance_type is {guidance_type!r}, where guide_unet takes the place of the "
@@ -494,16 +353,6 @@ class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
     def reads_negative(self, guidance_type: str, guidance_scale: float) -> bool:
         """Return whether a call reads a negative prompt: guidance is on, and "cfg"."""
         return guidance_scale > 1 and guidance_type == "cfg" and not self.takes_guidance_scale
-
-    def enable_freeu(self, s1: float, s2: float, b1: float, b2: float) -> None:
-        """Switch FreeU on in the base network; the arguments are those of
-        `SpaceTimeUNet.enable_freeu`.
-        """
-        self.unet.enable_freeu(s1, s2, b1, b2)
-
-    def disable_freeu(self) -> None:
-        """Switch FreeU off."""
-        self.unet.disable_freeu()
 
     def upscaler(self) -> LumiereUpscalePipeline:
         """Make a pipeline of its own for super-resolution, with the same networks.
@@ -526,19 +375,6 @@ class LumiereComponents(LumiereBasePipeline, StableDiffusionLoraLoaderMixin):
         return pipe
 
 
-# Whether a pipeline that learns its folder loads text encoder and styles from there.
-_LOADS_EXTRAS = ContextVar("_LOADS_EXTRAS", default=True)
-
-
-@contextmanager
-def _loading_extras(wanted: bool) -> Iterator[None]:
-    token = _LOADS_EXTRAS.set(wanted)
-    try:
-        yield
-    finally:
-        _LOADS_EXTRAS.reset(token)
-
-
 def _components_of(pipeline: DiffusionPipeline) -> dict[str, Any]:
     """Return the components and settings of super-resolution, by their names here; none of another
     pipeline.
@@ -551,77 +387,3 @@ def _components_of(pipeline: DiffusionPipeline) -> dict[str, Any]:
     for name in ("window_size", "prediction_type", "noise_correlation"):
         settings[f"ssr_{name}"] = pipeline.config[name]
     return {**settings, "noise_correlation": 0.0}
-
-
-def _stored_text_encoder(folder: Path) -> TextEncoder | None:
-    """Load the text encoder in a pipeline's folder, ours or that of a pipeline of diffusers; None
-    if there is none.
-    """
-    if (folder / TEXT_ENCODER_FOLDER / CONFIG_NAME).is_file():
-        return load_text_encoder(folder / TEXT_ENCODER_FOLDER)
-    if (folder / TEXT_ENCODER_FOLDER / "config.json").is_file():
-        return DiffusersTextEncoder(str(folder))
-    return None
-
-
-def _check_own_folder(folder: Path, index: dict[str, Any], cls: type[DiffusionPipeline]) -> None:
-    """Raise ValueError unless the base network of a pipeline's folder is a Space-Time U-Net for
-    generation.
-    """
-    other = LumiereUpscalePipeline.__name__
-    if class_name(index) == other:
-        raise ValueError(f"{folder}: a {other}; load it with that class")
-    component = index.get("unet")
-    if isinstance(component, list) and component[-1] == SpaceTimeUNet.__name__:
-        return
-    what = component[-1] if isinstance(component, list) else "missing"
-    raise ValueError(
-        f"{folder}: a {class_name(index)}, whose unet is {what}; inflate its U-Net, and pass "
-        "that: unet = SpaceTimeUNet.from_unet2d(UNet2DConditionModel.from_pretrained(folder, "
-        f"subfolder='unet')); {cls.__name__}.from_pretrained(folder, unet=unet)"
-    )
-
-
-def _check_generates(unet: SpaceTimeUNet, scheduler: Any) -> None:
-    """Raise ValueError unless the network predicts as many channels as it takes, and there is a
-    scheduler.
-    """
-    config = unet.unet.config
-    if config.out_channels < config.in_channels:
-        raise ValueError(
-            f"unet takes {config.in_channels} channels and predicts {config.out_channels}, as networks "
-            "of inpainting and of super-resolution do; pass one that predicts all channels that it "
-            "takes, and a network of super-resolution as ssr_unet"
-        )
-    if scheduler is None:
-        raise ValueError("scheduler is None; pass a scheduler of unet's prediction type")
-
-
-def _check_guide(unet: SpaceTimeUNet, guide_unet: SpaceTimeUNet) -> None:
-    """Raise ValueError unless the guide takes the inputs of the base network."""
-    for name, value, expected in (
-        ("channels", guide_unet.in_channels, unet.in_channels),
-        (
-            "conditioning channels",
-            guide_unet.config.conditioning_channels,
-            unet.config.conditioning_channels,
-        ),
-        ("numbers per text token", text_dim(guide_unet.unet.config), text_dim(unet.unet.config)),
-    ):
-        if value != expected:
-            raise ValueError(f"guide_unet takes {value} {name}, unet {expected}; expected the same")
-
-
-def _architecture(unet: SpaceTimeUNet) -> tuple[Any, ...]:
-    """Return what two networks must share to take each other's place."""
-    return unet.temporal_settings(), [
-        (key, value.shape) for key, value in unet.state_dict().items()
-    ]
-
-
-def _have_equal_image_models(one: SpaceTimeUNet, other: SpaceTimeUNet) -> bool:
-    weights = other.unet.state_dict()
-    return all(
-        torch.equal(value, weights[key].to(value.device))
-        for key, value in one.unet.state_dict().items()
-    )

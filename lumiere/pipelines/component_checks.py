@@ -1,0 +1,56 @@
+"""Checks whether the networks of a pipeline fit together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from lumiere.models import SpaceTimeUNet
+from lumiere.pipelines.prompts import text_dim
+
+
+def check_generates(unet: SpaceTimeUNet, scheduler: Any) -> None:
+    """Raise ValueError unless the network predicts as many channels as it takes, and there is a
+    scheduler.
+    """
+    config = unet.unet.config
+    if config.out_channels < config.in_channels:
+        raise ValueError(
+            f"unet takes {config.in_channels} channels and predicts {config.out_channels}, as networks "
+            "of inpainting and of super-resolution do; pass one that predicts all channels that it "
+            "takes, and a network of super-resolution as ssr_unet"
+        )
+    if scheduler is None:
+        raise ValueError("scheduler is None; pass a scheduler of unet's prediction type")
+
+
+def check_guide(unet: SpaceTimeUNet, guide_unet: SpaceTimeUNet) -> None:
+    """Raise ValueError unless the guide takes the inputs of the base network."""
+    for name, value, expected in (
+        ("channels", guide_unet.in_channels, unet.in_channels),
+        (
+            "conditioning channels",
+            guide_unet.config.conditioning_channels,
+            unet.config.conditioning_channels,
+        ),
+        ("numbers per text token", text_dim(guide_unet.unet.config), text_dim(unet.unet.config)),
+    ):
+        if value != expected:
+            raise ValueError(f"guide_unet takes {value} {name}, unet {expected}; expected the same")
+
+
+def architecture(unet: SpaceTimeUNet) -> tuple[Any, ...]:
+    """Return what two networks must share to take each other's place."""
+    return unet.temporal_settings(), [
+        (key, value.shape) for key, value in unet.state_dict().items()
+    ]
+
+
+def have_equal_image_models(one: SpaceTimeUNet, other: SpaceTimeUNet) -> bool:
+    """Return whether two networks have the same weights in their image models."""
+    weights = other.unet.state_dict()
+    return all(
+        torch.equal(value, weights[key].to(value.device))
+        for key, value in one.unet.state_dict().items()
+    )

@@ -1,0 +1,94 @@
+"""Adapters and FreeU of a pipeline's base network, by diffusers' methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from torch import Tensor
+
+from lumiere.models import SpaceTimeUNet
+from lumiere.models.adapters import reading_adapters
+
+
+class LumiereAdapters(StableDiffusionLoraLoaderMixin):
+    """Loads, weighs and fuses adapters of the base network."""
+
+    _lora_loadable_modules: ClassVar[list[str]] = ["unet"]
+    unet: SpaceTimeUNet
+
+    def load_lora_weights(
+        self,
+        pretrained_model_name_or_path_or_dict: str | Path | dict[str, Tensor],
+        adapter_name: str | None = None,
+        hotswap: bool = False,
+        **options: Any,
+    ) -> None:
+        """Load adapters into the base network, as in diffusers: those of the image model, or of
+        temporal layers.
+
+        `set_adapters` weighs several. They act until `unload_lora_weights`.
+
+        Args:
+            pretrained_model_name_or_path_or_dict: a folder, a safetensors file, a hub name, or the
+                tensors by name.
+            adapter_name: a name for `set_adapters`.
+            hotswap, options: as in diffusers.
+
+        Raises:
+            ValueError: if the source cannot be read, or there are no adapters, or those of a layer
+                that the network lacks.
+        """
+        options["use_safetensors"] = True
+        source: Any = pretrained_model_name_or_path_or_dict
+        with reading_adapters(source):
+            state, alphas, metadata = self.lora_state_dict(
+                source if isinstance(source, dict) else str(source),
+                return_lora_metadata=True,
+                **options,
+            )
+        self.unet.load_lora_adapter(
+            state,
+            network_alphas=alphas,
+            metadata=metadata,
+            adapter_name=adapter_name,
+            hotswap=hotswap,
+            _pipeline=self,
+        )
+
+    def fuse_lora(
+        self,
+        components: Sequence[str] = ("unet",),
+        lora_scale: float = 1.0,
+        safe_fusing: bool = False,
+        adapter_names: list[str] | None = None,
+        **options: Any,
+    ) -> None:
+        """Merge adapters into the base network, as in diffusers.
+
+        Args:
+            components: "unet" is the only one with adapters.
+            lora_scale, safe_fusing, adapter_names: as in `SpaceTimeUNet.fuse_lora`.
+            options: as in diffusers.
+
+        Raises:
+            ValueError: on another component, or if there are no adapters.
+        """
+        super().fuse_lora(list(components), lora_scale, safe_fusing, adapter_names, **options)
+
+    def unfuse_lora(self, components: Sequence[str] = ("unet",), **options: Any) -> None:
+        """Take merged adapters out of the base network again, as in diffusers."""
+        super().unfuse_lora(list(components), **options)
+        self.unet.restore_adapter_weights()
+
+    def enable_freeu(self, s1: float, s2: float, b1: float, b2: float) -> None:
+        """Switch FreeU on in the base network; the arguments are those of
+        `SpaceTimeUNet.enable_freeu`.
+        """
+        self.unet.enable_freeu(s1, s2, b1, b2)
+
+    def disable_freeu(self) -> None:
+        """Switch FreeU off."""
+        self.unet.disable_freeu()
