@@ -1,11 +1,12 @@
 """Draw the pictures of the card of the demo's text-to-image model.
 
-    PYTHONPATH=. python scripts/draw_image_model.py --t2i pretrained/t2i --losses loss.csv --to pretrained/t2i
+    PYTHONPATH=. python scripts/draw_image_model.py --t2i pretrained/t2i --to pretrained/t2i
+    PYTHONPATH=. python scripts/draw_image_model.py --t2i WORK/export/t2i --losses WORK/loss.csv --to FOLDER
 
 `prompts.png` shows the twenty short prompts of `PROMPTS`, by rows of five. `samples.png` shows
 sentences of training videos: in each pair of rows a real picture above what the model draws, first
-for subjects drawn at random, then for those that it draws worst. `loss.png` shows the losses of
-`scripts/train_pretrained.py`.
+for subjects drawn at random, then for those that it draws worst. With `--losses`, `loss.png` shows
+the losses of `scripts/train_pretrained.py`.
 """
 
 from __future__ import annotations
@@ -121,12 +122,13 @@ def main() -> None:
     """Draw the pictures and print the similarities."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--t2i", type=Path, required=True, help="the text-to-image model")
-    parser.add_argument("--losses", type=Path, required=True, help="loss.csv of the training")
+    parser.add_argument("--losses", type=Path, help="loss.csv of the training, to plot it")
     parser.add_argument("--to", type=Path, required=True, help="folder for the pictures")
     arguments = parser.parse_args()
     pipe = image_pipeline(arguments.t2i)
     arguments.to.mkdir(parents=True, exist_ok=True)
-    draw_losses(arguments.losses, arguments.to / "loss.png")
+    if arguments.losses:
+        draw_losses(arguments.losses, arguments.to / "loss.png")
     draw_prompts(pipe, arguments.to / "prompts.png")
     print(json.dumps(draw_samples(pipe, arguments.to / "samples.png"), indent=1))
 
