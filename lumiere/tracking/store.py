@@ -264,19 +264,21 @@ def _check_sqlite(path: Path) -> None:
 
 def _check_postgresql(uri: str) -> None:
     """Raise an error at once if a database cannot be opened; MLflow would try for minutes."""
-    import sqlalchemy
+    from mlflow.store.db.utils import create_sqlalchemy_engine
 
-    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
+    engine = create_sqlalchemy_engine(uri)
     try:
         engine.connect().close()
-    except sqlalchemy.exc.OperationalError as error:
-        text = " ".join(str(error.orig).split())
+    except Exception as error:
+        # SQLAlchemy's own text goes on with a link.
+        text = " ".join(str(getattr(error, "orig", error)).split())
         if "FATAL" in text and ("authentication" in text or "does not exist" in text):
             raise DataError(
                 f"MLflow's store {redacted(uri)} refuses ({redacted(text)}); {CURE}"
             ) from None
-        # Only the reason: SQLAlchemy's own text goes on with the statement and a link.
         raise ConnectionError(text) from None
+    finally:
+        engine.dispose()
 
 
 def _unusable(path: Path, error: sqlite3.DatabaseError) -> Exception:
