@@ -10,7 +10,7 @@ BENCHMARKS ?= benchmarks/models.py
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench lint format ui serve serve-stop clean
+.PHONY: help install demo test bench lint format audit ui serve serve-stop clean
 
 STAMP := .venv/.installed
 PY := .venv/bin/python
@@ -39,6 +39,7 @@ help:
 	@echo 'make test      run the tests; ARGS="-k windows" runs some'
 	@echo 'make bench     compare the networks; BENCHMARKS=benchmarks/generate.py runs another benchmark'
 	@echo 'make lint      check style, formatting and types; make format fixes what it can'
+	@echo 'make audit     ask whether the tested packages have known vulnerabilities; needs the internet'
 	@echo 'make clean     delete outputs/, .lumiere/ and the cache of DVC'
 	@echo 'PYTHON=python3.12 selects the interpreter (3.11 or newer); PIP_FLAGS=... is passed to pip'
 
@@ -74,6 +75,12 @@ lint: $(STAMP)
 format: $(STAMP)
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
+
+# Not part of CI: what it finds depends on the day and not on the commit, and it needs the internet.
+audit: $(STAMP)
+	@test -x .venv/audit/bin/pip-audit || { $(PY) -m venv .venv/audit; \
+	  .venv/audit/bin/python -m pip install --quiet $(PIP_FLAGS) --disable-pip-version-check 'pip-audit>=2.10,<3'; }
+	@.venv/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict $(ARGS)
 
 ui: $(STAMP)
 	@$(PY) -m lumiere.tracking.pages --port $(or $(PORT),5000) $(ARGS)

@@ -122,7 +122,7 @@ def _stored(path: Path, make: Callable[[], torch.Tensor]) -> np.ndarray:
         aside = path.with_suffix(".writing.npy")
         np.save(aside, frames)
         aside.replace(path)
-    return np.load(path)
+    return np.load(path, allow_pickle=False)
 
 
 def second_difference(frames: np.ndarray) -> np.ndarray:

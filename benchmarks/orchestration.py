@@ -1,4 +1,5 @@
-"""What DVC, Prefect and MLflow cost: a run with nothing to do, a stage, and a thousand logged steps.
+"""What DVC, Prefect and MLflow cost: a run with nothing to do, a stage, a thousand logged steps, and a
+training that is recorded.
 
 `python -m benchmarks.orchestration` makes a small project with stages that only write a file, so
 all time is overhead. `--root FOLDER` measures a project of yours in which everything is up to date
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
+import torch
 import yaml
 
 from lumiere import tracking
@@ -28,6 +30,7 @@ from lumiere.start import own_programs_first
 REPOSITORY = Path(__file__).resolve().parents[1]
 STAGES, STEPS = 8, 1000
 POINTS = {"loss": 0.5, "learning_rate": 1e-3, "seconds": 0.2}  # of one step
+TRAINING_STEPS = 100  # of a block; long enough for samples of the machine's load
 DVC, FLOW = ("dvc", "repro", "--quiet"), ("flows.pipeline",)
 STAGE = "python -c \"import pathlib; pathlib.Path('{name}').write_text('made')\""
 
@@ -51,6 +54,10 @@ def main() -> None:
         print("| | seconds in the training's thread | until MLflow has all |\n|---|---|---|")
         for name, (inside, total) in _logging(Path(folder)).items():
             print(f"| {name} | {inside:.3f} | {total:.2f} |")
+        print(f"\na training of {TRAINING_STEPS} steps, CPU seconds of all its threads:\n")
+        print("| not recorded | recorded | difference | of it in the tracking's own work |")
+        print("|---|---|---|---|")
+        print(_training(Path(folder), options.rounds))
 
 
 def _make_project(root: Path) -> Path:
@@ -174,6 +181,61 @@ def _logging(folder: Path) -> dict[str, tuple[float, float]]:
             mlflow.log_metrics(POINTS, step=step)
         found["`mlflow.log_metrics`"] = (time.perf_counter() - started,) * 2
     return found
+
+
+def _training(folder: Path, rounds: int) -> str:
+    """Measure a training with and without records, in turns, in one process.
+
+    A recorded block has metrics at each step, the thread that delivers them to SQLite, and the one
+    that samples the machine's load. CPU time is compared, because other programs on the machine
+    change it less than the time on the clock. What remains of their influence, such as shared
+    caches, is larger than the tracking: so the tracking's own work is also counted by itself, as the
+    time of the other threads and of the calls.
+    """
+    project = folder / "training"
+    project.mkdir()
+    (project / "dvc.yaml").write_text("stages: {}\n")
+    os.environ.pop("LUMIERE_TRACKING", None)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    network = torch.nn.Conv3d(32, 32, 3, padding=1)
+    clips = torch.randn(1, 32, 16, 32, 32)
+    plain, recorded, own = [], [], []
+    with contextlib.chdir(project):
+        with tracking.stage_run("warm-up", {}) as run:
+            _train(network, clips, run)
+        for _ in range(rounds):
+            plain.append(_train(network, clips, None)[0])
+            with tracking.stage_run("train", {}) as run:
+                total, of_tracking = _train(network, clips, run)
+            recorded.append(total)
+            own.append(of_tracking)
+    base, with_records = statistics.median(plain), statistics.median(recorded)
+    difference = statistics.median(b - a for a, b in zip(plain, recorded, strict=True))
+    counted = statistics.median(own)
+    return (
+        f"| {base:.2f} | {with_records:.2f} | {difference:+.3f} ({100 * difference / base:+.2f} %) | "
+        f"{counted:.3f} ({100 * counted / base:.2f} %) |"
+    )
+
+
+def _train(
+    network: torch.nn.Module, clips: torch.Tensor, run: tracking.Run | None
+) -> tuple[float, float]:
+    """Return the CPU seconds of a block of steps, and those of them that are the tracking's."""
+    calls = 0.0
+    process, thread = time.process_time(), time.thread_time()
+    for step in range(TRAINING_STEPS):
+        network.zero_grad()
+        network(clips).square().mean().backward()
+        if run is not None:
+            before = time.thread_time()
+            run.log_metrics(POINTS, step)
+            calls += time.thread_time() - before
+    if run is not None:
+        run.flush(60)
+    process, thread = time.process_time() - process, time.thread_time() - thread
+    return process, process - thread + calls
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lumiere.addresses import is_loopback, keep_loopback_direct
+from lumiere.locks import make_folder
 
 _PROJECT = Path(__file__).resolve().parents[1]
 
@@ -29,9 +30,7 @@ def _set_defaults() -> None:
     if not _has_prefect_settings():
         home = _PROJECT / ".lumiere" / "prefect"
         with contextlib.suppress(OSError):  # `flows.program.check_server` says so in a sentence
-            home.mkdir(
-                parents=True, exist_ok=True
-            )  # Prefect creates only the last folder of a path
+            make_folder(home)  # Prefect creates only the last folder of a path
         defaults["PREFECT_HOME"] = str(home)
     for name, value in defaults.items():
         os.environ.setdefault(name, value)

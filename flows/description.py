@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
-from pathlib import Path
-from typing import Any
-
-import yaml
 
 from flows.report import StageResult, shown
-from lumiere.run_origin import CODE
 
 FLOOR = "_floor"  # the ending of the metric of real clips that belongs to another metric
 MAX_CHANGES = 12  # lines
-
-# The loader in C is twenty times as fast; some builds of PyYAML lack it.
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Metrics = Mapping[str, Mapping[str, float]]
 
@@ -38,33 +30,6 @@ def describe(
     parts = [_verdict(results), _stages(results), _floors(results, before)]
     parts += [_changes(results, before), _again(git, run_id or "RUN_ID")]
     return "\n\n".join(part for part in parts if part)
-
-
-def data_inputs(lock: Path) -> dict[str, str]:
-    """Return the data that the stages of a `dvc.lock` read and no stage writes: digests by path."""
-    stages = _stages_of(lock)
-    written = {out["path"] for stage in stages.values() for out in stage.get("outs", [])}
-    found = {}
-    for stage in stages.values():
-        for dependency in stage.get("deps", []):
-            path, digest = dependency["path"], dependency.get("md5")
-            is_code = path.endswith(".py") or path.partition("/")[0] in CODE
-            if digest and path not in written and not is_code:
-                found[path] = digest
-    return found
-
-
-def output_digests(lock: Path) -> dict[str, str]:
-    """Return DVC's digests of what the stages of a `dvc.lock` have written, by path."""
-    outputs = [out for stage in _stages_of(lock).values() for out in stage.get("outs", [])]
-    return {out["path"]: out["md5"] for out in outputs if out.get("md5")}
-
-
-def _stages_of(lock: Path) -> dict[str, Any]:
-    if not lock.exists():
-        return {}
-    content = yaml.load(lock.read_text(encoding="utf-8"), Loader=LOADER) or {}
-    return content.get("stages", {})
 
 
 def _verdict(results: Sequence[StageResult]) -> str:

@@ -1,9 +1,8 @@
 """The whole pipeline as one Prefect flow.
 
-Each stage of DVC's graph is one task, and independent stages run side by side. DVC decides what is
-stale, so Prefect's own caching is off, and a stage that DVC need not run ends in the state
-"Cached". A failed stage stops only the stages that depend on it. Each run is one MLflow run with a
-child for each stage.
+Each stage of DVC's graph is one task (`flows.stage_task`), and independent stages run side by side.
+A failed stage stops only the stages that depend on it. Each run is one MLflow run with a child for
+each stage.
 
 The flow has a module of its own, apart from the program `flows.pipeline`, and its annotations are
 not strings: Prefect loads or unpickles a flow in the process of each scheduled run, where it can
@@ -11,235 +10,46 @@ resolve neither `__main__` nor a string.
 """
 
 import contextlib
-import dataclasses
-import os
-import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import prefect
 import prefect.runtime
 from dvc.exceptions import DvcException
-from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
 from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from flows import STAGE_PROXIES, TELEMETRY_OFF, dag, description, report, second_tries
+from flows import dag, description, report
 from flows.cancellation import cancellation_watched
+from flows.lock_file import data_inputs, read_stages
+from flows.registration import register_model
 from flows.report import StageResult
 from flows.run_params import changed_params, check_params
-from flows.screen import Screen, StageOutput
-from flows.second_tries import MAX_RETRIES, MayPass
-from flows.supervisor import TIMED_OUT, Supervisors, tie_to_this_process
+from flows.second_tries import MAX_RETRIES
+from flows.stage_task import PipelineFailed, PipelineRun, run_stage
+from flows.supervisor import tie_to_this_process
 from lumiere import tracking
 from lumiere.addresses import redacted
 from lumiere.config import to_dict
-from lumiere.errors import LockError, LumiereError, first_line, one_line
+from lumiere.errors import LockError, LumiereError, one_line
 from lumiere.locks import inheritable_lock
 from lumiere.run_origin import git_tags
-from lumiere.start import own_programs_first
 
 PROJECT = Path(__file__).resolve().parents[1]
 LOCK_SECONDS = 20.0  # a killed run's stages may take 10 s to stop, and hold the lock until then
 END_SECONDS = 30.0  # how long an interrupted run waits for its stages
 MAX_MINUTES = 1_000_000  # of a time limit
-SLOT_SECONDS = 0.5  # how often a waiting stage checks whether the run has been stopped
 THREADS: Any = ThreadPoolTaskRunner()  # the annotation of `flow` excludes Prefect's own runner
-
-
-class PipelineFailed(Exception):
-    """At least one stage failed."""
 
 
 class RunCancelled(BaseException):
     """A person cancelled the run. MLflow records it as KILLED."""
-
-
-class PipelineRun:
-    """The state that the tasks of one pipeline run share."""
-
-    def __init__(
-        self,
-        root: Path,
-        params: dict[str, Any],
-        forced: set[str],
-        max_parallel: int,
-        lock: int,
-        time_limits: Mapping[str, float] | None = None,
-        retries: int = 0,
-    ) -> None:
-        self.root = root
-        self.params = params
-        self.forced = forced
-        self.lock = lock
-        self.time_limits = time_limits or {}  # minutes by stage
-        self.retries = retries
-        self.supervisors = Supervisors()
-        self.screen = Screen()
-        self.results: dict[str, StageResult] = {}
-        self.parent: str | None = None
-        self.git = git_tags(root)
-        self._slots = threading.Semaphore(max_parallel)
-        self._dvc = threading.Lock()
-        self._checker = dag.StageChecker(root)
-
-    @contextlib.contextmanager
-    def slot(self) -> Iterator[None]:
-        """Hold one of the places for stages that run side by side.
-
-        Raises:
-            PipelineFailed: if the run was stopped meanwhile.
-        """
-        while not self._slots.acquire(timeout=SLOT_SECONDS):
-            self._raise_if_stopped()
-        try:
-            self._raise_if_stopped()
-            yield
-        finally:
-            self._slots.release()
-
-    def pause(self, seconds: float) -> None:
-        """Wait, but no longer than the run goes on."""
-        deadline = time.monotonic() + seconds
-        while not self.supervisors.is_stopped and time.monotonic() < deadline:
-            time.sleep(SLOT_SECONDS)
-
-    def _raise_if_stopped(self) -> None:
-        if self.supervisors.is_stopped:
-            raise PipelineFailed("the run was stopped before this stage began")
-
-    def is_stale(self, node: dag.StageNode) -> bool:
-        """Return whether DVC has to check the stage. It may still find nothing to do.
-
-        The graph was read at the start. Params, code and data can be edited during a run, so DVC is
-        asked again.
-        """
-        has_new_input = any(
-            self.results[name].status == "ran" for name in node.dependencies if name in self.results
-        )
-        if node.is_changed or node.name in self.forced or has_new_input:
-            return True
-        with self._dvc:  # DVC's API is not meant for threads
-            return self._checker.is_changed(node.name)
-
-    def close(self) -> None:
-        """Close what is open, when no stage is at work any more."""
-        with self._dvc:
-            self._checker.close()
-
-    def stage_environment(self) -> dict[str, str]:
-        """Return the environment of `dvc` and the stage: this interpreter comes first, and
-        telemetry is off.
-        """
-        env = dict(os.environ) | STAGE_PROXIES | TELEMETRY_OFF
-        env.pop("MLFLOW_RUN_ID", None)  # the stage would write into that run
-        env["PATH"] = own_programs_first(env.get("PATH", ""))
-        env["PYTHONUNBUFFERED"] = "1"
-        # Idle threads must not spin, because parallel stages share the cores.
-        env.setdefault("OMP_WAIT_POLICY", "passive")
-        env.setdefault("TQDM_NCOLS", "90")
-        if self.parent:
-            env[tracking.PARENT_VARIABLE] = self.parent
-        return env
-
-
-@prefect.task(cache_policy=NO_CACHE, persist_result=False)
-def run_stage(node: dag.StageNode, run: PipelineRun) -> State[Any]:
-    """Let DVC reproduce one stage. The stages that it depends on must be done."""
-    started = time.monotonic()
-    try:
-        result, state = _try_again_and_again(node, run)
-    except BaseException:  # also if DVC, MLflow or Prefect failed instead of the stage
-        run.results[node.name] = StageResult(node.name, "failed", time.monotonic() - started)
-        raise
-    run.results[node.name] = dataclasses.replace(result, seconds=time.monotonic() - started)
-    return state
-
-
-def _try_again_and_again(node: dag.StageNode, run: PipelineRun) -> tuple[StageResult, State[Any]]:
-    """Reproduce a stage, again after failures that can pass (`flows.second_tries`)."""
-    for attempt in range(1, run.retries + 2):
-        try:
-            with run.slot():
-                return _reproduce(node, run)
-        except MayPass as error:
-            failure = str(error)
-        if attempt <= run.retries:
-            seconds = second_tries.delay(attempt)
-            prefect.get_run_logger().warning(
-                "%s; try %d of %d begins in %.0f s", failure, attempt + 1, run.retries + 1, seconds
-            )
-            run.pause(seconds)
-    return StageResult(node.name, "failed"), Failed(message=failure)
-
-
-def _reproduce(node: dag.StageNode, run: PipelineRun) -> tuple[StageResult, State[Any]]:
-    output = StageOutput(node.name, run.screen, prefect.get_run_logger())
-    if run.is_stale(node):
-        status = _run_dvc(node, run, output)
-        if run.supervisors.is_stopped:
-            return StageResult(node.name, "stopped"), Cancelled(message="the run was stopped")
-        if status:
-            return StageResult(node.name, "failed"), _failure(node, run, output, status)
-    figures = tracking.numbers(dag.read_metrics(node))
-    if output.has_run:
-        return StageResult(node.name, "ran", metrics=figures, outputs=node.outputs), Completed()
-    tracking.log_cached_stage(
-        run.root, run.parent, node.name, run.params.get(node.name, {}), figures, run.git
-    )
-    result = StageResult(node.name, "cached", metrics=figures, outputs=node.outputs)
-    return result, Completed(name="Cached", message="nothing that it depends on has changed")
-
-
-def _run_dvc(node: dag.StageNode, run: PipelineRun, output: StageOutput) -> int:
-    limit = run.time_limits.get(node.name)
-    try:
-        return run.supervisors.run(
-            _dvc_command(node, node.name in run.forced),
-            run.root,
-            run.stage_environment(),
-            output,
-            (run.lock,),
-            None if limit is None else 60 * limit,
-        )
-    except OSError as error:
-        if error.errno in second_tries.NO_ROOM_TO_START:
-            raise MayPass(f"stage {node.name} cannot be started ({first_line(error)})") from error
-        raise
-
-
-def _failure(node: dag.StageNode, run: PipelineRun, output: StageOutput, status: int) -> State[Any]:
-    """Return the state of a stage that failed.
-
-    Raises:
-        MayPass: if a second try may succeed.
-    """
-    limit = run.time_limits.get(node.name)
-    if status == TIMED_OUT and limit is not None:
-        return Failed(
-            name="TimedOut",
-            message=f"stage {node.name} ran into its time limit of {limit:g} minutes; a training has "
-            "saved its state, and goes on from there in the next run",
-        )
-    code = output.exit_code or status
-    reason = second_tries.reason(node.name, code)
-    if reason:
-        raise MayPass(reason)
-    return Failed(message=f"stage {node.name} ended with exit code {code}")
-
-
-def _dvc_command(node: dag.StageNode, is_forced: bool) -> list[str]:
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item"]
-    if is_forced:
-        command.append("--force")
-    return [*command, node.name]
 
 
 def _run_name() -> str:
@@ -335,7 +145,7 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
                 raise RunCancelled
             text = description.describe(results, before, git_tags(run.root), tracked.run_id)
             tracked.describe(text)
-            tracked.log_inputs(description.data_inputs(run.root / "dvc.lock"), "pipeline")
+            tracked.log_inputs(data_inputs(read_stages(run.root / "dvc.lock")), "pipeline")
             _log_results(tracked, results)
             _raise_unless_complete(results)
     except RunCancelled:
@@ -344,33 +154,12 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
         failure = str(error)
     run.screen.clear()
     if not failure:
-        _register_model(run, results, tracked.run_id, text)
+        outputs = [path for result in results for path in result.outputs]
+        registry = run.params.get("registry")
+        register_model(run.root, registry, outputs, tracked.run_id, text, git_tags(run.root))
     report.publish_artifacts(results, text)
     report.print_report(run.root, results)
     return Failed(message=failure) if failure else Completed(message=summary(results))
-
-
-def _register_model(
-    run: PipelineRun, results: list[StageResult], run_id: str | None, card: str
-) -> None:
-    """Put the assembled pipeline into MLflow's registry if this run measured it, or found that its
-    scores are up to date.
-    """
-    outputs = [path for result in results for path in result.outputs]
-    scores = [path / "scores.json" for path in outputs if (path / "scores.json").is_file()]
-    choice = run.params.get("registry")
-    if run_id is None or choice is None or not scores:
-        return
-    for path, digest in description.output_digests(run.root / "dvc.lock").items():
-        pipeline = run.root / path
-        if not (pipeline / "model_index.json").is_file():
-            continue
-        candidate = tracking.Candidate(
-            run_id, pipeline, digest, scores[0], card, git_tags(run.root)
-        )
-        said = tracking.register(run.root, candidate, choice["name"], choice["metric"])
-        if said:
-            print(said, flush=True)
 
 
 def _log_results(tracked: tracking.Run, results: list[StageResult]) -> None:

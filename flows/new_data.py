@@ -28,6 +28,7 @@ from prefect.deployments import run_deployment
 from flows.flow import PROJECT
 from lumiere.errors import first_line, run_program
 from lumiere.files import write_atomically
+from lumiere.locks import make_folder
 
 DEPLOYMENT = "lumiere-pipeline/on-new-data"
 SEEN = Path(".lumiere", "seen-data")
@@ -59,7 +60,7 @@ class DataWatch:
 
     def accept(self, seen: str) -> None:
         """Note that a run was begun for this state of the files."""
-        (self._root / SEEN).parent.mkdir(exist_ok=True)
+        make_folder((self._root / SEEN).parent)
         write_atomically(self._root / SEEN, seen.encode())
 
 

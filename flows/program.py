@@ -29,6 +29,7 @@ from flows.run_params import check_params, read_override
 from lumiere import tracking
 from lumiere.addresses import check_database_folder, redacted
 from lumiere.errors import LumiereError, ParamsError, first_line, one_line
+from lumiere.locks import make_folder
 from lumiere.start import check_interpreter
 
 FAILED, INTERRUPTED = 1, 130  # exit statuses
@@ -120,7 +121,7 @@ def check_home() -> None:
     """Check Prefect's home folder, because Prefect would wait for its server without end."""
     home = PREFECT_HOME.value()
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        make_folder(home)
         with tempfile.TemporaryFile(dir=home):
             pass
     except OSError as error:

@@ -23,7 +23,7 @@ from ruamel.yaml import YAML
 from lumiere.config import Params, load_params
 from lumiere.errors import ParamsError, run_program
 from lumiere.files import write_atomically
-from lumiere.locks import inheritable_lock
+from lumiere.locks import inheritable_lock, make_folder
 
 PROJECT = Path(__file__).resolve().parents[1]
 PARAMS = "params.yaml"
@@ -57,7 +57,7 @@ def changed_params(
         yield load_params(path)
         return
     changed = render_params(root, profile, overrides or {})
-    (root / CHANGED).parent.mkdir(exist_ok=True)
+    make_folder((root / CHANGED).parent)
     write_atomically(root / CHANGED, changed)
     params = _load(root / CHANGED, root / (profile or PARAMS))
     write_atomically(root / BEFORE, path.read_bytes())
@@ -76,7 +76,7 @@ def check_params(root: Path, profile: str, overrides: Mapping[str, Any]) -> None
     """
     load_params(root / (profile or PARAMS))
     if overrides:
-        (root / CHANGED).parent.mkdir(exist_ok=True)
+        make_folder((root / CHANGED).parent)
         checked = root / CHANGED.with_name(f"params-checked-{os.getpid()}.yaml")
         write_atomically(checked, render_params(root, profile, overrides))
         try:

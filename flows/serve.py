@@ -30,7 +30,7 @@ from flows.flow import PROJECT
 from flows.leftovers import POOL, crash_leftovers
 from flows.supervisor import Supervisors
 from lumiere.errors import LockError, LumiereError, first_line, run_program, sentence
-from lumiere.locks import inheritable_lock
+from lumiere.locks import inheritable_lock, make_folder
 from lumiere.start import own_programs_first
 
 HOST = "127.0.0.1"
@@ -142,7 +142,7 @@ def serve(port: int) -> None:
     """
     signal.signal(signal.SIGTERM, _interrupt)
     check_port(port)
-    LOGS.mkdir(parents=True, exist_ok=True)
+    make_folder(LOGS)
     api = f"http://{HOST}:{port}/api"
     env = dict(os.environ) | {"PREFECT_API_URL": api, "PYTHONUNBUFFERED": "1"}
     env["PATH"] = own_programs_first(env.get("PATH", ""))

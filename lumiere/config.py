@@ -107,8 +107,12 @@ class RegistryConfig:
     metric: str = "independent_frechet"
 
     def __post_init__(self) -> None:
-        if not self.name.strip() or set(self.name) & set("/:"):
-            raise ParamsError(f"name: {self.name!r}; allowed: text without slashes and colons")
+        # MLflow refuses slashes and colons, and its queries have no way to quote a quotation mark.
+        if not self.name.strip() or set(self.name) & set("/:'\"`\\"):
+            raise ParamsError(
+                f"name: {self.name!r}; allowed: text without slashes, colons, quotation marks and "
+                "backslashes"
+            )
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from lumiere.errors import LockError
 
+STATE = ".lumiere"  # the folder of a project with databases, logs and locks
 RETRY_SECONDS = 0.2
 
 _owned: dict[Path, FileLock] = {}  # folders that this process has locked
@@ -36,7 +37,7 @@ def own_folder(folder: Path, work: str) -> None:
     """
     if folder.resolve() in _owned:
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
     try:
         lock.acquire()
@@ -58,11 +59,25 @@ def release_folder(folder: Path) -> None:
     lock.release()
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless they exist.
+
+    If this makes the folder `.lumiere`, only this user can enter it: its databases, logs and
+    journals have uncommitted code, addresses of servers, and Prefect's key for its secrets. Those
+    who share a project change the mode of the folder, and it stays as they set it.
+    """
+    for folder in (*reversed(path.parents), path):
+        if folder.name == STATE:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
+    path.mkdir(parents=True, exist_ok=True)
+
+
 def exclusive(path: Path) -> FileLock:
     """Return a context manager that waits for the lock file `path`; for sections that take a
     moment.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     return FileLock(path)
 
 
@@ -85,7 +100,7 @@ def inheritable_lock(path: Path, wait_seconds: float, busy: str) -> Iterator[int
     Raises:
         LockError: if another process still holds the lock after `wait_seconds`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         deadline = time.monotonic() + wait_seconds

@@ -68,12 +68,20 @@ def project(tmp_path: Path, empty_store: Path) -> Path:
     return tmp_path
 
 
-def make_candidate(root: Path, digest: str, value: float, half: float) -> Candidate:
+def make_candidate(
+    root: Path, digest: str, value: float, half: float, measured: str = "m1"
+) -> Candidate:
     client = store.open_store(root)
     run = client.create_run(store.experiment_id(client, root))
     found = scores(root / "scores.json", value, half)
     return Candidate(
-        run.info.run_id, root / "pipeline", digest, found, "**Good.**", {"git_commit": "abc"}
+        run.info.run_id,
+        root / "pipeline",
+        digest,
+        found,
+        measured,
+        "**Good.**",
+        {"git_commit": "abc"},
     )
 
 
@@ -106,6 +114,33 @@ def test_versions_and_champion(project: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [file.path for file in client.list_artifacts(version.run_id, "model")] == [
         "model/README.md"
     ]
+
+
+def test_what_was_measured_in_another_way_is_not_compared(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_registry, "save_model", lambda folder, pipeline: folder.mkdir())
+
+    def register(digest: str, value: float, measured: str) -> str:
+        candidate = make_candidate(project, digest, value, 10, measured)
+        return model_registry.register(project, candidate, "lumiere", "distance")
+
+    def best() -> str:
+        return str(client.get_model_version_by_alias("lumiere", "champion").version)
+
+    client = store.open_store(project)
+    register("a", 100, "m1")
+    assert "other settings of the evaluation or other reference clips" in register("b", 50, "m2")
+    version = client.get_model_version("lumiere", "2")
+    assert best() == "1" and version.tags["measured_md5"] == "m2"
+    assert version.description.startswith("**Good.**\n\nNot compared with version 1, the champion")
+    assert register("b", 50, "m2") == ""
+    assert "it is the champion" in register("a", 100, "m2")  # the champion, measured again
+    assert client.get_model_version("lumiere", "1").tags["measured_md5"] == "m2"
+    assert "it replaces version 1" in register("c", 60, "m2") and best() == "3"
+    assert "Not compared" not in client.get_model_version("lumiere", "3").description
+    client.delete_model_version_tag("lumiere", "3", "measured_md5")  # as of an older version
+    assert "version 3 stays the champion" in register("d", 20, "m2")
 
 
 def test_a_registry_that_fails_is_only_a_warning(

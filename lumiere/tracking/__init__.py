@@ -16,6 +16,8 @@ has no parent and therefore no such tag.
 
 Environment:
     MLFLOW_TRACKING_URI: the store; by default SQLite in the project's folder `.lumiere/`.
+    MLFLOW_DEFAULT_ARTIFACT_ROOT: where the files of runs go, such as `s3://bucket/runs`; by default
+        `.lumiere/`.
     LUMIERE_TRACKING: `off` turns every call into a no-op.
     LUMIERE_PARENT_RUN_ID: the parent of a stage's run: MLflow's id of it, or the key of its journal
         if MLflow has not created it yet.

@@ -2,6 +2,9 @@
 
 The rule: the chosen score has to be better by more than chance. It is, if the 95 % intervals of both
 versions do not overlap. The report of an evaluation marks a score as better by the same rule.
+
+Only versions that were measured in the same way are compared: a digest in their tags stands for the
+settings of the evaluation and for the clips that it compared with.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from pathlib import Path
 from lumiere.errors import DataError, ParamsError
 
 PREFIX = "score."  # of the tags of a version
+MEASURED = "measured_md5"  # the tag with the digest of how the scores were measured
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lumiere.files import write_atomically
+from lumiere.locks import make_folder
 
 QUEUE = Path(".lumiere", "mlflow-queue")
 
@@ -199,7 +200,7 @@ def begin_journal(root: Path, address: str) -> Journal:
     folder = root / QUEUE / name
     # It has its lock before others see it, so that no process takes it for an abandoned one.
     hidden = folder.with_name(f".{name}")
-    hidden.mkdir(parents=True)
+    make_folder(hidden)
     (hidden / "address").write_text(address)
     lock = _lock_of(hidden)
     lock.acquire()

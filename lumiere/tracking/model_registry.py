@@ -31,6 +31,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 DISTRIBUTION = "lumiere-stunet"
 CHAMPION = "champion"
 ARTIFACT = "model"  # the folder of the run that has the model
+OTHER_MEASUREMENT = "was measured with other settings of the evaluation or other reference clips"
 # What a row of a request may say, and MLflow's type for it. Only the prompt is required.
 COLUMNS = {
     "prompt": "string",
@@ -56,6 +57,7 @@ class Candidate:
         pipeline: the folder of the pipeline.
         digest: DVC's digest of that folder.
         scores: the file with the scores.
+        measured: a digest of how they were measured; only scores of equal digests are compared.
         card: what people should know about it, in Markdown.
         tags: further tags of the version, such as the commit.
     """
@@ -64,6 +66,7 @@ class Candidate:
     pipeline: Path
     digest: str
     scores: Path
+    measured: str
     card: str
     tags: Mapping[str, str]
 
@@ -95,7 +98,8 @@ def register(root: Path, candidate: Candidate, name: str, metric: str) -> str:
 def _register(client: MlflowClient, candidate: Candidate, name: str, metric: str) -> str:
     scores_md5 = hashlib.md5(candidate.scores.read_bytes()).hexdigest()
     known = _find(client, name, candidate.digest)
-    if known is not None and known.tags.get("scores_md5") == scores_md5:
+    current = {"scores_md5": scores_md5, champion.MEASURED: candidate.measured}
+    if known is not None and current.items() <= known.tags.items():
         return ""
     standings = champion.read_standings(candidate.scores)
     new = champion.choose(standings, metric)
@@ -107,10 +111,12 @@ def _register(client: MlflowClient, candidate: Candidate, name: str, metric: str
     else:
         for key, value in tags.items():
             client.set_model_version_tag(name, known.version, key, value)
+        client.update_model_version(name, known.version, candidate.card)
         done = f"version {known.version} of {name} was measured again"
-    outcome = _choose_champion(client, name, known.version, new, metric)
+    outcome = _choose_champion(client, name, known.version, candidate, new, metric)
     # Last, so that a run that fails before is tried again.
-    client.set_model_version_tag(name, known.version, "scores_md5", scores_md5)
+    for key in (champion.MEASURED, "scores_md5"):
+        client.set_model_version_tag(name, known.version, key, current[key])
     return f"{done}; {outcome}"
 
 
@@ -189,21 +195,30 @@ def _requirements() -> list[str]:
 
 
 def _choose_champion(
-    client: MlflowClient, name: str, number: Any, new: champion.Standing, metric: str
+    client: MlflowClient,
+    name: str,
+    number: Any,
+    candidate: Candidate,
+    new: champion.Standing,
+    metric: str,
 ) -> str:
-    """Move the alias if the rule says so; return what happened."""
+    """Move the alias if the rule says so; return what happened.
+
+    The description of a version that cannot be compared with the champion says why.
+    """
     holder = client.get_registered_model(name).aliases.get(CHAMPION)
     if holder is not None and str(holder) == str(number):
         return "it is the champion"
     if holder is None:
         client.set_registered_model_alias(name, CHAMPION, number)
         return "it is the first champion"
-    old = champion.from_tags(client.get_model_version(name, holder).tags, metric)
-    if old is None:
-        return (
-            f"version {holder} stays the champion, because it was measured without {metric}; move "
-            "the alias by hand"
-        )
+    tags = client.get_model_version(name, holder).tags
+    old = champion.from_tags(tags, metric)
+    if old is None or tags.get(champion.MEASURED) != candidate.measured:
+        why = f"was measured without {metric}" if old is None else OTHER_MEASUREMENT
+        note = f"Not compared with version {holder}, the champion at that time, which {why}."
+        client.update_model_version(name, number, f"{candidate.card}\n\n{note}")
+        return f"version {holder} stays the champion, because it {why}; move the alias by hand"
     compared = f"{metric} {new.shown} against {old.shown}"
     if not champion.is_improvement(new, old):
         return f"version {holder} stays the champion: {compared} is no improvement beyond chance"

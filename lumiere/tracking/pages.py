@@ -36,7 +36,7 @@ def main() -> None:
     words += ["--port", str(options.port)]
     # In the environment, because every user of the machine can read a command and a password in it.
     os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
-    words += ["--default-artifact-root", str(root.resolve() / ".lumiere" / "mlartifacts")]
+    words += ["--default-artifact-root", store.artifact_location(root) or ""]
     if options.allowed_hosts:
         words += ["--allowed-hosts", options.allowed_hosts]
     os.execv(sys.executable, words)

@@ -72,9 +72,14 @@ class Run:
     def log_artifact(self, path: str | Path, folder: str = "") -> None:
         """Store a file or a whole folder as it is now.
 
-        An mp4 plays in the UI if it is H.264, yuv420p and faststart.
+        An mp4 plays in the UI if it is H.264, yuv420p and faststart. A folder that leads out of the
+        run's artifacts is refused with a warning.
         """
         if self._journal is None or self._is_forked:
+            return
+        parts = PurePosixPath(folder).parts
+        if ".." in parts or "/" in parts:  # MLflow would refuse it, again at each try
+            logger.warning("%s: leads out of the artifacts of the run; it is left out", folder)
             return
         with self._warning_once():
             entry = {"do": "artifact", "file": self._journal.copy(Path(path)), "folder": folder}

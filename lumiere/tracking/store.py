@@ -1,6 +1,8 @@
 """MLflow's store: opens it, mends what a person or a crash did to it, and says what is wrong with it.
 
-The default store is an SQLite database in the project's folder `.lumiere/`.
+The default store is an SQLite database in the project's folder `.lumiere/`. MLFLOW_TRACKING_URI
+names another database or a server, and MLFLOW_DEFAULT_ARTIFACT_ROOT another place for artifacts; a
+server chooses that place itself.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import re
 import sqlite3
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +37,7 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "PGCONNECT_TIMEOUT": "10",  # seconds, of PostgreSQL's client library
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
 }
@@ -63,6 +67,16 @@ def store_name(root: Path) -> str:
     """Return what identifies the store in a journal; it contains no password."""
     chosen = os.environ.get("MLFLOW_TRACKING_URI")
     return redacted(chosen) if chosen else EMBEDDED
+
+
+def artifact_location(root: Path) -> str | None:
+    """Return where a new experiment keeps its artifacts; None if a server decides."""
+    if tracking_uri(root).startswith(("http:", "https:")):
+        return None
+    chosen = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT")
+    if chosen:
+        return f"{chosen.rstrip('/')}/{EXPERIMENT}"
+    return (root.resolve() / ".lumiere" / "mlartifacts").as_uri()
 
 
 def import_mlflow(uri: str) -> None:
@@ -101,21 +115,28 @@ def open_store(root: Path) -> MlflowClient:
             _set_aside_if_damaged(root.resolve() / ".lumiere" / "mlflow.db")
         elif uri.startswith("sqlite:///"):
             _check_sqlite(Path(uri.removeprefix("sqlite:///")))
+        elif uri.startswith("postgresql"):
+            _check_postgresql(uri)
+        if (artifact_location(root) or "").startswith("s3:") and not find_spec("boto3"):
+            raise DataError(
+                "MLFLOW_DEFAULT_ARTIFACT_ROOT is in S3, and the package boto3 is missing; install it with "
+                "pip install 'lumiere-stunet[s3]'"
+            )
         client = MlflowClient(uri)
         client.get_experiment_by_name(EXPERIMENT)
     return client
 
 
 def experiment_id(client: MlflowClient, root: Path) -> str:
-    """Return the experiment's id. The embedded store keeps its artifacts beside it.
+    """Return the experiment's id. A database without a place for artifacts keeps them in the
+    project.
 
     An experiment that was deleted in MLflow's pages is restored. MLflow stores absolute artifact
-    paths, so the store of a copied or moved folder would write into the old place. In that case the
-    old experiment is renamed and a new one begins.
+    paths, so the embedded store of a copied or moved folder would write into the old place. In that
+    case, and if another place was chosen, the old experiment is renamed and a new one begins. In a
+    database that was chosen, the experiment may be that of other people too, so it stays.
     """
-    location = None
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        location = (root.resolve() / ".lumiere" / "mlartifacts").as_uri()
+    location = artifact_location(root)
     with exclusive(root / ".lumiere" / "mlflow.lock"):
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
@@ -124,7 +145,8 @@ def experiment_id(client: MlflowClient, root: Path) -> str:
         if not KIND.keys() & experiment.tags.keys():
             for key, value in KIND.items():
                 client.set_experiment_tag(experiment.experiment_id, key, value)
-        if location is None or experiment.artifact_location == location:
+        is_shared = bool(os.environ.get("MLFLOW_TRACKING_URI"))
+        if is_shared or experiment.artifact_location == location:
             return experiment.experiment_id
         old_name = f"{EXPERIMENT} until {time.strftime('%Y-%m-%d %H:%M:%S')}"
         client.rename_experiment(experiment.experiment_id, old_name)
@@ -166,6 +188,11 @@ def lasting_problem(error: Exception, root: Path) -> DataError | None:
         return error
     text = redacted(first_line(error))
     store = redacted(tracking_uri(root))
+    if isinstance(error, ImportError) and (error.name or "").startswith("psycopg"):
+        return DataError(
+            f"MLflow's store {store} needs the package psycopg; install it with "
+            "pip install 'lumiere-stunet[postgresql]'"
+        )
     if "database schema" in text or "locate revision" in text:
         from mlflow.version import VERSION
 
@@ -233,6 +260,25 @@ def _check_sqlite(path: Path) -> None:
         _probe(path)
     except sqlite3.DatabaseError as error:
         raise _unusable(path, error) from error
+
+
+def _check_postgresql(uri: str) -> None:
+    """Raise an error at once if a database cannot be opened; MLflow would try for minutes."""
+    from mlflow.store.db.utils import create_sqlalchemy_engine
+
+    engine = create_sqlalchemy_engine(uri)
+    try:
+        engine.connect().close()
+    except Exception as error:
+        # SQLAlchemy's own text goes on with a link.
+        text = " ".join(str(getattr(error, "orig", error)).split())
+        if "FATAL" in text and ("authentication" in text or "does not exist" in text):
+            raise DataError(
+                f"MLflow's store {redacted(uri)} refuses ({redacted(text)}); {CURE}"
+            ) from None
+        raise ConnectionError(text) from None
+    finally:
+        engine.dispose()
 
 
 def _unusable(path: Path, error: sqlite3.DatabaseError) -> Exception:

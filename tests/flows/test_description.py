@@ -1,24 +1,14 @@
-"""The description of a run in MLflow, and the data that it lists."""
+"""The description of a run in MLflow."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from flows.description import MAX_CHANGES, data_inputs, describe, output_digests
+from flows.description import MAX_CHANGES, describe
 from flows.report import StageResult
 
 PAGE = """<section class="verdict bad"><h2>Told apart</h2><p>One&#39;s <b>first</b>.</p><p>Second.</p></section>
 <section><p>Other.</p></section>"""
-LOCK = """
-schema: '2.0'
-stages:
-  a:
-    deps: [{path: data/raw, md5: 12.dir}, {path: lumiere/files.py, md5: '3'}, {path: lumiere/text, md5: 4.dir}]
-    outs: [{path: outputs/a, md5: '5'}]
-  b:
-    deps: [{path: outputs/a, md5: '5'}, {path: data/captions.csv, md5: '6'}]
-    outs: [{path: outputs/b, md5: '7'}]
-"""
 
 
 def results(folder: Path, **metrics: float) -> list[StageResult]:
@@ -51,10 +41,3 @@ def test_a_long_list_of_changes_is_cut(tmp_path: Path) -> None:
     many = {f"m{index}": float(index) for index in range(MAX_CHANGES + 3)}
     text = describe(results(tmp_path, **many), {"evaluate": dict.fromkeys(many, -1.0)}, {})
     assert text.count("- evaluate/") == MAX_CHANGES and text.endswith("- and 3 more")
-
-
-def test_data_that_no_stage_writes_is_an_input(tmp_path: Path) -> None:
-    assert data_inputs(tmp_path / "dvc.lock") == {}
-    (tmp_path / "dvc.lock").write_text(LOCK)
-    assert data_inputs(tmp_path / "dvc.lock") == {"data/raw": "12.dir", "data/captions.csv": "6"}
-    assert output_digests(tmp_path / "dvc.lock") == {"outputs/a": "5", "outputs/b": "7"}

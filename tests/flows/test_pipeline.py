@@ -35,10 +35,11 @@ from prefect.states import Cancelling, Completed, Crashed, Failed, Pending, Runn
 import flows
 from flows import dag
 from flows.cancellation import is_being_cancelled
-from flows.flow import PipelineFailed, PipelineRun, _result, lumiere_pipeline, pipeline_lock
+from flows.flow import _result, lumiere_pipeline, pipeline_lock
 from flows.pipeline import main
 from flows.program import check_server
 from flows.report import StageResult
+from flows.stage_task import PipelineFailed, PipelineRun
 from flows.supervisor import Supervisors
 from lumiere.errors import ParamsError
 from lumiere.tracking import store

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
+from lumiere.addresses import LOOPBACK
 from tests.flows.conftest import REPOSITORY
 
 CODE = """
@@ -19,17 +23,17 @@ assert is_telemetry_disabled(), "MLflow"
 from dvc.analytics import is_enabled
 assert not is_enabled(), "DVC"
 """
+SWITCHES = {
+    "DO_NOT_TRACK",
+    "MLFLOW_DISABLE_TELEMETRY",
+    "PREFECT_SERVER_ANALYTICS_ENABLED",
+    "DVC_NO_ANALYTICS",
+}
 CI_VARIABLES = {"CI", "GITHUB_ACTIONS", "PYTEST_CURRENT_TEST"}  # they switch telemetry off too
 
 
 def test_importing_flows_switches_all_telemetry_off() -> None:
-    switches = {
-        "DO_NOT_TRACK",
-        "MLFLOW_DISABLE_TELEMETRY",
-        "PREFECT_SERVER_ANALYTICS_ENABLED",
-        "DVC_NO_ANALYTICS",
-    }
-    unset = switches | CI_VARIABLES
+    unset = SWITCHES | CI_VARIABLES
     env = {name: value for name, value in os.environ.items() if name not in unset}
     done = subprocess.run(
         [sys.executable, "-c", CODE],
@@ -40,3 +44,73 @@ def test_importing_flows_switches_all_telemetry_off() -> None:
         timeout=180,
     )
     assert done.returncode == 0, done.stderr
+
+
+WATCH = """
+import json, os, sys
+
+def note(event, address):
+    with open(os.environ["WATCHED_SOCKETS"], "a") as log:
+        log.write(json.dumps([event, address, " ".join(sys.orig_argv[1:])]) + "\\n")
+
+def watch(event, arguments):
+    if event in ("socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo"):
+        address = arguments[0] if event == "socket.getaddrinfo" else arguments[-1]
+        note(event, list(address) if isinstance(address, tuple) else str(address))
+
+note("start", "")
+sys.addaudithook(watch)
+"""
+
+
+def is_local(event: str, address: Any) -> bool:
+    """Return whether an address is of this machine: loopback, a Unix socket, or no host at all."""
+    if isinstance(address, str):  # of a Unix socket, or a name to look up
+        return event != "socket.getaddrinfo" or address in (*LOOPBACK, "None")
+    return address[0] in LOOPBACK
+
+
+def test_a_run_contacts_this_machine_only(toy_project: Path, tmp_path: Path) -> None:
+    """Watch the sockets of every Python process: the flow, its server, DVC and the stage."""
+    folder, log = tmp_path / "watch", tmp_path / "sockets.jsonl"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(WATCH)
+    switches = {*SWITCHES, *CI_VARIABLES, "PREFECT_API_URL"}
+    env = {name: value for name, value in os.environ.items() if name not in switches}
+    env["PYTHONPATH"] = os.pathsep.join([str(folder), env["PYTHONPATH"]])
+    env |= {"WATCHED_SOCKETS": str(log), "PREFECT_HOME": str(tmp_path / "prefect")}
+    (tmp_path / "prefect").mkdir()
+
+    def call(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd=REPOSITORY,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def watched() -> list[tuple[str, Any, str]]:
+        return [tuple(json.loads(line)) for line in log.read_text().splitlines()]
+
+    # The hook sees what it should: an address that nobody has.
+    probe = "import socket; s = socket.socket(); s.settimeout(0.01); s.connect_ex(('192.0.2.1', 9))"
+    call("-c", probe)
+    event, address, _ = watched()[1]
+    assert (event, address) == ("socket.connect", ["192.0.2.1", 9])
+    assert not is_local(event, address)
+    log.unlink()
+
+    call("-m", "flows.pipeline", "--root", str(toy_project), "--stages", "a")
+    assert (toy_project / "a.txt").exists()
+    found = watched()
+    contacts = [entry for entry in found if entry[0] != "start"]
+    assert [entry for entry in contacts if not is_local(*entry[:2])] == []
+    assert any(event == "socket.connect" for event, _, _ in contacts)
+    programs = [program for event, _, program in found if event == "start"]
+    for name in ("flows.pipeline", "uvicorn prefect.server", "-m dvc", "stage.py a"):
+        words = name.split()
+        assert any(all(word in program for word in words) for program in programs), name
