@@ -48,6 +48,8 @@ SCHEMA = pa.schema(
     ]
 )
 
+OTHER_TYPE = pa.list_(pa.string())  # of columns that the table of captions adds
+
 _DEFAULTS = {
     pa.string(): "",
     pa.float64(): 0.0,
@@ -64,12 +66,18 @@ def empty_row() -> dict[str, Any]:
 
 
 def write_manifest(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows in the given order; the same rows give the same bytes."""
+    """Write rows in the given order; the same rows give the same bytes.
+
+    Columns of the rows that `SCHEMA` lacks come from the table of captions. They follow the others,
+    as lists of text with one value for each caption.
+    """
+    others = dict.fromkeys(name for row in rows for name in row if name not in SCHEMA.names)
+    schema = pa.schema([*SCHEMA, *((name, OTHER_TYPE) for name in others)])
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), buffer, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, compression="zstd")
     write_atomically(path, buffer.getvalue())
 
 
 def read_manifest(path: str | Path) -> list[dict[str, Any]]:
     """Read all rows of a manifest."""
-    return pq.read_table(path, schema=SCHEMA).to_pylist()
+    return pq.read_table(path).to_pylist()
