@@ -34,6 +34,7 @@ def main() -> None:
     from lumiere.curation.manifest import read_manifest
     from lumiere.data.extract import WindowSettings
     from lumiere.data.prepare import (
+        COLUMNS,
         check_training_clips,
         cut_all,
         embed_captions,
@@ -52,7 +53,7 @@ def main() -> None:
     )
     config = load_params(arguments.params).decode
     with stages.reading(arguments.manifest):
-        rows = [row for row in read_manifest(arguments.manifest) if row["verdict"] == "accepted"]
+        rows = read_manifest(arguments.manifest, COLUMNS, "accepted")
     if not rows:
         raise DataError(
             f"{arguments.manifest}: no clip was accepted; the report of the curate stage says why"

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation")
 TEXT_BATCH = 64  # captions embedded at a time
+# The columns of the manifest that are read.
+COLUMNS = (
+    "clip_id", "video", "start", "end", "exact_start", "exact_end", "captions", "split", "decoder",
+    "crop", "motion_curve", "sha256",
+)  # fmt: skip
 
 Row = Mapping[str, Any]
 Embeddings = Mapping[str, tuple[np.ndarray, np.ndarray]]  # caption -> float16 (n, d), uint8 (n,)
