@@ -40,6 +40,7 @@ def main() -> None:
         embed_captions,
         write_clips,
     )
+    from lumiere.data.remote import split_source
     from lumiere.errors import DataError
     from lumiere.text import load_text_encoder
     from lumiere.text.lost_words import find_losses, notes
@@ -47,7 +48,7 @@ def main() -> None:
     arguments = stages.parse_arguments(
         __doc__,
         manifest="output of the curate stage",
-        raw="folder of raw videos",
+        raw="raw videos, as for curate",
         out="folder for the shards",
         scratch="finished windows",
     )
@@ -61,13 +62,14 @@ def main() -> None:
     check_lengths(rows, config)
     with stages.blaming(arguments.params, "decode.text_encoder"):
         encoder = load_text_encoder(config.text_encoder, config.max_text_tokens)
+    raw, _ = split_source(arguments.raw, arguments.scratch.with_name("sources"))
     settings = WindowSettings(
         config.fps, config.num_frames, config.size, config.clips_per_video, config.min_window_motion
     )
     with tracking.stage_run("decode", to_dict(config)) as run:
         files, failures = cut_all(
             rows,
-            arguments.raw,
+            raw,
             settings,
             config.workers,
             config.timeout_s,

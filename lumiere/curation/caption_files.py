@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from lumiere.curation.manifest import SCHEMA
 from lumiere.curation.probe import VIDEO_SUFFIXES
+from lumiere.data.remote import RemoteFile, RemoteFolder, file_in, local_copy
 from lumiere.data.tables import read_table
 from lumiere.errors import DataError
 
@@ -55,7 +56,9 @@ def read_rows(path: Path) -> list[tuple[int, Cells]]:
     return [(line, absent | row) for line, row in cells]
 
 
-def read_sidecars(raw: Path, names: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+def read_sidecars(
+    raw: Path | RemoteFolder, names: Sequence[str]
+) -> tuple[dict[str, list[str]], list[str]]:
     """Read the captions that lie beside the videos, such as `a.txt` beside `a.mp4`: one sentence a
     line.
 
@@ -79,25 +82,36 @@ def read_sidecars(raw: Path, names: Sequence[str]) -> tuple[dict[str, list[str]]
     for name in names:
         path = PurePosixPath(name)
         own = videos.get(path.with_suffix(""), []) if path.suffix.lower() == ".txt" else []
-        file = raw / name
-        if not own or path.name.startswith(".") or file.is_symlink() or not file.is_file():
+        if not own or path.name.startswith(".") or not _is_own_file(raw, name):
             others.append(name)
             continue
-        lines = _read_lines(file)
+        lines = _read_lines(file_in(raw, name), f"{raw}/{name}")
         sentences |= dict.fromkeys(own, lines)
     return sentences, others
 
 
-def _read_lines(path: Path) -> list[str]:
+def _is_own_file(raw: Path | RemoteFolder, name: str) -> bool:
+    """Return whether a file lies in the folder itself; opening a pipe would hang."""
+    if isinstance(raw, RemoteFolder):
+        return True
+    return (raw / name).is_file() and not (raw / name).is_symlink()
+
+
+def _read_lines(file: Path | RemoteFile, shown: str) -> list[str]:
     """Return the lines of a text file that hold something, each once."""
+    try:
+        path = local_copy(file)
+    except OSError as error:
+        cure = "check the network, and run the stage again"
+        raise DataError(f"{shown}: cannot be fetched: {error.strerror or error}", cure) from None
     if path.stat().st_size > MOST_SIDECAR_BYTES:
-        raise DataError(f"{path}: more than {MOST_SIDECAR_BYTES:,} bytes; are these captions?")
+        raise DataError(f"{shown}: more than {MOST_SIDECAR_BYTES:,} bytes; are these captions?")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise DataError(f"{path}: not in UTF-8; save the file in that encoding") from None
+        raise DataError(f"{shown}: not in UTF-8; save the file in that encoding") from None
     if "\0" in text:
-        raise DataError(f"{path}: holds a NUL character; delete it")
+        raise DataError(f"{shown}: holds a NUL character; delete it")
     lines = [" ".join(line.split()) for line in text.splitlines()]
     return list(dict.fromkeys(line for line in lines if line))
 

@@ -24,6 +24,7 @@ from lumiere.curation.probe import Probe, locate, probe
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.shots import Span, shots_between
 from lumiere.data.bars import Box, crop
+from lumiere.data.remote import RemoteFolder
 from lumiere.data.shards import pack_arrays, unpack_arrays
 from lumiere.data.video_io import code_version
 from lumiere.data.workers import hash_with_progress, report_progress
@@ -114,7 +115,7 @@ class Measurement:
 
 
 def measure_video(
-    raw: Path,
+    raw: Path | RemoteFolder,
     name: str,
     spans: tuple[Span, ...],
     shot_threshold: float,
@@ -136,8 +137,8 @@ def measure_video(
         Rejection: if the file must not be opened, or the machine cannot read it now. Faults of the
             file itself are results, which are kept in `scratch`.
     """
-    path = locate(raw, name, roots)
     try:
+        path = locate(raw, name, roots)
         return _measure_once(path, spans, shot_threshold, scratch)
     except (OSError, MemoryError) as error:
         # Leave out the path, which differs between machines.

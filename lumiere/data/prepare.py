@@ -19,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lumiere.data.extract import Source, WindowSettings, extract_video, load_windows
+from lumiere.data.remote import RemoteFolder, file_in
 from lumiere.data.shards import Sample, write_index, write_null_text, write_shards
 from lumiere.data.workers import Failure, run_tasks
 from lumiere.errors import DataError, VideoError
@@ -47,7 +48,7 @@ class Encoder(Protocol):
 
 def cut_all(
     rows: Sequence[Row],
-    raw: Path,
+    raw: Path | RemoteFolder,
     settings: WindowSettings,
     workers: int,
     timeout_s: float,
@@ -100,10 +101,10 @@ def cut_all(
     return files, failures
 
 
-def _source(row: Row, raw: Path, decoder: str) -> Source:
+def _source(row: Row, raw: Path | RemoteFolder, decoder: str) -> Source:
     """Return the stretch of a row of the manifest."""
     return Source(
-        raw / row["video"],
+        file_in(raw, row["video"]),
         row["sha256"],
         Fraction(row["exact_start"]),
         Fraction(row["exact_end"]),
@@ -138,7 +139,7 @@ def embed_captions(captions: Sequence[str], encoder: Encoder) -> Embeddings:
     return embeddings
 
 
-def check_training_clips(rows: Sequence[Row], decoded: Container[str], raw: Path) -> None:
+def check_training_clips(rows: Sequence[Row], decoded: Container[str], raw: str | Path) -> None:
     """Check that enough clips could be decoded, and print a note if all come from one video.
 
     Args:
