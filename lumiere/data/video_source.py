@@ -324,6 +324,19 @@ def source_frames(
     _check_hidden(num_hidden, num_frames)
 
 
+def first_point(path: str | Path) -> int | None:
+    """Return the timestamp of the first frame that can be decoded, in ticks of the stream's time
+    base; None if there is none.
+
+    Raises:
+        VideoError: if the file cannot be opened.
+    """
+    with open_video(path) as container:
+        stream = main_stream(container)
+        frame = next(_frames(container, stream, _decoder(stream), Damage()), None)
+        return None if frame is None else frame.pts
+
+
 def read_timeline(path: str | Path) -> Timeline:
     """Read when the frames are shown, without decoding.
 
