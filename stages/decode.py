@@ -40,6 +40,7 @@ def main() -> None:
         embed_captions,
         write_clips,
     )
+    from lumiere.data.ray_engine import engine
     from lumiere.data.remote import split_source
     from lumiere.errors import DataError
     from lumiere.text import load_text_encoder
@@ -52,7 +53,8 @@ def main() -> None:
         out="folder for the shards",
         scratch="finished windows",
     )
-    config = load_params(arguments.params).decode
+    params = load_params(arguments.params)
+    config = params.decode
     with stages.reading(arguments.manifest):
         rows = read_manifest(arguments.manifest, COLUMNS, "accepted")
     if not rows:
@@ -76,6 +78,7 @@ def main() -> None:
             arguments.scratch,
             config.memory_mb,
             config.decoder,
+            engine(params.runtime.engine, params.runtime.address),
         )
         for clip_id, failure in sorted(failures.items()):
             print(f"left out: {clip_id}: {failure}", file=sys.stderr)

@@ -21,6 +21,7 @@ from lumiere.curation.probe import list_inputs
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.shots import Span
 from lumiere.curation.verdicts import Row, decide
+from lumiere.data.ray_engine import RunTasks
 from lumiere.data.remote import RemoteFolder, matching
 from lumiere.data.workers import Failure, run_tasks
 from lumiere.errors import DataError
@@ -33,6 +34,7 @@ def curate(
     scratch: Path,
     network: Network | None = None,
     pattern: str = "",
+    run: RunTasks | None = None,
 ) -> tuple[list[Row], dict[str, np.ndarray]]:
     """Give every input of a raw folder its scores and a verdict.
 
@@ -43,6 +45,7 @@ def curate(
         scratch: folder for finished measurements, from which a killed run resumes.
         network: finds edited copies, see `copies`; without it none of them is found.
         pattern: of the names in the folder that count, see `remote.matching`; all by default.
+        run: runs the tasks, see `ray_engine.engine`; by default processes of this machine.
 
     Returns:
         The manifest's rows sorted by clip_id, and four small frames per clip, by clip_id.
@@ -58,7 +61,7 @@ def curate(
         what = f"holds no file that matches {pattern}" if pattern else "the folder holds no video"
         raise DataError(f"{where}: {what}")
     captions = add_sidecars(captions, sidecars)
-    outcomes = measure_all(raw, names, captions, config, scratch)
+    outcomes = measure_all(raw, names, captions, config, scratch, run)
 
     def copies(signatures: Sequence[np.ndarray]) -> list[tuple[int, int]]:
         if network is None or len(signatures) < 2:
@@ -107,6 +110,7 @@ def measure_all(
     captions: dict[str, list[Caption]],
     config: CurateConfig,
     scratch: Path,
+    run: RunTasks | None = None,
 ) -> dict[str, Measurement | Rejection]:
     """Measure each video, and return by name its measurement or the reason why there is none."""
     roots = allowed_roots(config)
@@ -115,7 +119,8 @@ def measure_all(
         spans = _spans(captions.get(normal_name(name), []))
         tasks.append((raw, name, spans, config.shot_threshold, scratch, roots))
     outcomes: dict[str, Measurement | Rejection] = {}
-    finished = run_tasks(measure_video, tasks, config.workers, config.timeout_s, config.memory_mb)
+    run = run or run_tasks
+    finished = run(measure_video, tasks, config.workers, config.timeout_s, config.memory_mb)
     for index, outcome in tqdm(
         finished, total=len(tasks), desc="curate", unit="video", mininterval=0.5
     ):

@@ -19,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lumiere.data.extract import Source, WindowSettings, extract_video, load_windows
+from lumiere.data.ray_engine import RunTasks
 from lumiere.data.remote import RemoteFolder, file_in
 from lumiere.data.shards import Sample, write_index, write_null_text, write_shards
 from lumiere.data.workers import Failure, run_tasks
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation")
 TEXT_BATCH = 64  # captions embedded at a time
+SHARE_SCRATCH = "give all nodes of the cluster one scratch folder at the same path"
 # The columns of the manifest that are read.
 COLUMNS = (
     "clip_id", "video", "start", "end", "exact_start", "exact_end", "captions", "split", "decoder",
@@ -55,6 +57,7 @@ def cut_all(
     scratch: Path,
     memory_mb: float = math.inf,
     decoder: str = "pyav",
+    run: RunTasks | None = None,
 ) -> tuple[dict[str, Path], dict[str, str]]:
     """Cut the windows of every row.
 
@@ -70,12 +73,14 @@ def cut_all(
         scratch: the folder for finished windows.
         memory_mb: the limit for one process.
         decoder: "pyav", or "decord" for the files that curation trusts it with.
+        run: runs the tasks, see `ray_engine.engine`; by default processes of this machine.
 
     Returns:
         The files with windows by clip_id, and the errors of failed clips by clip_id.
 
     Raises:
         LockError: if another process uses the scratch folder.
+        DataError: if another machine has written windows that this one does not see.
     """
     own_folder(scratch, "another decoding")
     by_video: dict[str, list[Row]] = {}
@@ -87,7 +92,7 @@ def cut_all(
     ]
     files: dict[str, Path] = {}
     failures: dict[str, str] = {}
-    finished = run_tasks(extract_video, tasks, workers, timeout_s, memory_mb)
+    finished = (run or run_tasks)(extract_video, tasks, workers, timeout_s, memory_mb)
     for index, outcome in tqdm(
         finished, total=len(tasks), desc="decode", unit="video", mininterval=0.5
     ):
@@ -95,6 +100,8 @@ def cut_all(
         outcomes = [outcome] * len(own) if isinstance(outcome, Failure) else outcome
         for row, result in zip(own, outcomes, strict=True):
             if isinstance(result, Path):
+                if not result.is_file():
+                    raise DataError(f"{result}: not on this machine", SHARE_SCRATCH)
                 files[row["clip_id"]] = result
             else:
                 failures[row["clip_id"]] = _explanation(result)
