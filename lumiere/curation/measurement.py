@@ -41,11 +41,13 @@ CODE = code_version(
     "lumiere.curation.shots",
     "lumiere.data.bars",
     "lumiere.data.display",
+    "lumiere.data.frame_times",
     "lumiere.data.key_frames",
     "lumiere.data.optical_flow",
     "lumiere.data.shards",
     "lumiere.data.video_io",
     "lumiere.data.video_source",
+    "lumiere.data.video_streams",
 )
 SPAN_TOLERANCE_S = Fraction(1, 10)  # people mark spans by hand
 NO_COLOUR = 2.0  # of 255; encoded grey is a little coloured

@@ -20,8 +20,10 @@ from av.stream import Stream
 from lumiere.curation.dvc_cache import is_in_cache
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.data.display import Display
+from lumiere.data.frame_times import RAW_STREAMS
 from lumiere.data.remote import RemoteFolder
-from lumiere.data.video_source import RAW_STREAMS, FirstFrames, main_stream, open_video
+from lumiere.data.video_source import FirstFrames
+from lumiere.data.video_streams import main_stream, open_video
 from lumiere.data.workers import report_progress
 from lumiere.errors import DataError
 

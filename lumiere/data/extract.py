@@ -27,10 +27,12 @@ CODE = code_version(
     __name__,
     "lumiere.data.bars",
     "lumiere.data.display",
+    "lumiere.data.frame_times",
     "lumiere.data.key_frames",
     "lumiere.data.shards",
     "lumiere.data.video_io",
     "lumiere.data.video_source",
+    "lumiere.data.video_streams",
 )
 
 cv2.setNumThreads(1)  # the pool has a process per core

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import av
 
-from lumiere.data.video_source import first_point, main_stream, open_video
+from lumiere.data.video_source import first_point
+from lumiere.data.video_streams import main_stream, open_video
 from lumiere.data.workers import report_progress
 
 # Containers whose index leads to a frame and not near it.
