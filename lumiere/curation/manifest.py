@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from lumiere.curation.manifest_check import check_accepted, read_columns
 from lumiere.files import write_atomically
 
+ALSO = " Also: "  # in a detail, before a reason that no threshold changes
 DUPLICATE_OF = "duplicate_of:"  # begins the detail of a duplicate; the video that is kept follows
 
 SCHEMA = pa.schema(

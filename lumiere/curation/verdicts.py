@@ -17,7 +17,7 @@ from lumiere.curation.captions import Caption, normal_name
 from lumiere.curation.dedupe import clusters, find_duplicates
 from lumiere.curation.filters import perceptual_hash
 from lumiere.curation.look_alikes import find_look_alikes
-from lumiere.curation.manifest import DUPLICATE_OF, empty_row
+from lumiere.curation.manifest import ALSO, DUPLICATE_OF, empty_row
 from lumiere.curation.measurement import Measurement
 from lumiere.curation.parts import Part, divide
 from lumiere.curation.reasons import Reason, Rejection
@@ -173,10 +173,9 @@ def _part_row(base: Row, part: Part, signature: np.ndarray | None, config: Curat
         row["hash"] = "".join(f"{perceptual_hash(frame):016x}" for frame in signature)
     side, seconds = min(row["width"], row["height"]), float(segment.end - segment.start)
     if side < config.min_side:
+        detail = f"Its shorter side is {side} pixels; curate.min_side is {config.min_side}."
         return _reject(
-            row,
-            Reason.TOO_SMALL,
-            f"Its shorter side is {side} pixels; curate.min_side is {config.min_side}.",
+            row, Reason.TOO_SMALL, detail if problem is None else detail + ALSO + problem.detail
         )
     if problem is not None:
         return _reject(row, problem.reason, problem.detail)
