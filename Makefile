@@ -10,7 +10,7 @@ BENCHMARKS ?= benchmarks/models.py
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench lint format audit ui serve serve-stop clean
+.PHONY: help install demo repro test bench lint format audit ui serve serve-stop clean
 
 STAMP := .venv/.installed
 PY := .venv/bin/python
@@ -34,6 +34,7 @@ SHOW := if [ -t 1 ]; then $(SHOW_NEWEST); else $(SHOW_STEPS); fi
 help:
 	@echo 'make install   install the tested packages into .venv'
 	@echo 'make demo      run the whole pipeline on the sample videos; ARGS="--stages evaluate" runs a part'
+	@echo 'make repro     run what is out of date with DVC alone; ARGS=curate runs a part'
 	@echo 'make ui        open the runs in MLflow; PORT=5001 uses another port'
 	@echo 'make serve     run the schedules of prefect.yaml until Ctrl-C or make serve-stop; PORT=4201 uses another port'
 	@echo 'make test      run the tests; ARGS="-k windows" runs some'
@@ -57,6 +58,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	@$(PY) -m flows.pipeline $(ARGS)
+
+# DVC waits for ever at a pipe among the raw videos, so they are looked at first.
+repro: $(STAMP)
+	@$(PY) -m flows.inputs
+	@$(PY) -m dvc repro $(ARGS)
 
 # In the order of the folders: xdist would begin with the files of most tests, and a slow file of few
 # tests would end alone.

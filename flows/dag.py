@@ -47,9 +47,7 @@ def read_dag(root: Path) -> list[StageNode]:
     with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
         stages = {_name(stage): stage for stage in repo.index.stages if stage.cmd}
         parents = _parents(repo, stages)
-        for stage in stages.values():
-            for dependency in stage.deps:
-                _check_input(root, Path(dependency.fs_path))
+        _check_inputs(root, repo)
         order = TopologicalSorter(parents).static_order()
         return [_node(name, stages[name], tuple(parents[name])) for name in order]
 
@@ -83,9 +81,26 @@ def _check_lock_files(root: Path) -> None:
             ) from None
 
 
-def _check_input(root: Path, path: Path) -> None:
+def check_inputs(root: Path) -> None:
+    """Check that DVC can read the inputs of all stages, without reading them.
+
+    Raises:
+        dvc.exceptions.DvcException: if `dvc.yaml` is broken.
+        DataError: with the file, what is wrong and the cure.
+    """
+    with Repo(str(root)) as repo:
+        _check_inputs(root, repo)
+
+
+def _check_inputs(root: Path, repo: Repo) -> None:
+    for stage in repo.index.stages:
+        for dependency in stage.deps:
+            _check_input(root, repo, Path(dependency.fs_path))
+
+
+def _check_input(root: Path, repo: Repo, path: Path) -> None:
     """Raise DataError if DVC could not read a dependency: it waits for ever at a pipe, and fails at
-    a link to nothing.
+    a link to nothing. It does not look at what `.dvcignore` names.
     """
     folders = os.walk(path) if path.is_dir() else [(str(path.parent), [], [path.name])]
     for folder, _, files in folders:
@@ -96,10 +111,10 @@ def _check_input(root: Path, path: Path) -> None:
                 problem = "a link to nothing"
             elif found.exists() and not found.is_file():
                 problem = "a pipe, a socket or a device"
-            if problem:
+            if problem and not repo.dvcignore.is_ignored_file(str(found)):
                 raise DataError(
                     f"{found.relative_to(root)}: {problem}, which DVC cannot read; delete it, or "
-                    "move it out of the folder"
+                    "name it in .dvcignore"
                 )
 
 

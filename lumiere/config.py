@@ -96,6 +96,10 @@ class RuntimeConfig:
     # steps between sample videos during training; 0 for none
     sample_every: int = number(0, at_least=0)
     sample_guidance_scale: float = number(3.0, at_least=1)
+    # what runs the workers of curate and decode: processes of this machine, or a Ray cluster
+    engine: str = choice("local", "ray")
+    # of a running Ray cluster; if empty, Ray is started on this machine
+    address: str = ""
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 import yaml
 from style_weights import export_styles
 
+from lumiere.curation.manifest import read_manifest, write_manifest
 from lumiere.distilled import DISTILLED_FILE, read_distilled, write_distilled
 from lumiere.errors import DataError, run_program
 from lumiere.models import SpaceTimeUNet
@@ -112,10 +112,11 @@ def hold_out(manifest: Path, data: Path) -> None:
         for video, row in read_subjects(data).items()
         if row["split"] == "validation"
     }
-    table = pd.read_parquet(manifest)
-    accepted = table["verdict"] == "accepted"
-    table.loc[accepted & table["video"].isin(held_out), "split"] = "validation"
-    table.to_parquet(manifest, index=False)
+    rows = read_manifest(manifest)
+    for row in rows:
+        if row["verdict"] == "accepted" and row["video"] in held_out:
+            row["split"] = "validation"
+    write_manifest(manifest, rows)
 
 
 def run_stage(name: str, params: Path, **paths: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import glob
 import os
 import re
 import sys
@@ -24,6 +25,7 @@ from lumiere.start import check_interpreter, drop_stray_launch, end_with_dvc
 from lumiere.threads import set_threads
 
 OUTPUTS = ("out", "report", "metrics", "pipeline")
+ADDRESSES = ("raw",)  # may also be globs, or addresses of an object store
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -115,7 +117,8 @@ def parse_arguments(description: str | None, scratch: str = "", **paths: str) ->
         "--params", type=Path, default=Path("params.yaml"), help="default: params.yaml"
     )
     for name, about in paths.items():
-        parser.add_argument(f"--{name}", type=Path, required=True, help=about)
+        kind = str if name in ADDRESSES else Path
+        parser.add_argument(f"--{name}", type=kind, required=True, help=about)
     if scratch:
         folder = Path(".lumiere/scratch") / stage
         parser.add_argument(
@@ -124,7 +127,8 @@ def parse_arguments(description: str | None, scratch: str = "", **paths: str) ->
     arguments = parser.parse_args()
     for name in paths:
         path = getattr(arguments, name)
-        if name not in OUTPUTS and not path.exists():
+        is_address = name in ADDRESSES and ("://" in path or glob.has_magic(path))
+        if name not in OUTPUTS and not is_address and not Path(path).exists():
             parser.exit(
                 1,
                 f"error: --{name} {path}: no such file or folder; {MAKE_INPUTS}\n",

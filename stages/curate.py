@@ -19,23 +19,28 @@ def main() -> None:
     from lumiere.curation.manifest import write_manifest
     from lumiere.curation.manifest_report import counts, write_report
     from lumiere.curation.split import split_notes
+    from lumiere.data.ray_engine import engine
+    from lumiere.data.remote import split_source
     from lumiere.evaluation.backbones.efficientnet_lite import EfficientNetLite0Backbone
     from lumiere.files import write_atomically
 
     arguments = stages.parse_arguments(
         __doc__,
-        raw="folder of raw videos",
+        raw="raw videos: a folder, a glob, or an address such as s3://bucket/videos",
         captions="CSV: video, caption and optionally start, end",
         out="the manifest, parquet",
         report="folder for the report",
         metrics="JSON file for the counts",
         scratch="finished measurements",
     )
-    config = load_params(arguments.params).curate
+    params = load_params(arguments.params)
+    config = params.curate
     with tracking.stage_run("curate", to_dict(config)) as run:
         network = EfficientNetLite0Backbone()
+        run_tasks = engine(params.runtime.engine, params.runtime.address)
+        raw, pattern = split_source(arguments.raw, arguments.scratch.with_name("sources"))
         rows, pictures = curate(
-            arguments.raw, arguments.captions, config, arguments.scratch, network
+            raw, arguments.captions, config, arguments.scratch, network, pattern, run_tasks
         )
         shutil.rmtree(arguments.report, ignore_errors=True)
         write_report(arguments.report, rows, pictures, config.min_motion)

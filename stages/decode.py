@@ -34,11 +34,14 @@ def main() -> None:
     from lumiere.curation.manifest import read_manifest
     from lumiere.data.extract import WindowSettings
     from lumiere.data.prepare import (
+        COLUMNS,
         check_training_clips,
         cut_all,
         embed_captions,
         write_clips,
     )
+    from lumiere.data.ray_engine import engine
+    from lumiere.data.remote import split_source
     from lumiere.errors import DataError
     from lumiere.text import load_text_encoder
     from lumiere.text.lost_words import find_losses, notes
@@ -46,13 +49,14 @@ def main() -> None:
     arguments = stages.parse_arguments(
         __doc__,
         manifest="output of the curate stage",
-        raw="folder of raw videos",
+        raw="raw videos, as for curate",
         out="folder for the shards",
         scratch="finished windows",
     )
-    config = load_params(arguments.params).decode
+    params = load_params(arguments.params)
+    config = params.decode
     with stages.reading(arguments.manifest):
-        rows = [row for row in read_manifest(arguments.manifest) if row["verdict"] == "accepted"]
+        rows = read_manifest(arguments.manifest, COLUMNS, "accepted")
     if not rows:
         raise DataError(
             f"{arguments.manifest}: no clip was accepted; the report of the curate stage says why"
@@ -60,19 +64,21 @@ def main() -> None:
     check_lengths(rows, config)
     with stages.blaming(arguments.params, "decode.text_encoder"):
         encoder = load_text_encoder(config.text_encoder, config.max_text_tokens)
+    raw, _ = split_source(arguments.raw, arguments.scratch.with_name("sources"))
     settings = WindowSettings(
         config.fps, config.num_frames, config.size, config.clips_per_video, config.min_window_motion
     )
     with tracking.stage_run("decode", to_dict(config)) as run:
         files, failures = cut_all(
             rows,
-            arguments.raw,
+            raw,
             settings,
             config.workers,
             config.timeout_s,
             arguments.scratch,
             config.memory_mb,
             config.decoder,
+            engine(params.runtime.engine, params.runtime.address),
         )
         for clip_id, failure in sorted(failures.items()):
             print(f"left out: {clip_id}: {failure}", file=sys.stderr)

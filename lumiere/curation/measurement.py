@@ -24,6 +24,7 @@ from lumiere.curation.probe import Probe, locate, probe
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.shots import Span, shots_between
 from lumiere.data.bars import Box, crop
+from lumiere.data.remote import RemoteFolder
 from lumiere.data.shards import pack_arrays, unpack_arrays
 from lumiere.data.video_io import code_version
 from lumiere.data.workers import hash_with_progress, report_progress
@@ -40,11 +41,13 @@ CODE = code_version(
     "lumiere.curation.shots",
     "lumiere.data.bars",
     "lumiere.data.display",
+    "lumiere.data.frame_times",
     "lumiere.data.key_frames",
     "lumiere.data.optical_flow",
     "lumiere.data.shards",
     "lumiere.data.video_io",
     "lumiere.data.video_source",
+    "lumiere.data.video_streams",
 )
 SPAN_TOLERANCE_S = Fraction(1, 10)  # people mark spans by hand
 NO_COLOUR = 2.0  # of 255; encoded grey is a little coloured
@@ -114,7 +117,7 @@ class Measurement:
 
 
 def measure_video(
-    raw: Path,
+    raw: Path | RemoteFolder,
     name: str,
     spans: tuple[Span, ...],
     shot_threshold: float,
@@ -136,8 +139,8 @@ def measure_video(
         Rejection: if the file must not be opened, or the machine cannot read it now. Faults of the
             file itself are results, which are kept in `scratch`.
     """
-    path = locate(raw, name, roots)
     try:
+        path = locate(raw, name, roots)
         return _measure_once(path, spans, shot_threshold, scratch)
     except (OSError, MemoryError) as error:
         # Leave out the path, which differs between machines.

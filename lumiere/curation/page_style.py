@@ -52,7 +52,7 @@ function apply() {
   const passes = (clip, l) => l.strict ? clip[l.key] > l.limit : clip[l.key] >= l.limit - 1e-6;
   const now = {};
   for (const clip of measured) {
-    const open = clip.reason === '' || limits.some(l => l.reason === clip.reason);
+    const open = clip.reason === '' || !clip.stays && limits.some(l => l.reason === clip.reason);
     now[clip.id] = open && limits.every(l => passes(clip, l)) ? '' : 'rejected';
   }
   for (const l of limits) {

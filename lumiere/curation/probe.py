@@ -20,7 +20,10 @@ from av.stream import Stream
 from lumiere.curation.dvc_cache import is_in_cache
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.data.display import Display
-from lumiere.data.video_source import RAW_STREAMS, FirstFrames, main_stream, open_video
+from lumiere.data.frame_times import RAW_STREAMS
+from lumiere.data.remote import RemoteFolder
+from lumiere.data.video_source import FirstFrames
+from lumiere.data.video_streams import main_stream, open_video
 from lumiere.data.workers import report_progress
 from lumiere.errors import DataError
 
@@ -108,11 +111,11 @@ def list_inputs(raw: Path, roots: Sequence[Path] = ()) -> Iterator[str]:
     return iter(sorted(names))
 
 
-def locate(raw: Path, name: str, roots: Sequence[Path] = ()) -> Path:
+def locate(raw: Path | RemoteFolder, name: str, roots: Sequence[Path] = ()) -> Path:
     """Return the real path of an input without opening it, because opening a pipe would hang.
 
     Args:
-        raw: the folder of raw videos.
+        raw: the folder of raw videos. A file of a remote one is fetched first.
         name: the input's path in it.
         roots: other folders that links may lead to.
 
@@ -120,15 +123,18 @@ def locate(raw: Path, name: str, roots: Sequence[Path] = ()) -> Path:
         Rejection: HIDDEN, NOT_A_VIDEO, NOT_A_FILE or OUTSIDE_FOLDER. Links into the cache of the
             own DVC project are followed.
         DataError: if the settings of that project cannot be read.
+        OSError: if a remote file cannot be fetched.
     """
-    path = raw / name
     # Python decodes bytes that are not UTF-8 to surrogates.
     if any("\ud800" <= letter <= "\udfff" for letter in name):
         raise Rejection(Reason.NOT_A_FILE, "Its name contains bytes that are not UTF-8.")
     if any(part.startswith(".") for part in Path(name).parts):
         raise Rejection(Reason.HIDDEN)
-    if path.suffix.lower() not in VIDEO_SUFFIXES:
+    if Path(name).suffix.lower() not in VIDEO_SUFFIXES:
         raise Rejection(Reason.NOT_A_VIDEO)
+    if isinstance(raw, RemoteFolder):
+        return raw.fetch(name)
+    path = raw / name
     try:
         real = path.resolve(strict=True)
         mode = real.stat().st_mode

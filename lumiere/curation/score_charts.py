@@ -137,7 +137,7 @@ def _slider(score: Score, low: float, high: float, limit: float) -> str:
     return (
         f"<label><small>Move the threshold <code>{escape(score.parameter)}</code></small>"
         f'<input type="range" min="{low:.6g}" max="{high:.6g}" step="{step:.6g}" '
-        f'value="{limit:.6g}" data-key="{score.key}" data-now="{score.threshold:.6g}" '
+        f'value="{limit:.6g}" data-key="{score.key}" data-now="{score.threshold!r}" '
         f'data-name="{escape(score.parameter)}" data-reason="{score.reason}" '
         f'data-strict="{"1" if score.is_strict else ""}" data-log="{"1" if score.is_log else ""}">'
         '<output class="dim"></output></label>'

@@ -6,9 +6,7 @@ It uses measurements only, so that trying a new threshold takes less than a seco
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,10 +17,10 @@ from lumiere.curation.captions import Caption, normal_name
 from lumiere.curation.dedupe import clusters, find_duplicates
 from lumiere.curation.filters import perceptual_hash
 from lumiere.curation.look_alikes import find_look_alikes
-from lumiere.curation.manifest import DUPLICATE_OF, empty_row
-from lumiere.curation.measurement import Measurement, Segment, containing_shot
+from lumiere.curation.manifest import ALSO, DUPLICATE_OF, empty_row
+from lumiere.curation.measurement import Measurement
+from lumiere.curation.parts import Part, divide
 from lumiere.curation.reasons import Reason, Rejection
-from lumiere.curation.shots import Span
 from lumiere.curation.split import assign_splits
 from lumiere.errors import DataError
 
@@ -33,21 +31,6 @@ SAME_LENGTH_S = 0.1  # lengths that differ by less count as equal
 # Measured on four videos: encoding again at a higher bitrate changed the sharpness by −1 to +6 %,
 # at less than half of it by −10 to −30 %.
 SAME_SHARPNESS = 0.94
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of a video that becomes a row.
-
-    Attributes:
-        segment: its position in the video, and its scores.
-        captions: its sentences.
-        problem: why its captions cannot be used; None if they can.
-    """
-
-    segment: Segment
-    captions: list[str]
-    problem: Rejection | None = None
 
 
 def decide(
@@ -88,9 +71,10 @@ def decide(
         # The name may equal the clip_id of a video, for example if its suffix was forgotten.
         clip_id = f"{name}#caption" if name in ids.values() else name
         row = {**empty_row(), "clip_id": clip_id, "video": name}
-        row["captions"] = [caption.text for caption in captions[name]]
+        row |= _caption_columns(captions[name])
         rows.append(_reject(row, Reason.CAPTION_WITHOUT_VIDEO))
     _check_ids(rows)
+    _fill_columns(rows, captions)
     _split_and_mark_duplicates(rows, pictures, config, find_copies, find_look_alikes)
     rows.sort(key=lambda row: row["clip_id"])
     return rows, pictures
@@ -109,6 +93,25 @@ def _check_ids(rows: list[Row]) -> None:
                 'them otherwise, without "#", in the raw folder or in captions.csv'
             )
         videos[clip_id] = video
+
+
+def _caption_columns(captions: Sequence[Caption]) -> Row:
+    """Return the sentences, and the other columns of their rows, one value per sentence."""
+    columns = dict.fromkeys(name for caption in captions for name in caption.others)
+    row: Row = {"captions": [caption.text for caption in captions]}
+    for name in columns:
+        row[name] = [caption.others.get(name, "") for caption in captions]
+    return row
+
+
+def _fill_columns(rows: list[Row], captions: Mapping[str, list[Caption]]) -> None:
+    """Give every row the columns that the table of captions has besides its own."""
+    names = dict.fromkeys(
+        name for own in captions.values() for caption in own for name in caption.others
+    )
+    for row in rows:
+        for name in names:
+            row.setdefault(name, [""] * len(row["captions"]))
 
 
 def clip_ids(names: list[str]) -> dict[str, str]:
@@ -136,14 +139,14 @@ def _video_rows(
     shot and captioned span.
     """
     base = {**empty_row(), "clip_id": clip_id, "video": name, "group": clip_id}
-    base["captions"] = [caption.text for caption in captions]
+    base |= _caption_columns(captions)
     if isinstance(outcome, Rejection):
         return [(_reject(base, outcome.reason, outcome.detail), None)]
     if outcome.reason:
         row = {**base, "sha256": outcome.sha256}
         return [(_reject(row, Reason(outcome.reason), outcome.detail), None)]
     base |= _facts(outcome)
-    stretches, unusable = _parts(outcome, captions)
+    stretches, unusable = divide(outcome, captions)
     is_divided = len(stretches) > 1 or any(part.segment.span for part in stretches)
     signatures = {
         (segment.start, segment.end, segment.span): signature
@@ -159,125 +162,20 @@ def _video_rows(
     return rows
 
 
-def _parts(video: Measurement, captions: list[Caption]) -> tuple[list[Part], list[Part]]:
-    """Divide a video by its cuts and captions.
-
-    Returns:
-        One part per captioned span and per shot that no captioned span covers, by position; and one
-        part per caption whose span cannot be used. The second list changes the
-        first in one case only: a single shot without any usable caption gets no part, because the
-        rows of its unusable captions say enough. A mistake in captions.csv therefore does not
-        change the ids of the other clips.
-    """
-    rejected = [_unusable_caption(caption) for caption in captions if caption.problem]
-    usable = [caption for caption in captions if not caption.problem]
-    whole = [caption.text for caption in usable if caption.span is None]
-    segments = {segment.span: segment for segment in video.segments}
-    spans: list[Part] = []
-    for span, texts in _texts_by_span(usable).items():
-        if span in segments:
-            spans.append(Part(segments[span], texts))
-        else:
-            segment = Segment(span[0], span[1], span, 0.0, 0.0)
-            rejected.append(Part(segment, texts, _span_problem(span, video)))
-    captioned = [part.segment.span for part in spans if part.segment.span is not None]
-    stretches = spans + _shot_parts(video, whole, captioned, bool(rejected))
-    return sorted(stretches, key=_position), sorted(rejected, key=_position)
-
-
-def _position(part: Part) -> Span:
-    return part.segment.start, part.segment.end
-
-
-def _shot_parts(
-    video: Measurement, whole: list[str], spans: Collection[Span], has_unusable: bool
-) -> list[Part]:
-    """Return the parts that are whole shots.
-
-    Args:
-        video: its measurement.
-        whole: the captions without a span.
-        spans: the captioned spans that can be used.
-        has_unusable: whether other captions have a span that cannot be used.
-    """
-    shots = [segment for segment in video.segments if segment.span is None]
-    if len(shots) == 1 and whole:
-        return [Part(shots[0], whole)]
-    if len(shots) == 1 and (spans or has_unusable):
-        return []  # the rows of the spans say enough; the rest of the shot needs no row
-    return [
-        _uncovered_part(shot, len(shots), whole)
-        for shot in shots
-        if not _is_covered(shot, spans, video)
-    ]
-
-
-def _is_covered(shot: Segment, spans: Iterable[Span], video: Measurement) -> bool:
-    """Return whether a captioned span lies within the shot."""
-    for span in spans:
-        around = containing_shot(span, video.shots)
-        if around is not None and shot.start <= around[0] and around[1] <= shot.end:
-            return True
-    return False
-
-
-def _texts_by_span(captions: list[Caption]) -> dict[Span, list[str]]:
-    """Return the sentences of each captioned span, in the order of the spans."""
-    texts: dict[Span, list[str]] = {}
-    for caption in captions:
-        if caption.span is not None:
-            texts.setdefault(caption.span, []).append(caption.text)
-    return dict(sorted(texts.items()))
-
-
-def _unusable_caption(caption: Caption) -> Part:
-    """Return a rejected part for a caption that belongs to no known span of the video."""
-    problem = Rejection(Reason.BAD_SPAN, f"captions.csv, {caption.problem}.")
-    nowhere = Segment(Fraction(0), Fraction(0), None, 0.0, 0.0)
-    return Part(nowhere, [caption.text], problem)
-
-
-def _uncovered_part(shot: Segment, num_shots: int, whole: list[str]) -> Part:
-    """Return a shot without a captioned span of its own, and why it cannot be used."""
-    if whole:
-        detail = f"The video has {num_shots} shots, and its caption has neither start nor end."
-        return Part(shot, whole, Rejection(Reason.CAPTION_SPANS_CUTS, detail))
-    return Part(shot, [], Rejection(Reason.NO_CAPTION))
-
-
-def _span_problem(span: Span, video: Measurement) -> Rejection:
-    if span[1] > video.duration:
-        return Rejection(
-            Reason.BAD_SPAN,
-            f"Its caption ends at {float(span[1]):g} s, but the video ends at {float(video.duration):g} s.",
-        )
-    if video.damage:
-        return Rejection(
-            Reason.DAMAGED,
-            f"Its caption describes {float(span[0]):g} to {float(span[1]):g} s, and no shot without "
-            f"damage holds that ({video.damage}).",
-        )
-    return Rejection(
-        Reason.CAPTION_SPANS_CUTS,
-        f"Its caption describes {float(span[0]):g} to {float(span[1]):g} s, and a cut lies in between.",
-    )
-
-
 def _part_row(base: Row, part: Part, signature: np.ndarray | None, config: CurateConfig) -> Row:
     """Return the row of one part, with a verdict that does not consider duplicates yet."""
     segment, problem = part.segment, part.problem
     row = {**base, "start": float(segment.start), "end": float(segment.end)}
     row |= {"exact_start": str(segment.start), "exact_end": str(segment.end)}
-    row |= {"captions": part.captions, "motion_curve": list(segment.motion_curve)}
+    row |= {"motion_curve": list(segment.motion_curve), **_caption_columns(part.captions)}
     row |= {"motion": segment.motion, "sharpness": segment.sharpness}
     if signature is not None:
         row["hash"] = "".join(f"{perceptual_hash(frame):016x}" for frame in signature)
     side, seconds = min(row["width"], row["height"]), float(segment.end - segment.start)
     if side < config.min_side:
+        detail = f"Its shorter side is {side} pixels; curate.min_side is {config.min_side}."
         return _reject(
-            row,
-            Reason.TOO_SMALL,
-            f"Its shorter side is {side} pixels; curate.min_side is {config.min_side}.",
+            row, Reason.TOO_SMALL, detail if problem is None else detail + ALSO + problem.detail
         )
     if problem is not None:
         return _reject(row, problem.reason, problem.detail)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from lumiere.data.clip_index import MappedEntries
 from lumiere.data.shards import (
     ALL,
     check_shards,
+    entries_of,
     read_frames,
     read_index,
     read_info,
@@ -64,10 +67,7 @@ class ClipStore:
         if split not in index["splits"]:
             raise ValueError(f"split is {split!r}; allowed: {', '.join(sorted(index['splits']))}")
         self.split = split
-        self.entries = index["splits"][split]
-        check_shards(
-            self.folder, {name: index["shards"][name] for name in dict.fromkeys(self.shards)}
-        )
+        self.entries = entries_of(self.folder, index, split)
         self.fps: int = index["fps"]
         self.num_frames: int = index["num_frames"]
         self.size: int = index["size"]
@@ -81,7 +81,16 @@ class ClipStore:
     @property
     def shards(self) -> list[str]:
         """The shard of each clip."""
+        if isinstance(self.entries, MappedEntries):
+            return self.entries.tars()
         return [entry["tar"] for entry in self.entries]
+
+    @property
+    def text_bytes(self) -> int:
+        """The size of all captions' embeddings as stored."""
+        if isinstance(self.entries, MappedEntries):
+            return self.entries.text_bytes()
+        return sum(entry["members"]["text.npz"][1] for entry in self.entries)
 
     def null_text(self) -> tuple[np.ndarray, np.ndarray]:
         """Read the empty sentence: states float16 (n, d) and mask uint8 (n,)."""
@@ -89,17 +98,22 @@ class ClipStore:
 
     def frames(self, i: int, frames: slice = ALL) -> np.ndarray:
         """Read the frames of a clip, or only those of a slice, uint8 (t, h, w, c)."""
-        return read_frames(self.folder, self.entries[i], frames)
+        return read_frames(self.folder, self._entry(i), frames)
 
     def text(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Read the captions of a clip: states float16 (k, n, d) and masks uint8 (k, n)."""
-        return read_text(self.folder, self.entries[i])
+        return read_text(self.folder, self._entry(i))
+
+    def _entry(self, i: int) -> dict[str, Any]:
+        """Return the entry of a clip. Of many clips, a shard is checked when it is first read."""
+        if isinstance(self.entries, MappedEntries):
+            check_shards(self.folder, self.entries.shard_of(i))
+        return self.entries[i]
 
     def __getitem__(self, i: int) -> Clip:
-        info = read_info(self.folder, self.entries[i])
-        assert info["clip_id"] == self.entries[i]["clip_id"], (
-            "the index and its shards are of different runs"
-        )
+        entry = self._entry(i)
+        info = read_info(self.folder, entry)
+        assert info["clip_id"] == entry["clip_id"], "the index and its shards are of different runs"
         embeds, mask = self.text(i)
         return Clip(
             clip_id=info["clip_id"],

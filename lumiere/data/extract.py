@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from lumiere.data.bars import Box, crop
 from lumiere.data.optical_flow import FLOW_FPS
+from lumiere.data.remote import RemoteFile, local_copy
 from lumiere.data.shards import pack_arrays, pack_frames, unpack_arrays
 from lumiere.data.video_io import Decoded, Ticks, code_version, decode_spans
 from lumiere.data.workers import hash_with_progress
@@ -26,10 +27,12 @@ CODE = code_version(
     __name__,
     "lumiere.data.bars",
     "lumiere.data.display",
+    "lumiere.data.frame_times",
     "lumiere.data.key_frames",
     "lumiere.data.shards",
     "lumiere.data.video_io",
     "lumiere.data.video_source",
+    "lumiere.data.video_streams",
 )
 
 cv2.setNumThreads(1)  # the pool has a process per core
@@ -60,7 +63,7 @@ class Source:
     """A stretch of a video.
 
     Attributes:
-        path: the file.
+        path: the file; a remote one is fetched when it is read.
         sha256: the hash of the file when it was curated.
         start, end: seconds from its first frame, exact.
         decoder: "decord" or "pyav".
@@ -69,7 +72,7 @@ class Source:
         box: the picture within black bars, see `bars`; None without bars.
     """
 
-    path: Path
+    path: Path | RemoteFile
     sha256: str
     start: Fraction
     end: Fraction
@@ -121,7 +124,12 @@ def extract_video(
     Raises:
         VideoError: if the file has changed since curation.
     """
-    if hash_with_progress(sources[0].path) != sources[0].sha256:
+    try:
+        path = local_copy(sources[0].path)
+    except OSError as error:
+        raise VideoError(f"cannot be fetched: {error.strerror or error}") from None
+    sources = [replace(source, path=path) for source in sources]
+    if hash_with_progress(path) != sources[0].sha256:
         raise VideoError("the file has changed since it was curated; run the curate stage again")
     paths = [_place(source, settings, scratch) for source in sources]
     outcomes: list[Path | VideoError] = list(paths)
@@ -297,7 +305,7 @@ def _decode(
         spans.append(Ticks(Fraction(settings.fps), start, end, wanted))
     box = sources[0].box
     decoded = decode_spans(
-        sources[0].path,
+        local_copy(sources[0].path),
         spans,
         decoder,
         transform=lambda frame: square(crop(frame, box), settings.size),

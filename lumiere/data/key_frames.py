@@ -17,7 +17,8 @@ from pathlib import Path
 
 import av
 
-from lumiere.data.video_source import main_stream, open_video
+from lumiere.data.video_source import first_point
+from lumiere.data.video_streams import main_stream, open_video
 from lumiere.data.workers import report_progress
 
 # Containers whose index leads to a frame and not near it.
@@ -32,7 +33,8 @@ class KeyFrames:
 
     Attributes:
         points: ascending timestamps of the key frames, in ticks of `time_base`; the first is that of
-            the video's first frame. Empty if the video must be decoded from its start.
+            the first frame that can be decoded, from which all times count. Empty if the video must
+            be decoded from its start.
         time_base: seconds per tick.
     """
 
@@ -50,7 +52,7 @@ class KeyFrames:
 
 
 def key_frames(path: str | Path) -> KeyFrames:
-    """Read all packets, without decoding, and return the exact key frames.
+    """Read all packets, decode the first frame, and return the exact key frames.
 
     Raises:
         VideoError: if the file cannot be opened.
@@ -68,7 +70,8 @@ def key_frames(path: str | Path) -> KeyFrames:
     if not candidates or candidates[0] != 0 or len(set(points)) < len(points):
         return nothing
     exact = _not_crossed(points, candidates)
-    return KeyFrames(exact if exact[:1] == [points[0]] else [], time_base)
+    first = first_point(path)  # later than that of the first packet if its picture is damaged
+    return KeyFrames(exact[exact.index(first) :] if first in exact else [], time_base)
 
 
 class _Irregular(Exception):

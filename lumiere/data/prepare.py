@@ -19,6 +19,8 @@ import numpy as np
 from tqdm import tqdm
 
 from lumiere.data.extract import Source, WindowSettings, extract_video, load_windows
+from lumiere.data.ray_engine import RunTasks
+from lumiere.data.remote import RemoteFolder, file_in
 from lumiere.data.shards import Sample, write_index, write_null_text, write_shards
 from lumiere.data.workers import Failure, run_tasks
 from lumiere.errors import DataError, VideoError
@@ -29,6 +31,12 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation")
 TEXT_BATCH = 64  # captions embedded at a time
+SHARE_SCRATCH = "give all nodes of the cluster one scratch folder at the same path"
+# The columns of the manifest that are read.
+COLUMNS = (
+    "clip_id", "video", "start", "end", "exact_start", "exact_end", "captions", "split", "decoder",
+    "crop", "motion_curve", "sha256",
+)  # fmt: skip
 
 Row = Mapping[str, Any]
 Embeddings = Mapping[str, tuple[np.ndarray, np.ndarray]]  # caption -> float16 (n, d), uint8 (n,)
@@ -42,13 +50,14 @@ class Encoder(Protocol):
 
 def cut_all(
     rows: Sequence[Row],
-    raw: Path,
+    raw: Path | RemoteFolder,
     settings: WindowSettings,
     workers: int,
     timeout_s: float,
     scratch: Path,
     memory_mb: float = math.inf,
     decoder: str = "pyav",
+    run: RunTasks | None = None,
 ) -> tuple[dict[str, Path], dict[str, str]]:
     """Cut the windows of every row.
 
@@ -64,12 +73,14 @@ def cut_all(
         scratch: the folder for finished windows.
         memory_mb: the limit for one process.
         decoder: "pyav", or "decord" for the files that curation trusts it with.
+        run: runs the tasks, see `ray_engine.engine`; by default processes of this machine.
 
     Returns:
         The files with windows by clip_id, and the errors of failed clips by clip_id.
 
     Raises:
         LockError: if another process uses the scratch folder.
+        DataError: if another machine has written windows that this one does not see.
     """
     own_folder(scratch, "another decoding")
     by_video: dict[str, list[Row]] = {}
@@ -81,7 +92,7 @@ def cut_all(
     ]
     files: dict[str, Path] = {}
     failures: dict[str, str] = {}
-    finished = run_tasks(extract_video, tasks, workers, timeout_s, memory_mb)
+    finished = (run or run_tasks)(extract_video, tasks, workers, timeout_s, memory_mb)
     for index, outcome in tqdm(
         finished, total=len(tasks), desc="decode", unit="video", mininterval=0.5
     ):
@@ -89,16 +100,18 @@ def cut_all(
         outcomes = [outcome] * len(own) if isinstance(outcome, Failure) else outcome
         for row, result in zip(own, outcomes, strict=True):
             if isinstance(result, Path):
+                if not result.is_file():
+                    raise DataError(f"{result}: not on this machine", SHARE_SCRATCH)
                 files[row["clip_id"]] = result
             else:
                 failures[row["clip_id"]] = _explanation(result)
     return files, failures
 
 
-def _source(row: Row, raw: Path, decoder: str) -> Source:
+def _source(row: Row, raw: Path | RemoteFolder, decoder: str) -> Source:
     """Return the stretch of a row of the manifest."""
     return Source(
-        raw / row["video"],
+        file_in(raw, row["video"]),
         row["sha256"],
         Fraction(row["exact_start"]),
         Fraction(row["exact_end"]),
@@ -133,7 +146,7 @@ def embed_captions(captions: Sequence[str], encoder: Encoder) -> Embeddings:
     return embeddings
 
 
-def check_training_clips(rows: Sequence[Row], decoded: Container[str], raw: Path) -> None:
+def check_training_clips(rows: Sequence[Row], decoded: Container[str], raw: str | Path) -> None:
     """Check that enough clips could be decoded, and print a note if all come from one video.
 
     Args:

@@ -16,7 +16,7 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +24,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from lumiere.data import clip_index
 from lumiere.errors import DataError, first_line
 from lumiere.files import is_file, raise_machine_error, read_json
 
 INDEX = "index.json"
 NULL_TEXT = "null_text.npz"
-FORMAT = 2
+FORMAT, MAPPED_FORMAT = 2, 3
 ALL = slice(None)
 
 
@@ -79,15 +80,21 @@ def write_shards(folder: Path, split: str, samples: Iterable[Sample], per_shard:
 
 
 def write_index(folder: Path, splits: Mapping[str, Split], **settings: Any) -> None:
-    """Write `index.json`: the entries of the splits, and what all clips share (fps, num_frames, text_encoder, ...)."""
-    index = {
-        **settings,
-        "format": FORMAT,
-        "shards": {
+    """Write `index.json`: the entries of the splits, and what all clips share (fps, num_frames,
+    text_encoder, ...). The entries of many clips are files of their own, see `clip_index`.
+    """
+    index: dict[str, Any] = {**settings, "format": FORMAT}
+    if sum(len(split.entries) for split in splits.values()) > clip_index.MOST_IN_JSON:
+        index["format"] = MAPPED_FORMAT
+        index["splits"] = {
+            name: clip_index.write_tables(folder, name, split.entries, split.shards)
+            for name, split in splits.items()
+        }
+    else:
+        index["shards"] = {
             name: about for split in splits.values() for name, about in split.shards.items()
-        },
-        "splits": {name: split.entries for name, split in splits.items()},
-    }
+        }
+        index["splits"] = {name: split.entries for name, split in splits.items()}
     text = json.dumps(index, indent=1, sort_keys=True, ensure_ascii=False)
     (folder / INDEX).write_text(text + "\n", encoding="utf-8")
 
@@ -122,7 +129,7 @@ def read_index(folder: str | Path) -> dict[str, Any]:
     if not is_file(path):
         raise DataError(f"{path}: no such file", cure="run the decode stage first")
     index = read_json(path)
-    if index.get("format") != FORMAT:
+    if index.get("format") not in (FORMAT, MAPPED_FORMAT):
         problem = f"{path}: clips in another format than this version reads"
         raise DataError(problem, cure="run the decode stage again")
     return index
@@ -133,9 +140,30 @@ def shard_names(folder: Path) -> set[str]:
     holds something else.
     """
     try:
-        return set(read_index(folder)["shards"])
+        index = read_index(folder)
+        if index["format"] == FORMAT:
+            return set(index["shards"])
+        tables = [clip_index.read_table(folder, split, "shards") for split in index["splits"]]
+        return {name for table in tables for name in table["name"].to_pylist()}
     except DataError:
         return set()
+
+
+def entries_of(folder: Path, index: Mapping[str, Any], split: str) -> Sequence[dict[str, Any]]:
+    """Return the entries of a split, and check its shards, if they are in `index.json`.
+
+    Raises:
+        DataError: if a shard is missing or of another size, or a file of the index is missing.
+    """
+    own = index["splits"][split]
+    if index["format"] == MAPPED_FORMAT:
+        for name in ("clips", "shards"):
+            if not is_file(path := folder / f"{split}.{name}.arrow"):
+                raise DataError(f"{path}: no such file", cure="run the decode stage again")
+        return clip_index.MappedEntries(folder, split, own["num_clips"])
+    names = dict.fromkeys(entry["tar"] for entry in own)
+    check_shards(folder, {name: index["shards"][name] for name in names})
+    return own
 
 
 def check_shards(folder: Path, shards: Mapping[str, Mapping[str, Any]]) -> None:

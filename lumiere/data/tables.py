@@ -11,7 +11,7 @@ from lumiere.errors import DataError
 
 
 def read_table(
-    path: Path, required: Sequence[str], optional: Sequence[str] = ()
+    path: Path, required: Sequence[str], optional: Sequence[str] = (), allows_others: bool = False
 ) -> list[tuple[int, dict[str, str]]]:
     """Read a CSV file in UTF-8, with or without a byte order mark.
 
@@ -19,6 +19,7 @@ def read_table(
         path: a file whose first line names the columns, in any order and case.
         required: the columns that it must have.
         optional: the columns that it may have.
+        allows_others: whether it may have columns with any other name.
 
     Returns:
         For each row that is not blank: the line where it ends, counted from 1, and its cells by
@@ -33,7 +34,7 @@ def read_table(
     reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
     try:
         header = [name.strip().lower() for name in next(reader, [])]
-        _check_header(path, header, required, allowed)
+        _check_header(path, header, required, allowed, allows_others)
         rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except csv.Error as error:
         cure = "a quoted text ends with a quote, and a quote within it is written twice"
@@ -87,13 +88,21 @@ def _check_rows(path: Path, header: list[str], rows: list[tuple[int, list[str]]]
 
 
 def _check_header(
-    path: Path, header: list[str], required: Sequence[str], allowed: Sequence[str]
+    path: Path,
+    header: list[str],
+    required: Sequence[str],
+    allowed: Sequence[str],
+    allows_others: bool,
 ) -> None:
     # Spreadsheets write semicolons where a comma is the decimal mark.
     if any(";" in name for name in header):
         raise DataError(f"{path}: columns are separated by ';'; save it with commas between them")
     missing = [f"no column {name!r}" for name in required if name not in header]
-    unknown = [f"unknown column {name!r}" for name in header if name not in allowed]
+    unknown = [
+        f"unknown column {name!r}"
+        for name in header
+        if name not in allowed and not (allows_others and name)
+    ]
     twice = [f"column {name!r} is given twice" for name in header if header.count(name) > 1]
     for problem in (*missing, *unknown, *twice):
         expected = f"{', '.join(allowed)}, separated by commas"

@@ -1,15 +1,13 @@
-"""Opens videos, and answers two questions for every reader: which stream, and how long.
+"""Decodes the frames of a video, each at its time, and counts what is damaged.
 
-`lumiere.data.display` answers the third: how a frame is shown.
+`video_streams` says which stream is the video, `frame_times` when its frames are shown, and `display`
+how.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
-import os
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -18,20 +16,11 @@ from typing import cast
 
 import av
 import numpy as np
-from av.stream import Disposition
 
 from lumiere.data.display import Converter, Display, deinterlaced, display_of
-from lumiere.data.workers import report_progress
-from lumiere.errors import VideoError, first_line
-
-# Playlists (HLS, concat) refer to other files, so they are refused whatever the suffix.
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,ivf,h264,hevc,mjpeg,yuv4mpegpipe"
-OPEN_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-
-MACHINE_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT})
-
-# Pictures that stand for a video, and are not the video.
-NOT_THE_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+from lumiere.data.frame_times import Clock, check_hidden, check_jump, check_return
+from lumiere.data.video_streams import main_stream, open_video, raise_machine_error
+from lumiere.errors import VideoError
 
 # FFmpeg's own VP8 and VP9 decoders return broken pictures of damaged files without any sign.
 # libvpx's decoders return the same pixels and read alpha; that of VP9 notices almost all damage,
@@ -44,21 +33,7 @@ MARKING_CODECS = frozenset(
 )
 STRICT = "crccheck+bitstream+buffer+explode"
 
-# AVI stores no times: a frame's place in the file is its time, and FFmpeg's pts is wrong with
-# B-frames. Raw streams store neither times nor places.
-NO_PTS = frozenset({"avi"})
-RAW_STREAMS = frozenset({"h264", "hevc"})
-
-# Times that run backwards would hide the frames that follow. A few do in whole files (MPEG program
-# streams give a time to some frames only).
-LONGEST_RETURN = Fraction(1)  # seconds; more is a file joined from parts with times of their own
-MOST_HIDDEN = Fraction(1, 20)  # share of the frames
-LONGEST_FRAME = Fraction(600)  # seconds; more is a jump of the times, and would be a day of ticks
-
 FRAMES_LOOKED_AT = 8  # the first frame of an interlaced video may be marked otherwise
-SHORTEST = Fraction(1, 1_000_000)  # seconds; how long a single frame without a duration is shown
-
-MEND_TIMES = "write them anew with `ffmpeg -i <file> <new file>`"
 
 
 class SeekError(VideoError):
@@ -155,75 +130,6 @@ class Seek:
     points: Sequence[int]
 
 
-@dataclass(frozen=True)
-class Timeline:
-    """When the frames of a video are shown, from its packets alone.
-
-    Attributes:
-        times: ascending seconds of the frames, the first at 0.
-        end: seconds at which the last frame ends.
-    """
-
-    times: list[Fraction] = field(default_factory=list)
-    end: Fraction = Fraction(0)
-
-
-def open_video(path: str | Path, **options: str) -> av.container.InputContainer:
-    """Open a video file; only local files in real media formats are accepted.
-
-    Raises:
-        VideoError: if it cannot be opened or holds no video stream.
-        OSError: if the machine cannot open any file now.
-    """
-    try:
-        # Use an absolute path, so that FFmpeg does not take a colon in a name for a protocol.
-        container = av.open(
-            os.path.abspath(path), options={**OPEN_OPTIONS, **options}, metadata_errors="replace"
-        )
-    except (av.error.FFmpegError, ValueError) as error:
-        raise_machine_error(error)
-        raise VideoError(f"cannot be opened ({reason_of(error)})") from None
-    if not container.streams.video:
-        container.close()
-        raise VideoError("no video stream")
-    return container
-
-
-def main_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """Return the stream that is the video.
-
-    Covers and thumbnails do not count. Of several streams, one with more than one picture is
-    preferred, then the default one, then the largest, then the first.
-
-    Raises:
-        VideoError: if there is none that can be decoded.
-    """
-    streams = video_streams(container)
-    if not streams:
-        raise VideoError("no video stream that can be decoded")
-    if len(streams) == 1:
-        return streams[0]
-    counts = _count_pictures(container)
-
-    def rank(stream: av.VideoStream) -> tuple[bool, bool, int]:
-        is_default = bool(stream.disposition & Disposition.default)
-        return counts[stream.index] > 1, is_default, stream.width * stream.height
-
-    return max(streams, key=rank)  # the first of equals
-
-
-def video_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
-    """Return the streams that may be the video."""
-    return [
-        stream
-        for stream in container.streams.video
-        if stream.codec_context is not None
-        and stream.codec_context.width
-        and stream.codec_context.height
-        and not stream.disposition & NOT_THE_VIDEO
-    ]
-
-
 def look(path: str | Path) -> Display:
     """Decode the first frames to see how a video is shown.
 
@@ -315,73 +221,26 @@ def source_frames(
             num_frames += 1
             if later <= time:  # a repeated or backward time would show nothing
                 num_hidden += later < time
-                _check_return(later, time)
+                check_return(later, time)
                 continue
-            _check_jump(max(time, Fraction(0)), later)
+            check_jump(max(time, Fraction(0)), later)
             time = later
             duration = max(0, frame.duration or 0) * time_base
             yield SourceFrame(time, duration, frame, display, converter)
-    _check_hidden(num_hidden, num_frames)
+    check_hidden(num_hidden, num_frames)
 
 
-def read_timeline(path: str | Path) -> Timeline:
-    """Read when the frames are shown, without decoding.
+def first_point(path: str | Path) -> int | None:
+    """Return the timestamp of the first frame that can be decoded, in ticks of the stream's time
+    base; None if there is none.
 
     Raises:
-        VideoError: if the file cannot be opened, or holds no frame.
+        VideoError: if the file cannot be opened.
     """
     with open_video(path) as container:
         stream = main_stream(container)
-        points: list[tuple[int, int]] = []
-        for packet in container.demux(stream):
-            report_progress()
-            if packet.size and packet.pts is not None:
-                points.append((packet.pts, packet.duration or 0))
-        points.sort()
-        assert stream.time_base is not None
-        time_base = Fraction(stream.time_base)
-    if not points:
-        raise VideoError("no frame could be decoded")
-    times = [(point - points[0][0]) * time_base for point, _ in points]
-    return Timeline(times, end_of(times, max(0, points[-1][1]) * time_base))
-
-
-def end_of(times: Sequence[Fraction], last_duration: Fraction) -> Fraction:
-    """Return when the last frame ends.
-
-    Args:
-        times: ascending seconds of the frames, at least one.
-        last_duration: the last frame's own duration; 0 if unknown. Then it is shown as long as
-            the median frame, and a single frame for (almost) no time.
-
-    Raises:
-        VideoError: if that is absurdly long.
-    """
-    if last_duration > 0:
-        _check_jump(times[-1], times[-1] + last_duration)
-        return times[-1] + last_duration
-    if len(times) < 2:
-        return times[-1] + SHORTEST
-    return times[-1] + statistics.median_low(
-        after - before for before, after in itertools.pairwise(times)
-    )
-
-
-def raise_machine_error(error: Exception) -> None:
-    """Raise the error if it is about the state of the machine, which FFmpeg reports like a damaged file.
-
-    EIO and ENOMEM do not count: FFmpeg also uses them for files that end too early or declare
-    absurd sizes.
-    """
-    if getattr(error, "errno", None) in MACHINE_ERRORS:
-        raise error
-
-
-def reason_of(error: Exception) -> str:
-    """Return the cause of an error without the path, because a message about a video is shown
-    beside its name.
-    """
-    return first_line(getattr(error, "strerror", None) or error)[:200]
+        frame = next(_frames(container, stream, _decoder(stream), Damage()), None)
+        return None if frame is None else frame.pts
 
 
 def _decoder(stream: av.VideoStream) -> av.VideoCodecContext:
@@ -412,7 +271,7 @@ def _frames(
     timed from `origin`, by default the first frame.
     """
     time_base = Fraction(stream.time_base or 1)
-    clock = _Clock(container.format.name)
+    clock = Clock(container.format.name)
     first = origin
     for packet in _packets(container, stream, damage):
         try:
@@ -466,61 +325,3 @@ def _from_key_frame(frames: Iterator[av.VideoFrame], seek: Seek) -> Iterator[av.
     if first is None or first.pts is None or first.pts > seek.point or first.pts not in seek.points:
         raise SeekError("its index does not lead to its key frames")
     yield from itertools.chain([first], frames)
-
-
-class _Clock:
-    """When the frames of a decoder are shown, in ticks of the stream's time base."""
-
-    def __init__(self, container_format: str) -> None:
-        self._has_pts = container_format not in NO_PTS
-        self._following: int | None = 0 if container_format in RAW_STREAMS else None
-
-    def point(self, frame: av.VideoFrame) -> int | None:
-        """Return when the next frame is shown; None if nobody knows."""
-        point = frame.pts if self._has_pts else frame.dts
-        if point is None:
-            point = self._following
-        if point is not None and frame.duration:
-            self._following = point + frame.duration
-        return point
-
-
-def _check_return(later: Fraction, time: Fraction) -> None:
-    """Raise VideoError if the times begin anew."""
-    if time - later > LONGEST_RETURN:
-        raise VideoError(
-            f"its times return to {float(later):.2f} s after {float(time):.2f} s; {MEND_TIMES}"
-        )
-
-
-def _check_hidden(num_hidden: int, num_frames: int) -> None:
-    """Raise VideoError if too many frames are not shown, because their times run backwards."""
-    if num_hidden > 1 + MOST_HIDDEN * num_frames:
-        raise VideoError(
-            f"the times of {num_hidden} of {num_frames} frames run backwards; {MEND_TIMES}"
-        )
-
-
-def _check_jump(time: Fraction, later: Fraction) -> None:
-    """Raise VideoError if a frame would be shown for an absurdly long time."""
-    if later - time > LONGEST_FRAME:
-        raise VideoError(
-            f"its times jump from {float(time):.2f} s to {float(later):.2f} s; {MEND_TIMES}"
-        )
-
-
-def _count_pictures(container: av.container.InputContainer) -> dict[int, int]:
-    """Count the pictures of each video stream up to two, by the stream's index."""
-    streams = video_streams(container)
-    counts = {stream.index: 0 for stream in streams}
-    with open_video(container.name) as again:
-        try:
-            for packet in again.demux(again.streams.video):
-                report_progress()
-                if packet.size and packet.stream_index in counts:
-                    counts[packet.stream_index] += 1
-                if all(count > 1 for count in counts.values()):
-                    break
-        except av.error.FFmpegError as error:
-            raise_machine_error(error)
-    return counts

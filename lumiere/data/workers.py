@@ -22,7 +22,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -79,22 +79,40 @@ def run_tasks(
     Raises:
         WorkerError: if a worker process cannot start.
     """
+    with contextlib.closing(supervise(function, tasks, workers, timeout_s, memory_mb)) as found:
+        for outcome in found:
+            if outcome is not None:
+                yield outcome
+
+
+def supervise(
+    function: Callable[..., Result],
+    tasks: Sequence[tuple],
+    workers: int,
+    timeout_s: float,
+    memory_mb: float = math.inf,
+    beat_s: float = math.inf,
+) -> Generator[tuple[int, Result | Failure] | None]:
+    """Do what `run_tasks` does, and also yield None every `beat_s` seconds, as a sign of life."""
     waiting = list(enumerate(tasks))[::-1]
     slots = [_Slot(function, timeout_s, memory_mb) for _ in range(min(workers, len(tasks)))]
-    left = len(tasks)
+    left, beat = len(tasks), time.monotonic()
     try:
         while left:
             for slot in slots:
                 if slot.is_idle and waiting:
                     slot.send(*waiting.pop())
             limit = min(slot.deadline for slot in slots) - time.monotonic()
-            limit = limit if memory_mb == math.inf else min(limit, LOOK_EVERY_S)
+            limit = min(limit, beat_s, math.inf if memory_mb == math.inf else LOOK_EVERY_S)
             ready = wait([slot.connection for slot in slots], timeout=max(0.0, limit))
             for slot in slots:
                 outcome = slot.collect(slot.connection in ready)
                 if outcome is not None:
                     left -= 1
                     yield outcome
+            if time.monotonic() - beat >= beat_s:
+                beat = time.monotonic()
+                yield None
     finally:
         for slot in slots:
             slot.kill()

@@ -22,7 +22,8 @@ from lumiere.data.clips import resize_video
 from lumiere.data.pixel_values import from_model_range, to_model_range
 from lumiere.data.tables import read_table
 from lumiere.data.video_io import read_video
-from lumiere.data.video_source import look, main_stream, open_video
+from lumiere.data.video_source import look
+from lumiere.data.video_streams import main_stream, open_video
 from lumiere.errors import DataError, VideoError, first_line, one_line
 
 SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".webp")

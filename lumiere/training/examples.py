@@ -64,7 +64,7 @@ class StoredClips:
         embeds, mask = store.null_text()
         self.null_text = torch.from_numpy(embeds), torch.from_numpy(mask)
         # As stored; padding takes more.
-        texts = sum(entry["members"]["text.npz"][1] for entry in store.entries)
+        texts = store.text_bytes
         self._keeps = 3 * len(store) * store.num_frames * size * size + texts <= cache_mb * 1e6
         self._kept: dict[int, tuple[Tensor, Text]] = {}
 

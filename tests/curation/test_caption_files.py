@@ -10,8 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lumiere.config import CurateConfig
 from lumiere.curation.caption_files import read_sidecars
 from lumiere.curation.captions import Caption, add_sidecars, read_captions
+from lumiere.curation.manifest import read_manifest, write_manifest
+from lumiere.curation.reasons import Reason, Rejection
+from lumiere.curation.verdicts import decide
 from lumiere.errors import DataError
 
 EXPECTED = {
@@ -40,10 +44,74 @@ def test_all_formats_say_the_same(tmp_path):
         video=["a.mp4", "a.mp4", "b.mp4"],
         start=[None, 1.2, None],
         end=[None, 2.5, None],
-        width=[1, 2, 3],
+        size=[1, 2, 3],
     )
     for name in ("c.csv", "c.jsonl", "c.parquet"):
         assert read_captions(tmp_path / name) == EXPECTED
+
+
+def test_other_columns_are_carried_into_the_manifest(tmp_path):
+    (tmp_path / "c.csv").write_text(
+        "video,caption,Source,views\na.mp4,one,web,7\na.mp4,two,,8\na.mp4,one,later,9\nb.mp4,x,y,1\n"
+    )
+    (tmp_path / "c.jsonl").write_text(
+        '{"video": "a.mp4", "caption": "one", "source": "web", "views": 7}\n'
+        '{"video": "a.mp4", "caption": "two", "views": 8}\n'
+        '{"video": "b.mp4", "caption": "x", "source": "y", "views": 1}\n'
+    )
+    write_parquet(
+        tmp_path / "c.parquet",
+        video=["a.mp4", "a.mp4", "b.mp4"],
+        caption=["one", "two", "x"],
+        source=["web", None, "y"],
+        views=[7, 8, 1],
+    )
+    manifests = []
+    for name in ("c.csv", "c.jsonl", "c.parquet"):
+        captions = add_sidecars(read_captions(tmp_path / name), {"c.mp4": ["beside it"]})
+        outcomes = {f"{video}.mp4": Rejection(Reason.TIMEOUT) for video in "ac"}
+        rows, _ = decide(outcomes, captions, CurateConfig())
+        write_manifest(tmp_path / f"{name}.manifest", rows)
+        assert read_manifest(tmp_path / f"{name}.manifest") == rows
+        manifests.append((tmp_path / f"{name}.manifest").read_bytes())
+        columns = [(row["captions"], row["source"], row["views"]) for row in rows]
+        assert columns == [
+            (["one", "two"], ["web", ""], ["7", "8"]),
+            (["x"], ["y"], ["1"]),  # a caption without a video
+            (["beside it"], [""], [""]),
+        ]
+    assert manifests[0] == manifests[1] == manifests[2]
+
+
+def test_cells_of_other_columns_are_text_as_written(tmp_path):
+    row = '{"video": "a.mp4", "caption": "x", "p": 1.10, "q": true, "r": ["é", 0.5], "s": null}'
+    (tmp_path / "c.jsonl").write_text(row)
+    ((caption,),) = read_captions(tmp_path / "c.jsonl").values()
+    assert caption.others == {"p": "1.10", "q": "true", "r": '["é", 0.5]', "s": ""}
+
+
+@pytest.mark.parametrize("name", ["motion", "Captions", "clip_id"])
+def test_a_column_of_the_manifest_is_no_column_of_captions(tmp_path, name):
+    (tmp_path / "c.csv").write_text(f"video,caption,{name}\na.mp4,x,1\n")
+    (tmp_path / "c.jsonl").write_text(f'{{"video": "a.mp4", "caption": "x", "{name}": 1}}')
+    write_parquet(tmp_path / "c.parquet", video=["a.mp4"], caption=["x"], **{name: [1]})
+    for suffix in ("csv", "jsonl", "parquet"):
+        message = f"line 1: the manifest has a column '{name.lower()}' of its own; rename yours"
+        with pytest.raises(DataError, match=message):
+            read_captions(tmp_path / f"c.{suffix}")
+
+
+def test_a_slip_in_the_name_of_a_column_is_no_other_column(tmp_path):
+    for name, own in (("strat", "start"), ("ed", "end"), ("end_time", "end"), ("stard", "start")):
+        (tmp_path / "c.csv").write_text(f"video,caption,{name}\na.mp4,x,1\n")
+        with pytest.raises(DataError, match=f"'{name}' is probably '{own}'; rename it"):
+            read_captions(tmp_path / "c.csv")
+    (tmp_path / "c.csv").write_text("video,caption,state,status,trend\na.mp4,x,1,2,3\n")
+    (captions,) = read_captions(tmp_path / "c.csv").values()
+    assert captions[0].others == {"state": "1", "status": "2", "trend": "3"}
+    (tmp_path / "c.csv").write_text("video,caption,\na.mp4,x,\n")
+    with pytest.raises(DataError, match="unknown column ''"):
+        read_captions(tmp_path / "c.csv")
 
 
 @pytest.mark.parametrize(

@@ -537,7 +537,14 @@ def test_a_manifest_without_a_clip_to_train_on_is_named(
     from stages import decode
 
     names = ("a", "b") if split else ()
-    changes = {"verdict": "accepted", "split": split, "end": 9.0}
+    changes = {
+        "verdict": "accepted",
+        "split": split,
+        "exact_start": "0",
+        "exact_end": "9",
+        "end": 9.0,
+    }
+    changes |= {"captions": ["a"], "decoder": "pyav", "sha256": "0" * 64}
     write_manifest(
         tmp_path / "manifest.parquet", [empty_row() | changes | {"clip_id": name} for name in names]
     )

@@ -6,14 +6,18 @@ import hashlib
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from lumiere.config import CurateConfig
 from lumiere.curation.captions import Caption
+from lumiere.curation.damage import undamaged
 from lumiere.curation.measurement import measure_video
 from lumiere.curation.verdicts import decide
+from lumiere.data import video_io
 from lumiere.data.extract import Source, WindowSettings, extract_video
+from lumiere.data.key_frames import key_frames
 from lumiere.data.video_io import decode, read_video
 from lumiere.data.video_source import Damage, source_frames
 from lumiere.errors import VideoError
@@ -105,6 +109,42 @@ def test_a_damaged_file_is_cut_around(tmp_path):
             assert not isinstance(cut, VideoError), cut
     kept = [sorted(file.read_bytes() for file in (tmp_path / name).iterdir()) for name in "xy"]
     assert kept[0] == kept[1]
+
+
+def damaged_first_frame(source: Path, path: Path) -> Path:
+    """Copy a file, with other bytes in the middle of its first picture, which resets the decoder."""
+    with av.open(str(source)) as container:
+        packet = next(packet for packet in container.demux(video=0) if packet.size)
+        first = bytes(packet)
+    content = bytearray(source.read_bytes())
+    place = content.index(first[:40])
+    for i in range(place + len(first) // 4, place + len(first) // 2):
+        content[i] = 0x55
+    path.write_bytes(content)
+    return path
+
+
+def test_times_count_from_the_first_frame_that_can_be_decoded(tmp_path, monkeypatch):
+    """Key frames too: if the first picture is damaged, the video begins at the next key frame."""
+    codec, options = CODECS["vp9.webm"]
+    whole = encode(tmp_path / "whole.webm", moving_texture(150), 25, codec, g="25", **options)
+    path = damaged_first_frame(whole, tmp_path / "a.webm")
+    damage = Damage()
+    frames = list(source_frames(path, damage))
+    assert len(frames) == 125 and not damage  # what comes before the first frame is no damage
+    keys = key_frames(path)
+    assert keys.points == [1000, 2000, 3000, 4000, 5000]  # the packets begin at 0
+    # A sign of damage within the second group of pictures: the next stretch begins with the third.
+    times = [frame.time for frame in frames]
+    seen = Damage(num_frames=1, signs=[Fraction(3, 2)])
+    stretches = undamaged(path, times, Fraction(5), seen)
+    assert stretches == [(Fraction(2), Fraction(5))]
+    # Decoding from a key frame shows what decoding from the start shows.
+    span = {"start": Fraction(3), "end": Fraction(4), "fps": 25}
+    expected = decode(path, **span).frames
+    monkeypatch.setattr(video_io, "SEEK_FROM", 0)
+    assert np.array_equal(decode(path, **span).frames, expected)
+    assert np.array_equal(expected, decode(whole, 25, Fraction(4), Fraction(5)).frames)
 
 
 def test_a_recording_may_begin_and_end_anywhere(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lumiere.curation import measurement, probe
-from lumiere.data import extract, key_frames, video_source, workers
+from lumiere.data import extract, frame_times, key_frames, workers
 from lumiere.data.workers import hash_with_progress
 from lumiere.errors import VideoError
 from tests.video_factory import encode, numbered
@@ -30,7 +30,7 @@ class Reports:
 @pytest.fixture
 def reports(monkeypatch: pytest.MonkeyPatch) -> Reports:
     counter = Reports()
-    for module in (measurement, probe, workers, key_frames, video_source):
+    for module in (measurement, probe, workers, key_frames, frame_times):
         monkeypatch.setattr(module, "report_progress", counter)
     return counter
 
@@ -50,7 +50,7 @@ def test_a_hash_reports_often_and_is_that_of_all_bytes(tmp_path: Path, reports: 
 
 @pytest.mark.parametrize(
     "read",
-    [probe.probe, key_frames.key_frames, video_source.read_timeline],
+    [probe.probe, key_frames.key_frames, frame_times.read_timeline],
     ids=lambda f: f.__name__,
 )
 def test_each_pass_over_packets_reports(read, video: Path, reports: Reports) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import stages
+from lumiere.curation.manifest import empty_row, write_manifest
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.distilled import read_distilled
 from lumiere.errors import DataError
@@ -109,8 +110,13 @@ def test_what_the_image_model_does_not_see_is_held_out(data: Path, tmp_path: Pat
     names = [f"{name}.mp4" for name in VIDEOS]
     verdicts = ["accepted", "accepted", "accepted", "rejected"]
     path = tmp_path / "manifest.parquet"
-    table = pd.DataFrame({"video": names, "verdict": verdicts, "split": "train"})
-    table.to_parquet(path, index=False)
+    facts = {"exact_start": "0", "exact_end": "1", "end": 1.0, "captions": ["a thing"]}
+    facts |= {"split": "train", "decoder": "pyav", "sha256": "0" * 64}
+    rows = [
+        empty_row() | facts | {"clip_id": name, "video": name, "verdict": verdict}
+        for name, verdict in zip(names, verdicts, strict=True)
+    ]
+    write_manifest(path, rows)
     script.hold_out(path, data)
     assert pd.read_parquet(path)["split"].tolist() == ["train", "validation", "train", "train"]
 

@@ -1,0 +1,21 @@
+"""Names what DVC cannot read among the inputs of the stages, before DVC waits for it for ever.
+
+python -m flows.inputs && dvc repro    # is `make repro`
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flows.dag import check_inputs
+from lumiere.errors import run_program
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> None:
+    check_inputs(ROOT)
+
+
+if __name__ == "__main__":
+    run_program(main)

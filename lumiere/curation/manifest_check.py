@@ -1,0 +1,187 @@
+"""Checks a manifest that is read: people edit it by hand, and a wrong cell must not train silently."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lumiere.curation.reasons import Reason
+from lumiere.errors import DataError
+
+CURE = "run the curate stage again, or mend the cell"
+SHA256 = re.compile(r"[0-9a-f]{64}")
+SAME_TIME = 1e-6  # seconds
+
+Row = Mapping[str, Any]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return _is_number(value) and value == int(value)
+
+
+def _is_list_of(is_item: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(is_item, value))
+
+
+# By the type of a column: what a cell has to be, in words and as a test.
+CELLS: dict[pa.DataType, tuple[str, Callable[[Any], bool]]] = {
+    pa.string(): ("text", _is_text),
+    pa.float64(): ("a number", _is_number),
+    pa.int64(): ("a whole number", _is_whole),
+    pa.list_(pa.string()): ("a list of texts", _is_list_of(_is_text)),
+    pa.list_(pa.float64()): ("a list of numbers", _is_list_of(_is_number)),
+    pa.list_(pa.int64()): ("a list of whole numbers", _is_list_of(_is_whole)),
+}
+# The values that a column may have.
+VALUES: dict[str, tuple[str, ...]] = {
+    "verdict": ("accepted", "rejected"),
+    "split": ("train", "validation", ""),
+    "decoder": ("pyav", "decord", ""),
+    "reason": (*Reason, ""),
+}
+
+
+def read_columns(path: Path, fields: Sequence[pa.Field]) -> pa.Table:
+    """Read some columns of a manifest, and check the type and the value of each cell.
+
+    Args:
+        path: the manifest.
+        fields: the name and the type of each column.
+
+    Raises:
+        DataError: with the column, the row, what is expected and the cure.
+    """
+    try:
+        file = pq.ParquetFile(path)
+        present = set(file.schema_arrow.names)
+        for field in fields:
+            if field.name not in present:
+                raise DataError(f"{path}: no column {field.name!r}", cure=CURE)
+        names = [field.name for field in fields]
+        table = file.read(columns=names).select(names)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file", cure="run the curate stage first") from None
+    except pa.ArrowException as error:
+        problem = f"{path}: not a Parquet file: {str(error).splitlines()[0]}"
+        raise DataError(problem, cure="run the curate stage again") from None
+    columns = [_column(path, table, field) for field in fields]
+    for field, column in zip(fields, columns, strict=True):
+        _check_values(path, field.name, column)
+    return pa.table(columns, schema=pa.schema(fields))
+
+
+def check_accepted(path: Path, number: int, row: Row) -> None:
+    """Check what decoding needs of an accepted clip, as far as the row has its columns.
+
+    Args:
+        path: the manifest, for messages.
+        number: the place of the row in the file, counted from 0.
+        row: the row.
+
+    Raises:
+        DataError: with the column, the row, what is expected and the cure.
+    """
+    for column, expected, is_right in ACCEPTED:
+        if column in row and not is_right(row):
+            raise _error(path, number, row.get("clip_id"), column, row[column], expected)
+
+
+def _fraction(text: str) -> Fraction | None:
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def _is_time(name: str) -> Callable[[Row], bool]:
+    """Return a test of an exact time, which the rounded column beside it repeats."""
+
+    def test(row: Row) -> bool:
+        exact = _fraction(row[f"exact_{name}"])
+        if exact is None or exact < 0:
+            return False
+        return name not in row or abs(float(exact) - row[name]) <= SAME_TIME
+
+    return test
+
+
+def _is_after_start(row: Row) -> bool:
+    return "exact_start" not in row or Fraction(row["exact_start"]) < Fraction(row["exact_end"])
+
+
+# Columns of accepted rows, what each has to be, and a test.
+ACCEPTED: tuple[tuple[str, str, Callable[[Row], bool]], ...] = (
+    ("exact_start", "a fraction of seconds, as in start", _is_time("start")),
+    ("exact_end", "a fraction of seconds, as in end", _is_time("end")),
+    ("exact_end", "more than exact_start", _is_after_start),
+    ("captions", "at least one sentence", lambda row: bool(row["captions"]) and all(row["captions"])),
+    ("split", "train or validation", lambda row: bool(row["split"])),
+    ("decoder", "pyav or decord", lambda row: bool(row["decoder"])),
+    ("crop", "nothing, or left, top, width and height", lambda row: len(row["crop"]) in (0, 4)),
+    ("sha256", "64 hexadecimal digits", lambda row: bool(SHA256.fullmatch(row["sha256"]))),
+)  # fmt: skip
+
+
+def _column(path: Path, table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
+    """Return a column in its type; another type that holds the same values will do."""
+    column = table[field.name]
+    if _is_fine(column, field.type):
+        return column
+    expected, is_right = CELLS[field.type]
+    values = column.to_pylist()
+    for number, value in enumerate(values):
+        if not is_right(value):
+            raise _error(path, number, _clip_id(table, number), field.name, value, expected)
+    return pa.chunked_array([pa.array(values, field.type)])
+
+
+def _is_fine(column: pa.ChunkedArray, kind: pa.DataType) -> bool:
+    """Return whether a column has a type and no missing cells, without a look at each cell."""
+    if column.type != kind or column.null_count:
+        return False
+    if pa.types.is_list(kind):
+        column, kind = pc.list_flatten(column), kind.value_type
+    return not column.null_count and not (
+        pa.types.is_floating(kind) and pc.any(pc.invert(pc.is_finite(column))).as_py()
+    )
+
+
+def _check_values(path: Path, name: str, column: pa.ChunkedArray) -> None:
+    """Raise DataError at the first value that a column may not have."""
+    if name not in VALUES:
+        return
+    is_known = pc.is_in(column, pa.array([str(value) for value in VALUES[name]]))
+    number = pc.index(is_known, False).as_py()
+    if number >= 0:
+        expected = ", ".join(value or "nothing" for value in VALUES[name])
+        raise _error(path, number, None, name, column[number].as_py(), f"one of {expected}")
+
+
+def _clip_id(table: pa.Table, number: int) -> Any:
+    return table["clip_id"][number].as_py() if "clip_id" in table.column_names else None
+
+
+def _error(
+    path: Path, number: int, clip_id: Any, column: str, value: Any, expected: str
+) -> DataError:
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    clip = f" ({clip_id})" if isinstance(clip_id, str) and clip_id else ""
+    problem = f"{path}, row {number + 1}{clip}: {column} is {shown}; expected {expected}"
+    return DataError(problem, cure=CURE)

@@ -1,0 +1,184 @@
+"""Raw videos in an object store: lists them, and fetches each when it is read.
+
+A video is fetched once for each version of it. Its copy lies in a cache under the hash of its
+address and of the tag that the store gives to its content, so hashes, decoders and seeking work as
+for any local file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import fsspec
+from fsspec.utils import glob_translate
+
+from lumiere.data.workers import report_progress
+from lumiere.errors import DataError, first_line
+
+CHUNK = 4 << 20  # bytes; progress is reported after each
+TAGS = ("ETag", "etag", "md5Hash", "checksum")  # what stores call the tag of a content
+WILDCARDS = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class RemoteFolder:
+    """A folder that fsspec reads.
+
+    Attributes:
+        url: its address, such as `s3://bucket/videos`.
+        cache: a local folder for copies.
+    """
+
+    url: str
+    cache: Path
+
+    def names(self) -> list[str]:
+        """List all files below it, relative and sorted.
+
+        Raises:
+            DataError: if it cannot be listed.
+        """
+        try:
+            files, root = _open(self.url)
+            paths = files.find(root)
+        except Exception as error:  # each store has errors of its own
+            cure = "check the address, the network and the credentials"
+            raise DataError(f"{self.url}: cannot be listed: {_reason(error)}", cure) from None
+        prefix = root.rstrip("/") + "/"
+        return sorted(path.removeprefix(prefix) for path in paths if path.startswith(prefix))
+
+    def fetch(self, name: str) -> Path:
+        """Return a local copy of a file.
+
+        Raises:
+            OSError: if it cannot be fetched.
+        """
+        try:
+            files, root = _open(self.url)
+            path = f"{root.rstrip('/')}/{name}"
+            facts = files.info(path)
+            copy = self._place(name, _tag(facts))
+            if not copy.is_file():
+                _fetch(files, path, copy, facts.get("size"))
+            return copy
+        except OSError:
+            raise
+        except Exception as error:  # each store has errors of its own
+            raise OSError(0, _reason(error), f"{self.url}/{name}") from error
+
+    def _place(self, name: str, tag: str) -> Path:
+        key = hashlib.sha256(f"{self.url}\n{name}\n{tag}".encode(errors="surrogatepass"))
+        suffix = PurePosixPath(name).suffix.lower()
+        return self.cache / key.hexdigest()[:2] / f"{key.hexdigest()[2:34]}{suffix}"
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a remote folder, which is fetched where it is read."""
+
+    folder: RemoteFolder
+    name: str
+
+    def fetch(self) -> Path:
+        """See `RemoteFolder.fetch`."""
+        return self.folder.fetch(self.name)
+
+
+def split_source(text: str, cache: Path) -> tuple[Path | RemoteFolder, str]:
+    """Divide the address of raw videos into the folder, and the pattern of names within it.
+
+    Args:
+        text: a folder, a glob such as `raw/2024-*/**/*.mp4`, or an address that fsspec reads, such
+            as `s3://bucket/videos`, with or without wildcards.
+        cache: a local folder for copies of remote files.
+
+    Returns:
+        The folder, and the pattern; empty for all names.
+    """
+    is_remote = "://" in text
+    if not is_remote and (not WILDCARDS.search(text) or Path(text).is_dir()):
+        return Path(text), ""
+    parts = text.split("/")
+    count = next((i for i, part in enumerate(parts) if WILDCARDS.search(part)), len(parts))
+    folder, pattern = "/".join(parts[:count]), "/".join(parts[count:])
+    if is_remote:
+        return RemoteFolder(folder, cache), pattern
+    return Path(folder or ("/" if text.startswith("/") else ".")), pattern
+
+
+def matching(names: Sequence[str], pattern: str) -> list[str]:
+    """Return the names that a pattern matches: `*` within a folder, `**` over folders; all if the
+    pattern is empty.
+    """
+    if not pattern:
+        return list(names)
+    expression = re.compile(glob_translate(pattern))
+    return [name for name in names if expression.match(name)]
+
+
+def file_in(raw: Path | RemoteFolder, name: str) -> Path | RemoteFile:
+    """Return a file of a raw folder, without looking at it."""
+    return RemoteFile(raw, name) if isinstance(raw, RemoteFolder) else raw / name
+
+
+def local_copy(file: Path | RemoteFile) -> Path:
+    """Return the path of a file on this machine.
+
+    Raises:
+        OSError: if it cannot be fetched.
+    """
+    return file.fetch() if isinstance(file, RemoteFile) else file
+
+
+def _open(url: str) -> tuple[Any, str]:
+    """Return the file system of an address, and the path in it."""
+    files, root = fsspec.core.url_to_fs(url)
+    files.invalidate_cache()  # a listing from before says nothing about now
+    return files, root
+
+
+def _tag(facts: dict[str, Any]) -> str:
+    """Return what changes with the content of a file."""
+    for name in TAGS:
+        if facts.get(name):
+            return str(facts[name])
+    times = {
+        key: facts[key]
+        for key in ("mtime", "last_modified", "LastModified", "created")
+        if key in facts
+    }
+    return f"{facts.get('size')} {times}"
+
+
+def _fetch(files: Any, path: str, copy: Path, size: int | None) -> None:
+    """Copy a file, and put it in place when it is whole."""
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    temporary = copy.with_name(f".{copy.name}.{os.getpid()}.tmp")
+    try:
+        with files.open(path, "rb") as source, temporary.open("wb") as target:
+            for chunk in _chunks(source):
+                target.write(chunk)
+        found = temporary.stat().st_size
+        if size is not None and found != size:
+            raise OSError(0, f"{found} of {size} bytes came", path)
+        os.replace(temporary, copy)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _chunks(source: Any) -> Iterator[bytes]:
+    while chunk := source.read(CHUNK):
+        report_progress()
+        yield chunk
+
+
+def _reason(error: Exception) -> str:
+    return first_line(error) or type(error).__name__

@@ -1,0 +1,127 @@
+"""A manifest that was edited by hand: what is wrong is named by column, row and cure, and what is right
+is read, whichever program wrote it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from lumiere.curation.manifest import SCHEMA, empty_row, read_manifest, write_manifest
+from lumiere.errors import DataError
+
+ACCEPTED = empty_row() | {
+    "clip_id": "boat", "video": "boat.mp4", "start": 1.2, "end": 3.0, "exact_start": "6/5",
+    "exact_end": "3", "verdict": "accepted", "captions": ["a boat"], "split": "train",
+    "decoder": "pyav", "motion_curve": [0.5, 0.25], "sha256": "ab" * 32,
+}  # fmt: skip
+REJECTED = empty_row() | {
+    "clip_id": "x",
+    "video": "x.mp4",
+    "verdict": "rejected",
+    "reason": "hidden",
+}
+COLUMNS = ("clip_id", "video", "start", "end", "exact_start", "exact_end", "captions", "sha256")
+
+
+def edited(path: Path, row: int, column: str, value: Any) -> Path:
+    """Write a manifest of three rows in which a person has changed a cell with pandas."""
+    rows = [dict(ACCEPTED), dict(REJECTED), ACCEPTED | {"clip_id": "boat2"}]
+    table = pd.DataFrame(rows, dtype=object)
+    cells = list(table[column])
+    cells[row] = value
+    table[column] = cells
+    for name in SCHEMA.names:
+        if all(isinstance(cell, int | float) for cell in table[name]):
+            table[name] = pd.to_numeric(table[name])
+    try:
+        table.to_parquet(path, index=False)
+    except Exception:  # cells of several kinds in one column: spreadsheets make text of them
+        table[column] = [str(cell) for cell in cells]
+        table.to_parquet(path, index=False)
+    return path
+
+
+# row, column and cell -> what the message says besides the column
+WRONG = [
+    (2, "start", None, r"row 3 \(boat2\): start is .*; expected a number"),
+    (0, "start", "soon", r"row 1 \(boat\): start is '.*'; expected a number"),
+    (2, "width", 1.5, r"row 3 \(boat2\): width is 1.5; expected a whole number"),
+    (2, "video", None, r"row 3 \(boat2\): video is .*; expected text"),
+    (0, "captions", "a boat", r"row 1 \(boat\): captions is .*; expected a list of texts"),
+    (2, "captions", ["a", None], r"row 3 \(boat2\): captions is .*; expected a list of texts"),
+    (2, "captions", [], r"row 3 \(boat2\): captions is \[\]; expected at least one sentence"),
+    (2, "motion_curve", [1.0, float("nan")], r"row 3 .*; expected a list of numbers"),
+    (1, "verdict", "maybe", r"row 2: verdict is 'maybe'; expected one of accepted, rejected"),
+    (0, "split", "test", "row 1: split is 'test'; expected one of train, validation, nothing"),
+    (2, "split", "", r"row 3 \(boat2\): split is ''; expected train or validation"),
+    (1, "reason", "ugly", "row 2: reason is 'ugly'; expected one of hidden, "),
+    (2, "exact_start", "6:5", r"row 3 \(boat2\): exact_start is '6:5'; expected a fraction"),
+    (2, "start", 2.0, r"row 3 \(boat2\): exact_start is '6/5'; expected a fraction .* as in start"),
+    (0, "crop", [1, 2], r"row 1 \(boat\): crop is \[1, 2\]; expected nothing, or left"),
+    (0, "sha256", "ab", r"row 1 \(boat\): sha256 is 'ab'; expected 64 hexadecimal digits"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row, column, cell, message", WRONG)
+def test_a_wrong_cell_is_named(tmp_path, row, column, cell, message):
+    path = edited(tmp_path / "m.parquet", row, column, cell)
+    with pytest.raises(DataError, match=message) as error:
+        read_manifest(path)
+    assert str(error.value).endswith("; run the curate stage again, or mend the cell")
+    assert str(error.value).startswith(f"{path}, row ") and "\n" not in str(error.value)
+
+
+def test_what_pandas_wrote_is_read_as_before(tmp_path):
+    path = edited(tmp_path / "m.parquet", 0, "captions", ["another"])
+    expected = [ACCEPTED | {"captions": ["another"]}, REJECTED, ACCEPTED | {"clip_id": "boat2"}]
+    assert read_manifest(path) == expected
+    write_manifest(tmp_path / "again.parquet", read_manifest(path))
+    write_manifest(tmp_path / "own.parquet", expected)
+    assert (tmp_path / "again.parquet").read_bytes() == (tmp_path / "own.parquet").read_bytes()
+
+
+def test_columns_are_read_by_name_and_rows_by_verdict(tmp_path):
+    write_manifest(tmp_path / "m.parquet", [REJECTED, ACCEPTED | {"source": ["web"]}])
+    rows = read_manifest(tmp_path / "m.parquet", COLUMNS, "accepted")
+    assert rows == [{name: ACCEPTED[name] for name in (*COLUMNS, "verdict")}]
+    assert read_manifest(tmp_path / "m.parquet")[1]["source"] == ["web"]
+    # A column that is not read need not be there.
+    table = pq.read_table(tmp_path / "m.parquet").drop_columns(["motion", "sha256"])
+    pq.write_table(table, tmp_path / "less.parquet")
+    read_manifest(tmp_path / "less.parquet", COLUMNS[:-1])
+    with pytest.raises(DataError, match="no column 'sha256'; run the curate stage again"):
+        read_manifest(tmp_path / "less.parquet", COLUMNS)
+
+
+def test_a_manifest_without_rows_is_read(tmp_path):
+    write_manifest(tmp_path / "m.parquet", [])
+    assert read_manifest(tmp_path / "m.parquet", COLUMNS, "accepted") == []
+    assert read_manifest(tmp_path / "m.parquet") == []
+
+
+def test_what_is_no_manifest_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"m\.parquet: no such file; run the curate stage first"):
+        read_manifest(tmp_path / "m.parquet")
+    (tmp_path / "m.parquet").write_text("video,caption\n")
+    with pytest.raises(DataError, match=r"m\.parquet: not a Parquet file: .*; run the curate"):
+        read_manifest(tmp_path / "m.parquet")
+
+
+def test_the_decode_stage_says_so_in_one_line(tmp_path, monkeypatch):
+    from stages import decode
+
+    edited(tmp_path / "manifest.parquet", 2, "exact_end", "soon")
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "params.yaml").write_text("{}\n")
+    monkeypatch.chdir(tmp_path)
+    paths = ["--manifest", "manifest.parquet", "--raw", "raw", "--out", "clips"]
+    monkeypatch.setattr(sys, "argv", ["decode", *paths])
+    message = r"manifest\.parquet, row 3 \(boat2\): exact_end is 'soon'; .*; `dvc repro` makes"
+    with pytest.raises(DataError, match=message):
+        decode.main()

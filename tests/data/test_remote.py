@@ -1,0 +1,172 @@
+"""Raw videos behind a glob or in an object store give the rows and clips that a local folder gives."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+import stages
+from lumiere.config import CurateConfig
+from lumiere.curation.curate import curate
+from lumiere.curation.manifest import read_manifest, write_manifest
+from lumiere.data import remote
+from lumiere.data.extract import Source, WindowSettings, extract_video
+from lumiere.data.prepare import cut_all
+from lumiere.data.remote import RemoteFolder, file_in, matching, split_source
+from lumiere.errors import DataError, VideoError
+from tests.video_factory import encode, numbered
+
+CONFIG = CurateConfig(timeout_s=60.0, workers=1, min_side=48)
+SETTINGS = WindowSettings(fps=16, num_frames=16, size=32, clips_per_video=1)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    """Make three videos with captions, a hidden file, and a file that is no video."""
+    folder = tmp_path_factory.mktemp("remote")
+    for i, name in enumerate(("a.mp4", "in/b.mp4", "in/deep/c.mkv")):
+        encode(folder / "raw" / name, numbered(20, i + 1))
+    (folder / "raw" / "in" / "b.txt").write_text("from the file beside it\n")
+    (folder / "raw" / ".hidden.mp4").write_bytes(b"x")
+    (folder / "raw" / "notes.md").write_text("nothing")
+    (folder / "captions.csv").write_text("video,caption\na.mp4,one\nin/deep/c.mkv,three\n")
+    return folder
+
+
+def test_addresses_are_divided_into_folder_and_pattern(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd[1]").mkdir()
+    cache = tmp_path / "cache"
+    cases = {
+        "data/raw": (Path("data/raw"), ""),
+        "odd[1]": (Path("odd[1]"), ""),
+        "data/raw/*/x-?.mp4": (Path("data/raw"), "*/x-?.mp4"),
+        "*.mp4": (Path("."), "*.mp4"),
+        "/raw/**/*.mp4": (Path("/raw"), "**/*.mp4"),
+        "/*.mp4": (Path("/"), "*.mp4"),
+        "s3://bucket/videos": (RemoteFolder("s3://bucket/videos", cache), ""),
+        "s3://bucket/v/2024-*/*.mp4": (RemoteFolder("s3://bucket/v", cache), "2024-*/*.mp4"),
+    }
+    assert {text: split_source(text, cache) for text in cases} == cases
+    names = ["a.mp4", "in/b.mp4", "in/deep/c.mp4", "in/deep/c.mkv"]
+    assert matching(names, "*.mp4") == ["a.mp4"]
+    assert matching(names, "**/*.mp4") == ["a.mp4", "in/b.mp4", "in/deep/c.mp4"]
+    assert matching(names, "in/**") == names[1:]
+    assert matching(names, "") == names
+
+
+def test_a_glob_takes_what_it_matches(videos, tmp_path):
+    raw, pattern = split_source(f"{videos / 'raw'}/in/**/*.mp4", tmp_path)
+    rows, _ = curate(raw, videos / "captions.csv", CONFIG, tmp_path / "s", pattern=pattern)
+    found = {row["video"]: row["reason"] for row in rows}
+    missing = dict.fromkeys(("a.mp4", "in/deep/c.mkv"), "caption_without_video")
+    assert found == {"b.mp4": ""} | missing
+    with pytest.raises(DataError, match=r"raw: holds no file that matches \*\.webm"):
+        curate(videos / "raw", videos / "captions.csv", CONFIG, tmp_path / "s", pattern="*.webm")
+
+
+def results(raw: Path | RemoteFolder, videos: Path, folder: Path) -> dict[str, bytes]:
+    """Curate and decode, and return what is written."""
+    rows, _ = curate(raw, videos / "captions.csv", CONFIG, folder / "scratch")
+    write_manifest(folder / "manifest.parquet", rows)
+    accepted = [row for row in rows if row["verdict"] == "accepted"]
+    captions = [row["captions"] for row in accepted]
+    assert captions == [["one"], ["from the file beside it"], ["three"]]
+    files, failures = cut_all(accepted, raw, SETTINGS, 1, 60.0, folder / "cut")
+    assert not failures and len(files) == 3
+    paths = [folder / "manifest.parquet", *files.values()]
+    return {path.name: path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def of_the_folder(videos, tmp_path_factory) -> dict[str, bytes]:
+    return results(videos / "raw", videos, tmp_path_factory.mktemp("local"))
+
+
+def of_the_address(url: str, videos: Path, folder: Path) -> tuple[RemoteFolder, dict[str, bytes]]:
+    raw, pattern = split_source(url, folder / "cache")
+    assert isinstance(raw, RemoteFolder) and not pattern
+    found = results(raw, videos, folder)
+    # The videos and the captions beside one of them; nothing else is fetched.
+    assert len([path for path in (folder / "cache").rglob("*") if path.is_file()]) == 4
+    return raw, found
+
+
+def test_an_address_gives_what_the_folder_gives(videos, of_the_folder, tmp_path, monkeypatch):
+    shutil.copytree(videos / "raw", tmp_path / "store")
+    raw, found = of_the_address(f"file://{tmp_path}/store", videos, tmp_path)
+    assert found == of_the_folder
+    # What is in the cache is not fetched again, and what has changed is.
+    copies = {name: raw.fetch(name) for name in ("a.mp4", "in/b.mp4")}
+    monkeypatch.setattr(remote, "_fetch", lambda *_: pytest.fail("fetched again"))
+    assert raw.fetch("a.mp4") == copies["a.mp4"]
+    monkeypatch.undo()
+    encode(tmp_path / "store" / "a.mp4", numbered(20, 7))
+    assert raw.fetch("a.mp4") != copies["a.mp4"]
+    row = read_manifest(tmp_path / "manifest.parquet", verdict="accepted")[0]
+    source = Source(file_in(raw, row["video"]), row["sha256"], Fraction(0), Fraction(1), "pyav")
+    with pytest.raises(VideoError, match="changed since it was curated"):
+        extract_video((source,), SETTINGS, tmp_path / "cut")
+
+
+def test_a_store_that_fails_is_named(videos, tmp_path, monkeypatch):
+    with pytest.raises(DataError, match=r"nostore://x: cannot be listed: .*; check the address"):
+        RemoteFolder("nostore://x", tmp_path).names()
+    shutil.copytree(videos / "raw", tmp_path / "store")
+    raw = RemoteFolder(f"file://{tmp_path}/store", tmp_path / "cache")
+    with pytest.raises(OSError):
+        raw.fetch("gone.mp4")
+    monkeypatch.setattr(remote, "_chunks", lambda source: [source.read(100)])
+    with pytest.raises(OSError, match=r"100 of .* bytes came"):
+        raw.fetch("a.mp4")
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_a_local_s3_server_gives_what_the_folder_gives(
+    videos, of_the_folder, tmp_path, monkeypatch
+):
+    boto3 = pytest.importorskip("boto3", reason="pip install s3fs 'moto[server]' to test S3")
+    pytest.importorskip("s3fs", reason="pip install s3fs 'moto[server]' to test S3")
+    server_module = pytest.importorskip("moto.server", reason="pip install 'moto[server]'")
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        settings = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
+        settings |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "NO_PROXY": host}
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="bucket")
+        for path in (videos / "raw").rglob("*"):
+            if path.is_file():
+                key = f"videos/{path.relative_to(videos / 'raw').as_posix()}"
+                client.upload_file(str(path), "bucket", key)
+        raw, found = of_the_address("s3://bucket/videos", videos, tmp_path)
+        assert found == of_the_folder
+        first = raw.fetch("a.mp4")
+        client.upload_file(str(videos / "raw" / "in" / "b.mp4"), "bucket", "videos/a.mp4")
+        second = raw.fetch("a.mp4")
+        assert second != first
+        assert second.read_bytes() == (videos / "raw" / "in" / "b.mp4").read_bytes()
+        with pytest.raises(DataError, match="s3://none/x: cannot be listed"):
+            RemoteFolder("s3://none/x", tmp_path).names()
+    finally:
+        server.stop()
+
+
+def test_stages_take_addresses_and_globs_but_no_folder_that_is_missing(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    for text in ("s3://bucket/x", "videos/*.mp4"):
+        monkeypatch.setattr(sys, "argv", ["curate", "--raw", text])
+        assert stages.parse_arguments("x", raw="videos").raw == text
+    monkeypatch.setattr(sys, "argv", ["curate", "--raw", "videos"])
+    with pytest.raises(SystemExit):
+        stages.parse_arguments("x", raw="videos")
+    assert "error: --raw videos: no such file or folder" in capsys.readouterr().err
