@@ -120,7 +120,7 @@ def open_store(root: Path) -> MlflowClient:
         if (artifact_location(root) or "").startswith("s3:") and not find_spec("boto3"):
             raise DataError(
                 "MLFLOW_DEFAULT_ARTIFACT_ROOT is in S3, and the package boto3 is missing; install it with "
-                "pip install 'lumiere-stunet[s3]'"
+                "pip install -e '.[s3]'"
             )
         client = MlflowClient(uri)
         client.get_experiment_by_name(EXPERIMENT)
@@ -191,7 +191,7 @@ def lasting_problem(error: Exception, root: Path) -> DataError | None:
     if isinstance(error, ImportError) and (error.name or "").startswith("psycopg"):
         return DataError(
             f"MLflow's store {store} needs the package psycopg; install it with "
-            "pip install 'lumiere-stunet[postgresql]'"
+            "pip install -e '.[postgresql]'"
         )
     if "database schema" in text or "locate revision" in text:
         from mlflow.version import VERSION
