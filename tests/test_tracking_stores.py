@@ -136,8 +136,8 @@ def test_a_database_that_does_not_answer_is_told_at_once(
 @pytest.mark.parametrize(
     ("package", "uri", "root", "cure"),
     [
-        ("psycopg", "postgresql://u:hunter2secret@127.0.0.1/d", "", "lumiere-stunet[postgresql]"),
-        ("boto3", "", "s3://bucket/runs", "lumiere-stunet[s3]"),
+        ("psycopg", "postgresql://u:hunter2secret@127.0.0.1/d", "", "'.[postgresql]'"),
+        ("boto3", "", "s3://bucket/runs", "'.[s3]'"),
     ],
 )
 def test_a_package_that_is_missing_is_named_with_its_extra(
