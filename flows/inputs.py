@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dvc.exceptions import DvcException
+
 from flows.dag import check_inputs
 from lumiere.errors import run_program
 
@@ -14,8 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
+    """Look at the inputs of all stages."""
     check_inputs(ROOT)
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program(main, DvcException)

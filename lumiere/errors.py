@@ -47,6 +47,10 @@ class DamagedVideoError(VideoError):
     """Pictures of a video are damaged; a decoder would fill them with guesses."""
 
 
+class FetchError(VideoError):
+    """A video cannot be fetched from where it is; another time it may be."""
+
+
 class DiskError(LumiereError):
     """A file cannot be read or written: the disk is full or fails, or a permission is missing."""
 

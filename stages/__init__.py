@@ -21,6 +21,7 @@ from lumiere import tracking
 from lumiere.config import Params, to_dict
 from lumiere.errors import DataError, DiskError, LumiereError, ParamsError, exit_code, one_line
 from lumiere.files import raise_machine_error
+from lumiere.locks import make_folder
 from lumiere.start import check_interpreter, drop_stray_launch, end_with_dvc
 from lumiere.threads import set_threads
 
@@ -133,6 +134,8 @@ def parse_arguments(description: str | None, scratch: str = "", **paths: str) ->
                 1,
                 f"error: --{name} {path}: no such file or folder; {MAKE_INPUTS}\n",
             )
+    if scratch:
+        make_folder(arguments.scratch.parent)
     return arguments
 
 

@@ -37,8 +37,8 @@ def main() -> None:
     config = params.curate
     with tracking.stage_run("curate", to_dict(config)) as run:
         network = EfficientNetLite0Backbone()
-        run_tasks = engine(params.runtime.engine, params.runtime.address)
         raw, pattern = split_source(arguments.raw, arguments.scratch.with_name("sources"))
+        run_tasks = engine(params.runtime.engine, params.runtime.address, [raw])
         rows, pictures = curate(
             raw, arguments.captions, config, arguments.scratch, network, pattern, run_tasks
         )

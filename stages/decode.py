@@ -78,7 +78,7 @@ def main() -> None:
             arguments.scratch,
             config.memory_mb,
             config.decoder,
-            engine(params.runtime.engine, params.runtime.address),
+            engine(params.runtime.engine, params.runtime.address, [raw]),
         )
         for clip_id, failure in sorted(failures.items()):
             print(f"left out: {clip_id}: {failure}", file=sys.stderr)

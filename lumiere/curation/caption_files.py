@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,6 +20,8 @@ from lumiere.errors import DataError
 REQUIRED, OPTIONAL = ("video", "caption"), ("start", "end")
 OWN = (*REQUIRED, *OPTIONAL)
 MOST_SIDECAR_BYTES = 100_000
+# What may stand behind "start" and "end" in a column that means the same.
+TIME_WORDS = r"([\W_]*(at|ts|s|ms|secs?|seconds?|time|timestamp|pos|position|\d+))*[\W_]*"
 
 Cells = dict[str, str]
 
@@ -57,7 +60,7 @@ def read_rows(path: Path) -> list[tuple[int, Cells]]:
 
 
 def read_sidecars(
-    raw: Path | RemoteFolder, names: Sequence[str]
+    raw: Path | RemoteFolder, names: Sequence[str], chosen: Container[str]
 ) -> tuple[dict[str, list[str]], list[str]]:
     """Read the captions that lie beside the videos, such as `a.txt` beside `a.mp4`: one sentence a
     line.
@@ -65,9 +68,10 @@ def read_sidecars(
     Args:
         raw: the folder of raw videos.
         names: all files in it, relative.
+        chosen: those that count; text files beside them are read even if they are not among them.
 
     Returns:
-        The sentences by video, and the names of all other files.
+        The sentences by video, and the names of all other files that count.
 
     Raises:
         DataError: if a file is too large for captions, or not in UTF-8.
@@ -75,7 +79,7 @@ def read_sidecars(
     videos: dict[PurePosixPath, list[str]] = {}
     for name in names:
         path = PurePosixPath(name)
-        if path.suffix.lower() in VIDEO_SUFFIXES:
+        if name in chosen and path.suffix.lower() in VIDEO_SUFFIXES:
             videos.setdefault(path.with_suffix(""), []).append(name)
     sentences: dict[str, list[str]] = {}
     others = []
@@ -83,7 +87,8 @@ def read_sidecars(
         path = PurePosixPath(name)
         own = videos.get(path.with_suffix(""), []) if path.suffix.lower() == ".txt" else []
         if not own or path.name.startswith(".") or not _is_own_file(raw, name):
-            others.append(name)
+            if name in chosen:
+                others.append(name)
             continue
         lines = _read_lines(file_in(raw, name), f"{raw}/{name}")
         sentences |= dict.fromkeys(own, lines)
@@ -210,14 +215,16 @@ def _check_names(path: Path, line: int, names: list[str]) -> None:
 
 
 def _is_slip(name: str, own: str) -> bool:
-    """Return whether a name is another with one letter too many or too few, one wrong or two
-    swapped, or with something behind it, such as `start_time`.
+    """Return whether a name is another with something behind it that has to do with time, such as
+    `start_time` or `endSec`; or with two letters swapped; or, if it is long enough to tell from
+    words such as "en", with one letter too many, too few or wrong.
     """
+    if name.startswith(own) and re.fullmatch(TIME_WORDS, name[len(own) :]):
+        return True
     longer, shorter = (name, own) if len(name) > len(own) else (own, name)
     if len(longer) == len(shorter):
         places = [i for i, (a, b) in enumerate(zip(name, own, strict=True)) if a != b]
-        is_swapped = len(places) == 2 and places[1] == places[0] + 1 and sorted(name) == sorted(own)
-        return len(places) == 1 or is_swapped
-    if name.startswith(own) and not name[len(own)].isalpha():
-        return True
-    return any(longer[:i] + longer[i + 1 :] == shorter for i in range(len(longer)))
+        if len(places) == 2 and places[1] == places[0] + 1 and sorted(name) == sorted(own):
+            return True
+        return len(own) > 3 and len(places) == 1
+    return len(own) > 3 and any(longer[:i] + longer[i + 1 :] == shorter for i in range(len(longer)))

@@ -54,8 +54,9 @@ def curate(
         DataError: if the folder or the captions are missing, or nothing in them can be used.
     """
     captions = read_captions(captions_file)
-    sidecars, names = read_sidecars(raw, _list(raw, config))
-    names = matching(names, pattern)
+    listed = _list(raw, config)
+    chosen = set(matching(listed, pattern))
+    sidecars, names = read_sidecars(raw, listed, chosen)
     where = raw if isinstance(raw, Path) else raw.url
     if not names:
         what = f"holds no file that matches {pattern}" if pattern else "the folder holds no video"

@@ -17,7 +17,7 @@ from lumiere.curation.captions import Caption, normal_name
 from lumiere.curation.dedupe import clusters, find_duplicates
 from lumiere.curation.filters import perceptual_hash
 from lumiere.curation.look_alikes import find_look_alikes
-from lumiere.curation.manifest import ALSO, DUPLICATE_OF, empty_row
+from lumiere.curation.manifest import ALSO, DUPLICATE_OF, SCHEMA, empty_row
 from lumiere.curation.measurement import Measurement
 from lumiere.curation.parts import Part, divide
 from lumiere.curation.reasons import Reason, Rejection
@@ -95,6 +95,11 @@ def _check_ids(rows: list[Row]) -> None:
         videos[clip_id] = video
 
 
+def _without_captions(row: Row) -> Row:
+    """Return a row without sentences and other columns of captions."""
+    return {name: value for name, value in row.items() if name in SCHEMA.names} | {"captions": []}
+
+
 def _caption_columns(captions: Sequence[Caption]) -> Row:
     """Return the sentences, and the other columns of their rows, one value per sentence."""
     columns = dict.fromkeys(name for caption in captions for name in caption.others)
@@ -165,7 +170,8 @@ def _video_rows(
 def _part_row(base: Row, part: Part, signature: np.ndarray | None, config: CurateConfig) -> Row:
     """Return the row of one part, with a verdict that does not consider duplicates yet."""
     segment, problem = part.segment, part.problem
-    row = {**base, "start": float(segment.start), "end": float(segment.end)}
+    row = _without_captions(base)
+    row |= {"start": float(segment.start), "end": float(segment.end)}
     row |= {"exact_start": str(segment.start), "exact_end": str(segment.end)}
     row |= {"motion_curve": list(segment.motion_curve), **_caption_columns(part.captions)}
     row |= {"motion": segment.motion, "sharpness": segment.sharpness}

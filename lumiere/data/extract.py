@@ -19,7 +19,7 @@ from lumiere.data.remote import RemoteFile, local_copy
 from lumiere.data.shards import pack_arrays, pack_frames, unpack_arrays
 from lumiere.data.video_io import Decoded, Ticks, code_version, decode_spans
 from lumiere.data.workers import hash_with_progress
-from lumiere.errors import VideoError
+from lumiere.errors import FetchError, VideoError
 from lumiere.files import write_atomically
 
 # If any of these changes, earlier results are not reused.
@@ -122,12 +122,13 @@ def extract_video(
         For each stretch, its file, or why there is none.
 
     Raises:
+        FetchError: if the file cannot be fetched now.
         VideoError: if the file has changed since curation.
     """
     try:
         path = local_copy(sources[0].path)
     except OSError as error:
-        raise VideoError(f"cannot be fetched: {error.strerror or error}") from None
+        raise FetchError(f"cannot be fetched: {error.strerror or error}") from None
     sources = [replace(source, path=path) for source in sources]
     if hash_with_progress(path) != sources[0].sha256:
         raise VideoError("the file has changed since it was curated; run the curate stage again")

@@ -23,7 +23,7 @@ from lumiere.data.ray_engine import RunTasks
 from lumiere.data.remote import RemoteFolder, file_in
 from lumiere.data.shards import Sample, write_index, write_null_text, write_shards
 from lumiere.data.workers import Failure, run_tasks
-from lumiere.errors import DataError, VideoError
+from lumiere.errors import DataError, FetchError, VideoError
 from lumiere.locks import own_folder
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation")
 TEXT_BATCH = 64  # captions embedded at a time
+FETCH_AGAIN = "check the network, and run the stage again; what is done is kept"
 SHARE_SCRATCH = "give all nodes of the cluster one scratch folder at the same path"
 # The columns of the manifest that are read.
 COLUMNS = (
@@ -80,7 +81,8 @@ def cut_all(
 
     Raises:
         LockError: if another process uses the scratch folder.
-        DataError: if another machine has written windows that this one does not see.
+        DataError: if another machine has written windows that this one does not see, or files
+            cannot be fetched, because clips would silently be missing.
     """
     own_folder(scratch, "another decoding")
     by_video: dict[str, list[Row]] = {}
@@ -92,11 +94,14 @@ def cut_all(
     ]
     files: dict[str, Path] = {}
     failures: dict[str, str] = {}
+    not_fetched: list[str] = []
     finished = (run or run_tasks)(extract_video, tasks, workers, timeout_s, memory_mb)
     for index, outcome in tqdm(
         finished, total=len(tasks), desc="decode", unit="video", mininterval=0.5
     ):
         own = videos[index]
+        if isinstance(outcome, Failure) and isinstance(outcome.error, FetchError):
+            not_fetched.append(f"{own[0]['video']}: {outcome.error}")
         outcomes = [outcome] * len(own) if isinstance(outcome, Failure) else outcome
         for row, result in zip(own, outcomes, strict=True):
             if isinstance(result, Path):
@@ -105,6 +110,8 @@ def cut_all(
                 files[row["clip_id"]] = result
             else:
                 failures[row["clip_id"]] = _explanation(result)
+    if not_fetched:
+        raise DataError(f"{len(not_fetched)} videos, such as {min(not_fetched)}", FETCH_AGAIN)
     return files, failures
 
 

@@ -13,12 +13,14 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import platform
 import sys
 import time
 import types
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lumiere.data.workers import START_LIMIT_S, Failure, Result, run_tasks, supervise
@@ -35,13 +37,15 @@ MOST_DEATHS = 3  # of a shard, one after the other without a finished task betwe
 SHARDS_PER_CPU = 2  # that are submitted at a time, so that no processor waits
 
 
-def engine(name: str, address: str = "") -> RunTasks:
+def engine(name: str, address: str = "", needed: Sequence[Any] = ()) -> RunTasks:
     """Return a function like `workers.run_tasks`.
 
     Args:
         name: "local" or "ray".
         address: of a running Ray cluster, such as "10.0.0.1:6379" or "auto"; by default Ray is
             started on this machine for as long as the tasks run.
+        needed: folders that the tasks read. A node that lacks one runs none of them; what is no
+            local path is not looked at.
 
     Raises:
         ParamsError: if Ray is not installed.
@@ -49,6 +53,9 @@ def engine(name: str, address: str = "") -> RunTasks:
     if name == "local":
         return run_tasks
     _import_ray()
+    # A node works in the folder where Ray was started there, so relative paths begin here.
+    here = Path.cwd()
+    folders = [here, *(here / path for path in needed if isinstance(path, Path))]
 
     def run(
         function: Callable[..., Result],
@@ -58,7 +65,7 @@ def engine(name: str, address: str = "") -> RunTasks:
         memory_mb: float = math.inf,
     ) -> Iterator[tuple[int, Result | Failure]]:
         with _cluster(address, workers):
-            yield from _run(function, tasks, timeout_s, memory_mb)
+            yield from _run(function, tasks, timeout_s, memory_mb, folders)
 
     return run
 
@@ -85,6 +92,8 @@ def _cluster(address: str, workers: int) -> Iterator[None]:
     where: dict[str, Any] = {"address": address}
     if not address:
         where = {"address": "local", "num_cpus": workers, "include_dashboard": False}
+        # Otherwise Ray's ports, which run anyone's code, are open to the network.
+        where["_node_ip_address"] = "127.0.0.1"
     try:
         ray.init(**where, logging_level="ERROR", log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -107,15 +116,21 @@ class _Shard:
         deaths: of its Ray tasks since a task was finished.
         beat: when its Ray task was last heard; infinity before it has begun, because it may have to
             wait for a processor.
+        not_before: when it may begin.
     """
 
     left: list[int]
     deaths: int = 0
-    beat: float = field(default=math.inf)
+    beat: float = math.inf
+    not_before: float = 0.0
 
 
 def _run(
-    function: Callable[..., Result], tasks: Sequence[tuple], timeout_s: float, memory_mb: float
+    function: Callable[..., Result],
+    tasks: Sequence[tuple],
+    timeout_s: float,
+    memory_mb: float,
+    folders: Sequence[Path],
 ) -> Iterator[tuple[int, Result | Failure]]:
     """Yield the outcomes as they come, from any node."""
     ray = _import_ray()
@@ -126,12 +141,12 @@ def _run(
     try:
         while waiting or running:
             most = max(2, SHARDS_PER_CPU * int(ray.cluster_resources().get("CPU", 0)))
-            while waiting and len(running) < most:
-                shard = waiting.popleft()
+            for shard in _startable(waiting, most - len(running)):
+                waiting.remove(shard)
                 shard.beat = math.inf
                 own = [(i, tasks[i]) for i in shard.left]
-                running[remote.remote(function, own, timeout_s, memory_mb)] = shard
-            ready, _ = ray.wait(list(running), timeout=LOOK_S)
+                running[remote.remote(function, own, timeout_s, memory_mb, folders)] = shard
+            ready = _ready(ray, list(running))
             for stream in [*ready, *_silent(running, ready)]:
                 shard = running[stream]
                 try:
@@ -150,6 +165,21 @@ def _run(
     finally:
         for stream in running:
             ray.cancel(stream, force=True)
+
+
+def _startable(waiting: Sequence[_Shard], most: int) -> list[_Shard]:
+    """Return the first shards that may begin now."""
+    now = time.monotonic()
+    return [shard for shard in waiting if shard.not_before <= now][: max(0, most)]
+
+
+def _ready(ray: Any, streams: list[Any]) -> list[Any]:
+    """Wait a moment, and return all Ray tasks that have something to tell."""
+    if not streams:
+        time.sleep(LOOK_S)
+        return []
+    ray.wait(streams, timeout=LOOK_S)
+    return ray.wait(streams, num_returns=len(streams), timeout=0)[0]
 
 
 def _silent(running: dict[Any, _Shard], ready: Sequence[Any]) -> list[Any]:
@@ -188,7 +218,7 @@ def _after_death(shard: _Shard, error: Exception) -> _Shard:
             f"a Ray task died {MOST_DEATHS} times: {type(error).__name__}: {first_line(error)}; look "
             "at the memory and the logs of the nodes, and run the stage again"
         )
-    time.sleep(PAUSE_S * shard.deaths)
+    shard.not_before = time.monotonic() + PAUSE_S * shard.deaths
     return shard
 
 
@@ -197,12 +227,25 @@ def _work(
     tasks: Sequence[tuple[int, tuple]],
     timeout_s: float,
     memory_mb: float,
+    folders: Sequence[Path],
 ) -> Iterator[tuple[int, Result | Failure] | None]:
     """Do tasks in a worker process, on a node of the cluster.
 
+    Args:
+        function, timeout_s, memory_mb: see `workers.run_tasks`.
+        tasks: the index of each, and its arguments.
+        folders: the project's folder, where relative paths begin, and others that the tasks need.
+
     Yields:
         (index of the task, its outcome), or None as a sign of life.
+
+    Raises:
+        FileNotFoundError: if this node lacks a folder.
     """
+    for folder in folders:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder on the node {platform.node()}")
+    os.chdir(folders[0])
     yield None
     own = [task for _, task in tasks]
     with _nothing_as_main():

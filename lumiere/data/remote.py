@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,6 +25,8 @@ from lumiere.errors import DataError, first_line
 
 CHUNK = 4 << 20  # bytes; progress is reported after each
 TAGS = ("ETag", "etag", "md5Hash", "checksum")  # what stores call the tag of a content
+LOCAL_SCHEMES = ("file://", "local://")
+TRIES, PAUSE_S = 3, 1.0  # to fetch a file, and between the first two tries; twice as long after
 WILDCARDS = re.compile(r"[*?\[]")
 
 
@@ -55,11 +58,22 @@ class RemoteFolder:
         return sorted(path.removeprefix(prefix) for path in paths if path.startswith(prefix))
 
     def fetch(self, name: str) -> Path:
-        """Return a local copy of a file.
+        """Return a local copy of a file, if necessary after some tries.
 
         Raises:
             OSError: if it cannot be fetched.
         """
+        for number in range(1, TRIES):
+            try:
+                return self._fetch_once(name)
+            except (FileNotFoundError, PermissionError):
+                raise
+            except OSError:
+                time.sleep(PAUSE_S * number)
+                report_progress()
+        return self._fetch_once(name)
+
+    def _fetch_once(self, name: str) -> Path:
         try:
             files, root = _open(self.url)
             path = f"{root.rstrip('/')}/{name}"
@@ -102,6 +116,8 @@ def split_source(text: str, cache: Path) -> tuple[Path | RemoteFolder, str]:
     Returns:
         The folder, and the pattern; empty for all names.
     """
+    for scheme in LOCAL_SCHEMES:  # so that links and pipes are checked
+        text = text.removeprefix(scheme)
     is_remote = "://" in text
     if not is_remote and (not WILDCARDS.search(text) or Path(text).is_dir()):
         return Path(text), ""

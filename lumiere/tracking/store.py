@@ -16,6 +16,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from lumiere.addresses import check_database_folder, keep_loopback_direct, redacted
 from lumiere.errors import DataError, first_line
@@ -75,6 +76,8 @@ def artifact_location(root: Path) -> str | None:
         return None
     chosen = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT")
     if chosen:
+        if not urlsplit(chosen).scheme:  # MLflow would keep it as an absolute path, too
+            chosen = (root / chosen).resolve().as_uri()
         return f"{chosen.rstrip('/')}/{EXPERIMENT}"
     return (root.resolve() / ".lumiere" / "mlartifacts").as_uri()
 

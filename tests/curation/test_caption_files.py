@@ -102,13 +102,15 @@ def test_a_column_of_the_manifest_is_no_column_of_captions(tmp_path, name):
 
 
 def test_a_slip_in_the_name_of_a_column_is_no_other_column(tmp_path):
-    for name, own in (("strat", "start"), ("ed", "end"), ("end_time", "end"), ("stard", "start")):
+    slips = {"strat": "start", "stard": "start", "startTime": "start", "start_s": "start"}
+    slips |= {"edn": "end", "end_time": "end", "endSec": "end", "ends": "end"}
+    for name, own in slips.items():
         (tmp_path / "c.csv").write_text(f"video,caption,{name}\na.mp4,x,1\n")
         with pytest.raises(DataError, match=f"'{name}' is probably '{own}'; rename it"):
             read_captions(tmp_path / "c.csv")
-    (tmp_path / "c.csv").write_text("video,caption,state,status,trend\na.mp4,x,1,2,3\n")
+    (tmp_path / "c.csv").write_text("video,caption,state,endpoint,eng\na.mp4,x,1,2,3\n")
     (captions,) = read_captions(tmp_path / "c.csv").values()
-    assert captions[0].others == {"state": "1", "status": "2", "trend": "3"}
+    assert captions[0].others == {"state": "1", "endpoint": "2", "eng": "3"}
     (tmp_path / "c.csv").write_text("video,caption,\na.mp4,x,\n")
     with pytest.raises(DataError, match="unknown column ''"):
         read_captions(tmp_path / "c.csv")
@@ -151,7 +153,7 @@ def test_texts_beside_videos_are_captions_where_no_row_is(tmp_path):
     (tmp_path / "link.txt").symlink_to(tmp_path / "notes.txt")
     os.mkfifo(tmp_path / "pipe.txt")
     names = ["in/a.MP4", "in/a.txt", "link.mp4", "link.txt", "notes.txt", "pipe.mp4", "pipe.txt"]
-    sidecars, others = read_sidecars(tmp_path, names)
+    sidecars, others = read_sidecars(tmp_path, names, names)
     assert sidecars == {"in/a.MP4": ["a boat", "its sail"]}
     assert others == [name for name in names if name != "in/a.txt"]
     assert add_sidecars({}, sidecars) == {"in/a.MP4": [Caption("a boat"), Caption("its sail")]}
@@ -159,4 +161,4 @@ def test_texts_beside_videos_are_captions_where_no_row_is(tmp_path):
     assert add_sidecars(row, sidecars) == row
     (tmp_path / "in" / "a.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="not in UTF-8"):
-        read_sidecars(tmp_path, names)
+        read_sidecars(tmp_path, names, names)

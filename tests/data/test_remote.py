@@ -48,6 +48,7 @@ def test_addresses_are_divided_into_folder_and_pattern(tmp_path, monkeypatch):
         "*.mp4": (Path("."), "*.mp4"),
         "/raw/**/*.mp4": (Path("/raw"), "**/*.mp4"),
         "/*.mp4": (Path("/"), "*.mp4"),
+        "file:///raw/*.mp4": (Path("/raw"), "*.mp4"),
         "s3://bucket/videos": (RemoteFolder("s3://bucket/videos", cache), ""),
         "s3://bucket/v/2024-*/*.mp4": (RemoteFolder("s3://bucket/v", cache), "2024-*/*.mp4"),
     }
@@ -65,6 +66,9 @@ def test_a_glob_takes_what_it_matches(videos, tmp_path):
     found = {row["video"]: row["reason"] for row in rows}
     missing = dict.fromkeys(("a.mp4", "in/deep/c.mkv"), "caption_without_video")
     assert found == {"b.mp4": ""} | missing
+    # A text beside a video that the pattern leaves out is no caption of a missing video.
+    rows, _ = curate(videos / "raw", videos / "captions.csv", CONFIG, tmp_path / "s", pattern="a*")
+    assert {row["video"] for row in rows} == {"a.mp4", "in/deep/c.mkv"}
     with pytest.raises(DataError, match=r"raw: holds no file that matches \*\.webm"):
         curate(videos / "raw", videos / "captions.csv", CONFIG, tmp_path / "s", pattern="*.webm")
 
@@ -88,8 +92,7 @@ def of_the_folder(videos, tmp_path_factory) -> dict[str, bytes]:
 
 
 def of_the_address(url: str, videos: Path, folder: Path) -> tuple[RemoteFolder, dict[str, bytes]]:
-    raw, pattern = split_source(url, folder / "cache")
-    assert isinstance(raw, RemoteFolder) and not pattern
+    raw = RemoteFolder(url, folder / "cache")
     found = results(raw, videos, folder)
     # The videos and the captions beside one of them; nothing else is fetched.
     assert len([path for path in (folder / "cache").rglob("*") if path.is_file()]) == 4
@@ -120,9 +123,19 @@ def test_a_store_that_fails_is_named(videos, tmp_path, monkeypatch):
     raw = RemoteFolder(f"file://{tmp_path}/store", tmp_path / "cache")
     with pytest.raises(OSError):
         raw.fetch("gone.mp4")
-    monkeypatch.setattr(remote, "_chunks", lambda source: [source.read(100)])
+    monkeypatch.setattr(remote, "PAUSE_S", 0.0)
+    tries: list[int] = []
+    monkeypatch.setattr(remote, "_chunks", lambda source: tries.append(1) or [source.read(100)])
     with pytest.raises(OSError, match=r"100 of .* bytes came"):
         raw.fetch("a.mp4")
+    assert len(tries) == remote.TRIES
+    # Clips that are missing for the network's sake would be missing without a word.
+    rows, _ = curate(videos / "raw", videos / "captions.csv", CONFIG, tmp_path / "s")
+    accepted = [row for row in rows if row["verdict"] == "accepted"]
+    gone = RemoteFolder(f"file://{tmp_path}/nowhere", tmp_path / "cache")
+    with pytest.raises(DataError, match=r"3 videos, such as a\.mp4: cannot be fetched") as raised:
+        cut_all(accepted, gone, SETTINGS, 1, 60.0, tmp_path / "cut")
+    assert "check the network" in str(raised.value)
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
