@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -26,6 +27,7 @@ import yaml
 
 from lumiere import tracking
 from lumiere.start import own_programs_first
+from lumiere.tracking.system_metrics import log_sample, working_monitors
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STAGES, STEPS = 8, 1000
@@ -55,9 +57,7 @@ def main() -> None:
         for name, (inside, total) in _logging(Path(folder)).items():
             print(f"| {name} | {inside:.3f} | {total:.2f} |")
         print(f"\na training of {TRAINING_STEPS} steps, CPU seconds of all its threads:\n")
-        print("| not recorded | recorded | difference | of it in the tracking's own work |")
-        print("|---|---|---|---|")
-        print(_training(Path(folder), options.rounds))
+        print("\n".join(_training(Path(folder), options.rounds)))
 
 
 def _make_project(root: Path) -> Path:
@@ -183,14 +183,15 @@ def _logging(folder: Path) -> dict[str, tuple[float, float]]:
     return found
 
 
-def _training(folder: Path, rounds: int) -> str:
+def _training(folder: Path, rounds: int) -> list[str]:
     """Measure a training with and without records, in turns, in one process.
 
     A recorded block has metrics at each step, the thread that delivers them to SQLite, and the one
     that samples the machine's load. CPU time is compared, because other programs on the machine
-    change it less than the time on the clock. What remains of their influence, such as shared
-    caches, is larger than the tracking: so the tracking's own work is also counted by itself, as the
-    time of the other threads and of the calls.
+    change it less than the time on the clock. They still change it by more than the tracking costs,
+    so the tracking's own work is also counted by itself. The threads work by the clock: if others
+    use the machine, they work more often in the time that a step takes. So theirs is given as a
+    share of a core, and that of the calls for each step.
     """
     project = folder / "training"
     project.mkdir()
@@ -200,31 +201,61 @@ def _training(folder: Path, rounds: int) -> str:
     torch.manual_seed(0)
     network = torch.nn.Conv3d(32, 32, 3, padding=1)
     clips = torch.randn(1, 32, 16, 32, 32)
-    plain, recorded, own = [], [], []
+    plain, recorded = [], []
     with contextlib.chdir(project):
         with tracking.stage_run("warm-up", {}) as run:
             _train(network, clips, run)
+            sample = _sample_cost(run)
         for _ in range(rounds):
-            plain.append(_train(network, clips, None)[0])
+            plain.append(_train(network, clips, None))
             with tracking.stage_run("train", {}) as run:
-                total, of_tracking = _train(network, clips, run)
-            recorded.append(total)
-            own.append(of_tracking)
-    base, with_records = statistics.median(plain), statistics.median(recorded)
-    difference = statistics.median(b - a for a, b in zip(plain, recorded, strict=True))
-    counted = statistics.median(own)
-    return (
-        f"| {base:.2f} | {with_records:.2f} | {difference:+.3f} ({100 * difference / base:+.2f} %) | "
-        f"{counted:.3f} ({100 * counted / base:.2f} %) |"
-    )
+                run.flush(60)  # what a run costs once is no matter of its steps
+                recorded.append(_train(network, clips, run))
+    base = statistics.median(block.total for block in plain)
+    with_records = statistics.median(block.total for block in recorded)
+    pairs = zip(plain, recorded, strict=True)
+    difference = statistics.median(after.total - before.total for before, after in pairs)
+    threads = statistics.median(block.threads / block.seconds for block in recorded)
+    calls = statistics.median(block.calls for block in recorded) / TRAINING_STEPS
+    return [
+        "| not recorded | recorded | difference | threads, share of a core | calls of a step, ms | a sample, ms |",
+        "|---|---|---|---|---|---|",
+        f"| {base:.2f} | {with_records:.2f} | {100 * difference / base:+.1f} % | {100 * threads:.2f} % | "
+        f"{1000 * calls:.3f} | {1000 * sample:.1f} |",
+    ]
 
 
-def _train(
-    network: torch.nn.Module, clips: torch.Tensor, run: tracking.Run | None
-) -> tuple[float, float]:
-    """Return the CPU seconds of a block of steps, and those of them that are the tracking's."""
+def _sample_cost(run: tracking.Run, count: int = 50) -> float:
+    """Return the CPU seconds of a sample of the machine's load, with its delivery."""
+    monitors = working_monitors()
+    run.flush(60)
+    started = time.process_time()
+    for step in range(count):
+        log_sample(run, monitors, step)
+    run.flush(60)
+    return (time.process_time() - started) / count
+
+
+@dataclass(frozen=True)
+class Block:
+    """What some steps of a training took, in seconds.
+
+    Attributes:
+        seconds: on the clock.
+        total: CPU time of all threads.
+        threads: CPU time of all threads but the training's.
+        calls: CPU time of the training's thread in calls of the tracking.
+    """
+
+    seconds: float
+    total: float
+    threads: float
+    calls: float
+
+
+def _train(network: torch.nn.Module, clips: torch.Tensor, run: tracking.Run | None) -> Block:
     calls = 0.0
-    process, thread = time.process_time(), time.thread_time()
+    clock, process, thread = time.perf_counter(), time.process_time(), time.thread_time()
     for step in range(TRAINING_STEPS):
         network.zero_grad()
         network(clips).square().mean().backward()
@@ -234,8 +265,8 @@ def _train(
             calls += time.thread_time() - before
     if run is not None:
         run.flush(60)
-    process, thread = time.process_time() - process, time.thread_time() - thread
-    return process, process - thread + calls
+    total, own = time.process_time() - process, time.thread_time() - thread
+    return Block(time.perf_counter() - clock, total, total - own, calls)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def system_metrics_recorded(run: Run, seconds: float = EVERY_SECONDS) -> Iterato
         run: the run.
         seconds: between two samples; the first comes after this time.
     """
-    monitors = _monitors() if run.is_recorded else []
+    monitors = working_monitors() if run.is_recorded else []
     if not monitors:
         yield
         return
@@ -52,18 +52,23 @@ def _sample(run: Run, monitors: list[Any], seconds: float, has_ended: threading.
     step = 0
     try:
         while not has_ended.wait(seconds):
-            found: dict[str, float] = {}
-            for monitor in monitors:
-                monitor.collect_metrics()
-                found |= monitor.aggregate_metrics()
-                monitor.clear_metrics()
-            run.log_metrics({PREFIX + name: value for name, value in found.items()}, step)
+            log_sample(run, monitors, step)
             step += 1
     except Exception as error:  # psutil and NVML raise many kinds; the work itself goes on
         logger.warning(WARNING, error)
 
 
-def _monitors() -> list[Any]:
+def log_sample(run: Run, monitors: list[Any], step: int) -> None:
+    """Log the load since the sample before."""
+    found: dict[str, float] = {}
+    for monitor in monitors:
+        monitor.collect_metrics()
+        found |= monitor.aggregate_metrics()
+        monitor.clear_metrics()
+    run.log_metrics({PREFIX + name: value for name, value in found.items()}, step)
+
+
+def working_monitors() -> list[Any]:
     """Return MLflow's monitors that work on this machine.
 
     Called in the main thread, because it imports (`lumiere.tracking.store.import_mlflow`).
