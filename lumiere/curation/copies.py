@@ -19,8 +19,8 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from lumiere.data.shards import pack_arrays, unpack_arrays
-from lumiere.files import write_atomically
+from lumiere.curation.embedding_cache import EmbeddingCache
+from lumiere.data.disk_arrays import disk_array
 
 FRAMES = slice(1, 3)  # of a signature: the two in the middle
 BATCH = 256  # clips that are embedded, or compared with all others, at a time
@@ -59,24 +59,27 @@ def embed_clips(signatures: Sequence[np.ndarray], network: Network, cache: Path)
     Args:
         signatures: one per clip, uint8 (4, 64, 64, 3).
         network: embeds frames, uint8 (n, 64, 64, 3) to float32 (n, d).
-        cache: file of earlier embeddings, by network and frames; it is written anew.
+        cache: file of earlier embeddings, by network and frames, to which new ones are added.
 
     Returns:
-        float32 (n, 2, d), each of length 1.
+        float32 (n, 2, d), each of length 1, on the disk.
     """
     prefix = network.identity.encode()
     keys = [hashlib.sha256(prefix + clip[FRAMES].tobytes()).hexdigest()[:32] for clip in signatures]
-    known = dict(unpack_arrays(cache.read_bytes())) if cache.is_file() else {}
-    missing = [i for i, key in enumerate(keys) if key not in known]
+    known = EmbeddingCache(cache)
+    first = {key: i for i, key in reversed(list(enumerate(keys)))}
+    missing = [i for i, key in enumerate(keys) if key not in known and first[key] == i]
     for start in range(0, len(missing), BATCH):
         batch = missing[start : start + BATCH]
         frames = np.concatenate([signatures[i][FRAMES] for i in batch])
         vectors = network.embed(frames).reshape(len(batch), 2, -1)
         vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)
-        known.update((keys[i], vector) for i, vector in zip(batch, vectors, strict=True))
+        known.add([keys[i] for i in batch], vectors.reshape(len(batch), -1))
     if missing:
-        write_atomically(cache, pack_arrays(**{key: known[key] for key in sorted(set(keys))}))
-    return np.stack([known[key] for key in keys])
+        known.save()
+    found = disk_array((len(keys), known.size), np.float32, cache.parent)
+    known.copy_to(keys, found)
+    return found.reshape(len(keys), 2, -1)
 
 
 def find_copies(signatures: Sequence[np.ndarray], vectors: np.ndarray) -> list[tuple[int, int]]:

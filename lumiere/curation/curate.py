@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections import Counter
@@ -21,10 +22,14 @@ from lumiere.curation.probe import list_inputs
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.shots import Span
 from lumiere.curation.verdicts import Row, decide
+from lumiere.data.disk_arrays import ArrayFile
 from lumiere.data.ray_engine import RunTasks
 from lumiere.data.remote import RemoteFolder, matching
 from lumiere.data.workers import Failure, run_tasks
 from lumiere.errors import DataError
+
+SIGNATURE = (4, 64, 64, 3)  # the pictures of a segment, see `filters.signature`
+NO_SIGNATURES = np.empty((0, *SIGNATURE), np.uint8)
 
 
 def curate(
@@ -67,7 +72,7 @@ def curate(
     def copies(signatures: Sequence[np.ndarray]) -> list[tuple[int, int]]:
         if network is None or len(signatures) < 2:
             return []
-        vectors = embed_clips(signatures, network, scratch / "embeddings.npz")
+        vectors = embed_clips(signatures, network, scratch / "embeddings.bin")
         return find_copies(signatures, vectors)
 
     alike = functools.partial(find_look_alikes, cache=scratch / "look_alikes.npz")
@@ -120,6 +125,9 @@ def measure_all(
         spans = _spans(captions.get(normal_name(name), []))
         tasks.append((raw, name, spans, config.shot_threshold, scratch, roots))
     outcomes: dict[str, Measurement | Rejection] = {}
+    # Small pictures of all clips would fill the memory.
+    pictures = ArrayFile(SIGNATURE, np.uint8, scratch)
+    measured: dict[str, tuple[Measurement, slice]] = {}
     run = run or run_tasks
     finished = run(measure_video, tasks, config.workers, config.timeout_s, config.memory_mb)
     for index, outcome in tqdm(
@@ -127,7 +135,15 @@ def measure_all(
     ):
         if isinstance(outcome, Failure):
             outcome = _rejection(outcome)
-        outcomes[_printable(names[index])] = outcome
+        name = _printable(names[index])
+        if isinstance(outcome, Measurement):
+            place = pictures.add(outcome.signatures)
+            measured[name] = dataclasses.replace(outcome, signatures=NO_SIGNATURES), place
+        else:
+            outcomes[name] = outcome
+    stored = pictures.finish()
+    for name, (outcome, place) in measured.items():
+        outcomes[name] = dataclasses.replace(outcome, signatures=stored[place])
     return outcomes
 
 

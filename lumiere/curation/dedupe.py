@@ -8,12 +8,14 @@ no duplicates, but similar.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 
 from lumiere.curation.filters import perceptual_hash
 
+KEPT = 1024  # clips whose blocks stay in memory
 BLOCKS = 16  # a grid of 16 x 16 blocks of 4 x 4 pixels: the hand of a clock fills some
 MAX_BLOCK_DIFFERENCE = 24.0  # of 255; encoding again measured 11, the nearest different clips 51
 
@@ -32,12 +34,16 @@ def find_duplicates(signatures: Sequence[np.ndarray], max_distance: float) -> li
         [[perceptual_hash(frame) for frame in clip] for clip in signatures], dtype=np.uint64
     )
     # hashes: (n, 4)
-    blocks = np.stack([_block_means(clip) for clip in signatures])  # (n, 4, 16, 16, 3)
+
+    @functools.lru_cache(maxsize=KEPT)
+    def blocks(i: int) -> np.ndarray:  # (4, 16, 16, 3)
+        return _block_means(signatures[i])
+
     pairs = []
     for i in range(len(hashes) - 1):
         distances = np.bitwise_count(hashes[i] ^ hashes[i + 1 :]).mean(axis=1)  # (n - i - 1,)
         for j in i + 1 + np.flatnonzero(distances <= max_distance):
-            if np.abs(blocks[i] - blocks[j]).max() <= MAX_BLOCK_DIFFERENCE:
+            if np.abs(blocks(i) - blocks(int(j))).max() <= MAX_BLOCK_DIFFERENCE:
                 pairs.append((i, int(j)))
     return pairs
 

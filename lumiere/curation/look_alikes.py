@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lumiere.curation.copies import is_copy
+from lumiere.data.disk_arrays import disk_array
 from lumiere.data.shards import pack_arrays, unpack_arrays
 from lumiere.data.video_io import code_version
 from lumiere.files import write_atomically
@@ -36,6 +37,7 @@ STILL, SAME_COLOUR = 6.0, 10.0
 MOST_GAIN = 1.7  # of the brightness, in all colours alike
 BACKDROP_SHARE = 0.5  # of the edges of both clips; less is a thing on a plain ground
 
+GROUNDS = 4096  # clips whose still parts are kept
 ROWS, COLUMNS = 256, 2048  # clips that are compared at a time
 # Of many clips, this many leading directions of their edges are compared first. What is left can
 # add at most the product of its lengths, so that the screen loses no pair. On held-out sample clips
@@ -65,7 +67,7 @@ def find_look_alikes(
     if num_known < len(places):
         order = sorted(places, key=lambda digest: (digest not in known, places[digest]))
         clips = [signatures[places[digest]] for digest in order]
-        new = _compare(clips, num_known)
+        new = _compare(clips, num_known, None if cache is None else cache.parent)
         # Clips of earlier runs that are gone were not compared with the new ones.
         pairs = {pair for pair in pairs if set(pair) <= set(places)}
         pairs |= {(order[i], order[j]) for i, j in new}
@@ -86,12 +88,17 @@ def _places_of(digests: list[str], pairs: set[tuple[str, str]]) -> list[tuple[in
     return sorted(found)
 
 
-def _compare(clips: Sequence[np.ndarray], num_known: int) -> Iterator[tuple[int, int]]:
+def _compare(
+    clips: Sequence[np.ndarray], num_known: int, folder: Path | None
+) -> Iterator[tuple[int, int]]:
     """Yield the pairs (i, j), i < j, of which clip j is not among the first `num_known`."""
-    edges = np.stack([[_edges(frame) for frame in clip] for clip in clips])  # (n, 4, 1536)
+    size = BLOCKS * BLOCKS * ORIENTATIONS
+    edges = disk_array((len(clips), len(clips[0]), size), np.float32, folder)  # (n, 4, 1536)
+    for place, clip in enumerate(clips):
+        edges[place] = [_edges(frame) for frame in clip]
     screen = _Screen(edges)
 
-    @functools.cache
+    @functools.lru_cache(maxsize=GROUNDS)
     def ground(i: int) -> Ground:
         return Ground(clips[i])
 
