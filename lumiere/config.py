@@ -255,7 +255,7 @@ class DistilConfig:
     # of the teacher; a multiple of num_inference_steps that divides the schedule's timesteps, which
     # are 1000 as a rule
     teacher_steps: int = number(20, at_least=1)
-    # of the steps of both; above 1, more of them are at low noise levels
+    # of the distilled network's sampler; above 1, more of the steps are at low noise levels
     timestep_power: float = number(1.0, at_least=1)
     # The teacher's guidance, as in `generate`. It becomes a part of the weights.
     guidance_scale: float = number(3.0, at_least=1)

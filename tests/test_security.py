@@ -10,11 +10,13 @@ import itertools
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import stages
 from lumiere import tracking
 from lumiere.addresses import redacted
 from lumiere.locks import exclusive, inheritable_lock, make_folder
@@ -197,6 +199,15 @@ def test_only_this_user_enters_a_new_state_folder(
         assert mode(tmp_path / "shared" / ".lumiere") == 0o775  # as its owner set it
     finally:
         os.umask(previous)
+
+
+def test_a_stage_makes_the_state_folder_for_this_user_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["curate"])
+    stages.parse_arguments("x", scratch="finished measurements")
+    assert stat.S_IMODE(Path(".lumiere").stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize(

@@ -171,3 +171,17 @@ def test_artifacts_of_a_database_stay_in_the_project_unless_told_otherwise(
     assert store.artifact_location(project) == "s3://bucket/runs/lumiere"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.org")
     assert store.artifact_location(project) is None
+
+
+def test_a_relative_place_for_artifacts_begins_at_the_project_and_stays(
+    project: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / ".lumiere").mkdir()
+    shutil.copy(empty_store, project / ".lumiere")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", "./mlruns")
+    client = store.open_store(project)
+    ids = {store.experiment_id(client, project) for _ in range(3)}
+    (experiment,) = [each for each in client.search_experiments() if each.name == store.EXPERIMENT]
+    assert ids == {experiment.experiment_id}
+    assert experiment.artifact_location == f"{(project / 'mlruns').as_uri()}/{store.EXPERIMENT}"

@@ -214,8 +214,9 @@ def _after_death(shard: _Shard, error: Exception) -> _Shard:
     """
     shard.deaths += 1
     if shard.deaths >= MOST_DEATHS:
+        cause = getattr(error, "cause", None) or error  # what was raised on the node
         raise WorkerError(
-            f"a Ray task died {MOST_DEATHS} times: {type(error).__name__}: {first_line(error)}; look "
+            f"a Ray task died {MOST_DEATHS} times: {type(cause).__name__}: {first_line(cause)}; look "
             "at the memory and the logs of the nodes, and run the stage again"
         )
     shard.not_before = time.monotonic() + PAUSE_S * shard.deaths

@@ -121,8 +121,8 @@ def _count_steps(
     """Count the steps of a sampler and, among them, those with guidance."""
     total = scheduler.config.num_train_timesteps
     low, high = sampler.guidance_interval
-    # A scheduler that takes no timesteps keeps its own spacing. The teacher's steps are not its.
-    is_spaced = isinstance(sampler, DistilConfig) or takes_timesteps(scheduler)
+    # The teacher's steps are even, as are those of a scheduler that takes no timesteps.
+    is_spaced = isinstance(sampler, GenerateConfig) and takes_timesteps(scheduler)
     power = sampler.timestep_power if is_spaced else 1.0
     timesteps = power_timesteps(num_inference_steps, total, power)
     if sampler.guidance_scale <= 1:

@@ -2,10 +2,9 @@
 
 Multistep consistency distillation (Heek, Hoogeboom and Salimans 2024, arXiv 2403.06807). The
 teacher's DDIM trajectory is cut into `num_inference_steps` segments. They end at the timesteps that
-a sampler visits in so many steps with the same `timestep_power`; at power 1, these are the trailing
-ones of the plain DDIM scheduler. At every point of a segment, the student learns the x_0 with which
-one DDIM step reaches the segment's end. Its target comes from one step of the teacher, followed by
-the student's own prediction there.
+DDIM visits in so many trailing steps, so the plain DDIM scheduler samples the student. At every
+point of a segment, the student learns the x_0 with which one DDIM step reaches the segment's end.
+Its target comes from one step of the teacher, followed by the student's own prediction there.
 
 Notation: x_t = alpha_t x_0 + sigma_t noise; t is a point of the trajectory, s the point after one
 step of the teacher, and e the end of the segment, t > s >= e. The end of the last segment is -1.
@@ -18,14 +17,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers import DDIMScheduler, DDPMScheduler, SchedulerMixin
 from torch import Tensor, nn
 
 from lumiere.config import DistilConfig
 from lumiere.diffusion.guidance import TextGuidance
 from lumiere.diffusion.latents import LatentShapes
-from lumiere.diffusion.schedulers import check_prediction_type, power_timesteps
+from lumiere.diffusion.schedulers import check_prediction_type
 from lumiere.models import SpaceTimeUNet
 from lumiere.training.diffusion_task import Batch, NetworkInput
 from lumiere.training.throughput import count_flops
@@ -48,7 +46,8 @@ def make_student(teacher: SpaceTimeUNet, trained: str) -> SpaceTimeUNet:
 
 
 def trailing_ddim(scheduler: SchedulerMixin, is_latent: bool) -> DDIMScheduler:
-    """Make the teacher's sampler: DDIM with trailing timesteps, which begin at pure noise.
+    """Make the sampler of teacher and student: DDIM with trailing timesteps, which begin at pure
+    noise.
 
     Args:
         scheduler: has the noise schedule and the prediction type.
@@ -61,63 +60,43 @@ def trailing_ddim(scheduler: SchedulerMixin, is_latent: bool) -> DDIMScheduler:
 
 
 class Trajectory:
-    """The timesteps of a DDIM sampler with many steps, cut into segments.
-
-    Attributes:
-        points: the timesteps, int64 (n,), from clean to noisy.
-    """
+    """The timesteps of a DDIM sampler with many steps, cut into segments."""
 
     def __init__(
-        self,
-        scheduler: DDIMScheduler,
-        num_inference_steps: int,
-        teacher_steps: int,
-        timestep_power: float = 1.0,
+        self, scheduler: DDIMScheduler, num_inference_steps: int, teacher_steps: int
     ) -> None:
         """
         Args:
             scheduler: the sampler, as `trailing_ddim` makes it.
             num_inference_steps: the number of segments, which is the number of the student's steps.
             teacher_steps: the number of the teacher's steps.
-            timestep_power: of both; see `power_timesteps`.
 
         Raises:
-            ValueError: if the student's steps do not divide the teacher's evenly. At power 1, the
-                teacher's must also divide the schedule, because DDIM then visits timesteps other
-                than those that its steps lead to.
+            ValueError: if the steps do not divide the schedule and each other evenly, because DDIM
+                then visits timesteps other than those that its steps lead to.
         """
         total = scheduler.config.num_train_timesteps
-        divides = timestep_power != 1 or total % teacher_steps == 0
-        if teacher_steps % num_inference_steps or not divides:
-            which = f" that divides the schedule's {total} timesteps" if timestep_power == 1 else ""
+        if total % teacher_steps or teacher_steps % num_inference_steps:
             raise ValueError(
                 f"teacher_steps is {teacher_steps}; allowed: a multiple of num_inference_steps "
-                f"({num_inference_steps}){which}"
+                f"({num_inference_steps}) that divides the schedule's {total} timesteps"
             )
-        steps = power_timesteps(teacher_steps, total, timestep_power)
-        ends = power_timesteps(num_inference_steps, total, timestep_power)
-        self.points, self._total = torch.tensor(steps[::-1]), total
-        # Sorted, with the level after the last step. All of them are points.
-        self._ends = torch.tensor([-1, *ends[::-1]])
+        self.stride, self.segment = total // teacher_steps, total // num_inference_steps
         # The last entry is the level after the last step, so that -1 is its index.
         levels = [scheduler.alphas_cumprod, scheduler.final_alpha_cumprod.reshape(1)]
         self.alphas_cumprod = torch.cat([each.float().cpu() for each in levels])
 
-    def point_at(self, timesteps: Tensor) -> Tensor:
-        """Spread uniform timesteps uniformly over the points, in order.
-
-        At power 1, this is the next point above a timestep. With a higher power, points at low
-        noise levels are drawn as often as the others, although they lie close together.
-        """
-        return self.points.to(timesteps.device)[timesteps * len(self.points) // self._total]
+    def snap(self, timesteps: Tensor) -> Tensor:
+        """Move timesteps up to the nearest point of the trajectory."""
+        return timesteps - timesteps % self.stride + self.stride - 1
 
     def following(self, timesteps: Tensor) -> Tensor:
         """Return s, where one step of the teacher leads."""
-        return _largest_below(timesteps, F.pad(self.points, (1, 0), value=-1))
+        return timesteps - self.stride
 
     def ends(self, timesteps: Tensor) -> Tensor:
         """Return e, where the segments of the timesteps end."""
-        return _largest_below(timesteps, self._ends)
+        return timesteps - timesteps % self.segment - 1
 
     def levels(self, timesteps: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
         """Return alpha_t and sigma_t (b, 1, ...), broadcastable to `ndim` axes."""
@@ -159,12 +138,6 @@ class Trajectory:
         )
 
 
-def _largest_below(timesteps: Tensor, levels: Tensor) -> Tensor:
-    """Return the largest of some sorted levels that is below each timestep."""
-    levels = levels.to(timesteps.device)
-    return levels[torch.searchsorted(levels, timesteps) - 1]
-
-
 @dataclass(eq=False, repr=False)
 class DistillationTask(ConditionedTask):
     """Trains a student on clips that are noised to points of the teacher's trajectory.
@@ -190,10 +163,7 @@ class DistillationTask(ConditionedTask):
         check_prediction_type(self.scheduler, self.objective.prediction_type, "the scheduler")
         self.teacher.requires_grad_(False).eval()
         self.trajectory = Trajectory(
-            self.scheduler,
-            self.settings.num_inference_steps,
-            self.settings.teacher_steps,
-            self.settings.timestep_power,
+            self.scheduler, self.settings.num_inference_steps, self.settings.teacher_steps
         )
 
     def student_sampler(self) -> DDPMScheduler:
@@ -234,7 +204,8 @@ class DistillationTask(ConditionedTask):
         shapes.space = LatentShapes(self.space.vae)
         arguments = shapes.noised(batch).inputs.arguments()
         forward = count_flops(self.teacher, *arguments, backward=False)
-        guided = self._is_guided(self.trajectory.points).float().mean().item()
+        points = torch.arange(self.objective.num_timesteps - 1, 0, -self.trajectory.stride)
+        guided = self._is_guided(points).float().mean().item()
         return count_flops(self.network, *arguments) + round((2 + guided) * forward)
 
     def _noise_level(
@@ -242,7 +213,7 @@ class DistillationTask(ConditionedTask):
     ) -> Batch:
         """Draw a point of the trajectory, stratified as in the base class."""
         level = super()._noise_level(place, total, key, generator)
-        return level | {"timesteps": self.trajectory.point_at(level["timesteps"])}
+        return level | {"timesteps": self.trajectory.snap(level["timesteps"])}
 
     def _pred_x_0(self, model_output: Tensor, inputs: NetworkInput) -> Tensor:
         """Estimate x_0 as the sampler does: clipped if its scheduler clips, and held to the known

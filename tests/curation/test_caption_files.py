@@ -106,7 +106,7 @@ def test_a_slip_in_the_name_of_a_column_is_no_other_column(tmp_path):
     slips |= {"edn": "end", "end_time": "end", "endSec": "end", "ends": "end"}
     for name, own in slips.items():
         (tmp_path / "c.csv").write_text(f"video,caption,{name}\na.mp4,x,1\n")
-        with pytest.raises(DataError, match=f"'{name}' is probably '{own}'; rename it"):
+        with pytest.raises(DataError, match=f"'{name.lower()}' is probably '{own}'; rename"):
             read_captions(tmp_path / "c.csv")
     (tmp_path / "c.csv").write_text("video,caption,state,endpoint,eng\na.mp4,x,1,2,3\n")
     (captions,) = read_captions(tmp_path / "c.csv").values()
@@ -123,6 +123,7 @@ def test_a_slip_in_the_name_of_a_column_is_no_other_column(tmp_path):
         ('["a.mp4", "x"]', "line 1: no object"),
         ('{"video": "a.mp4", "text": "x"}', "line 1: no 'caption'; .*found: video, text"),
         ('{"video": "a.mp4", "caption": "x", "strat": 1}', "'strat' is probably 'start'; rename"),
+        ('{"video": "a.mp4", "caption": "x", "endTime": 1}', "'endTime' is probably 'end'; rename"),
         ('{"video": "a.mp4", "caption": ["x"]}', "caption is .*expected text or a number"),
         ('{"video": "a.mp4", "caption": "a\\u0000"}', "NUL"),
         ('{"video": null, "caption": "x"}', "line 1: no video; name it"),

@@ -384,12 +384,15 @@ def test_a_caption_with_an_unusable_span_is_not_lost_silently(odd, curated):
     """Whatever else the video has, the caption gets a row of its own."""
     path = odd[0] / "plain.mp4"
     outcome = measurement.measure_video(odd[0], path.name, (), CONFIG.shot_threshold, curated[2])
-    bad = Caption("bad", problem="line 3: start 'x' and end '2' are not two numbers")
+    problem = "line 3: start 'x' and end '2' are not two numbers"
+    bad = Caption("bad", problem=problem, others={"licence": "cc"})
     for others in ([], [Caption("whole")]):
         rows, _ = decide({"plain.mp4": outcome}, {"plain.mp4": [bad, *others]}, CONFIG)
         verdicts = [(row["captions"], row["reason"]) for row in rows]
         assert verdicts == [*[(["whole"], "") for _ in others], (["bad"], "bad_span")]
         assert rows[-1]["detail"] == f"captions.csv, {bad.problem}."
+        # One value for each caption of the row.
+        assert [row["licence"] for row in rows] == [*([""] for _ in others), ["cc"]]
 
 
 def test_no_row_of_captions_is_lost_or_counted_twice(tmp_path):

@@ -101,13 +101,21 @@ def test_outcomes_are_those_of_one_machine_though_ray_tasks_are_killed(
     assert {path.name for path in (tmp_path / "ray").iterdir()} == {"7", "20"}  # they were
 
 
-def where(number: int, folder: Path, num_watchers: int) -> str:
-    """Return the Ray task that watches this, once so many have begun."""
-    (folder / str(os.getppid())).touch()
-    while len(list(folder.iterdir())) < num_watchers:
+def where(number: int, folder: Path) -> str:
+    """Return the Ray task that watches this."""
+    return str(os.getppid())
+
+
+def where_after(number: int, folder: Path) -> str:
+    """Return the Ray task that watches this: the first of each shard once two have begun, and the
+    others once a node is killed.
+    """
+    (folder / f"watcher-{os.getppid()}").touch()
+    while len(list(folder.glob("watcher-*"))) < 2 or (
+        number % 3 and not (folder / "killed").exists()
+    ):
         report_progress()
         time.sleep(0.1)
-    time.sleep(0.3)
     return str(os.getppid())
 
 
@@ -119,9 +127,15 @@ def test_a_node_may_die_in_the_middle(cluster, tmp_path, monkeypatch):
         ray_engine, "_after_death", lambda *died: deaths.append(died[1]) or original(*died)
     )
     (node,) = cluster.worker_nodes
-    killer = threading.Thread(target=cluster.remove_node, args=(node, False))
+
+    def kill() -> None:
+        cluster.remove_node(node, False)
+        time.sleep(5)  # its processes notice
+        (tmp_path / "killed").touch()
+
+    killer = threading.Thread(target=kill)
     done: dict[int, Any] = {}
-    for index, outcome in engine("ray")(where, [(i, tmp_path, 2) for i in range(18)], 1, 60.0):
+    for index, outcome in engine("ray")(where_after, [(i, tmp_path) for i in range(18)], 1, 60.0):
         assert index not in done and isinstance(outcome, str)
         done[index] = outcome
         if len(done) == 2:  # one of either node
@@ -132,7 +146,9 @@ def test_a_node_may_die_in_the_middle(cluster, tmp_path, monkeypatch):
     cluster.add_node(num_cpus=1)
 
 
-def silent(function: Any, tasks: Any, timeout_s: float, memory_mb: float) -> Iterator[Any]:
+def silent(
+    function: Any, tasks: Any, timeout_s: float, memory_mb: float, folders: Any
+) -> Iterator[Any]:
     """Take the place of a Ray task that stops to say anything, once."""
     yield None
     once = tasks[0][1][1] / "once"
@@ -144,7 +160,9 @@ def silent(function: Any, tasks: Any, timeout_s: float, memory_mb: float) -> Ite
         yield index, function(*task)
 
 
-def dying(function: Any, tasks: Any, timeout_s: float, memory_mb: float) -> Iterator[Any]:
+def dying(
+    function: Any, tasks: Any, timeout_s: float, memory_mb: float, folders: Any
+) -> Iterator[Any]:
     """Take the place of a Ray task that dies each time."""
     yield None
     os.kill(os.getpid(), signal.SIGKILL)
@@ -155,13 +173,29 @@ def test_a_silent_task_is_cancelled_and_one_that_always_dies_is_named(
 ):
     monkeypatch.setattr(ray_engine, "SILENCE_S", 2.0)
     monkeypatch.setattr(ray_engine, "_work", silent)
-    found = sorted(engine("ray")(where, [(i, tmp_path, 1) for i in range(3)], 1, 30.0))
+    found = sorted(engine("ray")(where, [(i, tmp_path) for i in range(3)], 1, 30.0))
     assert [index for index, _ in found] == [0, 1, 2] and (tmp_path / "once").exists()
     monkeypatch.setattr(ray_engine, "_work", dying)
     with pytest.raises(
         WorkerError, match=r"a Ray task died 3 times: WorkerCrashedError.*run the st"
     ):
-        list(engine("ray")(where, [(0, tmp_path, 1)], 1, 30.0))
+        list(engine("ray")(where, [(0, tmp_path)], 1, 30.0))
+
+
+def read_here(path: Path) -> str:
+    return path.read_text()
+
+
+def test_relative_paths_begin_at_the_drivers_folder(cluster, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("raw").mkdir()
+    Path("raw/a").write_text("here")
+    run = engine("ray", needed=[Path("raw")])
+    assert list(run(read_here, [(Path("raw/a"),)], 1, 30.0)) == [(0, "here")]
+    monkeypatch.setattr(ray_engine, "PAUSE_S", 0.0)
+    run = engine("ray", needed=[Path("gone")])
+    with pytest.raises(WorkerError, match="gone: no such folder on the node"):
+        list(run(read_here, [(Path("raw/a"),)], 1, 30.0))
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from lumiere.data.shards import ALL
 from lumiere.diffusion.denoising import sample_whole
 from lumiere.diffusion.guidance import TextGuidance
 from lumiere.diffusion.objective import make_scheduler
-from lumiere.diffusion.schedulers import hold_known, select_timesteps
+from lumiere.diffusion.schedulers import hold_known
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.unet_builders import build_text_to_image_unet
 from lumiere.training.distillation_task import (
@@ -99,29 +99,18 @@ def batch_of(task: DistillationTask, step: int = 0) -> dict[str, Tensor]:
 # --- the trajectory --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("power", [1.0, 2.0])
 @pytest.mark.parametrize("steps", [1, 2, 4, 5])
-def test_segments_end_where_the_samplers_few_steps_do(steps: int, power: float) -> None:
+def test_segments_end_where_the_schedulers_few_steps_do(steps: int) -> None:
     scheduler = trailing_ddim(make_scheduler(), is_latent=False)
-    trajectory = Trajectory(scheduler, steps, 20, power)
-    if power != 1:  # which DDIM takes no timesteps for
-        scheduler = DDPMScheduler.from_config(scheduler.config)
-    points = select_timesteps(scheduler, 20, torch.device("cpu"), power=power)
-    assert torch.equal(trajectory.points, points.flip(0))
+    trajectory = Trajectory(scheduler, steps, 20)
+    scheduler.set_timesteps(20)
+    points = scheduler.timesteps
     assert torch.equal(trajectory.following(points), torch.tensor([*points[1:], -1]))
-    drawn = trajectory.point_at(torch.arange(1000))
-    assert torch.equal(drawn, drawn.sort().values)
-    assert drawn.unique(return_counts=True)[1].tolist() == [50] * 20
-    timesteps = select_timesteps(scheduler, steps, torch.device("cpu"), power=power)
-    ends = torch.tensor([*timesteps[1:], -1])
-    assert torch.equal(trajectory.ends(timesteps), ends)
+    assert torch.equal(trajectory.snap(torch.arange(1000)).unique(), points.sort().values)
+    scheduler.set_timesteps(steps)
+    ends = torch.tensor([*scheduler.timesteps[1:], -1])
+    assert torch.equal(trajectory.ends(scheduler.timesteps), ends)
     assert torch.equal(trajectory.ends(points), ends.repeat_interleave(20 // steps))
-
-
-def test_points_that_fall_together_are_one() -> None:
-    trajectory = Trajectory(make_scheduler(), 4, 20, 3.0)
-    assert len(trajectory.points) == len(trajectory.points.unique()) == 19
-    assert trajectory.ends(torch.tensor([999, 421, 124, 15, 0])).tolist() == [421, 124, 15, -1, -1]
 
 
 @pytest.mark.parametrize("final", [True, False])
@@ -163,12 +152,6 @@ def test_one_step_with_the_joined_prediction_replaces_two(final: bool) -> None:
 def test_steps_that_ddim_would_not_visit_are_refused(steps: int, teacher_steps: int) -> None:
     with pytest.raises(ValueError, match=f"teacher_steps is {teacher_steps}; allowed: a multiple"):
         Trajectory(make_scheduler(), steps, teacher_steps)
-
-
-def test_a_spacing_of_its_own_need_not_divide_the_schedule() -> None:
-    assert Trajectory(make_scheduler(), 4, 64, 2.0).points[-1] == 999
-    with pytest.raises(ValueError, match="teacher_steps is 10; allowed: a multiple"):
-        Trajectory(make_scheduler(), 4, 10, 2.0)
 
 
 def test_noise_prediction_without_signal_is_refused() -> None:
