@@ -40,10 +40,10 @@ def seconds(run: Callable[[], Any]) -> tuple[float, float]:
     return time.perf_counter() - wall, cpu
 
 
-def command(name: str, model: str | None, threads: int, folder: str) -> Callable[[], Any]:
+def command(name: str, model: str, threads: int, folder: str) -> Callable[[], Any]:
     """Return a function that runs the whole command."""
     words = [sys.executable, "-m", "lumiere.cli", "generate", PROMPT, "--seed", "0"]
-    words += [] if model is None else ["--model", model]
+    words += ["--model", model, "--device", "cpu"]
     words += [name] if name.startswith("--") else []
     env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     numbers = itertools.count()  # a file that exists would not be made again
@@ -55,7 +55,7 @@ def command(name: str, model: str | None, threads: int, folder: str) -> Callable
     return run
 
 
-def calls(name: str, model: str | None) -> dict[str, Callable[[], Any]]:
+def calls(name: str, model: str) -> dict[str, Callable[[], Any]]:
     """Return functions that call the pipeline, by the name of what they measure."""
     pipe = Model.choose(model, "cpu", name == "--fast").pipe
     pipe.set_progress_bar_config(disable=True)
@@ -71,7 +71,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", help="a saved pipeline (default: the demo's weights)")
+    parser.add_argument(
+        "--model",
+        default="demo",
+        help="a saved pipeline (default: demo, the weights in pretrained/)",
+    )
     parser.add_argument("--rounds", type=int, default=3, help="rounds (default: 3)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     arguments = parser.parse_args()

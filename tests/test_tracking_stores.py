@@ -173,13 +173,14 @@ def test_artifacts_of_a_database_stay_in_the_project_unless_told_otherwise(
     assert store.artifact_location(project) is None
 
 
+@pytest.mark.parametrize("place", ["./mlruns", "file:mlruns"])
 def test_a_relative_place_for_artifacts_begins_at_the_project_and_stays(
-    project: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+    place: str, project: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (project / ".lumiere").mkdir()
     shutil.copy(empty_store, project / ".lumiere")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", "./mlruns")
+    monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", place)
     client = store.open_store(project)
     ids = {store.experiment_id(client, project) for _ in range(3)}
     (experiment,) = [each for each in client.search_experiments() if each.name == store.EXPERIMENT]

@@ -15,10 +15,11 @@ from lumiere.curation.manifest import SCHEMA
 from lumiere.curation.probe import VIDEO_SUFFIXES
 from lumiere.data.remote import RemoteFile, RemoteFolder, file_in, local_copy
 from lumiere.data.tables import read_table
-from lumiere.errors import DataError
+from lumiere.errors import DataError, first_line
 
 REQUIRED, OPTIONAL = ("video", "caption"), ("start", "end")
 OWN = (*REQUIRED, *OPTIONAL)
+EMPTY = (None, "")
 MOST_SIDECAR_BYTES = 100_000
 # What may stand behind "start" and "end" in a column that means the same.
 TIME_WORDS = r"([\W_]*(at|ts|s|ms|secs?|seconds?|time|timestamp|pos|position|\d+))*[\W_]*"
@@ -50,8 +51,9 @@ def read_rows(path: Path) -> list[tuple[int, Cells]]:
         return rows
     try:
         found = list(reader(path))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        what = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or error
+        raise DataError(f"{path}: {what}") from None
     if not found:
         raise DataError(f"{path}: no rows; expected at least one")
     cells = [(line, _cells(path, line, row)) for line, row in found]
@@ -135,13 +137,30 @@ class _Written(float):
         return self.text
 
 
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON.
+
+    Raises:
+        ValueError: if a name is there twice; json would take the last value without a word.
+    """
+    row = dict(pairs)
+    if len(row) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(
+            f"{next(name for name in names if names.count(name) > 1)!r} is there twice"
+        )
+    return row
+
+
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the objects of a JSON lines file."""
     for line, text in enumerate(path.read_bytes().split(b"\n"), 1):
         if not text.strip():
             continue
         try:
-            row = json.loads(text.decode("utf-8-sig"), parse_float=_Written)
+            row = json.loads(
+                text.decode("utf-8-sig"), parse_float=_Written, object_pairs_hook=_once_each
+            )
         except ValueError as error:  # also what is not UTF-8
             raise DataError(f"{path}, line {line}: not JSON in UTF-8: {error}") from None
         if not isinstance(row, dict):
@@ -153,10 +172,14 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the rows of a Parquet file."""
     try:
         file = pq.ParquetFile(path)
-        _check_names(path, 1, file.schema_arrow.names)
+        names = file.schema_arrow.names
         rows = file.read().to_pylist()
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: not a Parquet file: {error}") from None
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a Parquet file: {first_line(error)}") from None
+    filled = {name for name in OPTIONAL if any(row.get(name) not in EMPTY for row in rows)}
+    _check_names(path, 1, [name for name in names if name in filled or name not in OPTIONAL])
     yield from enumerate(rows, 1)
 
 
@@ -166,7 +189,9 @@ def _cells(path: Path, line: int, row: dict[str, Any]) -> Cells:
     Raises:
         DataError: if one is missing, or one of `OWN` is neither text nor a number.
     """
-    _check_names(path, line, list(row))
+    _check_names(
+        path, line, [name for name in row if name not in OPTIONAL or row[name] not in EMPTY]
+    )
     cells = {}
     for name in dict.fromkeys((*OWN, *row)):
         value = row.get(name)

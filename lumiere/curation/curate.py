@@ -24,9 +24,9 @@ from lumiere.curation.shots import Span
 from lumiere.curation.verdicts import Row, decide
 from lumiere.data.disk_arrays import ArrayFile
 from lumiere.data.ray_engine import RunTasks
-from lumiere.data.remote import RemoteFolder, matching
+from lumiere.data.remote import FETCH_AGAIN, RemoteFolder, matching
 from lumiere.data.workers import Failure, run_tasks
-from lumiere.errors import DataError
+from lumiere.errors import DataError, FetchError
 
 SIGNATURE = (4, 64, 64, 3)  # the pictures of a segment, see `filters.signature`
 NO_SIGNATURES = np.empty((0, *SIGNATURE), np.uint8)
@@ -118,7 +118,11 @@ def measure_all(
     scratch: Path,
     run: RunTasks | None = None,
 ) -> dict[str, Measurement | Rejection]:
-    """Measure each video, and return by name its measurement or the reason why there is none."""
+    """Measure each video, and return by name its measurement or the reason why there is none.
+
+    Raises:
+        DataError: if files cannot be fetched, because they would silently be missing.
+    """
     roots = allowed_roots(config)
     tasks = []
     for name in names:
@@ -128,12 +132,16 @@ def measure_all(
     # Small pictures of all clips would fill the memory.
     pictures = ArrayFile(SIGNATURE, np.uint8, scratch)
     measured: dict[str, tuple[Measurement, slice]] = {}
+    not_fetched: list[str] = []
     run = run or run_tasks
     finished = run(measure_video, tasks, config.workers, config.timeout_s, config.memory_mb)
     for index, outcome in tqdm(
         finished, total=len(tasks), desc="curate", unit="video", mininterval=0.5
     ):
         if isinstance(outcome, Failure):
+            if isinstance(outcome.error, FetchError):
+                not_fetched.append(str(outcome.error))
+                continue
             outcome = _rejection(outcome)
         name = _printable(names[index])
         if isinstance(outcome, Measurement):
@@ -142,6 +150,8 @@ def measure_all(
         else:
             outcomes[name] = outcome
     stored = pictures.finish()
+    if not_fetched:
+        raise DataError(f"{len(not_fetched)} videos, such as {min(not_fetched)}", FETCH_AGAIN)
     for name, (outcome, place) in measured.items():
         outcomes[name] = dataclasses.replace(outcome, signatures=stored[place])
     return outcomes

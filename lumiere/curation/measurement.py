@@ -28,7 +28,7 @@ from lumiere.data.remote import RemoteFolder
 from lumiere.data.shards import pack_arrays, unpack_arrays
 from lumiere.data.video_io import code_version
 from lumiere.data.workers import hash_with_progress, report_progress
-from lumiere.errors import VideoError
+from lumiere.errors import FetchError, VideoError
 from lumiere.files import write_atomically
 
 # If any of these changes, earlier results are not reused.
@@ -116,6 +116,13 @@ class Measurement:
     )
 
 
+def _fetched(raw: RemoteFolder, name: str) -> Path:
+    try:
+        return locate(raw, name)
+    except OSError as error:
+        raise FetchError(f"{name}: cannot be fetched: {error.strerror or error}") from None
+
+
 def measure_video(
     raw: Path | RemoteFolder,
     name: str,
@@ -138,9 +145,10 @@ def measure_video(
     Raises:
         Rejection: if the file must not be opened, or the machine cannot read it now. Faults of the
             file itself are results, which are kept in `scratch`.
+        FetchError: if a remote file cannot be fetched now.
     """
     try:
-        path = locate(raw, name, roots)
+        path = _fetched(raw, name) if isinstance(raw, RemoteFolder) else locate(raw, name, roots)
         return _measure_once(path, spans, shot_threshold, scratch)
     except (OSError, MemoryError) as error:
         # Leave out the path, which differs between machines.

@@ -6,6 +6,7 @@ the manifest, whichever window is finished first.
 
 from __future__ import annotations
 
+import errno
 import math
 import shutil
 import sys
@@ -20,10 +21,11 @@ from tqdm import tqdm
 
 from lumiere.data.extract import Source, WindowSettings, extract_video, load_windows
 from lumiere.data.ray_engine import RunTasks
-from lumiere.data.remote import RemoteFolder, file_in
+from lumiere.data.remote import FETCH_AGAIN, RemoteFolder, file_in
 from lumiere.data.shards import Sample, write_index, write_null_text, write_shards
 from lumiere.data.workers import Failure, run_tasks
-from lumiere.errors import DataError, FetchError, VideoError
+from lumiere.errors import DataError, FetchError, VideoError, sentence
+from lumiere.files import MACHINE_CURES
 from lumiere.locks import own_folder
 
 if TYPE_CHECKING:
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation")
 TEXT_BATCH = 64  # captions embedded at a time
-FETCH_AGAIN = "check the network, and run the stage again; what is done is kept"
+# Faults of the machine, which say nothing about a video.
+MACHINE = {*MACHINE_CURES, errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 SHARE_SCRATCH = "give all nodes of the cluster one scratch folder at the same path"
 # The columns of the manifest that are read.
 COLUMNS = (
@@ -82,7 +85,8 @@ def cut_all(
     Raises:
         LockError: if another process uses the scratch folder.
         DataError: if another machine has written windows that this one does not see, or files
-            cannot be fetched, because clips would silently be missing.
+            cannot be fetched, or the disk is full or broken, because clips would silently be
+            missing.
     """
     own_folder(scratch, "another decoding")
     by_video: dict[str, list[Row]] = {}
@@ -100,8 +104,12 @@ def cut_all(
         finished, total=len(tasks), desc="decode", unit="video", mininterval=0.5
     ):
         own = videos[index]
-        if isinstance(outcome, Failure) and isinstance(outcome.error, FetchError):
-            not_fetched.append(f"{own[0]['video']}: {outcome.error}")
+        if isinstance(outcome, Failure):
+            error, video = outcome.error, own[0]["video"]
+            if isinstance(error, FetchError):
+                not_fetched.append(f"{video}: {error}")
+            elif isinstance(error, OSError) and error.errno in MACHINE:
+                raise DataError(f"{video}: {sentence(error)}", "then run the stage again") from None
         outcomes = [outcome] * len(own) if isinstance(outcome, Failure) else outcome
         for row, result in zip(own, outcomes, strict=True):
             if isinstance(result, Path):

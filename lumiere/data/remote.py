@@ -26,6 +26,7 @@ from lumiere.errors import DataError, first_line
 CHUNK = 4 << 20  # bytes; progress is reported after each
 TAGS = ("ETag", "etag", "md5Hash", "checksum")  # what stores call the tag of a content
 LOCAL_SCHEMES = ("file://", "local://")
+FETCH_AGAIN = "check the network, and run the stage again; what is done is kept"
 TRIES, PAUSE_S = 3, 1.0  # to fetch a file, and between the first two tries; twice as long after
 WILDCARDS = re.compile(r"[*?\[]")
 

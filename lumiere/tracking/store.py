@@ -76,8 +76,10 @@ def artifact_location(root: Path) -> str | None:
         return None
     chosen = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT")
     if chosen:
-        if not urlsplit(chosen).scheme:  # MLflow would keep it as an absolute path, too
-            chosen = (root / chosen).resolve().as_uri()
+        # MLflow keeps relative paths as absolute ones, which would never equal the variable.
+        path = chosen if chosen.startswith("file:/") else chosen.removeprefix("file:")
+        if not urlsplit(path).scheme:
+            chosen = (root / path).resolve().as_uri()
         return f"{chosen.rstrip('/')}/{EXPERIMENT}"
     return (root.resolve() / ".lumiere" / "mlartifacts").as_uri()
 

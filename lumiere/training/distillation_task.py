@@ -2,9 +2,10 @@
 
 Multistep consistency distillation (Heek, Hoogeboom and Salimans 2024, arXiv 2403.06807). The
 teacher's DDIM trajectory is cut into `num_inference_steps` segments. They end at the timesteps that
-DDIM visits in so many trailing steps, so the plain DDIM scheduler samples the student. At every
-point of a segment, the student learns the x_0 with which one DDIM step reaches the segment's end.
-Its target comes from one step of the teacher, followed by the student's own prediction there.
+DDIM visits in so many trailing steps, so the plain DDIM scheduler can sample the student;
+`student_sampler` samples it better. At every point of a segment, the student learns the x_0 with
+which one DDIM step reaches the segment's end. Its target comes from one step of the teacher,
+followed by the student's own prediction there.
 
 Notation: x_t = alpha_t x_0 + sigma_t noise; t is a point of the trajectory, s the point after one
 step of the teacher, and e the end of the segment, t > s >= e. The end of the last segment is -1.
@@ -46,7 +47,7 @@ def make_student(teacher: SpaceTimeUNet, trained: str) -> SpaceTimeUNet:
 
 
 def trailing_ddim(scheduler: SchedulerMixin, is_latent: bool) -> DDIMScheduler:
-    """Make the sampler of teacher and student: DDIM with trailing timesteps, which begin at pure
+    """Make the sampler of the teacher: DDIM with trailing timesteps, which begin at pure
     noise.
 
     Args:

@@ -124,6 +124,14 @@ def test_a_slip_in_the_name_of_a_column_is_no_other_column(tmp_path):
         ('{"video": "a.mp4", "text": "x"}', "line 1: no 'caption'; .*found: video, text"),
         ('{"video": "a.mp4", "caption": "x", "strat": 1}', "'strat' is probably 'start'; rename"),
         ('{"video": "a.mp4", "caption": "x", "endTime": 1}', "'endTime' is probably 'end'; rename"),
+        (
+            '{"video": "a.mp4", "caption": "x", "start": null, "start_s": 1}',
+            "'start_s' is probably",
+        ),
+        (
+            '{"video": "a.mp4", "video": "b.mp4", "caption": "x"}',
+            "not JSON.*'video' is there twice",
+        ),
         ('{"video": "a.mp4", "caption": ["x"]}', "caption is .*expected text or a number"),
         ('{"video": "a.mp4", "caption": "a\\u0000"}', "NUL"),
         ('{"video": null, "caption": "x"}', "line 1: no video; name it"),
@@ -141,6 +149,14 @@ def test_mistakes_in_parquet_are_named(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         read_captions(path)
     path.write_text(CSV)
+    with pytest.raises(DataError, match="not a Parquet file"):
+        read_captions(path)
+    write_parquet(path, video=["a.mp4"], caption=["x"], end=[None], end_time=[2.0])
+    with pytest.raises(DataError, match="'end_time' is probably 'end'; rename it"):
+        read_captions(path)
+    whole = path.read_bytes()
+    half = len(whole) // 2
+    path.write_bytes(whole[:half] + b"\xff" * (len(whole) - half - 8) + whole[-8:])
     with pytest.raises(DataError, match="not a Parquet file"):
         read_captions(path)
     with pytest.raises(DataError, match="no 'caption'"):

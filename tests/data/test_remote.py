@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import sys
 from fractions import Fraction
@@ -11,12 +12,14 @@ import pytest
 
 import stages
 from lumiere.config import CurateConfig
-from lumiere.curation.curate import curate
+from lumiere.curation.captions import Caption
+from lumiere.curation.curate import curate, measure_all
 from lumiere.curation.manifest import read_manifest, write_manifest
 from lumiere.data import remote
 from lumiere.data.extract import Source, WindowSettings, extract_video
 from lumiere.data.prepare import cut_all
 from lumiere.data.remote import RemoteFolder, file_in, matching, split_source
+from lumiere.data.workers import Failure
 from lumiere.errors import DataError, VideoError
 from tests.video_factory import encode, numbered
 
@@ -136,6 +139,18 @@ def test_a_store_that_fails_is_named(videos, tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"3 videos, such as a\.mp4: cannot be fetched") as raised:
         cut_all(accepted, gone, SETTINGS, 1, 60.0, tmp_path / "cut")
     assert "check the network" in str(raised.value)
+    monkeypatch.setattr(remote, "TRIES", 1)
+    names = {"a.mp4": [Caption("one")]}
+    with pytest.raises(DataError, match=r"1 videos, such as a\.mp4: cannot be fetched"):
+        measure_all(gone, ["a.mp4"], names, CONFIG, tmp_path / "m")
+
+    # A full disk says nothing about a video either.
+    def full(*_: object) -> list[tuple[int, Failure]]:
+        error = OSError(errno.ENOSPC, "No space left on device", "/scratch/x")
+        return [(0, Failure("error", str(error), error))]
+
+    with pytest.raises(DataError, match=r"a\.mp4: /scratch/x: No space left.*free some disk space"):
+        cut_all(accepted[:1], videos / "raw", SETTINGS, 1, 60.0, tmp_path / "cut2", run=full)
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
