@@ -67,7 +67,7 @@ repro: $(STAMP)
 # In the order of the folders: xdist would begin with the files of most tests, and a slow file of few
 # tests would end alone.
 test: $(STAMP)
-	@$(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(STAMP)
 	@$(PY) -m pip install --quiet $(PIP_FLAGS) --constraint constraints.txt -e '.[bench]'

@@ -33,8 +33,9 @@ def test_errors_about_values_are_value_errors_too() -> None:
         if isinstance(kind, type) and issubclass(kind, LumiereError)
     ]
     about_values = {kind.__name__ for kind in family if issubclass(kind, ValueError)}
-    assert about_values == {"ParamsError", "DataError", "VideoError", "DamagedVideoError"}
-    assert len(family) == 8
+    of_videos = {"VideoError", "DamagedVideoError", "FetchError"}
+    assert about_values == {"ParamsError", "DataError"} | of_videos
+    assert len(family) == 9
 
 
 @pytest.mark.parametrize(
