@@ -87,7 +87,8 @@ def main() -> None:
         for run in runs:
             run["call"]()  # warms up
         print(
-            f"{arguments.threads} threads, torch {torch.__version__}, {arguments.rounds} rounds\n"
+            f"{arguments.model}, {arguments.threads} threads on a CPU, torch {torch.__version__}, "
+            f"{arguments.rounds} rounds\n"
         )
         print("| | " + " | ".join(f"{name}, seconds (CPU)" for name in NAMES) + " | ratio (CPU) |")
         print("|---|---:|---:|---:|")
