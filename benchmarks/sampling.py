@@ -4,12 +4,16 @@
     PYTHONPATH=. python -m benchmarks.sampling ... --only "default;no guidance" --captions 100
     PYTHONPATH=. python -m benchmarks.sampling ... --fast --only "default;2 steps"
     PYTHONPATH=. python -m benchmarks.sampling ... --guide FOLDER --only "default;autoguidance 2"
+    PYTHONPATH=. python -m benchmarks.sampling ... --image-model pretrained/t2i --only default
 
 Every variant makes the same videos, one per source video, from the same noise. They are compared
 with the real clips of their captions as in the evaluate stage. The clips of a variant are kept in
 the work folder, so a second call continues where the first one stopped; use a new folder for other
 weights, also of the guide. One forward pass means one clip through a network once; with guidance a
-step takes two. Variants of autoguidance need a guide, a weaker network (`--guide`).
+step takes two. Variants of autoguidance need a guide, a weaker network (`--guide`). With
+`--image-model`, a text-to-image model makes pictures instead, and each is repeated as a clip that
+stands still: so the part of the image model in a distance can be told from that of the layers over
+time. Only the scores of single frames mean something then.
 """
 
 from __future__ import annotations
@@ -18,13 +22,14 @@ import argparse
 import csv
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import torch
 
 from lumiere.config import GenerateConfig
@@ -33,10 +38,15 @@ from lumiere.evaluation.comparison import compare, measure_sets
 from lumiere.evaluation.folders import load_networks
 from lumiere.evaluation.scores import flat
 from lumiere.pipelines import LumierePipeline
-from lumiere.pipelines.assemble import PRETRAINED, demo_pipeline, load_guide
+from lumiere.pipelines.assemble import (
+    PRETRAINED,
+    demo_pipeline,
+    image_pipeline,
+    load_guide,
+)
 from lumiere.pipelines.evaluation_sets import draw_captions, make_clips, plan_clips
 from lumiere.pipelines.input_files import Clips
-from lumiere.sample_files import TEXT_TO_VIDEO, read_set, write_set
+from lumiere.sample_files import TEXT_TO_VIDEO, SetEntry, read_set, write_set
 
 COLUMNS = (
     "independent_frechet", "independent_kernel", "independent_similarity", "frame_change",
@@ -159,6 +169,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for clips and results")
     parser.add_argument("--model", type=Path, help="a saved pipeline (default: the demo weights)")
     parser.add_argument(
+        "--image-model", type=Path, help="a text-to-image model: pictures that stand still"
+    )
+    parser.add_argument(
         "--fast", action="store_true", help="the distilled network of the demo weights, as --fast"
     )
     parser.add_argument(
@@ -181,9 +194,7 @@ def main() -> None:
 
     clips = Clips(arguments.clips)
     captions = draw_captions(clips.stores[arguments.held_out], arguments.captions, seed=0)
-    pipe = LumierePipeline.from_pretrained(arguments.model) if arguments.model else demo_pipeline()
-    if arguments.fast:
-        pipe.load_distilled(PRETRAINED / "fast")
+    pipe = load_pipeline(arguments)
     pipe.set_progress_bar_config(disable=True)
     original, settings = pipe.scheduler, dict(pipe.config)
     passes = [0]
@@ -193,7 +204,8 @@ def main() -> None:
         if network is not None:
             network.register_forward_pre_hook(lambda _, inputs: count(passes, inputs[0]))
     networks = load_networks((), cache=str(arguments.work / "features"))
-    entries = plan_clips(captions, TEXT_TO_VIDEO, GenerateConfig(num_frames=pipe.config.num_frames))
+    num_frames = 16 if arguments.image_model else pipe.config.num_frames
+    entries = plan_clips(captions, TEXT_TO_VIDEO, GenerateConfig())
     is_first = True
     for name in names:
         folder = arguments.work / name.replace(" ", "_").replace(",", "")
@@ -202,14 +214,13 @@ def main() -> None:
             pipe.register_to_config(**settings)
             apply(pipe, VARIANTS[name], original)
             passes[0], began = 0, time.monotonic()
-            write_set(folder, TEXT_TO_VIDEO, make_clips(pipe, entries, 4, name))
+            made = make_clips(pipe, entries, 20 if arguments.image_model else 4, name)
+            write_set(folder, TEXT_TO_VIDEO, stand_still(made, num_frames))
             seconds = time.monotonic() - began
             record.write_text(f"{passes[0] / len(entries)},{seconds / len(entries)}\n")
         with open(record, newline="") as file:
             per_clip, seconds = (float(value) for value in next(csv.reader(file)))
-        sets = match_clips(
-            read_set(folder, TEXT_TO_VIDEO), RealClips(arguments.clips, pipe.config.num_frames)
-        )
+        sets = match_clips(read_set(folder, TEXT_TO_VIDEO), RealClips(arguments.clips, num_frames))
         scores = compare(sets, measure_sets(sets, networks), networks).scores
         values = flat(scores)
         if is_first:
@@ -217,6 +228,26 @@ def main() -> None:
             show("real clips", [0, 0, *(values.get(f"{column}_floor", nan) for column in COLUMNS)])
         is_first = False
         show(name, [per_clip, seconds, *(values.get(column, nan) for column in COLUMNS)])
+
+
+def load_pipeline(arguments: argparse.Namespace) -> LumierePipeline:
+    """Load the model that the arguments name."""
+    if arguments.image_model:
+        pipe = image_pipeline(arguments.image_model)
+        pipe.register_to_config(num_frames=1)
+        return pipe
+    pipe = LumierePipeline.from_pretrained(arguments.model) if arguments.model else demo_pipeline()
+    if arguments.fast:
+        pipe.load_distilled(PRETRAINED / "fast")
+    return pipe
+
+
+def stand_still(
+    clips: Iterable[tuple[SetEntry, np.ndarray]], num_frames: int
+) -> Iterator[tuple[SetEntry, np.ndarray]]:
+    """Repeat the picture of clips of one frame; other clips stay as they are."""
+    for entry, frames in clips:
+        yield entry, frames.repeat(num_frames, axis=0) if len(frames) == 1 else frames
 
 
 def count(passes: list[int], model_input: torch.Tensor) -> None:

@@ -23,12 +23,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from pretraining_data import read_subjects
-from style_weights import image_pipeline
 
 from lumiere.data.pixel_values import unit_to_bytes
 from lumiere.errors import run_program
 from lumiere.evaluation.backbones.efficientnet_lite import EfficientNetLite0Backbone
 from lumiere.pipelines import LumierePipeline
+from lumiere.pipelines.assemble import image_pipeline
 from lumiere.pipelines.pipeline_output import LumierePipelineOutput
 
 ROOT = Path(__file__).resolve().parent.parent

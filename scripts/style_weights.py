@@ -16,12 +16,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from lumiere.data.pixel_values import unit_to_bytes
-from lumiere.models import SpaceTimeUNet
-from lumiere.models.text_to_image import TextToImage
 from lumiere.pipelines import LumierePipeline
-from lumiere.pipelines.assemble import DEMO_DEFAULTS
+from lumiere.pipelines.assemble import image_pipeline
 from lumiere.pipelines.pipeline_output import LumierePipelineOutput
-from lumiere.text import load_text_encoder
 
 # Samples: subjects in the styles' own words, the last three of them not among the pictures of any
 # style, and whole prompts without a word of style.
@@ -74,17 +71,6 @@ def shared_start(captions: Sequence[Sequence[str]]) -> list[str]:
             break
         shared.append(words[0])
     return shared
-
-
-def image_pipeline(t2i: Path) -> LumierePipeline:
-    """Load the image model alone; it makes videos of one frame."""
-    model = TextToImage.load(t2i)
-    return LumierePipeline(
-        unet=SpaceTimeUNet.from_unet2d(model.unet, temporal_resampling=False).eval(),
-        scheduler=model.scheduler,
-        text_encoder=load_text_encoder(t2i / "text_encoder"),
-        **DEMO_DEFAULTS,
-    )
 
 
 def draw_samples(pipe: LumierePipeline, phrases: dict[str, str], path: Path) -> None:

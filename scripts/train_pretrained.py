@@ -8,7 +8,8 @@ fp16 instead of training.
 
 The learning rate is constant after the warm-up, so that a training may stop at any time; averaging
 the weights takes the place of a decay. `--decay-minutes` lowers the rate to zero over the last
-minutes of a call.
+minutes of a call, `--decay-steps` over the last steps before `--last-step`; so trainings of equal
+length can be compared on a machine of varying load.
 """
 
 from __future__ import annotations
@@ -459,22 +460,35 @@ class Clock:
         return self.length - (time.monotonic() - self.start)
 
 
-def steps(
-    training: Training, batches: Batches, clock: Clock, decay_minutes: float
-) -> Iterator[float]:
+@dataclass(frozen=True)
+class Decay:
+    """Lowers the learning rate to zero over the last minutes, or the last steps, of a call."""
+
+    minutes: float = 0.0
+    steps: int = 0
+
+    def __call__(self, seconds_left: float, steps_left: float) -> float:
+        """Return the factor of the learning rate, 0 to 1."""
+        factor = 1.0
+        if self.minutes:
+            factor = min(factor, seconds_left / (60 * self.minutes))
+        if self.steps:
+            factor = min(factor, steps_left / self.steps)
+        return factor
+
+
+def steps(training: Training, batches: Batches, clock: Clock, decay: Decay) -> Iterator[float]:
     """Train step by step until the time is over, and yield the losses."""
     while (left := clock.left(training.step)) > 0:
-        decay = min(1.0, left / (60 * decay_minutes)) if decay_minutes else 1.0
-        yield training.update(batches.at(training.step), decay)
+        factor = decay(left, clock.last_step - training.step)
+        yield training.update(batches.at(training.step), factor)
 
 
-def train(
-    training: Training, batches: Batches, folder: Path, clock: Clock, decay_minutes: float
-) -> None:
+def train(training: Training, batches: Batches, folder: Path, clock: Clock, decay: Decay) -> None:
     """Train, log every 50 steps, and save every three minutes and at the end."""
     held_out, saved, began = batches.held_out(), time.monotonic(), time.monotonic()
     losses: list[float] = []
-    for loss in steps(training, batches, clock, decay_minutes):
+    for loss in steps(training, batches, clock, decay):
         losses.append(loss)
         if not math.isfinite(loss):
             raise SystemExit(
@@ -526,6 +540,12 @@ def _parser() -> argparse.ArgumentParser:
         help="lower the learning rate to zero over the last minutes",
     )
     parser.add_argument(
+        "--decay-steps",
+        type=int,
+        default=0,
+        help="lower the learning rate to zero over the last steps before --last-step",
+    )
+    parser.add_argument(
         "--profile",
         type=Path,
         default=ROOT / "profiles/pretrained.yaml",
@@ -557,6 +577,10 @@ def run(parser: argparse.ArgumentParser) -> None:
     arguments = parser.parse_args()
     if arguments.batch_size is not None and arguments.batch_size < 1:
         parser.error(f"argument --batch-size: {arguments.batch_size}; allowed: at least 1")
+    if arguments.decay_steps and arguments.last_step == math.inf:
+        parser.error(
+            "argument --decay-steps: needs --last-step, the step at which the rate is zero"
+        )
     if arguments.export:
         export(arguments.work, arguments.export)
         return
@@ -573,7 +597,8 @@ def run(parser: argparse.ArgumentParser) -> None:
         training.load_export(arguments.from_export)
     batches = Batches(data, settings, training.objective)
     clock = Clock(arguments.minutes, arguments.last_step)  # once the data is prepared
-    train(training, batches, arguments.work, clock, arguments.decay_minutes)
+    decay = Decay(arguments.decay_minutes, arguments.decay_steps)
+    train(training, batches, arguments.work, clock, decay)
     print(json.dumps({"step": training.step}))
 
 

@@ -125,6 +125,21 @@ def demo_pipeline(pretrained: Path = PRETRAINED) -> LumierePipeline:
     return pipe
 
 
+def image_pipeline(t2i: Path) -> LumierePipeline:
+    """Load a text-to-image model alone, with the demo's settings; it makes videos of one frame.
+
+    Raises:
+        ValueError: if a file is missing or damaged.
+    """
+    model = load_text_to_image(t2i)
+    return LumierePipeline(
+        unet=SpaceTimeUNet.from_unet2d(model.unet, temporal_resampling=False).eval(),
+        scheduler=model.scheduler,
+        text_encoder=load_text_encoder(t2i / "text_encoder"),
+        **DEMO_DEFAULTS,
+    )
+
+
 def hash_model(folder: Path | None) -> str:
     """Compute the SHA-256 over the names and contents of a saved pipeline's files, or of the demo
     weights if `folder` is None.

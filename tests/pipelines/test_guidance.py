@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from benchmarks.sampling import VARIANTS, choose_variants
+from benchmarks.sampling import VARIANTS, choose_variants, stand_still
 from lumiere.diffusion.noise import draw_noise, video_generators
 from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines import LumierePipeline
 from lumiere.pipelines.assemble import load_guide
 from lumiere.pipelines.run_request import check_request, describe_output
 from lumiere.requests import Request
+from lumiere.sample_files import SetEntry
 from tests.pipelines.conftest import shaken, text_to_image_unet
 from tests.pipelines.test_files_and_styles import style_weights
 from tests.pipelines.test_modes import IMAGE, STEPS, seed
@@ -405,3 +407,14 @@ def test_the_benchmark_knows_which_variants_can_run(base_only: LumierePipeline) 
         choose_variants("default;fast", has_guide=True)
     with pytest.raises(ValueError, match=r"'autoguidance 2' needs a weaker network; name it with"):
         choose_variants("autoguidance 2", has_guide=False)
+
+
+def test_the_benchmark_repeats_pictures_and_keeps_videos() -> None:
+    entry = SetEntry("a", "text_to_video", 0, 8.0, "clip", "subject")
+    picture, video = np.full((1, 2, 2, 3), 7, np.uint8), np.arange(36, dtype=np.uint8)
+    clips = [(entry, picture), (entry, video.reshape(3, 2, 2, 3))]
+
+    still, moving = (frames for _, frames in stand_still(clips, 3))
+
+    assert np.array_equal(still, np.full((3, 2, 2, 3), 7))
+    assert np.array_equal(moving, video.reshape(3, 2, 2, 3))

@@ -71,7 +71,7 @@ def trained(
     if begin is not None:
         training.load(begin / script.STATE)
     clock = script.Clock(10.0, last_step)
-    script.train(training, batches_of(data, settings), work, clock, 0.0)
+    script.train(training, batches_of(data, settings), work, clock, script.Decay())
     return training
 
 
@@ -118,11 +118,28 @@ def test_a_resumed_training_that_began_from_an_export_still_warms_up(
     script.export(tmp_path / "work", tmp_path / "export")
     first = script.Training(settings, torch.device("cpu"))
     first.load_export(tmp_path / "export")
-    script.train(first, batches_of(data, settings), tmp_path, script.Clock(10.0, 4), 0.0)
+    script.train(first, batches_of(data, settings), tmp_path, script.Clock(10.0, 4), script.Decay())
     resumed = script.Training(settings, torch.device("cpu"))
     resumed.load(tmp_path / script.STATE)
     assert (resumed.step, resumed.began) == (4, 3)
     assert resumed.optimizer.state[resumed.weights["conv_in.weight"]]["step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("decay", "factors"),
+    [
+        (script.Decay(), [1, 1, 1]),
+        (script.Decay(minutes=2), [1, 1, 0.5]),
+        (script.Decay(steps=4), [1, 0.5, 0.25]),
+        (script.Decay(minutes=2, steps=4), [1, 0.5, 0.25]),
+    ],
+)
+def test_the_learning_rate_falls_over_the_last_minutes_or_steps(
+    decay: script.Decay, factors: list[float]
+) -> None:
+    left = [(300, 8), (120, 2), (60, 1)]  # seconds and steps
+
+    assert [decay(*both) for both in left] == factors
 
 
 def test_a_shift_brings_in_the_background() -> None:
