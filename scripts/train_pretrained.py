@@ -4,7 +4,7 @@
 
 The state (weights, averages, optimizer, step) is one safetensors file in the work folder. It is
 written every three minutes, at the end, and on SIGTERM or Ctrl-C. `--export` writes the weights in
-fp16 instead of training.
+fp16 instead of training; `t2i/` in it is a whole text-to-image model.
 
 The learning rate is constant after the warm-up, so that a training may stop at any time; averaging
 the weights takes the place of a decay. `--decay-minutes` lowers the rate to zero over the last
@@ -18,6 +18,7 @@ import argparse
 import csv
 import json
 import math
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import AttnProcessor
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from pretraining_data import BACKGROUND, PretrainingData, load_or_prepare
 from safetensors.torch import save_file
 from torch import Tensor
@@ -42,6 +44,9 @@ from lumiere.training.seeding import generator_for
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE, LOG, RECORD = "state.safetensors", "loss.csv", "state.json"
+# Of an export: the last weights, as a text-to-image model with its companions, and the averaged ones.
+RAW, AVERAGED = f"t2i/unet/{SAFETENSORS_WEIGHTS_NAME}", "ema.safetensors"
+COMPANIONS = ROOT / "pretrained/t2i"
 MOMENTS = "exp_avg", "exp_avg_sq"  # of AdamW
 VALIDATION = 128  # held-out pictures
 CURE = "put a copy of a whole state in its place, or delete it to begin again"
@@ -373,7 +378,7 @@ class Training:
         Raises:
             DataError: if a file is missing, damaged, or of another network.
         """
-        raw, averaged = folder / "raw.safetensors", folder / "ema.safetensors"
+        raw, averaged = folder / RAW, folder / AVERAGED
         self._set(read_tensors(raw), "", raw)
         for length in self.averages:
             self._set(read_tensors(averaged), "", averaged, length)
@@ -411,7 +416,9 @@ class Training:
 
 
 def export(work: Path, folder: Path) -> None:
-    """Write the weights of a state in fp16, raw and averaged, with its progress and loss curve.
+    """Write the weights of a state in fp16, with its progress and loss curve.
+
+    The last weights become a whole text-to-image model in `t2i/`, the averaged ones a file.
 
     Raises:
         DataError: if the work folder has no whole state.
@@ -426,8 +433,12 @@ def export(work: Path, folder: Path) -> None:
     if not exported["raw"] or exported["ema"].keys() != exported["raw"].keys():
         raise DataError(f"{work / STATE}: no whole weights in raw.* and {averaged}*", CURE)
     folder.mkdir(parents=True, exist_ok=True)
-    for kind, weights in exported.items():
-        save_file(weights, folder / f"{kind}.safetensors")
+    network = load_network(ROOT / progress.settings["init_from"])
+    network.load_state_dict(exported["raw"])
+    network.half().save_pretrained(folder / Path(RAW).parent)
+    for name in ("scheduler", "text_encoder"):
+        shutil.copytree(COMPANIONS / name, folder / "t2i" / name, dirs_exist_ok=True)
+    save_file(exported["ema"], folder / AVERAGED)
     record = {
         "step": progress.step,
         "pictures_seen": progress.pictures_seen,

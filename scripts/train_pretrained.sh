@@ -18,7 +18,7 @@ shift 2
 cd "$(dirname "$0")/.."
 export PYTHONPATH="$PWD" OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" HF_HUB_OFFLINE=1
 python="${PYTHON:-python}"
-if [ -f pretrained/unfinished/raw.safetensors ]; then
+if [ -f pretrained/unfinished/state.json ]; then
     set -- --from-export pretrained/unfinished "$@"
 fi
 "$python" scripts/train_pretrained.py --work "$work" --minutes "$minutes" "$@"

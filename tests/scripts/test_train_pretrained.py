@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from lumiere.curation.split import is_validation
 from lumiere.diffusion.objective import Objective, make_scheduler
 from lumiere.errors import DataError, ParamsError
+from lumiere.models.text_to_image import TextToImage
 from lumiere.models.unet_builders import build_text_to_image_unet
 from lumiere.params_file import read
 from lumiere.tensor_files import read_metadata, read_tensors
@@ -199,6 +200,19 @@ def test_an_export_is_where_another_training_begins(
     assert other.step == 3
     for name, weight in first.weights.items():
         torch.testing.assert_close(other.weights[name], weight, atol=1e-3, rtol=1e-3)
+
+
+def test_an_export_holds_a_text_to_image_model(
+    data: Any, settings: script.Settings, tmp_path: Path
+) -> None:
+    first = trained(data, settings, None, 1, tmp_path / "work")
+    script.export(tmp_path / "work", tmp_path / "export")
+    model = TextToImage.load(tmp_path / "export/t2i")
+    shipped = TextToImage.load(ROOT / "pretrained/t2i")
+    assert model.text_encoder == shipped.text_encoder
+    assert model.scheduler.config == shipped.scheduler.config
+    for name, weight in model.unet.named_parameters():
+        torch.testing.assert_close(weight, first.weights[name], atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
