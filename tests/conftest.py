@@ -59,6 +59,17 @@ def no_shared_params() -> Iterator[None]:
         sys.modules["lumiere.tracking.recording"]._shared_params.clear()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def kept_counts(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Count the FLOPs of each toy network once; see `tests.counted_flops`."""
+    if "lumiere.training.loop" in sys.modules:  # do not import torch for tests without it
+        from tests import counted_flops
+
+        folder = make_once(tmp_path_factory, "counted flops", lambda folder: None)
+        os.environ[counted_flops.FOLDER] = str(folder)
+        counted_flops.keep_counts()
+
+
 def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """Make a folder once for all workers of this run of pytest. Tests work on copies of it.
 
