@@ -5,12 +5,14 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 # Registered before Prefect is imported, so that it runs after Prefect's own handlers.
 PREFECT_HOME = tempfile.mkdtemp(prefix="lumiere-prefect-")
@@ -57,21 +59,74 @@ def no_shared_params() -> Iterator[None]:
         sys.modules["lumiere.tracking.recording"]._shared_params.clear()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def kept_counts(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Count the FLOPs of each toy network once; see `tests.counted_flops`."""
+    if "lumiere.training" in sys.modules:  # do not import it for tests without trainings
+        from tests import counted_flops
+
+        folder = make_once(tmp_path_factory, "counted flops", lambda folder: None)
+        os.environ[counted_flops.FOLDER] = str(folder)
+        counted_flops.keep_counts()
+
+
+def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Make a folder once for all workers of this run of pytest. Tests work on copies of it.
+
+    Args:
+        factory: of this worker's folders.
+        name: of the folder, which differs from those of other calls.
+        make: fills the empty folder. Other workers wait until it returns.
+    """
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # its own folder is below that of the run
+        base = base.parent
+    folder, finished = base / name, base / f"{name}.finished"
+    with FileLock(base / f"{name}.lock"):
+        if not finished.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # half of it, if another worker failed
+            folder.mkdir()
+            make(folder)
+            finished.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[str]:
+def prefect_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a Prefect database without runs. Servers get copies, because making one takes 10 seconds."""
+    command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+
+    def make(home: Path) -> None:
+        variables = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+        variables["PREFECT_HOME"] = str(home)
+        subprocess.run(command, env=variables, check=True, capture_output=True)
+
+    return make_once(tmp_path_factory, "empty prefect", make) / "prefect.db"
+
+
+@pytest.fixture(scope="session")
+def prefect_server(
+    prefect_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """Start one temporary Prefect server for the session, and yield its address."""
     from prefect.settings import PREFECT_API_URL
-    from prefect.testing.utilities import prefect_test_harness
+    from prefect.testing import utilities
 
-    with prefect_test_harness(server_startup_timeout=180):
-        yield str(PREFECT_API_URL.value())
+    folder = tmp_path_factory.mktemp("prefect")
+    shutil.copy(prefect_database, folder / "prefect-test.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utilities, "mkdtemp", lambda: str(folder))
+        with utilities.prefect_test_harness(server_startup_timeout=180):
+            yield str(PREFECT_API_URL.value())
 
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make an MLflow database without runs. Tests copy it, because making one takes seconds."""
-    from lumiere.tracking import store
 
-    root = tmp_path_factory.mktemp("store")
-    store.open_store(root)
-    return root / ".lumiere" / "mlflow.db"
+    def make(root: Path) -> None:
+        from lumiere.tracking import store
+
+        store.open_store(root)
+
+    return make_once(tmp_path_factory, "empty store", make) / ".lumiere" / "mlflow.db"

@@ -2,25 +2,31 @@
 
 A new interpreter takes seconds of CPU to import them. A test that is not about the start of a
 program runs it this way. The program ends as any interpreter does, exit handlers included, which
-a child of `multiprocessing` would not.
+a child of `multiprocessing` would not. The processes that such a program launches for a training
+are forked from it, for the same reason; tests/training/orphans.py launches new interpreters.
 """
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 import torch
+from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
 
 POLL_SECONDS = 0.01
 
@@ -92,6 +98,7 @@ def _serve() -> None:
     """Fork a program for each line of stdin."""
     for name in ("stages.training", "lumiere.training.video_task"):
         importlib.import_module(name)
+    importlib.import_module("tests.counted_flops").keep_counts()
     for line in iter(sys.stdin.readline, ""):
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
@@ -128,14 +135,83 @@ def _run(command: list[str], log: str, folder: str, environment: dict[str, str])
         os.dup2(opened, descriptor)
         os.close(opened)
     os.dup2(1, 2)
+    os.chdir(folder)
+    subprocess_handler.Popen = ForkedPython  # type: ignore[assignment, misc]
+    _run_module(command, environment)
+
+
+def _run_module(command: list[str], environment: Mapping[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)
-    os.chdir(folder)
     # A new interpreter would take this from the environment when it loads torch.
     if "OMP_NUM_THREADS" in environment:
         torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     sys.argv = command
     runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+
+
+class ForkedPython:
+    """What torch's launcher uses of `subprocess.Popen`, for `python -m module arguments`.
+
+    The process is a child of the launcher in a session of its own, as with `Popen`.
+    """
+
+    def __init__(
+        self,
+        args: Sequence[str],
+        env: Mapping[str, str],
+        stdout: object,
+        stderr: object,
+        start_new_session: bool,
+    ) -> None:
+        assert tuple(args[:2]) == (sys.executable, "-m"), args
+        assert start_new_session and stdout is None and stderr is None
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            _run_to_the_end(list(args[2:]), env)
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative after a signal; None while the process runs."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end, and return the exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: the process still runs.
+        """
+        deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
+            time.sleep(POLL_SECONDS)
+        return code
+
+
+def _run_to_the_end(command: list[str], environment: Mapping[str, str]) -> NoReturn:
+    """Run a module in a fork of a launcher, and never return into the launcher's code."""
+    os.setsid()
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):  # which the launcher handles
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    code = 1
+    try:
+        _run_module(command, environment)
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":

@@ -29,23 +29,31 @@ def call(root: Path, *command: str) -> None:
     subprocess.run(command, cwd=root, check=True, capture_output=True)
 
 
-@pytest.fixture
-def project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = tmp_path / "a project"
-    (root / ".lumiere").mkdir(parents=True)
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """Make a project in git and DVC, in which nothing has run."""
+    root = tmp_path_factory.mktemp("committed")
+    (root / ".lumiere").mkdir()
     shutil.copy(empty_store, root / ".lumiere")
     (root / "dvc.yaml").write_text(DVC_YAML)
     (root / "make.py").write_text(MAKE)
     (root / "input.txt").write_text("first")
     (root / ".gitignore").write_text("/.lumiere/\n")
-    monkeypatch.chdir(root)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
     call(root, "git", "init", "--quiet")
     call(root, sys.executable, "-m", "dvc", "init", "--quiet")
     call(root, "git", "add", "--all")
     identity = ("-c", "user.name=a", "-c", "user.email=a@b")
     call(root, "git", *identity, "commit", "--quiet", "--message", "first")
+    return root
+
+
+@pytest.fixture
+def project(committed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy the project into a folder with a space in its name, and enter it."""
+    root = Path(shutil.copytree(committed, tmp_path / "a project"))
+    monkeypatch.chdir(root)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
     return root
 
 

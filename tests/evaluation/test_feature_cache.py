@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +14,8 @@ import pytest
 from lumiere.evaluation.backbones import load_backbone
 from lumiere.evaluation.backbones.weight_files import Weights
 from lumiere.evaluation.feature_cache import FeatureCache, default_folder
+from tests import forked
+from tests.conftest import REPOSITORY
 
 
 class CountingBackbone:
@@ -157,33 +158,22 @@ def test_a_folder_that_cannot_be_written_costs_time_only(
     assert len(caplog.records) == 1 and str(blocked) in caplog.text
 
 
-WRITER = """
-import sys
-import numpy as np
-from pathlib import Path
-from lumiere.evaluation.feature_cache import FeatureCache
-from tests.evaluation.test_feature_cache import CountingBackbone, clip
-cache, backbone = FeatureCache(Path(sys.argv[1]), max_bytes=4000), CountingBackbone()
-for _ in range(5):
-    for seed in range(20):
-        found = cache.embed(backbone, clip(seed))
-        assert np.array_equal(found, CountingBackbone().embed(clip(seed)))
-"""
+def write_and_read(folder: Path) -> None:
+    """What each of two processes does; the folder holds less than it writes."""
+    cache, backbone = FeatureCache(folder, max_bytes=4000), CountingBackbone()
+    for _ in range(5):
+        for seed in range(20):
+            found = cache.embed(backbone, clip(seed))
+            assert np.array_equal(found, CountingBackbone().embed(clip(seed)))
 
 
 def test_two_processes_share_a_folder(tmp_path: Path) -> None:
     """Both write and remove the same entries, because the folder holds less than they need."""
-    root = Path(__file__).resolve().parents[2]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path)], cwd=root, stderr=subprocess.PIPE
-        )
-        for _ in range(2)
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors.decode()
-    assert not list(tmp_path.rglob("*.tmp"))
+    command = ["tests.evaluation.test_feature_cache", str(tmp_path / "cache")]
+    logs = [tmp_path / f"{number}.log" for number in range(2)]
+    for process in [forked.start(command, log, REPOSITORY) for log in logs]:
+        process.wait()
+    assert entries(tmp_path / "cache") and not list(tmp_path.rglob("*.tmp"))
 
 
 def test_the_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -198,3 +188,7 @@ def test_the_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 def test_max_bytes_is_checked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="max_bytes"):
         FeatureCache(tmp_path, max_bytes=0)
+
+
+if __name__ == "__main__":
+    write_and_read(Path(sys.argv[1]))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from lumiere.errors import DataError
 from lumiere.evaluation.train_judge import read_captions
+from tests import forked
 
 
 def test_a_missing_folder_of_videos_is_named_in_one_line(tmp_path: Path) -> None:
@@ -18,16 +17,12 @@ def test_a_missing_folder_of_videos_is_named_in_one_line(tmp_path: Path) -> None
     rows = [f"{name},a red ball" for name in names]
     captions.write_text("\n".join(["video,caption", *rows]), encoding="utf-8")
     raw = tmp_path / "missing"
-    command = [sys.executable, "-m", "lumiere.evaluation.train_judge", "--raw", str(raw)]
-    done = subprocess.run(
-        [*command, "--captions", str(captions), "--out", str(tmp_path / "judge")],
-        capture_output=True,
-        text=True,
-    )
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert done.returncode == 1
+    command = ["lumiere.evaluation.train_judge", "--raw", str(raw)]
+    command += ["--captions", str(captions), "--out", str(tmp_path / "judge")]
+    said = forked.start(command, tmp_path / "said.txt").wait(expected=1)
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and str(raw) in errors[0]
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in said
 
 
 def test_captions_without_their_columns_are_named(tmp_path: Path) -> None:

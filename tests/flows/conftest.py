@@ -63,6 +63,17 @@ stages:
 """
 
 
+SHORT_DVC_YAML = """
+stages:
+  a: {cmd: python stage.py a input.txt, deps: [input.txt], outs: [a.txt]}
+  d:
+    cmd: python stage.py d a.txt
+    deps: [a.txt]
+    outs: [d.txt, videos]
+    metrics: [{d.json: {cache: false}}]
+"""
+
+
 @pytest.fixture(scope="session")
 def empty_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a DVC project without stages. Tests copy it, because `dvc init` takes a second."""
@@ -91,6 +102,13 @@ def toy_project(
     )
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site-cache"))
     return root
+
+
+@pytest.fixture
+def short_project(toy_project: Path) -> Path:
+    """Make the toy project with its first and its last stage, for a test to which no branch matters."""
+    (toy_project / "dvc.yaml").write_text(SHORT_DVC_YAML)
+    return toy_project
 
 
 def repro(root: Path, *arguments: str) -> None:

@@ -160,27 +160,27 @@ def test_a_failed_branch_stops_what_depends_on_it_only(toy_project: Path) -> Non
 
 
 def test_figures_of_earlier_runs_are_not_shown_as_this_ones(
-    toy_project: Path, untracked: None, capfd: pytest.CaptureFixture[str]
+    short_project: Path, untracked: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run(toy_project)
+    run(short_project)
     assert "size.characters" in (output := capfd.readouterr().out) and "videos/one.mp4" in output
-    run(toy_project)
+    run(short_project)
     # The stage is cached now, and its figures are still shown.
     assert "size.characters" in (output := capfd.readouterr().out) and "videos/one.mp4" in output
-    (toy_project / "input.txt").write_text("second")
-    (toy_project / "fail-b").touch()
-    state = run(toy_project)
+    (short_project / "input.txt").write_text("second")
+    (short_project / "fail-a").touch()
+    state = run(short_project)
     output = capfd.readouterr().out
-    assert (toy_project / "d.json").exists() and (toy_project / "videos" / "one.mp4").exists()
+    assert (short_project / "d.json").exists() and (short_project / "videos" / "one.mp4").exists()
     assert "not run" in output and "size.characters" not in output and "one.mp4" not in output
     assert artifacts(state) == {"lumiere-run", "lumiere-stages"}
 
 
 def test_a_stage_whose_figures_cannot_be_read_has_failed(
-    toy_project: Path, untracked: None
+    short_project: Path, untracked: None
 ) -> None:
-    (toy_project / "corrupt-d").touch()
-    state = run(toy_project)
+    (short_project / "corrupt-d").touch()
+    state = run(short_project)
     assert state.is_failed() and state.message.startswith("failed: d"), state
 
 
@@ -302,9 +302,9 @@ def test_a_task_that_prefect_lost_is_no_success(
 
 
 def test_an_edit_during_the_run_is_seen(
-    toy_project: Path, untracked: None, monkeypatch: pytest.MonkeyPatch
+    short_project: Path, untracked: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(toy_project)
+    run(short_project)
     original = dag.read_dag
 
     def read_then_edit(root: Path) -> list[dag.StageNode]:
@@ -313,8 +313,8 @@ def test_an_edit_during_the_run_is_seen(
         return nodes
 
     monkeypatch.setattr(dag, "read_dag", read_then_edit)
-    assert run(toy_project).message == "4 ran"
-    assert "second" in (toy_project / "d.txt").read_text()
+    assert run(short_project).message == "2 ran"
+    assert "second" in (short_project / "d.txt").read_text()
 
 
 def test_no_place_to_run_is_refused_before_any_work(toy_project: Path, untracked: None) -> None:

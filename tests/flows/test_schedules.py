@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -146,13 +147,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _project(folder: Path) -> Path:
+def _project(folder: Path, empty_project: Path) -> Path:
     """Make a DVC project with one stage."""
-    folder.mkdir()
+    shutil.copytree(empty_project, folder)
     (folder / "dvc.yaml").write_text(STAGE)
     (folder / "params.yaml").write_text("curate:\n  seed: 3\n")
-    init = [sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"]
-    subprocess.run(init, cwd=folder, check=True)
     return folder
 
 
@@ -176,7 +175,9 @@ def _is_healthy(api: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+def processes(
+    tmp_path_factory: pytest.TempPathFactory, empty_project: Path, prefect_database: Path
+) -> Iterator[Processes]:
     """Run a server, a worker for the deployment of prefect.yaml, and a served schedule."""
     folder = tmp_path_factory.mktemp("schedules")
     with socket.socket() as free:
@@ -191,10 +192,13 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
         "DVC_SITE_CACHE_DIR": str(folder / "site-cache"),
     }
     (folder / "prefect").mkdir()
+    shutil.copy(prefect_database, folder / "prefect")
     started = Processes(folder, env, f"http://127.0.0.1:{port}/api")
     with ExitStack() as stack:
         stack.enter_context(started.running("server", "prefect", "server", "start", "--port", port))
-        pooled, served = _project(folder / "pooled project"), _project(folder / "served project")
+        pooled, served = (
+            _project(folder / f"{name} project", empty_project) for name in ("pooled", "served")
+        )
         _poll(lambda: _is_healthy(started.api), START_SECONDS, lambda: started.report([]))
         env["PREFECT_API_URL"] = started.api
         program = ("flows.pipeline", "--root", str(served), "--schedule", EVERY_TEN_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,12 +41,10 @@ def call(root: Path, *command: str) -> str:
     return done.stdout
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a project that is up to date, without a remote."""
-    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
-    root = tmp_path / "project"
-    root.mkdir()
+    root = tmp_path_factory.mktemp("finished")
     (root / "dvc.yaml").write_text(DVC_YAML)
     (root / "make.py").write_text(MAKE)
     (root / "params.yaml").write_text("seed: 0\n")
@@ -53,8 +52,17 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / ".gitignore").write_text(rules)
     call(root, "git", "init", "--quiet")
     call(root, *DVC, "init", "--quiet")
-    call(root, *DVC, "repro", "--quiet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+        call(root, *DVC, "repro", "--quiet")
     return root
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy the project."""
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    return Path(shutil.copytree(finished, tmp_path / "project"))
 
 
 def share(root: Path, address: str, *options: tuple[str, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,7 +71,9 @@ def is_local(event: str, address: Any) -> bool:
     return address[0] in LOOPBACK
 
 
-def test_a_run_contacts_this_machine_only(toy_project: Path, tmp_path: Path) -> None:
+def test_a_run_contacts_this_machine_only(
+    toy_project: Path, tmp_path: Path, prefect_database: Path
+) -> None:
     """Watch the sockets of every Python process: the flow, its server, DVC and the stage."""
     folder, log = tmp_path / "watch", tmp_path / "sockets.jsonl"
     folder.mkdir()
@@ -80,6 +83,7 @@ def test_a_run_contacts_this_machine_only(toy_project: Path, tmp_path: Path) -> 
     env["PYTHONPATH"] = os.pathsep.join([str(folder), env["PYTHONPATH"]])
     env |= {"WATCHED_SOCKETS": str(log), "PREFECT_HOME": str(tmp_path / "prefect")}
     (tmp_path / "prefect").mkdir()
+    shutil.copy(prefect_database, tmp_path / "prefect")
 
     def call(*words: str) -> str:
         done = subprocess.run(

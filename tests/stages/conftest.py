@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import shlex
+import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import stages
 from lumiere.data.prepare import embed_captions
 from lumiere.data.shards import Sample, pack_frames, write_index, write_null_text, write_shards
 from lumiere.text import load_text_encoder
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, make_once
 from tests.video_factory import numbered
 
 FRAMES, FPS, SIZE, LARGE, TOKENS = 8, 16, 16, 32, 8  # tokens: not the encoder's default
@@ -117,10 +117,18 @@ def write_clips(folder: Path, held_out: int = 2, fps: int = FPS) -> None:
     write_index(folder, splits, **settings, embed_dim=encoder.embed_dim, max_text_tokens=TOKENS)
 
 
-@pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Clips, prompts and a style's pictures, where dvc.yaml looks for them."""
-    root = tmp_path_factory.mktemp("tiny project")  # with a space in its name
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put test_kills, which does without the chain, second: one worker makes the chain meanwhile."""
+    first = ["test_chain.py", "test_kills.py"]
+    places = [i for i, item in enumerate(items) if item.path.parent == Path(__file__).parent]
+    found = [items[i] for i in places]
+    found.sort(key=lambda item: [item.path.name != name for name in first])
+    for place, item in zip(places, found, strict=True):
+        items[place] = item
+
+
+def make_project(root: Path) -> None:
+    """Write clips, prompts and a style's pictures where dvc.yaml looks for them."""
     write_clips(root / "outputs" / "clips")
     style = root / "data" / "styles" / STYLE
     style.mkdir(parents=True)
@@ -131,12 +139,25 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (style / "captions.csv").write_text(
         "\n".join(["image,caption", *rows]) + "\n", encoding="utf-8"
     )
+
+
+def make_chain(root: Path) -> None:
+    """Make a project, and run all stages from the T2I to the evaluation in it."""
+    make_project(root)
+    for name in list(commands())[2:]:
+        run_stage(root, name)
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `make_project` says, in a folder with a space in its name."""
+    root = tmp_path_factory.mktemp("tiny project")
+    make_project(root)
     return root
 
 
 @pytest.fixture(scope="session")
-def chain(project: Path) -> Iterator[Path]:
-    """The project after all stages from the T2I to the evaluation."""
-    for name in list(commands())[2:]:
-        run_stage(project, name)
-    yield project
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `make_chain` says: this worker's copy of what one worker made."""
+    made = make_once(tmp_path_factory, "tiny chain", make_chain)
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("a copy") / made.name))

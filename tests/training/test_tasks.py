@@ -38,6 +38,7 @@ from lumiere.training.ssr_task import SuperResolutionTask
 from lumiere.training.staged_training import StagedTraining
 from lumiere.training.state import TrainingResult, trained_parameters
 from lumiere.training.video_task import ConditionedTask, SpaceTimeTask
+from tests import forked
 from tests.conftest import REPOSITORY
 from tests.training.small_task import Stop, at_step, make_task
 from tests.video_factory import numbered
@@ -459,27 +460,16 @@ def test_state_is_found_by_params_and_inputs_and_dropped_at_the_end(tmp_path: Pa
 
 
 def test_the_same_training_does_not_run_twice_at_once(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from lumiere.config import Params, TextOptimConfig\n"
-        "from lumiere.errors import LockError\n"
-        "from lumiere.training.staged_training import StagedTraining\n"
-        "def claim(): StagedTraining(Path(sys.argv[1]), Params(), TextOptimConfig(), []).claim()\n"
-        "try: claim(); sys.exit('claimed')\n"
-        "except LockError as error: print(error, flush=True); sys.stdin.readline(); claim()"
-    )
+    scratch = tmp_path / "scratch"
     # The number of threads is a part of the fingerprint.
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    mine = StagedTraining(tmp_path, Params(), TextOptimConfig(), [])
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = ["tests.training.test_tasks", str(scratch)]
+    mine = StagedTraining(scratch, Params(), TextOptimConfig(), [])
     mine.claim()
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY, env=environment,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    ) as other:  # fmt: skip
-        assert other.stdout is not None
-        assert "the same training is running in this folder" in other.stdout.readline()
-        mine.finish()
-        other.communicate("again\n")
-        assert other.returncode == 0
+    other = forked.start(command, tmp_path / "refused.txt", REPOSITORY, threads)
+    assert "the same training is running in this folder" in other.wait(expected=1)
+    mine.finish()
+    forked.start(command, tmp_path / "claimed.txt", REPOSITORY, threads).wait()
 
 
 def test_states_of_trainings_at_work_are_left_alone(tmp_path: Path) -> None:
@@ -508,3 +498,7 @@ def test_states_of_trainings_at_work_are_left_alone(tmp_path: Path) -> None:
 
 def _stop() -> None:
     raise Stop
+
+
+if __name__ == "__main__":
+    StagedTraining(Path(sys.argv[1]), Params(), TextOptimConfig(), []).claim()
