@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 from lumiere.training.state import TrainingResult
 
 
@@ -16,6 +13,10 @@ def write_record(folder: Path, name: str, result: TrainingResult) -> None:
 
     The files hold no times, so equal trainings write equal bytes.
     """
+    # An eighth of the time that the imports of a training take, and it is needed at the end alone.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     folder.mkdir(parents=True, exist_ok=True)
     losses = {"steps": result.steps, "loss": result.losses, "validation_loss": result.validation}
     (folder / f"{name}.json").write_text(json.dumps(losses, indent=1) + "\n", encoding="utf-8")
