@@ -29,6 +29,10 @@ from lumiere.data.workers import Failure, run_tasks
 from lumiere.errors import DataError, FetchError
 
 SIGNATURE = (4, 64, 64, 3)  # the pictures of a segment, see `filters.signature`
+LATE_CAPTIONS = (
+    "The file of captions beside it could not be fetched within curate.timeout_s; "
+    "`dvc repro -f curate` tries again."
+)
 NO_SIGNATURES = np.empty((0, *SIGNATURE), np.uint8)
 
 
@@ -62,13 +66,17 @@ def curate(
     listed = _list(raw, config)
     chosen = set(matching(listed, pattern))
     has_rows = {name for name in listed if normal_name(name) in captions}
-    sidecars, names = read_sidecars(raw, listed, chosen, has_rows)
+    sidecars, names, late = read_sidecars(
+        raw, listed, chosen, has_rows, config.workers, config.timeout_s
+    )
     where = raw if isinstance(raw, Path) else raw.url
     if not names:
         what = f"holds no file that matches {pattern}" if pattern else "the folder holds no video"
         raise DataError(f"{where}: {what}")
     captions = add_sidecars(captions, sidecars)
-    outcomes = measure_all(raw, names, captions, config, scratch, run)
+    in_time = [name for name in names if name not in late]
+    outcomes = measure_all(raw, in_time, captions, config, scratch, run)
+    outcomes |= {_printable(name): Rejection(Reason.TIMEOUT, LATE_CAPTIONS) for name in late}
 
     def copies(signatures: Sequence[np.ndarray]) -> list[tuple[int, int]]:
         if network is None or len(signatures) < 2:

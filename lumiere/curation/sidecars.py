@@ -12,14 +12,15 @@ other values.
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lumiere.curation.caption_files import OPTIONAL, Cells, cell_text, check_others, parse_json
 from lumiere.curation.captions import Caption, make_caption
 from lumiere.curation.probe import VIDEO_SUFFIXES
-from lumiere.data.remote import RemoteFile, RemoteFolder, file_in, local_copy
+from lumiere.data.remote import FETCH_AGAIN, RemoteFolder, fetch_file
+from lumiere.data.workers import Failure, run_tasks
 from lumiere.errors import DataError
 
 MOST_BYTES = 100_000
@@ -33,7 +34,9 @@ def read_sidecars(
     names: Sequence[str],
     chosen: Container[str],
     has_rows: Container[str] = (),
-) -> tuple[dict[str, list[Caption]], list[str]]:
+    workers: int = 1,
+    timeout_s: float = 60.0,
+) -> tuple[dict[str, list[Caption]], list[str], set[str]]:
     """Read the captions beside the videos.
 
     Args:
@@ -41,9 +44,12 @@ def read_sidecars(
         names: all files in it, relative.
         chosen: those that count; files beside them are read even if they are not among them.
         has_rows: the videos that the table of captions describes; nothing beside them is read.
+        workers, timeout_s: how many processes fetch files of a remote folder, and the limit for a
+            file without progress.
 
     Returns:
-        The captions by video, and the names of all other files that count.
+        The captions by video, the names of all other files that count, and those of the videos
+        whose captions could not be fetched within the limit.
 
     Raises:
         DataError: if a file is too large for captions, not in UTF-8, or says something else than is
@@ -64,12 +70,42 @@ def read_sidecars(
             beside.setdefault(stem, {})[suffix] = name
         elif name in chosen:
             others.append(name)
+    described = {
+        stem: [video for video in videos[stem] if video not in has_rows] for stem in beside
+    }
+    wanted = [name for stem, files in beside.items() if described[stem] for name in files.values()]
+    files_of, late = _local_files(raw, wanted, workers, timeout_s)
     captions: dict[str, list[Caption]] = {}
+    without: set[str] = set()
     for stem, files in beside.items():
-        own = [video for video in videos[stem] if video not in has_rows]
-        if own:
-            captions |= dict.fromkeys(own, _read(raw, files))
-    return captions, others
+        if late & set(files.values()):
+            without |= set(described[stem])
+        elif described[stem]:
+            captions |= dict.fromkeys(described[stem], _read(raw, files, files_of))
+    return captions, others, without
+
+
+def _local_files(
+    raw: Path | RemoteFolder, names: list[str], workers: int, timeout_s: float
+) -> tuple[dict[str, Path], set[str]]:
+    """Return the paths of files on this machine, and the names of those that did not come in time.
+
+    Raises:
+        DataError: if one cannot be fetched for another reason.
+    """
+    if isinstance(raw, Path):
+        return {name: raw / name for name in names}, set()
+    found: dict[str, Path] = {}
+    late = set()
+    for i, outcome in run_tasks(fetch_file, [(raw, name) for name in names], workers, timeout_s):
+        if not isinstance(outcome, Failure):
+            found[names[i]] = outcome
+        elif outcome.kind == "timeout" or isinstance(outcome.error, TimeoutError):
+            late.add(names[i])
+        else:
+            problem = f"{_shown(raw, names[i])}: cannot be fetched: {outcome.detail}"
+            raise DataError(problem, FETCH_AGAIN)
+    return found, late
 
 
 def _is_own_file(raw: Path | RemoteFolder, name: str) -> bool:
@@ -79,21 +115,25 @@ def _is_own_file(raw: Path | RemoteFolder, name: str) -> bool:
     return (raw / name).is_file() and not (raw / name).is_symlink()
 
 
-def _read(raw: Path | RemoteFolder, files: dict[str, str]) -> list[Caption]:
+def _read(
+    raw: Path | RemoteFolder, files: dict[str, str], paths: Mapping[str, Path]
+) -> list[Caption]:
     """Return the captions of a video, each once.
 
     Args:
         raw: the folder of raw videos.
         files: the names of the files beside the video, by suffix.
+        paths: where files are on this machine, by name.
     """
     texts = []
     if ".txt" in files:
-        texts = _lines(_content(raw, files[".txt"]), _shown(raw, files[".txt"]))
+        where = _shown(raw, files[".txt"])
+        texts = _lines(_content(paths[files[".txt"]], where), where)
     if ".json" not in files:
         return [Caption(text) for text in texts]
     source = files[".json"]
     where = _shown(raw, source)
-    value = parse_json(_content(raw, source), where)
+    value = parse_json(_content(paths[source], where), where)
     if isinstance(value, list):
         parts = [_part(part, f"{where}, entry {i}") for i, part in enumerate(value, 1)]
     else:
@@ -142,18 +182,11 @@ def _shown(raw: Path | RemoteFolder, name: str) -> str:
     return f"{raw if isinstance(raw, Path) else raw.url}/{name}"
 
 
-def _content(raw: Path | RemoteFolder, name: str) -> bytes:
+def _content(path: Path, where: str) -> bytes:
     """Read a file that holds captions."""
-    shown = _shown(raw, name)
-    file: Path | RemoteFile = file_in(raw, name)
     try:
-        path = local_copy(file)
         if path.stat().st_size > MOST_BYTES:
-            raise DataError(f"{shown}: more than {MOST_BYTES:,} bytes; are these captions?")
+            raise DataError(f"{where}: more than {MOST_BYTES:,} bytes; are these captions?")
         return path.read_bytes()
     except OSError as error:
-        if isinstance(file, Path):
-            cure = "let this user read it"
-            raise DataError(f"{shown}: cannot be read: {error.strerror or error}", cure) from None
-        cure = "check the network, and run the stage again"
-        raise DataError(f"{shown}: cannot be fetched: {error.strerror or error}", cure) from None
+        raise DataError(f"{where}: cannot be read: {error.strerror or error}") from None

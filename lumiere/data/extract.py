@@ -123,10 +123,14 @@ def extract_video(
 
     Raises:
         FetchError: if the file cannot be fetched now.
-        VideoError: if the file has changed since curation.
+        VideoError: if the file has changed since curation, or its store hangs.
     """
     try:
         path = local_copy(sources[0].path)
+    except TimeoutError:
+        raise VideoError(
+            "its store sent nothing for too long; run the decode stage again"
+        ) from None
     except OSError as error:
         raise FetchError(f"cannot be fetched: {error.strerror or error}") from None
     sources = [replace(source, path=path) for source in sources]

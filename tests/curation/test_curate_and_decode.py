@@ -433,7 +433,10 @@ def test_captions_files_with_problems_are_named(tmp_path):
     )
     captions = read_captions(path)
     assert captions["a.mp4"] == [Caption("two words")]
-    assert captions["b.mp4"][0].problem == "captions.csv, line 4: start 2 is not below end 1, or is negative"
+    assert (
+        captions["b.mp4"][0].problem
+        == "captions.csv, line 4: start 2 is not below end 1, or is negative"
+    )
     assert captions["b.mp4"][1].span == (1.0, 2.0)
 
 

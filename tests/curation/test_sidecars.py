@@ -21,8 +21,9 @@ def read_beside(folder: Path, **files: str) -> list[Caption]:
     """Return the captions of `a.mp4` with files of the given suffixes and contents beside it."""
     for suffix, content in files.items():
         (folder / f"a.{suffix}").write_text(content)
-    captions, others = read_sidecars(folder, names := ["a.mp4", *(f"a.{s}" for s in files)], names)
-    assert others == ["a.mp4"]
+    names = ["a.mp4", *(f"a.{suffix}" for suffix in files)]
+    captions, others, late = read_sidecars(folder, names, names)
+    assert (others, late) == (["a.mp4"], set())
     return captions["a.mp4"]
 
 
@@ -37,7 +38,7 @@ def test_texts_beside_videos_are_captions_where_no_row_is(tmp_path):
     os.mkfifo(tmp_path / "pipe.json")
     names = ["in/a.MP4", "in/a.txt", "link.json", "link.mp4", "link.txt", "notes.json"]
     names += ["notes.txt", "pipe.json", "pipe.mp4", "pipe.txt"]
-    sidecars, others = read_sidecars(tmp_path, names, names)
+    sidecars, others, _ = read_sidecars(tmp_path, names, names)
     assert sidecars == {"in/a.MP4": [Caption("a boat"), Caption("its sail")]}
     assert others == [name for name in names if name != "in/a.txt"]
     assert add_sidecars({}, sidecars) == sidecars
@@ -47,7 +48,7 @@ def test_texts_beside_videos_are_captions_where_no_row_is(tmp_path):
     with pytest.raises(DataError, match="not in UTF-8"):
         read_sidecars(tmp_path, names, names)
     # What lies beside a video with rows does not count, and so is not read.
-    assert read_sidecars(tmp_path, names, names, {"in/a.MP4"}) == ({}, others)
+    assert read_sidecars(tmp_path, names, names, {"in/a.MP4"}) == ({}, others, set())
 
 
 def test_json_holds_sentences_times_and_other_columns(tmp_path):
