@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lumiere.curation.measurement import measure_video
 from lumiere.data import video_io
-from lumiere.data.extract import square
+from lumiere.data.extract import fit
 from lumiere.data.video_io import Ticks, decode_spans
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,7 +74,9 @@ def windows(decoder: str, seeks: bool = True) -> Callable[[Path, int], None]:
     def cut(path: Path, start: int) -> None:
         video_io.SEEK_FROM = 10 if seeks else 10**9
         span = Ticks(Fraction(16), Fraction(start), wanted=WINDOW)
-        ((_, decoded),) = decode_spans(path, [span], decoder, lambda frame: square(frame, SIZE))
+        ((_, decoded),) = decode_spans(
+            path, [span], decoder, lambda frame: fit(frame, (SIZE, SIZE))
+        )
         assert len(decoded.frames) == len(WINDOW)
 
     return cut

@@ -44,7 +44,9 @@ class DecodeConfig:
 
     fps: int = number(16, at_least=1)
     num_frames: int = number(16, at_least=1)
-    size: int = number(128, at_least=8)  # pixels, height = width; the SSR's output size
+    # pixels; the SSR's output size: the side of a square, [height, width], or a list of such pairs,
+    # of which each clip gets the one that crops least, and the first is that of generated videos
+    size: int | tuple[int | tuple[int, ...], ...] = 128
     clips_per_video: int = number(2, at_least=1)
     # share of the motion of a clip's liveliest window that each of its windows must have
     min_window_motion: float = number(0.1, at_least=0, at_most=1)
@@ -59,6 +61,29 @@ class DecodeConfig:
     text_encoder: str = "minilm"
     # at least a start, a word and an end; the encoder limits it further
     max_text_tokens: int = number(32, at_least=3)
+
+    def __post_init__(self) -> None:
+        sizes = self.sizes
+        for size in sizes:
+            if len(size) != 2 or min(size) < 8:
+                raise ParamsError(
+                    f"size: {self.size!r}; allowed: a number, [height, width], or a list of such "
+                    "pairs, each at least 8 pixels"
+                )
+        if len(set(sizes)) < len(sizes):
+            raise ParamsError(f"size: {self.size!r}; allowed: each pair once")
+
+    @property
+    def sizes(self) -> list[tuple[int, ...]]:
+        """All sizes of clips, (height, width) each; the main one first."""
+        if isinstance(self.size, int):
+            return [(self.size, self.size)]
+        pairs = [entry for entry in self.size if isinstance(entry, tuple)]
+        if len(pairs) == len(self.size) and pairs:
+            return pairs
+        return (
+            [tuple(entry for entry in self.size if isinstance(entry, int))] if not pairs else [()]
+        )
 
 
 @dataclass(frozen=True)
@@ -158,7 +183,7 @@ class PrepareT2IConfig:
 
     # a folder, a hub name, or "train"
     source: str = "pretrained/t2i"
-    # pixels, height = width; a pretrained model may have been trained at another size
+    # pixels of the shorter side; a pretrained model may have been trained at another size
     size: int = number(32, at_least=8)
     # The remaining keys apply to "train" only.
     # a UNet2DConditionModel's config.json; empty: a small network of the two that follow
@@ -284,8 +309,8 @@ class TrainSSRConfig:
 
     image_model: str = "pretrained/ssr_image"  # a folder with an image SR U-Net, or "train"
     init_from: str = ""
-    size: int = number(128, at_least=8)  # pixels of the output
-    low_size: int = number(32, at_least=8)  # pixels of the base model's output
+    size: int = number(128, at_least=8)  # pixels of the output's shorter side
+    low_size: int = number(32, at_least=8)  # pixels of that of the base model's output
     # frames; generate.window_size may differ
     window_size: int = number(8, at_least=1)
     # pixels of the high-resolution crop that a training step uses
@@ -526,8 +551,28 @@ class Params:
             value, limit = self._value(key), self._value(other)
             if value > limit:
                 raise ParamsError(f"{key}: {value}; allowed: at most {other} ({limit})")
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        """Check that the trainings can scale all sizes of clips by the same factor."""
+        main = min(self.decode.sizes[0])
+        for size in self.decode.sizes:
+            for key in ("prepare_t2i.size", "train_ssr.size"):
+                if any(side * self._value(key) % main for side in size):
+                    raise ParamsError(
+                        f"decode.size: {size[0]} x {size[1]}; allowed: sides that are whole pixels "
+                        f"after scaling by {key} ({self._value(key)}) / {main}"
+                    )
+            smallest = min(size) * self.train_ssr.size // main
+            if self.train_ssr.crop > smallest:
+                raise ParamsError(
+                    f"train_ssr.crop: {self.train_ssr.crop}; allowed: at most {smallest}, the "
+                    f"shorter side of clips of decode.size {size[0]} x {size[1]}"
+                )
 
     def _value(self, key: str) -> Any:
+        if key == "decode.size":
+            return min(self.decode.sizes[0])
         section, name = key.split(".")
         return getattr(getattr(self, section), name)
 

@@ -111,7 +111,10 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return _build(typing.cast(type, hint), value, f"{key}.")
     if origin in (typing.Union, types.UnionType):
-        return None if value is None else _convert(typing.get_args(hint)[0], value, key)
+        first, second = typing.get_args(hint)
+        if second is types.NoneType:
+            return None if value is None else _convert(first, value, key)
+        return _convert(second if isinstance(value, list) else first, value, key)
     if origin is tuple:
         if not isinstance(value, list):
             raise ParamsError(f"{key}: {value!r}; allowed: a list")

@@ -8,10 +8,11 @@ import torch
 
 import stages
 from lumiere.config import load_params
+from lumiere.data.frame_sizes import shorter_side
 from lumiere.distilled import DistilledSettings, write_distilled
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.autoencoder import load_vae, vae_factor
-from lumiere.models.text_to_image import load_scheduler, save_companions
+from lumiere.models.autoencoder import load_vae
+from lumiere.models.text_to_image import image_size, load_scheduler, save_companions
 from lumiere.training.distillation_task import DistillationTask, make_student
 from lumiere.training.examples import open_clips
 from lumiere.training.preview import FewStepPreview
@@ -44,7 +45,7 @@ def main() -> None:
             scheduler = load_scheduler(arguments.conditioned / "scheduler")
             vae = load_vae(arguments.conditioned / "vae")
         with stages.reading(arguments.clips):
-            size = teacher.unet.config.sample_size * vae_factor(vae)
+            size = shorter_side(image_size(teacher.unet, vae))
             train_clips, held_out = open_clips(arguments.clips, size, params.runtime.cache_mb)
         student = make_student(teacher, config.trained)
         with stages.blaming(arguments.params, "distil"):

@@ -10,6 +10,7 @@ import stages
 from lumiere import tracking
 from lumiere.config import Params, PrepareT2IConfig, load_params, to_dict
 from lumiere.data.clips import ClipStore
+from lumiere.data.frame_sizes import at_side, plain
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.errors import ParamsError
 from lumiere.models.pretrained import load_text_to_image
@@ -32,7 +33,7 @@ def train_from_scratch(arguments: argparse.Namespace, params: Params) -> None:
         torch.manual_seed(config.optim.seed)
         with stages.blaming(arguments.params, "prepare_t2i.unet_config"):
             unet = build_text_to_image_unet(
-                config.size,
+                plain(clips[0].sizes[0]),
                 config.block_out_channels,
                 config.layers_per_block,
                 store.embed_dim,
@@ -57,7 +58,10 @@ def fetch(arguments: argparse.Namespace, config: PrepareT2IConfig) -> TextToImag
     with stages.reading(arguments.clips):
         clips = ClipStore(arguments.clips)
     with stages.blaming(arguments.params, "prepare_t2i.size"):
-        t2i.use_at(config.size)
+        sizes = [plain(size) for size in at_side(clips.sizes, config.size)]
+        for size in sizes:
+            t2i.check_size(size)
+        t2i.use_at(sizes[0])
     for key in ("text_encoder", "max_text_tokens"):
         if getattr(clips, key) != getattr(t2i, key):
             raise ParamsError(

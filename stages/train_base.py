@@ -6,6 +6,7 @@ import torch
 
 import stages
 from lumiere.config import load_params
+from lumiere.data.frame_sizes import shorter_side
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import TextToImage, save_companions
 from lumiere.training.examples import open_clips
@@ -34,7 +35,8 @@ def main() -> None:
             with stages.blaming(arguments.params, "train_base.init_from"):
                 unet.load_temporal(config.init_from, part="motion")
         with stages.reading(arguments.clips):
-            train_clips, held_out = open_clips(arguments.clips, t2i.size, params.runtime.cache_mb)
+            size = shorter_side(t2i.size)
+            train_clips, held_out = open_clips(arguments.clips, size, params.runtime.cache_mb)
         task = SpaceTimeTask(
             "train_base",
             unet,

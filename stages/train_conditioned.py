@@ -6,9 +6,10 @@ import torch
 
 import stages
 from lumiere.config import load_params
+from lumiere.data.frame_sizes import shorter_side
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.autoencoder import load_vae, vae_factor
-from lumiere.models.text_to_image import load_scheduler, save_companions
+from lumiere.models.autoencoder import load_vae
+from lumiere.models.text_to_image import image_size, load_scheduler, save_companions
 from lumiere.training.examples import open_clips
 from lumiere.training.video_task import ConditionedTask
 from stages.training import training_stage
@@ -37,7 +38,7 @@ def main() -> None:
             with stages.blaming(arguments.params, "train_conditioned.init_from"):
                 unet.load_temporal(config.init_from, part="conditioning")
         with stages.reading(arguments.clips):
-            size = unet.unet.config.sample_size * vae_factor(vae)
+            size = shorter_side(image_size(unet.unet, vae))
             train_clips, held_out = open_clips(arguments.clips, size, params.runtime.cache_mb)
         task = ConditionedTask(
             "train_conditioned",

@@ -8,6 +8,7 @@ import torch
 
 import stages
 from lumiere.config import TrainSSRConfig, load_params
+from lumiere.data.frame_sizes import plain
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.errors import ParamsError
 from lumiere.models import SpaceTimeUNet
@@ -51,9 +52,10 @@ def train_image_network(
             unet, scheduler = load_image_network(config.image_init_from)
             check_super_resolution(unet, config.image_init_from)
     else:
+        size = plain(train_clips.sizes[0])
         with stages.blaming(params_file, "train_ssr.unet_config"):
             unet = build_ssr_unet(
-                config.size, config.block_out_channels, config.layers_per_block, config.unet_config
+                size, config.block_out_channels, config.layers_per_block, config.unet_config
             )
         scheduler = make_scheduler()
     task = SuperResolutionTask(
@@ -88,7 +90,7 @@ def main() -> None:
                 check_super_resolution(image_unet, config.image_model)
 
         # Super-resolution enlarges to this size, which an existing network may not have.
-        image_unet.register_to_config(sample_size=config.size)
+        image_unet.register_to_config(sample_size=plain(clips[0].sizes[0]))
 
         torch.manual_seed(config.optim.seed)
         # Time is not resampled here, because a window is short already, and detail belongs to its

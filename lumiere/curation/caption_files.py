@@ -1,26 +1,23 @@
-"""Reads captions from CSV, JSON lines or Parquet, and from text files beside the videos."""
+"""Reads tables of captions: CSV, JSON lines or Parquet."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Container, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Container, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lumiere.curation.manifest import SCHEMA
-from lumiere.curation.probe import VIDEO_SUFFIXES
-from lumiere.data.remote import RemoteFile, RemoteFolder, file_in, local_copy
 from lumiere.data.tables import read_table
 from lumiere.errors import DataError, first_line
 
 REQUIRED, OPTIONAL = ("video", "caption"), ("start", "end")
 OWN = (*REQUIRED, *OPTIONAL)
 EMPTY = (None, "")
-MOST_SIDECAR_BYTES = 100_000
 # What may stand behind "start" and "end" in a column that means the same.
 TIME_WORDS = r"([\W_]*(at|ts|s|ms|secs?|seconds?|time|timestamp|pos|position|\d+))*[\W_]*"
 
@@ -61,68 +58,6 @@ def read_rows(path: Path) -> list[tuple[int, Cells]]:
     return [(line, absent | row) for line, row in cells]
 
 
-def read_sidecars(
-    raw: Path | RemoteFolder, names: Sequence[str], chosen: Container[str]
-) -> tuple[dict[str, list[str]], list[str]]:
-    """Read the captions that lie beside the videos, such as `a.txt` beside `a.mp4`: one sentence a
-    line.
-
-    Args:
-        raw: the folder of raw videos.
-        names: all files in it, relative.
-        chosen: those that count; text files beside them are read even if they are not among them.
-
-    Returns:
-        The sentences by video, and the names of all other files that count.
-
-    Raises:
-        DataError: if a file is too large for captions, or not in UTF-8.
-    """
-    videos: dict[PurePosixPath, list[str]] = {}
-    for name in names:
-        path = PurePosixPath(name)
-        if name in chosen and path.suffix.lower() in VIDEO_SUFFIXES:
-            videos.setdefault(path.with_suffix(""), []).append(name)
-    sentences: dict[str, list[str]] = {}
-    others = []
-    for name in names:
-        path = PurePosixPath(name)
-        own = videos.get(path.with_suffix(""), []) if path.suffix.lower() == ".txt" else []
-        if not own or path.name.startswith(".") or not _is_own_file(raw, name):
-            if name in chosen:
-                others.append(name)
-            continue
-        lines = _read_lines(file_in(raw, name), f"{raw}/{name}")
-        sentences |= dict.fromkeys(own, lines)
-    return sentences, others
-
-
-def _is_own_file(raw: Path | RemoteFolder, name: str) -> bool:
-    """Return whether a file lies in the folder itself; opening a pipe would hang."""
-    if isinstance(raw, RemoteFolder):
-        return True
-    return (raw / name).is_file() and not (raw / name).is_symlink()
-
-
-def _read_lines(file: Path | RemoteFile, shown: str) -> list[str]:
-    """Return the lines of a text file that hold something, each once."""
-    try:
-        path = local_copy(file)
-    except OSError as error:
-        cure = "check the network, and run the stage again"
-        raise DataError(f"{shown}: cannot be fetched: {error.strerror or error}", cure) from None
-    if path.stat().st_size > MOST_SIDECAR_BYTES:
-        raise DataError(f"{shown}: more than {MOST_SIDECAR_BYTES:,} bytes; are these captions?")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise DataError(f"{shown}: not in UTF-8; save the file in that encoding") from None
-    if "\0" in text:
-        raise DataError(f"{shown}: holds a NUL character; delete it")
-    lines = [" ".join(line.split()) for line in text.splitlines()]
-    return list(dict.fromkeys(line for line in lines if line))
-
-
 class _Written(float):
     """A number with the text that it was written as, because floats are not exact."""
 
@@ -152,17 +87,32 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
+def parse_json(content: bytes, where: str) -> Any:
+    """Parse JSON in UTF-8; numbers keep the text that they were written as.
+
+    Args:
+        content: with or without a byte order mark.
+        where: begins the message of an error.
+
+    Raises:
+        DataError: if it is no JSON, or an object has a name twice.
+    """
+    try:
+        return json.loads(
+            content.decode("utf-8-sig"), parse_float=_Written, object_pairs_hook=_once_each
+        )
+    except ValueError as error:  # also what is not UTF-8
+        raise DataError(f"{where}: not JSON in UTF-8: {error}") from None
+    except RecursionError:
+        raise DataError(f"{where}: not JSON that can be read: nested too deeply") from None
+
+
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the objects of a JSON lines file."""
     for line, text in enumerate(path.read_bytes().split(b"\n"), 1):
         if not text.strip():
             continue
-        try:
-            row = json.loads(
-                text.decode("utf-8-sig"), parse_float=_Written, object_pairs_hook=_once_each
-            )
-        except ValueError as error:  # also what is not UTF-8
-            raise DataError(f"{path}, line {line}: not JSON in UTF-8: {error}") from None
+        row = parse_json(text, f"{path}, line {line}")
         if not isinstance(row, dict):
             raise DataError(f'{path}, line {line}: no object; expected {{"video": ..., ...}}')
         yield line, row
@@ -192,31 +142,43 @@ def _cells(path: Path, line: int, row: dict[str, Any]) -> Cells:
     _check_names(
         path, line, [name for name in row if name not in OPTIONAL or row[name] not in EMPTY]
     )
-    cells = {}
-    for name in dict.fromkeys((*OWN, *row)):
-        value = row.get(name)
-        is_plain = isinstance(value, str | int | float | None) and not isinstance(value, bool)
-        if name in OWN and not is_plain:
-            raise DataError(f"{path}, line {line}: {name} is {value!r}; expected text or a number")
-        cells[name] = _text(value)
-        if "\0" in cells[name]:
-            raise DataError(f"{path}, line {line}: holds a NUL character; delete it")
-    return cells
+    return {
+        name: cell_text(row.get(name), name, f"{path}, line {line}")
+        for name in dict.fromkeys((*OWN, *row))
+    }
 
 
-def _text(value: Any) -> str:
-    """Return a cell as text."""
+def cell_text(value: Any, name: str, where: str) -> str:
+    """Return a cell as text.
+
+    Args:
+        value: as JSON or Parquet holds it.
+        name: of the column.
+        where: begins the message of an error.
+
+    Raises:
+        DataError: if a cell of `OWN` is neither text nor a number, or the manifest cannot hold it.
+    """
+    is_plain = isinstance(value, str | int | float | None) and not isinstance(value, bool)
+    if name in OWN and not is_plain:
+        raise DataError(f"{where}: {name} is {value!r}; expected text or a number")
     if value is None:
         return ""
-    if isinstance(value, bool | list | dict):
-        return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
-    return str(value).strip()
+    text = str(value).strip()
+    if not is_plain:
+        text = json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+    if "\0" in text:
+        raise DataError(f"{where}: holds a NUL character; delete it")
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # JSON can write half of a pair of surrogates
+        problem = f"{where}: {name} holds half a character ({text!a}); write the whole one"
+        raise DataError(problem) from None
+    return text
 
 
 def _check_names(path: Path, line: int, names: list[str]) -> None:
-    """Raise DataError if a column is missing, is called almost like another, or has the name of a
-    column of the manifest.
-    """
+    """Raise DataError if a column is missing, or has a name that is not free."""
     expected = ", ".join(OWN)
     for name in REQUIRED:
         if name not in names:
@@ -224,18 +186,33 @@ def _check_names(path: Path, line: int, names: list[str]) -> None:
             raise DataError(
                 f"{path}, line {line}: no {name!r}; expected {expected}; found: {found}"
             )
+    check_others(names, OWN, f"{path}, line {line}")
+
+
+def check_others(names: Iterable[str], own: Container[str], where: str) -> None:
+    """Check the names of the columns that are carried through.
+
+    Args:
+        names: all columns.
+        own: those that mean something.
+        where: begins the message of an error.
+
+    Raises:
+        DataError: if another column is called almost like "start" or "end", or has the name of a
+            column of the manifest.
+    """
+    names = list(names)
     for name in names:
-        if name in OWN:
+        if name in own:
             continue
-        for own in OPTIONAL:
-            if own not in names and _is_slip(name.lower(), own):
-                raise DataError(f"{path}, line {line}: {name!r} is probably {own!r}; rename it")
+        for time in OPTIONAL:
+            if time not in names and _is_slip(name.lower(), time):
+                raise DataError(f"{where}: {name!r} is probably {time!r}; rename it")
         if not name.strip() or "\0" in name:
-            raise DataError(f"{path}, line {line}: the column {name!r} needs a name")
+            raise DataError(f"{where}: the column {name!r} needs a name")
         if name.lower() in SCHEMA.names:
             raise DataError(
-                f"{path}, line {line}: the manifest has a column {name.lower()!r} of its own; "
-                "rename yours"
+                f"{where}: the manifest has a column {name.lower()!r} of its own; rename yours"
             )
 
 

@@ -50,19 +50,16 @@ def read_captions(path: Path) -> dict[str, list[Caption]]:
         if not name:
             raise DataError(f"{path}, line {line}: no video; name it, or delete the row")
         known = captions.setdefault(normal_name(name), [])
-        if text and (caption := _caption(line, row, text)) not in known:
+        if text and (caption := make_caption(text, row, f"captions.csv, line {line}")) not in known:
             known.append(caption)
     return captions
 
 
 def add_sidecars(
-    captions: dict[str, list[Caption]], sidecars: dict[str, list[str]]
+    captions: dict[str, list[Caption]], sidecars: dict[str, list[Caption]]
 ) -> dict[str, list[Caption]]:
-    """Add the sentences beside each video that has no row of its own."""
-    added = {
-        normal_name(video): [Caption(text) for text in texts] for video, texts in sidecars.items()
-    }
-    return added | captions
+    """Add what lies beside each video that has no row of its own."""
+    return {normal_name(video): own for video, own in sidecars.items()} | captions
 
 
 def normal_name(name: str) -> str:
@@ -72,17 +69,24 @@ def normal_name(name: str) -> str:
     return unicodedata.normalize("NFC", posixpath.normpath(name.replace("\\", "/")))
 
 
-def _caption(line: int, row: dict[str, str], text: str) -> Caption:
-    start, end = row["start"], row["end"]
-    others = {name: cell for name, cell in row.items() if name not in OWN}
+def make_caption(text: str, cells: Mapping[str, str], where: str) -> Caption:
+    """Make a caption.
+
+    Args:
+        text: the sentence.
+        cells: `start`, `end` and the other columns, as text; each may be absent or empty.
+        where: begins the caption's `problem`.
+    """
+    start, end = cells.get("start", ""), cells.get("end", "")
+    others = {name: cell for name, cell in cells.items() if name not in OWN}
     if not start and not end:
         return Caption(text, others=others)
     try:
         span = (Fraction(start or 0), Fraction(end))
     except (ValueError, ZeroDivisionError):
-        problem = f"line {line}: start {start!r} and end {end!r} are not two numbers"
+        problem = f"{where}: start {start!r} and end {end!r} are not two numbers"
         return Caption(text, problem=problem, others=others)
     if not 0 <= span[0] < span[1]:
-        problem = f"line {line}: start {start} is not below end {end}, or is negative"
+        problem = f"{where}: start {start} is not below end {end}, or is negative"
         return Caption(text, problem=problem, others=others)
     return Caption(text, span, others=others)

@@ -13,7 +13,6 @@ import numpy as np
 from tqdm import tqdm
 
 from lumiere.config import CurateConfig
-from lumiere.curation.caption_files import read_sidecars
 from lumiere.curation.captions import Caption, add_sidecars, normal_name, read_captions
 from lumiere.curation.copies import Network, embed_clips, find_copies
 from lumiere.curation.look_alikes import find_look_alikes
@@ -21,6 +20,7 @@ from lumiere.curation.measurement import Measurement, measure_video
 from lumiere.curation.probe import list_inputs
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.shots import Span
+from lumiere.curation.sidecars import read_sidecars
 from lumiere.curation.verdicts import Row, decide
 from lumiere.data.disk_arrays import ArrayFile
 from lumiere.data.ray_engine import RunTasks
@@ -29,6 +29,10 @@ from lumiere.data.workers import Failure, run_tasks
 from lumiere.errors import DataError, FetchError
 
 SIGNATURE = (4, 64, 64, 3)  # the pictures of a segment, see `filters.signature`
+LATE_CAPTIONS = (
+    "The file of captions beside it could not be fetched within curate.timeout_s; "
+    "`dvc repro -f curate` tries again."
+)
 NO_SIGNATURES = np.empty((0, *SIGNATURE), np.uint8)
 
 
@@ -46,7 +50,7 @@ def curate(
     Args:
         raw: folder of videos; it is only read.
         captions_file: CSV, JSON lines or Parquet with video, caption and optionally start, end.
-            Videos without a row take the lines of a text file of their name beside them.
+            Videos without a row take what lies beside them, see `sidecars`.
         scratch: folder for finished measurements, from which a killed run resumes.
         network: finds edited copies, see `copies`; without it none of them is found.
         pattern: of the names in the folder that count, see `remote.matching`; all by default.
@@ -61,13 +65,18 @@ def curate(
     captions = read_captions(captions_file)
     listed = _list(raw, config)
     chosen = set(matching(listed, pattern))
-    sidecars, names = read_sidecars(raw, listed, chosen)
+    has_rows = {name for name in listed if normal_name(name) in captions}
+    sidecars, names, late = read_sidecars(
+        raw, listed, chosen, has_rows, config.workers, config.timeout_s
+    )
     where = raw if isinstance(raw, Path) else raw.url
     if not names:
         what = f"holds no file that matches {pattern}" if pattern else "the folder holds no video"
         raise DataError(f"{where}: {what}")
     captions = add_sidecars(captions, sidecars)
-    outcomes = measure_all(raw, names, captions, config, scratch, run)
+    in_time = [name for name in names if name not in late]
+    outcomes = measure_all(raw, in_time, captions, config, scratch, run)
+    outcomes |= {_printable(name): Rejection(Reason.TIMEOUT, LATE_CAPTIONS) for name in late}
 
     def copies(signatures: Sequence[np.ndarray]) -> list[tuple[int, int]]:
         if network is None or len(signatures) < 2:

@@ -30,6 +30,8 @@ class EmbeddingCache:
     def add(self, keys: list[str], vectors: np.ndarray) -> None:
         """Store vectors, float32 (n, d), of new and different keys."""
         if vectors.shape[1] != self._size:  # of another network, or the first ones
+            # First, so that a run that is killed here leaves no keys for other vectors.
+            self._keys_path.unlink(missing_ok=True)
             self._size, self._places = vectors.shape[1], {}
         start = len(self._places)
         self._path.parent.mkdir(parents=True, exist_ok=True)

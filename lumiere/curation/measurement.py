@@ -119,6 +119,9 @@ class Measurement:
 def _fetched(raw: RemoteFolder, name: str) -> Path:
     try:
         return locate(raw, name)
+    except TimeoutError:
+        detail = "Its store sent nothing for too long; `dvc repro -f curate` tries again."
+        raise Rejection(Reason.TIMEOUT, detail) from None
     except OSError as error:
         raise FetchError(f"{name}: cannot be fetched: {error.strerror or error}") from None
 

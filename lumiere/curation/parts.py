@@ -100,7 +100,7 @@ def _by_span(captions: list[Caption]) -> dict[Span, list[Caption]]:
 
 def _unusable_caption(caption: Caption) -> Part:
     """Return a rejected part for a caption that belongs to no known span of the video."""
-    problem = Rejection(Reason.BAD_SPAN, f"captions.csv, {caption.problem}.")
+    problem = Rejection(Reason.BAD_SPAN, f"{caption.problem}.")
     nowhere = Segment(Fraction(0), Fraction(0), None, 0.0, 0.0)
     return Part(nowhere, [caption], problem)
 

@@ -7,20 +7,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lumiere.data.frame_sizes import Size, as_sizes, fitting_part
 from lumiere.data.pictures import as_shown, cannot_be_shown
 from lumiere.data.tables import read_table
 from lumiere.errors import DataError, one_line
 
 
-def load_captioned_folder(folder: Path, size: int) -> tuple[np.ndarray, list[str]]:
+def load_captioned_folder(folder: Path, size: int | Size) -> tuple[np.ndarray, list[str]]:
     """Read pictures as they are shown, crop their centre, resize it and put it on white.
 
     Args:
         folder: holds `captions.csv` and the pictures it names.
-        size: height and width of the result in pixels.
+        size: of the result in pixels: the side of a square, or (height, width).
 
     Returns:
-        uint8 (n, size, size, 3) and n sentences, in the file's order.
+        uint8 (n, h, w, 3) and n sentences, in the file's order.
 
     Raises:
         DataError: if the folder has no captions.csv, a cell is empty, or a picture cannot be read.
@@ -38,11 +39,12 @@ def load_captioned_folder(folder: Path, size: int) -> tuple[np.ndarray, list[str
         ):
             if not row[column]:
                 raise DataError(f"{listing}, line {line}: the {column} is empty; {cure}")
-    pictures = [_read(folder / row["image"], size) for _, row in rows]
+    (shape,) = as_sizes(size)
+    pictures = [_read(folder / row["image"], shape) for _, row in rows]
     return np.stack(pictures), [row["caption"] for _, row in rows]
 
 
-def _read(path: Path, size: int) -> np.ndarray:
+def _read(path: Path, size: Size) -> np.ndarray:
     try:
         with Image.open(path) as opened:
             opened.load()
@@ -55,10 +57,10 @@ def _read(path: Path, size: int) -> np.ndarray:
         ) from None
     if problem:
         raise DataError(f"{path}: {problem}")
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    picture = picture.crop((left, top, left + side, top + side))
-    picture = picture.resize((size, size), Image.Resampling.LANCZOS)
+    height, width = fitting_part((picture.height, picture.width), size)
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    picture = picture.crop((left, top, left + width, top + height))
+    picture = picture.resize(size[::-1], Image.Resampling.LANCZOS)
     canvas = Image.new("RGBA", picture.size, "white")
     canvas.alpha_composite(picture)
     return np.asarray(canvas.convert("RGB"))

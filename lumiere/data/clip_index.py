@@ -27,6 +27,7 @@ CLIPS = pa.schema(
     ]
 )
 SHARDS = pa.schema([("name", pa.string()), ("size", pa.int64()), ("sha256", pa.string())])
+BUCKET = pa.field("bucket", pa.int64())  # of shards, if clips have several sizes
 
 Entry = dict[str, Any]
 
@@ -48,9 +49,11 @@ def write_tables(
             for part, value in zip(("offset", "size"), entry["members"][name], strict=True):
                 columns[f"{name} {part}"].append(value)
     about = [{"name": name, **facts} for name, facts in shards.items()]
+    has_buckets = any(BUCKET.name in facts for facts in about)
+    schema = SHARDS.append(BUCKET) if has_buckets else SHARDS
     tables = {
         "clips": pa.table(columns, schema=CLIPS),
-        "shards": pa.Table.from_pylist(about, schema=SHARDS),
+        "shards": pa.Table.from_pylist(about, schema=schema),
     }
     return {"num_clips": len(entries)} | {
         name: _write(folder / f"{split}.{name}.arrow", table) for name, table in tables.items()
@@ -97,6 +100,13 @@ class MappedEntries(Sequence[Entry]):
         """Return the name of the shard of each clip."""
         names = self._table("shards")["name"]
         return pc.take(names, self._table("clips")["shard"]).to_pylist()
+
+    def buckets(self) -> list[int]:
+        """Return the number of the size of each clip; only with several sizes."""
+        if not len(self):
+            return []
+        buckets = self._table("shards")[BUCKET.name]
+        return pc.take(buckets, self._table("clips")["shard"]).to_pylist()
 
     def text_bytes(self) -> int:
         """Return the size of all stored texts."""

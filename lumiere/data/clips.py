@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from lumiere.data.clip_index import MappedEntries
+from lumiere.data.frame_sizes import as_sizes
 from lumiere.data.shards import (
     ALL,
     check_shards,
@@ -51,6 +52,9 @@ class ClipStore:
     """The clips of one split, read one at a time. It keeps no file open, so it can be forked and
     pickled.
 
+    Attributes:
+        sizes: (height, width) of the clips in pixels; the main size first, see `frame_sizes`.
+
     Args:
         folder: the output of the decode stage.
         split: "train" or "validation".
@@ -70,7 +74,8 @@ class ClipStore:
         self.entries = entries_of(self.folder, index, split)
         self.fps: int = index["fps"]
         self.num_frames: int = index["num_frames"]
-        self.size: int = index["size"]
+        self.sizes = as_sizes(index["size"])
+        self._shard_facts: dict[str, Any] = index.get("shards", {})
         self.text_encoder: str = index["text_encoder"]
         self.embed_dim: int = index["embed_dim"]
         self.max_text_tokens: int = index["max_text_tokens"]
@@ -84,6 +89,15 @@ class ClipStore:
         if isinstance(self.entries, MappedEntries):
             return self.entries.tars()
         return [entry["tar"] for entry in self.entries]
+
+    @property
+    def buckets(self) -> list[int]:
+        """The place of each clip's size in `sizes`."""
+        if len(self.sizes) == 1:
+            return [0] * len(self)
+        if isinstance(self.entries, MappedEntries):
+            return self.entries.buckets()
+        return [self._shard_facts[entry["tar"]]["bucket"] for entry in self.entries]
 
     @property
     def text_bytes(self) -> int:
@@ -149,6 +163,46 @@ def clip_order(shards: Sequence[str], seed: int, epoch: int, buffer: int) -> np.
     for block in np.split(order, range(start, len(order), buffer)):
         random.shuffle(block)
     return order
+
+
+def epoch_length(buckets: Sequence[int], batch_size: int) -> int:
+    """Return how many clips an epoch of `batch_order` has."""
+    counts = np.unique(np.asarray(buckets, np.int64), return_counts=True)[1].tolist()
+    if len(counts) < 2:
+        return len(buckets)
+    return sum(-(-count // batch_size) * batch_size for count in counts)
+
+
+def batch_order(
+    shards: Sequence[str],
+    buckets: Sequence[int],
+    seed: int,
+    epoch: int,
+    buffer: int,
+    batch_size: int,
+) -> np.ndarray:
+    """Return the order of one epoch, in which every batch has clips of one size.
+
+    With one size, it is `clip_order`. With several, the clips of each size are divided into batches
+    in that order, and the batches follow each other as their first clips do. If the last batch of
+    a size is not full, clips from the beginning of that size's order fill it.
+
+    Args:
+        shards, seed, epoch, buffer: as in `clip_order`.
+        buckets: the size of each clip.
+        batch_size: clips in a batch, over all processes.
+    """
+    order = clip_order(shards, seed, epoch, buffer)
+    sizes = np.asarray(buckets, np.int64)
+    if len(np.unique(sizes)) < 2:
+        return order
+    places = np.argsort(order)  # of each clip in the order
+    batches: list[np.ndarray] = []
+    for bucket in np.unique(sizes):
+        own = order[sizes[order] == bucket]
+        count = -(-len(own) // batch_size)
+        batches += list(np.resize(own, count * batch_size).reshape(count, batch_size))
+    return np.concatenate(sorted(batches, key=lambda batch: int(places[batch[0]])))
 
 
 def resize_video(video: torch.Tensor, size: int | tuple[int, int]) -> torch.Tensor:

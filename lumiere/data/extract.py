@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from lumiere.data.bars import Box, crop
+from lumiere.data.frame_sizes import Size, as_sizes, fitting_part
 from lumiere.data.optical_flow import FLOW_FPS
 from lumiere.data.remote import RemoteFile, local_copy
 from lumiere.data.shards import pack_arrays, pack_frames, unpack_arrays
@@ -27,6 +29,7 @@ CODE = code_version(
     __name__,
     "lumiere.data.bars",
     "lumiere.data.display",
+    "lumiere.data.frame_sizes",
     "lumiere.data.frame_times",
     "lumiere.data.key_frames",
     "lumiere.data.shards",
@@ -45,7 +48,8 @@ class WindowSettings:
     Attributes:
         fps: frames per second.
         num_frames: frames of one window.
-        size: height and width in pixels.
+        size: in pixels: the side of a square, (height, width), or several such pairs. Windows are
+            cut at one of them.
         clips_per_video: windows per clip of the manifest; fewer if the clip is too short for that
             many.
         min_window_motion: share of the motion of the liveliest window that every window has.
@@ -53,7 +57,7 @@ class WindowSettings:
 
     fps: int
     num_frames: int
-    size: int
+    size: Any
     clips_per_video: int
     min_window_motion: float = 0.0
 
@@ -123,10 +127,14 @@ def extract_video(
 
     Raises:
         FetchError: if the file cannot be fetched now.
-        VideoError: if the file has changed since curation.
+        VideoError: if the file has changed since curation, or its store hangs.
     """
     try:
         path = local_copy(sources[0].path)
+    except TimeoutError:
+        raise VideoError(
+            "its store sent nothing for too long; run the decode stage again"
+        ) from None
     except OSError as error:
         raise FetchError(f"cannot be fetched: {error.strerror or error}") from None
     sources = [replace(source, path=path) for source in sources]
@@ -228,20 +236,21 @@ def choose_windows(starts: list[int], length: int, motions: np.ndarray, share: f
     return sorted(chosen)
 
 
-def square(frame: np.ndarray, size: int) -> np.ndarray:
-    """Cut the largest centred square out of a uint8 (h, w, 3), and resize it to (size, size, 3)
-    without aliasing.
+def fit(frame: np.ndarray, size: Size) -> np.ndarray:
+    """Cut the largest centred part of the shape of `size` (height, width) out of a uint8 (h, w, 3),
+    and resize it to (height, width, 3) without aliasing.
     """
     height, width = frame.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    middle = frame[top : top + side, left : left + side]
-    if side == size:
+    rows, columns = fitting_part((height, width), size)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    middle = frame[top : top + rows, left : left + columns]
+    if (rows, columns) == size:
         return middle.copy()  # a view would keep the whole frame in memory
     # INTER_AREA weighs each source pixel by its share, even for factors that are not whole, such as
     # 160 to 128.
+    shrinks = rows * columns > size[0] * size[1]
     return cv2.resize(
-        middle, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
+        middle, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     )
 
 
@@ -298,7 +307,8 @@ def _decode(
     left: list[int],
     decoder: str,
 ) -> Iterator[tuple[int, Decoded]]:
-    """Decode the windows of some stretches; frames are uint8 (t, size, size, 3)."""
+    """Decode the windows of some stretches; frames are uint8 (t, h, w, 3)."""
+    (size,) = as_sizes(settings.size)
     spans = []
     for i in left:
         wanted = frozenset(_wanted(chosen[i], settings.num_frames))
@@ -309,7 +319,7 @@ def _decode(
         local_copy(sources[0].path),
         spans,
         decoder,
-        transform=lambda frame: square(crop(frame, box), settings.size),
+        transform=lambda frame: fit(crop(frame, box), size),
     )
     for place, frames in decoded:
         yield left[place], frames

@@ -11,7 +11,7 @@ import math
 import shutil
 import sys
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lumiere.data.extract import Source, WindowSettings, extract_video, load_windows
+from lumiere.data.frame_sizes import as_sizes, nearest, plain
 from lumiere.data.ray_engine import RunTasks
 from lumiere.data.remote import FETCH_AGAIN, RemoteFolder, file_in
 from lumiere.data.shards import Sample, write_index, write_null_text, write_shards
@@ -39,7 +40,7 @@ SHARE_SCRATCH = "give all nodes of the cluster one scratch folder at the same pa
 # The columns of the manifest that are read.
 COLUMNS = (
     "clip_id", "video", "start", "end", "exact_start", "exact_end", "captions", "split", "decoder",
-    "crop", "motion_curve", "sha256",
+    "width", "height", "crop", "motion_curve", "sha256",
 )  # fmt: skip
 
 Row = Mapping[str, Any]
@@ -94,7 +95,8 @@ def cut_all(
         by_video.setdefault(row["video"], []).append(row)
     videos = list(by_video.values())
     tasks = [
-        (tuple(_source(row, raw, decoder) for row in own), settings, scratch) for own in videos
+        (tuple(_source(row, raw, decoder) for row in own), _settings_of(own[0], settings), scratch)
+        for own in videos
     ]
     files: dict[str, Path] = {}
     failures: dict[str, str] = {}
@@ -134,6 +136,17 @@ def _source(row: Row, raw: Path | RemoteFolder, decoder: str) -> Source:
         tuple(row["motion_curve"]),
         tuple(row["crop"]) or None,
     )
+
+
+def _bucket(row: Row, settings: WindowSettings) -> int:
+    """Return the number of the size that a clip gets; all clips of a video get the same."""
+    sizes = as_sizes(settings.size)
+    return nearest(sizes, row["height"], row["width"]) if len(sizes) > 1 else 0
+
+
+def _settings_of(row: Row, settings: WindowSettings) -> WindowSettings:
+    """Return the settings for the windows of a video."""
+    return replace(settings, size=plain(as_sizes(settings.size)[_bucket(row, settings)]))
 
 
 def _explanation(outcome: Failure | VideoError) -> str:
@@ -199,7 +212,8 @@ def write_clips(
     clips_per_shard: int,
     **text_settings: Any,
 ) -> dict[str, int]:
-    """Write the shards and the index of both splits, in the order of the manifest.
+    """Write the shards and the index of both splits, in the order of the manifest. With several
+    sizes, those of one size follow each other, because a shard holds clips of one size.
 
     `folder` appears only when it is complete. A run that is killed while it replaces an older
     folder leaves the old one or the new one, or the old one under another name, which the next run
@@ -230,8 +244,9 @@ def write_clips(
     splits = {}
     for split in SPLITS:
         own_rows = [row for row in rows if row["split"] == split and row["clip_id"] in files]
+        own_rows.sort(key=lambda row: _bucket(row, settings))
         samples = tqdm(
-            _samples(own_rows, files, embeddings, settings.fps),
+            _samples(own_rows, files, embeddings, settings),
             desc=f"write {split}",
             unit="clip",
             mininterval=0.5,
@@ -268,8 +283,12 @@ def _old(folder: Path) -> Path:
 
 
 def _samples(
-    rows: Sequence[Row], files: Mapping[str, Path], embeddings: Embeddings, fps: int
+    rows: Sequence[Row],
+    files: Mapping[str, Path],
+    embeddings: Embeddings,
+    settings: WindowSettings,
 ) -> Iterator[Sample]:
+    has_buckets = len(as_sizes(settings.size)) > 1
     for row in rows:
         windows = load_windows(files[row["clip_id"]])
         embeds, masks = zip(*(embeddings[caption] for caption in row["captions"]), strict=True)
@@ -279,6 +298,7 @@ def _samples(
                 "video": row["video"],
                 "start": start,
                 "captions": list(row["captions"]),
-                "fps": fps,
+                "fps": settings.fps,
             }
-            yield Sample(video, np.stack(embeds), np.stack(masks), info)
+            bucket = _bucket(row, settings) if has_buckets else None
+            yield Sample(video, np.stack(embeds), np.stack(masks), info, bucket)

@@ -21,7 +21,7 @@ import fsspec
 from fsspec.utils import glob_translate
 
 from lumiere.data.workers import report_progress
-from lumiere.errors import DataError, first_line
+from lumiere.errors import DataError, FetchError, first_line
 
 CHUNK = 4 << 20  # bytes; progress is reported after each
 TAGS = ("ETag", "etag", "md5Hash", "checksum")  # what stores call the tag of a content
@@ -62,13 +62,16 @@ class RemoteFolder:
         """Return a local copy of a file, if necessary after some tries.
 
         Raises:
-            OSError: if it cannot be fetched.
+            TimeoutError: if the store sends nothing for as long as its client waits.
+            OSError: if it cannot be fetched for another reason.
         """
         for number in range(1, TRIES):
             try:
                 return self._fetch_once(name)
             except (FileNotFoundError, PermissionError):
                 raise
+            except TimeoutError:
+                time.sleep(PAUSE_S * number)  # no progress, so that the worker's limit counts it
             except OSError:
                 time.sleep(PAUSE_S * number)
                 report_progress()
@@ -86,7 +89,8 @@ class RemoteFolder:
         except OSError:
             raise
         except Exception as error:  # each store has errors of its own
-            raise OSError(0, _reason(error), f"{self.url}/{name}") from error
+            kind = TimeoutError if "Timeout" in type(error).__name__ else OSError
+            raise kind(0, _reason(error), f"{self.url}/{name}") from error
 
     def _place(self, name: str, tag: str) -> Path:
         key = hashlib.sha256(f"{self.url}\n{name}\n{tag}".encode(errors="surrogatepass"))
@@ -104,6 +108,21 @@ class RemoteFile:
     def fetch(self) -> Path:
         """See `RemoteFolder.fetch`."""
         return self.folder.fetch(self.name)
+
+
+def fetch_file(folder: RemoteFolder, name: str) -> Path:
+    """Fetch a file in a worker process, which is killed if the store hangs.
+
+    Raises:
+        TimeoutError: if the store sends nothing for as long as its client waits.
+        FetchError: if it cannot be fetched for another reason.
+    """
+    try:
+        return folder.fetch(name)
+    except TimeoutError:
+        raise
+    except OSError as error:
+        raise FetchError(f"{name}: cannot be fetched: {error.strerror or error}") from None
 
 
 def split_source(text: str, cache: Path) -> tuple[Path | RemoteFolder, str]:
@@ -179,7 +198,8 @@ def _fetch(files: Any, path: str, copy: Path, size: int | None) -> None:
     copy.parent.mkdir(parents=True, exist_ok=True)
     temporary = copy.with_name(f".{copy.name}.{os.getpid()}.tmp")
     try:
-        with files.open(path, "rb") as source, temporary.open("wb") as target:
+        # Some stores read 50 MB ahead, and nothing reports progress meanwhile.
+        with files.open(path, "rb", block_size=CHUNK) as source, temporary.open("wb") as target:
             for chunk in _chunks(source):
                 target.write(chunk)
         found = temporary.stat().st_size

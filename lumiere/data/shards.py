@@ -44,12 +44,14 @@ class Sample:
         prompt_embeds: float16 (k, n, d), one row per caption.
         prompt_mask: uint8 (k, n), 1 = attend.
         info: clip_id, video, start, captions, fps.
+        bucket: the number of its size, if clips have several.
     """
 
     video: bytes
     prompt_embeds: np.ndarray
     prompt_mask: np.ndarray
     info: dict[str, Any]
+    bucket: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Split:
 
     Attributes:
         entries: where each sample lies.
-        shards: {"size": bytes, "sha256": hexadecimal} of each shard, by name.
+        shards: {"size": bytes, "sha256": hexadecimal} of each shard, by name; if clips have several
+            sizes, also the "bucket" of all its clips.
     """
 
     entries: list[dict[str, Any]]
@@ -76,6 +79,8 @@ def write_shards(folder: Path, split: str, samples: Iterable[Sample], per_shard:
                 for sample in group:
                     written.entries.append(_write_sample(tar, name, len(written.entries), sample))
             written.shards[name] = {"size": file.tell(), "sha256": hashed.sha256.hexdigest()}
+            if group[0].bucket is not None:
+                written.shards[name]["bucket"] = group[0].bucket
     return written
 
 
@@ -319,9 +324,9 @@ def _tar_info(name: str, size: int) -> tarfile.TarInfo:
 def _groups(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
     group: list[Sample] = []
     for sample in samples:
-        group.append(sample)
-        if len(group) == size:
+        if group and (len(group) == size or sample.bucket != group[0].bucket):
             yield group
             group = []
+        group.append(sample)
     if group:
         yield group

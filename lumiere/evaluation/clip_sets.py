@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lumiere.data.clips import ClipStore, resize_video
+from lumiere.data.frame_sizes import fitting_part
 from lumiere.data.pixel_values import from_model_range, to_model_range
 from lumiere.data.shards import read_info
 from lumiere.errors import DataError
@@ -187,9 +188,15 @@ def num_subjects(clips: ClipSet) -> int:
 
 
 def resized(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize uint8 (t, h, w, 3) by the rule that makes the training clips: area."""
+    """Resize uint8 (t, h, w, 3) by the rule that makes the training clips: area. Clips of another
+    shape are cropped to their middle first.
+    """
     if frames.shape[1:3] == size:
         return frames
+    height, width = frames.shape[1:3]
+    rows, columns = fitting_part((height, width), size)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    frames = frames[:, top : top + rows, left : left + columns]
     return from_model_range(resize_video(to_model_range(frames)[None], size)[0])
 
 

@@ -14,6 +14,7 @@ from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
 from torch import Tensor
 
 from lumiere.config import DistilConfig, GenerateConfig, OptimConfig, Params
+from lumiere.data.frame_sizes import Size, as_sizes, at_side, plain
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.diffusion.schedulers import power_timesteps, takes_timesteps
 from lumiere.diffusion.windows import temporal_windows
@@ -167,7 +168,8 @@ def workloads(params: Params, root: Path = Path()) -> list[Workload]:
     enlarger = inflate(ssr_image, temporal_resampling=False)
 
     text = (params.decode.max_text_tokens, text_width(image_model.config))
-    frames, side = params.decode.num_frames, image_model.config.sample_size
+    frames = params.decode.num_frames
+    ((height, width),) = as_sizes(image_model.config.sample_size)
     scheduler = _scheduler(params, root)
     steps, guided_steps = _count_steps(generate, generate.num_inference_steps, scheduler)
     has_guide = generate.guidance_type == "auto"
@@ -179,17 +181,17 @@ def workloads(params: Params, root: Path = Path()) -> list[Workload]:
         Workload(
             "text-to-image",
             image_model,
-            (image_model.config.in_channels, side, side),
+            (image_model.config.in_channels, height, width),
             text,
             t2i.optim if t2i.source == "train" else None,
         ),
         Workload(
             "base, conditioned",
             conditioned,
-            (conditioned.total_channels, frames, side, side),
+            (conditioned.total_channels, frames, height, width),
             text,
             params.train_conditioned.optim,
-            (conditioned.total_channels, generate.num_frames, side, side),
+            (conditioned.total_channels, generate.num_frames, height, width),
             base_passes,
         ),
     ]
@@ -197,7 +199,7 @@ def workloads(params: Params, root: Path = Path()) -> list[Workload]:
         loads.append(on_meta(lambda: _distilled(params, loads[-1], scheduler)))
     if has_guide:
         guide = _guide_network(root / generate.guide_unet, conditioned)
-        guided = (guide.total_channels, generate.num_frames, side, side)
+        guided = (guide.total_channels, generate.num_frames, height, width)
         loads.append(Workload("guide", guide, guided, text, None, guided, guided_steps))
     if ssr.image_model == "train":
         shape = (6, ssr.crop, ssr.crop)
@@ -209,7 +211,7 @@ def workloads(params: Params, root: Path = Path()) -> list[Workload]:
             (6, ssr.window_size, ssr.crop, ssr.crop),
             None,
             ssr.optim,
-            (6, ssr_window, ssr.size, ssr.size),
+            (6, ssr_window, *_main_size(params, ssr.size)),
             generate.ssr_steps * len(windows),
         )
     )
@@ -300,9 +302,9 @@ def text_to_image_network(params: Params, root: Path) -> UNet2DConditionModel:
     """
     config = params.prepare_t2i
     if config.source != "train":
-        return _named_network(config.source, root, config.size)
+        return _named_network(config.source, root, _main_size(params, config.size))
     return build_text_to_image_unet(
-        config.size,
+        plain(_main_size(params, config.size)),
         config.block_out_channels,
         config.layers_per_block,
         _text_width(params, root),
@@ -313,11 +315,12 @@ def text_to_image_network(params: Params, root: Path) -> UNet2DConditionModel:
 def super_resolution_network(params: Params, root: Path) -> UNet2DConditionModel:
     """Return the image network for super-resolution, found in the same way."""
     config = params.train_ssr
+    size = _main_size(params, config.size)
     source = config.image_init_from if config.image_model == "train" else config.image_model
     if source:
-        return _named_network(source, root, config.size)
+        return _named_network(source, root, size)
     file = root / config.unet_config if config.unet_config else ""
-    return build_ssr_unet(config.size, config.block_out_channels, config.layers_per_block, file)
+    return build_ssr_unet(plain(size), config.block_out_channels, config.layers_per_block, file)
 
 
 def _image_folder(source: str, root: Path) -> Path:
@@ -325,7 +328,12 @@ def _image_folder(source: str, root: Path) -> Path:
     return here if here.is_dir() else pipeline_folder(source)
 
 
-def _named_network(source: str, root: Path, size: int) -> UNet2DConditionModel:
+def _main_size(params: Params, side: int) -> Size:
+    """Return the main size of clips, with this shorter side."""
+    return at_side(as_sizes(params.decode.size), side)[0]
+
+
+def _named_network(source: str, root: Path, size: Size) -> UNet2DConditionModel:
     folder = _image_folder(source, root)
     stored = read_stored_config(folder / "unet")
     settings = {key: value for key, value in stored.items() if not key.startswith("_")}
@@ -335,7 +343,9 @@ def _named_network(source: str, root: Path, size: int) -> UNet2DConditionModel:
         factor = latent_factor(
             read_stored_config(folder / "vae", AutoencoderKL)["block_out_channels"]
         )
-    return UNet2DConditionModel.from_config(settings | {"sample_size": size // factor})
+    return UNet2DConditionModel.from_config(
+        settings | {"sample_size": plain([length // factor for length in size])}
+    )
 
 
 def _text_width(params: Params, root: Path) -> int:

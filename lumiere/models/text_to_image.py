@@ -40,7 +40,7 @@ class TextToImage:
     scheduler: SchedulerMixin
     text_encoder: str
     max_text_tokens: int = 32
-    trained_size: int | None = None
+    trained_size: int | tuple[int, int] | None = None
     vae: AutoencoderKL | None = None
 
     @classmethod
@@ -59,11 +59,11 @@ class TextToImage:
         return cls(unet, scheduler, text_encoder, max_text_tokens, trained_size, vae)
 
     @property
-    def size(self) -> int:
-        """The side of its images in pixels; height = width."""
-        return self.unet.config.sample_size * vae_factor(self.vae)
+    def size(self) -> int | tuple[int, int]:
+        """The size of its images in pixels: the side of a square, or (height, width)."""
+        return image_size(self.unet, self.vae)
 
-    def use_at(self, size: int) -> None:
+    def use_at(self, size: int | tuple[int, int]) -> None:
         """Use the network at another image size, in training and in generation.
 
         A U-Net is convolutional, so it accepts other sizes, but its images are good only after
@@ -75,16 +75,28 @@ class TextToImage:
         own_size = self.size
         if size == own_size:
             return
+        self.check_size(size)
+        side = vae_factor(self.vae)
+        latents = [length // side for length in ((size,) if isinstance(size, int) else size)]
+        self.trained_size = self.trained_size or own_size
+        self.unet.register_to_config(sample_size=latents[0] if len(latents) == 1 else latents)
+
+    def check_size(self, size: int | tuple[int, int]) -> None:
+        """Raise ValueError if the network cannot halve an image size as often as its levels
+        require.
+        """
+        own_size = self.size
+        if size == own_size:
+            return
         halvings, side = self.unet.num_upsamplers, vae_factor(self.vae)
         factor = side * 2**halvings
-        if size % factor:
+        sides = (size,) if isinstance(size, int) else size
+        if any(length % factor for length in sides):
             what = "an image" if self.vae is None else f"latents of {side} pixels a side"
             raise ValueError(
-                f"size {size}; allowed: {own_size}, which it was trained for, or another multiple of {factor}, "
-                f"since it halves {what} {halvings} times"
+                f"size {_shown(size)}; allowed: {_shown(own_size)}, which it was trained for, or another "
+                f"multiple of {factor}, since it halves {what} {halvings} times"
             )
-        self.trained_size = self.trained_size or own_size
-        self.unet.register_to_config(sample_size=size // side)
 
     def save(self, folder: str | Path) -> None:
         """Write `unet/`, `scheduler/`, `text_encoder/` and `vae/`, in the layout of a diffusers
@@ -96,6 +108,16 @@ class TextToImage:
         if self.trained_size is not None:
             sizes = {"trained": self.trained_size, "used": self.size}
             (folder / SIZE_FILE).write_text(json.dumps(sizes, indent=2) + "\n", encoding="utf-8")
+
+
+def image_size(unet: UNet2DConditionModel, vae: AutoencoderKL | None) -> int | tuple[int, int]:
+    """Return the size of a network's images in pixels: the side of a square, or (height, width)."""
+    size, factor = unet.config.sample_size, vae_factor(vae)
+    return size * factor if isinstance(size, int) else (size[0] * factor, size[1] * factor)
+
+
+def _shown(size: int | tuple[int, int]) -> str:
+    return str(size) if isinstance(size, int) else f"{size[0]} x {size[1]}"
 
 
 def save_companions(

@@ -5,6 +5,7 @@ config file.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,9 @@ def read_unet_config(path: str | Path) -> dict[str, Any]:
     return settings
 
 
-def build_unet(path: str | Path, size: int) -> UNet2DConditionModel:
-    """Build the network of a config file, for images of `size` pixels instead of the size in the
-    file.
+def build_unet(path: str | Path, size: int | Sequence[int]) -> UNet2DConditionModel:
+    """Build the network of a config file, for images of `size` pixels (the side of a square, or height
+    and width) instead of the size in the file.
 
     Raises:
         ValueError: as `read_unet_config`, or if the settings contradict each other.
@@ -50,7 +51,7 @@ def build_unet(path: str | Path, size: int) -> UNet2DConditionModel:
 
 
 def build_text_to_image_unet(
-    size: int,
+    size: int | Sequence[int],
     block_out_channels: tuple[int, ...],
     layers_per_block: int,
     text_dim: int,
@@ -94,7 +95,7 @@ def build_text_to_image_unet(
 
 
 def build_ssr_unet(
-    size: int,
+    size: int | Sequence[int],
     block_out_channels: tuple[int, ...],
     layers_per_block: int,
     config_file: str | Path = "",

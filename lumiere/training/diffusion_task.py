@@ -20,7 +20,7 @@ from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
 from torch import Tensor, nn
 
 from lumiere.config import OptimConfig
-from lumiere.data.clips import clip_order
+from lumiere.data.clips import batch_order, epoch_length
 from lumiere.diffusion.latents import LatentShapes, LatentSpace
 from lumiere.diffusion.noise import draw_noise
 from lumiere.diffusion.objective import Objective
@@ -37,6 +37,10 @@ class Stream(Protocol):
     @property
     def shards(self) -> Sequence[str]:
         """The shard of each clip."""
+
+    @property
+    def buckets(self) -> Sequence[int]:
+        """The number of the size of each clip; all 0 if all clips have one size."""
 
     def __len__(self) -> int:
         """Return the number of clips."""
@@ -128,6 +132,7 @@ class DiffusionTask(ABC, Generic[Data]):
         self.objective = Objective(self.scheduler, self.config.min_snr_gamma)
         self.space = LatentSpace(self.vae)
         self._order: tuple[int, np.ndarray] | None = None
+        self._epoch: tuple[Sequence[int], int] | None = None  # its length, for these clips
 
     @abstractmethod
     def draw(
@@ -170,12 +175,14 @@ class DiffusionTask(ABC, Generic[Data]):
 
     def validation_example(self, i: int) -> Batch:
         """Return the i-th validation example, with the same noise, timestep and crop or mask each
-        time.
+        time. If clips have several sizes, all examples have the most frequent one, because any of
+        them may share a batch.
         """
         total = self.validation_clips
         key = f"{self.name}-validation"
         generator = generator_for(key, i)
-        clip = round(i * (len(self.validation_data) - 1) / (total - 1))
+        clips = self._held_out_clips()
+        clip = int(clips[round(i * (len(clips) - 1) / (total - 1))])
         example = self.draw(self.validation_data, clip, generator, False, False)
         return example | self._noise_level(i, total, (key,), generator)
 
@@ -203,13 +210,27 @@ class DiffusionTask(ABC, Generic[Data]):
         noise = draw_noise(like.shape, generators, like.device, self.noise_correlation)
         return noise.to(like.dtype)
 
+    def _held_out_clips(self) -> np.ndarray:
+        buckets = self.validation_data.buckets
+        return np.flatnonzero(np.asarray(buckets) == np.bincount(buckets).argmax())
+
     def _clip_at(self, position: int) -> int:
         if not len(self.train_data):
             raise ValueError("there are no clips to draw batches from")
-        epoch, place = divmod(position, len(self.train_data))
+        data, config = self.train_data, self.config
+        if self._epoch is None or self._epoch[0] is not data.buckets:
+            self._epoch = data.buckets, epoch_length(data.buckets, config.batch_size)
+        epoch, place = divmod(position, self._epoch[1])
         if self._order is None or self._order[0] != epoch:
-            seed, buffer = self.config.seed, self.config.shuffle_buffer
-            self._order = epoch, clip_order(self.train_data.shards, seed, epoch, buffer)
+            order = batch_order(
+                data.shards,
+                data.buckets,
+                config.seed,
+                epoch,
+                config.shuffle_buffer,
+                config.batch_size,
+            )
+            self._order = epoch, order
         return int(self._order[1][place])
 
     def _noise_level(

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from lumiere.data.clips import ClipStore, resize_video
+from lumiere.data.frame_sizes import at_side
 from lumiere.data.pixel_values import model_to_bytes, to_model_range
 from lumiere.data.shards import ALL
+from lumiere.errors import DataError
 
 Text = tuple[Tensor, Tensor]  # states (n, d) and mask (n,); of k captions (k, n, d) and (k, n)
 
@@ -23,6 +25,10 @@ class Clips(Protocol):
     @property
     def shards(self) -> Sequence[str]:
         """The shard of each clip; clips of one shard are read together."""
+
+    @property
+    def buckets(self) -> Sequence[int]:
+        """The number of the size of each clip; all 0 if all clips have one size."""
 
     @property
     def num_frames(self) -> int:
@@ -56,23 +62,32 @@ class StoredClips:
         """
         Args:
             store: the clips.
-            size: pixels, height = width.
+            size: pixels of the shorter side of the main size, see `frame_sizes`.
             cache_mb: pixels and texts that a process may keep, in MB of 10^6 bytes.
+
+        Raises:
+            DataError: if a side of a clip would not be a whole number of pixels.
         """
         self.store, self.size, self.shards = store, size, store.shards
+        try:
+            self.sizes = at_side(store.sizes, size)
+        except ValueError as error:
+            raise DataError(f"{store.folder}: {error}") from None
+        self.buckets = store.buckets
         self.num_frames = store.num_frames
         embeds, mask = store.null_text()
         self.null_text = torch.from_numpy(embeds), torch.from_numpy(mask)
         # As stored; padding takes more.
         texts = store.text_bytes
-        self._keeps = 3 * len(store) * store.num_frames * size * size + texts <= cache_mb * 1e6
+        pixels = sum(height * width for height, width in map(self.sizes.__getitem__, self.buckets))
+        self._keeps = 3 * store.num_frames * pixels + texts <= cache_mb * 1e6
         self._kept: dict[int, tuple[Tensor, Text]] = {}
 
     def __len__(self) -> int:
         return len(self.store)
 
     def video(self, i: int, frames: slice = ALL) -> Tensor:
-        """Return the frames of a clip, or those of a slice, uint8 (3, t, size, size)."""
+        """Return the frames of a clip, or those of a slice, uint8 (3, t, h, w)."""
         return self._whole(i)[0][:, frames] if self._keeps else self._read_video(i, frames)
 
     def text(self, i: int) -> Text:
@@ -89,9 +104,10 @@ class StoredClips:
 
     def _read_video(self, i: int, frames: slice) -> Tensor:
         stored = self.store.frames(i, frames)
-        if stored.shape[1:3] == (self.size, self.size):
+        size = self.sizes[self.buckets[i]]
+        if stored.shape[1:3] == size:
             return torch.from_numpy(stored).permute(3, 0, 1, 2)
-        small = resize_video(to_model_range(stored).unsqueeze(0), self.size)[0]
+        small = resize_video(to_model_range(stored).unsqueeze(0), size)[0]
         return model_to_bytes(small)
 
     def _read_text(self, i: int) -> Text:
@@ -126,6 +142,7 @@ class Pictures:
         self.videos = torch.from_numpy(pictures).permute(0, 3, 1, 2).unsqueeze(2)  # (n, 3, 1, h, w)
         self.prompts, self.null_text = prompts, null_text
         self.shards, self.num_frames = [""] * len(pictures), 1
+        self.buckets = [0] * len(pictures)
 
     def __len__(self) -> int:
         return len(self.videos)

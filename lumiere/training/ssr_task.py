@@ -9,6 +9,7 @@ label. The added noise makes it tolerate the base model's errors.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import torch
 
@@ -57,12 +58,15 @@ class SuperResolutionTask(DiffusionTask[StoredClips]):
         def below(bound: int) -> int:
             return int(torch.randint(bound, (), generator=generator))
 
-        size, crop = self.ssr.size, self.ssr.crop
+        crop = self.ssr.crop
         start = below(data.num_frames - self.window_size + 1)
         high = bytes_to_model(data.video(clip, slice(start, start + self.window_size))).unsqueeze(0)
-        low = resize_video(resize_video(high, self.ssr.low_size), size)
-        top = below(size - crop + 1)
-        left = below(size - crop + 1)
+        height, width = high.shape[-2:]
+        factor = Fraction(self.ssr.low_size, self.ssr.size)
+        low_size = int(height * factor), int(width * factor)
+        low = resize_video(resize_video(high, low_size), (height, width))
+        top = below(height - crop + 1)
+        left = below(width - crop + 1)
         high = high[0, :, :, top : top + crop, left : left + crop]
         low = low[0, :, :, top : top + crop, left : left + crop]
         highest_level = round(self.ssr.max_noise_level * (self.objective.num_timesteps - 1))

@@ -44,6 +44,7 @@ class Counted:
             torch.arange(num_frames, dtype=torch.uint8).view(1, -1, 1, 1).expand(3, -1, SIZE, SIZE)
         )
         self.shards, self.num_frames = ["", ""], num_frames
+        self.buckets = [0, 0]
         self.null_text = torch.zeros(TOKENS, DIM), torch.ones(TOKENS, dtype=torch.int64)
 
     def __len__(self) -> int:

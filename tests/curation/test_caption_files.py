@@ -1,8 +1,7 @@
-"""Captions from JSON lines, Parquet and text files give what the same CSV gives."""
+"""Captions from JSON lines and Parquet give what the same CSV gives."""
 
 from __future__ import annotations
 
-import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from lumiere.config import CurateConfig
-from lumiere.curation.caption_files import read_sidecars
 from lumiere.curation.captions import Caption, add_sidecars, read_captions
 from lumiere.curation.manifest import read_manifest, write_manifest
 from lumiere.curation.reasons import Reason, Rejection
@@ -68,7 +66,7 @@ def test_other_columns_are_carried_into_the_manifest(tmp_path):
     )
     manifests = []
     for name in ("c.csv", "c.jsonl", "c.parquet"):
-        captions = add_sidecars(read_captions(tmp_path / name), {"c.mp4": ["beside it"]})
+        captions = add_sidecars(read_captions(tmp_path / name), {"c.mp4": [Caption("beside it")]})
         outcomes = {f"{video}.mp4": Rejection(Reason.TIMEOUT) for video in "ac"}
         rows, _ = decide(outcomes, captions, CurateConfig())
         write_manifest(tmp_path / f"{name}.manifest", rows)
@@ -134,6 +132,8 @@ def test_a_slip_in_the_name_of_a_column_is_no_other_column(tmp_path):
         ),
         ('{"video": "a.mp4", "caption": ["x"]}', "caption is .*expected text or a number"),
         ('{"video": "a.mp4", "caption": "a\\u0000"}', "NUL"),
+        ('{"video": "a.mp4", "caption": "a\\ud800"}', "caption holds half a character"),
+        ('{"video": "a.mp4", "caption": ' + "[" * 100_000, "nested too deeply"),
         ('{"video": null, "caption": "x"}', "line 1: no video; name it"),
         ("\n", "no rows"),
     ],
@@ -161,21 +161,3 @@ def test_mistakes_in_parquet_are_named(tmp_path):
         read_captions(path)
     with pytest.raises(DataError, match="no 'caption'"):
         read_captions(write_parquet(path, video=["a.mp4"], captoin=["x"]))
-
-
-def test_texts_beside_videos_are_captions_where_no_row_is(tmp_path):
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.txt").write_text("a boat\n\n a  boat \nits sail\n", "utf-8-sig")
-    (tmp_path / "notes.txt").write_text("not beside a video")
-    (tmp_path / "link.txt").symlink_to(tmp_path / "notes.txt")
-    os.mkfifo(tmp_path / "pipe.txt")
-    names = ["in/a.MP4", "in/a.txt", "link.mp4", "link.txt", "notes.txt", "pipe.mp4", "pipe.txt"]
-    sidecars, others = read_sidecars(tmp_path, names, names)
-    assert sidecars == {"in/a.MP4": ["a boat", "its sail"]}
-    assert others == [name for name in names if name != "in/a.txt"]
-    assert add_sidecars({}, sidecars) == {"in/a.MP4": [Caption("a boat"), Caption("its sail")]}
-    row = {"in/a.MP4": [Caption("from the file")]}
-    assert add_sidecars(row, sidecars) == row
-    (tmp_path / "in" / "a.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match="not in UTF-8"):
-        read_sidecars(tmp_path, names, names)

@@ -384,13 +384,13 @@ def test_a_caption_with_an_unusable_span_is_not_lost_silently(odd, curated):
     """Whatever else the video has, the caption gets a row of its own."""
     path = odd[0] / "plain.mp4"
     outcome = measurement.measure_video(odd[0], path.name, (), CONFIG.shot_threshold, curated[2])
-    problem = "line 3: start 'x' and end '2' are not two numbers"
+    problem = "captions.csv, line 3: start 'x' and end '2' are not two numbers"
     bad = Caption("bad", problem=problem, others={"licence": "cc"})
     for others in ([], [Caption("whole")]):
         rows, _ = decide({"plain.mp4": outcome}, {"plain.mp4": [bad, *others]}, CONFIG)
         verdicts = [(row["captions"], row["reason"]) for row in rows]
         assert verdicts == [*[(["whole"], "") for _ in others], (["bad"], "bad_span")]
-        assert rows[-1]["detail"] == f"captions.csv, {bad.problem}."
+        assert rows[-1]["detail"] == f"{bad.problem}."
         # One value for each caption of the row.
         assert [row["licence"] for row in rows] == [*([""] for _ in others), ["cc"]]
 
@@ -433,7 +433,10 @@ def test_captions_files_with_problems_are_named(tmp_path):
     )
     captions = read_captions(path)
     assert captions["a.mp4"] == [Caption("two words")]
-    assert captions["b.mp4"][0].problem == "line 4: start 2 is not below end 1, or is negative"
+    assert (
+        captions["b.mp4"][0].problem
+        == "captions.csv, line 4: start 2 is not below end 1, or is negative"
+    )
     assert captions["b.mp4"][1].span == (1.0, 2.0)
 
 

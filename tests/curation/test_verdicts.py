@@ -26,8 +26,10 @@ USABLE = [
     Caption("everything"),
 ]
 UNUSABLE = [
-    Caption("no number", problem="line 3: start 'x' and end '2' are not two numbers"),
-    Caption("backwards", problem="line 4: start 2 is not below end 1, or is negative"),
+    Caption("no number", problem="captions.csv, line 3: start 'x' and end '2' are not two numbers"),
+    Caption(
+        "backwards", problem="captions.csv, line 4: start 2 is not below end 1, or is negative"
+    ),
     Caption("across the first cut", (1.0, 6.0)),
     Caption("after the end", (13.0, 15.0)),
     Caption("beyond the end", (10.0, 14.0)),

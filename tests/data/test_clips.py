@@ -14,7 +14,7 @@ import torch
 
 from lumiere.data.clips import ClipStore, clip_order, resize_video
 from lumiere.data.contact_sheets import contact_sheet, xt_slice
-from lumiere.data.extract import square, window_starts
+from lumiere.data.extract import fit, window_starts
 from lumiere.data.pixel_values import from_model_range, to_model_range
 from lumiere.data.shards import Sample, Split, pack_frames, write_index, write_shards
 from lumiere.errors import DataError
@@ -57,7 +57,8 @@ def write(folder, count=7):
 def test_any_clip_is_read_by_itself(tmp_path):
     store = ClipStore(write(tmp_path / "clips"))
     assert len(store) == 7
-    assert (store.fps, store.num_frames, store.size, store.embed_dim) == (16, NUM_FRAMES, SIZE, 6)
+    assert (store.fps, store.num_frames, store.embed_dim) == (16, NUM_FRAMES, 6)
+    assert (store.sizes, store.buckets) == (((SIZE, SIZE),), [0] * 7)
     for i in (6, 0, 3):
         clip, source = store[i], sample(i)
         assert clip.clip_id == f"clip.{i}@0"
@@ -209,14 +210,14 @@ def test_a_fine_checkerboard_becomes_gray():
     board = (torch.arange(32)[:, None] + torch.arange(32)) % 2
     assert torch.allclose(resize_video(board.float().expand(1, 3, 1, 32, 32), 8), torch.tensor(0.5))
     picture = np.repeat(board.numpy().astype(np.uint8)[..., None] * 255, 3, axis=-1)
-    assert np.abs(square(picture, 16).astype(int) - 127).max() <= 1
+    assert np.abs(fit(picture, (16, 16)).astype(int) - 127).max() <= 1
 
 
 def test_square_takes_the_middle():
     frame = np.zeros((8, 16, 3), np.uint8)
     frame[:, 4:12] = 200
-    assert (square(frame, 8) == 200).all()
-    assert (square(frame.transpose(1, 0, 2), 4) == 200).all()
+    assert (fit(frame, (8, 8)) == 200).all()
+    assert (fit(frame.transpose(1, 0, 2), (4, 4)) == 200).all()
 
 
 def test_windows_are_spread_evenly_and_differ():

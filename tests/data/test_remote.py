@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import shutil
 import sys
+import threading
+from collections.abc import Iterator
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,14 +16,16 @@ import pytest
 import stages
 from lumiere.config import CurateConfig
 from lumiere.curation.captions import Caption
-from lumiere.curation.curate import curate, measure_all
+from lumiere.curation.curate import LATE_CAPTIONS, curate, measure_all
 from lumiere.curation.manifest import read_manifest, write_manifest
+from lumiere.curation.measurement import measure_video
+from lumiere.curation.reasons import Reason, Rejection
 from lumiere.data import remote
 from lumiere.data.extract import Source, WindowSettings, extract_video
 from lumiere.data.prepare import cut_all
 from lumiere.data.remote import RemoteFolder, file_in, matching, split_source
 from lumiere.data.workers import Failure
-from lumiere.errors import DataError, VideoError
+from lumiere.errors import DataError, FetchError, VideoError
 from tests.video_factory import encode, numbered
 
 CONFIG = CurateConfig(timeout_s=60.0, workers=1, min_side=48)
@@ -185,6 +190,96 @@ def test_a_local_s3_server_gives_what_the_folder_gives(
             RemoteFolder("s3://none/x", tmp_path).names()
     finally:
         server.stop()
+
+
+class Store(BaseHTTPRequestHandler):
+    """Serves a folder; of the files in `hanging` it sends a part, and then nothing more."""
+
+    folder: Path
+    hanging: tuple[str, ...]
+    end: threading.Event
+
+    def do_HEAD(self) -> None:
+        self._answer(is_whole=False)
+
+    def do_GET(self) -> None:
+        self._answer(is_whole=True)
+
+    def _answer(self, is_whole: bool) -> None:
+        path = self.folder / self.path.strip("/")
+        names = sorted(member.name for member in self.folder.iterdir())
+        links = "".join(f'<a href="{name}">{name}</a>' for name in names)
+        content = path.read_bytes() if path.is_file() else links.encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Type", "video/mp4" if path.is_file() else "text/html")
+        self.end_headers()
+        if is_whole and path.name in self.hanging:
+            self.wfile.write(content[:3])
+            self.wfile.flush()
+            self.end.wait()
+        elif is_whole:
+            self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch) -> Iterator[tuple[str, type[Store]]]:
+    handler = type("Own", (Store,), {"end": threading.Event(), "folder": tmp_path / "store"})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield f"http://127.0.0.1:{server.server_port}", handler
+    handler.end.set()
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_store_that_stops_sending_costs_its_videos_and_not_the_run(store, videos, tmp_path):
+    pytest.importorskip("aiohttp", reason="pip install aiohttp to test addresses of HTTP")
+    url, handler = store
+    handler.hanging = ("a.mp4", "b.txt")
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        encode(tmp_path / "store" / name, numbered(20, ord(name[0])))
+    (tmp_path / "store" / "b.txt").write_text("never comes\n")
+    (tmp_path / "c.csv").write_text("video,caption\na.mp4,one\nc.mp4,three\n")
+    config = CurateConfig(timeout_s=4.0, workers=1, min_side=48)
+    raw = RemoteFolder(url, tmp_path / "cache")
+    rows, _ = curate(raw, tmp_path / "c.csv", config, tmp_path / "scratch")
+    found = {row["clip_id"]: (row["reason"], row["detail"]) for row in rows}
+    again = "`dvc repro -f curate` tries again."
+    assert found == {
+        "a": ("timeout", f"Reading it failed: no progress for 4 s; {again}"),
+        "b": ("timeout", LATE_CAPTIONS),
+        "c": ("", ""),
+    }
+
+
+class ReadTimeoutError(Exception):
+    """Like that of a store's client."""
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), ReadTimeoutError("x")])
+def test_a_client_that_gives_up_waiting_is_a_timeout_too(videos, tmp_path, monkeypatch, error):
+    raw = RemoteFolder(f"file://{videos}/raw", tmp_path / "cache")
+    tries: list[str] = []
+
+    def hang(*_: object) -> None:
+        tries.append("")
+        raise error
+
+    monkeypatch.setattr(remote, "_fetch", hang)
+    monkeypatch.setattr(remote, "PAUSE_S", 0.0)
+    monkeypatch.setattr(remote, "report_progress", lambda: pytest.fail("that is no progress"))
+    with pytest.raises(Rejection, match="sent nothing for too long") as raised:
+        measure_video(raw, "a.mp4", (), 27.0, tmp_path)
+    assert (raised.value.reason, len(tries)) == (Reason.TIMEOUT, remote.TRIES)
+    source = Source(file_in(raw, "a.mp4"), "", Fraction(0), Fraction(1), "pyav")
+    with pytest.raises(VideoError, match="sent nothing for too long") as raised:
+        extract_video((source,), SETTINGS, tmp_path / "cut")
+    assert not isinstance(raised.value, FetchError)  # which would end the run
 
 
 def test_stages_take_addresses_and_globs_but_no_folder_that_is_missing(

@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 
 import stages
+from lumiere.data.frame_sizes import as_sizes
 from lumiere.data.prepare import embed_captions
 from lumiere.data.shards import Sample, pack_frames, write_index, write_null_text, write_shards
 from lumiere.text import load_text_encoder
@@ -89,8 +90,11 @@ def run_stage(root: Path, name: str, params: dict[str, Any] | None = None, **pat
         stages.run(importlib.import_module(f"stages.{name}").main)
 
 
-def write_clips(folder: Path, held_out: int = 2, fps: int = FPS) -> None:
-    """What the decode stage would write: one clip of every subject, the last ones for validation."""
+def write_clips(folder: Path, held_out: int = 2, fps: int = FPS, size: Any = LARGE) -> None:
+    """What the decode stage would write: one clip of every subject, the last ones for validation;
+    with several sizes, each subject has the next one.
+    """
+    sizes = as_sizes(size)
     encoder = load_text_encoder("minilm", TOKENS)
     captions = {name: [f"a {name}", f"a small {name} moves"] for name in SUBJECTS}
     embeddings = embed_captions(
@@ -106,13 +110,18 @@ def write_clips(folder: Path, held_out: int = 2, fps: int = FPS) -> None:
             "captions": captions[name],
             "fps": fps,
         }
-        frames = numbered(FRAMES, subject=i, height=LARGE, width=96)[:, :, :LARGE]
-        samples.append(Sample(pack_frames(frames), np.stack(embeds), np.stack(masks), info))
+        bucket = i % len(sizes)
+        height, width = sizes[bucket]
+        frames = numbered(FRAMES, subject=i, height=height, width=96)[:, :, :width]
+        number = bucket if len(sizes) > 1 else None
+        samples.append(Sample(pack_frames(frames), np.stack(embeds), np.stack(masks), info, number))
     folder.mkdir(parents=True)
     first = len(SUBJECTS) - held_out
-    splits = {"train": write_shards(folder, "train", samples[:first], 64)}
-    splits["validation"] = write_shards(folder, "validation", samples[first:], 64)
-    settings = {"fps": fps, "num_frames": FRAMES, "size": LARGE, "text_encoder": "minilm"}
+    splits = {}
+    for split, own in {"train": samples[:first], "validation": samples[first:]}.items():
+        own.sort(key=lambda sample: sample.bucket or 0)
+        splits[split] = write_shards(folder, split, own, 64)
+    settings = {"fps": fps, "num_frames": FRAMES, "size": size, "text_encoder": "minilm"}
     write_null_text(folder, *embeddings[""])
     write_index(folder, splits, **settings, embed_dim=encoder.embed_dim, max_text_tokens=TOKENS)
 
@@ -127,9 +136,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items[place] = item
 
 
-def make_project(root: Path) -> None:
-    """Write clips, prompts and a style's pictures where dvc.yaml looks for them."""
-    write_clips(root / "outputs" / "clips")
+def make_project(root: Path, size: Any = LARGE) -> None:
+    """Write clips of one or several sizes, prompts and a style's pictures where dvc.yaml looks for them."""
+    write_clips(root / "outputs" / "clips", size=size)
     style = root / "data" / "styles" / STYLE
     style.mkdir(parents=True)
     (root / "data" / "prompts.csv").write_text(PROMPTS, encoding="utf-8")

@@ -185,6 +185,7 @@ class Sentences:
         )
         null_embeds, null_mask = encoder.encode([""])
         self.null_text, self.shards = (null_embeds[0], null_mask[0]), ["", ""]
+        self.buckets = [0, 0]
 
     def __len__(self) -> int:
         return len(self.videos)

@@ -53,6 +53,7 @@ class MemoryClips:
         )
         self.embeds = torch.randn(number, 1, 4, 32, generator=generator)
         self.shards, self.num_frames = [str(i // 2) for i in range(number)], 3
+        self.buckets = [0] * number
         self.null_text: Text = torch.zeros(4, 32), torch.tensor([1, 1, 0, 0])
 
     def __len__(self) -> int:

@@ -53,6 +53,7 @@ class FewClips:
         self.videos = colours.expand(-1, -1, -1, SIZE, SIZE).to(torch.uint8)
         self.embeds = torch.randn(number, 1, TOKENS, DIM, generator=generator)
         self.shards, self.num_frames = [""] * number, FRAMES
+        self.buckets = [0] * number
         self.null_text = torch.zeros(TOKENS, DIM), torch.tensor([1, 1, 0, 0])
 
     def __len__(self) -> int:
