@@ -10,7 +10,7 @@ from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines.evaluation_sets import TEXT_TO_VIDEO
 from lumiere.sample_files import read_set
 from lumiere.training.examples import StoredClips
-from tests.stages.conftest import FRAMES, run_stage, make_project
+from tests.stages.conftest import FRAMES, make_project, run_stage
 
 STAGES = ("prepare_t2i", "train_base", "train_conditioned", "train_ssr", "train_style")
 STAGES += ("blend_style", "generate")
