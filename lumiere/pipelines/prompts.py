@@ -4,7 +4,7 @@ video.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -206,7 +206,8 @@ def _check_needs_no_encoder(
 
 
 def _sentences(value: Any, name: str) -> list[str]:
-    is_list = isinstance(value, Iterable) and not isinstance(value, str)
+    # The order of a set is none, and a mapping would be read as its keys.
+    is_list = isinstance(value, Iterable) and not isinstance(value, (str, Mapping, Set))
     entries = list(value) if is_list else [value]
     for entry in entries:
         if not isinstance(entry, str):
@@ -223,13 +224,27 @@ def _read_embeds(embeds: Any, mask: Any, name: str, text_dim: int | None) -> Tex
         )
     if text_dim is not None and embeds.shape[2] != text_dim:
         raise ValueError(f"{name}_embeds is {embeds.shape[2]} wide; the model takes {text_dim}")
-    if mask is None:
-        mask = _attended(embeds)
-    elif not isinstance(mask, Tensor) or mask.shape != embeds.shape[:2]:
+    if not bool(embeds.isfinite().all()):
+        raise ValueError(f"{name}_embeds are not finite; encode the {name} again, in float32")
+    mask = _attended(embeds) if mask is None else _read_mask(mask, embeds, name)
+    return TextStates(embeds, mask)
+
+
+def _read_mask(mask: Any, embeds: Tensor, name: str) -> Tensor:
+    """Check the mask of states: 0 and 1, of any dtype, with something to attend to in each row."""
+    if not isinstance(mask, Tensor) or mask.shape != embeds.shape[:2]:
         raise ValueError(
             f"{name}_attention_mask: expected a tensor {tuple(embeds.shape[:2])}, 1 = attend"
         )
-    return TextStates(embeds, mask.long())
+    attended = mask == 1
+    if not bool((attended | (mask == 0)).all()):
+        raise ValueError(
+            f"{name}_attention_mask has values from {float(mask.min()):g} to "
+            f"{float(mask.max()):g}; expected 1 = attend and 0 = padding"
+        )
+    if not bool(attended.any(dim=1).all()):
+        raise ValueError(f"{name}_attention_mask attends to nothing; set 1 for at least one state")
+    return attended.long()
 
 
 def _attended(embeds: Tensor) -> Tensor:

@@ -112,6 +112,21 @@ def test_without_guidance_no_negatives_are_needed(pipe: LumierePipeline) -> None
             r"prompt_attention_mask: expected a te",
         ),
         (
+            {"prompt_embeds": STATES, "prompt_attention_mask": torch.full((1, 6), -1.0)},
+            r"prompt_attention_mask has values from -1 to -1; expected 1 = attend and 0",
+        ),
+        (
+            {"prompt_embeds": STATES, "prompt_attention_mask": torch.full((1, 6), 0.5)},
+            r"prompt_attention_mask has values from 0\.5 to 0\.5; expected 1",
+        ),
+        (
+            {"prompt_embeds": STATES, "prompt_attention_mask": torch.zeros(1, 6)},
+            "prompt_attention_mask attends to nothing; set 1",
+        ),
+        ({"prompt_embeds": STATES / 0}, "prompt_embeds are not finite; encode the prompt again"),
+        ({"prompt": {"a cat": 1}}, r"prompt has .* in it; expected a sentence"),
+        ({"prompt": {"a cat", "a dog"}}, r"prompt has .* in it; expected a sentence"),
+        (
             {"prompt": "a", "prompt_attention_mask": torch.ones(1, 6)},
             "prompt_attention_mask belongs to prompt_embeds",
         ),
