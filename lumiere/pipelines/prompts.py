@@ -4,7 +4,10 @@ video.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,7 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lumiere.pipelines.argument_checks import check_text_encoder
-from lumiere.text import TextEncoder
+from lumiere.text import TextEncoder, lost_words
+
+logger = logging.getLogger(__name__)
+
+# False while a request runs, because its notes name lost words already.
+_WARNS = ContextVar("_WARNS", default=True)
 
 
 class TextStates(NamedTuple):
@@ -68,6 +76,7 @@ class Prompts:
             check_text_encoder(text_encoder)
             assert text_encoder is not None
             encoded = TextStates(*text_encoder.encode(sentences))
+            _warn_of_lost_words(sentences, text_encoder)
         states: list[TextStates] = []
         first = 0
         for kind in kinds:
@@ -80,6 +89,24 @@ class Prompts:
         longest = max(entry.embeds.shape[1] for entry in states)
         positive, negative = (_repeat(entry, longest, per_prompt) for entry in states)
         return positive, negative
+
+
+@contextmanager
+def silent_on_lost_words() -> Iterator[None]:
+    """Log nothing about words that are not read while this context is open."""
+    token = _WARNS.set(False)
+    try:
+        yield
+    finally:
+        _WARNS.reset(token)
+
+
+def _warn_of_lost_words(sentences: list[str], text_encoder: TextEncoder) -> None:
+    """Log what the text encoder does not read, as pipelines of diffusers do."""
+    if not _WARNS.get() or not isinstance(text_encoder, TextEncoder):
+        return
+    for note in lost_words.notes(lost_words.find_losses(sentences, text_encoder), text_encoder):
+        logger.warning(note)
 
 
 def read_prompts(

@@ -642,7 +642,9 @@ def test_schedulers_of_other_models_are_refused(pipe: LumierePipeline, name: str
 def test_noise_of_flow_matching_is_refused(pipe: LumierePipeline, name: str) -> None:
     kind, config = getattr(diffusers, name), pipe.scheduler.config
     pipe.scheduler = kind.from_config(config, use_flow_sigmas=True)
-    with pytest.raises(ValueError, match=f"{name} with use_flow_sigmas, but .* _flow_sigmas=False"):
+    with pytest.raises(
+        ValueError, match=f"{name} with use_flow_sigmas, but .* use_flow_sigmas=False"
+    ):
         pipe("a cat", **BASE)
     pipe.scheduler = kind.from_config(pipe.scheduler.config, use_flow_sigmas=False)
     pipe.ssr_scheduler = kind.from_config(config, use_flow_sigmas=True)
