@@ -313,8 +313,13 @@ class LumiereBasePipeline(DiffusionPipeline):
             tensors = {**others, "latents": x_t}
             shown = {name: tensors[name] for name in tensors if name in callback.tensor_names}
             # The callback gets a dict of its own, because diffusers' callbacks change theirs.
-            given = dict(shown)
+            given, timesteps = dict(shown), self.scheduler.timesteps
             changed = callback.function(self, step, timestep, given)
+            if self.scheduler.timesteps is not timesteps:
+                raise ValueError(
+                    "a callback changed the timesteps of the scheduler, which belong to the call "
+                    "that runs; use a copy of the scheduler (copy.deepcopy)"
+                )
             if changed is None:
                 _check_unchanged(given, shown)
                 return x_t

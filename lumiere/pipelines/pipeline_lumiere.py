@@ -407,6 +407,8 @@ class LumierePipeline(LumiereComponents):
         negative_prompt: str | Sequence[str] | None = None,
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
+        lora_scale: float | None = None,
+        clip_skip: int | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Encode prompts, for calls with `prompt_embeds` and `negative_prompt_embeds`.
 
@@ -417,6 +419,7 @@ class LumierePipeline(LumiereComponents):
             device: of the result; by default the pipeline's.
             num_images_per_prompt: videos per prompt; the states of one prompt are adjacent.
             do_classifier_free_guidance: whether to encode what to avoid.
+            lora_scale, clip_skip: None; our text encoders have no adapters, and skip no layer.
 
         Returns:
             Two tensors (b, n, d): what to see, and what to avoid, or None. They are zero where they
@@ -426,6 +429,9 @@ class LumierePipeline(LumiereComponents):
             ValueError: as a call.
         """
         check_whole(1, num_images_per_prompt=num_images_per_prompt)
+        for name, value in (("lora_scale", lora_scale), ("clip_skip", clip_skip)):
+            if value is not None:
+                raise ValueError(f"{name} is {value!r}, which our text encoders lack; leave it out")
         prompts = read_prompts(
             prompt,
             negative_prompt,

@@ -172,6 +172,18 @@ def test_a_callback_may_not_set_a_component(pipe: LumierePipeline, name: str) ->
     assert torch.equal(pipe("a cat", generator=seed(), **BASE).frames, whole)
 
 
+def test_a_callback_may_not_change_the_timesteps(pipe: LumierePipeline) -> None:
+    with pytest.raises(ValueError, match="a callback changed the timesteps of the scheduler"):
+        pipe("a cat", callback_on_step_end=lambda p, *_: p.scheduler.set_timesteps(5), **BASE)
+
+    def enlarge(pipe: Any, *_: Any) -> None:  # of super-resolution, too
+        if pipe.unet.in_channels == 6:
+            pipe.scheduler.set_timesteps(5)
+
+    with pytest.raises(ValueError, match="a callback changed the timesteps of the scheduler"):
+        pipe("a cat", callback_on_step_end=enlarge, **SHORT)
+
+
 def batches_in_network(pipe: LumierePipeline) -> list[int]:
     """A list that grows by the batch of each call of the base network."""
     seen: list[int] = []
@@ -243,6 +255,12 @@ def test_encode_prompt_repeats_and_leaves_the_negative_out(pipe: LumierePipeline
     assert pipe.encode_prompt("a cat", do_classifier_free_guidance=False)[1] is None
     same, _ = pipe.encode_prompt(None, prompt_embeds=positive)
     assert torch.equal(same, positive)
+
+
+def test_encode_prompt_takes_no_options_of_clip(pipe: LumierePipeline) -> None:
+    assert pipe.encode_prompt("a cat", lora_scale=None, clip_skip=None)[0].shape == (1, 6, 8)
+    with pytest.raises(ValueError, match="clip_skip is 1, which our text encoders lack; leave it"):
+        pipe.encode_prompt("a cat", clip_skip=1)
 
 
 def test_states_of_zeros_alone_are_attended_to(pipe: LumierePipeline) -> None:
