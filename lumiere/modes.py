@@ -57,6 +57,21 @@ def check_mode(mode: Any) -> None:
         raise ValueError(f"mode is {mode!r}; allowed: {', '.join(MODES)}")
 
 
+def check_settings(mode: str, **settings: Any) -> None:
+    """Raise ValueError if a setting is given that a mode would not read.
+
+    Args:
+        mode: a key of `MODES`.
+        settings: `strength`, `image_strength` or `outpaint_scale`; None where not given.
+    """
+    read = {"video": "strength", "image": "image_strength", None: None}[strength_applies_to(mode)]
+    names = ("outpaint_scale",) if mode == "outpainting" else (read,)
+    for name, value in settings.items():
+        if value is not None and name not in names:
+            instead = f"set {names[0]}" if names[0] else f"leave {name} out"
+            raise ValueError(f"{name} is {value!r}, but mode {mode!r} does not read it; {instead}")
+
+
 def subject(mode: str) -> str | None:
     """Return whether a mode works on an "image" or on a "video"; None if it works on neither."""
     return MODES[mode][0] if MODES[mode] else None

@@ -96,6 +96,8 @@ def check_latents(latents: Any, shape: Sequence[int], **noise: Any) -> None:
         raise ValueError(f"latents is a {type(latents).__name__}; expected a float tensor")
     if tuple(latents.shape) != tuple(shape):
         raise ValueError(f"latents has shape {tuple(latents.shape)}; expected {tuple(shape)}")
+    if not bool(latents.isfinite().all()):
+        raise ValueError("latents are not finite; pass standard normal noise")
     for name, value in noise.items():
         if value is not None:
             raise ValueError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from lumiere.files import is_file, read_json
 from lumiere.hub_folders import SUFFIXES, find_folder, take_hub_options
 from lumiere.pipelines.model_card import ModelFacts, write_model_card
 from lumiere.pipelines.remote_code import use_installed_classes, write_remote_code
-from lumiere.pipelines.turns import changes_in_turn
+from lumiere.pipelines.turns import changes_in_turn, replacing_component
 
 Callback = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
 """diffusers' callback_on_step_end: (pipeline, step, timestep, {name: tensor}) -> dict or None."""
@@ -98,6 +99,14 @@ class LumiereBasePipeline(DiffusionPipeline):
     def num_timesteps(self) -> int:
         """How many steps the call does."""
         return self._num_timesteps
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute. A component is replaced after the calls of other threads; in a callback
+        this raises ValueError, because the call that runs goes on with the one that it began with.
+        """
+        is_component = name in vars(self) and isinstance(self.config.get(name), (list, tuple))
+        with replacing_component(self, name) if is_component else nullcontext():
+            super().__setattr__(name, value)
 
     # --- other pipelines' components --------------------------------------------------------------
 
@@ -304,8 +313,15 @@ class LumiereBasePipeline(DiffusionPipeline):
             tensors = {**others, "latents": x_t}
             shown = {name: tensors[name] for name in tensors if name in callback.tensor_names}
             # The callback gets a dict of its own, because diffusers' callbacks change theirs.
-            changed = callback.function(self, step, timestep, dict(shown))
+            given, timesteps = dict(shown), self.scheduler.timesteps
+            changed = callback.function(self, step, timestep, given)
+            if self.scheduler.timesteps is not timesteps:
+                raise ValueError(
+                    "a callback changed the timesteps of the scheduler, which belong to the call "
+                    "that runs; use a copy of the scheduler (copy.deepcopy)"
+                )
             if changed is None:
+                _check_unchanged(given, shown)
                 return x_t
             _check_changed(changed, shown)
             for name, tensor in changed.items():
@@ -347,6 +363,16 @@ def _check_dtypes(options: Mapping[str, Any]) -> None:
                 f"{name} is {given!r}; allowed: a torch.dtype, such as torch.float16, or a dict of "
                 "them by component"
             )
+
+
+def _check_unchanged(given: dict[str, Tensor], shown: dict[str, Tensor]) -> None:
+    """Raise ValueError if a callback replaced tensors in its dict but did not return it."""
+    replaced = [name for name in given if given[name] is not shown.get(name)]
+    if replaced:
+        raise ValueError(
+            f"callback_on_step_end replaced {', '.join(replaced)} in its dict but returned None, "
+            "which means no change; return the dict"
+        )
 
 
 def _check_changed(changed: Any, shown: dict[str, Tensor]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from lumiere.diffusion.schedulers import check_prediction_type
 from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines.prompts import text_dim
 
@@ -23,6 +24,22 @@ def check_generates(unet: SpaceTimeUNet, scheduler: Any) -> None:
         )
     if scheduler is None:
         raise ValueError("scheduler is None; pass a scheduler of unet's prediction type")
+
+
+def check_scheduler(scheduler: Any, expected: str) -> None:
+    """Raise ValueError unless a pipeline's scheduler expects what the network was trained to
+    predict (`check_prediction_type`), at the noise levels of diffusion.
+
+    A scheduler of diffusion with use_flow_sigmas mixes video and noise as flow matching does, which
+    the network has never seen; it would give another video without an error.
+    """
+    check_prediction_type(scheduler, expected, "scheduler")
+    if scheduler.config.get("use_flow_sigmas"):
+        kind = type(scheduler).__name__
+        raise ValueError(
+            f"scheduler is a {kind} with use_flow_sigmas, but the model was trained with diffusion's "
+            f"noise; make it with {kind}.from_config(scheduler.config, use_flow_sigmas=False)"
+        )
 
 
 def check_guide(unet: SpaceTimeUNet, guide_unet: SpaceTimeUNet) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -56,6 +56,51 @@ class LumiereAdapters(StableDiffusionLoraLoaderMixin):
             adapter_name=adapter_name,
             hotswap=hotswap,
             _pipeline=self,
+        )
+
+    @classmethod
+    def save_lora_weights(
+        cls,
+        save_directory: str | Path,
+        unet_lora_layers: dict[str, Any] | None = None,
+        text_encoder_lora_layers: dict[str, Any] | None = None,
+        is_main_process: bool = True,
+        weight_name: str | None = None,
+        save_function: Callable[..., Any] | None = None,
+        safe_serialization: bool = True,
+        unet_lora_adapter_metadata: dict[str, Any] | None = None,
+        text_encoder_lora_adapter_metadata: dict[str, Any] | None = None,
+    ) -> None:
+        """Write adapters of the base network, as in diffusers.
+
+        Args:
+            save_directory, is_main_process, weight_name, save_function: as in diffusers.
+            unet_lora_layers: the tensors by name, such as peft's `get_peft_model_state_dict(unet)`.
+            unet_lora_adapter_metadata: peft's settings; without them, an alpha other than the rank
+                is lost, as in diffusers. `SpaceTimeUNet.save_lora_adapter` writes them itself.
+            text_encoder_lora_layers, text_encoder_lora_adapter_metadata: None; our text encoders
+                take no adapters.
+            safe_serialization: True; weights are never pickled.
+
+        Raises:
+            ValueError: on safe_serialization=False, adapters of a text encoder, or none at all.
+        """
+        if not safe_serialization:
+            raise ValueError(
+                "safe_serialization is False; adapters are stored as safetensors alone: leave it out"
+            )
+        if text_encoder_lora_layers or text_encoder_lora_adapter_metadata:
+            raise ValueError(
+                "text_encoder_lora_layers are given, but our text encoders take no adapters; leave "
+                "them out"
+            )
+        super().save_lora_weights(
+            save_directory,
+            unet_lora_layers=unet_lora_layers,
+            is_main_process=is_main_process,
+            weight_name=weight_name,
+            save_function=save_function,
+            unet_lora_adapter_metadata=unet_lora_adapter_metadata,
         )
 
     def fuse_lora(

@@ -19,7 +19,6 @@ from lumiere.diffusion.latents import LatentSpace
 from lumiere.diffusion.memory import BatchSize
 from lumiere.diffusion.noise import video_generators
 from lumiere.diffusion.schedulers import (
-    check_prediction_type,
     hold_known,
     select_timesteps,
     signal_level,
@@ -29,6 +28,7 @@ from lumiere.modes import (
     DEFAULT_ALPHA,
     DEFAULT_OUTPAINT_SCALE,
     DEFAULT_STRENGTH,
+    check_settings,
     infer_mode,
 )
 from lumiere.pipelines.adapter_scale import read_adapter_scale, scaled_adapters
@@ -42,6 +42,7 @@ from lumiere.pipelines.argument_checks import (
 )
 from lumiere.pipelines.base import NO_CALLBACK, Callback, StepCallback
 from lumiere.pipelines.call_settings import CallSettings
+from lumiere.pipelines.component_checks import check_scheduler
 from lumiere.pipelines.components import LumiereComponents
 from lumiere.pipelines.inputs import SourcePixels, read_source_pixels
 from lumiere.pipelines.known_pixels import KnownPixels, known_output, measure_known
@@ -85,13 +86,13 @@ class LumierePipeline(LumiereComponents):
         video: Any = None,
         mask: Any = None,
         mode: str | None = None,
-        strength: float = DEFAULT_STRENGTH,
+        strength: float | None = None,
         image_strength: float | None = None,
-        outpaint_scale: float = DEFAULT_OUTPAINT_SCALE,
+        outpaint_scale: float | None = None,
         guide_known: bool = True,
         keep_known: bool = False,
         style: str | None = None,
-        alpha: float = DEFAULT_ALPHA,
+        alpha: float | None = None,
         num_inference_steps: int | None = None,
         timestep_power: float | None = None,
         guidance_scale: float | None = None,
@@ -149,18 +150,19 @@ class LumierePipeline(LumiereComponents):
             mask: 1 where to generate, as large as the image or video; (h, w) if it is still, (t, h,
                 w) or a list if it moves.
             mode: a key of `lumiere.modes.MODES`; by default it is inferred from the inputs.
-            strength: in video_to_video, the noise level to begin with, 0 to 1: 0 keeps the video,
-                1 ignores it.
+            strength: in video_to_video alone, the noise level to begin with, 0 to 1: 0 keeps the
+                video, 1 ignores it; by default 0.6.
             image_strength: the same in modes with a picture. Below 1, the clip starts from the
                 picture on every frame, noised; at 1 it starts from noise alone.
-            outpaint_scale: the share of each side that the video takes in outpainting.
+            outpaint_scale: the share of each side that the video takes in outpainting; by default
+                0.75.
             guide_known: hold the estimate of x_0 to the known pixels at every step, also in
                 super-resolution. With False, the base network has to reproduce C itself. A base
                 model in latents is never held; `known_psnr` says how well it keeps the pixels.
             keep_known: put the known pixels back exactly at the end, also after super-resolution;
                 `known_psnr` measures how well they were kept before that.
-            style, alpha: a style in `pipe.styles` and its weight, 0 to 1; the paper picks 0.5 to 1
-                by hand.
+            style, alpha: a style in `pipe.styles` and its weight, 0 to 1, by default 0.75; the paper
+                picks 0.5 to 1 by hand.
             num_inference_steps: denoising steps of the base model.
             timestep_power: at least 1. Above 1, more of the steps are at low noise levels: step i of
                 n is at the share (i / n) ** timestep_power of the T2I's training timesteps.
@@ -252,8 +254,7 @@ class LumierePipeline(LumiereComponents):
             ssr_noise_correlation=ssr_noise_correlation,
         )
         check_output_type(output_type, keep_known)
-        check_prediction_type(self.scheduler, self.config.prediction_type, "scheduler")
-        check_range(0, 1, strength=strength, outpaint_scale=outpaint_scale)
+        check_scheduler(self.scheduler, self.config.prediction_type)
         check_whole(1, num_videos_per_prompt=num_videos_per_prompt)
         check_whole_or_none(batch_size=batch_size, ssr_batch_size=ssr_batch_size)
         check_whole_or_none(window_size=window_size, height=height, width=width)
@@ -273,9 +274,14 @@ class LumierePipeline(LumiereComponents):
             text_dim=text_dim(self.unet.unet.config),
         )
         adapter_scale = read_adapter_scale(cross_attention_kwargs, self.unet)
-        if style is not None:
-            self.styles.check(style, alpha)
+        alpha = self._read_alpha(style, alpha)
         mode = infer_mode(mode, image, video, mask, last_image)
+        check_settings(
+            mode, strength=strength, image_strength=image_strength, outpaint_scale=outpaint_scale
+        )
+        strength = DEFAULT_STRENGTH if strength is None else strength
+        outpaint_scale = DEFAULT_OUTPAINT_SCALE if outpaint_scale is None else outpaint_scale
+        check_range(0, 1, strength=strength, outpaint_scale=outpaint_scale)
         self.check_mode(mode)
         pixels = read_source_pixels(
             mode=mode,
@@ -401,6 +407,8 @@ class LumierePipeline(LumiereComponents):
         negative_prompt: str | Sequence[str] | None = None,
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
+        lora_scale: float | None = None,
+        clip_skip: int | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Encode prompts, for calls with `prompt_embeds` and `negative_prompt_embeds`.
 
@@ -411,6 +419,7 @@ class LumierePipeline(LumiereComponents):
             device: of the result; by default the pipeline's.
             num_images_per_prompt: videos per prompt; the states of one prompt are adjacent.
             do_classifier_free_guidance: whether to encode what to avoid.
+            lora_scale, clip_skip: None; our text encoders have no adapters, and skip no layer.
 
         Returns:
             Two tensors (b, n, d): what to see, and what to avoid, or None. They are zero where they
@@ -420,6 +429,9 @@ class LumierePipeline(LumiereComponents):
             ValueError: as a call.
         """
         check_whole(1, num_images_per_prompt=num_images_per_prompt)
+        for name, value in (("lora_scale", lora_scale), ("clip_skip", clip_skip)):
+            if value is not None:
+                raise ValueError(f"{name} is {value!r}, which our text encoders lack; leave it out")
         prompts = read_prompts(
             prompt,
             negative_prompt,
@@ -461,6 +473,17 @@ class LumierePipeline(LumiereComponents):
         scale = torch.tensor([1000 * (self._guidance_scale - 1)], device=self._execution_device)
         embedded = get_timestep_embedding(scale, width, downscale_freq_shift=1)
         return {"scale": 1.0, "timestep_cond": embedded.to(self.unet.dtype)}
+
+    def _read_alpha(self, style: str | None, alpha: float | None) -> float:
+        """Return the weight of a call's style; raise ValueError if there is none to weigh, or this
+        pipeline has no such style.
+        """
+        if style is None and alpha is not None:
+            raise ValueError(f"alpha is {alpha!r}, but no style is named; pass style too")
+        alpha = DEFAULT_ALPHA if alpha is None else alpha
+        if style is not None:
+            self.styles.check(style, alpha)
+        return alpha
 
     def _is_stopped(self) -> bool:
         return self._interrupt

@@ -20,7 +20,7 @@ from lumiere.diffusion.denoising import denoise, predict_in_windows
 from lumiere.diffusion.memory import BatchSize
 from lumiere.diffusion.noise import draw_noise, video_generators
 from lumiere.diffusion.objective import Objective
-from lumiere.diffusion.schedulers import check_prediction_type, hold_known, select_timesteps
+from lumiere.diffusion.schedulers import hold_known, select_timesteps
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.ssr_requirements import check_super_resolution
 from lumiere.pipelines.argument_checks import (
@@ -30,6 +30,7 @@ from lumiere.pipelines.argument_checks import (
     check_whole,
 )
 from lumiere.pipelines.base import NO_CALLBACK, Callback, LumiereBasePipeline, StepCallback
+from lumiere.pipelines.component_checks import check_scheduler
 from lumiere.pipelines.known_pixels import KnownPixels
 from lumiere.pipelines.pipeline_output import (
     LumiereUpscalePipelineOutput,
@@ -218,7 +219,7 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         Raises:
             ValueError: if a setting cannot be used.
         """
-        check_prediction_type(self.scheduler, self.config.prediction_type, "scheduler")
+        check_scheduler(self.scheduler, self.config.prediction_type)
         last_timestep = self.scheduler.config.num_train_timesteps - 1
         check_whole(0, last_timestep, noise_level=noise_level)
         windows = WindowPlan(

@@ -4,7 +4,10 @@ video.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,7 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lumiere.pipelines.argument_checks import check_text_encoder
-from lumiere.text import TextEncoder
+from lumiere.text import TextEncoder, lost_words
+
+logger = logging.getLogger(__name__)
+
+# False while a request runs, because its notes name lost words already.
+_WARNS = ContextVar("_WARNS", default=True)
 
 
 class TextStates(NamedTuple):
@@ -68,6 +76,7 @@ class Prompts:
             check_text_encoder(text_encoder)
             assert text_encoder is not None
             encoded = TextStates(*text_encoder.encode(sentences))
+            _warn_of_lost_words(sentences, text_encoder)
         states: list[TextStates] = []
         first = 0
         for kind in kinds:
@@ -80,6 +89,24 @@ class Prompts:
         longest = max(entry.embeds.shape[1] for entry in states)
         positive, negative = (_repeat(entry, longest, per_prompt) for entry in states)
         return positive, negative
+
+
+@contextmanager
+def silent_on_lost_words() -> Iterator[None]:
+    """Log nothing about words that are not read while this context is open."""
+    token = _WARNS.set(False)
+    try:
+        yield
+    finally:
+        _WARNS.reset(token)
+
+
+def _warn_of_lost_words(sentences: list[str], text_encoder: TextEncoder) -> None:
+    """Log what the text encoder does not read, as pipelines of diffusers do."""
+    if not _WARNS.get() or not isinstance(text_encoder, TextEncoder):
+        return
+    for note in lost_words.notes(lost_words.find_losses(sentences, text_encoder), text_encoder):
+        logger.warning(note)
 
 
 def read_prompts(
@@ -206,7 +233,8 @@ def _check_needs_no_encoder(
 
 
 def _sentences(value: Any, name: str) -> list[str]:
-    is_list = isinstance(value, Iterable) and not isinstance(value, str)
+    # The order of a set is none, and a mapping would be read as its keys.
+    is_list = isinstance(value, Iterable) and not isinstance(value, (str, Mapping, Set))
     entries = list(value) if is_list else [value]
     for entry in entries:
         if not isinstance(entry, str):
@@ -223,13 +251,27 @@ def _read_embeds(embeds: Any, mask: Any, name: str, text_dim: int | None) -> Tex
         )
     if text_dim is not None and embeds.shape[2] != text_dim:
         raise ValueError(f"{name}_embeds is {embeds.shape[2]} wide; the model takes {text_dim}")
-    if mask is None:
-        mask = _attended(embeds)
-    elif not isinstance(mask, Tensor) or mask.shape != embeds.shape[:2]:
+    if not bool(embeds.isfinite().all()):
+        raise ValueError(f"{name}_embeds are not finite; encode the {name} again, in float32")
+    mask = _attended(embeds) if mask is None else _read_mask(mask, embeds, name)
+    return TextStates(embeds, mask)
+
+
+def _read_mask(mask: Any, embeds: Tensor, name: str) -> Tensor:
+    """Check the mask of states: 0 and 1, of any dtype, with something to attend to in each row."""
+    if not isinstance(mask, Tensor) or mask.shape != embeds.shape[:2]:
         raise ValueError(
             f"{name}_attention_mask: expected a tensor {tuple(embeds.shape[:2])}, 1 = attend"
         )
-    return TextStates(embeds, mask.long())
+    attended = mask == 1
+    if not bool((attended | (mask == 0)).all()):
+        raise ValueError(
+            f"{name}_attention_mask has values from {float(mask.min()):g} to "
+            f"{float(mask.max()):g}; expected 1 = attend and 0 = padding"
+        )
+    if not bool(attended.any(dim=1).all()):
+        raise ValueError(f"{name}_attention_mask attends to nothing; set 1 for at least one state")
+    return attended.long()
 
 
 def _attended(embeds: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from lumiere.modes import DEFAULT_ALPHA, DEFAULT_STRENGTH, strength_applies_to
 from lumiere.pipelines.input_files import Clips, Pixels, read_pixels
 from lumiere.pipelines.pipeline_lumiere import LumierePipeline
 from lumiere.pipelines.pipeline_output import LumierePipelineOutput
-from lumiere.pipelines.prompts import has_negative_prompt
+from lumiere.pipelines.prompts import has_negative_prompt, silent_on_lost_words
 from lumiere.requests import Request
 from lumiere.text import TextEncoder, lost_words
 
@@ -110,20 +110,21 @@ def run_request(
     if request.style is not None:
         options |= {"style": request.style, "alpha": request.alpha}
     seeds = range(request.seed, request.seed + request.num_videos)
-    output = pipe(
-        request.prompt,
-        negative_prompt=request.negative_prompt,
-        num_frames=request.frames,
-        mode=request.mode,
-        keep_known=request.keep_known,
-        num_inference_steps=request.steps,
-        guidance_scale=request.guidance,
-        num_videos_per_prompt=request.num_videos,
-        upscale=bool(request.upscale),
-        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-        output_type="pt",
-        **options,
-    )
+    with silent_on_lost_words():  # `check_request` noted them
+        output = pipe(
+            request.prompt,
+            negative_prompt=request.negative_prompt,
+            num_frames=request.frames,
+            mode=request.mode,
+            keep_known=request.keep_known,
+            num_inference_steps=request.steps,
+            guidance_scale=request.guidance,
+            num_videos_per_prompt=request.num_videos,
+            upscale=bool(request.upscale),
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            output_type="pt",
+            **options,
+        )
     return cast(LumierePipelineOutput, output)
 
 

@@ -90,6 +90,23 @@ def changes_in_turn(
     return decorate
 
 
+@contextmanager
+def replacing_component(pipeline: Any, name: str) -> Iterator[None]:
+    """Hold a pipeline while one of its components is replaced by assignment.
+
+    Only the pipeline is taken: the component itself may go on in another pipeline's call.
+
+    Raises:
+        ValueError: in a callback of the pipeline's call.
+    """
+    refusal = (
+        f"a callback sets pipe.{name}, but the call that runs has begun with another; set it after "
+        "that call has ended"
+    )
+    with _holding(pipeline, (), True, refusal):
+        yield
+
+
 def _taking_turns(
     method: Callable[P, Result], names: Sequence[str], is_change: bool, refusal: str | None
 ) -> Callable[P, Result]:

@@ -220,6 +220,25 @@ def test_a_source_that_cannot_be_read_is_named(
 
 
 @torch.no_grad()
+def test_adapters_are_saved_by_the_pipelines_method(pipe: LumierePipeline, tmp_path: Path) -> None:
+    pipe.unet.add_adapter(LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["to_q"]), "default")
+    shake_adapters(pipe.unet)
+    expected = pipe("a cat", generator=seed(), **BASE).frames
+    layers = get_peft_model_state_dict(pipe.unet)
+    settings = pipe.unet.peft_config["default"].to_dict()
+    settings["target_modules"] = sorted(settings["target_modules"])
+    for refused in ({"safe_serialization": False}, {"text_encoder_lora_layers": layers}):
+        with pytest.raises(ValueError, match=r"leave (it|them) out"):
+            LumierePipeline.save_lora_weights(tmp_path, unet_lora_layers=layers, **refused)
+    assert not any(tmp_path.iterdir())
+    LumierePipeline.save_lora_weights(
+        tmp_path, unet_lora_layers=layers, unet_lora_adapter_metadata=settings
+    )
+    pipe.unload_lora_weights()
+    pipe.load_lora_weights(tmp_path)
+    assert torch.equal(pipe("a cat", generator=seed(), **BASE).frames, expected)
+
+
 def test_fused_adapters_come_out_as_they_went_in(pipe: LumierePipeline) -> None:
     def call() -> Tensor:
         return pipe("a cat", generator=seed(), **BASE).frames

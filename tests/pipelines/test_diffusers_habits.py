@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -116,6 +117,7 @@ def test_latents_go_out_before_decoding_and_super_resolution(pipe: LumierePipeli
     [
         ({"latents": torch.randn(1, 3, 4, 16, 16)}, r"latents has shape .* expected \(1, 3, 5, 16"),
         ({"latents": [1.0]}, "latents is a list; expected a float tensor"),
+        ({"latents": torch.full((1, 3, 5, 16, 16), torch.nan)}, "latents are not finite; pass"),
         (
             {"latents": torch.randn(1, 3, 5, 16, 16), "noise_correlation": 0.5},
             r"noise_correlation is 0\.5, but latents are the noise already; pass one of the two",
@@ -146,6 +148,40 @@ def test_a_callback_gets_latents_and_may_replace_them(pipe: LumierePipeline) -> 
     made = pipe("a cat", callback_on_step_end=blank, **{**SHORT, "output_type": "pt"})
     assert shapes == [(1, 3, 5, 16, 16)] * 2 + [(1, 3, 5, 32, 32)]
     assert torch.equal(made.base_frames, torch.full_like(made.base_frames, 0.5))
+
+
+def test_a_callback_that_forgets_to_return_its_dict_is_told(pipe: LumierePipeline) -> None:
+    def forgets(_: Any, __: int, ___: Tensor, callback_kwargs: dict[str, Tensor]) -> None:
+        callback_kwargs["latents"] = torch.zeros_like(callback_kwargs["latents"])
+
+    with pytest.raises(ValueError, match="replaced latents in its dict but returned None"):
+        pipe("a cat", callback_on_step_end=forgets, **BASE)
+
+
+@pytest.mark.parametrize("name", ["scheduler", "unet", "ssr_unet", "vae", "text_encoder"])
+def test_a_callback_may_not_set_a_component(pipe: LumierePipeline, name: str) -> None:
+    whole, before = pipe("a cat", generator=seed(), **BASE).frames, getattr(pipe, name)
+
+    def replace(pipe: Any, *_: Any) -> None:
+        setattr(pipe, name, copy.deepcopy(getattr(pipe, name)))
+
+    with pytest.raises(ValueError, match=f"a callback sets pipe.{name}, but the call that runs"):
+        pipe("a cat", callback_on_step_end=replace, **BASE)
+    assert getattr(pipe, name) is before
+    replace(pipe)  # after the call
+    assert torch.equal(pipe("a cat", generator=seed(), **BASE).frames, whole)
+
+
+def test_a_callback_may_not_change_the_timesteps(pipe: LumierePipeline) -> None:
+    with pytest.raises(ValueError, match="a callback changed the timesteps of the scheduler"):
+        pipe("a cat", callback_on_step_end=lambda p, *_: p.scheduler.set_timesteps(5), **BASE)
+
+    def enlarge(pipe: Any, *_: Any) -> None:  # of super-resolution, too
+        if pipe.unet.in_channels == 6:
+            pipe.scheduler.set_timesteps(5)
+
+    with pytest.raises(ValueError, match="a callback changed the timesteps of the scheduler"):
+        pipe("a cat", callback_on_step_end=enlarge, **SHORT)
 
 
 def batches_in_network(pipe: LumierePipeline) -> list[int]:
@@ -219,6 +255,12 @@ def test_encode_prompt_repeats_and_leaves_the_negative_out(pipe: LumierePipeline
     assert pipe.encode_prompt("a cat", do_classifier_free_guidance=False)[1] is None
     same, _ = pipe.encode_prompt(None, prompt_embeds=positive)
     assert torch.equal(same, positive)
+
+
+def test_encode_prompt_takes_no_options_of_clip(pipe: LumierePipeline) -> None:
+    assert pipe.encode_prompt("a cat", lora_scale=None, clip_skip=None)[0].shape == (1, 6, 8)
+    with pytest.raises(ValueError, match="clip_skip is 1, which our text encoders lack; leave it"):
+        pipe.encode_prompt("a cat", clip_skip=1)
 
 
 def test_states_of_zeros_alone_are_attended_to(pipe: LumierePipeline) -> None:
@@ -612,6 +654,21 @@ def test_schedulers_of_other_models_are_refused(pipe: LumierePipeline, name: str
 
 
 # --- threads, compilers and plain state dicts -------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler"])
+def test_noise_of_flow_matching_is_refused(pipe: LumierePipeline, name: str) -> None:
+    kind, config = getattr(diffusers, name), pipe.scheduler.config
+    pipe.scheduler = kind.from_config(config, use_flow_sigmas=True)
+    with pytest.raises(
+        ValueError, match=f"{name} with use_flow_sigmas, but .* use_flow_sigmas=False"
+    ):
+        pipe("a cat", **BASE)
+    pipe.scheduler = kind.from_config(pipe.scheduler.config, use_flow_sigmas=False)
+    pipe.ssr_scheduler = kind.from_config(config, use_flow_sigmas=True)
+    with pytest.raises(ValueError, match=f"{name} with use_flow_sigmas"):
+        pipe("a cat", **SHORT)
+    assert pipe("a cat", **BASE).frames.isfinite().all()
 
 
 def test_threads_that_share_a_pipeline_take_turns(pipe: LumierePipeline) -> None:

@@ -283,8 +283,13 @@ CLEAR = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
         ({"long_noise": "shuffled"}, "long_noise is 'shuffled'; allowed: independent, rescheduled"),
         ({"noise_correlation": 1.5}, r"noise_correlation is 1\.5; allowed: 0 to 1"),
         ({"ssr_noise_correlation": "a"}, "ssr_noise_correlation is 'a'; allowed: 0 to 1"),
-        ({"strength": None}, "strength is None; allowed: 0 to 1"),
-        ({"outpaint_scale": None}, "outpaint_scale is None; allowed: 0 to 1"),
+        (
+            {"strength": 0.5},
+            r"strength is 0\.5, but mode .text_to_video. does not .*; leave strength out",
+        ),
+        ({"image": IMAGE, "strength": 0.5}, r"strength is 0\.5, but mode .* set image_strength"),
+        ({"video": VIDEO, "image_strength": 0.5}, r"image_strength is 0\.5, .* set strength"),
+        ({"outpaint_scale": 0.5}, r"outpaint_scale is 0\.5, but mode .*; leave outpaint_scale out"),
         ({"fps": "fast"}, "fps is 'fast'; allowed"),
         ({"mode": []}, r"mode is \[\]; allowed"),
         ({"style": []}, r"style is \[\]; this pipeline has: none"),
@@ -361,8 +366,8 @@ def test_alpha_outside_its_range(pipe: LumierePipeline) -> None:
     pipe.add_style("ink", style_weights(pipe))
     with pytest.raises(ValueError, match=r"alpha is 1\.2; allowed: 0"):
         pipe("a cat", style="ink", alpha=1.2)
-    with pytest.raises(ValueError, match="alpha is None; allowed: 0"):
-        pipe("a cat", style="ink", alpha=None)
+    with pytest.raises(ValueError, match=r"alpha is 0\.5, but no style is named; pass style too"):
+        pipe("a cat", alpha=0.5)
     with pytest.raises(ValueError, match="alpha is 2; allowed: 0"):
         pipe.add_style("ink", {}, alpha=2)
     pipe.add_style("other", {"conv_in.weight": torch.zeros(1)})

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from lumiere.pipelines import LumierePipeline
+from lumiere.pipelines.run_request import check_request, complete_request, run_request
+from lumiere.requests import make_request
+from lumiere.text import lost_words
 from tests.pipelines.test_modes import STEPS, seed
 
 OPTIONS: dict[str, Any] = {"upscale": False, **STEPS}
@@ -112,6 +115,21 @@ def test_without_guidance_no_negatives_are_needed(pipe: LumierePipeline) -> None
             r"prompt_attention_mask: expected a te",
         ),
         (
+            {"prompt_embeds": STATES, "prompt_attention_mask": torch.full((1, 6), -1.0)},
+            r"prompt_attention_mask has values from -1 to -1; expected 1 = attend and 0",
+        ),
+        (
+            {"prompt_embeds": STATES, "prompt_attention_mask": torch.full((1, 6), 0.5)},
+            r"prompt_attention_mask has values from 0\.5 to 0\.5; expected 1",
+        ),
+        (
+            {"prompt_embeds": STATES, "prompt_attention_mask": torch.zeros(1, 6)},
+            "prompt_attention_mask attends to nothing; set 1",
+        ),
+        ({"prompt_embeds": STATES / 0}, "prompt_embeds are not finite; encode the prompt again"),
+        ({"prompt": {"a cat": 1}}, r"prompt has .* in it; expected a sentence"),
+        ({"prompt": {"a cat", "a dog"}}, r"prompt has .* in it; expected a sentence"),
+        (
             {"prompt": "a", "prompt_attention_mask": torch.ones(1, 6)},
             "prompt_attention_mask belongs to prompt_embeds",
         ),
@@ -163,3 +181,21 @@ def test_a_callback_sees_and_changes_the_tensors_that_it_asks_for(pipe: LumiereP
         pipe.upscaler()(
             torch.rand(2, 3, 16, 16), callback_on_step_end_tensor_inputs=["prompt_embeds"]
         )
+
+
+def test_words_that_are_lost_are_told_as_in_diffusers(
+    pipe: LumierePipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lost_words, "_reader", lambda _: lambda text: (1 + len(text.split()), ()))
+    pipe("a cat", **OPTIONS)
+    assert caplog.messages == []
+    long = "a cat that runs and runs"
+    pipe(long, **OPTIONS)
+    pipe.encode_prompt(long)
+    note = f"1 sentences are longer than 6 tokens, and their ends are not read: '{long}'"
+    assert caplog.messages == [note] * 2
+    caplog.clear()
+    request = make_request({"prompt": long, "upscale": False, "steps": 1})
+    assert check_request(pipe, request).notes == [note]
+    run_request(pipe, complete_request(pipe, request, 2, 0), {})
+    assert caplog.messages == []

@@ -229,6 +229,23 @@ def test_adapters_change_after_the_call_of_another_thread(
     assert not any("lora" in name for name in pipe.unet.state_dict())
 
 
+def test_a_component_is_set_after_the_call_of_another_thread(pipe: LumierePipeline) -> None:
+    scheduler = pipe.scheduler
+    with ThreadPoolExecutor(1) as threads:
+        running: list[Future[Any]] = []
+
+        def replace(*_: Any) -> None:
+            if not running:
+                other = type(scheduler).from_config(scheduler.config)
+                running.append(threads.submit(setattr, pipe, "scheduler", other))
+                until_waiting(set(), running[0])
+            assert pipe.scheduler is scheduler
+
+        pipe("a cat", callback_on_step_end=replace, **BASE)
+        running[0].result()
+    assert pipe.scheduler is not scheduler
+
+
 def test_what_a_callback_may_change(pipe: LumierePipeline, tmp_path: Path) -> None:
     pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_k"]), "ink")
     shake_adapters(pipe.unet, "ink")
