@@ -12,8 +12,8 @@ the work folder, so a second call continues where the first one stopped; use a n
 weights, also of the guide. One forward pass means one clip through a network once; with guidance a
 step takes two. Variants of autoguidance need a guide, a weaker network (`--guide`). With
 `--image-model`, a text-to-image model makes pictures instead, and each is repeated as a clip that
-stands still: so the part of the image model in a distance can be told from that of the layers over
-time. Only the scores of single frames mean something then.
+stands still. This shows how much of a distance is due to the image model, and how much to the
+layers over time. Only the scores of single frames mean something then.
 """
 
 from __future__ import annotations
@@ -167,11 +167,12 @@ def main() -> None:
     )
     parser.add_argument("--clips", type=Path, required=True, help="output of the decode stage")
     parser.add_argument("--work", type=Path, required=True, help="folder for clips and results")
-    parser.add_argument("--model", type=Path, help="a saved pipeline (default: the demo weights)")
-    parser.add_argument(
+    models = parser.add_mutually_exclusive_group()
+    models.add_argument("--model", type=Path, help="a saved pipeline (default: the demo weights)")
+    models.add_argument(
         "--image-model", type=Path, help="a text-to-image model: pictures that stand still"
     )
-    parser.add_argument(
+    models.add_argument(
         "--fast", action="store_true", help="the distilled network of the demo weights, as --fast"
     )
     parser.add_argument(
@@ -204,7 +205,7 @@ def main() -> None:
         if network is not None:
             network.register_forward_pre_hook(lambda _, inputs: count(passes, inputs[0]))
     networks = load_networks((), cache=str(arguments.work / "features"))
-    num_frames = 16 if arguments.image_model else pipe.config.num_frames
+    num_frames = clips.stores[0].num_frames if arguments.image_model else pipe.config.num_frames
     entries = plan_clips(captions, TEXT_TO_VIDEO, GenerateConfig())
     is_first = True
     for name in names:

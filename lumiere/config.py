@@ -7,7 +7,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lumiere.errors import ParamsError
 from lumiere.params_file import choice, number, read
@@ -78,12 +78,9 @@ class DecodeConfig:
         """All sizes of clips, (height, width) each; the main one first."""
         if isinstance(self.size, int):
             return [(self.size, self.size)]
-        pairs = [entry for entry in self.size if isinstance(entry, tuple)]
-        if len(pairs) == len(self.size) and pairs:
-            return pairs
-        return (
-            [tuple(entry for entry in self.size if isinstance(entry, int))] if not pairs else [()]
-        )
+        if all(isinstance(entry, int) for entry in self.size):  # one size
+            return [cast(tuple[int, ...], self.size)]
+        return [entry if isinstance(entry, tuple) else (entry,) for entry in self.size]
 
 
 @dataclass(frozen=True)

@@ -64,11 +64,12 @@ def check_settings(mode: str, **settings: Any) -> None:
         mode: a key of `MODES`.
         settings: `strength`, `image_strength` or `outpaint_scale`; None where not given.
     """
-    read = {"video": "strength", "image": "image_strength", None: None}[strength_applies_to(mode)]
-    names = ("outpaint_scale",) if mode == "outpainting" else (read,)
+    read = {"video": "strength", "image": "image_strength"}.get(strength_applies_to(mode) or "")
+    if mode == "outpainting":
+        read = "outpaint_scale"
     for name, value in settings.items():
-        if value is not None and name not in names:
-            instead = f"set {names[0]}" if names[0] else f"leave {name} out"
+        if value is not None and name != read:
+            instead = f"set {read}" if read else f"leave {name} out"
             raise ValueError(f"{name} is {value!r}, but mode {mode!r} does not read it; {instead}")
 
 

@@ -588,6 +588,9 @@ def run(parser: argparse.ArgumentParser) -> None:
     arguments = parser.parse_args()
     if arguments.batch_size is not None and arguments.batch_size < 1:
         parser.error(f"argument --batch-size: {arguments.batch_size}; allowed: at least 1")
+    for name in ("decay_minutes", "decay_steps"):
+        if getattr(arguments, name) < 0:
+            parser.error(f"argument --{name.replace('_', '-')}: allowed: at least 0")
     if arguments.decay_steps and arguments.last_step == math.inf:
         parser.error(
             "argument --decay-steps: needs --last-step, the step at which the rate is zero"

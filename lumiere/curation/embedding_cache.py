@@ -23,6 +23,7 @@ class EmbeddingCache:
         self._size = int(size)
         num_stored = path.stat().st_size // (4 * self._size) if self._size and path.is_file() else 0
         self._places = {key: place for place, key in enumerate(keys[:num_stored])}
+        self._has_lost_vectors = len(keys) > num_stored
 
     def __contains__(self, key: str) -> bool:
         return key in self._places
@@ -30,9 +31,11 @@ class EmbeddingCache:
     def add(self, keys: list[str], vectors: np.ndarray) -> None:
         """Store vectors, float32 (n, d), of new and different keys."""
         if vectors.shape[1] != self._size:  # of another network, or the first ones
+            self._size, self._places, self._has_lost_vectors = vectors.shape[1], {}, True
+        if self._has_lost_vectors:
             # First, so that a run that is killed here leaves no keys for other vectors.
             self._keys_path.unlink(missing_ok=True)
-            self._size, self._places = vectors.shape[1], {}
+            self._has_lost_vectors = False
         start = len(self._places)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("r+b" if self._path.is_file() else "w+b") as file:

@@ -133,7 +133,7 @@ def extract_video(
         path = local_copy(sources[0].path)
     except TimeoutError:
         raise VideoError(
-            "its store sent nothing for too long; run the decode stage again"
+            "its store sent nothing for too long; `dvc repro -f decode` tries again"
         ) from None
     except OSError as error:
         raise FetchError(f"cannot be fetched: {error.strerror or error}") from None

@@ -8,6 +8,7 @@ for any local file.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -86,10 +87,10 @@ class RemoteFolder:
             if not copy.is_file():
                 _fetch(files, path, copy, facts.get("size"))
             return copy
-        except OSError:
-            raise
         except Exception as error:  # each store has errors of its own
-            kind = TimeoutError if "Timeout" in type(error).__name__ else OSError
+            if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+                raise
+            kind = TimeoutError if _is_silent(error) else OSError
             raise kind(0, _reason(error), f"{self.url}/{name}") from error
 
     def _place(self, name: str, tag: str) -> Path:
@@ -108,6 +109,16 @@ class RemoteFile:
     def fetch(self) -> Path:
         """See `RemoteFolder.fetch`."""
         return self.folder.fetch(self.name)
+
+
+def _is_silent(error: Exception) -> bool:
+    """Return whether a store that was reached sent nothing for too long. A store that cannot be
+    reached is a fault of the network, not of the file.
+    """
+    name = type(error).__name__
+    if "Connect" in name or getattr(error, "errno", None) == errno.ETIMEDOUT:
+        return False
+    return isinstance(error, TimeoutError) or "Timeout" in name
 
 
 def fetch_file(folder: RemoteFolder, name: str) -> Path:

@@ -136,6 +136,7 @@ def image_pipeline(t2i: Path) -> LumierePipeline:
         unet=SpaceTimeUNet.from_unet2d(model.unet, temporal_resampling=False).eval(),
         scheduler=model.scheduler,
         text_encoder=load_text_encoder(t2i / "text_encoder"),
+        vae=model.vae,
         **DEMO_DEFAULTS,
     )
 

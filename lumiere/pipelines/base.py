@@ -59,6 +59,7 @@ _CONVERTS = ContextVar("_CONVERTS", default=True)
         "set_use_memory_efficient_attention_xformers",
     ],
     after_calls=[
+        "register_modules",  # writes the config before it sets the attribute
         "enable_group_offload",
         "enable_model_cpu_offload",
         "enable_sequential_cpu_offload",

@@ -43,9 +43,21 @@ def test_a_kill_at_any_write_leaves_no_key_with_another_vector(tmp_path, monkeyp
     for method in ("unlink", "open"):  # killed as it is called
         for member, content in before.items():
             member.write_bytes(content)
+        killed = EmbeddingCache(path)
         with monkeypatch.context() as patches:
             patches.setattr(Path, method, lambda *_, **__: (_ for _ in ()).throw(SystemExit))
             with pytest.raises(SystemExit):
-                EmbeddingCache(path).add(["d"], np.full((1, 8), 2, np.float32))
+                killed.add(["d"], np.full((1, 8), 2, np.float32))
         if "a" in EmbeddingCache(path):
             assert np.array_equal(stored(path, ["a"]), np.ones((1, 4)))
+
+
+def test_keys_of_lost_vectors_do_not_get_others(tmp_path):
+    path = tmp_path / "e.bin"
+    cache = EmbeddingCache(path)
+    cache.add(["a", "b", "c"], np.ones((3, 4), np.float32))
+    cache.save()
+    path.unlink()
+    EmbeddingCache(path).add(["d", "e"], np.full((2, 4), 2, np.float32))  # killed before it saves
+    later = EmbeddingCache(path)
+    assert not any(key in later for key in "abcde")

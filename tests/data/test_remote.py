@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -280,6 +281,22 @@ def test_a_client_that_gives_up_waiting_is_a_timeout_too(videos, tmp_path, monke
     with pytest.raises(VideoError, match="sent nothing for too long") as raised:
         extract_video((source,), SETTINGS, tmp_path / "cut")
     assert not isinstance(raised.value, FetchError)  # which would end the run
+
+
+class ConnectTimeoutError(Exception):
+    """Like that of a store's client whose network is down."""
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ETIMEDOUT, "x"), ConnectTimeoutError("x")])
+def test_a_store_that_cannot_be_reached_ends_the_run(videos, tmp_path, monkeypatch, error):
+    raw = RemoteFolder(f"file://{videos}/raw", tmp_path / "cache")
+    monkeypatch.setattr(remote, "_fetch", Mock(side_effect=error))
+    monkeypatch.setattr(remote, "PAUSE_S", 0.0)
+    with pytest.raises(FetchError, match="cannot be fetched"):
+        measure_video(raw, "a.mp4", (), 27.0, tmp_path)
+    source = Source(file_in(raw, "a.mp4"), "", Fraction(0), Fraction(1), "pyav")
+    with pytest.raises(FetchError, match="cannot be fetched"):
+        extract_video((source,), SETTINGS, tmp_path / "cut")
 
 
 def test_stages_take_addresses_and_globs_but_no_folder_that_is_missing(

@@ -239,6 +239,7 @@ def test_adapters_are_saved_by_the_pipelines_method(pipe: LumierePipeline, tmp_p
     assert torch.equal(pipe("a cat", generator=seed(), **BASE).frames, expected)
 
 
+@torch.no_grad()
 def test_fused_adapters_come_out_as_they_went_in(pipe: LumierePipeline) -> None:
     def call() -> Tensor:
         return pipe("a cat", generator=seed(), **BASE).frames

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import UniPCMultistepScheduler
 from peft import LoraConfig
 
 from lumiere.pipelines import LumierePipeline, LumiereUpscalePipeline, turns
@@ -267,3 +268,14 @@ def test_what_a_callback_may_change(pipe: LumierePipeline, tmp_path: Path) -> No
             pipe("a cat", callback_on_step_end=change, **BASE)
     assert not (tmp_path / "saved").exists() and pipe.unet.dtype == torch.float32
     assert torch.equal(pipe("a cat", generator=seed(), **BASE).frames, whole)
+
+
+def test_a_refused_component_leaves_the_config_as_it_was(pipe: LumierePipeline) -> None:
+    before = dict(pipe.config)
+
+    def replace(*_: Any) -> None:
+        pipe.register_modules(scheduler=UniPCMultistepScheduler.from_config(pipe.scheduler.config))
+
+    with pytest.raises(ValueError, match=r"a callback uses register_modules\(\)"):
+        pipe("a cat", callback_on_step_end=replace, **BASE)
+    assert dict(pipe.config) == before

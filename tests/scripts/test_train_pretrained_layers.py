@@ -25,6 +25,7 @@ from lumiere.errors import DataError
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import TextToImage, load_image_network, load_scheduler
 from lumiere.models.unet_builders import build_text_to_image_unet
+from lumiere.pipelines import assemble
 from tests.video_factory import encode, numbered
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -268,7 +269,7 @@ def test_styles_are_trained_once_and_exported(
     assert train() == 2, "styles of another image model were kept"
 
     settings = {"num_inference_steps": 2, "guidance_scale": 1.0}
-    monkeypatch.setattr(style_weights, "DEMO_DEFAULTS", settings)
+    monkeypatch.setattr(assemble, "DEMO_DEFAULTS", settings)
     call_script("--work", work, "--to", weights, "--t2i", t2i, "--data", styles.parent, "export")
     written = {path.name for path in (weights / "styles").iterdir()}
     assert written == {"ink.safetensors", "neon.safetensors", "samples.png", "loss.png"}

@@ -99,6 +99,6 @@ def test_a_stage_killed_again_and_again_ends_in_the_same_bytes(
         assert code in (-signal.SIGKILL, 0), log.read_text()  # 0: it was done before
         codes.append(code)
     assert codes[0] == -signal.SIGKILL  # before anything is saved
-    forked.start(command, log, project, VARIABLES).wait()
+    subprocess.run(program, cwd=project, env=environment, check=True)
     assert contents(out) == contents(whole)
     assert not list((tmp_path / "scratch").iterdir())
