@@ -435,6 +435,7 @@ def export(work: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     network = load_network(ROOT / progress.settings["init_from"])
     network.load_state_dict(exported["raw"])
+    network.register_to_config(_name_or_path="")  # a path of this machine
     network.half().save_pretrained(folder / Path(RAW).parent)
     for name in ("scheduler", "text_encoder"):
         shutil.copytree(COMPANIONS / name, folder / "t2i" / name, dirs_exist_ok=True)

@@ -207,6 +207,8 @@ def test_an_export_holds_a_text_to_image_model(
 ) -> None:
     first = trained(data, settings, None, 1, tmp_path / "work")
     script.export(tmp_path / "work", tmp_path / "export")
+    config = (tmp_path / "export/t2i/unet/config.json").read_text()
+    assert settings.init_from not in config and str(ROOT) not in config
     model = TextToImage.load(tmp_path / "export/t2i")
     shipped = TextToImage.load(ROOT / "pretrained/t2i")
     assert model.text_encoder == shipped.text_encoder
