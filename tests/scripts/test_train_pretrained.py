@@ -143,6 +143,27 @@ def test_the_learning_rate_falls_over_the_last_minutes_or_steps(
     assert [decay(*both) for both in left] == factors
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--decay-steps", "-1", "--last-step", "9"], "--decay-steps: allowed: at least 0"),
+        (["--decay-minutes", "-1"], "--decay-minutes: allowed: at least 0"),
+        (["--decay-steps", "4"], "--decay-steps: needs --last-step"),
+    ],
+)
+def test_a_decay_that_would_not_end_at_zero_is_refused(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", "--work", str(tmp_path), *arguments])
+    with pytest.raises(SystemExit):
+        script.run(script._parser())
+    assert message in capsys.readouterr().err
+
+
 def test_a_shift_brings_in_the_background() -> None:
     moved, still = script.shift(torch.zeros(2, 3, 32, 32), torch.tensor([[2, -1], [0, 0]]))
     background = script.to_model_range(torch.tensor(data_module.BACKGROUND))
