@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Sequence
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from lumiere.errors import TRY_AGAIN, WorkerError
@@ -39,6 +39,24 @@ def end_with_launcher() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _cause(failures: dict[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
+    """Return the rank and the failure that made the others fail.
+
+    When a process is killed, the others lose their connection to it and fail too, often before the
+    next look at them; the times of those failures are equal then. One that was asked to end
+    (SIGTERM) is never the cause.
+    """
+    start = min(failure.timestamp for failure in failures.values()) + 1
+    together = [rank for rank, failure in failures.items() if failure.timestamp <= start]
+
+    def order(rank: int) -> tuple[bool, bool]:
+        code = failures[rank].exitcode
+        return code in (-signal.SIGTERM, 128 + signal.SIGTERM), code >= 0
+
+    rank = min(together, key=order)
+    return rank, failures[rank]
+
+
 def run_in_processes(module: str, arguments: Sequence[str], processes: int) -> None:
     """Run `python -m module arguments` as `processes` processes, and wait for them.
 
@@ -64,7 +82,7 @@ def run_in_processes(module: str, arguments: Sequence[str], processes: int) -> N
     try:
         elastic_launch(config, sys.executable)("-m", module, *arguments)
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
+        rank, failure = _cause(error.failures)
         how = f"exit code {failure.exitcode}"
         if failure.exitcode < 0:
             how = f"killed by {signal.Signals(-failure.exitcode).name}"

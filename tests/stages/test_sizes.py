@@ -24,7 +24,7 @@ SMALL |= {"seam_videos": 1, "num_inference_steps": 1, "ssr_steps": 1}
 def test_all_stages_take_several_sizes(tmp_path: Path) -> None:
     make_project(tmp_path, SEVERAL)
     for name in STAGES:
-        values = {"decode": {"size": SEVERAL}, "generate": SMALL}
+        values = {"decode": {"size": SEVERAL}, "generate": SMALL, "evaluate": {"num_videos": 2}}
         run_stage(tmp_path, name, values)
     outputs = tmp_path / "outputs"
     unet = SpaceTimeUNet.from_pretrained(outputs / "conditioned").unet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -11,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
+from lumiere.errors import WorkerError
+from lumiere.training import launch
 from lumiere.training.checkpoint import load_checkpoint
 from tests import forked
 from tests.conftest import REPOSITORY
@@ -107,6 +111,28 @@ def test_a_dead_process_ends_the_others_and_the_next_run_goes_on(
     for resumed, whole in zip(told(out), runs["sharded"], strict=True):
         assert resumed["resumed_from"] == 3
         assert resumed["weights"] == whole["weights"] and resumed["losses"] == whole["losses"]
+
+
+@pytest.mark.parametrize(
+    "codes, cause",
+    [
+        ((1, -signal.SIGKILL), "process 1 of 2 failed (killed by SIGKILL)"),  # 0 lost its connection
+        ((-signal.SIGTERM, 1), "process 1 of 2 failed (exit code 1)"),  # 0 was asked to end
+    ],
+)
+def test_of_failures_at_the_same_time_the_one_that_caused_the_others_is_named(
+    codes: tuple[int, int], cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        failures = {rank: ProcessFailure(rank, 1, code, "") for rank, code in enumerate(codes)}
+        raise ChildFailedError("training", failures)
+
+    for name in ("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", launch.LAUNCHER):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setattr(launch, "elastic_launch", lambda *_: fail)
+    with pytest.raises(WorkerError, match=re.escape(cause)) as failure:
+        launch.run_in_processes("training", (), 2)
+    assert failure.value.may_pass == (-signal.SIGKILL in codes)
 
 
 @pytest.mark.parametrize("action, code", [("hang", 1), ("term", 143)])
