@@ -84,8 +84,32 @@ ORTHOGONAL = {"guidance_eta": 0.0}
 # With the demo weights, this limit acts in about the noisiest third of the steps.
 LIMITED = {**ORTHOGONAL, "guidance_threshold": 0.1}
 AUTO: dict[str, Any] = {"guidance_type": "auto"}
+UNCHANGED = {"motion_scale": 1.0, "temporal_smoothing": 0.0}
+MOTIONS = (  # scale, from noise level, smoothing, in noise levels
+    *((scale, 0.2, 0.0, (0.0, 0.3)) for scale in (1.25, 1.5, 2.0, 3.0)),
+    (1.5, 0.35, 0.0, (0.0, 0.3)),
+    (2.0, 0.4, 0.0, (0.0, 0.3)),
+    (1.5, 0.5, 0.0, (0.0, 0.3)),
+    (2.0, 0.5, 0.0, (0.0, 0.3)),
+    (2.5, 0.6, 0.0, (0.0, 0.3)),
+    (2.0, 0.5, 0.6, (0.0, 0.3)),
+    (2.25, 0.5, 1.0, (0.0, 0.3)),
+    (2.0, 0.4, 0.8, (0.0, 0.3)),
+)
 VARIANTS = {
     "default": Variant(),
+    "motion as the network has it": Variant(UNCHANGED),
+    **{
+        f"motion {scale:g} from {low:g}, smoothing {smoothing:g} in {ends[0]:g} to {ends[1]:g}": Variant(
+            {
+                "motion_scale": scale,
+                "motion_interval": [low, 0.95],
+                "temporal_smoothing": smoothing,
+                "smoothing_interval": list(ends),
+            }
+        )
+        for scale, low, smoothing, ends in MOTIONS
+    },
     "clipped, rescaled, guided at every step": Variant(
         {"guidance_rescale": 0.7, **WHOLE}, scheduler_settings=CLIPPED
     ),

@@ -296,7 +296,7 @@ class DistilConfig:
                 f"teacher_steps: {self.teacher_steps}; allowed: multiples of num_inference_steps "
                 f"({self.num_inference_steps})"
             )
-        _check_guidance_interval(self.guidance_interval)
+        _check_interval("guidance_interval", self.guidance_interval)
         _check_mask_weights(self.mask_weights)
 
 
@@ -395,6 +395,12 @@ class GenerateConfig:
     # between the noise of any two frames of a video, in the base model and in super-resolution
     noise_correlation: float = number(0.0, at_least=0, at_most=1)
     ssr_noise_correlation: float = number(1.0, at_least=0, at_most=1)
+    # the factor of motion at these noise levels; 1 changes nothing
+    motion_scale: float = number(1.0, at_least=0)
+    motion_interval: tuple[float, ...] = (0.5, 0.95)
+    # how far each frame goes to the median of itself and its neighbours at these noise levels
+    temporal_smoothing: float = number(0.0, at_least=0, at_most=1)
+    smoothing_interval: tuple[float, ...] = (0.0, 0.3)
     # below 1, denoising starts from the picture
     image_strength: float = number(1.0, at_least=0, at_most=1)
     # at least 3, because the evaluation compares window borders with other frames
@@ -429,7 +435,8 @@ class GenerateConfig:
                 raise ParamsError(
                     f"{overlap}: {getattr(self, overlap)}; allowed: 0 to {window_size} - 1 ({most})"
                 )
-        _check_guidance_interval(self.guidance_interval)
+        for name in ("guidance_interval", "motion_interval", "smoothing_interval"):
+            _check_interval(name, getattr(self, name))
         if self.guidance_type == "auto" and not self.guide_unet:
             raise ParamsError("guidance_type: 'auto'; allowed without guide_unet: cfg")
         if self.seam_window_size >= self.num_frames:
@@ -590,12 +597,10 @@ def to_dict(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def _check_guidance_interval(guidance_interval: tuple[float, ...]) -> None:
-    interval = list(guidance_interval)
+def _check_interval(name: str, ends: tuple[float, ...]) -> None:
+    interval = list(ends)
     if len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
-        raise ParamsError(
-            f"guidance_interval: {interval}; allowed: [low, high] with 0 <= low <= high <= 1"
-        )
+        raise ParamsError(f"{name}: {interval}; allowed: [low, high] with 0 <= low <= high <= 1")
 
 
 def _check_widths(block_out_channels: tuple[int, ...]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lumiere.diffusion.guidance import TextGuidance
 from lumiere.diffusion.long_noise import LONG_NOISE, reschedule_noise
+from lumiere.diffusion.motion import MotionControl
 from lumiere.diffusion.noise import draw_noise
 from lumiere.diffusion.projection import Projection
 from lumiere.models import SpaceTimeUNet
@@ -44,6 +45,10 @@ class CallSettings:
     guidance_threshold: float
     guidance_momentum: float
     noise_correlation: float
+    motion_scale: float
+    motion_interval: Sequence[float]
+    temporal_smoothing: float
+    smoothing_interval: Sequence[float]
     long_noise: str
     fps: int
     image_strength: float
@@ -64,6 +69,10 @@ class CallSettings:
         check_range(-1, 0, guidance_momentum=self.guidance_momentum)
         check_choice(LONG_NOISE, long_noise=self.long_noise)
         check_range(0, 1, noise_correlation=self.noise_correlation)
+        check_range(0, motion_scale=self.motion_scale)
+        check_interval(0, 1, motion_interval=self.motion_interval)
+        check_range(0, 1, temporal_smoothing=self.temporal_smoothing)
+        check_interval(0, 1, smoothing_interval=self.smoothing_interval)
         check_whole(1, num_inference_steps=self.num_inference_steps)
         check_whole(1, ssr_steps=self.ssr_steps, ssr_window_size=self.ssr_window_size)
         check_whole(0, ssr_overlap=self.ssr_overlap)
@@ -106,6 +115,17 @@ class CallSettings:
             (low * num_train_timesteps, high * num_train_timesteps),
             guide_unet if self.guidance_type == "auto" else None,
             Projection(self.guidance_eta, self.guidance_threshold, self.guidance_momentum),
+        )
+
+    def motion_control(self, num_train_timesteps: int) -> MotionControl:
+        """Make the call's control of motion, for a scheduler of so many timesteps."""
+        low, high = self.motion_interval
+        smooth_low, smooth_high = self.smoothing_interval
+        return MotionControl(
+            self.motion_scale,
+            (low * num_train_timesteps, high * num_train_timesteps),
+            self.temporal_smoothing,
+            (smooth_low * num_train_timesteps, smooth_high * num_train_timesteps),
         )
 
     def first_noise(

@@ -95,6 +95,10 @@ class LumiereComponents(LumiereFolders, LumiereAdapters):
         noise_correlation: float = 0.0,
         ssr_noise_correlation: float = 0.0,
         timestep_power: float = 1.0,
+        motion_scale: float = 1.0,
+        motion_interval: list[float] | tuple[float, float] = (0.5, 0.95),
+        temporal_smoothing: float = 0.0,
+        smoothing_interval: list[float] | tuple[float, float] = (0.0, 0.3),
         vae: AutoencoderKL | None = None,
         guide_unet: SpaceTimeUNet | None = None,
     ) -> None:
@@ -110,7 +114,8 @@ class LumiereComponents(LumiereFolders, LumiereAdapters):
             ssr_window_size, ssr_overlap: windows that suit `ssr_unet`.
             num_inference_steps, guidance_scale, guidance_rescale, guidance_interval, guidance_type,
                 guidance_eta, guidance_threshold, guidance_momentum, long_noise, image_strength,
-                ssr_steps, timestep_power: values that suit the networks.
+                ssr_steps, timestep_power, motion_scale, motion_interval, temporal_smoothing,
+                smoothing_interval: values that suit the networks.
             prediction_type, ssr_prediction_type: the networks' prediction types; by default those
                 of their schedulers.
             noise_correlation, ssr_noise_correlation: between the noise of any two frames, 0 to 1;
@@ -169,6 +174,10 @@ class LumiereComponents(LumiereFolders, LumiereAdapters):
             noise_correlation=noise_correlation,
             ssr_noise_correlation=ssr_noise_correlation,
             timestep_power=timestep_power,
+            motion_scale=motion_scale,
+            motion_interval=list(motion_interval),
+            temporal_smoothing=temporal_smoothing,
+            smoothing_interval=list(smoothing_interval),
         )
         self.styles = StyleBook()
 

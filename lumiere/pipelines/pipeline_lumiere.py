@@ -17,6 +17,7 @@ from lumiere.diffusion.denoising import Predict, denoise, predict_in_windows
 from lumiere.diffusion.guidance import TextGuidance
 from lumiere.diffusion.latents import LatentSpace
 from lumiere.diffusion.memory import BatchSize
+from lumiere.diffusion.motion import MotionControl
 from lumiere.diffusion.noise import video_generators
 from lumiere.diffusion.schedulers import (
     hold_known,
@@ -103,6 +104,10 @@ class LumierePipeline(LumiereComponents):
         guidance_threshold: float | None = None,
         guidance_momentum: float | None = None,
         noise_correlation: float | None = None,
+        motion_scale: float | None = None,
+        motion_interval: Sequence[float] | None = None,
+        temporal_smoothing: float | None = None,
+        smoothing_interval: Sequence[float] | None = None,
         num_videos_per_prompt: int = 1,
         height: int | None = None,
         width: int | None = None,
@@ -188,6 +193,12 @@ class LumierePipeline(LumiereComponents):
                 in the base model and in super-resolution (Ge et al. 2023). Equal noise keeps still
                 parts of a video still; the base model needs some that differs to make motion. Noise
                 that a scheduler adds on the way is never correlated.
+            motion_scale, motion_interval: the factor of motion, and the noise levels at which it
+                acts, as shares of the T2I's training timesteps. There, the difference of each frame
+                of the estimate of x_0 from the mean of its window is multiplied; 1 changes nothing.
+            temporal_smoothing, smoothing_interval: how far each frame of the estimate of x_0 goes
+                to the median of itself and its neighbours in time, 0 (not) to 1, and the noise
+                levels at which it does. At low ones it takes out flicker, and some motion.
             num_videos_per_prompt: videos per prompt, each with its own noise; the videos of one
                 prompt are adjacent.
             height, width: in pixels; by default the T2I's sample_size.
@@ -245,6 +256,10 @@ class LumierePipeline(LumiereComponents):
             guidance_threshold=guidance_threshold,
             guidance_momentum=guidance_momentum,
             noise_correlation=noise_correlation,
+            motion_scale=motion_scale,
+            motion_interval=motion_interval,
+            temporal_smoothing=temporal_smoothing,
+            smoothing_interval=smoothing_interval,
             long_noise=long_noise,
             fps=fps,
             image_strength=image_strength,
@@ -354,7 +369,8 @@ class LumierePipeline(LumiereComponents):
         )
         self._can_guide = guidance.guide is not None or prompts.negative is not None
         held = self._holds_known(known, guide_known)
-        predict = self._predictor(tensors, guidance, windows, held, adapter_scale)
+        motion = settings.motion_control(self.scheduler.config.num_train_timesteps)
+        predict = self._predictor(tensors, guidance, motion, windows, held, adapter_scale)
         with (
             self._styled(guidance, style, alpha),
             self._titled_bar(len(timesteps), "base model") as progress,
@@ -550,6 +566,7 @@ class LumierePipeline(LumiereComponents):
         self,
         tensors: dict[str, Tensor],
         guidance: TextGuidance,
+        motion: MotionControl,
         plan: WindowPlan,
         held: bool,
         adapter_scale: float = 1.0,
@@ -560,6 +577,7 @@ class LumierePipeline(LumiereComponents):
             tensors: the text states and, if the network takes them, C and M; a callback may replace
                 them between steps.
             guidance: with the text states' masks, and the guidance's settings.
+            motion: how far motion is scaled, and frames are smoothed.
             plan: the windows.
             held: whether to hold the estimate of x_0 to the known pixels.
             adapter_scale: the weight of the network's adapters, beside their own.
@@ -591,6 +609,9 @@ class LumierePipeline(LumiereComponents):
             if projected:
                 level = signal_level(self.scheduler, timestep)
                 output = current.combine_projected(output, scaled_x_t, kind, *level)
+            if motion.acts_at(timestep):
+                level = signal_level(self.scheduler, timestep)
+                output = motion.change(output, scaled_x_t, timestep, kind, *level, windows)
             if not held:
                 return output
             return hold_known(self.scheduler, kind, output, scaled_x_t, timestep, *conditions)

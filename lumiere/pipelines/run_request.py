@@ -22,7 +22,8 @@ MAX_DECIBELS = 99.0  # written for exact pixels, because JSON has no infinity
 # Settings of the model that no request sets.
 MODEL_SETTINGS = (
     "fps", "timestep_power", "guidance_rescale", "guidance_interval", "guidance_type", "guidance_eta",
-    "guidance_threshold", "guidance_momentum", "noise_correlation", "long_noise", "ssr_steps",
+    "guidance_threshold", "guidance_momentum", "noise_correlation", "motion_scale", "motion_interval",
+    "temporal_smoothing", "smoothing_interval", "long_noise", "ssr_steps",
     "ssr_window_size", "ssr_overlap", "ssr_noise_correlation", "prediction_type",
 )  # fmt: skip
 
