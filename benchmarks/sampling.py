@@ -95,6 +95,7 @@ MOTIONS = (  # scale, from noise level, smoothing, in noise levels
     (2.0, 0.5, 0.6, (0.0, 0.3)),
     (2.25, 0.5, 1.0, (0.0, 0.3)),
     (2.0, 0.4, 0.8, (0.0, 0.3)),
+    (2.25, 0.4, 1.0, (0.0, 0.3)),
 )
 VARIANTS = {
     "default": Variant(),

@@ -30,8 +30,7 @@ from lumiere.pipelines.pipeline_ssr import LumiereUpscalePipeline
 from lumiere.pipelines.plans import (
     DEFAULT_OVERLAP,
     DEFAULT_SSR_STEPS,
-    FAST_SSR_STEPS,
-    FAST_SSR_WINDOW_SIZE,
+    fast_settings,
 )
 from lumiere.pipelines.styles import StyleBook
 from lumiere.pipelines.turns import changes_in_turn
@@ -276,10 +275,8 @@ class LumiereComponents(LumiereFolders, LumiereAdapters):
             num_inference_steps=settings.num_inference_steps,
             timestep_power=settings.timestep_power,
             noise_correlation=settings.noise_correlation,
-            guidance_scale=1.0,
-            ssr_steps=min(self.config.ssr_steps, FAST_SSR_STEPS),
-            ssr_window_size=max(self.config.ssr_window_size, FAST_SSR_WINDOW_SIZE),
             prediction_type=scheduler.config.prediction_type,
+            **fast_settings(self.config),
         )
 
     def enable_model_cpu_offload(
