@@ -36,6 +36,11 @@ class CurateConfig:
     validation_fraction: float = number(0.1, at_least=0, at_most=0.5)
     # folders outside the raw folder that links in it may lead to
     allowed_roots: tuple[str, ...] = ()
+    # a transformers model that describes clips without a caption: a folder or a hub name
+    captioner: str = ""
+    # "uncaptioned": clips without any caption; "shots": also the shots of a video whose caption
+    # describes several
+    captioner_for: str = choice("uncaptioned", "shots")
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import stages
+
+if TYPE_CHECKING:
+    from lumiere.config import CurateConfig
+    from lumiere.curation.clip_models import ClipModels
 
 
 def main() -> None:
@@ -36,11 +42,11 @@ def main() -> None:
     params = load_params(arguments.params)
     config = params.curate
     with tracking.stage_run("curate", to_dict(config)) as run:
-        network = EfficientNetLite0Backbone()
+        network, models = EfficientNetLite0Backbone(), load_models(arguments.params, config)
         raw, pattern = split_source(arguments.raw, arguments.scratch.with_name("sources"))
         run_tasks = engine(params.runtime.engine, params.runtime.address, [raw])
         rows, pictures = curate(
-            raw, arguments.captions, config, arguments.scratch, network, pattern, run_tasks
+            raw, arguments.captions, config, arguments.scratch, network, pattern, run_tasks, models
         )
         shutil.rmtree(arguments.report, ignore_errors=True)
         write_report(arguments.report, rows, pictures, config.min_motion)
@@ -56,6 +62,24 @@ def main() -> None:
     )
     for note in split_notes(rows, config.validation_fraction):
         print(f"note: {note}", file=sys.stderr)
+
+
+def load_models(params: Path, config: CurateConfig) -> ClipModels:
+    """Load the models that the params name.
+
+    Raises:
+        ParamsError: if one cannot be used; it names the file and the key.
+    """
+    # Imported here, as in `main`.
+    from lumiere.curation.clip_models import ClipModels
+
+    captioner = None
+    if config.captioner:
+        from lumiere.curation.captioner import TransformersCaptioner
+
+        with stages.blaming(params, "curate.captioner"):
+            captioner = TransformersCaptioner(config.captioner)
+    return ClipModels(captioner)
 
 
 if __name__ == "__main__":

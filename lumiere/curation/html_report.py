@@ -75,6 +75,8 @@ def _head(rows: list[Row], config: CurateConfig) -> list[str]:
         (numbers["validation"], "held out"),
         (f"{numbers['seconds']:g} s", "accepted"),
     ]
+    if "captioned" in numbers:
+        figures.append((numbers["captioned"], "described by a model"))
     parts = ["<h1>Curation</h1>"]
     parts.append(
         '<p class="dim">Which clips the model will see, which not, and why. Each clip shows four '
@@ -272,6 +274,8 @@ def _card(row: Row, pictures: Pictures, warnings: Sequence[str]) -> str:
     if frames is not None:
         picture = f'<img alt="" loading="lazy" src="{_data_uri(_frames(row, frames))}">'
     badges = [f'<span class="badge {row["split"]}">{row["split"]}</span>'] if row["split"] else []
+    if row.get("captioner"):
+        badges.append(f'<span class="badge">caption by {escape(row["captioner"])}</span>')
     badges += [f'<span class="badge note">{escape(warning)}</span>' for warning in warnings]
     lines = [f"<b>{escape(clip_id)}</b> {' '.join(badges)}"]
     if row["reason"] and row["detail"] != Reason(row["reason"]).sentence:

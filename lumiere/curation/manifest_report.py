@@ -37,6 +37,8 @@ def counts(rows: list[Row]) -> dict[str, int | float]:
         "read_by_decord": int(videos_by_decoder.get("decord", 0)),
         "read_by_pyav": int(videos_by_decoder.get("pyav", 0)),
     }
+    if any("captioner" in row for row in rows):
+        numbers["captioned"] = sum(bool(row["captioner"]) for row in rows if not row["reason"])
     return numbers | {f"rejected_{reason}": int(count) for reason, count in reasons.items()}
 
 
@@ -71,6 +73,7 @@ def _page(rows: list[Row], rejected: list[Row], has_rejected_sheet: bool) -> str
         "",
         "![how many candidates each check leaves, their motion and their length](curation.png)",
         "",
+        *_captioned(rows),
         *_rejections(rejected),
         *_decoders(rows, numbers),
         "## Pictures",
@@ -84,6 +87,15 @@ def _page(rows: list[Row], rejected: list[Row], has_rejected_sheet: bool) -> str
         lines += ["The rejected clips that could be read:", "", "![rejected clips](rejected.png)"]
         lines.append("")
     return "\n".join(lines)
+
+
+def _captioned(rows: list[Row]) -> list[str]:
+    """Say how many clips a model describes."""
+    names = sorted({row["captioner"] for row in rows if row.get("captioner")})
+    if not names:
+        return []
+    number = counts(rows)["captioned"]
+    return [f"{number} accepted clips have their captions from `{_cell(names[0])}`.", ""]
 
 
 def _rejections(rejected: list[Row]) -> list[str]:
