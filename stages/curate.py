@@ -71,15 +71,31 @@ def load_models(params: Path, config: CurateConfig) -> ClipModels:
         ParamsError: if one cannot be used; it names the file and the key.
     """
     # Imported here, as in `main`.
-    from lumiere.curation.clip_models import ClipModels
+    from lumiere.curation.clip_models import ClipModels, check_head
 
-    captioner = None
+    captioner, network, head, reader = None, None, None, None
     if config.captioner:
         from lumiere.curation.captioner import TransformersCaptioner
 
         with stages.blaming(params, "curate.captioner"):
             captioner = TransformersCaptioner(config.captioner)
-    return ClipModels(captioner)
+    if config.clip_model:
+        from lumiere.evaluation.backbones.open_clip_image import OpenCLIPBackbone
+
+        with stages.blaming(params, "curate.clip_model"):
+            network = OpenCLIPBackbone(config.clip_model)
+    if config.aesthetic_head and network is not None:
+        from lumiere.evaluation.backbones.aesthetic import load_aesthetic_head
+
+        with stages.blaming(params, "curate.aesthetic_head"):
+            head = load_aesthetic_head(config.aesthetic_head)
+            check_head(head, network)
+    if config.text_reader == "rapidocr":
+        from lumiere.curation.text_area import RapidOCRReader
+
+        with stages.blaming(params, "curate.text_reader"):
+            reader = RapidOCRReader()
+    return ClipModels(captioner, network, head, reader)
 
 
 if __name__ == "__main__":

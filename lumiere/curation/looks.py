@@ -1,4 +1,4 @@
-"""Lets models look at clips: a caption for those without one.
+"""Lets models look at clips: a caption for those without one, and scores.
 
 Models look after the measurements and before the verdicts, at a few frames of each clip. Their
 answers are kept by content, stretch, model and settings, so that another threshold costs nothing.
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from lumiere.config import CurateConfig
 from lumiere.curation.captions import Caption, normal_name
 from lumiere.curation.clip_frames import CODE, NUM_FRAMES, SHORTER_SIDE, clip_frames
-from lumiere.curation.clip_models import Captions, ClipModels
+from lumiere.curation.clip_models import Captions, ClipModels, Scores, TextAreas
 from lumiere.curation.measurement import Measurement
 from lumiere.curation.parts import Part, divide
 from lumiere.curation.reasons import Reason, Rejection
@@ -92,13 +92,13 @@ def look_at(
         The answers, and the videos whose frames could not be read again.
     """
     clips = list(_clips(outcomes, captions, models, config))
-    captioner = Captions(models.captioner, scratch) if models.captioner else None
+    answers = _Answers(models, scratch)
     failures: dict[str, Failure] = {}
-    missing = [clip for clip in clips if _is_missing(clip, captioner)]
+    missing = [clip for clip in clips if answers.lack(clip)]
     for clip, frames in _decoded(raw, missing, failures, config, run, roots):
-        if captioner and clip.needs_caption:
-            captioner.ask(clip.content, frames)
-    looks = {clip.key: _look(clip, captioner) for clip in clips if clip.key[0] not in failures}
+        answers.ask(clip, frames)
+    looks = {clip.key: answers.look(clip) for clip in clips if clip.key[0] not in failures}
+    answers.save()
     return looks, failures
 
 
@@ -136,11 +136,6 @@ def _lacks_caption(part: Part, config: CurateConfig) -> bool:
     return part.problem is not None and part.problem.reason in reasons
 
 
-def _is_missing(clip: _Clip, captioner: Captions | None) -> bool:
-    """Return whether a model has yet to see a clip."""
-    return captioner is not None and clip.needs_caption and not captioner.knows(clip.content)
-
-
 def _decoded(
     raw: Path | RemoteFolder,
     clips: Sequence[_Clip],
@@ -176,13 +171,44 @@ def _decoded(
             yield from zip(groups[index], outcome, strict=True)
 
 
-def _look(clip: _Clip, captioner: Captions | None) -> Look:
-    part, columns = clip.part, {}
-    if captioner:
-        columns["captioner"] = ""
-        if clip.needs_caption:
-            sentence = captioner.of(clip.content)
-            problem = None if sentence else Rejection(Reason.NO_CAPTION, NOTHING_SAID)
-            part = Part(part.segment, [Caption(sentence)] if sentence else [], problem)
-            columns["captioner"] = captioner.captioner.name if sentence else ""
-    return Look(part, columns)
+class _Answers:
+    """What all models have said."""
+
+    def __init__(self, models: ClipModels, scratch: Path) -> None:
+        self._captions = Captions(models.captioner, scratch) if models.captioner else None
+        self._scores = Scores(models.network, models.head, scratch) if models.network else None
+        self._areas = TextAreas(models.reader, scratch) if models.reader else None
+
+    def lack(self, clip: _Clip) -> bool:
+        """Return whether a model has yet to see a clip."""
+        return bool(self._unasked(clip))
+
+    def ask(self, clip: _Clip, frames: np.ndarray) -> None:
+        for model in self._unasked(clip):
+            model.ask(clip.content, frames)
+
+    def _unasked(self, clip: _Clip) -> list[Captions | Scores | TextAreas]:
+        captions = self._captions if clip.needs_caption else None
+        models = (captions, self._scores, self._areas)
+        return [model for model in models if model and not model.knows(clip.content)]
+
+    def save(self) -> None:
+        for model in (self._scores, self._areas):
+            if model:
+                model.save()
+
+    def look(self, clip: _Clip) -> Look:
+        part, columns = clip.part, dict[str, Any]()
+        if self._captions:
+            columns["captioner"] = ""
+            if clip.needs_caption:
+                sentence = self._captions.of(clip.content)
+                problem = None if sentence else Rejection(Reason.NO_CAPTION, NOTHING_SAID)
+                part = Part(part.segment, [Caption(sentence)] if sentence else [], problem)
+                columns["captioner"] = self._captions.captioner.name if sentence else ""
+        if self._scores:
+            texts = [caption.text for caption in part.captions]
+            columns |= self._scores.columns(clip.content, texts)
+        if self._areas:
+            columns |= self._areas.columns(clip.content)
+        return Look(part, columns)

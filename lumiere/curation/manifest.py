@@ -56,6 +56,9 @@ SCHEMA = pa.schema(
 MODEL_SCHEMA = pa.schema(
     [
         ("captioner", pa.string()),  # the model that wrote the captions; empty if a person did
+        ("aesthetic", pa.float64()),  # of LAION's head, about 1 to 10
+        ("caption_match", pa.float64()),  # cosine of pictures and the caption that fits worst
+        ("text_area", pa.float64()),  # share of the pictures under text
     ]
 )
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from lumiere.curation.manifest import DUPLICATE_OF, SCHEMA
 from lumiere.curation.reasons import Reason
+from lumiere.curation.thresholds import MODEL_SCORES
 from lumiere.data.contact_sheets import contact_sheet, save_picture
 
 SHEET_CLIPS = 60  # accepted clips on the contact sheet, evenly spaced
@@ -205,8 +206,11 @@ def funnel(rows: list[Row]) -> list[tuple[str, int]]:
         "has a usable caption": {Reason.NO_CAPTION, Reason.BAD_SPAN, Reason.CAPTION_SPANS_CUTS},
         "large and long enough": {Reason.TOO_SMALL, Reason.TOO_SHORT},
         "moves": {Reason.NO_MOTION},
+        "reaches the models' scores": {score.reason for score in MODEL_SCORES},
         "not a duplicate": {Reason.DUPLICATE},
     }
+    if not any(score.column in row for row in rows for score in MODEL_SCORES):
+        del stages["reaches the models' scores"]
     left, steps = len(rows), [("all candidates", len(rows))]
     for name, reasons in stages.items():
         left -= sum(row["reason"] in reasons for row in rows)

@@ -23,7 +23,7 @@ from lumiere.curation.measurement import Measurement
 from lumiere.curation.parts import divide
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.split import assign_splits
-from lumiere.curation.thresholds import too_short_or_still, too_small
+from lumiere.curation.thresholds import bad_score, too_short_or_still, too_small
 from lumiere.errors import DataError
 
 Row = dict[str, Any]
@@ -196,7 +196,7 @@ def _part_row(base: Row, look: Look, signature: np.ndarray | None, config: Curat
         also = "" if problem is None else ALSO + problem.detail
         return _reject(row, small.reason, small.detail + also)
     if problem is None:
-        problem = too_short_or_still(segment, config)
+        problem = too_short_or_still(segment, config) or bad_score(look.columns, config)
     if problem is not None:
         return _reject(row, problem.reason, problem.detail)
     return {**row, "verdict": "accepted"}
