@@ -36,6 +36,32 @@ class CurateConfig:
     validation_fraction: float = number(0.1, at_least=0, at_most=0.5)
     # folders outside the raw folder that links in it may lead to
     allowed_roots: tuple[str, ...] = ()
+    # a transformers model that describes clips without a caption: a folder or a hub name
+    captioner: str = ""
+    # "uncaptioned": clips without any caption; "shots": also the shots of a video whose caption
+    # describes several
+    captioner_for: str = choice("uncaptioned", "shots")
+    # "<architecture>/<file>.safetensors" of open_clip; measures how well clips fit their captions
+    clip_model: str = ""
+    # the linear layer on that model's image features that scores beauty, as .safetensors or .pth
+    aesthetic_head: str = ""
+    # measures how much of the pictures text covers; "rapidocr" is an extra
+    text_reader: str = choice("none", "rapidocr")
+    min_aesthetic: float = number(0.0, at_least=0)  # 0 for no threshold
+    min_caption_match: float = number(0.0, at_least=0, at_most=1)  # 0 for no threshold
+    max_text_area: float = number(1.0, at_least=0, at_most=1)  # 1 for no threshold
+
+    def __post_init__(self) -> None:
+        needs = (
+            ("aesthetic_head", bool(self.aesthetic_head), "clip_model", bool(self.clip_model)),
+            ("min_aesthetic", self.min_aesthetic > 0, "aesthetic_head", bool(self.aesthetic_head)),
+            ("min_caption_match", self.min_caption_match > 0, "clip_model", bool(self.clip_model)),
+            ("max_text_area", self.max_text_area < 1, "text_reader", self.text_reader != "none"),
+        )
+        for key, is_set, other, has_other in needs:
+            if is_set and not has_other:
+                value = getattr(self, key)
+                raise ParamsError(f"{key}: {value!r}; allowed only if {other} names a model")
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import stages
+
+if TYPE_CHECKING:
+    from lumiere.config import CurateConfig
+    from lumiere.curation.clip_models import ClipModels
 
 
 def main() -> None:
@@ -36,11 +42,11 @@ def main() -> None:
     params = load_params(arguments.params)
     config = params.curate
     with tracking.stage_run("curate", to_dict(config)) as run:
-        network = EfficientNetLite0Backbone()
+        network, models = EfficientNetLite0Backbone(), load_models(arguments.params, config)
         raw, pattern = split_source(arguments.raw, arguments.scratch.with_name("sources"))
         run_tasks = engine(params.runtime.engine, params.runtime.address, [raw])
         rows, pictures = curate(
-            raw, arguments.captions, config, arguments.scratch, network, pattern, run_tasks
+            raw, arguments.captions, config, arguments.scratch, network, pattern, run_tasks, models
         )
         shutil.rmtree(arguments.report, ignore_errors=True)
         write_report(arguments.report, rows, pictures, config.min_motion)
@@ -56,6 +62,40 @@ def main() -> None:
     )
     for note in split_notes(rows, config.validation_fraction):
         print(f"note: {note}", file=sys.stderr)
+
+
+def load_models(params: Path, config: CurateConfig) -> ClipModels:
+    """Load the models that the params name.
+
+    Raises:
+        ParamsError: if one cannot be used; it names the file and the key.
+    """
+    # Imported here, as in `main`.
+    from lumiere.curation.clip_models import ClipModels, check_head
+
+    captioner, network, head, reader = None, None, None, None
+    if config.captioner:
+        from lumiere.curation.captioner import TransformersCaptioner
+
+        with stages.blaming(params, "curate.captioner"):
+            captioner = TransformersCaptioner(config.captioner)
+    if config.clip_model:
+        from lumiere.evaluation.backbones.open_clip_image import OpenCLIPBackbone
+
+        with stages.blaming(params, "curate.clip_model"):
+            network = OpenCLIPBackbone(config.clip_model)
+    if config.aesthetic_head and network is not None:
+        from lumiere.evaluation.backbones.aesthetic import load_aesthetic_head
+
+        with stages.blaming(params, "curate.aesthetic_head"):
+            head = load_aesthetic_head(config.aesthetic_head)
+            check_head(head, network)
+    if config.text_reader == "rapidocr":
+        from lumiere.curation.text_area import RapidOCRReader
+
+        with stages.blaming(params, "curate.text_reader"):
+            reader = RapidOCRReader()
+    return ClipModels(captioner, network, head, reader)
 
 
 if __name__ == "__main__":

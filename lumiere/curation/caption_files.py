@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lumiere.curation.manifest import SCHEMA
+from lumiere.curation.manifest import MODEL_SCHEMA, SCHEMA
 from lumiere.data.tables import read_table
 from lumiere.errors import DataError, first_line
 
@@ -210,7 +210,7 @@ def check_others(names: Iterable[str], own: Container[str], where: str) -> None:
                 raise DataError(f"{where}: {name!r} is probably {time!r}; rename it")
         if not name.strip() or "\0" in name:
             raise DataError(f"{where}: the column {name!r} needs a name")
-        if name.lower() in SCHEMA.names:
+        if name.lower() in (*SCHEMA.names, *MODEL_SCHEMA.names):
             raise DataError(
                 f"{where}: the manifest has a column {name.lower()!r} of its own; rename yours"
             )

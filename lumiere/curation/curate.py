@@ -14,8 +14,10 @@ from tqdm import tqdm
 
 from lumiere.config import CurateConfig
 from lumiere.curation.captions import Caption, add_sidecars, normal_name, read_captions
+from lumiere.curation.clip_models import ClipModels
 from lumiere.curation.copies import Network, embed_clips, find_copies
 from lumiere.curation.look_alikes import find_look_alikes
+from lumiere.curation.looks import Look, LookKey, look_at
 from lumiere.curation.measurement import Measurement, measure_video
 from lumiere.curation.probe import list_inputs
 from lumiere.curation.reasons import Reason, Rejection
@@ -44,6 +46,7 @@ def curate(
     network: Network | None = None,
     pattern: str = "",
     run: RunTasks | None = None,
+    models: ClipModels | None = None,
 ) -> tuple[list[Row], dict[str, np.ndarray]]:
     """Give every input of a raw folder its scores and a verdict.
 
@@ -55,6 +58,7 @@ def curate(
         network: finds edited copies, see `copies`; without it none of them is found.
         pattern: of the names in the folder that count, see `remote.matching`; all by default.
         run: runs the tasks, see `ray_engine.engine`; by default processes of this machine.
+        models: look at the clips, see `looks`; by default none does.
 
     Returns:
         The manifest's rows sorted by clip_id, and four small frames per clip, by clip_id.
@@ -78,6 +82,20 @@ def curate(
     outcomes = measure_all(raw, in_time, captions, config, scratch, run)
     outcomes |= {_printable(name): Rejection(Reason.TIMEOUT, LATE_CAPTIONS) for name in late}
 
+    looks: dict[LookKey, Look] = {}
+    if models:
+        looks, failures = look_at(
+            raw,
+            outcomes,
+            captions,
+            models,
+            config,
+            scratch,
+            run or run_tasks,
+            allowed_roots(config),
+        )
+        outcomes |= _unread(failures)
+
     def copies(signatures: Sequence[np.ndarray]) -> list[tuple[int, int]]:
         if network is None or len(signatures) < 2:
             return []
@@ -85,7 +103,7 @@ def curate(
         return find_copies(signatures, vectors)
 
     alike = functools.partial(find_look_alikes, cache=scratch / "look_alikes.npz")
-    rows, pictures = decide(outcomes, captions, config, copies, alike)
+    rows, pictures = decide(outcomes, captions, config, copies, alike, looks)
     if not any(row["verdict"] == "accepted" for row in rows):
         counts = Counter(row["reason"] for row in rows).most_common()
         reasons = [f"{count} x {reason}: {Reason(reason).sentence}" for reason, count in counts]
@@ -173,6 +191,18 @@ def _spans(captions: list[Caption]) -> tuple[Span, ...]:
 def _printable(name: str) -> str:
     """Escape the bytes of a name that are not UTF-8, because the manifest cannot hold them."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _unread(failures: dict[str, Failure]) -> dict[str, Rejection]:
+    """Return by name why the frames of videos could not be read for the models.
+
+    Raises:
+        DataError: if files cannot be fetched, because they would silently be missing.
+    """
+    not_fetched = [str(f.error) for f in failures.values() if isinstance(f.error, FetchError)]
+    if not_fetched:
+        raise DataError(f"{len(not_fetched)} videos, such as {min(not_fetched)}", FETCH_AGAIN)
+    return {name: _rejection(failure) for name, failure in failures.items()}
 
 
 def _rejection(failure: Failure) -> Rejection:

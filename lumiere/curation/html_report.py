@@ -22,6 +22,7 @@ from lumiere.curation.page_style import SCRIPT, STYLE
 from lumiere.curation.reasons import Reason
 from lumiere.curation.score_charts import Score, chart
 from lumiere.curation.split import split_notes
+from lumiere.curation.thresholds import MODEL_SCORES, ModelScore
 from lumiere.files import write_atomically
 
 MOST_CLIPS = 400  # of each verdict that are shown; more are picked evenly
@@ -75,6 +76,8 @@ def _head(rows: list[Row], config: CurateConfig) -> list[str]:
         (numbers["validation"], "held out"),
         (f"{numbers['seconds']:g} s", "accepted"),
     ]
+    if "captioned" in numbers:
+        figures.append((numbers["captioned"], "described by a model"))
     parts = ["<h1>Curation</h1>"]
     parts.append(
         '<p class="dim">Which clips the model will see, which not, and why. Each clip shows four '
@@ -123,6 +126,13 @@ def _charts(rows: list[Row], config: CurateConfig) -> list[str]:
         score("bitrate", "bits per second of the file", is_log=True, lowest=1e3),
         score("rate", "frames per second of the file"),
     ]  # fmt: skip
+    for model in _model_scores(rows):
+        limit = model.limit(config)
+        settings = {
+            "parameter": f"curate.{model.parameter}", "threshold": model.off if limit is None else limit,
+            "reason": model.reason.value, "is_upper": model.is_upper, "is_off": limit is None,
+        }  # fmt: skip
+        scores.append(score(model.column, model.title, **settings))
     lines = ['<h2 id="scores-at">Scores</h2>']
     lines.append(
         "<p>Accepted clips are blue, rejected ones grey, for whatever reason. The red line is the "
@@ -131,6 +141,11 @@ def _charts(rows: list[Row], config: CurateConfig) -> list[str]:
         "duplicate takes the place of a dropped one, shows when the stage runs.</p>"
     )
     return [*lines, '<div class="charts">', *map(chart, scores), "</div>"]
+
+
+def _model_scores(rows: Sequence[Row]) -> list[ModelScore]:
+    """Return the scores of the models that the params name."""
+    return [score for score in MODEL_SCORES if any(score.column in row for row in rows)]
 
 
 def _value(row: Row, key: str) -> float:
@@ -151,6 +166,7 @@ def _scores(rows: list[Row]) -> str:
             "motion": row["motion"],
             "seconds": round(_value(row, "seconds"), 9),
             "side": _value(row, "side"),
+            **{score.column: row[score.column] for score in _model_scores([row])},
             **({"stays": True} if ALSO in row["detail"] else {}),
         }
         for row in rows
@@ -272,6 +288,8 @@ def _card(row: Row, pictures: Pictures, warnings: Sequence[str]) -> str:
     if frames is not None:
         picture = f'<img alt="" loading="lazy" src="{_data_uri(_frames(row, frames))}">'
     badges = [f'<span class="badge {row["split"]}">{row["split"]}</span>'] if row["split"] else []
+    if row.get("captioner"):
+        badges.append(f'<span class="badge">caption by {escape(row["captioner"])}</span>')
     badges += [f'<span class="badge note">{escape(warning)}</span>' for warning in warnings]
     lines = [f"<b>{escape(clip_id)}</b> {' '.join(badges)}"]
     if row["reason"] and row["detail"] != Reason(row["reason"]).sentence:
@@ -283,7 +301,9 @@ def _card(row: Row, pictures: Pictures, warnings: Sequence[str]) -> str:
         lines.append(
             f'<br><small class="dim">{row["width"]} × {row["height"]}, '
             f"{row['start']:.2f}–{row['end']:.2f} s, motion {row['motion']:.3g}, "
-            f"sharpness {row['sharpness']:.0f}</small>"
+            f"sharpness {row['sharpness']:.0f}"
+            + "".join(f", {s.column} {row[s.column]:.3g}" for s in _model_scores([row]))
+            + "</small>"
         )
     return (
         f'<article class="clip" data-id="{escape(clip_id)}" data-reason="{row["reason"]}">'

@@ -52,6 +52,16 @@ SCHEMA = pa.schema(
     ]
 )
 
+# Columns that are there only if the params name a model that fills them.
+MODEL_SCHEMA = pa.schema(
+    [
+        ("captioner", pa.string()),  # the model that wrote the captions; empty if a person did
+        ("aesthetic", pa.float64()),  # of LAION's head, about 1 to 10
+        ("caption_match", pa.float64()),  # cosine of pictures and the caption that fits worst
+        ("text_area", pa.float64()),  # share of the pictures under text
+    ]
+)
+
 OTHER_TYPE = pa.list_(pa.string())  # of columns that the table of captions adds
 
 _DEFAULTS = {
@@ -69,14 +79,21 @@ def empty_row() -> dict[str, Any]:
     return {field.name: _DEFAULTS[field.type] for field in SCHEMA}
 
 
+def default_of(column: str) -> Any:
+    """Return what a cell of a model's column holds where the model saw no clip."""
+    return _DEFAULTS[MODEL_SCHEMA.field(column).type]
+
+
 def write_manifest(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write rows in the given order; the same rows give the same bytes.
 
-    Columns of the rows that `SCHEMA` lacks come from the table of captions. They follow the others,
-    as lists of text with one value for each caption.
+    Columns of the rows that `SCHEMA` lacks come from models, see `MODEL_SCHEMA`, or from the table
+    of captions. The latter are lists of text with one value for each caption.
     """
-    others = dict.fromkeys(name for row in rows for name in row if name not in SCHEMA.names)
-    schema = pa.schema([*SCHEMA, *((name, OTHER_TYPE) for name in others)])
+    names = dict.fromkeys(name for row in rows for name in row if name not in SCHEMA.names)
+    models = [column for column in MODEL_SCHEMA if column.name in names]
+    others = [(name, OTHER_TYPE) for name in names if name not in MODEL_SCHEMA.names]
+    schema = pa.schema([*SCHEMA, *models, *others])
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, compression="zstd")
     write_atomically(path, buffer.getvalue())
@@ -91,7 +108,8 @@ def read_manifest(
 
     Args:
         path: the manifest.
-        columns: names of `SCHEMA`; by default all, and those that the table of captions added.
+        columns: names of `SCHEMA`; by default all, and those that models and the table of captions
+            added.
         verdict: only rows with this verdict; by default all.
 
     Raises:
@@ -100,10 +118,12 @@ def read_manifest(
     """
     path = Path(path)
     names = SCHEMA.names if columns is None else list(dict.fromkeys([*columns, "verdict"]))
-    table = read_columns(path, [SCHEMA.field(name) for name in names])
+    present = _column_names(path) if columns is None else []
+    models = [column for column in MODEL_SCHEMA if column.name in present]
+    table = read_columns(path, [*(SCHEMA.field(name) for name in names), *models])
     if columns is None:
-        for name in pq.read_schema(path).names:
-            if name not in SCHEMA.names:
+        for name in present:
+            if name not in table.column_names:
                 table = table.append_column(name, pq.read_table(path, columns=[name])[name])
     numbers = list(range(len(table)))
     if verdict:
@@ -116,3 +136,11 @@ def read_manifest(
         if row["verdict"] == "accepted":
             check_accepted(path, number, row)
     return rows
+
+
+def _column_names(path: Path) -> list[str]:
+    """Return the names of the columns; none if the file cannot be read, which `read_columns` reports."""
+    try:
+        return pq.read_schema(path).names
+    except (pa.ArrowException, OSError):
+        return []

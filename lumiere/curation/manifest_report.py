@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from lumiere.curation.manifest import DUPLICATE_OF, SCHEMA
 from lumiere.curation.reasons import Reason
+from lumiere.curation.thresholds import MODEL_SCORES
 from lumiere.data.contact_sheets import contact_sheet, save_picture
 
 SHEET_CLIPS = 60  # accepted clips on the contact sheet, evenly spaced
@@ -37,6 +38,8 @@ def counts(rows: list[Row]) -> dict[str, int | float]:
         "read_by_decord": int(videos_by_decoder.get("decord", 0)),
         "read_by_pyav": int(videos_by_decoder.get("pyav", 0)),
     }
+    if any("captioner" in row for row in rows):
+        numbers["captioned"] = sum(bool(row["captioner"]) for row in rows if not row["reason"])
     return numbers | {f"rejected_{reason}": int(count) for reason, count in reasons.items()}
 
 
@@ -71,6 +74,7 @@ def _page(rows: list[Row], rejected: list[Row], has_rejected_sheet: bool) -> str
         "",
         "![how many candidates each check leaves, their motion and their length](curation.png)",
         "",
+        *_captioned(rows),
         *_rejections(rejected),
         *_decoders(rows, numbers),
         "## Pictures",
@@ -84,6 +88,15 @@ def _page(rows: list[Row], rejected: list[Row], has_rejected_sheet: bool) -> str
         lines += ["The rejected clips that could be read:", "", "![rejected clips](rejected.png)"]
         lines.append("")
     return "\n".join(lines)
+
+
+def _captioned(rows: list[Row]) -> list[str]:
+    """Say how many clips a model describes."""
+    names = sorted({row["captioner"] for row in rows if row.get("captioner")})
+    if not names:
+        return []
+    number = counts(rows)["captioned"]
+    return [f"{number} accepted clips have their captions from `{_cell(names[0])}`.", ""]
 
 
 def _rejections(rejected: list[Row]) -> list[str]:
@@ -193,8 +206,11 @@ def funnel(rows: list[Row]) -> list[tuple[str, int]]:
         "has a usable caption": {Reason.NO_CAPTION, Reason.BAD_SPAN, Reason.CAPTION_SPANS_CUTS},
         "large and long enough": {Reason.TOO_SMALL, Reason.TOO_SHORT},
         "moves": {Reason.NO_MOTION},
+        "reaches the models' scores": {score.reason for score in MODEL_SCORES},
         "not a duplicate": {Reason.DUPLICATE},
     }
+    if not any(score.column in row for row in rows for score in MODEL_SCORES):
+        del stages["reaches the models' scores"]
     left, steps = len(rows), [("all candidates", len(rows))]
     for name, reasons in stages.items():
         left -= sum(row["reason"] in reasons for row in rows)

@@ -47,9 +47,10 @@ const valueOf = input => input.dataset.log
   ? (input.value <= input.min ? 0 : 10 ** input.value) : +input.value;
 function apply() {
   const limits = inputs.map(input => ({
-    key: input.dataset.key, reason: input.dataset.reason, strict: input.dataset.strict,
+    key: input.dataset.key, reason: input.dataset.reason, strict: input.dataset.strict, upper: input.dataset.upper,
     limit: input.dataset.moved ? valueOf(input) : +input.dataset.now, input}));
-  const passes = (clip, l) => l.strict ? clip[l.key] > l.limit : clip[l.key] >= l.limit - 1e-6;
+  const passes = (clip, l) => l.upper ? clip[l.key] <= l.limit + 1e-6
+    : l.strict ? clip[l.key] > l.limit : clip[l.key] >= l.limit - 1e-6;
   const now = {};
   for (const clip of measured) {
     const open = clip.reason === '' || !clip.stays && limits.some(l => l.reason === clip.reason);

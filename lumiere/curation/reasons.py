@@ -25,6 +25,9 @@ class Reason(StrEnum):
     CAPTION_SPANS_CUTS = "caption_spans_cuts"
     CAPTION_WITHOUT_VIDEO = "caption_without_video"
     NO_MOTION = "no_motion"
+    LOW_AESTHETIC = "low_aesthetic"
+    CAPTION_MISMATCH = "caption_mismatch"
+    TOO_MUCH_TEXT = "too_much_text"
     DUPLICATE = "duplicate"
 
     @property
@@ -51,6 +54,9 @@ _SENTENCES = {
     Reason.CAPTION_SPANS_CUTS: "Its caption describes more than one shot, so no single shot shows all of it.",
     Reason.CAPTION_WITHOUT_VIDEO: "captions.csv names a video that does not exist.",
     Reason.NO_MOTION: "It hardly moves: its mean optical flow is not above curate.min_motion.",
+    Reason.LOW_AESTHETIC: "Its aesthetic score is below curate.min_aesthetic.",
+    Reason.CAPTION_MISMATCH: "What it shows fits its caption less than curate.min_caption_match.",
+    Reason.TOO_MUCH_TEXT: "Text covers more of its pictures than curate.max_text_area.",
     Reason.DUPLICATE: "It shows the same as a better clip, which is kept.",
 }
 

@@ -27,6 +27,8 @@ class Score:
         threshold: its value.
         reason: the reason of clips that do not reach it.
         is_strict: whether a value equal to the threshold is rejected.
+        is_upper: whether values above the threshold are rejected.
+        is_off: whether nothing is rejected now; the threshold is then where a slider begins.
         is_log: whether the axis is logarithmic; it begins at `lowest`, which holds all lower values.
         lowest: of a logarithmic axis.
     """
@@ -39,6 +41,8 @@ class Score:
     threshold: float = 0.0
     reason: str = ""
     is_strict: bool = False
+    is_upper: bool = False
+    is_off: bool = False
     is_log: bool = False
     lowest: float = 1e-4
 
@@ -56,7 +60,7 @@ def chart(score: Score) -> str:
     parts.append(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">')
     parts += _bars(kept, dropped)
     parts += _axis(score, low, high)
-    if score.parameter:
+    if score.parameter and not score.is_off:
         x = (limit - low) / (high - low) * WIDTH
         parts.append(
             f'<line x1="{x:.1f}" y1="0" x2="{x:.1f}" y2="{BASE}" stroke="{RED}" '
@@ -134,11 +138,16 @@ def _round_places(low: float, high: float, is_log: bool) -> list[float]:
 
 def _slider(score: Score, low: float, high: float, limit: float) -> str:
     step = (high - low) / 400
+    now = repr(score.threshold)
+    if score.is_off:
+        now = "Infinity" if score.is_upper else "-Infinity"
+    upper = ' data-upper="1"' if score.is_upper else ""
     return (
         f"<label><small>Move the threshold <code>{escape(score.parameter)}</code></small>"
         f'<input type="range" min="{low:.6g}" max="{high:.6g}" step="{step:.6g}" '
-        f'value="{limit:.6g}" data-key="{score.key}" data-now="{score.threshold!r}" '
+        f'value="{limit:.6g}" data-key="{score.key}" data-now="{now}" '
         f'data-name="{escape(score.parameter)}" data-reason="{score.reason}" '
-        f'data-strict="{"1" if score.is_strict else ""}" data-log="{"1" if score.is_log else ""}">'
+        f'data-strict="{"1" if score.is_strict else ""}" data-log="{"1" if score.is_log else ""}"'
+        f"{upper}>"
         '<output class="dim"></output></label>'
     )

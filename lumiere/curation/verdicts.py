@@ -17,11 +17,13 @@ from lumiere.curation.captions import Caption, normal_name
 from lumiere.curation.dedupe import clusters, find_duplicates
 from lumiere.curation.filters import perceptual_hash
 from lumiere.curation.look_alikes import find_look_alikes
-from lumiere.curation.manifest import ALSO, DUPLICATE_OF, SCHEMA, empty_row
+from lumiere.curation.looks import Look, LookKey
+from lumiere.curation.manifest import ALSO, DUPLICATE_OF, SCHEMA, default_of, empty_row
 from lumiere.curation.measurement import Measurement
-from lumiere.curation.parts import Part, divide
+from lumiere.curation.parts import divide
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.split import assign_splits
+from lumiere.curation.thresholds import bad_score, too_short_or_still, too_small
 from lumiere.errors import DataError
 
 Row = dict[str, Any]
@@ -39,6 +41,7 @@ def decide(
     config: CurateConfig,
     find_copies: FindPairs = lambda signatures: [],
     find_look_alikes: FindPairs = find_look_alikes,
+    looks: Mapping[LookKey, Look] | None = None,
 ) -> tuple[list[Row], dict[str, np.ndarray]]:
     """Give every input a verdict.
 
@@ -48,6 +51,7 @@ def decide(
         config: thresholds, seed and validation share.
         find_copies: returns the pairs (i, j), i < j, of edited copies among the frames of clips.
         find_look_alikes: returns the pairs that look alike.
+        looks: what models say of clips, from `look_at`.
 
     Returns:
         The manifest's rows, sorted by clip_id, and four frames of each clip, by clip_id.
@@ -55,12 +59,13 @@ def decide(
     Raises:
         DataError: if the names give two rows the same clip_id.
     """
-    ids = clip_ids(list(outcomes))
+    ids, looks = clip_ids(list(outcomes)), looks or {}
     rows: list[Row] = []
     pictures: dict[str, np.ndarray] = {}
     for name in sorted(outcomes):
         own_captions = captions.get(normal_name(name), [])
-        for row, signature in _video_rows(name, ids[name], outcomes[name], own_captions, config):
+        found = _video_rows(name, ids[name], outcomes[name], own_captions, config, looks)
+        for row, signature in found:
             rows.append(row)
             if signature is not None:
                 pictures[row["clip_id"]] = signature
@@ -74,7 +79,7 @@ def decide(
         row |= _caption_columns(captions[name])
         rows.append(_reject(row, Reason.CAPTION_WITHOUT_VIDEO))
     _check_ids(rows)
-    _fill_columns(rows, captions)
+    _fill_columns(rows, captions, looks)
     _split_and_mark_duplicates(rows, pictures, config, find_copies, find_look_alikes)
     rows.sort(key=lambda row: row["clip_id"])
     return rows, pictures
@@ -109,14 +114,21 @@ def _caption_columns(captions: Sequence[Caption]) -> Row:
     return row
 
 
-def _fill_columns(rows: list[Row], captions: Mapping[str, list[Caption]]) -> None:
-    """Give every row the columns that the table of captions has besides its own."""
+def _fill_columns(
+    rows: list[Row], captions: Mapping[str, list[Caption]], looks: Mapping[LookKey, Look]
+) -> None:
+    """Give every row the columns that models fill, and those that the table of captions has besides
+    its own.
+    """
+    answers = dict.fromkeys(name for look in looks.values() for name in look.columns)
     names = dict.fromkeys(
         name for own in captions.values() for caption in own for name in caption.others
     )
     for row in rows:
         for name in names:
             row.setdefault(name, [""] * len(row["captions"]))
+        for name in answers:
+            row.setdefault(name, default_of(name))
 
 
 def clip_ids(names: list[str]) -> dict[str, str]:
@@ -139,6 +151,7 @@ def _video_rows(
     outcome: Measurement | Rejection,
     captions: list[Caption],
     config: CurateConfig,
+    looks: Mapping[LookKey, Look],
 ) -> list[tuple[Row, np.ndarray | None]]:
     """Return the rows of one video, each with its four frames: one row for the video, or one per
     shot and captioned span.
@@ -159,44 +172,33 @@ def _video_rows(
     }
     rows = []
     for number, part in enumerate([*stretches, *unusable]):
-        segment = part.segment
+        # The parts of the second list are never looked at, and come behind those of the first.
+        look, segment = looks.get((name, number), Look(part)), part.segment
         is_numbered = is_divided or number >= len(stretches)
         part_id = f"{clip_id}#{number}" if is_numbered else clip_id
         signature = signatures.get((segment.start, segment.end, segment.span))
-        rows.append((_part_row({**base, "clip_id": part_id}, part, signature, config), signature))
+        rows.append((_part_row({**base, "clip_id": part_id}, look, signature, config), signature))
     return rows
 
 
-def _part_row(base: Row, part: Part, signature: np.ndarray | None, config: CurateConfig) -> Row:
+def _part_row(base: Row, look: Look, signature: np.ndarray | None, config: CurateConfig) -> Row:
     """Return the row of one part, with a verdict that does not consider duplicates yet."""
+    part = look.part
     segment, problem = part.segment, part.problem
-    row = _without_captions(base)
+    row = _without_captions(base) | look.columns
     row |= {"start": float(segment.start), "end": float(segment.end)}
     row |= {"exact_start": str(segment.start), "exact_end": str(segment.end)}
     row |= {"motion_curve": list(segment.motion_curve), **_caption_columns(part.captions)}
     row |= {"motion": segment.motion, "sharpness": segment.sharpness}
     if signature is not None:
         row["hash"] = "".join(f"{perceptual_hash(frame):016x}" for frame in signature)
-    side, seconds = min(row["width"], row["height"]), float(segment.end - segment.start)
-    if side < config.min_side:
-        detail = f"Its shorter side is {side} pixels; curate.min_side is {config.min_side}."
-        return _reject(
-            row, Reason.TOO_SMALL, detail if problem is None else detail + ALSO + problem.detail
-        )
+    if small := too_small(min(row["width"], row["height"]), config):
+        also = "" if problem is None else ALSO + problem.detail
+        return _reject(row, small.reason, small.detail + also)
+    if problem is None:
+        problem = too_short_or_still(segment, config) or bad_score(look.columns, config)
     if problem is not None:
         return _reject(row, problem.reason, problem.detail)
-    if seconds < config.min_seconds - 1e-6:
-        return _reject(
-            row,
-            Reason.TOO_SHORT,
-            f"It is {seconds:.2f} s long; curate.min_seconds is {config.min_seconds:g}.",
-        )
-    if segment.motion <= config.min_motion:
-        detail = (
-            f"Its optical flow is {segment.motion:.4f} pixels per frame; "
-            f"curate.min_motion is {config.min_motion:g}."
-        )
-        return _reject(row, Reason.NO_MOTION, detail)
     return {**row, "verdict": "accepted"}
 
 
@@ -237,6 +239,8 @@ def _best(duplicates: list[Row]) -> Row:
     Encoding again at a higher bitrate keeps the detail and needs more bits; at a lower one, detail
     is lost.
     """
+    # The sentences of a duplicate are lost, so those of people come before those of a model.
+    duplicates = [row for row in duplicates if not row.get("captioner")] or duplicates
     area = max(row["width"] * row["height"] for row in duplicates)
     largest = [row for row in duplicates if row["width"] * row["height"] == area]
     length = max(row["end"] - row["start"] for row in largest)

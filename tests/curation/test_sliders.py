@@ -59,7 +59,7 @@ def embedded(page: str) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]
         facts = dict(re.findall(r'([a-z-]+)="([^"]*)"', slider))
         limits[facts["data-name"]] = {
             "key": facts["data-key"], "reason": facts["data-reason"],
-            "strict": bool(facts["data-strict"]), "limit": float(facts["data-now"]),
+            "strict": bool(facts["data-strict"]), "upper": "data-upper" in facts, "limit": float(facts["data-now"]),
         }  # fmt: skip
     return scores, limits
 
@@ -69,6 +69,8 @@ def promised(scores: list[dict[str, Any]], limits: dict[str, dict[str, Any]]) ->
 
     def passes(clip: dict[str, Any], limit: dict[str, Any]) -> bool:
         value = clip[limit["key"]]
+        if limit["upper"]:
+            return value <= limit["limit"] + 1e-6
         return value > limit["limit"] if limit["strict"] else value >= limit["limit"] - 1e-6
 
     kept = set()
@@ -85,7 +87,8 @@ def promised(scores: list[dict[str, Any]], limits: dict[str, dict[str, Any]]) ->
 def test_the_rule_is_that_of_the_script():
     """A change of the script needs the same change of `promised`."""
     for line in (
-        "const passes = (clip, l) => l.strict ? clip[l.key] > l.limit : clip[l.key] >= l.limit - 1e-6;",
+        "const passes = (clip, l) => l.upper ? clip[l.key] <= l.limit + 1e-6",
+        ": l.strict ? clip[l.key] > l.limit : clip[l.key] >= l.limit - 1e-6;",
         "const open = clip.reason === '' || !clip.stays && limits.some(l => l.reason === clip.reason);",
         "now[clip.id] = open && limits.every(l => passes(clip, l)) ? '' : 'rejected';",
         "limit: input.dataset.moved ? valueOf(input) : +input.dataset.now, input}));",

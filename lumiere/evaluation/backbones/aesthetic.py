@@ -9,6 +9,7 @@ import numpy as np
 
 from lumiere.errors import DataError
 from lumiere.evaluation.backbones.weight_files import Weights, check_file, read_state_dict
+from lumiere.tensor_files import read_tensors
 
 CLIP = "open_clip_vit_l_14"  # the backbone that the head was trained on
 
@@ -29,14 +30,15 @@ class AestheticHead:
 
 
 def load_aesthetic_head(path: str | Path) -> AestheticHead:
-    """Load the file sa_0_4_vit_l_14_linear.pth, which VBench uses.
+    """Load the file sa_0_4_vit_l_14_linear.pth, which VBench uses, or its tensors as safetensors.
 
     Raises:
         DataError: if the file is missing, damaged, or holds another layer.
     """
     path = Path(path)
     weights = check_file(path, None, advice="give LAION's sa_0_4_vit_l_14_linear.pth")
-    state = read_state_dict(path)
+    is_safe = path.suffix == ".safetensors"
+    state = read_tensors(path) if is_safe else read_state_dict(path)
     if set(state) != {"weight", "bias"} or state["bias"].numel() != 1:
         raise DataError(
             f"{path}: not an aesthetic head: it holds {', '.join(sorted(state)) or 'nothing'}; "

@@ -1,0 +1,95 @@
+"""Decodes the few frames of a clip that models look at, in a process that can be killed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lumiere.curation.frame_pass import SAMPLE_FPS
+from lumiere.curation.probe import locate
+from lumiere.curation.reasons import Reason, Rejection
+from lumiere.curation.shots import Span
+from lumiere.data.bars import Box, crop
+from lumiere.data.remote import RemoteFolder
+from lumiere.data.video_io import Ticks, code_version, decode_spans
+from lumiere.errors import FetchError, VideoError
+
+# If any of these changes, earlier answers of the models are not reused.
+CODE = code_version(
+    __name__,
+    "lumiere.data.bars",
+    "lumiere.data.display",
+    "lumiere.data.frame_times",
+    "lumiere.data.key_frames",
+    "lumiere.data.video_io",
+    "lumiere.data.video_source",
+    "lumiere.data.video_streams",
+)
+NUM_FRAMES = 4  # of each clip, evenly spread
+SHORTER_SIDE = 384  # pixels, at most; what BLIP takes, and more than most CLIP models do
+
+
+def clip_frames(
+    raw: Path | RemoteFolder,
+    name: str,
+    spans: Sequence[Span],
+    box: Box | None = None,
+    roots: tuple[Path, ...] = (),
+) -> list[np.ndarray]:
+    """Decode the frames at 1/8, 3/8, 5/8 and 7/8 of some stretches of a video.
+
+    Args:
+        raw: the folder of raw videos.
+        name: the file's path in it.
+        spans: (start, end) of each stretch, in seconds from the first frame.
+        box: the picture within black bars: left, top, width and height in pixels.
+        roots: other folders that links may lead to.
+
+    Returns:
+        For each stretch, uint8 (4, h, w, 3), RGB, as shown and without bars. The shorter side has
+        at most `SHORTER_SIDE` pixels.
+
+    Raises:
+        Rejection: if the file cannot be opened or decoded any more.
+        FetchError: if a remote file cannot be fetched now.
+    """
+    try:
+        path = locate(raw, name, roots)
+    except OSError as error:
+        raise FetchError(f"{name}: cannot be fetched: {error.strerror or error}") from None
+    picks = [_picks(span) for span in spans]
+    ticks = [
+        Ticks(Fraction(SAMPLE_FPS), start, end, frozenset(own))
+        for (start, end), own in zip(spans, picks, strict=True)
+    ]
+    found: dict[int, np.ndarray] = {}
+    try:
+        for place, decoded in decode_spans(path, ticks, transform=lambda f: _fit(crop(f, box))):
+            order = sorted(set(picks[place]))
+            rows = [min(order.index(pick), len(decoded.frames) - 1) for pick in picks[place]]
+            found[place] = decoded.frames[rows]
+        return [found[place] for place in range(len(spans))]
+    except (VideoError, OSError, IndexError) as error:
+        detail = f"Its frames cannot be read again ({error}); `dvc repro -f curate` tries again."
+        raise Rejection(Reason.UNREADABLE, detail) from None
+
+
+def _picks(span: Span) -> list[int]:
+    """Return the ticks to look at; a very short stretch repeats some."""
+    count = max(1, math.ceil((span[1] - span[0]) * SAMPLE_FPS))
+    return [(2 * i + 1) * count // (2 * NUM_FRAMES) for i in range(NUM_FRAMES)]
+
+
+def _fit(frame: np.ndarray) -> np.ndarray:
+    """Shrink a picture to `SHORTER_SIDE`; a smaller one stays as it is."""
+    height, width = frame.shape[:2]
+    scale = SHORTER_SIDE / min(height, width)
+    if scale >= 1:
+        return frame
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)

@@ -1,0 +1,224 @@
+"""The models that may look at clips, by what curation needs of each, and their answers on the disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from lumiere.curation.caption_cache import CaptionCache
+from lumiere.curation.embedding_cache import EmbeddingCache
+
+SAVE_EVERY = 256  # answers that a killed run loses at most
+
+
+class Captioner(Protocol):
+    """Describes a clip in a sentence.
+
+    Attributes:
+        name: what the manifest calls it.
+        identity: a hash over all that decides the captions.
+    """
+
+    name: str
+    identity: str
+
+    def caption(self, frames: np.ndarray) -> str:
+        """Describe a clip, uint8 (n, h, w, 3); empty if there is nothing to say."""
+        ...
+
+
+class ImageTextNetwork(Protocol):
+    """Embeds pictures and sentences in one space; the part of a text backbone that is used here."""
+
+    @property
+    def identity(self) -> str: ...
+
+    def embed(self, frames: np.ndarray) -> np.ndarray: ...
+
+    def embed_texts(self, texts: list[str]) -> np.ndarray: ...
+
+
+class AestheticHead(Protocol):
+    """A linear layer on image features of length 1: weight (d,) and bias."""
+
+    @property
+    def weight(self) -> np.ndarray: ...
+
+    @property
+    def bias(self) -> float: ...
+
+
+class TextReader(Protocol):
+    """Finds text in pictures.
+
+    Attributes:
+        identity: a hash over all that decides what is found; the key of the cache.
+    """
+
+    identity: str
+
+    def boxes(self, picture: np.ndarray) -> Sequence[np.ndarray]:
+        """Return the corners (n, 2), in pixels from the left and the top, of each piece of text in
+        a picture, uint8 (h, w, 3).
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ClipModels:
+    """The models that are asked; None for each that the params do not name."""
+
+    captioner: Captioner | None = None
+    network: ImageTextNetwork | None = None
+    head: AestheticHead | None = None
+    reader: TextReader | None = None
+
+    def __bool__(self) -> bool:
+        return any(model is not None for model in (self.captioner, self.network, self.reader))
+
+
+def check_head(head: AestheticHead, network: ImageTextNetwork) -> None:
+    """Raise ValueError unless a head fits the image features of a network."""
+    size = network.embed(np.zeros((1, 32, 32, 3), np.uint8)).shape[1]
+    if len(head.weight) != size:
+        raise ValueError(
+            f"a head for {len(head.weight)} features, but curate.clip_model gives {size}; give the "
+            "head that was trained on that model"
+        )
+
+
+class Captions:
+    """A captioner, and what it has said."""
+
+    def __init__(self, captioner: Captioner, scratch: Path) -> None:
+        self.captioner = captioner
+        self._cache = CaptionCache(scratch / "clip_captions.jsonl")
+
+    def knows(self, clip: str) -> bool:
+        return self._key(clip) in self._cache
+
+    def ask(self, clip: str, frames: np.ndarray) -> None:
+        self._cache.add(self._key(clip), self.captioner.caption(frames))
+
+    def of(self, clip: str) -> str:
+        return self._cache[self._key(clip)]
+
+    def _key(self, clip: str) -> str:
+        return f"{self.captioner.identity[:32]}:{clip}"
+
+
+class Vectors:
+    """What a model says of clips or sentences as vectors of one length.
+
+    Args:
+        path: the file of earlier answers.
+        identity: of the model.
+    """
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self._cache, self._identity, self._num_new = EmbeddingCache(path), identity[:32], 0
+
+    def knows(self, key: str) -> bool:
+        return self._key(key) in self._cache
+
+    def add(self, key: str, vector: np.ndarray) -> None:
+        """Store a vector (d,) under a new key."""
+        self._cache.add([self._key(key)], np.asarray(vector, np.float32)[None])
+        self._num_new += 1
+        if self._num_new % SAVE_EVERY == 0:
+            self._cache.save()
+
+    def save(self) -> None:
+        """Make all vectors count."""
+        if self._num_new:
+            self._cache.save()
+
+    def of(self, key: str) -> np.ndarray:
+        """Return float32 (d,)."""
+        found = np.empty((1, self._cache.size), np.float32)
+        self._cache.copy_to([self._key(key)], found)
+        return found[0]
+
+    def _key(self, key: str) -> str:
+        return f"{self._identity}:{key}"
+
+
+class Scores:
+    """A network that compares pictures and sentences, and a head that scores pictures."""
+
+    def __init__(
+        self, network: ImageTextNetwork, head: AestheticHead | None, scratch: Path
+    ) -> None:
+        self._network, self._head = network, head
+        self._clips = Vectors(scratch / "clip_vectors.bin", network.identity)
+        self._texts = Vectors(scratch / "caption_vectors.bin", network.identity)
+
+    def knows(self, clip: str) -> bool:
+        return self._clips.knows(clip)
+
+    def ask(self, clip: str, frames: np.ndarray) -> None:
+        """Keep the mean of the frames' unit vectors, from which both scores follow."""
+        self._clips.add(clip, _unit(self._network.embed(frames)).mean(axis=0))
+
+    def save(self) -> None:
+        self._clips.save()
+        self._texts.save()
+
+    def columns(self, clip: str, captions: Sequence[str]) -> dict[str, float]:
+        """Return the cells of a clip: means over its frames, and of its captions the worst."""
+        picture = self._clips.of(clip).astype(np.float64)
+        match = min((float(self._sentence(text) @ picture) for text in captions), default=0.0)
+        cells = {"caption_match": round(match, 5)}
+        if self._head is not None:
+            beauty = float(self._head.weight @ picture) + self._head.bias
+            cells["aesthetic"] = round(beauty, 5)
+        return cells
+
+    def _sentence(self, text: str) -> np.ndarray:
+        key = hashlib.sha256(text.encode()).hexdigest()[:32]
+        if not self._texts.knows(key):
+            self._texts.add(key, _unit(self._network.embed_texts([text]))[0])
+        return self._texts.of(key).astype(np.float64)
+
+
+class TextAreas:
+    """A reader, and how much of clips is under text."""
+
+    def __init__(self, reader: TextReader, scratch: Path) -> None:
+        self._reader = reader
+        self._areas = Vectors(scratch / "text_areas.bin", reader.identity)
+
+    def knows(self, clip: str) -> bool:
+        return self._areas.knows(clip)
+
+    def ask(self, clip: str, frames: np.ndarray) -> None:
+        """Keep the mean over frames."""
+        shares = [covered(self._reader.boxes(frame), frame.shape[:2]) for frame in frames]
+        self._areas.add(clip, np.array([np.mean(shares)]))
+
+    def save(self) -> None:
+        self._areas.save()
+
+    def columns(self, clip: str) -> dict[str, float]:
+        return {"text_area": round(float(self._areas.of(clip)[0]), 5)}
+
+
+def covered(boxes: Sequence[np.ndarray], size: tuple[int, ...]) -> float:
+    """Return the share of a picture of (height, width) pixels that boxes cover; where they overlap,
+    pixels count once.
+    """
+    mask = np.zeros(size, np.uint8)
+    for box in boxes:
+        cv2.fillPoly(mask, [np.round(box).astype(np.int32).reshape(-1, 1, 2)], 1)
+    return float(mask.mean())
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Scale the rows of (n, d) to length 1."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

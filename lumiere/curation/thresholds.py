@@ -1,0 +1,95 @@
+"""Compares the scores of a clip with the thresholds of `params.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lumiere.config import CurateConfig
+from lumiere.curation.measurement import Segment
+from lumiere.curation.reasons import Reason, Rejection
+
+SAME = 1e-6  # differences that do not count
+
+
+@dataclass(frozen=True)
+class ModelScore:
+    """A score that a model gives, and its threshold.
+
+    Attributes:
+        column: of the manifest; it is there if the params name the model.
+        title: what it is, with its unit.
+        parameter: the key of the threshold, without its section.
+        off: the value of that key at which there is no threshold.
+        reason: of clips that do not reach it.
+        is_upper: whether higher values are rejected.
+    """
+
+    column: str
+    title: str
+    parameter: str
+    off: float
+    reason: Reason
+    is_upper: bool = False
+
+    def limit(self, config: CurateConfig) -> float | None:
+        """Return the threshold; None if there is none."""
+        value = float(getattr(config, self.parameter))
+        return None if value == self.off else value
+
+
+MODEL_SCORES = (
+    ModelScore(
+        "aesthetic", "aesthetic score, about 1 to 10", "min_aesthetic", 0.0, Reason.LOW_AESTHETIC
+    ),
+    ModelScore(
+        "caption_match", "fit of the caption, cosine", "min_caption_match", 0.0,
+        Reason.CAPTION_MISMATCH,
+    ),
+    ModelScore(
+        "text_area", "share under text", "max_text_area", 1.0, Reason.TOO_MUCH_TEXT, is_upper=True
+    ),
+)  # fmt: skip
+
+
+def too_small(side: int, config: CurateConfig) -> Rejection | None:
+    """Compare the shorter side of a picture, in pixels."""
+    if side >= config.min_side:
+        return None
+    detail = f"Its shorter side is {side} pixels; curate.min_side is {config.min_side}."
+    return Rejection(Reason.TOO_SMALL, detail)
+
+
+def too_short_or_still(segment: Segment, config: CurateConfig) -> Rejection | None:
+    """Compare the length and the motion of a stretch."""
+    seconds = float(segment.end - segment.start)
+    if seconds < config.min_seconds - SAME:
+        return Rejection(
+            Reason.TOO_SHORT,
+            f"It is {seconds:.2f} s long; curate.min_seconds is {config.min_seconds:g}.",
+        )
+    if segment.motion <= config.min_motion:
+        return Rejection(
+            Reason.NO_MOTION,
+            f"Its optical flow is {segment.motion:.4f} pixels per frame; "
+            f"curate.min_motion is {config.min_motion:g}.",
+        )
+    return None
+
+
+def bad_score(cells: Mapping[str, Any], config: CurateConfig) -> Rejection | None:
+    """Compare the scores that models gave.
+
+    Args:
+        cells: of the manifest, by column.
+    """
+    for score in MODEL_SCORES:
+        limit = score.limit(config)
+        if limit is None or score.column not in cells:
+            continue
+        value = cells[score.column]
+        if value > limit + SAME if score.is_upper else value < limit - SAME:
+            detail = f"Its {score.column} is {value:.4g}; curate.{score.parameter} is {limit:g}."
+            return Rejection(score.reason, detail)
+    return None

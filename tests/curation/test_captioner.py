@@ -1,0 +1,95 @@
+"""A model describes the clips that nobody described: the same sentence each time, and only there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lumiere.compat  # noqa: F401  before transformers
+from lumiere.curation.caption_cache import CaptionCache
+from lumiere.curation.captioner import TransformersCaptioner, most_agreed
+from lumiere.errors import DataError
+from tests.curation import tiny_models
+
+
+def pictures(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (4, 40, 60, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("make", [tiny_models.blip, tiny_models.encoder_decoder, tiny_models.llava])
+def test_each_kind_of_model_describes_a_clip_the_same_way_again(
+    tmp_path: Path, make: Callable[[Path], Path]
+) -> None:
+    folder = make(tmp_path / "model")
+    captioner = TransformersCaptioner(str(folder))
+    caption = captioner.caption(pictures())
+    assert caption and set(caption.split()) <= set(tiny_models.WORDS)
+    captioner.caption(pictures(1))  # a clip beside it changes nothing
+    assert captioner.caption(pictures()) == caption
+    again = TransformersCaptioner(str(folder))
+    assert again.identity == captioner.identity and again.caption(pictures()) == caption
+
+
+def test_other_weights_and_another_vocabulary_are_another_model(tmp_path: Path) -> None:
+    folder = tiny_models.blip(tmp_path / "model")
+    identity = TransformersCaptioner(str(folder)).identity
+    file = folder / "tokenizer.json"
+    file.write_text(file.read_text().replace('"boat"', '"ship"'))
+    assert TransformersCaptioner(str(folder)).identity != identity
+
+
+def test_what_is_no_captioner_is_one_sentence_with_the_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        DataError, match=r"^/no/such/folder: no such folder; .*; name a transformers"
+    ):
+        TransformersCaptioner("/no/such/folder")
+    tiny_models.bert(tmp_path / "bert")
+    with pytest.raises(DataError, match=r"^bert: a model of type 'bert', which writes no text"):
+        TransformersCaptioner("bert")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"^empty: no config\.json in the folder; name a"):
+        TransformersCaptioner("empty")
+    folder = tiny_models.blip(tmp_path / "blip")
+    shutil.copytree(folder, tmp_path / "half")
+    (tmp_path / "half" / "model.safetensors").unlink()
+    with pytest.raises(DataError, match=r"^half: cannot be loaded as a captioner: .*get the whole"):
+        TransformersCaptioner("half")
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["num_hidden_layers"] = 3
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        DataError, match=r"weights are missing or have another shape, such as text_"
+    ):
+        TransformersCaptioner("blip")
+
+
+def test_the_sentence_that_most_frames_share_is_the_clips() -> None:
+    sentences = ["a man", "a dog runs", "a dog", "a dog sits", ""]
+    assert most_agreed(sentences) == "a dog"
+    assert most_agreed(["a cat", "a dog"]) == "a cat"
+    assert most_agreed(["", "a dog"]) == "a dog"
+    assert most_agreed(["", ""]) == ""
+
+
+def test_a_killed_run_leaves_only_whole_captions(tmp_path: Path) -> None:
+    path = tmp_path / "captions.jsonl"
+    cache = CaptionCache(path)
+    cache.add("a", "a red boat")
+    cache.add("b", "ein grünes Boot\n\u2028")
+    content = path.read_bytes()
+    for size in range(len(content) + 1):
+        path.write_bytes(content[:size])
+        later = CaptionCache(path)
+        assert ("a" in later) == (size >= content.index(b"\n") + 1)
+        later.add("c", "a sea")
+        final = CaptionCache(path)
+        assert final["c"] == "a sea" and ("b" in final) == (size == len(content))
+    assert CaptionCache(path)["b"] == "ein grünes Boot\n\u2028"
