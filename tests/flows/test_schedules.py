@@ -224,6 +224,42 @@ def test_every_deployment_can_be_called() -> None:
     assert f"lumiere-pipeline/{config['deployments'][-1]['name']}" == DEPLOYMENT
 
 
+@pytest.mark.parametrize("address", ["", "ftp://a/b", "https://", "hooks.example.org/a"])
+def test_a_bad_webhook_is_named_before_the_server_is_asked(
+    address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LUMIERE_WEBHOOK", address)
+    monkeypatch.setattr(sys, "argv", ["notify"])
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        with pytest.raises(ParamsError, match=r"set LUMIERE_WEBHOOK to the address.*https://"):
+            notify.main()
+        monkeypatch.setenv("LUMIERE_WEBHOOK", "https://hooks.example.org/a")
+        with pytest.raises(ParamsError, match="no Prefect server answers"):
+            notify.main()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--schedule", "0 3 * *"], "--schedule '0 3 * *' is not a cron expression; give minute,"),
+        (["--schedule", "daily"], "--schedule 'daily' is not a cron expression"),
+        (
+            ["--schedule", "0 3 * * *", "--timezone", "Mars/Base"],
+            "--timezone 'Mars/Base' is not a time zone; give a name such as UTC",
+        ),
+    ],
+)
+def test_a_bad_schedule_is_one_line(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(options) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and message in error
+
+
+# --- on a real server; the last tests, so that it ends with them ----------------------------------------------------
+
+
 def test_the_schedule_of_a_work_pool_fires(processes: Processes) -> None:
     processes.wait_for_a_completed_run("nightly")
     assert (processes.folder / "pooled project" / "only.txt").read_text() == "made"
@@ -269,36 +305,3 @@ def test_a_failed_run_is_told_to_a_webhook(processes: Processes) -> None:
     assert post["text"] == "lumiere: nightly run: Failed\nfailed: evaluate"
     database = (processes.folder / "prefect" / "prefect.db").read_bytes()
     assert secret.encode() not in database
-
-
-@pytest.mark.parametrize("address", ["", "ftp://a/b", "https://", "hooks.example.org/a"])
-def test_a_bad_webhook_is_named_before_the_server_is_asked(
-    address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("LUMIERE_WEBHOOK", address)
-    monkeypatch.setattr(sys, "argv", ["notify"])
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        with pytest.raises(ParamsError, match=r"set LUMIERE_WEBHOOK to the address.*https://"):
-            notify.main()
-        monkeypatch.setenv("LUMIERE_WEBHOOK", "https://hooks.example.org/a")
-        with pytest.raises(ParamsError, match="no Prefect server answers"):
-            notify.main()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--schedule", "0 3 * *"], "--schedule '0 3 * *' is not a cron expression; give minute,"),
-        (["--schedule", "daily"], "--schedule 'daily' is not a cron expression"),
-        (
-            ["--schedule", "0 3 * * *", "--timezone", "Mars/Base"],
-            "--timezone 'Mars/Base' is not a time zone; give a name such as UTC",
-        ),
-    ],
-)
-def test_a_bad_schedule_is_one_line(
-    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(options) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and message in error

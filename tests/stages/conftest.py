@@ -19,6 +19,9 @@ from lumiere.data.frame_sizes import as_sizes
 from lumiere.data.prepare import embed_captions
 from lumiere.data.shards import Sample, pack_frames, write_index, write_null_text, write_shards
 from lumiere.text import load_text_encoder
+from lumiere.training.diffusion_task import DiffusionTask
+from lumiere.training.image_task import TextToImageTask
+from lumiere.training.ssr_task import SuperResolutionTask
 from tests.conftest import REPOSITORY, make_once
 from tests.video_factory import numbered
 
@@ -87,6 +90,8 @@ def run_stage(root: Path, name: str, params: dict[str, Any] | None = None, **pat
         patch.setenv("LUMIERE_NUM_THREADS", "1")
         patch.setenv("OMP_NUM_THREADS", "1")  # what the stage sets is gone afterwards
         patch.setattr(sys, "argv", [name, *commands()[name], *replaced])
+        for task in (DiffusionTask, TextToImageTask, SuperResolutionTask):
+            patch.setattr(task, "validation_clips", 3)  # there are two, and 64 take longer
         stages.run(importlib.import_module(f"stages.{name}").main)
 
 

@@ -116,7 +116,10 @@ def test_a_dead_process_ends_the_others_and_the_next_run_goes_on(
 @pytest.mark.parametrize(
     "codes, cause",
     [
-        ((1, -signal.SIGKILL), "process 1 of 2 failed (killed by SIGKILL)"),  # 0 lost its connection
+        (
+            (1, -signal.SIGKILL),
+            "process 1 of 2 failed (killed by SIGKILL)",
+        ),  # 0 lost its connection
         ((-signal.SIGTERM, 1), "process 1 of 2 failed (exit code 1)"),  # 0 was asked to end
     ],
 )
