@@ -260,7 +260,8 @@ def test_the_training_of_an_image_network_goes_on_from_a_folder(
     run_stage(chain, "train_ssr", {"train_ssr": section}, out=tmp_path / "ssr")
     given = load_file(tmp_path / "given" / "unet" / "diffusion_pytorch_model.safetensors")
     made = SpaceTimeUNet.from_pretrained(tmp_path / "ssr").unet
-    assert all(torch.equal(value, made.state_dict()[name]) for name, value in given.items())
+    weights = made.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in given.items())
     assert made.config.sample_size == LARGE  # as in the params, not as in the folder
 
 

@@ -464,9 +464,7 @@ def test_no_steps_leave_the_weights_as_they_are(tmp_path: Path) -> None:
     result = train(task, tmp_path)
     assert result.losses == []
     fresh = make_task().network.state_dict()
-    assert all(
-        torch.equal(value, fresh[name]) for name, value in task.network.state_dict().items()
-    )
+    assert all(torch.equal(value, fresh[name]) for name, value in task.network.state_dict().items())
 
 
 # --- averages and learning rates -------------------------------------------------------------------------------------
