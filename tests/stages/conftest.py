@@ -6,6 +6,8 @@ import importlib
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +92,6 @@ def run_stage(root: Path, name: str, params: dict[str, Any] | None = None, **pat
         patch.setenv("LUMIERE_NUM_THREADS", "1")
         patch.setenv("OMP_NUM_THREADS", "1")  # what the stage sets is gone afterwards
         patch.setattr(sys, "argv", [name, *commands()[name], *replaced])
-        for task in (DiffusionTask, TextToImageTask, SuperResolutionTask):
-            patch.setattr(task, "validation_clips", 3)  # there are two, and 64 take longer
         stages.run(importlib.import_module(f"stages.{name}").main)
 
 
@@ -155,11 +155,21 @@ def make_project(root: Path, size: Any = LARGE) -> None:
     )
 
 
+@contextmanager
+def few_validations() -> Iterator[None]:
+    """Let the stages of this process validate on three examples; two clips are held out."""
+    with pytest.MonkeyPatch.context() as patch:
+        for task in (DiffusionTask, TextToImageTask, SuperResolutionTask):
+            patch.setattr(task, "validation_clips", 3)
+        yield
+
+
 def make_chain(root: Path) -> None:
     """Make a project, and run all stages from the T2I to the evaluation in it."""
     make_project(root)
-    for name in list(commands())[2:]:
-        run_stage(root, name)
+    with few_validations():
+        for name in list(commands())[2:]:
+            run_stage(root, name)
 
 
 @pytest.fixture(scope="session")
