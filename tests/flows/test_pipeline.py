@@ -248,7 +248,7 @@ def test_a_stage_that_runs_into_its_time_limit_is_stopped(
     toy_project: Path, untracked: None
 ) -> None:
     (toy_project / "slow").touch()
-    state = run(toy_project, stages=["a"], time_limits={"a": 0.05})
+    state = run(toy_project, stages=["a"], time_limits={"a": 0.1})
     assert state.is_failed() and state.message.startswith("failed: a")
     assert starts(toy_project) == "aa"  # the stage and its child process, once
     assert not any(psutil.pid_exists(pid) for _, _, pid, _ in events(toy_project))
