@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import subprocess
@@ -49,6 +50,12 @@ for name in (
 import lumiere.compat  # noqa: E402, F401  after the environment, before any test imports diffusers
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_finish() -> None:
+    """Leave out of the garbage collections what was imported; a full one takes a second otherwise."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

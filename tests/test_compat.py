@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tests import forked
+from tests.as_script import NEEDS_COMPAT
 from tests.conftest import REPOSITORY
 
-NEEDS_COMPAT = {"diffusers", "open_clip", "peft", "torchvision", "transformers"}
 COMPAT = "import lumiere.compat"
 
 
@@ -18,16 +20,13 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
 
 
-def test_torchvision_and_open_clip_import_after_it() -> None:
-    code = "import torchvision, open_clip; from torchvision.transforms import v2; print('whole')"
-    done = run(f"{COMPAT}; {code}")
-    assert done.stdout.strip() == "whole", done.stderr
-
-
-def test_is_needed_or_does_nothing() -> None:
+def test_torchvision_and_open_clip_import_after_it_and_it_does_nothing_where_it_is_not_needed() -> (
+    None
+):
     """It declares operators exactly where a plain import fails."""
     plain = run("import torchvision")
-    patched = run("import lumiere.compat as c; print(c._library is not None)")
+    code = "import torchvision, open_clip; from torchvision.transforms import v2"
+    patched = run(f"{COMPAT} as c; {code}; print(c._library is not None)")
     assert patched.stdout.strip() == str(plain.returncode != 0), patched.stderr
 
 
@@ -57,8 +56,18 @@ def test_a_package_imports_it_once_before_what_needs_it(root: str) -> None:
             assert COMPAT in init, f"{name} needs {COMPAT} in its package's __init__.py"
 
 
-@pytest.mark.parametrize("name", ["baselines", "generate", "loader", "models"])
-def test_a_benchmark_starts_as_a_script(name: str) -> None:
-    command = [sys.executable, str(REPOSITORY / "benchmarks" / f"{name}.py"), "--help"]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=300)
+SCRIPTS = ["baselines", "generate", "loader", "models"]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_benchmark_starts_as_a_script(name: str, tmp_path: Path) -> None:
+    """In a fork that has imported torch and diffusers; see `tests.as_script`."""
+    path = REPOSITORY / "benchmarks" / f"{name}.py"
+    shown = forked.start(["tests.as_script", str(path), "--help"], tmp_path / "said.txt", tmp_path)
+    assert "usage:" in shown.wait()
+
+
+def test_a_benchmark_starts_in_a_new_interpreter(tmp_path: Path) -> None:
+    command = [sys.executable, str(REPOSITORY / "benchmarks" / f"{SCRIPTS[0]}.py"), "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr

@@ -342,14 +342,24 @@ def test_a_moved_project_does_not_write_into_its_old_place(
 def test_four_processes_may_open_a_new_store_at_once() -> None:
     Path(".lumiere/mlflow.db").unlink()
     code = (
+        "import os, sys\n"
+        "import mlflow.store.tracking.sqlalchemy_store\n"  # takes seconds, so once for all
         "from lumiere import tracking\n"
-        "with tracking.stage_run('a', {}) as run:\n"
-        "    assert run.flush(100)\n"
-        "    [run.log_metrics({'loss': 1.0}, step=i) for i in range(150)]"
+        "children = []\n"
+        "while len(children) < 4:\n"
+        "    children.append(os.fork())\n"
+        "    if children[-1] == 0:\n"
+        "        with tracking.stage_run('a', {}) as run:\n"
+        "            assert run.flush(100)\n"
+        "            [run.log_metrics({'loss': 1.0}, step=i) for i in range(150)]\n"
+        "        sys.exit()\n"
+        "print([os.waitpid(child, 0)[1] for child in children])"
     )
     env = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    processes = [subprocess.Popen([sys.executable, "-c", code], env=env) for _ in range(4)]
-    assert [process.wait(120) for process in processes] == [0] * 4
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True, timeout=180
+    )
+    assert told.stdout == "[0, 0, 0, 0]\n"
     client = store.open_store(Path.cwd())
     runs = client.search_runs([store.experiment_id(client, Path.cwd())])
     assert [run.info.status for run in runs] == ["FINISHED"] * 4

@@ -92,7 +92,8 @@ def artifacts(state: Any) -> set[str | None]:
 def test_a_diamond_runs_side_by_side_then_is_cached(
     toy_project: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (toy_project / "meet").touch()
+    for name in ("meet", "untracked-a", "untracked-d"):
+        (toy_project / name).touch()
     state = run(toy_project)
     assert state.is_completed() and state.message == "4 ran", state
     assert (toy_project / "d.txt").read_text() == "(d (b (a first))(c (a first)))"
@@ -111,7 +112,7 @@ def test_a_diamond_runs_side_by_side_then_is_cached(
         for r in mlflow_runs(toy_project)
         if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id
     ]
-    assert sorted(child.info.run_name for child in children) == ["a", "b", "c", "d"]
+    assert sorted(child.info.run_name for child in children) == ["b", "c"]
     assert {child.info.status for child in [*children, parent]} == {"FINISHED"}
     assert all(child.data.params == {"optim.steps": "3"} for child in children)
     digest = hashlib.md5((toy_project / "dvc.lock").read_bytes()).hexdigest()
@@ -247,7 +248,7 @@ def test_a_stage_that_runs_into_its_time_limit_is_stopped(
     toy_project: Path, untracked: None
 ) -> None:
     (toy_project / "slow").touch()
-    state = run(toy_project, stages=["a"], time_limits={"a": 0.05})
+    state = run(toy_project, stages=["a"], time_limits={"a": 0.1})
     assert state.is_failed() and state.message.startswith("failed: a")
     assert starts(toy_project) == "aa"  # the stage and its child process, once
     assert not any(psutil.pid_exists(pid) for _, _, pid, _ in events(toy_project))

@@ -175,10 +175,8 @@ def _is_healthy(api: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def processes(
-    tmp_path_factory: pytest.TempPathFactory, empty_project: Path, prefect_database: Path
-) -> Iterator[Processes]:
-    """Run a server, a worker for the deployment of prefect.yaml, and a served schedule."""
+def server(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Iterator[Processes]:
+    """Run a server."""
     folder = tmp_path_factory.mktemp("schedules")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -194,22 +192,29 @@ def processes(
     (folder / "prefect").mkdir()
     shutil.copy(prefect_database, folder / "prefect")
     started = Processes(folder, env, f"http://127.0.0.1:{port}/api")
-    with ExitStack() as stack:
-        stack.enter_context(started.running("server", "prefect", "server", "start", "--port", port))
-        pooled, served = (
-            _project(folder / f"{name} project", empty_project) for name in ("pooled", "served")
-        )
+    with started.running("server", "prefect", "server", "start", "--port", port):
         _poll(lambda: _is_healthy(started.api), START_SECONDS, lambda: started.report([]))
         env["PREFECT_API_URL"] = started.api
+        yield started
+
+
+@pytest.fixture(scope="module")
+def processes(server: Processes, empty_project: Path) -> Iterator[Processes]:
+    """Run a worker for the deployment of prefect.yaml and a served schedule, both on the server."""
+    folder = server.folder
+    pooled, served = (
+        _project(folder / f"{name} project", empty_project) for name in ("pooled", "served")
+    )
+    with ExitStack() as stack:
         program = ("flows.pipeline", "--root", str(served), "--schedule", EVERY_TEN_SECONDS)
-        stack.enter_context(started.running("served", *program))
-        started.run("prefect", "work-pool", "create", "lumiere", "--type", "process")
+        stack.enter_context(server.running("served", *program))
+        server.run("prefect", "work-pool", "create", "lumiere", "--type", "process")
         deployment = _deployment_file(folder / "prefect.yaml", pooled)
         options = ("--name", "nightly", "--no-prompt", "--prefect-file", str(deployment))
-        started.run("prefect", "deploy", *options)
+        server.run("prefect", "deploy", *options)
         worker = ("worker", "start", "--pool", "lumiere", "--limit", "1")
-        stack.enter_context(started.running("worker", "prefect", *worker))
-        yield started
+        stack.enter_context(server.running("worker", "prefect", *worker))
+        yield server
 
 
 def test_every_deployment_can_be_called() -> None:
@@ -222,53 +227,6 @@ def test_every_deployment_can_be_called() -> None:
         for schedule in deployment.get("schedules", []):
             read_schedule(schedule["cron"], schedule["timezone"])
     assert f"lumiere-pipeline/{config['deployments'][-1]['name']}" == DEPLOYMENT
-
-
-def test_the_schedule_of_a_work_pool_fires(processes: Processes) -> None:
-    processes.wait_for_a_completed_run("nightly")
-    assert (processes.folder / "pooled project" / "only.txt").read_text() == "made"
-
-
-def test_a_served_schedule_fires(processes: Processes) -> None:
-    processes.wait_for_a_completed_run("scheduled")
-    assert (processes.folder / "served project" / "only.txt").read_text() == "made"
-    log = (processes.folder / "served.log").read_text()
-    assert f"schedule: {EVERY_TEN_SECONDS} in the time zone UTC" in log
-
-
-def test_a_failed_run_is_told_to_a_webhook(processes: Processes) -> None:
-    posts: list[dict[str, Any]] = []
-
-    class Channel(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            posts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    channel = HTTPServer(("127.0.0.1", 0), Channel)
-    threading.Thread(target=channel.serve_forever, daemon=True).start()
-    secret = "hunter2secret"
-    address = f"http://127.0.0.1:{channel.server_port}/{secret}"
-    with (
-        temporary_settings({PREFECT_API_URL: processes.api}),
-        get_client(sync_client=True) as client,
-    ):
-        notify.switch_on(client, address)
-        notify.switch_on(client, address)  # again: it must not send everything twice
-        for flow, state in (("another", Failed()), (lumiere_pipeline.name, Completed())):
-            client.create_flow_run(Flow(lambda: None, name=flow), name="quiet", state=state)
-        failed = Failed(message="failed: evaluate")
-        client.create_flow_run(lumiere_pipeline, name="nightly run", state=failed)
-        _poll(lambda: bool(posts), RUN_SECONDS, lambda: processes.report([]))
-        assert (notify.switch_off(client), notify.switch_off(client)) == (1, 0)
-    channel.shutdown()
-    (post,) = posts
-    assert post["text"] == "lumiere: nightly run: Failed\nfailed: evaluate"
-    database = (processes.folder / "prefect" / "prefect.db").read_bytes()
-    assert secret.encode() not in database
 
 
 @pytest.mark.parametrize("address", ["", "ftp://a/b", "https://", "hooks.example.org/a"])
@@ -302,3 +260,53 @@ def test_a_bad_schedule_is_one_line(
     assert main(options) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and message in error
+
+
+# --- on a real server; the schedules last, because they load the machine as long as they are served -----------------
+
+
+def test_a_failed_run_is_told_to_a_webhook(server: Processes) -> None:
+    posts: list[dict[str, Any]] = []
+
+    class Channel(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    channel = HTTPServer(("127.0.0.1", 0), Channel)
+    threading.Thread(target=channel.serve_forever, daemon=True).start()
+    secret = "hunter2secret"
+    address = f"http://127.0.0.1:{channel.server_port}/{secret}"
+    with (
+        temporary_settings({PREFECT_API_URL: server.api}),
+        get_client(sync_client=True) as client,
+    ):
+        notify.switch_on(client, address)
+        notify.switch_on(client, address)  # again: it must not send everything twice
+        for flow, state in (("another", Failed()), (lumiere_pipeline.name, Completed())):
+            client.create_flow_run(Flow(lambda: None, name=flow), name="quiet", state=state)
+        failed = Failed(message="failed: evaluate")
+        client.create_flow_run(lumiere_pipeline, name="nightly run", state=failed)
+        _poll(lambda: bool(posts), RUN_SECONDS, lambda: server.report([]))
+        assert (notify.switch_off(client), notify.switch_off(client)) == (1, 0)
+    channel.shutdown()
+    (post,) = posts
+    assert post["text"] == "lumiere: nightly run: Failed\nfailed: evaluate"
+    database = (server.folder / "prefect" / "prefect.db").read_bytes()
+    assert secret.encode() not in database
+
+
+def test_the_schedule_of_a_work_pool_fires(processes: Processes) -> None:
+    processes.wait_for_a_completed_run("nightly")
+    assert (processes.folder / "pooled project" / "only.txt").read_text() == "made"
+
+
+def test_a_served_schedule_fires(processes: Processes) -> None:
+    processes.wait_for_a_completed_run("scheduled")
+    assert (processes.folder / "served project" / "only.txt").read_text() == "made"
+    log = (processes.folder / "served.log").read_text()
+    assert f"schedule: {EVERY_TEN_SECONDS} in the time zone UTC" in log

@@ -41,10 +41,9 @@ def test_what_is_saved_comes_back(name: str, tmp_path: Path) -> None:
     model = make(name)
     model.save_pretrained(tmp_path / "model")
     loaded = SpaceTimeUNet.from_pretrained(tmp_path / "model")
-    assert loaded.state_dict().keys() == model.state_dict().keys()
-    assert all(
-        torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items()
-    )
+    again = loaded.state_dict()
+    assert again.keys() == model.state_dict().keys()
+    assert all(torch.equal(value, again[key]) for key, value in model.state_dict().items())
     image, given = make_inputs(make_unet2d(name))
     video = as_video(image, 3)
     assert torch.equal(model(video, **given).sample, loaded(video, **given).sample)
@@ -126,11 +125,9 @@ def test_load_temporal_works_in_place_and_leaves_spatial_weights(tmp_path: Path)
     parameters = list(model.parameters())
     model.load_temporal(tmp_path)
     assert all(old is new for old, new in zip(parameters, model.parameters(), strict=True))
-    assert all(torch.equal(value, model.unet.state_dict()[key]) for key, value in spatial.items())
-    assert all(
-        torch.equal(value, model.temporal_state_dict()[k])
-        for k, value in donor.temporal_state_dict().items()
-    )
+    now, temporal = model.unet.state_dict(), model.temporal_state_dict()
+    assert all(torch.equal(value, now[key]) for key, value in spatial.items())
+    assert all(torch.equal(v, temporal[k]) for k, v in donor.temporal_state_dict().items())
 
 
 @pytest.mark.parametrize("part", ["motion", "conditioning"])
@@ -264,10 +261,8 @@ def test_temporal_weights_of_another_image_model_are_loaded_with_a_warning(tmp_p
         match=rf"belong to the image model {hashes[0]}, but this network has {hashes[1]};",
     ):
         other.load_temporal(tmp_path)
-    assert all(
-        torch.equal(v, other.temporal_state_dict()[k])
-        for k, v in donor.temporal_state_dict().items()
-    )
+    temporal = other.temporal_state_dict()
+    assert all(torch.equal(v, temporal[k]) for k, v in donor.temporal_state_dict().items())
     with pytest.warns(UserWarning, match="load the image model they were trained on"):
         other.load_temporal(tmp_path, part="motion")
 

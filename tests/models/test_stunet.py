@@ -199,7 +199,8 @@ def test_training_leaves_the_image_model_bit_equal(name: str) -> None:
         optimizer.step()
     spatial = unet2d.state_dict()
     assert spatial.keys() == model.unet.state_dict().keys()
-    assert all(torch.equal(value, model.unet.state_dict()[key]) for key, value in spatial.items())
+    now = model.unet.state_dict()
+    assert all(torch.equal(value, now[key]) for key, value in spatial.items())
     assert all(
         not torch.equal(value, before[key]) for key, value in model.temporal_state_dict().items()
     )

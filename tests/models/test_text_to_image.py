@@ -68,8 +68,9 @@ def test_a_pipelines_folder_is_a_text_to_image_model(deepfloyd: Path) -> None:
     t2i = load_text_to_image(deepfloyd)
     assert (t2i.text_encoder, t2i.max_text_tokens) == (f"diffusers:{deepfloyd}", 77)
     assert t2i.unet.dtype == torch.float32 and t2i.unet.config.out_channels == 6
+    weights = t2i.unet.state_dict()
     for name, value in if_unet().state_dict().items():
-        assert torch.equal(t2i.unet.state_dict()[name], value)
+        assert torch.equal(weights[name], value)
     stored = if_scheduler()
     assert (
         type(t2i.scheduler) is DDPMScheduler and t2i.scheduler.config.variance_type == "fixed_small"
@@ -88,9 +89,8 @@ def test_it_comes_back_as_a_folder_of_ours(
     loaded = load_text_to_image(tmp_path)
     assert (loaded.text_encoder, loaded.max_text_tokens) == (f"diffusers:{deepfloyd.name}", 77)
     assert loaded.scheduler.config.variance_type == "fixed_small"
-    assert all(
-        torch.equal(v, loaded.unet.state_dict()[k]) for k, v in t2i.unet.state_dict().items()
-    )
+    again = loaded.unet.state_dict()
+    assert all(torch.equal(v, again[k]) for k, v in t2i.unet.state_dict().items())
 
 
 def test_the_tokenizer_may_take_fewer_tokens(tmp_path: Path) -> None:
@@ -135,8 +135,9 @@ def test_a_latent_model_has_its_vae_frozen_and_its_size_in_pixels(
             loaded.vae is not None and loaded.vae.dtype == torch.float32 and not loaded.vae.training
         )
         assert not any(p.requires_grad for p in loaded.vae.parameters())
+        weights = loaded.vae.state_dict()
         for name, value in vae().half().state_dict().items():
-            assert torch.equal(loaded.vae.state_dict()[name], value.float())
+            assert torch.equal(weights[name], value.float())
 
 
 def test_weights_of_a_vae_may_have_the_names_of_old(stable_diffusion: Path, tmp_path: Path) -> None:
@@ -151,9 +152,8 @@ def test_weights_of_a_vae_may_have_the_names_of_old(stable_diffusion: Path, tmp_
     save_file(state, weights, {"format": "pt"})
     loaded = load_text_to_image(tmp_path / "model").vae
     assert loaded is not None
-    assert all(
-        torch.equal(value, loaded.state_dict()[name]) for name, value in vae().state_dict().items()
-    )
+    again = loaded.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in vae().state_dict().items())
 
 
 def test_a_latent_model_is_used_at_another_size(stable_diffusion: Path, tmp_path: Path) -> None:

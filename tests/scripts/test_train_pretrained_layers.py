@@ -163,8 +163,9 @@ def test_super_resolution_is_trained_and_exported(data: Path, tmp_path: Path) ->
     before, _ = load_image_network(ROOT / "pretrained/ssr_image")
     again = SpaceTimeUNet.from_unet2d(exported, temporal_resampling=False)
     again.load_temporal(tmp_path / "weights/temporal_ssr")
+    stored = again.state_dict()
     for name, value in trained.state_dict().items():
-        assert torch.equal(again.state_dict()[name], value.half().float()), name
+        assert torch.equal(stored[name], value.half().float()), name
     pairs = zip(before.parameters(), exported.parameters(), strict=True)
     assert any(not torch.equal(*pair) for pair in pairs)
 

@@ -6,6 +6,8 @@ import importlib
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ from lumiere.data.frame_sizes import as_sizes
 from lumiere.data.prepare import embed_captions
 from lumiere.data.shards import Sample, pack_frames, write_index, write_null_text, write_shards
 from lumiere.text import load_text_encoder
+from lumiere.training.diffusion_task import DiffusionTask
+from lumiere.training.image_task import TextToImageTask
+from lumiere.training.ssr_task import SuperResolutionTask
 from tests.conftest import REPOSITORY, make_once
 from tests.video_factory import numbered
 
@@ -150,11 +155,21 @@ def make_project(root: Path, size: Any = LARGE) -> None:
     )
 
 
+@contextmanager
+def few_validations() -> Iterator[None]:
+    """Let the stages of this process validate on three examples; two clips are held out."""
+    with pytest.MonkeyPatch.context() as patch:
+        for task in (DiffusionTask, TextToImageTask, SuperResolutionTask):
+            patch.setattr(task, "validation_clips", 3)
+        yield
+
+
 def make_chain(root: Path) -> None:
     """Make a project, and run all stages from the T2I to the evaluation in it."""
     make_project(root)
-    for name in list(commands())[2:]:
-        run_stage(root, name)
+    with few_validations():
+        for name in list(commands())[2:]:
+            run_stage(root, name)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,20 @@ from tests.stages.conftest import (
     SIZE,
     STYLE,
     TOKENS,
+    few_validations,
     run_stage,
     write_clips,
 )
 from tests.video_factory import numbered
 
 GIVEN = {"image", "inpaint", "outpaint", "cinemagraph"}  # rows that were given pixels to keep
+
+
+@pytest.fixture(autouse=True)
+def _few_validations() -> Iterator[None]:
+    """As in the chain, whose bytes are compared with those of other runs."""
+    with few_validations():
+        yield
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -260,7 +269,8 @@ def test_the_training_of_an_image_network_goes_on_from_a_folder(
     run_stage(chain, "train_ssr", {"train_ssr": section}, out=tmp_path / "ssr")
     given = load_file(tmp_path / "given" / "unet" / "diffusion_pytorch_model.safetensors")
     made = SpaceTimeUNet.from_pretrained(tmp_path / "ssr").unet
-    assert all(torch.equal(value, made.state_dict()[name]) for name, value in given.items())
+    weights = made.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in given.items())
     assert made.config.sample_size == LARGE  # as in the params, not as in the folder
 
 

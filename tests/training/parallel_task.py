@@ -34,7 +34,7 @@ CONFIG = TextOptimConfig(
 )  # fmt: skip
 
 
-GRACE = 3  # seconds from SIGTERM to SIGKILL for what is left when a process failed: torch's fixed 30 prove no more
+GRACE = 1  # seconds from SIGTERM to SIGKILL for what is left when a process failed: torch's fixed 30 prove no more
 ACTIONS = {
     "full": fill_disk,  # of the first process, which writes
     "hang": lambda: time.sleep(100),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import _utils
 
 from lumiere.config import RuntimeConfig
 from lumiere.errors import DataError, WorkerError
@@ -70,6 +71,7 @@ def compare_workers() -> None:
 
 
 def wait_for_a_hung_worker() -> None:
+    _utils.MP_STATUS_CHECK_INTERVAL = 0.5  # torch waits so long, and again, for a worker to end
     runtime = RuntimeConfig(workers=1, timeout_s=2.0)
     with pytest.raises(WorkerError, match=r"timed out after 2.*runtime\.timeout_s"):
         list(

@@ -463,10 +463,8 @@ def test_no_steps_leave_the_weights_as_they_are(tmp_path: Path) -> None:
     task.config = dataclasses.replace(CONFIG, steps=0)
     result = train(task, tmp_path)
     assert result.losses == []
-    assert all(
-        torch.equal(value, make_task().network.state_dict()[name])
-        for name, value in task.network.state_dict().items()
-    )
+    fresh = make_task().network.state_dict()
+    assert all(torch.equal(value, fresh[name]) for name, value in task.network.state_dict().items())
 
 
 # --- averages and learning rates -------------------------------------------------------------------------------------

@@ -394,8 +394,9 @@ def test_a_text_to_image_model_comes_back(tmp_path: Path) -> None:
         torch.float32,
     )
     assert loaded.scheduler.config.prediction_type == "v_prediction"
+    weights = loaded.unet.state_dict()
     for name, value in image_unet().half().state_dict().items():
-        assert torch.equal(loaded.unet.state_dict()[name], value.float())
+        assert torch.equal(weights[name], value.float())
 
 
 def test_what_a_model_lacks_is_told(tmp_path: Path) -> None:
