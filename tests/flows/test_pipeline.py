@@ -255,7 +255,7 @@ def test_a_stage_that_runs_into_its_time_limit_is_stopped(
     with get_client(sync_client=True) as client:
         (task,) = client.read_task_runs(flow_run_filter=this_run(state))
     assert task.state_name == "TimedOut" and task.state is not None
-    assert "ran into its time limit of 0.05 minutes" in task.state.message
+    assert "ran into its time limit of 0.1 minutes" in task.state.message
 
 
 @pytest.mark.parametrize(
