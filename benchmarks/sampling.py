@@ -88,6 +88,9 @@ UNCHANGED = {"motion_scale": 1.0, "temporal_smoothing": 0.0}
 MOTIONS = (  # scale, from noise level, smoothing, in noise levels
     *((scale, 0.2, 0.0, (0.0, 0.3)) for scale in (1.25, 1.5, 2.0, 3.0)),
     (1.5, 0.35, 0.0, (0.0, 0.3)),
+    (1.4, 0.25, 1.0, (0.0, 0.3)),
+    (1.5, 0.35, 1.0, (0.0, 0.3)),
+    (1.6, 0.35, 1.0, (0.0, 0.3)),
     (2.0, 0.4, 0.0, (0.0, 0.3)),
     (1.5, 0.5, 0.0, (0.0, 0.3)),
     (2.0, 0.5, 0.0, (0.0, 0.3)),
@@ -95,7 +98,6 @@ MOTIONS = (  # scale, from noise level, smoothing, in noise levels
     (2.0, 0.5, 0.6, (0.0, 0.3)),
     (2.25, 0.5, 1.0, (0.0, 0.3)),
     (2.0, 0.4, 0.8, (0.0, 0.3)),
-    (2.25, 0.4, 1.0, (0.0, 0.3)),
 )
 VARIANTS = {
     "default": Variant(),

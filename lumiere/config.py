@@ -423,7 +423,7 @@ class GenerateConfig:
     ssr_noise_correlation: float = number(1.0, at_least=0, at_most=1)
     # the factor of motion at these noise levels; 1 changes nothing
     motion_scale: float = number(1.0, at_least=0)
-    motion_interval: tuple[float, ...] = (0.5, 0.95)
+    motion_interval: tuple[float, ...] = (0.35, 0.95)
     # how far each frame goes to the median of itself and its neighbours at these noise levels
     temporal_smoothing: float = number(0.0, at_least=0, at_most=1)
     smoothing_interval: tuple[float, ...] = (0.0, 0.3)

@@ -95,7 +95,7 @@ class LumiereComponents(LumiereFolders, LumiereAdapters):
         ssr_noise_correlation: float = 0.0,
         timestep_power: float = 1.0,
         motion_scale: float = 1.0,
-        motion_interval: list[float] | tuple[float, float] = (0.5, 0.95),
+        motion_interval: list[float] | tuple[float, float] = (0.35, 0.95),
         temporal_smoothing: float = 0.0,
         smoothing_interval: list[float] | tuple[float, float] = (0.0, 0.3),
         vae: AutoencoderKL | None = None,

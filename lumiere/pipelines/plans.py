@@ -21,8 +21,6 @@ DEFAULT_SSR_STEPS = 8
 # With a distilled base network. On the demo, whose windows have 8 frames, longer ones are as good,
 # and most clips are one window then (docs/sampling.md).
 FAST_SSR_STEPS, FAST_SSR_WINDOW_SIZE = 2, 16
-# Its 4 steps are at 1, 0.42, 0.12 and 0.02 of the noise, so motion has to be scaled from below 0.42.
-FAST_MOTION_SCALE, FAST_MOTION_INTERVAL = 2.0, (0.4, 0.95)
 DEFAULT_NOISE_LEVEL = 50
 DEFAULT_OVERLAP = 2
 DEFAULT_WINDOW_WEIGHTS = "mean"
@@ -33,8 +31,6 @@ def fast_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what changes in a pipeline's settings (`pipe.config`) with a distilled network."""
     return {
         "guidance_scale": 1.0,
-        "motion_scale": min(config["motion_scale"], FAST_MOTION_SCALE),
-        "motion_interval": list(FAST_MOTION_INTERVAL),
         "ssr_steps": min(config["ssr_steps"], FAST_SSR_STEPS),
         "ssr_window_size": max(config["ssr_window_size"], FAST_SSR_WINDOW_SIZE),
     }

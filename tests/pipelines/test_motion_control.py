@@ -11,7 +11,7 @@ import torch
 
 from lumiere.diffusion.schedulers import power_timesteps
 from lumiere.pipelines import LumierePipeline
-from lumiere.pipelines.plans import fast_settings
+from lumiere.pipelines.assemble import DEMO_DEFAULTS
 from lumiere.pipelines.run_request import describe_output
 from tests.pipelines.test_modes import IMAGE, STEPS, seed
 
@@ -86,12 +86,7 @@ def test_a_value_out_of_range_is_named(
         pipe("a cat", **settings, **OPTIONS)
 
 
-def test_a_fast_network_scales_motion_where_its_steps_are() -> None:
-    settings = {"motion_scale": 2.25, "ssr_steps": 4, "ssr_window_size": 8}
-    (low, high), scale = (
-        fast_settings(settings)[f"motion_{name}"] for name in ("interval", "scale")
-    )
+def test_the_demos_fast_network_has_a_step_where_motion_is_scaled() -> None:
+    low, high = DEMO_DEFAULTS["motion_interval"]
     visited = [timestep / 1000 for timestep in power_timesteps(4, 1000, 3.0)]
     assert [low <= level <= high for level in visited] == [False, True, False, False]
-    assert scale == 2.0
-    assert fast_settings({**settings, "motion_scale": 1.0})["motion_scale"] == 1.0
