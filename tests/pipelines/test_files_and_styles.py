@@ -69,7 +69,7 @@ def test_round_trip_without_super_resolution(base_only: LumierePipeline, tmp_pat
     other = LumierePipeline(**loaded.components)
     other.set_progress_bar_config(disable=True)
     assert torch.equal(
-        output.frames, other("a cat", num_frames=5, generator=seed(), **STEPS).frames
+        output.frames, other("a cat", num_frames=5, generator=seed(), **options).frames
     )
 
 
