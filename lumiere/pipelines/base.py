@@ -336,8 +336,10 @@ class LumiereBasePipeline(DiffusionPipeline):
             given, timesteps = dict(shown), self.scheduler.timesteps
             before = timesteps.clone()
             self._current_timestep = timestep
-            changed = callback.function(self, step, timestep, given)
-            self._current_timestep = None
+            try:
+                changed = callback.function(self, step, timestep, given)
+            finally:
+                self._current_timestep = None
             after = self.scheduler.timesteps
             if after is not timesteps or not torch.equal(after, before):
                 raise ValueError(
