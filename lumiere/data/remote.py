@@ -87,10 +87,13 @@ class RemoteFolder:
             if not copy.is_file():
                 _fetch(files, path, copy, facts.get("size"))
             return copy
+        except (FileNotFoundError, PermissionError):
+            raise
         except Exception as error:  # each store has errors of its own
-            if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+            silent = _is_silent(error)
+            if isinstance(error, OSError) and silent == isinstance(error, TimeoutError):
                 raise
-            kind = TimeoutError if _is_silent(error) else OSError
+            kind = TimeoutError if silent else OSError
             raise kind(0, _reason(error), f"{self.url}/{name}") from error
 
     def _place(self, name: str, tag: str) -> Path:
@@ -115,10 +118,27 @@ def _is_silent(error: Exception) -> bool:
     """Return whether a store that was reached sent nothing for too long. A store that cannot be
     reached is a fault of the network, not of the file.
     """
-    name = type(error).__name__
-    if "Connect" in name or getattr(error, "errno", None) == errno.ETIMEDOUT:
+    errors: list[BaseException] = []
+    each: BaseException | None = error
+    while each is not None and each not in errors:
+        errors.append(each)
+        each = each.__cause__ or each.__context__
+    if any(_is_of_connecting(each) for each in errors):
         return False
-    return isinstance(error, TimeoutError) or "Timeout" in name
+    return any(isinstance(each, TimeoutError) or "Timeout" in _name(each) for each in errors)
+
+
+def _is_of_connecting(error: BaseException) -> bool:
+    name = _name(error)
+    if name == "ConnectionError":  # of requests, also when an answer breaks off
+        return False
+    # Azure's ServiceRequestTimeoutError is a request that could not be sent.
+    is_refused = "Connect" in name or "ServiceRequest" in name
+    return is_refused or getattr(error, "errno", None) == errno.ETIMEDOUT
+
+
+def _name(error: BaseException) -> str:
+    return type(error).__name__
 
 
 def fetch_file(folder: RemoteFolder, name: str) -> Path:

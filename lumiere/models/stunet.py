@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
@@ -58,6 +58,7 @@ class SpaceTimeUNet(
 
     config_name = CONFIG_FILE
     _supports_gradient_checkpointing = True
+    _repeated_blocks: ClassVar[list[str]] = ["BasicTransformerBlock", "TemporalAttention"]
 
     @register_to_config
     def __init__(

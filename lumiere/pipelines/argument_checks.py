@@ -47,6 +47,30 @@ def check_choice(allowed: Sequence[str], **values: Any) -> None:
             raise ValueError(f"{name} is {value!r}; allowed: {', '.join(allowed)}")
 
 
+NO_GUIDANCE = {
+    "guidance_rescale": 0, "guidance_interval": (0, 1), "guidance_eta": 1, "guidance_threshold": 0,
+    "guidance_momentum": 0,
+}  # fmt: skip
+
+
+def check_unguided(**settings: Any) -> None:
+    """Raise ValueError if a call without guidance is given settings of it; None where not given.
+
+    Values that change nothing (`NO_GUIDANCE`) are allowed.
+    """
+    for name, value in settings.items():
+        given = tuple(value) if isinstance(value, Sequence) else value
+        if value is not None and given != NO_GUIDANCE[name]:
+            check_left_out("this call has no guidance (guidance_scale above 1)", **{name: value})
+
+
+def check_left_out(reason: str, **settings: Any) -> None:
+    """Raise ValueError if settings are given that a call would not read; None where not given."""
+    for name, value in settings.items():
+        if value is not None:
+            raise ValueError(f"{name} is {value!r}, but {reason}; leave {name} out")
+
+
 def check_generator(generator: Any) -> None:
     """Raise ValueError unless `generator` is a torch.Generator, a list of them or None."""
     if generator is None:

@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -21,28 +20,21 @@ from tqdm import tqdm
 
 from lumiere.files import is_file, read_json
 from lumiere.hub_folders import SUFFIXES, find_folder, take_hub_options
+from lumiere.pipelines.callbacks import StepCallback, check_changed, check_unchanged
 from lumiere.pipelines.model_card import ModelFacts, write_model_card
 from lumiere.pipelines.remote_code import use_installed_classes, write_remote_code
-from lumiere.pipelines.turns import changes_in_turn, replacing_component
+from lumiere.pipelines.turns import (
+    changes_in_turn,
+    changing_components,
+    replacing_component,
+)
 
-Callback = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
-"""diffusers' callback_on_step_end: (pipeline, step, timestep, {name: tensor}) -> dict or None."""
-
-
-@dataclass(frozen=True)
-class StepCallback:
-    """The user's callback after each step.
-
-    Attributes:
-        function: as `callback_on_step_end`; None for none.
-        tensor_names: the tensors that it sees, as `callback_on_step_end_tensor_inputs`.
-    """
-
-    function: Callback | None = None
-    tensor_names: Sequence[str] = ("latents",)
-
-
-NO_CALLBACK = StepCallback()
+# Attributes that callbacks of diffusers may set and that nothing reads here, with the cure.
+_SETTINGS_OF_DIFFUSERS = {
+    "_clip_skip": "our text encoders skip no layer: leave it out",
+    "_cross_attention_kwargs": "pass cross_attention_kwargs to the call",
+    "_guidance_rescale": "pass guidance_rescale to the call",
+}
 
 # False while from_pipe makes a pipeline, which must not convert the other's networks.
 _CONVERTS = ContextVar("_CONVERTS", default=True)
@@ -66,7 +58,6 @@ _CONVERTS = ContextVar("_CONVERTS", default=True)
         "remove_all_hooks",
         "reset_device_map",
         "save_pretrained",  # would save the weights of a call's style
-        "to",
     ],
 )
 class LumiereBasePipeline(DiffusionPipeline):
@@ -80,6 +71,8 @@ class LumiereBasePipeline(DiffusionPipeline):
 
     _interrupt = False
     _num_timesteps = 0
+    _current_timestep: Tensor | None = None
+    _call_attention_kwargs: dict[str, Any] | None = None
 
     @property
     def interrupt(self) -> bool:
@@ -97,6 +90,20 @@ class LumiereBasePipeline(DiffusionPipeline):
         return False
 
     @property
+    def current_timestep(self) -> Tensor | None:
+        """The timestep of the step that has ended, for callbacks; None outside of them."""
+        return self._current_timestep
+
+    @property
+    def cross_attention_kwargs(self) -> dict[str, Any] | None:
+        """The argument of the call, for callbacks; super-resolution has none."""
+        return self._call_attention_kwargs
+
+    @property
+    def clip_skip(self) -> None:
+        """None; no layer of our text encoders is skipped."""
+
+    @property
     def num_timesteps(self) -> int:
         """How many steps the call does."""
         return self._num_timesteps
@@ -105,9 +112,18 @@ class LumiereBasePipeline(DiffusionPipeline):
         """Set an attribute. A component is replaced after the calls of other threads; in a callback
         this raises ValueError, because the call that runs goes on with the one that it began with.
         """
+        if name in _SETTINGS_OF_DIFFUSERS:
+            raise ValueError(f"pipe.{name} has no effect here; {_SETTINGS_OF_DIFFUSERS[name]}")
         is_component = name in vars(self) and isinstance(self.config.get(name), (list, tuple))
         with replacing_component(self, name) if is_component else nullcontext():
             super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        """Remove an attribute; a component becomes None, and its name never means its class."""
+        if isinstance(self.config.get(name), (list, tuple)):
+            setattr(self, name, None)
+        else:
+            super().__delattr__(name)
 
     # --- other pipelines' components --------------------------------------------------------------
 
@@ -135,7 +151,10 @@ class LumiereBasePipeline(DiffusionPipeline):
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move and convert the networks, as in diffusers."""
-        return super().to(*args, **kwargs) if _CONVERTS.get() else self
+        if not _CONVERTS.get():
+            return self
+        with changing_components(self, "to"):
+            return super().to(*args, **kwargs)
 
     # --- files and hubs ---------------------------------------------------------------------------
 
@@ -315,16 +334,24 @@ class LumiereBasePipeline(DiffusionPipeline):
             shown = {name: tensors[name] for name in tensors if name in callback.tensor_names}
             # The callback gets a dict of its own, because diffusers' callbacks change theirs.
             given, timesteps = dict(shown), self.scheduler.timesteps
-            changed = callback.function(self, step, timestep, given)
-            if self.scheduler.timesteps is not timesteps:
+            before = timesteps.clone()
+            self._current_timestep = timestep
+            try:
+                changed = callback.function(self, step, timestep, given)
+            finally:
+                self._current_timestep = None
+            after = self.scheduler.timesteps
+            if after is not timesteps or not torch.equal(after, before):
                 raise ValueError(
                     "a callback changed the timesteps of the scheduler, which belong to the call "
                     "that runs; use a copy of the scheduler (copy.deepcopy)"
                 )
             if changed is None:
-                _check_unchanged(given, shown)
+                check_unchanged(given, shown, "None, which means no change")
                 return x_t
-            _check_changed(changed, shown)
+            check_changed(changed, shown)
+            rest = {name: shown[name] for name in shown if name not in changed}
+            check_unchanged(given, rest, "a dict without it")
             for name, tensor in changed.items():
                 if name != "latents":
                     others[name] = tensor
@@ -364,34 +391,3 @@ def _check_dtypes(options: Mapping[str, Any]) -> None:
                 f"{name} is {given!r}; allowed: a torch.dtype, such as torch.float16, or a dict of "
                 "them by component"
             )
-
-
-def _check_unchanged(given: dict[str, Tensor], shown: dict[str, Tensor]) -> None:
-    """Raise ValueError if a callback replaced tensors in its dict but did not return it."""
-    replaced = [name for name in given if given[name] is not shown.get(name)]
-    if replaced:
-        raise ValueError(
-            f"callback_on_step_end replaced {', '.join(replaced)} in its dict but returned None, "
-            "which means no change; return the dict"
-        )
-
-
-def _check_changed(changed: Any, shown: dict[str, Tensor]) -> None:
-    """Raise ValueError unless a callback returned tensors like those that it was shown."""
-    if not isinstance(changed, dict) or not set(changed) <= set(shown):
-        expected = ", ".join(f'"{name}": {name}' for name in shown)
-        raise ValueError(
-            f"callback_on_step_end: expected {{{expected}}}, or None for no change, to be returned"
-        )
-    for name, tensor in changed.items():
-        returned, expected = _describe(tensor), _describe(shown[name])
-        if returned != expected:
-            raise ValueError(
-                f"callback_on_step_end: {name} came back as {returned}; expected {expected}"
-            )
-
-
-def _describe(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"{tuple(value.shape)} {value.dtype} {value.device}"
-    return type(value).__name__

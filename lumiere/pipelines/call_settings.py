@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lumiere.diffusion.guidance import TextGuidance
 from lumiere.diffusion.long_noise import LONG_NOISE, reschedule_noise
-from lumiere.diffusion.motion import MotionControl
+from lumiere.diffusion.motion_control import MotionControl
 from lumiere.diffusion.noise import draw_noise
 from lumiere.diffusion.projection import Projection
 from lumiere.models import SpaceTimeUNet

@@ -26,20 +26,31 @@ def check_generates(unet: SpaceTimeUNet, scheduler: Any) -> None:
         raise ValueError("scheduler is None; pass a scheduler of unet's prediction type")
 
 
-def check_scheduler(scheduler: Any, expected: str) -> None:
+def check_scheduler(scheduler: Any, expected: str, name: str = "scheduler") -> None:
     """Raise ValueError unless a pipeline's scheduler expects what the network was trained to
     predict (`check_prediction_type`), at the noise levels of diffusion.
 
-    A scheduler of diffusion with use_flow_sigmas mixes video and noise as flow matching does, which
-    the network has never seen; it would give another video without an error.
+    A scheduler of diffusion with use_flow_sigmas mixes video and noise as flow matching does, and
+    one with continuous timesteps numbers noise levels as EDM does. The network has seen neither; it
+    would give another video without an error.
+
+    Args:
+        scheduler: of diffusers.
+        expected: the network's prediction type.
+        name: of the component, for the message.
     """
-    check_prediction_type(scheduler, expected, "scheduler")
-    if scheduler.config.get("use_flow_sigmas"):
-        kind = type(scheduler).__name__
-        raise ValueError(
-            f"scheduler is a {kind} with use_flow_sigmas, but the model was trained with diffusion's "
-            f"noise; make it with {kind}.from_config(scheduler.config, use_flow_sigmas=False)"
-        )
+    check_prediction_type(scheduler, expected, name)
+    kind, config = type(scheduler).__name__, scheduler.config
+    if config.get("use_flow_sigmas"):
+        setting, cure = "use_flow_sigmas", "use_flow_sigmas=False"
+    elif config.get("timestep_type") == "continuous":
+        setting, cure = "continuous timesteps", "timestep_type='discrete'"
+    else:
+        return
+    raise ValueError(
+        f"{name} is a {kind} with {setting}, but the model was trained with diffusion's noise; make "
+        f"it with {kind}.from_config({name}.config, {cure})"
+    )
 
 
 def check_guide(unet: SpaceTimeUNet, guide_unet: SpaceTimeUNet) -> None:

@@ -358,7 +358,11 @@ class LumiereComponents(LumiereFolders, LumiereAdapters):
 
     def reads_negative(self, guidance_type: str, guidance_scale: float) -> bool:
         """Return whether a call reads a negative prompt: guidance is on, and "cfg"."""
-        return guidance_scale > 1 and guidance_type == "cfg" and not self.takes_guidance_scale
+        return guidance_type == "cfg" and self.is_guided(guidance_scale)
+
+    def is_guided(self, guidance_scale: float) -> bool:
+        """Return whether the base network computes two predictions at a guidance scale."""
+        return guidance_scale > 1 and not self.takes_guidance_scale
 
     def upscaler(self) -> LumiereUpscalePipeline:
         """Make a pipeline of its own for super-resolution, with the same networks.

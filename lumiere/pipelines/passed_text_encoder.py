@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from lumiere.text.diffusers_encoder import KINDS, MAX_TOKENS, TOKENIZER, token_states
-from lumiere.text.encoder import TextEncoder
+from lumiere.text.encoder import TextEncoder, read_with_tokenizer
 from lumiere.text_config import CONFIG_NAME
 
 
@@ -44,6 +44,10 @@ class PassedTextEncoder(TextEncoder):
     def _token_states(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         kind = KINDS[self.kind]
         return token_states(texts, self.tokenizer, self.model, kind, self.max_tokens)
+
+    def read_words(self, text: str) -> tuple[int, tuple[str, ...]]:
+        """See `TextEncoder.read_words`."""
+        return read_with_tokenizer(self.tokenizer, KINDS[self.kind].prepare(text))
 
     def save_pretrained(self, folder: str | Path, **_: Any) -> None:
         """Write the folders of the text encoder and, beside it, of the tokenizer, as diffusers

@@ -74,7 +74,9 @@ class LumiereAdapters(StableDiffusionLoraLoaderMixin):
         """Write adapters of the base network, as in diffusers.
 
         Args:
-            save_directory, is_main_process, weight_name, save_function: as in diffusers.
+            save_directory, save_function: as in diffusers.
+            is_main_process: False writes nothing, in the other processes of a training.
+            weight_name: the file's name, which ends with .safetensors.
             unet_lora_layers: the tensors by name, such as peft's `get_peft_model_state_dict(unet)`.
             unet_lora_adapter_metadata: peft's settings; without them, an alpha other than the rank
                 is lost, as in diffusers. `SpaceTimeUNet.save_lora_adapter` writes them itself.
@@ -83,7 +85,8 @@ class LumiereAdapters(StableDiffusionLoraLoaderMixin):
             safe_serialization: True; weights are never pickled.
 
         Raises:
-            ValueError: on safe_serialization=False, adapters of a text encoder, or none at all.
+            ValueError: on safe_serialization=False, another ending of `weight_name`, adapters of a
+                text encoder, or none at all.
         """
         if not safe_serialization:
             raise ValueError(
@@ -94,10 +97,13 @@ class LumiereAdapters(StableDiffusionLoraLoaderMixin):
                 "text_encoder_lora_layers are given, but our text encoders take no adapters; leave "
                 "them out"
             )
+        if weight_name is not None and not weight_name.endswith(".safetensors"):
+            raise ValueError(f"weight_name is {weight_name!r}; allowed: a name of .safetensors")
+        if not is_main_process:
+            return
         super().save_lora_weights(
             save_directory,
             unet_lora_layers=unet_lora_layers,
-            is_main_process=is_main_process,
             weight_name=weight_name,
             save_function=save_function,
             unet_lora_adapter_metadata=unet_lora_adapter_metadata,

@@ -17,7 +17,7 @@ from lumiere.diffusion.denoising import Predict, denoise, predict_in_windows
 from lumiere.diffusion.guidance import TextGuidance
 from lumiere.diffusion.latents import LatentSpace
 from lumiere.diffusion.memory import BatchSize
-from lumiere.diffusion.motion import MotionControl
+from lumiere.diffusion.motion_control import MotionControl
 from lumiere.diffusion.noise import video_generators
 from lumiere.diffusion.schedulers import (
     hold_known,
@@ -36,13 +36,15 @@ from lumiere.pipelines.adapter_scale import read_adapter_scale, scaled_adapters
 from lumiere.pipelines.argument_checks import (
     check_generator,
     check_latents,
+    check_left_out,
     check_network,
     check_range,
+    check_unguided,
     check_whole,
     check_whole_or_none,
 )
-from lumiere.pipelines.base import NO_CALLBACK, Callback, StepCallback
 from lumiere.pipelines.call_settings import CallSettings
+from lumiere.pipelines.callbacks import NO_CALLBACK, Callback, StepCallback
 from lumiere.pipelines.component_checks import check_scheduler
 from lumiere.pipelines.components import LumiereComponents
 from lumiere.pipelines.inputs import SourcePixels, read_source_pixels
@@ -277,6 +279,22 @@ class LumierePipeline(LumiereComponents):
         has_negative = has_negative_prompt(negative_prompt, negative_prompt_embeds)
         self.check_guidance(settings.guidance_type, settings.guidance_scale, has_negative)
         callback = self._read_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
+        if callback.function is None and not self.is_guided(settings.guidance_scale):
+            check_unguided(
+                guidance_rescale=guidance_rescale,
+                guidance_interval=guidance_interval,
+                guidance_eta=guidance_eta,
+                guidance_threshold=guidance_threshold,
+                guidance_momentum=guidance_momentum,
+            )
+        if upscale and self.ssr_unet is None:
+            check_left_out(
+                "this pipeline has no super-resolution",
+                ssr_steps=ssr_steps,
+                ssr_window_size=ssr_window_size,
+                ssr_overlap=ssr_overlap,
+                ssr_noise_correlation=ssr_noise_correlation,
+            )
         prompts = read_prompts(
             prompt,
             negative_prompt,
@@ -364,6 +382,7 @@ class LumierePipeline(LumiereComponents):
 
         # --- denoise ------------------------------------------------------------------------------
         self._guidance_scale = settings.guidance_scale
+        self._call_attention_kwargs = cross_attention_kwargs
         guidance = settings.text_guidance(
             positive, negative, self.guide_unet, self.scheduler.config.num_train_timesteps
         )
@@ -447,7 +466,9 @@ class LumierePipeline(LumiereComponents):
         check_whole(1, num_images_per_prompt=num_images_per_prompt)
         for name, value in (("lora_scale", lora_scale), ("clip_skip", clip_skip)):
             if value is not None:
-                raise ValueError(f"{name} is {value!r}, which our text encoders lack; leave it out")
+                raise ValueError(
+                    f"{name} is {value!r}, but our text encoders do not take it; leave it out"
+                )
         prompts = read_prompts(
             prompt,
             negative_prompt,
@@ -470,7 +491,7 @@ class LumierePipeline(LumiereComponents):
     @property
     def do_classifier_free_guidance(self) -> bool:
         """Whether the network computes two predictions at a step."""
-        return self._guidance_scale > 1 and not self.takes_guidance_scale
+        return self.is_guided(self._guidance_scale)
 
     # --- parts of a call --------------------------------------------------------------------------
 
@@ -544,6 +565,7 @@ class LumierePipeline(LumiereComponents):
         """Make the pipeline of super-resolution if a call enlarges its videos."""
         if not upscale or self.ssr_unet is None or output_type == "latent":
             return None
+        check_scheduler(self.ssr_scheduler, self.config.ssr_prediction_type, "ssr_scheduler")
         return self.upscaler()
 
     def _first_x_t(

@@ -29,7 +29,8 @@ from lumiere.pipelines.argument_checks import (
     check_range,
     check_whole,
 )
-from lumiere.pipelines.base import NO_CALLBACK, Callback, LumiereBasePipeline, StepCallback
+from lumiere.pipelines.base import LumiereBasePipeline
+from lumiere.pipelines.callbacks import NO_CALLBACK, Callback, StepCallback
 from lumiere.pipelines.component_checks import check_scheduler
 from lumiere.pipelines.known_pixels import KnownPixels
 from lumiere.pipelines.pipeline_output import (

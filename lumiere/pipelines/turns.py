@@ -79,15 +79,30 @@ def changes_in_turn(
         for name in (*between_steps, *after_calls):
             refusal = None
             if name in after_calls:
-                refusal = (
-                    f"a callback uses {name}(), which changes the components of the call that "
-                    "runs; use it after that call has ended"
-                )
+                refusal = _refusal_of(name)
             method = _taking_turns(getattr(pipeline_class, name), SHARED, True, refusal)
             setattr(pipeline_class, name, method)
         return pipeline_class
 
     return decorate
+
+
+@contextmanager
+def changing_components(pipeline: Any, method: str) -> Iterator[None]:
+    """Hold a pipeline and its components in a method that does not always change them.
+
+    Raises:
+        ValueError: in a callback of a call that has one of them.
+    """
+    with _holding(pipeline, SHARED, True, _refusal_of(method)):
+        yield
+
+
+def _refusal_of(method: str) -> str:
+    return (
+        f"a callback uses {method}(), which changes the components of the call that runs; use it "
+        "after that call has ended"
+    )
 
 
 @contextmanager

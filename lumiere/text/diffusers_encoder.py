@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lumiere.errors import one_line
-from lumiere.text.encoder import TextEncoder
+from lumiere.text.encoder import TextEncoder, read_with_tokenizer
 from lumiere.text.hub import pipeline_folder
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ class Kind:
 
     takes_mask: bool  # whether padding is masked inside the text encoder
     lowers: bool  # whether sentences are put into lower case and stripped before the tokenizer
+
+    def prepare(self, text: str) -> str:
+        """Return a sentence as the tokenizer gets it."""
+        return text.lower().strip() if self.lowers else text
 
 
 # IFPipeline masks padding inside T5 and lowers the prompt; StableDiffusionPipeline leaves both to
@@ -77,6 +81,11 @@ class DiffusersTextEncoder(TextEncoder):
         tokenizer, model = _load_tokenizer(source), _load_model(source, self.kind)
         return token_states(texts, tokenizer, model, KINDS[self.kind], self.max_tokens)
 
+    def read_words(self, text: str) -> tuple[int, tuple[str, ...]]:
+        """See `TextEncoder.read_words`."""
+        tokenizer = _load_tokenizer(_anywhere(self.source))
+        return read_with_tokenizer(tokenizer, KINDS[self.kind].prepare(text))
+
 
 def token_states(
     texts: list[str],
@@ -89,7 +98,7 @@ def token_states(
     padding is attended to (see the module's docstring).
     """
     tokens = tokenizer(
-        [text.lower().strip() for text in texts] if kind.lowers else texts,
+        [kind.prepare(text) for text in texts],
         padding="max_length",
         truncation=True,
         max_length=max_tokens,

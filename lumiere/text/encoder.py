@@ -17,6 +17,15 @@ from torch import Tensor
 from lumiere.text_config import write_text_config
 
 
+def read_with_tokenizer(tokenizer: Any, text: str) -> tuple[int, tuple[str, ...]]:
+    """Do the work of `TextEncoder.read_words` with a tokenizer of transformers."""
+    ids = tokenizer(text, truncation=False, verbose=False)["input_ids"]
+    if tokenizer.unk_token_id not in ids:
+        return len(ids), ()
+    unknown = [word for word in text.split() if tokenizer.unk_token in tokenizer.tokenize(word)]
+    return len(ids), tuple(dict.fromkeys(unknown))
+
+
 class TextEncoder(ABC):
     """Turns sentences into token states for cross-attention."""
 
@@ -59,6 +68,14 @@ class TextEncoder(ABC):
         mask = torch.cat([chunk[1] for chunk in chunks]).long()
         # Padding carries no meaning; zeros keep it from leaking through layers that take no mask.
         return states * mask.unsqueeze(-1), mask
+
+    def read_words(self, text: str) -> tuple[int, tuple[str, ...]]:
+        """Return how many tokens a sentence has before it is cut, with its start and end, and the
+        words or characters that the encoder does not know.
+
+        Encoders that do not override this method lose nothing that can be found.
+        """
+        return 0, ()
 
     def save_pretrained(self, folder: str | Path, **_: Any) -> None:
         """Write the config; the weights stay in the package or hub that they come from."""

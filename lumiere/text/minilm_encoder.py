@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lumiere.files import content_hash
 from lumiere.tensor_files import read_tensors
-from lumiere.text.encoder import TextEncoder
+from lumiere.text.encoder import TextEncoder, read_with_tokenizer
 
 if TYPE_CHECKING:
     from transformers import BertModel, PreTrainedTokenizerBase
@@ -46,14 +46,20 @@ def model_folder() -> Path:
 
 
 @functools.cache
+def _load_tokenizer() -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model_folder(), local_files_only=True)
+
+
+@functools.cache
 def _load() -> tuple[PreTrainedTokenizerBase, BertModel]:
     """Load the tokenizer and the network, without `from_pretrained`, which prints a report on the
     unused pooler.
     """
-    from transformers import AutoTokenizer, BertConfig, BertModel
+    from transformers import BertConfig, BertModel
 
     folder = model_folder()
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     # The initial weights are replaced at once. Drawing them must not change the caller's random
     # numbers.
     with torch.random.fork_rng(devices=[]):
@@ -65,7 +71,7 @@ def _load() -> tuple[PreTrainedTokenizerBase, BertModel]:
     model.load_state_dict(
         {name: weight for name, weight in weights.items() if not name.startswith(unused)}
     )
-    return tokenizer, model.eval().requires_grad_(False)
+    return _load_tokenizer(), model.eval().requires_grad_(False)
 
 
 class MiniLMTextEncoder(TextEncoder):
@@ -93,3 +99,7 @@ class MiniLMTextEncoder(TextEncoder):
             input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
         ).last_hidden_state
         return states, tokens.attention_mask
+
+    def read_words(self, text: str) -> tuple[int, tuple[str, ...]]:
+        """See `TextEncoder.read_words`."""
+        return read_with_tokenizer(_load_tokenizer(), text)

@@ -10,14 +10,14 @@ from __future__ import annotations
 import difflib
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lumiere.errors import one_line
-from lumiere.text.encoder import TextEncoder
+from lumiere.text.encoder import TextEncoder, read_with_tokenizer
 
 if TYPE_CHECKING:
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
@@ -76,6 +76,15 @@ class OpenCLIPTextEncoder(TextEncoder):
         )["text_intermediates"][0]
         return states[:, : self.max_tokens], mask
 
+    def read_words(self, text: str) -> tuple[int, tuple[str, ...]]:
+        """See `TextEncoder.read_words`."""
+        tokenizer: Any = _load_tokenizer(self.architecture)
+        wrapped = getattr(tokenizer, "tokenizer", tokenizer)
+        if hasattr(wrapped, "unk_token_id"):
+            return read_with_tokenizer(wrapped, tokenizer.clean_fn(text))
+        # Byte pairs know every character.
+        return len(tokenizer.encode(text)) + 2, ()
+
 
 def _describe(architecture: str) -> tuple[int, int]:
     """Read the width of a token's state and the context length from open_clip's list of
@@ -116,6 +125,13 @@ def _check_weights(architecture: str, weights: str) -> None:
 
 
 @functools.cache
+def _load_tokenizer(architecture: str) -> SimpleTokenizer | HFTokenizer:
+    import open_clip
+
+    return open_clip.get_tokenizer(architecture)
+
+
+@functools.cache
 def _load(architecture: str, weights: str) -> tuple[SimpleTokenizer | HFTokenizer, TextTransformer]:
     """Load the tokenizer and the text tower; the image tower is dropped."""
     import open_clip
@@ -131,7 +147,7 @@ def _load(architecture: str, weights: str) -> tuple[SimpleTokenizer | HFTokenize
                 require_pretrained=True,
                 weights_only=True,
             )
-        tokenizer = open_clip.get_tokenizer(architecture)
+        tokenizer = _load_tokenizer(architecture)
     except Exception as error:  # a download, a file, or keys that do not fit
         raise ValueError(
             f"open_clip:{architecture}/{weights}: cannot be loaded: {one_line(error)}"

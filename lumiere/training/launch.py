@@ -42,19 +42,26 @@ def end_with_launcher() -> None:
 def _cause(failures: dict[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
     """Return the rank and the failure that made the others fail.
 
-    When a process is killed, the others lose their connection to it and fail too, often before the
-    next look at them; the times of those failures are equal then. One that was asked to end
-    (SIGTERM) is never the cause.
+    When a process ends, the others lose their connection to it and fail too, often before the next
+    look at them; the times of those failures are equal then. So a killed process is the cause
+    before one that ended with TRY_AGAIN, and that one before others. SIGABRT is how NCCL's watchdog
+    ends a process that lost another. One that was asked to end (SIGTERM) is the cause only if all
+    were.
     """
     start = min(failure.timestamp for failure in failures.values()) + 1
     together = [rank for rank, failure in failures.items() if failure.timestamp <= start]
 
-    def order(rank: int) -> tuple[bool, bool]:
-        code = failures[rank].exitcode
-        return code in (-signal.SIGTERM, 128 + signal.SIGTERM), code >= 0
-
-    rank = min(together, key=order)
+    rank = min(together, key=lambda rank: _distance(failures[rank].exitcode))
     return rank, failures[rank]
+
+
+def _distance(code: int) -> int:
+    """Return how far a failure with an exit code is from being the cause of others."""
+    if code in (-signal.SIGTERM, 128 + signal.SIGTERM):
+        return 3
+    if code < 0 and code != -signal.SIGABRT:
+        return 0
+    return 1 if code == TRY_AGAIN else 2
 
 
 def run_in_processes(module: str, arguments: Sequence[str], processes: int) -> None:

@@ -262,7 +262,27 @@ class ReadTimeoutError(Exception):
     """Like that of a store's client."""
 
 
-@pytest.mark.parametrize("error", [TimeoutError(), ReadTimeoutError("x")])
+class ReadTimeout(OSError):
+    """Like that of requests, which is no TimeoutError."""
+
+
+class BrokenAnswer(OSError):
+    """Like requests' error of an answer that breaks off."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__("broken")
+        self.__cause__ = cause
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TimeoutError(),
+        ReadTimeoutError("x"),
+        ReadTimeout("x"),
+        BrokenAnswer(ReadTimeoutError("x")),
+    ],
+)
 def test_a_client_that_gives_up_waiting_is_a_timeout_too(videos, tmp_path, monkeypatch, error):
     raw = RemoteFolder(f"file://{videos}/raw", tmp_path / "cache")
     tries: list[str] = []
@@ -287,7 +307,19 @@ class ConnectTimeoutError(Exception):
     """Like that of a store's client whose network is down."""
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ETIMEDOUT, "x"), ConnectTimeoutError("x")])
+class ServiceRequestTimeoutError(Exception):
+    """Like that of Azure: the request could not be sent."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ETIMEDOUT, "x"),
+        ConnectTimeoutError("x"),
+        ServiceRequestTimeoutError("x"),
+        BrokenAnswer(ConnectTimeoutError("x")),
+    ],
+)
 def test_a_store_that_cannot_be_reached_ends_the_run(videos, tmp_path, monkeypatch, error):
     raw = RemoteFolder(f"file://{videos}/raw", tmp_path / "cache")
     monkeypatch.setattr(remote, "_fetch", Mock(side_effect=error))

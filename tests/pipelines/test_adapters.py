@@ -230,6 +230,9 @@ def test_adapters_are_saved_by_the_pipelines_method(pipe: LumierePipeline, tmp_p
     for refused in ({"safe_serialization": False}, {"text_encoder_lora_layers": layers}):
         with pytest.raises(ValueError, match=r"leave (it|them) out"):
             LumierePipeline.save_lora_weights(tmp_path, unet_lora_layers=layers, **refused)
+    with pytest.raises(ValueError, match=r"weight_name is 'a\.bin'; allowed: a name of \.safetens"):
+        LumierePipeline.save_lora_weights(tmp_path, unet_lora_layers=layers, weight_name="a.bin")
+    LumierePipeline.save_lora_weights(tmp_path, unet_lora_layers=layers, is_main_process=False)
     assert not any(tmp_path.iterdir())
     LumierePipeline.save_lora_weights(
         tmp_path, unet_lora_layers=layers, unet_lora_adapter_metadata=settings

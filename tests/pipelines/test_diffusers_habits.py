@@ -14,7 +14,13 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoModel, DiffusionPipeline, LCMScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoModel,
+    DiffusionPipeline,
+    EulerDiscreteScheduler,
+    LCMScheduler,
+    UNet2DConditionModel,
+)
 from diffusers.callbacks import SDCFGCutoffCallback, SDXLCFGCutoffCallback
 from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.training_utils import EMAModel
@@ -157,6 +163,24 @@ def test_a_callback_that_forgets_to_return_its_dict_is_told(pipe: LumierePipelin
     with pytest.raises(ValueError, match="replaced latents in its dict but returned None"):
         pipe("a cat", callback_on_step_end=forgets, **BASE)
 
+    def forgets_one(_: Any, __: int, ___: Tensor, given: dict[str, Tensor]) -> dict[str, Tensor]:
+        given["prompt_embeds"] = torch.zeros_like(given["prompt_embeds"])
+        return {"latents": given["latents"]}
+
+    names = ["latents", "prompt_embeds"]
+    with pytest.raises(ValueError, match="replaced prompt_embeds in its dict but returned a dict"):
+        pipe(
+            "a cat",
+            callback_on_step_end=forgets_one,
+            callback_on_step_end_tensor_inputs=names,
+            **BASE,
+        )
+
+    def notes(_: Any, __: int, ___: Tensor, given: dict[str, Any]) -> None:
+        given["mine"] = 1
+
+    pipe("a cat", callback_on_step_end=notes, **BASE)
+
 
 @pytest.mark.parametrize("name", ["scheduler", "unet", "ssr_unet", "vae", "text_encoder"])
 def test_a_callback_may_not_set_a_component(pipe: LumierePipeline, name: str) -> None:
@@ -175,6 +199,12 @@ def test_a_callback_may_not_set_a_component(pipe: LumierePipeline, name: str) ->
 def test_a_callback_may_not_change_the_timesteps(pipe: LumierePipeline) -> None:
     with pytest.raises(ValueError, match="a callback changed the timesteps of the scheduler"):
         pipe("a cat", callback_on_step_end=lambda p, *_: p.scheduler.set_timesteps(5), **BASE)
+
+    def write(pipe: Any, *_: Any) -> None:
+        pipe.scheduler.timesteps[1:] = 5
+
+    with pytest.raises(ValueError, match="a callback changed the timesteps of the scheduler"):
+        pipe("a cat", callback_on_step_end=write, **BASE)
 
     def enlarge(pipe: Any, *_: Any) -> None:  # of super-resolution, too
         if pipe.unet.in_channels == 6:
@@ -223,6 +253,70 @@ def test_a_callback_may_change_the_guidance(pipe: LumierePipeline) -> None:
         pipe(prompt_embeds=states, guidance_scale=1.0, callback_on_step_end=raise_it, **BASE)
 
 
+@pytest.mark.parametrize("name", ["_guidance_rescale", "_cross_attention_kwargs", "_clip_skip"])
+def test_a_setting_that_nothing_reads_is_refused(pipe: LumierePipeline, name: str) -> None:
+    with pytest.raises(ValueError, match=f"pipe.{name} has no effect here; "):
+        pipe("a cat", callback_on_step_end=lambda pipe, *_: setattr(pipe, name, None), **BASE)
+
+
+def test_callbacks_read_the_properties_of_diffusers(pipe: LumierePipeline) -> None:
+    seen: list[Any] = []
+
+    def read(pipe: Any, _: int, timestep: Tensor, __: Any) -> None:
+        assert pipe.current_timestep is timestep and pipe.clip_skip is None
+        seen.append(pipe.cross_attention_kwargs)
+
+    pipe("a cat", callback_on_step_end=read, cross_attention_kwargs={}, **BASE)
+    assert seen == [{}, {}] and pipe.current_timestep is None
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"guidance_rescale": 0.5}, {"guidance_interval": [0.2, 0.9]}, {"guidance_eta": 0.0},
+        {"guidance_threshold": 1.0}, {"guidance_momentum": -0.5},
+    ],
+)  # fmt: skip
+def test_settings_of_guidance_without_guidance_are_refused(
+    pipe: LumierePipeline, setting: dict[str, Any]
+) -> None:
+    (name,) = setting
+    with pytest.raises(ValueError, match=f"{name} is .*, but this call has no guidance .*; leave"):
+        pipe("a cat", guidance_scale=1.0, **setting, **BASE)
+    pipe("a cat", guidance_scale=2.0, **setting, **BASE)
+
+
+def test_settings_that_may_act_or_change_nothing_are_taken(pipe: LumierePipeline) -> None:
+    neutral = {"guidance_rescale": 0.0, "guidance_interval": [0, 1], "guidance_eta": 1.0}
+    pipe("a cat", guidance_scale=1.0, guidance_threshold=0, guidance_momentum=0, **neutral, **BASE)
+    # A callback may switch guidance on.
+    options: dict[str, Any] = {"guidance_rescale": 0.5, "guidance_scale": 1.0, **BASE}
+    pipe("a cat", callback_on_step_end=lambda *_: None, **options)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"ssr_steps": 2}, {"ssr_window_size": 3}, {"ssr_overlap": 1}, {"ssr_noise_correlation": 0.5},
+    ],
+)  # fmt: skip
+def test_settings_of_a_super_resolution_that_is_not_there_are_refused(
+    base_only: LumierePipeline, setting: dict[str, Any]
+) -> None:
+    (name,) = setting
+    with pytest.raises(ValueError, match=f"{name} is .*, but this pipeline has no super-resol"):
+        base_only("a cat", num_inference_steps=1, **setting)
+
+
+def test_a_removed_component_is_none(pipe: LumierePipeline) -> None:
+    del pipe.text_encoder
+    with pytest.raises(ValueError, match="text_encoder"):
+        pipe("a cat", **BASE)
+    assert pipe.text_encoder is None
+    states = torch.ones(1, 6, 8)
+    pipe(prompt_embeds=states, negative_prompt_embeds=states, **BASE)
+
+
 # --- guidance and text ------------------------------------------------------------------------------
 
 
@@ -259,7 +353,9 @@ def test_encode_prompt_repeats_and_leaves_the_negative_out(pipe: LumierePipeline
 
 def test_encode_prompt_takes_no_options_of_clip(pipe: LumierePipeline) -> None:
     assert pipe.encode_prompt("a cat", lora_scale=None, clip_skip=None)[0].shape == (1, 6, 8)
-    with pytest.raises(ValueError, match="clip_skip is 1, which our text encoders lack; leave it"):
+    with pytest.raises(
+        ValueError, match="clip_skip is 1, but our text encoders do not take it; leave it"
+    ):
         pipe.encode_prompt("a cat", clip_skip=1)
 
 
@@ -323,13 +419,14 @@ def test_networks_offloaded_to_one_folder_keep_their_own_weights(
     second.set_progress_bar_config(disable=True)
     pipe.add_style("ink", pipe.unet.unet.state_dict())
     for each in (pipe, second):
-        plain = each("a cat", generator=seed(), **{**SHORT, "output_type": "pt"}).frames
+        options = {**BASE, "upscale": each is pipe}
+        plain = each("a cat", generator=seed(), **options).frames
         each.enable_group_offload(
             onload_device=torch.device("cpu"),
             offload_type="leaf_level",
             offload_to_disk_path=str(tmp_path / "weights"),
         )
-        made = each("a cat", generator=seed(), **{**SHORT, "output_type": "pt"}).frames
+        made = each("a cat", generator=seed(), **options).frames
         torch.testing.assert_close(made, plain, rtol=0, atol=1e-5)
     with pytest.raises(
         ValueError, match=r"the weights are in .* after enable_group_offload\(\); save"
@@ -651,6 +748,33 @@ def test_schedulers_of_other_models_are_refused(pipe: LumierePipeline, name: str
     pipe.scheduler = getattr(diffusers, name)(prediction_type="v_prediction")
     with pytest.raises(ValueError, match=f"scheduler is a {name}, which .*; take another, such as"):
         pipe("a cat", **BASE)
+
+
+def test_continuous_timesteps_are_refused(pipe: LumierePipeline) -> None:
+    kind, config = EulerDiscreteScheduler, pipe.scheduler.config
+    good = pipe.ssr_scheduler
+    pipe.ssr_scheduler = kind.from_config(config, timestep_type="continuous")
+    with pytest.raises(ValueError, match=r"ssr_scheduler is a Euler.* with continuous timesteps"):
+        pipe("a cat", **SHORT)
+    pipe.scheduler, pipe.ssr_scheduler = pipe.ssr_scheduler, good
+    with pytest.raises(ValueError, match=r"^scheduler is .*config, timestep_type='discrete'\)"):
+        pipe("a cat", **BASE)
+    pipe.scheduler = kind.from_config(pipe.scheduler.config, timestep_type="discrete")
+    assert pipe("a cat", **BASE).frames.isfinite().all()
+
+
+def test_compiled_blocks_give_the_same_video(pipe: LumierePipeline) -> None:
+    options: dict[str, Any] = {**BASE, "num_inference_steps": 1, "guidance_scale": 1.0}
+    whole, graphs = pipe("a cat", generator=seed(), **options).frames, []
+
+    def backend(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    pipe.unet.compile_repeated_blocks(backend=backend)
+    made = pipe("a cat", generator=seed(), **options).frames
+    torch.testing.assert_close(made, whole, rtol=0, atol=1e-5)
+    assert graphs
 
 
 # --- threads, compilers and plain state dicts -------------------------------------------------------

@@ -81,6 +81,15 @@ def test_a_text_encoder_in_memory_is_saved_with_the_pipeline(
     assert LumierePipeline.from_pretrained(tmp_path).text_encoder is None
 
 
+def test_a_text_encoder_in_memory_names_the_words_that_are_lost(
+    sd: StableDiffusionPipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    inflated(sd).encode_prompt("a zebra runs")
+    assert caplog.messages == [
+        "1 sentence holds words that the text encoder does not know (zebra): 'a zebra runs'"
+    ]
+
+
 def test_pipelines_of_diffusers_that_lack_something(sd: StableDiffusionPipeline) -> None:
     with pytest.raises(ValueError, match=r"unet is a UNet2DConditionModel; .*from_unet2d\(unet\)"):
         LumierePipeline.from_pipe(sd)

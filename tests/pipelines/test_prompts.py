@@ -11,7 +11,7 @@ from torch import Tensor
 from lumiere.pipelines import LumierePipeline
 from lumiere.pipelines.run_request import check_request, complete_request, run_request
 from lumiere.requests import make_request
-from lumiere.text import lost_words
+from tests.pipelines.conftest import WordHashEncoder
 from tests.pipelines.test_modes import STEPS, seed
 
 OPTIONS: dict[str, Any] = {"upscale": False, **STEPS}
@@ -186,13 +186,13 @@ def test_a_callback_sees_and_changes_the_tensors_that_it_asks_for(pipe: LumiereP
 def test_words_that_are_lost_are_told_as_in_diffusers(
     pipe: LumierePipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(lost_words, "_reader", lambda _: lambda text: (1 + len(text.split()), ()))
+    monkeypatch.setattr(WordHashEncoder, "read_words", lambda _, text: (1 + len(text.split()), ()))
     pipe("a cat", **OPTIONS)
     assert caplog.messages == []
     long = "a cat that runs and runs"
     pipe(long, **OPTIONS)
     pipe.encode_prompt(long)
-    note = f"1 sentences are longer than 6 tokens, and their ends are not read: '{long}'"
+    note = f"1 sentence is longer than 6 tokens, and its end is not read: '{long}'"
     assert caplog.messages == [note] * 2
     caplog.clear()
     request = make_request({"prompt": long, "upscale": False, "steps": 1})

@@ -172,7 +172,8 @@ def test_a_change_waits_for_the_call_of_another_thread(method: str) -> None:
 # Public methods that change no component that a call uses, or are calls themselves.
 OTHERS = {
     "__call__", "check_guidance", "check_mode", "encode_prompt", "enlarged_size",
-    "extract_init_dict", "get_active_adapters", "get_list_adapters", "numpy_to_pil", "plan",
+    "extract_init_dict", "get_active_adapters", "get_list_adapters", "is_guided", "numpy_to_pil",
+    "plan",
     "progress_bar", "push_to_hub", "reads_negative", "register_modules", "register_to_config",
     "save_config", "set_progress_bar_config", "to_json_file", "to_json_string", "upscale",
     "upscaler",
@@ -245,6 +246,19 @@ def test_a_component_is_set_after_the_call_of_another_thread(pipe: LumierePipeli
         pipe("a cat", callback_on_step_end=replace, **BASE)
         running[0].result()
     assert pipe.scheduler is not scheduler
+
+
+def test_components_are_shared_during_a_call(pipe: LumierePipeline) -> None:
+    """A server makes a pipeline for each request by from_pipe."""
+    with ThreadPoolExecutor(1) as threads:
+
+        def share(*_: Any) -> None:
+            assert LumierePipeline.from_pipe(pipe).unet is pipe.unet
+            running = threads.submit(LumierePipeline.from_pipe, pipe)
+            until_waiting(set(), running)
+            assert running.done() and running.result().unet is pipe.unet
+
+        pipe("a cat", callback_on_step_end=share, **BASE)
 
 
 def test_what_a_callback_may_change(pipe: LumierePipeline, tmp_path: Path) -> None:

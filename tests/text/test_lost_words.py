@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import torch
+from pathlib import Path
 
-from lumiere.text import load_text_encoder
+import pytest
+import torch
+from torch import Tensor
+
+from lumiere.text import TextEncoder, load_text_encoder
 from lumiere.text.lost_words import find_losses, notes
+from tests.text.pipelines import save_if
 
 
 def test_cut_and_unknown_words_are_found_and_named():
@@ -16,8 +21,14 @@ def test_cut_and_unknown_words_are_found_and_named():
     assert losses[cut].num_cut == 12 - 8 and losses[cut].unknown == ()
     assert losses[odd].unknown == ("🦄", "鯨")
     long, strange = notes(losses, encoder)
-    assert long.startswith("1 sentences are longer than 8 tokens") and cut in long
-    assert "does not know (🦄 鯨)" in strange
+    assert (
+        long.startswith("1 sentence is longer than 8 tokens, and its end is not read:")
+        and cut in long
+    )
+    assert strange.startswith("1 sentence holds words") and "does not know (🦄 鯨)" in strange
+    other = "a red fox runs over a hill and a river"
+    both = notes(find_losses([cut, other], encoder), encoder)
+    assert both[0].startswith("2 sentences are longer than 8 tokens, and their ends are not read:")
 
 
 def test_what_is_reported_is_what_the_encoder_ignores():
@@ -26,3 +37,39 @@ def test_what_is_reported_is_what_the_encoder_ignores():
     states, _ = encoder.encode([cut + " and a brook", cut + " and a river"])
     assert torch.equal(states[0], states[1])
     assert not find_losses(["a red fox runs by"], encoder)
+
+
+def test_words_are_counted_as_the_encoder_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T5's pipeline lowers sentences, and a relative folder is that of the current folder."""
+    save_if(tmp_path / "IF")
+    encoder = load_text_encoder(f"diffusers:{tmp_path / 'IF'}", 4)
+    assert not find_losses([" A Cat runs "], encoder)
+    assert set(find_losses(["A Cat sleeps", "a cat runs a"], encoder)) == {
+        "A Cat sleeps", "a cat runs a",
+    }  # fmt: skip
+    for name, absent in (("IF", None), ("other/IF", "cat")):
+        folder = tmp_path / name
+        if absent is not None:
+            save_if(folder)
+            words = folder / "tokenizer" / "tokenizer.json"
+            words.write_text(words.read_text().replace(f'"{absent}"', '"whale"'))
+        monkeypatch.chdir(folder.parent)
+        found = find_losses(["a cat"], load_text_encoder("diffusers:IF", 4))
+        assert [loss.unknown for loss in found.values()] == ([(absent,)] if absent else [])
+
+
+class Nameless(TextEncoder):
+    """A user's own, with what a pipeline needs of it alone."""
+
+    embed_dim = 8
+
+    def _token_states(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        shape = (len(texts), self.max_tokens)
+        return torch.zeros(*shape, self.embed_dim), torch.ones(shape)
+
+
+def test_an_encoder_of_another_kind_loses_nothing_that_is_found() -> None:
+    encoder = Nameless(4)
+    assert notes(find_losses(["a cat that runs and runs"], encoder), encoder) == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import socket
 import subprocess
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from lumiere.errors import WorkerError
+from lumiere.errors import TRY_AGAIN, WorkerError
 from lumiere.training import launch
 from lumiere.training.checkpoint import load_checkpoint
 from tests import forked
@@ -114,28 +113,52 @@ def test_a_dead_process_ends_the_others_and_the_next_run_goes_on(
 
 
 @pytest.mark.parametrize(
-    "codes, cause",
+    "codes, cause, may_pass",
     [
-        (
-            (1, -signal.SIGKILL),
-            "process 1 of 2 failed (killed by SIGKILL)",
-        ),  # 0 lost its connection
-        ((-signal.SIGTERM, 1), "process 1 of 2 failed (exit code 1)"),  # 0 was asked to end
+        ((1, -signal.SIGKILL), "process 1 of 2 failed (killed by SIGKILL)", True),
+        ((1, -signal.SIGSEGV), "process 1 of 2 failed (killed by SIGSEGV)", False),
+        ((-signal.SIGABRT, -signal.SIGKILL), "process 1 of 2 failed (killed by SIGKILL)", True),
+        ((TRY_AGAIN, -signal.SIGBUS), "process 1 of 2 failed (killed by SIGBUS)", False),
+        ((1, TRY_AGAIN), "process 1 of 2 failed (exit code 75)", True),
+        ((-signal.SIGABRT, TRY_AGAIN), "process 1 of 2 failed (exit code 75)", True),
+        ((1, -signal.SIGABRT), "process 0 of 2 failed (exit code 1)", False),
+        ((-signal.SIGTERM, 1), "process 1 of 2 failed (exit code 1)", False),
+        ((143, -signal.SIGABRT), "process 1 of 2 failed (killed by SIGABRT)", False),
+        ((-signal.SIGTERM, -signal.SIGTERM), "process 0 of 2 failed (killed by SIGTERM)", False),
     ],
 )
 def test_of_failures_at_the_same_time_the_one_that_caused_the_others_is_named(
-    codes: tuple[int, int], cause: str, monkeypatch: pytest.MonkeyPatch
+    codes: tuple[int, int], cause: str, may_pass: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    failure = failure_of(codes, (100, 100), monkeypatch)
+    assert cause in str(failure) and failure.may_pass == may_pass
+
+
+@pytest.mark.parametrize("seconds, cause", [(1, "process 1"), (2, "process 0")])
+def test_failures_up_to_a_second_apart_are_at_the_same_time(
+    seconds: int, cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure = failure_of((1, -signal.SIGKILL), (100, 100 + seconds), monkeypatch)
+    assert str(failure).startswith(f"{cause} of 2 failed")
+
+
+def failure_of(
+    codes: tuple[int, int], times: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> WorkerError:
+    """Return the error of a launch whose processes end with these codes at these times."""
+
     def fail(*_: object) -> None:
         failures = {rank: ProcessFailure(rank, 1, code, "") for rank, code in enumerate(codes)}
+        for rank, failure in failures.items():
+            failure.timestamp = times[rank]
         raise ChildFailedError("training", failures)
 
     for name in ("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", launch.LAUNCHER):
         monkeypatch.setenv(name, "1")
     monkeypatch.setattr(launch, "elastic_launch", lambda *_: fail)
-    with pytest.raises(WorkerError, match=re.escape(cause)) as failure:
+    with pytest.raises(WorkerError) as raised:
         launch.run_in_processes("training", (), 2)
-    assert failure.value.may_pass == (-signal.SIGKILL in codes)
+    return raised.value
 
 
 @pytest.mark.parametrize("action, code", [("hang", 1), ("term", 143)])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lumiere.diffusion.motion import MotionControl, smooth, window_means
+from lumiere.diffusion.motion_control import MotionControl, smooth, window_means
 from lumiere.diffusion.objective import PREDICTION_TYPES, Objective, make_scheduler
 from lumiere.diffusion.schedulers import signal_level
 
