@@ -2,9 +2,9 @@
 
 A network that was trained for a short time moves too little and flickers too much. Both can be
 changed in its estimate of x_0, without another forward pass. At high noise levels, where the
-layout of each frame is decided, the difference of each frame from the mean of its window is
-scaled. At low noise levels, where details are decided, each frame goes towards the median of itself and
-its neighbours. What it gains is in docs/sampling.md, "Motion and flicker".
+layout of each frame is decided, the difference of each frame from the mean frame is scaled. At low
+noise levels, where details are decided, each frame goes towards the median of itself and its
+neighbours. What it gains is in docs/sampling.md, "Motion and flicker".
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lumiere.diffusion.denoising import predict_in_windows
 from lumiere.diffusion.projection import x_0_line
 
 
@@ -24,7 +24,7 @@ class MotionControl:
     """Scales motion and smooths over time, each in its interval of timesteps.
 
     Attributes:
-        scale: the factor of each frame's difference from the mean of its window; 1 changes nothing.
+        scale: the factor of each frame's difference from `slow_course`; 1 changes nothing.
         interval: the lowest and the highest timestep at which it acts.
         smoothing: 0 to 1, how far each number of a frame goes to the median of itself and its
             neighbours in time; 0 changes nothing. A median takes out flicker and keeps the edge of
@@ -46,6 +46,12 @@ class MotionControl:
         """Return whether frames are smoothed at a timestep."""
         low, high = self.smoothing_interval
         return self.smoothing != 0 and low <= float(timestep) <= high
+
+    def is_skipped_by(self, timesteps: Tensor) -> bool:
+        """Return whether motion should be scaled, and steps pass its interval without a stop."""
+        visited = timesteps.tolist()
+        passes = bool(visited) and visited[0] >= self.interval[1]
+        return self.scale != 1 and passes and not any(map(self.scales_at, visited))
 
     def acts_at(self, timestep: Tensor | float) -> bool:
         """Return whether anything is changed at a timestep."""
@@ -76,27 +82,35 @@ class MotionControl:
         pred_x_0 = offset * scaled_x_t.float() + slope * model_output
         changed = pred_x_0
         if self.scales_at(timestep):
-            changed = torch.lerp(window_means(pred_x_0, windows), pred_x_0, self.scale)
+            changed = torch.lerp(slow_course(pred_x_0, windows), pred_x_0, self.scale)
         if self.smooths_at(timestep):
             changed = torch.lerp(changed, smooth(changed), self.smoothing)
         return model_output + (changed - pred_x_0) / slope
 
 
-def window_means(clips: Tensor, windows: Sequence[tuple[int, int]]) -> Tensor:
-    """Return, for each frame, the mean frame of the windows that cover it.
+def slow_course(clips: Tensor, windows: Sequence[tuple[int, int]]) -> Tensor:
+    """Return what motion is measured against: the mean frame of a clip of one window.
+
+    In a longer clip, it goes from the mean of each window to that of the next one, in a straight
+    line between the middles of the windows. If each window had its own mean, a clip would jump
+    where a window begins.
 
     Args:
         clips: (b, c, t, h, w).
-        windows: half-open frame ranges that cover t.
+        windows: half-open frame ranges that cover t, in order.
 
     Returns:
-        The shape of `clips`.
+        (b, c, t, h, w), or (b, c, 1, h, w) for one window.
     """
-
-    def mean(window: Tensor, _: Tensor) -> Tensor:
-        return window.mean(2, keepdim=True).expand_as(window)
-
-    return predict_in_windows(mean, [clips], windows)
+    means = [clips[:, :, start:end].mean(2) for start, end in windows]
+    if len(means) == 1:
+        return means[0].unsqueeze(2)
+    middles = [(start + end - 1) / 2 for start, end in windows]
+    weights = np.stack(  # (t, windows): each row mixes the means of two neighbours
+        [np.interp(np.arange(clips.shape[2]), middles, row) for row in np.eye(len(means))], axis=1
+    )
+    mixed = torch.tensor(weights, dtype=clips.dtype, device=clips.device)
+    return torch.einsum("bcnhw,tn->bcthw", torch.stack(means, dim=2), mixed)
 
 
 def smooth(clips: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -61,6 +62,8 @@ from lumiere.pipelines.plans import (
 )
 from lumiere.pipelines.prompts import has_negative_prompt, read_prompts, text_dim
 from lumiere.pipelines.turns import in_turn
+
+logger = logging.getLogger(__name__)
 
 
 class LumierePipeline(LumiereComponents):
@@ -197,7 +200,7 @@ class LumierePipeline(LumiereComponents):
                 that a scheduler adds on the way is never correlated.
             motion_scale, motion_interval: the factor of motion, and the noise levels at which it
                 acts, as shares of the T2I's training timesteps. There, the difference of each frame
-                of the estimate of x_0 from the mean of its window is multiplied; 1 changes nothing.
+                of the estimate of x_0 from the mean frame is multiplied; 1 changes nothing.
             temporal_smoothing, smoothing_interval: how far each frame of the estimate of x_0 goes
                 to the median of itself and its neighbours in time, 0 (not) to 1, and the noise
                 levels at which it does. At low ones it takes out flicker, and some motion.
@@ -389,6 +392,13 @@ class LumierePipeline(LumiereComponents):
         self._can_guide = guidance.guide is not None or prompts.negative is not None
         held = self._holds_known(known, guide_known)
         motion = settings.motion_control(self.scheduler.config.num_train_timesteps)
+        if motion.is_skipped_by(timesteps):
+            logger.warning(
+                "motion_scale is %g, but none of the %d steps is in motion_interval; take more "
+                "steps, or widen the interval",
+                settings.motion_scale,
+                len(timesteps),
+            )
         predict = self._predictor(tensors, guidance, motion, windows, held, adapter_scale)
         with (
             self._styled(guidance, style, alpha),

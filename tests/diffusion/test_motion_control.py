@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lumiere.diffusion.motion_control import MotionControl, smooth, window_means
+from lumiere.diffusion.motion_control import MotionControl, slow_course, smooth
 from lumiere.diffusion.objective import PREDICTION_TYPES, Objective, make_scheduler
 from lumiere.diffusion.schedulers import signal_level
+from lumiere.diffusion.windows import temporal_windows
 
 CLIP = (2, 3, 6, 4, 4)
 WHOLE = [(0, 6)]
@@ -52,7 +53,7 @@ def test_each_frame_goes_to_the_median_of_its_neighbours(kind: str) -> None:
 def test_a_clip_that_stands_still_stays_as_it_is() -> None:
     still = random_tensor(0)[:, :, :1].expand(CLIP)
     torch.testing.assert_close(smooth(still), still)
-    torch.testing.assert_close(window_means(still, [(0, 4), (2, 6)]), still)
+    torch.testing.assert_close(slow_course(still, [(0, 4), (2, 6)]), still)
 
 
 def test_smoothing_takes_out_a_flicker_and_keeps_what_moves() -> None:
@@ -66,16 +67,26 @@ def test_smoothing_takes_out_a_flicker_and_keeps_what_moves() -> None:
     torch.testing.assert_close(smooth(steady), steady)
 
 
-def test_in_a_long_clip_each_window_has_its_own_mean() -> None:
-    before, after = changed_x_0(MotionControl(2.0, EVERYWHERE), "sample", [(0, 3), (3, 6)])
-    for part in (slice(0, 3), slice(3, 6)):
-        window = before[:, :, part]
-        expected = 2 * window - window.mean(2, keepdim=True)
-        torch.testing.assert_close(after[:, :, part], expected)
-    clip = random_tensor(0)
-    overlapping = window_means(clip, [(0, 4), (2, 6)])
-    expected = (clip[:, :, :4].mean(2) + clip[:, :, 2:].mean(2)) / 2
-    torch.testing.assert_close(overlapping[:, :, 3], expected)
+@pytest.mark.parametrize("overlap", [0, 2, 8])
+def test_a_long_clip_that_moves_steadily_has_no_jump(overlap: int) -> None:
+    steady = torch.arange(60.0).view(1, 1, 60, 1, 1)
+    windows = temporal_windows(60, 16, overlap)
+    course = slow_course(steady, windows)
+    scaled = torch.lerp(course, steady, 1.6)
+    assert scaled.diff(dim=2).min() > 0.9 and scaled.diff(dim=2).max() < 1.7
+    # What goes back and forth within a window moves more.
+    waves = torch.sin(steady)
+    waved = torch.lerp(slow_course(waves, windows), waves, 1.6)
+    torch.testing.assert_close(waved, 1.6 * waves, rtol=0, atol=0.1)
+
+
+def test_steps_that_leave_the_interval_out_are_told() -> None:
+    control = MotionControl(1.6, (350, 950))
+    assert control.is_skipped_by(torch.tensor([999, 249]))
+    assert not control.is_skipped_by(torch.tensor([999, 421, 124, 15]))
+    # Video to video that begins below the interval has nothing to scale.
+    assert not control.is_skipped_by(torch.tensor([249, 100]))
+    assert not MotionControl(1.0, (350, 950)).is_skipped_by(torch.tensor([999, 249]))
 
 
 def test_each_part_acts_in_its_own_interval_and_not_at_its_neutral_value() -> None:

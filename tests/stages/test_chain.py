@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +46,12 @@ from tests.stages.conftest import (
     SIZE,
     STYLE,
     TOKENS,
-    few_validations,
     run_stage,
     write_clips,
 )
 from tests.video_factory import numbered
 
 GIVEN = {"image", "inpaint", "outpaint", "cinemagraph"}  # rows that were given pixels to keep
-
-
-@pytest.fixture(autouse=True)
-def _few_validations() -> Iterator[None]:
-    """As in the chain, whose bytes are compared with those of other runs."""
-    with few_validations():
-        yield
 
 
 def contents(folder: Path) -> dict[str, bytes]:
