@@ -67,6 +67,30 @@ def test_a_benchmark_starts_as_a_script(name: str, tmp_path: Path) -> None:
     assert "usage:" in shown.wait()
 
 
+MISTAKES = {  # what a script does before it imports lumiere.compat, and how that ends
+    "import diffusers": "diffusers is imported before lumiere.compat",
+    "importlib.import_module('peft')": "peft is imported before lumiere.compat",
+    "import third_party": "torchvision is imported before lumiere.compat",
+    "from tests import forked": "No module named 'tests'",
+}
+
+
+def test_a_forked_script_shows_what_a_new_interpreter_would(tmp_path: Path) -> None:
+    (tmp_path / "third_party.py").write_text("import torchvision")
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+import importlib
+for mistake in {list(MISTAKES)}:
+    try:
+        exec(mistake)
+        print("passed")
+    except Exception as error:
+        print(error)
+""")
+    shown = forked.start(["tests.as_script", str(script)], tmp_path / "said.txt", tmp_path)
+    assert shown.wait().splitlines() == list(MISTAKES.values())
+
+
 def test_a_benchmark_starts_in_a_new_interpreter(tmp_path: Path) -> None:
     command = [sys.executable, str(REPOSITORY / "benchmarks" / f"{SCRIPTS[0]}.py"), "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)

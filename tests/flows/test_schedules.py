@@ -262,7 +262,7 @@ def test_a_bad_schedule_is_one_line(
     assert error.count("\n") == 1 and message in error
 
 
-# --- on a real server; the schedules last, because they load the machine as long as they are served -----------------
+# --- on a real server. Schedules come last: while served, they use the processor -----------------
 
 
 def test_a_failed_run_is_told_to_a_webhook(server: Processes) -> None:

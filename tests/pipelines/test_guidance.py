@@ -13,7 +13,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from benchmarks.sampling import VARIANTS, choose_variants, stand_still
+from benchmarks.sampling import VARIANTS, block_steps, choose_variants, stand_still
 from lumiere.diffusion.noise import draw_noise, video_generators
 from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines import LumierePipeline
@@ -418,3 +418,12 @@ def test_the_benchmark_repeats_pictures_and_keeps_videos() -> None:
 
     assert np.array_equal(still, np.full((3, 2, 2, 3), 7))
     assert np.array_equal(moving, video.reshape(3, 2, 2, 3))
+
+
+def test_the_benchmark_sees_steps_between_blocks_of_frames() -> None:
+    frames = np.arange(16).reshape(16, 1, 1, 1) * np.ones((1, 2, 2, 3))
+    assert block_steps([frames.astype(np.uint8)] * 2) == 1.0
+    blocks = frames.copy()
+    blocks[:] = 4 * (frames // 4)
+    blocks[1::4] += 1  # 1 within a block, 4 or 3 between blocks
+    assert block_steps([blocks.astype(np.uint8)]) > 10
