@@ -30,6 +30,7 @@ CURE = (
     "name a transformers model that describes pictures, such as "
     "Salesforce/blip-image-captioning-base"
 )
+LOAD_CURE = "get the whole folder again, with safetensors, or delete the setting that is at fault"
 
 
 class TransformersCaptioner:
@@ -50,7 +51,8 @@ class TransformersCaptioner:
                 the hub name of one. With HF_HUB_OFFLINE=1 only the hub's cache is used.
 
         Raises:
-            DataError: if there is no such model, or it is no captioner, or it lacks weights.
+            DataError: if there is no such model, or it is no captioner, or it lacks weights,
+                or it cannot describe a black clip.
         """
         patterns = [f"*{suffix}" for suffix in FILES]
         try:
@@ -63,11 +65,13 @@ class TransformersCaptioner:
         try:
             with torch.random.fork_rng(devices=[]), _silent():
                 self._load(folder)
+                # Some models load and then want a template or places for the pictures.
+                self.caption(np.zeros((2, 64, 64, 3), np.uint8))
         except DataError:
             raise
         except Exception as error:  # transformers raises many kinds
             problem = f"{source}: cannot be loaded as a captioner: {one_line(error)[:300]}"
-            raise DataError(problem, cure="get the whole folder again, with safetensors") from None
+            raise DataError(problem, cure=LOAD_CURE) from None
         self.identity = _identity(folder, self._device)
 
     def _load(self, folder: Path) -> None:
@@ -102,10 +106,17 @@ class TransformersCaptioner:
 
         Args:
             frames: uint8 (n, h, w, 3), RGB.
+
+        Raises:
+            DataError: if the model fails.
         """
         pictures = [Image.fromarray(frame) for frame in frames]
-        ids = self._answers(pictures) if self._chats else self._descriptions(pictures)
-        texts = self._words.batch_decode(ids, skip_special_tokens=True)
+        try:
+            ids = self._answers(pictures) if self._chats else self._descriptions(pictures)
+            texts = self._words.batch_decode(ids, skip_special_tokens=True)
+        except Exception as error:  # transformers raises many kinds
+            problem = f"{self.name}: it cannot describe a clip: {one_line(error)[:300]}"
+            raise DataError(problem, cure=CURE) from None
         return most_agreed([" ".join(text.replace("\0", " ").split()) for text in texts])
 
     def _descriptions(self, pictures: list[Image.Image]) -> torch.Tensor:
@@ -129,7 +140,11 @@ class TransformersCaptioner:
     def _generate(self, **inputs: torch.Tensor) -> torch.Tensor:
         moved = {name: value.to(self._device) for name, value in inputs.items()}
         return self._model.generate(
-            **moved, do_sample=False, num_beams=1, max_new_tokens=MAX_TOKENS
+            **moved,
+            do_sample=False,
+            num_beams=1,
+            num_return_sequences=1,
+            max_new_tokens=MAX_TOKENS,
         )
 
 
