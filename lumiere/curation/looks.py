@@ -203,8 +203,7 @@ class _Answers:
             columns["captioner"] = ""
             if clip.needs_caption:
                 sentence = self._captions.of(clip.content)
-                problem = None if sentence else Rejection(Reason.NO_CAPTION, NOTHING_SAID)
-                part = Part(part.segment, [Caption(sentence)] if sentence else [], problem)
+                part = _described(part, sentence)
                 columns["captioner"] = self._captions.captioner.name if sentence else ""
         if self._scores:
             texts = [caption.text for caption in part.captions]
@@ -212,3 +211,20 @@ class _Answers:
         if self._areas:
             columns |= self._areas.columns(clip.content)
         return Look(part, columns)
+
+
+def _described(part: Part, sentence: str) -> Part:
+    """Return a part with what the captioner wrote for it, and the other cells of its own captions
+    on which these agree. If the captioner wrote nothing, captions that a person wrote stay.
+    """
+    if sentence:
+        first, *rest = [caption.others for caption in part.captions] or [{}]
+        agreed = {
+            name: cell
+            for name, cell in first.items()
+            if all(others.get(name) == cell for others in rest)
+        }
+        return Part(part.segment, [Caption(sentence, others=agreed)])
+    if part.captions:
+        return part
+    return Part(part.segment, [], Rejection(Reason.NO_CAPTION, NOTHING_SAID))

@@ -111,7 +111,10 @@ def test_clips_without_a_caption_get_one_and_the_others_keep_theirs(captioned):
 
 def test_the_shots_of_a_video_with_one_caption_are_described_if_asked_for(inputs, captioned):
     scratch = captioned[3]
-    reader, config = Reader(), dataclasses.replace(CONFIG, captioner_for="shots")
+    reader, config = (
+        Reader(),
+        dataclasses.replace(CONFIG, captioner="reader", captioner_for="shots"),
+    )
     rows, _ = curate(*inputs, config, scratch, run=here, models=ClipModels(reader))
     found = {row["clip_id"]: row["captions"] for row in rows if row["captioner"]}
     assert set(found) == {*CAPTIONED, "several#0", "several#1"}
@@ -119,6 +122,29 @@ def test_the_shots_of_a_video_with_one_caption_are_described_if_asked_for(inputs
         "frames 32"
     )
     assert reader.calls == 2  # the others are known
+
+
+def test_the_other_columns_of_a_described_shot_stay_where_its_captions_agree(tmp_path):
+    raw, config = (
+        tmp_path / "raw",
+        dataclasses.replace(CONFIG, captioner="reader", captioner_for="shots"),
+    )
+    encode(raw / "several.mp4", np.concatenate([numbered(20, 5), numbered(20, 16, first=30)]))
+    encode(raw / "told.mp4", numbered(32, 1))
+    table = tmp_path / "captions.csv"
+    table.write_text(
+        "video,caption,licence,author\n"
+        "several.mp4,two things,CC0,Ann\nseveral.mp4,one and another,CC0,Bob\n"
+        "told.mp4,a person wrote this,,\n"
+    )
+    models = ClipModels(Reader(says_nothing_of=(2,)))
+    rows, _ = curate(raw, table, config, tmp_path / "scratch", run=here, models=models)
+    found = {row["clip_id"]: row for row in rows}
+    described, silent = found["several#1"], found["several#0"]
+    assert described["captions"][0].startswith("frames") and described["verdict"] == "accepted"
+    assert (described["licence"], described["author"]) == (["CC0"], [""])
+    assert (silent["reason"], silent["licence"]) == ("caption_spans_cuts", ["CC0"] * 2)
+    assert silent["captions"] == ["two things", "one and another"] and silent["captioner"] == ""
 
 
 def test_answers_are_kept_and_a_killed_run_resumes_with_the_same_bytes(
