@@ -25,6 +25,7 @@ from lumiere.curation.html_report import write_page
 from lumiere.curation.manifest import read_manifest, write_manifest
 from lumiere.curation.manifest_report import counts, funnel
 from lumiere.curation.text_area import RapidOCRReader
+from lumiere.curation.thresholds import bad_score
 from lumiere.errors import DataError, ParamsError
 from lumiere.evaluation.backbones import load_aesthetic_head
 from lumiere.evaluation.backbones.open_clip_image import OpenCLIPBackbone
@@ -255,6 +256,9 @@ def test_weights_that_do_not_fit_are_named_with_their_key(weights, tmp_path):
     from stages.curate import load_models
 
     params, clip = tmp_path / "params.yaml", f"tiny-curate/{weights}/clip.safetensors"
+    allowed = r"clip_model: open_clip model 'tiny-curate': allowed: ARCHITECTURE/FILE\.safetensors, with an"
+    with pytest.raises(ParamsError, match=allowed):
+        load_models(params, dataclasses.replace(CONFIG, clip_model="tiny-curate"))
     with pytest.raises(ParamsError, match=r"curate\.clip_model: .*no such file of weights"):
         load_models(params, dataclasses.replace(CONFIG, clip_model="tiny-curate/no.safetensors"))
     wide = dataclasses.replace(
@@ -271,6 +275,7 @@ def test_weights_that_do_not_fit_are_named_with_their_key(weights, tmp_path):
         ({"min_aesthetic": 5.0}, "min_aesthetic: 5.0; allowed only if aesthetic_head names"),
         ({"min_caption_match": 0.2}, "min_caption_match: 0.2; allowed only if clip_model names"),
         ({"max_text_area": 0.2}, "max_text_area: 0.2; allowed only if text_reader names"),
+        ({"captioner_for": "shots"}, "captioner_for: 'shots'; allowed only if captioner names"),
         ({"aesthetic_head": "a.pth"}, "aesthetic_head: 'a.pth'; allowed only if clip_model names"),
     ],
 )
@@ -278,6 +283,14 @@ def test_a_threshold_without_its_model_is_refused(changes, message):
     assert load_params(REPOSITORY / "params.yaml").curate.max_text_area == 1.0
     with pytest.raises(ParamsError, match=re.escape(message)):
         CurateConfig(**changes)
+
+
+def test_a_score_that_is_no_number_reaches_no_threshold(config):
+    limited = dataclasses.replace(config, min_aesthetic=4.0, max_text_area=0.4)
+    assert bad_score({"aesthetic": 4.0, "text_area": 0.4}, limited) is None
+    for column in ("aesthetic", "text_area"):
+        assert bad_score({column: float("nan")}, limited) is not None
+        assert bad_score({column: float("nan")}, config) is None
 
 
 def test_pixels_under_two_boxes_count_once():
