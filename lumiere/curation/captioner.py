@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image
 
 import lumiere.compat  # noqa: F401  before transformers
+from lumiere.data.video_io import code_version
 from lumiere.errors import DataError, one_line
 from lumiere.files import content_hash, is_file
 from lumiere.hub_folders import SUFFIXES, find_folder
 
 QUESTION = "Describe what this video shows and how it moves, in one short sentence."
-MAX_TOKENS = 48  # of a caption
+MAX_TOKENS = 48  # of a caption; a sentence that they cut off is dropped if another is whole
 FILES = (*SUFFIXES, ".jinja")  # a chat template may have a file of its own
 CURE = (
     "name a transformers model that describes pictures, such as "
@@ -113,7 +116,7 @@ class TransformersCaptioner:
         pictures = [Image.fromarray(frame) for frame in frames]
         try:
             ids = self._answers(pictures) if self._chats else self._descriptions(pictures)
-            texts = self._words.batch_decode(ids, skip_special_tokens=True)
+            texts = [self._text(row) for row in ids]
         except Exception as error:  # transformers raises many kinds
             problem = f"{self.name}: it cannot describe a clip: {one_line(error)[:300]}"
             raise DataError(problem, cure=CURE) from None
@@ -136,6 +139,17 @@ class TransformersCaptioner:
             return_tensors="pt",
         )
         return self._generate(**inputs)[:, inputs["input_ids"].shape[1] :]
+
+    def _text(self, ids: torch.Tensor) -> str:
+        """Return what tokens (length,) say; without the sentence at which the model was stopped,
+        if there is one before it.
+        """
+        text = str(self._words.decode(ids, skip_special_tokens=True))
+        stops = {
+            *self._words.all_special_ids,
+            *_numbers(self._model.generation_config.eos_token_id),
+        }
+        return text if len(ids) == 0 or int(ids[-1]) in stops else whole_sentences(text)
 
     def _generate(self, **inputs: torch.Tensor) -> torch.Tensor:
         moved = {name: value.to(self._device) for name, value in inputs.items()}
@@ -166,6 +180,12 @@ def most_agreed(sentences: Sequence[str]) -> str:
     return sentences[max(candidates, key=agreement)] if candidates else ""
 
 
+def whole_sentences(text: str) -> str:
+    """Return a text up to the end of its last whole sentence; all of it if it has none."""
+    ends = [match.end() for match in re.finditer(r"[.!?](?=\s|$)", text)]
+    return text[: ends[-1]] if ends else text
+
+
 def _check_type(folder: Path, source: str) -> None:
     """Raise DataError unless a folder holds a model that turns pictures into text."""
     from transformers.models.auto.modeling_auto import (
@@ -186,13 +206,20 @@ def _check_type(folder: Path, source: str) -> None:
         )
 
 
+def _numbers(tokens: int | list[int] | None) -> list[int]:
+    if tokens is None:
+        return []
+    return tokens if isinstance(tokens, list) else [tokens]
+
+
 def _identity(folder: Path, device: str) -> str:
-    """Return a hash over the files of a model, the settings and the versions of the libraries."""
+    """Return a hash over the files of a model, this code and the versions of the libraries."""
     import transformers
 
     paths = [path for path in sorted(folder.iterdir()) if path.suffix in FILES]
     parts = [f"{path.name} {content_hash(path)}" for path in paths]
-    parts += [QUESTION, str(MAX_TOKENS), device, torch.__version__, transformers.__version__]
+    parts += [json.dumps(code_version(__name__)), device]
+    parts += [torch.__version__, transformers.__version__, PIL.__version__]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -21,6 +21,7 @@ from lumiere.config import CurateConfig
 from lumiere.curation.captions import Caption, normal_name
 from lumiere.curation.clip_frames import CODE, NUM_FRAMES, SHORTER_SIDE, clip_frames
 from lumiere.curation.clip_models import Captions, ClipModels, Scores, TextAreas
+from lumiere.curation.frame_pass import SAMPLE_FPS
 from lumiere.curation.measurement import Measurement
 from lumiere.curation.parts import Part, divide
 from lumiere.curation.reasons import Reason, Rejection
@@ -122,7 +123,7 @@ def _clips(
                     needs_caption = False  # a threshold rejects it, whatever it shows
                     part = dataclasses.replace(part, problem=None)
             segment = part.segment
-            facts = [CODE, NUM_FRAMES, SHORTER_SIDE, video.sha256, video.box]
+            facts = [CODE, NUM_FRAMES, SHORTER_SIDE, SAMPLE_FPS, video.sha256, video.box]
             facts += [segment.start, segment.end]
             content = hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:32]
             yield _Clip((name, number), part, video.box, content, needs_caption)

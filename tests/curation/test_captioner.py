@@ -8,11 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
+import torch
 
 import lumiere.compat  # noqa: F401  before transformers
+from lumiere.curation import captioner as captioner_module
 from lumiere.curation.caption_cache import CaptionCache
-from lumiere.curation.captioner import TransformersCaptioner, most_agreed
+from lumiere.curation.captioner import TransformersCaptioner, most_agreed, whole_sentences
 from lumiere.errors import DataError
 from tests.curation import tiny_models
 
@@ -92,6 +95,36 @@ def test_a_folder_that_asks_for_several_sentences_gives_one(tmp_path: Path) -> N
     settings = {"num_return_sequences": 3, "num_beams": 4}
     file.write_text(json.dumps(json.loads(file.read_text()) | settings))
     assert TransformersCaptioner(str(folder)).caption(pictures()) == caption
+
+
+def test_a_sentence_that_the_limit_cuts_off_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captioner = TransformersCaptioner(str(tiny_models.blip(tmp_path / "model")))
+    end = captioner._words.eos_token_id
+    said = "A dog runs. It is 2.5 m from the"
+    monkeypatch.setattr(captioner._words, "decode", lambda ids, **_: said)
+    for last, expected in ((end, said), (7, "A dog runs.")):
+        monkeypatch.setattr(
+            captioner, "_generate", lambda last=last, **_: torch.tensor([[6, last]])
+        )
+        assert captioner.caption(pictures()) == expected
+    assert whole_sentences("a dog that") == "a dog that" and whole_sentences("") == ""
+
+
+def test_other_code_and_another_pil_ask_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = str(tiny_models.blip(tmp_path / "model"))
+    identities = [TransformersCaptioner(folder).identity]
+    for target, name, value in (
+        (captioner_module, "code_version", lambda *_: {"code": "other"}),
+        (PIL, "__version__", "0.0"),
+    ):
+        with monkeypatch.context() as patches:
+            patches.setattr(target, name, value)
+            identities.append(TransformersCaptioner(folder).identity)
+    assert len(set(identities)) == 3
 
 
 def test_the_sentence_that_most_frames_share_is_the_clips() -> None:

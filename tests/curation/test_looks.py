@@ -169,6 +169,13 @@ def test_answers_are_kept_and_a_killed_run_resumes_with_the_same_bytes(
     assert (resumed.calls, manifest_of(tmp_path, after)) == (2, expected)
 
 
+def test_other_moments_of_a_clip_are_looked_at_again(inputs, captioned, monkeypatch):
+    monkeypatch.setattr("lumiere.curation.looks.SAMPLE_FPS", 8)
+    reader = Reader()
+    curate(*inputs, CONFIG, captioned[3], run=here, models=ClipModels(reader))
+    assert reader.calls == len(CAPTIONED)
+
+
 def test_the_order_in_which_clips_are_decoded_does_not_matter(inputs, captioned, tmp_path):
     model = TransformersCaptioner(str(tiny_models.llava(tmp_path / "model")))
     found = []

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 import lumiere.compat  # noqa: F401  before open_clip
 from lumiere.config import CurateConfig, load_params
 from lumiere.curation.clip_frames import clip_frames
-from lumiere.curation.clip_models import ClipModels, check_head, covered
+from lumiere.curation.clip_models import ClipModels, Scores, TextAreas, check_head, covered
 from lumiere.curation.curate import curate
 from lumiere.curation.html_report import write_page
 from lumiere.curation.manifest import read_manifest, write_manifest
@@ -200,6 +200,32 @@ def test_results_depend_on_neither_workers_nor_order(inputs, scored, tmp_path):
     for name, content in (("a", scored[0].values()), ("b", rows)):
         write_manifest(tmp_path / name, list(content))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_scores_are_kept_by_model_whatever_the_length_of_its_vectors(tmp_path):
+    class Wide(Network):
+        identity = "wide"
+
+        def embed(self, frames: np.ndarray) -> np.ndarray:
+            return np.repeat(super().embed(frames), 2, axis=1)
+
+    frames = np.full((4, 8, 8, 3), 200, np.uint8)
+    for network in (Network(), Wide()):
+        scores = Scores(network, None, tmp_path)
+        assert not scores.knows("clip")
+        scores.ask("clip", frames)
+        scores.save()
+    for network in (Network(), Wide()):
+        assert Scores(network, None, tmp_path).knows("clip")
+
+
+def test_text_areas_are_measured_again_by_other_code(tmp_path, monkeypatch):
+    areas = TextAreas(Reader(), tmp_path)
+    areas.ask("clip", np.full((4, 8, 8, 3), 200, np.uint8))
+    areas.save()
+    assert TextAreas(Reader(), tmp_path).knows("clip")
+    monkeypatch.setattr("lumiere.curation.clip_models.code_version", lambda *_: {"code": "other"})
+    assert not TextAreas(Reader(), tmp_path).knows("clip")
 
 
 def test_without_models_there_are_no_columns(inputs, scored):
