@@ -50,7 +50,7 @@ def _read(line: bytes) -> tuple[str, str] | None:
         entry = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:
         return None
-    is_whole = isinstance(entry, list) and len(entry) == 2
-    if is_whole and all(isinstance(cell, str) for cell in entry):
-        return entry[0], entry[1]
-    return None
+    if not isinstance(entry, list) or len(entry) != 2:
+        return None
+    key, caption = entry
+    return (key, caption) if isinstance(key, str) and isinstance(caption, str) else None
