@@ -89,7 +89,7 @@ def test_a_model_that_cannot_describe_a_picture_is_refused_when_it_is_loaded(
 
 
 def test_a_folder_that_asks_for_several_sentences_gives_one(tmp_path: Path) -> None:
-    folder = tiny_models.blip(tmp_path / "model")
+    folder = tiny_models.llava(tmp_path / "model")
     caption = TransformersCaptioner(str(folder)).caption(pictures())
     file = folder / "generation_config.json"
     settings = {"num_return_sequences": 3, "num_beams": 4}
