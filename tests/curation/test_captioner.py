@@ -13,9 +13,13 @@ import pytest
 import torch
 
 import lumiere.compat  # noqa: F401  before transformers
-from lumiere.curation import captioner as captioner_module
 from lumiere.curation.caption_cache import CaptionCache
-from lumiere.curation.captioner import TransformersCaptioner, most_agreed, whole_sentences
+from lumiere.curation.captioning import captioner as captioner_module
+from lumiere.curation.captioning.captioner import (
+    TransformersCaptioner,
+    most_agreed,
+    whole_sentences,
+)
 from lumiere.errors import DataError
 from tests.curation import tiny_models
 

@@ -13,7 +13,7 @@ import pytest
 
 import lumiere.compat  # noqa: F401  before transformers
 from lumiere.config import CurateConfig, load_params
-from lumiere.curation.captioner import TransformersCaptioner
+from lumiere.curation.captioning.captioner import TransformersCaptioner
 from lumiere.curation.clip_frames import clip_frames
 from lumiere.curation.clip_models import ClipModels
 from lumiere.curation.curate import curate

@@ -20,7 +20,6 @@ import PIL
 import torch
 from PIL import Image
 
-import lumiere.compat  # noqa: F401  before transformers
 from lumiere.data.video_io import code_version
 from lumiere.errors import DataError, one_line
 from lumiere.files import content_hash, is_file
