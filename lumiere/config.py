@@ -53,6 +53,7 @@ class CurateConfig:
 
     def __post_init__(self) -> None:
         needs = (
+            ("captioner_for", self.captioner_for == "shots", "captioner", bool(self.captioner)),
             ("aesthetic_head", bool(self.aesthetic_head), "clip_model", bool(self.clip_model)),
             ("min_aesthetic", self.min_aesthetic > 0, "aesthetic_head", bool(self.aesthetic_head)),
             ("min_caption_match", self.min_caption_match > 0, "clip_model", bool(self.clip_model)),

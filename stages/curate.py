@@ -75,7 +75,7 @@ def load_models(params: Path, config: CurateConfig) -> ClipModels:
 
     captioner, network, head, reader = None, None, None, None
     if config.captioner:
-        from lumiere.curation.captioner import TransformersCaptioner
+        from lumiere.curation.captioning.captioner import TransformersCaptioner
 
         with stages.blaming(params, "curate.captioner"):
             captioner = TransformersCaptioner(config.captioner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 
 from lumiere.curation.caption_cache import CaptionCache
 from lumiere.curation.embedding_cache import EmbeddingCache
+from lumiere.data.video_io import code_version
 
 SAVE_EVERY = 256  # answers that a killed run loses at most
 
@@ -117,19 +119,23 @@ class Vectors:
     """What a model says of clips or sentences as vectors of one length.
 
     Args:
-        path: the file of earlier answers.
+        folder: holds the earlier answers, a file for each model, because the lengths differ.
+        name: begins the name of the file.
         identity: of the model.
     """
 
-    def __init__(self, path: Path, identity: str) -> None:
-        self._cache, self._identity, self._num_new = EmbeddingCache(path), identity[:32], 0
+    def __init__(self, folder: Path, name: str, identity: str) -> None:
+        # `covered` and the means are code of this module.
+        facts = json.dumps([identity, code_version(__name__)])
+        model = hashlib.sha256(facts.encode()).hexdigest()[:32]
+        self._cache, self._num_new = EmbeddingCache(folder / f"{name}_{model}.bin"), 0
 
     def knows(self, key: str) -> bool:
-        return self._key(key) in self._cache
+        return key in self._cache
 
     def add(self, key: str, vector: np.ndarray) -> None:
         """Store a vector (d,) under a new key."""
-        self._cache.add([self._key(key)], np.asarray(vector, np.float32)[None])
+        self._cache.add([key], np.asarray(vector, np.float32)[None])
         self._num_new += 1
         if self._num_new % SAVE_EVERY == 0:
             self._cache.save()
@@ -142,11 +148,8 @@ class Vectors:
     def of(self, key: str) -> np.ndarray:
         """Return float32 (d,)."""
         found = np.empty((1, self._cache.size), np.float32)
-        self._cache.copy_to([self._key(key)], found)
+        self._cache.copy_to([key], found)
         return found[0]
-
-    def _key(self, key: str) -> str:
-        return f"{self._identity}:{key}"
 
 
 class Scores:
@@ -156,8 +159,8 @@ class Scores:
         self, network: ImageTextNetwork, head: AestheticHead | None, scratch: Path
     ) -> None:
         self._network, self._head = network, head
-        self._clips = Vectors(scratch / "clip_vectors.bin", network.identity)
-        self._texts = Vectors(scratch / "caption_vectors.bin", network.identity)
+        self._clips = Vectors(scratch, "clip_vectors", network.identity)
+        self._texts = Vectors(scratch, "caption_vectors", network.identity)
 
     def knows(self, clip: str) -> bool:
         return self._clips.knows(clip)
@@ -192,7 +195,7 @@ class TextAreas:
 
     def __init__(self, reader: TextReader, scratch: Path) -> None:
         self._reader = reader
-        self._areas = Vectors(scratch / "text_areas.bin", reader.identity)
+        self._areas = Vectors(scratch, "text_areas", reader.identity)
 
     def knows(self, clip: str) -> bool:
         return self._areas.knows(clip)

@@ -178,7 +178,7 @@ def measure_all(
             outcomes[name] = outcome
     stored = pictures.finish()
     if not_fetched:
-        raise DataError(f"{len(not_fetched)} videos, such as {min(not_fetched)}", FETCH_AGAIN)
+        raise _not_fetched(not_fetched)
     for name, (outcome, place) in measured.items():
         outcomes[name] = dataclasses.replace(outcome, signatures=stored[place])
     return outcomes
@@ -201,8 +201,14 @@ def _unread(failures: dict[str, Failure]) -> dict[str, Rejection]:
     """
     not_fetched = [str(f.error) for f in failures.values() if isinstance(f.error, FetchError)]
     if not_fetched:
-        raise DataError(f"{len(not_fetched)} videos, such as {min(not_fetched)}", FETCH_AGAIN)
+        raise _not_fetched(not_fetched)
     return {name: _rejection(failure) for name, failure in failures.items()}
+
+
+def _not_fetched(problems: list[str]) -> DataError:
+    """Return the error that names one of the videos that cannot be fetched."""
+    others = f"{len(problems)} videos, such as " if len(problems) > 1 else ""
+    return DataError(f"{others}{min(problems)}", FETCH_AGAIN)
 
 
 def _rejection(failure: Failure) -> Rejection:

@@ -21,6 +21,7 @@ from lumiere.config import CurateConfig
 from lumiere.curation.captions import Caption, normal_name
 from lumiere.curation.clip_frames import CODE, NUM_FRAMES, SHORTER_SIDE, clip_frames
 from lumiere.curation.clip_models import Captions, ClipModels, Scores, TextAreas
+from lumiere.curation.frame_pass import SAMPLE_FPS
 from lumiere.curation.measurement import Measurement
 from lumiere.curation.parts import Part, divide
 from lumiere.curation.reasons import Reason, Rejection
@@ -122,7 +123,7 @@ def _clips(
                     needs_caption = False  # a threshold rejects it, whatever it shows
                     part = dataclasses.replace(part, problem=None)
             segment = part.segment
-            facts = [CODE, NUM_FRAMES, SHORTER_SIDE, video.sha256, video.box]
+            facts = [CODE, NUM_FRAMES, SHORTER_SIDE, SAMPLE_FPS, video.sha256, video.box]
             facts += [segment.start, segment.end]
             content = hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:32]
             yield _Clip((name, number), part, video.box, content, needs_caption)
@@ -203,8 +204,7 @@ class _Answers:
             columns["captioner"] = ""
             if clip.needs_caption:
                 sentence = self._captions.of(clip.content)
-                problem = None if sentence else Rejection(Reason.NO_CAPTION, NOTHING_SAID)
-                part = Part(part.segment, [Caption(sentence)] if sentence else [], problem)
+                part = _described(part, sentence)
                 columns["captioner"] = self._captions.captioner.name if sentence else ""
         if self._scores:
             texts = [caption.text for caption in part.captions]
@@ -212,3 +212,20 @@ class _Answers:
         if self._areas:
             columns |= self._areas.columns(clip.content)
         return Look(part, columns)
+
+
+def _described(part: Part, sentence: str) -> Part:
+    """Return a part with what the captioner wrote for it, and the other cells of its own captions
+    on which these agree. If the captioner wrote nothing, captions that a person wrote stay.
+    """
+    if sentence:
+        first, *rest = [caption.others for caption in part.captions] or [{}]
+        agreed = {
+            name: cell
+            for name, cell in first.items()
+            if all(others.get(name) == cell for others in rest)
+        }
+        return Part(part.segment, [Caption(sentence, others=agreed)])
+    if part.captions:
+        return part
+    return Part(part.segment, [], Rejection(Reason.NO_CAPTION, NOTHING_SAID))

@@ -89,7 +89,8 @@ def bad_score(cells: Mapping[str, Any], config: CurateConfig) -> Rejection | Non
         if limit is None or score.column not in cells:
             continue
         value = cells[score.column]
-        if value > limit + SAME if score.is_upper else value < limit - SAME:
+        passes = value <= limit + SAME if score.is_upper else value >= limit - SAME
+        if not passes:  # NaN neither
             detail = f"Its {score.column} is {value:.4g}; curate.{score.parameter} is {limit:g}."
             return Rejection(score.reason, detail)
     return None

@@ -19,12 +19,13 @@ from safetensors.torch import save_file
 import lumiere.compat  # noqa: F401  before open_clip
 from lumiere.config import CurateConfig, load_params
 from lumiere.curation.clip_frames import clip_frames
-from lumiere.curation.clip_models import ClipModels, check_head, covered
+from lumiere.curation.clip_models import ClipModels, Scores, TextAreas, check_head, covered
 from lumiere.curation.curate import curate
 from lumiere.curation.html_report import write_page
 from lumiere.curation.manifest import read_manifest, write_manifest
 from lumiere.curation.manifest_report import counts, funnel
 from lumiere.curation.text_area import RapidOCRReader
+from lumiere.curation.thresholds import bad_score
 from lumiere.errors import DataError, ParamsError
 from lumiere.evaluation.backbones import load_aesthetic_head
 from lumiere.evaluation.backbones.open_clip_image import OpenCLIPBackbone
@@ -201,6 +202,32 @@ def test_results_depend_on_neither_workers_nor_order(inputs, scored, tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_scores_are_kept_by_model_whatever_the_length_of_its_vectors(tmp_path):
+    class Wide(Network):
+        identity = "wide"
+
+        def embed(self, frames: np.ndarray) -> np.ndarray:
+            return np.repeat(super().embed(frames), 2, axis=1)
+
+    frames = np.full((4, 8, 8, 3), 200, np.uint8)
+    for network in (Network(), Wide()):
+        scores = Scores(network, None, tmp_path)
+        assert not scores.knows("clip")
+        scores.ask("clip", frames)
+        scores.save()
+    for network in (Network(), Wide()):
+        assert Scores(network, None, tmp_path).knows("clip")
+
+
+def test_text_areas_are_measured_again_by_other_code(tmp_path, monkeypatch):
+    areas = TextAreas(Reader(), tmp_path)
+    areas.ask("clip", np.full((4, 8, 8, 3), 200, np.uint8))
+    areas.save()
+    assert TextAreas(Reader(), tmp_path).knows("clip")
+    monkeypatch.setattr("lumiere.curation.clip_models.code_version", lambda *_: {"code": "other"})
+    assert not TextAreas(Reader(), tmp_path).knows("clip")
+
+
 def test_without_models_there_are_no_columns(inputs, scored):
     rows, _ = curate(*inputs, CONFIG, scored[2], run=here)
     assert not {"aesthetic", "caption_match", "text_area", "captioner"} & set(rows[0])
@@ -255,6 +282,9 @@ def test_weights_that_do_not_fit_are_named_with_their_key(weights, tmp_path):
     from stages.curate import load_models
 
     params, clip = tmp_path / "params.yaml", f"tiny-curate/{weights}/clip.safetensors"
+    allowed = r"clip_model: open_clip model 'tiny-curate': allowed: ARCHITECTURE/FILE\.safetensors, with an"
+    with pytest.raises(ParamsError, match=allowed):
+        load_models(params, dataclasses.replace(CONFIG, clip_model="tiny-curate"))
     with pytest.raises(ParamsError, match=r"curate\.clip_model: .*no such file of weights"):
         load_models(params, dataclasses.replace(CONFIG, clip_model="tiny-curate/no.safetensors"))
     wide = dataclasses.replace(
@@ -271,6 +301,7 @@ def test_weights_that_do_not_fit_are_named_with_their_key(weights, tmp_path):
         ({"min_aesthetic": 5.0}, "min_aesthetic: 5.0; allowed only if aesthetic_head names"),
         ({"min_caption_match": 0.2}, "min_caption_match: 0.2; allowed only if clip_model names"),
         ({"max_text_area": 0.2}, "max_text_area: 0.2; allowed only if text_reader names"),
+        ({"captioner_for": "shots"}, "captioner_for: 'shots'; allowed only if captioner names"),
         ({"aesthetic_head": "a.pth"}, "aesthetic_head: 'a.pth'; allowed only if clip_model names"),
     ],
 )
@@ -278,6 +309,14 @@ def test_a_threshold_without_its_model_is_refused(changes, message):
     assert load_params(REPOSITORY / "params.yaml").curate.max_text_area == 1.0
     with pytest.raises(ParamsError, match=re.escape(message)):
         CurateConfig(**changes)
+
+
+def test_a_score_that_is_no_number_reaches_no_threshold(config):
+    limited = dataclasses.replace(config, min_aesthetic=4.0, max_text_area=0.4)
+    assert bad_score({"aesthetic": 4.0, "text_area": 0.4}, limited) is None
+    for column in ("aesthetic", "text_area"):
+        assert bad_score({column: float("nan")}, limited) is not None
+        assert bad_score({column: float("nan")}, config) is None
 
 
 def test_pixels_under_two_boxes_count_once():

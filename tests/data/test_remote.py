@@ -147,7 +147,7 @@ def test_a_store_that_fails_is_named(videos, tmp_path, monkeypatch):
     assert "check the network" in str(raised.value)
     monkeypatch.setattr(remote, "TRIES", 1)
     names = {"a.mp4": [Caption("one")]}
-    with pytest.raises(DataError, match=r"1 videos, such as a\.mp4: cannot be fetched"):
+    with pytest.raises(DataError, match=r"^a\.mp4: cannot be fetched"):
         measure_all(gone, ["a.mp4"], names, CONFIG, tmp_path / "m")
 
     # A full disk says nothing about a video either.

@@ -44,5 +44,9 @@ def load_aesthetic_head(path: str | Path) -> AestheticHead:
             f"{path}: not an aesthetic head: it holds {', '.join(sorted(state)) or 'nothing'}; "
             "expected one weight and one bias"
         )
-    weight = state["weight"].double().reshape(-1).numpy()
-    return AestheticHead(weight, float(state["bias"].double()), weights)
+    weight, bias = state["weight"].double().reshape(-1).numpy(), float(state["bias"].double())
+    if not (np.isfinite(weight).all() and np.isfinite(bias)):
+        raise DataError(
+            f"{path}: the aesthetic head holds NaN or infinite values", cure="get the file again"
+        )
+    return AestheticHead(weight, bias, weights)

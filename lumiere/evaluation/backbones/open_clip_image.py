@@ -19,6 +19,11 @@ from lumiere.errors import DataError, ParamsError, one_line
 from lumiere.evaluation.backbones.interface import FrameNetwork
 from lumiere.evaluation.backbones.weight_files import check_file
 
+TOKENIZER_CURE = (
+    "set HF_HUB_OFFLINE=0 once to download it, or take an architecture whose tokenizer is "
+    "part of open_clip, such as ViT-B-32-quickgelu"
+)
+
 
 class OpenCLIPBackbone(FrameNetwork):
     """The projected image features of a CLIP model, and the text features in the same space."""
@@ -41,7 +46,7 @@ class OpenCLIPBackbone(FrameNetwork):
         self.architecture, _, file = source.partition("/")
         if self.architecture not in open_clip.list_models() or not file:
             raise ParamsError(
-                f"open_clip={source}: allowed: open_clip=ARCHITECTURE/FILE.safetensors, with an "
+                f"open_clip model {source!r}: allowed: ARCHITECTURE/FILE.safetensors, with an "
                 "architecture of open_clip such as ViT-B-32-quickgelu"
             )
         weights = check_file(Path(file), sha256)
@@ -91,7 +96,9 @@ class OpenCLIPBackbone(FrameNetwork):
         try:
             tokenizer = open_clip.get_tokenizer(self.architecture)
         except Exception as error:  # a tokenizer that would have to be downloaded
-            raise DataError(f"{self.name}: no tokenizer: {one_line(error)[:300]}") from None
+            raise DataError(
+                f"{self.name}: no tokenizer: {one_line(error)[:300]}", cure=TOKENIZER_CURE
+            ) from None
         with torch.inference_mode():
             features = [self.model.encode_text(tokenizer([text])) for text in texts]
         return self._check_finite(torch.cat(features).float().numpy())

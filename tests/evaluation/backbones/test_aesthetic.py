@@ -27,6 +27,10 @@ def test_another_layer_and_a_head_without_its_clip_are_refused(tmp_path):
     torch.save({"scale": torch.ones(3)}, file)
     with pytest.raises(DataError, match="not an aesthetic head: it holds scale"):
         load_aesthetic_head(file)
+    for broken in ({"weight": torch.full((1, 3), torch.nan)}, {"bias": torch.tensor([torch.inf])}):
+        torch.save({"weight": torch.ones(1, 3), "bias": torch.zeros(1)} | broken, file)
+        with pytest.raises(DataError, match=r"holds NaN or infinite values; get the file again"):
+            load_aesthetic_head(file)
     with pytest.raises(DataError, match=r"no such file of weights; give LAION's"):
         load_aesthetic_head(tmp_path / "none.pth")
     with pytest.raises(ParamsError, match="give open_clip=ViT-L-14/FILE"):

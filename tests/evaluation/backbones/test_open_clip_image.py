@@ -80,8 +80,20 @@ def test_the_hash_is_checked(weights: Path) -> None:
     "source", ["tiny-B-8", "tiny-B-8/", "/w.safetensors", "ViT-Z/w.safetensors"]
 )
 def test_an_unknown_architecture_says_what_to_write(source: str) -> None:
-    with pytest.raises(ParamsError, match=r"open_clip=ARCHITECTURE/FILE\.safetensors"):
+    with pytest.raises(ParamsError, match=r": allowed: ARCHITECTURE/FILE\.safetensors"):
         load_backbone("open_clip", source)
+
+
+def test_a_tokenizer_that_is_not_here_has_a_cure(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("offline")
+
+    backbone = OpenCLIPBackbone(f"tiny-B-8/{weights}")
+    monkeypatch.setattr(open_clip, "get_tokenizer", fail)
+    with pytest.raises(DataError, match=r"no tokenizer: offline; set HF_HUB_OFFLINE=0 once"):
+        backbone.embed_texts(["a dog"])
 
 
 def test_other_files_are_refused(weights: Path, tmp_path: Path) -> None:

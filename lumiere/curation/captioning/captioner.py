@@ -9,27 +9,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image
 
-import lumiere.compat  # noqa: F401  before transformers
+from lumiere.data.video_io import code_version
 from lumiere.errors import DataError, one_line
 from lumiere.files import content_hash, is_file
 from lumiere.hub_folders import SUFFIXES, find_folder
 
 QUESTION = "Describe what this video shows and how it moves, in one short sentence."
-MAX_TOKENS = 48  # of a caption
+MAX_TOKENS = 48  # of a caption; a sentence that they cut off is dropped if another is whole
 FILES = (*SUFFIXES, ".jinja")  # a chat template may have a file of its own
 CURE = (
     "name a transformers model that describes pictures, such as "
     "Salesforce/blip-image-captioning-base"
 )
+LOAD_CURE = "get the whole folder again, with safetensors, or delete the setting that is at fault"
 
 
 class TransformersCaptioner:
@@ -50,7 +53,8 @@ class TransformersCaptioner:
                 the hub name of one. With HF_HUB_OFFLINE=1 only the hub's cache is used.
 
         Raises:
-            DataError: if there is no such model, or it is no captioner, or it lacks weights.
+            DataError: if there is no such model, or it is no captioner, or it lacks weights,
+                or it cannot describe a black clip.
         """
         patterns = [f"*{suffix}" for suffix in FILES]
         try:
@@ -63,11 +67,13 @@ class TransformersCaptioner:
         try:
             with torch.random.fork_rng(devices=[]), _silent():
                 self._load(folder)
+                # Some models load and then want a template or places for the pictures.
+                self.caption(np.zeros((2, 64, 64, 3), np.uint8))
         except DataError:
             raise
         except Exception as error:  # transformers raises many kinds
             problem = f"{source}: cannot be loaded as a captioner: {one_line(error)[:300]}"
-            raise DataError(problem, cure="get the whole folder again, with safetensors") from None
+            raise DataError(problem, cure=LOAD_CURE) from None
         self.identity = _identity(folder, self._device)
 
     def _load(self, folder: Path) -> None:
@@ -102,10 +108,17 @@ class TransformersCaptioner:
 
         Args:
             frames: uint8 (n, h, w, 3), RGB.
+
+        Raises:
+            DataError: if the model fails.
         """
         pictures = [Image.fromarray(frame) for frame in frames]
-        ids = self._answers(pictures) if self._chats else self._descriptions(pictures)
-        texts = self._words.batch_decode(ids, skip_special_tokens=True)
+        try:
+            ids = self._answers(pictures) if self._chats else self._descriptions(pictures)
+            texts = [self._text(row) for row in ids]
+        except Exception as error:  # transformers raises many kinds
+            problem = f"{self.name}: it cannot describe a clip: {one_line(error)[:300]}"
+            raise DataError(problem, cure=CURE) from None
         return most_agreed([" ".join(text.replace("\0", " ").split()) for text in texts])
 
     def _descriptions(self, pictures: list[Image.Image]) -> torch.Tensor:
@@ -126,10 +139,25 @@ class TransformersCaptioner:
         )
         return self._generate(**inputs)[:, inputs["input_ids"].shape[1] :]
 
+    def _text(self, ids: torch.Tensor) -> str:
+        """Return what tokens (length,) say; without the sentence at which the model was stopped,
+        if there is one before it.
+        """
+        text = str(self._words.decode(ids, skip_special_tokens=True))
+        stops = {
+            *self._words.all_special_ids,
+            *_numbers(self._model.generation_config.eos_token_id),
+        }
+        return text if len(ids) == 0 or int(ids[-1]) in stops else whole_sentences(text)
+
     def _generate(self, **inputs: torch.Tensor) -> torch.Tensor:
         moved = {name: value.to(self._device) for name, value in inputs.items()}
         return self._model.generate(
-            **moved, do_sample=False, num_beams=1, max_new_tokens=MAX_TOKENS
+            **moved,
+            do_sample=False,
+            num_beams=1,
+            num_return_sequences=1,
+            max_new_tokens=MAX_TOKENS,
         )
 
 
@@ -149,6 +177,12 @@ def most_agreed(sentences: Sequence[str]) -> str:
 
     candidates = [i for i in range(len(sentences)) if words[i]]
     return sentences[max(candidates, key=agreement)] if candidates else ""
+
+
+def whole_sentences(text: str) -> str:
+    """Return a text up to the end of its last whole sentence; all of it if it has none."""
+    ends = [match.end() for match in re.finditer(r"[.!?](?=\s|$)", text)]
+    return text[: ends[-1]] if ends else text
 
 
 def _check_type(folder: Path, source: str) -> None:
@@ -171,13 +205,20 @@ def _check_type(folder: Path, source: str) -> None:
         )
 
 
+def _numbers(tokens: int | list[int] | None) -> list[int]:
+    if tokens is None:
+        return []
+    return tokens if isinstance(tokens, list) else [tokens]
+
+
 def _identity(folder: Path, device: str) -> str:
-    """Return a hash over the files of a model, the settings and the versions of the libraries."""
+    """Return a hash over the files of a model, this code and the versions of the libraries."""
     import transformers
 
     paths = [path for path in sorted(folder.iterdir()) if path.suffix in FILES]
     parts = [f"{path.name} {content_hash(path)}" for path in paths]
-    parts += [QUESTION, str(MAX_TOKENS), device, torch.__version__, transformers.__version__]
+    parts += [json.dumps(code_version(__name__)), device]
+    parts += [torch.__version__, transformers.__version__, PIL.__version__]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
