@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -34,14 +33,10 @@ from tests.conftest import REPOSITORY
 from tests.curation.test_curate_and_decode import write_captions
 from tests.curation.test_looks import here
 from tests.curation.test_sliders import embedded, promised
+from tests.tiny_open_clip import EMBED_DIM, save_weights
 from tests.video_factory import encode, numbered
 
 CONFIG = CurateConfig(timeout_s=20.0, workers=2, min_side=48, min_seconds=0.9)
-TINY = {
-    "embed_dim": 8,
-    "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "patch_size": 8, "head_width": 8},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-}
 NAMES = ("dark", "light", "middle", "untold")
 
 
@@ -236,17 +231,12 @@ def test_without_models_there_are_no_columns(inputs, scored):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the weights of a tiny architecture that open_clip knows, and a head for it."""
-    import open_clip
-
+    """A folder with tiny weights for open_clip, and a head for them."""
     folder = tmp_path_factory.mktemp("open clip")
-    (folder / "tiny-curate.json").write_text(json.dumps(TINY))
-    open_clip.add_model_config(folder / "tiny-curate.json")
+    save_weights(folder, "tiny-curate")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = open_clip.create_model("tiny-curate")
-        save_file(model.state_dict(), folder / "clip.safetensors")
-        head = torch.nn.Linear(8, 1).state_dict()
+        head = torch.nn.Linear(EMBED_DIM, 1).state_dict()
     save_file(head, folder / "head.safetensors")
     torch.save(head, folder / "head.pth")
     save_file(torch.nn.Linear(9, 1).state_dict(), folder / "wide.safetensors")
@@ -260,7 +250,7 @@ def test_an_open_clip_model_and_its_head_give_the_scores_of_the_evaluation(
 
     config = dataclasses.replace(
         CONFIG,
-        clip_model=f"tiny-curate/{weights}/clip.safetensors",
+        clip_model=f"tiny-curate/{weights}/tiny.safetensors",
         aesthetic_head=str(weights / "head.safetensors"),
     )
     found = load_models(tmp_path / "params.yaml", config)
@@ -281,7 +271,7 @@ def test_an_open_clip_model_and_its_head_give_the_scores_of_the_evaluation(
 def test_weights_that_do_not_fit_are_named_with_their_key(weights, tmp_path):
     from stages.curate import load_models
 
-    params, clip = tmp_path / "params.yaml", f"tiny-curate/{weights}/clip.safetensors"
+    params, clip = tmp_path / "params.yaml", f"tiny-curate/{weights}/tiny.safetensors"
     allowed = r"clip_model: open_clip model 'tiny-curate': allowed: ARCHITECTURE/FILE\.safetensors, with an"
     with pytest.raises(ParamsError, match=allowed):
         load_models(params, dataclasses.replace(CONFIG, clip_model="tiny-curate"))

@@ -25,7 +25,7 @@ def motion(frames: torch.Tensor) -> float:
     return float(frames.diff(dim=1).abs().mean())
 
 
-def test_a_video_moves_more_or_less_and_both_is_off_by_default(pipe: LumierePipeline) -> None:
+def test_a_video_moves_more_or_less_and_as_it_did_at_neutral_values(pipe: LumierePipeline) -> None:
     plain = pipe("a cat", generator=seed(), **OPTIONS).frames
     neutral = {**MORE, **SMOOTHER, "motion_scale": 1.0, "temporal_smoothing": 0.0}
     assert torch.equal(pipe("a cat", generator=seed(), **neutral, **OPTIONS).frames, plain)

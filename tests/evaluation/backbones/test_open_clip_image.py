@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -16,24 +15,13 @@ from lumiere.errors import DataError, ParamsError
 from lumiere.evaluation.backbones import FrameBackbone, load_backbone, parse_backbone
 from lumiere.evaluation.backbones.open_clip_image import OpenCLIPBackbone
 from lumiere.files import content_hash
-
-TINY = {
-    "embed_dim": 8,
-    "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "patch_size": 8, "head_width": 8},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-}
+from tests.tiny_open_clip import save_weights
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The weights of a tiny architecture that open_clip knows."""
-    folder = tmp_path_factory.mktemp("open clip")
-    (folder / "tiny-B-8.json").write_text(json.dumps(TINY))
-    open_clip.add_model_config(folder / "tiny-B-8.json")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        save_file(open_clip.create_model("tiny-B-8").state_dict(), folder / "tiny.safetensors")
-    return folder / "tiny.safetensors"
+    return save_weights(tmp_path_factory.mktemp("open clip"), "tiny-B-8")
 
 
 @pytest.fixture(scope="module")
