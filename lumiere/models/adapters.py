@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from lumiere.errors import one_line
 from lumiere.hub_folders import is_hub_name
+from lumiere.models.switches import PROJECTIONS
 
 PREFIX = "unet."
 ADAPTERS = (
@@ -50,15 +51,20 @@ class SpaceTimeAdapters(PeftAdapterMixin):
             adapter_name: the adapters' name.
 
         Raises:
-            ValueError: if the name is taken, or a layer takes no adapter, or weights are stored in
-                a narrow type.
+            ValueError: if the name is taken, or a layer takes no adapter or has fused projections,
+                or weights are stored in a narrow type.
         """
         self._check_takes_adapters()
         super().add_adapter(adapter_config, adapter_name)
-        odd = [name for name in _adapted(self) if name.startswith(WITHOUT_ADAPTERS)]
-        if odd:
+        layers = _adapted(self, adapter_name)
+        try:
+            _check_layers(layers, layers)
+            _check_in_use(layers, self)
+        except ValueError:
             self.delete_adapters(adapter_name)
-            _check_layers(odd, odd)
+            if not getattr(self, "peft_config", None):
+                self.unload_lora()  # deleted adapters leave their layers behind
+            raise
 
     def load_lora_adapter(
         self,
@@ -78,7 +84,8 @@ class SpaceTimeAdapters(PeftAdapterMixin):
 
         Raises:
             ValueError: if the source cannot be read, or there are no adapters, or those of a layer
-                that this network lacks, or weights are stored in a narrow type.
+                that this network lacks or that has fused projections, or weights are stored in a
+                narrow type.
         """
         self._check_takes_adapters()
         state, metadata = _fetch(pretrained_model_name_or_path_or_dict, options)
@@ -89,6 +96,7 @@ class SpaceTimeAdapters(PeftAdapterMixin):
         state = convert_unet_state_dict_to_peft(state)
         layers = {key.split(".lora_")[0] for key in state}
         _check_layers(layers, _plain_names(self))
+        _check_in_use(layers, self)
         if metadata:
             metadata = self._own_settings(metadata, layers)
         alphas = {f"own.{key}": value for key, value in self._own_names(alphas).items()}
@@ -328,10 +336,11 @@ def _adapter_layers(network: nn.Module) -> list[Any]:
     return [module for module in modules if hasattr(module, "scale_layer")]
 
 
-def _adapted(network: nn.Module) -> list[str]:
+def _adapted(network: nn.Module, adapter_name: str) -> list[str]:
+    """Return the names of the layers that have this adapter."""
     names = []
     for name, module in network.named_modules():
-        if hasattr(module, "base_layer"):
+        if adapter_name in getattr(module, "scaling", ()):
             names.append(name)
     return names
 
@@ -348,3 +357,17 @@ def _check_layers(layers: Iterable[str], known: Iterable[str]) -> None:
             raise ValueError(f"adapters of layer {layer!r}, which this network does not have")
         if layer.startswith(WITHOUT_ADAPTERS):
             raise ValueError(f"layer {layer!r} takes no adapter; leave it out of target_modules")
+
+
+def _check_in_use(layers: Iterable[str], network: nn.Module) -> None:
+    """Raise ValueError on layers that a fused product has replaced, where adapters would do
+    nothing.
+    """
+    for layer in layers:
+        parent, _, name = layer.rpartition(".")
+        is_fused = getattr(network.get_submodule(parent), "fused_projections", False)
+        if is_fused and name in PROJECTIONS:
+            raise ValueError(
+                f"adapters of layer {layer!r} would do nothing after fuse_qkv_projections(); call "
+                "unfuse_qkv_projections() first"
+            )

@@ -182,7 +182,7 @@ class SpaceTimeUNet(
         if odd:
             raise ValueError(
                 f"the layers of unet2d and of its config differ, for example in {odd[0]!r}; fuse or unload "
-                "adapters, and unfuse projections, before inflation"
+                "adapters, or load the U-Net again if fuse_qkv_projections() was called, before inflation"
             )
         model.unet.load_state_dict(unet2d.state_dict())
         copy_switches(unet2d, model.unet)

@@ -8,11 +8,14 @@ from numbers import Real
 from typing import Any
 
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
 from diffusers.models.unets.unet_2d_blocks import CrossAttnUpBlock2D, UpBlock2D
 from diffusers.utils.torch_utils import apply_freeu
 from torch import Tensor
 
 FREEU = ("s1", "s2", "b1", "b2")
+PROJECTIONS = ("to_q", "to_k", "to_v")
+FUSED_PROJECTIONS = ("to_qkv", "to_kv")
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,15 @@ def copy_switches(source: UNet2DConditionModel, target: UNet2DConditionModel) ->
         target.set_attn_processor(copy.deepcopy(processors))
 
 
+def has_fused_projections(unet: UNet2DConditionModel) -> bool:
+    """Return whether `fuse_qkv_projections` acts on an image model."""
+    return any(attention.fused_projections for attention in _attentions(unet))
+
+
+def _attentions(unet: UNet2DConditionModel) -> list[Attention]:
+    return [module for module in unet.modules() if isinstance(module, Attention)]
+
+
 class SpaceTimeSwitches:
     """Switches of diffusers' U-Nets, which act on the layers of the image model in `unet`."""
 
@@ -80,12 +92,30 @@ class SpaceTimeSwitches:
         self.unet.set_default_attn_processor()
 
     def fuse_qkv_projections(self) -> None:
-        """Compute queries, keys and values of the image model's attention in one product."""
+        """Compute queries, keys and values of the image model's attention in one product.
+
+        Raises:
+            ValueError: if they have adapters, which the product would leave out.
+        """
+        self.unfuse_qkv_projections()
+        for attention in _attentions(self.unet):
+            if any(hasattr(getattr(attention, name), "base_layer") for name in PROJECTIONS):
+                raise ValueError(
+                    "fuse_qkv_projections: attention has adapters, which would be left out; call "
+                    "unload_lora() first (after fuse_lora() to keep their effect)"
+                )
         self.unet.fuse_qkv_projections()
 
     def unfuse_qkv_projections(self) -> None:
-        """End `fuse_qkv_projections`."""
+        """End `fuse_qkv_projections`, and remove its layers, which diffusers leaves in the network."""
+        if not has_fused_projections(self.unet):
+            return
         self.unet.unfuse_qkv_projections()
+        for attention in _attentions(self.unet):
+            for name in FUSED_PROJECTIONS:
+                if hasattr(attention, name):
+                    delattr(attention, name)
+            attention.fused_projections = False
 
     def enable_freeu(self, s1: float, s2: float, b1: float, b2: float) -> None:
         """Weigh skips and backbone features in the first two up blocks (FreeU, Si et al. 2023,

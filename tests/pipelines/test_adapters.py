@@ -158,6 +158,43 @@ def test_what_cannot_be_loaded(pipe: LumierePipeline, tmp_path: Path) -> None:
         pipe.unet.set_adapters("zoom")
 
 
+def test_adapters_that_are_refused_leave_no_trace(pipe: LumierePipeline, tmp_path: Path) -> None:
+    refused = LoraConfig(target_modules=r"temporal_upsamplers\..*conv")
+    with pytest.raises(ValueError, match="takes no adapter"):
+        pipe.unet.add_adapter(refused)
+    pipe.unet.save_pretrained(tmp_path)
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]), "ink")
+    with pytest.raises(ValueError, match="takes no adapter"):
+        pipe.unet.add_adapter(refused, "zoom")
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_k"]), "neon")
+    assert pipe.get_list_adapters() == {"unet": ["ink", "neon"]}
+
+
+def test_fused_projections_and_adapters_exclude_each_other(
+    pipe: LumierePipeline, tmp_path: Path
+) -> None:
+    """A fused product reads plain weights, so adapters and styles would do nothing."""
+    pipe.add_style("ink", pipe.unet.unet.state_dict())
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
+    pipe.unet.save_lora_adapter(tmp_path / "lora")
+    with pytest.raises(ValueError, match=r"attention has adapters, .*; call unload_lora\(\) first"):
+        pipe.unet.fuse_qkv_projections()
+    pipe.unload_lora_weights()
+    pipe.unet.fuse_qkv_projections()
+    for add in (
+        lambda: pipe.load_lora_weights(tmp_path / "lora"),
+        lambda: pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"])),
+    ):
+        with pytest.raises(ValueError, match=r"would do nothing after fuse_qkv_projections\(\)"):
+            add()
+    with pytest.raises(ValueError, match=r"style 'ink': .* has fused projections, which a style"):
+        pipe("a cat", style="ink", **BASE)
+    add_motion_lora(pipe.unet, 2)  # not of the fused layers
+    pipe.unload_lora_weights()
+    pipe.unet.unfuse_qkv_projections()
+    pipe.load_lora_weights(tmp_path / "lora")
+
+
 def test_adapters_that_could_not_be_used_later(pipe: LumierePipeline, tmp_path: Path) -> None:
     pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
     with pytest.raises(ValueError, match="safe_serialization is False; adapters are stored as"):
@@ -342,7 +379,7 @@ def test_scales_that_would_not_act(pipe: LumierePipeline) -> None:
 
 
 @torch.no_grad()
-def test_attention_processors_and_fused_projections() -> None:
+def test_attention_processors_and_fused_projections(tmp_path: Path) -> None:
     unet2d = image_network()
     image, given = make_inputs(unet2d)
     inflated = SpaceTimeUNet.from_unet2d(unet2d)
@@ -357,8 +394,11 @@ def test_attention_processors_and_fused_projections() -> None:
     torch.testing.assert_close(
         inflated(image.unsqueeze(2), **given).sample, expected, rtol=1e-4, atol=1e-5
     )
+    inflated.fuse_qkv_projections()  # once more
     inflated.unfuse_qkv_projections()
     torch.testing.assert_close(inflated(image.unsqueeze(2), **given).sample, expected)
+    inflated.unfuse_qkv_projections()
+    inflated.save_pretrained(tmp_path)
 
 
 # --- motion -----------------------------------------------------------------------------------------
