@@ -20,9 +20,14 @@ from lumiere.text_config import write_text_config
 def read_with_tokenizer(tokenizer: Any, text: str) -> tuple[int, tuple[str, ...]]:
     """Do the work of `TextEncoder.read_words` with a tokenizer of transformers."""
     ids = tokenizer(text, truncation=False, verbose=False)["input_ids"]
-    if tokenizer.unk_token_id not in ids:
+    unknown_id = tokenizer.unk_token_id
+    if unknown_id not in ids:
         return len(ids), ()
-    unknown = [word for word in text.split() if tokenizer.unk_token in tokenizer.tokenize(word)]
+    unknown = []
+    for word in text.split():
+        # By number: T5's tokenizer names an unknown token by its own characters.
+        if unknown_id in tokenizer(word, add_special_tokens=False)["input_ids"]:
+            unknown.append(word)
     return len(ids), tuple(dict.fromkeys(unknown))
 
 

@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
+from tokenizers.pre_tokenizers import Metaspace
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from lumiere.text import TextEncoder, load_text_encoder
+from lumiere.text.encoder import read_with_tokenizer
 from lumiere.text.lost_words import find_losses, notes
 from tests.text.pipelines import save_if
 
@@ -58,6 +63,16 @@ def test_words_are_counted_as_the_encoder_reads_them(
         monkeypatch.chdir(folder.parent)
         found = find_losses(["a cat"], load_text_encoder("diffusers:IF", 4))
         assert [loss.unknown for loss in found.values()] == ([(absent,)] if absent else [])
+
+
+def test_a_tokenizer_of_pieces_names_what_it_does_not_know() -> None:
+    """T5's is one: it returns an unknown piece by its own characters."""
+    pieces = [("<unk>", 0.0), ("▁", -5.0), ("▁a", -1.0), ("▁cat", -1.0), ("c", -5.0)]
+    plain = Tokenizer(Unigram(pieces, unk_id=0))
+    plain.pre_tokenizer = Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="<unk>")
+    assert tokenizer.tokenize("鯨") == ["▁", "鯨"]
+    assert read_with_tokenizer(tokenizer, "a 鯨 cat a 鯨") == (7, ("鯨",))
 
 
 class Nameless(TextEncoder):
