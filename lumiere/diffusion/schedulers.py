@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -42,22 +42,19 @@ def check_prediction_type(scheduler: SchedulerMixin, expected: str, name: str) -
         expected: the network's prediction type.
         name: the scheduler's name in messages.
     """
-    kind, config = type(scheduler).__name__, scheduler.config
-    settings = inspect.signature(type(scheduler).__init__).parameters
-    # `from_config` keeps settings that a class does not have, such as the prediction type of a flow
-    # scheduler.
+    kind, settings = type(scheduler).__name__, _settings(scheduler)
     if "prediction_type" not in settings:
         raise ValueError(
             f"{name} is a {kind}, which has no prediction_type, but the model predicts "
             f"{expected!r}; take a diffusion scheduler, such as {WORKING}"
         )
-    if config.get("prediction_type") != expected:
+    if settings["prediction_type"] != expected:
         raise ValueError(
-            f"{name} is a {kind} with prediction_type {config.get('prediction_type')!r}, but the "
+            f"{name} is a {kind} with prediction_type {settings['prediction_type']!r}, but the "
             f"model predicts {expected!r}; make it with {kind}.from_config(config of the scheduler "
             "that was saved)"
         )
-    if expected == "epsilon" and config.get("rescale_betas_zero_snr"):
+    if expected == "epsilon" and settings.get("rescale_betas_zero_snr"):
         raise ValueError(
             f"{name} is a {kind} with zero terminal SNR, where the noise says nothing about the "
             f"video, but the model predicts 'epsilon'; make it with "
@@ -78,12 +75,36 @@ def check_prediction_type(scheduler: SchedulerMixin, expected: str, name: str) -
             f"{name} is a {kind}, which steps in another way than by model output, timestep and "
             f"sample; take another, such as {WORKING}"
         )
-    variance = config.get("variance_type")
+    variance = settings.get("variance_type")
     if variance in ("learned", "learned_range"):
         raise ValueError(
             f"{name} is a {kind} with variance_type {variance!r}, but a learned variance is not "
             f"used; make it with {kind}.from_config({name}.config, variance_type='fixed_small')"
         )
+
+
+def has_flow_sigmas(scheduler: SchedulerMixin) -> bool:
+    """Return whether a scheduler of diffusion mixes video and noise as flow matching does."""
+    return bool(_settings(scheduler).get("use_flow_sigmas"))
+
+
+def has_continuous_timesteps(scheduler: SchedulerMixin) -> bool:
+    """Return whether a scheduler numbers noise levels as EDM does; diffusers does so for
+    v-prediction alone.
+    """
+    settings = _settings(scheduler)
+    is_continuous = settings.get("timestep_type") == "continuous"
+    return is_continuous and settings.get("prediction_type") == "v_prediction"
+
+
+def _settings(scheduler: SchedulerMixin) -> dict[str, Any]:
+    """Return the settings that a scheduler's class has.
+
+    `from_config` keeps those of another class too, which do nothing, such as the prediction type in
+    a flow scheduler; and it cannot change them.
+    """
+    own = inspect.signature(type(scheduler).__init__).parameters
+    return {name: value for name, value in scheduler.config.items() if name in own}
 
 
 def select_timesteps(
@@ -183,9 +204,10 @@ def takes_timesteps(scheduler: SchedulerMixin) -> bool:
     arguments = inspect.signature(scheduler.set_timesteps).parameters
     if "timesteps" not in arguments or "original_inference_steps" in arguments:
         return False
-    if scheduler.config.get("timestep_type") == "continuous":
+    if has_continuous_timesteps(scheduler):
         return False
-    return not any(scheduler.config.get(name) for name in OWN_SPACINGS)
+    settings = _settings(scheduler)
+    return not any(settings.get(name) for name in OWN_SPACINGS)
 
 
 class Stepper:

@@ -6,7 +6,11 @@ from typing import Any
 
 import torch
 
-from lumiere.diffusion.schedulers import check_prediction_type
+from lumiere.diffusion.schedulers import (
+    check_prediction_type,
+    has_continuous_timesteps,
+    has_flow_sigmas,
+)
 from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines.prompts import text_dim
 
@@ -22,8 +26,13 @@ def check_generates(unet: SpaceTimeUNet, scheduler: Any) -> None:
             "of inpainting and of super-resolution do; pass one that predicts all channels that it "
             "takes, and a network of super-resolution as ssr_unet"
         )
+    check_is_scheduler(scheduler)
+
+
+def check_is_scheduler(scheduler: Any, name: str = "scheduler") -> None:
+    """Raise ValueError if a scheduler, a component of this name, is None."""
     if scheduler is None:
-        raise ValueError("scheduler is None; pass a scheduler of unet's prediction type")
+        raise ValueError(f"{name} is None; pass a scheduler of the network's prediction type")
 
 
 def check_scheduler(scheduler: Any, expected: str, name: str = "scheduler") -> None:
@@ -39,11 +48,12 @@ def check_scheduler(scheduler: Any, expected: str, name: str = "scheduler") -> N
         expected: the network's prediction type.
         name: of the component, for the message.
     """
+    check_is_scheduler(scheduler, name)
     check_prediction_type(scheduler, expected, name)
-    kind, config = type(scheduler).__name__, scheduler.config
-    if config.get("use_flow_sigmas"):
+    kind = type(scheduler).__name__
+    if has_flow_sigmas(scheduler):
         setting, cure = "use_flow_sigmas", "use_flow_sigmas=False"
-    elif config.get("timestep_type") == "continuous":
+    elif has_continuous_timesteps(scheduler):
         setting, cure = "continuous timesteps", "timestep_type='discrete'"
     else:
         return

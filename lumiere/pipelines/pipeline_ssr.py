@@ -31,7 +31,7 @@ from lumiere.pipelines.argument_checks import (
 )
 from lumiere.pipelines.base import LumiereBasePipeline
 from lumiere.pipelines.callbacks import NO_CALLBACK, Callback, StepCallback
-from lumiere.pipelines.component_checks import check_scheduler
+from lumiere.pipelines.component_checks import check_is_scheduler, check_scheduler
 from lumiere.pipelines.known_pixels import KnownPixels
 from lumiere.pipelines.pipeline_output import (
     LumiereUpscalePipelineOutput,
@@ -79,10 +79,11 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
                 network.
 
         Raises:
-            ValueError: if the network is not for super-resolution.
+            ValueError: if the network is not for super-resolution, or there is no scheduler.
         """
         super().__init__()
         check_network(unet, "unet")
+        check_is_scheduler(scheduler)
         check_super_resolution(unet.unet)
         if unet.config.conditioning_channels:
             raise ValueError(

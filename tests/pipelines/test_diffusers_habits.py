@@ -315,6 +315,16 @@ def test_a_removed_component_is_none(pipe: LumierePipeline) -> None:
     assert pipe.text_encoder is None
     states = torch.ones(1, 6, 8)
     pipe(prompt_embeds=states, negative_prompt_embeds=states, **BASE)
+    for name, expected in (
+        ("ssr_scheduler", "^ssr_scheduler is None; pass a scheduler"),
+        ("scheduler", "^scheduler is None; pass a scheduler"),
+        ("unet", "^unet is None; expected"),
+    ):
+        delattr(pipe, name)
+        with pytest.raises(ValueError, match=expected):
+            pipe(prompt_embeds=states, negative_prompt_embeds=states, **SHORT)
+    with pytest.raises(ValueError, match="scheduler is None; pass a scheduler"):
+        LumiereUpscalePipeline(pipe.ssr_unet, None)
 
 
 # --- guidance and text ------------------------------------------------------------------------------

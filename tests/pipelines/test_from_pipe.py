@@ -149,7 +149,7 @@ def test_super_resolution_takes_its_own_place(pipe: LumierePipeline) -> None:
     )
     with pytest.raises(ValueError, match="unet is None; expected a SpaceTimeUNet"):
         LumierePipeline.from_pipe(upscaler)
-    with pytest.raises(ValueError, match="scheduler is None; pass a scheduler of unet's"):
+    with pytest.raises(ValueError, match="scheduler is None; pass a scheduler of the network's"):
         LumierePipeline.from_pipe(upscaler, unet=pipe.unet)
     with pytest.raises(ValueError, match=r"unet takes 6 channels and predicts 3, .* as ssr_unet"):
         LumierePipeline(pipe.ssr_unet, pipe.scheduler)

@@ -25,6 +25,7 @@ from lumiere.diffusion.schedulers import (
     signal_level,
 )
 from lumiere.pipelines import LumierePipeline
+from lumiere.pipelines.component_checks import check_scheduler
 from tests.pipelines.test_modes import IMAGE, STEPS, VIDEO, seed
 
 SOLVERS = [
@@ -272,6 +273,37 @@ def test_noise_prediction_knows_nothing_at_zero_terminal_snr() -> None:
         ValueError, match=r"zero terminal SNR.*DDIMScheduler\.from_config\(scheduler\.config, resc"
     ):
         check_prediction_type(scheduler, "epsilon", "scheduler")
+
+
+@pytest.mark.parametrize(
+    ("first", "settings"),
+    [
+        ("DPMSolverMultistepScheduler", {"use_flow_sigmas": True}),
+        ("EulerDiscreteScheduler", {"timestep_type": "continuous"}),
+        ("DDPMScheduler", {"variance_type": "learned_range"}),
+        ("DDIMScheduler", {"rescale_betas_zero_snr": True, "prediction_type": "epsilon"}),
+    ],
+)
+def test_settings_that_only_another_class_has_do_nothing(
+    first: str, settings: dict[str, Any]
+) -> None:
+    """`from_config` keeps them in the config, and cannot change them."""
+    kept = made_by(first, make_scheduler(), **settings)
+    scheduler = made_by("HeunDiscreteScheduler", kept)
+    name = next(iter(settings))
+    assert scheduler.config[name] == settings[name]
+    check_scheduler(scheduler, scheduler.config.prediction_type)
+    with pytest.raises(ValueError, match=f"^scheduler is a {first} with"):
+        check_scheduler(kept, kept.config.prediction_type)
+
+
+def test_timesteps_are_continuous_for_v_prediction_alone() -> None:
+    settings = {"prediction_type": "epsilon", "rescale_betas_zero_snr": False}
+    plain = made_by("EulerDiscreteScheduler", make_scheduler(), **settings)
+    scheduler = made_by("EulerDiscreteScheduler", plain, timestep_type="continuous")
+    check_scheduler(scheduler, "epsilon")
+    timesteps = [select_timesteps(each, 4, CPU, power=2.0) for each in (plain, scheduler)]
+    assert torch.equal(*timesteps)
 
 
 @pytest.mark.parametrize("name", ["LMSDiscreteScheduler", "PNDMScheduler"])
