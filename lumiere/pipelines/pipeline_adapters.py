@@ -97,8 +97,10 @@ class LumiereAdapters(StableDiffusionLoraLoaderMixin):
                 "text_encoder_lora_layers are given, but our text encoders take no adapters; leave "
                 "them out"
             )
-        if weight_name is not None and not weight_name.endswith(".safetensors"):
-            raise ValueError(f"weight_name is {weight_name!r}; allowed: a name of .safetensors")
+        if weight_name is not None and not str(weight_name).endswith(".safetensors"):
+            raise ValueError(
+                f"weight_name is {str(weight_name)!r}; allowed: a name of .safetensors"
+            )
         if not is_main_process:
             return
         super().save_lora_weights(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -48,12 +49,10 @@ class LumiereFolders(LumiereBasePipeline):
         """
         text_encoder = self.text_encoder
         # diffusers saves and loads only the kinds of component that it knows; our text encoder is
-        # not among them.
-        self.register_modules(text_encoder=None)
-        try:
-            super()._save_parts(folder, **options)
-        finally:
-            self.register_modules(text_encoder=text_encoder)
+        # not among them. This pipeline keeps it, because other threads may use it now.
+        plain = copy.copy(self)
+        plain.register_modules(text_encoder=None)
+        super(LumiereFolders, plain)._save_parts(folder, **options)
         if text_encoder is None:  # remove an earlier pipeline's
             for name in (CONFIG_NAME, "config.json"):
                 (folder / TEXT_ENCODER_FOLDER / name).unlink(missing_ok=True)

@@ -271,11 +271,15 @@ def test_adapters_are_saved_by_the_pipelines_method(pipe: LumierePipeline, tmp_p
         LumierePipeline.save_lora_weights(tmp_path, unet_lora_layers=layers, weight_name="a.bin")
     LumierePipeline.save_lora_weights(tmp_path, unet_lora_layers=layers, is_main_process=False)
     assert not any(tmp_path.iterdir())
+    name: Any = Path("ink.safetensors")
     LumierePipeline.save_lora_weights(
-        tmp_path, unet_lora_layers=layers, unet_lora_adapter_metadata=settings
+        tmp_path,
+        unet_lora_layers=layers,
+        weight_name=name,
+        unet_lora_adapter_metadata=settings,
     )
     pipe.unload_lora_weights()
-    pipe.load_lora_weights(tmp_path)
+    pipe.load_lora_weights(tmp_path, weight_name="ink.safetensors")
     assert torch.equal(pipe("a cat", generator=seed(), **BASE).frames, expected)
 
 

@@ -261,6 +261,23 @@ def test_components_are_shared_during_a_call(pipe: LumierePipeline) -> None:
         pipe("a cat", callback_on_step_end=share, **BASE)
 
 
+def test_a_pipeline_that_is_saved_keeps_its_text_encoder(
+    pipe: LumierePipeline, tmp_path: Path
+) -> None:
+    """Prompts are encoded, and pipelines are shared, at once, also while a thread saves."""
+    text_encoder, save = pipe.text_encoder, pipe.scheduler.save_pretrained
+    seen: list[Any] = []
+
+    def spy(folder: str) -> None:
+        seen.append(LumierePipeline.from_pipe(pipe).text_encoder)
+        save(folder)
+
+    pipe.scheduler.save_pretrained = spy
+    pipe.save_pretrained(tmp_path)
+    assert seen == [text_encoder] and pipe.text_encoder is text_encoder
+    assert LumierePipeline.from_pretrained(tmp_path).text_encoder.name == text_encoder.name
+
+
 def test_what_a_callback_may_change(pipe: LumierePipeline, tmp_path: Path) -> None:
     pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_k"]), "ink")
     shake_adapters(pipe.unet, "ink")
