@@ -60,8 +60,8 @@ def tapered_weights(windows: Sequence[tuple[int, int]]) -> list[Tensor]:
 
     Where two windows overlap, the clip fades linearly from one into the next.
     """
-    lengths = [end - start for start, end in windows]
-    return [torch.minimum(torch.arange(1.0, n + 1), torch.arange(float(n), 0, -1)) for n in lengths]
+    rising = [torch.arange(1, end - start + 1, dtype=torch.float32) for start, end in windows]
+    return [torch.minimum(weights, weights.flip(0)) for weights in rising]
 
 
 class Reconciler:
@@ -89,7 +89,7 @@ class Reconciler:
         """
         self.windows, self.num_frames = windows, num_frames
         self.weights = (
-            [torch.ones(end - start) for start, end in windows]
+            [torch.ones(end - start, dtype=torch.float32) for start, end in windows]
             if weights is None
             else list(weights)
         )
@@ -98,7 +98,7 @@ class Reconciler:
             raise ValueError(
                 f"{len(self.weights)} weights for {len(windows)} windows; expected one each"
             )
-        self.sums = torch.zeros(num_frames)
+        self.sums = torch.zeros(num_frames, dtype=torch.float32)
         for (start, end), weight in zip(windows, self.weights, strict=True):
             if not 0 <= start < end <= num_frames:
                 raise ValueError(

@@ -92,7 +92,7 @@ class SourcePixels:
             return None
         if len(fitted) == 1:
             return fitted[0].expand(-1, -1, num_frames, -1, -1)
-        share = torch.linspace(0, 1, num_frames).view(-1, 1, 1)
+        share = torch.linspace(0, 1, num_frames, dtype=torch.float32).view(-1, 1, 1)
         return torch.lerp(fitted[0], fitted[1], share)
 
     def conditions(
