@@ -26,7 +26,7 @@ from lumiere.curation.sidecars import read_sidecars
 from lumiere.curation.verdicts import Row, decide
 from lumiere.data.disk_arrays import ArrayFile
 from lumiere.data.ray_engine import RunTasks
-from lumiere.data.remote import FETCH_AGAIN, RemoteFolder, matching
+from lumiere.data.remote import FETCH_AGAIN, RemoteFolder, list_names, matching
 from lumiere.data.workers import Failure, run_tasks
 from lumiere.errors import DataError, FetchError
 
@@ -118,7 +118,7 @@ def _list(raw: Path | RemoteFolder, config: CurateConfig) -> list[str]:
         DataError: if it cannot be listed.
     """
     if isinstance(raw, RemoteFolder):
-        return raw.names()
+        return list_names(raw, config.timeout_s)
     if not raw.is_dir():
         raise DataError(f"{raw}: no such folder; it must hold the raw videos")
     return list(list_inputs(raw, allowed_roots(config)))

@@ -143,9 +143,8 @@ def degrade(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     b = len(images)
 
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
-        return (
-            torch.rand((b, *shape), generator=generator, dtype=torch.float32) * (high - low) + low
-        )
+        share = torch.rand((b, *shape), generator=generator, dtype=torch.float32)
+        return share * (high - low) + low
 
     # Small changes of scale, place and angle. There are no mirror images, because captions say left
     # and right.
