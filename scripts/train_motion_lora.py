@@ -28,6 +28,7 @@ from lumiere.errors import DataError, run_program
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.autoencoder import load_vae, vae_factor
 from lumiere.models.text_to_image import load_scheduler
+from lumiere.plurals import counted
 from lumiere.training.checkpoint import fingerprint
 from lumiere.training.examples import StoredClips
 from lumiere.training.loop import train
@@ -111,7 +112,7 @@ def train_motion(
     network.save_lora_adapter(out, MOTION)
     write_record(out, NAME, result)
     shutil.rmtree(state, ignore_errors=True)
-    print(f"{len(stores[0])} clips, {result.summary()}; {out}")
+    print(f"{counted(len(stores[0]), 'clip')}, {result.summary()}; {out}")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -179,6 +179,12 @@ def fetch_file(folder: RemoteFolder, name: str) -> Path:
         raise FetchError(f"{name}: cannot be fetched: {error.strerror or error}") from None
 
 
+def not_fetched(problems: Sequence[str]) -> DataError:
+    """Return the error that counts the videos that cannot be fetched, and quotes one of them."""
+    others = f"{len(problems)} videos, such as " if len(problems) > 1 else ""
+    return DataError(f"{others}{min(problems)}", FETCH_AGAIN)
+
+
 def split_source(text: str, cache: Path) -> tuple[Path | RemoteFolder, str]:
     """Divide the address of raw videos into the folder, and the pattern of names within it.
 

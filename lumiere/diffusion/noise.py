@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lumiere.plurals import counted
+
 
 def video_generators(
     generator: torch.Generator | Sequence[torch.Generator] | None, num_videos: int
@@ -36,7 +38,8 @@ def video_generators(
         return [torch.Generator(device).manual_seed(seed) for seed in seeds]
     if len(generator) != num_videos:
         raise ValueError(
-            f"generator is a list of {len(generator)} for {num_videos} videos; pass one per video"
+            f"generator is a list of {len(generator)} for {counted(num_videos, 'video')}; "
+            "pass one per video"
         )
     return [child for source in generator for child in video_generators(source, 1)]
 

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lumiere.plurals import counted
+
 
 def temporal_windows(num_frames: int, window_size: int, overlap: int) -> list[tuple[int, int]]:
     """Return half-open windows that cover every frame.
@@ -96,7 +98,8 @@ class Reconciler:
         self.is_mean = weights is None
         if len(self.weights) != len(windows):
             raise ValueError(
-                f"{len(self.weights)} weights for {len(windows)} windows; expected one each"
+                f"{counted(len(self.weights), 'weight')} for {counted(len(windows), 'window')}; expected one "
+                "each"
             )
         self.sums = torch.zeros(num_frames, dtype=torch.float32)
         for (start, end), weight in zip(windows, self.weights, strict=True):
@@ -167,7 +170,7 @@ def reconcile(
     """
     if len(predictions) != len(windows) or not windows:
         raise ValueError(
-            f"{len(predictions)} predictions for {len(windows)} windows; "
+            f"{counted(len(predictions), 'prediction')} for {counted(len(windows), 'window')}; "
             "expected one each, at least one"
         )
     first = predictions[0]
