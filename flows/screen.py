@@ -14,6 +14,7 @@ import time
 from typing import Any, TextIO
 
 from flows.second_tries import exit_code
+from lumiere.plurals import counted
 
 BAR_SECONDS = 0.2  # the shortest time between two updates of a bar on a terminal
 QUIET_BAR_SECONDS = 10.0  # the same for output to a file
@@ -106,7 +107,7 @@ class StageOutput:
         self._screen.line(self._stage, text)
         if time.monotonic() - self._second >= 1:
             if self._dropped:
-                self._send(f"({self._dropped} lines left out)")
+                self._send(f"({counted(self._dropped, 'line')} left out)")
             self._second, self._sent, self._dropped = time.monotonic(), 0, 0
         if self._sent < LOG_LINES_PER_SECOND:
             self._send(text)

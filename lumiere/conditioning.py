@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 def text_only(video_shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Return C and M of a video in which nothing is known.
+    """Return C and M, float32, of a video in which nothing is known.
 
     Args:
         video_shape: (b, c, t, h, w).
@@ -25,7 +25,9 @@ def text_only(video_shape: Sequence[int]) -> tuple[Tensor, Tensor]:
     if len(video_shape) != 5:
         raise ValueError(f"video_shape {tuple(video_shape)}; expected (b, c, t, h, w)")
     batch_size, _, num_frames, height, width = video_shape
-    return torch.zeros(*video_shape), torch.zeros(batch_size, 1, num_frames, height, width)
+    conditioning = torch.zeros(*video_shape, dtype=torch.float32)
+    known_mask = torch.zeros(batch_size, 1, num_frames, height, width, dtype=torch.float32)
+    return conditioning, known_mask
 
 
 def image_to_video(

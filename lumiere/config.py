@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from lumiere.errors import ParamsError
 from lumiere.params_file import choice, number, read
+from lumiere.plurals import counted
 from lumiere.style import STYLE_NAME
 
 __all__ = ["Params", "load_params", "to_dict"]
@@ -547,7 +548,7 @@ class Params:
     def __post_init__(self) -> None:
         if self.decode.num_frames / self.decode.fps > self.curate.min_seconds:
             raise ParamsError(
-                f"decode.num_frames: {self.decode.num_frames} frames at {self.decode.fps} fps; "
+                f"decode.num_frames: {counted(self.decode.num_frames, 'frame')} at {self.decode.fps} fps; "
                 f"allowed: at most curate.min_seconds ({self.curate.min_seconds:g} s)"
             )
         if self.train_ssr.low_size != self.prepare_t2i.size:

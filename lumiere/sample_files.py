@@ -39,6 +39,7 @@ from lumiere.data.contact_sheets import contact_sheet, save_picture, xt_slice
 from lumiere.data.video_io import read_video, write_video
 from lumiere.errors import DataError, first_line
 from lumiere.files import is_file, raise_machine_error, write_atomically
+from lumiere.plurals import counted
 
 RESERVED_NAMES = ("index",)
 SHOWN_SUFFIXES = (".mp4", ".json", ".sheet.png", ".xt.png")  # what a reviewer wants to see
@@ -231,7 +232,7 @@ def read_set(folder: Path, name: str) -> ClipSet:
         members = sorted(arrays.files)
     if members != [_member(index) for index in range(len(entries))]:
         raise DataError(
-            f"{path}: {len(members)} clips for {len(entries)} rows of {name}.json; "
+            f"{path}: {counted(len(members), 'clip')} for {counted(len(entries), 'row')} of {name}.json; "
             "run the generate stage again"
         )
     return ClipSet(path, entries)

@@ -23,11 +23,13 @@ import torch
 
 from lumiere.config import RuntimeConfig, TextOptimConfig, TrainConditionedConfig, to_dict
 from lumiere.data.clips import ClipStore
+from lumiere.data.frame_sizes import shorter_side
 from lumiere.data.shards import read_info
 from lumiere.errors import DataError, run_program
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.autoencoder import load_vae, vae_factor
 from lumiere.models.text_to_image import load_scheduler
+from lumiere.plurals import counted
 from lumiere.training.checkpoint import fingerprint
 from lumiere.training.examples import StoredClips
 from lumiere.training.loop import train
@@ -58,9 +60,15 @@ def choose(folder: Path, split: str, only: Sequence[str]) -> ClipStore:
 def make_task(
     network: SpaceTimeUNet, folder: Path, stores: Sequence[ClipStore], optim: TextOptimConfig
 ) -> SpaceTimeTask:
-    """Make the training that made the network, on the chosen clips; `folder` is the network's."""
+    """Make the training that made the network, on the chosen clips; `folder` is the network's.
+
+    Clips keep their own shapes. The shorter side of their main size is that of the network's.
+
+    Raises:
+        DataError: if a side of a clip would not be a whole number of pixels.
+    """
     vae = load_vae(folder / "vae")
-    size = network.unet.config.sample_size * vae_factor(vae)
+    size = shorter_side(network.unet.config.sample_size) * vae_factor(vae)
     clips = [StoredClips(store, size, RuntimeConfig().cache_mb) for store in stores]
     given = (NAME, network, load_scheduler(folder / "scheduler"), *clips, optim, vae)
     if not network.config.conditioning_channels:
@@ -111,7 +119,7 @@ def train_motion(
     network.save_lora_adapter(out, MOTION)
     write_record(out, NAME, result)
     shutil.rmtree(state, ignore_errors=True)
-    print(f"{len(stores[0])} clips, {result.summary()}; {out}")
+    print(f"{counted(len(stores[0]), 'clip')}, {result.summary()}; {out}")
 
 
 def run(arguments: argparse.Namespace) -> None:

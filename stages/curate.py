@@ -29,6 +29,7 @@ def main() -> None:
     from lumiere.data.remote import split_source
     from lumiere.evaluation.backbones.efficientnet_lite import EfficientNetLite0Backbone
     from lumiere.files import write_atomically
+    from lumiere.plurals import counted
 
     arguments = stages.parse_arguments(
         __doc__,
@@ -58,7 +59,8 @@ def main() -> None:
         run.log_artifact(arguments.report)
         run.log_artifact(arguments.out)
     print(
-        f"{numbers['accepted']} clips accepted, {numbers['rejected']} rejected: see {arguments.report}/report.html"
+        f"{counted(int(numbers['accepted']), 'clip')} accepted, {numbers['rejected']} rejected: see "
+        f"{arguments.report}/report.html"
     )
     for note in split_notes(rows, config.validation_fraction):
         print(f"note: {note}", file=sys.stderr)

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 def check_lengths(rows: list[dict[str, Any]], config: DecodeConfig) -> None:
     """Raise ParamsError if a window is longer than an accepted clip."""
     from lumiere.errors import ParamsError
+    from lumiere.plurals import counted
 
     seconds = config.num_frames / config.fps
     short = [row["clip_id"] for row in rows if row["end"] - row["start"] < seconds - 1e-6]
     if short:
         raise ParamsError(
             f"decode.num_frames: {config.num_frames} at decode.fps {config.fps} are {seconds:g} s, but curation "
-            f"accepted {len(short)} shorter clips ({short[0]}); allowed: at most curate.min_seconds"
+            f"accepted {counted(len(short), 'shorter clip')} ({short[0]}); allowed: at most curate.min_seconds"
         )
 
 
@@ -43,6 +44,7 @@ def main() -> None:
     from lumiere.data.ray_engine import engine
     from lumiere.data.remote import split_source
     from lumiere.errors import DataError
+    from lumiere.plurals import counted
     from lumiere.text import load_text_encoder
     from lumiere.text.lost_words import find_losses, notes
 
@@ -107,7 +109,7 @@ def main() -> None:
         )
     shutil.rmtree(arguments.scratch, ignore_errors=True)  # the shards contain all results now
     print(
-        ", ".join(f"{count} {split} clips" for split, count in numbers.items())
+        ", ".join(counted(count, f"{split} clip") for split, count in numbers.items())
         + f" in {arguments.out}"
     )
 

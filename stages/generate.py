@@ -16,6 +16,7 @@ from lumiere.pipelines.assemble import assemble_pipeline, hash_model, load_guide
 from lumiere.pipelines.evaluation_sets import write_sets
 from lumiere.pipelines.input_files import Clips
 from lumiere.pipelines.sample_videos import check_video, make_sample, read_videos
+from lumiere.plurals import counted
 
 
 def pipeline_defaults(config: GenerateConfig) -> dict[str, Any]:
@@ -95,7 +96,9 @@ def main() -> None:
         sizes = write_sets(pipe, clips, config, arguments.out)
         counts = {f"{name}_set": size for name, size in sizes.items()}
         run.log_metrics({"videos": len(videos), **counts})
-    print(f"{len(videos)} videos in {arguments.out}, the pipeline in {arguments.pipeline}")
+    print(
+        f"{counted(len(videos), 'video')} in {arguments.out}, the pipeline in {arguments.pipeline}"
+    )
 
 
 if __name__ == "__main__":

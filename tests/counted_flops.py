@@ -18,18 +18,18 @@ from torch.utils import _pytree as pytree
 from lumiere.training import diffusion_task, distillation_task, loop, throughput
 
 FOLDER = "LUMIERE_TESTS_COUNTED_FLOPS"  # an environment variable
-count, count_for_a_training = throughput.count_flops, loop._flops_of_a_part
+count, count_for_a_training = throughput.count_flops, loop._flops_by_shape
 _training_starts = False
 
 
 def keep_counts() -> None:
     """Let the trainings of this process look for a count before they count."""
-    loop._flops_of_a_part = _flops_of_a_part
+    loop._flops_by_shape = _flops_by_shape
     diffusion_task.count_flops = _count_flops
     distillation_task.count_flops = _count_flops
 
 
-def _flops_of_a_part(task: Any, positions: Any) -> int:
+def _flops_by_shape(task: Any, positions: Any) -> dict[throughput.Shapes, int]:
     global _training_starts
     _training_starts = True
     try:

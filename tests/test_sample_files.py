@@ -131,7 +131,7 @@ def test_clips_and_rows_must_fit(tmp_path: Path) -> None:
     sample_files.write_set(tmp_path, "seams", [(entry(i), video(2, 8, 8, 3)) for i in range(2)])
     rows = tmp_path / "sets" / "seams.json"
     rows.write_text(json.dumps(json.loads(rows.read_text(encoding="utf-8"))[:1]))
-    with pytest.raises(DataError, match=r"seams.npz: 2 clips for 1 rows of seams.json"):
+    with pytest.raises(DataError, match=r"seams.npz: 2 clips for 1 row of seams.json"):
         sample_files.read_set(tmp_path, "seams")
 
 

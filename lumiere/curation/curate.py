@@ -26,9 +26,10 @@ from lumiere.curation.sidecars import read_sidecars
 from lumiere.curation.verdicts import Row, decide
 from lumiere.data.disk_arrays import ArrayFile
 from lumiere.data.ray_engine import RunTasks
-from lumiere.data.remote import FETCH_AGAIN, RemoteFolder, matching
+from lumiere.data.remote import RemoteFolder, list_names, matching, not_fetched
 from lumiere.data.workers import Failure, run_tasks
 from lumiere.errors import DataError, FetchError
+from lumiere.plurals import counted
 
 SIGNATURE = (4, 64, 64, 3)  # the pictures of a segment, see `filters.signature`
 LATE_CAPTIONS = (
@@ -107,7 +108,8 @@ def curate(
     if not any(row["verdict"] == "accepted" for row in rows):
         counts = Counter(row["reason"] for row in rows).most_common()
         reasons = [f"{count} x {reason}: {Reason(reason).sentence}" for reason, count in counts]
-        raise DataError(f"{where}: no usable video among {len(names)} files ({'; '.join(reasons)})")
+        among = counted(len(names), "file")
+        raise DataError(f"{where}: no usable video among {among} ({'; '.join(reasons)})")
     return rows, pictures
 
 
@@ -118,7 +120,7 @@ def _list(raw: Path | RemoteFolder, config: CurateConfig) -> list[str]:
         DataError: if it cannot be listed.
     """
     if isinstance(raw, RemoteFolder):
-        return raw.names()
+        return list_names(raw, config.timeout_s)
     if not raw.is_dir():
         raise DataError(f"{raw}: no such folder; it must hold the raw videos")
     return list(list_inputs(raw, allowed_roots(config)))
@@ -159,7 +161,7 @@ def measure_all(
     # Small pictures of all clips would fill the memory.
     pictures = ArrayFile(SIGNATURE, np.uint8, scratch)
     measured: dict[str, tuple[Measurement, slice]] = {}
-    not_fetched: list[str] = []
+    missing: list[str] = []
     run = run or run_tasks
     finished = run(measure_video, tasks, config.workers, config.timeout_s, config.memory_mb)
     for index, outcome in tqdm(
@@ -167,7 +169,7 @@ def measure_all(
     ):
         if isinstance(outcome, Failure):
             if isinstance(outcome.error, FetchError):
-                not_fetched.append(str(outcome.error))
+                missing.append(str(outcome.error))
                 continue
             outcome = _rejection(outcome)
         name = _printable(names[index])
@@ -177,8 +179,8 @@ def measure_all(
         else:
             outcomes[name] = outcome
     stored = pictures.finish()
-    if not_fetched:
-        raise _not_fetched(not_fetched)
+    if missing:
+        raise not_fetched(missing)
     for name, (outcome, place) in measured.items():
         outcomes[name] = dataclasses.replace(outcome, signatures=stored[place])
     return outcomes
@@ -199,16 +201,10 @@ def _unread(failures: dict[str, Failure]) -> dict[str, Rejection]:
     Raises:
         DataError: if files cannot be fetched, because they would silently be missing.
     """
-    not_fetched = [str(f.error) for f in failures.values() if isinstance(f.error, FetchError)]
-    if not_fetched:
-        raise _not_fetched(not_fetched)
+    missing = [str(f.error) for f in failures.values() if isinstance(f.error, FetchError)]
+    if missing:
+        raise not_fetched(missing)
     return {name: _rejection(failure) for name, failure in failures.items()}
-
-
-def _not_fetched(problems: list[str]) -> DataError:
-    """Return the error that names one of the videos that cannot be fetched."""
-    others = f"{len(problems)} videos, such as " if len(problems) > 1 else ""
-    return DataError(f"{others}{min(problems)}", FETCH_AGAIN)
 
 
 def _rejection(failure: Failure) -> Rejection:

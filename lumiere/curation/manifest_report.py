@@ -15,6 +15,7 @@ from lumiere.curation.manifest import DUPLICATE_OF, SCHEMA
 from lumiere.curation.reasons import Reason
 from lumiere.curation.thresholds import MODEL_SCORES
 from lumiere.data.contact_sheets import contact_sheet, save_picture
+from lumiere.plurals import counted
 
 SHEET_CLIPS = 60  # accepted clips on the contact sheet, evenly spaced
 
@@ -66,8 +67,8 @@ def _page(rows: list[Row], rejected: list[Row], has_rejected_sheet: bool) -> str
         "# Curation",
         "",
         (
-            f"The raw folder and captions.csv name {numbers['inputs']} files. They give "
-            f"{len(rows)} candidates: **{numbers['accepted']} accepted** clips "
+            f"The raw folder and captions.csv name {counted(int(numbers['inputs']), 'file')}. They give "
+            f"{counted(len(rows), 'candidate')}: **{numbers['accepted']} accepted** clips "
             f"({numbers['train']} for training and {numbers['validation']} held out, "
             f"{numbers['seconds']:g} s together) and **{numbers['rejected']} rejected** ones."
         ),
@@ -95,8 +96,9 @@ def _captioned(rows: list[Row]) -> list[str]:
     names = sorted({row["captioner"] for row in rows if row.get("captioner")})
     if not names:
         return []
-    number = counts(rows)["captioned"]
-    return [f"{number} accepted clips have their captions from `{_cell(names[0])}`.", ""]
+    number = int(counts(rows)["captioned"])
+    have = f"{counted(number, 'accepted clip')} {'has its' if number == 1 else 'have their'}"
+    return [f"{have} captions from `{_cell(names[0])}`.", ""]
 
 
 def _rejections(rejected: list[Row]) -> list[str]:
@@ -123,7 +125,7 @@ def _decoders(rows: list[Row], numbers: dict[str, int | float]) -> list[str]:
         "## Decoders",
         "",
         (
-            f"Both decoders can read {numbers['read_by_decord']} videos, and return the same frames. "
+            f"Both decoders can read {counted(int(numbers['read_by_decord']), 'video')}, and return the same frames. "
             f"{numbers['read_by_pyav']} are for PyAV only. `decode.decoder` says which one reads the "
             "others."
         ),

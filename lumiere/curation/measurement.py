@@ -30,6 +30,7 @@ from lumiere.data.video_io import code_version
 from lumiere.data.workers import hash_with_progress, report_progress
 from lumiere.errors import FetchError, VideoError
 from lumiere.files import write_atomically
+from lumiere.plurals import counted
 
 # If any of these changes, earlier results are not reused.
 CODE = code_version(
@@ -324,7 +325,7 @@ def _check_whole(facts: Probe, seen: Pass, has_stretches: bool) -> None:
     if is_short and not has_stretches:  # damage explains it
         raise Rejection(
             Reason.TRUNCATED,
-            f"The decoder returned {num_frames} frames; the header promises {promised}.",
+            f"The decoder returned {counted(num_frames, 'frame')}; the header promises {promised}.",
         )
     missing = facts.missing_seconds
     if missing > (float(seen.end) + missing) * DURATION_TOLERANCE + 1 / SAMPLE_FPS:
@@ -332,7 +333,7 @@ def _check_whole(facts: Probe, seen: Pass, has_stretches: bool) -> None:
             Reason.TRUNCATED, f"The file ends {missing:.2f} s earlier than its header promises."
         )
     if seen.damage and not has_stretches:
-        detail = f"It gives {num_frames} frames; the decoder reports {seen.damage}."
+        detail = f"It gives {counted(num_frames, 'frame')}; the decoder reports {seen.damage}."
         raise Rejection(Reason.DAMAGED, detail)
     if len(seen.sizes) > 1:
         named = ", ".join(f"{width}x{height}" for width, height in seen.sizes[:4])

@@ -26,6 +26,7 @@ from lumiere.data.video_source import FirstFrames
 from lumiere.data.video_streams import main_stream, open_video
 from lumiere.data.workers import report_progress
 from lumiere.errors import DataError
+from lumiere.plurals import counted
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts"}
@@ -246,7 +247,7 @@ def _doubt(
         "packets without a timestamp": len(points) < len(packets.points),
         "repeated timestamps": len(set(points)) < len(points),
         "open GOP": packets.is_open,
-        f"header counts {header_frames} frames, file holds {len(packets.points)}": counts_differ,
+        f"header counts {counted(header_frames, 'frame')}, file holds {len(packets.points)}": counts_differ,
         "edit list": has_edits,
     }
     for reason, holds in checks.items():

@@ -23,6 +23,7 @@ from lumiere.data.video_io import Decoded, Ticks, code_version, decode_spans
 from lumiere.data.workers import hash_with_progress
 from lumiere.errors import FetchError, VideoError
 from lumiere.files import write_atomically
+from lumiere.plurals import counted
 
 # If any of these changes, earlier results are not reused.
 CODE = code_version(
@@ -268,7 +269,7 @@ def _cut(
         if not chosen[i]:
             count = _count_ticks(source, settings)
             length, fps = settings.num_frames, settings.fps
-            yield i, VideoError(f"{count} frames at {fps} fps; a window needs {length}")
+            yield i, VideoError(f"{counted(count, 'frame')} at {fps} fps; a window needs {length}")
     left = [i for i in chosen if chosen[i]]
     for decoder in (sources[0].decoder, "pyav"):  # PyAV reads what decord cannot: the same frames
         try:

@@ -22,12 +22,13 @@ from tqdm import tqdm
 from lumiere.data.extract import Source, WindowSettings, extract_video, load_windows
 from lumiere.data.frame_sizes import as_sizes, nearest, plain
 from lumiere.data.ray_engine import RunTasks
-from lumiere.data.remote import FETCH_AGAIN, RemoteFolder, file_in
+from lumiere.data.remote import RemoteFolder, file_in, not_fetched
 from lumiere.data.shards import Sample, write_index, write_null_text, write_shards
 from lumiere.data.workers import Failure, run_tasks
 from lumiere.errors import DataError, FetchError, VideoError, sentence
 from lumiere.files import MACHINE_CURES
 from lumiere.locks import own_folder
+from lumiere.plurals import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,7 +101,7 @@ def cut_all(
     ]
     files: dict[str, Path] = {}
     failures: dict[str, str] = {}
-    not_fetched: list[str] = []
+    missing: list[str] = []
     finished = (run or run_tasks)(extract_video, tasks, workers, timeout_s, memory_mb)
     for index, outcome in tqdm(
         finished, total=len(tasks), desc="decode", unit="video", mininterval=0.5
@@ -109,7 +110,7 @@ def cut_all(
         if isinstance(outcome, Failure):
             error, video = outcome.error, own[0]["video"]
             if isinstance(error, FetchError):
-                not_fetched.append(f"{video}: {error}")
+                missing.append(f"{video}: {error}")
             elif isinstance(error, OSError) and error.errno in MACHINE:
                 raise DataError(f"{video}: {sentence(error)}", "then run the stage again") from None
         outcomes = [outcome] * len(own) if isinstance(outcome, Failure) else outcome
@@ -120,8 +121,8 @@ def cut_all(
                 files[row["clip_id"]] = result
             else:
                 failures[row["clip_id"]] = _explanation(result)
-    if not_fetched:
-        raise DataError(f"{len(not_fetched)} videos, such as {min(not_fetched)}", FETCH_AGAIN)
+    if missing:
+        raise not_fetched(missing)
     return files, failures
 
 
@@ -187,12 +188,14 @@ def check_training_clips(rows: Sequence[Row], decoded: Container[str], raw: str 
     """
     usable = [row for row in rows if row["clip_id"] in decoded]
     if not usable:
-        raise DataError(f"{raw}: none of {len(rows)} accepted clips could be decoded")
+        accepted = counted(len(rows), "accepted clip")
+        raise DataError(f"{raw}: {accepted}, of which none could be decoded")
     trained_on = {row["video"] for row in usable if row["split"] == "train"}
     if not trained_on:
+        several = f"all {len(usable)} clips are"
         raise DataError(
-            f"{raw}: all {len(usable)} clips are held out, so none is left to train on; add videos, "
-            "or lower curate.validation_fraction"
+            f"{raw}: {several if len(usable) > 1 else 'the only clip is'} held out, so none is left "
+            "to train on; add videos, or lower curate.validation_fraction"
         )
     if len(trained_on) == 1:
         print(

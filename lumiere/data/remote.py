@@ -21,12 +21,13 @@ from typing import Any
 import fsspec
 from fsspec.utils import glob_translate
 
-from lumiere.data.workers import report_progress
+from lumiere.data.workers import Failure, report_progress, run_tasks
 from lumiere.errors import DataError, FetchError, first_line
 
 CHUNK = 4 << 20  # bytes; progress is reported after each
 TAGS = ("ETag", "etag", "md5Hash", "checksum")  # what stores call the tag of a content
 LOCAL_SCHEMES = ("file://", "local://")
+LIST_AGAIN = "check the store and the network; if it holds very many files, raise curate.timeout_s"
 FETCH_AGAIN = "check the network, and run the stage again; what is done is kept"
 TRIES, PAUSE_S = 3, 1.0  # to fetch a file, and between the first two tries; twice as long after
 WILDCARDS = re.compile(r"[*?\[]")
@@ -141,6 +142,28 @@ def _name(error: BaseException) -> str:
     return type(error).__name__
 
 
+def list_names(folder: RemoteFolder, timeout_s: float) -> list[str]:
+    """List all files below a folder in a worker process, which is killed if the store hangs.
+
+    Args:
+        folder: what to list.
+        timeout_s: the limit for the whole list, in wall-clock seconds. The stores' clients tell
+            nothing of the pages that have come.
+
+    Raises:
+        DataError: if it cannot be listed within the limit.
+    """
+    [(_, outcome)] = run_tasks(RemoteFolder.names, [(folder,)], 1, timeout_s)
+    if not isinstance(outcome, Failure):
+        return outcome
+    if isinstance(outcome.error, DataError):
+        raise outcome.error
+    if outcome.kind == "timeout":
+        problem = f"{folder.url}: the list of its files did not come within {timeout_s:g} s"
+        raise DataError(problem, LIST_AGAIN)
+    raise DataError(f"{folder.url}: cannot be listed: {outcome.detail}", FETCH_AGAIN)
+
+
 def fetch_file(folder: RemoteFolder, name: str) -> Path:
     """Fetch a file in a worker process, which is killed if the store hangs.
 
@@ -154,6 +177,12 @@ def fetch_file(folder: RemoteFolder, name: str) -> Path:
         raise
     except OSError as error:
         raise FetchError(f"{name}: cannot be fetched: {error.strerror or error}") from None
+
+
+def not_fetched(problems: Sequence[str]) -> DataError:
+    """Return the error that counts the videos that cannot be fetched, and quotes one of them."""
+    others = f"{len(problems)} videos, such as " if len(problems) > 1 else ""
+    return DataError(f"{others}{min(problems)}", FETCH_AGAIN)
 
 
 def split_source(text: str, cache: Path) -> tuple[Path | RemoteFolder, str]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lumiere.errors import DataError
+from lumiere.plurals import counted
 
 
 def read_table(
@@ -79,7 +80,8 @@ def _check_rows(path: Path, header: list[str], rows: list[tuple[int, list[str]]]
         if len(cells) > len(header):
             cure = 'put text that holds a comma in quotes, "like, this"'
         raise DataError(
-            f"{path}, line {line}: {len(cells)} cells for {len(header)} columns; {cure}"
+            f"{path}, line {line}: {counted(len(cells), 'cell')} for {counted(len(header), 'column')}; "
+            f"{cure}"
         )
     if not rows:
         raise DataError(

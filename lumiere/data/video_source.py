@@ -21,6 +21,7 @@ from lumiere.data.display import Converter, Display, deinterlaced, display_of
 from lumiere.data.frame_times import Clock, check_hidden, check_jump, check_return
 from lumiere.data.video_streams import main_stream, open_video, raise_machine_error
 from lumiere.errors import VideoError
+from lumiere.plurals import counted
 
 # FFmpeg's own VP8 and VP9 decoders return broken pictures of damaged files without any sign.
 # libvpx's decoders return the same pixels and read alpha; that of VP9 notices almost all damage,
@@ -81,9 +82,9 @@ class Damage:
     def __str__(self) -> str:
         parts = []
         if self.num_frames:
-            parts.append(f"{self.num_frames} damaged frames")
+            parts.append(counted(self.num_frames, "damaged frame"))
         if self.num_packets:
-            parts.append(f"{self.num_packets} unreadable packets")
+            parts.append(counted(self.num_packets, "unreadable packet"))
         since = "" if self.first is None else f", from {float(self.first):.2f} s on"
         return " and ".join(parts) + since
 

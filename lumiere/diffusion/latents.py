@@ -107,9 +107,8 @@ class LatentSpace:
             return known, known_mask
         cell = (1, self.factor, self.factor)
         small = 1 - F.max_pool3d(1 - known_mask, cell)
-        latents = torch.zeros(
-            len(known), self.vae.config.latent_channels, *small.shape[2:], device=known.device
-        )
+        shape = (len(known), self.vae.config.latent_channels, *small.shape[2:])
+        latents = torch.zeros(shape, dtype=torch.float32, device=known.device)
         # Only frames with known pixels need the VAE; in image to video, that is a single frame.
         has_known = small.amax((1, 3, 4)) > 0  # (b, t)
         if has_known.any():

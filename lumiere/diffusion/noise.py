@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lumiere.plurals import counted
+
 
 def video_generators(
     generator: torch.Generator | Sequence[torch.Generator] | None, num_videos: int
@@ -36,7 +38,8 @@ def video_generators(
         return [torch.Generator(device).manual_seed(seed) for seed in seeds]
     if len(generator) != num_videos:
         raise ValueError(
-            f"generator is a list of {len(generator)} for {num_videos} videos; pass one per video"
+            f"generator is a list of {len(generator)} for {counted(num_videos, 'video')}; "
+            "pass one per video"
         )
     return [child for source in generator for child in video_generators(source, 1)]
 
@@ -67,12 +70,17 @@ def draw_noise(
         correlation: between the noise of any two frames of a clip, 0 to 1. At 0 the frames are
             independent; at 1 they are equal.
     """
-    noise = torch.empty(tuple(shape), device=device)
+    # float32 whatever torch's default dtype is, because a seed draws other numbers in float64.
+    noise = torch.empty(tuple(shape), dtype=torch.float32, device=device)
     for row, source in zip(noise, generators, strict=True):
-        row.copy_(torch.randn(row.shape, generator=source, device=source.device))
+        row.copy_(_standard_normal(row.shape, source))
         if correlation and row.ndim == 4 and row.shape[1] > 1:
             shared_shape = (row.shape[0], 1, *row.shape[2:])
-            shared = torch.randn(shared_shape, generator=source, device=source.device)
+            shared = _standard_normal(shared_shape, source)
             row.mul_(math.sqrt(1 - correlation))
             row.add_(shared.to(row.device), alpha=math.sqrt(correlation))
     return noise
+
+
+def _standard_normal(shape: Sequence[int], source: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=source, dtype=torch.float32, device=source.device)

@@ -111,7 +111,7 @@ class Objective:
         space, or 1.
         """
         if self.min_snr_gamma == 0:
-            return torch.ones(len(timesteps))
+            return torch.ones(len(timesteps), dtype=torch.float32)
         alpha, sigma = self.levels(timesteps, 1)
         snr = (alpha / sigma.clamp(min=1e-6)) ** 2
         clipped = snr.clamp(max=self.min_snr_gamma)

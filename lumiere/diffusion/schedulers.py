@@ -277,7 +277,8 @@ def signal_level(scheduler: SchedulerMixin, timestep: Tensor) -> tuple[Tensor, T
         # Some schedulers step in x_t / alpha_t and scale it for the network, midpoints included, so
         # the factor reveals the level. The others step in x_t, from one of their levels to the
         # next.
-        alpha_squared = scheduler.scale_model_input(torch.ones(()), timestep) ** 2
+        one = torch.ones((), dtype=torch.float32)
+        alpha_squared = scheduler.scale_model_input(one, timestep) ** 2
         if alpha_squared == 1:
             index = scheduler.step_index
             if index is None:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lumiere.plurals import counted
+
 
 def temporal_windows(num_frames: int, window_size: int, overlap: int) -> list[tuple[int, int]]:
     """Return half-open windows that cover every frame.
@@ -60,8 +62,8 @@ def tapered_weights(windows: Sequence[tuple[int, int]]) -> list[Tensor]:
 
     Where two windows overlap, the clip fades linearly from one into the next.
     """
-    lengths = [end - start for start, end in windows]
-    return [torch.minimum(torch.arange(1.0, n + 1), torch.arange(float(n), 0, -1)) for n in lengths]
+    rising = [torch.arange(1, end - start + 1, dtype=torch.float32) for start, end in windows]
+    return [torch.minimum(weights, weights.flip(0)) for weights in rising]
 
 
 class Reconciler:
@@ -89,16 +91,17 @@ class Reconciler:
         """
         self.windows, self.num_frames = windows, num_frames
         self.weights = (
-            [torch.ones(end - start) for start, end in windows]
+            [torch.ones(end - start, dtype=torch.float32) for start, end in windows]
             if weights is None
             else list(weights)
         )
         self.is_mean = weights is None
         if len(self.weights) != len(windows):
             raise ValueError(
-                f"{len(self.weights)} weights for {len(windows)} windows; expected one each"
+                f"{counted(len(self.weights), 'weight')} for {counted(len(windows), 'window')}; expected one "
+                "each"
             )
-        self.sums = torch.zeros(num_frames)
+        self.sums = torch.zeros(num_frames, dtype=torch.float32)
         for (start, end), weight in zip(windows, self.weights, strict=True):
             if not 0 <= start < end <= num_frames:
                 raise ValueError(
@@ -167,7 +170,7 @@ def reconcile(
     """
     if len(predictions) != len(windows) or not windows:
         raise ValueError(
-            f"{len(predictions)} predictions for {len(windows)} windows; "
+            f"{counted(len(predictions), 'prediction')} for {counted(len(windows), 'window')}; "
             "expected one each, at least one"
         )
     first = predictions[0]

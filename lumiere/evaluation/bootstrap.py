@@ -29,6 +29,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from lumiere.evaluation.scores import Interval
+from lumiere.plurals import counted
 
 LEVEL = 0.95
 NORMAL_QUANTILE = 1.959963984540054  # the normal distribution's quantile at 0.975
@@ -61,7 +62,7 @@ def bootstrap(
         ValueError: if there are fewer than 2 videos, or the statistic is not finite.
     """
     if num_videos < 2:
-        raise ValueError(f"{num_videos} videos; an interval needs at least 2")
+        raise ValueError(f"{counted(num_videos, 'video')}; an interval needs at least 2")
     rng = np.random.default_rng(seed)
     draws = rng.integers(num_videos, size=(num_draws, num_videos))
     return _percentiles(np.array([statistic(indices) for indices in draws], np.float64))
@@ -94,7 +95,7 @@ def mean_interval(
     sums = np.bincount(owner, weights=values)
     counts = np.bincount(owner)
     if len(counts) < 2:
-        raise ValueError(f"{len(counts)} videos; an interval needs at least 2")
+        raise ValueError(f"{counted(len(counts), 'video')}; an interval needs at least 2")
     rng = np.random.default_rng(seed)
     draws = rng.integers(len(counts), size=(num_draws, len(counts)))
     return _percentiles(sums[draws].sum(1) / counts[draws].sum(1))
@@ -139,7 +140,9 @@ def jackknife(
     fewest = max_groups
     for number, units in enumerate(strata):
         if len(units) < MIN_UNITS:
-            raise ValueError(f"{len(units)} videos; the jackknife needs at least {MIN_UNITS}")
+            raise ValueError(
+                f"{counted(len(units), 'video')}; the jackknife needs at least {MIN_UNITS}"
+            )
         groups = _equal_groups(units, max_groups, np.random.default_rng([seed, number]))
         left = np.array([statistic(group) for group in groups], np.float64)
         if not (np.isfinite(left).all() and math.isfinite(value)):

@@ -37,6 +37,7 @@ from lumiere.evaluation.scores import LeftOut, detailed, flat
 from lumiere.evaluation.text_scores import UNKNOWN_CAPTIONS
 from lumiere.evaluation.videos import list_folder, read_captions, unused_captions
 from lumiere.files import write_atomically
+from lumiere.plurals import counted, is_or_are
 
 if TYPE_CHECKING:
     from lumiere.evaluation.judge import Judge
@@ -118,8 +119,8 @@ def evaluate_folders(
         tell(f"note: {line}")
     content = ReportContent(
         title=f"Evaluation of {videos.name or videos}",
-        generated=f"{len(measured.generated)} videos of {videos}.",
-        real=f"{len(measured.real)} videos of {real}.",
+        generated=f"{counted(len(measured.generated), 'video')} of {videos}.",
+        real=f"{counted(len(measured.real), 'video')} of {real}.",
         scores=comparison.scores,
         left_out=left_out,
         wall=build_wall(sets, comparison),
@@ -221,7 +222,8 @@ def describe_left_out(remarks: Sequence[LeftOut]) -> list[str]:
 def _describe_unused(captions: Path | None, unused: Sequence[str], all_names: Sized) -> str:
     shown = ", ".join(unused[:3]) + (", …" if len(unused) > 3 else "")
     return (
-        f"{captions}: {len(unused)} of its {len(all_names)} videos are in neither folder ({shown}); "
+        f"{captions}: {len(unused)} of its {counted(len(all_names), 'video')} "
+        f"{is_or_are(len(unused))} in neither folder ({shown}); "
         "the column video holds file names"
     )
 

@@ -25,6 +25,7 @@ from lumiere.evaluation.videos import (
     most_common_size,
     read_file,
 )
+from lumiere.plurals import counted, is_or_are
 
 MIN_REAL = 2
 MIN_FRAMES = 2  # changes over time need two
@@ -148,8 +149,8 @@ def _describe_matches(generated: Folder, real: Folder, sets: MatchedSets) -> lis
         )
     if sets.num_matched and not any(entry.captions for entry in generated.entries):
         notes.append(
-            f"{sets.num_matched} generated videos are matched with real ones by file name alone; give "
-            "--captions if names do not say what a video shows"
+            f"{counted(sets.num_matched, 'generated video')} {is_or_are(sets.num_matched)} matched "
+            "by file name alone; give --captions if names do not say what a video shows"
         )
     if 0 < sets.num_matched < len(generated.entries):
         notes.append(
@@ -294,9 +295,9 @@ def _describe_names(generated: Folder, real: Folder, partners: Sequence[int | No
     if differing:
         first, other = differing[0]
         notes.append(
-            f"{len(differing)} generated videos have the name of a real one and another caption, such "
-            f"as {first.name}: {first.captions[0]!r} and {other.captions[0]!r}; they are matched by "
-            "name"
+            f"{counted(len(differing), 'generated video')} with the name of a real one and another "
+            f"caption, such as {first.name}: {first.captions[0]!r} and {other.captions[0]!r}; names "
+            "decide what is matched"
         )
     return notes
 

@@ -17,7 +17,6 @@ from lumiere.evaluation.clip_sets import RealClips, resized, subject_of
 from lumiere.evaluation.mean_scores import mean_score
 from lumiere.evaluation.measure_videos import EMBEDDED_FRAMES, Networks
 from lumiere.evaluation.report import Curve, StyleRow
-from lumiere.evaluation.report.wording import counted, there_are
 from lumiere.evaluation.scores import UNBOUNDED, Better, Definition, Floor, LeftOut, Score
 from lumiere.evaluation.style_scores import (
     StyleDistance,
@@ -28,6 +27,7 @@ from lumiere.evaluation.style_scores import (
 )
 from lumiere.evaluation.temporal.drift import Drift, colour_drift, identity_drift, measure_leakage
 from lumiere.evaluation.videos import evenly
+from lumiere.plurals import counted, there_are
 from lumiere.sample_files import ClipSet, Sample, SetEntry
 
 STYLE_FRAMES = 4  # of a clip, evenly spaced, whose features show how much content is kept

@@ -23,9 +23,9 @@ from lumiere.evaluation.comparison import compare, measure_sets
 from lumiere.evaluation.judge import Judge
 from lumiere.evaluation.measure_videos import Networks
 from lumiere.evaluation.report import Curve, ReportContent, WallEntry
-from lumiere.evaluation.report.wording import counted, there_are
 from lumiere.evaluation.scores import LeftOut, Score, flat
 from lumiere.evaluation.temporal.seams import SeamRecord, measure_seams, missing_floor, seam_scores
+from lumiere.plurals import counted, there_are
 from lumiere.sample_files import (
     HELD_OUT,
     IMAGE_TO_VIDEO,

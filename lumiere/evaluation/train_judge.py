@@ -15,6 +15,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,8 @@ def degrade(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     b = len(images)
 
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
-        return torch.rand((b, *shape), generator=generator) * (high - low) + low
+        share = torch.rand((b, *shape), generator=generator, dtype=torch.float32)
+        return share * (high - low) + low
 
     # Small changes of scale, place and angle. There are no mirror images, because captions say left
     # and right.
@@ -169,8 +171,8 @@ def degrade(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     )
     images = torch.where(kind == 0, images, torch.where(kind == 1, half, soft))
 
-    noise = torch.randn(images.shape, generator=generator)
-    coarse = torch.randn((b, 3, INPUT_SIZE // 4, INPUT_SIZE // 4), generator=generator)
+    normal = partial(torch.randn, generator=generator, dtype=torch.float32)
+    noise, coarse = normal(images.shape), normal((b, 3, INPUT_SIZE // 4, INPUT_SIZE // 4))
     images = images + noise * uniform(0, 0.06, 1, 1, 1)
     images = images + F.interpolate(coarse, size=INPUT_SIZE, mode="bilinear") * uniform(
         0, 0.06, 1, 1, 1
@@ -215,7 +217,8 @@ def train(
         pooled = np.stack([texts[i][rng.integers(len(texts[i]))] for i in subjects])
         x = degrade(to_unit_range(images), generator)
         text = torch.from_numpy(pooled)
-        text = F.dropout(text + 0.02 * torch.randn(text.shape, generator=generator), 0.2)
+        noise = torch.randn(text.shape, generator=generator, dtype=torch.float32)
+        text = F.dropout(text + 0.02 * noise, 0.2)
 
         image_features = model.encode_image((x - 0.5) / 0.5, normalize=True)
         text_features = F.normalize(model.text.proj(text), dim=-1)

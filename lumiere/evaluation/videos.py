@@ -25,6 +25,7 @@ from lumiere.data.video_io import read_video
 from lumiere.data.video_source import look
 from lumiere.data.video_streams import main_stream, open_video
 from lumiere.errors import DataError, VideoError, first_line, one_line
+from lumiere.plurals import counted
 
 SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".webp")
 UNREADABLE = ".webp"  # it is a video too, but no decoder here reads it
@@ -206,7 +207,7 @@ def read_file(
     frames = read_video(entry.path, fps, end=end, transform=scaled)
     if len(frames) < num_frames:
         raise VideoError(
-            f"{len(frames)} frames at {float(fps):g} a second; {num_frames} are needed"
+            f"{counted(len(frames), 'frame')} at {float(fps):g} a second; {num_frames} are needed"
         )
     return frames[:num_frames]
 

@@ -19,6 +19,7 @@ from lumiere.data.clips import resize_video
 from lumiere.modes import DEFAULT_OUTPAINT_SCALE, subject
 from lumiere.pipelines.argument_checks import check_whole
 from lumiere.pipelines.pixels import read_image, read_mask, read_video
+from lumiere.plurals import counted
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class SourcePixels:
         check_whole(1, num_frames=num_frames)
         if self.video is not None and num_frames != self.video.shape[2]:
             raise ValueError(
-                f"num_frames is {num_frames}, but video has {self.video.shape[2]} frames; "
+                f"num_frames is {num_frames}, but video has {counted(self.video.shape[2], 'frame')}; "
                 "cut it, or leave num_frames out"
             )
         return num_frames
@@ -92,7 +93,7 @@ class SourcePixels:
             return None
         if len(fitted) == 1:
             return fitted[0].expand(-1, -1, num_frames, -1, -1)
-        share = torch.linspace(0, 1, num_frames).view(-1, 1, 1)
+        share = torch.linspace(0, 1, num_frames, dtype=torch.float32).view(-1, 1, 1)
         return torch.lerp(fitted[0], fitted[1], share)
 
     def conditions(
@@ -228,7 +229,7 @@ def _one_row_per_video(
         return None
     if len(tensor) not in (1, num_prompts):
         raise ValueError(
-            f"{argument} has {len(tensor)} entries for {num_prompts} prompts; "
+            f"{argument} has length {len(tensor)} for {counted(num_prompts, 'prompt')}; "
             "pass one for all, or one per prompt"
         )
     tensor = tensor.expand(num_prompts, *tensor.shape[1:])

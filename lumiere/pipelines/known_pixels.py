@@ -28,13 +28,13 @@ class KnownPixels:
         everywhere.
         """
         count = self.mask.flatten(1).sum(1) * video.shape[1]
-        error = torch.zeros(len(video), device=video.device)
+        error = torch.zeros(len(video), dtype=torch.float32, device=video.device)
         for frame, pixels, mask in zip(
             video.unbind(2), self.pixels.unbind(2), self.mask.unbind(2), strict=True
         ):
             error += ((frame - pixels) * mask).square_().flatten(1).sum(1)
         decibels = [psnr(mse, value_range=2) for mse in (error / count).tolist()]
-        return torch.tensor(decibels, device=video.device)
+        return torch.tensor(decibels, dtype=torch.float32, device=video.device)
 
     def put_back(self, video: Tensor) -> Tensor:
         """Replace the pixels of a video (b, c, t, h, w) by the known ones where M is 1."""

@@ -12,6 +12,7 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from lumiere.files import is_file, read_json
+from lumiere.plurals import counted
 
 UNKNOWN = "Not recorded."
 SECTIONS = ("train_base", "train_conditioned", "train_ssr", "train_style", "distil")
@@ -68,7 +69,7 @@ def model_card(pipeline: DiffusionPipeline, facts: ModelFacts) -> str:
     header: dict[str, Any] = {"library_name": "diffusers", "pipeline_tag": "text-to-video"}
     if facts.license:
         header["license"] = facts.license
-    steps = [f"- {name}: {count} steps" for name, count in facts.steps.items()]
+    steps = [f"- {name}: {counted(count, 'step')}" for name, count in facts.steps.items()]
     metrics = [f"| {name} | {value} |" for name, value in facts.metrics.items()]
     if metrics:
         metrics = ["| metric | value |", "|---|---|", *metrics]

@@ -517,8 +517,9 @@ class LumierePipeline(LumiereComponents):
             return {"scale": self._guidance_scale}
         width = self.unet.unet.config.time_cond_proj_dim
         # As LatentConsistencyModelPipeline of diffusers embeds it.
-        scale = torch.tensor([1000 * (self._guidance_scale - 1)], device=self._execution_device)
-        embedded = get_timestep_embedding(scale, width, downscale_freq_shift=1)
+        scale = [1000 * (self._guidance_scale - 1)]
+        scales = torch.tensor(scale, dtype=torch.float32, device=self._execution_device)
+        embedded = get_timestep_embedding(scales, width, downscale_freq_shift=1)
         return {"scale": 1.0, "timestep_cond": embedded.to(self.unet.dtype)}
 
     def _read_alpha(self, style: str | None, alpha: float | None) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lumiere.data.pictures import DEEP_MODES
 from lumiere.data.pixel_values import bytes_to_unit, to_unit_range
+from lumiere.plurals import counted
 
 
 def read_image(image: Any, name: str = "image") -> Tensor:
@@ -113,7 +114,7 @@ def read_mask(mask: Any, masked: Tensor, name: str) -> Tensor:
         if is_video:
             alternatives = "one per frame, or one per video as (b, 1, h, w)"
         raise ValueError(
-            f"mask has {values.shape[1]} frames, {name} {num_frames}; "
+            f"mask has {counted(values.shape[1], 'frame')}, {name} {num_frames}; "
             f"pass one still mask, {alternatives}"
         )
     region = (values > 0.5).float()

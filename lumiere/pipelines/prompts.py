@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lumiere.pipelines.argument_checks import check_text_encoder
+from lumiere.plurals import counted
 from lumiere.text import TextEncoder, lost_words
 
 logger = logging.getLogger(__name__)
@@ -213,7 +214,7 @@ def _count(kind: list[str] | TextStates) -> int:
 def _check_count(count: int, num_prompts: int, name: str) -> None:
     if count not in (1, num_prompts):
         raise ValueError(
-            f"{name} has {count} entries for {num_prompts} prompts; "
+            f"{name} has length {count} for {counted(num_prompts, 'prompt')}; "
             "pass one for all, or one per prompt"
         )
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lumiere.modes import check_mode, infer_mode, strength_applies_to, subject
+from lumiere.plurals import counted
 
 FILES = ("image", "last_image", "video", "mask")
 FLAGS = ("keep_known", "upscale")
@@ -229,7 +230,7 @@ def field_names() -> list[str]:
 
 def count_frames(number: int) -> str:
     """Write a number of frames in words."""
-    return "1 frame" if number == 1 else f"{number} frames"
+    return counted(number, "frame")
 
 
 # --- checks of one value ---------------------------------------------------------------------------------------------

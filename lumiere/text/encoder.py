@@ -67,7 +67,7 @@ class TextEncoder(ABC):
             self._token_states(texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)
         ]
         if not chunks:
-            empty = torch.zeros(0, self.max_tokens, self.embed_dim)
+            empty = torch.zeros(0, self.max_tokens, self.embed_dim, dtype=torch.float32)
             return empty, torch.zeros(0, self.max_tokens, dtype=torch.int64)
         states = torch.cat([chunk[0] for chunk in chunks]).float()
         mask = torch.cat([chunk[1] for chunk in chunks]).long()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lumiere.addresses import redacted
 from lumiere.errors import DataError, first_line, run_program
+from lumiere.plurals import counted
 from lumiere.tracking import project_root, store
 from lumiere.tracking.courier import deliver_abandoned
 from lumiere.tracking.journal import waiting_journals
@@ -18,7 +19,9 @@ def main() -> None:
     left, error = deliver_abandoned(root, PATIENCE)
     if left:
         reason = "" if error is None else f" ({redacted(first_line(error))})"
-        raise DataError(f"{left} runs are not delivered{reason}; try again when MLflow answers")
+        raise DataError(
+            f"{counted(left, 'run')} not delivered{reason}; try again when MLflow answers"
+        )
     others = len(waiting_journals(root))
     if others:
         print(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 from lumiere.config import OptimConfig
 from lumiere.data.clips import batch_order, epoch_length
@@ -133,6 +134,7 @@ class DiffusionTask(ABC, Generic[Data]):
         self.space = LatentSpace(self.vae)
         self._order: tuple[int, np.ndarray] | None = None
         self._epoch: tuple[Sequence[int], int] | None = None  # its length, for these clips
+        self._held_out: tuple[Sequence[int], np.ndarray] | None = None  # those of one size
 
     @abstractmethod
     def draw(
@@ -154,6 +156,10 @@ class DiffusionTask(ABC, Generic[Data]):
     def one_frame(self, step: int) -> bool:
         """Return whether a step trains on single frames."""
         return False
+
+    def one_frame_choices(self) -> tuple[bool, ...]:
+        """Return what `one_frame` returns for one step or another."""
+        return (False,)
 
     def example(self, position: int) -> Batch:
         """Return the training example at a position of the endless stream of epochs. Step s starts
@@ -194,6 +200,22 @@ class DiffusionTask(ABC, Generic[Data]):
         output = noised.inputs.call(network)
         return self.objective.losses(output, noised.x_0, noised.noise, noised.inputs.timesteps)
 
+    def batches_of_each_shape(self, batch_size: int) -> Iterator[Batch]:
+        """Yield a batch for each size of clip, and for single frames if some steps train on them.
+        Every example of it is the same.
+
+        Raises:
+            ValueError: when there are no clips.
+        """
+        self._check_clips()
+        for clip in np.unique(self.train_data.buckets, return_index=True)[1].tolist():
+            for one_frame in self.one_frame_choices():
+                key = f"{self.name}-shape"
+                generator = generator_for(key)
+                example = self.draw(self.train_data, clip, generator, True, one_frame)
+                example |= self._noise_level(0, batch_size, (key,), generator)
+                yield default_collate([example] * batch_size)
+
     def flops(self, batch: Batch) -> int:
         """Count the floating-point operations of a forward and backward pass, without
         recomputation.
@@ -212,11 +234,17 @@ class DiffusionTask(ABC, Generic[Data]):
 
     def _held_out_clips(self) -> np.ndarray:
         buckets = self.validation_data.buckets
-        return np.flatnonzero(np.asarray(buckets) == np.bincount(buckets).argmax())
+        if self._held_out is None or self._held_out[0] is not buckets:
+            clips = np.flatnonzero(np.asarray(buckets) == np.bincount(buckets).argmax())
+            self._held_out = buckets, clips
+        return self._held_out[1]
 
-    def _clip_at(self, position: int) -> int:
+    def _check_clips(self) -> None:
         if not len(self.train_data):
             raise ValueError("there are no clips to draw batches from")
+
+    def _clip_at(self, position: int) -> int:
+        self._check_clips()
         data, config = self.train_data, self.config
         if self._epoch is None or self._epoch[0] is not data.buckets:
             self._epoch = data.buckets, epoch_length(data.buckets, config.batch_size)

@@ -185,7 +185,7 @@ def draw_captioned(
     embeds, mask = clips.text(i)
     caption = below(len(embeds))
     prompt_embeds, prompt_mask = embeds[caption], mask[caption]
-    if torch.rand((), generator=generator) < text_dropout:
+    if torch.rand((), generator=generator, dtype=torch.float32) < text_dropout:
         prompt_embeds, prompt_mask = clips.null_text
     frames = slice(frame, frame + 1) if one_frame else ALL
     video = clips.video(i, frames)

@@ -14,7 +14,7 @@ import math
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,7 +32,13 @@ from lumiere.training.optimizer import learning_rate
 from lumiere.training.parallel import Parallel
 from lumiere.training.seeding import generator_for
 from lumiere.training.state import TrainingResult, TrainingState
-from lumiere.training.throughput import StepClock, memory_bytes, peak_flops
+from lumiere.training.throughput import (
+    Shapes,
+    StepClock,
+    memory_bytes,
+    peak_flops,
+    shapes_of,
+)
 
 Log = Callable[[dict[str, float], int], None]
 Batch = dict[str, Tensor]
@@ -67,6 +73,9 @@ class Task(Protocol):
 
     def losses(self, network: nn.Module, batch: Batch) -> Tensor:
         """Return each example's loss (b,); `network` is the task's own, perhaps wrapped or sharded."""
+
+    def batches_of_each_shape(self, batch_size: int) -> Iterable[Batch]:
+        """Return a batch for each of the shapes that the training's batches of that size have."""
 
     def flops(self, batch: Batch) -> int:
         """Count the floating-point operations of a batch, forward and backward; 0 if unknown."""
@@ -145,7 +154,7 @@ def train(
         parallel.rank,
         parallel.world_size,
     )
-    flops = _flops_of_a_part(task, positions)  # before the network is wrapped or sharded
+    flops = _flops_by_shape(task, positions)  # before the network is wrapped or sharded
     state = TrainingState(task.network, config, parallel)
     if checkpoint is not None:
         state.load_state_dict(checkpoint)
@@ -154,7 +163,7 @@ def train(
     checkpoint = None  # its tensors were copied; free the memory for the steps
     parallel.wait()  # until all processes have read it
     batches = iter(make_loader(task, positions, runtime, parallel.device))
-    clock = _make_clock(config, launch, parallel, flops)
+    clock = _make_clock(config, parallel, flops)
     bar = tqdm(
         total=config.steps, initial=state.step, desc=task.name, unit="step", mininterval=1.0,
         disable=not parallel.is_main,
@@ -203,7 +212,7 @@ def train_step(
         task: computes the losses.
         state: the training state to update.
         batches: yields this process's parts of the batch next.
-        clock: counts the time spent waiting for them.
+        clock: counts the time spent waiting for them, and what they cost.
         terminated: whether this process received SIGTERM.
     """
     config = task.config
@@ -224,6 +233,7 @@ def train_step(
             with parallel.autocast():
                 loss = task.losses(state.network, batch).mean() / parts
             parallel.backward(loss)
+        clock.computed(batch)
         own_loss += float(loss.detach())
     grad_norm = parallel.clip_grad_norm(list(state.parameters.values()), config.max_grad_norm)
     loss_of_all, signals = parallel.sum(own_loss / parallel.world_size, float(bool(terminated)))
@@ -241,21 +251,26 @@ def _newest_checkpoint(scratch: Path) -> dict[str, Any] | None:
     return load_checkpoint(folders[1]) or load_checkpoint(folders[0])
 
 
-def _flops_of_a_part(task: Task, positions: Positions) -> int:
-    """Count what one process computes for one part of a batch; 0 if there are no steps."""
-    first = next(iter(positions), None)
-    if first is None:
-        return 0
-    return task.flops(default_collate([task.example(position) for position in first]))
+def _flops_by_shape(task: Task, positions: Positions) -> dict[Shapes, int]:
+    """Count what one process computes for one part of a batch, for each of the shapes that batches
+    have; nothing if there are no steps.
+    """
+    if not len(positions):
+        return {}
+    flops: dict[Shapes, int] = {}
+    for batch in task.batches_of_each_shape(positions.size):
+        shapes = shapes_of(batch)
+        if shapes not in flops:
+            flops[shapes] = task.flops(batch)
+    return flops
 
 
-def _make_clock(
-    config: OptimConfig, launch: LaunchConfig, parallel: Parallel, flops: int
-) -> StepClock:
-    """Make a clock that knows the FLOPs of a step and the devices' peak FLOP/s."""
-    peak = peak_flops(parallel.device, parallel.dtype) if flops else 0.0
-    flops_per_step = flops * launch.gradient_accumulation * parallel.world_size
-    return StepClock(flops_per_step, config.batch_size, peak * parallel.world_size)
+def _make_clock(config: OptimConfig, parallel: Parallel, flops: Mapping[Shapes, int]) -> StepClock:
+    """Make a clock that knows the FLOPs of a part of a batch and the devices' peak FLOP/s."""
+    peak = peak_flops(parallel.device, parallel.dtype) if any(flops.values()) else 0.0
+    # The parts of all processes have the same shapes, because all of a batch has.
+    of_all = {shapes: parallel.world_size * count for shapes, count in flops.items()}
+    return StepClock(of_all, config.batch_size, peak * parallel.world_size)
 
 
 # --- events -------------------------------------------------------------------------------------
@@ -293,7 +308,7 @@ def _validate(task: Task, state: TrainingState, batch_size: int, log: Log) -> No
             first = (i * parallel.world_size + parallel.rank) * batch_size
             indices = range(first, first + batch_size)
             examples = [task.validation_example(min(k, total - 1)) for k in indices]
-            counts = torch.tensor([float(k < total) for k in indices])
+            counts = torch.tensor([k < total for k in indices], dtype=torch.float32)
             batch = to_device(default_collate(examples), parallel.device)
             with parallel.autocast():
                 losses = task.losses(state.network, batch)

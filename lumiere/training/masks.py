@@ -22,7 +22,7 @@ from lumiere.config import MASK_KINDS
 def draw_kind(weights: Mapping[str, float], generator: torch.Generator) -> str:
     """Draw a mask kind, in proportion to its weight."""
     kinds = sorted(weights)
-    shares = torch.tensor([weights[kind] for kind in kinds])
+    shares = torch.tensor([weights[kind] for kind in kinds], dtype=torch.float32)
     return kinds[int(torch.multinomial(shares, 1, generator=generator))]
 
 
@@ -174,20 +174,15 @@ def _paint(
         generator: the source of all randomness.
     """
     n, k = _integer(*brush.strokes, generator), _integer(*brush.segments, generator)
-    start = (
-        torch.stack(
-            [torch.randint(low, high + 1, (n,), generator=generator) for low, high in starts],
-            dim=-1,
-        )
-        + 0.5
-    )
+    pixels = [torch.randint(low, high + 1, (n,), generator=generator) for low, high in starts]
+    start = torch.stack(pixels, dim=-1).float() + 0.5  # (n, 2), centres
     # A new walk goes anywhere; at each vertex it turns by about 50 degrees, so that it winds and
     # seldom turns back.
-    turns = 0.9 * torch.randn(n, k, generator=generator)
-    turns[:, 0] = 2 * math.pi * torch.rand(n, generator=generator)
+    turns = 0.9 * torch.randn(n, k, generator=generator, dtype=torch.float32)
+    turns[:, 0] = 2 * math.pi * _rand((n,), generator)
     heading = turns.cumsum(dim=1)
     low, high = (scale * share for share in brush.step)
-    length = low + (high - low) * torch.rand(n, k, generator=generator)
+    length = low + (high - low) * _rand((n, k), generator)
     steps = length[:, :, None] * torch.stack([heading.sin(), heading.cos()], dim=-1)
     later = start[:, None] + steps.cumsum(dim=1)
     vertices = torch.cat([start[:, None], later], dim=1)  # (n, k + 1, 2)
@@ -196,7 +191,7 @@ def _paint(
     vertices = side - (vertices.remainder(2 * side) - side).abs()
 
     low, high = (scale * share / 2 for share in brush.thickness)
-    radius = low + (high - low) * torch.rand(n, generator=generator)
+    radius = low + (high - low) * _rand((n,), generator)
     # Lines with a radius below half a pixel would have gaps.
     return _near(vertices, radius.clamp(min=0.5), *canvas)
 
@@ -210,8 +205,8 @@ def _near(vertices: Tensor, radius: Tensor, height: int, width: int) -> Tensor:
         height, width: of the canvas.
     """
     start, step = vertices[:, :-1].flatten(0, 1), vertices.diff(dim=1).flatten(0, 1)  # (n k, 2)
-    y = (torch.arange(height) + 0.5 - start[:, :1])[:, :, None]  # (n k, h, 1)
-    x = (torch.arange(width) + 0.5 - start[:, 1:])[:, None, :]  # (n k, 1, w)
+    y = (torch.arange(height, dtype=torch.float32) + 0.5 - start[:, :1])[:, :, None]  # (n k, h, 1)
+    x = (torch.arange(width, dtype=torch.float32) + 0.5 - start[:, 1:])[:, None, :]  # (n k, 1, w)
     step_y, step_x = step[:, :, None, None].unbind(dim=1)  # (n k, 1, 1)
     squared_length = (step_y**2 + step_x**2).clamp(min=1e-6)
     # p - share * step, with p = (y, x): from the segment's nearest point to the pixel.
@@ -223,11 +218,11 @@ def _near(vertices: Tensor, radius: Tensor, height: int, width: int) -> Tensor:
 
 def _drift(num_frames: int, distance: int) -> Tensor:
     """Return whole pixels from 0 in the first frame to `distance` in the last: (t,)."""
-    return (torch.linspace(0, 1, num_frames) * distance).round().long()
+    return (torch.linspace(0, 1, num_frames, dtype=torch.float32) * distance).round().long()
 
 
 def _uniform(low: float, high: float, generator: torch.Generator) -> float:
-    return low + (high - low) * float(torch.rand((), generator=generator))
+    return low + (high - low) * float(_rand((), generator))
 
 
 def _integer(low: int, high: int, generator: torch.Generator) -> int:
@@ -236,4 +231,9 @@ def _integer(low: int, high: int, generator: torch.Generator) -> int:
 
 
 def _coin(generator: torch.Generator) -> bool:
-    return bool(torch.rand((), generator=generator) < 0.5)
+    return bool(_rand((), generator) < 0.5)
+
+
+def _rand(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Draw from [0, 1) in float32, because a seed draws other numbers in another default dtype."""
+    return torch.rand(shape, generator=generator, dtype=torch.float32)

@@ -157,7 +157,8 @@ class Parallel:
         """Sum each value over the processes; all processes must call it."""
         if self.world_size == 1:
             return list(values)
-        return self._accelerator.reduce(torch.tensor(values, device=self.device), "sum").tolist()
+        own = torch.tensor(values, dtype=torch.float32, device=self.device)
+        return self._accelerator.reduce(own, "sum").tolist()
 
     def wait(self) -> None:
         """Wait until all processes reach this call."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lumiere.config import OptimConfig
+from lumiere.plurals import counted
 from lumiere.training.divergence import LossWatch
 from lumiere.training.ema import EMA
 from lumiere.training.optimizer import make_optimizer
@@ -40,11 +41,12 @@ class TrainingResult:
 
     def summary(self) -> str:
         """Describe the number of steps and the last loss in words."""
+        steps = counted(self.steps, "step")
         if self.validation:
-            return f"held-out loss {self.validation[-1][1]:.4f} after {self.steps} steps"
+            return f"held-out loss {self.validation[-1][1]:.4f} after {steps}"
         if self.losses:
-            return f"loss {self.losses[-1][1]:.4f} after {self.steps} steps"
-        return f"{self.steps} steps"
+            return f"loss {self.losses[-1][1]:.4f} after {steps}"
+        return steps
 
 
 class TrainingState:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 aten = torch.ops.aten
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]  # of a batch: its names and their shapes
 
 # The CPU's fused attention has no formula of its own in torch 2.13; the first arguments are the shapes.
 FLOP_FORMULAS = {
@@ -106,21 +108,28 @@ def _wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def shapes_of(batch: Mapping[str, Tensor]) -> Shapes:
+    """Return the shapes of a batch, which decide what it costs."""
+    return tuple(sorted((name, tuple(value.shape)) for name, value in batch.items()))
+
+
 class StepClock:
     """Measures rates between two entries of the log."""
 
-    def __init__(self, flops_per_step: int, clips_per_step: int, peak: float) -> None:
+    def __init__(self, flops: Mapping[Shapes, int], clips_per_step: int, peak: float) -> None:
         """
         Args:
-            flops_per_step: FLOPs of all processes together; 0 if unknown.
+            flops: FLOPs of all processes together for a part of a batch, by the part's shapes:
+                clips may have several sizes. Unknown shapes, and 0, stand for unknown FLOPs.
             clips_per_step: the batch size.
             peak: FLOP/s of all processes' devices together.
         """
-        self.flops_per_step, self.clips_per_step, self.peak = flops_per_step, clips_per_step, peak
+        self.flops, self.clips_per_step, self.peak = flops, clips_per_step, peak
         self._start(0)
 
     def _start(self, step: int) -> None:
         self._step, self._since, self.waited = step, time.perf_counter(), 0.0
+        self._computed = 0.0  # FLOPs; NaN if those of one part are unknown
 
     def start(self, step: int) -> None:
         """Start before step number `step`."""
@@ -140,6 +149,10 @@ class StepClock:
         yield
         self._since += time.perf_counter() - started
 
+    def computed(self, batch: Mapping[str, Tensor]) -> None:
+        """Count the FLOPs of a part of a batch."""
+        self._computed += self.flops.get(shapes_of(batch), 0) or math.nan
+
     def rates(self, step: int) -> dict[str, float]:
         """Return the rates since the last call, up to the start of `step`."""
         seconds = time.perf_counter() - self._since
@@ -149,8 +162,8 @@ class StepClock:
             "clips_per_second": steps_per_second * self.clips_per_step,
             "data_wait_share": self.waited / seconds,
         }
-        if self.flops_per_step:
-            rates["tflops"] = steps_per_second * self.flops_per_step / 1e12
-            rates["mfu"] = steps_per_second * self.flops_per_step / self.peak
+        if self._computed > 0:
+            rates["tflops"] = self._computed / seconds / 1e12
+            rates["mfu"] = self._computed / seconds / self.peak
         self._start(step)
         return rates

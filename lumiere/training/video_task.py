@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
 import torch
 
@@ -31,31 +30,17 @@ class SpaceTimeTask(CaptionedTask):
     network: SpaceTimeUNet
     image_share: float = field(default=0.0, kw_only=True)
 
-    per_frame: ClassVar[tuple[str, ...]] = ("video",)  # entries of a batch with an axis of frames
-
     def one_frame(self, step: int) -> bool:
         """Return whether a step trains on single frames; all clips of a batch have the same length."""
         if self.image_share == 0:
             return False
-        draw = torch.rand((), generator=generator_for(self.name, self.config.seed, "images", step))
+        generator = generator_for(self.name, self.config.seed, "images", step)
+        draw = torch.rand((), generator=generator, dtype=torch.float32)
         return bool(draw < self.image_share)
 
-    def flops(self, batch: Batch) -> int:
-        """Count the floating-point operations of an average step, since some train on single
-        frames.
-        """
-        if self.image_share == 0:
-            return super().flops(batch)
-        picture = super().flops(self._of_length(batch, 1))
-        clip = super().flops(self._of_length(batch, self.train_data.num_frames))
-        return round(self.image_share * picture + (1 - self.image_share) * clip)
-
-    def _of_length(self, batch: Batch, num_frames: int) -> Batch:
-        """Return a batch with the same shapes but another number of frames."""
-        resized = dict(batch)
-        for name in self.per_frame:
-            resized[name] = batch[name][:, :, :1].expand(-1, -1, num_frames, -1, -1)
-        return resized
+    def one_frame_choices(self) -> tuple[bool, ...]:
+        """Return what `one_frame` returns for one step or another."""
+        return (False, True) if self.image_share else (False,)
 
 
 @dataclass(eq=False, repr=False)
@@ -67,8 +52,6 @@ class ConditionedTask(SpaceTimeTask):
     """
 
     mask_weights: Mapping[str, float] = field(kw_only=True)
-
-    per_frame: ClassVar[tuple[str, ...]] = ("video", "known_mask")
 
     def draw(
         self, data: Clips, clip: int, generator: torch.Generator, training: bool, one_frame: bool

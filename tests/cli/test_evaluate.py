@@ -147,7 +147,7 @@ def test_captions_with_odd_letters_match_and_are_escaped(videos: Path, tmp_path:
     options = tmp_path / "theirs", "--real", videos / "real", "--captions", table
     result = run(*options, "-o", tmp_path / "out")
     assert result.exit_code == 0
-    assert f"{table}: 1 of its 7 videos are in neither folder (nobody.mp4)" in result.stderr
+    assert f"{table}: 1 of its 7 videos is in neither folder (nobody.mp4)" in result.stderr
     assert "the embedded judge was trained on none of these captions" in result.stderr
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["num_matched"] == 3

@@ -476,7 +476,7 @@ def test_the_stage_ends_in_one_clear_line_where_nothing_is_usable(tmp_path):
     last = said.strip().splitlines()[-1]
     assert (
         last.startswith("error: ")
-        and "no usable video among 1 files" in last
+        and "no usable video among 1 file (" in last
         and "unreadable" in last
     )
     assert "Traceback" not in said

@@ -258,6 +258,22 @@ def test_a_store_that_stops_sending_costs_its_videos_and_not_the_run(store, vide
     }
 
 
+def test_a_store_that_hangs_while_it_is_listed_is_one_error(store, tmp_path):
+    pytest.importorskip("aiohttp", reason="pip install aiohttp to test addresses of HTTP")
+    url, handler = store
+    handler.hanging = ("store",)  # the list of its files
+    encode(tmp_path / "store" / "a.mp4", numbered(4, 1))
+    (tmp_path / "c.csv").write_text("video,caption\na.mp4,one\n")
+    config = CurateConfig(timeout_s=2.0, workers=1)
+    raw = RemoteFolder(url, tmp_path / "cache")
+    with pytest.raises(DataError, match=r"within 2 s; .* raise curate\.timeout_s") as e:
+        curate(raw, tmp_path / "c.csv", config, tmp_path / "scratch")
+    assert str(e.value).startswith(f"{url}: the list of its files")
+    gone = RemoteFolder("nostore://x", tmp_path)
+    with pytest.raises(DataError, match=r"^nostore://x: cannot be listed: .*; check the address"):
+        curate(gone, tmp_path / "c.csv", config, tmp_path / "scratch")
+
+
 class ReadTimeoutError(Exception):
     """Like that of a store's client."""
 

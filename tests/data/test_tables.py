@@ -32,7 +32,7 @@ def test_cells_come_as_they_were_written(table: Path, encoding: str, newline: st
 # the file's bytes -> what the message must hold, besides the file
 BAD: dict[bytes, tuple[str, ...]] = {
     b"name,text\na,an ink drawing, of a cat\n": ("line 2", "3 cells for 2 columns", "in quotes"),
-    b"name,text\na,b\n\nc\n": ("line 4", "1 cells for 2 columns", "not absent"),
+    b"name,text\na,b\n\nc\n": ("line 4", "1 cell for 2 columns", "not absent"),
     b"name,text\na,caf\xe9\n": ("line 2", "UTF-8"),
     "name,text\n".encode("utf-16"): ("line 1", "UTF-8"),
     b'name,text\na,"b\nc,d\n': ("line 3", "not CSV", "ends with a quote"),
@@ -70,7 +70,7 @@ def test_a_file_that_is_not_there_is_told(table: Path) -> None:
     [
         ("x.png,an ink drawing, of a cat", "line 2: 3 cells for 2 columns"),
         ("x.png,", "line 2: the caption is empty"),
-        ("x.png", "line 2: 1 cells for 2 columns"),
+        ("x.png", "line 2: 1 cell for 2 columns"),
         (",a cat", "line 2: the image is empty"),
         ("x.png,a cat\n\nx.png, ", "line 4: the caption is empty"),
     ],

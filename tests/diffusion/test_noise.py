@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lumiere.diffusion.noise import draw_noise, video_generators
+from tests.default_dtype import same, under_each_default_dtype
 
 CPU = torch.device("cpu")
 
@@ -42,3 +43,11 @@ def test_a_clip_does_not_depend_on_its_batch() -> None:
 def test_a_picture_has_the_same_noise_whatever_the_correlation(shape: tuple[int, ...]) -> None:
     drawn = [draw_noise(shape, generators(2), CPU, correlation) for correlation in (0.0, 1.0)]
     assert torch.equal(*drawn)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5])
+def test_noise_does_not_depend_on_the_default_dtype(correlation: float) -> None:
+    def draw() -> torch.Tensor:
+        return draw_noise((2, 3, 5, 8, 8), generators(2), CPU, correlation)
+
+    assert same(*under_each_default_dtype(draw)) and draw().dtype == torch.float32

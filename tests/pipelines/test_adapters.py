@@ -442,6 +442,9 @@ class MotionTask:
         drift = torch.linspace(-1, 1, 5).view(1, 1, 5, 1, 1)
         return (output - drift).square().mean((1, 2, 3, 4))
 
+    def batches_of_each_shape(self, batch_size: int) -> list[dict[str, Tensor]]:
+        return []
+
     def flops(self, batch: dict[str, Tensor]) -> int:
         return 0
 

@@ -247,7 +247,7 @@ CLEAR = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
         ({"prompt": ["a", 3]}, "prompt has 3 in it; expected a sentence"),
         ({"negative_prompt": [None]}, "negative_prompt has None in it; expected a sentence"),
         ({"negative_prompt": 3}, "negative_prompt has 3 in it; expected a sentence"),
-        ({"negative_prompt": []}, "negative_prompt has 0 entries for 1 prompts"),
+        ({"negative_prompt": []}, "negative_prompt has length 0 for 1 prompt"),
         ({"num_frames": 2.5}, r"num_frames is 2\.5; allowed: at least 1, whole numbers"),
         (
             {"num_inference_steps": 2.5},
@@ -304,7 +304,7 @@ CLEAR = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
         ({"video": [5]}, "video is a int; expected a tensor"),
         (
             {"prompt": ["a", "b"], "negative_prompt": ["c"] * 3},
-            "negative_prompt has 3 entries for 2 prompts",
+            "negative_prompt has length 3 for 2 prompts",
         ),
         ({"mode": "dream"}, "mode is 'dream'; allowed: text_to_video"),
         ({"mode": "inpainting", "video": VIDEO}, "takes video and mask; given: video"),
@@ -334,12 +334,12 @@ CLEAR = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
         ({"image": IMAGE * 255}, "image has values from .* expected uint8, or numbers in"),
         (
             {"image": IMAGE.expand(3, -1, -1, -1)},
-            "image has 3 entries for 1 prompts; pass one for all",
+            "image has length 3 for 1 prompt; pass one for all",
         ),
         ({"style": "ink"}, "style is 'ink'; this pipeline has: none"),
         (
             {"generator": [seed(), seed()]},
-            "generator is a list of 2 for 1 videos; pass one per video",
+            "generator is a list of 2 for 1 video; pass one per video",
         ),
         ({"guidance_scale": -0.5}, r"guidance_scale is -0\.5; allowed: at least 0"),
         ({"guidance_scale": float("inf")}, "guidance_scale is inf; allowed: at least 0 and finite"),

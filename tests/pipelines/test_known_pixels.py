@@ -88,7 +88,7 @@ def test_pictures_of_both_ends_belong_to_their_prompt(pipe: LumierePipeline) -> 
         ({"last_image": LAST * 255}, "last_image has values from"),
         ({"last_image": Image.new("RGBA", (16, 16))}, "last_image has transparency"),
         ({"last_image": "cat.png"}, "last_image is a str"),
-        ({"last_image": LAST.expand(3, -1, -1, -1)}, "last_image has 3 entries for 1 prompts"),
+        ({"last_image": LAST.expand(3, -1, -1, -1)}, "last_image has length 3 for 1 prompt"),
         ({"image": IMAGE, "mask": Image.new("RGBA", (16, 16))}, "mask has transparency"),
         ({"video": VIDEO, "mask": []}, "mask has shape"),
         ({"video": VIDEO, "mask": [box(16, 16)] * 4}, "mask has 4 frames, video 5"),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lumiere.pipelines import LumierePipeline
+from tests.default_dtype import same, under_each_default_dtype
 from tests.pipelines.test_modes import INPUTS, STEPS, seed
 
 HALF = [torch.bfloat16, torch.float16]
@@ -52,3 +53,23 @@ def test_the_networks_alone_are_in_half_precision(
     assert shown == [(torch.float32,) * 3] * 2
     for frames in (output.frames, output.base_frames, output.known, output.known_mask):
         assert frames.dtype == torch.float32 and frames.isfinite().all()
+
+
+SMOOTH = {"motion_scale": 1.5, "temporal_smoothing": 0.5, "noise_correlation": 0.4}
+LONG = {"num_frames": 9, "window_size": 5, "overlap": 2, "long_noise": "rescheduled"}
+CALLS: dict[str, dict[str, Any]] = {
+    "text": SMOOTH | {"guidance_eta": 0.5, "guidance_threshold": 2.0, "guidance_momentum": -0.3},
+    "pictures": {"image": torch.zeros(1, 3, 16, 16), "last_image": torch.ones(1, 3, 16, 16)}
+    | {"image_strength": 0.7},
+    "inpainting": INPUTS["inpainting"] | {"keep_known": True},
+    "long": LONG | {"window_weights": "tapered", "ssr_window_weights": "tapered"},
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_videos_do_not_depend_on_the_default_dtype(pipe: LumierePipeline, call: str) -> None:
+    def make() -> list[Tensor]:
+        made = pipe("a cat", generator=seed(), **CALLS[call], **STEPS)
+        return [value for value in (made.frames, made.known_psnr) if value is not None]
+
+    assert all(map(same, *under_each_default_dtype(make)))

@@ -135,7 +135,7 @@ def test_without_guidance_no_negatives_are_needed(pipe: LumierePipeline) -> None
         ),
         (
             {"prompt_embeds": STATES, "negative_prompt_embeds": STATES.expand(3, -1, -1)},
-            "has 3 entries for 1 prompts",
+            "has length 3 for 1 prompt",
         ),
     ],
 )

@@ -14,8 +14,10 @@ from lumiere.config import TextOptimConfig
 from lumiere.diffusion.objective import make_scheduler
 from lumiere.errors import DataError
 from lumiere.models import SpaceTimeUNet
+from lumiere.models.unet_builders import build_text_to_image_unet
 from lumiere.pipelines import LumierePipeline
 from tests.models.zoo import randomise_temporal
+from tests.training.test_sizes import write_clips as write_clips_of_several_sizes
 from tests.training.test_tasks import DIM, TOKENS, image_unet, write_clips
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,6 +92,15 @@ def test_the_frozen_network_gets_a_motion(
         torch.testing.assert_close(network(*call).sample, plain)
     assert not torch.allclose(moved, plain, atol=1e-5)
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_clips_keep_their_own_shapes(inputs: dict[str, Path], tmp_path: Path) -> None:
+    write_clips_of_several_sizes(tmp_path)
+    network = SpaceTimeUNet.from_unet2d(build_text_to_image_unet((8, 12), (16, 32), 1, DIM))
+    stores = [script.choose(tmp_path, split, []) for split in ("train", "validation")]
+    task = script.make_task(network, inputs["network"], stores, OPTIM)
+    sizes = {tuple(task.example(i)["video"].shape[-2:]) for i in range(8)}
+    assert sizes == {(8, 8), (8, 12), (12, 8)}
 
 
 def test_the_command_line_names_what_is_wrong(

@@ -22,6 +22,7 @@ from lumiere.training.masks import (
     random_strokes,
 )
 from lumiere.training.seeding import generator_for
+from tests.default_dtype import same, under_each_default_dtype
 
 FRAMES, HEIGHT, WIDTH = 6, 12, 20
 # Channels, frames, height, width: pixels, latents, a picture, a strip, and the smallest frames that can be divided.
@@ -271,3 +272,14 @@ def same_where_both_see(before: torch.Tensor, after: torch.Tensor, y: int, x: in
         for shift, side in zip((y, x), before.shape, strict=True)
     ]
     return torch.equal(before[tuple(ends)], after[tuple(moved)])
+
+
+@pytest.mark.parametrize("kind", MASK_KINDS)
+def test_masks_do_not_depend_on_the_default_dtype(kind: str) -> None:
+    video = torch.zeros(1, 3, FRAMES, HEIGHT, WIDTH)
+
+    def draw() -> list[torch.Tensor]:
+        drawn = [draw_conditioning(video, kind, generator_for("dtype", i)) for i in range(8)]
+        return [tensor for pair in drawn for tensor in pair]
+
+    assert all(map(same, *under_each_default_dtype(draw)))

@@ -40,6 +40,7 @@ from lumiere.training.state import TrainingResult, trained_parameters
 from lumiere.training.video_task import ConditionedTask, SpaceTimeTask
 from tests import forked
 from tests.conftest import REPOSITORY
+from tests.default_dtype import same, under_each_default_dtype
 from tests.training.small_task import Stop, at_step, make_task
 from tests.video_factory import numbered
 
@@ -153,6 +154,23 @@ def test_a_loss_is_a_function_of_its_step(name: str, stores: tuple[ClipStore, Cl
             and (held_out > 0).all()
         )
     assert [loss_at(task, step).item() for step in (0, 1)] == losses and losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_examples_and_losses_do_not_depend_on_the_default_dtype(
+    name: str, stores: tuple[ClipStore, ClipStore]
+) -> None:
+    task = TASKS[name](stores)
+    task.config = replace(OPTIM, text_dropout=0.5)
+    task.image_share = 0.5
+
+    def draw() -> list[Tensor]:
+        batches = [training_batch(task, step) for step in range(4)]
+        tensors = [tensor for batch in batches for tensor in batch.values()]
+        with torch.no_grad():
+            return [*tensors, task.losses(task.network, batches[0])]
+
+    assert all(map(same, *under_each_default_dtype(draw)))
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 from torch.utils.flop_counter import FlopCounterMode
 
 from lumiere.data.clips import ClipStore
-from lumiere.training.throughput import StepClock, count_flops, peak_flops
+from lumiere.training.throughput import StepClock, count_flops, peak_flops, shapes_of
 from tests.training.test_tasks import TASKS, training_batch
 
 
@@ -52,8 +52,11 @@ def test_a_linear_layer_counts_as_written_out() -> None:
 
 
 def test_a_clock_leaves_out_pauses_and_tells_waiting() -> None:
-    clock = StepClock(flops_per_step=1000, clips_per_step=4, peak=1e9)
+    batch = {"video": torch.zeros(4, 3)}
+    clock = StepClock({shapes_of(batch): 500}, clips_per_step=4, peak=1e9)
     clock.start(10)
+    for _ in range(4):  # two parts in each of two steps
+        clock.computed(batch)
     with clock.paused():
         time.sleep(0.5)
     with clock.waiting():
@@ -65,7 +68,10 @@ def test_a_clock_leaves_out_pauses_and_tells_waiting() -> None:
         and rates["data_wait_share"] > 0.2
     )
     assert rates["mfu"] == pytest.approx(rates["steps_per_second"] * 1000 / 1e9)
-    assert "mfu" not in StepClock(0, 4, 0.0).rates(1)
+    assert "mfu" not in clock.rates(13)  # nothing was computed
+    clock.computed(batch)
+    clock.computed({"video": torch.zeros(4, 5)})  # a shape that nobody counted
+    assert "mfu" not in clock.rates(14)
 
 
 def test_a_peak_is_a_plausible_speed() -> None:

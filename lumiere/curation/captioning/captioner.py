@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ from lumiere.data.video_io import code_version
 from lumiere.errors import DataError, one_line
 from lumiere.files import content_hash, is_file
 from lumiere.hub_folders import SUFFIXES, find_folder
+from lumiere.loading.silence import silent_transformers
+from lumiere.plurals import counted
 
 QUESTION = "Describe what this video shows and how it moves, in one short sentence."
 MAX_TOKENS = 48  # of a caption; a sentence that they cut off is dropped if another is whole
@@ -65,7 +66,7 @@ class TransformersCaptioner:
         self.name = source
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            with torch.random.fork_rng(devices=[]), _silent():
+            with torch.random.fork_rng(devices=[]), silent_transformers():
                 self._load(folder)
                 # Some models load and then want a template or places for the pictures.
                 self.caption(np.zeros((2, 64, 64, 3), np.uint8))
@@ -96,7 +97,7 @@ class TransformersCaptioner:
         lacking = sorted([*loaded["missing_keys"], *map(str, loaded["mismatched_keys"])])
         if lacking:
             raise DataError(
-                f"{folder}: {len(lacking)} weights are missing or have another shape, such as "
+                f"{folder}: {counted(len(lacking), 'weight')} missing or of another shape, such as "
                 f"{lacking[0]}",
                 cure="get the folder again",
             )
@@ -220,19 +221,3 @@ def _identity(folder: Path, device: str) -> str:
     parts += [json.dumps(code_version(__name__)), device]
     parts += [torch.__version__, transformers.__version__, PIL.__version__]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keep transformers from printing while it loads."""
-    from transformers.utils import logging
-
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()

@@ -84,6 +84,6 @@ def channels_first(frames: np.ndarray) -> Tensor:
 
 def normalise_imagenet(planes: Tensor) -> Tensor:
     """Subtract ImageNet's mean and divide by its deviation: (n, 3, h, w) in [0, 255]."""
-    mean = torch.tensor(IMAGENET_MEAN)[:, None, None]
-    deviation = torch.tensor(IMAGENET_DEVIATION)[:, None, None]
+    mean = torch.tensor(IMAGENET_MEAN, dtype=torch.float32)[:, None, None]
+    deviation = torch.tensor(IMAGENET_DEVIATION, dtype=torch.float32)[:, None, None]
     return (planes / 255 - mean) / deviation

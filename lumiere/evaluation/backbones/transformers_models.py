@@ -6,8 +6,6 @@ VideoMAE and V-JEPA 2 for videos, DINO and DINOv2 for frames.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from lumiere.evaluation.backbones.resizing import (
     with_shorter_side,
 )
 from lumiere.evaluation.backbones.weight_files import Weights, check_folder
+from lumiere.loading.silence import silent_transformers
 
 LETTERS = {192: "ti", 384: "s", 768: "b", 1024: "l", 1280: "h", 1408: "g"}  # of ViT's widths
 DINO_SIZE = 224  # pixels
@@ -184,7 +183,7 @@ def _load(path: Path, sha256: str | None, *model_types: str) -> tuple[nn.Module,
     try:
         # The initial weights are replaced. Drawing them must not change the caller's random
         # numbers.
-        with torch.random.fork_rng(devices=[]), _silent():
+        with torch.random.fork_rng(devices=[]), silent_transformers():
             network, loaded = classes[model_type].from_pretrained(
                 path,
                 local_files_only=True,
@@ -202,19 +201,3 @@ def _load(path: Path, sha256: str | None, *model_types: str) -> tuple[nn.Module,
             f"such as {lacking[0]}; get the folder again"
         )
     return network, network.config, weights
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keep transformers from printing a report on the heads that are left out."""
-    from transformers.utils import logging
-
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lumiere.plurals import counted
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -99,7 +101,9 @@ def _as_samples(values: np.ndarray | Tensor, name: str) -> np.ndarray:
     if values.ndim != 2:
         raise ValueError(f"{name} has shape {values.shape}; expected (samples, dimensions)")
     if len(values) < 2:
-        raise ValueError(f"{name} has {len(values)} samples; a covariance needs at least 2")
+        raise ValueError(
+            f"{name} has {counted(len(values), 'sample')}; a covariance needs at least 2"
+        )
     if not np.isfinite(values).all():
         raise ValueError(f"{name} holds values that are not finite")
     return values

@@ -20,8 +20,9 @@ from pathlib import Path
 
 from lumiere.errors import DataError
 from lumiere.evaluation.report.content import Previous
-from lumiere.evaluation.report.wording import counted, number
+from lumiere.evaluation.report.wording import number
 from lumiere.evaluation.scores import DIGITS, Better, Interval, Score
+from lumiere.plurals import counted
 
 # The keys that `scores.flat` adds to the key of a score.
 SUFFIXES = ("_floor_other_subjects", "_floor_low", "_floor_high", "_floor", "_low", "_high")

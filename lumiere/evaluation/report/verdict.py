@@ -14,13 +14,13 @@ from enum import StrEnum
 
 from lumiere.evaluation.report.wording import (
     against_floor,
-    counted,
     interval,
     listed,
     number,
     times_floor,
 )
 from lumiere.evaluation.scores import Score
+from lumiere.plurals import counted
 
 MAIN_KEYS = ("independent_frechet", "independent_kernel")
 NUM_GROUPS, NUM_INSIDE = 3, 4  # named in a sentence

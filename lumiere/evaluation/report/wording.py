@@ -55,13 +55,3 @@ def listed(items: list[str]) -> str:
     if len(items) < 2:
         return "".join(items)
     return f"{', '.join(items[:-1])} and {items[-1]}"
-
-
-def counted(count: int, noun: str) -> str:
-    """Write "1 score" or "3 scores"."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def there_are(count: int, noun: str) -> str:
-    """Write "there is 1 clip" or "there are 3 clips"."""
-    return f"there {'is' if count == 1 else 'are'} {counted(count, noun)}"

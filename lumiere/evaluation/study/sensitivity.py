@@ -39,6 +39,7 @@ from lumiere.evaluation.study.study_verdicts import Cell, can_see, judge_steps
 from lumiere.evaluation.temporal.video_numbers import compare_frames
 from lumiere.evaluation.videos import LazyVideos, Video
 from lumiere.files import write_atomically
+from lumiere.plurals import counted
 
 STUDY_FILE = "sensitivity.json"
 MIN_STUDY = 4  # videos; intervals need a few
@@ -76,7 +77,7 @@ def choose_videos(
     twice = [subject for subject in order if real.other_window(subject) is not None][:num_videos]
     rest = [subject for subject in order if subject not in set(twice)]
     if num_videos < MIN_STUDY:
-        raise DataError(f"{num_videos} videos; a study needs at least {MIN_STUDY}")
+        raise DataError(f"{counted(num_videos, 'video')}; a study needs at least {MIN_STUDY}")
     if len(twice) < num_videos or len(rest) < num_videos:
         raise DataError(
             f"{real.folder}: {len(twice)} subjects with two clips and {len(rest)} others; "

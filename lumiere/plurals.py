@@ -1,0 +1,18 @@
+"""Writes how many there are of something, for messages."""
+
+from __future__ import annotations
+
+
+def counted(count: int, noun: str) -> str:
+    """Write "1 score" or "3 scores"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def there_are(count: int, noun: str) -> str:
+    """Write "there is 1 clip" or "there are 3 clips"."""
+    return f"there {is_or_are(count)} {counted(count, noun)}"
+
+
+def is_or_are(count: int) -> str:
+    """Write the verb for so many things."""
+    return "is" if count == 1 else "are"
