@@ -383,7 +383,7 @@ def test_a_killed_flow_leaves_nothing_behind_and_the_next_run_succeeds(
         wait_until(lambda: len(events(toy_project)) >= 2, 120)
         family = psutil.Process(process.pid).children(recursive=True)
         assert {pid for _, _, pid, _ in events(toy_project)} <= {child.pid for child in family}
-        assert any("prefect.server" in " ".join(child.cmdline()) for child in family)
+        assert any("server_process" in " ".join(child.cmdline()) for child in family)
         process.send_signal(number)
         assert process.wait(30) != 0
         wait_until(lambda: not any(child.is_running() for child in family))
