@@ -7,14 +7,17 @@ Only `dvc.yaml` defines the order of the stages.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+import networkx  # noqa: F401  DVC would import it with the first graph, when all wait for that
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
@@ -34,22 +37,24 @@ class StageNode:
     is_changed: bool  # DVC would run it again, even if no upstream stage ran
 
 
-def read_dag(root: Path) -> list[StageNode]:
+def read_dag(root: Path, checker: StageChecker | None = None) -> list[StageNode]:
     """Read the stages in topological order, each with its state.
 
     Reading all states takes one second. A `dvc` process per stage would take a second each.
+
+    Args:
+        root: the project's folder.
+        checker: of the same project; it keeps what was read, so that it need not read it again.
 
     Raises:
         dvc.exceptions.DvcException: if `dvc.yaml` is broken.
         DataError: if another file of DVC is broken in a way that it does not explain.
     """
     _check_lock_files(root)
-    with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
-        stages = {_name(stage): stage for stage in repo.index.stages if stage.cmd}
-        parents = _parents(repo, stages)
-        _check_inputs(root, repo)
-        order = TopologicalSorter(parents).static_order()
-        return [_node(name, stages[name], tuple(parents[name])) for name in order]
+    if checker is not None:
+        return checker.read_nodes()
+    with contextlib.closing(StageChecker(root)) as own:
+        return own.read_nodes()
 
 
 def _parents(repo: Repo, stages: dict[str, PipelineStage]) -> dict[str, list[str]]:
@@ -132,10 +137,10 @@ def check_names(root: Path, names: Iterable[str]) -> None:
 
 
 class StageChecker:
-    """Asks DVC whether it would run single stages now.
+    """Asks DVC whether it would run single stages now, for one thread at a time.
 
-    DVC's index is kept while the files that it comes from stay the same: to read them takes a
-    quarter of a second, and to check a stage a few hundredths.
+    DVC's index is kept while the files that it comes from stay the same: to read them takes half a
+    second, and to check a stage a few hundredths.
 
     Args:
         root: the project's folder.
@@ -147,14 +152,27 @@ class StageChecker:
         self._stages: dict[str, PipelineStage] = {}
         self._files = sorted(root / name for name in FILES)
         self._seen: list[tuple[int, int]] = []
+        self._lock = threading.RLock()  # DVC's API is not meant for threads
+
+    def read_nodes(self) -> list[StageNode]:
+        """Read all stages now; see `read_dag`."""
+        with self._lock:
+            self._read()
+            assert self._repo is not None
+            with self._repo.lock:
+                parents = _parents(self._repo, self._stages)
+                _check_inputs(self._root, self._repo)
+                order = TopologicalSorter(parents).static_order()
+                return [_node(name, self._stages[name], tuple(parents[name])) for name in order]
 
     def is_changed(self, name: str) -> bool:
         """Return whether DVC would run the stage now."""
-        if self._repo is None or self._state() != self._seen:
-            self._read()
-        assert self._repo is not None
-        with self._repo.lock:
-            return name in self._stages and bool(self._stages[name].status())
+        with self._lock:
+            if self._repo is None or self._state() != self._seen:
+                self._read()
+            assert self._repo is not None
+            with self._repo.lock:
+                return name in self._stages and bool(self._stages[name].status())
 
     def _read(self) -> None:
         self.close()
@@ -170,9 +188,10 @@ class StageChecker:
 
     def close(self) -> None:
         """Close what DVC has open."""
-        if self._repo is not None:
-            self._repo.close()
-            self._repo = None
+        with self._lock:
+            if self._repo is not None:
+                self._repo.close()
+                self._repo = None
 
     def _state(self) -> list[tuple[int, int]]:
         state = []

@@ -13,7 +13,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from importlib.util import find_spec
 from pathlib import Path
 
 from lumiere.addresses import check_database_folder
@@ -21,13 +20,17 @@ from lumiere.errors import LumiereError, ParamsError
 
 HOST = "127.0.0.1"
 SUPERVISOR = Path(__file__).resolve().with_name("supervisor.py")
+SERVER = Path(__file__).resolve().with_name("server_process.py")
 LOG = "embedded-server.log"  # in Prefect's home folder
 POLL_SECONDS = 0.05
-# As Prefect's own embedded server.
+# As Prefect's own embedded server, apart from the last.
 SETTINGS = {
     "PREFECT_UI_ENABLED": "0",
     "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT__SERVER_FINAL": "1",
+    # Automations. The server ends with its run, so it is none to leave them to; and for them it would
+    # make a second copy of itself in its process.
+    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "0",
 }
 # With one of these files in the current folder, Prefect may have settings that only it can read.
 SETTINGS_FILES = ("prefect.toml", ".env")
@@ -47,13 +50,9 @@ class EmbeddedServer:
         home = os.environ.get("PREFECT_HOME")
         if home is None or not _is_plain(Path(home)):
             return
-        package = find_spec("prefect")
-        assert package is not None and package.origin is not None
         port = _free_port()
         self._api, self._log = f"http://{HOST}:{port}/api", Path(home, LOG)
-        words = ["-m", "uvicorn", "--app-dir", str(Path(package.origin).parents[1]), "--factory"]
-        words += ["prefect.server.api.server:create_app", "--host", HOST, "--port", str(port)]
-        words += ["--log-level", "error", "--lifespan", "on"]
+        words = ["-P", str(SERVER), "--host", HOST, "--port", str(port)]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", str(SUPERVISOR), sys.executable, *words],

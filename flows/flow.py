@@ -112,17 +112,15 @@ def lumiere_pipeline(
         with (
             pipeline_lock(folder, 60 * wait_minutes) as lock,
             changed_params(folder, profile, overrides) as params,
+            contextlib.closing(dag.StageChecker(folder)) as checker,
         ):
             tie_to_this_process("prefect.server.api")
-            nodes = dag.select(dag.read_dag(folder), stages or [], only, from_stage)
+            nodes = dag.select(dag.read_dag(folder, checker), stages or [], only, from_stage)
             forced = set(stages or [node.name for node in nodes]) if force else set()
             run = PipelineRun(
-                folder, to_dict(params), forced, max_parallel, lock, time_limits, retries
+                folder, to_dict(params), forced, max_parallel, lock, time_limits, retries, checker
             )
-            try:
-                return _run_nodes(nodes, run)
-            finally:
-                run.close()
+            return _run_nodes(nodes, run)
     except LockError as error:
         return Cancelled(name="Skipped", message=one_line(error))
     except (LumiereError, DvcException, ValueError) as error:

@@ -48,6 +48,7 @@ class PipelineRun:
         lock: int,
         time_limits: Mapping[str, float] | None = None,
         retries: int = 0,
+        checker: dag.StageChecker | None = None,
     ) -> None:
         self.root = root
         self.params = params
@@ -61,8 +62,7 @@ class PipelineRun:
         self.parent: str | None = None
         self.git = git_tags(root)
         self._slots = threading.Semaphore(max_parallel)
-        self._dvc = threading.Lock()
-        self._checker = dag.StageChecker(root)
+        self._checker = checker or dag.StageChecker(root)
 
     @contextlib.contextmanager
     def slot(self) -> Iterator[None]:
@@ -100,13 +100,7 @@ class PipelineRun:
         )
         if node.is_changed or node.name in self.forced or has_new_input:
             return True
-        with self._dvc:  # DVC's API is not meant for threads
-            return self._checker.is_changed(node.name)
-
-    def close(self) -> None:
-        """Close what is open, when no stage is at work any more."""
-        with self._dvc:
-            self._checker.close()
+        return self._checker.is_changed(node.name)
 
     def stage_environment(self) -> dict[str, str]:
         """Return the environment of `dvc` and the stage: this interpreter comes first, and

@@ -31,6 +31,7 @@ REQUESTS: list[dict[str, Any]] = [
     {"prompt": "a fox", "clip": "fox@0", "mode": "cinemagraph", "mask": "0,0,1,0.5", "seed": "7"},
     {"prompt": "ein Fuchs, müde", "style": "ink", "alpha": 0.25, "num_videos": 3, "name": "fuchs"},
     {"prompt": "a fox", "frames": 5, "steps": 3, "guidance": "2.5", "negative_prompt": "a cat"},
+    {"prompt": "a fox", "motion": "0", "smoothing": 0.5},
 ]
 
 

@@ -48,6 +48,8 @@ def generate(
     frames: options.Frames = None,
     steps: options.Steps = None,
     guidance: options.Guidance = None,
+    motion: options.Motion = None,
+    smoothing: options.Smoothing = None,
     upscale: options.Upscale = None,
     model: options.ModelFolder = None,
     fast: options.Fast = False,

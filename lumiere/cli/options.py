@@ -137,6 +137,21 @@ Guidance = Annotated[
         help="How strongly the prompt guides, from 1 (not at all). Default: the model's.",
     ),
 ]  # fmt: skip
+Motion = Annotated[
+    str | None,
+    _option(
+        "--motion", metavar="N",
+        help="The factor of motion: 1 is as the network moves, below 1 less, 0 nearly still. Default: the model's; "
+        "the demo weights have 1.6.",
+    ),
+]  # fmt: skip
+Smoothing = Annotated[
+    str | None,
+    _option(
+        "--smoothing", metavar="0..1",
+        help="How much flicker to take out, from 0 (none). Default: the model's; the demo weights have 1.",
+    ),
+]  # fmt: skip
 Upscale = Annotated[
     bool | None,
     _option(

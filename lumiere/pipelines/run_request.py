@@ -22,8 +22,8 @@ MAX_DECIBELS = 99.0  # written for exact pixels, because JSON has no infinity
 # Settings of the model that no request sets.
 MODEL_SETTINGS = (
     "fps", "timestep_power", "guidance_rescale", "guidance_interval", "guidance_type", "guidance_eta",
-    "guidance_threshold", "guidance_momentum", "noise_correlation", "motion_scale", "motion_interval",
-    "temporal_smoothing", "smoothing_interval", "long_noise", "ssr_steps",
+    "guidance_threshold", "guidance_momentum", "noise_correlation", "motion_interval", "smoothing_interval",
+    "long_noise", "ssr_steps",
     "ssr_window_size", "ssr_overlap", "ssr_noise_correlation", "prediction_type",
 )  # fmt: skip
 
@@ -79,6 +79,8 @@ def complete_request(
         "seed": seed,
         "steps": config.num_inference_steps,
         "guidance": config.guidance_scale,
+        "motion": config.motion_scale,
+        "smoothing": config.temporal_smoothing,
         "upscale": True,
         "alpha": DEFAULT_ALPHA if request.style else None,
         "strength": {"image": config.image_strength, "video": DEFAULT_STRENGTH, None: None}[
@@ -120,6 +122,8 @@ def run_request(
             keep_known=request.keep_known,
             num_inference_steps=request.steps,
             guidance_scale=request.guidance,
+            motion_scale=request.motion,
+            temporal_smoothing=request.smoothing,
             num_videos_per_prompt=request.num_videos,
             upscale=bool(request.upscale),
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],

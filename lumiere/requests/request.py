@@ -23,7 +23,13 @@ WHOLE_NUMBERS = {
     "frames": (1, MAX_FRAMES),
     "steps": (1, 1000),
 }
-NUMBERS = {"alpha": (0, 1), "strength": (0, 1), "guidance": (1, 100)}
+NUMBERS = {
+    "alpha": (0, 1),
+    "strength": (0, 1),
+    "guidance": (1, 100),
+    "motion": (0, 100),
+    "smoothing": (0, 1),
+}
 YES, NO = ("1", "true", "yes"), ("0", "false", "no")
 NUMBER = r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*"
 BOX = re.compile(",".join([NUMBER] * 4))
@@ -92,6 +98,7 @@ class Request:
         alpha: the weight of `style`, 0 to 1.
         keep_known: whether the given pixels are put back exactly at the end.
         num_videos: how many to make, with the seeds `seed`, `seed` + 1, ...
+        motion, smoothing: the `motion_scale` and the `temporal_smoothing` of the pipeline's call.
     """
 
     prompt: str
@@ -112,6 +119,8 @@ class Request:
     seed: int | None = None
     steps: int | None = None
     guidance: float | None = None
+    motion: float | None = None
+    smoothing: float | None = None
     upscale: bool | None = None
 
     def split(self, seed: int) -> list[Request]:

@@ -40,6 +40,8 @@ COLUMNS = {
     "frames": "long",
     "steps": "long",
     "guidance": "double",
+    "motion": "double",
+    "smoothing": "double",
     "style": "string",
     "alpha": "double",
     "upscale": "boolean",

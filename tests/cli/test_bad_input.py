@@ -122,6 +122,8 @@ from tests.cli.conftest import Generate, names_in
         ),
         (("a", "--steps", "1001"), "steps is 1001; allowed: whole numbers, 1 to 1000"),
         (("a", "--guidance", "inf"), "guidance is inf; allowed: 1 to 100"),
+        (("a", "--motion", "-1"), "motion is -1; allowed: 0 to 100"),
+        (("a", "--smoothing", "1.5"), "smoothing is 1.5; allowed: 0 to 1"),
         (("a", "--seed", "9" * 5000), "9...; allowed: whole numbers, 0 to"),
         (("a", "--seed", "-1"), "seed is -1; allowed: whole numbers, 0 to"),
         (

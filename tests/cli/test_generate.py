@@ -124,6 +124,7 @@ def test_the_formats_hold_the_same_pictures(generate: Generate) -> None:
         (("--video", "@short.mp4"), "video_to_video"),
         (("--style", "ink", "--alpha", "0.5"), "text_to_video"),
         (("--frames", "7", "--guidance", "2", "--negative-prompt", "blurry"), "text_to_video"),
+        (("--motion", "0", "--smoothing", "1"), "text_to_video"),
     ],
 )
 def test_every_mode_and_from_its_settings_again(

@@ -83,6 +83,34 @@ def test_the_index_is_read_once_while_its_files_stay_the_same(
     (toy_project / "params.yaml").write_text("curate:\n  seed: 5\n")
     assert checker.is_changed("a") and len(opened) == 2
     checker.close()
+    del opened[:]
+    checker = dag.StageChecker(toy_project)
+    assert [node.is_changed for node in dag.read_dag(toy_project, checker)] == [True] * 4
+    assert checker.is_changed("d") and len(opened) == 1
+    checker.close()
+
+
+def test_what_changes_after_the_index_was_read_is_seen(
+    toy_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LUMIERE_TRACKING", "off")
+    (toy_project / "folder").mkdir()
+    (toy_project / "folder" / "one").write_text("1")
+    (toy_project / "dvc.yaml").write_text(DVC_YAML.replace("[input.txt]", "[input.txt, folder]"))
+    repro(toy_project, "c")
+    checker = dag.StageChecker(toy_project)
+    changed = {node.name: node.is_changed for node in dag.read_dag(toy_project, checker)}
+    assert not changed["a"] and not changed["c"]
+    for path, content in (("folder/one", "2"), ("folder/two", "new"), ("input.txt", "second")):
+        file = toy_project / path
+        before = file.read_text() if file.exists() else None
+        file.write_text(content)
+        assert checker.is_changed("a") and not checker.is_changed("c"), path
+        file.unlink() if before is None else file.write_text(before)
+        assert not checker.is_changed("a"), path
+    (toy_project / "c.txt").unlink()
+    assert checker.is_changed("c")
+    checker.close()
 
 
 def test_plots_are_pictures_and_tables_that_a_stage_writes() -> None:

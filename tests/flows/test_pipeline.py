@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -308,14 +310,30 @@ def test_an_edit_during_the_run_is_seen(
     run(short_project)
     original = dag.read_dag
 
-    def read_then_edit(root: Path) -> list[dag.StageNode]:
-        nodes = original(root)
+    def read_then_edit(root: Path, checker: dag.StageChecker) -> list[dag.StageNode]:
+        nodes = original(root, checker)
         (root / "input.txt").write_text("second")
         return nodes
 
     monkeypatch.setattr(dag, "read_dag", read_then_edit)
     assert run(short_project).message == "2 ran"
     assert "second" in (short_project / "d.txt").read_text()
+
+
+def test_the_collector_rests_until_all_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+
+    def run(options: object, wait_for_server: Callable[[], None]) -> int:
+        seen.append(gc.isenabled())
+        wait_for_server()
+        seen.append(gc.isenabled())
+        return 0
+
+    monkeypatch.setattr("flows.program.run", run)
+    monkeypatch.setattr("flows.pipeline.EmbeddedServer.start", lambda self: None)
+    assert main([]) == 0 and gc.isenabled()
+    assert seen == [False, True]
+    gc.unfreeze()
 
 
 def test_no_place_to_run_is_refused_before_any_work(toy_project: Path, untracked: None) -> None:
@@ -365,7 +383,7 @@ def test_a_killed_flow_leaves_nothing_behind_and_the_next_run_succeeds(
         wait_until(lambda: len(events(toy_project)) >= 2, 120)
         family = psutil.Process(process.pid).children(recursive=True)
         assert {pid for _, _, pid, _ in events(toy_project)} <= {child.pid for child in family}
-        assert any("prefect.server" in " ".join(child.cmdline()) for child in family)
+        assert any("server_process" in " ".join(child.cmdline()) for child in family)
         process.send_signal(number)
         assert process.wait(30) != 0
         wait_until(lambda: not any(child.is_running() for child in family))

@@ -115,6 +115,6 @@ def test_a_run_contacts_this_machine_only(
     assert [entry for entry in contacts if not is_local(*entry[:2])] == []
     assert any(event == "socket.connect" for event, _, _ in contacts)
     programs = [program for event, _, program in found if event == "start"]
-    for name in ("flows.pipeline", "uvicorn prefect.server", "-m dvc", "stage.py a"):
+    for name in ("flows.pipeline", "server_process.py", "-m dvc", "stage.py a"):
         words = name.split()
         assert any(all(word in program for word in words) for program in programs), name

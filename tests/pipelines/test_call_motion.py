@@ -12,7 +12,8 @@ import torch
 from lumiere.diffusion.schedulers import power_timesteps
 from lumiere.pipelines import LumierePipeline
 from lumiere.pipelines.assemble import DEMO_DEFAULTS
-from lumiere.pipelines.run_request import describe_output
+from lumiere.pipelines.run_request import complete_request, describe_output, run_request
+from lumiere.requests import make_request
 from tests.pipelines.test_modes import IMAGE, STEPS, seed
 
 OPTIONS: dict[str, Any] = {"upscale": False, **STEPS, "num_inference_steps": 4}
@@ -66,8 +67,22 @@ def test_settings_are_saved_and_described(pipe: LumierePipeline, tmp_path: Path)
     made = loaded("a cat", generator=seed(), **OPTIONS)
     expected = pipe("a cat", generator=seed(), num_frames=5, **settings, **OPTIONS)
     assert torch.equal(made.frames, expected.frames)
+    request = complete_request(loaded, make_request({"prompt": "a cat", "motion": 0}), 5, 0)
+    assert (request.motion, request.smoothing) == (0, settings["temporal_smoothing"])
     described = describe_output(loaded, made)
-    assert {name: described[name] for name in settings} == settings
+    intervals = {name: value for name, value in settings.items() if "interval" in name}
+    assert {name: described[name] for name in intervals} == intervals
+    # A request has its own, so the model's would not be those of the video.
+    assert described.keys().isdisjoint(settings.keys() - intervals.keys())
+
+
+def test_a_request_sets_motion_and_smoothing(pipe: LumierePipeline) -> None:
+    pipe.register_to_config(motion_interval=(0.4, 1.0), smoothing_interval=(0.0, 0.5))
+    values = {"prompt": "a cat", "motion": "2", "smoothing": "0.5", "upscale": "no", "seed": 0}
+    request = complete_request(pipe, make_request({**values, "steps": 4}), 5, 0)
+    made = run_request(pipe, request, {}).frames
+    options = {**MORE, **SMOOTHER, **OPTIONS, "num_frames": 5}
+    assert torch.equal(made, pipe("a cat", generator=seed(0), **options).frames)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ def test_a_prompt_becomes_a_video_that_can_be_made_again(model: Any, tmp_path: P
     [
         ({"prompt": " "}, "the prompt is empty"),
         ({"prompt": "a fox", "steps": 0}, "steps is 0; allowed: whole numbers, 1 to"),
+        ({"prompt": "a fox", "motion": -1.0}, "motion is -1.0; allowed: 0 to"),
         ({"prompt": "a fox", "style": "../other"}, "style"),
         ({"seed": 1}, "prompt"),
     ],
