@@ -17,7 +17,6 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-import networkx  # noqa: F401  DVC would import it with the first graph, when all wait for that
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
