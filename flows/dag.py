@@ -43,7 +43,7 @@ def read_dag(root: Path, checker: StageChecker | None = None) -> list[StageNode]
 
     Args:
         root: the project's folder.
-        checker: of the same project; it keeps what was read, so that it need not read it again.
+        checker: of the same project; it reads the graph, and keeps it for later checks.
 
     Raises:
         dvc.exceptions.DvcException: if `dvc.yaml` is broken.

@@ -28,8 +28,8 @@ SETTINGS = {
     "PREFECT_UI_ENABLED": "0",
     "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT__SERVER_FINAL": "1",
-    # Automations. The server ends with its run, so it is none to leave them to; and for them it would
-    # make a second copy of itself in its process.
+    # Automations. The server ends with its run, so nothing would be there to act later; and to run
+    # them, it would load a second copy of itself.
     "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "0",
 }
 # With one of these files in the current folder, Prefect may have settings that only it can read.

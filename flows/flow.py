@@ -118,7 +118,7 @@ def lumiere_pipeline(
             nodes = dag.select(dag.read_dag(folder, checker), stages or [], only, from_stage)
             forced = set(stages or [node.name for node in nodes]) if force else set()
             run = PipelineRun(
-                folder, to_dict(params), forced, max_parallel, lock, time_limits, retries, checker
+                folder, to_dict(params), forced, max_parallel, lock, checker, time_limits, retries
             )
             return _run_nodes(nodes, run)
     except LockError as error:

@@ -46,9 +46,9 @@ class PipelineRun:
         forced: set[str],
         max_parallel: int,
         lock: int,
+        checker: dag.StageChecker,
         time_limits: Mapping[str, float] | None = None,
         retries: int = 0,
-        checker: dag.StageChecker | None = None,
     ) -> None:
         self.root = root
         self.params = params
@@ -62,7 +62,7 @@ class PipelineRun:
         self.parent: str | None = None
         self.git = git_tags(root)
         self._slots = threading.Semaphore(max_parallel)
-        self._checker = checker or dag.StageChecker(root)
+        self._checker = checker
 
     @contextlib.contextmanager
     def slot(self) -> Iterator[None]:

@@ -22,7 +22,8 @@ class CurateConfig:
     """The conditions on raw videos to become training clips."""
 
     seed: int = number(0, at_least=0)
-    # wall-clock limit for one video without progress, such as a decoded frame
+    # wall-clock limit for one video without progress, such as a decoded frame, and for the list of
+    # an object store
     timeout_s: float = number(60.0, above=0)
     memory_mb: float = number(4096.0, at_least=64)  # limit for each worker
     workers: int = number(2, at_least=1)

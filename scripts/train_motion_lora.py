@@ -62,7 +62,8 @@ def make_task(
 ) -> SpaceTimeTask:
     """Make the training that made the network, on the chosen clips; `folder` is the network's.
 
-    Clips keep their own shapes. The shorter side of their main size is that of the network's.
+    Clips keep their own shapes. They are scaled until the shorter side of their main size is the
+    network's.
 
     Raises:
         DataError: if a side of a clip would not be a whole number of pixels.

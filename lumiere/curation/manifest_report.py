@@ -67,10 +67,10 @@ def _page(rows: list[Row], rejected: list[Row], has_rejected_sheet: bool) -> str
         "# Curation",
         "",
         (
-            f"The raw folder and captions.csv name {counted(int(numbers['inputs']), 'file')}. They give "
-            f"{counted(len(rows), 'candidate')}: **{numbers['accepted']} accepted** clips "
-            f"({numbers['train']} for training and {numbers['validation']} held out, "
-            f"{numbers['seconds']:g} s together) and **{numbers['rejected']} rejected** ones."
+            f"Files that the raw folder and captions.csv name: {numbers['inputs']}. Candidates in them: "
+            f"{len(rows)}, **{numbers['accepted']} accepted** ({numbers['train']} for training and "
+            f"{numbers['validation']} held out, {numbers['seconds']:g} s together) and "
+            f"**{numbers['rejected']} rejected**."
         ),
         "",
         "![how many candidates each check leaves, their motion and their length](curation.png)",
@@ -126,7 +126,7 @@ def _decoders(rows: list[Row], numbers: dict[str, int | float]) -> list[str]:
         "",
         (
             f"Both decoders can read {counted(int(numbers['read_by_decord']), 'video')}, and return the same frames. "
-            f"{numbers['read_by_pyav']} are for PyAV only. `decode.decoder` says which one reads the "
+            f"For PyAV only: {numbers['read_by_pyav']}. `decode.decoder` says which one reads the "
             "others."
         ),
         "",

@@ -49,6 +49,7 @@ CODE = code_version(
     "lumiere.data.video_io",
     "lumiere.data.video_source",
     "lumiere.data.video_streams",
+    "lumiere.plurals",
 )
 SPAN_TOLERANCE_S = Fraction(1, 10)  # people mark spans by hand
 NO_COLOUR = 2.0  # of 255; encoded grey is a little coloured

@@ -28,7 +28,6 @@ from lumiere.data.workers import Failure, run_tasks
 from lumiere.errors import DataError, FetchError, VideoError, sentence
 from lumiere.files import MACHINE_CURES
 from lumiere.locks import own_folder
-from lumiere.plurals import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -188,8 +187,7 @@ def check_training_clips(rows: Sequence[Row], decoded: Container[str], raw: str 
     """
     usable = [row for row in rows if row["clip_id"] in decoded]
     if not usable:
-        accepted = counted(len(rows), "accepted clip")
-        raise DataError(f"{raw}: {accepted}, of which none could be decoded")
+        raise DataError(f"{raw}: no accepted clip could be decoded ({len(rows)} tried)")
     trained_on = {row["video"] for row in usable if row["split"] == "train"}
     if not trained_on:
         several = f"all {len(usable)} clips are"

@@ -28,6 +28,7 @@ CHUNK = 4 << 20  # bytes; progress is reported after each
 TAGS = ("ETag", "etag", "md5Hash", "checksum")  # what stores call the tag of a content
 LOCAL_SCHEMES = ("file://", "local://")
 LIST_AGAIN = "check the store and the network; if it holds very many files, raise curate.timeout_s"
+LIST_LESS = "the list may be too long for this machine's memory; name a folder with fewer files"
 FETCH_AGAIN = "check the network, and run the stage again; what is done is kept"
 TRIES, PAUSE_S = 3, 1.0  # to fetch a file, and between the first two tries; twice as long after
 WILDCARDS = re.compile(r"[*?\[]")
@@ -161,7 +162,8 @@ def list_names(folder: RemoteFolder, timeout_s: float) -> list[str]:
     if outcome.kind == "timeout":
         problem = f"{folder.url}: the list of its files did not come within {timeout_s:g} s"
         raise DataError(problem, LIST_AGAIN)
-    raise DataError(f"{folder.url}: cannot be listed: {outcome.detail}", FETCH_AGAIN)
+    cure = FETCH_AGAIN if outcome.kind == "error" else LIST_LESS
+    raise DataError(f"{folder.url}: cannot be listed: {outcome.detail}", cure)
 
 
 def fetch_file(folder: RemoteFolder, name: str) -> Path:

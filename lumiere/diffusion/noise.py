@@ -11,8 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lumiere.plurals import counted
-
 
 def video_generators(
     generator: torch.Generator | Sequence[torch.Generator] | None, num_videos: int
@@ -38,8 +36,7 @@ def video_generators(
         return [torch.Generator(device).manual_seed(seed) for seed in seeds]
     if len(generator) != num_videos:
         raise ValueError(
-            f"generator is a list of {len(generator)} for {counted(num_videos, 'video')}; "
-            "pass one per video"
+            f"generator is a list of {len(generator)}; pass one per video, {num_videos} in all"
         )
     return [child for source in generator for child in video_generators(source, 1)]
 

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lumiere.plurals import counted
-
 
 def temporal_windows(num_frames: int, window_size: int, overlap: int) -> list[tuple[int, int]]:
     """Return half-open windows that cover every frame.
@@ -98,8 +96,8 @@ class Reconciler:
         self.is_mean = weights is None
         if len(self.weights) != len(windows):
             raise ValueError(
-                f"{counted(len(self.weights), 'weight')} for {counted(len(windows), 'window')}; expected one "
-                "each"
+                f"one weight tensor per window is needed; there are {len(self.weights)} for windows "
+                f"{list(windows)}"
             )
         self.sums = torch.zeros(num_frames, dtype=torch.float32)
         for (start, end), weight in zip(windows, self.weights, strict=True):
@@ -170,8 +168,8 @@ def reconcile(
     """
     if len(predictions) != len(windows) or not windows:
         raise ValueError(
-            f"{counted(len(predictions), 'prediction')} for {counted(len(windows), 'window')}; "
-            "expected one each, at least one"
+            f"one prediction per window, at least one, is needed; there are {len(predictions)} for "
+            f"windows {list(windows)}"
         )
     first = predictions[0]
     if first.ndim != 5:

@@ -17,6 +17,7 @@ from lumiere.data.shards import read_info
 from lumiere.errors import DataError
 from lumiere.evaluation.matching import MatchedSets
 from lumiere.evaluation.videos import LazyVideos, Video
+from lumiere.plurals import counted
 from lumiere.sample_files import ClipSet, SetEntry
 
 RATE_TOLERANCE = 1e-3  # relative; 29.97 and 30 frames a second differ by as much
@@ -141,9 +142,8 @@ def match_clips(clips: ClipSet, real: RealClips, num_videos: int | None = None) 
     kept = _first_of_each_subject(clips.entries)[:num_videos]
     if len(kept) < 2:
         raise DataError(
-            f"{clips.path}: clips of {len(kept)} source video{'' if len(kept) == 1 else 's'}; at least "
-            "2 are needed; add source videos, make generate.set_size at least 2, and run the generate "
-            "stage again"
+            f"{clips.path}: clips of {counted(len(kept), 'source video')}; at least 2 are needed; "
+            "add source videos, make generate.set_size at least 2, and run the generate stage again"
         )
     shape = clips.frames(kept[0]).shape
     size = shape[1], shape[2]

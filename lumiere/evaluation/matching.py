@@ -144,8 +144,8 @@ def _describe_matches(generated: Folder, real: Folder, sets: MatchedSets) -> lis
     notes: list[str] = []
     if 0 < len(sets.other_windows) < len(real.entries):
         notes.append(
-            f"{len(sets.other_windows)} of {len(real.entries)} real videos are long enough for a second "
-            "window; unless all that are compared are, the floor takes other frames of the same windows"
+            f"real videos long enough for a second window: {len(sets.other_windows)} of "
+            f"{len(real.entries)}; unless all that are compared are, the floor takes other frames of the same windows"
         )
     if sets.num_matched and not any(entry.captions for entry in generated.entries):
         notes.append(
@@ -154,8 +154,8 @@ def _describe_matches(generated: Folder, real: Folder, sets: MatchedSets) -> lis
         )
     if 0 < sets.num_matched < len(generated.entries):
         notes.append(
-            f"{sets.num_matched} of {len(generated.entries)} generated videos have a real one of the "
-            "same name or caption"
+            f"generated videos with a real one of the same name or caption: {sets.num_matched} of "
+            f"{len(generated.entries)}"
         )
     return notes
 
@@ -214,8 +214,7 @@ def _long_enough(folder: Folder, length: int, fps: Fraction) -> Folder:
             kept.append(entry)
         else:
             short[entry.name] = (
-                f"{frames} frame{'' if frames == 1 else 's'} at {float(fps):g} a second; {length} "
-                "are needed"
+                f"{counted(frames, 'frame')} at {float(fps):g} a second; {length} are needed"
             )
     return Folder(folder.path, kept, {**folder.unreadable, **short})
 
@@ -229,8 +228,8 @@ def _check_number(kind: str, folder: Folder) -> None:
         name, why = next(iter(folder.unreadable.items()))
         reason = f" ({len(folder.unreadable)} cannot be used, such as {name}: {why})"
     raise DataError(
-        f"{folder.path}: {len(folder.entries)} {kind} video{'' if len(folder.entries) == 1 else 's'} "
-        f"to measure{reason}; a distance needs at least {needed}, and a few dozen to mean something"
+        f"{folder.path}: {counted(len(folder.entries), f'{kind} video')} to measure{reason}; "
+        f"a distance needs at least {needed}, and a few dozen to mean something"
     )
 
 
@@ -246,27 +245,27 @@ def _describe(
     longer = sum(frames_at(entry, fps) > length for entry in generated.entries)
     if longer and frames_at(shortest, fps) == length < MAX_FRAMES:
         notes.append(
-            f"{shortest.name} has only {length} frames, so {longer} longer generated "
-            f"video{' is' if longer == 1 else 's are'} cut to that; --frames N leaves out the shorter "
+            f"{shortest.name} has only {length} frames, so {counted(longer, 'longer generated video')} "
+            f"{is_or_are(longer)} cut to that; --frames N leaves out the shorter "
             "ones instead"
         )
     for kind, folder in (("generated", generated), ("real", real)):
         odd = sum((entry.height, entry.width) != size for entry in folder.entries)
         if odd:
             notes.append(
-                f"{odd} of {len(folder.entries)} {kind} videos have another size; they are scaled "
+                f"{kind} videos of another size: {odd} of {len(folder.entries)}; these are scaled "
                 "without aliasing and cropped in the middle"
             )
         other = sum(entry.fps > fps for entry in folder.entries)
         if other:
             notes.append(
-                f"{other} of {len(folder.entries)} {kind} videos have a higher frame rate; their "
+                f"{kind} videos with a higher frame rate: {other} of {len(folder.entries)}; their "
                 "frames are taken by time"
             )
         slow = sum(entry.fps < fps for entry in folder.entries)
         if slow:
             notes.append(
-                f"{slow} of {len(folder.entries)} {kind} videos have a lower frame rate; their frames "
+                f"{kind} videos with a lower frame rate: {slow} of {len(folder.entries)}; their frames "
                 "are repeated, so scores over time do not compare"
             )
     return notes
@@ -295,9 +294,8 @@ def _describe_names(generated: Folder, real: Folder, partners: Sequence[int | No
     if differing:
         first, other = differing[0]
         notes.append(
-            f"{counted(len(differing), 'generated video')} with the name of a real one and another "
-            f"caption, such as {first.name}: {first.captions[0]!r} and {other.captions[0]!r}; names "
-            "decide what is matched"
+            f"{first.name} is matched with the real video of its name, although their captions differ: "
+            f"{first.captions[0]!r} and {other.captions[0]!r}; such pairs: {len(differing)}"
         )
     return notes
 

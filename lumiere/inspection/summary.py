@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any
 
 from lumiere.inspection.plan import RESERVE, Memory, NetworkPlan, TrainingPlan
+from lumiere.plurals import counted
 
 GB = 1e9
 LABEL = 46  # characters
@@ -49,7 +50,7 @@ def _training_rows(
     rows = [
         (
             f"training in {precision}, batch {plan.batch_size}",
-            f"{plan.micro_batch} at once on each of {processes} GPU{'s' if processes > 1 else ''}",
+            f"{plan.micro_batch} at once on each of {counted(processes, 'GPU')}",
         ),
         ("  FLOPs of a step, forward", _tera(plan.flops_forward)),
         (f"  all of a step, {with_or_without} checkpointing", _tera(plan.flops)),

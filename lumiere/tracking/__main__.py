@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lumiere.addresses import redacted
 from lumiere.errors import DataError, first_line, run_program
-from lumiere.plurals import counted
+from lumiere.plurals import counted, is_or_are
 from lumiere.tracking import project_root, store
 from lumiere.tracking.courier import deliver_abandoned
 from lumiere.tracking.journal import waiting_journals
@@ -20,7 +20,7 @@ def main() -> None:
     if left:
         reason = "" if error is None else f" ({redacted(first_line(error))})"
         raise DataError(
-            f"{counted(left, 'run')} not delivered{reason}; try again when MLflow answers"
+            f"{counted(left, 'run')} {is_or_are(left)} not delivered{reason}; try again when MLflow answers"
         )
     others = len(waiting_journals(root))
     if others:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from lumiere.config import OptimConfig
-from lumiere.plurals import counted
 from lumiere.training.divergence import LossWatch
 from lumiere.training.ema import EMA
 from lumiere.training.optimizer import make_optimizer
@@ -40,13 +39,12 @@ class TrainingResult:
     validation: Curve = field(default_factory=list)
 
     def summary(self) -> str:
-        """Describe the number of steps and the last loss in words."""
-        steps = counted(self.steps, "step")
+        """Describe the last loss and the number of steps in words."""
         if self.validation:
-            return f"held-out loss {self.validation[-1][1]:.4f} after {steps}"
+            return f"held-out loss {self.validation[-1][1]:.4f} at step {self.steps}"
         if self.losses:
-            return f"loss {self.losses[-1][1]:.4f} after {steps}"
-        return steps
+            return f"loss {self.losses[-1][1]:.4f} at step {self.steps}"
+        return f"step {self.steps}"
 
 
 class TrainingState:

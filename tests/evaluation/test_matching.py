@@ -45,7 +45,7 @@ def test_by_name_and_else_by_caption(tmp_path: Path) -> None:
     assert sets.partners == [0, 2, 1, None] and sets.num_matched == 3
     assert sets.real_captions == [(), ("a dog", "a cat"), ()]
     assert sets.generated_captions == [(), (), ("A  Cat",), ("a bee",)]
-    assert any(note.startswith("3 of 4 generated videos have a real one") for note in sets.notes)
+    assert any("same name or caption: 3 of 4" in note for note in sets.notes)
     video = sets.generated[2]
     assert (video.name, video.caption, video.subject) == ("x.mp4", "A  Cat", "x")
 
@@ -63,7 +63,7 @@ def test_a_name_outdoes_a_caption_and_a_doubt_is_told(tmp_path: Path) -> None:
     real = list_folder(folder, {"a.mp4": ("a dog",), "c.mp4": ("a cat",)})
     sets = match_folders(generated, real)
     assert sets.partners == [0, 1]
-    assert any("another caption, such as a.mp4: 'a cat' and 'a dog'" in note for note in sets.notes)
+    assert any("captions differ: 'a cat' and 'a dog'" in note for note in sets.notes)
 
 
 def test_real_videos_of_one_name_are_told_and_the_first_counts(tmp_path: Path) -> None:
@@ -87,8 +87,8 @@ def test_all_get_the_size_and_rate_of_most_generated_ones(tmp_path: Path) -> Non
     assert sets.size == (24, 24) and sets.fps == 8
     videos = [*sets.generated, *sets.real]
     assert {video.frames.shape for video in videos} == {(4, 24, 24, 3)}
-    assert any(note.startswith("1 of 3 generated videos have another size") for note in sets.notes)
-    assert any(note.startswith("1 of 2 real videos have another size") for note in sets.notes)
+    assert any(note.startswith("generated videos of another size: 1 of 3") for note in sets.notes)
+    assert any(note.startswith("real videos of another size: 1 of 2") for note in sets.notes)
 
 
 def test_the_length_is_that_of_the_shortest_generated_one(tmp_path: Path) -> None:
@@ -126,7 +126,9 @@ def test_a_rate_and_a_length_can_be_asked_for(tmp_path: Path) -> None:
     videos = {"a.mp4": numbered(9), "b.mp4": numbered(9, 1)}
     sets = match(tmp_path, videos, videos, num_frames=3, fps=Fraction(4))
     assert sets.fps == 4 and [read_number(frame) for frame in sets.real[0].frames] == [0, 2, 4]
-    assert any("2 of 2 real videos have a higher frame rate" in note for note in sets.notes)
+    assert any(
+        note.startswith("real videos with a higher frame rate: 2 of 2") for note in sets.notes
+    )
 
 
 def test_all_are_read_at_the_lower_rate_so_that_no_frame_is_repeated(tmp_path: Path) -> None:

@@ -30,12 +30,13 @@ from prefect.settings import (
     PREFECT_API_DATABASE_CONNECTION_URL,
     PREFECT_API_URL,
     PREFECT_HOME,
+    Settings,
     temporary_settings,
 )
 from prefect.states import Cancelling, Completed, Crashed, Failed, Pending, Running
 
 import flows
-from flows import dag
+from flows import dag, embedded_server
 from flows.cancellation import is_being_cancelled
 from flows.flow import _result, lumiere_pipeline, pipeline_lock
 from flows.pipeline import main
@@ -240,7 +241,7 @@ def test_what_is_busy_is_tried_again_and_what_fails_is_not(
 
 
 def test_a_stage_that_waits_for_its_next_try_ends_with_the_run(toy_project: Path) -> None:
-    prepared = PipelineRun(toy_project, {}, set(), 1, 0)
+    prepared = PipelineRun(toy_project, {}, set(), 1, 0, dag.StageChecker(toy_project))
     threading.Timer(0.2, prepared.supervisors.stop).start()
     prepared.pause(3600)
     assert prepared.supervisors.is_stopped
@@ -293,7 +294,7 @@ def test_a_task_that_prefect_lost_is_no_success(
 ) -> None:
     """A stage has failed unless it ended well, also if Prefect fails around its code."""
     nodes = dag.read_dag(toy_project)
-    prepared = PipelineRun(toy_project, {}, set(), 1, 0)
+    prepared = PipelineRun(toy_project, {}, set(), 1, 0, dag.StageChecker(toy_project))
     prepared.results["a"] = StageResult("a", "ran")
     for state, expected in ((Completed(), "ran"), (Crashed(), "failed"), (Failed(), "failed")):
         assert _result(nodes[0].name, state, prepared).status == expected
@@ -329,11 +330,18 @@ def test_the_collector_rests_until_all_is_imported(monkeypatch: pytest.MonkeyPat
         seen.append(gc.isenabled())
         return 0
 
+    frozen: list[int] = []
     monkeypatch.setattr("flows.program.run", run)
+    monkeypatch.setattr("gc.freeze", lambda: frozen.append(1))  # conftest froze what it wants
     monkeypatch.setattr("flows.pipeline.EmbeddedServer.start", lambda self: None)
     assert main([]) == 0 and gc.isenabled()
-    assert seen == [False, True]
-    gc.unfreeze()
+    assert seen == [False, True] and frozen == [1]
+
+
+def test_the_embedded_server_runs_no_automations(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in embedded_server.SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    assert not Settings().server.services.triggers.enabled
 
 
 def test_no_place_to_run_is_refused_before_any_work(toy_project: Path, untracked: None) -> None:
@@ -343,7 +351,7 @@ def test_no_place_to_run_is_refused_before_any_work(toy_project: Path, untracked
 
 
 def test_waiting_stages_give_up_when_the_run_is_stopped(toy_project: Path) -> None:
-    prepared = PipelineRun(toy_project, {}, set(), 1, 0)
+    prepared = PipelineRun(toy_project, {}, set(), 1, 0, dag.StageChecker(toy_project))
     gave_up: list[PipelineFailed] = []
 
     def wait_for_a_slot() -> None:

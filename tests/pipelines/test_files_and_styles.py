@@ -339,7 +339,7 @@ CLEAR = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
         ({"style": "ink"}, "style is 'ink'; this pipeline has: none"),
         (
             {"generator": [seed(), seed()]},
-            "generator is a list of 2 for 1 video; pass one per video",
+            "generator is a list of 2; pass one per video, 1 in all",
         ),
         ({"guidance_scale": -0.5}, r"guidance_scale is -0\.5; allowed: at least 0"),
         ({"guidance_scale": float("inf")}, "guidance_scale is inf; allowed: at least 0 and finite"),

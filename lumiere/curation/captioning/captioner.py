@@ -24,7 +24,6 @@ from lumiere.errors import DataError, one_line
 from lumiere.files import content_hash, is_file
 from lumiere.hub_folders import SUFFIXES, find_folder
 from lumiere.loading.silence import silent_transformers
-from lumiere.plurals import counted
 
 QUESTION = "Describe what this video shows and how it moves, in one short sentence."
 MAX_TOKENS = 48  # of a caption; a sentence that they cut off is dropped if another is whole
@@ -97,8 +96,8 @@ class TransformersCaptioner:
         lacking = sorted([*loaded["missing_keys"], *map(str, loaded["mismatched_keys"])])
         if lacking:
             raise DataError(
-                f"{folder}: {counted(len(lacking), 'weight')} missing or of another shape, such as "
-                f"{lacking[0]}",
+                f"{folder}: weights are missing or have another shape ({len(lacking)} in all, such as "
+                f"{lacking[0]})",
                 cure="get the folder again",
             )
         self._model = model.to(self._device).eval().requires_grad_(False)

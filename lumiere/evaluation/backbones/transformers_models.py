@@ -197,7 +197,7 @@ def _load(path: Path, sha256: str | None, *model_types: str) -> tuple[nn.Module,
     lacking = sorted([*loaded["missing_keys"], *map(str, loaded["mismatched_keys"])])
     if lacking:
         raise DataError(
-            f"{path}: {len(lacking)} of the network's weights are missing or have another shape, "
-            f"such as {lacking[0]}; get the folder again"
+            f"{path}: weights of the network are missing or have another shape ({len(lacking)} in all, "
+            f"such as {lacking[0]}); get the folder again"
         )
     return network, network.config, weights

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lumiere.evaluation.distances.feature_sets import OTHER_TIMES, REFERENCE, FeatureSet
+from lumiere.plurals import counted
 
 MIN_VIDEOS = 2
 NUM_DRAWS = 8  # of real videos, where there are more than needed
@@ -117,8 +118,8 @@ def _matched(
     remarks = []
     if n < len(generated):
         remarks.append(
-            f"{len(generated) - n} generated videos are left out, because they have no real video of "
-            "their subject or are the second video of one subject."
+            f"Left out, because there is no real video of the subject or another generated one: "
+            f"{counted(len(generated) - n, 'generated video')}."
         )
 
     reference = _side(subjects, window_a, offset)
@@ -127,14 +128,16 @@ def _matched(
     missing = [subject for subject in subjects if subject not in window_b]
     if missing:
         remarks.append(
-            f"No same-subject floor: {len(missing)} of {n} subjects have no other real frames."
+            f"No same-subject floor: no other real frames of {len(missing)} of {n} subjects."
         )
     else:
         floor = [Pairing(_side(subjects, window_b, offset), reference)]
     others = [subject for subject in window_a if subject not in matches]
     other = []
     if len(others) < n:
-        remarks.append(f"No other-subject floor: {len(others)} other subjects, {n} are needed.")
+        remarks.append(
+            f"No other-subject floor: {counted(len(others), 'other subject')}, {n} are needed."
+        )
     else:
         for picks in _draws(others, n, rng, num_draws):
             other.append(Pairing(_side(picks, window_a, offset), reference))
@@ -164,14 +167,16 @@ def _unmatched(
     floor = []
     if len(window_b) < n:
         remarks.append(
-            f"No same-subject floor: {len(window_b)} real videos have other times, {n} are needed."
+            f"No same-subject floor: other times of {counted(len(window_b), 'real video')}, {n} are needed."
         )
     else:
         for picks in _draws(list(window_b), n, rng, num_draws):
             floor.append(Pairing(_side(picks, window_b, offset), everything))
     other = []
     if len(window_a) < 2 * n:
-        remarks.append(f"No other-subject floor: {len(window_a)} real videos, {2 * n} are needed.")
+        remarks.append(
+            f"No other-subject floor: {counted(len(window_a), 'real video')}, {2 * n} are needed."
+        )
     else:
         for picks in _draws(list(window_a), n, rng, num_draws):
             rest = [subject for subject in window_a if subject not in set(picks)]

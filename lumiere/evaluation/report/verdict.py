@@ -20,7 +20,7 @@ from lumiere.evaluation.report.wording import (
     times_floor,
 )
 from lumiere.evaluation.scores import Score
-from lumiere.plurals import counted
+from lumiere.plurals import counted, is_or_are
 
 MAIN_KEYS = ("independent_frechet", "independent_kernel")
 NUM_GROUPS, NUM_INSIDE = 3, 4  # named in a sentence
@@ -208,6 +208,6 @@ def _unknown(scores: Sequence[Score]) -> Verdict:
             "because no score that sees has a floor with an interval.",
             "Without floors, it cannot say in what they differ either.",
             f"Of {counted(len(scores), 'score')}, {useless} "
-            f"{'is' if useless == 1 else 'are'} saturated or blind, so watch the videos below.",
+            f"{is_or_are(useless)} saturated or blind, so watch the videos below.",
         ),
     )

@@ -26,6 +26,7 @@ import numpy as np
 from lumiere.diffusion.windows import independent_windows, temporal_windows
 from lumiere.evaluation.bootstrap import bootstrap, prediction_interval
 from lumiere.evaluation.scores import NOT_NEGATIVE, Better, Floor, Interval, LeftOut, Score
+from lumiere.plurals import counted
 from lumiere.sample_files import ClipSet, SetEntry
 
 KINDS = ("multidiffusion", "independent")
@@ -229,7 +230,7 @@ def seam_scores(record: SeamRecord) -> list[Score] | LeftOut:
             "windows and neighbours inside one are needed: generate.seam_window_size at least 2 "
             "and below generate.num_frames",
         )
-    borders = _counted(record.borders)
+    borders = counted(len(record.borders), "border")
     note = (
         f"The change at window borders divided by the change elsewhere (Lumiere, section 3.3). Each "
         f"video has {borders} between windows of {record.window_size} frames"
@@ -261,16 +262,12 @@ def seam_scores(record: SeamRecord) -> list[Score] | LeftOut:
             record.multidiffusion,
             record.real,
             record.own_borders,
-            f"The same ratio at {_counted(record.own_borders)} of MultiDiffusion's windows. "
+            f"The same ratio at {counted(len(record.own_borders), 'border')} of MultiDiffusion's windows. "
             f"Neighbouring windows share {record.overlap} of their {record.window_size} frames.",
         )
         if np.isfinite(own.value):
             scores.append(own)
     return scores
-
-
-def _counted(borders: Sequence[int]) -> str:
-    return "one border" if len(borders) == 1 else f"{len(borders)} borders"
 
 
 def _score(

@@ -212,7 +212,7 @@ def test_missing_weights_are_an_error_not_random_numbers(
     lost = next(name for name in state if "layer" in name and name.endswith("weight"))
     del state[lost]
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(DataError, match="1 of the network's weights are missing"):
+    with pytest.raises(DataError, match=r"weights of the network are missing .*\(1 in all"):
         load_backbone("dino", folder)
 
 
