@@ -73,7 +73,7 @@ def test_what_is_no_captioner_is_one_sentence_with_the_cure(
     config["text_config"]["num_hidden_layers"] = 3
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        DataError, match="weights are missing or have another shape .*such as text_"
+        DataError, match=r"weights are missing or have another shape .*such as text_"
     ):
         TransformersCaptioner("blip")
 
