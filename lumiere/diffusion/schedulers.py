@@ -254,11 +254,11 @@ class Stepper:
 
     def _parts(self, x_t: Tensor) -> list[slice]:
         """Split a video into the frames that go through the scheduler together."""
-        num_frames, config = x_t.shape[2], self.scheduler.config
+        num_frames, settings = x_t.shape[2], _settings(self.scheduler)
         length = max(1, self.part_size // x_t[0, :, 0].numel())
         # Thresholding needs a quantile of the whole video. With `noise_sampler_seed`, one seed
         # makes the noise of the whole video.
-        if config.get("thresholding") or "noise_sampler_seed" in config:
+        if settings.get("thresholding") or "noise_sampler_seed" in settings:
             length = num_frames
         return [slice(start, start + length) for start in range(0, num_frames, length)]
 

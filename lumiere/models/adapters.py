@@ -19,11 +19,13 @@ from diffusers.loaders import PeftAdapterMixin
 from diffusers.loaders.lora_base import _fetch_state_dict
 from diffusers.utils import set_weights_and_activate_adapters
 from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from lumiere.errors import one_line
 from lumiere.hub_folders import is_hub_name
-from lumiere.models.switches import PROJECTIONS
+from lumiere.models.rollback import rolled_back_on_error
+from lumiere.models.switches import is_fused, replaced_projections
 
 PREFIX = "unet."
 ADAPTERS = (
@@ -51,20 +53,16 @@ class SpaceTimeAdapters(PeftAdapterMixin):
             adapter_name: the adapters' name.
 
         Raises:
-            ValueError: if the name is taken, or a layer takes no adapter or has fused projections,
-                or weights are stored in a narrow type.
+            ValueError: if the name is taken, no layer matches, or a layer takes no adapter or has
+                fused projections, or weights are stored in a narrow type. The network then stays
+                as it was, with the adapters that were in use.
         """
         self._check_takes_adapters()
-        super().add_adapter(adapter_config, adapter_name)
-        layers = _adapted(self, adapter_name)
-        try:
+        with rolled_back_on_error(self):
+            super().add_adapter(adapter_config, adapter_name)
+            layers = _adapted(self, adapter_name)
             _check_layers(layers, layers)
             _check_in_use(layers, self)
-        except ValueError:
-            self.delete_adapters(adapter_name)
-            if not getattr(self, "peft_config", None):
-                self.unload_lora()  # deleted adapters leave their layers behind
-            raise
 
     def load_lora_adapter(
         self,
@@ -100,14 +98,15 @@ class SpaceTimeAdapters(PeftAdapterMixin):
         if metadata:
             metadata = self._own_settings(metadata, layers)
         alphas = {f"own.{key}": value for key, value in self._own_names(alphas).items()}
-        super().load_lora_adapter(
-            {f"own.{key}": value for key, value in state.items()},
-            prefix="own",
-            hotswap=hotswap,
-            network_alphas=alphas or None,
-            metadata={f"own.{key}": value for key, value in metadata.items()} or None,
-            **options,
-        )
+        with rolled_back_on_error(self):
+            super().load_lora_adapter(
+                {f"own.{key}": value for key, value in state.items()},
+                prefix="own",
+                hotswap=hotswap,
+                network_alphas=alphas or None,
+                metadata={f"own.{key}": value for key, value in metadata.items()} or None,
+                **options,
+            )
 
     def save_lora_adapter(
         self,
@@ -340,7 +339,9 @@ def _adapted(network: nn.Module, adapter_name: str) -> list[str]:
     """Return the names of the layers that have this adapter."""
     names = []
     for name, module in network.named_modules():
-        if adapter_name in getattr(module, "scaling", ()):
+        if not isinstance(module, BaseTunerLayer):
+            continue
+        if adapter_name in module._all_available_adapter_names():
             names.append(name)
     return names
 
@@ -365,8 +366,8 @@ def _check_in_use(layers: Iterable[str], network: nn.Module) -> None:
     """
     for layer in layers:
         parent, _, name = layer.rpartition(".")
-        is_fused = getattr(network.get_submodule(parent), "fused_projections", False)
-        if is_fused and name in PROJECTIONS:
+        attention = network.get_submodule(parent)
+        if is_fused(attention) and name in replaced_projections(attention):
             raise ValueError(
                 f"adapters of layer {layer!r} would do nothing after fuse_qkv_projections(); call "
                 "unfuse_qkv_projections() first"

@@ -8,10 +8,14 @@ from numbers import Real
 from typing import Any
 
 from diffusers import UNet2DConditionModel
-from diffusers.models.attention_processor import Attention
+from diffusers.models.attention_processor import (
+    Attention,
+    AttnProcessor2_0,
+    FusedAttnProcessor2_0,
+)
 from diffusers.models.unets.unet_2d_blocks import CrossAttnUpBlock2D, UpBlock2D
 from diffusers.utils.torch_utils import apply_freeu
-from torch import Tensor
+from torch import Tensor, nn
 
 FREEU = ("s1", "s2", "b1", "b2")
 PROJECTIONS = ("to_q", "to_k", "to_v")
@@ -66,7 +70,34 @@ def copy_switches(source: UNet2DConditionModel, target: UNet2DConditionModel) ->
 
 def has_fused_projections(unet: UNet2DConditionModel) -> bool:
     """Return whether `fuse_qkv_projections` acts on an image model."""
-    return any(attention.fused_projections for attention in _attentions(unet))
+    return any(is_fused(attention) for attention in _attentions(unet))
+
+
+def is_fused(module: nn.Module) -> bool:
+    """Return whether a module is attention with a fused product; diffusers' own flag stays set when
+    other processors have taken over.
+    """
+    return isinstance(getattr(module, "processor", None), FusedAttnProcessor2_0)
+
+
+def replaced_projections(attention: nn.Module) -> tuple[str, ...]:
+    """Return the names of the layers that a fused product replaces: attention to the text still
+    computes its queries by themselves.
+    """
+    return PROJECTIONS[1:] if getattr(attention, "is_cross_attention", False) else PROJECTIONS
+
+
+def remove_fused_layers(unet: UNet2DConditionModel) -> None:
+    """Remove the layers of fused products that no processor uses, which diffusers leaves in the
+    network.
+    """
+    for attention in _attentions(unet):
+        if is_fused(attention):
+            continue
+        for name in FUSED_PROJECTIONS:
+            if hasattr(attention, name):
+                delattr(attention, name)
+        attention.fused_projections = False
 
 
 def _attentions(unet: UNet2DConditionModel) -> list[Attention]:
@@ -88,18 +119,23 @@ class SpaceTimeSwitches:
         self.unet.set_attention_slice(slice_size)
 
     def set_default_attn_processor(self) -> None:
-        """Give each attention of the image model diffusers' plainest processor."""
+        """Give each attention of the image model diffusers' plainest processor; that ends
+        `fuse_qkv_projections`, too.
+        """
+        self.unfuse_qkv_projections()
         self.unet.set_default_attn_processor()
 
     def fuse_qkv_projections(self) -> None:
         """Compute queries, keys and values of the image model's attention in one product.
 
         Raises:
-            ValueError: if they have adapters, which the product would leave out.
+            ValueError: if they have adapters, which the product would leave out; the queries of
+                attention to the text are in no product.
         """
         self.unfuse_qkv_projections()
         for attention in _attentions(self.unet):
-            if any(hasattr(getattr(attention, name), "base_layer") for name in PROJECTIONS):
+            replaced = [getattr(attention, name) for name in replaced_projections(attention)]
+            if any(hasattr(layer, "base_layer") for layer in replaced):
                 raise ValueError(
                     "fuse_qkv_projections: attention has adapters, which would be left out; call "
                     "unload_lora() first (after fuse_lora() to keep their effect)"
@@ -108,14 +144,18 @@ class SpaceTimeSwitches:
 
     def unfuse_qkv_projections(self) -> None:
         """End `fuse_qkv_projections`, and remove its layers, which diffusers leaves in the network."""
-        if not has_fused_projections(self.unet):
-            return
-        self.unet.unfuse_qkv_projections()
-        for attention in _attentions(self.unet):
-            for name in FUSED_PROJECTIONS:
-                if hasattr(attention, name):
-                    delattr(attention, name)
-            attention.fused_projections = False
+        processors = self.unet.attn_processors
+        originals = getattr(self.unet, "original_attn_processors", None) or {}
+        if has_fused_projections(self.unet):
+            for name, processor in processors.items():
+                if isinstance(processor, FusedAttnProcessor2_0):
+                    original = originals.get(name, processor)
+                    # Fused twice by diffusers' own method, it remembers none that is plain.
+                    is_plain = not isinstance(original, FusedAttnProcessor2_0)
+                    processors[name] = original if is_plain else AttnProcessor2_0()
+            self.unet.set_attn_processor(processors)
+        self.unet.original_attn_processors = None
+        remove_fused_layers(self.unet)
 
     def enable_freeu(self, s1: float, s2: float, b1: float, b2: float) -> None:
         """Weigh skips and backbone features in the first two up blocks (FreeU, Si et al. 2023,

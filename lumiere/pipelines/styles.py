@@ -28,7 +28,7 @@ from torch import Tensor
 
 from lumiere.errors import DataError
 from lumiere.models import SpaceTimeUNet
-from lumiere.models.switches import has_fused_projections
+from lumiere.models.switches import has_fused_projections, remove_fused_layers
 from lumiere.pipelines.argument_checks import check_range
 from lumiere.style import STYLE_NAME, alpha_of, blend_file, blend_style, is_lora, merge_lora
 from lumiere.tensor_files import read_metadata, read_tensors
@@ -131,12 +131,13 @@ class StyleBook:
                 f"style {name!r}: the image model of {owner} has adapters, which a style would "
                 "replace; fuse or unload them (fuse_lora(), unload_lora_weights())"
             )
-        original = spatial.state_dict(keep_vars=True)
         if has_fused_projections(spatial):
             raise ValueError(
                 f"style {name!r}: the image model of {owner} has fused projections, which a style "
                 "would not change; call unfuse_qkv_projections() first"
             )
+        remove_fused_layers(spatial)
+        original = spatial.state_dict(keep_vars=True)
         if any(value.is_meta for value in original.values()):
             raise ValueError(
                 f"style {name!r}: enable_sequential_cpu_offload() leaves no weights in the network "

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from diffusers.utils import convert_state_dict_to_diffusers
-from peft import LoraConfig, get_peft_model_state_dict
+from peft import IA3Config, LoraConfig, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -158,16 +159,73 @@ def test_what_cannot_be_loaded(pipe: LumierePipeline, tmp_path: Path) -> None:
         pipe.unet.set_adapters("zoom")
 
 
-def test_adapters_that_are_refused_leave_no_trace(pipe: LumierePipeline, tmp_path: Path) -> None:
-    refused = LoraConfig(target_modules=r"temporal_upsamplers\..*conv")
-    with pytest.raises(ValueError, match="takes no adapter"):
-        pipe.unet.add_adapter(refused)
-    pipe.unet.save_pretrained(tmp_path)
-    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]), "ink")
-    with pytest.raises(ValueError, match="takes no adapter"):
-        pipe.unet.add_adapter(refused, "zoom")
-    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_k"]), "neon")
+REFUSED: dict[str, Any] = {
+    "upsamplers": LoraConfig(target_modules=r"temporal_upsamplers\..*conv"),
+    "some of them": LoraConfig(target_modules=r"temporal_upsamplers\..*conv|.*to_[qv]"),
+    "no match": LoraConfig(target_modules=["nothing"]),
+    "no config": {"r": 2},
+    "other adapters": IA3Config(
+        target_modules=r"temporal_upsamplers\..*conv", feedforward_modules=[]
+    ),
+    "taken name": LoraConfig(r=2, target_modules=["to_q"]),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("refused", REFUSED)
+@pytest.mark.parametrize("fused", [False, True], ids=["active", "fused"])
+def test_refused_adapters_leave_those_in_use_alone(
+    pipe: LumierePipeline, refused: str, fused: bool
+) -> None:
+    network = pipe.unet
+    for name, layers in (("ink", ["to_q", "conv1"]), ("neon", ["to_k", "conv1"])):
+        network.add_adapter(LoraConfig(r=2, target_modules=layers), name)
+        shake_adapters(network, name)
+    network.set_adapters(["ink", "neon"], [0.5, 0.7])
+    for key, parameter in network.named_parameters():
+        parameter.requires_grad_("ink" in key)
+    if fused:
+        network.fuse_lora()
+    expected = pipe("a cat", generator=seed(), **BASE).frames
+    gradients = {key: each.requires_grad for key, each in network.named_parameters()}
+    with pytest.raises(ValueError):
+        network.add_adapter(REFUSED[refused], "neon" if refused == "taken name" else "zoom")
+    made = pipe("a cat", generator=seed(), **BASE).frames
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-5 if fused else 0)
+    assert pipe.get_active_adapters() == ["ink", "neon"]
     assert pipe.get_list_adapters() == {"unet": ["ink", "neon"]}
+    assert gradients == {key: each.requires_grad for key, each in network.named_parameters()}
+    if fused:
+        network.unfuse_lora()
+    network.add_adapter(LoraConfig(r=2, target_modules=["to_q"]), "zoom")
+
+
+@pytest.mark.parametrize("refused", [name for name in REFUSED if name != "taken name"])
+def test_refused_adapters_leave_a_plain_network(
+    pipe: LumierePipeline, refused: str, tmp_path: Path
+) -> None:
+    gradients = {key: each.requires_grad for key, each in pipe.unet.named_parameters()}
+    with pytest.raises(ValueError):
+        pipe.unet.add_adapter(REFUSED[refused])
+    assert gradients == {key: each.requires_grad for key, each in pipe.unet.named_parameters()}
+    pipe.unet.save_pretrained(tmp_path)
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
+    assert pipe.get_list_adapters() == {"unet": ["default"]}
+
+
+@torch.no_grad()
+def test_a_file_that_does_not_fit_leaves_adapters_in_use_alone(pipe: LumierePipeline) -> None:
+    for name in ("ink", "neon"):
+        pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]), name)
+        shake_adapters(pipe.unet, name)
+    pipe.set_adapters(["ink", "neon"], [0.5, 0.7])
+    expected = pipe("a cat", generator=seed(), **BASE).frames
+    layer = next(name for name, _ in pipe.unet.named_modules() if name.endswith("to_k"))
+    unfit = {f"{layer}.lora_A.weight": torch.ones(2, 3), f"{layer}.lora_B.weight": torch.ones(5, 2)}
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        pipe.load_lora_weights(unfit, adapter_name="zoom")
+    assert torch.equal(pipe("a cat", generator=seed(), **BASE).frames, expected)
+    assert pipe.get_active_adapters() == ["ink", "neon"]
 
 
 def test_fused_projections_and_adapters_exclude_each_other(
@@ -184,6 +242,7 @@ def test_fused_projections_and_adapters_exclude_each_other(
     for add in (
         lambda: pipe.load_lora_weights(tmp_path / "lora"),
         lambda: pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"])),
+        lambda: pipe.unet.add_adapter(IA3Config(target_modules=["to_k"], feedforward_modules=[])),
     ):
         with pytest.raises(ValueError, match=r"would do nothing after fuse_qkv_projections\(\)"):
             add()
@@ -193,6 +252,33 @@ def test_fused_projections_and_adapters_exclude_each_other(
     pipe.unload_lora_weights()
     pipe.unet.unfuse_qkv_projections()
     pipe.load_lora_weights(tmp_path / "lora")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("fused_first", [True, False])
+def test_queries_of_the_text_take_adapters_beside_fused_projections(fused_first: bool) -> None:
+    """The product of attention to the text is that of keys and values."""
+    network = SpaceTimeUNet.from_unet2d(image_network())
+    image, given = make_inputs(network.unet)
+
+    def adapt(network: SpaceTimeUNet) -> None:
+        torch.manual_seed(3)
+        network.add_adapter(LoraConfig(r=2, target_modules=r".*attn2\.to_q"))
+        shake_adapters(network)
+
+    plain = network(image.unsqueeze(2), **given).sample
+    adapted = SpaceTimeUNet.from_unet2d(image_network())
+    adapt(adapted)
+    expected = adapted(image.unsqueeze(2), **given).sample
+    if fused_first:
+        network.fuse_qkv_projections()
+        adapt(network)
+    else:
+        adapt(network)
+        network.fuse_qkv_projections()
+    made = network(image.unsqueeze(2), **given).sample
+    torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(made, plain, atol=1e-3)
 
 
 def test_adapters_that_could_not_be_used_later(pipe: LumierePipeline, tmp_path: Path) -> None:
@@ -403,6 +489,49 @@ def test_attention_processors_and_fused_projections(tmp_path: Path) -> None:
     torch.testing.assert_close(inflated(image.unsqueeze(2), **given).sample, expected)
     inflated.unfuse_qkv_projections()
     inflated.save_pretrained(tmp_path)
+
+
+ENDS_FUSING = {
+    "diffusers' own": lambda unet: unet.unet.unfuse_qkv_projections(),
+    "default processors": lambda unet: unet.set_default_attn_processor(),
+    "own processors": lambda unet: unet.set_attn_processor(AttnProcessor()),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("end", ENDS_FUSING)
+def test_projections_that_other_processors_compute_are_not_fused(
+    pipe: LumierePipeline, end: str, tmp_path: Path
+) -> None:
+    network = pipe.unet
+    state = network.unet.state_dict()
+    pipe.add_style("ink", {key: value * 1.1 for key, value in state.items()})
+    styled = pipe("a cat", style="ink", generator=seed(), **BASE).frames
+    for change in ("adapter", "style", "unfuse"):
+        network.unet.fuse_qkv_projections()
+        ENDS_FUSING[end](network)
+        if change == "adapter":
+            network.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
+            network.unload_lora()
+        elif change == "style":
+            made = pipe("a cat", style="ink", generator=seed(), **BASE).frames
+            torch.testing.assert_close(made, styled, rtol=0, atol=1e-4)
+        else:
+            network.unfuse_qkv_projections()
+    assert not any("to_qkv" in key or "to_kv" in key for key in network.state_dict())
+    network.save_pretrained(tmp_path)
+    network.unet.unfuse_qkv_projections()  # has nothing to do
+
+
+@torch.no_grad()
+def test_projections_fused_twice_by_diffusers_come_apart() -> None:
+    inflated = SpaceTimeUNet.from_unet2d(image_network())
+    image, given = make_inputs(inflated.unet)
+    expected = inflated(image.unsqueeze(2), **given).sample
+    for _ in range(2):
+        inflated.unet.fuse_qkv_projections()
+    inflated.unfuse_qkv_projections()
+    torch.testing.assert_close(inflated(image.unsqueeze(2), **given).sample, expected)
 
 
 # --- motion -----------------------------------------------------------------------------------------

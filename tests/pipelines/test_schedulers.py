@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from functools import partial
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import diffusers
 import pytest
@@ -110,14 +109,33 @@ def test_steps_of_some_frames_at_a_time_are_those_of_the_video(
     assert all(torch.equal(x_t, copied) for x_t, copied in seen)
 
 
-def test_one_seed_for_all_the_noise_means_one_part() -> None:
-    """Copies of such a scheduler would add the same noise to every part."""
-    stepper = Stepper(
-        SimpleNamespace(step=lambda: None, config={"noise_sampler_seed": None}), [seed()]
-    )
-    whole = Stepper(SimpleNamespace(step=lambda: None, config={}), [seed()])
+class OneSeed:
+    """A scheduler with one seed for all its noise, as those have that need torchsde."""
+
+    config: ClassVar = {"noise_sampler_seed": None, "thresholding": False}
+
+    def __init__(self, noise_sampler_seed: int | None = None, thresholding: bool = False) -> None:
+        raise NotImplementedError
+
+    def step(self) -> None:
+        raise NotImplementedError
+
+
+def test_only_settings_that_need_the_whole_video_mean_one_part() -> None:
+    """Copies of a scheduler with one seed would add the same noise to every part. Settings that a
+    scheduler only keeps for another class do nothing.
+    """
+    base = make_scheduler()
+    kept = made_by("DPMSolverMultistepScheduler", base, thresholding=True, noise_sampler_seed=1)
     video = torch.empty(1, 3, 4, 1024, 1024, device="meta")
-    assert (len(stepper._parts(video)), len(whole._parts(video))) == (1, 4)
+    parts = []
+    for scheduler in (
+        object.__new__(OneSeed),
+        kept,
+        diffusers.EulerDiscreteScheduler.from_config({**kept.config, "noise_sampler_seed": 1}),
+    ):
+        parts.append(len(Stepper(scheduler, [seed()])._parts(video)))
+    assert parts == [1, 1, 4]
 
 
 def test_dynamic_thresholding_sees_the_whole_video(monkeypatch: pytest.MonkeyPatch) -> None:
