@@ -133,15 +133,15 @@ def _generate_one(values: dict[str, Any], params: dict[str, Any]) -> None:
     from lumiere.requests import change_request, make_request, read_sidecar
 
     path: Path | None = params["from_json"]
-    content: dict[str, Any] = {}
-    is_fast = params["fast"]
+    content = {} if path is None else read_sidecar(path)
+    is_named = bool(params["model"])
+    # Another model than the sidecar's is fast only if the command says so.
+    is_fast = params["fast"] or (content.get("fast", False) and not is_named)
+    model = Model.choose(params["model"] or content.get("model"), params["device"], is_fast)
     if path is None:
         request = make_request(values)
     else:
-        content = read_sidecar(path)
-        # Another model than the sidecar's is fast only if the command says so.
-        is_fast = is_fast or (content.get("fast", False) and params["model"] is None)
-        settings, left_out = settings_of_network(content, is_fast)
+        settings, left_out = settings_of_network(content, model, is_named)
         request, replaced = change_request(settings, values)
         left_out = [name for name in left_out if name not in values] + replaced
         if left_out:
@@ -150,8 +150,6 @@ def _generate_one(values: dict[str, Any], params: dict[str, Any]) -> None:
     job = Job(request, params["output"], params["sheet"])
     job.check()
     clips = _clips_of(request.clip)
-    name = params["model"] or content.get("model")
-    model = Model.choose(name, params["device"], is_fast)
     tell(f"model: {model.description}")
     if content:
         for note in find_drift(content, request, model, clips):

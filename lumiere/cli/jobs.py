@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Tell = Callable[[str], None]
 FAST_SETTINGS = ("steps", "guidance")  # what a distilled network was made for
+# Settings that suit one model, and that a sidecar has even if the user left them to the model.
+OWN_SETTINGS = (*FAST_SETTINGS, "motion", "smoothing")
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def _make(
         check_style(request.style, model)
     if model.is_fast:
         check_fast(request, model)
-    pixels = check_request(model.pipe, request, clips)
+    pixels = check_request(model.pipe, request, clips, can_take_more_steps=not model.is_fast)
     for note in pixels.notes:
         tell(f"note: {note}")
     request = complete_request(model.pipe, request, pixels.num_frames, secrets.randbits(32))
@@ -171,26 +173,40 @@ def check_fast(request: Request, model: Model) -> None:
             )
 
 
-def settings_of_network(content: dict[str, Any], is_fast: bool) -> tuple[dict[str, Any], list[str]]:
-    """Drop settings of a sidecar that may not suit the network of the new video.
+def settings_of_network(
+    content: dict[str, Any], model: Model, is_named: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Drop settings of a sidecar that may not suit the model of the new video.
 
     A distilled network decides steps and guidance itself, and those of a distilled network suit no
-    other. Without guidance, there is no negative prompt either.
+    other. Without guidance, there is no negative prompt either. Another model has settings of its
+    own, which replace those that the user had left to the first model.
 
     Args:
         content: the content of the sidecar.
-        is_fast: whether a distilled network makes the new video.
+        model: makes the new video.
+        is_named: whether the user names the model for the new video. If not, it is the sidecar's,
+            maybe in a later version, which keeps the settings of the first one.
 
     Returns:
         The rest of the content, and the fields that no longer hold.
     """
     was_fast = content.get("fast", False)
-    if not (was_fast or is_fast):
-        return content, []
-    dropped = (*FAST_SETTINGS, "negative_prompt") if is_fast else FAST_SETTINGS
+    is_same = content.get("model_sha256") == model.digest
+    dropped: list[str] = []
+    if was_fast or model.is_fast:
+        dropped = [*FAST_SETTINGS]
+    if model.is_fast:
+        dropped.append("negative_prompt")
+    # With the same model they are equal. They are dropped all the same, so that the new sidecar
+    # does not have them in `asked`.
+    if is_named or is_same:
+        asked = content.get("asked", content if is_same else {})
+        dropped += [name for name in OWN_SETTINGS if name not in (*asked, *dropped)]
     kept = {name: value for name, value in content.items() if name not in dropped}
-    changes = was_fast != is_fast
-    return kept, [name for name in dropped if changes and content.get(name)]
+    if is_same or not (is_named or was_fast != model.is_fast):
+        return kept, []
+    return kept, [name for name in dropped if content.get(name) not in (None, "")]
 
 
 def find_drift(

@@ -141,8 +141,8 @@ Motion = Annotated[
     str | None,
     _option(
         "--motion", metavar="N",
-        help="The factor of motion: 1 is as the network moves, below 1 less, 0 nearly still. Default: the model's; "
-        "the demo weights have 1.6.",
+        help="The factor of motion: 1 leaves the network's motion unchanged, below 1 a video moves less. Default: the "
+        "model's; the demo weights have 1.6.",
     ),
 ]  # fmt: skip
 Smoothing = Annotated[

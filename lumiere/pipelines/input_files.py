@@ -84,7 +84,7 @@ class Pixels:
     Attributes:
         arguments: `image`, `last_image`, `video` and `mask` of a pipeline's call, those that the mode takes.
         num_frames: how many frames to make.
-        notes: sentences that tell the user what is cut away, or not read.
+        notes: sentences that tell the user what is cut away, not read, or without effect.
     """
 
     arguments: dict[str, Any]

@@ -45,6 +45,7 @@ from lumiere.pipelines.argument_checks import (
     check_whole_or_none,
 )
 from lumiere.pipelines.call_settings import CallSettings
+from lumiere.pipelines.call_warnings import are_notes_logged
 from lumiere.pipelines.callbacks import NO_CALLBACK, Callback, StepCallback
 from lumiere.pipelines.component_checks import check_scheduler
 from lumiere.pipelines.components import LumiereComponents
@@ -392,7 +393,7 @@ class LumierePipeline(LumiereComponents):
         self._can_guide = guidance.guide is not None or prompts.negative is not None
         held = self._holds_known(known, guide_known)
         motion = settings.motion_control(self.scheduler.config.num_train_timesteps)
-        if motion.is_skipped_by(timesteps):
+        if motion.is_skipped_by(timesteps) and are_notes_logged():
             logger.warning(
                 "motion_scale is %g, but none of the %d steps is in motion_interval; take more "
                 "steps, or widen the interval",

@@ -5,9 +5,7 @@ video.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Set
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,13 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lumiere.pipelines.argument_checks import check_text_encoder
+from lumiere.pipelines.call_warnings import are_notes_logged
 from lumiere.plurals import counted
 from lumiere.text import TextEncoder, lost_words
 
 logger = logging.getLogger(__name__)
-
-# False while a request runs, because its notes name lost words already.
-_WARNS = ContextVar("_WARNS", default=True)
 
 
 class TextStates(NamedTuple):
@@ -92,19 +88,9 @@ class Prompts:
         return positive, negative
 
 
-@contextmanager
-def silent_on_lost_words() -> Iterator[None]:
-    """Log nothing about words that are not read while this context is open."""
-    token = _WARNS.set(False)
-    try:
-        yield
-    finally:
-        _WARNS.reset(token)
-
-
 def _warn_of_lost_words(sentences: list[str], text_encoder: TextEncoder) -> None:
     """Log what the text encoder does not read, as pipelines of diffusers do."""
-    if not _WARNS.get() or not isinstance(text_encoder, TextEncoder):
+    if not are_notes_logged() or not isinstance(text_encoder, TextEncoder):
         return
     for note in lost_words.notes(lost_words.find_losses(sentences, text_encoder), text_encoder):
         logger.warning(note)

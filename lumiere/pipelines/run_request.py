@@ -11,10 +11,12 @@ import torch
 
 from lumiere.diffusion.latents import LatentSpace
 from lumiere.modes import DEFAULT_ALPHA, DEFAULT_STRENGTH, strength_applies_to
+from lumiere.pipelines.call_warnings import silent_on_notes
 from lumiere.pipelines.input_files import Clips, Pixels, read_pixels
 from lumiere.pipelines.pipeline_lumiere import LumierePipeline
 from lumiere.pipelines.pipeline_output import LumierePipelineOutput
-from lumiere.pipelines.prompts import has_negative_prompt, silent_on_lost_words
+from lumiere.pipelines.prompts import has_negative_prompt
+from lumiere.pipelines.request_notes import unused_motion
 from lumiere.requests import Request
 from lumiere.text import TextEncoder, lost_words
 
@@ -28,8 +30,20 @@ MODEL_SETTINGS = (
 )  # fmt: skip
 
 
-def check_request(pipe: LumierePipeline, request: Request, clips: Clips | None = None) -> Pixels:
+def check_request(
+    pipe: LumierePipeline,
+    request: Request,
+    clips: Clips | None = None,
+    can_take_more_steps: bool = True,
+) -> Pixels:
     """Read the pixels of a request, and check the request against the model.
+
+    Args:
+        pipe: the model.
+        request: what to make.
+        clips: the training clips, if the request names one.
+        can_take_more_steps: whether notes may propose more steps; a distilled network takes no
+            other number.
 
     Raises:
         ValueError: if the model cannot do the mode, would not read the negative prompt, has no such
@@ -49,7 +63,8 @@ def check_request(pipe: LumierePipeline, request: Request, clips: Clips | None =
         pipe.styles.check(request.style, alpha)
     size = LatentSpace(pipe.vae).frame_size(None, None, pipe.unet.unet.config.sample_size)
     pixels = read_pixels(request, pipe.config.fps, pipe.config.num_frames, size, clips)
-    return replace(pixels, notes=[*pixels.notes, *_unread_words(pipe, request)])
+    unused = unused_motion(pipe, request, pixels.num_frames, can_take_more_steps)
+    return replace(pixels, notes=[*pixels.notes, *_unread_words(pipe, request), *unused])
 
 
 def _unread_words(pipe: LumierePipeline, request: Request) -> list[str]:
@@ -113,7 +128,7 @@ def run_request(
     if request.style is not None:
         options |= {"style": request.style, "alpha": request.alpha}
     seeds = range(request.seed, request.seed + request.num_videos)
-    with silent_on_lost_words():  # `check_request` noted them
+    with silent_on_notes():  # those of `check_request`
         output = pipe(
             request.prompt,
             negative_prompt=request.negative_prompt,

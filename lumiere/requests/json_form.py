@@ -54,7 +54,12 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not JSON; {EXPECTED}") from None
     if not _is_sidecar(content):
         raise ValueError(f"{path}: not the settings of a video; {EXPECTED}")
-    for name, kind in (("model", str), ("fast", bool), ("files_sha256", dict)):
+    for name, kind in (
+        ("model", str),
+        ("fast", bool),
+        ("files_sha256", dict),
+        ("asked", dict),
+    ):
         if not isinstance(content.get(name, kind()), kind):
             raise ValueError(f"{path}: {name} is {content[name]!r}; {EXPECTED}")
     return content

@@ -159,6 +159,15 @@ def test_a_row_says_all_that_options_say(tmp_path: Path) -> None:
     assert empty.name == "003" and "prompt is empty" in empty.problem
 
 
+def test_an_empty_cell_of_motion_takes_the_option_for_all_rows(generate: Generate) -> None:
+    Path("rows.csv").write_text("name,prompt,motion\na,a cat,0\nb,a cat,\n", encoding="utf-8")
+    for folder, options, motions in (("out", (), [0, 1]), ("more", ("--motion", "3"), [0, 3])):
+        result = generate("--from-file", "rows.csv", "-o", folder, "--no-upscale", *options)
+        assert result.exit_code == 0, result.output
+        made = [json.loads(Path(folder, f"{name}.json").read_text()) for name in "ab"]
+        assert [content["motion"] for content in made] == motions
+
+
 def test_a_style_for_all_rows_may_have_one_alpha_in_each(
     generate: Generate, model: Path, tmp_path: Path
 ) -> None:

@@ -139,6 +139,13 @@ def test_other_steps_guidance_and_negative_prompts_are_refused(
     assert not Path("fox.mp4").exists()
 
 
+def test_a_fast_network_is_offered_no_more_steps(generate: Generate, fast_model: Prepare) -> None:
+    fast_model()
+    result = generate("a fox", "--fast", "--motion", "2", "-o", "fox.mp4", with_model=False)
+    assert result.exit_code == 0, result.output
+    assert "no step is there; leave out --fast for more steps\n" in result.stderr
+
+
 def test_a_model_without_a_distilled_network_is_told(generate: Generate) -> None:
     result = generate("a fox", "--fast", "-o", "fox.mp4")
     assert result.exit_code == 2

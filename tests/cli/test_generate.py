@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from lumiere.cli.app import app
 from lumiere.cli.model import Model
 from lumiere.data.video_source import source_frames
+from lumiere.pipelines import LumierePipeline
 from tests.cli.conftest import Generate, names_in
 
 
@@ -147,6 +148,61 @@ def test_every_mode_and_from_its_settings_again(
         "name": "b",
         "asked": settings("b.json")["asked"],
     }
+
+
+def test_motion_and_smoothing_change_the_video(generate: Generate) -> None:
+    options = ("a red fox", "--seed", "3", "--no-upscale", "--steps", "4")
+    for name, changes in (
+        ("plain", ()),
+        ("still", ("--motion", "0")),
+        ("smooth", ("--smoothing", "1")),
+        ("both", ("--motion", "0", "--smoothing", "1")),
+    ):
+        result = generate(*options, *changes, "-o", f"{name}/")
+        assert result.exit_code == 0 and "no effect" not in result.stderr, result.output
+    made = {name: settings(f"{name}.json") for name in ("plain", "still", "smooth", "both")}
+    values = {name: (content["motion"], content["smoothing"]) for name, content in made.items()}
+    assert values == {"plain": (1, 0), "still": (0, 0), "smooth": (1, 1), "both": (0, 1)}
+    shown = {name: pictures(f"{name}/*.png") for name in made}
+    for name in ("still", "smooth"):
+        assert (shown[name] != shown["plain"]).any() and (shown[name] != shown["both"]).any()
+
+
+def test_motion_that_no_step_reaches_is_noted_in_the_names_of_the_options(
+    generate: Generate, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = generate("a fox", "-o", "a.gif", "--no-upscale", "--steps", "1", "--motion", "2")
+    assert result.exit_code == 0, result.output
+    assert "note: --motion 2 has no effect, because" in result.stderr
+    assert "; take more --steps\n" in result.stderr and caplog.messages == []
+
+
+def test_another_models_motion_is_its_own_unless_it_was_asked_for(
+    generate: Generate, model: Path, tmp_path: Path
+) -> None:
+    pipe = LumierePipeline.from_pretrained(model)
+    pipe.register_to_config(motion_scale=1.6, temporal_smoothing=0.5, num_inference_steps=3)
+    pipe.save_pretrained(tmp_path / "other")
+    common = ("--no-upscale", "-o")
+
+    def make(name: str, *options: str, other: bool = False) -> tuple[str, dict]:
+        chosen = ("--model", str(tmp_path / "other"), "--device", "cpu") if other else ()
+        result = generate(*chosen, *options, *common, f"{name}.gif", with_model=not other)
+        assert result.exit_code == 0, result.output
+        return result.stderr, settings(f"{name}.json")
+
+    make("own", "a fox", other=True)
+    _, again = make("again", "--from-json", "own.json", other=True)
+    assert (again["motion"], again["smoothing"], again["steps"]) == (1.6, 0.5, 3)
+    for source in ("own", "again"):
+        told, made = make("a", "--from-json", f"{source}.json")
+        assert (made["motion"], made["smoothing"], made["steps"]) == (1, 0, 2)
+        note = "left out, because the new options replace it: --steps, --guidance, --motion, --smoothing\n"
+        assert note in told
+    make("asked", "a fox", "--motion", "0", "--steps", "4", other=True)
+    told, made = make("b", "--from-json", "asked.json", "--smoothing", "1")
+    assert (made["motion"], made["smoothing"], made["steps"]) == (0, 1, 4)
+    assert "replace it: --guidance\n" in told
 
 
 def test_a_note_tells_what_is_cut_off(generate: Generate, inputs: Path) -> None:
