@@ -13,6 +13,11 @@ def there_are(count: int, noun: str) -> str:
     return f"there {is_or_are(count)} {counted(count, noun)}"
 
 
+def has_or_have(count: int) -> str:
+    """Write the verb for so many owners."""
+    return "has" if count == 1 else "have"
+
+
 def is_or_are(count: int) -> str:
     """Write the verb for so many things."""
     return "is" if count == 1 else "are"

@@ -15,7 +15,7 @@ from lumiere.curation.manifest import DUPLICATE_OF, SCHEMA
 from lumiere.curation.reasons import Reason
 from lumiere.curation.thresholds import MODEL_SCORES
 from lumiere.data.contact_sheets import contact_sheet, save_picture
-from lumiere.plurals import counted
+from lumiere.plurals import counted, there_are
 
 SHEET_CLIPS = 60  # accepted clips on the contact sheet, evenly spaced
 
@@ -67,10 +67,10 @@ def _page(rows: list[Row], rejected: list[Row], has_rejected_sheet: bool) -> str
         "# Curation",
         "",
         (
-            f"Files that the raw folder and captions.csv name: {numbers['inputs']}. Candidates in them: "
-            f"{len(rows)}, **{numbers['accepted']} accepted** ({numbers['train']} for training and "
-            f"{numbers['validation']} held out, {numbers['seconds']:g} s together) and "
-            f"**{numbers['rejected']} rejected**."
+            f"The raw folder and captions.csv name {counted(int(numbers['inputs']), 'file')}. In them "
+            f"{there_are(len(rows), 'candidate')}: **{numbers['accepted']} accepted** "
+            f"({numbers['train']} for training and {numbers['validation']} held out, "
+            f"{numbers['seconds']:g} s together) and **{numbers['rejected']} rejected**."
         ),
         "",
         "![how many candidates each check leaves, their motion and their length](curation.png)",
@@ -126,8 +126,8 @@ def _decoders(rows: list[Row], numbers: dict[str, int | float]) -> list[str]:
         "",
         (
             f"Both decoders can read {counted(int(numbers['read_by_decord']), 'video')}, and return the same frames. "
-            f"For PyAV only: {numbers['read_by_pyav']}. `decode.decoder` says which one reads the "
-            "others."
+            f"PyAV alone can read {counted(int(numbers['read_by_pyav']), 'more video')}. "
+            "`decode.decoder` says which one reads the others."
         ),
         "",
     ]

@@ -96,8 +96,7 @@ class Reconciler:
         self.is_mean = weights is None
         if len(self.weights) != len(windows):
             raise ValueError(
-                f"one weight tensor per window is needed; there are {len(self.weights)} for windows "
-                f"{list(windows)}"
+                f"weights has length {len(self.weights)}; expected {len(windows)}, one per window"
             )
         self.sums = torch.zeros(num_frames, dtype=torch.float32)
         for (start, end), weight in zip(windows, self.weights, strict=True):
@@ -168,8 +167,8 @@ def reconcile(
     """
     if len(predictions) != len(windows) or not windows:
         raise ValueError(
-            f"one prediction per window, at least one, is needed; there are {len(predictions)} for "
-            f"windows {list(windows)}"
+            f"predictions has length {len(predictions)}; expected {len(windows)}, one per window, and at "
+            "least one"
         )
     first = predictions[0]
     if first.ndim != 5:

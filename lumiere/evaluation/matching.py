@@ -144,8 +144,9 @@ def _describe_matches(generated: Folder, real: Folder, sets: MatchedSets) -> lis
     notes: list[str] = []
     if 0 < len(sets.other_windows) < len(real.entries):
         notes.append(
-            f"real videos long enough for a second window: {len(sets.other_windows)} of "
-            f"{len(real.entries)}; unless all that are compared are, the floor takes other frames of the same windows"
+            f"only {len(sets.other_windows)} of {len(real.entries)} real videos "
+            f"{is_or_are(len(sets.other_windows))} long enough for a second window; unless every compared "
+            "video is, the floor takes other frames of the same windows"
         )
     if sets.num_matched and not any(entry.captions for entry in generated.entries):
         notes.append(

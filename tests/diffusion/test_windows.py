@@ -95,8 +95,8 @@ def test_inputs_are_not_changed() -> None:
     ("shapes", "windows", "words"),
     [
         ([(1, 1, 2, 1, 1)], [(0, 2)], "frame 2 is in no window (2 uncovered of 4)"),
-        ([(1, 1, 2, 1, 1)], [(0, 2), (2, 4)], "there are 1 for"),
-        ([], [], "there are 0 for"),
+        ([(1, 1, 2, 1, 1)], [(0, 2), (2, 4)], "predictions has length 1; expected 2"),
+        ([], [], "predictions has length 0"),
         ([(1, 1, 3, 1, 1)], [(0, 4)], "window (0, 4)"),
         ([(1, 1, 4, 1, 1)], [(1, 5)], "window (1, 5) of 4 frames"),
         ([(1, 1, 4, 1, 1)], [(-1, 3)], "window (-1, 3)"),
@@ -141,7 +141,7 @@ def test_tapered_windows_fade_linearly_into_each_other() -> None:
 @pytest.mark.parametrize(
     ("weights", "words"),
     [
-        ([torch.ones(4)], "there are 1 for"),
+        ([torch.ones(4)], "weights has length 1; expected 2"),
         ([torch.ones(4), torch.ones(3)], "expected 4 numbers above zero"),
         ([torch.ones(4), torch.tensor([1.0, 1, 1, 0])], "expected 4 numbers above zero"),
     ],

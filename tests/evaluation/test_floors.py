@@ -122,7 +122,7 @@ def test_partly_matched_sets_say_what_is_left_out():
     subjects = [*generated.subjects[:6], "unknown", generated.subjects[0]]
     design = make_design(FeatureSet(generated.features, subjects), real)
     assert design.matched and design.num_videos == 6
-    assert design.remarks[0].endswith("2 generated videos.")
+    assert design.remarks[0].startswith("2 generated videos left out")
     # Without another window there is no floor of the same subjects.
     only_a = FeatureSet(real.features[:20], real.subjects[:20])
     scores, _ = distances(generated, only_a, measures=["frechet"])

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lumiere.evaluation.distances.feature_sets import OTHER_TIMES, REFERENCE, FeatureSet
-from lumiere.plurals import counted
+from lumiere.plurals import counted, has_or_have, there_are
 
 MIN_VIDEOS = 2
 NUM_DRAWS = 8  # of real videos, where there are more than needed
@@ -118,8 +118,8 @@ def _matched(
     remarks = []
     if n < len(generated):
         remarks.append(
-            f"Left out, because there is no real video of the subject or another generated one: "
-            f"{counted(len(generated) - n, 'generated video')}."
+            f"{counted(len(generated) - n, 'generated video')} left out: without a real video of the "
+            "subject, or not the first of the subject."
         )
 
     reference = _side(subjects, window_a, offset)
@@ -128,7 +128,8 @@ def _matched(
     missing = [subject for subject in subjects if subject not in window_b]
     if missing:
         remarks.append(
-            f"No same-subject floor: no other real frames of {len(missing)} of {n} subjects."
+            f"No same-subject floor: {len(missing)} of {n} subjects {has_or_have(len(missing))} no other "
+            "real frames."
         )
     else:
         floor = [Pairing(_side(subjects, window_b, offset), reference)]
@@ -167,7 +168,8 @@ def _unmatched(
     floor = []
     if len(window_b) < n:
         remarks.append(
-            f"No same-subject floor: other times of {counted(len(window_b), 'real video')}, {n} are needed."
+            f"No same-subject floor: it needs {n} real videos with other times, and "
+            f"{there_are(len(window_b), 'such video')}."
         )
     else:
         for picks in _draws(list(window_b), n, rng, num_draws):
