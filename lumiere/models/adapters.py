@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from lumiere.errors import one_line
 from lumiere.hub_folders import is_hub_name
 from lumiere.models.rollback import rolled_back_on_error
-from lumiere.models.switches import is_fused, replaced_projections
+from lumiere.models.switches import is_fused, remove_fused_layers, replaced_projections
 
 PREFIX = "unet."
 ADAPTERS = (
@@ -84,6 +84,7 @@ class SpaceTimeAdapters(PeftAdapterMixin):
             ValueError: if the source cannot be read, or there are no adapters, or those of a layer
                 that this network lacks or that has fused projections, or weights are stored in a
                 narrow type.
+            RuntimeError: if weights have another shape than their layer takes.
         """
         self._check_takes_adapters()
         state, metadata = _fetch(pretrained_model_name_or_path_or_dict, options)
@@ -98,7 +99,10 @@ class SpaceTimeAdapters(PeftAdapterMixin):
         if metadata:
             metadata = self._own_settings(metadata, layers)
         alphas = {f"own.{key}": value for key, value in self._own_names(alphas).items()}
-        with rolled_back_on_error(self):
+        # diffusers takes the hooks of offloading off all networks first, and renews them last.
+        components = getattr(options.get("_pipeline"), "components", {})
+        others = [each for each in components.values() if isinstance(each, nn.Module)]
+        with rolled_back_on_error(self, *others):
             super().load_lora_adapter(
                 {f"own.{key}": value for key, value in state.items()},
                 prefix="own",
@@ -225,11 +229,12 @@ class SpaceTimeAdapters(PeftAdapterMixin):
 
     def check_plain(self, purpose: str) -> None:
         """Raise ValueError if layers have adapters or fused projections, whose names no other
-        network of this kind has.
+        network of this kind has. Layers of fused products that no processor uses are removed first.
 
         Args:
             purpose: what cannot be done then, for the message.
         """
+        remove_fused_layers(self.unet)
         for key in self.state_dict(keep_vars=True):
             if any(part in key for part in ADAPTER_PARTS):
                 raise ValueError(

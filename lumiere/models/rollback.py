@@ -1,4 +1,4 @@
-"""A network as it was, after a change of its layers has failed in the middle."""
+"""Networks as they were, after a change of their layers has failed in the middle."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ CONTAINERS = (dict, OrderedDict, list, set)
 
 
 @contextmanager
-def rolled_back_on_error(network: nn.Module) -> Iterator[None]:
-    """Restore a network if what happens in this context fails: its layers, its adapters with their
-    weights, which of them act or are fused, and which parameters need a gradient. Values of tensors
-    are not restored, apart from those that fused adapters have changed.
+def rolled_back_on_error(*networks: nn.Module) -> Iterator[None]:
+    """Restore networks if what happens in this context fails: their layers and hooks, their adapters
+    with their weights, which of them act or are fused, and which parameters need a gradient. Values
+    of tensors are not restored, apart from those that fused adapters have changed.
     """
+    network = nn.ModuleList(networks)  # lists modules that networks share only once
     before = [(module, _attributes(module)) for module in network.modules()]
     need_gradient = [(each, each.requires_grad) for each in network.parameters()]
     fused = []

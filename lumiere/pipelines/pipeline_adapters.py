@@ -40,6 +40,7 @@ class LumiereAdapters(StableDiffusionLoraLoaderMixin):
         Raises:
             ValueError: if the source cannot be read, or there are no adapters, or those of a layer
                 that the network lacks.
+            RuntimeError: if weights have another shape than their layer takes.
         """
         options["use_safetensors"] = True
         source: Any = pretrained_model_name_or_path_or_dict

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lumiere.config import OptimConfig
 from lumiere.models import SpaceTimeUNet
+from lumiere.models.rollback import tuner_layers
 from lumiere.pipelines import LumierePipeline
 from lumiere.training.loop import train
 from lumiere.training.lora import MOTION_LAYERS, add_motion_lora
@@ -159,15 +160,16 @@ def test_what_cannot_be_loaded(pipe: LumierePipeline, tmp_path: Path) -> None:
         pipe.unet.set_adapters("zoom")
 
 
-REFUSED: dict[str, Any] = {
-    "upsamplers": LoraConfig(target_modules=r"temporal_upsamplers\..*conv"),
-    "some of them": LoraConfig(target_modules=r"temporal_upsamplers\..*conv|.*to_[qv]"),
-    "no match": LoraConfig(target_modules=["nothing"]),
-    "no config": {"r": 2},
-    "other adapters": IA3Config(
-        target_modules=r"temporal_upsamplers\..*conv", feedforward_modules=[]
-    ),
-    "taken name": LoraConfig(r=2, target_modules=["to_q"]),
+UPSAMPLERS = r"temporal_upsamplers\..*conv"
+TAKES_NONE = r"layer 'temporal_upsamplers\.0\.conv' takes no adapter"
+# Each with what the error says.
+REFUSED: dict[str, tuple[Any, str]] = {
+    "upsamplers": (LoraConfig(target_modules=UPSAMPLERS), TAKES_NONE),
+    "some of them": (LoraConfig(target_modules=rf"{UPSAMPLERS}|.*to_[qv]"), TAKES_NONE),
+    "no match": (LoraConfig(target_modules=["nothing"]), "Target modules {'nothing'} not found"),
+    "no config": ({"r": 2}, "adapter_config should be an instance of PeftConfig"),
+    "other adapters": (IA3Config(target_modules=UPSAMPLERS, feedforward_modules=[]), TAKES_NONE),
+    "taken name": (LoraConfig(r=2, target_modules=["to_q"]), "name neon already exists"),
 }
 
 
@@ -188,8 +190,12 @@ def test_refused_adapters_leave_those_in_use_alone(
         network.fuse_lora()
     expected = pipe("a cat", generator=seed(), **BASE).frames
     gradients = {key: each.requires_grad for key, each in network.named_parameters()}
-    with pytest.raises(ValueError):
-        network.add_adapter(REFUSED[refused], "neon" if refused == "taken name" else "zoom")
+    merged = [list(layer.merged_adapters) for layer in tuner_layers(network)]
+    assert any(merged) == fused
+    config, message = REFUSED[refused]
+    with pytest.raises(ValueError, match=message):
+        network.add_adapter(config, "neon" if refused == "taken name" else "zoom")
+    assert merged == [list(layer.merged_adapters) for layer in tuner_layers(network)]
     made = pipe("a cat", generator=seed(), **BASE).frames
     torch.testing.assert_close(made, expected, rtol=0, atol=1e-5 if fused else 0)
     assert pipe.get_active_adapters() == ["ink", "neon"]
@@ -197,6 +203,8 @@ def test_refused_adapters_leave_those_in_use_alone(
     assert gradients == {key: each.requires_grad for key, each in network.named_parameters()}
     if fused:
         network.unfuse_lora()
+        made = pipe("a cat", generator=seed(), **BASE).frames
+        torch.testing.assert_close(made, expected, rtol=0, atol=1e-5)
     network.add_adapter(LoraConfig(r=2, target_modules=["to_q"]), "zoom")
 
 
@@ -205,12 +213,20 @@ def test_refused_adapters_leave_a_plain_network(
     pipe: LumierePipeline, refused: str, tmp_path: Path
 ) -> None:
     gradients = {key: each.requires_grad for key, each in pipe.unet.named_parameters()}
-    with pytest.raises(ValueError):
-        pipe.unet.add_adapter(REFUSED[refused])
+    config, message = REFUSED[refused]
+    with pytest.raises(ValueError, match=message):
+        pipe.unet.add_adapter(config)
     assert gradients == {key: each.requires_grad for key, each in pipe.unet.named_parameters()}
     pipe.unet.save_pretrained(tmp_path)
     pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
     assert pipe.get_list_adapters() == {"unet": ["default"]}
+
+
+def load_a_file_that_does_not_fit(pipe: LumierePipeline) -> None:
+    layer = next(name for name, _ in pipe.unet.named_modules() if name.endswith("to_k"))
+    unfit = {f"{layer}.lora_A.weight": torch.ones(2, 3), f"{layer}.lora_B.weight": torch.ones(5, 2)}
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        pipe.load_lora_weights(unfit, adapter_name="zoom")
 
 
 @torch.no_grad()
@@ -220,12 +236,36 @@ def test_a_file_that_does_not_fit_leaves_adapters_in_use_alone(pipe: LumierePipe
         shake_adapters(pipe.unet, name)
     pipe.set_adapters(["ink", "neon"], [0.5, 0.7])
     expected = pipe("a cat", generator=seed(), **BASE).frames
-    layer = next(name for name, _ in pipe.unet.named_modules() if name.endswith("to_k"))
-    unfit = {f"{layer}.lora_A.weight": torch.ones(2, 3), f"{layer}.lora_B.weight": torch.ones(5, 2)}
-    with pytest.raises(RuntimeError, match="size mismatch"):
-        pipe.load_lora_weights(unfit, adapter_name="zoom")
+    load_a_file_that_does_not_fit(pipe)
     assert torch.equal(pipe("a cat", generator=seed(), **BASE).frames, expected)
     assert pipe.get_active_adapters() == ["ink", "neon"]
+
+
+def hooks_of(pipe: LumierePipeline) -> dict[str, Any]:
+    """The hooks of accelerate by component and layer."""
+    hooks = {}
+    for component in ("unet", "ssr_unet"):
+        for name, module in getattr(pipe, component).named_modules():
+            if hasattr(module, "_hf_hook"):
+                hooks[f"{component}.{name}"] = module._hf_hook
+    return hooks
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("offload", ["enable_model_cpu_offload", "enable_sequential_cpu_offload"])
+def test_a_file_that_does_not_fit_leaves_offloading_alone(
+    pipe: LumierePipeline, offload: str
+) -> None:
+    expected = pipe("a cat", generator=seed(), **BASE).frames
+    getattr(pipe, offload)(device="cpu")
+    hooks = hooks_of(pipe)
+    stored = {key: value.device for key, value in pipe.ssr_unet.named_parameters()}
+    assert {"unet.", "ssr_unet."} <= hooks.keys()
+    load_a_file_that_does_not_fit(pipe)
+    assert hooks_of(pipe) == hooks
+    assert stored == {key: value.device for key, value in pipe.ssr_unet.named_parameters()}
+    if offload == "enable_model_cpu_offload":  # accelerate's other one needs a GPU to compute
+        assert torch.equal(pipe("a cat", generator=seed(), **BASE).frames, expected)
 
 
 def test_fused_projections_and_adapters_exclude_each_other(
@@ -507,7 +547,7 @@ def test_projections_that_other_processors_compute_are_not_fused(
     state = network.unet.state_dict()
     pipe.add_style("ink", {key: value * 1.1 for key, value in state.items()})
     styled = pipe("a cat", style="ink", generator=seed(), **BASE).frames
-    for change in ("adapter", "style", "unfuse"):
+    for change in ("adapter", "style", "save", "unfuse"):
         network.unet.fuse_qkv_projections()
         ENDS_FUSING[end](network)
         if change == "adapter":
@@ -516,6 +556,10 @@ def test_projections_that_other_processors_compute_are_not_fused(
         elif change == "style":
             made = pipe("a cat", style="ink", generator=seed(), **BASE).frames
             torch.testing.assert_close(made, styled, rtol=0, atol=1e-4)
+        elif change == "save":
+            network.save_pretrained(tmp_path / "saved")
+            saved = SpaceTimeUNet.from_pretrained(tmp_path / "saved").state_dict()
+            assert saved.keys() == network.state_dict().keys()
         else:
             network.unfuse_qkv_projections()
     assert not any("to_qkv" in key or "to_kv" in key for key in network.state_dict())
