@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lumiere.cli.batch import BatchRow
     from lumiere.cli.model import Model
     from lumiere.pipelines.input_files import Clips
+    from lumiere.requests import Request
 
 STOPPED = 130  # as a shell reports a command that Ctrl-C ended
 
@@ -128,7 +129,7 @@ def show(place: Path) -> None:
 
 
 def _generate_one(values: dict[str, Any], params: dict[str, Any]) -> None:
-    from lumiere.cli.jobs import Job, find_drift, run, settings_of_network
+    from lumiere.cli.jobs import Job, find_drift, run
     from lumiere.cli.model import Model
     from lumiere.requests import change_request, make_request, read_sidecar
 
@@ -141,21 +142,33 @@ def _generate_one(values: dict[str, Any], params: dict[str, Any]) -> None:
     if path is None:
         request = make_request(values)
     else:
-        settings, left_out = settings_of_network(content, model, is_named)
-        request, replaced = change_request(settings, values)
-        left_out = [name for name in left_out if name not in values] + replaced
+        request, _ = change_request(content, values)
+    Job(request, params["output"], params["sheet"]).check()
+    clips = _clips_of(request.clip)
+    tell(f"model: {model.description}")
+    if path is not None:
+        _ = model.pipe  # a model that cannot be loaded is an error before it is hashed
+        request, left_out = _change_for_model(content, values, model, is_named)
         if left_out:
             names = ", ".join(option(name) for name in left_out)
             tell(f"note: {path}: left out, because the new options replace it: {names}")
-    job = Job(request, params["output"], params["sheet"])
-    job.check()
-    clips = _clips_of(request.clip)
-    tell(f"model: {model.description}")
-    if content:
         for note in find_drift(content, request, model, clips):
             tell(f"note: {note}; the video will differ")
+    job = Job(request, params["output"], params["sheet"])
     for place in run(job, model, clips, tell):
         show(place)
+
+
+def _change_for_model(
+    content: dict[str, Any], values: dict[str, Any], model: Model, is_named: bool
+) -> tuple[Request, list[str]]:
+    """Return the changed request of a sidecar, and the fields left out. It hashes the model."""
+    from lumiere.cli.jobs import settings_of_network
+    from lumiere.requests import change_request
+
+    settings, dropped = settings_of_network(content, model, is_named)
+    request, replaced = change_request(settings, values)
+    return request, [name for name in dropped if name not in values] + replaced
 
 
 # --- many videos -----------------------------------------------------------------------------------------------------

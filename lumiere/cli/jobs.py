@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Tell = Callable[[str], None]
 FAST_SETTINGS = ("steps", "guidance")  # what a distilled network was made for
 # Settings that suit one model, and that a sidecar has even if the user left them to the model.
-OWN_SETTINGS = (*FAST_SETTINGS, "motion", "smoothing")
+OWN_SETTINGS = (*FAST_SETTINGS, "motion", "smoothing", "upscale", "strength")
 
 
 @dataclass(frozen=True)
@@ -180,33 +180,38 @@ def settings_of_network(
 
     A distilled network decides steps and guidance itself, and those of a distilled network suit no
     other. Without guidance, there is no negative prompt either. Another model has settings of its
-    own, which replace those that the user had left to the first model.
+    own, which replace those that the user had left to the first model. The number of frames stays,
+    because the video is to be the same one, and any model makes any number.
 
     Args:
         content: the content of the sidecar.
         model: makes the new video.
         is_named: whether the user names the model for the new video. If not, it is the sidecar's,
-            maybe in a later version, which keeps the settings of the first one.
+            maybe in a later version, which keeps the settings of the first one, or with its
+            distilled network, which keeps those that the user chose.
 
     Returns:
         The rest of the content, and the fields that no longer hold.
     """
     was_fast = content.get("fast", False)
+    changes_network = was_fast != model.is_fast
     is_same = content.get("model_sha256") == model.digest
     dropped: list[str] = []
     if was_fast or model.is_fast:
         dropped = [*FAST_SETTINGS]
     if model.is_fast:
         dropped.append("negative_prompt")
-    # With the same model they are equal. They are dropped all the same, so that the new sidecar
-    # does not have them in `asked`.
-    if is_named or is_same:
-        asked = content.get("asked", content if is_same else {})
-        dropped += [name for name in OWN_SETTINGS if name not in (*asked, *dropped)]
-    kept = {name: value for name, value in content.items() if name not in dropped}
-    if is_same or not (is_named or was_fast != model.is_fast):
+    # Where the model is the same, or its other network, they are equal. They are dropped all the
+    # same, so that the new sidecar does not have them in `asked`.
+    unasked: list[str] = []
+    if is_named or is_same or changes_network:
+        asked = content.get("asked", {} if is_named and not is_same else content)
+        unasked = [name for name in _own_settings(content) if name not in (*asked, *dropped)]
+    kept = {name: value for name, value in content.items() if name not in (*dropped, *unasked)}
+    if is_same or not (is_named or changes_network):
         return kept, []
-    return kept, [name for name in dropped if content.get(name) not in (None, "")]
+    noted = [*dropped, *unasked] if is_named else dropped
+    return kept, [name for name in noted if content.get(name) not in (None, "")]
 
 
 def find_drift(
@@ -234,6 +239,15 @@ def find_drift(
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _own_settings(content: dict[str, Any]) -> list[str]:
+    """Return the settings of a sidecar that depend on its model if the user does not choose them.
+
+    The strength of video to video has the same default with all models.
+    """
+    is_own = {"strength": content.get("mode") != "video_to_video"}
+    return [name for name in OWN_SETTINGS if is_own.get(name, True)]
 
 
 def _describe_request(request: Request, model: Model, clips: Clips | None) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""Which settings of a request have no effect on its videos, as notes in the names of the options."""
+"""Which settings of a request have no effect on its videos, as notes in the names of its fields."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -34,7 +33,7 @@ def unused_motion(
     asks_motion = request.motion is not None and request.motion != 1
     asks_smoothing = request.smoothing is not None and request.smoothing != 0
     if num_frames == 1:
-        asked = {"--motion": asks_motion, "--smoothing": asks_smoothing}
+        asked = {"motion": asks_motion, "smoothing": asks_smoothing}
         names = " and ".join(name for name, is_asked in asked.items() if is_asked)
         verb = "have" if all(asked.values()) else "has"
         return [f"{names} {verb} no effect on a video of 1 frame"] if names else []
@@ -45,7 +44,7 @@ def unused_motion(
     notes = []
     if control.scale != 1 and not any(map(control.scales_at, visited)):
         name = (
-            f"--motion {control.scale:g}"
+            f"motion {control.scale:g}"
             if asks_motion
             else f"the model's motion of {control.scale:g}"
         )
@@ -53,7 +52,7 @@ def unused_motion(
             where = (name, pipe.config.motion_interval, control.scales_at)
             notes.append(_no_effect(pipe, request, *where, can_take_more_steps))
     if asks_smoothing and not any(map(control.smooths_at, visited)):
-        name = f"--smoothing {control.smoothing:g}"
+        name = f"smoothing {control.smoothing:g}"
         where = (name, pipe.config.smoothing_interval, control.smooths_at)
         notes.append(_no_effect(pipe, request, *where, can_take_more_steps))
     return notes
@@ -87,9 +86,9 @@ def _no_effect(
     with suppress(ValueError):  # some schedulers, such as LCM's, do not take so many
         most = _visited(pipe, request, pipe.scheduler.config.num_train_timesteps)
     if any(map(acts_at, most)):
-        cure = "; take more --steps" if can_take_more_steps else "; leave out --fast for more steps"
+        cure = "; take more steps" if can_take_more_steps else "; leave out --fast for more steps"
     elif _share(pipe, request) < 1:
-        cure = f"; take a --strength above {low:g}"
+        cure = f"; take a strength above {low:g}"
     return (
         f"{name} has no effect, because it acts at the noise levels {low:g} to {high:g}, and no "
         f"step is there{cure}"
@@ -99,7 +98,9 @@ def _no_effect(
 def _visited(pipe: LumierePipeline, request: Request, num_steps: int | None = None) -> list[float]:
     """Return the timesteps of the request's call, or of one with so many steps."""
     num_steps = num_steps or request.steps or pipe.config.num_inference_steps
-    scheduler = copy.deepcopy(pipe.scheduler)  # it remembers its timesteps
+    # A new one, because a scheduler remembers its timesteps. A copy would take with it what a call
+    # has left, such as estimates of a video's size.
+    scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
     # A scheduler that takes no timesteps keeps its own spacing, of which the call warns.
     power = pipe.config.timestep_power if takes_timesteps(scheduler) else 1.0
     share = _share(pipe, request)

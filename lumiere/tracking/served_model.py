@@ -5,6 +5,7 @@ MLflow runs this file when it loads the model, so a version holds no pickle. Use
 """
 
 import base64
+import logging
 import os
 import secrets
 import tempfile
@@ -19,6 +20,8 @@ from lumiere.threads import set_threads
 from lumiere.tracking.model_registry import COLUMNS
 
 MAX_RANDOM_SEED = 2**31 - 1
+# MLflow runs this file under another name.
+logger = logging.getLogger("lumiere.tracking.served_model")
 
 
 class VideoModel(mlflow.pyfunc.PythonModel):
@@ -64,6 +67,8 @@ class VideoModel(mlflow.pyfunc.PythonModel):
         try:
             request = make_request(given)
             pixels = check_request(self.pipe, request)
+            for note in pixels.notes:
+                logger.warning(note)
             request = complete_request(self.pipe, request, pixels.num_frames, int(given["seed"]))
             output = run_request(self.pipe, request, pixels.arguments)
         except ValueError as error:

@@ -14,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from lumiere.cli.app import app
+from lumiere.cli.model import Model
 from lumiere.pipelines import LumierePipeline
 from tests.cli.conftest import Generate, names_in
 
@@ -312,6 +313,7 @@ def test_an_error_that_is_no_ones_input_is_shown_whole(
         ({"upscale": "maybe"}, "upscale is 'maybe'; allowed: yes, no"),
         ({"model": 3}, "model is 3; expected the JSON file that lumiere writes"),
         ({"files_sha256": []}, "files_sha256 is []; expected the JSON file"),
+        ({"asked": []}, "asked is []; expected the JSON file"),
         ({"prompt": 3}, "not the settings of a video; expected the JSON file"),
     ],
 )
@@ -323,6 +325,28 @@ def test_settings_edited_by_hand(
     assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1, result.stderr
     assert result.stderr.startswith("error: ") and message in result.stderr
     assert names_in(tmp_path) == ["fox.json"]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (("--steps", "0"), "steps is 0; allowed"),
+        (("-o", "new.avi"), "suffix '.avi' is not written"),
+        (("--model", "nosuch"), "nosuch: no such folder"),
+    ],
+)
+def test_a_sidecar_is_checked_before_the_model_is_hashed(
+    generate: Generate, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], message: str
+) -> None:
+    def digest(model: Model) -> str:
+        raise AssertionError("hashed")
+
+    monkeypatch.setattr(Model, "digest", property(digest))
+    content = {"lumiere": "0", "prompt": "a fox", "steps": 3, "motion": 2, "model_sha256": ""}
+    Path("fox.json").write_text(json.dumps(content))
+    result = generate("--from-json", "fox.json", "-o", "new.mp4", *options)
+    assert result.exit_code == 2 and message in result.stderr, result.output
+    assert "left out" not in result.stderr
 
 
 def test_json_that_never_ends(generate: Generate) -> None:

@@ -106,6 +106,36 @@ def test_steps_and_guidance_of_a_sidecar_stay_with_their_kind_of_network(
     assert "replace it: --guidance" in told and settings("own.json")["steps"] == 3
 
 
+def test_what_the_model_decides_stays_unasked_through_the_fast_network(
+    generate: Generate, fast_model: Prepare
+) -> None:
+    folder = fast_model()
+    pipe = LumierePipeline.from_pretrained(folder)
+    pipe.register_to_config(motion_scale=1.6, temporal_smoothing=0.5)
+    pipe.save_pretrained(folder)
+
+    def make(name: str, *options: str, other: bool = False) -> tuple[dict[str, Any], str]:
+        given = (*options, "--no-upscale", "-o", f"{name}.gif")
+        result = generate(*given, with_model=other)
+        assert result.exit_code == 0, result.output
+        return settings(f"{name}.json"), result.stderr
+
+    for chosen, kept in (((), (1, 0)), (("--motion", "3"), (3, 0))):
+        make("a", "a fox", *chosen)
+        fast, told = make("b", "--from-json", "a.json", "--fast")
+        assert fast["motion"] == (3 if chosen else 1.6) and "--motion" not in told
+        assert ("note: motion" in told) == bool(chosen)
+        asked = {"motion", "smoothing"} & fast["asked"].keys()
+        assert asked == ({"motion"} if chosen else set())
+        made, _ = make("c", "--from-json", "b.json", other=True)
+        assert (made["motion"], made["smoothing"]) == kept
+    # Without `asked`, as in a sidecar of the stage, all may have been chosen.
+    content = settings("a.json")
+    del content["asked"]
+    Path("stage.json").write_text(json.dumps({**content, "motion": 0.5}))
+    assert make("d", "--from-json", "stage.json", "--fast")[0]["motion"] == 0.5
+
+
 @pytest.mark.parametrize("part, exit_code", [("unet", 2), ("temporal", 0)])
 def test_styles_fit_a_network_with_the_same_image_model(
     part: str, exit_code: int, generate: Generate, fast_model: Prepare

@@ -168,13 +168,13 @@ def test_motion_and_smoothing_change_the_video(generate: Generate) -> None:
         assert (shown[name] != shown["plain"]).any() and (shown[name] != shown["both"]).any()
 
 
-def test_motion_that_no_step_reaches_is_noted_in_the_names_of_the_options(
+def test_motion_that_no_step_reaches_is_noted(
     generate: Generate, caplog: pytest.LogCaptureFixture
 ) -> None:
     result = generate("a fox", "-o", "a.gif", "--no-upscale", "--steps", "1", "--motion", "2")
     assert result.exit_code == 0, result.output
-    assert "note: --motion 2 has no effect, because" in result.stderr
-    assert "; take more --steps\n" in result.stderr and caplog.messages == []
+    assert "note: motion 2 has no effect, because" in result.stderr
+    assert "; take more steps\n" in result.stderr and caplog.messages == []
 
 
 def test_another_models_motion_is_its_own_unless_it_was_asked_for(
@@ -203,6 +203,39 @@ def test_another_models_motion_is_its_own_unless_it_was_asked_for(
     told, made = make("b", "--from-json", "asked.json", "--smoothing", "1")
     assert (made["motion"], made["smoothing"], made["steps"]) == (0, 1, 4)
     assert "replace it: --guidance\n" in told
+
+
+def test_another_models_size_and_image_strength_are_its_own_unless_they_were_asked_for(
+    generate: Generate, model: Path, tmp_path: Path
+) -> None:
+    pipe = LumierePipeline.from_pretrained(model)
+    small = LumierePipeline(
+        pipe.unet, pipe.scheduler, pipe.text_encoder,
+        num_frames=4, fps=8, num_inference_steps=2, image_strength=0.5,
+    )  # fmt: skip
+    small.save_pretrained(tmp_path / "small")
+
+    def make(name: str, *options: str, is_small: bool = False) -> tuple[bool, float, int]:
+        chosen = ("--model", str(tmp_path / "small"), "--device", "cpu") if is_small else ()
+        result = generate(*chosen, *options, "-o", f"{name}.gif", with_model=not is_small)
+        assert result.exit_code == 0, result.output
+        made = settings(f"{name}.json")
+        return made["upscale"], made["strength"], made["frames"]
+
+    first = ("a fox", "--image", "@image.png")
+    assert make("large", *first) == (True, 1.0, 5)
+    # The length of the video stays.
+    assert make("smaller", "--from-json", "large.json", is_small=True) == (False, 0.5, 5)
+    assert make("small", *first, is_small=True) == (False, 0.5, 4)
+    for source in ("small", "smaller"):
+        assert make("larger", "--from-json", f"{source}.json")[:2] == (True, 1.0)
+    assert settings("larger.json")["asked"].keys().isdisjoint(("upscale", "strength"))
+    make("chosen", *first, "--strength", "0.8", "--no-upscale", is_small=True)
+    assert make("b", "--from-json", "chosen.json") == (False, 0.8, 4)
+    # Video to video has one default with all models, so none is left out.
+    make("v", "a fox", "--video", "@short.mp4", is_small=True)
+    told = generate("--from-json", "v.json", "-o", "w.gif", "--no-upscale").stderr
+    assert "replace it: --steps, --guidance, --motion, --smoothing\n" in told
 
 
 def test_a_note_tells_what_is_cut_off(generate: Generate, inputs: Path) -> None:
@@ -321,7 +354,12 @@ def test_settings_are_changed_by_options_and_tell_of_other_inputs(
             "image_to_video",
             "--mask",
         ),
-        (("--image", "@image.png"), ("--image", ""), "text_to_video", "--strength"),
+        (
+            ("--image", "@image.png", "--strength", "0.5"),
+            ("--image", ""),
+            "text_to_video",
+            "--strength",
+        ),
         (("--style", "ink", "--alpha", "0.5"), ("--style", ""), "text_to_video", "--alpha"),
         (("--seed", "0"), ("--image", "@image.png"), "image_to_video", None),
     ],

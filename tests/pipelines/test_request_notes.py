@@ -32,13 +32,13 @@ def tuned(pipe: LumierePipeline) -> LumierePipeline:
 @pytest.mark.parametrize(
     "values, note",
     [
-        ({"motion": 2}, f"--motion 2 has no effect, because {HIGH}; take more --steps"),
-        ({**VIDEO, "strength": 0.3, "motion": 3, "steps": 9}, f"{HIGH}; take a --strength above 0.35"),
+        ({"motion": 2}, f"motion 2 has no effect, because {HIGH}; take more steps"),
+        ({**VIDEO, "strength": 0.3, "motion": 3, "steps": 9}, f"{HIGH}; take a strength above 0.35"),
         # One step, at 0.25; with more steps there is one nearer to 0.5.
-        ({**VIDEO, "strength": 0.5, "motion": 3}, f"{HIGH}; take more --steps"),
-        ({**IMAGE, "strength": 0.1, "motion": 0}, f"--motion 0 has no effect, because {HIGH}; take a"),
-        ({"smoothing": 0.5, "steps": 1}, f"--smoothing 0.5 has no effect, because {LOW}; take more"),
-        ({**VIDEO, "strength": 0, "smoothing": 1}, f"{LOW}; take a --strength above 0"),
+        ({**VIDEO, "strength": 0.5, "motion": 3}, f"{HIGH}; take more steps"),
+        ({**IMAGE, "strength": 0.1, "motion": 0}, f"motion 0 has no effect, because {HIGH}; take a"),
+        ({"smoothing": 0.5, "steps": 1}, f"smoothing 0.5 has no effect, because {LOW}; take more"),
+        ({**VIDEO, "strength": 0, "smoothing": 1}, f"{LOW}; take a strength above 0"),
     ],
 )  # fmt: skip
 def test_settings_that_no_step_reaches_are_noted(
@@ -68,8 +68,8 @@ def test_settings_that_have_an_effect_need_no_note(
 @pytest.mark.parametrize(
     "values, notes",
     [
-        ({"motion": 2}, ["--motion has no effect on a video of 1 frame"]),
-        ({"motion": 0, "smoothing": 1}, ["--motion and --smoothing have no effect on a video of 1 frame"]),
+        ({"motion": 2}, ["motion has no effect on a video of 1 frame"]),
+        ({"motion": 0, "smoothing": 1}, ["motion and smoothing have no effect on a video of 1 frame"]),
         ({}, []),
     ],
 )  # fmt: skip
@@ -109,3 +109,14 @@ def test_a_scheduler_with_its_own_spacing_is_asked_quietly(
     tuned.scheduler = DDIMScheduler.from_config(tuned.scheduler.config)
     assert unused_motion(tuned, Request("a cat", motion=2), 5, True) == []  # it has a step at 0.5
     assert caplog.messages == []
+
+
+def test_what_a_scheduler_has_left_of_a_call_is_not_copied(
+    tuned: LumierePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Left:
+        def __deepcopy__(self, memo: Any) -> None:
+            raise AssertionError("copied")
+
+    monkeypatch.setattr(tuned.scheduler, "model_outputs", [Left()], raising=False)
+    assert len(unused_motion(tuned, Request("a cat", motion=2), 5, True)) == 1

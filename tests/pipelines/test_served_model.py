@@ -57,6 +57,13 @@ def test_a_bad_request_is_an_error_of_the_client(
     assert raised.value.get_http_status_code() == 400
 
 
+def test_notes_on_a_request_are_logged(model: Any, caplog: pytest.LogCaptureFixture) -> None:
+    model.predict([{"prompt": "a fox", "motion": 2.0, "steps": 1}])
+    (record,) = [record for record in caplog.records if "motion" in record.message]
+    assert record.message.startswith("motion 2 has no effect, because ")
+    assert record.message.endswith("take more steps") and record.levelname == "WARNING"
+
+
 def test_no_file_of_the_server_is_an_input(model: Any, tmp_path: Path) -> None:
     plain = model.predict([{"prompt": "a fox", "seed": 1}])
     with_file = model.predict([{"prompt": "a fox", "seed": 1, "image": str(tmp_path / "a.png")}])
