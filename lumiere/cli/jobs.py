@@ -14,7 +14,8 @@ from lumiere.cli.model import Model
 from lumiere.cli.options import option
 from lumiere.cli.targets import Target, target_of
 from lumiere.cli.writing import FinishedVideo, check_replaceable, files_of, write_videos
-from lumiere.requests import Request, count_frames, find_sidecar, sidecar
+from lumiere.plurals import counted
+from lumiere.requests import Request, find_sidecar, sidecar
 
 if TYPE_CHECKING:
     from lumiere.pipelines.input_files import Clips
@@ -90,7 +91,7 @@ def run(job: Job, model: Model, clips: Clips | None, tell: Tell) -> list[Path]:
     for video in videos:
         _, height, width, _ = video.frames.shape
         tell(
-            f"{video.target.place}: {count_frames(len(video.frames))} of {width} x {height}, "
+            f"{video.target.place}: {counted(len(video.frames), 'frame')} of {width} x {height}, "
             f"seed {video.sidecar['seed']}{_fidelity(video.sidecar)}"
         )
     return [target.place for target in job.targets]
@@ -246,8 +247,9 @@ def _own_settings(content: dict[str, Any]) -> list[str]:
 
     The strength of video to video has the same default with all models.
     """
-    is_own = {"strength": content.get("mode") != "video_to_video"}
-    return [name for name in OWN_SETTINGS if is_own.get(name, True)]
+    if content.get("mode") == "video_to_video":
+        return [name for name in OWN_SETTINGS if name != "strength"]
+    return list(OWN_SETTINGS)
 
 
 def _describe_request(request: Request, model: Model, clips: Clips | None) -> dict[str, Any]:

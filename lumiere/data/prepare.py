@@ -190,10 +190,9 @@ def check_training_clips(rows: Sequence[Row], decoded: Container[str], raw: str 
         raise DataError(f"{raw}: no accepted clip could be decoded ({len(rows)} tried)")
     trained_on = {row["video"] for row in usable if row["split"] == "train"}
     if not trained_on:
-        several = f"all {len(usable)} clips are"
+        all_are = "the only clip is" if len(usable) == 1 else f"all {len(usable)} clips are"
         raise DataError(
-            f"{raw}: {several if len(usable) > 1 else 'the only clip is'} held out, so none is left "
-            "to train on; add videos, or lower curate.validation_fraction"
+            f"{raw}: {all_are} held out, so none is left to train on; add videos, or lower curate.validation_fraction"
         )
     if len(trained_on) == 1:
         print(

@@ -21,7 +21,8 @@ from lumiere.errors import DamagedVideoError, DataError, VideoError
 from lumiere.files import content_hash
 from lumiere.modes import subject
 from lumiere.pipelines.inputs import cropped_size, fit_region
-from lumiere.requests import Box, Request, count_frames
+from lumiere.plurals import counted
+from lumiere.requests import Box, Request
 
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 
@@ -123,7 +124,7 @@ def read_pixels(
         limit = len(arguments["video"])
         if goes_on:
             notes.append(
-                f"{_source(request, 'video')} is cut to the first {count_frames(limit)} at {fps} a "
+                f"{_source(request, 'video')} is cut to the first {counted(limit, 'frame')} at {fps} a "
                 "second; see --frames"
             )
     elif request.clip is not None:
@@ -207,7 +208,7 @@ def _read_subject_video(
         frames, goes_on = read_frames("video", Path(request.video), fps, limit)
     if request.frames is not None and len(frames) < limit:
         raise ValueError(
-            f"{_source(request, 'video')}: {count_frames(len(frames))} at the model's {fps} a second, "
+            f"{_source(request, 'video')}: {counted(len(frames), 'frame')} at the model's {fps} a second, "
             f"and frames is {limit}; use at most {len(frames)}, or leave frames out"
         )
     return frames, goes_on
@@ -253,7 +254,7 @@ def _read_mask(request: Request, fps: int, shape: tuple[int, ...]) -> np.ndarray
         )
     if mask.ndim == 3 and len(mask) != num_frames:
         raise ValueError(
-            f"mask {path}: {count_frames(len(mask))}, but the {masked} has {num_frames}; give a "
+            f"mask {path}: {counted(len(mask), 'frame')}, but the {masked} has {num_frames}; give a "
             "still mask, or one per frame"
         )
     if not mask.any():

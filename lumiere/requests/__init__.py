@@ -5,7 +5,7 @@ The `generate` stage and `lumiere generate` share these modules.
 
 from lumiere.requests.csv_form import Row, read_rows
 from lumiere.requests.json_form import change_request, find_sidecar, read_sidecar, sidecar
-from lumiere.requests.request import MAX_FRAMES, Box, Request, count_frames, make_request
+from lumiere.requests.request import MAX_FRAMES, Box, Request, make_request
 
 __all__ = [
     "MAX_FRAMES",
@@ -13,7 +13,6 @@ __all__ = [
     "Request",
     "Row",
     "change_request",
-    "count_frames",
     "find_sidecar",
     "make_request",
     "read_rows",

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from lumiere.modes import check_mode, infer_mode, strength_applies_to, subject
-from lumiere.plurals import counted
 
 FILES = ("image", "last_image", "video", "mask")
 FLAGS = ("keep_known", "upscale")
@@ -235,11 +234,6 @@ def resolve_mode(values: Mapping[str, Any]) -> str:
 def field_names() -> list[str]:
     """Return the fields of `Request`, in order."""
     return [field.name for field in fields(Request)]
-
-
-def count_frames(number: int) -> str:
-    """Write a number of frames in words."""
-    return counted(number, "frame")
 
 
 # --- checks of one value ---------------------------------------------------------------------------------------------
