@@ -66,6 +66,22 @@ def no_shared_params() -> Iterator[None]:
         sys.modules["lumiere.tracking.recording"]._shared_params.clear()
 
 
+@pytest.fixture(autouse=True)
+def same_environment() -> Iterator[None]:
+    """Fail the test that leaves a variable behind, and not a later one that happens to read it."""
+    before = dict(os.environ)
+    yield
+    after = dict(os.environ)
+    for environment in (before, after):
+        for name in ("PYTEST_CURRENT_TEST", "PATH"):  # decord changes PATH when it is imported
+            environment.pop(name, None)
+    changed = {key for key in before | after if before.get(key) != after.get(key)}
+    os.environ.update(before)
+    for key in after.keys() - before.keys():
+        del os.environ[key]
+    assert not changed, f"the test changed the environment: {sorted(changed)}"
+
+
 @pytest.fixture(scope="session", autouse=True)
 def kept_counts(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Count the FLOPs of each toy network once; see `tests.counted_flops`."""

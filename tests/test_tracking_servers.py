@@ -78,6 +78,9 @@ class Server:
 
 @pytest.fixture
 def server(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    from mlflow.tracking._model_registry import utils as registry_uris
+    from mlflow.tracking._tracking_service import utils as tracking_uris
+
     database = tmp_path / "server" / "mlflow.db"
     database.parent.mkdir()
     shutil.copy(empty_store, database)
@@ -87,6 +90,10 @@ def server(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # for a busy machine
     monkeypatch.setattr(courier, "EVERY_SECONDS", 0.1)
     monkeypatch.setattr(courier, "MAX_RETRY_SECONDS", 0.1)
+    # MLflow's server sets these for its process, which here is that of the tests.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    for module, name in ((tracking_uris, "_tracking_uri"), (registry_uris, "_registry_uri")):
+        monkeypatch.setattr(module, name, getattr(module, name))
     made = Server(database)
     made.start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", made.uri)

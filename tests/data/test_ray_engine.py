@@ -36,6 +36,7 @@ SETTINGS = WindowSettings(fps=16, num_frames=16, size=32, clips_per_video=1)
 def test_local_is_the_default_and_a_missing_ray_is_named(monkeypatch):
     assert engine("local") is run_tasks
     monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # the engine sets it
     with pytest.raises(ParamsError, match=r"runtime\.engine: 'ray' is not installed; pip install"):
         engine("ray")
 

@@ -87,6 +87,7 @@ def stages_run(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(subprocess, "run", run_here)
     monkeypatch.setenv("LUMIERE_TRACKING", "off")
     monkeypatch.setenv("LUMIERE_NUM_THREADS", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what a stage sets is gone afterwards
     monkeypatch.chdir(ROOT)
     return names
 
