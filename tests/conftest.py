@@ -48,6 +48,7 @@ for name in (
     os.environ.pop(name, None)
 
 import lumiere.compat  # noqa: E402, F401  after the environment, before any test imports diffusers
+from lumiere.tracking.store import SETTINGS  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -68,17 +69,21 @@ def no_shared_params() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def same_environment() -> Iterator[None]:
-    """Fail the test that leaves a variable behind, and not a later one that happens to read it."""
+    """Fail the test that leaves a variable behind, and not a later one that happens to read it.
+
+    Variables that stay set for good reason: decord adds to PATH when it is imported, and opening a
+    store sets MLflow's limits.
+    """
+    allowed = {"PYTEST_CURRENT_TEST", "PATH", *SETTINGS}
     before = dict(os.environ)
     yield
     after = dict(os.environ)
-    for environment in (before, after):
-        for name in ("PYTEST_CURRENT_TEST", "PATH"):  # decord changes PATH when it is imported
-            environment.pop(name, None)
-    changed = {key for key in before | after if before.get(key) != after.get(key)}
-    os.environ.update(before)
-    for key in after.keys() - before.keys():
-        del os.environ[key]
+    changed = {key for key in before | after if before.get(key) != after.get(key)} - allowed
+    for key in changed:
+        if key in before:
+            os.environ[key] = before[key]
+        else:
+            del os.environ[key]
     assert not changed, f"the test changed the environment: {sorted(changed)}"
 
 
