@@ -44,11 +44,21 @@ class Server:
     def use(self, database: Path) -> None:
         """Serve another database from now on."""
         from mlflow.server import handlers
+        from mlflow.tracking._model_registry import utils as registry_uris
+        from mlflow.tracking._tracking_service import utils as tracking_uris
 
-        handlers._tracking_store = None
-        handlers.initialize_backend_stores(
-            f"sqlite:///{database}", None, (database.parent / "artifacts").as_uri()
-        )
+        # MLflow's server sets these for its process, which here is that of its client too.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MLFLOW_TRACKING_URI", "")
+            for module, name in (
+                (tracking_uris, "_tracking_uri"),
+                (registry_uris, "_registry_uri"),
+            ):
+                patch.setattr(module, name, getattr(module, name))
+            handlers._tracking_store = None
+            handlers.initialize_backend_stores(
+                f"sqlite:///{database}", None, (database.parent / "artifacts").as_uri()
+            )
 
     def start(self) -> None:
         """Listen, on the same port each time."""
@@ -78,9 +88,6 @@ class Server:
 
 @pytest.fixture
 def server(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    from mlflow.tracking._model_registry import utils as registry_uris
-    from mlflow.tracking._tracking_service import utils as tracking_uris
-
     database = tmp_path / "server" / "mlflow.db"
     database.parent.mkdir()
     shutil.copy(empty_store, database)
@@ -90,10 +97,6 @@ def server(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # for a busy machine
     monkeypatch.setattr(courier, "EVERY_SECONDS", 0.1)
     monkeypatch.setattr(courier, "MAX_RETRY_SECONDS", 0.1)
-    # MLflow's server sets these for its process, which here is that of the tests.
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-    for module, name in ((tracking_uris, "_tracking_uri"), (registry_uris, "_registry_uri")):
-        monkeypatch.setattr(module, name, getattr(module, name))
     made = Server(database)
     made.start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", made.uri)
