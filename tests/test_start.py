@@ -29,6 +29,8 @@ LAUNCH = {
 
 @pytest.fixture(autouse=True)
 def _no_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LUMIERE_NUM_THREADS", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what a stage sets is gone afterwards
     for name in start.LAUNCH_VARIABLES:
         monkeypatch.setenv(name, "")  # so that what a test removes comes back, or goes
         monkeypatch.delenv(name)
