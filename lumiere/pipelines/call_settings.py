@@ -49,6 +49,7 @@ class CallSettings:
     motion_interval: Sequence[float]
     temporal_smoothing: float
     smoothing_interval: Sequence[float]
+    spatial_smoothing: float
     long_noise: str
     fps: int
     image_strength: float
@@ -73,6 +74,7 @@ class CallSettings:
         check_interval(0, 1, motion_interval=self.motion_interval)
         check_range(0, 1, temporal_smoothing=self.temporal_smoothing)
         check_interval(0, 1, smoothing_interval=self.smoothing_interval)
+        check_range(0, spatial_smoothing=self.spatial_smoothing)
         check_whole(1, num_inference_steps=self.num_inference_steps)
         check_whole(1, ssr_steps=self.ssr_steps, ssr_window_size=self.ssr_window_size)
         check_whole(0, ssr_overlap=self.ssr_overlap)
@@ -89,6 +91,14 @@ class CallSettings:
         return cls(
             **{name: defaults[name] if value is None else value for name, value in given.items()}
         )
+
+    def check_space(self, has_vae: bool) -> None:
+        """Raise ValueError if a setting for pixels is given to a network of latents."""
+        if has_vae and self.spatial_smoothing:
+            raise ValueError(
+                f"spatial_smoothing is {self.spatial_smoothing!r}, in grey levels, and the network "
+                f"works in latents; allowed: 0"
+            )
 
     def text_guidance(
         self,
@@ -117,8 +127,13 @@ class CallSettings:
             Projection(self.guidance_eta, self.guidance_threshold, self.guidance_momentum),
         )
 
-    def motion_control(self, num_train_timesteps: int) -> MotionControl:
-        """Make the call's control of motion, for a scheduler of so many timesteps."""
+    def motion_control(self, num_train_timesteps: int, timesteps: Tensor) -> MotionControl:
+        """Make the call's control of motion.
+
+        Args:
+            num_train_timesteps: of the scheduler.
+            timesteps: of the call's steps, (n,).
+        """
         low, high = self.motion_interval
         smooth_low, smooth_high = self.smoothing_interval
         return MotionControl(
@@ -126,6 +141,8 @@ class CallSettings:
             (low * num_train_timesteps, high * num_train_timesteps),
             self.temporal_smoothing,
             (smooth_low * num_train_timesteps, smooth_high * num_train_timesteps),
+            self.spatial_smoothing,
+            float(timesteps[-1]) if len(timesteps) else 0.0,
         )
 
     def first_noise(

@@ -114,6 +114,7 @@ class LumierePipeline(LumiereComponents):
         motion_interval: Sequence[float] | None = None,
         temporal_smoothing: float | None = None,
         smoothing_interval: Sequence[float] | None = None,
+        spatial_smoothing: float | None = None,
         num_videos_per_prompt: int = 1,
         height: int | None = None,
         width: int | None = None,
@@ -205,6 +206,10 @@ class LumierePipeline(LumiereComponents):
             temporal_smoothing, smoothing_interval: how far each frame of the estimate of x_0 goes
                 to the median of itself and its neighbours in time, 0 (not) to 1, and the noise
                 levels at which it does. At low ones it takes out flicker, and some motion.
+            spatial_smoothing: grey levels of 255. In the last step, each pixel of the estimate of
+                x_0 becomes the mean of itself and of those neighbours that differ by less, the more
+                so the less they differ. It takes out speckle; 0 changes nothing, and is the only
+                value for a network of latents.
             num_videos_per_prompt: videos per prompt, each with its own noise; the videos of one
                 prompt are adjacent.
             height, width: in pixels; by default the T2I's sample_size.
@@ -266,6 +271,7 @@ class LumierePipeline(LumiereComponents):
             motion_interval=motion_interval,
             temporal_smoothing=temporal_smoothing,
             smoothing_interval=smoothing_interval,
+            spatial_smoothing=spatial_smoothing,
             long_noise=long_noise,
             fps=fps,
             image_strength=image_strength,
@@ -275,6 +281,7 @@ class LumierePipeline(LumiereComponents):
             ssr_noise_correlation=ssr_noise_correlation,
         )
         check_output_type(output_type, keep_known)
+        settings.check_space(has_vae=self.vae is not None)
         check_scheduler(self.scheduler, self.config.prediction_type)
         check_whole(1, num_videos_per_prompt=num_videos_per_prompt)
         check_whole_or_none(batch_size=batch_size, ssr_batch_size=ssr_batch_size)
@@ -392,7 +399,7 @@ class LumierePipeline(LumiereComponents):
         )
         self._can_guide = guidance.guide is not None or prompts.negative is not None
         held = self._holds_known(known, guide_known)
-        motion = settings.motion_control(self.scheduler.config.num_train_timesteps)
+        motion = settings.motion_control(self.scheduler.config.num_train_timesteps, timesteps)
         if motion.is_skipped_by(timesteps) and are_notes_logged():
             logger.warning(
                 "motion_scale is %g, but none of the %d steps is in motion_interval; take more "
