@@ -58,10 +58,11 @@ keep_loopback_direct()  # as opening a store does, so that no test is the first 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-def pytest_collection_finish() -> None:
-    """Leave out of the garbage collections what was imported; a full one takes a second otherwise.
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """Collect garbage again, but not what was imported: a full collection takes a second otherwise.
 
-    Collections are rarer than Python's own, which take a twentieth of the time.
+    Collections are rarer than by default: those take a twentieth of the time of the tests.
     """
     gc.collect()
     gc.freeze()

@@ -1,12 +1,10 @@
-"""More motion, less flicker and less speckle, at the noise levels that decide them. Our own method,
-not the paper's.
+"""More motion and less flicker, at the noise levels that decide them. Our own method, not the paper's.
 
-A network that was trained for a short time moves too little, flickers too much, and leaves speckle
-of a few grey levels. All can be changed in its estimate of x_0, without another forward pass. At
-high noise levels, where the layout of each frame is decided, the difference of each frame from the
-mean frame is scaled. At low noise levels, where details are decided, each frame goes towards the
-median of itself and its neighbours. In the last step, a bilateral filter takes the speckle out.
-What it gains is in docs/sampling.md, "Motion and flicker" and "Speckle".
+A network that was trained for a short time moves too little and flickers too much. Both can be
+changed in its estimate of x_0, without another forward pass. At high noise levels, where the
+layout of each frame is decided, the difference of each frame from the mean frame is scaled. At low
+noise levels, where details are decided, each frame goes towards the median of itself and its
+neighbours. What it gains is in docs/sampling.md, "Motion and flicker".
 """
 
 from __future__ import annotations
@@ -16,17 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lumiere.diffusion.projection import x_0_line
 
-GREY_LEVEL = 2 / 255  # of pixels from -1 to 1
-
 
 @dataclass(frozen=True)
 class MotionControl:
-    """Scales motion and smooths over time, each in its interval of timesteps, and at the end in space.
+    """Scales motion and smooths over time, each in its interval of timesteps.
 
     Attributes:
         scale: the factor of each frame's difference from `slow_course`; 1 changes nothing.
@@ -35,16 +30,12 @@ class MotionControl:
             neighbours in time; 0 changes nothing. A median takes out flicker and keeps the edge of
             what moves, where a mean would blur it.
         smoothing_interval: the same for the smoothing.
-        grey_levels: the range of `smooth_in_space` in the last step; 0 changes nothing.
-        last_timestep: the timestep of the last step.
     """
 
     scale: float = 1.0
     interval: tuple[float, float] = (0.0, 0.0)
     smoothing: float = 0.0
     smoothing_interval: tuple[float, float] = (0.0, 0.0)
-    grey_levels: float = 0.0
-    last_timestep: float = 0.0
 
     def scales_at(self, timestep: Tensor | float) -> bool:
         """Return whether motion is scaled at a timestep."""
@@ -56,10 +47,6 @@ class MotionControl:
         low, high = self.smoothing_interval
         return self.smoothing != 0 and low <= float(timestep) <= high
 
-    def filters_at(self, timestep: Tensor | float) -> bool:
-        """Return whether speckle is taken out at a timestep."""
-        return self.grey_levels != 0 and float(timestep) <= self.last_timestep
-
     def is_skipped_by(self, timesteps: Tensor) -> bool:
         """Return whether motion should be scaled, and steps pass its interval without a stop."""
         visited = timesteps.tolist()
@@ -68,7 +55,7 @@ class MotionControl:
 
     def acts_at(self, timestep: Tensor | float) -> bool:
         """Return whether anything is changed at a timestep."""
-        return self.scales_at(timestep) or self.smooths_at(timestep) or self.filters_at(timestep)
+        return self.scales_at(timestep) or self.smooths_at(timestep)
 
     def change(
         self,
@@ -98,8 +85,6 @@ class MotionControl:
             changed = torch.lerp(slow_course(pred_x_0, windows), pred_x_0, self.scale)
         if self.smooths_at(timestep):
             changed = torch.lerp(changed, smooth(changed), self.smoothing)
-        if self.filters_at(timestep):
-            changed = smooth_in_space(changed, self.grey_levels)
         return model_output + (changed - pred_x_0) / slope
 
 
@@ -138,32 +123,3 @@ def smooth(clips: Tensor) -> Tensor:
     # The middle of three numbers, without a stack of the three.
     low, high = torch.minimum(before, after), torch.maximum(before, after)
     return torch.minimum(torch.maximum(clips, low), high)
-
-
-def smooth_in_space(clips: Tensor, grey_levels: float) -> Tensor:
-    """Return the mean of each pixel and those of its eight neighbours that are like it.
-
-    This is a bilateral filter (Tomasi and Manduchi 1998) of 3 × 3 pixels. A neighbour's weight falls
-    from 1 for an equal colour to 0 for one that differs by `grey_levels` in some channel, so that
-    speckle goes and an edge stays.
-
-    Args:
-        clips: (b, c, t, h, w), pixels from -1 to 1.
-        grey_levels: of 255; at this difference a neighbour is another thing. More than 0.
-
-    Returns:
-        (b, c, t, h, w).
-    """
-    height, width = clips.shape[-2:]
-    padded = F.pad(clips, (1, 1, 1, 1, 0, 0), mode="replicate")
-    total, weights = clips.clone(), torch.ones_like(clips[:, :1])
-    for row in range(3):
-        for column in range(3):
-            if row == column == 1:
-                continue
-            neighbour = padded[..., row : row + height, column : column + width]
-            difference = (neighbour - clips).abs().amax(1, keepdim=True)
-            weight = (1 - difference / (grey_levels * GREY_LEVEL)).clamp(min=0)
-            total += weight * neighbour
-            weights += weight
-    return total / weights

@@ -92,14 +92,6 @@ class CallSettings:
             **{name: defaults[name] if value is None else value for name, value in given.items()}
         )
 
-    def check_space(self, has_vae: bool) -> None:
-        """Raise ValueError if a setting for pixels is given to a network of latents."""
-        if has_vae and self.spatial_smoothing:
-            raise ValueError(
-                f"spatial_smoothing is {self.spatial_smoothing!r}, in grey levels, and the network "
-                f"works in latents; allowed: 0"
-            )
-
     def text_guidance(
         self,
         positive: TextStates,
@@ -127,13 +119,8 @@ class CallSettings:
             Projection(self.guidance_eta, self.guidance_threshold, self.guidance_momentum),
         )
 
-    def motion_control(self, num_train_timesteps: int, timesteps: Tensor) -> MotionControl:
-        """Make the call's control of motion.
-
-        Args:
-            num_train_timesteps: of the scheduler.
-            timesteps: of the call's steps, (n,).
-        """
+    def motion_control(self, num_train_timesteps: int) -> MotionControl:
+        """Make the call's control of motion, for a scheduler of so many timesteps."""
         low, high = self.motion_interval
         smooth_low, smooth_high = self.smoothing_interval
         return MotionControl(
@@ -141,8 +128,6 @@ class CallSettings:
             (low * num_train_timesteps, high * num_train_timesteps),
             self.temporal_smoothing,
             (smooth_low * num_train_timesteps, smooth_high * num_train_timesteps),
-            self.spatial_smoothing,
-            float(timesteps[-1]) if len(timesteps) else 0.0,
         )
 
     def first_noise(

@@ -6,13 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lumiere.diffusion.motion_control import (
-    GREY_LEVEL,
-    MotionControl,
-    slow_course,
-    smooth,
-    smooth_in_space,
-)
+from lumiere.diffusion.motion_control import MotionControl, slow_course, smooth
 from lumiere.diffusion.objective import PREDICTION_TYPES, Objective, make_scheduler
 from lumiere.diffusion.schedulers import signal_level
 from lumiere.diffusion.windows import temporal_windows
@@ -102,34 +96,3 @@ def test_each_part_acts_in_its_own_interval_and_not_at_its_neutral_value() -> No
         (False, True), (False, True), (False, False), (True, False), (True, False), (False, False)
     ]  # fmt: skip
     assert not MotionControl(1.0, EVERYWHERE, 0.0, EVERYWHERE).acts_at(500)
-
-
-@pytest.mark.parametrize("kind", PREDICTION_TYPES)
-def test_the_last_step_alone_filters_in_space(kind: str) -> None:
-    last = MotionControl(grey_levels=50.0, last_timestep=float(TIMESTEP))
-    before, after = changed_x_0(last, kind, WHOLE)
-    torch.testing.assert_close(after, smooth_in_space(before, 50.0), rtol=0, atol=1e-4)
-    earlier = MotionControl(grey_levels=50.0, last_timestep=float(TIMESTEP) - 1)
-    assert last.acts_at(TIMESTEP) and not earlier.acts_at(TIMESTEP)
-    assert not MotionControl(last_timestep=float(TIMESTEP)).acts_at(TIMESTEP)
-
-
-def test_a_filter_in_space_takes_out_speckle_and_keeps_edges() -> None:
-    clean = torch.full((1, 3, 2, 16, 16), -0.5)
-    clean[..., 8:] = 0.5
-    noisy = clean + 2 * GREY_LEVEL * torch.randn(clean.shape, generator=torch.manual_seed(0))
-    filtered = smooth_in_space(noisy, 14.0)
-    before, after = ((clip - clean).std() for clip in (noisy, filtered))
-    assert after < 0.5 * before
-    assert (filtered - noisy).abs().max() < 14 * GREY_LEVEL  # no pixel takes from over the edge
-    torch.testing.assert_close(smooth_in_space(clean, 14.0), clean)
-
-
-def test_a_filter_in_space_weighs_neighbours_by_their_largest_difference() -> None:
-    clip = torch.zeros(1, 3, 1, 1, 2)
-    clip[0, 0, 0, 0, 1], clip[0, 2, 0, 0, 1] = 2 * GREY_LEVEL, -6 * GREY_LEVEL
-    # Three rows of the pixel itself and its neighbour, at the edge two columns of the former.
-    weight = 1 - 6 / 8
-    expected = clip[..., 1] * 3 * weight / (6 + 3 * weight)
-    torch.testing.assert_close(smooth_in_space(clip, 8.0)[..., 0], expected)
-    assert torch.equal(smooth_in_space(clip, 6.0), clip)

@@ -9,7 +9,6 @@ import diffusers
 import pytest
 import torch
 
-from lumiere.diffusion.motion_control import smooth_in_space
 from lumiere.diffusion.schedulers import power_timesteps
 from lumiere.pipelines import LumierePipeline
 from lumiere.pipelines.assemble import DEMO_DEFAULTS
@@ -111,24 +110,6 @@ def test_a_value_out_of_range_is_named(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         pipe("a cat", **settings, **OPTIONS)
-
-
-@pytest.mark.parametrize("name", ["DDPMScheduler", "DDIMScheduler", "UniPCMultistepScheduler"])
-def test_the_last_step_takes_speckle_out_of_the_video(pipe: LumierePipeline, name: str) -> None:
-    unclipped = {**pipe.scheduler.config, "clip_sample": False}
-    pipe.scheduler = getattr(diffusers, name).from_config(unclipped)
-    options: dict[str, Any] = {**OPTIONS, "output_type": "latent"}
-    plain = pipe("a cat", generator=seed(), **options).frames
-    smooth = pipe("a cat", generator=seed(), spatial_smoothing=40.0, **options).frames
-    assert not torch.allclose(smooth, plain, atol=1e-2)
-    torch.testing.assert_close(smooth, smooth_in_space(plain, 40.0), rtol=0, atol=1e-4)
-
-
-def test_grey_levels_are_of_pixels(pipe: LumierePipeline) -> None:
-    vae = diffusers.AutoencoderKL(latent_channels=3, norm_num_groups=1, block_out_channels=(4,))
-    latent = LumierePipeline(**{**pipe.components, "vae": vae})
-    with pytest.raises(ValueError, match=r"spatial_smoothing is 3.0, .* latents; allowed: 0"):
-        latent("a cat", spatial_smoothing=3.0, **OPTIONS)
 
 
 def test_the_demos_fast_network_has_a_step_where_motion_is_scaled() -> None:
