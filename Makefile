@@ -65,10 +65,10 @@ repro: $(STAMP)
 	@$(PY) -m dvc repro $(ARGS)
 
 # In the order of the folders: xdist would begin with the files of most tests, and a slow file of few
-# tests would end alone. Three processes for two cores, because many tests wait for a time limit or
+# tests would end alone. Four processes for two cores, because many tests wait for a time limit or
 # for a process that they have killed.
 test: $(STAMP)
-	@$(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(PY) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(STAMP)
 	@$(PY) -m pip install --quiet $(PIP_FLAGS) --constraint constraints.txt -e '.[bench]'

@@ -15,9 +15,9 @@ step takes two. Variants of autoguidance need a guide, a weaker network (`--guid
 `--image-model`, a text-to-image model makes pictures instead, and each is repeated as a clip that
 stands still. This shows how much of a distance is due to the image model, and how much to the
 layers over time. Only the scores of single frames mean something then. With `--as-trained`, motion
-is not scaled and flicker not smoothed, in all variants. The column `steps` is the squared change
-from frame to frame at the borders of blocks of four frames, which the coarsest level of the demo's
-network sees as one, divided by that of the other pairs.
+is not scaled, and neither flicker nor speckle is smoothed, in all variants. The column `steps` is
+the squared change from frame to frame at the borders of blocks of four frames, which the coarsest
+level of the demo's network sees as one, divided by that of the other pairs.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ ORTHOGONAL = {"guidance_eta": 0.0}
 # With the demo weights, this limit acts in about the noisiest third of the steps.
 LIMITED = {**ORTHOGONAL, "guidance_threshold": 0.1}
 AUTO: dict[str, Any] = {"guidance_type": "auto"}
-AS_TRAINED = {"motion_scale": 1.0, "temporal_smoothing": 0.0}
+AS_TRAINED = {"motion_scale": 1.0, "temporal_smoothing": 0.0, "spatial_smoothing": 0.0}
 MOTIONS = (  # scale, from noise level, smoothing, in noise levels
     (1.0, 0.35, 1.0, (0.0, 0.3)),
     (2.25, 0.4, 1.0, (0.0, 0.3)),
@@ -126,7 +126,12 @@ VARIANTS = {
     "guided for t in 0 to 0.9": Variant({"guidance_interval": [0.0, 0.9]}),
     "guided for t in 0.4 to 0.9": Variant({"guidance_interval": [0.4, 0.9]}),
     "no guidance": Variant({"guidance_scale": 1.0}),
+    "guidance 1.5": Variant({"guidance_scale": 1.5}),
     "guidance 2": Variant({"guidance_scale": 2.0}),
+    **{
+        f"spatial smoothing {levels:g}": Variant({"spatial_smoothing": levels})
+        for levels in (0.0, 3.0, 6.0, 10.0, 14.0, 20.0)
+    },
     "guidance 3": Variant(STRONG),
     "guidance 3 at every step": Variant({**STRONG, **WHOLE}),
     "APG eta 0": Variant(ORTHOGONAL),
@@ -216,7 +221,7 @@ def main() -> None:
     parser.add_argument("--held-out", action="store_true", help="captions of held-out videos")
     parser.add_argument("--only", help=f"some of: {'; '.join(VARIANTS)} (separated by ;)")
     parser.add_argument(
-        "--as-trained", action="store_true", help="without a change of motion and flicker"
+        "--as-trained", action="store_true", help="without a change of motion, flicker and speckle"
     )
     parser.add_argument("--threads", type=int, default=0, help="of torch (default: torch's own)")
     arguments = parser.parse_args()

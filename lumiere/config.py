@@ -430,6 +430,8 @@ class GenerateConfig:
     # how far each frame goes to the median of itself and its neighbours at these noise levels
     temporal_smoothing: float = number(0.0, at_least=0, at_most=1)
     smoothing_interval: tuple[float, ...] = (0.0, 0.3)
+    # neighbours in a frame that differ by fewer grey levels are averaged; 0 changes nothing
+    spatial_smoothing: float = number(0.0, at_least=0)
     # below 1, denoising starts from the picture
     image_strength: float = number(1.0, at_least=0, at_most=1)
     # at least 3, because the evaluation compares window borders with other frames

@@ -39,6 +39,7 @@ def pipeline_defaults(config: GenerateConfig) -> dict[str, Any]:
         "motion_interval": list(config.motion_interval),
         "temporal_smoothing": config.temporal_smoothing,
         "smoothing_interval": list(config.smoothing_interval),
+        "spatial_smoothing": config.spatial_smoothing,
         "ssr_noise_correlation": config.ssr_noise_correlation,
         "image_strength": config.image_strength,
         "num_frames": config.num_frames,

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+gc.disable()  # until all is imported
+
 # Registered before Prefect is imported, so that it runs after Prefect's own handlers.
 PREFECT_HOME = tempfile.mkdtemp(prefix="lumiere-prefect-")
 atexit.register(shutil.rmtree, PREFECT_HOME, ignore_errors=True)
@@ -56,10 +58,16 @@ keep_loopback_direct()  # as opening a store does, so that no test is the first 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-def pytest_collection_finish() -> None:
-    """Leave out of the garbage collections what was imported; a full one takes a second otherwise."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """Collect garbage again, but not what was imported: a full collection takes a second otherwise.
+
+    Collections are rarer than by default: those take a twentieth of the time of the tests.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

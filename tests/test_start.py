@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 import stages
 from lumiere import start
@@ -28,12 +30,15 @@ LAUNCH = {
 
 
 @pytest.fixture(autouse=True)
-def _no_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_launch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("LUMIERE_NUM_THREADS", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what a stage sets is gone afterwards
     for name in start.LAUNCH_VARIABLES:
         monkeypatch.setenv(name, "")  # so that what a test removes comes back, or goes
         monkeypatch.delenv(name)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 def test_a_launch_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,23 +42,17 @@ class Server:
         return f"http://reviewer:hunter2secret@127.0.0.1:{self._port}"
 
     def use(self, database: Path) -> None:
-        """Serve another database from now on."""
-        from mlflow.server import handlers
-        from mlflow.tracking._model_registry import utils as registry_uris
-        from mlflow.tracking._tracking_service import utils as tracking_uris
+        """Serve another database from now on.
 
-        # MLflow's server sets these for its process, which here is that of its client too.
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("MLFLOW_TRACKING_URI", "")
-            for module, name in (
-                (tracking_uris, "_tracking_uri"),
-                (registry_uris, "_registry_uri"),
-            ):
-                patch.setattr(module, name, getattr(module, name))
-            handlers._tracking_store = None
-            handlers.initialize_backend_stores(
-                f"sqlite:///{database}", None, (database.parent / "artifacts").as_uri()
-            )
+        The store is set itself, because MLflow's own function would for a while change the address
+        of its process, which here is that of its clients too.
+        """
+        from mlflow.server import handlers
+
+        artifacts = (database.parent / "artifacts").as_uri()
+        handlers._tracking_store = handlers._tracking_store_registry.get_store(
+            f"sqlite:///{database}", artifacts
+        )
 
     def start(self) -> None:
         """Listen, on the same port each time."""

@@ -29,7 +29,7 @@ DEMO_PARTS = ("t2i", "temporal", "ssr_image", "temporal_ssr")
 # Settings that suit these networks: the values of `generate` in params.yaml.
 DEMO_DEFAULTS: dict[str, Any] = {
     "timestep_power": 2.0,
-    "guidance_scale": 1.5,
+    "guidance_scale": 2.0,
     "guidance_rescale": 0.0,
     "guidance_interval": [0.2, 0.9],
     "noise_correlation": 0.2,
@@ -37,6 +37,7 @@ DEMO_DEFAULTS: dict[str, Any] = {
     "motion_interval": [0.35, 0.95],
     "temporal_smoothing": 1.0,
     "smoothing_interval": [0.0, 0.3],
+    "spatial_smoothing": 14.0,
     "image_strength": 0.7,
     "ssr_steps": 4,
     "ssr_noise_correlation": 1.0,

@@ -49,6 +49,7 @@ class CallSettings:
     motion_interval: Sequence[float]
     temporal_smoothing: float
     smoothing_interval: Sequence[float]
+    spatial_smoothing: float
     long_noise: str
     fps: int
     image_strength: float
@@ -73,6 +74,7 @@ class CallSettings:
         check_interval(0, 1, motion_interval=self.motion_interval)
         check_range(0, 1, temporal_smoothing=self.temporal_smoothing)
         check_interval(0, 1, smoothing_interval=self.smoothing_interval)
+        check_range(0, spatial_smoothing=self.spatial_smoothing)
         check_whole(1, num_inference_steps=self.num_inference_steps)
         check_whole(1, ssr_steps=self.ssr_steps, ssr_window_size=self.ssr_window_size)
         check_whole(0, ssr_overlap=self.ssr_overlap)

@@ -98,6 +98,7 @@ class LumiereComponents(LumiereFolders, LumiereAdapters):
         motion_interval: list[float] | tuple[float, float] = (0.35, 0.95),
         temporal_smoothing: float = 0.0,
         smoothing_interval: list[float] | tuple[float, float] = (0.0, 0.3),
+        spatial_smoothing: float = 0.0,
         vae: AutoencoderKL | None = None,
         guide_unet: SpaceTimeUNet | None = None,
     ) -> None:
@@ -114,7 +115,7 @@ class LumiereComponents(LumiereFolders, LumiereAdapters):
             num_inference_steps, guidance_scale, guidance_rescale, guidance_interval, guidance_type,
                 guidance_eta, guidance_threshold, guidance_momentum, long_noise, image_strength,
                 ssr_steps, timestep_power, motion_scale, motion_interval, temporal_smoothing,
-                smoothing_interval: values that suit the networks.
+                smoothing_interval, spatial_smoothing: values that suit the networks.
             prediction_type, ssr_prediction_type: the networks' prediction types; by default those
                 of their schedulers.
             noise_correlation, ssr_noise_correlation: between the noise of any two frames, 0 to 1;
@@ -177,6 +178,7 @@ class LumiereComponents(LumiereFolders, LumiereAdapters):
             motion_interval=list(motion_interval),
             temporal_smoothing=temporal_smoothing,
             smoothing_interval=list(smoothing_interval),
+            spatial_smoothing=spatial_smoothing,
         )
         self.styles = StyleBook()
 

@@ -62,6 +62,7 @@ from lumiere.pipelines.plans import (
     plan_base_windows,
 )
 from lumiere.pipelines.prompts import has_negative_prompt, read_prompts, text_dim
+from lumiere.pipelines.speckle import smooth_in_space
 from lumiere.pipelines.turns import in_turn
 
 logger = logging.getLogger(__name__)
@@ -114,6 +115,7 @@ class LumierePipeline(LumiereComponents):
         motion_interval: Sequence[float] | None = None,
         temporal_smoothing: float | None = None,
         smoothing_interval: Sequence[float] | None = None,
+        spatial_smoothing: float | None = None,
         num_videos_per_prompt: int = 1,
         height: int | None = None,
         width: int | None = None,
@@ -205,6 +207,10 @@ class LumierePipeline(LumiereComponents):
             temporal_smoothing, smoothing_interval: how far each frame of the estimate of x_0 goes
                 to the median of itself and its neighbours in time, 0 (not) to 1, and the noise
                 levels at which it does. At low ones it takes out flicker, and some motion.
+            spatial_smoothing: grey levels of 255, at least 0. In the base model's video, each pixel
+                becomes the mean of itself and of those neighbours that differ by less, weighed by
+                how little they differ. It takes out speckle; 0 changes nothing. Held pixels stay as
+                they are.
             num_videos_per_prompt: videos per prompt, each with its own noise; the videos of one
                 prompt are adjacent.
             height, width: in pixels; by default the T2I's sample_size.
@@ -225,8 +231,8 @@ class LumierePipeline(LumiereComponents):
             generator: one for all videos, or one per video. With one for all, the first video
                 equals the one that the seed makes alone; with one per video, every video does, to
                 floating-point tolerance. On the CPU, torch uses only 32 bits of a seed.
-            output_type: "pil", "np" or "pt"; or "latent", which ends before the VAE and before
-                super-resolution.
+            output_type: "pil", "np" or "pt"; or "latent", which ends before the VAE, the smoothing
+                in space and super-resolution.
             return_dict: False for a plain tuple (frames,).
             callback_on_step_end: called after each step of the base model as callback(self, step,
                 timestep, {"latents": x_t}). It returns the dict, in which it may replace tensors,
@@ -266,6 +272,7 @@ class LumierePipeline(LumiereComponents):
             motion_interval=motion_interval,
             temporal_smoothing=temporal_smoothing,
             smoothing_interval=smoothing_interval,
+            spatial_smoothing=spatial_smoothing,
             long_noise=long_noise,
             fps=fps,
             image_strength=image_strength,
@@ -414,6 +421,9 @@ class LumierePipeline(LumiereComponents):
             output = LumierePipelineOutput(frames=x_0, fps=settings.fps, mode=mode)
             return output if return_dict else (x_0,)
         x_0 = space.decode(x_0)
+        if len(timesteps) and not self._interrupt:  # what no step has made stays as it is
+            kept = known.mask if held and known is not None else None
+            x_0 = smooth_in_space(x_0, settings.spatial_smoothing, kept)
         x_0, known_psnr = measure_known(x_0, known, keep_known)
 
         # --- super-resolution ---------------------------------------------------------------------

@@ -25,7 +25,7 @@ MAX_DECIBELS = 99.0  # written for exact pixels, because JSON has no infinity
 MODEL_SETTINGS = (
     "fps", "timestep_power", "guidance_rescale", "guidance_interval", "guidance_type", "guidance_eta",
     "guidance_threshold", "guidance_momentum", "noise_correlation", "motion_interval", "smoothing_interval",
-    "long_noise", "ssr_steps",
+    "spatial_smoothing", "long_noise", "ssr_steps",
     "ssr_window_size", "ssr_overlap", "ssr_noise_correlation", "prediction_type",
 )  # fmt: skip
 

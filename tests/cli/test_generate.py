@@ -410,7 +410,7 @@ def test_the_shipped_demo_weights(generate: Generate) -> None:
     assert result.exit_code == 0, result.output
     assert "model: the demo weights" in result.stderr
     made = settings("taxi.json")
-    assert (made["model"], made["size"], made["guidance"]) == ("demo", [32, 32], 1.5)
+    assert (made["model"], made["size"], made["guidance"]) == ("demo", [32, 32], 2.0)
     assert len(list(source_frames("taxi.mp4"))) == 2
 
 

@@ -375,11 +375,15 @@ def test_waiting_stages_give_up_when_the_run_is_stopped(toy_project: Path) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_flow_leaves_nothing_behind_and_the_next_run_succeeds(
-    toy_project: Path, number: signal.Signals
+    toy_project: Path, prefect_database: Path, number: signal.Signals
 ) -> None:
     (toy_project / "slow").touch()
+    home = toy_project / ".prefect"
+    home.mkdir()
+    shutil.copy(prefect_database, home)
     # Without the URL, the flow starts an embedded server of its own.
     env = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
+    env["PREFECT_HOME"] = str(home)
     command = [sys.executable, "-m", "flows.pipeline", "--root", str(toy_project)]
     output = (toy_project / "log.txt").open("wb")
     # A job that a shell put into the background ignores SIGINT, and so would this process.

@@ -18,7 +18,11 @@ from tests.pipelines.test_modes import IMAGE, STEPS, seed
 
 OPTIONS: dict[str, Any] = {"upscale": False, **STEPS, "num_inference_steps": 4}
 MORE = {"motion_scale": 2.0, "motion_interval": (0.4, 1.0)}
-SMOOTHER = {"temporal_smoothing": 0.5, "smoothing_interval": (0.0, 0.5)}
+SMOOTHER = {
+    "temporal_smoothing": 0.5,
+    "smoothing_interval": (0.0, 0.5),
+    "spatial_smoothing": 100.0,
+}
 
 
 def motion(frames: torch.Tensor) -> float:
@@ -29,6 +33,7 @@ def motion(frames: torch.Tensor) -> float:
 def test_a_video_moves_more_or_less_and_as_it_did_at_neutral_values(pipe: LumierePipeline) -> None:
     plain = pipe("a cat", generator=seed(), **OPTIONS).frames
     neutral = {**MORE, **SMOOTHER, "motion_scale": 1.0, "temporal_smoothing": 0.0}
+    neutral["spatial_smoothing"] = 0.0
     assert torch.equal(pipe("a cat", generator=seed(), **neutral, **OPTIONS).frames, plain)
     more = pipe("a cat", generator=seed(), **MORE, **OPTIONS).frames
     smoother = pipe("a cat", generator=seed(), **SMOOTHER, **OPTIONS).frames
@@ -70,14 +75,19 @@ def test_settings_are_saved_and_described(pipe: LumierePipeline, tmp_path: Path)
     request = complete_request(loaded, make_request({"prompt": "a cat", "motion": 0}), 5, 0)
     assert (request.motion, request.smoothing) == (0, settings["temporal_smoothing"])
     described = describe_output(loaded, made)
-    intervals = {name: value for name, value in settings.items() if "interval" in name}
-    assert {name: described[name] for name in intervals} == intervals
     # A request has its own, so the model's would not be those of the video.
-    assert described.keys().isdisjoint(settings.keys() - intervals.keys())
+    of_requests = {"motion_scale", "temporal_smoothing"}
+    assert described.keys().isdisjoint(of_requests)
+    of_model = settings.keys() - of_requests
+    assert {name: described[name] for name in of_model} == {
+        name: settings[name] for name in of_model
+    }
 
 
 def test_a_request_sets_motion_and_smoothing(pipe: LumierePipeline) -> None:
-    pipe.register_to_config(motion_interval=(0.4, 1.0), smoothing_interval=(0.0, 0.5))
+    model = {**MORE, **SMOOTHER}
+    del model["motion_scale"], model["temporal_smoothing"]
+    pipe.register_to_config(**model)
     values = {"prompt": "a cat", "motion": "2", "smoothing": "0.5", "upscale": "no", "seed": 0}
     request = complete_request(pipe, make_request({**values, "steps": 4}), 5, 0)
     made = run_request(pipe, request, {}).frames
@@ -92,6 +102,7 @@ def test_a_request_sets_motion_and_smoothing(pipe: LumierePipeline) -> None:
         ({"motion_interval": (0.9, 0.1)}, "motion_interval is"),
         ({"temporal_smoothing": 1.5}, "temporal_smoothing is 1.5"),
         ({"smoothing_interval": 0.3}, "smoothing_interval is 0.3"),
+        ({"spatial_smoothing": -1.0}, "spatial_smoothing is -1.0; allowed: at least 0"),
     ],
 )
 def test_a_value_out_of_range_is_named(

@@ -15,6 +15,7 @@ from lumiere.pipelines import LumierePipeline
 from tests.pipelines.conftest import WordHashEncoder, shaken, ssr_unet, text_to_image_unet
 from tests.pipelines.test_memory import short_of_memory
 from tests.pipelines.test_modes import INPUTS, STEPS, VIDEO, box, seed
+from tests.pipelines.test_speckle import filtered
 
 
 @pytest.fixture
@@ -40,6 +41,14 @@ def latent_pipe(vae: AutoencoderKL) -> LumierePipeline:
     )  # fmt: skip
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def test_speckle_is_taken_out_of_the_pixels(latent_pipe: LumierePipeline) -> None:
+    options = {**STEPS, "upscale": False}
+    plain = latent_pipe("a cat", generator=seed(), **options).frames
+    smooth = latent_pipe("a cat", generator=seed(), spatial_smoothing=40.0, **options).frames
+    assert not torch.allclose(smooth, plain, atol=1e-3)
+    torch.testing.assert_close(smooth, filtered(plain), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", INPUTS)

@@ -55,7 +55,10 @@ def test_the_networks_alone_are_in_half_precision(
         assert frames.dtype == torch.float32 and frames.isfinite().all()
 
 
-SMOOTH = {"motion_scale": 1.5, "temporal_smoothing": 0.5, "noise_correlation": 0.4}
+SMOOTH = {
+    "motion_scale": 1.5, "temporal_smoothing": 0.5, "spatial_smoothing": 9.0,
+    "noise_correlation": 0.4,
+}  # fmt: skip
 LONG = {"num_frames": 9, "window_size": 5, "overlap": 2, "long_noise": "rescheduled"}
 CALLS: dict[str, dict[str, Any]] = {
     "text": SMOOTH | {"guidance_eta": 0.5, "guidance_threshold": 2.0, "guidance_momentum": -0.3},
