@@ -16,6 +16,9 @@ import pytest
 from filelock import FileLock
 
 gc.disable()  # until all is imported
+# Otherwise each of the hundreds of programs that tests start would compile the same modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Registered before Prefect is imported, so that it runs after Prefect's own handlers.
 PREFECT_HOME = tempfile.mkdtemp(prefix="lumiere-prefect-")
