@@ -2,11 +2,13 @@
 
     PYTHONPATH=. python scripts/draw_image_model.py --t2i pretrained/t2i --to pretrained/t2i
     PYTHONPATH=. python scripts/draw_image_model.py --t2i WORK/export/t2i --losses WORK/loss.csv --to FOLDER
+    PYTHONPATH=. python scripts/draw_image_model.py --t2i pretrained/t2i --before EARLIER/t2i --to docs/images
 
 `prompts.png` shows the twenty short prompts of `PROMPTS`, by rows of five. `samples.png` shows
 sentences of training videos: in each pair of rows a real picture above what the model draws, first
 for subjects drawn at random, then for those that it draws worst. With `--losses`, `loss.png` shows
-the losses of `scripts/train_pretrained.py`.
+the losses of `scripts/train_pretrained.py`. With `--before`, only `before_and_after.png` is drawn:
+the short prompts by an earlier model, and by this one.
 """
 
 from __future__ import annotations
@@ -66,6 +68,18 @@ def draw_prompts(pipe: LumierePipeline, path: Path) -> None:
     write_sheet([pictures[start : start + 5] for start in range(0, len(pictures), 5)], path)
 
 
+def draw_before_and_after(before: LumierePipeline, pipe: LumierePipeline, path: Path) -> None:
+    """Draw the short prompts by an earlier model, on the left, and by this one, from equal noise and
+    with this one's scheduler.
+    """
+    before.register_modules(scheduler=pipe.scheduler)
+    earlier, now = draw(before, list(PROMPTS)), draw(pipe, list(PROMPTS))
+    gap = np.full_like(now[:1], 255)
+    starts = range(0, len(now), 5)
+    rows = [np.concatenate([earlier[i : i + 5], gap, now[i : i + 5]]) for i in starts]
+    write_sheet(rows, path)
+
+
 def draw_samples(pipe: LumierePipeline, path: Path) -> dict[str, float]:
     """Draw some training subjects, at random and the worst of `SUBJECTS`.
 
@@ -123,12 +137,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--t2i", type=Path, required=True, help="the text-to-image model")
     parser.add_argument("--losses", type=Path, help="loss.csv of the training, to plot it")
+    parser.add_argument("--before", type=Path, help="an earlier model, to draw both side by side")
     parser.add_argument("--to", type=Path, required=True, help="folder for the pictures")
     arguments = parser.parse_args()
     pipe = image_pipeline(arguments.t2i)
     arguments.to.mkdir(parents=True, exist_ok=True)
     if arguments.losses:
         draw_losses(arguments.losses, arguments.to / "loss.png")
+    if arguments.before:
+        sheet = arguments.to / "before_and_after.png"
+        draw_before_and_after(image_pipeline(arguments.before), pipe, sheet)
+        return
     draw_prompts(pipe, arguments.to / "prompts.png")
     print(json.dumps(draw_samples(pipe, arguments.to / "samples.png"), indent=1))
 
