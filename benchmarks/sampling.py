@@ -218,6 +218,7 @@ def main() -> None:
         "save_temporal for the image model of the base network",
     )
     parser.add_argument("--captions", type=int, default=100, help="videos (default: 100)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first video's noise")
     parser.add_argument("--held-out", action="store_true", help="captions of held-out videos")
     parser.add_argument("--only", help=f"some of: {'; '.join(VARIANTS)} (separated by ;)")
     parser.add_argument(
@@ -247,7 +248,7 @@ def main() -> None:
             network.register_forward_pre_hook(lambda _, inputs: count(passes, inputs[0]))
     networks = load_networks((), cache=str(arguments.work / "features"))
     num_frames = clips.stores[0].num_frames if arguments.image_model else pipe.config.num_frames
-    entries = plan_clips(captions, TEXT_TO_VIDEO, GenerateConfig())
+    entries = plan_clips(captions, TEXT_TO_VIDEO, GenerateConfig(seed=arguments.seed))
     is_first = True
     for name in names:
         folder = arguments.work / name.replace(" ", "_").replace(",", "")
