@@ -251,7 +251,8 @@ def main() -> None:
     entries = plan_clips(captions, TEXT_TO_VIDEO, GenerateConfig(seed=arguments.seed))
     is_first = True
     for name in names:
-        folder = arguments.work / name.replace(" ", "_").replace(",", "")
+        noise = f" seed {arguments.seed}" if arguments.seed else ""
+        folder = arguments.work / f"{name}{noise}".replace(" ", "_").replace(",", "")
         record = folder / "cost.csv"
         if not record.is_file():
             pipe.register_to_config(**settings)

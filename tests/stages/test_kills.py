@@ -50,12 +50,12 @@ def kill_after(command: list[str], root: Path, log: Path, pattern: str, seconds:
     program = forked.start(command, log, root, VARIABLES)
     patience = time.monotonic() + 120
     while program.exit_code is None and not found(pattern) - before and time.monotonic() < patience:
-        time.sleep(0.005)
+        time.sleep(0.001)
     time.sleep(seconds)
     if program.exit_code is None:
         os.killpg(program.pid, signal.SIGKILL)
     while program.exit_code is None:
-        time.sleep(0.005)
+        time.sleep(0.001)
     return program.exit_code
 
 
