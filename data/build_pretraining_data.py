@@ -66,7 +66,7 @@ MOVES = {
     "food-fruit": ("turns", "bounces"),
     "person-activity": (), "person-sport": (),
 }  # fmt: skip
-# What people call the subjects; the first is used with verbs too.
+# What people call the subjects, the most usual name first.
 SAYINGS = {
     "fox_face": ("fox", "red fox", "fox face"), "dog": ("dog", "puppy", "dog face", "cute dog"),
     "cat": ("cat", "kitten", "cat face"), "cat2": ("cat", "orange cat", "tabby cat"), "black_cat": ("black cat", "cat"),
@@ -181,20 +181,25 @@ def nouns_for(name: str, label: str, subcategory: str) -> list[str]:
 
 
 def captions_for(name: str, label: str, subcategory: str, color: str) -> list[str]:
-    """Make short captions such as "a fox", "fox", "an orange fox" and "a fox runs"."""
+    """Make short captions such as "a fox", "fox", "an orange fox", "a fox runs" and "a red fox runs"."""
     nouns = nouns_for(name, label, subcategory)
     captions = [with_article(noun) for noun in nouns]
     captions.append(nouns[0])
+    movers = [nouns[0], *SAYINGS.get(name, ())]
     if (
         color
         and not subcategory.startswith(("person", "face"))
         and color.split()[-1] not in nouns[0]
     ):
-        captions.append(with_article(f"{color} {nouns[0]}"))
-    if not subcategory.startswith("person"):
-        captions += [
-            f"{with_article(nouns[0])} {move}" for move in MOVES.get(subcategory, ("moves",))
-        ]
+        movers.append(f"{color} {nouns[0]}")
+        captions.append(with_article(movers[-1]))
+    if subcategory.startswith("person"):
+        return list(dict.fromkeys(captions))
+    for noun in movers:
+        # A part of an animal neither runs nor flies.
+        if noun == nouns[0] or not noun.endswith((" face", " head")):
+            moves = MOVES.get(subcategory, ("moves",))
+            captions += [f"{with_article(noun)} {move}" for move in moves]
     return list(dict.fromkeys(captions))
 
 

@@ -175,10 +175,11 @@ def weigh(row: Row) -> float:
 def weigh_captions(sentences: int, shorts: int) -> list[float]:
     """Return the shares of a subject's captions: first the sentences, then the short captions.
 
-    The first short caption is the most usual, and is drawn three times as often as the others.
+    The first short caption is the most usual: it is drawn at least three times as often as each of
+    the others, and in a fifth of all draws of short captions.
     """
     share = SENTENCE_SHARE if sentences else 0.0
-    relative = [3.0, *[1.0] * (shorts - 1)]
+    relative = [max(3.0, (shorts - 1) / 4), *[1.0] * (shorts - 1)]
     short_weights = [(1 - share) * weight / sum(relative) for weight in relative]
     return [share / max(1, sentences)] * sentences + short_weights
 
