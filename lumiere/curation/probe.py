@@ -286,7 +286,8 @@ def _read_packets(
     first_frames: FirstFrames | None = None,
 ) -> _Packets:
     points: list[int | None] = []
-    end = Fraction(0)
+    ends: dict[int, int] = {}  # of each stream, in ticks of its time base
+    time_bases: dict[int, Fraction] = {}
     num_discarded, num_corrupt, num_leading, is_open = 0, 0, 0, False
     key, first_key = None, None
     try:
@@ -294,10 +295,12 @@ def _read_packets(
             report_progress()
             if not packet.size:
                 continue
-            if packet.pts is not None and packet.time_base is not None:
-                ends = (packet.pts + (packet.duration or 0)) * Fraction(packet.time_base)
-                end = max(end, ends)
-            if packet.stream_index != stream.index:
+            number = packet.stream_index
+            if number not in time_bases:
+                time_bases[number] = Fraction(packet.time_base or 0)
+            if packet.pts is not None:
+                ends[number] = max(ends.get(number, 0), packet.pts + (packet.duration or 0))
+            if number != stream.index:
                 continue
             if first_frames is not None:
                 first_frames.add(packet)
@@ -314,6 +317,7 @@ def _read_packets(
                 num_leading += key is None or key == first_key
     except av.error.FFmpegError:
         num_corrupt += 1  # the file breaks off
+    end = max((ends[number] * time_bases[number] for number in ends), default=Fraction(0))
     return _Packets(points, num_discarded, num_corrupt, num_leading, is_open, end)
 
 

@@ -45,4 +45,6 @@ def flow_lengths(before: np.ndarray, after: np.ndarray) -> np.ndarray:
         POLYNOMIAL_SIGMA,
         FLAGS,
     )
-    return np.linalg.norm(flow, axis=-1)
+    squares = flow * flow
+    # The same to the bit as numpy's norm, which takes ten times as long.
+    return np.sqrt(squares[..., 0] + squares[..., 1])
