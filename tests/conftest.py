@@ -73,6 +73,22 @@ def pytest_runtestloop() -> None:
     gc.enable()
 
 
+# The longest files, which begin first, so that no worker is left with one of them at the end.
+LONGEST = (
+    "flows/test_pipeline.py", "stages/test_chain.py", "training/test_loop.py", "training/test_parallel.py",
+    "models/test_compile.py", "cli/test_generate.py", "stages/test_kills.py", "curation/test_curate_and_decode.py",
+    "test_compat.py", "flows/test_schedules.py", "evaluation/test_stage.py", "cli/test_evaluate.py",
+    "training/test_latents.py", "training/test_preview.py", "training/test_tasks.py", "stages/test_sizes.py",
+    "scripts/test_train_pretrained_layers.py", "flows/test_leftovers.py", "flows/test_telemetry.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the longest files first; other files, and the tests of a file, keep their order."""
+    ranks = {REPOSITORY / "tests" / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
 @pytest.fixture(autouse=True)
 def no_shared_params() -> Iterator[None]:
     """Forget what a stage of this process recorded with every run; only tests run several stages."""

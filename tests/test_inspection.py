@@ -222,12 +222,12 @@ def test_a_params_file(tmp_path: Path) -> None:
     optim = {"batch_size": 4}
     values = {
         "decode": {"num_frames": 8, "size": 32},
-        "prepare_t2i": {"source": "train", "size": 16, "block_out_channels": [16, 32], "optim": optim},
+        "prepare_t2i": {"source": "train", "size": 16, "block_out_channels": [16], "optim": optim},
         "train_conditioned": {"optim": optim},
         "distil": {"num_inference_steps": 2, "teacher_steps": 10, "optim": {**optim, "steps": 5}},
         "train_ssr": {
             "image_model": "train", "size": 32, "low_size": 16, "window_size": 4, "crop": 16,
-            "block_out_channels": [16, 32], "image_optim": optim, "optim": optim,
+            "block_out_channels": [16], "image_optim": optim, "optim": optim,
         },
         "generate": {"num_frames": 8, "window_size": 4, "overlap": 1, "num_inference_steps": 5},
         "evaluate": {"num_frames": 8},
