@@ -53,11 +53,30 @@ NO_GUIDANCE = {
 }  # fmt: skip
 
 
-def check_unguided(**settings: Any) -> None:
+def read_share(default: float, **share: float | None) -> float:
+    """Return a share, or its default where it is None.
+
+    Args:
+        default: 0 to 1.
+        share: the one share, by its name.
+
+    Raises:
+        ValueError: if it is not from 0 to 1.
+    """
+    ((name, value),) = share.items()
+    if value is None:
+        return default
+    check_range(0, 1, **{name: value})
+    return value
+
+
+def check_unguided(may_be_guided: bool, **settings: Any) -> None:
     """Raise ValueError if a call without guidance is given settings of it; None where not given.
 
     Values that change nothing (`NO_GUIDANCE`) are allowed.
     """
+    if may_be_guided:
+        return
     for name, value in settings.items():
         given = tuple(value) if isinstance(value, Sequence) else value
         if value is not None and given != NO_GUIDANCE[name]:

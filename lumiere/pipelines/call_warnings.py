@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+
+from torch import Tensor
+
+from lumiere.diffusion.motion_control import MotionControl
+
+logger = logging.getLogger(__name__)
 
 _WARNS: ContextVar[bool] = ContextVar("warns", default=True)
 
@@ -22,3 +29,14 @@ def silent_on_notes() -> Iterator[None]:
 def are_notes_logged() -> bool:
     """Return whether a call logs what the notes of a request would say."""
     return _WARNS.get()
+
+
+def warn_of_skipped_motion(motion: MotionControl, timesteps: Tensor) -> None:
+    """Log that no step of a call scales its motion, though the call asks for it."""
+    if motion.is_skipped_by(timesteps) and are_notes_logged():
+        logger.warning(
+            "motion_scale is %g, but none of the %d steps is in motion_interval; take more steps, "
+            "or widen the interval",
+            motion.scale,
+            len(timesteps),
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -43,9 +42,10 @@ from lumiere.pipelines.argument_checks import (
     check_unguided,
     check_whole,
     check_whole_or_none,
+    read_share,
 )
 from lumiere.pipelines.call_settings import CallSettings
-from lumiere.pipelines.call_warnings import are_notes_logged
+from lumiere.pipelines.call_warnings import warn_of_skipped_motion
 from lumiere.pipelines.callbacks import NO_CALLBACK, Callback, StepCallback
 from lumiere.pipelines.component_checks import check_scheduler
 from lumiere.pipelines.components import LumiereComponents
@@ -57,15 +57,12 @@ from lumiere.pipelines.plans import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_NOISE_LEVEL,
     DEFAULT_WINDOW_WEIGHTS,
-    UpscalePlan,
     WindowPlan,
     plan_base_windows,
 )
 from lumiere.pipelines.prompts import has_negative_prompt, read_prompts, text_dim
 from lumiere.pipelines.speckle import smooth_in_space
 from lumiere.pipelines.turns import in_turn
-
-logger = logging.getLogger(__name__)
 
 
 class LumierePipeline(LumiereComponents):
@@ -290,22 +287,22 @@ class LumierePipeline(LumiereComponents):
         has_negative = has_negative_prompt(negative_prompt, negative_prompt_embeds)
         self.check_guidance(settings.guidance_type, settings.guidance_scale, has_negative)
         callback = self._read_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
-        if callback.function is None and not self.is_guided(settings.guidance_scale):
-            check_unguided(
-                guidance_rescale=guidance_rescale,
-                guidance_interval=guidance_interval,
-                guidance_eta=guidance_eta,
-                guidance_threshold=guidance_threshold,
-                guidance_momentum=guidance_momentum,
-            )
-        if upscale and self.ssr_unet is None:
-            check_left_out(
-                "this pipeline has no super-resolution",
-                ssr_steps=ssr_steps,
-                ssr_window_size=ssr_window_size,
-                ssr_overlap=ssr_overlap,
-                ssr_noise_correlation=ssr_noise_correlation,
-            )
+        may_be_guided = callback.function is not None or self.is_guided(settings.guidance_scale)
+        check_unguided(
+            may_be_guided,
+            guidance_rescale=guidance_rescale,
+            guidance_interval=guidance_interval,
+            guidance_eta=guidance_eta,
+            guidance_threshold=guidance_threshold,
+            guidance_momentum=guidance_momentum,
+        )
+        self._check_no_super_resolution(
+            upscale,
+            ssr_steps=ssr_steps,
+            ssr_window_size=ssr_window_size,
+            ssr_overlap=ssr_overlap,
+            ssr_noise_correlation=ssr_noise_correlation,
+        )
         prompts = read_prompts(
             prompt,
             negative_prompt,
@@ -323,9 +320,8 @@ class LumierePipeline(LumiereComponents):
         check_settings(
             mode, strength=strength, image_strength=image_strength, outpaint_scale=outpaint_scale
         )
-        strength = DEFAULT_STRENGTH if strength is None else strength
-        outpaint_scale = DEFAULT_OUTPAINT_SCALE if outpaint_scale is None else outpaint_scale
-        check_range(0, 1, strength=strength, outpaint_scale=outpaint_scale)
+        strength = read_share(DEFAULT_STRENGTH, strength=strength)
+        outpaint_scale = read_share(DEFAULT_OUTPAINT_SCALE, outpaint_scale=outpaint_scale)
         self.check_mode(mode)
         pixels = read_source_pixels(
             mode=mode,
@@ -398,16 +394,12 @@ class LumierePipeline(LumiereComponents):
             positive, negative, self.guide_unet, self.scheduler.config.num_train_timesteps
         )
         self._can_guide = guidance.guide is not None or prompts.negative is not None
-        held = self._holds_known(known, guide_known)
+        held = self._held_pixels(known, guide_known)
         motion = settings.motion_control(self.scheduler.config.num_train_timesteps)
-        if motion.is_skipped_by(timesteps) and are_notes_logged():
-            logger.warning(
-                "motion_scale is %g, but none of the %d steps is in motion_interval; take more "
-                "steps, or widen the interval",
-                settings.motion_scale,
-                len(timesteps),
-            )
-        predict = self._predictor(tensors, guidance, motion, windows, held, adapter_scale)
+        warn_of_skipped_motion(motion, timesteps)
+        predict = self._predictor(
+            tensors, guidance, motion, windows, held is not None, adapter_scale
+        )
         with (
             self._styled(guidance, style, alpha),
             self._titled_bar(len(timesteps), "base model") as progress,
@@ -422,31 +414,32 @@ class LumierePipeline(LumiereComponents):
             return output if return_dict else (x_0,)
         x_0 = space.decode(x_0)
         if len(timesteps) and not self._interrupt:  # what no step has made stays as it is
-            kept = known.mask if held and known is not None else None
+            kept = None if held is None else held.mask
             x_0 = smooth_in_space(x_0, settings.spatial_smoothing, kept)
-        x_0, known_psnr = measure_known(x_0, known, keep_known)
+        base, known_psnr = measure_known(x_0, known, keep_known)
 
         # --- super-resolution ---------------------------------------------------------------------
-        base = x_0
-        if upscaler is not None and not self._interrupt:
+        enlarged = None
+        if upscaler is not None:
             scale = upscale_plan.size[1] / size[1]
-            enlarged_pixels = partial(self._known_pixels, pixels, num_frames, size, scale)
-            held_pixels = enlarged_pixels() if guide_known else None
-            x_0 = self._upscale(upscaler, base, upscale_plan, ssr_generators, callback, held_pixels)
-            if x_0 is not base:
-                known = held_pixels or enlarged_pixels()
-                x_0, known_psnr = measure_known(x_0, known, keep_known)
+            draw_known = partial(self._known_pixels, pixels, num_frames, size, scale)
+            run = partial(upscaler.upscale, base, upscale_plan, ssr_generators)
+            enlarged = self._upscale(upscaler, run, callback, draw_known, guide_known)
+        video = base
+        if enlarged is not None:
+            video, known = enlarged
+            video, known_psnr = measure_known(video, known, keep_known)
 
         # --- output -------------------------------------------------------------------------------
         self.maybe_free_model_hooks()
-        frames = to_output(x_0, output_type)
+        frames = to_output(video, output_type)
         if not return_dict:
             return (frames,)
         return LumierePipelineOutput(
             frames=frames,
             fps=settings.fps,
             mode=mode,
-            base_frames=None if x_0 is base else to_output(base, output_type),
+            base_frames=None if enlarged is None else to_output(base, output_type),
             known_psnr=known_psnr,
             **known_output(known),
         )
@@ -544,6 +537,11 @@ class LumierePipeline(LumiereComponents):
             self.styles.check(style, alpha)
         return alpha
 
+    def _check_no_super_resolution(self, upscale: bool, **settings: Any) -> None:
+        """Raise ValueError if settings of super-resolution are given, and a call has none."""
+        if upscale and self.ssr_unet is None:
+            check_left_out("this pipeline has no super-resolution", **settings)
+
     def _is_stopped(self) -> bool:
         return self._interrupt
 
@@ -579,9 +577,9 @@ class LumierePipeline(LumiereComponents):
             "known_mask": m.to(device, copy=True),
         }
 
-    def _holds_known(self, known: KnownPixels | None, guide_known: bool) -> bool:
-        """Return whether to hold the estimate of x_0 to the known pixels; not in latents."""
-        return guide_known and known is not None and self.vae is None
+    def _held_pixels(self, known: KnownPixels | None, guide_known: bool) -> KnownPixels | None:
+        """Return the pixels that the estimate of x_0 is held to; None in latents."""
+        return known if guide_known and self.vae is None else None
 
     def _upscaler_for(self, upscale: bool, output_type: str) -> LumiereUpscalePipeline | None:
         """Make the pipeline of super-resolution if a call enlarges its videos."""
@@ -676,15 +674,26 @@ class LumierePipeline(LumiereComponents):
     def _upscale(
         self,
         upscaler: LumiereUpscalePipeline,
-        base: Tensor,
-        plan: UpscalePlan,
-        generators: list[torch.Generator],
+        run: Callable[..., Tensor],
         callback: StepCallback,
-        held_pixels: KnownPixels | None,
-    ) -> Tensor:
-        """Enlarge the base model's video (b, 3, t, h, w); returns it as it is if interrupted."""
+        draw_known: Callable[[], KnownPixels | None],
+        guide_known: bool,
+    ) -> tuple[Tensor, KnownPixels | None] | None:
+        """Enlarge the base model's video, and draw its known pixels at that size.
+
+        Args:
+            run: `upscaler.upscale` of that video; it lacks the arguments from the callback on.
+            draw_known: draws the known pixels. If super-resolution need not hold them, they are
+                drawn after it, because they take memory.
+
+        Returns:
+            The video (b, 3, t, h, w) and its known pixels; None if the call is interrupted.
+        """
+        if self._interrupt:
+            return None
         if not set(callback.tensor_names) <= set(upscaler._callback_tensor_inputs):
             callback = NO_CALLBACK  # it needs tensors that super-resolution does not have
-        enlarged = upscaler.upscale(base, plan, generators, callback, held_pixels, self._is_stopped)
+        held_pixels = draw_known() if guide_known else None
+        enlarged = run(callback, held_pixels, self._is_stopped)
         self._interrupt = self._interrupt or upscaler.interrupt
-        return base if self._interrupt else enlarged
+        return None if self._interrupt else (enlarged, held_pixels or draw_known())
