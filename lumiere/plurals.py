@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def counted(count: int, noun: str) -> str:
     """Write "1 score" or "3 scores"."""
@@ -11,6 +13,11 @@ def counted(count: int, noun: str) -> str:
 def there_are(count: int, noun: str) -> str:
     """Write "there is 1 clip" or "there are 3 clips"."""
     return f"there {is_or_are(count)} {counted(count, noun)}"
+
+
+def some_of(names: Sequence[str], most: int) -> str:
+    """List the first names, such as "a, b, ..." of four."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def has_or_have(count: int) -> str:

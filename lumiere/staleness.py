@@ -24,6 +24,7 @@ WITHOUT_EFFECT = {
     "lumiere/errors.py": "says what went wrong",
     "lumiere/locks.py": "keeps two runs apart",
     "lumiere/params_file.py": "as config.py",
+    "lumiere/precision.py": "decides which warning is printed",
     "lumiere/staleness.py": "this file",
     "lumiere/tracking/__init__.py": "records what was made",
     "lumiere/training/preview.py": "pictures for the tracker; tests compare the weights without them",
@@ -39,6 +40,9 @@ def deciding_files(start: Path) -> list[Path]:
     """Return the files that decide what a stage writes: its own file, the project's files that it
     imports, directly or not, and those that every stage runs with.
 
+    Of a package's `__init__.py` that only imports names, those count that somebody imports from
+    it: `import lumiere.evaluation.scores` does not depend on what else `lumiere/evaluation` offers.
+
     Args:
         start: the stage's Python file. All its imports count, except those under
             `if TYPE_CHECKING:`.
@@ -53,8 +57,8 @@ def deciding_files(start: Path) -> list[Path]:
         if path in seen or _is_without_effect(path):
             continue
         seen.add(path)
-        for name in imported_names(path):
-            pending += _files_of_module(name)
+        for name in _imports(path):
+            pending += _files_of(name)
     return sorted(path for path in seen if has_code(path))
 
 
@@ -80,17 +84,27 @@ def imported_names(path: Path, with_types: bool = False) -> frozenset[str]:
     return frozenset(names)
 
 
+def _imports(path: Path) -> set[str]:
+    """Return what a file imports, without the packages from which it imports names."""
+    names = imported_names(path)
+    return {name for name in names if not any(other.startswith(f"{name}.") for other in names)}
+
+
 @cache
 def has_code(path: Path) -> bool:
-    """Return whether a Python file contains more than a docstring and imports of
-    `lumiere.compat`.
+    """Return whether a Python file contains more than a docstring, imports of `lumiere.compat`, and
+    names that a package offers.
     """
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        is_compat = isinstance(node, ast.Import) and node.names[0].name == "lumiere.compat"
-        if not (is_docstring or is_compat):
-            return True
-    return False
+    if path.name == "__init__.py" and offered_names(path):
+        return False
+    return not all(_is_no_code(node) for node in ast.parse(path.read_text(encoding="utf-8")).body)
+
+
+def _is_no_code(node: ast.stmt) -> bool:
+    """Return whether a statement is a docstring or an import of `lumiere.compat`."""
+    is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    is_compat = isinstance(node, ast.Import) and node.names[0].name == "lumiere.compat"
+    return is_docstring or is_compat
 
 
 def _is_without_effect(path: Path) -> bool:
@@ -110,13 +124,43 @@ def _nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
             yield from _nodes_that_run(child)
 
 
-def _files_of_module(name: str) -> list[Path]:
-    """Return the file of a module such as `lumiere.data.clips`, and each package's
-    `__init__.py`.
+def _files_of(name: str) -> list[Path]:
+    """Return the files that decide what `import name` or `from package import name` gives.
+
+    Args:
+        name: of a module such as `lumiere.data.clips`, or of something that a module defines.
     """
     parts = name.split(".")
     if parts[0] not in PACKAGES:
         return []
+    place = ROOT.joinpath(*parts)
+    if place.with_suffix(".py").is_file():
+        return [*_code_of_packages(parts[:-1]), place.with_suffix(".py")]
+    if place.is_dir():  # a package itself: whoever imports it may take all that it offers
+        origins = [*offered_names(place / "__init__.py").values()]
+        return _code_of_packages(parts) + [path for origin in origins for path in _files_of(origin)]
+    origin = offered_names(place.parent / "__init__.py").get(parts[-1])
+    return _files_of(origin or ".".join(parts[:-1])) if len(parts) > 1 else []
+
+
+def _code_of_packages(parts: list[str]) -> list[Path]:
+    """Return the `__init__.py` of a package and of those above it, if they do more than offer names."""
     inits = [ROOT.joinpath(*parts[:n], "__init__.py") for n in range(1, len(parts) + 1)]
-    candidates = [*inits, ROOT.joinpath(*parts).with_suffix(".py")]
-    return [path for path in candidates if path.is_file()]
+    return [path for path in inits if path.is_file() and not offered_names(path)]
+
+
+@cache
+def offered_names(path: Path) -> dict[str, str]:
+    """Return the names that a package's `__init__.py` imports for others, and where they come from;
+    empty if it does more than that, or is not there.
+    """
+    if not path.is_file() or _is_without_effect(path):
+        return {}
+    names: dict[str, str] = {}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        is_list = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names |= {each.asname or each.name: f"{node.module}.{each.name}" for each in node.names}
+        elif not (is_list or _is_no_code(node)):
+            return {}
+    return names

@@ -218,6 +218,33 @@ def test_what_a_file_imports_decides_but_not_what_it_imports_for_types(
     assert names == ["lumiere/part/late.py", "lumiere/used.py", "stages/work.py"]
 
 
+def test_of_a_package_those_names_count_that_are_imported_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = {
+        "stages/one.py": "from lumiere.part import late\n",
+        "stages/two.py": "import lumiere.part.early\n",
+        "stages/all.py": "from lumiere import part\n",
+        "lumiere/part/__init__.py": (
+            '"""Offers names."""\nfrom lumiere.part.early import x\n'
+            'from lumiere.part.module import a as late\n__all__ = ["late", "x"]\n'
+        ),
+        "lumiere/part/early.py": "x = 1\n",
+        "lumiere/part/module.py": "a = 1\n",
+        "lumiere/__init__.py": "",
+    }
+    write_files(tmp_path, contents)
+    monkeypatch.setattr(staleness, "ROOT", tmp_path)
+    for stage, modules in {"one": {"module"}, "two": {"early"}, "all": {"early", "module"}}.items():
+        deciding = deciding_files(tmp_path / "stages" / f"{stage}.py")
+        assert {path.stem for path in deciding} == {stage, *modules}
+
+
+def test_metrics_do_not_make_curation_stale() -> None:
+    used = {name for name in used_code("curate") if name.startswith("lumiere/evaluation/")}
+    assert used and all(name.startswith("lumiere/evaluation/backbones/") for name in used)
+
+
 # --- the listing of the tree ------------------------------------------------------------------------------------------
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lumiere.cli.options import declared
 from lumiere.errors import DiskError, ParamsError
 
 if TYPE_CHECKING:
@@ -30,10 +31,6 @@ REPORT_FILES = (
 )
 
 
-def _option(*names: str, **options: Any) -> Any:
-    return typer.Option(*names, show_default=False, **options)
-
-
 def _show_backbones(values: list[str] | None) -> list[str] | None:
     if "list" not in (values or []):
         return values
@@ -53,14 +50,14 @@ Videos = Annotated[
 ]
 Real = Annotated[
     Path,
-    _option(
+    declared(
         "--real", metavar="FOLDER",
         help="A folder of real videos. A generated and a real video of the same name or caption belong together.",
     ),
 ]  # fmt: skip
 Output = Annotated[
     Path,
-    _option(
+    declared(
         "--output",
         "-o",
         metavar="FOLDER",
@@ -69,7 +66,7 @@ Output = Annotated[
 ]
 Captions = Annotated[
     Path | None,
-    _option(
+    declared(
         "--captions", metavar="CSV",
         help="A file with the columns video (a file name of either folder) and caption. By default, a caption is the "
         "prompt in the JSON file that `lumiere generate` writes beside a video.",
@@ -77,7 +74,7 @@ Captions = Annotated[
 ]  # fmt: skip
 Frames = Annotated[
     int | None,
-    _option(
+    declared(
         "--frames", min=2, metavar="N",
         help="Measure the first N frames, and leave out shorter videos. By default N is the length of the shortest "
         "generated video, at most 16.",
@@ -85,14 +82,14 @@ Frames = Annotated[
 ]  # fmt: skip
 Fps = Annotated[
     str | None,
-    _option(
+    declared(
         "--fps", metavar="N",
         help="Read all videos at N frames a second, by default at the lower of the usual rates of both folders.",
     ),
 ]  # fmt: skip
 Backbones = Annotated[
     list[str] | None,
-    _option(
+    declared(
         "--backbone", metavar="NAME=FILE",
         help="Also measure with another network, whose weights you have, such as i3d=i3d_torchscript.pt. You can give "
         "this option several times. `--backbone list` shows the names.",
@@ -101,27 +98,27 @@ Backbones = Annotated[
 ]  # fmt: skip
 Aesthetic = Annotated[
     str | None,
-    _option(
+    declared(
         "--aesthetic", metavar="FILE",
         help="LAION's aesthetic head, sa_0_4_vit_l_14_linear.pth; needs --backbone open_clip=ViT-L-14/FILE.",
     ),
 ]  # fmt: skip
 Baseline = Annotated[
     Path | None,
-    _option(
+    declared(
         "--baseline", metavar="JSON",
         help="The metrics.json of another run. The report says what became better or worse.",
     ),
 ]  # fmt: skip
 Cache = Annotated[
     str | None,
-    _option(
+    declared(
         "--cache", metavar="FOLDER",
         help="Where features are kept between runs, or `none` [~/.cache/lumiere/features].",
     ),
 ]  # fmt: skip
 Seed = Annotated[
-    int, _option("--seed", min=0, metavar="N", help="The seed of all random draws [0].")
+    int, declared("--seed", min=0, metavar="N", help="The seed of all random draws [0].")
 ]
 
 

@@ -7,19 +7,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lumiere.cli.model import DEMO
+from lumiere.cli.options import declared
 
 if TYPE_CHECKING:
     from lumiere.config import LaunchConfig
     from lumiere.inspection.networks import Workload
-
-
-def _option(*names: str, **options: Any) -> Any:
-    return typer.Option(*names, show_default=False, **options)
 
 
 Folder = Annotated[
@@ -31,27 +28,27 @@ Folder = Annotated[
     ),
 ]
 ParamsFile = Annotated[
-    Path | None, _option("--params", metavar="FILE", help="A params file [params.yaml].")
+    Path | None, declared("--params", metavar="FILE", help="A params file [params.yaml].")
 ]
 Processes = Annotated[
     int | None,
-    _option(
+    declared(
         "--processes", min=1, metavar="N", help="The number of GPUs. Default: launch.processes."
     ),
 ]
 GpuMemory = Annotated[
     float,
-    _option(
+    declared(
         "--gpu-memory", min=0.001, metavar="GB", help="Memory of one GPU, in GB of 10^9 bytes [80]."
     ),
 ]
 Frames = Annotated[
     int,
-    _option(
+    declared(
         "--frames", min=1, metavar="N", help="Length of the clip, if the folder does not say [16]."
     ),
 ]
-AsJson = Annotated[bool, _option("--json", help="Print one JSON object instead of tables.")]
+AsJson = Annotated[bool, declared("--json", help="Print one JSON object instead of tables.")]
 
 
 def inspect(

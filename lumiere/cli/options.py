@@ -15,8 +15,9 @@ def option(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
-def _option(*names: str, metavar: str | None = None, help: str) -> Any:
-    return typer.Option(*names, metavar=metavar, help=help, show_default=False)
+def declared(*names: str, help: str, **options: Any) -> Any:
+    """Declare an option. Its help says the default, where there is one to say."""
+    return typer.Option(*names, help=help, show_default=False, **options)
 
 
 Prompt = Annotated[
@@ -27,26 +28,26 @@ Prompt = Annotated[
 ]
 Output = Annotated[
     str | None,
-    _option(
+    declared(
         "--output", "-o", metavar="PATH",
         help="Where to write: *.mp4, *.webm, *.gif or *.webp; PNGs as fox-%03d.png or into a folder, fox/. With "
         "--from-file, a folder or a pattern such as out/{name}.gif.",
     ),
 ]  # fmt: skip
-Image = Annotated[str | None, _option("--image", metavar="FILE", help="The first frame.")]
+Image = Annotated[str | None, declared("--image", metavar="FILE", help="The first frame.")]
 LastImage = Annotated[
     str | None,
-    _option("--last-image", metavar="FILE", help="The last frame, alone or with --image."),
+    declared("--last-image", metavar="FILE", help="The last frame, alone or with --image."),
 ]
 Video = Annotated[
     str | None,
-    _option(
+    declared(
         "--video", metavar="FILE", help="The video to change: all of it, or what --mask marks."
     ),
 ]
 Clip = Annotated[
     str | None,
-    _option(
+    declared(
         "--clip", metavar="ID",
         help="A training clip, such as racehorse@0, in place of --image or --video. Needs --mode, and the clips of "
         "the current project in outputs/clips.",
@@ -54,7 +55,7 @@ Clip = Annotated[
 ]  # fmt: skip
 Mask = Annotated[
     str | None,
-    _option(
+    declared(
         "--mask", metavar="FILE|BOX",
         help="Where to generate: a picture or a video of the input's size, white = generate; or a box x0,y0,x1,y1 in "
         "shares of the frame, such as 0.5,0,1,1 for the right half.",
@@ -62,34 +63,34 @@ Mask = Annotated[
 ]  # fmt: skip
 Mode = Annotated[
     str | None,
-    _option(
+    declared(
         "--mode", metavar="NAME",
         help=f"{', '.join(MODES)}. Default: inferred from the inputs.",
     ),
 ]  # fmt: skip
 Cinemagraph = Annotated[
     bool,
-    _option("--cinemagraph", help="Short for --mode cinemagraph; --image and --mask imply it."),
+    declared("--cinemagraph", help="Short for --mode cinemagraph; --image and --mask imply it."),
 ]
 Outpaint = Annotated[
     bool,
-    _option(
+    declared(
         "--outpaint",
         help="Short for --mode outpainting: put --video in the middle of a larger frame and generate around it.",
     ),
 ]
 Strength = Annotated[
     str | None,
-    _option(
+    declared(
         "--strength", metavar="0..1",
         help=f"How far to depart from --video [{DEFAULT_STRENGTH}]. With --image, a value below 1 starts every frame "
         "from the picture.",
     ),
 ]  # fmt: skip
-Style = Annotated[str | None, _option("--style", metavar="NAME", help="A style of the model.")]
+Style = Annotated[str | None, declared("--style", metavar="NAME", help="A style of the model.")]
 Alpha = Annotated[
     str | None,
-    _option(
+    declared(
         "--alpha",
         metavar="0..1",
         help=f"The style's weight [{DEFAULT_ALPHA}]; the paper uses 0.5 to 1.",
@@ -97,16 +98,16 @@ Alpha = Annotated[
 ]
 KeepKnown = Annotated[
     bool,
-    _option(
+    declared(
         "--keep-known", help="Put the given pixels back exactly at the end, after super-resolution."
     ),
 ]
 NegativePrompt = Annotated[
-    str | None, _option("--negative-prompt", metavar="TEXT", help="What to steer away from.")
+    str | None, declared("--negative-prompt", metavar="TEXT", help="What to steer away from.")
 ]
 Seed = Annotated[
     str | None,
-    _option(
+    declared(
         "--seed",
         metavar="N",
         help="The same seed gives the same video. Default: a new one for each run.",
@@ -114,11 +115,13 @@ Seed = Annotated[
 ]
 NumVideos = Annotated[
     str | None,
-    _option("--num-videos", metavar="N", help="How many videos, with the seeds N, N + 1, ... [1]."),
+    declared(
+        "--num-videos", metavar="N", help="How many videos, with the seeds N, N + 1, ... [1]."
+    ),
 ]
 Frames = Annotated[
     str | None,
-    _option(
+    declared(
         "--frames",
         metavar="N",
         help="How many frames. Default: as many as the model was trained on.",
@@ -126,20 +129,20 @@ Frames = Annotated[
 ]
 Steps = Annotated[
     str | None,
-    _option(
+    declared(
         "--steps", metavar="N", help="Denoising steps of the base model. Default: the model's."
     ),
 ]
 Guidance = Annotated[
     str | None,
-    _option(
+    declared(
         "--guidance", metavar="N",
         help="How strongly the prompt guides, from 1 (not at all). Default: the model's.",
     ),
 ]  # fmt: skip
 Motion = Annotated[
     str | None,
-    _option(
+    declared(
         "--motion", metavar="N",
         help="The factor of motion: 1 leaves the network's motion unchanged, below 1 a video moves less. Default: the "
         "model's; the demo weights have 1.6.",
@@ -147,21 +150,21 @@ Motion = Annotated[
 ]  # fmt: skip
 Smoothing = Annotated[
     str | None,
-    _option(
+    declared(
         "--smoothing", metavar="0..1",
         help="How much flicker to take out, from 0 (none). Default: the model's; the demo weights have 1.",
     ),
 ]  # fmt: skip
 Upscale = Annotated[
     bool | None,
-    _option(
+    declared(
         "--upscale/--no-upscale",
         help="Run super-resolution, or keep the base model's small frames.",
     ),
 ]
 ModelFolder = Annotated[
     str | None,
-    _option(
+    declared(
         "--model", metavar="FOLDER",
         help="A folder of LumierePipeline.save_pretrained, or `demo`. Default: outputs/pipeline in the current folder, "
         "which `make demo` writes; without it, the demo weights that come with the repository.",
@@ -169,7 +172,7 @@ ModelFolder = Annotated[
 ]  # fmt: skip
 Fast = Annotated[
     bool,
-    _option(
+    declared(
         "--fast",
         help="Use the network that was distilled to a few steps without guidance, from the folder `distilled` beside "
         "the model's, such as outputs/distilled. It replaces --steps and --guidance.",
@@ -177,13 +180,13 @@ Fast = Annotated[
 ]  # fmt: skip
 Device = Annotated[
     str | None,
-    _option(
+    declared(
         "--device", metavar="NAME", help="cpu, cuda, cuda:1, ... Default: a GPU if there is one."
     ),
 ]
 FromFile = Annotated[
     Path | None,
-    _option(
+    declared(
         "--from-file", metavar="CSV",
         help="Make one video per row. The columns are prompt and, as needed, name and these options (mode, image, "
         "last_image, ...). Options given here apply to all rows. Run it again to continue where it stopped. If a row "
@@ -192,11 +195,11 @@ FromFile = Annotated[
 ]  # fmt: skip
 FromJson = Annotated[
     Path | None,
-    _option(
+    declared(
         "--from-json", metavar="JSON",
         help="Make a video again from the JSON file beside it; other options change it.",
     ),
 ]  # fmt: skip
 Sheet = Annotated[
-    bool, _option("--sheet", help="Also write a contact sheet, *.sheet.png, beside the video.")
+    bool, declared("--sheet", help="Also write a contact sheet, *.sheet.png, beside the video.")
 ]

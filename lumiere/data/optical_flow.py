@@ -14,6 +14,36 @@ POLYNOMIAL, POLYNOMIAL_SIGMA = 5, 1.2
 FLAGS = 0
 
 
+def squash(picture: np.ndarray) -> np.ndarray:
+    """Resize a picture to the square on which flow is measured: uint8 (h, w) or (h, w, 3) ->
+    (64, 64) or (64, 64, 3).
+    """
+    shrinks = min(picture.shape[:2]) > FLOW_SIDE
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(picture, (FLOW_SIDE, FLOW_SIDE), interpolation=interpolation)
+
+
+def flow(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Measure where each pixel of a frame is in the next one: float32 (h, w, 2), right and down, in
+    pixels.
+
+    Args:
+        before, after: uint8 or float32 (h, w), grey.
+    """
+    return cv2.calcOpticalFlowFarneback(
+        before,
+        after,
+        np.zeros((*before.shape, 2), np.float32),
+        PYRAMID_SCALE,
+        PYRAMID_LEVELS,
+        WINDOW,
+        ITERATIONS,
+        POLYNOMIAL,
+        POLYNOMIAL_SIGMA,
+        FLAGS,
+    )
+
+
 def flow_length(before: np.ndarray, after: np.ndarray) -> np.float32:
     """Measure the mean length of the flow from one frame to the next, in pixels.
 
@@ -32,19 +62,7 @@ def flow_lengths(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     Args:
         before, after: uint8 (h, w), grey.
     """
-    flow = np.zeros((*before.shape, 2), np.float32)  # (h, w, 2)
-    flow = cv2.calcOpticalFlowFarneback(
-        before,
-        after,
-        flow,
-        PYRAMID_SCALE,
-        PYRAMID_LEVELS,
-        WINDOW,
-        ITERATIONS,
-        POLYNOMIAL,
-        POLYNOMIAL_SIGMA,
-        FLAGS,
-    )
-    squares = flow * flow
+    vectors = flow(before, after)
+    squares = vectors * vectors
     # The same to the bit as numpy's norm, which takes ten times as long.
     return np.sqrt(squares[..., 0] + squares[..., 1])

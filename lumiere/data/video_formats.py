@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from lumiere.data.video_io import write_video
+from lumiere.data.video_writing import encode
 
 
 def write_webm(path: Path, frames: np.ndarray, fps: int | float, crf: int = 20) -> None:
@@ -28,13 +29,7 @@ def write_webm(path: Path, frames: np.ndarray, fps: int | float, crf: int = 20) 
             "libvpx-vp9", rate=Fraction(fps).limit_denominator(1001), options=options
         )
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
-        for frame in frames:
-            container.mux(
-                stream.encode(
-                    av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-                )
-            )
-        container.mux(stream.encode())
+        encode(container, stream, frames)
 
 
 def write_gif(path: Path, frames: np.ndarray, fps: int | float) -> None:

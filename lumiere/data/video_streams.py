@@ -10,7 +10,7 @@ import av
 from av.stream import Disposition
 
 from lumiere.data.workers import report_progress
-from lumiere.errors import VideoError, first_line
+from lumiere.errors import VideoError, first_line, shortened
 
 # Playlists (HLS, concat) refer to other files, so they are refused whatever the suffix.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,ivf,h264,hevc,mjpeg,yuv4mpegpipe"
@@ -92,7 +92,7 @@ def reason_of(error: Exception) -> str:
     """Return the cause of an error without the path, because a message about a video is shown
     beside its name.
     """
-    return first_line(getattr(error, "strerror", None) or error)[:200]
+    return shortened(first_line(getattr(error, "strerror", None) or error), 200)
 
 
 def _count_pictures(container: av.container.InputContainer) -> dict[int, int]:

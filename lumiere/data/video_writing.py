@@ -54,13 +54,17 @@ def write_video(path: str | Path, frames: np.ndarray, fps: int | Fraction, crf: 
                 frames.shape[2],
                 "yuv420p",
             )
-            for frame in frames:
-                container.mux(
-                    stream.encode(
-                        av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-                    )
-                )
-            container.mux(stream.encode())
+            encode(container, stream, frames)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def encode(
+    container: av.container.OutputContainer, stream: av.VideoStream, frames: np.ndarray
+) -> None:
+    """Encode all frames of a stream, uint8 (t, h, w, 3), RGB."""
+    for frame in frames:
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        container.mux(stream.encode(picture))
+    container.mux(stream.encode())

@@ -14,6 +14,7 @@ from lumiere.evaluation.report import Curve, Slice, WallEntry
 from lumiere.evaluation.scores import LeftOut
 from lumiere.evaluation.temporal.video_numbers import SMALLEST_MOTION
 from lumiere.evaluation.videos import evenly, fit
+from lumiere.plurals import some_of
 
 WALL_SIDE = 256  # pixels
 MAX_WALL = 48  # videos on the page: the worst, then others evenly spaced
@@ -163,7 +164,7 @@ def blank_videos(comparison: Comparison) -> list[LeftOut]:
     for kind, group in (("generated", measured.generated), ("real", measured.real)):
         names = [m.name for m in group.values() if m.blank]
         if names:
-            shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+            shown = some_of(names, 5)
             found.append(
                 LeftOut(
                     f"{kind.capitalize()} videos of a single colour",

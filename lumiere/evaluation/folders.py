@@ -37,7 +37,7 @@ from lumiere.evaluation.scores import LeftOut, detailed, flat
 from lumiere.evaluation.text_scores import UNKNOWN_CAPTIONS
 from lumiere.evaluation.videos import list_folder, read_captions, unused_captions
 from lumiere.files import write_atomically
-from lumiere.plurals import counted, is_or_are
+from lumiere.plurals import counted, is_or_are, some_of
 
 if TYPE_CHECKING:
     from lumiere.evaluation.judge import Judge
@@ -220,7 +220,7 @@ def describe_left_out(remarks: Sequence[LeftOut]) -> list[str]:
 
 
 def _describe_unused(captions: Path | None, unused: Sequence[str], all_names: Sized) -> str:
-    shown = ", ".join(unused[:3]) + (", …" if len(unused) > 3 else "")
+    shown = some_of(unused, 3)
     return (
         f"{captions}: {len(unused)} of its {counted(len(all_names), 'video')} "
         f"{is_or_are(len(unused))} in neither folder ({shown}); "

@@ -26,7 +26,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from lumiere.errors import DataError, one_line
+from lumiere.errors import DataError, one_line, shortened
 from lumiere.tensor_files import read_tensors
 from lumiere.text.minilm_encoder import model_folder
 
@@ -120,7 +120,7 @@ def load_judge(source: str | Path = "pretrained/judge", open_clip_model: str = "
         DataError,
         SafetensorError,
     ) as error:
-        detail = one_line(error)[:200]
+        detail = shortened(one_line(error), 200)
         raise ValueError(
             f"judge: {str(source)!r} cannot be loaded: {type(error).__name__}: {detail}"
         ) from error

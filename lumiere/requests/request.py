@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from lumiere.errors import shortened
 from lumiere.modes import check_mode, infer_mode, strength_applies_to, subject
 
+QUOTED = 40  # characters of a value in a message
 FILES = ("image", "last_image", "video", "mask")
 FLAGS = ("keep_known", "upscale")
 MAX_SEED, MAX_FRAMES = 2**63 - 1, 10_000
@@ -176,7 +178,9 @@ def make_request(values: Mapping[str, Any]) -> Request:
         try:
             is_file = path.is_file()
         except OSError as error:  # a sentence in the wrong column is too long for a name
-            raise ValueError(f"{name} {_shorten(path)}: {error.strerror}; name a file") from None
+            raise ValueError(
+                f"{name} {shortened(str(path), QUOTED)}: {error.strerror}; name a file"
+            ) from None
         if not is_file:
             raise ValueError(f"{name} {path}: {_why_no_file(name, path)}")
     return request
@@ -203,7 +207,7 @@ def check_name(name: str) -> None:
     """Raise ValueError unless `name` can begin the names of files in any folder."""
     if not NAME.fullmatch(name) or len(name) > MAX_NAME:
         raise ValueError(
-            f"name {_shorten(repr(name))}; allowed: letters, digits, '.', '_', '-', at most "
+            f"name {shortened(repr(name), QUOTED)}; allowed: letters, digits, '.', '_', '-', at most "
             f"{MAX_NAME} of them, the first a letter or a digit"
         )
 
@@ -265,7 +269,7 @@ def _parse_number(name: str, value: Any) -> int | float:
     is_whole = name in WHOLE_NUMBERS
     low, high = WHOLE_NUMBERS[name] if is_whole else NUMBERS[name]
     kind = "whole numbers, " if is_whole else ""
-    error = ValueError(f"{name} is {_shorten(value)}; allowed: {kind}{low} to {high}")
+    error = ValueError(f"{name} is {shortened(str(value), QUOTED)}; allowed: {kind}{low} to {high}")
     if not isinstance(value, (str, int, float)) or isinstance(value, bool):
         raise error
     try:
@@ -280,7 +284,7 @@ def _parse_number(name: str, value: Any) -> int | float:
 
 def _parse_text(name: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{name} is {_shorten(value)}; expected text")
+        raise ValueError(f"{name} is {shortened(str(value), QUOTED)}; expected text")
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -288,11 +292,6 @@ def _parse_text(name: str, value: Any) -> str:
             f"{name} is {value!r}, which is not in UTF-8; type it again, or rename the file"
         ) from None
     return value
-
-
-def _shorten(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 # --- checks of values together ---------------------------------------------------------------------------------------

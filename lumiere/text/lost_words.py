@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lumiere.errors import shortened
+from lumiere.plurals import some_of
 from lumiere.text import TextEncoder
 
 SHOWN = 3  # sentences that a note quotes
@@ -62,5 +64,4 @@ def notes(losses: dict[str, Loss], encoder: TextEncoder) -> list[str]:
 
 
 def _quoted(texts: list[str]) -> str:
-    quotes = [f"'{text[:QUOTED]}{'…' if len(text) > QUOTED else ''}'" for text in texts[:SHOWN]]
-    return ", ".join(quotes) + (", …" if len(texts) > SHOWN else "")
+    return some_of([f"'{shortened(text, QUOTED)}'" for text in texts], SHOWN)

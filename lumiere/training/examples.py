@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,7 @@ from lumiere.data.frame_sizes import at_side
 from lumiere.data.pixel_values import model_to_bytes, to_model_range
 from lumiere.data.shards import ALL
 from lumiere.errors import DataError
+from lumiere.training.seeding import draw_below
 
 Text = tuple[Tensor, Tensor]  # states (n, d) and mask (n,); of k captions (k, n, d) and (k, n)
 
@@ -178,9 +180,7 @@ def draw_captioned(
         `prompt_mask` (n,).
     """
 
-    def below(bound: int) -> int:
-        return int(torch.randint(bound, (), generator=generator))
-
+    below = functools.partial(draw_below, generator)
     frame = below(clips.num_frames)
     embeds, mask = clips.text(i)
     caption = below(len(embeds))

@@ -8,6 +8,7 @@ label. The added noise makes it tolerate the base model's errors.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -25,6 +26,7 @@ from lumiere.training.diffusion_task import (
     is_inflated,
 )
 from lumiere.training.examples import StoredClips
+from lumiere.training.seeding import draw_below
 
 
 @dataclass(eq=False, repr=False)
@@ -55,9 +57,7 @@ class SuperResolutionTask(DiffusionTask[StoredClips]):
             `low_noise` of their shape; `levels`, the timestep to which `low` is noised.
         """
 
-        def below(bound: int) -> int:
-            return int(torch.randint(bound, (), generator=generator))
-
+        below = functools.partial(draw_below, generator)
         crop = self.ssr.crop
         start = below(data.num_frames - self.window_size + 1)
         high = bytes_to_model(data.video(clip, slice(start, start + self.window_size))).unsqueeze(0)

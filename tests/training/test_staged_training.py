@@ -15,6 +15,7 @@ from tests.stale_stages import write_files
 def state_folder(root: Path) -> Path:
     staleness.imported_names.cache_clear()
     staleness.has_code.cache_clear()
+    staleness.offered_names.cache_clear()
     params, stage = Params(), root / "stages" / "train_base.py"
     return StagedTraining(root / "scratch", params, params.train_base, [stage, ""]).folder
 

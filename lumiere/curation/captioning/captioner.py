@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from lumiere.data.video_io import code_version
-from lumiere.errors import DataError, one_line
+from lumiere.errors import DataError, one_line, shortened
 from lumiere.files import content_hash, is_file
 from lumiere.hub_folders import SUFFIXES, find_folder
 from lumiere.loading.silence import silent_transformers
@@ -72,7 +72,7 @@ class TransformersCaptioner:
         except DataError:
             raise
         except Exception as error:  # transformers raises many kinds
-            problem = f"{source}: cannot be loaded as a captioner: {one_line(error)[:300]}"
+            problem = f"{source}: cannot be loaded as a captioner: {shortened(one_line(error))}"
             raise DataError(problem, cure=LOAD_CURE) from None
         self.identity = _identity(folder, self._device)
 
@@ -117,7 +117,7 @@ class TransformersCaptioner:
             ids = self._answers(pictures) if self._chats else self._descriptions(pictures)
             texts = [self._text(row) for row in ids]
         except Exception as error:  # transformers raises many kinds
-            problem = f"{self.name}: it cannot describe a clip: {one_line(error)[:300]}"
+            problem = f"{self.name}: it cannot describe a clip: {shortened(one_line(error))}"
             raise DataError(problem, cure=CURE) from None
         return most_agreed([" ".join(text.replace("\0", " ").split()) for text in texts])
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lumiere.errors import DataError, ParamsError, one_line
+from lumiere.errors import DataError, ParamsError, one_line, shortened
 from lumiere.evaluation.backbones.interface import FrameNetwork
 from lumiere.evaluation.backbones.weight_files import check_file
 
@@ -64,7 +64,7 @@ class OpenCLIPBackbone(FrameNetwork):
                 )
         except Exception as error:  # a damaged file, or keys that do not fit
             raise DataError(
-                f"{file}: not weights of {self.architecture}: {one_line(error)[:300]}"
+                f"{file}: not weights of {self.architecture}: {shortened(one_line(error))}"
             ) from None
         self.model = model
         config = PreprocessCfg(**model.visual.preprocess_cfg)
@@ -97,7 +97,7 @@ class OpenCLIPBackbone(FrameNetwork):
             tokenizer = open_clip.get_tokenizer(self.architecture)
         except Exception as error:  # a tokenizer that would have to be downloaded
             raise DataError(
-                f"{self.name}: no tokenizer: {one_line(error)[:300]}", cure=TOKENIZER_CURE
+                f"{self.name}: no tokenizer: {shortened(one_line(error))}", cure=TOKENIZER_CURE
             ) from None
         with torch.inference_mode():
             features = [self.model.encode_text(tokenizer([text])) for text in texts]

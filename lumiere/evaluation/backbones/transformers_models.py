@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lumiere.errors import DataError, one_line
+from lumiere.errors import DataError, one_line, shortened
 from lumiere.evaluation.backbones.interface import FrameNetwork, VideoNetwork
 from lumiere.evaluation.backbones.resizing import (
     centre_crop,
@@ -193,7 +193,7 @@ def _load(path: Path, sha256: str | None, *model_types: str) -> tuple[nn.Module,
                 **options,
             )
     except Exception as error:  # transformers raises many kinds
-        raise DataError(f"{path}: cannot be loaded: {one_line(error)[:300]}") from None
+        raise DataError(f"{path}: cannot be loaded: {shortened(one_line(error))}") from None
     lacking = sorted([*loaded["missing_keys"], *map(str, loaded["mismatched_keys"])])
     if lacking:
         raise DataError(

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lumiere.errors import DataError, first_line
+from lumiere.errors import DataError, first_line, one_line, shortened
 from lumiere.files import check_readable, content_hash, is_file
 
 ABSENT = "download it, and name the place where it lies: NAME=PATH"
@@ -123,5 +123,5 @@ def fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        words = " ".join(str(error).split())
-        raise DataError(f"{path}: weights of another network: {words[:300]}") from None
+        cause = shortened(one_line(error))
+        raise DataError(f"{path}: weights of another network: {cause}") from None

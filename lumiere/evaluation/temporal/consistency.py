@@ -7,7 +7,7 @@ import itertools
 import cv2
 import numpy as np
 
-from lumiere.data.optical_flow import FLOW_SIDE, flow_length
+from lumiere.data.optical_flow import flow_length, squash
 from lumiere.data.pixel_values import psnr
 
 
@@ -39,7 +39,7 @@ def motion_magnitude(frames: np.ndarray) -> float:
         frames: uint8 (t, h, w, 3), at least 2 frames.
     """
     frames = check_frames(frames)
-    grey = [cv2.cvtColor(_resize(frame), cv2.COLOR_RGB2GRAY) for frame in frames]
+    grey = [cv2.cvtColor(squash(frame), cv2.COLOR_RGB2GRAY) for frame in frames]
     lengths = [flow_length(before, after) for before, after in itertools.pairwise(grey)]
     return float(np.mean(lengths))
 
@@ -172,12 +172,3 @@ def check_frames(frames: np.ndarray, at_least: int = 2) -> np.ndarray:
     if len(frames) < at_least:
         raise ValueError(f"frames: {len(frames)}; this measure needs at least {at_least}")
     return frames
-
-
-def _resize(frame: np.ndarray) -> np.ndarray:
-    shrinks = min(frame.shape[:2]) > FLOW_SIDE
-    return cv2.resize(
-        frame,
-        (FLOW_SIDE, FLOW_SIDE),
-        interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
-    )

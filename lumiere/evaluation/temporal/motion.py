@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from lumiere.data import optical_flow
-from lumiere.data.optical_flow import FLOW_SIDE
+from lumiere.data.optical_flow import FLOW_SIDE, squash
 from lumiere.evaluation.temporal.consistency import check_frames
 
 # Measured on 32 real clips of the sample data, frozen and moving, with Gaussian noise added:
@@ -74,7 +74,10 @@ class Flows:
     _known: dict[tuple[int, int], np.ndarray] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._grey = [_small_grey(frame) for frame in check_frames(self.frames, at_least=1)]
+        self._grey = [
+            squash(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))
+            for frame in check_frames(self.frames, at_least=1)
+        ]
         self._smooth = [cv2.GaussianBlur(frame, (0, 0), SMOOTHING) for frame in self._grey]
 
     def __len__(self) -> int:
@@ -87,7 +90,7 @@ class Flows:
     def between(self, i: int, j: int) -> np.ndarray:
         """Return the flow from frame i to frame j, float32 (64, 64, 2) in pixels (x, y)."""
         if (i, j) not in self._known:
-            self._known[i, j] = _farneback(self._smooth[i], self._smooth[j])
+            self._known[i, j] = optical_flow.flow(self._smooth[i], self._smooth[j])
         return self._known[i, j]
 
     def lengths(self, i: int, j: int) -> np.ndarray:
@@ -280,21 +283,6 @@ def _flows(frames: np.ndarray | Flows, at_least: int) -> Flows:
     return Flows(check_frames(frames, at_least))
 
 
-def _farneback(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    return cv2.calcOpticalFlowFarneback(
-        before,
-        after,
-        np.zeros((*before.shape, 2), np.float32),
-        optical_flow.PYRAMID_SCALE,
-        optical_flow.PYRAMID_LEVELS,
-        optical_flow.WINDOW,
-        optical_flow.ITERATIONS,
-        optical_flow.POLYNOMIAL,
-        optical_flow.POLYNOMIAL_SIGMA,
-        optical_flow.FLAGS,
-    )  # (h, w, 2)
-
-
 def _carry(picture: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """Read a picture at the ends of the flow vectors."""
     return cv2.remap(
@@ -308,10 +296,3 @@ def _carry(picture: np.ndarray, flow: np.ndarray) -> np.ndarray:
 
 def _local_mean(values: np.ndarray) -> np.ndarray:
     return cv2.GaussianBlur(values, (0, 0), NEIGHBOURHOOD)
-
-
-def _small_grey(frame: np.ndarray) -> np.ndarray:
-    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-    shrinks = min(grey.shape) > FLOW_SIDE
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(grey, (FLOW_SIDE, FLOW_SIDE), interpolation=interpolation)
