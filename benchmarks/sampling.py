@@ -196,8 +196,8 @@ def apply(pipe: LumierePipeline, variant: Variant, original: Any) -> None:
     pipe.register_to_config(**variant.settings)
 
 
-def main() -> None:
-    """Parse the arguments, sample, measure and print a table."""
+def read_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -225,7 +225,12 @@ def main() -> None:
         "--as-trained", action="store_true", help="without a change of motion, flicker and speckle"
     )
     parser.add_argument("--threads", type=int, default=0, help="of torch (default: torch's own)")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Sample, measure and print a table."""
+    arguments = read_arguments()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     try:
@@ -235,21 +240,13 @@ def main() -> None:
 
     clips = Clips(arguments.clips)
     captions = draw_captions(clips.stores[arguments.held_out], arguments.captions, seed=0)
-    pipe = load_pipeline(arguments)
-    pipe.set_progress_bar_config(disable=True)
-    if arguments.as_trained:
-        pipe.register_to_config(**AS_TRAINED)
+    pipe, passes = load_pipeline(arguments), [0]
     original, settings = pipe.scheduler, dict(pipe.config)
-    passes = [0]
-    if arguments.guide:
-        pipe.add_guide(load_guide(pipe.unet, arguments.guide))
-    for network in (pipe.unet, pipe.guide_unet):
-        if network is not None:
-            network.register_forward_pre_hook(lambda _, inputs: count(passes, inputs[0]))
+    for network in filter(None, (pipe.unet, pipe.guide_unet)):
+        network.register_forward_pre_hook(lambda _, inputs: count(passes, inputs[0]))
     networks = load_networks((), cache=str(arguments.work / "features"))
     num_frames = clips.stores[0].num_frames if arguments.image_model else pipe.config.num_frames
     entries = plan_clips(captions, TEXT_TO_VIDEO, GenerateConfig(seed=arguments.seed))
-    is_first = True
     for name in names:
         noise = f" seed {arguments.seed}" if arguments.seed else ""
         folder = arguments.work / f"{name}{noise}".replace(" ", "_").replace(",", "")
@@ -268,25 +265,29 @@ def main() -> None:
         sets = match_clips(read_set(folder, TEXT_TO_VIDEO), RealClips(arguments.clips, num_frames))
         scores = compare(sets, measure_sets(sets, networks), networks).scores
         values = flat(scores)
-        if is_first:
+        if name == names[0]:
             show_header()
-            show(
-                "real clips",
-                [0, 0, *(values.get(f"{column}_floor", nan) for column in COLUMNS), nan],
-            )
-        is_first = False
+            floors = [values.get(f"{column}_floor", nan) for column in COLUMNS]
+            show("real clips", [0, 0, *floors, nan])
         show(name, [per_clip, seconds, *(values.get(column, nan) for column in COLUMNS), steps])
 
 
 def load_pipeline(arguments: argparse.Namespace) -> LumierePipeline:
-    """Load the model that the arguments name."""
+    """Load the model that the arguments name, with its guide."""
     if arguments.image_model:
         pipe = image_pipeline(arguments.image_model)
         pipe.register_to_config(num_frames=1)
-        return pipe
-    pipe = LumierePipeline.from_pretrained(arguments.model) if arguments.model else demo_pipeline()
+    elif arguments.model:
+        pipe = LumierePipeline.from_pretrained(arguments.model)
+    else:
+        pipe = demo_pipeline()
     if arguments.fast:
         pipe.load_distilled(PRETRAINED / "fast")
+    if arguments.guide:
+        pipe.add_guide(load_guide(pipe.unet, arguments.guide))
+    if arguments.as_trained:
+        pipe.register_to_config(**AS_TRAINED)
+    pipe.set_progress_bar_config(disable=True)
     return pipe
 
 

@@ -59,6 +59,14 @@ class LockError(LumiereError):
     """Another process is using the same folder."""
 
 
+class ModelError(ParamsError):
+    """A model or its device cannot be used, so no request can be met."""
+
+
+class TrainingDiverged(LumiereError):
+    """The loss became NaN or blew up; try other params. The last good checkpoint is kept."""
+
+
 class WorkerError(LumiereError):
     """A worker process, or another process of the same training, ended early or stopped responding.
 

@@ -34,8 +34,8 @@ def test_errors_about_values_are_value_errors_too() -> None:
     ]
     about_values = {kind.__name__ for kind in family if issubclass(kind, ValueError)}
     of_videos = {"VideoError", "DamagedVideoError", "FetchError"}
-    assert about_values == {"ParamsError", "DataError"} | of_videos
-    assert len(family) == 9
+    assert about_values == {"ParamsError", "ModelError", "DataError"} | of_videos
+    assert len(family) == 11
 
 
 @pytest.mark.parametrize(

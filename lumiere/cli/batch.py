@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lumiere.cli.jobs import Job, Tell, run
-from lumiere.cli.model import Model, ModelError
-from lumiere.errors import LumiereError, first_line
+from lumiere.cli.model import Model
+from lumiere.errors import LumiereError, ModelError, first_line
 
 if TYPE_CHECKING:
     from lumiere.pipelines.input_files import Clips

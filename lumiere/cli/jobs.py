@@ -194,14 +194,9 @@ def settings_of_network(
     Returns:
         The rest of the content, and the fields that no longer hold.
     """
-    was_fast = content.get("fast", False)
-    changes_network = was_fast != model.is_fast
+    changes_network = content.get("fast", False) != model.is_fast
     is_same = content.get("model_sha256") == model.digest
-    dropped: list[str] = []
-    if was_fast or model.is_fast:
-        dropped = [*FAST_SETTINGS]
-    if model.is_fast:
-        dropped.append("negative_prompt")
+    dropped = _decided_by_networks(content.get("fast", False), model.is_fast)
     # Where the model is the same, or its other network, they are equal. They are dropped all the
     # same, so that the new sidecar does not have them in `asked`.
     unasked: list[str] = []
@@ -212,7 +207,7 @@ def settings_of_network(
     if is_same or not (is_named or changes_network):
         return kept, []
     noted = [*dropped, *unasked] if is_named else dropped
-    return kept, [name for name in noted if content.get(name) not in (None, "")]
+    return kept, _filled(content, noted)
 
 
 def find_drift(
@@ -240,6 +235,17 @@ def find_drift(
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _filled(content: dict[str, Any], names: list[str]) -> list[str]:
+    """Return those of the fields that a sidecar gives a value."""
+    return [name for name in names if content.get(name) not in (None, "")]
+
+
+def _decided_by_networks(was_fast: bool, is_fast: bool) -> list[str]:
+    """Return the settings that a distilled network decides, be it that of a sidecar or the new one."""
+    decided = [*FAST_SETTINGS] if was_fast or is_fast else []
+    return [*decided, "negative_prompt"] if is_fast else decided
 
 
 def _own_settings(content: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lumiere.distilled import DISTILLED_FILE
-from lumiere.errors import DataError, ParamsError, first_line
+from lumiere.errors import DataError, ModelError, first_line
 
 if TYPE_CHECKING:
     from lumiere.pipelines import LumierePipeline
@@ -18,10 +18,6 @@ PROJECT_PIPELINE, PROJECT_CLIPS = Path("outputs/pipeline"), Path("outputs/clips"
 DEMO = "demo"
 # The distilled network that belongs to a model: beside its folder, or among the demo weights.
 DISTILLED, DEMO_DISTILLED = "distilled", "fast"
-
-
-class ModelError(ParamsError):
-    """The model or its device cannot be used, so no request can be met."""
 
 
 class Model:

@@ -11,6 +11,7 @@ import torch
 from lumiere.diffusion.motion_control import MotionControl
 from lumiere.diffusion.schedulers import select_timesteps, takes_timesteps
 from lumiere.modes import DEFAULT_STRENGTH, strength_applies_to
+from lumiere.plurals import has_or_have
 from lumiere.requests import Request
 
 if TYPE_CHECKING:
@@ -33,10 +34,7 @@ def unused_motion(
     asks_motion = request.motion is not None and request.motion != 1
     asks_smoothing = request.smoothing is not None and request.smoothing != 0
     if num_frames == 1:
-        asked = {"motion": asks_motion, "smoothing": asks_smoothing}
-        names = " and ".join(name for name, is_asked in asked.items() if is_asked)
-        verb = "have" if all(asked.values()) else "has"
-        return [f"{names} {verb} no effect on a video of 1 frame"] if names else []
+        return _no_effect_on_one_frame(motion=asks_motion, smoothing=asks_smoothing)
     control = _motion_control(pipe, request)
     if control.scale == 1 and not asks_smoothing:
         return []
@@ -56,6 +54,14 @@ def unused_motion(
         where = (name, pipe.config.smoothing_interval, control.smooths_at)
         notes.append(_no_effect(pipe, request, *where, can_take_more_steps))
     return notes
+
+
+def _no_effect_on_one_frame(**asked: bool) -> list[str]:
+    """Return a note on the settings that are asked for, by their names."""
+    names = [name for name, is_asked in asked.items() if is_asked]
+    if not names:
+        return []
+    return [f"{' and '.join(names)} {has_or_have(len(names))} no effect on a video of 1 frame"]
 
 
 def _motion_control(pipe: LumierePipeline, request: Request) -> MotionControl:

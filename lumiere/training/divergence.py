@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from lumiere.config import OptimConfig
-from lumiere.errors import LumiereError
 
 SMOOTHING = 0.98
 # Losses; with batches of one clip, the mean of fewer is too noisy.
@@ -15,10 +14,6 @@ SETTLED = 30
 # this many, no scale works.
 SKIPPED = 50
 REMEMBERED = ("mean", "count", "best", "skipped")
-
-
-class TrainingDiverged(LumiereError):
-    """The loss became NaN or blew up; try other params. The last good checkpoint is kept."""
 
 
 class LossWatch:

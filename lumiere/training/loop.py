@@ -25,8 +25,8 @@ from torch.utils.data import default_collate
 from tqdm import tqdm
 
 from lumiere.config import LaunchConfig, OptimConfig, RuntimeConfig
+from lumiere.errors import TrainingDiverged
 from lumiere.training.checkpoint import last_checkpoint, load_checkpoint, save_checkpoint
-from lumiere.training.divergence import TrainingDiverged
 from lumiere.training.loader import Positions, make_loader, to_device
 from lumiere.training.optimizer import learning_rate
 from lumiere.training.parallel import Parallel

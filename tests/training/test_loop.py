@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lumiere.config import LaunchConfig, OptimConfig, TextOptimConfig
+from lumiere.errors import TrainingDiverged
 from lumiere.training import checkpoint
 from lumiere.training.checkpoint import load_checkpoint
 from lumiere.training.diffusion_task import Batch
-from lumiere.training.divergence import LossWatch, TrainingDiverged
+from lumiere.training.divergence import LossWatch
 from lumiere.training.ema import EMA
 from lumiere.training.image_task import TextToImageTask
 from lumiere.training.loop import RISING, Interrupted, Preview, train
