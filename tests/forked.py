@@ -60,6 +60,7 @@ def start(
     log: Path,
     folder: Path | None = None,
     variables: Mapping[str, str] | None = None,
+    imports: Sequence[str] = (),
 ) -> Program:
     """Start a module as a program.
 
@@ -68,6 +69,7 @@ def start(
         log: a new file for stdout and stderr.
         folder: the working folder; by default the current one.
         variables: of the environment, beside those of this process.
+        imports: modules that this program and later ones find imported; beside those of a training.
     """
     status = log.with_name(f"{log.name}.status")
     status.unlink(missing_ok=True)
@@ -77,6 +79,7 @@ def start(
         "status": str(status),
         "folder": str(folder or Path.cwd()),
         "environment": {**os.environ, **(variables or {})},
+        "imports": list(imports),
     }
     server = _server()
     assert server.stdin is not None and server.stdout is not None
@@ -103,8 +106,11 @@ def _serve() -> None:
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 continue  # an attendant that has ended
+        request = json.loads(line)
+        for name in request.pop("imports"):
+            importlib.import_module(name)
         if os.fork() == 0:
-            _attend(**json.loads(line))
+            _attend(**request)
             return
     os._exit(0)
 

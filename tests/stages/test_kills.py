@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests import forked
-from tests.conftest import REPOSITORY
+from tests.killed import VARIABLES, contents, kill_after
 from tests.stages.conftest import OPTIM, PARAMS, commands, run_stage
 
 TRAINING = {
@@ -30,41 +28,6 @@ MOMENTS = [
     ("out/train_base.json", 0.2),  # the weights
 ]
 IMPORT_SECONDS = 2.0  # less than the imports of a stage take
-VARIABLES = {"LUMIERE_TRACKING": "off", "LUMIERE_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-
-
-def found(pattern: str) -> set[tuple[str, int]]:
-    """Paths and when they were written."""
-    entries = set()
-    for path in glob.glob(pattern):
-        try:
-            entries.add((path, os.stat(path).st_mtime_ns))
-        except FileNotFoundError:
-            continue  # gone in between
-    return entries
-
-
-def kill_after(command: list[str], root: Path, log: Path, pattern: str, seconds: float) -> int:
-    """Run a program, and kill it with all its processes so long after something new appears; its exit code."""
-    before = found(pattern)
-    program = forked.start(command, log, root, VARIABLES)
-    patience = time.monotonic() + 120
-    while program.exit_code is None and not found(pattern) - before and time.monotonic() < patience:
-        time.sleep(0.001)
-    time.sleep(seconds)
-    if program.exit_code is None:
-        os.killpg(program.pid, signal.SIGKILL)
-    while program.exit_code is None:
-        time.sleep(0.001)
-    return program.exit_code
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def test_a_stage_killed_again_and_again_ends_in_the_same_bytes(
@@ -99,6 +62,6 @@ def test_a_stage_killed_again_and_again_ends_in_the_same_bytes(
         assert code in (-signal.SIGKILL, 0), log.read_text()  # 0: it was done before
         codes.append(code)
     assert codes[0] == -signal.SIGKILL  # before anything is saved
-    subprocess.run(program, cwd=project, env=environment, check=True)
+    forked.start(command, log, project, VARIABLES).wait()
     assert contents(out) == contents(whole)
     assert not list((tmp_path / "scratch").iterdir())
