@@ -110,7 +110,7 @@ def main() -> None:
             print("switched off" if switch_off(client) else "it was not switched on")
             return
         switch_on(client, address)
-    print(f"runs that end as {', '.join(ENDINGS)} are told to {urlsplit(address).hostname}")
+    print(f"runs that end as {', '.join(ENDINGS)} send a message to {urlsplit(address).hostname}")
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ def _load(path: Path, origin: Path) -> Params:
 
 
 def main(root: Path = PROJECT) -> None:
-    """Put `params.yaml` back before `.lumiere/`, which has the file as it was, is deleted.
+    """Put `params.yaml` back before `.lumiere/`, which has the earlier file, is deleted.
 
     Raises:
         LockError: if a run is at work; it reads and writes what would be deleted.

@@ -1,7 +1,7 @@
 """Runs everything that schedules need, until interrupted: `make serve`.
 
 It starts a Prefect server on the loopback address, deploys `prefect.yaml`, and starts a worker and
-the look-out for new data. Their state and their logs are in `.lumiere/`. One that ends is started
+the program that watches for new data. Their state and their logs are in `.lumiere/`. One that ends is started
 again. All end with this process, even after `kill -9`. `python -m flows.serve --stop` ends it from elsewhere.
 """
 

@@ -1,6 +1,6 @@
-"""What programs check as they start: the interpreter, the variables of a launch, who started them.
+"""Checks the interpreter, the variables of a launch and the parent process when a program starts.
 
-And the PATH of those that they start.
+It also makes the PATH for the programs that this one starts.
 """
 
 from __future__ import annotations

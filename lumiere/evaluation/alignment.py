@@ -273,7 +273,7 @@ def _is_saturated(score: Score, num_videos: int) -> bool:
 
 @dataclass(frozen=True)
 class _Ranks:
-    """Ranks of videos, of which those of one subject are drawn together.
+    """Ranks of videos. Videos of one subject are drawn together.
 
     Attributes:
         values: (n,), one per video.

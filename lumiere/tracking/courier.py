@@ -2,6 +2,10 @@
 
 The thread tries again as long as its process lives. What is left then is delivered by the next
 process that records a run of the project, or by `python -m lumiere.tracking`.
+
+MLflow's own asynchronous logging (tried with 3.17.2) is not used. Runs that end at the same time in
+one process shut down each other's queue and lose points (8 of 240 in a trial), and only a queue
+with one thread keeps the order.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class VideoModel(mlflow.pyfunc.PythonModel):
         from lumiere.pipelines.run_request import check_request, complete_request, run_request
         from lumiere.requests import make_request
 
-        # Files of this machine are no input: whoever may send a prompt must not read them.
+        # Files of this machine are no input: people who can send a prompt must not read them.
         given = {name: row[name] for name in COLUMNS if name in row and not pd.isna(row[name])}
         given.setdefault("seed", secrets.randbelow(MAX_RANDOM_SEED))
         try:
