@@ -1,5 +1,5 @@
-"""What `python -m flows.pipeline` does once its command line is parsed: it checks, and runs the flow
-in `flows.flow` or serves it on a schedule.
+"""Does the work of `python -m flows.pipeline` once its command line is parsed: it checks, and runs the
+flow in `flows.flow` or serves it on a schedule.
 """
 
 from __future__ import annotations

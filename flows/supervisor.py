@@ -95,7 +95,7 @@ class Supervisors:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether `stop` was called."""
+        """Return whether `stop` was called."""
         return self._is_stopped
 
     def stop(self) -> None:

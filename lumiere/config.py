@@ -114,8 +114,10 @@ class DecodeConfig:
 
 @dataclass(frozen=True)
 class LaunchConfig:
-    """How trainings are computed: processes, precision and memory. Apart from the rounding of
-    bf16 and fp16, these settings only change the last bits of the weights.
+    """The way in which trainings are computed: processes, precision and memory.
+
+    Apart from the rounding of bf16 and fp16, these settings only change the last bits of the
+    weights.
     """
 
     # on this machine; torchrun for several machines

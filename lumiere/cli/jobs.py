@@ -253,7 +253,7 @@ def _own_settings(content: dict[str, Any]) -> list[str]:
 
 
 def _describe_request(request: Request, model: Model, clips: Clips | None) -> dict[str, Any]:
-    """Everything that a video depends on, except for what is drawn at random."""
+    """Return everything that a video depends on, except for what is drawn at random."""
     from lumiere.pipelines.input_files import hash_inputs
 
     values = {name: value for name, value in request.as_values().items() if value is not None}

@@ -21,7 +21,7 @@ from lumiere.evaluation.scores import (
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How well sentences find their videos.
+    """Scores of how well sentences find their videos.
 
     Attributes:
         recall_1, recall_5: share of sentences whose video ranks first, or among the first five, in

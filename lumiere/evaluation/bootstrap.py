@@ -233,7 +233,7 @@ def share_interval(share: float, num_videos: int, count: float = math.inf) -> In
 
 
 def at_ceiling(share: float, num_videos: int) -> bool:
-    """Whether a share of videos is 1 up to one video, so that it can hardly become better."""
+    """Return whether a share of videos is 1 up to one video, so that it can hardly become better."""
     return share >= 1 - 1 / num_videos - 1e-9
 
 

@@ -28,7 +28,7 @@ MAX_REAL = 256
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison of two sets found.
+    """The result of a comparison of two sets.
 
     Attributes:
         scores: in the report's order.

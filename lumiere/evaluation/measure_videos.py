@@ -56,7 +56,7 @@ class Networks:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What is kept of a video.
+    """A video's measured values, without its pixels.
 
     Attributes:
         index: its place in its set.

@@ -1,4 +1,4 @@
-"""What an evaluation finds: scores with their intervals and floors, in one form."""
+"""Scores of an evaluation with their intervals and floors, in one form."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COSINE = (-1.0, 1.0)
 
 
 class Better(StrEnum):
-    """Which values of a score are good."""
+    """The values of a score that are good."""
 
     LOWER = "lower"
     HIGHER = "higher"
@@ -52,7 +52,7 @@ class Floor:
 
 @dataclass(frozen=True)
 class Definition:
-    """What a score means, whatever the videos.
+    """The meaning of a score, for any videos.
 
     Attributes:
         label: its name in the report.
@@ -106,7 +106,7 @@ class Score:
     unit: str = ""
 
     def outside_floor(self) -> bool | None:
-        """Whether the value is worse than the floor's interval allows; None without an interval.
+        """Return whether the value is worse than the floor's interval allows; None without one.
 
         With `Better.CLOSER`, a value on either side of the interval is worse.
         """

@@ -51,7 +51,7 @@ HELD_OUT_KEYS = (
 
 @dataclass(frozen=True)
 class StageResult:
-    """What the stage writes: the report's content, and the numbers for the metrics file."""
+    """The report's content and the numbers for the metrics file, which the stage writes."""
 
     content: ReportContent
     metrics: dict[str, float]

@@ -97,7 +97,7 @@ class LazyVideos:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """What is known of a video file without decoding it.
+    """The facts of a video file that can be read without decoding it.
 
     Attributes:
         name: path below its folder, with forward slashes.
@@ -249,7 +249,7 @@ def evenly(count: int, most: int) -> np.ndarray:
 
 
 def is_blank(frames: np.ndarray) -> bool:
-    """Whether all pixels of a video have one colour, such as black: there is nothing to measure."""
+    """Return whether all pixels of a video have one colour, such as black, and leave nothing to measure."""
     return bool((frames == frames[0, 0, 0]).all())
 
 

@@ -76,7 +76,7 @@ class LumiereBasePipeline(DiffusionPipeline):
 
     @property
     def interrupt(self) -> bool:
-        """Whether a callback set `pipe._interrupt = True`, as in diffusers, to end the steps."""
+        """Return whether a callback set `pipe._interrupt = True`, as in diffusers, to end the steps."""
         return self._interrupt
 
     @property
@@ -86,7 +86,7 @@ class LumiereBasePipeline(DiffusionPipeline):
 
     @property
     def do_classifier_free_guidance(self) -> bool:
-        """Whether the network computes two predictions at a step."""
+        """Return whether the network computes two predictions at a step."""
         return False
 
     @property
@@ -105,7 +105,7 @@ class LumiereBasePipeline(DiffusionPipeline):
 
     @property
     def num_timesteps(self) -> int:
-        """How many steps the call does."""
+        """The number of steps of the call."""
         return self._num_timesteps
 
     def __setattr__(self, name: str, value: Any) -> None:

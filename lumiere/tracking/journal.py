@@ -42,7 +42,7 @@ Entry = dict[str, Any]
 
 @dataclass
 class Progress:
-    """How far one file of a journal is delivered.
+    """The part of one file of a journal that is delivered.
 
     Attributes:
         offset: bytes delivered.
@@ -140,12 +140,12 @@ class Journal:
 
     @property
     def is_delivered(self) -> bool:
-        """Whether MLflow has all entries."""
+        """Return whether MLflow has all entries."""
         return self.figures.count() == 0 and self.artifacts.count() == 0
 
     @property
     def is_ended(self) -> bool:
-        """Whether the last entry says how the run ended."""
+        """Return whether the last entry says how the run ended."""
         if not self.figures.path.exists():
             return False
         with self.figures.path.open("rb") as file:

@@ -18,7 +18,7 @@ LOCK, PATCH = "dvc.lock", "uncommitted.patch"
 
 @dataclass(frozen=True)
 class Origin:
-    """What a run was made from.
+    """The commit, code and data that a run was made from.
 
     Attributes:
         stage: the name of the run's stage; "pipeline" if it is a run of the whole pipeline.

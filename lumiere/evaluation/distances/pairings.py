@@ -1,4 +1,4 @@
-"""Which videos a distance compares: the generated set, and the real sets that serve as its floors.
+"""Chooses the videos that a distance compares: the generated set, and the real sets of its floors.
 
 Two designs. *Matched*: generated videos have real counterparts (videos of the same subject). The
 reference is window A of these subjects. The same-subject floor compares window B of the same

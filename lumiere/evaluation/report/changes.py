@@ -1,4 +1,4 @@
-"""What changed against an earlier run, score by score.
+"""Compares the scores with those of an earlier run.
 
 Where the comparison belongs: DVC hashes the folder of the stage `evaluate`, and the last commit is
 not among the stage's inputs. If the report held the comparison, equal inputs would give other bytes
@@ -29,7 +29,7 @@ SUFFIXES = ("_floor_other_subjects", "_floor_low", "_floor_high", "_floor", "_lo
 
 
 class Effect(StrEnum):
-    """What became of a score."""
+    """The direction in which a score changed."""
 
     BETTER = "better"
     WORSE = "worse"

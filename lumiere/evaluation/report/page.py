@@ -84,7 +84,7 @@ class _Videos:
         return len(self.waiting) - 1
 
     def linked(self) -> bool:
-        """Whether the videos are beside the page."""
+        """Return whether the videos are beside the page."""
         return sum(len(moving.data) for _, moving, _ in self.waiting) > self.limit
 
     def show(self, number: int, alt: str) -> Shown:

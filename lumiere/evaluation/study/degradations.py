@@ -28,7 +28,7 @@ WARP_GRID = 4  # nodes per side of a smooth random displacement
 
 
 class Touches(StrEnum):
-    """What a person notices about a degraded set."""
+    """The aspect of a degraded set that a person notices."""
 
     LOOK = "look"
     TIME = "time"

@@ -61,7 +61,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
 
 
 class Verdict(StrEnum):
-    """How a score answers a degradation."""
+    """The response of a score to a degradation."""
 
     SEEN = "seen"  # it worsens in order, and leaves the floor's interval
     NOT_SEEN = "not seen"  # it stays within the interval
