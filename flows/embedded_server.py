@@ -94,7 +94,7 @@ class EmbeddedServer:
 
 def _is_plain(home: Path) -> bool:
     """Return whether a server can be started without asking Prefect about its settings."""
-    chosen = {
+    variables = {
         "PREFECT_API_URL",
         "PREFECT_PROFILE",
         "PREFECT_PROFILES_PATH",
@@ -102,7 +102,7 @@ def _is_plain(home: Path) -> bool:
         "PREFECT_TEST_MODE",
         "PREFECT_UNIT_TEST_MODE",
     }
-    if "prefect" in sys.modules or not chosen.isdisjoint(os.environ):
+    if "prefect" in sys.modules or not variables.isdisjoint(os.environ):
         return False
     if (home / "profiles.toml").exists() or any(Path(name).exists() for name in SETTINGS_FILES):
         return False

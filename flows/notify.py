@@ -81,10 +81,10 @@ def check_address(address: str) -> None:
 
 def switch_off(client: SyncPrefectClient) -> int:
     """Delete the automation; return how many there were."""
-    found = client.read_automations_by_name(AUTOMATION)
-    for automation in found:
+    automations = client.read_automations_by_name(AUTOMATION)
+    for automation in automations:
         client.delete_automation(automation.id)
-    return len(found)
+    return len(automations)
 
 
 def main() -> None:

@@ -30,8 +30,8 @@ class MayPass(Exception):
 
 def exit_code(line: str) -> int | None:
     """Return the exit code of a stage's command if DVC reports one in this line of its output."""
-    found = _EXIT.match(line)
-    return None if found is None else int(found[1])
+    match = _EXIT.match(line)
+    return None if match is None else int(match[1])
 
 
 def reason(stage: str, code: int) -> str:

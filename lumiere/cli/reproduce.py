@@ -121,15 +121,15 @@ def _with_dependencies(name: str) -> list[str]:
 
 def _changed_dependencies(changes: list[object]) -> dict[str, str]:
     """Return the state by path of the changed dependencies in the `dvc status` of a stage."""
-    found: dict[str, str] = {}
+    states: dict[str, str] = {}
     for change in changes:
         if isinstance(change, dict):  # a plain text says that the command has changed
-            found |= {
+            states |= {
                 path: state
                 for path, state in change.get("changed deps", {}).items()
                 if isinstance(state, str)  # a mapping has the changed keys of params.yaml
             }
-    return found
+    return states
 
 
 def compare(then: dict[str, dict[str, str]], now: dict[str, dict[str, str]], name: str) -> bool:

@@ -142,21 +142,21 @@ def flat(scores: Iterable[Score], intervals: bool = False) -> dict[str, float]:
     for score in scores:
         if score.key in values:
             raise ValueError(f"two scores are called {score.key}")
-        found = {score.key: score.value}
+        entries = {score.key: score.value}
         if intervals and score.interval is not None:
-            found[f"{score.key}_low"] = score.interval.low
-            found[f"{score.key}_high"] = score.interval.high
+            entries[f"{score.key}_low"] = score.interval.low
+            entries[f"{score.key}_high"] = score.interval.high
         if score.floor is not None:
-            found[f"{score.key}_floor"] = score.floor.value
+            entries[f"{score.key}_floor"] = score.floor.value
         if score.other_floor is not None and score.group == "distances":
-            found[f"{score.key}_floor_other_subjects"] = score.other_floor.value
-        for key, value in found.items():
+            entries[f"{score.key}_floor_other_subjects"] = score.other_floor.value
+        for key, value in entries.items():
             if not math.isfinite(value):
                 raise ValueError(
                     f"the score {score.label!r} has {key} = {value}; metrics hold finite numbers "
                     "only, so leave the score out and say why"
                 )
-        values |= found
+        values |= entries
     # Adding 0 turns −0 into 0.
     return {key: round(float(value), DIGITS) + 0.0 for key, value in values.items()}
 

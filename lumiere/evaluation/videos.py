@@ -181,11 +181,11 @@ def read_captions(path: Path) -> dict[str, tuple[str, ...]]:
 
 def unused_captions(captions: dict[str, tuple[str, ...]], folders: Sequence[Folder]) -> list[str]:
     """Return the videos that a caption file names and no folder has."""
-    known: set[str] = set()
+    video_names: set[str] = set()
     for folder in folders:
         for name in [*(entry.name for entry in folder.entries), *folder.unreadable]:
-            known.update(_caption_names(name))
-    return [video for video in captions if video not in known]
+            video_names.update(_caption_names(name))
+    return [video for video in captions if video not in video_names]
 
 
 def read_file(

@@ -59,8 +59,8 @@ def check_unguided(**settings: Any) -> None:
     Values that change nothing (`NO_GUIDANCE`) are allowed.
     """
     for name, value in settings.items():
-        given = tuple(value) if isinstance(value, Sequence) else value
-        if value is not None and given != NO_GUIDANCE[name]:
+        comparable = tuple(value) if isinstance(value, Sequence) else value
+        if value is not None and comparable != NO_GUIDANCE[name]:
             check_left_out("this call has no guidance (guidance_scale above 1)", **{name: value})
 
 

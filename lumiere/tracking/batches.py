@@ -37,12 +37,12 @@ def log_inputs(
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     tags = [InputTag("mlflow.data.context", context)]
-    found = []
+    inputs = []
     for path, digest in items:
         source = json.dumps({"uri": path})
         name, short = path[:MAX_NAME], digest[:MAX_DIGEST]
-        found.append(DatasetInput(Dataset(name, short, "local", source), tags))
-    client.log_inputs(run_id, found)
+        inputs.append(DatasetInput(Dataset(name, short, "local", source), tags))
+    client.log_inputs(run_id, inputs)
 
 
 def send_one_by_one(client: MlflowClient, run_id: str, kind: str, items: list[list[Any]]) -> None:
