@@ -66,7 +66,9 @@ class VideoSet(Protocol):
     """
 
     @property
-    def names(self) -> Sequence[str]: ...
+    def names(self) -> Sequence[str]:
+        """The names of all videos, in their order."""
+        ...
 
     def __len__(self) -> int: ...
 

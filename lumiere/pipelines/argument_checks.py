@@ -83,7 +83,7 @@ def check_generator(generator: Any) -> None:
         )
 
 
-def check_network(network: Any, name: str) -> None:
+def check_network(network: object, name: str) -> None:
     """Raise ValueError unless a component is a Space-Time U-Net, or wraps one."""
     if network is None:
         raise ValueError(
@@ -96,7 +96,7 @@ def check_network(network: Any, name: str) -> None:
         )
 
 
-def check_text_encoder(text_encoder: Any) -> None:
+def check_text_encoder(text_encoder: object) -> None:
     """Raise ValueError unless a component is a text encoder of `lumiere.text`."""
     if not hasattr(text_encoder, "encode"):
         raise ValueError(
