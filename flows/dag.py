@@ -103,8 +103,8 @@ def _check_inputs(root: Path, repo: Repo) -> None:
 
 
 def _check_input(root: Path, repo: Repo, path: Path) -> None:
-    """Raise DataError if DVC could not read a dependency: it waits for ever at a pipe, and fails at
-    a link to nothing. It does not look at what `.dvcignore` names.
+    """Raise DataError if DVC could not read a dependency: it waits forever at a pipe, and fails at
+    a link to nothing. Files that `.dvcignore` names are skipped.
     """
     folders = os.walk(path) if path.is_dir() else [(str(path.parent), [], [path.name])]
     for folder, _, files in folders:
@@ -138,8 +138,8 @@ def check_names(root: Path, names: Iterable[str]) -> None:
 class StageChecker:
     """Asks DVC whether it would run single stages now, for one thread at a time.
 
-    DVC's index is kept while the files that it comes from stay the same: to read them takes half a
-    second, and to check a stage a few hundredths.
+    DVC's index is kept while the files that it comes from stay the same: reading them takes half a
+    second, and checking a stage takes a few hundredths.
 
     Args:
         root: the project's folder.

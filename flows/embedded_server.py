@@ -1,7 +1,7 @@
 """Starts the Prefect server of a run before Prefect is imported.
 
 Prefect would start the same server itself, but only after it has imported all of the server's code
-into the flow's process too, which takes longer than all else that a flow with nothing to do does.
+into the flow's process too. That takes longer than the rest of a flow that has nothing to do.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Ends runs that Prefect shows as at work although their processes are gone, as after a power cut.
 
-Prefect's server hears of a run's end from the run itself or from its worker. If both die at once,
-the run stays in its state for ever, and whatever waits for it waits for ever too.
+Prefect's server learns from the run itself or from its worker that the run has ended. If both die at
+once, the run keeps its state forever, and other runs wait for it forever.
 
 `make serve` does this before it starts its worker. For a worker of your own, run
 `python -m flows.leftovers` on its machine, as its user, before you start it.
@@ -42,7 +42,7 @@ MESSAGE = "its process is gone, as after a power cut; the next run goes on from 
 def crash_leftovers(
     client: SyncPrefectClient, pool: str = POOL, patience: float = PATIENCE
 ) -> list[str]:
-    """Set the runs of a work pool to Crashed, or to Cancelled, whose processes are gone.
+    """Set the runs of a work pool whose processes are gone to Crashed, or to Cancelled.
 
     Runs with a process of this user on this machine stay as they are: another worker or an earlier
     one has started them.

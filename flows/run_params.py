@@ -96,7 +96,7 @@ def restore_params(root: Path) -> None:
     kept = before.with_name(f"params-before-{time.strftime('%Y%m%d-%H%M%S')}.yaml")
     os.replace(before, kept)
     logger.warning(
-        "%s was edited during a run with other params, so it stays as it is; %s has it as it was "
+        "%s was edited during a run with other params, so it stays as it is; %s is a copy from "
         "before that run",
         path,
         kept,

@@ -41,7 +41,7 @@ class Job:
 
     @property
     def targets(self) -> list[Target]:
-        """One per video. Several videos have their number in the name."""
+        """The destinations, one per video; with several videos, each name has a number."""
         num_videos = self.request.num_videos
         if num_videos == 1:
             return [target_of(self.output)]

@@ -35,7 +35,7 @@ def reproduce(
 
     The project is cloned to FOLDER at the commit of the run, with the changes that were not committed. Every stage
     runs there without the cache of DVC, so it takes as long as the first time. The run may be one of the whole
-    pipeline or of a stage; of a stage, what it depends on is made too.
+    pipeline or of a stage; for a stage, the stages that it depends on run too.
 
     Exit codes: 0 every output is the same; 1 some differ; 2 the input is wrong.
     """

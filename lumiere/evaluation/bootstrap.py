@@ -45,7 +45,7 @@ def bootstrap(
     num_draws: int = NUM_DRAWS,
     seed: int = 0,
 ) -> Interval:
-    """Return the percentile interval of a statistic that does not mind repeated videos.
+    """Return the percentile interval of a statistic that repeated videos do not distort.
 
     It suits means, medians and shares of per-video values. It does not suit distances between
     sets (see the module's docstring): use `jackknife` for these. With few videos it is a little

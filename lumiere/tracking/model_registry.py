@@ -159,7 +159,7 @@ def _about(name: str) -> str:
 
 
 def save_model(folder: Path, pipeline: Path) -> None:
-    """Write a pipeline as a model of MLflow with a signature. It holds the code of this package and
+    """Write a pipeline as a model of MLflow with a signature. It contains the code of this package and
     no pickle.
     """
     store.import_mlflow("")

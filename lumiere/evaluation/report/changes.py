@@ -1,11 +1,11 @@
 """Compares the scores with those of an earlier run.
 
-Where the comparison belongs: DVC hashes the folder of the stage `evaluate`, and the last commit is
-not among the stage's inputs. If the report held the comparison, equal inputs would give other bytes
-after each commit. So the stage gives no `previous` to the report; it prints `summary` and writes the
-comparison to a page of its own outside its outputs (`write_changes` in page.py), which it logs to
-MLflow. `lumiere evaluate --baseline METRICS.json` names the earlier run as an input, so there the
-comparison is part of the report.
+The report of the stage `evaluate` leaves the comparison out. DVC hashes the stage's folder, and the
+last commit is not among the stage's inputs, so equal inputs would give other bytes after each
+commit. The stage gives no `previous` to the report. It prints `summary` and writes the comparison
+to a page outside its outputs (`write_changes` in page.py), which it logs to MLflow. `lumiere
+evaluate --baseline METRICS.json` names the earlier run as an input, so there the comparison is part
+of the report.
 """
 
 from __future__ import annotations
