@@ -1,5 +1,7 @@
-"""What DVC, Prefect and MLflow cost: a run with nothing to do, a stage, a thousand logged steps, and a
-training that is recorded.
+"""Measures what DVC, Prefect and MLflow cost.
+
+The parts are a run with nothing to do, a stage, a thousand logged steps, and a training that is
+recorded.
 
 `python -m benchmarks.orchestration` makes a small project with stages that only write a file, so
 all time is overhead. `--root FOLDER` measures a project of yours in which everything is up to date
@@ -238,7 +240,7 @@ def _sample_cost(run: tracking.Run, count: int = 50) -> float:
 
 @dataclass(frozen=True)
 class Block:
-    """What some steps of a training took, in seconds.
+    """The time that some steps of a training took, in seconds.
 
     Attributes:
         seconds: on the clock.

@@ -60,7 +60,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Variant:
-    """What differs from the model's own settings.
+    """The settings in which a variant differs from the model's own.
 
     Attributes:
         settings: of the pipeline.
@@ -74,7 +74,7 @@ class Variant:
 
     @property
     def needs_guide(self) -> bool:
-        """Whether the variant is one of autoguidance."""
+        """Return whether the variant is one of autoguidance."""
         return self.settings.get("guidance_type") == "auto"
 
 

@@ -103,43 +103,43 @@ def _check_inputs(root: Path, repo: Repo) -> None:
 
 
 def _check_input(root: Path, repo: Repo, path: Path) -> None:
-    """Raise DataError if DVC could not read a dependency: it waits for ever at a pipe, and fails at
-    a link to nothing. It does not look at what `.dvcignore` names.
+    """Raise DataError if DVC could not read a dependency: it waits forever at a pipe, and fails at
+    a link to nothing. Files that `.dvcignore` names are skipped.
     """
     folders = os.walk(path) if path.is_dir() else [(str(path.parent), [], [path.name])]
     for folder, _, files in folders:
         for name in files:
-            found = Path(folder, name)
+            entry = Path(folder, name)
             problem = ""
-            if found.is_symlink() and not found.exists():
+            if entry.is_symlink() and not entry.exists():
                 problem = "a link to nothing"
-            elif found.exists() and not found.is_file():
+            elif entry.exists() and not entry.is_file():
                 problem = "a pipe, a socket or a device"
-            if problem and not repo.dvcignore.is_ignored_file(str(found)):
+            if problem and not repo.dvcignore.is_ignored_file(str(entry)):
                 raise DataError(
-                    f"{found.relative_to(root)}: {problem}, which DVC cannot read; delete it, or "
+                    f"{entry.relative_to(root)}: {problem}, which DVC cannot read; delete it, or "
                     "name it in .dvcignore"
                 )
 
 
 def check_names(root: Path, names: Iterable[str]) -> None:
     """Raise ParamsError if a name is not a stage. This reads no states, so it takes a moment."""
-    wanted = list(names)
-    if not wanted:
+    requested = list(names)
+    if not requested:
         return
     with Repo(str(root)) as repo:
         stages = {_name(stage): stage for stage in repo.index.stages if stage.cmd}
-        known = list(TopologicalSorter(_parents(repo, stages)).static_order())
-    for name in wanted:
-        if name not in known:
-            raise ParamsError(f"{name!r} is not a stage; allowed: {', '.join(known)}")
+        stage_names = list(TopologicalSorter(_parents(repo, stages)).static_order())
+    for name in requested:
+        if name not in stage_names:
+            raise ParamsError(f"{name!r} is not a stage; allowed: {', '.join(stage_names)}")
 
 
 class StageChecker:
     """Asks DVC whether it would run single stages now, for one thread at a time.
 
-    DVC's index is kept while the files that it comes from stay the same: to read them takes half a
-    second, and to check a stage a few hundredths.
+    DVC's index is kept while the files that it comes from stay the same: reading them takes half a
+    second, and checking a stage takes a few hundredths.
 
     Args:
         root: the project's folder.

@@ -1,7 +1,7 @@
 """Starts the Prefect server of a run before Prefect is imported.
 
 Prefect would start the same server itself, but only after it has imported all of the server's code
-into the flow's process too, which takes longer than all else that a flow with nothing to do does.
+into the flow's process too. That takes longer than the rest of a flow that has nothing to do.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class EmbeddedServer:
 
 def _is_plain(home: Path) -> bool:
     """Return whether a server can be started without asking Prefect about its settings."""
-    chosen = {
+    variables = {
         "PREFECT_API_URL",
         "PREFECT_PROFILE",
         "PREFECT_PROFILES_PATH",
@@ -102,7 +102,7 @@ def _is_plain(home: Path) -> bool:
         "PREFECT_TEST_MODE",
         "PREFECT_UNIT_TEST_MODE",
     }
-    if "prefect" in sys.modules or not chosen.isdisjoint(os.environ):
+    if "prefect" in sys.modules or not variables.isdisjoint(os.environ):
         return False
     if (home / "profiles.toml").exists() or any(Path(name).exists() for name in SETTINGS_FILES):
         return False

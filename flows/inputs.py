@@ -1,4 +1,4 @@
-"""Names what DVC cannot read among the inputs of the stages, before DVC waits for it for ever.
+"""Names the inputs of the stages that DVC cannot read, because DVC would wait for them forever.
 
 python -m flows.inputs && dvc repro    # is `make repro`
 """

@@ -1,7 +1,7 @@
 """Ends runs that Prefect shows as at work although their processes are gone, as after a power cut.
 
-Prefect's server hears of a run's end from the run itself or from its worker. If both die at once,
-the run stays in its state for ever, and whatever waits for it waits for ever too.
+Prefect's server learns from the run itself or from its worker that the run has ended. If both die at
+once, the run keeps its state forever, and other runs wait for it forever.
 
 `make serve` does this before it starts its worker. For a worker of your own, run
 `python -m flows.leftovers` on its machine, as its user, before you start it.
@@ -42,7 +42,7 @@ MESSAGE = "its process is gone, as after a power cut; the next run goes on from 
 def crash_leftovers(
     client: SyncPrefectClient, pool: str = POOL, patience: float = PATIENCE
 ) -> list[str]:
-    """Set the runs of a work pool to Crashed, or to Cancelled, whose processes are gone.
+    """Set the runs of a work pool whose processes are gone to Crashed, or to Cancelled.
 
     Runs with a process of this user on this machine stay as they are: another worker or an earlier
     one has started them.
@@ -62,8 +62,8 @@ def crash_leftovers(
     while before:
         alive = processes_by_run()
         is_over = time.monotonic() >= deadline
-        found = [run for run in _runs_at_work(client, pool) if run.id in before]
-        for run in found:
+        remaining = [run for run in _runs_at_work(client, pool) if run.id in before]
+        for run in remaining:
             process = alive.get(str(run.id))
             if process is None and (is_over or run.state_type != StateType.PENDING):
                 lines.append(_end(client, run))
@@ -75,7 +75,7 @@ def crash_leftovers(
             else:
                 continue
             before.discard(run.id)
-        before &= {run.id for run in found}
+        before &= {run.id for run in remaining}
         if before:
             time.sleep(LOOK_SECONDS)
     return lines
@@ -83,15 +83,15 @@ def crash_leftovers(
 
 def processes_by_run() -> dict[str, int]:
     """Return a process of this user for each flow run that has one, by the run's id."""
-    found: dict[str, int] = {}
+    pids: dict[str, int] = {}
     for process in psutil.process_iter():
         try:
             run = process.environ().get(RUN_VARIABLE)
         except (psutil.Error, OSError):  # it has ended, or belongs to another user
             continue
         if run:
-            found.setdefault(run, process.pid)
-    return found
+            pids.setdefault(run, process.pid)
+    return pids
 
 
 def _runs_at_work(client: SyncPrefectClient, pool: str) -> Sequence[FlowRun]:

@@ -64,21 +64,21 @@ def measurement_digest(stages: Stages, scores: str, candidate: str) -> str:
 
 def _data_of(stage: Mapping[str, Any]) -> dict[str, str]:
     """Return the digests of what a stage reads, without code."""
-    found = {}
+    digests = {}
     for dependency in stage.get("deps", []):
         path, digest = dependency["path"], dependency.get("md5")
         is_code = path.endswith(".py") or path.partition("/")[0] in CODE
         if digest and not is_code:
-            found[path] = digest
-    return found
+            digests[path] = digest
+    return digests
 
 
 def _made_from(stages: Stages, paths: set[str]) -> set[str]:
     """Return the paths and all outputs that depend on them, directly or not."""
-    found, size = set(paths), 0
-    while len(found) > size:
-        size = len(found)
+    derived, size = set(paths), 0
+    while len(derived) > size:
+        size = len(derived)
         for stage in stages.values():
-            if not found.isdisjoint(dependency["path"] for dependency in stage.get("deps", [])):
-                found.update(out["path"] for out in stage.get("outs", []))
-    return found
+            if not derived.isdisjoint(dependency["path"] for dependency in stage.get("deps", [])):
+                derived.update(out["path"] for out in stage.get("outs", []))
+    return derived

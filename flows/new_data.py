@@ -102,7 +102,7 @@ def has_unfinished_run() -> bool:
     """Return whether a run of the deployment waits or works."""
     states = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
     with get_client(sync_client=True) as client:
-        found = client.read_flow_runs(
+        runs = client.read_flow_runs(
             deployment_filter=DeploymentFilter(
                 name=DeploymentFilterName(any_=[DEPLOYMENT.partition("/")[2]])
             ),
@@ -111,7 +111,7 @@ def has_unfinished_run() -> bool:
             ),
             limit=1,
         )
-    return bool(found)
+    return bool(runs)
 
 
 def main() -> None:

@@ -81,10 +81,10 @@ def check_address(address: str) -> None:
 
 def switch_off(client: SyncPrefectClient) -> int:
     """Delete the automation; return how many there were."""
-    found = client.read_automations_by_name(AUTOMATION)
-    for automation in found:
+    automations = client.read_automations_by_name(AUTOMATION)
+    for automation in automations:
         client.delete_automation(automation.id)
-    return len(found)
+    return len(automations)
 
 
 def main() -> None:
@@ -110,7 +110,7 @@ def main() -> None:
             print("switched off" if switch_off(client) else "it was not switched on")
             return
         switch_on(client, address)
-    print(f"runs that end as {', '.join(ENDINGS)} are told to {urlsplit(address).hostname}")
+    print(f"runs that end as {', '.join(ENDINGS)} send a message to {urlsplit(address).hostname}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""What `python -m flows.pipeline` does once its command line is parsed: it checks, and runs the flow
-in `flows.flow` or serves it on a schedule.
+"""Does the work of `python -m flows.pipeline` once its command line is parsed: it checks, and runs the
+flow in `flows.flow` or serves it on a schedule.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def check_server() -> None:
 
 
 def check_home() -> None:
-    """Check Prefect's home folder, because Prefect would wait for its server without end."""
+    """Check Prefect's home folder, because Prefect would wait forever for its server."""
     home = PREFECT_HOME.value()
     try:
         make_folder(home)
@@ -163,7 +163,7 @@ def serve(schedule: CronSchedule, parameters: dict[str, object]) -> None:
     """Serve the flow on a schedule until interrupted.
 
     A run that would overlap another is skipped, because the flow locks the project's folder. There is
-    no concurrency limit of Prefect's, because the run of a dead process would hold its place.
+    no concurrency limit of Prefect's, because the run of a dead process would keep its slot.
 
     Raises:
         ParamsError: if no Prefect server is set, because nothing could start a scheduled run.

@@ -22,7 +22,7 @@ COLOURS = {
 
 @dataclass(frozen=True)
 class StageResult:
-    """How one stage ended."""
+    """The result of one stage."""
 
     stage: str
     status: str  # ran, cached, failed, stopped or "not run"

@@ -96,7 +96,7 @@ def restore_params(root: Path) -> None:
     kept = before.with_name(f"params-before-{time.strftime('%Y%m%d-%H%M%S')}.yaml")
     os.replace(before, kept)
     logger.warning(
-        "%s was edited during a run with other params, so it stays as it is; %s has it as it was "
+        "%s was edited during a run with other params, so it stays as it is; %s is a copy from "
         "before that run",
         path,
         kept,
@@ -156,7 +156,7 @@ def _load(path: Path, origin: Path) -> Params:
 
 
 def main(root: Path = PROJECT) -> None:
-    """Put `params.yaml` back before `.lumiere/`, which has the file as it was, is deleted.
+    """Put `params.yaml` back before `.lumiere/`, which has the earlier file, is deleted.
 
     Raises:
         LockError: if a run is at work; it reads and writes what would be deleted.

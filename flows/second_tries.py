@@ -1,9 +1,9 @@
 """Decides which failures of a stage are worth a second try.
 
-A stage is deterministic, so the same input fails in the same way. Only two kinds of failure can
-pass: the process was killed, as the system does when memory runs out, or the stage itself says that
-something was busy (`lumiere.errors.TRY_AGAIN`). A full disk, bad input, a failed check and a stage
-that ran into its time limit fail at once.
+A stage is deterministic, so the same input fails in the same way. Only two kinds of failure
+are temporary: the process was killed, as the system does when memory runs out, or the stage itself
+says that something was busy (`lumiere.errors.TRY_AGAIN`). A full disk, bad input, a failed check and
+a stage that ran into its time limit fail at once.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _EXIT = re.compile(r"ERROR: failed to reproduce .*exited with (-?\d+)$")
 
 
 class MayPass(Exception):
-    """A stage failed in a way that can pass."""
+    """A stage failed, but the failure may be temporary."""
 
 
 def exit_code(line: str) -> int | None:
     """Return the exit code of a stage's command if DVC reports one in this line of its output."""
-    found = _EXIT.match(line)
-    return None if found is None else int(found[1])
+    match = _EXIT.match(line)
+    return None if match is None else int(match[1])
 
 
 def reason(stage: str, code: int) -> str:
-    """Return why a stage's failure can pass; empty if it cannot.
+    """Return why a stage's failure may be temporary; empty if it is not.
 
     Args:
         stage: the name of the stage.

@@ -1,8 +1,9 @@
 """Runs everything that schedules need, until interrupted: `make serve`.
 
 It starts a Prefect server on the loopback address, deploys `prefect.yaml`, and starts a worker and
-the look-out for new data. Their state and their logs are in `.lumiere/`. One that ends is started
-again. All end with this process, even after `kill -9`. `python -m flows.serve --stop` ends it from elsewhere.
+the program that watches for new data. Their state and their logs are in `.lumiere/`. A program that
+ends is started again. All end with this process, even after `kill -9`. `python -m flows.serve
+--stop` ends it from elsewhere.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ CHECK_SECONDS = 1.0
 
 
 class Services:
-    """Keeps programs at work, each with a log.
+    """Keeps programs running, each with a log.
 
     Attributes:
         is_ready: whether a program that ends is started again; before, it is an error.

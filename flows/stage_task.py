@@ -132,7 +132,7 @@ def run_stage(node: dag.StageNode, run: PipelineRun) -> State[Any]:
 
 
 def _try_again_and_again(node: dag.StageNode, run: PipelineRun) -> tuple[StageResult, State[Any]]:
-    """Reproduce a stage, again after failures that can pass (`flows.second_tries`)."""
+    """Reproduce a stage, again after temporary failures (`flows.second_tries`)."""
     for attempt in range(1, run.retries + 2):
         try:
             with run.slot():

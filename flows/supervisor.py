@@ -95,7 +95,7 @@ class Supervisors:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether `stop` was called."""
+        """Return whether `stop` was called."""
         return self._is_stopped
 
     def stop(self) -> None:
@@ -202,9 +202,9 @@ def _stop_group(leader: subprocess.Popen[bytes]) -> None:
     the next run would report, so it gets SIGTERM only if it stays.
     """
     others = [
-        found
-        for found in _family(leader.pid)
-        if found.pid != leader.pid and not _has_supervisor(found, leader.pid)
+        process
+        for process in _family(leader.pid)
+        if process.pid != leader.pid and not _has_supervisor(process, leader.pid)
     ]
     _terminate(others)
     _, alive = psutil.wait_procs(others, timeout=GRACE_SECONDS)

@@ -53,16 +53,16 @@ def redacted(value: object) -> str:
 
 def _secrets() -> set[str]:
     """Return the secrets in the environment, as they are written there and decoded."""
-    found = {os.environ.get(name, "") for name in _SECRETS}
+    candidates = {os.environ.get(name, "") for name in _SECRETS}
     for name in _ADDRESSES:
         for address in (os.environ.get(name, ""), os.environ.get(name.lower(), "")):
             user, has_user, _ = address.partition("://")[2].rpartition("@")
             password = user.partition(":")[2]
             if has_user and password:
-                found |= {user, password, unquote(password)}
+                candidates |= {user, password, unquote(password)}
     # Replacing a short password everywhere would garble messages; patterns still hide it in
     # addresses.
-    return {secret for secret in found if len(secret) > 3}
+    return {secret for secret in candidates if len(secret) > 3}
 
 
 def is_loopback(address: str) -> bool:

@@ -73,8 +73,8 @@ class DecodeConfig:
 
     fps: int = number(16, at_least=1)
     num_frames: int = number(16, at_least=1)
-    # pixels; the SSR's output size: the side of a square, [height, width], or a list of such pairs,
-    # of which each clip gets the one that crops least, and the first is that of generated videos
+    # pixels; the SSR's output size: the side of a square, [height, width], or a list of such pairs.
+    # In a list, each clip gets the pair that crops least, and generated videos have the first.
     size: int | tuple[int | tuple[int, ...], ...] = 128
     clips_per_video: int = number(2, at_least=1)
     # share of the motion of a clip's liveliest window that each of its windows must have
@@ -114,8 +114,10 @@ class DecodeConfig:
 
 @dataclass(frozen=True)
 class LaunchConfig:
-    """How trainings are computed: processes, precision and memory. Apart from the rounding of
-    bf16 and fp16, these settings only change the last bits of the weights.
+    """The way in which trainings are computed: processes, precision and memory.
+
+    Apart from the rounding of bf16 and fp16, these settings only change the last bits of the
+    weights.
     """
 
     # on this machine; torchrun for several machines

@@ -16,7 +16,7 @@ DISTILLED_FILE = "distilled.json"
 
 @dataclass(frozen=True)
 class DistilledSettings:
-    """How a distilled network samples without guidance.
+    """The settings with which a distilled network samples without guidance.
 
     Attributes:
         num_inference_steps: the number of its steps.

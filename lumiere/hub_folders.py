@@ -66,14 +66,14 @@ def find_folder(
         )
     options.pop("proxies", None)  # huggingface_hub reads them from the environment
     try:
-        found = snapshot_download(
+        downloaded = snapshot_download(
             str(source), allow_patterns=list(patterns), ignore_patterns=list(ignored), **options
         )
     except Exception as error:  # the name's form, the network, the hub's answer or the disk
         raise ValueError(
             f"{source}: neither {expected} nor a hub name that can be downloaded: {one_line(error)}"
         ) from None
-    return Path(found)
+    return Path(downloaded)
 
 
 def is_hub_name(source: str) -> bool:

@@ -34,11 +34,11 @@ def infer_mode(mode: str | None, image: Any, video: Any, mask: Any, last_image: 
     """
     inputs = {"image": image, "last_image": last_image, "video": video, "mask": mask}
     present = [name for name, value in inputs.items() if value is not None]
-    given = " and ".join(present) or "the prompt alone"
+    described = " and ".join(present) or "the prompt alone"
     if mode is not None:
         check_mode(mode)
         if not _makes(present, mode):
-            raise ValueError(f"mode {mode!r} takes {_expected(mode)}; given: {given}")
+            raise ValueError(f"mode {mode!r} takes {_expected(mode)}; given: {described}")
         return mode
     inferred = [name for name in MODES if name not in NEVER_INFERRED]
     for name in inferred:
@@ -46,7 +46,7 @@ def infer_mode(mode: str | None, image: Any, video: Any, mask: Any, last_image: 
             return name
     meanings = [f"{name} from {_expected(name)}" for name in inferred]
     raise ValueError(
-        f"no mode is made from {given}; allowed: {'; '.join(meanings)}; "
+        f"no mode is made from {described}; allowed: {'; '.join(meanings)}; "
         f"{', '.join(NEVER_INFERRED)} has to be named"
     )
 

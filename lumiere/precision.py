@@ -1,4 +1,4 @@
-"""Where torch computes in bfloat16 at full speed."""
+"""Tells on which devices torch computes in bfloat16 at full speed."""
 
 from __future__ import annotations
 

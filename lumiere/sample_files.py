@@ -107,7 +107,7 @@ def read_samples(folder: Path) -> list[Sample]:
 
 @dataclass(frozen=True)
 class SetEntry:
-    """How a clip of a set was made.
+    """The settings with which a clip of a set was made.
 
     Attributes:
         prompt: its sentence.

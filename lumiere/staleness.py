@@ -112,7 +112,7 @@ def _is_without_effect(path: Path) -> bool:
 
 
 def _nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes below, less the bodies of `if TYPE_CHECKING:`."""
+    """Yield all nodes below, less the bodies of `if TYPE_CHECKING:`."""
     for child in ast.iter_child_nodes(node):
         is_for_types = (
             isinstance(child, ast.If)

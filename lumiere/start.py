@@ -1,6 +1,6 @@
-"""What programs check as they start: the interpreter, the variables of a launch, who started them.
+"""Checks the interpreter, the variables of a launch and the parent process when a program starts.
 
-And the PATH of those that they start.
+It also makes the PATH for the programs that this one starts.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def drop_stray_launch() -> str:
     Returns:
         A note for the user; empty if nothing was removed.
     """
-    found = {name: os.environ[name] for name in LAUNCH_VARIABLES[:3] if name in os.environ}
-    if not found or is_launch(os.environ):
+    variables = {name: os.environ[name] for name in LAUNCH_VARIABLES[:3] if name in os.environ}
+    if not variables or is_launch(os.environ):
         return ""
-    for name in found:
+    for name in variables:
         del os.environ[name]
-    shown = ", ".join(f"{name}={value}" for name, value in found.items())
+    shown = ", ".join(f"{name}={value}" for name, value in variables.items())
     return f"{shown} in the environment is ignored, because a launch sets {_LISTED}, and they agree"
 
 

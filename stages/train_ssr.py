@@ -28,8 +28,8 @@ def named_inputs(config: TrainSSRConfig, params_file: Path) -> list[Path]:
         ParamsError: if one of them does not exist. The last one is read only after the image
             network is trained, so this check comes first.
     """
-    given = "image_init_from" if config.image_init_from else "unet_config"
-    keys = (given if config.image_model == "train" else "image_model", "init_from")
+    image_key = "image_init_from" if config.image_init_from else "unet_config"
+    keys = (image_key if config.image_model == "train" else "image_model", "init_from")
     names = {key: getattr(config, key) for key in keys if getattr(config, key)}
     for key, name in names.items():
         if not Path(name).exists():

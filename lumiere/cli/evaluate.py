@@ -221,7 +221,7 @@ def _foreign_file(output: Path) -> Path | None:
 
 
 def _is_report(output: Path) -> bool:
-    """Whether scores.json is that of an earlier report."""
+    """Return whether scores.json belongs to an earlier report."""
     try:
         rows = json.loads((output / "scores.json").read_text(encoding="utf-8"))
         return all({"key", "value", "floor", "outside_floor"} <= set(row) for row in rows)

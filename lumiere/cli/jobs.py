@@ -41,7 +41,7 @@ class Job:
 
     @property
     def targets(self) -> list[Target]:
-        """One per video. Several videos have their number in the name."""
+        """The destinations, one per video; with several videos, each name has a number."""
         num_videos = self.request.num_videos
         if num_videos == 1:
             return [target_of(self.output)]
@@ -259,7 +259,7 @@ def _own_settings(content: dict[str, Any]) -> list[str]:
 
 
 def _describe_request(request: Request, model: Model, clips: Clips | None) -> dict[str, Any]:
-    """Everything that a video depends on, except for what is drawn at random."""
+    """Return everything that a video depends on, except for what is drawn at random."""
     from lumiere.pipelines.input_files import hash_inputs
 
     values = {name: value for name, value in request.as_values().items() if value is not None}

@@ -40,9 +40,9 @@ class Model:
         Raises:
             ModelError: if `is_fast` is set and the model has no distilled network.
         """
-        chosen = cls._choose(model, device, is_fast)
-        chosen._check_distilled()
-        return chosen
+        resolved = cls._choose(model, device, is_fast)
+        resolved._check_distilled()
+        return resolved
 
     @classmethod
     def _choose(cls, model: str | None, device: str | None, is_fast: bool) -> Model:

@@ -35,7 +35,7 @@ def reproduce(
 
     The project is cloned to FOLDER at the commit of the run, with the changes that were not committed. Every stage
     runs there without the cache of DVC, so it takes as long as the first time. The run may be one of the whole
-    pipeline or of a stage; of a stage, what it depends on is made too.
+    pipeline or of a stage; for a stage, the stages that it depends on run too.
 
     Exit codes: 0 every output is the same; 1 some differ; 2 the input is wrong.
     """
@@ -121,15 +121,15 @@ def _with_dependencies(name: str) -> list[str]:
 
 def _changed_dependencies(changes: list[object]) -> dict[str, str]:
     """Return the state by path of the changed dependencies in the `dvc status` of a stage."""
-    found: dict[str, str] = {}
+    states: dict[str, str] = {}
     for change in changes:
         if isinstance(change, dict):  # a plain text says that the command has changed
-            found |= {
+            states |= {
                 path: state
                 for path, state in change.get("changed deps", {}).items()
                 if isinstance(state, str)  # a mapping has the changed keys of params.yaml
             }
-    return found
+    return states
 
 
 def compare(then: dict[str, dict[str, str]], now: dict[str, dict[str, str]], name: str) -> bool:

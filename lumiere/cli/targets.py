@@ -1,4 +1,4 @@
-"""Where `lumiere generate` writes a video: the file, the numbered PNGs, or the folder that -o names."""
+"""Finds where `lumiere generate` writes a video: the file, numbered PNGs or folder that -o names."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Target:
 
     @property
     def is_sequence(self) -> bool:
-        """Whether it is one PNG per frame."""
+        """Return whether the target is one PNG per frame."""
         return self.path.suffix.lower() == ".png"
 
     def files(self, num_frames: int) -> list[Path]:

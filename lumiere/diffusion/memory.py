@@ -17,7 +17,7 @@ OUT_OF_MEMORY = (
 
 
 class BatchSize:
-    """How many windows, clips or frames go through a network at once.
+    """The number of windows, clips or frames that go through a network at once.
 
     It starts at the requested number and halves whenever memory runs out. Use one object for all
     steps of a video, so that memory runs out once and not at every step.

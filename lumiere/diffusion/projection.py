@@ -34,7 +34,7 @@ class Projection:
 
     @property
     def is_plain(self) -> bool:
-        """Whether these settings leave guidance as it is."""
+        """Return whether these settings leave guidance unchanged."""
         return self.eta == 1 and self.threshold == 0 and self.momentum == 0
 
     def direct(self, difference: Tensor, pred_x_0: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from lumiere.evaluation.scores import (
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How well sentences find their videos.
+    """Scores of how well sentences find their videos.
 
     Attributes:
         recall_1, recall_5: share of sentences whose video ranks first, or among the first five, in
@@ -273,7 +273,7 @@ def _is_saturated(score: Score, num_videos: int) -> bool:
 
 @dataclass(frozen=True)
 class _Ranks:
-    """Ranks of videos, of which those of one subject are drawn together.
+    """Ranks of videos. Videos of one subject are drawn together.
 
     Attributes:
         values: (n,), one per video.

@@ -45,7 +45,7 @@ def bootstrap(
     num_draws: int = NUM_DRAWS,
     seed: int = 0,
 ) -> Interval:
-    """Return the percentile interval of a statistic that does not mind repeated videos.
+    """Return the percentile interval of a statistic that repeated videos do not distort.
 
     It suits means, medians and shares of per-video values. It does not suit distances between
     sets (see the module's docstring): use `jackknife` for these. With few videos it is a little
@@ -233,7 +233,7 @@ def share_interval(share: float, num_videos: int, count: float = math.inf) -> In
 
 
 def at_ceiling(share: float, num_videos: int) -> bool:
-    """Whether a share of videos is 1 up to one video, so that it can hardly become better."""
+    """Return whether a share of videos is 1 up to one video, so that it can hardly become better."""
     return share >= 1 - 1 / num_videos - 1e-9
 
 

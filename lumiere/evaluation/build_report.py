@@ -159,20 +159,20 @@ def describe_judge(judge: Judge) -> str:
 
 def blank_videos(comparison: Comparison) -> list[LeftOut]:
     """Return a remark on videos of one colour, such as black ones: their scores mean nothing."""
-    found: list[LeftOut] = []
+    remarks: list[LeftOut] = []
     measured = comparison.measured
     for kind, group in (("generated", measured.generated), ("real", measured.real)):
         names = [m.name for m in group.values() if m.blank]
         if names:
             shown = some_of(names, 5)
-            found.append(
+            remarks.append(
                 LeftOut(
                     f"{kind.capitalize()} videos of a single colour",
                     f"{len(names)} of {len(group)} show nothing ({shown}). They are measured like "
                     "the others, so look at them.",
                 )
             )
-    return found
+    return remarks
 
 
 def unreadable_videos(sets: MatchedSets, comparison: Comparison) -> list[LeftOut]:

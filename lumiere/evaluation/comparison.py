@@ -28,7 +28,7 @@ MAX_REAL = 256
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison of two sets found.
+    """The result of a comparison of two sets.
 
     Attributes:
         scores: in the report's order.
@@ -94,12 +94,12 @@ def compare(sets: MatchedSets, measured: Measured, networks: Networks, seed: int
     scores: list[Score] = []
     left_out: list[LeftOut] = []
     generated, real = feature_sets(sets, measured, frames_of(networks.main.name))
-    found, missing = distances(
+    distance_scores, missing = distances(
         generated, real, prefix="independent", name="", note=PROXY, seed=seed
     )
-    scores += found
+    scores += distance_scores
     left_out += missing
-    left_out += _copies(found)
+    left_out += _copies(distance_scores)
     pairs = None
     if not any(subject in real.first_of_each(REFERENCE) for subject in generated.subjects):
         left_out.append(

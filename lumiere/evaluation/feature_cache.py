@@ -70,10 +70,10 @@ class FeatureCache:
     ) -> np.ndarray:
         key = _key(kind, identity, frames)
         path = self.folder / key[:2] / f"{key}{SUFFIX}"
-        found = _read(path)
-        if found is not None:
+        cached = _read(path)
+        if cached is not None:
             self.hits += 1
-            return found
+            return cached
         self.misses += 1
         values = compute(frames)
         self._write(path, values)

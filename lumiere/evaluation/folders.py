@@ -194,14 +194,14 @@ def load_text_judge(sets: MatchedSets, folder: Path | None) -> Judge | LeftOut:
     try:
         if folder is None:
             raise FileNotFoundError
-        known = set((folder / JUDGE_CAPTIONS).read_text(encoding="utf-8").splitlines())
+        judge_captions = set((folder / JUDGE_CAPTIONS).read_text(encoding="utf-8").splitlines())
     except OSError:
         where = "the folder `pretrained` of a checkout of this project"
         return LeftOut(
             name,
             f"the embedded judge is not here; set LUMIERE_PRETRAINED to {where}, or give CLIP's weights.",
         )
-    if not any(known.issuperset(captions) for captions in real):
+    if not any(judge_captions.issuperset(captions) for captions in real):
         return LeftOut(name, UNKNOWN_CAPTIONS)
     from lumiere.evaluation.judge import load_judge  # late: open_clip takes seconds
 
@@ -254,9 +254,9 @@ def _intervals(path: Path) -> dict[str, float]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         ends = {row["key"]: row["interval"] for row in rows if row["interval"] is not None}
-        found: dict[str, float] = {}
+        bounds: dict[str, float] = {}
         for key, (low, high) in ends.items():
-            found |= {f"{key}_low": float(low), f"{key}_high": float(high)}
+            bounds |= {f"{key}_low": float(low), f"{key}_high": float(high)}
     except (OSError, ValueError, KeyError, TypeError):
         return {}  # of another program, or of another version: values are compared without it
-    return found
+    return bounds

@@ -40,9 +40,13 @@ class ImageTextModel(Protocol):
     common base.
     """
 
-    def encode_image(self, image: torch.Tensor) -> torch.Tensor: ...
+    def encode_image(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings (n, d) of pictures, float32 (n, 3, h, w), normalised for the model."""
+        ...
 
-    def encode_text(self, text: torch.Tensor) -> torch.Tensor: ...
+    def encode_text(self, text: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings (n, d) of sentences, given as token ids (n, length)."""
+        ...
 
 
 @dataclass

@@ -61,7 +61,7 @@ class MatchedSets:
 
     @property
     def num_matched(self) -> int:
-        """How many generated videos have a real counterpart."""
+        """The number of generated videos that have a real counterpart."""
         return sum(partner is not None for partner in self.partners)
 
 

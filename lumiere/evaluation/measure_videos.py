@@ -56,7 +56,7 @@ class Networks:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What is kept of a video.
+    """A video's measured values, without its pixels.
 
     Attributes:
         index: its place in its set.
@@ -91,7 +91,7 @@ class Measurement:
 def measure(index: int, video: Video, networks: Networks, whole: bool = True) -> Measurement:
     """Measure a video; with `whole=False` only what distances and retrieval need, which is quicker."""
     t = len(video.frames)
-    chosen = video.frames[evenly(t, EMBEDDED_FRAMES if whole else DISTANCE_FRAMES)]
+    sampled_frames = video.frames[evenly(t, EMBEDDED_FRAMES if whole else DISTANCE_FRAMES)]
     frame_backbones = [networks.main, *networks.frame]
     text_space = None
     if networks.judge is not None:
@@ -111,9 +111,11 @@ def measure(index: int, video: Video, networks: Networks, whole: bool = True) ->
         captions=video.captions,
         subject=video.subject,
         held_out=video.held_out,
-        frames={backbone.name: networks.embed(backbone, chosen) for backbone in frame_backbones},
+        frames={
+            backbone.name: networks.embed(backbone, sampled_frames) for backbone in frame_backbones
+        },
         probabilities={
-            backbone.name: backbone.probabilities(chosen)
+            backbone.name: backbone.probabilities(sampled_frames)
             for backbone in networks.frame
             if isinstance(backbone, Classifier)
         },

@@ -55,7 +55,7 @@ DRIFT_SCORES: dict[str, Definition] = {
 
 @dataclass(frozen=True)
 class ModeResults:
-    """What the modes give to the report."""
+    """The scores and pictures of the modes, for the report."""
 
     scores: list[Score] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
@@ -273,7 +273,7 @@ def styles(clips: ClipSet, folder: Path, networks: Networks, seed: int = 0) -> M
 
 @dataclass(frozen=True)
 class _Styled:
-    """What is kept of a styled clip.
+    """A styled clip's values, without its pixels.
 
     Attributes:
         entry: how it was made.

@@ -1,4 +1,4 @@
-"""What an evaluation finds: scores with their intervals and floors, in one form."""
+"""Scores of an evaluation with their intervals and floors, in one form."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COSINE = (-1.0, 1.0)
 
 
 class Better(StrEnum):
-    """Which values of a score are good."""
+    """The values of a score that are good."""
 
     LOWER = "lower"
     HIGHER = "higher"
@@ -52,7 +52,7 @@ class Floor:
 
 @dataclass(frozen=True)
 class Definition:
-    """What a score means, whatever the videos.
+    """The meaning of a score, for any videos.
 
     Attributes:
         label: its name in the report.
@@ -106,7 +106,7 @@ class Score:
     unit: str = ""
 
     def outside_floor(self) -> bool | None:
-        """Whether the value is worse than the floor's interval allows; None without an interval.
+        """Return whether the value is worse than the floor's interval allows; None without one.
 
         With `Better.CLOSER`, a value on either side of the interval is worse.
         """
@@ -142,21 +142,21 @@ def flat(scores: Iterable[Score], intervals: bool = False) -> dict[str, float]:
     for score in scores:
         if score.key in values:
             raise ValueError(f"two scores are called {score.key}")
-        found = {score.key: score.value}
+        entries = {score.key: score.value}
         if intervals and score.interval is not None:
-            found[f"{score.key}_low"] = score.interval.low
-            found[f"{score.key}_high"] = score.interval.high
+            entries[f"{score.key}_low"] = score.interval.low
+            entries[f"{score.key}_high"] = score.interval.high
         if score.floor is not None:
-            found[f"{score.key}_floor"] = score.floor.value
+            entries[f"{score.key}_floor"] = score.floor.value
         if score.other_floor is not None and score.group == "distances":
-            found[f"{score.key}_floor_other_subjects"] = score.other_floor.value
-        for key, value in found.items():
+            entries[f"{score.key}_floor_other_subjects"] = score.other_floor.value
+        for key, value in entries.items():
             if not math.isfinite(value):
                 raise ValueError(
                     f"the score {score.label!r} has {key} = {value}; metrics hold finite numbers "
                     "only, so leave the score out and say why"
                 )
-        values |= found
+        values |= entries
     # Adding 0 turns −0 into 0.
     return {key: round(float(value), DIGITS) + 0.0 for key, value in values.items()}
 

@@ -51,7 +51,7 @@ HELD_OUT_KEYS = (
 
 @dataclass(frozen=True)
 class StageResult:
-    """What the stage writes: the report's content, and the numbers for the metrics file."""
+    """The report's content and the numbers for the metrics file, which the stage writes."""
 
     content: ReportContent
     metrics: dict[str, float]
@@ -86,21 +86,21 @@ def evaluate_stage(
     """
     real = RealClips(clips, num_frames)
     # Report what is missing before anything is measured.
-    found_sets = {name: read_set(videos, name) for name in SETS}
-    mode_scores.check_styles(found_sets[STYLES], style_pictures)
+    sets_by_name = {name: read_set(videos, name) for name in SETS}
+    mode_scores.check_styles(sets_by_name[STYLES], style_pictures)
     for name in (TEXT_TO_VIDEO, HELD_OUT, IMAGE_TO_VIDEO, SEAMS):
-        real.check_rate(found_sets[name])
-    sets = match_clips(found_sets[TEXT_TO_VIDEO], real, num_videos)
+        real.check_rate(sets_by_name[name])
+    sets = match_clips(sets_by_name[TEXT_TO_VIDEO], real, num_videos)
     if sets.num_frames < 2:
         raise DataError(
             f"{videos}: clips of {sets.num_frames} frame; changes over time need at least 2; make "
             "evaluate.num_frames larger"
         )
     comparison = compare(sets, measure_sets(sets, networks, seed), networks, seed)
-    held_out, held_out_wall = _held_out(found_sets[HELD_OUT], real, networks, seed)
-    found = _modes(found_sets, real, style_pictures, networks, samples, seed)
-    seams, seam_left_out = _seams(found_sets[SEAMS], real)
-    scores = [*comparison.scores, *held_out, *found.scores, *seams.scores]
+    held_out, held_out_wall = _held_out(sets_by_name[HELD_OUT], real, networks, seed)
+    mode_results = _modes(sets_by_name, real, style_pictures, networks, samples, seed)
+    seams, seam_left_out = _seams(sets_by_name[SEAMS], real)
+    scores = [*comparison.scores, *held_out, *mode_results.scores, *seams.scores]
     facts = [*build_facts(sets, comparison, networks), *_familiarity(networks.judge, real)]
     content = ReportContent(
         title="Evaluation",
@@ -112,14 +112,14 @@ def evaluate_stage(
         left_out=[
             *comparison.left_out,
             *blank_videos(comparison),
-            *_absent(found_sets),
-            *found.left_out,
+            *_absent(sets_by_name),
+            *mode_results.left_out,
             *seam_left_out,
         ],
         wall=[*build_wall(sets, comparison), *held_out_wall],
         wall_total=len(comparison.measured.generated) + len(held_out_wall),
-        curves=[*build_curves(sets, comparison), *found.curves, *seams.curves],
-        styles=found.styles,
+        curves=[*build_curves(sets, comparison), *mode_results.curves, *seams.curves],
+        styles=mode_results.styles,
         slices=build_slices(sets, comparison),
         facts=facts,
     )

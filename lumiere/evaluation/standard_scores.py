@@ -58,7 +58,7 @@ def _frame_distances(
     left_out: list[LeftOut],
 ) -> list[Score]:
     is_fid = backbone.name == "inception_v3" and backbone.weights.published
-    found, missing = distances(
+    distance_scores, missing = distances(
         *feature_sets(sets, measured, frames_of(backbone.name)),
         prefix=backbone.name,
         name=backbone.name,
@@ -70,7 +70,7 @@ def _frame_distances(
         seed=seed,
     )
     left_out += missing
-    return found
+    return distance_scores
 
 
 def _video_distances(
@@ -81,7 +81,7 @@ def _video_distances(
     left_out: list[LeftOut],
 ) -> list[Score]:
     is_fvd = backbone.name == "i3d" and backbone.weights.published
-    found, missing = distances(
+    distance_scores, missing = distances(
         *feature_sets(sets, measured, clip_of(backbone.name)),
         prefix=backbone.name,
         name=backbone.name,
@@ -93,7 +93,7 @@ def _video_distances(
         seed=seed,
     )
     left_out += missing
-    return found
+    return distance_scores
 
 
 def _inception_scores(

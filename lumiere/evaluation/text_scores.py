@@ -39,8 +39,8 @@ def text_scores(
             )
         )
         return [], {}
-    known = sum(judge.captions.issuperset(sentences) for sentences in captions)
-    if judge.captions and not known:
+    num_known = sum(judge.captions.issuperset(sentences) for sentences in captions)
+    if judge.captions and not num_known:
         left_out.append(LeftOut("Text alignment", UNKNOWN_CAPTIONS))
         return [], {}
     real, again = _with_captions(measured.real), _with_captions(measured.other_windows)
@@ -52,7 +52,7 @@ def text_scores(
         windows = [*real, *again]
         real_ranks = _real_ranks(windows, sets.real_captions, pool.texts, embedded)
         real_subjects = [real_name(m.index) for m in windows]
-    note = _describe_judge(judge, known, len(captions))
+    note = _describe_judge(judge, num_known, len(captions))
     subjects = [own_subject(sets, m) for m in generated]
     scores = [_alignment_score(generated, real, subjects, judge, note, seed)]
     scores += retrieval_scores(
@@ -62,13 +62,11 @@ def text_scores(
     return scores, {m.index: int(rank) for m, rank in zip(generated, ranks, strict=True)}
 
 
-def _describe_judge(judge: Judge, known: int, num_videos: int) -> str:
+def _describe_judge(judge: Judge, num_known: int, num_videos: int) -> str:
     """Name the judge, and the number of videos that it was trained on if that is known."""
     if not judge.captions:
         return f"The judge is the {judge.name}."
-    return (
-        f"The judge is the {judge.name}, which was trained on {known} of these {num_videos} videos."
-    )
+    return f"The judge is the {judge.name}, which was trained on {num_known} of these {num_videos} videos."
 
 
 def _with_captions(measurements: Mapping[int, Measurement]) -> list[Measurement]:
@@ -91,8 +89,8 @@ def _real_ranks(
 
 
 def _positions(texts: Sequence[str], captions: Sequence[str]) -> list[int]:
-    wanted = {" ".join(caption.casefold().split()) for caption in captions}
-    return [i for i, text in enumerate(texts) if " ".join(text.casefold().split()) in wanted]
+    normalised = {" ".join(caption.casefold().split()) for caption in captions}
+    return [i for i, text in enumerate(texts) if " ".join(text.casefold().split()) in normalised]
 
 
 def _text_space(measurements: Sequence[Measurement]) -> np.ndarray:

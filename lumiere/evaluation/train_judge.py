@@ -343,6 +343,7 @@ def write_card(folder: Path) -> Path:
 
 
 def main() -> None:
+    """Train the judge, measure it, and write its folder with its card."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--raw", type=Path, default=Path("data/raw"))
     parser.add_argument("--captions", type=Path, default=Path("data/captions.csv"))
@@ -391,8 +392,7 @@ def main() -> None:
         f"{size}px": measure(judge, arguments.raw, captions, unseen, size) for size in (128, 32)
     }
     save_judge(arguments.out, model, config, sentences)
-    card = write_card(arguments.out)
-    print(card.read_text(encoding="utf-8"))
+    print(write_card(arguments.out).read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -66,7 +66,9 @@ class VideoSet(Protocol):
     """
 
     @property
-    def names(self) -> Sequence[str]: ...
+    def names(self) -> Sequence[str]:
+        """The names of all videos, in their order."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -97,7 +99,7 @@ class LazyVideos:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """What is known of a video file without decoding it.
+    """The facts of a video file that can be read without decoding it.
 
     Attributes:
         name: path below its folder, with forward slashes.
@@ -181,11 +183,11 @@ def read_captions(path: Path) -> dict[str, tuple[str, ...]]:
 
 def unused_captions(captions: dict[str, tuple[str, ...]], folders: Sequence[Folder]) -> list[str]:
     """Return the videos that a caption file names and no folder has."""
-    known: set[str] = set()
+    video_names: set[str] = set()
     for folder in folders:
         for name in [*(entry.name for entry in folder.entries), *folder.unreadable]:
-            known.update(_caption_names(name))
-    return [video for video in captions if video not in known]
+            video_names.update(_caption_names(name))
+    return [video for video in captions if video not in video_names]
 
 
 def read_file(
@@ -249,7 +251,7 @@ def evenly(count: int, most: int) -> np.ndarray:
 
 
 def is_blank(frames: np.ndarray) -> bool:
-    """Whether all pixels of a video have one colour, such as black: there is nothing to measure."""
+    """Return whether all pixels of a video have one colour, such as black, and leave nothing to measure."""
     return bool((frames == frames[0, 0, 0]).all())
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 def silent_transformers() -> Iterator[None]:
     """Keep transformers from printing, such as a bar or a report on the heads that are left out.
 
-    Its verbosity and its bars are as before afterwards, also after an error.
+    Its log level and its bars return to their earlier settings afterwards, even after an error.
     """
     from transformers.utils import logging  # takes seconds
 

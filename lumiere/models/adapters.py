@@ -153,20 +153,20 @@ class SpaceTimeAdapters(PeftAdapterMixin):
                 fused.
         """
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
-        given = list(weights) if isinstance(weights, (list, tuple)) else [weights] * len(names)
-        given = [1.0 if weight is None else weight for weight in given]
-        if len(given) != len(names) or not all(isinstance(each, Real) for each in given):
+        values = list(weights) if isinstance(weights, (list, tuple)) else [weights] * len(names)
+        values = [1.0 if weight is None else weight for weight in values]
+        if len(values) != len(names) or not all(isinstance(each, Real) for each in values):
             raise ValueError(
                 f"weights is {weights!r}; allowed: one number for all, or one per name"
             )
-        known = sorted(getattr(self, "peft_config", {}))
+        loaded = sorted(getattr(self, "peft_config", {}))
         for name in names:
-            if name not in known:
+            if name not in loaded:
                 raise ValueError(
-                    f"adapter {name!r}; allowed: {', '.join(known) or 'none is loaded'}"
+                    f"adapter {name!r}; allowed: {', '.join(loaded) or 'none is loaded'}"
                 )
         self._check_not_fused("set_adapters")
-        set_weights_and_activate_adapters(self, names, given)
+        set_weights_and_activate_adapters(self, names, values)
 
     def fuse_lora(
         self,
@@ -355,11 +355,11 @@ def _plain_names(network: nn.Module) -> set[str]:
     return {name.replace(".base_layer", "") for name, _ in network.named_modules()}
 
 
-def _check_layers(layers: Iterable[str], known: Iterable[str]) -> None:
+def _check_layers(layers: Iterable[str], existing: Iterable[str]) -> None:
     """Raise ValueError on layers that are not known, or take no adapter."""
-    known = set(known)
+    existing = set(existing)
     for layer in sorted(layers):
-        if layer not in known:
+        if layer not in existing:
             raise ValueError(f"adapters of layer {layer!r}, which this network does not have")
         if layer.startswith(WITHOUT_ADAPTERS):
             raise ValueError(f"layer {layer!r} takes no adapter; leave it out of target_modules")

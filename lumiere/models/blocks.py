@@ -7,12 +7,21 @@ inspect` all walk the layers in this order.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 from diffusers import UNet2DConditionModel
 from torch import nn
 
 from lumiere.models.switches import FreeU
+
+
+class ImageBlock(Protocol):
+    """A down, mid or up block of a diffusers U-Net; its classes have no common base.
+
+    Some also have `attentions`, `downsamplers` or `upsamplers`.
+    """
+
+    resnets: nn.ModuleList
 
 
 @dataclass
@@ -41,7 +50,7 @@ class BlockLayers:
     @classmethod
     def of(
         cls,
-        block: Any,
+        block: ImageBlock,
         inflation: nn.Module | None = None,
         temporal_resampler: nn.Module | None = None,
     ) -> BlockLayers:

@@ -39,6 +39,18 @@ class TextPerClip(Attention):
         attention_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
+        """Attend to the text, or to the pixels themselves if there is none.
+
+        Args:
+            hidden_states: ((b t), n, c), or ((b t), c, h, w) in DeepFloyd IF.
+            encoder_hidden_states: the text, (b, n, d) once per clip or ((b t), n, d) per frame; None
+                for self-attention.
+            attention_mask: of the text, as diffusers adds it to the scores, with b or (b t) rows.
+            **kwargs: passed on to the attention's processor.
+
+        Returns:
+            Features of the shape of `hidden_states`.
+        """
         text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         # len() would fix the sizes for torch.compile.
         batch_size, per_frame = text.shape[0], text.shape[0] == hidden_states.shape[0]

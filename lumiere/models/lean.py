@@ -170,6 +170,7 @@ class LeanResnet(ResnetBlock2D):
     """
 
     def forward(self, input_tensor: Tensor, temb: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """n c h w, and the timestep's embedding (n, d) -> n c h w; other arguments are diffusers'."""
         resized = self.upsample is not None or self.downsample is not None
         is_plain = self.time_embedding_norm in ("default", "scale_shift") and isinstance(
             self.nonlinearity, nn.SiLU

@@ -1,4 +1,4 @@
-"""Networks as they were, after a change of their layers has failed in the middle."""
+"""Restores networks after a change of their layers has failed halfway."""
 
 from __future__ import annotations
 

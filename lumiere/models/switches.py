@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
 
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import (
@@ -35,7 +34,7 @@ class FreeU:
     weights: dict[str, float]
 
     @classmethod
-    def of(cls, block: Any) -> FreeU | None:
+    def of(cls, block: object) -> FreeU | None:
         """Return the FreeU that is switched on in a block of diffusers; None if there is none.
 
         As in diffusers, only the blocks of Stable Diffusion have it.

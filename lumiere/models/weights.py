@@ -82,17 +82,17 @@ class SpaceTimeWeights(ModelMixin):
         return state
 
     def named_temporal_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The parameters that inflation added, with their names; only they train."""
+        """Return the parameters that inflation added, with their names; only they train."""
         return (
             (name, p) for name, p in self.named_parameters() if not name.startswith(SPATIAL_PREFIX)
         )
 
     def temporal_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters that inflation added; only they train."""
+        """Return the parameters that inflation added; only they train."""
         return (parameter for _, parameter in self.named_temporal_parameters())
 
     def spatial_parameters(self) -> Iterator[nn.Parameter]:
-        """The text-to-image model's parameters, which are frozen."""
+        """Return the text-to-image model's parameters, which are frozen."""
         return self.unet.parameters()
 
     def temporal_state_dict(self) -> dict[str, Tensor]:

@@ -26,13 +26,13 @@ def read_adapter_scale(cross_attention_kwargs: Any, network: nn.Module) -> float
     """
     if cross_attention_kwargs is None:
         return 1.0
-    given = cross_attention_kwargs
-    if not isinstance(given, Mapping) or not set(given) <= {SCALE}:
+    options = cross_attention_kwargs
+    if not isinstance(options, Mapping) or not set(options) <= {SCALE}:
         raise ValueError(
-            f"cross_attention_kwargs is {given!r}; allowed: "
+            f"cross_attention_kwargs is {options!r}; allowed: "
             '{"scale": 0.5}, which weighs LoRA adapters, and no other key'
         )
-    scale = given.get(SCALE, 1.0)
+    scale = options.get(SCALE, 1.0)
     if not isinstance(scale, Real) or not math.isfinite(scale):
         raise ValueError(f"cross_attention_kwargs: scale is {scale!r}; allowed: a finite number")
     if scale != 1 and not _acting_layers(network):

@@ -78,8 +78,8 @@ def check_unguided(may_be_guided: bool, **settings: Any) -> None:
     if may_be_guided:
         return
     for name, value in settings.items():
-        given = tuple(value) if isinstance(value, Sequence) else value
-        if value is not None and given != NO_GUIDANCE[name]:
+        comparable = tuple(value) if isinstance(value, Sequence) else value
+        if value is not None and comparable != NO_GUIDANCE[name]:
             check_left_out("this call has no guidance (guidance_scale above 1)", **{name: value})
 
 
@@ -102,7 +102,7 @@ def check_generator(generator: Any) -> None:
         )
 
 
-def check_network(network: Any, name: str) -> None:
+def check_network(network: object, name: str) -> None:
     """Raise ValueError unless a component is a Space-Time U-Net, or wraps one."""
     if network is None:
         raise ValueError(
@@ -115,7 +115,7 @@ def check_network(network: Any, name: str) -> None:
         )
 
 
-def check_text_encoder(text_encoder: Any) -> None:
+def check_text_encoder(text_encoder: object) -> None:
     """Raise ValueError unless a component is a text encoder of `lumiere.text`."""
     if not hasattr(text_encoder, "encode"):
         raise ValueError(

@@ -76,7 +76,7 @@ class LumiereBasePipeline(DiffusionPipeline):
 
     @property
     def interrupt(self) -> bool:
-        """Whether a callback set `pipe._interrupt = True`, as in diffusers, to end the steps."""
+        """Return whether a callback set `pipe._interrupt = True`, as in diffusers, to end the steps."""
         return self._interrupt
 
     @property
@@ -86,7 +86,7 @@ class LumiereBasePipeline(DiffusionPipeline):
 
     @property
     def do_classifier_free_guidance(self) -> bool:
-        """Whether the network computes two predictions at a step."""
+        """Return whether the network computes two predictions at a step."""
         return False
 
     @property
@@ -105,7 +105,7 @@ class LumiereBasePipeline(DiffusionPipeline):
 
     @property
     def num_timesteps(self) -> int:
-        """How many steps the call does."""
+        """The number of steps of the call."""
         return self._num_timesteps
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -142,8 +142,8 @@ class LumiereBasePipeline(DiffusionPipeline):
         Raises:
             ValueError: if a component does not fit.
         """
-        wanted = kwargs.get("dtype", kwargs.get("torch_dtype"))
-        token = _CONVERTS.set(wanted is not None)
+        dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
+        token = _CONVERTS.set(dtype is not None)
         try:
             return super().from_pipe(pipeline, **kwargs)
         finally:
@@ -333,11 +333,11 @@ class LumiereBasePipeline(DiffusionPipeline):
             tensors = {**others, "latents": x_t}
             shown = {name: tensors[name] for name in tensors if name in callback.tensor_names}
             # The callback gets a dict of its own, because diffusers' callbacks change theirs.
-            given, timesteps = dict(shown), self.scheduler.timesteps
+            visible, timesteps = dict(shown), self.scheduler.timesteps
             before = timesteps.clone()
             self._current_timestep = timestep
             try:
-                changed = callback.function(self, step, timestep, given)
+                changed = callback.function(self, step, timestep, visible)
             finally:
                 self._current_timestep = None
             after = self.scheduler.timesteps
@@ -347,11 +347,11 @@ class LumiereBasePipeline(DiffusionPipeline):
                     "that runs; use a copy of the scheduler (copy.deepcopy)"
                 )
             if changed is None:
-                check_unchanged(given, shown, "None, which means no change")
+                check_unchanged(visible, shown, "None, which means no change")
                 return x_t
             check_changed(changed, shown)
             rest = {name: shown[name] for name in shown if name not in changed}
-            check_unchanged(given, rest, "a dict without it")
+            check_unchanged(visible, rest, "a dict without it")
             for name, tensor in changed.items():
                 if name != "latents":
                     others[name] = tensor
@@ -384,10 +384,10 @@ def _check_dtypes(options: Mapping[str, Any]) -> None:
     would take float32 for it.
     """
     for name in ("dtype", "torch_dtype"):
-        given = options.get(name)
-        dtypes = given.values() if isinstance(given, Mapping) else [given]
+        value = options.get(name)
+        dtypes = value.values() if isinstance(value, Mapping) else [value]
         if not all(each is None or isinstance(each, torch.dtype) for each in dtypes):
             raise ValueError(
-                f"{name} is {given!r}; allowed: a torch.dtype, such as torch.float16, or a dict of "
+                f"{name} is {value!r}; allowed: a torch.dtype, such as torch.float16, or a dict of "
                 "them by component"
             )

@@ -1,4 +1,4 @@
-"""Warnings of a pipeline's call, which are silent where a request has told the user already."""
+"""Warnings of a pipeline's call, which are silent if the notes of a request already say the same."""
 
 from __future__ import annotations
 

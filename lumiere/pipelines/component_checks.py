@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from diffusers import SchedulerMixin
 
 from lumiere.diffusion.schedulers import (
     check_prediction_type,
@@ -15,7 +16,7 @@ from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines.prompts import text_dim
 
 
-def check_generates(unet: SpaceTimeUNet, scheduler: Any) -> None:
+def check_generates(unet: SpaceTimeUNet, scheduler: SchedulerMixin | None) -> None:
     """Raise ValueError unless the network predicts as many channels as it takes, and there is a
     scheduler.
     """
@@ -29,13 +30,13 @@ def check_generates(unet: SpaceTimeUNet, scheduler: Any) -> None:
     check_is_scheduler(scheduler)
 
 
-def check_is_scheduler(scheduler: Any, name: str = "scheduler") -> None:
+def check_is_scheduler(scheduler: SchedulerMixin | None, name: str = "scheduler") -> None:
     """Raise ValueError if a scheduler, a component of this name, is None."""
     if scheduler is None:
         raise ValueError(f"{name} is None; pass a scheduler of the network's prediction type")
 
 
-def check_scheduler(scheduler: Any, expected: str, name: str = "scheduler") -> None:
+def check_scheduler(scheduler: SchedulerMixin, expected: str, name: str = "scheduler") -> None:
     """Raise ValueError unless a pipeline's scheduler expects what the network was trained to
     predict (`check_prediction_type`), at the noise levels of diffusion.
 

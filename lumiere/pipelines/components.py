@@ -353,8 +353,8 @@ class LumiereComponents(LumiereFolders, LumiereAdapters):
 
     @property
     def takes_guidance_scale(self) -> bool:
-        """Whether the base network takes the guidance scale as an input, as latent consistency
-        models do.
+        """Return whether the base network takes the guidance scale as an input, as latent
+        consistency models do.
         """
         return self.unet.unet.config.time_cond_proj_dim is not None
 

@@ -20,7 +20,7 @@ SECTIONS = ("train_base", "train_conditioned", "train_ssr", "train_style", "dist
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a pipeline itself does not know about its training.
+    """Facts about a model's training that its pipeline does not know.
 
     Attributes:
         data: the training data, with sources and licences, as text.

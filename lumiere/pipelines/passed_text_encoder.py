@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from lumiere.text.diffusers_encoder import KINDS, MAX_TOKENS, TOKENIZER, token_states
 from lumiere.text.encoder import TextEncoder, read_with_tokenizer
 from lumiere.text_config import CONFIG_NAME
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class PassedTextEncoder(TextEncoder):
@@ -20,7 +24,9 @@ class PassedTextEncoder(TextEncoder):
 
     name = "passed"
 
-    def __init__(self, text_encoder: Any, tokenizer: Any) -> None:
+    def __init__(
+        self, text_encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
+    ) -> None:
         """
         Args:
             text_encoder: a T5EncoderModel or a CLIPTextModel.
@@ -59,7 +65,7 @@ class PassedTextEncoder(TextEncoder):
         (folder / CONFIG_NAME).unlink(missing_ok=True)  # an earlier pipeline's
 
 
-def text_encoder_of(pipeline: Any) -> TextEncoder | None:
+def text_encoder_of(pipeline: DiffusionPipeline) -> TextEncoder | None:
     """Return the text encoder of a pipeline, ours or that of a pipeline of diffusers.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Which settings of a request have no effect on its videos, as notes in the names of its fields."""
+"""Notes the settings of a request that have no effect on its videos, by the names of its fields."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _visited(pipe: LumierePipeline, request: Request, num_steps: int | None = No
     # A new one, because a scheduler remembers its timesteps. A copy would take with it what a call
     # has left, such as estimates of a video's size.
     scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
-    # A scheduler that takes no timesteps keeps its own spacing, of which the call warns.
+    # A scheduler that takes no timesteps keeps its own spacing; the call warns about it.
     power = pipe.config.timestep_power if takes_timesteps(scheduler) else 1.0
     share = _share(pipe, request)
     timesteps = select_timesteps(scheduler, num_steps, torch.device("cpu"), share, power)

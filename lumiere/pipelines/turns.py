@@ -13,8 +13,10 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
+
+from diffusers import DiffusionPipeline
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -30,7 +32,7 @@ class _Turn:
     owner: int | None = None
 
 
-_turns: WeakKeyDictionary[Any, _Turn] = WeakKeyDictionary()
+_turns: WeakKeyDictionary[object, _Turn] = WeakKeyDictionary()
 # Guards all of this, and wakes the waiting threads whenever a turn ends.
 _changed = threading.Condition()
 # What each waiting thread waits for.
@@ -88,7 +90,7 @@ def changes_in_turn(
 
 
 @contextmanager
-def changing_components(pipeline: Any, method: str) -> Iterator[None]:
+def changing_components(pipeline: DiffusionPipeline, method: str) -> Iterator[None]:
     """Hold a pipeline and its components in a method that does not always change them.
 
     Raises:
@@ -106,7 +108,7 @@ def _refusal_of(method: str) -> str:
 
 
 @contextmanager
-def replacing_component(pipeline: Any, name: str) -> Iterator[None]:
+def replacing_component(pipeline: DiffusionPipeline, name: str) -> Iterator[None]:
     """Hold a pipeline while one of its components is replaced by assignment.
 
     Only the pipeline is taken: the component itself may go on in another pipeline's call.
@@ -135,7 +137,7 @@ def _taking_turns(
 
 @contextmanager
 def _holding(
-    pipeline: Any, names: Sequence[str], is_change: bool, refusal: str | None
+    pipeline: DiffusionPipeline, names: Sequence[str], is_change: bool, refusal: str | None
 ) -> Iterator[None]:
     me = threading.get_ident()
     begins_change = is_change and me not in _changing
@@ -156,7 +158,9 @@ def _holding(
             _changed.notify_all()
 
 
-def _take(pipeline: Any, names: Sequence[str], me: int, refusal: str | None) -> list[_Turn]:
+def _take(
+    pipeline: DiffusionPipeline, names: Sequence[str], me: int, refusal: str | None
+) -> list[_Turn]:
     """Wait until each component is free or belongs to this thread, and return the free ones.
 
     They are taken all at once, so a thread that waits has something only if it is in a call whose
@@ -197,7 +201,7 @@ def _is_waited_for(me: int, turns: Sequence[_Turn]) -> bool:
     return False
 
 
-def _turns_of(pipeline: Any, names: Sequence[str]) -> list[_Turn]:
+def _turns_of(pipeline: DiffusionPipeline, names: Sequence[str]) -> list[_Turn]:
     """Return the turns of the pipeline and of each component, once if it has two names."""
     turns = [_turns.setdefault(pipeline, _Turn())]
     for name in names:

@@ -29,7 +29,7 @@ MAX_TOKENS = 77  # IFPipeline pads to 77 whatever its tokenizer says; CLIP has 7
 
 @dataclass(frozen=True)
 class Kind:
-    """How a pipeline uses a class of text encoder."""
+    """The way in which a pipeline uses a class of text encoder."""
 
     takes_mask: bool  # whether padding is masked inside the text encoder
     lowers: bool  # whether sentences are put into lower case and stripped before the tokenizer

@@ -9,15 +9,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from lumiere.text_config import write_text_config
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-def read_with_tokenizer(tokenizer: Any, text: str) -> tuple[int, tuple[str, ...]]:
+
+def read_with_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, text: str
+) -> tuple[int, tuple[str, ...]]:
     """Do the work of `TextEncoder.read_words` with a tokenizer of transformers."""
     ids = tokenizer(text, truncation=False, verbose=False)["input_ids"]
     unknown_id = tokenizer.unk_token_id

@@ -19,7 +19,7 @@ QUOTED = 60  # characters of each
 
 @dataclass(frozen=True)
 class Loss:
-    """What is lost of a sentence.
+    """The parts of a sentence that a text encoder does not read.
 
     Attributes:
         num_cut: tokens behind the encoder's last one.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +78,7 @@ class OpenCLIPTextEncoder(TextEncoder):
 
     def read_words(self, text: str) -> tuple[int, tuple[str, ...]]:
         """See `TextEncoder.read_words`."""
-        tokenizer: Any = _load_tokenizer(self.architecture)
+        tokenizer = _load_tokenizer(self.architecture)
         wrapped = getattr(tokenizer, "tokenizer", tokenizer)
         if hasattr(wrapped, "unk_token_id"):
             return read_with_tokenizer(wrapped, tokenizer.clean_fn(text))

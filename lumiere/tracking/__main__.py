@@ -13,7 +13,11 @@ PATIENCE = 600.0  # seconds
 
 
 def main() -> None:
-    """Deliver, and say what is left."""
+    """Deliver what is waiting, and print the result.
+
+    Raises:
+        DataError: if runs are left that could not be delivered.
+    """
     root = project_root()
     store.import_mlflow(store.tracking_uri(root))
     left, error = deliver_abandoned(root, PATIENCE)

@@ -24,6 +24,17 @@ logger = logging.getLogger("lumiere.tracking")
 
 
 def log_batch(client: MlflowClient, run_id: str, kind: str, items: list[list[Any]]) -> None:
+    """Send a batch to MLflow.
+
+    Args:
+        client: of the store.
+        run_id: MLflow's id of the run.
+        kind: a key of `LIMITS`.
+        items: at most `LIMITS[kind]`; each has the arguments of MLflow's Metric, Param or RunTag.
+
+    Raises:
+        MlflowException: if MLflow rejects the batch or does not answer.
+    """
     from mlflow.entities import Metric, Param, RunTag
 
     made: dict[str, Any] = {"metrics": Metric, "params": Param, "tags": RunTag}
@@ -37,12 +48,12 @@ def log_inputs(
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     tags = [InputTag("mlflow.data.context", context)]
-    found = []
+    inputs = []
     for path, digest in items:
         source = json.dumps({"uri": path})
         name, short = path[:MAX_NAME], digest[:MAX_DIGEST]
-        found.append(DatasetInput(Dataset(name, short, "local", source), tags))
-    client.log_inputs(run_id, found)
+        inputs.append(DatasetInput(Dataset(name, short, "local", source), tags))
+    client.log_inputs(run_id, inputs)
 
 
 def send_one_by_one(client: MlflowClient, run_id: str, kind: str, items: list[list[Any]]) -> None:

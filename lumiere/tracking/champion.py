@@ -3,7 +3,7 @@
 The rule: the chosen score has to be better by more than chance. It is, if the 95 % intervals of both
 versions do not overlap. The report of an evaluation marks a score as better by the same rule.
 
-Only versions that were measured in the same way are compared: a digest in their tags stands for the
+Only versions that were measured in the same way are compared: a digest in their tags identifies the
 settings of the evaluation and for the clips that it compared with.
 """
 
@@ -59,12 +59,12 @@ def read_standings(path: Path) -> dict[str, Standing]:
         DataError: if the file has another form.
     """
     try:
-        found = {}
+        standings = {}
         for score in json.loads(path.read_text(encoding="utf-8")):
             low, high = score["interval"] or (None, None)
             floor = (score["floor"] or {}).get("value")
-            found[score["key"]] = Standing(score["value"], score["better"], low, high, floor)
-        return found
+            standings[score["key"]] = Standing(score["value"], score["better"], low, high, floor)
+        return standings
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not the scores of an evaluation ({error!r})") from None
 

@@ -121,20 +121,20 @@ class Delivery:
         """Return MLflow's id of a parent, which is given as that id or as the key of a journal."""
         if parent is None or "-" not in parent:
             return parent
-        found = self._find(experiment, parent)
-        if found is None and (self._root / QUEUE / parent).exists():
+        run_id = self._find(experiment, parent)
+        if run_id is None and (self._root / QUEUE / parent).exists():
             for journal in self._all_journals():
                 if journal.key == parent:
                     self.figures(journal)
                     return journal.run_id
             raise ParentPending(f"the parent {parent} is not delivered yet")
-        return found
+        return run_id
 
     def _find(self, experiment: str, key: str) -> str | None:
         """Return MLflow's id of the run with this key, if it has one."""
         text = f"tags.`{KEY_TAG}` = '{key}'"
-        found = self._client.search_runs([experiment], text, max_results=1)
-        return found[0].info.run_id if found else None
+        runs = self._client.search_runs([experiment], text, max_results=1)
+        return runs[0].info.run_id if runs else None
 
     def _send(self, run_id: str, kind: str, items: list[list[object]]) -> None:
         """Send items of one kind; leave out those that MLflow rejects, and warn about each."""

@@ -1,4 +1,4 @@
-"""What runs record, on disk, until MLflow has it.
+"""Keeps on disk what runs record, until MLflow has it.
 
 A run only writes to its journal, which takes microseconds, and `lumiere.tracking.delivery` carries
 the entries to MLflow. So a server that is slow or gone delays nothing and loses nothing.
@@ -13,7 +13,7 @@ artifacts.jsonl  one entry a line: an artifact
 artifacts.json   how far `artifacts.jsonl` is delivered
 files/           copies of the artifacts that are not delivered yet
 
-Artifacts have a file of their own, so that an artifact store that fails holds up no metric.
+Artifacts have a file of their own, so that metrics still arrive while an artifact store fails.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Entry = dict[str, Any]
 
 @dataclass
 class Progress:
-    """How far one file of a journal is delivered.
+    """The part of one file of a journal that is delivered.
 
     Attributes:
         offset: bytes delivered.
@@ -140,12 +140,12 @@ class Journal:
 
     @property
     def is_delivered(self) -> bool:
-        """Whether MLflow has all entries."""
+        """Return whether MLflow has all entries."""
         return self.figures.count() == 0 and self.artifacts.count() == 0
 
     @property
     def is_ended(self) -> bool:
-        """Whether the last entry says how the run ended."""
+        """Return whether the last entry says how the run ended."""
         if not self.figures.path.exists():
             return False
         with self.figures.path.open("rb") as file:

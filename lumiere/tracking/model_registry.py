@@ -99,34 +99,34 @@ def register(root: Path, candidate: Candidate, name: str, metric: str) -> str:
 
 def _register(client: MlflowClient, candidate: Candidate, name: str, metric: str) -> str:
     scores_md5 = hashlib.md5(candidate.scores.read_bytes()).hexdigest()
-    known = _find(client, name, candidate.digest)
+    model_version = _find(client, name, candidate.digest)
     current = {"scores_md5": scores_md5, champion.MEASURED: candidate.measured}
-    if known is not None and current.items() <= known.tags.items():
+    if model_version is not None and current.items() <= model_version.tags.items():
         return ""
     standings = champion.read_standings(candidate.scores)
     new = champion.choose(standings, metric)
     tags = champion.as_tags(standings)
-    if known is None:
+    if model_version is None:
         tags |= {"pipeline_md5": candidate.digest} | dict(candidate.tags)
-        known = _create(client, candidate, name, tags)
-        done = f"the model is version {known.version} of {name} in MLflow's registry"
+        model_version = _create(client, candidate, name, tags)
+        done = f"the model is version {model_version.version} of {name} in MLflow's registry"
     else:
         for key, value in tags.items():
-            client.set_model_version_tag(name, known.version, key, value)
-        client.update_model_version(name, known.version, candidate.card)
-        done = f"version {known.version} of {name} was measured again"
-    outcome = _choose_champion(client, name, known.version, candidate, new, metric)
+            client.set_model_version_tag(name, model_version.version, key, value)
+        client.update_model_version(name, model_version.version, candidate.card)
+        done = f"version {model_version.version} of {name} was measured again"
+    outcome = _choose_champion(client, name, model_version.version, candidate, new, metric)
     # Last, so that a run that fails before is tried again.
     for key in (champion.MEASURED, "scores_md5"):
-        client.set_model_version_tag(name, known.version, key, current[key])
+        client.set_model_version_tag(name, model_version.version, key, current[key])
     return f"{done}; {outcome}"
 
 
 def _find(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
     """Return the version of a pipeline, if the registry has it."""
     query = f"name = '{name}' and tags.pipeline_md5 = '{digest}'"
-    found = client.search_model_versions(query, max_results=1)
-    return found[0] if found else None
+    versions = client.search_model_versions(query, max_results=1)
+    return versions[0] if versions else None
 
 
 def _create(
@@ -159,7 +159,7 @@ def _about(name: str) -> str:
 
 
 def save_model(folder: Path, pipeline: Path) -> None:
-    """Write a pipeline as a model of MLflow with a signature. It holds the code of this package and
+    """Write a pipeline as a model of MLflow with a signature. It contains the code of this package and
     no pickle.
     """
     store.import_mlflow("")
@@ -188,12 +188,12 @@ def _requirements() -> list[str]:
         lines = requires(DISTRIBUTION) or []
     except PackageNotFoundError:  # a checkout on the path that is not installed
         return [f"torch=={version('torch')}", f"diffusers=={version('diffusers')}"]
-    found = []
+    pins = []
     for line in lines:
         requirement = Requirement(line)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            found.append(f"{requirement.name}=={version(requirement.name)}")
-    return found
+            pins.append(f"{requirement.name}=={version(requirement.name)}")
+    return pins
 
 
 def _choose_champion(

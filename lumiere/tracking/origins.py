@@ -18,7 +18,7 @@ LOCK, PATCH = "dvc.lock", "uncommitted.patch"
 
 @dataclass(frozen=True)
 class Origin:
-    """What a run was made from.
+    """The commit, code and data that a run was made from.
 
     Attributes:
         stage: the name of the run's stage; "pipeline" if it is a run of the whole pipeline.
@@ -69,7 +69,7 @@ def read_origin(root: Path, run_id: str) -> Origin:
 
 def _read(client: MlflowClient, run_id: str, name: str) -> str:
     """Return the content of a run's artifact; empty if it has none of this name."""
-    if name not in {found.path for found in client.list_artifacts(run_id)}:
+    if name not in {artifact.path for artifact in client.list_artifacts(run_id)}:
         return ""
     with tempfile.TemporaryDirectory() as folder:
         path = client.download_artifacts(run_id, name, folder)

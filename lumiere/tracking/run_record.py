@@ -41,17 +41,17 @@ class Run:
 
     @property
     def is_recorded(self) -> bool:
-        """Whether calls record anything."""
+        """Return whether calls record anything."""
         return self._journal is not None
 
     @property
     def reference(self) -> str | None:
-        """What `LUMIERE_PARENT_RUN_ID` of a child is set to."""
+        """The value of `LUMIERE_PARENT_RUN_ID` for a child."""
         return None if self._journal is None else self._journal.run_id or self._journal.key
 
     @property
     def is_failing(self) -> bool:
-        """Whether the last attempt to deliver something failed."""
+        """Return whether the last attempt to deliver something failed."""
         if self._journal is None or self._root is None:
             return False
         return courier(self._root).error is not None
@@ -161,8 +161,8 @@ class Run:
 
     @property
     def _is_forked(self) -> bool:
-        """Whether this is a copy in a forked child, such as a worker that reads clips. The run is
-        its parent's.
+        """Return whether this is a copy in a forked child, such as a worker that reads clips. The
+        run is its parent's.
         """
         return os.getpid() != self._process
 

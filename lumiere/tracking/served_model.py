@@ -61,15 +61,15 @@ class VideoModel(mlflow.pyfunc.PythonModel):
         from lumiere.pipelines.run_request import check_request, complete_request, run_request
         from lumiere.requests import make_request
 
-        # Files of this machine are no input: whoever may send a prompt must not read them.
-        given = {name: row[name] for name in COLUMNS if name in row and not pd.isna(row[name])}
-        given.setdefault("seed", secrets.randbelow(MAX_RANDOM_SEED))
+        # Files of this machine are no input: people who can send a prompt must not read them.
+        values = {name: row[name] for name in COLUMNS if name in row and not pd.isna(row[name])}
+        values.setdefault("seed", secrets.randbelow(MAX_RANDOM_SEED))
         try:
-            request = make_request(given)
+            request = make_request(values)
             pixels = check_request(self.pipe, request)
             for note in pixels.notes:
                 logger.warning(note)
-            request = complete_request(self.pipe, request, pixels.num_frames, int(given["seed"]))
+            request = complete_request(self.pipe, request, pixels.num_frames, int(values["seed"]))
             output = run_request(self.pipe, request, pixels.arguments)
         except ValueError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error

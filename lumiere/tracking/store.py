@@ -57,30 +57,30 @@ def tracking_uri(root: Path) -> str:
     Raises:
         ParamsError: if the project's path cannot be part of a database's address.
     """
-    chosen = os.environ.get("MLFLOW_TRACKING_URI")
-    if chosen:
-        return chosen
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if uri:
+        return uri
     check_database_folder(root.resolve())
     return f"sqlite:///{root.resolve()}/.lumiere/mlflow.db"
 
 
 def store_name(root: Path) -> str:
     """Return what identifies the store in a journal; it contains no password."""
-    chosen = os.environ.get("MLFLOW_TRACKING_URI")
-    return redacted(chosen) if chosen else EMBEDDED
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    return redacted(uri) if uri else EMBEDDED
 
 
 def artifact_location(root: Path) -> str | None:
     """Return where a new experiment keeps its artifacts; None if a server decides."""
     if tracking_uri(root).startswith(("http:", "https:")):
         return None
-    chosen = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT")
-    if chosen:
+    address = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT")
+    if address:
         # MLflow keeps relative paths as absolute ones, which would never equal the variable.
-        path = chosen if chosen.startswith("file:/") else chosen.removeprefix("file:")
+        path = address if address.startswith("file:/") else address.removeprefix("file:")
         if not urlsplit(path).scheme:
-            chosen = (root / path).resolve().as_uri()
-        return f"{chosen.rstrip('/')}/{EXPERIMENT}"
+            address = (root / path).resolve().as_uri()
+        return f"{address.rstrip('/')}/{EXPERIMENT}"
     return (root.resolve() / ".lumiere" / "mlartifacts").as_uri()
 
 
@@ -179,8 +179,8 @@ def close_abandoned_runs(client: MlflowClient, root: Path, kept: set[str]) -> No
         root: the project's folder.
         kept: ids of runs that still have a journal; it says how they ended.
     """
-    found = client.search_runs([experiment_id(client, root)], "attributes.status = 'RUNNING'")
-    for run in found:
+    running = client.search_runs([experiment_id(client, root)], "attributes.status = 'RUNNING'")
+    for run in running:
         if run.info.run_id not in kept and has_lost_its_process(run.data.tags):
             client.set_terminated(run.info.run_id, status="KILLED")
 

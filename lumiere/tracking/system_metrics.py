@@ -60,12 +60,12 @@ def _sample(run: Run, monitors: list[Any], seconds: float, has_ended: threading.
 
 def log_sample(run: Run, monitors: list[Any], step: int) -> None:
     """Log the load since the sample before."""
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for monitor in monitors:
         monitor.collect_metrics()
-        found |= monitor.aggregate_metrics()
+        metrics |= monitor.aggregate_metrics()
         monitor.clear_metrics()
-    run.log_metrics({PREFIX + name: value for name, value in found.items()}, step)
+    run.log_metrics({PREFIX + name: value for name, value in metrics.items()}, step)
 
 
 def working_monitors() -> list[Any]:

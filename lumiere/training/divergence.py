@@ -39,7 +39,7 @@ class LossWatch:
 
     @property
     def is_rising(self) -> bool:
-        """Whether the loss is half-way to a blow-up, on a log scale."""
+        """Return whether the loss is half-way to a blow-up, on a log scale."""
         return self.smoothed > math.sqrt(self.factor) * self.best
 
     def add(self, loss: float, grad_norm: float) -> str:

@@ -100,7 +100,7 @@ def _end_workers() -> None:
     """End the workers that are left when the program ends, for example after an error.
 
     torch sends them two SIGTERMs. A busy machine may merge the two into one, which they survive
-    (`_outlive_signals`), and the program would wait for them for ever.
+    (`_outlive_signals`), and the program would wait for them forever.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler reports killed workers
     for child in multiprocessing.active_children():

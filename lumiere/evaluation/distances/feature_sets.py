@@ -53,11 +53,11 @@ class FeatureSet:
 
     def first_of_each(self, window: int) -> dict[str, int]:
         """Return the first video of each named subject in a window: subject → position."""
-        found: dict[str, int] = {}
+        positions: dict[str, int] = {}
         for index, subject in enumerate(self.subjects):
             if subject and self.windows[index] == window:
-                found.setdefault(subject, index)
-        return found
+                positions.setdefault(subject, index)
+        return positions
 
     def _check(self, index: int) -> None:
         rows = np.asarray(self.features[index])

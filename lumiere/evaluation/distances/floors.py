@@ -162,15 +162,15 @@ def _neighbour_score(
         # Videos that crowd around a few real ones exceed the real value: torn frames reach 2.2
         # where real ones have 1.2.
         return score(design, measure, key, label, Better.CLOSER, about)
-    found = score(design, measure, key, label, Better.HIGHER, about)
+    neighbour_score = score(design, measure, key, label, Better.HIGHER, about)
     # A share of samples: of the generated ones for precision, of the real ones for the others.
     count = design.num_videos if kind == "precision" else design.num_reference
     return replace(
-        found,
-        interval=_with_share(found.value, found.interval, count),
-        floor=_floor_with_share(found.floor, count),
-        other_floor=_floor_with_share(found.other_floor, count),
-        saturated=at_ceiling(found.value, count),
+        neighbour_score,
+        interval=_with_share(neighbour_score.value, neighbour_score.interval, count),
+        floor=_floor_with_share(neighbour_score.floor, count),
+        other_floor=_floor_with_share(neighbour_score.other_floor, count),
+        saturated=at_ceiling(neighbour_score.value, count),
     )
 
 

@@ -86,7 +86,7 @@ def paired_score(
     definition = Definition(label, Better.HIGHER, "", note, bounds=COSINE)
     has_floor = np.isfinite(pairs.floor).all()
     floor, floor_subjects = (pairs.floor, pairs.subjects) if has_floor else ((), ())
-    found = mean_score(
+    paired = mean_score(
         key,
         definition,
         pairs.similarity,
@@ -100,4 +100,4 @@ def paired_score(
     others = mean_floor(
         key, definition, pairs.others, count=count, subjects=pairs.subjects, seed=seed
     )
-    return replace(found, other_floor=others)
+    return replace(paired, other_floor=others)

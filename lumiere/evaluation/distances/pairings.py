@@ -1,6 +1,6 @@
-"""Which videos a distance compares: the generated set, and the real sets that serve as its floors.
+"""Chooses the videos that a distance compares: the generated set, and the real sets of its floors.
 
-Two designs. *Matched*: generated videos have real counterparts (videos of the same subject). The
+There are two designs. *Matched*: generated videos have real counterparts (videos of the same subject). The
 reference is window A of these subjects. The same-subject floor compares window B of the same
 subjects with it; the other-subject floor as many real videos of other subjects. *Unmatched*: names
 and captions do not say which real video a generated one belongs to. The reference is all real

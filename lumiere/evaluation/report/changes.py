@@ -1,11 +1,11 @@
-"""What changed against an earlier run, score by score.
+"""Compares the scores with those of an earlier run.
 
-Where the comparison belongs: DVC hashes the folder of the stage `evaluate`, and the last commit is
-not among the stage's inputs. If the report held the comparison, equal inputs would give other bytes
-after each commit. So the stage gives no `previous` to the report; it prints `summary` and writes the
-comparison to a page of its own outside its outputs (`write_changes` in page.py), which it logs to
-MLflow. `lumiere evaluate --baseline METRICS.json` names the earlier run as an input, so there the
-comparison is part of the report.
+The report of the stage `evaluate` leaves the comparison out. DVC hashes the stage's folder, and the
+last commit is not among the stage's inputs, so equal inputs would give other bytes after each
+commit. The stage gives no `previous` to the report. It prints `summary` and writes the comparison
+to a page outside its outputs (`write_changes` in page.py), which it logs to MLflow. `lumiere
+evaluate --baseline METRICS.json` names the earlier run as an input, so there the comparison is part
+of the report.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SUFFIXES = ("_floor_other_subjects", "_floor_low", "_floor_high", "_floor", "_lo
 
 
 class Effect(StrEnum):
-    """What became of a score."""
+    """The direction in which a score changed."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -77,16 +77,16 @@ def parse_metrics(text: str, name: str) -> dict[str, float]:
         DataError: if it is anything else; the message begins with `name`.
     """
     try:
-        found = json.loads(text)
+        metrics = json.loads(text)
     except ValueError as error:
         raise DataError(f"{name}: not JSON ({error}); give the metrics of another run") from None
-    if not isinstance(found, dict):
+    if not isinstance(metrics, dict):
         raise DataError(f"{name}: expected one flat mapping of names to numbers")
-    for key, value in found.items():
+    for key, value in metrics.items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not math.isfinite(value):
             raise DataError(f"{name}: {key} is {value!r}; expected a number")
-    return {key: float(value) for key, value in found.items()}
+    return {key: float(value) for key, value in metrics.items()}
 
 
 def changes(scores: Sequence[Score], previous: Mapping[str, float]) -> list[Change]:
@@ -96,33 +96,33 @@ def changes(scores: Sequence[Score], previous: Mapping[str, float]) -> list[Chan
     run's value has to lie outside of it. With `Better.CLOSER`, better means nearer to the floor of
     the same run.
     """
-    found = []
+    compared = []
     for score in scores:
         before = previous.get(score.key)
         ends = _interval(previous, score.key)
         effect = Effect.NEW if before is None else _effect(score, before, ends, previous)
-        found.append(Change(score, before, ends, effect))
-    return found
+        compared.append(Change(score, before, ends, effect))
+    return compared
 
 
 def gone(scores: Sequence[Score], previous: Mapping[str, float]) -> list[str]:
     """Return the earlier run's scores that this run does not have."""
-    known = {score.key for score in scores}
-    return [key for key in previous if key not in known and _stem(key, previous) == key]
+    current_keys = {score.key for score in scores}
+    return [key for key in previous if key not in current_keys and _stem(key, previous) == key]
 
 
 def summary(scores: Sequence[Score], previous: Previous) -> list[str]:
     """Return lines for the console: what changed beyond the intervals, then a count of the rest."""
-    found = changes(scores, previous.metrics)
+    all_changes = changes(scores, previous.metrics)
     lines = []
-    for change in found:
+    for change in all_changes:
         if change.effect in (Effect.BETTER, Effect.WORSE):
             assert change.before is not None
             lines.append(
                 f"{change.effect}: {change.score.key} {number(change.before)} → "
                 f"{number(change.score.value)}"
             )
-    lines.append(f"{counts_of_rest(found)} (against {previous.commit})")
+    lines.append(f"{counts_of_rest(all_changes)} (against {previous.commit})")
     return lines
 
 

@@ -104,7 +104,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class SensitivityRow:
-    """From which step of a degradation of real clips on a score lies outside the floor.
+    """The first step of a degradation of real clips at which a score lies outside the floor.
 
     Attributes:
         score: the label of the score.
@@ -129,7 +129,7 @@ class Previous(NamedTuple):
 
 @dataclass(frozen=True)
 class ReportContent:
-    """What `write_report` shows.
+    """The content that `write_report` shows.
 
     Attributes:
         title: heading of the page.

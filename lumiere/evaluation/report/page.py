@@ -84,7 +84,7 @@ class _Videos:
         return len(self.waiting) - 1
 
     def linked(self) -> bool:
-        """Whether the videos are beside the page."""
+        """Return whether the videos are beside the page."""
         return sum(len(moving.data) for _, moving, _ in self.waiting) > self.limit
 
     def show(self, number: int, alt: str) -> Shown:
@@ -125,7 +125,7 @@ def write_report(
     videos = _Videos(folder, max_embedded)
     wall = _wall(content.wall, videos)
     styles = [(row, _add_style(row, videos)) for row in content.styles]
-    found = _changes(content)
+    change_tables = _changes(content)
     page = _render(
         "report.html",
         content=content,
@@ -141,7 +141,7 @@ def write_report(
         styles=_styles(styles, videos),
         style_curves=[_curve(curve) for curve in _style_curves(content.styles)],
         slices=[_slice(item) for item in content.slices],
-        changes=found,
+        changes=change_tables,
         linked=videos.linked(),
         number=wording.number,
     )
@@ -206,14 +206,14 @@ def sorted_wall(wall: Sequence[WallEntry]) -> list[WallEntry]:
 
 def _wall(wall: Sequence[WallEntry], videos: _Videos) -> list[tuple[WallEntry, int, int | None]]:
     """Encode the videos of the wall: entry, number of the generated video, number of the real one."""
-    found = []
+    entries = []
     for entry in sorted_wall(wall):
         generated = videos.add(f"{entry.name}-generated", entry.generated, entry.fps)
         real = None
         if entry.real is not None:
             real = videos.add(f"{entry.name}-real", entry.real, entry.fps)
-        found.append((entry, generated, real))
-    return found
+        entries.append((entry, generated, real))
+    return entries
 
 
 def _pair(entry: WallEntry, generated: int, real: int | None, videos: _Videos) -> Pair:

@@ -88,12 +88,12 @@ def _badges(score: Score) -> list[tuple[str, str]]:
 
 def change_view(scores: Sequence[Score], previous: Previous) -> dict[str, object]:
     """Return what the tables of changes show."""
-    found = changes(scores, previous.metrics)
+    all_changes = changes(scores, previous.metrics)
     return {
         "commit": previous.commit,
-        "rows": [_change_row(c) for c in found if c.effect in (Effect.BETTER, Effect.WORSE)],
-        "unsure": [_change_row(c) for c in found if c.effect is Effect.UNSURE],
-        "rest": counts_of_rest([c for c in found if c.effect is not Effect.UNSURE]),
+        "rows": [_change_row(c) for c in all_changes if c.effect in (Effect.BETTER, Effect.WORSE)],
+        "unsure": [_change_row(c) for c in all_changes if c.effect is Effect.UNSURE],
+        "rest": counts_of_rest([c for c in all_changes if c.effect is not Effect.UNSURE]),
         "gone": gone(scores, previous.metrics),
     }
 

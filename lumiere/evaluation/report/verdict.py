@@ -36,7 +36,7 @@ GROUP_NAMES = {
 
 
 class Outcome(StrEnum):
-    """Whether the scores distinguish generated videos from real ones."""
+    """The outcome: whether the scores distinguish generated videos from real ones."""
 
     TOLD_APART = "Told apart from real clips"
     NOT_TOLD_APART = "Not told apart by these scores"
@@ -46,7 +46,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the scores mean: an outcome, and three sentences (whether, in what, what is good)."""
+    """The meaning of the scores: an outcome, and three sentences (whether, in what, what is good)."""
 
     outcome: Outcome
     sentences: tuple[str, str, str]
@@ -68,7 +68,7 @@ def verdict(scores: Sequence[Score]) -> Verdict:
 
 
 def counts(score: Score) -> bool:
-    """Whether the verdict may rest on a score."""
+    """Return whether the verdict may rest on a score."""
     return score.sees and not score.saturated and score.outside_floor() is not None
 
 

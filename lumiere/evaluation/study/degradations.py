@@ -28,7 +28,7 @@ WARP_GRID = 4  # nodes per side of a smooth random displacement
 
 
 class Touches(StrEnum):
-    """What a person notices about a degraded set."""
+    """The aspect of a degraded set that a person notices."""
 
     LOOK = "look"
     TIME = "time"
@@ -193,9 +193,9 @@ def _torn(frames: np.ndarray, swapped: float, rng: np.random.Generator) -> np.nd
     h, w = frames.shape[1] // TILES, frames.shape[2] // TILES
     if not h or not w:
         raise ValueError(f"frames of {frames.shape[1:3]} pixels; expected at least {TILES} a side")
-    chosen = rng.permutation(TILES * TILES)[: int(swapped)]
+    tile_numbers = rng.permutation(TILES * TILES)[: int(swapped)]
     torn = frames.copy()
-    for target, source in zip(chosen, np.roll(chosen, 1), strict=True):
+    for target, source in zip(tile_numbers, np.roll(tile_numbers, 1), strict=True):
         y, x = divmod(int(target), TILES)
         v, u = divmod(int(source), TILES)
         tile = frames[:, v * h : (v + 1) * h, u * w : (u + 1) * w]
@@ -234,9 +234,9 @@ def _cast(frames: np.ndarray, levels: float, rng: np.random.Generator) -> np.nda
 
 def _shuffled(frames: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
     """Move a share of the frames in a circle of random order."""
-    chosen = rng.permutation(len(frames))[: round(share * len(frames))]
+    positions = rng.permutation(len(frames))[: round(share * len(frames))]
     shuffled = frames.copy()
-    shuffled[chosen] = frames[np.roll(chosen, 1)]
+    shuffled[positions] = frames[np.roll(positions, 1)]
     return shuffled
 
 
@@ -293,15 +293,15 @@ def _drift(frames: np.ndarray, length: float, rng: np.random.Generator) -> np.nd
 
 def _other_subject(count: int, share: float, rng: np.random.Generator) -> np.ndarray:
     sources = np.arange(count)
-    chosen = rng.permutation(count)[: round(share * count)]
-    sources[chosen] += count
+    replaced = rng.permutation(count)[: round(share * count)]
+    sources[replaced] += count
     return sources
 
 
 def _swapped(count: int, share: float, rng: np.random.Generator) -> np.ndarray:
     sources = np.arange(count)
-    chosen = rng.permutation(count)[: max(2, round(share * count))]
-    sources[chosen] = np.roll(chosen, 1)
+    positions = rng.permutation(count)[: max(2, round(share * count))]
+    sources[positions] = np.roll(positions, 1)
     return sources
 
 

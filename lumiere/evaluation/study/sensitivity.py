@@ -105,10 +105,10 @@ class Study:
 
     def __init__(self, videos: StudyVideos, networks: Networks, seed: int = 0) -> None:
         self.videos, self.seed = videos, seed
-        known = [*videos.reference, *videos.spoilt, *videos.others]
+        all_videos = [*videos.reference, *videos.spoilt, *videos.others]
         judge = None if networks.judge is None else KnownSentences(**vars(networks.judge))
         self.networks = replace(
-            networks, main=KnownFrames(networks, known), judge=judge, cache=None
+            networks, main=KnownFrames(networks, all_videos), judge=judge, cache=None
         )
         self.real = self._measure(videos.reference, "window A")
         self.again = self._measure(videos.spoilt, "window B")
@@ -132,13 +132,13 @@ class Study:
 
     def run(self, degradation: Degradation) -> Steps:
         """Score all steps of a degradation."""
-        found = []
+        step_scores = []
         for step in degradation.steps:
             spoilt = degrade_set(
                 degradation, step.amount, self.videos.spoilt, self.videos.others, self.seed
             )
-            found.append(self.scores(spoilt, f"{degradation.label}, {step.label}"))
-        return found
+            step_scores.append(self.scores(spoilt, f"{degradation.label}, {step.label}"))
+        return step_scores
 
     def _measure(self, videos: Sequence[Video], what: str) -> dict[int, Any]:
         measured, _ = measure_set(_in_memory(videos), range(len(videos)), self.networks, what)
@@ -228,9 +228,9 @@ def judge_study(start: Sequence[Score], runs: Mapping[str, Steps]) -> dict[str, 
     for score in start:
         table[score.key] = {}
         for name, steps in runs.items():
-            found = [_find(scores, score.key) for scores in steps]
+            step_scores = [_find(scores, score.key) for scores in steps]
             labels = [step.label for step in DEGRADATIONS[name].steps]
-            table[score.key][name] = judge_steps([score, *found], labels)
+            table[score.key][name] = judge_steps([score, *step_scores], labels)
     return table
 
 
@@ -277,11 +277,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runs = _Runs(options.output / "runs.json", same)
     study = Study(videos, networks, options.seed)
     start = runs.get("", lambda: [study.scores(videos.spoilt)])[0]
-    found: dict[str, Steps] = {}
+    steps_by_degradation: dict[str, Steps] = {}
     for number, (name, degradation) in enumerate(DEGRADATIONS.items(), 1):
-        found[name] = runs.get(name, partial(study.run, degradation))
+        steps_by_degradation[name] = runs.get(name, partial(study.run, degradation))
         print(f"{number} of {len(DEGRADATIONS)}: {degradation.label}", flush=True)
-    content = study_file(start, found, settings)
+    content = study_file(start, steps_by_degradation, settings)
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace('},"', '},\n"')
     _write(options.output / STUDY_FILE, text + "\n")
     _write(options.output / "tables.md", tables(content))

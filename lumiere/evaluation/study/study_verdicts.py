@@ -61,7 +61,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
 
 
 class Verdict(StrEnum):
-    """How a score answers a degradation."""
+    """The response of a score to a degradation."""
 
     SEEN = "seen"  # it worsens in order, and leaves the floor's interval
     NOT_SEEN = "not seen"  # it stays within the interval
@@ -192,10 +192,10 @@ def _ratio(change: float, width: float) -> float:
 
 
 def _order(harm: Sequence[float]) -> float:
-    known = [value for value in harm if not math.isnan(value)]
+    finite = [value for value in harm if not math.isnan(value)]
     right = wrong = 0
-    for i, weaker in enumerate(known):
-        for stronger in known[i + 1 :]:
+    for i, weaker in enumerate(finite):
+        for stronger in finite[i + 1 :]:
             right += stronger > weaker + TOLERANCE
             wrong += stronger < weaker - TOLERANCE
     return right / (right + wrong) if right + wrong else math.nan

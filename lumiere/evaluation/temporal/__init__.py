@@ -1,1 +1,1 @@
-"""What changes over time: consistency, motion, spectra, drift and seams."""
+"""Measures of change over time: consistency, motion, spectra, drift and seams."""

@@ -36,7 +36,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class Leakage:
-    """How far known pixels were changed.
+    """The amounts by which known pixels were changed.
 
     Attributes:
         psnr: in dB over all known pixels; infinite if all are equal.

@@ -34,7 +34,7 @@ KINDS = ("multidiffusion", "independent")
 
 @dataclass(frozen=True)
 class SeamRecord:
-    """What is measured on a set of seams.
+    """The measurements of a set of seams.
 
     Attributes:
         multidiffusion, independent: (n, t − 1), `consecutive_mse` of the same n videos.

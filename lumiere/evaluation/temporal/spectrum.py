@@ -35,7 +35,7 @@ class Period:
 
 @dataclass(frozen=True)
 class Phase:
-    """By how many turns a video runs behind another, in [−0.5, 0.5), and how far pixels agree on it.
+    """A video's lag behind another, in turns in [−0.5, 0.5), and how far pixels agree on it.
 
     Attributes:
         turns: 0.25 means that the video reaches each state a quarter of a period later.

@@ -293,9 +293,9 @@ def _period_values(
     generated: np.ndarray, real: np.ndarray, period: Period, fps: float
 ) -> dict[str, float]:
     values = {"period_kept": 0.0}
-    found = find_period(generated)
-    if found is not None:
-        difference = abs(found.frames - period.frames)
+    generated_period = find_period(generated)
+    if generated_period is not None:
+        difference = abs(generated_period.frames - period.frames)
         values["period_mismatch_s"] = difference / fps
         values["period_kept"] = float(difference <= PERIOD_TOLERANCE * period.frames)
     if generated.shape == real.shape:
