@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from radon.complexity import cc_visit
 
 from lumiere import staleness
 from lumiere.staleness import ROOT, WITHOUT_EFFECT, deciding_files, imported_names
@@ -246,6 +247,16 @@ def test_metrics_do_not_make_curation_stale() -> None:
 
 
 # --- the listing of the tree ------------------------------------------------------------------------------------------
+
+
+def test_no_function_has_a_cyclomatic_complexity_above_15() -> None:
+    blocks = [
+        (block.complexity, f"{path.relative_to(ROOT)}: {block.fullname}")
+        for package in ("lumiere", "stages", "flows")
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for block in cc_visit(path.read_text(encoding="utf-8"))
+    ]
+    assert [block for block in blocks if block[0] > 15] == []
 
 
 def test_no_two_modules_have_one_name() -> None:

@@ -109,7 +109,7 @@ def load_backbone(
         sha256: the expected hash; None takes the published one where it is known.
 
     Raises:
-        ParamsError: if the name is unknown, or a path is missing or too many.
+        ParamsError: if the name is unknown, or the number of paths is not the right one.
         DataError: if the weights are missing, damaged or have another hash.
     """
     spec = BackboneSpec(name, None if path is None else str(path), sha256)

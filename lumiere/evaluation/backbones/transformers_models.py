@@ -43,7 +43,7 @@ class VideoMAEBackbone(VideoNetwork):
         """
         Args:
             path: a folder of transformers with a model of type "videomae".
-            sha256: the expected hash of the folder, as `weights.check_folder` computes it.
+            sha256: the expected hash of the folder, as `weight_files.check_folder` computes it.
 
         Raises:
             DataError: if the folder cannot be used or has another hash.
@@ -84,7 +84,7 @@ class VJEPA2Backbone(VideoNetwork):
         """
         Args:
             path: a folder of transformers with a model of type "vjepa2".
-            sha256: the expected hash of the folder, as `weights.check_folder` computes it.
+            sha256: the expected hash of the folder, as `weight_files.check_folder` computes it.
 
         Raises:
             DataError: if the folder cannot be used or has another hash.
@@ -121,7 +121,7 @@ class DINOBackbone(FrameNetwork):
         """
         Args:
             path: a folder of transformers with a model of type "vit" (DINO) or "dinov2".
-            sha256: the expected hash of the folder, as `weights.check_folder` computes it.
+            sha256: the expected hash of the folder, as `weight_files.check_folder` computes it.
 
         Raises:
             DataError: if the folder cannot be used or has another hash.
