@@ -21,6 +21,7 @@ from lumiere.errors import VideoError
 
 SAMPLE_FPS = FLOW_FPS  # about the rate at which training sees videos
 DETAIL_FPS = 2  # frames a second whose sharpness and bars are measured, at full size
+MOST_AT_END = 2  # signs of damage of a last frame, one for each of its fields
 DETAIL_STEP = SAMPLE_FPS // DETAIL_FPS  # ticks
 
 
@@ -73,7 +74,8 @@ class Pass:
         """Give the newest frame to each tick at which it is shown, and look at it closely in time."""
         first, last = _tick(held.time), _tick(until)
         self.frames += [small] * (last - first)
-        close = [tick for tick in range(first, last) if tick % DETAIL_STEP == 0]
+        close = [tick for tick in range(first, last) if tick % MOST_AT_END = 2  # signs of damage of a last frame, one for each of its fields
+DETAIL_STEP == 0]
         if not close:
             return
         gray = cv2.cvtColor(held.picture(), cv2.COLOR_RGB2GRAY)
@@ -101,6 +103,8 @@ class Pass:
         """Forget a damaged last frame: recordings often end in the middle of one."""
         first, last = self.damage.first, self.times[-1]
         if first is None or first < last or len(self.times) < 2:
+            return
+        if self.damage.num_frames + self.damage.num_packets > MOST_AT_END:
             return
         self.notes.append("a damaged last frame left out")
         if first == last:

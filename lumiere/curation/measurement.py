@@ -41,6 +41,7 @@ CODE = code_version(
     "lumiere.curation.probe",
     "lumiere.curation.shots",
     "lumiere.data.bars",
+    "lumiere.data.decoder_signs",
     "lumiere.data.display",
     "lumiere.data.frame_times",
     "lumiere.data.key_frames",
@@ -230,7 +231,7 @@ def _measure(
     except VideoError as error:
         raise Rejection(Reason.UNREADABLE, f"It cannot be read: {error}.") from None
     seen.leave_out_damaged_end()
-    stretches = undamaged(path, seen.times, seen.end, seen.damage) if seen.damage else []
+    stretches = undamaged(path, facts.codec, seen.end, seen.damage) if seen.damage else []
     _check_whole(facts, seen, bool(stretches))
     if stretches:
         facts = dataclasses.replace(facts, decoder="pyav", decoder_reason="damaged")

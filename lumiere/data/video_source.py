@@ -17,9 +17,10 @@ from typing import cast
 import av
 import numpy as np
 
+from lumiere.data.decoder_signs import MARKING_CODECS, complaints
 from lumiere.data.display import Converter, Display, deinterlaced, display_of
 from lumiere.data.frame_times import Clock, check_hidden, check_jump, check_return
-from lumiere.data.video_streams import main_stream, open_video, raise_machine_error
+from lumiere.data.video_streams import demuxed, main_stream, open_video, raise_machine_error
 from lumiere.errors import VideoError
 from lumiere.plurals import counted
 
@@ -27,11 +28,6 @@ from lumiere.plurals import counted
 # libvpx's decoders return the same pixels and read alpha; that of VP9 notices almost all damage,
 # that of VP8 some.
 DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
-# These decoders mark the frames whose damage they conceal. All others have to be strict instead.
-MARKING_CODECS = frozenset(
-    {"h264", "mpeg1video", "mpeg2video", "mpeg4", "h263", "flv1", "msmpeg4v1", "msmpeg4v2"}
-    | {"msmpeg4v3", "wmv1", "wmv2", "wmv3", "vc1"}
-)
 STRICT = "crccheck+bitstream+buffer+explode"
 
 FRAMES_LOOKED_AT = 8  # the first frame of an interlaced video may be marked otherwise
@@ -46,7 +42,7 @@ class Damage:
     """What a decoder could not read, counted while frames are decoded.
 
     Attributes:
-        num_frames: frames whose damage the decoder concealed.
+        num_frames: frames whose damage the decoder concealed or logged.
         num_packets: packets that gave no frame because they are damaged.
         signs: seconds from the first frame to each sign of damage whose time is known.
     """
@@ -58,6 +54,12 @@ class Damage:
     def note(self, time: Fraction) -> None:
         """Note the time of a sign of damage."""
         self.signs.append(max(time, Fraction(0)))
+
+    def note_frame(self, time: Fraction) -> None:
+        """Count the damaged frame at a time, once."""
+        if max(time, Fraction(0)) not in self.signs:
+            self.num_frames += 1
+            self.note(time)
 
     @property
     def first(self) -> Fraction | None:
@@ -272,27 +274,46 @@ def _frames(
     timed from `origin`, by default the first frame.
     """
     time_base = Fraction(stream.time_base or 1)
+    codec = stream.codec_context.codec.canonical_name
     clock = Clock(container.format.name)
+    suspects: set[int] = set()  # when the frames are shown about which the decoder complains
     first = origin
     for packet in _packets(container, stream, damage):
-        try:
-            for frame in decoder.decode(packet):
-                frame.pts = clock.point(frame)
-                if frame.pts is None:
-                    continue
-                first = frame.pts if first is None else first
-                if frame.is_corrupt:
-                    damage.num_frames += 1
-                    damage.note((frame.pts - first) * time_base)
-                yield frame
-        except av.error.FFmpegError:
-            # A recording may begin in the middle of a group of pictures. What comes before its
-            # first frame cannot be decoded, and is no damage.
-            if first is None or packet is None:
-                continue
+        with complaints(codec) as messages:
+            decoded = _decode(decoder, packet)
+        # A recording may begin in the middle of a group of pictures. What comes before its first
+        # frame cannot be decoded, and is no damage.
+        if decoded is None and first is not None and packet is not None:
             damage.num_packets += 1
             if packet.pts is not None:
                 damage.note((packet.pts - first) * time_base)
+        elif decoded is not None and packet is not None and _concern(messages, codec):
+            point = clock.packet_point(packet)
+            if point is None:
+                damage.num_frames += 1
+            else:
+                suspects.add(point)
+        for frame in decoded or ():
+            frame.pts = clock.point(frame)
+            if frame.pts is None:
+                continue
+            first = frame.pts if first is None else first
+            if frame.is_corrupt or frame.pts in suspects:
+                damage.note_frame((frame.pts - first) * time_base)
+            yield frame
+
+
+def _decode(decoder: av.VideoCodecContext, packet: av.Packet | None) -> list[av.VideoFrame] | None:
+    """Return the frames that a packet gives; None if it cannot be decoded."""
+    try:
+        return decoder.decode(packet)
+    except av.error.FFmpegError:
+        return None
+
+
+def _concern(messages: list[tuple[int, str, str]], codec: str) -> bool:
+    """Return whether a message of FFmpeg's log comes from the decoder."""
+    return any(name == codec for _, name, _ in messages)
 
 
 def _packets(
@@ -302,7 +323,7 @@ def _packets(
 
     That is None if the demuxer gives up, which is counted as damage.
     """
-    packets = container.demux(stream)
+    packets = demuxed(container, stream)
     while True:
         try:
             packet = next(packets)

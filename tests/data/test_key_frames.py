@@ -28,6 +28,17 @@ KINDS = [
     ("refresh.mp4", "libx264", {"g": "12", "x264-params": "intra-refresh=1"}, False),
     ("a.webm", "libvpx-vp9", {"g": "12", "deadline": "realtime", "cpu-used": "8"}, True),
     ("a.mov", "mjpeg", {}, True),
+    ("av1.mp4", "libsvtav1", {"g": "12", "preset": "12"}, True),
+    ("av1.mkv", "libsvtav1", {"g": "12", "preset": "8", "svtav1-params": "film-grain=8"}, None),
+    ("mpeg4.mp4", "mpeg4", {"g": "12", "b": "500000"}, True),
+    ("mpeg4.mkv", "mpeg4", {"g": "12", "bf": "2", "qpel": "1"}, None),
+    ("mpeg2.mkv", "mpeg2video", {"g": "12", "bf": "2"}, None),
+    (
+        "closed.mkv",
+        "mpeg2video",
+        {"g": "12", "bf": "2", "flags": "+cgop", "sc_threshold": "1000000000"},
+        None,
+    ),
     ("a.ts", "libx264", {"g": "12"}, False),
     ("a.avi", "mpeg4", {"g": "12"}, False),
 ]

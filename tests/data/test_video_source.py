@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from lumiere.curation.measurement import Measurement, measure_video
 from lumiere.curation.probe import probe
 from lumiere.data.display import on_background, turned
 from lumiere.data.video_io import decode, read_video
+from lumiere.data.video_streams import demuxed, main_stream, open_video
 from lumiere.errors import VideoError
 from lumiere.evaluation.videos import list_folder
 from tests.video_factory import encode, numbered, read_numbers, truncated
@@ -110,6 +112,31 @@ def test_a_cover_alone_is_no_video(tmp_path):
         container.mux([*sound.encode(frame), *sound.encode()])
     with pytest.raises(VideoError, match="no video stream"):
         read_video(tmp_path / "a.mp4")
+
+
+class BeginsLate:
+    """A container in which a stream begins late, of which PyAV does not know."""
+
+    def __init__(self, container: av.container.InputContainer, after: int) -> None:
+        self.container, self.after, self.num_read = container, after, 0
+
+    def demux(self, *streams: av.VideoStream) -> Iterator[av.Packet]:
+        for packet in self.container.demux(*streams):
+            yield packet
+            self.num_read += 1
+            if self.num_read == self.after:
+                raise IndexError("list index out of range")
+
+
+@pytest.mark.parametrize("after", [7, 20, 21])  # within, at the last packet, at the end
+def test_a_stream_that_begins_late_does_not_end_the_video(tmp_path, after):
+    path = encode(tmp_path / "a.ts", numbered(20))
+    with open_video(path) as container:
+        expected = [(packet.pts, packet.size) for packet in container.demux(video=0)]
+    with open_video(path) as container:
+        late = BeginsLate(container, after)
+        packets = [(packet.pts, packet.size) for packet in demuxed(late, main_stream(container))]
+    assert packets == expected and len(packets) == 21
 
 
 # --- how long -------------------------------------------------------------------------------------
