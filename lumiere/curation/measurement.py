@@ -35,6 +35,7 @@ from lumiere.plurals import counted
 # If any of these changes, earlier results are not reused.
 CODE = code_version(
     __name__,
+    "lumiere.curation.combing",
     "lumiere.curation.damage",
     "lumiere.curation.filters",
     "lumiere.curation.frame_pass",
@@ -235,6 +236,8 @@ def _measure(
     _check_whole(facts, seen, bool(stretches))
     if stretches:
         facts = dataclasses.replace(facts, decoder="pyav", decoder_reason="damaged")
+    elif seen.is_interlaced:
+        facts = dataclasses.replace(facts, decoder="pyav", decoder_reason="interlaced")
     box = seen.picture_box()
     small = seen.frames if box is None else _without_bars(seen.frames, box, seen.sizes[0])
     cuts = [i for i in seen.cuts.cuts(shot_threshold) if i < len(seen.times)]

@@ -98,6 +98,7 @@ class SourceFrame:
     Attributes:
         time: seconds from the first frame.
         duration: its own duration in seconds; 0 if unknown.
+        is_interlaced: whether a frame up to it was interlaced; now it is not.
     """
 
     time: Fraction
@@ -105,6 +106,7 @@ class SourceFrame:
     frame: av.VideoFrame
     display: Display
     converter: Converter
+    is_interlaced: bool = False
 
     def picture(self) -> np.ndarray:
         """uint8 (h, w, 3), RGB, as shown."""
@@ -215,10 +217,8 @@ def source_frames(
         frames = _frames(container, stream, _decoder(stream), damage, origin)
         if seek is not None:
             frames = _from_key_frame(frames, seek)
-        for frame in deinterlaced(frames) if display.is_interlaced else frames:
+        for frame, is_interlaced in deinterlaced(frames):
             assert frame.pts is not None
-            if display.is_interlaced and frame.time_base:
-                time_base = Fraction(frame.time_base)  # the filter counts in halves
             origin = frame.pts if origin is None else origin
             later = (frame.pts - origin) * time_base
             num_frames += 1
@@ -229,7 +229,7 @@ def source_frames(
             check_jump(max(time, Fraction(0)), later)
             time = later
             duration = max(0, frame.duration or 0) * time_base
-            yield SourceFrame(time, duration, frame, display, converter)
+            yield SourceFrame(time, duration, frame, display, converter, is_interlaced)
     check_hidden(num_hidden, num_frames)
 
 
@@ -341,9 +341,12 @@ def _from_key_frame(frames: Iterator[av.VideoFrame], seek: Seek) -> Iterator[av.
     """Check that decoding begins at an exact key frame, and not too late.
 
     Raises:
-        SeekError: if the container's index leads elsewhere.
+        SeekError: if the container's index leads elsewhere, or if the deinterlacer needs the frame
+            before.
     """
     first = next(frames, None)
     if first is None or first.pts is None or first.pts > seek.point or first.pts not in seek.points:
         raise SeekError("its index does not lead to its key frames")
+    if first.interlaced_frame:
+        raise SeekError("its frames are interlaced")
     yield from itertools.chain([first], frames)
