@@ -24,6 +24,7 @@ from lumiere.data.workers import report_progress
 # Containers whose index leads to a frame and not near it.
 SEEKABLE = frozenset({"mov", "mp4", "matroska", "webm"})
 IDR = 5  # types of NAL units in H.264, ITU-T H.264, table 7-1
+SEQUENCE_HEADER, MPEG4_PICTURE = b"\x00\x00\x01\xb3", b"\x00\x00\x01\xb6"
 AV1_FRAMES = (3, 6)  # types of OBUs that begin with a frame's header
 START_CODE = b"\x00\x00\x01"
 HEVC_IRAP = range(16, 22)  # BLA, IDR and CRA pictures in H.265, table 7-1
@@ -132,6 +133,14 @@ def _never(content: bytes, extradata: bytes) -> bool:
 
 def _always(content: bytes, extradata: bytes) -> bool:
     return True
+
+
+def _mpeg2_resets(content: bytes, extradata: bytes) -> bool:
+    return SEQUENCE_HEADER in content  # with the quantiser's matrices
+
+
+def _mpeg4_resets(content: bytes, extradata: bytes) -> bool:
+    return content.count(MPEG4_PICTURE) == 1  # two are packed if they are shown in another order
 
 
 def _vp9_resets(content: bytes, extradata: bytes) -> bool:
