@@ -209,7 +209,8 @@ def _filtered(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         if frame is not None and (frame.width, frame.height) != (first.width, first.height):
             raise VideoError("the pictures change their size; convert it to one size")
         for shown in chain.push(frame):
-            ratio = Fraction(shown.time_base) / chain.time_base  # the filter counts in halves
+            assert shown.time_base is not None and shown.pts is not None
+            ratio = shown.time_base / chain.time_base  # the filter counts in halves
             shown.pts, shown.duration = int(shown.pts * ratio), int((shown.duration or 0) * ratio)
             yield shown
 
