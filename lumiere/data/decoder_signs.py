@@ -30,6 +30,10 @@ REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 _lock = threading.Lock()
 _num_listeners = 0
+_before: tuple[int | None, bool] = (
+    None,
+    True,
+)  # FFmpeg's log: its level, and whether it joins lines
 
 
 def is_checked(codec: str, packet: av.Packet) -> bool:
@@ -64,13 +68,17 @@ def complaints(codec: str) -> Iterator[list[tuple[int, str, str]]]:
 
 
 def _listen(change: int) -> None:
-    """Count the listeners; the first switches the log on, and the last off."""
-    global _num_listeners
+    """Count the listeners; the first switches the log on, and the last back."""
+    global _num_listeners, _before
     with _lock:
         _num_listeners += change
-        if _num_listeners == max(0, change):
-            av.logging.set_skip_repeated(change < 0)  # each frame counts
-            av.logging.set_level(av.logging.ERROR if change > 0 else None)
+        if change > 0 and _num_listeners == 1:
+            _before = av.logging.get_level(), av.logging.get_skip_repeated()
+            av.logging.set_level(av.logging.ERROR)
+            av.logging.set_skip_repeated(False)  # each frame counts
+        elif _num_listeners == 0:
+            av.logging.set_level(_before[0])
+            av.logging.set_skip_repeated(_before[1])
 
 
 def _has_ffv1_checksum(packet: bytes) -> bool:
