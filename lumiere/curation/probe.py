@@ -309,7 +309,7 @@ def _read_packets(
                 continue
             if first_frames is not None:
                 first_frames.add(packet)
-                are_checked = are_checked and is_checked(codec, packet)
+                are_checked &= is_checked(codec, packet)
             num_discarded += packet.is_discard
             num_corrupt += packet.is_corrupt
             points.append(packet.pts)

@@ -3,7 +3,7 @@
 Seeking is exact only if no frame that is shown after a key frame needs one from before it. The
 container's mark alone does not say so: it also marks recovery points, behind which a decoder shows
 grey. So a key frame counts if the bitstream itself resets the decoder there (an IDR or CRA picture of
-H.264 and HEVC, a key frame of VP9, AV1 and MPEG-4, any frame of a codec without prediction), and if
+H.264 and HEVC, a key frame of VP9, AV1 and MPEG, any frame of a codec without prediction), and if
 the times say that no frame is shown across it.
 """
 

@@ -55,6 +55,12 @@ class Damage:
         """Note the time of a sign of damage."""
         self.signs.append(max(time, Fraction(0)))
 
+    def note_packet(self, point: int | None, first: int, time_base: Fraction) -> None:
+        """Count a packet that gave no frame, at its time if that is known."""
+        self.num_packets += 1
+        if point is not None:
+            self.note((point - first) * time_base)
+
     def note_frame(self, time: Fraction) -> None:
         """Count the damaged frame at a time, once."""
         if max(time, Fraction(0)) not in self.signs:
@@ -276,23 +282,19 @@ def _frames(
     time_base = Fraction(stream.time_base or 1)
     codec = stream.codec_context.codec.canonical_name
     clock = Clock(container.format.name)
-    suspects: set[int] = set()  # when the frames are shown about which the decoder complains
+    suspects: set[int | None] = set()  # when the frames are shown about which the decoder complains
     first = origin
     for packet in _packets(container, stream, damage):
         with complaints(codec) as messages:
             decoded = _decode(decoder, packet)
-        # A recording may begin in the middle of a group of pictures. What comes before its first
-        # frame cannot be decoded, and is no damage.
         if decoded is None and first is not None and packet is not None:
-            damage.num_packets += 1
-            if packet.pts is not None:
-                damage.note((packet.pts - first) * time_base)
+            # Before the first frame it is no damage: a recording may begin in the middle of a group
+            # of pictures, which cannot be decoded.
+            damage.note_packet(packet.pts, first, time_base)
         elif decoded is not None and packet is not None and _concern(messages, codec):
             point = clock.packet_point(packet)
-            if point is None:
-                damage.num_frames += 1
-            else:
-                suspects.add(point)
+            suspects.add(point)
+            damage.num_frames += point is None
         for frame in decoded or ():
             frame.pts = clock.point(frame)
             if frame.pts is None:
