@@ -23,6 +23,7 @@ from lumiere.errors import FetchError, VideoError
 CODE = code_version(
     __name__,
     "lumiere.data.bars",
+    "lumiere.data.decoder_signs",
     "lumiere.data.display",
     "lumiere.data.frame_times",
     "lumiere.data.key_frames",

@@ -1,8 +1,9 @@
 """Finds the stretches of a damaged video that can be trusted.
 
-A decoder marks the frames whose damage it conceals, but not those that are predicted from them. So a
-stretch ends some frames before the first mark, because frames that are shown earlier may be decoded
-later, and the next begins at a key frame that resets the decoder.
+A decoder marks the frames whose damage it conceals, but neither those that are predicted from them
+nor all from which damage spreads. So a stretch begins and ends at key frames that reset the decoder,
+and the whole group of pictures around a sign of damage is left out. Only decoders that mark almost
+all damage allow that: where others give one sign, more damage has none.
 """
 
 from __future__ import annotations
@@ -13,34 +14,33 @@ from fractions import Fraction
 from pathlib import Path
 
 from lumiere.curation.shots import Span
+from lumiere.data.decoder_signs import MARKING_CODECS
 from lumiere.data.key_frames import key_frames
 from lumiere.data.video_source import Damage
 
-MOST_REORDERED = 16  # frames that H.264 and HEVC may decode before one that is shown earlier
 SHORTEST_S = 1  # seconds; shorter stretches are of no use
 
 
-def undamaged(path: Path, times: Sequence[Fraction], end: Fraction, damage: Damage) -> list[Span]:
+def undamaged(path: Path, codec: str, end: Fraction, damage: Damage) -> list[Span]:
     """Return the (start, end) of each stretch without damage, in seconds from the first frame.
 
     Args:
         path: the video.
-        times: the times of its frames.
-        end: when the last one ends.
+        codec: its canonical name.
+        end: when the last frame ends.
         damage: what decoding it has noticed.
     """
-    if not damage.is_timed:
+    if not damage.is_timed or codec not in MARKING_CODECS:
         return []
-    keys = key_frames(path)
+    keys = key_frames(path, must_seek=False)
     starts = [(point - keys.points[0]) * keys.time_base for point in keys.points]
     stretches = []
-    start: Fraction | None = Fraction(0)
+    start = starts[0] if starts else None
     for sign in sorted(set(damage.signs)):
-        if start is not None and start <= sign:
-            last = bisect.bisect_left(times, sign) - MOST_REORDERED
-            if last > 0:
-                stretches.append((start, times[last]))
-        if start is None or start <= sign:
+        if start is None:
+            break
+        if sign >= start:
+            stretches.append((start, starts[bisect.bisect_right(starts, sign) - 1]))
             start = next((key for key in starts if key > sign), None)
     if start is not None:
         stretches.append((start, end))

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lumiere.curation import filters
+from lumiere.curation import combing, filters
 from lumiere.curation.shots import CutFinder
 from lumiere.data.bars import Box, are_black, find_picture
 from lumiere.data.display import Display
@@ -21,6 +21,7 @@ from lumiere.errors import VideoError
 
 SAMPLE_FPS = FLOW_FPS  # about the rate at which training sees videos
 DETAIL_FPS = 2  # frames a second whose sharpness and bars are measured, at full size
+MOST_AT_END = 2  # signs of damage of a last frame, one for each of its fields
 DETAIL_STEP = SAMPLE_FPS // DETAIL_FPS  # ticks
 
 
@@ -38,6 +39,8 @@ class Pass:
         damage: what could not be read.
         most_colour: the highest mean difference of a frame's channels, 0 to 255.
         notes: what is unusual.
+        is_interlaced: whether any frame was marked as interlaced.
+        num_combed: the frames that look interlaced, of those that are looked at closely.
         brightest: uint8 (h, w), the brightest grey of each pixel of the frames that are looked at
             closely, as shown.
         brightest_small: uint8 (64, 64), the same of all frames, squashed.
@@ -52,6 +55,8 @@ class Pass:
     damage: Damage = field(default_factory=Damage)
     most_colour: float = 0.0
     notes: list[str] = field(default_factory=list)
+    is_interlaced: bool = False
+    num_combed: int = 0
     brightest: np.ndarray | None = None
     brightest_small: np.ndarray = field(
         default_factory=lambda: np.zeros((filters.FLOW_SIDE, filters.FLOW_SIDE), np.uint8)
@@ -62,6 +67,7 @@ class Pass:
         self.times.append(frame.time)
         if frame.size not in self.sizes:
             self.sizes.append(frame.size)
+        self.is_interlaced = frame.is_interlaced
         self.cuts.add(small)
         red, green, blue = cv2.split(small)
         high, low = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
@@ -77,6 +83,7 @@ class Pass:
         if not close:
             return
         gray = cv2.cvtColor(held.picture(), cv2.COLOR_RGB2GRAY)
+        self.num_combed += combing.is_combed(gray if held.display.are_rows_shown else gray.T)
         self.sharp |= dict.fromkeys(close, filters.sharpness(gray))
         if self.brightest is None:
             self.brightest = gray
@@ -101,6 +108,8 @@ class Pass:
         """Forget a damaged last frame: recordings often end in the middle of one."""
         first, last = self.damage.first, self.times[-1]
         if first is None or first < last or len(self.times) < 2:
+            return
+        if self.damage.num_frames + self.damage.num_packets > MOST_AT_END:
             return
         self.notes.append("a damaged last frame left out")
         if first == last:
@@ -135,4 +144,8 @@ def read_frames(path: Path, display: Display) -> Pass:
         raise VideoError("no frame could be decoded")
     seen.end = end_of(seen.times, held.duration)
     seen.hold(held, small, seen.end)
+    if seen.is_interlaced and not display.is_interlaced:
+        seen.notes.append("interlaced in part")
+    elif combing.is_interlaced(seen.num_combed, len(seen.sharp)):
+        seen.notes.append("looks interlaced")
     return seen

@@ -35,12 +35,14 @@ from lumiere.plurals import counted
 # If any of these changes, earlier results are not reused.
 CODE = code_version(
     __name__,
+    "lumiere.curation.combing",
     "lumiere.curation.damage",
     "lumiere.curation.filters",
     "lumiere.curation.frame_pass",
     "lumiere.curation.probe",
     "lumiere.curation.shots",
     "lumiere.data.bars",
+    "lumiere.data.decoder_signs",
     "lumiere.data.display",
     "lumiere.data.frame_times",
     "lumiere.data.key_frames",
@@ -230,10 +232,9 @@ def _measure(
     except VideoError as error:
         raise Rejection(Reason.UNREADABLE, f"It cannot be read: {error}.") from None
     seen.leave_out_damaged_end()
-    stretches = undamaged(path, seen.times, seen.end, seen.damage) if seen.damage else []
+    stretches = undamaged(path, facts.codec, seen.end, seen.damage) if seen.damage else []
     _check_whole(facts, seen, bool(stretches))
-    if stretches:
-        facts = dataclasses.replace(facts, decoder="pyav", decoder_reason="damaged")
+    facts = _with_decoder(facts, seen, bool(stretches))
     box = seen.picture_box()
     small = seen.frames if box is None else _without_bars(seen.frames, box, seen.sizes[0])
     cuts = [i for i in seen.cuts.cuts(shot_threshold) if i < len(seen.times)]
@@ -269,6 +270,14 @@ def _measure(
         segments=tuple(segments),
         signatures=np.stack(signatures),
     )
+
+
+def _with_decoder(facts: Probe, seen: Pass, has_stretches: bool) -> Probe:
+    """Return the facts with PyAV as the decoder if the frames show that decord is no choice."""
+    if not has_stretches and not seen.is_interlaced:
+        return facts
+    doubt = "damaged" if has_stretches else "interlaced"
+    return dataclasses.replace(facts, decoder="pyav", decoder_reason=doubt)
 
 
 def _undamaged_shots(

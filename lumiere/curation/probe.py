@@ -19,11 +19,12 @@ from av.stream import Stream
 
 from lumiere.curation.dvc_cache import is_in_cache
 from lumiere.curation.reasons import Reason, Rejection
+from lumiere.data.decoder_signs import is_checked
 from lumiere.data.display import Display
 from lumiere.data.frame_times import RAW_STREAMS
 from lumiere.data.remote import RemoteFolder
 from lumiere.data.video_source import FirstFrames
-from lumiere.data.video_streams import main_stream, open_video
+from lumiere.data.video_streams import demuxed, main_stream, open_video
 from lumiere.data.workers import report_progress
 from lumiere.errors import DataError
 from lumiere.plurals import counted
@@ -84,6 +85,7 @@ class _Packets:
     num_corrupt: int
     num_leading: int  # shown before the first keyframe: they need frames that are not in the file
     is_open: bool  # a frame is shown before the keyframe that precedes it in the file
+    are_checked: bool  # whether the decoder can notice almost all damage
     end: Fraction  # seconds at which the last packet of any stream ends
 
 
@@ -221,7 +223,7 @@ def probe(path: Path) -> tuple[Probe, Display]:
         missing_seconds=0.0 if has_edits else float(missing),
         decoder="pyav" if doubt else "decord",
         decoder_reason=doubt,
-        notes=(*display.notes, *_remarks(kind, num_streams, rate)),
+        notes=(*display.notes, *_remarks(kind, num_streams, rate, packets.are_checked)),
     )
     return facts, display
 
@@ -256,13 +258,15 @@ def _doubt(
     return ""
 
 
-def _remarks(container: str, num_streams: int, rate: float) -> list[str]:
+def _remarks(container: str, num_streams: int, rate: float, are_checked: bool) -> list[str]:
     """Return what is unusual about a file and does not show in its pictures."""
     remarks = []
     if num_streams > 1:
         remarks.append(f"{num_streams} video streams")
     if container in RAW_STREAMS:
         remarks.append(f"no times, {rate:g} frames per second assumed")
+    if not are_checked:
+        remarks.append("damage may go unnoticed")
     return remarks
 
 
@@ -289,9 +293,10 @@ def _read_packets(
     ends: dict[int, int] = {}  # of each stream, in ticks of its time base
     time_bases: dict[int, Fraction] = {}
     num_discarded, num_corrupt, num_leading, is_open = 0, 0, 0, False
+    codec, are_checked = stream.codec_context.codec.canonical_name, True
     key, first_key = None, None
     try:
-        for packet in container.demux():
+        for packet in demuxed(container):
             report_progress()
             if not packet.size:
                 continue
@@ -304,6 +309,7 @@ def _read_packets(
                 continue
             if first_frames is not None:
                 first_frames.add(packet)
+                are_checked &= is_checked(codec, packet)
             num_discarded += packet.is_discard
             num_corrupt += packet.is_corrupt
             points.append(packet.pts)
@@ -318,7 +324,7 @@ def _read_packets(
     except av.error.FFmpegError:
         num_corrupt += 1  # the file breaks off
     end = max((ends[number] * time_bases[number] for number in ends), default=Fraction(0))
-    return _Packets(points, num_discarded, num_corrupt, num_leading, is_open, end)
+    return _Packets(points, num_discarded, num_corrupt, num_leading, is_open, are_checked, end)
 
 
 def _shape(packets: _Packets) -> list[int | None]:

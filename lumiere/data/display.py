@@ -8,6 +8,7 @@ belong to two fields of different times. Every reader of videos goes through `Di
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -45,7 +46,7 @@ class Display:
         pixel_aspect: width of a pixel divided by its height.
         has_alpha: whether pixels may be transparent.
         hdr: "PQ" or "HLG"; empty for standard dynamic range.
-        is_interlaced: whether even and odd rows show different times.
+        is_interlaced: whether even and odd rows show different times in the first frames.
     """
 
     matrix: Matrix = IDENTITY
@@ -70,10 +71,15 @@ class Display:
             notes.append("interlaced")
         return notes
 
+    @property
+    def are_rows_shown(self) -> bool:
+        """Whether the rows of a stored frame are shown as rows, and not as columns."""
+        return self.matrix[0][0] != 0
+
     def size(self, width: int, height: int) -> tuple[int, int]:
         """Return the (width, height) at which stored frames of a size are shown."""
         width, height = square_pixels(width, height, self.pixel_aspect)
-        return (height, width) if self.matrix[0][0] == 0 else (width, height)
+        return (width, height) if self.are_rows_shown else (height, width)
 
     def picture(self, frame: av.VideoFrame, converter: Converter) -> np.ndarray:
         """Convert a decoded frame to uint8 (h, w, 3), RGB, as shown.
@@ -138,15 +144,20 @@ class Converter:
 
 
 class FilterChain:
-    """FFmpeg's filters in a row, for frames of one size and format."""
+    """FFmpeg's filters in a row, for frames of one size and format.
+
+    Attributes:
+        time_base: seconds per tick of the frames that are pushed.
+    """
 
     def __init__(self, example: av.VideoFrame, *filters: tuple[str, str]) -> None:
         self._graph = av.filter.Graph()
+        self.time_base = Fraction(example.time_base or Fraction(1, 1000))
         node = self._graph.add_buffer(
             width=example.width,
             height=example.height,
             format=example.format,
-            time_base=example.time_base or Fraction(1, 1000),
+            time_base=self.time_base,
         )
         for name, arguments in (*filters, ("buffersink", "")):
             following = self._graph.add(name, arguments or None)
@@ -166,25 +177,42 @@ class FilterChain:
             yield shown
 
 
-def deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+def deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[tuple[av.VideoFrame, bool]]:
     """Fill the rows of one field from the other field's neighbours in space and time (bwdif).
 
     Frames that are not marked as interlaced pass unchanged.
 
+    Yields:
+        a frame, and whether one up to it is marked as interlaced.
+
     Raises:
         VideoError: if the frames change their size.
     """
-    chain: FilterChain | None = None
-    size: tuple[int, int] | None = None
+    before: av.VideoFrame | None = None
     for frame in frames:
-        if chain is None:
-            chain = FilterChain(frame, ("bwdif", "mode=send_frame:deint=interlaced"))
-            size = frame.width, frame.height
-        if size != (frame.width, frame.height):
+        if frame.interlaced_frame:
+            # The filter needs the frame before, which has been shown.
+            known = [] if before is None else [before]
+            rest = itertools.chain(known, [frame], frames)
+            shown = itertools.islice(_filtered(rest), len(known), None)
+            yield from ((frame, True) for frame in shown)
+            return
+        yield frame, False
+        before = frame
+
+
+def _filtered(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    """Pass frames, at least one, through the deinterlacer, with times in the same ticks."""
+    first = next(frames)
+    chain = FilterChain(first, ("bwdif", "mode=send_frame:deint=interlaced"))
+    for frame in itertools.chain([first], frames, [None]):
+        if frame is not None and (frame.width, frame.height) != (first.width, first.height):
             raise VideoError("the pictures change their size; convert it to one size")
-        yield from chain.push(frame)
-    if chain is not None:
-        yield from chain.push(None)
+        for shown in chain.push(frame):
+            assert shown.time_base is not None and shown.pts is not None
+            ratio = shown.time_base / chain.time_base  # the filter counts in halves
+            shown.pts, shown.duration = int(shown.pts * ratio), int((shown.duration or 0) * ratio)
+            yield shown
 
 
 def display_of(stream: av.VideoStream, frames: Sequence[av.VideoFrame]) -> Display:

@@ -29,6 +29,7 @@ from lumiere.plurals import counted
 CODE = code_version(
     __name__,
     "lumiere.data.bars",
+    "lumiere.data.decoder_signs",
     "lumiere.data.display",
     "lumiere.data.frame_sizes",
     "lumiere.data.frame_times",

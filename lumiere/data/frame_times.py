@@ -11,7 +11,13 @@ from pathlib import Path
 
 import av
 
-from lumiere.data.video_streams import main_stream, open_video
+from lumiere.data.video_streams import (
+    demuxed,
+    main_stream,
+    open_video,
+    raise_machine_error,
+    reason_of,
+)
 from lumiere.data.workers import report_progress
 from lumiere.errors import VideoError
 
@@ -48,15 +54,19 @@ def read_timeline(path: str | Path) -> Timeline:
     """Read when the frames are shown, without decoding.
 
     Raises:
-        VideoError: if the file cannot be opened, or holds no frame.
+        VideoError: if the file cannot be opened, breaks off, or holds no frame.
     """
     with open_video(path) as container:
         stream = main_stream(container)
         points: list[tuple[int, int]] = []
-        for packet in container.demux(stream):
-            report_progress()
-            if packet.size and packet.pts is not None:
-                points.append((packet.pts, packet.duration or 0))
+        try:
+            for packet in demuxed(container, stream):
+                report_progress()
+                if packet.size and packet.pts is not None:
+                    points.append((packet.pts, packet.duration or 0))
+        except av.error.FFmpegError as error:
+            raise_machine_error(error)
+            raise VideoError(f"it breaks off ({reason_of(error)})") from None
         points.sort()
         assert stream.time_base is not None
         time_base = Fraction(stream.time_base)
@@ -102,6 +112,10 @@ class Clock:
         if point is not None and frame.duration:
             self._following = point + frame.duration
         return point
+
+    def packet_point(self, packet: av.Packet) -> int | None:
+        """Return when the frame of a packet is shown; None if nobody knows."""
+        return packet.pts if self._has_pts else packet.dts
 
 
 def check_return(later: Fraction, time: Fraction) -> None:

@@ -3,8 +3,8 @@
 Seeking is exact only if no frame that is shown after a key frame needs one from before it. The
 container's mark alone does not say so: it also marks recovery points, behind which a decoder shows
 grey. So a key frame counts if the bitstream itself resets the decoder there (an IDR or CRA picture of
-H.264 and HEVC, a key frame of VP9, any frame of a codec without prediction), and if the times say
-that no frame is shown across it.
+H.264 and HEVC, a key frame of VP9, AV1 and MPEG, any frame of a codec without prediction), and if
+the times say that no frame is shown across it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from pathlib import Path
 import av
 
 from lumiere.data.video_source import first_point
-from lumiere.data.video_streams import main_stream, open_video
+from lumiere.data.video_streams import demuxed, main_stream, open_video
 from lumiere.data.workers import report_progress
 
 # Containers whose index leads to a frame and not near it.
 SEEKABLE = frozenset({"mov", "mp4", "matroska", "webm"})
 IDR = 5  # types of NAL units in H.264, ITU-T H.264, table 7-1
+SEQUENCE_HEADER, MPEG4_PICTURE = b"\x00\x00\x01\xb3", b"\x00\x00\x01\xb6"
+AV1_FRAMES = (3, 6)  # types of OBUs that begin with a frame's header
+START_CODE = b"\x00\x00\x01"
 HEVC_IRAP = range(16, 22)  # BLA, IDR and CRA pictures in H.265, table 7-1
 
 
@@ -51,8 +54,11 @@ class KeyFrames:
         return self.points[max(0, bisect.bisect_right(times, time) - 1)]
 
 
-def key_frames(path: str | Path) -> KeyFrames:
+def key_frames(path: str | Path, must_seek: bool = True) -> KeyFrames:
     """Read all packets, decode the first frame, and return the exact key frames.
+
+    Args:
+        must_seek: whether they only count in containers that lead to them.
 
     Raises:
         VideoError: if the file cannot be opened.
@@ -61,7 +67,7 @@ def key_frames(path: str | Path) -> KeyFrames:
         stream = main_stream(container)
         time_base = Fraction(stream.time_base or 1)
         nothing = KeyFrames([], time_base)
-        if not SEEKABLE & set(container.format.name.split(",")):
+        if must_seek and not SEEKABLE & set(container.format.name.split(",")):
             return nothing
         try:
             points, candidates = _read_points(container, stream)
@@ -92,7 +98,7 @@ def _read_points(
     resets_decoder = RESETS.get(context.codec.canonical_name, _never)
     points: list[int] = []
     candidates: list[int] = []
-    for packet in container.demux(stream):
+    for packet in demuxed(container, stream):
         report_progress()
         if not packet.size:
             continue
@@ -129,6 +135,14 @@ def _always(content: bytes, extradata: bytes) -> bool:
     return True
 
 
+def _mpeg2_resets(content: bytes, extradata: bytes) -> bool:
+    return SEQUENCE_HEADER in content  # with the quantiser's matrices
+
+
+def _mpeg4_resets(content: bytes, extradata: bytes) -> bool:
+    return content.count(MPEG4_PICTURE) == 1  # two are packed if they are shown in another order
+
+
 def _vp9_resets(content: bytes, extradata: bytes) -> bool:
     # Bits from the highest: marker (2), profile (2), show_existing_frame, frame_type = 0.
     is_profile_3 = content[0] & 0x30 == 0x30
@@ -136,7 +150,10 @@ def _vp9_resets(content: bytes, extradata: bytes) -> bool:
 
 
 def _h264_resets(content: bytes, extradata: bytes) -> bool:
-    if extradata[:1] != b"\x01" or len(extradata) < 5:
+    if extradata[:1] != b"\x01":
+        # Transport streams: units follow start codes.
+        return any(unit[0] & 0x1F == IDR for unit in content.split(START_CODE)[1:] if unit)
+    if len(extradata) < 5:
         return False
     return IDR in [unit[0] & 0x1F for unit in _units(content, (extradata[4] & 3) + 1)]
 
@@ -161,11 +178,46 @@ def _units(content: bytes, length_size: int) -> list[bytes]:
     return units
 
 
+def _av1_resets(content: bytes, extradata: bytes) -> bool:
+    """A key frame that is shown: AV1 bitstream specification, 5.3.2 and 5.9.2."""
+    place = 0
+    while place + 1 < len(content):
+        kind, has_extension, has_size = (
+            content[place] >> 3 & 15,
+            content[place] & 4,
+            content[place] & 2,
+        )
+        place += 2 if has_extension else 1
+        size = len(content) - place
+        if has_size:
+            size, place = _leb128(content, place)
+        if kind in AV1_FRAMES and place < len(content):
+            # Bits from the highest: show_existing_frame = 0, frame_type (2) = 0, show_frame = 1.
+            return content[place] >> 4 == 1
+        place += size
+    return False
+
+
+def _leb128(content: bytes, place: int) -> tuple[int, int]:
+    """Return a number of seven bits per byte, the lowest first, and the place behind it."""
+    number = shift = 0
+    for byte in content[place : place + 8]:
+        number |= (byte & 0x7F) << shift
+        place, shift = place + 1, shift + 7
+        if byte < 0x80:
+            break
+    return number, place
+
+
 # By codec: whether no later frame needs one from before a packet, given the packet and the codec's
 # own data.
 RESETS: dict[str, Callable[[bytes, bytes], bool]] = {
     **dict.fromkeys(("mjpeg", "prores", "dnxhd", "ffvhuff", "huffyuv"), _always),
+    **dict.fromkeys(
+        ("mpeg1video", "mpeg2video", "mpeg4"), _always
+    ),  # key frames are whole pictures
     "vp9": _vp9_resets,
+    "av1": _av1_resets,
     "h264": _h264_resets,
     "hevc": _hevc_resets,
 }

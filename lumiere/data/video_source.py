@@ -17,9 +17,10 @@ from typing import cast
 import av
 import numpy as np
 
+from lumiere.data.decoder_signs import MARKING_CODECS, complaints
 from lumiere.data.display import Converter, Display, deinterlaced, display_of
 from lumiere.data.frame_times import Clock, check_hidden, check_jump, check_return
-from lumiere.data.video_streams import main_stream, open_video, raise_machine_error
+from lumiere.data.video_streams import demuxed, main_stream, open_video, raise_machine_error
 from lumiere.errors import VideoError
 from lumiere.plurals import counted
 
@@ -27,11 +28,6 @@ from lumiere.plurals import counted
 # libvpx's decoders return the same pixels and read alpha; that of VP9 notices almost all damage,
 # that of VP8 some.
 DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
-# These decoders mark the frames whose damage they conceal. All others have to be strict instead.
-MARKING_CODECS = frozenset(
-    {"h264", "mpeg1video", "mpeg2video", "mpeg4", "h263", "flv1", "msmpeg4v1", "msmpeg4v2"}
-    | {"msmpeg4v3", "wmv1", "wmv2", "wmv3", "vc1"}
-)
 STRICT = "crccheck+bitstream+buffer+explode"
 
 FRAMES_LOOKED_AT = 8  # the first frame of an interlaced video may be marked otherwise
@@ -46,7 +42,7 @@ class Damage:
     """What a decoder could not read, counted while frames are decoded.
 
     Attributes:
-        num_frames: frames whose damage the decoder concealed.
+        num_frames: frames whose damage the decoder concealed or logged.
         num_packets: packets that gave no frame because they are damaged.
         signs: seconds from the first frame to each sign of damage whose time is known.
     """
@@ -58,6 +54,18 @@ class Damage:
     def note(self, time: Fraction) -> None:
         """Note the time of a sign of damage."""
         self.signs.append(max(time, Fraction(0)))
+
+    def note_packet(self, point: int | None, first: int, time_base: Fraction) -> None:
+        """Count a packet that gave no frame, at its time if that is known."""
+        self.num_packets += 1
+        if point is not None:
+            self.note((point - first) * time_base)
+
+    def note_frame(self, time: Fraction) -> None:
+        """Count the damaged frame at a time, once."""
+        if max(time, Fraction(0)) not in self.signs:
+            self.num_frames += 1
+            self.note(time)
 
     @property
     def first(self) -> Fraction | None:
@@ -96,6 +104,7 @@ class SourceFrame:
     Attributes:
         time: seconds from the first frame.
         duration: its own duration in seconds; 0 if unknown.
+        is_interlaced: whether a frame up to it was interlaced; now it is not.
     """
 
     time: Fraction
@@ -103,6 +112,7 @@ class SourceFrame:
     frame: av.VideoFrame
     display: Display
     converter: Converter
+    is_interlaced: bool = False
 
     def picture(self) -> np.ndarray:
         """uint8 (h, w, 3), RGB, as shown."""
@@ -213,10 +223,8 @@ def source_frames(
         frames = _frames(container, stream, _decoder(stream), damage, origin)
         if seek is not None:
             frames = _from_key_frame(frames, seek)
-        for frame in deinterlaced(frames) if display.is_interlaced else frames:
+        for frame, is_interlaced in deinterlaced(frames):
             assert frame.pts is not None
-            if display.is_interlaced and frame.time_base:
-                time_base = Fraction(frame.time_base)  # the filter counts in halves
             origin = frame.pts if origin is None else origin
             later = (frame.pts - origin) * time_base
             num_frames += 1
@@ -227,7 +235,7 @@ def source_frames(
             check_jump(max(time, Fraction(0)), later)
             time = later
             duration = max(0, frame.duration or 0) * time_base
-            yield SourceFrame(time, duration, frame, display, converter)
+            yield SourceFrame(time, duration, frame, display, converter, is_interlaced)
     check_hidden(num_hidden, num_frames)
 
 
@@ -272,27 +280,42 @@ def _frames(
     timed from `origin`, by default the first frame.
     """
     time_base = Fraction(stream.time_base or 1)
+    codec = stream.codec_context.codec.canonical_name
     clock = Clock(container.format.name)
+    suspects: set[int | None] = set()  # when the frames are shown about which the decoder complains
     first = origin
     for packet in _packets(container, stream, damage):
-        try:
-            for frame in decoder.decode(packet):
-                frame.pts = clock.point(frame)
-                if frame.pts is None:
-                    continue
-                first = frame.pts if first is None else first
-                if frame.is_corrupt:
-                    damage.num_frames += 1
-                    damage.note((frame.pts - first) * time_base)
-                yield frame
-        except av.error.FFmpegError:
-            # A recording may begin in the middle of a group of pictures. What comes before its
-            # first frame cannot be decoded, and is no damage.
-            if first is None or packet is None:
+        with complaints(codec) as messages:
+            decoded = _decode(decoder, packet)
+        if decoded is None and first is not None and packet is not None:
+            # Before the first frame it is no damage: a recording may begin in the middle of a group
+            # of pictures, which cannot be decoded.
+            damage.note_packet(packet.pts, first, time_base)
+        elif decoded is not None and packet is not None and _concern(messages, codec):
+            point = clock.packet_point(packet)
+            suspects.add(point)
+            damage.num_frames += point is None
+        for frame in decoded or ():
+            frame.pts = clock.point(frame)
+            if frame.pts is None:
                 continue
-            damage.num_packets += 1
-            if packet.pts is not None:
-                damage.note((packet.pts - first) * time_base)
+            first = frame.pts if first is None else first
+            if frame.is_corrupt or frame.pts in suspects:
+                damage.note_frame((frame.pts - first) * time_base)
+            yield frame
+
+
+def _decode(decoder: av.VideoCodecContext, packet: av.Packet | None) -> list[av.VideoFrame] | None:
+    """Return the frames that a packet gives; None if it cannot be decoded."""
+    try:
+        return decoder.decode(packet)
+    except av.error.FFmpegError:
+        return None
+
+
+def _concern(messages: list[tuple[int, str, str]], codec: str) -> bool:
+    """Return whether a message of FFmpeg's log comes from the decoder."""
+    return any(name == codec for _, name, _ in messages)
 
 
 def _packets(
@@ -302,7 +325,7 @@ def _packets(
 
     That is None if the demuxer gives up, which is counted as damage.
     """
-    packets = container.demux(stream)
+    packets = demuxed(container, stream)
     while True:
         try:
             packet = next(packets)
@@ -320,9 +343,12 @@ def _from_key_frame(frames: Iterator[av.VideoFrame], seek: Seek) -> Iterator[av.
     """Check that decoding begins at an exact key frame, and not too late.
 
     Raises:
-        SeekError: if the container's index leads elsewhere.
+        SeekError: if the container's index leads elsewhere, or if the deinterlacer needs the frame
+            before.
     """
     first = next(frames, None)
     if first is None or first.pts is None or first.pts > seek.point or first.pts not in seek.points:
         raise SeekError("its index does not lead to its key frames")
+    if first.interlaced_frame:
+        raise SeekError("its frames are interlaced")
     yield from itertools.chain([first], frames)

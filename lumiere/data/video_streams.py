@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -66,6 +67,31 @@ def main_stream(container: av.container.InputContainer) -> av.VideoStream:
     return max(streams, key=rank)  # the first of equals
 
 
+def demuxed(
+    container: av.container.InputContainer, *streams: av.stream.Stream
+) -> Iterator[av.Packet]:
+    """Yield the packets of some streams, or of all, and at last an empty one for each.
+
+    PyAV raises IndexError where it meets a stream that begins within the file, or that damage made
+    up. That is none of ours, so reading goes on behind it.
+
+    Raises:
+        FFmpegError: if the demuxer gives up.
+    """
+    ended: set[int] = set()
+    while True:
+        try:
+            for packet in container.demux(*streams):
+                if not packet.size and packet.pts is None:
+                    if packet.stream_index in ended:
+                        continue
+                    ended.add(packet.stream_index)
+                yield packet
+        except IndexError:
+            continue
+        return
+
+
 def video_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
     """Return the streams that may be the video."""
     return [
@@ -101,7 +127,7 @@ def _count_pictures(container: av.container.InputContainer) -> dict[int, int]:
     counts = {stream.index: 0 for stream in streams}
     with open_video(container.name) as again:
         try:
-            for packet in again.demux(again.streams.video):
+            for packet in demuxed(again, *again.streams.video):
                 report_progress()
                 if packet.size and packet.stream_index in counts:
                     counts[packet.stream_index] += 1

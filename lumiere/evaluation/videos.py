@@ -23,7 +23,7 @@ from lumiere.data.pixel_values import from_model_range, to_model_range
 from lumiere.data.tables import read_table
 from lumiere.data.video_io import read_video
 from lumiere.data.video_source import look
-from lumiere.data.video_streams import main_stream, open_video
+from lumiere.data.video_streams import demuxed, main_stream, open_video
 from lumiere.errors import DataError, VideoError, first_line, one_line
 from lumiere.plurals import counted
 
@@ -276,7 +276,7 @@ def _look_at(path: Path, name: str) -> FileEntry:
 def _count_packets(container: av.container.InputContainer, stream: av.VideoStream) -> int:
     count = 0
     try:
-        for packet in container.demux(stream):
+        for packet in demuxed(container, stream):
             if packet.is_corrupt:
                 raise VideoError(f"{DAMAGED} (it ends in the middle of a frame)")
             count += bool(packet.size) and packet.pts is not None

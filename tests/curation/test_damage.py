@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.logging
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from lumiere.curation.damage import undamaged
 from lumiere.curation.measurement import measure_video
 from lumiere.curation.verdicts import decide
 from lumiere.data import video_io
+from lumiere.data.decoder_signs import HEVC_MD5
 from lumiere.data.extract import Source, WindowSettings, extract_video
 from lumiere.data.key_frames import key_frames
 from lumiere.data.video_io import decode, read_video
@@ -46,6 +48,106 @@ CODECS = {
     "mpeg4.avi": ("mpeg4", {"b": "1500000"}),
     "vp9.webm": ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "crf": "20", "b": "0"}),
 }
+
+
+GROUPS = {"g": "25", "sc_threshold": "0"}
+REALTIME = {"deadline": "realtime", "cpu-used": "8", "g": "25"}
+NOTE = "damage may go unnoticed"
+# Codec, options, and whether an accepted file says that damage may go unnoticed.
+ACCEPTED = {
+    "h264.ts": ("libx264", GROUPS, False),
+    "mpeg2.ts": ("mpeg2video", {"b": "1500000", "g": "15", "bf": "2"}, False),
+    "mpeg4.avi": ("mpeg4", {"b": "1500000", "g": "25"}, False),
+    "vp9.webm": ("libvpx-vp9", {**REALTIME, "crf": "20", "b": "0"}, False),
+    "av1.mkv": ("libsvtav1", {"preset": "12", "g": "25"}, False),
+    "hashed.mp4": ("libx265", {"x265": "hash=1:keyint=25"}, False),
+    "ffv1.mkv": ("ffv1", {}, False),
+    "hevc.mp4": ("libx265", {"x265": "keyint=25"}, True),
+    "sums.mp4": ("libx265", {"x265": "hash=2:keyint=25"}, True),
+    "vp8.webm": ("libvpx", {**REALTIME, "crf": "20", "b": "1M"}, True),
+    "mjpeg.mov": ("mjpeg", {"b": "3000000"}, True),
+    "unsummed.mkv": ("ffv1", {"level": "3", "slicecrc": "0"}, True),
+}
+
+
+def lumas(path: Path) -> dict[Fraction, np.ndarray]:
+    """The brightness of all frames, by their times."""
+    return {
+        frame.time: frame.frame.to_ndarray(format="gray").astype(np.int16)
+        for frame in source_frames(path)
+    }
+
+
+def count_wrong(whole: dict[Fraction, np.ndarray], path: Path, shots: tuple) -> int:
+    """Count the frames in the shots of a damaged file that look like no near one of the whole file."""
+    wrong = 0
+    for time, luma in lumas(path).items():
+        if any(start <= time < end for start, end in shots):
+            near = [whole[other] for other in whole if abs(other - time) < Fraction(1, 10)]
+            wrong += all(np.abs(luma - other).mean() > 2.5 for other in near)
+    return wrong
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_no_wrong_frame_is_kept_without_a_word(tmp_path, name):
+    codec, options, is_noted = ACCEPTED[name]
+    there = moving_texture(50)
+    whole = encode(tmp_path / name, np.concatenate([there, there[::-1]]), 25, codec, **options)
+    measured = measure_video(tmp_path, name, (), 27.0, tmp_path / "scratch")
+    assert measured.reason == "" and measured.damage == "", measured.detail
+    assert (NOTE in measured.probe.notes) == is_noted
+    expected = lumas(whole)
+    kept = {}
+    for seed in range(3):
+        damaged = flip_bytes(whole, tmp_path / f"damaged-{name}", seed)
+        measured = measure_video(tmp_path, damaged.name, (), 27.0, tmp_path / "scratch")
+        if measured.reason == "" and not is_noted:
+            kept[seed] = count_wrong(expected, damaged, measured.shots)
+        elif measured.reason == "":
+            assert NOTE in measured.probe.notes
+            assert not measured.damage, "one sign is enough to reject"
+    assert not any(kept.values()), kept
+
+
+# Options, and a seed whose damage shows before the first frame that the decoder marks.
+SPREADING = {
+    "open.mkv": ({**GROUPS, "x264-params": "open-gop=1:bframes=3"}, 4),
+    "refresh.mp4": ({"g": "250", "x264-params": "intra-refresh=1"}, 2),
+}
+
+
+@pytest.mark.parametrize("name", SPREADING)
+def test_damage_that_spreads_before_its_first_sign_is_not_cut_around(tmp_path, name):
+    options, seed = SPREADING[name]
+    there = moving_texture(100)
+    whole = encode(tmp_path / name, np.concatenate([there, there[::-1]]), 25, **options)
+    damaged = flip_bytes(whole, tmp_path / f"damaged-{name}", seed, 3)
+    damage = Damage()
+    list(source_frames(damaged, damage))
+    assert damage.first is not None
+    wrong_before = count_wrong(lumas(whole), damaged, ((Fraction(0), damage.first),))
+    assert wrong_before > 0
+    measured = measure_video(tmp_path, damaged.name, (), 27.0, tmp_path / "scratch")
+    assert measured.reason == "damaged"
+
+
+def hashed_like(path: Path, damaged: bool) -> Damage:
+    """What is noticed in an HEVC file with MD5 sums, of which one byte of one picture may differ."""
+    encode(path, moving_texture(20), 25, "libx265", x265="hash=1:keyint=10")
+    content = bytearray(path.read_bytes())
+    sums = list(HEVC_MD5.finditer(content))
+    assert len(sums) == 20
+    content[sums[7].end()] ^= damaged
+    path.write_bytes(content)
+    damage = Damage()
+    assert len(list(source_frames(path, damage))) == 20
+    return damage
+
+
+def test_a_picture_that_differs_from_its_checksum_is_damage(tmp_path):
+    assert not hashed_like(tmp_path / "a.mp4", damaged=False)
+    assert hashed_like(tmp_path / "b.mp4", damaged=True).signs == [Fraction(8, 25)]
+    assert av.logging.get_level() is None, "FFmpeg's log is off again"
 
 
 @pytest.mark.parametrize("name", CODECS)
@@ -89,6 +191,7 @@ def test_a_damaged_file_is_cut_around(tmp_path):
     assert measured.reason == "", measured.detail
     (shot,) = measured.shots  # the part before the damage is the longer one
     assert shot[0] == 0 and 4 < shot[1] < Fraction(36, 5)
+    assert shot[1].denominator == 1  # ends at a key frame
     assert measured.notes[0].startswith("cut around damage (")
     spans = (early, middle, late)
     measured = measure_video(tmp_path, "a.mp4", spans, 27.0, tmp_path / "scratch")
@@ -109,6 +212,20 @@ def test_a_damaged_file_is_cut_around(tmp_path):
             assert not isinstance(cut, VideoError), cut
     kept = [sorted(file.read_bytes() for file in (tmp_path / name).iterdir()) for name in "xy"]
     assert kept[0] == kept[1]
+
+
+def test_a_video_that_breaks_off_does_not_end_in_one_damaged_frame(tmp_path):
+    """VP9's decoder gives nothing up to the next key frame. Here there is none."""
+    codec, options = CODECS["vp9.webm"]
+    whole = encode(tmp_path / "whole.webm", moving_texture(60), 25, codec, g="30", **options)
+    with av.open(str(whole)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    content = bytearray(whole.read_bytes())
+    place, size = places[40]
+    content[place + size // 4 : place + size] = bytes(size - size // 4)
+    (tmp_path / "a.webm").write_bytes(content)
+    measured = measure_video(tmp_path, "a.webm", (), 27.0, tmp_path / "scratch")
+    assert measured.reason == "damaged", measured.notes
 
 
 def damaged_first_frame(source: Path, path: Path) -> Path:
@@ -134,11 +251,11 @@ def test_times_count_from_the_first_frame_that_can_be_decoded(tmp_path, monkeypa
     assert len(frames) == 125 and not damage  # what comes before the first frame is no damage
     keys = key_frames(path)
     assert keys.points == [1000, 2000, 3000, 4000, 5000]  # the packets begin at 0
-    # A sign of damage within the second group of pictures: the next stretch begins with the third.
-    times = [frame.time for frame in frames]
+    # A sign of damage within the second group of pictures: the first and the third are kept.
     seen = Damage(num_frames=1, signs=[Fraction(3, 2)])
-    stretches = undamaged(path, times, Fraction(5), seen)
-    assert stretches == [(Fraction(2), Fraction(5))]
+    stretches = undamaged(path, "mpeg4", Fraction(5), seen)
+    assert stretches == [(Fraction(0), Fraction(1)), (Fraction(2), Fraction(5))]
+    assert undamaged(path, "vp9", Fraction(5), seen) == [], "where some damage gives no sign"
     # Decoding from a key frame shows what decoding from the start shows.
     span = {"start": Fraction(3), "end": Fraction(4), "fps": 25}
     expected = decode(path, **span).frames

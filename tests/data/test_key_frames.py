@@ -15,6 +15,7 @@ from lumiere.data.video_io import Ticks, decode, decode_spans
 from lumiere.errors import VideoError
 from lumiere.files import content_hash
 from tests.curation.test_damage import moving_texture
+from tests.data.test_video_source import bar, progressive_then_interlaced
 from tests.video_factory import cut_by_edit_list, encode
 
 # Name of the file, codec, options, and whether it has exact key frames behind the first; None if
@@ -28,6 +29,17 @@ KINDS = [
     ("refresh.mp4", "libx264", {"g": "12", "x264-params": "intra-refresh=1"}, False),
     ("a.webm", "libvpx-vp9", {"g": "12", "deadline": "realtime", "cpu-used": "8"}, True),
     ("a.mov", "mjpeg", {}, True),
+    ("av1.mp4", "libsvtav1", {"g": "12", "preset": "12"}, True),
+    ("av1.mkv", "libsvtav1", {"g": "12", "preset": "8", "svtav1-params": "film-grain=8"}, None),
+    ("mpeg4.mp4", "mpeg4", {"g": "12", "b": "500000"}, True),
+    ("mpeg4.mkv", "mpeg4", {"g": "12", "bf": "2", "qpel": "1"}, None),
+    ("mpeg2.mkv", "mpeg2video", {"g": "12", "bf": "2"}, None),
+    (
+        "closed.mkv",
+        "mpeg2video",
+        {"g": "12", "bf": "2", "flags": "+cgop", "sc_threshold": "1000000000"},
+        None,
+    ),
     ("a.ts", "libx264", {"g": "12"}, False),
     ("a.avi", "mpeg4", {"g": "12"}, False),
 ]
@@ -70,6 +82,18 @@ def test_spans_of_one_file_come_from_one_pass(tmp_path, eager, monkeypatch):
     for index, start in enumerate((60, 0, 4, 64)):
         assert np.array_equal(parts[index].frames, whole[start : start + 8])
     assert [seek is None for seek in passes] == [True, False]
+
+
+def test_every_span_of_a_partly_interlaced_file_is_exact(tmp_path, eager):
+    """The deinterlacer looks at the frames before and after."""
+    parts = bar(30, is_woven=False), bar(50, is_woven=True)
+    path = progressive_then_interlaced(tmp_path / "a.mkv", parts)
+    assert len(key_frames(path).points) > 4
+    whole = decode(path, 25).frames
+    for start in range(0, 72, 4):
+        ticks = Ticks(Fraction(25), Fraction(start, 25), wanted=frozenset(range(8)))
+        ((_, part),) = decode_spans(path, [ticks])
+        assert np.array_equal(part.frames, whole[start : start + 8]), start
 
 
 def test_a_trimmed_file_is_read_from_its_start(tmp_path, eager):

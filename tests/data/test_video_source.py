@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from av.stream import Disposition
 
+from lumiere.curation.combing import is_combed
 from lumiere.curation.measurement import Measurement, measure_video
 from lumiere.curation.probe import probe
 from lumiere.data.display import on_background, turned
 from lumiere.data.video_io import decode, read_video
+from lumiere.data.video_streams import demuxed, main_stream, open_video
 from lumiere.errors import VideoError
 from lumiere.evaluation.videos import list_folder
 from tests.video_factory import encode, numbered, read_numbers, truncated
@@ -110,6 +114,31 @@ def test_a_cover_alone_is_no_video(tmp_path):
         container.mux([*sound.encode(frame), *sound.encode()])
     with pytest.raises(VideoError, match="no video stream"):
         read_video(tmp_path / "a.mp4")
+
+
+class BeginsLate:
+    """A container in which a stream begins late, of which PyAV does not know."""
+
+    def __init__(self, container: av.container.InputContainer, after: int) -> None:
+        self.container, self.after, self.num_read = container, after, 0
+
+    def demux(self, *streams: av.VideoStream) -> Iterator[av.Packet]:
+        for packet in self.container.demux(*streams):
+            yield packet
+            self.num_read += 1
+            if self.num_read == self.after:
+                raise IndexError("list index out of range")
+
+
+@pytest.mark.parametrize("after", [7, 20, 21])  # within, at the last packet, at the end
+def test_a_stream_that_begins_late_does_not_end_the_video(tmp_path, after):
+    path = encode(tmp_path / "a.ts", numbered(20))
+    with open_video(path) as container:
+        expected = [(packet.pts, packet.size) for packet in container.demux(video=0)]
+    with open_video(path) as container:
+        late = BeginsLate(container, after)
+        packets = [(packet.pts, packet.size) for packet in demuxed(late, main_stream(container))]
+    assert packets == expected and len(packets) == 21
 
 
 # --- how long -------------------------------------------------------------------------------------
@@ -244,7 +273,7 @@ def test_transparent_pixels_show_white(tmp_path, name, codec, kind):
     frames = read_video(tmp_path / name)
     assert (frames[:, :, :44] == 255).all()
     assert np.abs(frames[:, :40, 52:].astype(int) - numbered(4)[:, :40, 52:]).mean() < 12
-    assert probe(tmp_path / name)[0].notes == ("transparent",)
+    assert probe(tmp_path / name)[0].notes[0] == "transparent"
 
 
 def test_half_transparent_pixels_are_blended():
@@ -303,7 +332,7 @@ def test_hdr_is_tone_mapped(tmp_path, name, transfer, curve):
     assert levels[0] < 14, "black"
     assert 140 < levels[3] < 200, "reference white"
     assert levels[3] - levels[2] > 75, "contrast; without tone mapping it is 59"
-    assert probe(tmp_path / "a.mp4")[0].notes == (f"HDR ({name})",)
+    assert probe(tmp_path / "a.mp4")[0].notes[0] == f"HDR ({name})"
 
 
 def combing(frames: np.ndarray) -> float:
@@ -314,12 +343,66 @@ def combing(frames: np.ndarray) -> float:
     return float(beside - own)
 
 
-def test_interlaced_video_is_deinterlaced(tmp_path):
-    fields = [np.full((64, 96, 3), 40, np.uint8) for _ in range(40)]
+def bar(num_frames: int, is_woven: bool) -> np.ndarray:
+    """uint8 (t, 64, 96, 3): a bar that moves with every field, there and back."""
+    fields = [np.full((64, 96, 3), 40, np.uint8) for _ in range(2 * num_frames)]
     for i, field in enumerate(fields):
-        field[:, 10 + i : 40 + i] = 220  # a bar that moves with every field
-    woven = np.stack(fields[::2])
-    woven[:, 1::2] = np.stack(fields[1::2])[:, 1::2]
+        left = 10 + abs((i + 40) % 80 - 40)
+        field[:, left : left + 30] = 220
+    frames = np.stack(fields[::2])
+    if is_woven:
+        frames[:, 1::2] = np.stack(fields[1::2])[:, 1::2]
+    return frames
+
+
+def progressive_then_interlaced(path: Path, parts: Sequence[np.ndarray]) -> Path:
+    """A transport stream of two encodings, of which the second is marked."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg2video", rate=25, options={"b": "4000000"})
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        start = 0
+        for number, pictures in enumerate(parts):
+            codec = av.CodecContext.create("mpeg2video", "w")
+            codec.height, codec.width, codec.pix_fmt = 64, 96, "yuv420p"
+            codec.time_base, codec.framerate = Fraction(1, 25), Fraction(25)
+            codec.options = {"b": "4000000", "flags": "+ildct+ilme" if number else "-ildct"}
+            frames = [av.VideoFrame.from_ndarray(picture, format="rgb24") for picture in pictures]
+            for i, frame in enumerate(frames):
+                frame.pts, frame.time_base = start + i, Fraction(1, 25)
+            packets = [packet for frame in [*frames, None] for packet in codec.encode(frame)]
+            for packet in packets:
+                packet.stream = stream
+                container.mux(packet)
+            start += len(frames)
+    return path
+
+
+def test_frames_that_are_interlaced_later_are_deinterlaced(tmp_path):
+    parts = bar(12, is_woven=False), bar(60, is_woven=True)
+    path = progressive_then_interlaced(tmp_path / "a.ts", parts)
+    frames = read_video(path, 25)
+    assert len(frames) == 72 and decode(path).duration == Fraction(72, 25)
+    assert combing(parts[1]) > 1.5
+    assert combing(frames[13:-1]) < 0.4
+    measured = measure(path)
+    assert measured.reason == "" and "interlaced in part" in measured.notes
+    assert (measured.probe.decoder, measured.probe.decoder_reason) == ("pyav", "interlaced")
+
+
+@pytest.mark.parametrize("is_woven", [False, True])
+def test_video_that_looks_interlaced_is_noted(tmp_path, is_woven):
+    path = encode(tmp_path / "a.mp4", bar(60, is_woven), 25)
+    assert ("looks interlaced" in measure(path).notes) == is_woven
+
+
+def test_texture_does_not_look_interlaced():
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 96), np.uint8)
+    assert not any(is_combed(picture) for picture in pictures)
+    assert is_combed(cv2.cvtColor(bar(1, is_woven=True)[0], cv2.COLOR_RGB2GRAY))
+
+
+def test_interlaced_video_is_deinterlaced(tmp_path):
+    woven = bar(20, is_woven=True)
     path = encode(tmp_path / "a.mp4", woven, 25, **{"x264-params": "interlaced=1:tff=1"})
     frames = read_video(path, 25)
     assert len(frames) == 20 and decode(path).duration == Fraction(20, 25)
