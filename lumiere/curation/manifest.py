@@ -16,6 +16,7 @@ from lumiere.files import write_atomically
 
 ALSO = " Also: "  # in a detail, before a reason that no threshold changes
 DUPLICATE_OF = "duplicate_of:"  # begins the detail of a duplicate; the video that is kept follows
+MIRRORED = "; mirrored, so its captions are not taken over"  # may end the detail of a duplicate
 
 SCHEMA = pa.schema(
     [
@@ -77,6 +78,17 @@ _DEFAULTS = {
 def empty_row() -> dict[str, Any]:
     """Return a row in which every column has its default."""
     return {field.name: _DEFAULTS[field.type] for field in SCHEMA}
+
+
+def kept_video(detail: str) -> str:
+    """Return the video that is kept, from the detail of a duplicate."""
+    return detail.removeprefix(DUPLICATE_OF).removesuffix(MIRRORED)
+
+
+def describe_duplicate(detail: str) -> str:
+    """Return the detail of a duplicate in a sentence."""
+    end = MIRRORED if detail.endswith(MIRRORED) else ""
+    return f"It shows the same as {kept_video(detail)}, which is kept{end}."
 
 
 def default_of(column: str) -> Any:
