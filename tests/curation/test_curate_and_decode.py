@@ -9,6 +9,7 @@ import os
 import random
 import subprocess
 import sys
+import tarfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -488,6 +489,7 @@ def test_both_stages_run_from_the_command_line(many, tmp_path):
     params = "decode: {size: 32, clips_per_shard: 4, workers: 2}\n"
     params += "prepare_t2i: {size: 16}\ntrain_ssr: {size: 32, low_size: 16, crop: 16}\n"
     (tmp_path / "params.yaml").write_text(params)
+    rows = [row | {"licence": [f"CC {row['video']}", ""]} for row in rows]
     write_manifest(tmp_path / "manifest.parquet", rows)
     arguments = (
         "--params",
@@ -506,6 +508,9 @@ def test_both_stages_run_from_the_command_line(many, tmp_path):
     assert clip.prompt_embeds.shape == (2, 32, 384)
     assert clip.prompt_embeds.dtype == np.float16
     assert not (tmp_path / "scratch").exists()
+    with tarfile.open(tmp_path / "clips" / "train-00000.tar") as tar:
+        info = json.loads(tar.extractfile("000000.json").read())
+    assert info["others"] == {"licence": ["CC v00.mp4", ""]}  # of other columns of captions.csv
 
 
 def test_too_long_windows_are_a_mistake_in_the_params(many, tmp_path, monkeypatch):
