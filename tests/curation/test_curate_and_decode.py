@@ -50,8 +50,8 @@ EXPECTED = {
     "open-gop": "",
     "outside": "outside_folder",
     "pipe": "not_a_file",
-    "plain.mp4": "duplicate",
-    "plain.mkv": "",
+    "plain.mp4": "",
+    "plain.mkv": "duplicate",  # at a lower quality
     "playlist": "unreadable",
     "short": "too_short",
     "small": "too_small",
@@ -144,7 +144,8 @@ def test_every_input_has_its_verdict(curated):
         for row in rows.values()
     )
     assert all(row["detail"] for row in rows.values() if row["reason"])
-    assert rows["plain.mp4"]["detail"] == "duplicate_of:plain.mkv"
+    assert rows["plain.mkv"]["detail"] == "duplicate_of:plain.mp4"
+    assert rows["plain.mp4"]["captions"] == ["this is plain.mp4", "this is plain.mkv"]
     assert rows["plain.mkv"]["group"] == rows["plain.mp4"]["group"]
     assert rows["spans#0"]["captions"] == ["before the cut"]
     assert rows["spans#1"]["captions"] == ["after the cut"]
@@ -171,7 +172,7 @@ def test_results_depend_on_neither_workers_nor_order(odd, curated, tmp_path):
             assert f"`{row['reason']}`" in page
         if row["reason"] not in ("", "duplicate"):
             assert row["detail"] in page
-    assert "It shows the same as plain.mkv, which is kept." in page
+    assert "It shows the same as plain.mp4, which is kept." in page
     assert counts(rows)["rejected_caption_spans_cuts"] == 3
 
 
