@@ -32,7 +32,7 @@ def main() -> None:
     # text encoder.
     from lumiere import tracking
     from lumiere.config import load_params, to_dict
-    from lumiere.curation.manifest import read_manifest
+    from lumiere.curation.manifest import other_columns, read_manifest
     from lumiere.data.extract import WindowSettings
     from lumiere.data.prepare import (
         COLUMNS,
@@ -58,7 +58,7 @@ def main() -> None:
     params = load_params(arguments.params)
     config = params.decode
     with stages.reading(arguments.manifest):
-        rows = read_manifest(arguments.manifest, COLUMNS, "accepted")
+        rows = read_manifest(arguments.manifest, COLUMNS, "accepted", with_others=True)
     if not rows:
         raise DataError(
             f"{arguments.manifest}: no clip was accepted; the report of the curate stage says why"
@@ -99,6 +99,7 @@ def main() -> None:
             embeddings,
             settings,
             config.clips_per_shard,
+            others=other_columns(arguments.manifest),
             text_encoder=encoder.name,
             embed_dim=encoder.embed_dim,
             max_text_tokens=config.max_text_tokens,

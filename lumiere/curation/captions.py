@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import posixpath
 import unicodedata
 from collections.abc import Mapping
@@ -24,12 +25,14 @@ class Caption:
         problem: why the row's span cannot be used; empty if it can.
         others: the cells of all other columns, by column. They do not count when captions are
             compared.
+        notes: what of the rows that repeat it is not used.
     """
 
     text: str
     span: tuple[Fraction, Fraction] | None = None
     problem: str = ""
     others: Mapping[str, str] = field(default_factory=dict, compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
 
 def read_captions(path: Path) -> dict[str, list[Caption]]:
@@ -38,7 +41,7 @@ def read_captions(path: Path) -> dict[str, list[Caption]]:
     Returns:
         The captions of each video, in the file's order, each once; none if its rows have no
         sentence. A video is a path relative to the raw folder, spelled as by `normal_name`. Of
-        rows that differ in other columns only, the first one counts.
+        rows that differ in other columns only, the first one counts, and has a note.
 
     Raises:
         DataError: if the file is missing, is not of the format that its name says, lacks a column,
@@ -50,9 +53,33 @@ def read_captions(path: Path) -> dict[str, list[Caption]]:
         if not name:
             raise DataError(f"{path}, line {line}: no video; name it, or delete the row")
         known = captions.setdefault(normal_name(name), [])
-        if text and (caption := make_caption(text, row, f"captions.csv, line {line}")) not in known:
-            known.append(caption)
+        if text:
+            where = f"captions.csv, line {line}"
+            add_caption(known, make_caption(text, row, where), where)
     return captions
+
+
+def add_caption(known: list[Caption], caption: Caption, where: str) -> None:
+    """Add a caption, unless it is there; then note the values of its other columns that are not.
+
+    Args:
+        known: the captions of a video so far, which are changed.
+        caption: the next one.
+        where: begins the note.
+    """
+    if caption not in known:
+        known.append(caption)
+        return
+    place = known.index(caption)
+    first = known[place]
+    lost = [
+        f"{name}: {cell}"
+        for name, cell in caption.others.items()
+        if cell and cell != first.others.get(name)
+    ]
+    if lost:
+        note = f"{where}: a caption again, whose other values are not used ({', '.join(lost)})"
+        known[place] = dataclasses.replace(first, notes=(*first.notes, note))
 
 
 def add_sidecars(

@@ -18,9 +18,12 @@ from typing import Protocol
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from lumiere.curation.embedding_cache import EmbeddingCache
+from lumiere.curation.verdict_cache import VerdictCache
 from lumiere.data.disk_arrays import disk_array
+from lumiere.data.video_io import code_version
 
 FRAMES = slice(1, 3)  # of a signature: the two in the middle
 BATCH = 256  # clips that are embedded, or compared with all others, at a time
@@ -30,6 +33,8 @@ NEAREST = 20  # clips with which each clip is compared; a copy of a copy is foun
 # to 0.96, in grey 0.66 to 0.97. Of 35,778 pairs of the sample clips half are below 0.48. Different
 # clips of one camera reach 0.99, so that no cosine is certain.
 POSSIBLE = 0.6
+SHOWN_FROM = 1000  # comparisons, of 4 ms each, that show their progress
+SAVED_EVERY = 10_000  # comparisons, so that a killed run resumes
 SIDES = (64, 58, 52, 46, 40)  # to which a picture is shrunk to be found in the other: 100 to 62 %
 EDGE = 2  # pixels that are left out around it, where a crop and a whole picture differ
 # Correlations of what moves, measured on 24 sample clips, compressed anew: mirrored, with a logo,
@@ -82,14 +87,33 @@ def embed_clips(signatures: Sequence[np.ndarray], network: Network, cache: Path)
     return found.reshape(len(keys), 2, -1)
 
 
-def find_copies(signatures: Sequence[np.ndarray], vectors: np.ndarray) -> list[tuple[int, int]]:
+def find_copies(
+    signatures: Sequence[np.ndarray], vectors: np.ndarray, cache: Path | None = None
+) -> list[tuple[int, int]]:
     """Return the pairs (i, j), i < j, of clips one of which is probably an edited copy of the other.
 
     Args:
         signatures: one per clip, uint8 (4, 64, 64, 3).
         vectors: from `embed_clips`.
+        cache: file of the verdicts of earlier runs; only new pairs are compared, and added to it.
     """
-    return [(i, j) for i, j in _nearest_pairs(vectors) if is_copy(signatures[i], signatures[j])]
+    pairs = _nearest_pairs(vectors)
+    known = VerdictCache(cache, str(code_version(__name__)))
+    digests = [hashlib.sha256(clip.tobytes()).hexdigest()[:32] for clip in signatures]
+    # In this order, because the search takes the first of equally good places.
+    keys = [(digests[i], digests[j]) for i, j in pairs]
+    new = [place for place, key in enumerate(keys) if key not in known]
+    shown = tqdm(new, desc="copies", unit="pair", mininterval=0.5, disable=len(new) < SHOWN_FROM)
+    for count, place in enumerate(shown, 1):
+        i, j = pairs[place]
+        if keys[place] in known:  # the same content a second time
+            continue
+        known.add(keys[place], is_copy(signatures[i], signatures[j]))
+        if count % SAVED_EVERY == 0:
+            known.save()
+    if new:
+        known.save()
+    return [pair for pair, key in zip(pairs, keys, strict=True) if known[key]]
 
 
 def _nearest_pairs(vectors: np.ndarray) -> list[tuple[int, int]]:

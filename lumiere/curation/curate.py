@@ -101,7 +101,7 @@ def curate(
         if network is None or len(signatures) < 2:
             return []
         vectors = embed_clips(signatures, network, scratch / "embeddings.bin")
-        return find_copies(signatures, vectors)
+        return find_copies(signatures, vectors, scratch / "copies.npz")
 
     alike = functools.partial(find_look_alikes, cache=scratch / "look_alikes.npz")
     rows, pictures = decide(outcomes, captions, config, copies, alike, looks)

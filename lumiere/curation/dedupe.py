@@ -37,7 +37,7 @@ def find_duplicates(signatures: Sequence[np.ndarray], max_distance: float) -> li
 
     @functools.lru_cache(maxsize=KEPT)
     def blocks(i: int) -> np.ndarray:  # (4, 16, 16, 3)
-        return _block_means(signatures[i])
+        return block_means(signatures[i])
 
     pairs = []
     for i in range(len(hashes) - 1):
@@ -66,7 +66,8 @@ def clusters(num_items: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
     return [root(i) for i in range(num_items)]
 
 
-def _block_means(clip: np.ndarray) -> np.ndarray:
+def block_means(clip: np.ndarray) -> np.ndarray:
+    """Return the mean colour of each block: uint8 (t, h, w, 3) -> float32 (t, 16, 16, 3)."""
     t, h, w, c = clip.shape
     blocks = clip.reshape(t, BLOCKS, h // BLOCKS, BLOCKS, w // BLOCKS, c)
     return blocks.mean(axis=(2, 4), dtype=np.float32)

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from lumiere.config import CurateConfig
-from lumiere.curation.manifest import ALSO, DUPLICATE_OF
+from lumiere.curation.manifest import ALSO, describe_duplicate, kept_video
 from lumiere.curation.manifest_report import counts, funnel
 from lumiere.curation.page_style import SCRIPT, STYLE
 from lumiere.curation.reasons import Reason
@@ -219,7 +219,7 @@ def _groups(accepted: list[Row], rejected: list[Row], pictures: Pictures) -> lis
     )
     blocks = []
     for row in rejected:
-        kept = by_video.get(row["detail"].removeprefix(DUPLICATE_OF))
+        kept = by_video.get(kept_video(row["detail"]))
         if row["reason"] == Reason.DUPLICATE and kept is not None:
             blocks.append(_block("Duplicate: the first one is kept", [kept, row], pictures))
     for group in several[:MOST_GROUPS]:
@@ -313,7 +313,7 @@ def _card(row: Row, pictures: Pictures, warnings: Sequence[str]) -> str:
 
 def _detail(row: Row) -> str:
     if row["reason"] == Reason.DUPLICATE:
-        return f"It shows the same as {row['detail'].removeprefix(DUPLICATE_OF)}, which is kept."
+        return describe_duplicate(row["detail"])
     return row["detail"]
 
 

@@ -16,6 +16,7 @@ from lumiere.files import write_atomically
 
 ALSO = " Also: "  # in a detail, before a reason that no threshold changes
 DUPLICATE_OF = "duplicate_of:"  # begins the detail of a duplicate; the video that is kept follows
+MIRRORED = "; mirrored, so its captions are not taken over"  # may end the detail of a duplicate
 
 SCHEMA = pa.schema(
     [
@@ -79,6 +80,17 @@ def empty_row() -> dict[str, Any]:
     return {field.name: _DEFAULTS[field.type] for field in SCHEMA}
 
 
+def kept_video(detail: str) -> str:
+    """Return the video that is kept, from the detail of a duplicate."""
+    return detail.removeprefix(DUPLICATE_OF).removesuffix(MIRRORED)
+
+
+def describe_duplicate(detail: str) -> str:
+    """Return the detail of a duplicate in a sentence."""
+    end = MIRRORED if detail.endswith(MIRRORED) else ""
+    return f"It shows the same as {kept_video(detail)}, which is kept{end}."
+
+
 def default_of(column: str) -> Any:
     """Return what a cell of a model's column holds where the model saw no clip."""
     return _DEFAULTS[MODEL_SCHEMA.field(column).type]
@@ -100,7 +112,10 @@ def write_manifest(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read_manifest(
-    path: str | Path, columns: Sequence[str] | None = None, verdict: str = ""
+    path: str | Path,
+    columns: Sequence[str] | None = None,
+    verdict: str = "",
+    with_others: bool = False,
 ) -> list[dict[str, Any]]:
     """Read a manifest, and check what is read.
 
@@ -111,6 +126,7 @@ def read_manifest(
         columns: names of `SCHEMA`; by default all, and those that models and the table of captions
             added.
         verdict: only rows with this verdict; by default all.
+        with_others: reads `other_columns` too.
 
     Raises:
         DataError: if it is no manifest, or a column is missing, or a cell has the wrong type or
@@ -121,10 +137,8 @@ def read_manifest(
     present = _column_names(path) if columns is None else []
     models = [column for column in MODEL_SCHEMA if column.name in present]
     table = read_columns(path, [*(SCHEMA.field(name) for name in names), *models])
-    if columns is None:
-        for name in present:
-            if name not in table.column_names:
-                table = table.append_column(name, pq.read_table(path, columns=[name])[name])
+    for name in other_columns(path) if columns is None or with_others else []:
+        table = table.append_column(name, pq.read_table(path, columns=[name])[name])
     numbers = list(range(len(table)))
     if verdict:
         is_wanted = pc.equal(table["verdict"], verdict)
@@ -136,6 +150,12 @@ def read_manifest(
         if row["verdict"] == "accepted":
             check_accepted(path, number, row)
     return rows
+
+
+def other_columns(path: str | Path) -> list[str]:
+    """Return the names of the columns that the table of captions added."""
+    own = {*SCHEMA.names, *MODEL_SCHEMA.names}
+    return [name for name in _column_names(Path(path)) if name not in own]
 
 
 def _column_names(path: Path) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lumiere.curation.manifest import DUPLICATE_OF, SCHEMA
+from lumiere.curation.manifest import SCHEMA, describe_duplicate
 from lumiere.curation.reasons import Reason
 from lumiere.curation.thresholds import MODEL_SCORES
 from lumiere.data.contact_sheets import contact_sheet, save_picture
@@ -114,7 +114,7 @@ def _rejections(rejected: list[Row]) -> list[str]:
     for row in rejected:
         detail = row["detail"]
         if row["reason"] == Reason.DUPLICATE:
-            detail = f"It shows the same as {detail.removeprefix(DUPLICATE_OF)}, which is kept."
+            detail = describe_duplicate(detail)
         lines.append(f"| {_cell(row['clip_id'])} | `{row['reason']}` | {_cell(detail)} |")
     return [*lines, ""]
 

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lumiere.curation.caption_files import OPTIONAL, Cells, cell_text, check_others, parse_json
-from lumiere.curation.captions import Caption, make_caption
+from lumiere.curation.captions import Caption, add_caption, make_caption
 from lumiere.curation.probe import VIDEO_SUFFIXES
 from lumiere.data.remote import FETCH_AGAIN, RemoteFolder, fetch_file
 from lumiere.data.workers import Failure, run_tasks
@@ -139,8 +139,11 @@ def _read(
     else:
         sentences, cells = _part(value, where)
         parts = [(sentences or texts, cells)]
-    found = [make_caption(text, cells, source) for own, cells in parts for text in own]
-    return [caption for i, caption in enumerate(found) if caption not in found[:i]]
+    found: list[Caption] = []
+    for own, cells in parts:
+        for text in own:
+            add_caption(found, make_caption(text, cells, source), source)
+    return found
 
 
 def _part(value: Any, where: str) -> tuple[list[str], Cells]:

@@ -18,8 +18,16 @@ from lumiere.curation.dedupe import clusters, find_duplicates
 from lumiere.curation.filters import perceptual_hash
 from lumiere.curation.look_alikes import find_look_alikes
 from lumiere.curation.looks import Look, LookKey
-from lumiere.curation.manifest import ALSO, DUPLICATE_OF, SCHEMA, default_of, empty_row
+from lumiere.curation.manifest import (
+    ALSO,
+    DUPLICATE_OF,
+    MIRRORED,
+    SCHEMA,
+    default_of,
+    empty_row,
+)
 from lumiere.curation.measurement import Measurement
+from lumiere.curation.originals import find_original, is_mirrored, take_captions
 from lumiere.curation.parts import divide
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.split import assign_splits
@@ -28,11 +36,6 @@ from lumiere.errors import DataError
 
 Row = dict[str, Any]
 FindPairs = Callable[[Sequence[np.ndarray]], list[tuple[int, int]]]
-
-SAME_LENGTH_S = 0.1  # lengths that differ by less count as equal
-# Measured on four videos: encoding again at a higher bitrate changed the sharpness by −1 to +6 %,
-# at less than half of it by −10 to −30 %.
-SAME_SHARPNESS = 0.94
 
 
 def decide(
@@ -76,13 +79,32 @@ def decide(
         # The name may equal the clip_id of a video, for example if its suffix was forgotten.
         clip_id = f"{name}#caption" if name in ids.values() else name
         row = {**empty_row(), "clip_id": clip_id, "video": name}
-        row |= _caption_columns(captions[name])
-        rows.append(_reject(row, Reason.CAPTION_WITHOUT_VIDEO))
+        row |= _caption_columns(captions[name]) | {"notes": _caption_notes(captions[name])}
+        rows.append(_reject(row, *_why_absent(name, outcomes)))
     _check_ids(rows)
     _fill_columns(rows, captions, looks)
     _split_and_mark_duplicates(rows, pictures, config, find_copies, find_look_alikes)
     rows.sort(key=lambda row: row["clip_id"])
     return rows, pictures
+
+
+def _why_absent(name: str, outcomes: Mapping[str, Measurement | Rejection]) -> tuple[Reason, str]:
+    """Return why a video with a caption is not among the inputs, and the detail.
+
+    A hidden folder and a link to another place are inputs themselves, without their content.
+    """
+    for parent in PurePosixPath(name).parents:
+        folder = outcomes.get(str(parent))
+        if not isinstance(folder, Rejection):
+            continue
+        if folder.reason == Reason.HIDDEN:
+            detail = (
+                f"It lies in the hidden folder {parent}, which was not opened; rename the folder, "
+                "there and in captions.csv, so that no name begins with a dot."
+            )
+            return Reason.HIDDEN, detail
+        return folder.reason, f"It lies in {parent}, which was not opened: {folder.detail}"
+    return Reason.CAPTION_WITHOUT_VIDEO, ""
 
 
 def _check_ids(rows: list[Row]) -> None:
@@ -112,6 +134,10 @@ def _caption_columns(captions: Sequence[Caption]) -> Row:
     for name in columns:
         row[name] = [caption.others.get(name, "") for caption in captions]
     return row
+
+
+def _caption_notes(captions: Sequence[Caption]) -> list[str]:
+    return [note for caption in captions for note in caption.notes]
 
 
 def _fill_columns(
@@ -157,7 +183,7 @@ def _video_rows(
     shot and captioned span.
     """
     base = {**empty_row(), "clip_id": clip_id, "video": name, "group": clip_id}
-    base |= _caption_columns(captions)
+    base |= _caption_columns(captions) | {"notes": _caption_notes(captions)}
     if isinstance(outcome, Rejection):
         return [(_reject(base, outcome.reason, outcome.detail), None)]
     if outcome.reason:
@@ -190,6 +216,7 @@ def _part_row(base: Row, look: Look, signature: np.ndarray | None, config: Curat
     row |= {"exact_start": str(segment.start), "exact_end": str(segment.end)}
     row |= {"motion_curve": list(segment.motion_curve), **_caption_columns(part.captions)}
     row |= {"motion": segment.motion, "sharpness": segment.sharpness}
+    row["notes"] = [*base["notes"], *_caption_notes(part.captions)]
     if signature is not None:
         row["hash"] = "".join(f"{perceptual_hash(frame):016x}" for frame in signature)
     if small := too_small(min(row["width"], row["height"]), config):
@@ -225,29 +252,18 @@ def _split_and_mark_duplicates(
     for row, root in zip(order, clusters(len(order), pairs), strict=True):
         sets.setdefault(root, []).append(row)
     for duplicates in sets.values():
-        best = _best(duplicates)
-        for row in duplicates:
-            if row is not best:
-                detail = f"{DUPLICATE_OF}{best['video']}"
-                row |= _reject(row, Reason.DUPLICATE, detail) | {"split": ""}
-
-
-def _best(duplicates: list[Row]) -> Row:
-    """Return the clip that is probably the original: of the largest ones the longest, of these the
-    sharp ones, and of these the one with the lowest bitrate.
-
-    Encoding again at a higher bitrate keeps the detail and needs more bits; at a lower one, detail
-    is lost.
-    """
-    # The sentences of a duplicate are lost, so those of people come before those of a model.
-    duplicates = [row for row in duplicates if not row.get("captioner")] or duplicates
-    area = max(row["width"] * row["height"] for row in duplicates)
-    largest = [row for row in duplicates if row["width"] * row["height"] == area]
-    length = max(row["end"] - row["start"] for row in largest)
-    longest = [row for row in largest if row["end"] - row["start"] > length - SAME_LENGTH_S]
-    sharpness = max(row["sharpness"] for row in longest)
-    sharp = [row for row in longest if row["sharpness"] >= SAME_SHARPNESS * sharpness]
-    return min(sharp, key=lambda row: (row["bitrate"], row["clip_id"]))
+        # The captions of a model are not mixed with those of people, which come first.
+        by_people = [row for row in duplicates if not row.get("captioner")]
+        best = find_original(by_people or duplicates)
+        for row in sorted(duplicates, key=lambda row: row["clip_id"]):
+            if row is best:
+                continue
+            detail = f"{DUPLICATE_OF}{best['video']}"
+            if is_mirrored(pictures[best["clip_id"]], pictures[row["clip_id"]]):
+                detail += MIRRORED  # its captions may name directions
+            else:
+                take_captions(best, row)
+            row |= _reject(row, Reason.DUPLICATE, detail) | {"split": ""}
 
 
 def _split(order: list[Row], alike: list[tuple[int, int]], config: CurateConfig) -> None:

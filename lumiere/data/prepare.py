@@ -210,6 +210,7 @@ def write_clips(
     embeddings: Embeddings,
     settings: WindowSettings,
     clips_per_shard: int,
+    others: Sequence[str] = (),
     **text_settings: Any,
 ) -> dict[str, int]:
     """Write the shards and the index of both splits, in the order of the manifest. With several
@@ -228,6 +229,7 @@ def write_clips(
             `embed_captions`.
         settings: the shape of the windows.
         clips_per_shard: how many clips a shard holds.
+        others: columns of the manifest that the table of captions added.
         text_settings: facts about the text encoder, for the index.
 
     Returns:
@@ -246,7 +248,7 @@ def write_clips(
         own_rows = [row for row in rows if row["split"] == split and row["clip_id"] in files]
         own_rows.sort(key=lambda row: _bucket(row, settings))
         samples = tqdm(
-            _samples(own_rows, files, embeddings, settings),
+            _samples(own_rows, files, embeddings, settings, others),
             desc=f"write {split}",
             unit="clip",
             mininterval=0.5,
@@ -287,6 +289,7 @@ def _samples(
     files: Mapping[str, Path],
     embeddings: Embeddings,
     settings: WindowSettings,
+    others: Sequence[str],
 ) -> Iterator[Sample]:
     has_buckets = len(as_sizes(settings.size)) > 1
     for row in rows:
@@ -300,5 +303,7 @@ def _samples(
                 "captions": list(row["captions"]),
                 "fps": settings.fps,
             }
+            if others:  # one value for each caption
+                info["others"] = {name: list(row[name] or []) for name in others}
             bucket = _bucket(row, settings) if has_buckets else None
             yield Sample(video, np.stack(embeds), np.stack(masks), info, bucket)

@@ -43,7 +43,8 @@ class Sample:
             window does it.
         prompt_embeds: float16 (k, n, d), one row per caption.
         prompt_mask: uint8 (k, n), 1 = attend.
-        info: clip_id, video, start, captions, fps.
+        info: clip_id, video, start, captions, fps, and others, if the table of captions has other
+            columns: one value per caption, by column.
         bucket: the number of its size, if clips have several.
     """
 

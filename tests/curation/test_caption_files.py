@@ -13,6 +13,7 @@ from lumiere.config import CurateConfig
 from lumiere.curation.captions import Caption, add_sidecars, read_captions
 from lumiere.curation.manifest import read_manifest, write_manifest
 from lumiere.curation.reasons import Reason, Rejection
+from lumiere.curation.sidecars import read_sidecars
 from lumiere.curation.verdicts import decide
 from lumiere.errors import DataError
 
@@ -50,7 +51,7 @@ def test_all_formats_say_the_same(tmp_path):
 
 def test_other_columns_are_carried_into_the_manifest(tmp_path):
     (tmp_path / "c.csv").write_text(
-        "video,caption,Source,views\na.mp4,one,web,7\na.mp4,two,,8\na.mp4,one,later,9\nb.mp4,x,y,1\n"
+        "video,caption,Source,views\na.mp4,one,web,7\na.mp4,two,,8\nb.mp4,x,y,1\n"
     )
     (tmp_path / "c.jsonl").write_text(
         '{"video": "a.mp4", "caption": "one", "source": "web", "views": 7}\n'
@@ -79,6 +80,35 @@ def test_other_columns_are_carried_into_the_manifest(tmp_path):
             (["beside it"], [""], [""]),
         ]
     assert manifests[0] == manifests[1] == manifests[2]
+
+
+def test_other_values_of_a_caption_that_repeats_are_noted(tmp_path):
+    (tmp_path / "c.csv").write_text(
+        "video,caption,source,views\na.mp4,one,web,7\na.mp4,one,web,7\na.mp4,one,film,\n"
+    )
+    (tmp_path / "a.json").write_text(
+        '[{"caption": "one", "source": "web"}, {"captions": ["one", "two"], "source": "film"}]'
+    )
+    note = "a caption again, whose other values are not used (source: film)"
+    captions = read_captions(tmp_path / "c.csv")
+    rows, _ = decide({"a.mp4": Rejection(Reason.TIMEOUT)}, captions, CurateConfig())
+    assert rows[0]["captions"] == ["one"] and rows[0]["source"] == ["web"]
+    assert rows[0]["notes"] == [f"captions.csv, line 4: {note}"]
+    sidecars, _, _ = read_sidecars(tmp_path, ["a.mp4", "a.json"], ["a.mp4"])
+    one, two = sidecars["a.mp4"]
+    assert (one.notes, two.notes) == ((f"a.json: {note}",), ())
+
+
+def test_a_caption_for_a_video_in_a_folder_that_is_not_opened_says_so(tmp_path):
+    captions = {name: [Caption("x")] for name in ("s/.h/t/a.mp4", "link/b.mp4", ".no/c.mp4")}
+    outcomes = {"s/.h": Rejection(Reason.HIDDEN), "link": Rejection(Reason.OUTSIDE_FOLDER)}
+    rows, _ = decide(outcomes, captions, CurateConfig())
+    found = {row["video"]: (row["reason"], row["detail"]) for row in rows}
+    reason, detail = found["s/.h/t/a.mp4"]
+    assert reason == "hidden" and "hidden folder s/.h," in detail and "rename" in detail
+    reason, detail = found["link/b.mp4"]
+    assert reason == "outside_folder" and detail.startswith("It lies in link, which was not opened")
+    assert found[".no/c.mp4"][0] == "caption_without_video"  # there is no such folder
 
 
 def test_cells_of_other_columns_are_text_as_written(tmp_path):

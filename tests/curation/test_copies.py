@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lumiere.config import CurateConfig
+from lumiere.curation import copies
 from lumiere.curation.captions import Caption
 from lumiere.curation.copies import NEAREST, embed_clips, find_copies
 from lumiere.curation.measurement import measure_video
@@ -56,10 +57,10 @@ def test_all_kinds_of_copies_are_found_and_others_are_not(tmp_path, network):
     measured = {name: measure_video(tmp_path, name, (), 27.0, tmp_path / "s") for name in names}
     captions = {name: [Caption("a thing")] for name in names}
 
-    def copies(signatures):
+    def edited(signatures):
         return find_copies(signatures, embed_clips(signatures, network, tmp_path / "cache.npz"))
 
-    rows, _ = decide(measured, captions, CurateConfig(min_motion=0.0), copies)
+    rows, _ = decide(measured, captions, CurateConfig(min_motion=0.0), edited)
     groups = {row["clip_id"]: row["group"] for row in rows}
     assert len({groups[name] for name in (*COPIES, "bus")}) == 1
     assert len({groups[name] for name in ("bus", "pig2", "ox")}) == 3
@@ -99,7 +100,7 @@ def test_each_clip_is_compared_with_its_nearest_only(monkeypatch):
     )
     angles = np.linspace(0, 0.5, count, dtype=np.float32)  # all possible copies of each other
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=-1)[:, None].repeat(2, axis=1)
-    find_copies(list(range(count)), vectors)
+    find_copies(list(np.arange(count)), vectors)
     assert len(compared) == len(set(compared)) <= NEAREST * count
     partners = {
         i: [j for pair in compared for j in pair if i in pair and j != i] for i in range(count)
@@ -107,6 +108,29 @@ def test_each_clip_is_compared_with_its_nearest_only(monkeypatch):
     assert set(partners[0]) >= set(range(1, NEAREST + 1))
     assert all(len(partners[i]) >= NEAREST for i in range(count))
     assert (0, count - 1) not in compared
+
+
+def test_only_new_pairs_are_compared(tmp_path, monkeypatch):
+    compared = []
+    real = copies.is_copy
+    monkeypatch.setattr(copies, "is_copy", lambda *pair: compared.append(pair) or real(*pair))
+    clips, cache = [*one_camera(4), one_camera(4)[1][:, :, ::-1]], tmp_path / "copies.npz"
+    same = np.ones((5, 2, 4), np.float32) / 2
+
+    def found(count):
+        compared.clear()
+        return find_copies(clips[:count], same[:count], cache), len(compared)
+
+    assert found(4) == ([], 6)
+    assert found(5) == ([(1, 4)], 4)
+    assert found(5) == ([(1, 4)], 0)
+    assert found(4) == ([], 0) and found(5) == ([(1, 4)], 0)  # a threshold was tried
+    # Clips of the same content are compared once, and other code compares all again.
+    compared.clear()
+    assert len(find_copies([clips[0]] * 3, same[:3], cache)) == 3
+    assert len(compared) == 1
+    monkeypatch.setattr(copies, "code_version", lambda name: {name: "changed"})
+    assert found(5) == ([(1, 4)], 10)
 
 
 def test_embeddings_are_computed_once(tmp_path):

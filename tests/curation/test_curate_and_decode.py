@@ -9,6 +9,7 @@ import os
 import random
 import subprocess
 import sys
+import tarfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -49,8 +50,8 @@ EXPECTED = {
     "open-gop": "",
     "outside": "outside_folder",
     "pipe": "not_a_file",
-    "plain.mp4": "duplicate",
-    "plain.mkv": "",
+    "plain.mp4": "",
+    "plain.mkv": "duplicate",  # at a lower quality
     "playlist": "unreadable",
     "short": "too_short",
     "small": "too_small",
@@ -143,7 +144,8 @@ def test_every_input_has_its_verdict(curated):
         for row in rows.values()
     )
     assert all(row["detail"] for row in rows.values() if row["reason"])
-    assert rows["plain.mp4"]["detail"] == "duplicate_of:plain.mkv"
+    assert rows["plain.mkv"]["detail"] == "duplicate_of:plain.mp4"
+    assert rows["plain.mp4"]["captions"] == ["this is plain.mp4", "this is plain.mkv"]
     assert rows["plain.mkv"]["group"] == rows["plain.mp4"]["group"]
     assert rows["spans#0"]["captions"] == ["before the cut"]
     assert rows["spans#1"]["captions"] == ["after the cut"]
@@ -170,7 +172,7 @@ def test_results_depend_on_neither_workers_nor_order(odd, curated, tmp_path):
             assert f"`{row['reason']}`" in page
         if row["reason"] not in ("", "duplicate"):
             assert row["detail"] in page
-    assert "It shows the same as plain.mkv, which is kept." in page
+    assert "It shows the same as plain.mp4, which is kept." in page
     assert counts(rows)["rejected_caption_spans_cuts"] == 3
 
 
@@ -488,6 +490,7 @@ def test_both_stages_run_from_the_command_line(many, tmp_path):
     params = "decode: {size: 32, clips_per_shard: 4, workers: 2}\n"
     params += "prepare_t2i: {size: 16}\ntrain_ssr: {size: 32, low_size: 16, crop: 16}\n"
     (tmp_path / "params.yaml").write_text(params)
+    rows = [row | {"licence": [f"CC {row['video']}", ""]} for row in rows]
     write_manifest(tmp_path / "manifest.parquet", rows)
     arguments = (
         "--params",
@@ -506,6 +509,9 @@ def test_both_stages_run_from_the_command_line(many, tmp_path):
     assert clip.prompt_embeds.shape == (2, 32, 384)
     assert clip.prompt_embeds.dtype == np.float16
     assert not (tmp_path / "scratch").exists()
+    with tarfile.open(tmp_path / "clips" / "train-00000.tar") as tar:
+        info = json.loads(tar.extractfile("000000.json").read())
+    assert info["others"] == {"licence": ["CC v00.mp4", ""]}  # of other columns of captions.csv
 
 
 def test_too_long_windows_are_a_mistake_in_the_params(many, tmp_path, monkeypatch):

@@ -1,0 +1,57 @@
+"""Keeps verdicts on pairs of clips from one run to the next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from lumiere.data.shards import pack_arrays, unpack_arrays
+from lumiere.files import write_atomically
+
+Key = tuple[str, str]  # the digests of two clips, in order
+
+
+class VerdictCache:
+    """What was decided about pairs of clips.
+
+    Args:
+        path: the file, an npz without pickles; None keeps nothing.
+        code: names what decides; verdicts of other code do not count.
+    """
+
+    def __init__(self, path: Path | None, code: str) -> None:
+        self._path, self._code = path, code
+        self._verdicts: dict[Key, bool] = {}
+        if path is None or not path.is_file():
+            return
+        arrays = unpack_arrays(path.read_bytes())
+        if str(arrays["code"]) != code:
+            return
+        digests = arrays["digests"].tolist()
+        pairs = zip(arrays["pairs"].tolist(), arrays["verdicts"].tolist(), strict=True)
+        self._verdicts = {(digests[i], digests[j]): verdict for (i, j), verdict in pairs}
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._verdicts
+
+    def __getitem__(self, key: Key) -> bool:
+        return self._verdicts[key]
+
+    def add(self, key: Key, verdict: bool) -> None:
+        self._verdicts[key] = bool(verdict)
+
+    def save(self) -> None:
+        """Write all verdicts."""
+        if self._path is None:
+            return
+        keys = sorted(self._verdicts)
+        digests = sorted({digest for key in keys for digest in key})
+        places = {digest: place for place, digest in enumerate(digests)}
+        content = pack_arrays(
+            code=np.array(self._code),
+            digests=np.array(digests),
+            pairs=np.array([(places[one], places[other]) for one, other in keys], np.int32),
+            verdicts=np.array([self._verdicts[key] for key in keys]),
+        )
+        write_atomically(self._path, content)

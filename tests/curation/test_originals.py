@@ -1,0 +1,157 @@
+"""Of the copies of a clip the original is kept, with the captions of all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from lumiere.config import CurateConfig
+from lumiere.curation.captions import Caption
+from lumiere.curation.manifest import DUPLICATE_OF, MIRRORED, describe_duplicate, kept_video
+from lumiere.curation.measurement import measure_video
+from lumiere.curation.originals import find_original, take_captions
+from lumiere.curation.verdicts import decide
+from lumiere.data.video_io import read_video
+from tests.video_factory import encode
+
+HEIGHT, WIDTH, COUNT = 112, 160, 32
+ROWS = {"start": 0.0, "end": 2.0, "width": 320, "height": 180}
+
+
+def detailed() -> np.ndarray:
+    """Frames of a camera with some noise that pans over discs of all sizes, as in nature."""
+    generator = np.random.default_rng(0)
+    picture = np.full((160, 260, 3), 128, np.uint8)
+    for _ in range(3000):
+        radius = int(min(30, 1.5 * generator.random() ** -0.7))
+        colour = generator.integers(20, 236) + generator.integers(-20, 20, 3)
+        centre = int(generator.integers(0, 260)), int(generator.integers(0, 160))
+        cv2.circle(picture, centre, radius, colour.tolist(), -1, cv2.LINE_AA)
+    noise = generator.normal(0, 2, (COUNT, HEIGHT, WIDTH, 1))
+    frames = [
+        picture[10 + i // 4 : 10 + i // 4 + HEIGHT, 3 * i // 2 : 3 * i // 2 + WIDTH]
+        for i in range(COUNT)
+    ]
+    return np.clip(np.stack(frames) + noise, 0, 255).astype(np.uint8)
+
+
+def scaled(frames: np.ndarray, factor: float) -> np.ndarray:
+    way = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    size = round(WIDTH * factor), round(HEIGHT * factor)
+    return np.stack([cv2.resize(frame, size, interpolation=way) for frame in frames])
+
+
+def measured(path: Path) -> dict[str, Any]:
+    """The columns of a clip by which originals are told."""
+    video = measure_video(path.parent, path.name, (), 200.0, path.parent / "s")
+    size = {"width": video.width, "height": video.height, "start": 0.0}
+    return size | {
+        "clip_id": path.stem,
+        "end": float(video.duration),
+        "sharpness": video.segments[0].sharpness,
+        "bitrate": 8 * video.num_bytes / float(video.duration),
+    }
+
+
+@pytest.mark.parametrize("crf", [16, 18, 20])
+def test_no_copy_beats_its_original_whatever_its_bitrate_and_size(tmp_path, crf):
+    original = encode(tmp_path / "z-original.mp4", detailed(), crf=str(crf), threads="1")
+    frames, kept = read_video(original), measured(original)
+    copies = [(1.0, other) for other in (4, crf, crf + 4, 26, 38)]
+    if crf == 18:
+        copies += [(0.5, 8), (0.75, 23), (1.5, 8), (2.0, 30)]
+    rows = [kept]
+    for factor, other in copies:
+        name = f"a-{factor}-{other}.mp4"
+        copy = encode(tmp_path / name, scaled(frames, factor), crf=str(other), threads="1")
+        rows.append(measured(copy))
+        assert find_original([kept, rows[-1]]) is kept, name
+    assert find_original(rows) is find_original(rows[::-1]) is kept
+    bits = [row["bitrate"] for row in rows if row["width"] == WIDTH]
+    assert max(bits) > 2 * kept["bitrate"] > 4 * min(bits)
+
+
+@pytest.mark.parametrize(
+    ("original", "copy"),
+    [
+        # In pairs: (width, sharpness, bitrate).
+        ((320, 1000, 5e5), (320, 970, 3e5)),  # encoded again with less loss than the eye sees
+        ((320, 1000, 5e5), (320, 1003, 2e6)),  # at four times the bits
+        ((320, 1000, 5e5), (320, 990, 6e5)),
+        ((320, 1000, 5e5), (320, 990, 5e5)),
+        ((320, 1000, 5e5), (320, 1100, 3e5)),  # coarse steps, whose noise looks like detail
+        ((640, 1000, 2e6), (320, 2500, 2e6)),  # half as large, and sharper for it
+        ((320, 1000, 5e5), (640, 150, 3e6)),  # enlarged
+        ((320, 1000, 5e5), (160, 1000, 9e6)),
+    ],
+)  # fmt: skip
+def test_pixels_count_first_then_detail_and_bits_for_nothing_do_not(original, copy):
+    one, other = (
+        ROWS | {"clip_id": name, "width": width, "height": width // 2} | dict(sharpness=sharp, bitrate=bits)
+        for name, (width, sharp, bits) in {"z": original, "a": copy}.items()
+    )  # fmt: skip
+    assert find_original([one, other]) is find_original([other, one]) is one
+
+
+def decided(tmp_path: Path, videos: dict[str, np.ndarray], captions: dict[str, list[Caption]]):
+    """The rows of videos with captions, by name."""
+    outcomes = {}
+    for i, (name, frames) in enumerate(videos.items()):
+        encode(tmp_path / f"{name}.mp4", frames, crf=str(12 + 8 * i), threads="1")
+        outcomes[f"{name}.mp4"] = measure_video(tmp_path, f"{name}.mp4", (), 200.0, tmp_path / "s")
+    own = {f"{name}.mp4": captions[name] for name in videos}
+    rows, _ = decide(outcomes, own, CurateConfig(min_motion=0.0, max_hash_distance=40))
+    return {row["clip_id"]: row for row in rows}
+
+
+def test_the_original_takes_the_captions_of_its_duplicates(tmp_path):
+    frames = detailed()
+    captions = {
+        "z": [Caption("one", others={"by": "ann"}), Caption("two")],
+        "c": [Caption("two", others={"by": "bob"}), Caption("four")],
+        "b": [Caption("three", others={"by": "eve"}), Caption("one")],
+    }
+    rows = decided(tmp_path, dict.fromkeys(captions, frames), captions)
+    kept = rows["z"]
+    assert kept["captions"] == ["one", "two", "three", "four"]
+    assert kept["by"] == ["ann", "", "eve", ""]
+    assert kept["notes"] == ["captions of b.mp4, a duplicate", "captions of c.mp4, a duplicate"]
+    for name in "bc":
+        assert (rows[name]["reason"], rows[name]["detail"]) == ("duplicate", f"{DUPLICATE_OF}z.mp4")
+        assert rows[name]["captions"] == [caption.text for caption in captions[name]]
+
+
+def nearly_symmetric() -> np.ndarray:
+    """A clip whose mirror image counts as its duplicate, although it is not the same."""
+    half = detailed()[:, :, : WIDTH // 2].astype(np.float32)
+    tilt = np.linspace(-8, 8, WIDTH)[None, None, :, None]
+    both = np.concatenate([half, half[:, :, ::-1]], axis=2) + tilt
+    return np.clip(both, 0, 255).astype(np.uint8)
+
+
+def test_captions_of_a_mirrored_duplicate_are_not_taken(tmp_path):
+    frames = nearly_symmetric()
+    videos = {"z": frames, "a": frames[:, :, ::-1].copy()}
+    rows = decided(
+        tmp_path, videos, {"z": [Caption("to the left")], "a": [Caption("to the right")]}
+    )
+    assert (rows["z"]["captions"], rows["z"]["notes"]) == (["to the left"], [])
+    detail = rows["a"]["detail"]
+    assert detail == f"{DUPLICATE_OF}z.mp4{MIRRORED}"
+    assert kept_video(detail) == "z.mp4"
+    assert describe_duplicate(detail) == (
+        "It shows the same as z.mp4, which is kept; mirrored, so its captions are not taken over."
+    )
+
+
+def test_captions_of_a_model_and_of_people_are_not_mixed():
+    best = {"captions": ["a boat"], "captioner": "", "notes": [], "caption_match": 0.3}
+    copy = {"captions": ["a ship"], "captioner": "blip", "video": "b", "caption_match": 0.2}
+    take_captions(best, copy)
+    assert best["captions"] == ["a boat"]
+    take_captions(best, copy | {"captioner": ""})
+    assert best["captions"] == ["a boat", "a ship"] and best["caption_match"] == 0.2
