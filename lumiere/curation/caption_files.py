@@ -41,11 +41,7 @@ def read_rows(path: Path) -> list[tuple[int, Cells]]:
     readers = {".jsonl": _json_rows, ".parquet": _parquet_rows}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        rows = read_table(path, REQUIRED, OPTIONAL, allows_others=True)
-        used = {name for _, row in rows for name in OPTIONAL if row[name]}
-        names = [name for name in rows[0][1] if name in used or name not in OPTIONAL]
-        _check_names(path, 1, names)
-        return rows
+        return _csv_rows(path)
     try:
         found = list(reader(path))
     except OSError as error:
@@ -56,6 +52,14 @@ def read_rows(path: Path) -> list[tuple[int, Cells]]:
     cells = [(line, _cells(path, line, row)) for line, row in found]
     absent = dict.fromkeys((name for _, row in cells for name in row), "")
     return [(line, absent | row) for line, row in cells]
+
+
+def _csv_rows(path: Path) -> list[tuple[int, Cells]]:
+    rows = read_table(path, REQUIRED, OPTIONAL, allows_others=True)
+    used = {name for _, row in rows for name in OPTIONAL if row[name]}
+    names = [name for name in rows[0][1] if name in used or name not in OPTIONAL]
+    _check_names(path, 1, names)
+    return rows
 
 
 class _Written(float):

@@ -290,8 +290,7 @@ def _read_packets(
     first_frames: FirstFrames | None = None,
 ) -> _Packets:
     points: list[int | None] = []
-    ends: dict[int, int] = {}  # of each stream, in ticks of its time base
-    time_bases: dict[int, Fraction] = {}
+    ends = _Ends()
     num_discarded, num_corrupt, num_leading, is_open = 0, 0, 0, False
     codec, are_checked = stream.codec_context.codec.canonical_name, True
     key, first_key = None, None
@@ -300,12 +299,8 @@ def _read_packets(
             report_progress()
             if not packet.size:
                 continue
-            number = packet.stream_index
-            if number not in time_bases:
-                time_bases[number] = Fraction(packet.time_base or 0)
-            if packet.pts is not None:
-                ends[number] = max(ends.get(number, 0), packet.pts + (packet.duration or 0))
-            if number != stream.index:
+            ends.add(packet)
+            if packet.stream_index != stream.index:
                 continue
             if first_frames is not None:
                 first_frames.add(packet)
@@ -323,8 +318,30 @@ def _read_packets(
                 num_leading += key is None or key == first_key
     except av.error.FFmpegError:
         num_corrupt += 1  # the file breaks off
-    end = max((ends[number] * time_bases[number] for number in ends), default=Fraction(0))
+    end = ends.last()
     return _Packets(points, num_discarded, num_corrupt, num_leading, is_open, are_checked, end)
+
+
+class _Ends:
+    """When the streams of a file end. It counts ticks, because fractions take ten times as long."""
+
+    def __init__(self) -> None:
+        self._ticks: dict[int, int] = {}  # of each stream, in its time base
+        self._time_bases: dict[int, Fraction] = {}
+
+    def add(self, packet: av.Packet) -> None:
+        """Note the end of the next packet."""
+        number = packet.stream_index
+        if number not in self._time_bases:
+            self._time_bases[number] = Fraction(packet.time_base or 0)
+        if packet.pts is not None:
+            end = packet.pts + (packet.duration or 0)
+            self._ticks[number] = max(self._ticks.get(number, 0), end)
+
+    def last(self) -> Fraction:
+        """Return when the last stream ends, in seconds; 0 if no packet has a time."""
+        ends = [ticks * self._time_bases[number] for number, ticks in self._ticks.items()]
+        return max(ends, default=Fraction(0))
 
 
 def _shape(packets: _Packets) -> list[int | None]:

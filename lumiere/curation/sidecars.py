@@ -55,19 +55,14 @@ def read_sidecars(
         DataError: if a file is too large for captions, not in UTF-8, or says something else than is
             expected.
     """
-    videos: dict[PurePosixPath, list[str]] = {}
-    for name in names:
-        path = PurePosixPath(name)
-        if name in chosen and path.suffix.lower() in VIDEO_SUFFIXES:
-            videos.setdefault(path.with_suffix(""), []).append(name)
+    videos = _videos_by_stem(names, chosen)
     beside: dict[PurePosixPath, dict[str, str]] = {}
     others = []
     for name in names:
         path = PurePosixPath(name)
-        stem, suffix = path.with_suffix(""), path.suffix.lower()
-        is_sidecar = stem in videos and suffix in (".txt", ".json")
-        if is_sidecar and not path.name.startswith(".") and _is_own_file(raw, name):
-            beside.setdefault(stem, {})[suffix] = name
+        stem = path.with_suffix("")
+        if stem in videos and _is_sidecar(raw, path):
+            beside.setdefault(stem, {})[path.suffix.lower()] = name
         elif name in chosen:
             others.append(name)
     described = {
@@ -83,6 +78,22 @@ def read_sidecars(
         elif described[stem]:
             captions |= dict.fromkeys(described[stem], _read(raw, files, files_of))
     return captions, others, without
+
+
+def _videos_by_stem(names: Sequence[str], chosen: Container[str]) -> dict[PurePosixPath, list[str]]:
+    """Return the videos that count, by their paths without a suffix."""
+    videos: dict[PurePosixPath, list[str]] = {}
+    for name in names:
+        path = PurePosixPath(name)
+        if name in chosen and path.suffix.lower() in VIDEO_SUFFIXES:
+            videos.setdefault(path.with_suffix(""), []).append(name)
+    return videos
+
+
+def _is_sidecar(raw: Path | RemoteFolder, path: PurePosixPath) -> bool:
+    """Return whether a file beside a video may hold its captions."""
+    has_suffix = path.suffix.lower() in (".txt", ".json")
+    return has_suffix and not path.name.startswith(".") and _is_own_file(raw, str(path))
 
 
 def _local_files(
