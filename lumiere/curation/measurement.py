@@ -236,7 +236,7 @@ def _measure(
         facts = dataclasses.replace(facts, decoder="pyav", decoder_reason="damaged")
     box = seen.picture_box()
     small = seen.frames if box is None else _without_bars(seen.frames, box, seen.sizes[0])
-    cuts = [i for i in seen.cuts.cuts(shot_threshold) if i < len(seen.times)]
+    cuts = seen.cuts.cuts(shot_threshold, seen.times)
     shots = tuple(shots_between(seen.times, cuts, seen.end))
     if stretches:
         shots = _undamaged_shots(shots, stretches, spans)

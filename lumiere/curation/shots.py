@@ -3,7 +3,8 @@
 The detector joins two ideas of PySceneDetect and adds two checks. A frame starts a shot if it
 differs from the frame before (ContentDetector), and differs more than neighbouring frames differ
 from each other (AdaptiveDetector), so that fast motion is no cut. A small or unclear jump also needs
-a jump of the colours. A flash is no cut, because the picture before it returns.
+a jump of the colours. A flash is no cut: for a moment the picture is one colour, or the same scene in
+another light, and then returns. Another picture between two shots is two cuts, however short it is.
 """
 
 from __future__ import annotations
@@ -21,8 +22,13 @@ SMALL_SHARE = 0.55  # jumps from this share of the threshold on are cuts if thei
 SMALL_RATIO = 3.0
 COLOUR_JUMP = 0.3  # share of the pixels that change their coarse colour
 COLOUR_RATIO = 3.0
-FLASH_FRAMES = 4  # a picture that returns within so many frames was interrupted by a flash
-FLASH_SHARE = 0.5  # it has returned if it differs from itself less than this share of the jump
+FLASH_S = Fraction(1, 8)  # a flash is no longer; three frames at 24 fps
+RETURN_SHARE = (
+    0.5  # a picture has returned if it differs from itself less than this share of the jump
+)
+PLAIN_DEVIATION = 8.0  # of 255; a picture whose channels deviate less is one colour
+SAME_STRUCTURE = 0.5  # correlation of a scene with itself in another light
+ONE_WAY = 0.85  # share of the pixels that get brighter, or darker, if the light changes
 DARK = 64  # below this value, of 255, hue and saturation mean little
 COLOURS = 4  # levels of each channel in the coarse colours
 
@@ -57,15 +63,17 @@ class CutFinder:
         self._hsv, self._colours = hsv, colours
         self._thumbnails.append(cv2.resize(small, (16, 16), interpolation=cv2.INTER_AREA))
 
-    def cuts(self, threshold: float) -> list[int]:
+    def cuts(self, threshold: float, times: Sequence[Fraction]) -> list[int]:
         """Return the indices of the frames that start a shot, without the first frame.
 
         Args:
             threshold: mean change of hue, saturation and value that makes a clear cut, 0 to 255.
+            times: ascending seconds of the frames. Frames without a time are left out.
         """
-        return [i for i in range(1, len(self._jumps)) if self._is_cut(i, threshold)]
+        count = min(len(self._jumps), len(times))
+        return [i for i in range(1, count) if self._is_cut(i, threshold, times)]
 
-    def _is_cut(self, i: int, threshold: float) -> bool:
+    def _is_cut(self, i: int, threshold: float, times: Sequence[Fraction]) -> bool:
         jump = self._jumps[i]
         if jump < SMALL_SHARE * threshold:
             return False
@@ -75,22 +83,32 @@ class CutFinder:
         colours_jump = colour_jump >= max(COLOUR_JUMP, COLOUR_RATIO * others)
         is_clear = jump >= threshold and (ratio >= CLEAR_RATIO or colours_jump)
         is_small = ratio >= SMALL_RATIO and colours_jump
-        return (is_clear or is_small) and not self._is_flash(i)
+        return (is_clear or is_small) and not self._is_flash(i, times)
 
-    def _is_flash(self, i: int) -> bool:
-        """Return whether the picture before frame i returns soon, or frame i is such a return."""
-        for k in range(1, FLASH_FRAMES + 1):
-            after = i + k
-            if after < len(self._thumbnails) and self._returns(i - 1, i, after):
+    def _is_flash(self, i: int, times: Sequence[Fraction]) -> bool:
+        """Return whether a flash begins at frame i, or ends before it."""
+        for after in range(i + 1, len(times)):
+            if times[after] - times[i] > FLASH_S:
+                break
+            if self._is_interrupted(i - 1, after):
                 return True
-            before = i - 1 - k
-            if before >= 0 and self._returns(before, i - 1, i):
+        for before in range(i - 2, -1, -1):
+            if times[i] - times[before + 1] > FLASH_S:
+                break
+            if self._is_interrupted(before, i):
                 return True
         return False
 
-    def _returns(self, before: int, between: int, after: int) -> bool:
-        jump = min(self._distance(before, between), self._distance(between, after))
-        return self._distance(before, after) < FLASH_SHARE * jump
+    def _is_interrupted(self, before: int, after: int) -> bool:
+        """Return whether the picture `before` is back at `after`, and was lit otherwise or hidden by
+        one colour between the two.
+        """
+        jump = min(self._distance(before, before + 1), self._distance(after - 1, after))
+        if self._distance(before, after) >= RETURN_SHARE * jump:
+            return False
+        scene = self._thumbnails[before]
+        between = self._thumbnails[before + 1 : after]
+        return all(_is_plain(picture) or _is_relit(scene, picture) for picture in between)
 
     def _distance(self, i: int, j: int) -> float:
         return float(cv2.absdiff(self._thumbnails[i], self._thumbnails[j]).mean())
@@ -120,6 +138,24 @@ def _difference(hsv: np.ndarray, before: np.ndarray) -> float:
     colour = cv2.add(hue, saturation, dtype=cv2.CV_32F)
     weighted = cv2.mean(cv2.multiply(colour, light, dtype=cv2.CV_32F))[0] / DARK
     return (weighted + cv2.mean(value)[0]) / 3
+
+
+def _is_plain(picture: np.ndarray) -> bool:
+    """Return whether a thumbnail is nearly one colour."""
+    return float(picture.std(axis=(0, 1)).max()) < PLAIN_DEVIATION
+
+
+def _is_relit(scene: np.ndarray, picture: np.ndarray) -> bool:
+    """Return whether a thumbnail shows a scene in another light: everything is brighter, or everything
+    is darker, and bright parts stay the brighter ones.
+    """
+    before, after = (thumbnail.mean(axis=2).ravel() for thumbnail in (scene, picture))
+    share_brighter = float((after > before).mean())
+    if max(share_brighter, 1 - share_brighter) < ONE_WAY:
+        return False
+    before, after = before - before.mean(), after - after.mean()
+    scale = float(np.sqrt((before**2).sum() * (after**2).sum()))
+    return float((before * after).sum()) >= SAME_STRUCTURE * scale
 
 
 def _second_largest_neighbour(jumps: Sequence[float], i: int) -> float:

@@ -16,12 +16,12 @@ from tests.video_factory import encode, numbered
 THRESHOLD = CurateConfig().shot_threshold
 
 
-def cuts_in(frames: np.ndarray) -> list[int]:
+def cuts_in(frames: np.ndarray, fps: int = 24) -> list[int]:
     """The frames that start a shot."""
     finder = CutFinder()
     for frame in frames:
         finder.add(frame)
-    return finder.cuts(THRESHOLD)
+    return finder.cuts(THRESHOLD, [Fraction(i, fps) for i in range(len(frames))])
 
 
 def test_precision_and_recall_on_the_labelled_set():
@@ -42,6 +42,27 @@ def test_shots_may_be_short(lengths):
     generator = np.random.default_rng(4)
     shots = [scene(generator, length, 1.0, 0.0) for length in lengths]
     assert cuts_in(np.concatenate(shots)) == np.cumsum(lengths)[:-1].tolist()
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("fps", [2, 24, 60])
+def test_an_insert_is_two_cuts_however_short(length, fps):
+    for seed in range(2):
+        generator = np.random.default_rng(seed)
+        frames, other = (scene(generator, 30, speed, 0.0) for speed in (1.0, 1.0))
+        frames[12 : 12 + length] = other[:length]
+        assert cuts_in(frames, fps) == [12, 12 + length]
+
+
+@pytest.mark.parametrize(
+    ("length", "fps", "is_flash"),
+    [(1, 24, True), (3, 24, True), (7, 60, True), (4, 24, False), (1, 2, False), (12, 60, False)],
+)
+@pytest.mark.parametrize("color", [(250, 250, 250), (0, 0, 0), (230, 30, 20)])
+def test_one_colour_is_a_flash_for_an_eighth_of_a_second(length, fps, is_flash, color):
+    frames = scene(np.random.default_rng(3), 40, 0.5, 0.0)
+    frames[12 : 12 + length] = color
+    assert cuts_in(frames, fps) == ([] if is_flash else [12, 12 + length])
 
 
 def test_a_video_without_a_cut_is_one_shot():
