@@ -11,6 +11,7 @@ import numpy as np
 
 from lumiere.curation import filters
 from lumiere.curation.shots import CutFinder
+from lumiere.curation.tick_frames import TickFrames
 from lumiere.data.bars import Box, are_black, find_picture
 from lumiere.data.display import Display
 from lumiere.data.frame_times import end_of
@@ -29,11 +30,11 @@ class Pass:
     """What one pass over the frames of a video gathers.
 
     Attributes:
+        cuts: has seen every source frame.
+        frames: the small picture of each tick.
         times: when each source frame is shown.
         end: when the last one ends.
         sizes: the different (width, height) of the pictures, as shown.
-        cuts: has seen every source frame.
-        frames: uint8 (64, 64, 3), one for each tick.
         sharp: the sharpness by tick, for `DETAIL_FPS` ticks a second.
         damage: what could not be read.
         most_colour: the highest mean difference of a frame's channels, 0 to 255.
@@ -43,11 +44,11 @@ class Pass:
         brightest_small: uint8 (64, 64), the same of all frames, squashed.
     """
 
+    cuts: CutFinder
+    frames: TickFrames
     times: list[Fraction] = field(default_factory=list)
     end: Fraction = Fraction(0)
     sizes: list[tuple[int, int]] = field(default_factory=list)
-    cuts: CutFinder = field(default_factory=CutFinder)
-    frames: list[np.ndarray] = field(default_factory=list)
     sharp: dict[int, float] = field(default_factory=dict)
     damage: Damage = field(default_factory=Damage)
     most_colour: float = 0.0
@@ -72,7 +73,7 @@ class Pass:
     def hold(self, held: SourceFrame, small: np.ndarray, until: Fraction) -> None:
         """Give the newest frame to each tick at which it is shown, and look at it closely in time."""
         first, last = _tick(held.time), _tick(until)
-        self.frames += [small] * (last - first)
+        self.frames.hold(small, last - first)
         close = [tick for tick in range(first, last) if tick % DETAIL_STEP == 0]
         if not close:
             return
@@ -106,9 +107,14 @@ class Pass:
         if first == last:
             self.end = self.times.pop()
         count = _tick(self.end)
-        self.frames = self.frames[:count]
+        self.frames.leave_out(count)
         self.sharp = {tick: value for tick, value in self.sharp.items() if tick < count}
         self.damage = Damage()
+
+    def close(self) -> None:
+        """Delete the files of small pictures."""
+        self.cuts.close()
+        self.frames.close()
 
 
 def _tick(time: Fraction) -> int:
@@ -116,13 +122,18 @@ def _tick(time: Fraction) -> int:
     return -(-time.numerator * SAMPLE_FPS // time.denominator)
 
 
-def read_frames(path: Path, display: Display) -> Pass:
+def read_frames(path: Path, display: Display, folder: Path | None = None) -> Pass:
     """Decode all frames once. PyAV reads them, because decord conceals damage without a sign.
+
+    Args:
+        path, display: of the video.
+        folder: for the small pictures, which lie in files without a name until the pass is closed;
+            by default the system's folder for temporary files.
 
     Raises:
         VideoError: if no frame can be decoded.
     """
-    seen = Pass()
+    seen = Pass(CutFinder(folder), TickFrames(folder))
     held: SourceFrame | None = None
     small: np.ndarray = np.empty(0, np.uint8)
     for frame in source_frames(path, seen.damage, display=display):

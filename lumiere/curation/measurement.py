@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-import cv2
 import numpy as np
 
 from lumiere.curation import filters
@@ -23,7 +23,7 @@ from lumiere.curation.frame_pass import SAMPLE_FPS, Pass, read_frames
 from lumiere.curation.probe import Probe, locate, probe
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.shots import Span, shots_between
-from lumiere.data.bars import Box, crop
+from lumiere.data.bars import Box
 from lumiere.data.remote import RemoteFolder
 from lumiere.data.shards import pack_arrays, unpack_arrays
 from lumiere.data.video_io import code_version
@@ -40,7 +40,9 @@ CODE = code_version(
     "lumiere.curation.frame_pass",
     "lumiere.curation.probe",
     "lumiere.curation.shots",
+    "lumiere.curation.tick_frames",
     "lumiere.data.bars",
+    "lumiere.data.disk_arrays",
     "lumiere.data.display",
     "lumiere.data.frame_times",
     "lumiere.data.key_frames",
@@ -171,7 +173,7 @@ def _measure_once(
     if cached.is_file():
         return from_bytes(cached.read_bytes())
     try:
-        measurement = _measure(path, sha256, spans, shot_threshold)
+        measurement = _measure(path, sha256, spans, shot_threshold, scratch)
     except Rejection as rejection:
         measurement = Measurement(
             sha256, path.stat().st_size, rejection.reason.value, rejection.detail
@@ -222,20 +224,33 @@ def _segment(facts: dict[str, Any]) -> Segment:
 
 
 def _measure(
-    path: Path, sha256: str, spans: tuple[Span, ...], shot_threshold: float
+    path: Path, sha256: str, spans: tuple[Span, ...], shot_threshold: float, scratch: Path
 ) -> Measurement:
     try:
         facts, display = probe(path)
-        seen = read_frames(path, display)
+        seen = read_frames(path, display, scratch)
     except VideoError as error:
         raise Rejection(Reason.UNREADABLE, f"It cannot be read: {error}.") from None
+    with contextlib.closing(seen):
+        return _measure_frames(path, sha256, spans, shot_threshold, facts, seen)
+
+
+def _measure_frames(
+    path: Path,
+    sha256: str,
+    spans: tuple[Span, ...],
+    shot_threshold: float,
+    facts: Probe,
+    seen: Pass,
+) -> Measurement:
     seen.leave_out_damaged_end()
     stretches = undamaged(path, seen.times, seen.end, seen.damage) if seen.damage else []
     _check_whole(facts, seen, bool(stretches))
     if stretches:
         facts = dataclasses.replace(facts, decoder="pyav", decoder_reason="damaged")
     box = seen.picture_box()
-    small = seen.frames if box is None else _without_bars(seen.frames, box, seen.sizes[0])
+    if box is not None:
+        seen.frames.cut_bars(box, seen.sizes[0])
     cuts = seen.cuts.cuts(shot_threshold, seen.times)
     shots = tuple(shots_between(seen.times, cuts, seen.end))
     if stretches:
@@ -248,7 +263,7 @@ def _measure(
         # Take the frames whose ticks lie in [start, end); at least one.
         first = min(math.ceil(start * SAMPLE_FPS), len(seen.frames) - 1)
         last = max(first + 1, math.ceil(end * SAMPLE_FPS))
-        frames = small[first:last]
+        frames = seen.frames.part(first, last)
         motion, curve = filters.motions(frames)
         report_progress()
         blur = seen.sharpness(first, last)
@@ -297,24 +312,6 @@ def _remarks(seen: Pass) -> list[str]:
     if longest > max(LONG_STEP * usual, SLOWEST_STEP):
         remarks.append(f"a frame that stands for {float(longest):.2f} s")
     return remarks
-
-
-def _without_bars(frames: list[np.ndarray], box: Box, size: tuple[int, int]) -> list[np.ndarray]:
-    """Cut the bars off frames that were shrunk from `size` (width, height), and enlarge the rest."""
-    left, top, width, height = box
-    sides = filters.FLOW_SIDE / size[0], filters.FLOW_SIDE / size[1]
-    inner = (
-        math.ceil(left * sides[0]), math.ceil(top * sides[1]),
-        max(1, math.floor(width * sides[0])), max(1, math.floor(height * sides[1])),
-    )  # fmt: skip
-    inside: list[np.ndarray] = []
-    for before, frame in zip([None, *frames], frames, strict=False):
-        if frame is not before:  # a frame that is shown for long stays one object
-            enlarged = cv2.resize(
-                crop(frame, inner), frame.shape[1::-1], interpolation=cv2.INTER_LINEAR
-            )
-        inside.append(enlarged)
-    return inside
 
 
 def _check_whole(facts: Probe, seen: Pass, has_stretches: bool) -> None:

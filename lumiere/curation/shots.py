@@ -9,11 +9,15 @@ another light, and then returns. Another picture between two shots is two cuts, 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 
 import cv2
 import numpy as np
+
+from lumiere.data.disk_arrays import ItemFile
 
 NEIGHBOURS = 3  # frames on each side to which a jump is compared
 # Shares of the threshold and ratios to the neighbours, chosen on the labelled set of the tests.
@@ -30,6 +34,7 @@ PLAIN_DEVIATION = 8.0  # of 255; a picture whose channels deviate less is one co
 SAME_STRUCTURE = 0.5  # correlation of a scene with itself in another light
 ONE_WAY = 0.85  # share of the pixels that get brighter, or darker, if the light changes
 DARK = 64  # below this value, of 255, hue and saturation mean little
+THUMBNAIL = 16  # pixels on a side
 COLOURS = 4  # levels of each channel in the coarse colours
 
 Span = tuple[Fraction, Fraction]
@@ -38,15 +43,18 @@ Span = tuple[Fraction, Fraction]
 class CutFinder:
     """Finds the cuts of a video whose frames are added one by one.
 
-    It keeps two numbers and a thumbnail of 768 bytes per frame.
+    It keeps two numbers per frame, and a thumbnail of 768 bytes in a file.
+
+    Args:
+        folder: where that lies; by default the system's folder for temporary files.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         self._hsv: np.ndarray | None = None
         self._colours: np.ndarray | None = None
-        self._jumps: list[float] = []
-        self._colour_jumps: list[float] = []
-        self._thumbnails: list[np.ndarray] = []
+        self._jumps = array("d")
+        self._colour_jumps = array("d")
+        self._thumbnails = ItemFile((THUMBNAIL, THUMBNAIL, 3), np.uint8, folder)
 
     def add(self, small: np.ndarray) -> None:
         """Add the next frame, uint8 (64, 64, 3), RGB."""
@@ -61,7 +69,9 @@ class CutFinder:
             self._jumps.append(_difference(hsv, self._hsv))
             self._colour_jumps.append(float(np.abs(colours - self._colours).sum() / 2))
         self._hsv, self._colours = hsv, colours
-        self._thumbnails.append(cv2.resize(small, (16, 16), interpolation=cv2.INTER_AREA))
+        self._thumbnails.append(
+            cv2.resize(small, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
+        )
 
     def cuts(self, threshold: float, times: Sequence[Fraction]) -> list[int]:
         """Return the indices of the frames that start a shot, without the first frame.
@@ -107,8 +117,12 @@ class CutFinder:
         if self._distance(before, after) >= RETURN_SHARE * jump:
             return False
         scene = self._thumbnails[before]
-        between = self._thumbnails[before + 1 : after]
+        between = (self._thumbnails[i] for i in range(before + 1, after))
         return all(_is_plain(picture) or _is_relit(scene, picture) for picture in between)
+
+    def close(self) -> None:
+        """Delete the thumbnails."""
+        self._thumbnails.close()
 
     def _distance(self, i: int, j: int) -> float:
         return float(cv2.absdiff(self._thumbnails[i], self._thumbnails[j]).mean())

@@ -6,16 +6,20 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
 from lumiere.curation import measurement
+from lumiere.curation.filters import motions
 from lumiere.curation.measurement import measure_video
 from lumiere.curation.reasons import Reason, Rejection
+from lumiere.curation.tick_frames import TickFrames
 from tests.data.test_video_source import add, fill
 from tests.video_factory import encode, numbered
 
@@ -68,6 +72,41 @@ def test_changed_code_measures_again(tmp_path, module):
     with (tmp_path / "lumiere" / module).open("a") as file:
         file.write("\nCHANGED = True\n")
     assert num_measured() == 2
+
+
+@pytest.mark.parametrize("has_bars", [False, True])
+def test_memory_does_not_grow_with_the_length(tmp_path, has_bars):
+    picture = np.random.default_rng(0).integers(0, 255, (8, 16, 3), np.uint8)
+    picture = picture.repeat(8, axis=0).repeat(8, axis=1)
+    frames = np.stack([picture[:, i % 64 : i % 64 + 64] for i in range(320)])
+    if has_bars:
+        frames[:, :8] = frames[:, -8:] = 0
+    encode(tmp_path / "a.mp4", frames, 16)
+    del frames
+    tracemalloc.start()
+    measured = measure_video(tmp_path, "a.mp4", (), 27.0, tmp_path / "scratch")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert measured.num_frames == 320 and bool(measured.box) == has_bars
+    assert peak < 1.5e6, "its 320 pictures of 12 kB are in memory"
+    assert [path.suffix for path in (tmp_path / "scratch").iterdir()] == [".npz"]
+
+
+def test_a_frame_that_is_shown_for_long_is_one_object():
+    frames = TickFrames()
+    first, second = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
+    frames.hold(first, 3)
+    frames.hold(second, 0)
+    frames.hold(second, 2)
+    assert [np.array_equal(frame, first) for frame in frames.part(1, 4)] == [True, True, False]
+    assert frames[0] is frames[1] and frames[2] is not frames[3]
+    assert np.array_equal(frames[4], second)
+    assert motions(frames.part(0, 3)) == (0.0, [0.0, 0.0])
+    frames.cut_bars((0, 16, 64, 32), (64, 64))
+    assert np.array_equal(frames[0], cv2.resize(first[16:48], (64, 64)))
+    frames.leave_out(1)
+    assert len(frames) == 1
+    frames.close()
 
 
 ODD = {
