@@ -12,7 +12,7 @@ import numpy as np
 from lumiere.curation import filters
 from lumiere.curation.shots import CutFinder
 from lumiere.curation.tick_frames import TickFrames
-from lumiere.data.bars import Box, are_black, find_picture
+from lumiere.data.bars import Box, are_black, find_picture, may_have_bars
 from lumiere.data.display import Display
 from lumiere.data.frame_times import end_of
 from lumiere.data.optical_flow import FLOW_FPS
@@ -23,6 +23,8 @@ from lumiere.errors import VideoError
 SAMPLE_FPS = FLOW_FPS  # about the rate at which training sees videos
 DETAIL_FPS = 2  # frames a second whose sharpness and bars are measured, at full size
 DETAIL_STEP = SAMPLE_FPS // DETAIL_FPS  # ticks
+
+MAY_HAVE_BARS = "may have bars"
 
 
 @dataclass
@@ -85,10 +87,17 @@ class Pass:
             np.maximum(self.brightest, gray, out=self.brightest)
 
     def picture_box(self) -> Box | None:
-        """Return the picture within black bars, see `bars`; None without bars."""
+        """Return the picture within black bars, see `bars`; None without bars, or in doubt, which is
+        noted.
+        """
         assert self.brightest is not None
         box = find_picture(self.brightest)
-        return box if box and are_black(self.brightest_small, box, self.sizes[0]) else None
+        if box is not None and are_black(self.brightest_small, box, self.sizes[0]):
+            return box
+        may_have_one = may_have_bars(self.brightest) and may_have_bars(self.brightest_small)
+        if box is not None or may_have_one:
+            self.notes.append(MAY_HAVE_BARS)
+        return None
 
     def sharpness(self, first: int, last: int) -> float:
         """Return the median sharpness of the ticks from `first` up to `last`, or of the next one

@@ -19,11 +19,12 @@ import numpy as np
 
 from lumiere.curation import filters
 from lumiere.curation.damage import undamaged, within
-from lumiere.curation.frame_pass import SAMPLE_FPS, Pass, read_frames
+from lumiere.curation.frame_pass import MAY_HAVE_BARS, SAMPLE_FPS, Pass, read_frames
 from lumiere.curation.probe import Probe, locate, probe
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.shots import Span, shots_between
-from lumiere.data.bars import Box
+from lumiere.curation.tick_frames import brightest_of
+from lumiere.data.bars import Box, find_picture
 from lumiere.data.remote import RemoteFolder
 from lumiere.data.shards import pack_arrays, unpack_arrays
 from lumiere.data.video_io import code_version
@@ -57,6 +58,9 @@ SPAN_TOLERANCE_S = Fraction(1, 10)  # people mark spans by hand
 NO_COLOUR = 2.0  # of 255; encoded grey is a little coloured
 SLOWEST_STEP = Fraction(1, 12)  # seconds; frames that are further apart than in animation jerk
 LONG_STEP = 3  # times the usual time between frames
+FEWEST_REPEATS = 3  # times that each frame is shown, for a remark: drawn animation shows many twice
+STILL = 0.03  # pixels per frame at 64 pixels; encoding moves as much
+STILL_S = 1  # seconds without motion that get a remark
 DURATION_TOLERANCE = 0.1  # share of the container's duration that may be missing
 FRAME_TOLERANCE = 1  # frames that may be missing: headers and decoders disagree by one now and then
 
@@ -258,7 +262,7 @@ def _measure_frames(
         seen.notes.append(f"cut around damage ({seen.damage})")
     pieces: list[tuple[Span, Span | None]] = [(shot, None) for shot in shots]
     pieces += [(part, span) for span in spans if (part := containing_shot(span, shots))]
-    segments, signatures = [], []
+    segments, signatures, num_barred = [], [], 0
     for (start, end), span in pieces:
         # Take the frames whose ticks lie in [start, end); at least one.
         first = min(math.ceil(start * SAMPLE_FPS), len(seen.frames) - 1)
@@ -268,7 +272,12 @@ def _measure_frames(
         report_progress()
         blur = seen.sharpness(first, last)
         segments.append(Segment(start, end, span, motion, blur, tuple(curve)))
+        if span is None and find_picture(brightest_of(frames)) is not None:
+            num_barred += 1
         signatures.append(filters.signature(frames))
+    if num_barred and MAY_HAVE_BARS not in seen.notes:
+        share = f" in {num_barred} of {len(shots)} shots" if len(shots) > 1 else ""
+        seen.notes.append(MAY_HAVE_BARS + share)
     return Measurement(
         sha256=sha256,
         num_bytes=path.stat().st_size,
@@ -278,7 +287,7 @@ def _measure_frames(
         box=box,
         num_frames=len(seen.times),
         duration=seen.end,
-        notes=tuple(_remarks(seen)),
+        notes=tuple(_remarks(seen, segments)),
         damage=str(seen.damage) if stretches else "",
         shots=shots,
         segments=tuple(segments),
@@ -298,7 +307,7 @@ def _undamaged_shots(
     return of_longest
 
 
-def _remarks(seen: Pass) -> list[str]:
+def _remarks(seen: Pass, segments: list[Segment]) -> list[str]:
     """Return what is unusual about the pictures and times of a video."""
     remarks = list(seen.notes)
     if seen.most_colour < NO_COLOUR:
@@ -309,8 +318,31 @@ def _remarks(seen: Pass) -> list[str]:
     usual, longest = statistics.median_low(steps), max(steps)
     if usual > SLOWEST_STEP:
         remarks.append(f"{float(1 / usual):.3g} frames per second")
+    repeats = seen.cuts.repeats()
+    if repeats >= FEWEST_REPEATS:
+        remarks.append(f"every frame {repeats} times")
     if longest > max(LONG_STEP * usual, SLOWEST_STEP):
         remarks.append(f"a frame that stands for {float(longest):.2f} s")
+        return remarks
+    return [*remarks, *_still_parts(segments)]
+
+
+def _still_parts(segments: list[Segment]) -> list[str]:
+    """Return where the picture of a shot that moves is frozen for long."""
+    remarks = []
+    for segment in segments:
+        if segment.span is not None:
+            continue
+        start = 0
+        for is_still, ticks in itertools.groupby(segment.motion_curve, lambda fast: fast < STILL):
+            count = len(list(ticks))
+            is_long = count >= STILL_S * SAMPLE_FPS
+            if is_still and is_long and count < len(segment.motion_curve):
+                first = float(segment.start) + start / SAMPLE_FPS
+                remarks.append(
+                    f"nothing moves from {first:.2f} to {first + count / SAMPLE_FPS:.2f} s"
+                )
+            start += count
     return remarks
 
 

@@ -33,6 +33,9 @@ RETURN_SHARE = (
 PLAIN_DEVIATION = 8.0  # of 255; a picture whose channels deviate less is one colour
 SAME_STRUCTURE = 0.5  # correlation of a scene with itself in another light
 ONE_WAY = 0.85  # share of the pixels that get brighter, or darker, if the light changes
+REPEAT_SHARE = 0.1  # of the usual jump; encoding alone makes less
+REGULAR = 0.9  # share of the pictures that are shown equally often
+FEWEST_CHANGES = 5  # of which this can be said
 DARK = 64  # below this value, of 255, hue and saturation mean little
 THUMBNAIL = 16  # pixels on a side
 COLOURS = 4  # levels of each channel in the coarse colours
@@ -119,6 +122,18 @@ class CutFinder:
         scene = self._thumbnails[before]
         between = (self._thumbnails[i] for i in range(before + 1, after))
         return all(_is_plain(picture) or _is_relit(scene, picture) for picture in between)
+
+    def repeats(self) -> int:
+        """Return how many times each picture is shown, if all are shown equally often; otherwise 1."""
+        jumps = np.array(self._jumps[1:])
+        if not len(jumps):
+            return 1
+        changes = np.flatnonzero(jumps > REPEAT_SHARE * np.percentile(jumps, 90))
+        if len(changes) < FEWEST_CHANGES:
+            return 1
+        steps = np.diff(changes)
+        usual = int(np.median(steps))
+        return usual if (steps == usual).mean() >= REGULAR else 1
 
     def close(self) -> None:
         """Delete the thumbnails."""

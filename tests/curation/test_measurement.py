@@ -136,6 +136,21 @@ def test_what_is_odd_and_kept_gets_a_remark(tmp_path, note):
     assert [*measured.probe.notes, *measured.notes] == [note]
 
 
+def test_frozen_and_repeated_pictures_get_a_remark(tmp_path):
+    frames = numbered(48)
+    frozen = np.concatenate([frames[:16], frames[15:16].repeat(24, axis=0)])
+    files = {
+        "frozen": (frozen, 16, ("nothing moves from 0.94 to 2.44 s",)),
+        "threes": (frames[:16].repeat(3, axis=0), 24, ("every frame 3 times",)),
+        "twos": (frames[:24].repeat(2, axis=0), 24, ()),
+        "fast": (frames, 120, ()),
+    }
+    for name, (pictures, fps, notes) in files.items():
+        encode(tmp_path / f"{name}.mp4", pictures, fps)
+        measured = measure_video(tmp_path, f"{name}.mp4", (), 27.0, tmp_path / "scratch")
+        assert measured.notes == notes, name
+
+
 def test_an_ordinary_file_gets_no_remark(tmp_path):
     encode(tmp_path / "a.mp4", numbered(20), 16)
     measured = measure_video(tmp_path, "a.mp4", (), 27.0, tmp_path / "scratch")
