@@ -10,7 +10,7 @@ another light, and then returns. Another picture between two shots is two cuts, 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -27,6 +27,7 @@ SMALL_RATIO = 3.0
 COLOUR_JUMP = 0.3  # share of the pixels that change their coarse colour
 COLOUR_RATIO = 3.0
 FLASH_S = Fraction(1, 8)  # a flash is no longer; three frames at 24 fps
+SWING_S = Fraction(1, 4)  # what swings fast enough to look like a cut is back so soon
 RETURN_SHARE = (
     0.5  # a picture has returned if it differs from itself less than this share of the jump
 )
@@ -96,32 +97,41 @@ class CutFinder:
         colours_jump = colour_jump >= max(COLOUR_JUMP, COLOUR_RATIO * others)
         is_clear = jump >= threshold and (ratio >= CLEAR_RATIO or colours_jump)
         is_small = ratio >= SMALL_RATIO and colours_jump
-        return (is_clear or is_small) and not self._is_flash(i, times)
-
-    def _is_flash(self, i: int, times: Sequence[Fraction]) -> bool:
-        """Return whether a flash begins at frame i, or ends before it."""
-        for after in range(i + 1, len(times)):
-            if times[after] - times[i] > FLASH_S:
-                break
-            if self._is_interrupted(i - 1, after):
-                return True
-        for before in range(i - 2, -1, -1):
-            if times[i] - times[before + 1] > FLASH_S:
-                break
-            if self._is_interrupted(before, i):
-                return True
-        return False
-
-    def _is_interrupted(self, before: int, after: int) -> bool:
-        """Return whether the picture `before` is back at `after`, and was lit otherwise or hidden by
-        one colour between the two.
-        """
-        jump = min(self._distance(before, before + 1), self._distance(after - 1, after))
-        if self._distance(before, after) >= RETURN_SHARE * jump:
+        if not (is_clear or is_small):
             return False
-        scene = self._thumbnails[before]
-        between = (self._thumbnails[i] for i in range(before + 1, after))
-        return all(_is_plain(picture) or _is_relit(scene, picture) for picture in between)
+        # What swings, such as the wings of a butterfly, is back soon too. It keeps its colours, and
+        # moves before and after.
+        is_moving = ratio < SMALL_RATIO and not colours_jump
+        if is_moving and any(self._interruptions(i, times, SWING_S)):
+            return False
+        return not any(map(self._is_flash, self._interruptions(i, times, FLASH_S)))
+
+    def _interruptions(
+        self, i: int, times: Sequence[Fraction], longest: Fraction
+    ) -> Iterator[range]:
+        """Yield the frames between a picture and its return that begin at frame i, or end before it,
+        and are shown no longer than `longest` seconds.
+        """
+        for after in range(i + 1, len(times)):
+            if times[after] - times[i] > longest:
+                break
+            if self._returns(i - 1, after):
+                yield range(i, after)
+        for before in range(i - 2, -1, -1):
+            if times[i] - times[before + 1] > longest:
+                break
+            if self._returns(before, i):
+                yield range(before + 1, i)
+
+    def _returns(self, before: int, after: int) -> bool:
+        jump = min(self._distance(before, before + 1), self._distance(after - 1, after))
+        return self._distance(before, after) < RETURN_SHARE * jump
+
+    def _is_flash(self, between: range) -> bool:
+        """Return whether some frames are one colour, or the picture before them in another light."""
+        scene = self._thumbnails[between.start - 1]
+        pictures = (self._thumbnails[i] for i in between)
+        return all(_is_plain(picture) or _is_relit(scene, picture) for picture in pictures)
 
     def repeats(self) -> int:
         """Return how many times each picture is shown, if all are shown equally often; otherwise 1."""

@@ -89,7 +89,8 @@ def brightest_of(frames: TickFrames) -> np.ndarray:
     """Return the brightest grey of each pixel, uint8 (64, 64)."""
     brightest = np.zeros(SHAPE[:2], np.uint8)
     before = None
-    for frame in frames:
+    for tick in range(len(frames)):
+        frame = frames[tick]
         if frame is not before:
             cv2.max(brightest, cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), dst=brightest)
         before = frame

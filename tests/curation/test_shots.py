@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import cv2
 import numpy as np
 import pytest
 
@@ -63,6 +64,19 @@ def test_one_colour_is_a_flash_for_an_eighth_of_a_second(length, fps, is_flash, 
     frames = scene(np.random.default_rng(3), 40, 0.5, 0.0)
     frames[12 : 12 + length] = color
     assert cuts_in(frames, fps) == ([] if is_flash else [12, 12 + length])
+
+
+def test_flapping_wings_are_no_cut():
+    wings = np.random.default_rng(0).integers(0, 2, (8, 6, 1)) * (150, 90, 40) + (90, 20, 10)
+    wings = wings.astype(np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    frames = []
+    for width in [14, 30, 44, 50, 48, 22, 16, 14, 26, 44, 48, 50] * 3:
+        frame, left = np.full((64, 64, 3), 235, np.uint8), (64 - width) // 2
+        frame[4:60, left : left + width] = cv2.resize(
+            wings, (width, 56), interpolation=cv2.INTER_AREA
+        )
+        frames.append(frame)
+    assert cuts_in(np.stack(frames), 16) == []
 
 
 def test_a_video_without_a_cut_is_one_shot():
