@@ -262,22 +262,17 @@ def _measure_frames(
         seen.notes.append(f"cut around damage ({seen.damage})")
     pieces: list[tuple[Span, Span | None]] = [(shot, None) for shot in shots]
     pieces += [(part, span) for span in spans if (part := containing_shot(span, shots))]
-    segments, signatures, num_barred = [], [], 0
+    segments, signatures = [], []
     for (start, end), span in pieces:
-        # Take the frames whose ticks lie in [start, end); at least one.
-        first = min(math.ceil(start * SAMPLE_FPS), len(seen.frames) - 1)
-        last = max(first + 1, math.ceil(end * SAMPLE_FPS))
+        first, last = _ticks_of((start, end), seen)
         frames = seen.frames.part(first, last)
         motion, curve = filters.motions(frames)
         report_progress()
         blur = seen.sharpness(first, last)
         segments.append(Segment(start, end, span, motion, blur, tuple(curve)))
-        if span is None and find_picture(brightest_of(frames)) is not None:
-            num_barred += 1
         signatures.append(filters.signature(frames))
-    if num_barred and MAY_HAVE_BARS not in seen.notes:
-        share = f" in {num_barred} of {len(shots)} shots" if len(shots) > 1 else ""
-        seen.notes.append(MAY_HAVE_BARS + share)
+    if MAY_HAVE_BARS not in seen.notes:
+        seen.notes += _doubtful_bars(seen, shots)
     return Measurement(
         sha256=sha256,
         num_bytes=path.stat().st_size,
@@ -293,6 +288,21 @@ def _measure_frames(
         segments=tuple(segments),
         signatures=np.stack(signatures),
     )
+
+
+def _ticks_of(span: Span, seen: Pass) -> tuple[int, int]:
+    """Return the first tick in a span, and the first behind it; at least one lies between."""
+    first = min(math.ceil(span[0] * SAMPLE_FPS), len(seen.frames) - 1)
+    return first, max(first + 1, math.ceil(span[1] * SAMPLE_FPS))
+
+
+def _doubtful_bars(seen: Pass, shots: tuple[Span, ...]) -> list[str]:
+    """Return a note if some shots have bars that the whole video does not have."""
+    parts = [seen.frames.part(*_ticks_of(shot, seen)) for shot in shots]
+    count = sum(find_picture(brightest_of(part)) is not None for part in parts)
+    if not count:
+        return []
+    return [MAY_HAVE_BARS + (f" in {count} of {len(shots)} shots" if len(shots) > 1 else "")]
 
 
 def _undamaged_shots(
