@@ -51,7 +51,7 @@ def main() -> None:
         )
         shutil.rmtree(arguments.report, ignore_errors=True)
         write_report(arguments.report, rows, pictures, config.min_motion)
-        write_page(arguments.report / "report.html", rows, pictures, config)
+        write_page(arguments.report / "report.html", rows, pictures, config, params.decode.size)
         write_manifest(arguments.out, rows)
         numbers = counts(rows)
         write_atomically(arguments.metrics, (json.dumps(numbers, indent=2) + "\n").encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -22,6 +22,14 @@ NUM_SIGNATURE_FRAMES = 4
 cv2.setNumThreads(1)
 
 
+class Frames(Protocol):
+    """t of uint8 (64, 64, 3): an array, a list, or a `TickFrames`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> np.ndarray: ...
+
+
 def shrink(frame: np.ndarray) -> np.ndarray:
     """Resize a frame by area, so that large frames do not alias: uint8 (h, w, 3) -> uint8 (64, 64, 3)."""
     return cv2.resize(frame, (FLOW_SIDE, FLOW_SIDE), interpolation=cv2.INTER_AREA)
@@ -34,7 +42,7 @@ def sharpness(gray: np.ndarray) -> float:
     return cv2.norm(edges, cv2.NORM_L2SQR) / edges.size - cv2.mean(edges)[0] ** 2
 
 
-def motion(frames: Sequence[np.ndarray]) -> float:
+def motion(frames: Frames) -> float:
     """Return the mean length of the optical flow in pixels per frame, over up to 16 pairs of
     neighbouring frames.
 
@@ -46,7 +54,7 @@ def motion(frames: Sequence[np.ndarray]) -> float:
     return motions(frames)[0]
 
 
-def motions(frames: Sequence[np.ndarray]) -> tuple[float, list[float]]:
+def motions(frames: Frames) -> tuple[float, list[float]]:
     """Return the motion of a shot, and its motion curve: how fast the fastest twentieth of the
     picture moves from each frame to the next, in pixels.
 
@@ -88,7 +96,7 @@ def _percentile(values: np.ndarray, percent: float) -> float:
     return low + (high - low) * (place - first)
 
 
-def signature(frames: Sequence[np.ndarray]) -> np.ndarray:
+def signature(frames: Frames) -> np.ndarray:
     """Return the frames at 1/8, 3/8, 5/8 and 7/8 of the shot, uint8 (4, 64, 64, 3), by which
     duplicates are recognised.
     """

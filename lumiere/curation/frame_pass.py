@@ -11,7 +11,8 @@ import numpy as np
 
 from lumiere.curation import combing, filters
 from lumiere.curation.shots import CutFinder
-from lumiere.data.bars import Box, are_black, find_picture
+from lumiere.curation.tick_frames import TickFrames
+from lumiere.data.bars import Box, are_black, find_picture, may_have_bars
 from lumiere.data.display import Display
 from lumiere.data.frame_times import end_of
 from lumiere.data.optical_flow import FLOW_FPS
@@ -24,17 +25,19 @@ DETAIL_FPS = 2  # frames a second whose sharpness and bars are measured, at full
 MOST_AT_END = 2  # signs of damage of a last frame, one for each of its fields
 DETAIL_STEP = SAMPLE_FPS // DETAIL_FPS  # ticks
 
+MAY_HAVE_BARS = "may have bars"
+
 
 @dataclass
 class Pass:
     """What one pass over the frames of a video gathers.
 
     Attributes:
+        cuts: has seen every source frame.
+        frames: the small picture of each tick.
         times: when each source frame is shown.
         end: when the last one ends.
         sizes: the different (width, height) of the pictures, as shown.
-        cuts: has seen every source frame.
-        frames: uint8 (64, 64, 3), one for each tick.
         sharp: the sharpness by tick, for `DETAIL_FPS` ticks a second.
         damage: what could not be read.
         most_colour: the highest mean difference of a frame's channels, 0 to 255.
@@ -46,11 +49,11 @@ class Pass:
         brightest_small: uint8 (64, 64), the same of all frames, squashed.
     """
 
+    cuts: CutFinder
+    frames: TickFrames
     times: list[Fraction] = field(default_factory=list)
     end: Fraction = Fraction(0)
     sizes: list[tuple[int, int]] = field(default_factory=list)
-    cuts: CutFinder = field(default_factory=CutFinder)
-    frames: list[np.ndarray] = field(default_factory=list)
     sharp: dict[int, float] = field(default_factory=dict)
     damage: Damage = field(default_factory=Damage)
     most_colour: float = 0.0
@@ -78,7 +81,7 @@ class Pass:
     def hold(self, held: SourceFrame, small: np.ndarray, until: Fraction) -> None:
         """Give the newest frame to each tick at which it is shown, and look at it closely in time."""
         first, last = _tick(held.time), _tick(until)
-        self.frames += [small] * (last - first)
+        self.frames.hold(small, last - first)
         close = [tick for tick in range(first, last) if tick % DETAIL_STEP == 0]
         if not close:
             return
@@ -91,10 +94,17 @@ class Pass:
             np.maximum(self.brightest, gray, out=self.brightest)
 
     def picture_box(self) -> Box | None:
-        """Return the picture within black bars, see `bars`; None without bars."""
+        """Return the picture within black bars, see `bars`; None without bars, or in doubt, which is
+        noted.
+        """
         assert self.brightest is not None
         box = find_picture(self.brightest)
-        return box if box and are_black(self.brightest_small, box, self.sizes[0]) else None
+        if box is not None and are_black(self.brightest_small, box, self.sizes[0]):
+            return box
+        may_have_one = may_have_bars(self.brightest) and may_have_bars(self.brightest_small)
+        if box is not None or may_have_one:
+            self.notes.append(MAY_HAVE_BARS)
+        return None
 
     def sharpness(self, first: int, last: int) -> float:
         """Return the median sharpness of the ticks from `first` up to `last`, or of the next one
@@ -115,9 +125,14 @@ class Pass:
         if first == last:
             self.end = self.times.pop()
         count = _tick(self.end)
-        self.frames = self.frames[:count]
+        self.frames.leave_out(count)
         self.sharp = {tick: value for tick, value in self.sharp.items() if tick < count}
         self.damage = Damage()
+
+    def close(self) -> None:
+        """Delete the files of small pictures."""
+        self.cuts.close()
+        self.frames.close()
 
 
 def _tick(time: Fraction) -> int:
@@ -125,13 +140,18 @@ def _tick(time: Fraction) -> int:
     return -(-time.numerator * SAMPLE_FPS // time.denominator)
 
 
-def read_frames(path: Path, display: Display) -> Pass:
+def read_frames(path: Path, display: Display, folder: Path | None = None) -> Pass:
     """Decode all frames once. PyAV reads them, because decord conceals damage without a sign.
+
+    Args:
+        path, display: of the video.
+        folder: for the small pictures, which lie in files without a name until the pass is closed;
+            by default the system's folder for temporary files.
 
     Raises:
         VideoError: if no frame can be decoded.
     """
-    seen = Pass()
+    seen = Pass(CutFinder(folder), TickFrames(folder))
     held: SourceFrame | None = None
     small: np.ndarray = np.empty(0, np.uint8)
     for frame in source_frames(path, seen.damage, display=display):

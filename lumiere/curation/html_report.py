@@ -7,6 +7,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from lumiere.curation.reasons import Reason
 from lumiere.curation.score_charts import Score, chart
 from lumiere.curation.split import split_notes
 from lumiere.curation.thresholds import MODEL_SCORES, ModelScore
+from lumiere.data.frame_sizes import Size, as_sizes, fitting_part, nearest
 from lumiere.files import write_atomically
 
 MOST_CLIPS = 400  # of each verdict that are shown; more are picked evenly
@@ -38,7 +40,9 @@ Row = dict[str, Any]
 Pictures = Mapping[str, np.ndarray]
 
 
-def write_page(path: Path, rows: list[Row], pictures: Pictures, config: CurateConfig) -> None:
+def write_page(
+    path: Path, rows: list[Row], pictures: Pictures, config: CurateConfig, size: Any = 1
+) -> None:
     """Write the page; the same rows give the same bytes.
 
     Args:
@@ -46,26 +50,60 @@ def write_page(path: Path, rows: list[Row], pictures: Pictures, config: CurateCo
         rows: the manifest's rows.
         pictures: four frames of each clip that could be read, uint8 (4, 64, 64, 3), by clip_id.
         config: the thresholds.
+        size: `decode.size`, whose shape decides what training sees of each clip; a square by default.
     """
+    sizes = as_sizes(size)
+    shown = Shown(pictures, sizes)
     accepted = [row for row in rows if row["verdict"] == "accepted"]
     rejected = [row for row in rows if row["verdict"] == "rejected"]
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Curation</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<style>{STYLE}</style></head><body><main>",
-        *_head(rows, config),
+        *_head(rows, config, sizes),
         *_charts(rows, config),
-        *_doubtful(accepted, pictures, config),
-        *_groups(accepted, rejected, pictures),
-        *_rejected(rejected, pictures),
-        *_accepted(accepted, pictures),
+        *_doubtful(accepted, shown, config),
+        *_groups(accepted, rejected, shown),
+        *_rejected(rejected, shown),
+        *_accepted(accepted, shown),
         f'<script type="application/json" id="scores">{_scores(rows)}</script>',
         f"<script>{SCRIPT}</script></main></body></html>\n",
     ]
     write_atomically(path, "\n".join(parts).encode())
 
 
-def _head(rows: list[Row], config: CurateConfig) -> list[str]:
+@dataclass(frozen=True)
+class Shown:
+    """What the page shows of clips.
+
+    Attributes:
+        pictures: uint8 (4, 64, 64, 3), by clip_id.
+        sizes: (height, width) of training clips; each clip has the nearest shape.
+    """
+
+    pictures: Pictures
+    sizes: tuple[Size, ...]
+
+    def strip(self, row: Row, which: slice = slice(None)) -> np.ndarray:
+        """Put frames of a clip in a row, in their real proportions, with what training cuts off
+        dark: uint8 (h, w, 3).
+        """
+        aspect = float(np.clip(row["width"] / max(1, row["height"]), 1 / WIDEST, WIDEST))
+        height, width = STRIP_HEIGHT, max(1, round(STRIP_HEIGHT * aspect))
+        size = self.sizes[nearest(self.sizes, max(1, row["height"]), max(1, row["width"]))]
+        inner_height, inner_width = fitting_part((height, width), size)
+        top, left = (height - inner_height) // 2, (width - inner_width) // 2
+        inner = slice(top, top + inner_height), slice(left, left + inner_width)
+        shown = []
+        for frame in self.pictures[row["clip_id"]][which]:
+            whole = cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
+            dark = (whole * DIM).astype(np.uint8)
+            dark[inner] = whole[inner]
+            shown += [np.full((height, GAP, 3), 255, np.uint8), dark]
+        return np.concatenate(shown[1:], axis=1)
+
+
+def _head(rows: list[Row], config: CurateConfig, sizes: Sequence[Size]) -> list[str]:
     """Return the title, the counts, the notes, and what each check leaves."""
     numbers = counts(rows)
     figures = [
@@ -78,10 +116,12 @@ def _head(rows: list[Row], config: CurateConfig) -> list[str]:
     ]
     if "captioned" in numbers:
         figures.append((numbers["captioned"], "described by a model"))
+    is_square = all(height == width for height, width in sizes)
+    part = "square" if is_square else "part"
     parts = ["<h1>Curation</h1>"]
     parts.append(
         '<p class="dim">Which clips the model will see, which not, and why. Each clip shows four '
-        "frames; training sees the bright square in the middle.</p>"
+        f"frames; training sees the bright {part} in the middle.</p>"
     )
     links = {"scores-at": "Scores", "look": "Worth a look", "alike": "Look-alikes"}
     links |= {"rejected": "Rejected", "accepted": "Accepted"}
@@ -175,7 +215,7 @@ def _scores(rows: list[Row]) -> str:
     return json.dumps(entries, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _doubtful(accepted: list[Row], pictures: Pictures, config: CurateConfig) -> list[str]:
+def _doubtful(accepted: list[Row], shown: Shown, config: CurateConfig) -> list[str]:
     """Return the accepted clips that are unusual, or near a threshold."""
     lines = ['<h2 id="look">Accepted, but worth a look</h2>']
     found = [row for row in accepted if _warnings(row, config)]
@@ -185,7 +225,7 @@ def _doubtful(accepted: list[Row], pictures: Pictures, config: CurateConfig) -> 
         "<p>These clips are unusual, were corrected, or hardly reach a threshold "
         f"({_shown(found)}).</p>"
     )
-    cards = (_card(row, pictures, _warnings(row, config)) for row in _picked(found))
+    cards = (_card(row, shown, _warnings(row, config)) for row in _picked(found))
     return [*lines, '<div class="clips">', *cards, "</div>"]
 
 
@@ -200,7 +240,7 @@ def _warnings(row: Row, config: CurateConfig) -> list[str]:
     return warnings
 
 
-def _groups(accepted: list[Row], rejected: list[Row], pictures: Pictures) -> list[str]:
+def _groups(accepted: list[Row], rejected: list[Row], shown: Shown) -> list[str]:
     """Return the groups of look-alikes, and the duplicates beside what is kept."""
     lines = ['<h2 id="alike">Look-alikes and duplicates</h2>']
     lines.append(
@@ -221,10 +261,10 @@ def _groups(accepted: list[Row], rejected: list[Row], pictures: Pictures) -> lis
     for row in rejected:
         kept = by_video.get(kept_video(row["detail"]))
         if row["reason"] == Reason.DUPLICATE and kept is not None:
-            blocks.append(_block("Duplicate: the first one is kept", [kept, row], pictures))
+            blocks.append(_block("Duplicate: the first one is kept", [kept, row], shown))
     for group in several[:MOST_GROUPS]:
         side = {"train": "for training", "validation": "held out"}[group[0]["split"]]
-        blocks.append(_block(f"{len(group)} videos, all {side}", group, pictures))
+        blocks.append(_block(f"{len(group)} videos, all {side}", group, shown))
     if not blocks:
         return [*lines, "<p>No two videos look alike.</p>"]
     if len(several) > MOST_GROUPS:
@@ -232,10 +272,10 @@ def _groups(accepted: list[Row], rejected: list[Row], pictures: Pictures) -> lis
     return [*lines, '<div class="groups">', *blocks, "</div>"]
 
 
-def _block(title: str, rows: Sequence[Row], pictures: Pictures) -> str:
+def _block(title: str, rows: Sequence[Row], shown: Shown) -> str:
     figures = []
     for row in rows[:MOST_IN_GROUP]:
-        source = _data_uri(_frames(row, pictures[row["clip_id"]][1:2]))
+        source = _data_uri(shown.strip(row, slice(1, 2)))
         figures.append(
             f'<figure><img alt="" loading="lazy" src="{source}">'
             f"<figcaption>{escape(row['video'])}</figcaption></figure>"
@@ -248,7 +288,7 @@ def _block(title: str, rows: Sequence[Row], pictures: Pictures) -> str:
     )
 
 
-def _rejected(rejected: list[Row], pictures: Pictures) -> list[str]:
+def _rejected(rejected: list[Row], shown: Shown) -> list[str]:
     """Return the rejected inputs by reason."""
     lines = ['<h2 id="rejected">Rejected</h2>']
     if not rejected:
@@ -258,14 +298,14 @@ def _rejected(rejected: list[Row], pictures: Pictures) -> list[str]:
         lines.append(f"<p>{escape(Reason(reason).sentence)}</p>")
         own = [row for row in rejected if row["reason"] == reason]
         lines.append('<div class="clips">')
-        lines += [_card(row, pictures, []) for row in _picked(own)]
+        lines += [_card(row, shown, []) for row in _picked(own)]
         lines.append("</div>")
     return lines
 
 
-def _accepted(accepted: list[Row], pictures: Pictures) -> list[str]:
+def _accepted(accepted: list[Row], shown: Shown) -> list[str]:
     lines = ['<h2 id="accepted">Accepted</h2>', f"<p>{_shown(accepted).capitalize()}.</p>"]
-    cards = (_card(row, pictures, row["notes"]) for row in _picked(accepted))
+    cards = (_card(row, shown, row["notes"]) for row in _picked(accepted))
     return [*lines, '<div class="clips">', *cards, "</div>"]
 
 
@@ -281,12 +321,11 @@ def _picked(rows: list[Row]) -> list[Row]:
     return [rows[i] for i in np.linspace(0, len(rows) - 1, count).round().astype(int).tolist()]
 
 
-def _card(row: Row, pictures: Pictures, warnings: Sequence[str]) -> str:
+def _card(row: Row, shown: Shown, warnings: Sequence[str]) -> str:
     """Return one clip with its frames, captions, scores and badges."""
-    clip_id, frames = row["clip_id"], pictures.get(row["clip_id"])
-    picture = ""
-    if frames is not None:
-        picture = f'<img alt="" loading="lazy" src="{_data_uri(_frames(row, frames))}">'
+    clip_id, picture = row["clip_id"], ""
+    if clip_id in shown.pictures:
+        picture = f'<img alt="" loading="lazy" src="{_data_uri(shown.strip(row))}">'
     badges = [f'<span class="badge {row["split"]}">{row["split"]}</span>'] if row["split"] else []
     if row.get("captioner"):
         badges.append(f'<span class="badge">caption by {escape(row["captioner"])}</span>')
@@ -315,24 +354,6 @@ def _detail(row: Row) -> str:
     if row["reason"] == Reason.DUPLICATE:
         return describe_duplicate(row["detail"])
     return row["detail"]
-
-
-def _frames(row: Row, frames: np.ndarray) -> np.ndarray:
-    """Put frames of a clip in a row, in their real proportions, with what training cuts off dark:
-    uint8 (n, 64, 64, 3) -> uint8 (h, w, 3).
-    """
-    aspect = float(np.clip(row["width"] / max(1, row["height"]), 1 / WIDEST, WIDEST))
-    height, width = STRIP_HEIGHT, max(1, round(STRIP_HEIGHT * aspect))
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    shown = []
-    for frame in frames:
-        whole = cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
-        dark = (whole * DIM).astype(np.uint8)
-        inner = slice(top, top + side), slice(left, left + side)
-        dark[inner] = whole[inner]
-        shown += [np.full((height, GAP, 3), 255, np.uint8), dark]
-    return np.concatenate(shown[1:], axis=1)
 
 
 def _data_uri(picture: np.ndarray) -> str:

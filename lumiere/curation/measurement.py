@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -14,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import av
-import cv2
 import numpy as np
 
 from lumiere.curation import filters
 from lumiere.curation.damage import undamaged, within
-from lumiere.curation.frame_pass import SAMPLE_FPS, Pass, read_frames
+from lumiere.curation.frame_pass import MAY_HAVE_BARS, SAMPLE_FPS, Pass, read_frames
 from lumiere.curation.probe import Probe, locate, probe
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.shots import Span, shots_between
-from lumiere.data.bars import Box, crop
+from lumiere.curation.tick_frames import brightest_of
+from lumiere.data.bars import Box, find_picture
 from lumiere.data.remote import RemoteFolder
 from lumiere.data.shards import pack_arrays, unpack_arrays
 from lumiere.data.video_io import code_version
@@ -41,8 +42,10 @@ CODE = code_version(
     "lumiere.curation.frame_pass",
     "lumiere.curation.probe",
     "lumiere.curation.shots",
+    "lumiere.curation.tick_frames",
     "lumiere.data.bars",
     "lumiere.data.decoder_signs",
+    "lumiere.data.disk_arrays",
     "lumiere.data.display",
     "lumiere.data.frame_times",
     "lumiere.data.key_frames",
@@ -57,6 +60,9 @@ SPAN_TOLERANCE_S = Fraction(1, 10)  # people mark spans by hand
 NO_COLOUR = 2.0  # of 255; encoded grey is a little coloured
 SLOWEST_STEP = Fraction(1, 12)  # seconds; frames that are further apart than in animation jerk
 LONG_STEP = 3  # times the usual time between frames
+FEWEST_REPEATS = 3  # times that each frame is shown, for a remark: drawn animation shows many twice
+STILL = 0.03  # pixels per frame at 64 pixels; encoding moves as much
+STILL_S = 1  # seconds without motion that get a remark
 DURATION_TOLERANCE = 0.1  # share of the container's duration that may be missing
 FRAME_TOLERANCE = 1  # frames that may be missing: headers and decoders disagree by one now and then
 
@@ -173,7 +179,7 @@ def _measure_once(
     if cached.is_file():
         return from_bytes(cached.read_bytes())
     try:
-        measurement = _measure(path, sha256, spans, shot_threshold)
+        measurement = _measure(path, sha256, spans, shot_threshold, scratch)
     except Rejection as rejection:
         measurement = Measurement(
             sha256, path.stat().st_size, rejection.reason.value, rejection.detail
@@ -224,20 +230,33 @@ def _segment(facts: dict[str, Any]) -> Segment:
 
 
 def _measure(
-    path: Path, sha256: str, spans: tuple[Span, ...], shot_threshold: float
+    path: Path, sha256: str, spans: tuple[Span, ...], shot_threshold: float, scratch: Path
 ) -> Measurement:
     try:
         facts, display = probe(path)
-        seen = read_frames(path, display)
+        seen = read_frames(path, display, scratch)
     except VideoError as error:
         raise Rejection(Reason.UNREADABLE, f"It cannot be read: {error}.") from None
+    with contextlib.closing(seen):
+        return _measure_frames(path, sha256, spans, shot_threshold, facts, seen)
+
+
+def _measure_frames(
+    path: Path,
+    sha256: str,
+    spans: tuple[Span, ...],
+    shot_threshold: float,
+    facts: Probe,
+    seen: Pass,
+) -> Measurement:
     seen.leave_out_damaged_end()
     stretches = undamaged(path, facts.codec, seen.end, seen.damage) if seen.damage else []
     _check_whole(facts, seen, bool(stretches))
     facts = _with_decoder(facts, seen, bool(stretches))
     box = seen.picture_box()
-    small = seen.frames if box is None else _without_bars(seen.frames, box, seen.sizes[0])
-    cuts = [i for i in seen.cuts.cuts(shot_threshold) if i < len(seen.times)]
+    if box is not None:
+        seen.frames.cut_bars(box, seen.sizes[0])
+    cuts = seen.cuts.cuts(shot_threshold, seen.times)
     shots = tuple(shots_between(seen.times, cuts, seen.end))
     if stretches:
         shots = _undamaged_shots(shots, stretches, spans)
@@ -246,15 +265,15 @@ def _measure(
     pieces += [(part, span) for span in spans if (part := containing_shot(span, shots))]
     segments, signatures = [], []
     for (start, end), span in pieces:
-        # Take the frames whose ticks lie in [start, end); at least one.
-        first = min(math.ceil(start * SAMPLE_FPS), len(seen.frames) - 1)
-        last = max(first + 1, math.ceil(end * SAMPLE_FPS))
-        frames = small[first:last]
+        first, last = _ticks_of((start, end), seen)
+        frames = seen.frames.part(first, last)
         motion, curve = filters.motions(frames)
         report_progress()
         blur = seen.sharpness(first, last)
         segments.append(Segment(start, end, span, motion, blur, tuple(curve)))
         signatures.append(filters.signature(frames))
+    if MAY_HAVE_BARS not in seen.notes:
+        seen.notes += _doubtful_bars(seen, shots)
     return Measurement(
         sha256=sha256,
         num_bytes=path.stat().st_size,
@@ -264,7 +283,7 @@ def _measure(
         box=box,
         num_frames=len(seen.times),
         duration=seen.end,
-        notes=tuple(_remarks(seen)),
+        notes=tuple(_remarks(seen, segments)),
         damage=str(seen.damage) if stretches else "",
         shots=shots,
         segments=tuple(segments),
@@ -280,6 +299,21 @@ def _with_decoder(facts: Probe, seen: Pass, has_stretches: bool) -> Probe:
     return dataclasses.replace(facts, decoder="pyav", decoder_reason=doubt)
 
 
+def _ticks_of(span: Span, seen: Pass) -> tuple[int, int]:
+    """Return the first tick in a span, and the first behind it; at least one lies between."""
+    first = min(math.ceil(span[0] * SAMPLE_FPS), len(seen.frames) - 1)
+    return first, max(first + 1, math.ceil(span[1] * SAMPLE_FPS))
+
+
+def _doubtful_bars(seen: Pass, shots: tuple[Span, ...]) -> list[str]:
+    """Return a note if some shots have bars that the whole video does not have."""
+    parts = [seen.frames.part(*_ticks_of(shot, seen)) for shot in shots]
+    count = sum(find_picture(brightest_of(part)) is not None for part in parts)
+    if not count:
+        return []
+    return [MAY_HAVE_BARS + (f" in {count} of {len(shots)} shots" if len(shots) > 1 else "")]
+
+
 def _undamaged_shots(
     shots: tuple[Span, ...], stretches: list[Span], spans: tuple[Span, ...]
 ) -> tuple[Span, ...]:
@@ -292,7 +326,7 @@ def _undamaged_shots(
     return of_longest
 
 
-def _remarks(seen: Pass) -> list[str]:
+def _remarks(seen: Pass, segments: list[Segment]) -> list[str]:
     """Return what is unusual about the pictures and times of a video."""
     remarks = list(seen.notes)
     if seen.most_colour < NO_COLOUR:
@@ -303,27 +337,32 @@ def _remarks(seen: Pass) -> list[str]:
     usual, longest = statistics.median_low(steps), max(steps)
     if usual > SLOWEST_STEP:
         remarks.append(f"{float(1 / usual):.3g} frames per second")
+    repeats = seen.cuts.repeats()
+    if repeats >= FEWEST_REPEATS:
+        remarks.append(f"every frame {repeats} times")
     if longest > max(LONG_STEP * usual, SLOWEST_STEP):
         remarks.append(f"a frame that stands for {float(longest):.2f} s")
+        return remarks
+    return [*remarks, *_still_parts(segments)]
+
+
+def _still_parts(segments: list[Segment]) -> list[str]:
+    """Return where the picture of a shot that moves is frozen for long."""
+    remarks = []
+    for segment in segments:
+        if segment.span is not None:
+            continue
+        start = 0
+        for is_still, ticks in itertools.groupby(segment.motion_curve, lambda fast: fast < STILL):
+            count = len(list(ticks))
+            is_long = count >= STILL_S * SAMPLE_FPS
+            if is_still and is_long and count < len(segment.motion_curve):
+                first = float(segment.start) + start / SAMPLE_FPS
+                remarks.append(
+                    f"nothing moves from {first:.2f} to {first + count / SAMPLE_FPS:.2f} s"
+                )
+            start += count
     return remarks
-
-
-def _without_bars(frames: list[np.ndarray], box: Box, size: tuple[int, int]) -> list[np.ndarray]:
-    """Cut the bars off frames that were shrunk from `size` (width, height), and enlarge the rest."""
-    left, top, width, height = box
-    sides = filters.FLOW_SIDE / size[0], filters.FLOW_SIDE / size[1]
-    inner = (
-        math.ceil(left * sides[0]), math.ceil(top * sides[1]),
-        max(1, math.floor(width * sides[0])), max(1, math.floor(height * sides[1])),
-    )  # fmt: skip
-    inside: list[np.ndarray] = []
-    for before, frame in zip([None, *frames], frames, strict=False):
-        if frame is not before:  # a frame that is shown for long stays one object
-            enlarged = cv2.resize(
-                crop(frame, inner), frame.shape[1::-1], interpolation=cv2.INTER_LINEAR
-            )
-        inside.append(enlarged)
-    return inside
 
 
 def _check_whole(facts: Probe, seen: Pass, has_stretches: bool) -> None:

@@ -3,16 +3,21 @@
 The detector joins two ideas of PySceneDetect and adds two checks. A frame starts a shot if it
 differs from the frame before (ContentDetector), and differs more than neighbouring frames differ
 from each other (AdaptiveDetector), so that fast motion is no cut. A small or unclear jump also needs
-a jump of the colours. A flash is no cut, because the picture before it returns.
+a jump of the colours. A flash is no cut: for a moment the picture is one colour, or the same scene in
+another light, and then returns. Another picture between two shots is two cuts, however short it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from pathlib import Path
 
 import cv2
 import numpy as np
+
+from lumiere.data.disk_arrays import ItemFile
 
 NEIGHBOURS = 3  # frames on each side to which a jump is compared
 # Shares of the threshold and ratios to the neighbours, chosen on the labelled set of the tests.
@@ -21,9 +26,19 @@ SMALL_SHARE = 0.55  # jumps from this share of the threshold on are cuts if thei
 SMALL_RATIO = 3.0
 COLOUR_JUMP = 0.3  # share of the pixels that change their coarse colour
 COLOUR_RATIO = 3.0
-FLASH_FRAMES = 4  # a picture that returns within so many frames was interrupted by a flash
-FLASH_SHARE = 0.5  # it has returned if it differs from itself less than this share of the jump
+FLASH_S = Fraction(1, 8)  # a flash is no longer; three frames at 24 fps
+SWING_S = Fraction(1, 4)  # what swings fast enough to look like a cut is back so soon
+RETURN_SHARE = (
+    0.5  # a picture has returned if it differs from itself less than this share of the jump
+)
+PLAIN_DEVIATION = 8.0  # of 255; a picture whose channels deviate less is one colour
+SAME_STRUCTURE = 0.5  # correlation of a scene with itself in another light
+ONE_WAY = 0.85  # share of the pixels that get brighter, or darker, if the light changes
+REPEAT_SHARE = 0.1  # of the usual jump; encoding alone makes less
+REGULAR = 0.9  # share of the pictures that are shown equally often
+FEWEST_CHANGES = 5  # of which this can be said
 DARK = 64  # below this value, of 255, hue and saturation mean little
+THUMBNAIL = 16  # pixels on a side
 COLOURS = 4  # levels of each channel in the coarse colours
 
 Span = tuple[Fraction, Fraction]
@@ -32,15 +47,18 @@ Span = tuple[Fraction, Fraction]
 class CutFinder:
     """Finds the cuts of a video whose frames are added one by one.
 
-    It keeps two numbers and a thumbnail of 768 bytes per frame.
+    It keeps two numbers per frame, and a thumbnail of 768 bytes in a file.
+
+    Args:
+        folder: where that lies; by default the system's folder for temporary files.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         self._hsv: np.ndarray | None = None
         self._colours: np.ndarray | None = None
-        self._jumps: list[float] = []
-        self._colour_jumps: list[float] = []
-        self._thumbnails: list[np.ndarray] = []
+        self._jumps = array("d")
+        self._colour_jumps = array("d")
+        self._thumbnails = ItemFile((THUMBNAIL, THUMBNAIL, 3), np.uint8, folder)
 
     def add(self, small: np.ndarray) -> None:
         """Add the next frame, uint8 (64, 64, 3), RGB."""
@@ -55,17 +73,21 @@ class CutFinder:
             self._jumps.append(_difference(hsv, self._hsv))
             self._colour_jumps.append(float(np.abs(colours - self._colours).sum() / 2))
         self._hsv, self._colours = hsv, colours
-        self._thumbnails.append(cv2.resize(small, (16, 16), interpolation=cv2.INTER_AREA))
+        self._thumbnails.append(
+            cv2.resize(small, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
+        )
 
-    def cuts(self, threshold: float) -> list[int]:
+    def cuts(self, threshold: float, times: Sequence[Fraction]) -> list[int]:
         """Return the indices of the frames that start a shot, without the first frame.
 
         Args:
             threshold: mean change of hue, saturation and value that makes a clear cut, 0 to 255.
+            times: ascending seconds of the frames. Frames without a time are left out.
         """
-        return [i for i in range(1, len(self._jumps)) if self._is_cut(i, threshold)]
+        count = min(len(self._jumps), len(times))
+        return [i for i in range(1, count) if self._is_cut(i, threshold, times)]
 
-    def _is_cut(self, i: int, threshold: float) -> bool:
+    def _is_cut(self, i: int, threshold: float, times: Sequence[Fraction]) -> bool:
         jump = self._jumps[i]
         if jump < SMALL_SHARE * threshold:
             return False
@@ -75,22 +97,57 @@ class CutFinder:
         colours_jump = colour_jump >= max(COLOUR_JUMP, COLOUR_RATIO * others)
         is_clear = jump >= threshold and (ratio >= CLEAR_RATIO or colours_jump)
         is_small = ratio >= SMALL_RATIO and colours_jump
-        return (is_clear or is_small) and not self._is_flash(i)
+        if not (is_clear or is_small):
+            return False
+        # What swings, such as the wings of a butterfly, is back soon too. It keeps its colours, and
+        # moves before and after.
+        is_moving = ratio < SMALL_RATIO and not colours_jump
+        if is_moving and any(self._interruptions(i, times, SWING_S)):
+            return False
+        return not any(map(self._is_flash, self._interruptions(i, times, FLASH_S)))
 
-    def _is_flash(self, i: int) -> bool:
-        """Return whether the picture before frame i returns soon, or frame i is such a return."""
-        for k in range(1, FLASH_FRAMES + 1):
-            after = i + k
-            if after < len(self._thumbnails) and self._returns(i - 1, i, after):
-                return True
-            before = i - 1 - k
-            if before >= 0 and self._returns(before, i - 1, i):
-                return True
-        return False
+    def _interruptions(
+        self, i: int, times: Sequence[Fraction], longest: Fraction
+    ) -> Iterator[range]:
+        """Yield the frames between a picture and its return that begin at frame i, or end before it,
+        and are shown no longer than `longest` seconds.
+        """
+        for after in range(i + 1, len(times)):
+            if times[after] - times[i] > longest:
+                break
+            if self._returns(i - 1, after):
+                yield range(i, after)
+        for before in range(i - 2, -1, -1):
+            if times[i] - times[before + 1] > longest:
+                break
+            if self._returns(before, i):
+                yield range(before + 1, i)
 
-    def _returns(self, before: int, between: int, after: int) -> bool:
-        jump = min(self._distance(before, between), self._distance(between, after))
-        return self._distance(before, after) < FLASH_SHARE * jump
+    def _returns(self, before: int, after: int) -> bool:
+        jump = min(self._distance(before, before + 1), self._distance(after - 1, after))
+        return self._distance(before, after) < RETURN_SHARE * jump
+
+    def _is_flash(self, between: range) -> bool:
+        """Return whether some frames are one colour, or the picture before them in another light."""
+        scene = self._thumbnails[between.start - 1]
+        pictures = (self._thumbnails[i] for i in between)
+        return all(_is_plain(picture) or _is_relit(scene, picture) for picture in pictures)
+
+    def repeats(self) -> int:
+        """Return how many times each picture is shown, if all are shown equally often; otherwise 1."""
+        jumps = np.array(self._jumps[1:])
+        if not len(jumps):
+            return 1
+        changes = np.flatnonzero(jumps > REPEAT_SHARE * np.percentile(jumps, 90))
+        if len(changes) < FEWEST_CHANGES:
+            return 1
+        steps = np.diff(changes)
+        usual = int(np.median(steps))
+        return usual if (steps == usual).mean() >= REGULAR else 1
+
+    def close(self) -> None:
+        """Delete the thumbnails."""
+        self._thumbnails.close()
 
     def _distance(self, i: int, j: int) -> float:
         return float(cv2.absdiff(self._thumbnails[i], self._thumbnails[j]).mean())
@@ -120,6 +177,24 @@ def _difference(hsv: np.ndarray, before: np.ndarray) -> float:
     colour = cv2.add(hue, saturation, dtype=cv2.CV_32F)
     weighted = cv2.mean(cv2.multiply(colour, light, dtype=cv2.CV_32F))[0] / DARK
     return (weighted + cv2.mean(value)[0]) / 3
+
+
+def _is_plain(picture: np.ndarray) -> bool:
+    """Return whether a thumbnail is nearly one colour."""
+    return float(picture.std(axis=(0, 1)).max()) < PLAIN_DEVIATION
+
+
+def _is_relit(scene: np.ndarray, picture: np.ndarray) -> bool:
+    """Return whether a thumbnail shows a scene in another light: everything is brighter, or everything
+    is darker, and bright parts stay the brighter ones.
+    """
+    before, after = (thumbnail.mean(axis=2).ravel() for thumbnail in (scene, picture))
+    share_brighter = float((after > before).mean())
+    if max(share_brighter, 1 - share_brighter) < ONE_WAY:
+        return False
+    before, after = before - before.mean(), after - after.mean()
+    scale = float(np.sqrt((before**2).sum() * (after**2).sum()))
+    return float((before * after).sum()) >= SAME_STRUCTURE * scale
 
 
 def _second_largest_neighbour(jumps: Sequence[float], i: int) -> float:

@@ -9,34 +9,49 @@ import numpy as np
 Box = tuple[int, int, int, int]  # left, top, width and height in pixels
 
 BLACK = 28  # up to this brightness, of 255, a pixel is black; coded black is a little noisy
+DARK_GREY = 64  # bars may be so bright if they are even
+UNEVEN = 12  # by which the pixels of a bar may differ from it
 MIN_BAR = 0.02  # share of a side; a thinner border is no bar
 MIN_PICTURE = 0.2  # share of a side that is left; less is a small thing on black
 FULL_EDGE = (
     0.6  # share of the row or column beside a bar that must be lit; less is a thing on black
 )
+STEP = 24  # of 255, by which the picture is brighter than a bar three rows further out
 UNEQUAL = 0.03  # share of a side by which opposite bars may differ
+LIT_ROW = 0.01  # share of a row that is lit where the picture, or a text, is
+TEXT = 0.25  # share of a bar that text may cover in the course of a video
 
 
 def find_picture(brightest: np.ndarray) -> Box | None:
     """Return the box of the picture within black bars; None if there are no bars.
 
-    Bars come in pairs of equal width, are black in all frames, and end in a straight edge. A dark
-    sky has no second bar, and a thing on black no straight edge.
+    Bars come in pairs of equal width, are black or an even dark grey in all frames, and end in a
+    straight edge. Subtitles may lie in them. A dark sky has no second bar, and a thing on black no
+    straight edge.
 
     Args:
         brightest: uint8 (h, w), the brightest grey of each pixel over all frames.
     """
-    lit = brightest > BLACK
-    top, bottom = _bars(lit)
-    left, right = _bars(lit[top : lit.shape[0] - bottom].T)
+    top, bottom = _bars(brightest)
+    left, right = _bars(brightest[top : brightest.shape[0] - bottom].T)
     if not (top or left):
         return None
-    height, width = lit.shape
+    height, width = brightest.shape
     return left, top, width - left - right, height - top - bottom
 
 
+def may_have_bars(brightest: np.ndarray) -> bool:
+    """Return whether a picture without pairs of bars ends in a straight edge at one side: a single
+    bar, or the night above a lit wall.
+
+    Args:
+        brightest: uint8 (h, w), the brightest grey of each pixel over all frames.
+    """
+    return any(_has_one_bar(picture) for picture in (brightest, brightest.T))
+
+
 def are_black(brightest: np.ndarray, box: Box, size: tuple[int, int]) -> bool:
-    """Return whether everything around a box is black in a small picture too.
+    """Return whether everything around a box is dark in a small picture too, except for a text.
 
     Args:
         brightest: uint8 (h, w), the brightest value of each pixel over all frames, shrunk.
@@ -46,13 +61,17 @@ def are_black(brightest: np.ndarray, box: Box, size: tuple[int, int]) -> bool:
     height, width = brightest.shape
     columns, rows = width / size[0], height / size[1]
     left, top, box_width, box_height = box
-    outside = brightest > BLACK
+    is_outside = np.ones(brightest.shape, bool)
     # A small pixel that the edge of the box crosses counts to the box.
-    outside[
+    is_outside[
         math.floor(top * rows) : math.ceil((top + box_height) * rows),
         math.floor(left * columns) : math.ceil((left + box_width) * columns),
     ] = False
-    return not outside.any()
+    outside = brightest[is_outside]
+    if not outside.size:
+        return True
+    level = float(np.median(outside))
+    return level <= DARK_GREY and float((outside > _limit(level)).mean()) <= TEXT
 
 
 def crop(picture: np.ndarray, box: Box | None) -> np.ndarray:
@@ -63,19 +82,77 @@ def crop(picture: np.ndarray, box: Box | None) -> np.ndarray:
     return picture[top : top + height, left : left + width]
 
 
-def _bars(lit: np.ndarray) -> tuple[int, int]:
-    """Return the heights of the bars above and below (h, w); 0 and 0 if there is no pair."""
-    size = len(lit)
-    shares = lit.mean(axis=1)
-    rows = np.flatnonzero(shares > 0.01)
+def _limit(level: float) -> float:
+    """Return up to which brightness pixels belong to a bar of some brightness."""
+    return max(BLACK, level + UNEVEN)
+
+
+def _bars(picture: np.ndarray) -> tuple[int, int]:
+    """Return the heights of the bars above and below in (h, w); 0 and 0 if there is no pair."""
+    level = float(max(np.median(picture[0]), np.median(picture[-1])))
+    if level > DARK_GREY:
+        return 0, 0
+    shares = (picture > _limit(level)).mean(axis=1)
+    rows = np.flatnonzero(shares > LIT_ROW)
     if not len(rows):
         return 0, 0
-    first, last = int(rows[0]), int(rows[-1])
-    above, below = first, size - 1 - last
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+    longest = max(runs, key=len)
+    # All that is lit, or, if a text lies in a bar, the largest part of it.
+    for first, last in ((rows[0], rows[-1]), (longest[0], longest[-1])):
+        above, below = int(first), len(picture) - 1 - int(last)
+        is_sharp = _is_sharp(picture, above) and _is_sharp(picture[::-1], below)
+        if is_sharp and _is_pair(shares, above, below) and _is_even(picture, above, below, level):
+            return above, below
+    return 0, 0
+
+
+def _is_pair(shares: np.ndarray, above: int, below: int) -> bool:
+    """Return whether two bars are about equal, end in straight edges and hold no more than a text.
+
+    Args:
+        shares: float (h), how much of each row is lit.
+        above, below: the heights of the bars.
+    """
+    size = len(shares)
+    first, last = above, size - 1 - below
     # The row at an edge may be half black, so look at the next one too.
     is_straight = (
         min(shares[first : first + 2].max(), shares[last - 1 : last + 1].max()) > FULL_EDGE
     )
     is_pair = min(above, below) >= MIN_BAR * size and abs(above - below) <= UNEQUAL * size
     is_picture = last + 1 - first >= MIN_PICTURE * size
-    return (above, below) if is_straight and is_pair and is_picture else (0, 0)
+    if not (is_straight and is_pair and is_picture):
+        return False
+    return max(shares[:first].mean(), shares[last + 1 :].mean()) <= TEXT
+
+
+def _is_even(picture: np.ndarray, above: int, below: int, level: float) -> bool:
+    """Return whether bars are black, or grey everywhere: the dark parts of a scene are not even."""
+    if _limit(level) <= BLACK:
+        return True
+    bars = np.concatenate([picture[:above], picture[len(picture) - below :]]).astype(int)
+    return float((np.abs(bars - level) <= UNEVEN).mean()) >= 1 - TEXT
+
+
+def _is_sharp(picture: np.ndarray, above: int) -> bool:
+    """Return whether a picture begins with a step behind the bar above it: a light that fades out,
+    such as the evening sky, has none.
+    """
+    means = picture[max(0, above - 2) : above + 2].mean(axis=1)
+    return float(means.max() - means[0]) >= STEP
+
+
+def _has_one_bar(picture: np.ndarray) -> bool:
+    """Return whether (h, w) has a black bar above or below, which ends in a straight edge."""
+    shares = (picture > BLACK).mean(axis=1)
+    rows = np.flatnonzero(shares > LIT_ROW)
+    size = len(shares)
+    if len(rows) < MIN_PICTURE * size:
+        return False
+    for ends, seen in ((shares, picture), (shares[::-1], picture[::-1])):
+        first = int(np.flatnonzero(ends > LIT_ROW)[0])
+        is_straight = ends[first : first + 2].max() > FULL_EDGE
+        if first >= MIN_BAR * size and is_straight and _is_sharp(seen, first):
+            return True
+    return False

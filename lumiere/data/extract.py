@@ -42,6 +42,13 @@ CODE = code_version(
 
 cv2.setNumThreads(1)  # the pool has a process per core
 
+# How the stillest windows of camera footage tell what is noise, see `least_motion`. Chosen on made
+# and real backdrops with noise and shake, and so that animation without noise stays as it is.
+BAND_PER_WINDOW = 0.05  # width of their band per window's length, as a share of what rises above it
+WIDEST_BAND = 0.2
+LOW_SHARE = 0.4  # the band begins above this share of them, because the very stillest are chance
+STANDS_OUT = 1.6  # times their motion; what moves less does not stand out
+
 
 @dataclass(frozen=True)
 class WindowSettings:
@@ -54,7 +61,8 @@ class WindowSettings:
             cut at one of them.
         clips_per_video: windows per clip of the manifest; fewer if the clip is too short for that
             many.
-        min_window_motion: share of the motion of the liveliest window that every window has.
+        min_window_motion: share of the motion of the liveliest window that every window has, above
+            what noise and shake move.
     """
 
     fps: int
@@ -216,7 +224,7 @@ def choose_windows(starts: list[int], length: int, motions: np.ndarray, share: f
         starts: the first frames of evenly spread windows, from `window_starts`.
         length: frames of a window.
         motions: from `window_motions`.
-        share: of the motion of the liveliest window that a window must have.
+        share: of the motion of the liveliest window that a window must have, see `least_motion`.
 
     Returns:
         The first frames of up to as many windows, at least one, in order. Those that replace others
@@ -224,7 +232,7 @@ def choose_windows(starts: list[int], length: int, motions: np.ndarray, share: f
     """
     if not starts or not len(motions):
         return starts
-    least = share * motions.max()
+    least = least_motion(motions, length, share)
     chosen = [start for start in starts if motions[start] >= least]
     while len(chosen) < len(starts):
         free = [
@@ -236,6 +244,36 @@ def choose_windows(starts: list[int], length: int, motions: np.ndarray, share: f
             break
         chosen.append(max(free, key=lambda start: motions[start]))
     return sorted(chosen)
+
+
+def least_motion(motions: np.ndarray, length: int, share: float) -> float:
+    """Return how much has to move in a window.
+
+    That is a share of what moves in the liveliest window. Sensor noise and a shaking hand move all
+    the time, though. So if many windows lie in a narrow band at the bottom, and others far above it,
+    the band is noise: the share counts above it, and a window has to rise to twice the band, or half
+    of the way up. Otherwise nothing stands out, and every window that moves is as good.
+
+    Args:
+        motions: from `window_motions`; at least one.
+        length: frames of a window.
+        share: 0 to 1; 0 if anything will do.
+    """
+    top = float(motions.max())
+    if share <= 0:
+        return 0.0
+    ascending = np.sort(motions)
+    counts = np.arange(length, len(motions))  # how many windows the band may hold
+    low = ascending[(LOW_SHARE * counts).astype(int)]
+    # Windows that share frames are alike, so a few of them are no evidence.
+    widths = np.minimum(WIDEST_BAND, BAND_PER_WINDOW * counts / length)
+    is_band = ascending[counts] - low <= widths * (top - low)
+    if not is_band.any():
+        return share * top
+    noise = float(ascending[counts[is_band][-1] // 2])
+    if top < STANDS_OUT * noise:
+        return share * top
+    return noise + max(share * (top - noise), min(noise, (top - noise) / 2))
 
 
 def fit(frame: np.ndarray, size: Size) -> np.ndarray:

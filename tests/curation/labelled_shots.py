@@ -1,4 +1,4 @@
-"""Videos of 64x64 pixels whose cuts are known: pans, zooms, flashes, fades, dissolves and cuts."""
+"""Videos of 64x64 pixels whose cuts are known: pans, zooms, flashes, fades, dissolves, inserts and cuts."""
 
 from __future__ import annotations
 
@@ -83,7 +83,24 @@ def dissolve(generator: np.random.Generator) -> Labelled:
     return np.concatenate([first[:-length], middle.astype(np.uint8), second[length:]]), []
 
 
-KINDS = (hard_cuts, fast_motion, on_twos, flash, fade, dissolve)
+def insert(generator: np.random.Generator) -> Labelled:
+    """One shot that another of one to six frames interrupts."""
+    frames = scene(generator, 40, float(generator.choice([0.0, 1.0])), 0.0)
+    length, start = int(generator.integers(1, 7)), int(generator.integers(3, 30))
+    frames[start : start + length] = scene(generator, length, 1.0, 0.0)
+    return frames, [start, start + length]
+
+
+def light(generator: np.random.Generator) -> Labelled:
+    """One shot in which a lamp or a camera's flash makes one to three frames brighter, or darker."""
+    frames = scene(generator, 40, 1.0, 0.0).astype(np.float32)
+    start, length = int(generator.integers(3, 30)), int(generator.integers(1, 4))
+    gain, lift = [(1.6, 80), (0.25, 0)][int(generator.integers(2))]
+    frames[start : start + length] = frames[start : start + length] * gain + lift
+    return frames.clip(0, 255).astype(np.uint8), []
+
+
+KINDS = (hard_cuts, fast_motion, on_twos, flash, fade, dissolve, insert, light)
 
 
 def labelled_set(per_kind: int, seed: int = 0) -> dict[str, list[Labelled]]:

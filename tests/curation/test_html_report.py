@@ -13,9 +13,10 @@ import pytest
 
 from lumiere.config import CurateConfig
 from lumiere.curation import html_report
-from lumiere.curation.html_report import write_page
+from lumiere.curation.html_report import Shown, write_page
 from lumiere.curation.manifest import DUPLICATE_OF, empty_row
 from lumiere.curation.score_charts import Score, chart
+from lumiere.data.frame_sizes import as_sizes
 
 CONFIG = CurateConfig(min_motion=0.1, min_seconds=1.0, min_side=64)
 Row = dict[str, Any]
@@ -102,6 +103,27 @@ def test_the_page_stays_small_and_needs_no_other_file(tmp_path, monkeypatch):
     assert "12 of 30 are shown" in page
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
     assert page_of(tmp_path, [rejected("a", "unreadable", hash="")])  # nothing was measured
+
+
+@pytest.mark.parametrize(
+    ("size", "row_size", "share"),
+    [
+        (128, (320, 160), (1.0, 0.5)),
+        ([96, 128], (320, 160), (1.0, 2 / 3)),
+        ([96, 192], (160, 160), (0.5, 1.0)),
+        ([[128, 128], [96, 192]], (320, 160), (1.0, 1.0)),
+        ([[128, 128], [96, 192]], (160, 160), (1.0, 1.0)),
+    ],
+)
+def test_what_training_sees_is_bright(size, row_size, share):
+    row = row_of("a", width=row_size[0], height=row_size[1])
+    white = {"a": np.full((4, 64, 64, 3), 200, np.uint8)}
+    strip = Shown(white, as_sizes(size)).strip(row, slice(0, 1))
+    assert strip.shape[1] / strip.shape[0] == pytest.approx(row_size[0] / row_size[1], rel=0.02)
+    rows, columns = np.nonzero(strip[..., 0] == 200)
+    for places, side, part in zip((rows, columns), strip.shape, share, strict=False):
+        assert (np.ptp(places) + 1) / side == pytest.approx(part, abs=0.02)
+        assert places.min() == pytest.approx(side - 1 - places.max(), abs=1), "in the middle"
 
 
 @pytest.mark.parametrize("is_log", [True, False])

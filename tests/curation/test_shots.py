@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import cv2
 import numpy as np
 import pytest
 
@@ -16,12 +17,12 @@ from tests.video_factory import encode, numbered
 THRESHOLD = CurateConfig().shot_threshold
 
 
-def cuts_in(frames: np.ndarray) -> list[int]:
+def cuts_in(frames: np.ndarray, fps: int = 24) -> list[int]:
     """The frames that start a shot."""
     finder = CutFinder()
     for frame in frames:
         finder.add(frame)
-    return finder.cuts(THRESHOLD)
+    return finder.cuts(THRESHOLD, [Fraction(i, fps) for i in range(len(frames))])
 
 
 def test_precision_and_recall_on_the_labelled_set():
@@ -42,6 +43,40 @@ def test_shots_may_be_short(lengths):
     generator = np.random.default_rng(4)
     shots = [scene(generator, length, 1.0, 0.0) for length in lengths]
     assert cuts_in(np.concatenate(shots)) == np.cumsum(lengths)[:-1].tolist()
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("fps", [2, 24, 60])
+def test_an_insert_is_two_cuts_however_short(length, fps):
+    for seed in range(2):
+        generator = np.random.default_rng(seed)
+        frames, other = (scene(generator, 30, speed, 0.0) for speed in (1.0, 1.0))
+        frames[12 : 12 + length] = other[:length]
+        assert cuts_in(frames, fps) == [12, 12 + length]
+
+
+@pytest.mark.parametrize(
+    ("length", "fps", "is_flash"),
+    [(1, 24, True), (3, 24, True), (7, 60, True), (4, 24, False), (1, 2, False), (12, 60, False)],
+)
+@pytest.mark.parametrize("color", [(250, 250, 250), (0, 0, 0), (230, 30, 20)])
+def test_one_colour_is_a_flash_for_an_eighth_of_a_second(length, fps, is_flash, color):
+    frames = scene(np.random.default_rng(3), 40, 0.5, 0.0)
+    frames[12 : 12 + length] = color
+    assert cuts_in(frames, fps) == ([] if is_flash else [12, 12 + length])
+
+
+def test_flapping_wings_are_no_cut():
+    wings = np.random.default_rng(0).integers(0, 2, (8, 6, 1)) * (150, 90, 40) + (90, 20, 10)
+    wings = wings.astype(np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    frames = []
+    for width in [14, 30, 44, 50, 48, 22, 16, 14, 26, 44, 48, 50] * 3:
+        frame, left = np.full((64, 64, 3), 235, np.uint8), (64 - width) // 2
+        frame[4:60, left : left + width] = cv2.resize(
+            wings, (width, 56), interpolation=cv2.INTER_AREA
+        )
+        frames.append(frame)
+    assert cuts_in(np.stack(frames), 16) == []
 
 
 def test_a_video_without_a_cut_is_one_shot():

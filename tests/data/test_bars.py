@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import cv2
 import numpy as np
 import pytest
 
 from lumiere.curation.measurement import measure_video
-from lumiere.data.bars import crop, find_picture
+from lumiere.data.bars import are_black, crop, find_picture, may_have_bars
 from lumiere.data.extract import Source, WindowSettings, extract_windows, load_windows
 from lumiere.data.shards import unpack_arrays
 from tests.video_factory import encode, numbered
@@ -28,6 +29,73 @@ def on_black(box: tuple[int, int, int, int], size: tuple[int, int] = (90, 160)) 
 )
 def test_bars_are_found(box):
     assert find_picture(on_black(box)) == box
+
+
+def test_grey_bars_and_bars_with_a_subtitle_are_found():
+    box = (0, 20, 160, 50)
+    grey = on_black(box)
+    grey[grey == 16] = 40
+    assert find_picture(grey) == box
+    assert find_picture(grey.T) == (20, 0, 50, 160)
+    text = on_black(box)
+    text[78:83, 40:120:2] = 230
+    assert find_picture(text) == box
+    small = cv2.resize(text, (64, 64), interpolation=cv2.INTER_AREA)
+    assert are_black(small, box, (160, 90))
+    assert not are_black(np.full((64, 64), 200, np.uint8), box, (160, 90)), "a flash hides the bars"
+
+
+def test_one_bar_may_be_the_night():
+    for picture in (on_black((0, 12, 160, 78)), on_black((20, 0, 140, 90))):
+        assert find_picture(picture) is None and may_have_bars(picture)
+    y, x = np.mgrid[:90, :160]
+    hills = np.where(y > 40 + 10 * np.sin(x / 9), 120, 16).astype(np.uint8)
+    slope = np.clip(3 * (y - 20), 0, 255).astype(np.uint8)
+    for picture in (hills, slope, on_black((0, 0, 160, 90)), np.zeros((90, 160), np.uint8)):
+        assert find_picture(picture) is None and not may_have_bars(picture)
+
+
+def test_dark_scenes_have_no_grey_bars():
+    generator = np.random.default_rng(0)
+    y, _ = np.mgrid[:90, :160]
+    road = np.clip(200 - 6 * np.abs(y - 45), 30, 255) + generator.integers(0, 9, (90, 160))
+    assert find_picture(road.astype(np.uint8)) is None, "its light fades out"
+    trees = generator.integers(0, 60, (90, 160)).astype(np.uint8)
+    trees[20:70] = 150
+    assert find_picture(trees) is None, "what is dark is not even"
+
+
+def letterboxed(frames: np.ndarray, text: bool = False) -> np.ndarray:
+    boxed = frames.copy()
+    boxed[:, :24] = boxed[:, -24:] = 0
+    if text:
+        boxed[8:24, -14:-8, 40:88:3] = 230
+    return boxed
+
+
+BARRED = {
+    "a subtitle": ((0, 24, 128, 80), ()),
+    "one bar": (None, ("may have bars",)),
+    "a shot of two": (None, ("may have bars in 1 of 2 shots",)),
+    "a flash": (None, ("may have bars",)),
+}
+
+
+@pytest.mark.parametrize("kind", BARRED)
+def test_bars_of_a_file_are_cut_off_or_noted(tmp_path, kind):
+    generator = np.random.default_rng(1)
+    pictures = generator.integers(60, 215, (2, 16, 32, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+    first, other = (np.stack([p[:, 2 * i : 2 * i + 128] for i in range(32)]) for p in pictures)
+    frames = letterboxed(first, kind == "a subtitle")
+    if kind == "one bar":
+        frames[:, -24:] = first[:, -24:]
+    if kind == "a shot of two":
+        frames = np.concatenate([frames, other])
+    if kind == "a flash":
+        frames[15] = 250
+    encode(tmp_path / "a.mp4", frames)
+    measured = measure_video(tmp_path, "a.mp4", (), 27.0, tmp_path / "scratch")
+    assert (measured.box, measured.notes) == BARRED[kind]
 
 
 def test_what_is_no_bar():

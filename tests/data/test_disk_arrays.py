@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lumiere.curation.embedding_cache import EmbeddingCache
-from lumiere.data.disk_arrays import ArrayFile, disk_array
+from lumiere.data.disk_arrays import ArrayFile, ItemFile, disk_array
 
 
 def test_items_come_back_in_their_places(tmp_path):
@@ -23,6 +23,17 @@ def test_items_come_back_in_their_places(tmp_path):
     assert array.sum() == 21 and array.dtype == np.float32
     assert disk_array((0, 3), np.float32).shape == (0, 3)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_items_are_read_one_by_one_while_others_are_added(tmp_path):
+    items = np.random.default_rng(0).integers(0, 255, (40, 3, 5, 3), np.uint8)
+    file = ItemFile((3, 5, 3), np.uint8, tmp_path / "new")
+    for i, item in enumerate(items):
+        file.append(item)
+        assert np.array_equal(file[i // 2], items[i // 2])
+    assert len(file) == 40 and np.array_equal(np.stack([file[i] for i in range(40)]), items)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    file.close()
 
 
 def test_a_killed_run_leaves_vectors_that_do_not_count(tmp_path):

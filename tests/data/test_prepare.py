@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lumiere.config import load_params
 from lumiere.curation.measurement import measure_video
 from lumiere.data import extract, prepare
 from lumiere.data.extract import (
@@ -17,6 +18,7 @@ from lumiere.data.extract import (
     WindowSettings,
     choose_windows,
     extract_windows,
+    least_motion,
     load_windows,
 )
 from lumiere.errors import LockError
@@ -109,31 +111,57 @@ def test_changed_code_cuts_again(tmp_path, monkeypatch):
     assert extract_windows(source, SETTINGS, tmp_path / "scratch") != first
 
 
-def drive_by(path: Path, num_frames: int = 128) -> Path:
-    """Noisy asphalt; something crosses it from frame 50 to 78."""
+def drive_by(path: Path, noise: float = 3, shake: int = 0, has_car: bool = True) -> Path:
+    """Noisy asphalt, filmed by hand; something crosses it from frame 50 to 78 of 128."""
     generator = np.random.default_rng(0)
     road = generator.integers(90, 110, (16, 24, 3)).repeat(4, axis=0).repeat(4, axis=1)
-    frames = road[None] + generator.normal(0, 3, (num_frames, 64, 96, 3))
-    for i in range(50, 78):
+    moves = generator.integers(-shake, shake + 1, 128)
+    frames = np.stack([np.roll(road, move, axis=1) for move in moves])
+    frames = frames + generator.normal(0, noise, frames.shape)
+    for i in range(50, 78 if has_car else 50):
         frames[i, 20:44, max(0, (i - 56) * 5) : max(0, (i - 50) * 5)] = (240, 230, 60)
     return encode(path, frames.clip(0, 255).astype(np.uint8))
 
 
-def test_windows_are_where_something_moves(tmp_path):
-    drive_by(tmp_path / "a.mp4")
-    measured = measure_video(tmp_path, "a.mp4", (), 27.0, tmp_path / "scratch")
+def chosen_starts(path: Path, settings: WindowSettings) -> list[int]:
+    """The first frames of the windows of a file."""
+    scratch = path.parent / "scratch"
+    measured = measure_video(path.parent, path.name, (), 27.0, scratch)
     (segment,) = measured.segments
-    settings = WindowSettings(16, 16, 32, clips_per_video=2, min_window_motion=0.1)
-    source = Source(
-        tmp_path / "a.mp4", measured.sha256, segment.start, segment.end, "pyav",
-        segment.motion_curve,
-    )  # fmt: skip
-    windows = load_windows(extract_windows(source, settings, tmp_path / "scratch"))
-    starts = [round(start * 16) for start in windows.starts]
-    assert starts, "at least one window"
-    assert all(start < 78 and start + 16 > 50 for start in starts), "bare asphalt"
-    anywhere = dataclasses.replace(settings, min_window_motion=0.0)
-    assert len(load_windows(extract_windows(source, anywhere, tmp_path)).starts) == 2
+    source = Source(path, measured.sha256, segment.start, segment.end, "pyav", segment.motion_curve)
+    windows = load_windows(extract_windows(source, settings, scratch))
+    return [round(start * 16) for start in windows.starts]
+
+
+@pytest.mark.parametrize(("noise", "shake"), [(0, 0), (3, 0), (6, 0), (3, 1)])
+def test_windows_are_where_something_moves(tmp_path, noise, shake):
+    path = drive_by(tmp_path / "a.mp4", noise, shake)
+    for count in (2, 4):
+        for share in (load_params(ROOT / "params.yaml").decode.min_window_motion, 0.1):
+            settings = WindowSettings(16, 16, 32, count, share)
+            starts = chosen_starts(path, settings)
+            assert starts, "at least one window"
+            assert all(start < 78 and start + 16 > 50 for start in starts), "bare asphalt"
+            assert all(after - before >= 16 for before, after in itertools.pairwise(starts))
+    assert chosen_starts(path, WindowSettings(16, 16, 32, 2, 0.0)) == [0, 112]
+
+
+@pytest.mark.parametrize(("noise", "shake"), [(6, 0), (3, 1)])
+def test_where_only_noise_moves_windows_are_evenly_spread(tmp_path, noise, shake):
+    path = drive_by(tmp_path / "a.mp4", noise, shake, has_car=False)
+    assert chosen_starts(path, WindowSettings(16, 16, 32, 4, 0.03)) == [0, 37, 75, 112]
+
+
+def test_noise_is_what_many_windows_share_far_below_the_others():
+    generator = np.random.default_rng(0)
+    noise = 0.3 + generator.normal(0, 0.01, 113)
+    assert least_motion(noise, 16, 0.03) == pytest.approx(0.03 * noise.max()), "noise alone"
+    lively = noise + 3 * np.exp(-(((np.arange(113) - 60) / 12) ** 2))
+    assert 0.5 < least_motion(lively, 16, 0.03) < 0.7
+    assert least_motion(lively, 16, 0.9) > 0.9 * 3
+    assert least_motion(lively, 16, 0.0) == 0.0
+    faster = np.linspace(1, 3, 113)
+    assert least_motion(faster, 16, 0.03) == pytest.approx(0.09), "a subject at all times"
 
 
 def test_lively_windows_stay_evenly_spread_and_others_overlap_none():
