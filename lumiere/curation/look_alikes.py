@@ -18,12 +18,12 @@ import numpy as np
 from tqdm import tqdm
 
 from lumiere.curation.copies import is_copy
+from lumiere.curation.dedupe import BLOCKS, block_means
 from lumiere.data.disk_arrays import disk_array
 from lumiere.data.shards import pack_arrays, unpack_arrays
 from lumiere.data.video_io import code_version
 from lumiere.files import write_atomically
 
-BLOCKS = 16  # a grid of 16 x 16 blocks of 4 x 4 pixels: the hand of a clock fills some
 ORIENTATIONS = 6  # of an edge, from 0 to 180 degrees
 # Measured on the 268 sample clips (35,778 pairs, half of them below 0.14) by looking at every pair
 # above 0.56. All 83 pairs above 0.62 share a kind and an outline: recolours 0.70 to 0.99, ram and
@@ -165,7 +165,7 @@ class Ground:
     """
 
     def __init__(self, clip: np.ndarray) -> None:
-        means = _block_means(clip)
+        means = block_means(clip)
         self.clip = clip
         self.colours = means.mean(axis=0)
         self.is_still = np.ptp(means, axis=0).max(axis=-1) <= STILL
@@ -198,13 +198,6 @@ def _is_same(one: np.ndarray, other: np.ndarray, is_still: np.ndarray) -> np.nda
     return np.abs(one - other).max(axis=-1) <= SAME_COLOUR
 
 
-def _block_means(clip: np.ndarray) -> np.ndarray:
-    """Return the mean colour of each block: uint8 (t, h, w, 3) -> float32 (t, 16, 16, 3)."""
-    t, h, w, c = clip.shape
-    blocks = clip.reshape(t, BLOCKS, h // BLOCKS, BLOCKS, w // BLOCKS, c)
-    return blocks.mean(axis=(2, 4), dtype=np.float32)
-
-
 def _edge_strengths(frame: np.ndarray) -> np.ndarray:
     """Measure the strength of edges: uint8 (64, 64, 3) -> float32 (16, 16, 6), by block and
     orientation.
@@ -234,7 +227,7 @@ def _edges(frame: np.ndarray) -> np.ndarray:
 
 
 def _code() -> str:
-    return str(code_version(__name__, "lumiere.curation.copies"))
+    return str(code_version(__name__, "lumiere.curation.copies", "lumiere.curation.dedupe"))
 
 
 def _read_cache(cache: Path | None) -> tuple[set[str], set[tuple[str, str]]]:
