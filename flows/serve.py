@@ -28,6 +28,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.flow import PROJECT
 from flows.leftovers import POOL, crash_leftovers
+from flows.program import check_home
 from flows.supervisor import Supervisors
 from lumiere.errors import LockError, LumiereError, first_line, run_program, sentence
 from lumiere.locks import inheritable_lock, make_folder
@@ -40,6 +41,7 @@ START_SECONDS = 180.0  # a new database takes up to a minute on a busy machine
 STOP_SECONDS = 60.0
 RESTART_SECONDS = 5.0
 CHECK_SECONDS = 1.0
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Services:
@@ -130,6 +132,7 @@ def main() -> None:
         stop()
         return
     busy = "schedules are already served by process {owner}; `make serve-stop` ends it"
+    check_home(starts_server=True)
     with inheritable_lock(LOCK, 0.0, busy), contextlib.suppress(KeyboardInterrupt):
         serve(options.port)
 
@@ -140,7 +143,8 @@ def serve(port: int) -> None:
     Raises:
         LumiereError: if the port is taken, the server does not start, or a program ends for good.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in STOPPING:
+        signal.signal(number, _interrupt)
     check_port(port)
     make_folder(LOGS)
     api = f"http://{HOST}:{port}/api"
@@ -164,6 +168,8 @@ def serve(port: int) -> None:
             services.check()
             time.sleep(CHECK_SECONDS)
     finally:
+        _ignore_signals()
+        print("stopping, which takes up to half a minute", flush=True)
         services.stop()
         print("stopped", flush=True)
 
@@ -260,7 +266,15 @@ def _until(condition: Callable[[], bool], problem: str) -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    _ignore_signals()
     raise KeyboardInterrupt
+
+
+def _ignore_signals() -> None:
+    """Let no further signal break off the end: programs would go on with nobody to end them."""
+    for number in STOPPING:
+        # Programs that are started now would inherit SIG_IGN.
+        signal.signal(number, lambda *_: None)
 
 
 if __name__ == "__main__":
