@@ -1,6 +1,6 @@
 """What programs check as they start: the interpreter, the variables of a launch, who started them.
 
-And the PATH of those that they start.
+And the PATH of those that they start, and the switches of telemetry.
 """
 
 from __future__ import annotations
@@ -21,6 +21,14 @@ from lumiere.errors import ParamsError
 # torchrun and accelerate set all of them.
 LAUNCH_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 SHELLS = {"sh", "bash", "dash", "zsh"}
+# The switches of DVC, Hugging Face, MLflow and Prefect. The packages read them when they are imported.
+TELEMETRY_OFF = {
+    "DO_NOT_TRACK": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
 POLL_SECONDS = 1.0
 
 
@@ -35,6 +43,11 @@ def check_interpreter() -> None:
             "PYTHONOPTIMIZE=2 (or -OO) removes docstrings, which the package transformers needs; "
             "unset it, or use 1"
         )
+
+
+def switch_telemetry_off() -> None:
+    """Keep every package from reporting its use, also if the environment asks for it."""
+    os.environ.update(TELEMETRY_OFF)
 
 
 def own_programs_first(path: str) -> str:

@@ -22,6 +22,7 @@ from lumiere.addresses import check_database_folder, keep_loopback_direct, redac
 from lumiere.errors import DataError, first_line
 from lumiere.locks import exclusive
 from lumiere.run_origin import has_lost_its_process
+from lumiere.start import switch_telemetry_off
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,8 +40,6 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "PGCONNECT_TIMEOUT": "10",  # seconds, of PostgreSQL's client library
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
 }
 CURE = "correct MLFLOW_TRACKING_URI, or set LUMIERE_TRACKING=off to record nothing"
 EMBEDDED_CURE = (
@@ -92,6 +91,7 @@ def import_mlflow(uri: str) -> None:
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    switch_telemetry_off()
     keep_loopback_direct()
     import mlflow.store.tracking.rest_store
 

@@ -565,6 +565,7 @@ def test_a_socks_proxy_hinders_neither_the_flow_nor_its_stages(
     monkeypatch.setattr(flows, "STAGE_PROXIES", {})
     monkeypatch.setattr(flows, "find_spec", lambda name: None)
     monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setenv(flows.PROXIES_VARIABLE, "{}")  # so that it is gone afterwards
     for name in ("all_proxy", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PREFECT_API_URL", "https://prefect.example.org/api")
@@ -578,6 +579,10 @@ def test_a_socks_proxy_hinders_neither_the_flow_nor_its_stages(
         flows._put_socks_proxies_away()
         assert "ALL_PROXY" not in os.environ and {"ALL_PROXY": proxy} == flows.STAGE_PROXIES
     assert "127.0.0.1" in os.environ["no_proxy"] and "127.0.0.1" in os.environ["NO_PROXY"]
+    # A worker of `make serve`, and the run that it starts, get the variable only.
+    monkeypatch.setattr(flows, "STAGE_PROXIES", {})
+    flows._put_socks_proxies_away()
+    assert {"ALL_PROXY": proxy} == flows.STAGE_PROXIES
 
 
 def test_a_password_is_in_no_output_and_no_database(
