@@ -288,6 +288,7 @@ def test_an_address_that_cannot_be_used_is_an_error_of_the_flow_and_a_warning_of
     for address, shown in (
         ("sqlite:////dev/null/none.db", "/dev/null/none.db"),
         ("nonsense://me:hunter2secret@host", "nonsense://***@host"),
+        ("./mlruns", "./mlruns"),
     ):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         with (
@@ -482,6 +483,55 @@ def test_a_queued_experiment_is_recorded_in_the_project(
     assert (tags["dvc_exp_name"], tags["dvc_exp_baseline"]) == ("brisk-owl", "abc123")
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "elsewhere"))
     assert tracking.project_root() == project
+
+
+def test_a_relative_address_of_a_store_begins_at_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of the flow, one of a stage in another folder, and one of a queued experiment."""
+    project = Path.cwd()
+    (project / "dvc.yaml").touch()
+    (project / ".lumiere" / "mlflow.db").rename(project / "mine.db")
+    copy = project / ".dvc" / "tmp" / "exps" / "tmpabc"
+    copy.mkdir(parents=True)
+    (copy / "dvc.yaml").touch()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mine.db?timeout=5")
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    monkeypatch.chdir(tmp_path)
+    with tracking.pipeline_run(project, {}, "all") as parent:
+        monkeypatch.setenv(tracking.PARENT_VARIABLE, str(parent.reference))
+        for folder in (project / ".lumiere", copy):
+            monkeypatch.chdir(folder)
+            with tracking.stage_run(folder.name, {}):
+                pass
+    client = store.open_store(project)
+    found = client.search_runs([store.experiment_id(client, project)])
+    assert {run.info.run_name for run in found} == {"all", ".lumiere", "tmpabc"}
+    assert {run.info.status for run in found} == {"FINISHED"}
+    assert [path.relative_to(project).name for path in tmp_path.rglob("mine.db*")] == ["mine.db"]
+    assert not (project / ".lumiere" / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "address"),
+    [
+        ("", "sqlite:////p/.lumiere/mlflow.db"),
+        ("sqlite:///mine.db?timeout=5", "sqlite:////p/mine.db?timeout=5"),
+        ("sqlite+pysqlite:///a/b.db", "sqlite+pysqlite:////p/a/b.db"),
+        ("sqlite:////elsewhere/mine.db", "sqlite:////elsewhere/mine.db"),
+        ("sqlite:///:memory:", "sqlite:///:memory:"),
+        ("postgresql://u@h/d", "postgresql://u@h/d"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+    ],
+)
+def test_addresses_of_the_store_are_absolute(
+    chosen: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", chosen)
+    assert store.tracking_uri(Path("/p")) == address
+    if chosen.startswith("sqlite:///mine"):
+        with pytest.raises(ParamsError, match="rename the folder"):
+            store.tracking_uri(Path("/p ?q"))
 
 
 def test_params_of_every_run_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

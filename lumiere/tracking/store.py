@@ -2,7 +2,7 @@
 
 The default store is an SQLite database in the project's folder `.lumiere/`. MLFLOW_TRACKING_URI
 names another database or a server, and MLFLOW_DEFAULT_ARTIFACT_ROOT another place for artifacts; a
-server chooses that place itself.
+server chooses that place itself. Relative paths begin at the project's folder.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from lumiere.addresses import check_database_folder, keep_loopback_direct, redacted
 from lumiere.errors import DataError, first_line
@@ -51,16 +51,17 @@ logger = logging.getLogger("lumiere.tracking")
 
 def tracking_uri(root: Path) -> str:
     """Return the address of the store. It is absolute: MLflow's default depends on the current
-    folder.
+    folder, and so does a relative path in MLFLOW_TRACKING_URI, which begins at the project here.
 
     Raises:
         ParamsError: if the project's path cannot be part of a database's address.
     """
-    chosen = os.environ.get("MLFLOW_TRACKING_URI")
-    if chosen:
+    chosen = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///.lumiere/mlflow.db"
+    kind, has_path, path = chosen.partition(":///")
+    if not (kind.startswith("sqlite") and has_path) or path.startswith(("/", ":memory:")):
         return chosen
     check_database_folder(root.resolve())
-    return f"sqlite:///{root.resolve()}/.lumiere/mlflow.db"
+    return f"{kind}:///{root.resolve()}/{path}"
 
 
 def store_name(root: Path) -> str:
@@ -119,7 +120,8 @@ def open_store(root: Path) -> MlflowClient:
         if not os.environ.get("MLFLOW_TRACKING_URI"):
             _set_aside_if_damaged(root.resolve() / ".lumiere" / "mlflow.db")
         elif uri.startswith("sqlite:///"):
-            _check_sqlite(Path(uri.removeprefix("sqlite:///")))
+            # As SQLAlchemy reads it.
+            _check_sqlite(Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])))
         elif uri.startswith("postgresql"):
             _check_postgresql(uri)
         if (artifact_location(root) or "").startswith("s3:") and not find_spec("boto3"):
@@ -215,6 +217,7 @@ def lasting_problem(error: Exception, root: Path) -> DataError | None:
                 "MLFLOW_TRACKING_PASSWORD, or set LUMIERE_TRACKING=off to record nothing"
             )
         is_wrong = any(word in type(error).__name__ for word in ("Invalid", "Unsupported"))
+        is_wrong |= "filesystem tracking backend" in text  # which MLflow has given up
         if status == 404 or is_wrong:
             return DataError(f"MLflow's store {store} cannot be used ({text}); {CURE}")
     elif isinstance(error, ImportError | ValueError):
