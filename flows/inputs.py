@@ -1,4 +1,6 @@
-"""Names what DVC cannot read among the inputs of the stages, before DVC waits for it for ever.
+"""Names what DVC cannot read among its own files and the inputs of the stages, with the cure.
+
+DVC would wait for ever at some inputs.
 
 python -m flows.inputs && dvc repro    # is `make repro`
 """
