@@ -24,8 +24,9 @@ from typing import TextIO
 
 import psutil
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
+from flows.embedded_server import mend_database, why_it_ended
 from flows.flow import PROJECT
 from flows.leftovers import POOL, crash_leftovers
 from flows.program import check_home
@@ -78,10 +79,13 @@ class Services:
         supervisors: Supervisors,
         before: Callable[[], None] | None,
     ) -> None:
-        why = f"its last words are in {LOGS / name}.log"
+        why = ""
         try:
-            with (LOGS / f"{name}.log").open("a", encoding="utf-8", buffering=1) as log:
+            path = LOGS / f"{name}.log"
+            with path.open("a", encoding="utf-8", buffering=1) as log:
+                begin = log.tell()
                 self._run_again_and_again(name, command, supervisors, before, log)
+            why = why_it_ended(path, PREFECT_HOME.value(), begin)
         except Exception as error:  # a thread that ends with an error would end silently
             why = sentence(error)
         finally:
@@ -152,7 +156,8 @@ def serve(port: int) -> None:
     env["PATH"] = own_programs_first(env.get("PATH", ""))
     services = Services(env)
     try:
-        services.start("server", "prefect", "server", "start", "--host", HOST, "--port", str(port))
+        server = ("prefect", "server", "start", "--host", HOST, "--port", str(port))
+        services.start("server", *server, before=lambda: mend_database(PREFECT_HOME.value()))
         print(f"starting a Prefect server at http://{HOST}:{port}", flush=True)
         for _ in _until(lambda: is_healthy(api), "the server did not start"):
             services.check()

@@ -7,7 +7,6 @@ server chooses that place itself. Relative paths begin at the project's folder.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
@@ -22,6 +21,7 @@ from lumiere.addresses import check_database_folder, keep_loopback_direct, redac
 from lumiere.errors import DataError, first_line
 from lumiere.locks import exclusive
 from lumiere.run_origin import has_lost_its_process
+from lumiere.sqlite_files import probe, set_aside
 from lumiere.start import switch_telemetry_off
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ EXPERIMENT = "lumiere"
 # MLflow's pages then open the experiment at its runs, not at traces of language models.
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 EMBEDDED = "embedded"  # the address of the default store, wherever the project is moved
-LOCK_SECONDS = 2.0  # how long a check of the database waits for another process
 
 # MLflow's defaults let one request wait for minutes. `lumiere.tracking.delivery` tries again itself.
 SETTINGS = {
@@ -245,7 +244,7 @@ def reason(error: Exception) -> str:
 def _set_aside_if_damaged(path: Path) -> None:
     """Rename the embedded database if SQLite cannot read it, so that a new one begins."""
     try:
-        _probe(path)
+        probe(path)
     except sqlite3.OperationalError as error:
         raise _unusable(path, error) from error
     except sqlite3.DatabaseError as error:
@@ -253,19 +252,17 @@ def _set_aside_if_damaged(path: Path) -> None:
 
 
 def _set_aside(path: Path, problem: str) -> None:
-    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
-    for suffix in ("", "-journal", "-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(f"{path}{suffix}", f"{aside}{suffix}")
     logger.warning(
-        "MLflow's database was damaged (%s); it is now %s, and a new one begins", problem, aside
+        "MLflow's database was damaged (%s); it is now %s, and a new one begins",
+        problem,
+        set_aside(path),
     )
 
 
 def _check_sqlite(path: Path) -> None:
     """Raise an error at once if a database cannot be opened; MLflow would try for minutes."""
     try:
-        _probe(path)
+        probe(path)
     except sqlite3.DatabaseError as error:
         raise _unusable(path, error) from error
 
@@ -298,8 +295,3 @@ def _unusable(path: Path, error: sqlite3.DatabaseError) -> Exception:
         return TimeoutError(f"{path}: another process has locked the database")
     cure = CURE if os.environ.get("MLFLOW_TRACKING_URI") else EMBEDDED_CURE
     return DataError(f"MLflow's store {path} cannot be used ({error}); {cure}")
-
-
-def _probe(path: Path) -> None:
-    with contextlib.closing(sqlite3.connect(path, timeout=LOCK_SECONDS)) as database:
-        database.execute("SELECT count(*) FROM sqlite_master").fetchone()

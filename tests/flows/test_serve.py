@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
+import sqlite3
 import threading
 import time
 from pathlib import Path
@@ -19,6 +21,7 @@ from prefect.settings import (
 )
 
 from flows import leftovers, new_data, notify, serve
+from flows.embedded_server import mend_database, why_it_ended
 from flows.new_data import SEEN, DataWatch, look
 from flows.program import check_home
 from lumiere.errors import LumiereError, ParamsError
@@ -203,6 +206,50 @@ def test_serving_checks_the_folder_also_where_a_server_is_set(tmp_path: Path) ->
         check_home()
         with pytest.raises(ParamsError, match="rename the folder"):
             check_home(starts_server=True)
+
+
+@pytest.mark.parametrize("damage", ["cut short", "overwritten"])
+def test_a_damaged_database_of_prefect_is_set_aside(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "prefect.db"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = WAL")  # as Prefect has it
+        database.execute("CREATE TABLE flow AS SELECT randomblob(9999)")
+        database.commit()
+    whole = path.read_bytes()
+    mend_database(tmp_path)
+    assert path.read_bytes() == whole and capsys.readouterr().err == ""
+    path.write_bytes(whole[: len(whole) // 2] if damage == "cut short" else b"x" * len(whole))
+    damaged = path.read_bytes()
+    monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", "sqlite+aiosqlite:////chosen.db")
+    mend_database(tmp_path)
+    assert path.exists()  # not the one in use
+    monkeypatch.delenv("PREFECT_API_DATABASE_CONNECTION_URL")
+    with temporary_settings(
+        {PREFECT_HOME: tmp_path}, restore_defaults={PREFECT_API_DATABASE_CONNECTION_URL}
+    ):
+        check_home(starts_server=True)
+    said = capsys.readouterr().err
+    (aside,) = tmp_path.glob("prefect.db.damaged-*")
+    assert str(aside) in said and said.count("\n") == 1
+    assert aside.read_bytes() == damaged and not path.exists()
+
+
+def test_a_database_that_the_server_finds_damaged_is_named(
+    services: serve.Services, tmp_path: Path
+) -> None:
+    """Damage that the first look cannot see; the log has that of another time too."""
+    log = tmp_path / "server.log"
+    log.write_text("sqlite3.DatabaseError: database disk image is malformed\n")
+    assert why_it_ended(log, tmp_path, log.stat().st_size) == f"{log} says why"
+    (tmp_path / "lumiere_toy_program.py").write_text("raise SystemExit('file is not a database')")
+    services.start("server", "lumiere_toy_program")
+    wait_until(lambda: bool(services.ended))
+    named = f"the server has ended; its database {PREFECT_HOME.value()}/prefect.db is damaged, as .*move"
+    with pytest.raises(LumiereError, match=named):
+        services.check()
+    services.stop()
 
 
 def test_a_port_in_use_is_named() -> None:
