@@ -25,7 +25,7 @@ from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from lumiere import run_origin, tracking
 from lumiere.addresses import keep_loopback_direct, redacted
 from lumiere.errors import DataError, ParamsError
-from lumiere.run_origin import git_patch, git_tags
+from lumiere.run_origin import PACKAGES, git_patch, git_tags
 from lumiere.tracking import batches, courier, pages, recording, store
 from lumiere.tracking.courier import deliver_abandoned
 from lumiere.tracking.journal import QUEUE, EntryFile
@@ -553,7 +553,8 @@ def test_a_reviewer_finds_data_versions_and_a_description() -> None:
         "data/raw",
         "0123456789abcdef0123456789abcdef.dir",
     )
-    assert found.data.tags["torch"] == version("torch")
+    for package in PACKAGES:
+        assert found.data.tags[package] == version(package)
     experiment = store.open_store(Path.cwd()).get_experiment(found.info.experiment_id)
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
