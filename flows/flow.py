@@ -10,6 +10,7 @@ resolve neither `__main__` nor a string.
 """
 
 import contextlib
+import gc
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -200,6 +201,8 @@ def _submit_and_wait(nodes: list[dag.StageNode], run: PipelineRun) -> list[Stage
         return [_result(node.name, futures[node.name].state, run) for node in nodes]
     except BaseException:  # Ctrl-C, SIGTERM, Prefect's cancellation
         run.supervisors.stop()
+        # As the process ends, the collector would look at all objects of all packages again.
+        gc.freeze()
         # DVC reads params.yaml again when a command has ended, so it must have ended before the
         # params of this run are put back.
         wait(list(futures.values()), timeout=END_SECONDS)
