@@ -41,6 +41,7 @@ from lumiere.config import to_dict
 from lumiere.errors import LockError, LumiereError, one_line
 from lumiere.locks import inheritable_lock
 from lumiere.run_origin import git_tags
+from lumiere.tracking.pages import run_link
 
 PROJECT = Path(__file__).resolve().parents[1]
 LOCK_SECONDS = 20.0  # a killed run's stages may take 10 s to stop, and hold the lock until then
@@ -142,7 +143,8 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
             results = _submit_and_wait(nodes, run)
             if is_cancelled.is_set():
                 raise RunCancelled
-            text = description.describe(results, before, git_tags(run.root), tracked.run_id)
+            told = (results, before, git_tags(run.root), tracked.run_id)
+            text = description.describe(*told, description.log_contact_sheet(tracked, results))
             tracked.describe(text)
             tracked.log_inputs(data_inputs(read_stages(run.root / "dvc.lock")), "pipeline")
             _log_results(tracked, results)
@@ -156,7 +158,8 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
         outputs = [path for result in results for path in result.outputs]
         registry = run.params.get("registry")
         register_model(run.root, registry, outputs, tracked.run_id, text, git_tags(run.root))
-    report.publish_artifacts(results, text)
+    link = run_link(run.root, tracked.run_id) if tracked.run_id else ""
+    report.publish_artifacts(results, description.describe(*told), link)
     report.print_report(run.root, results)
     return Failed(message=failure) if failure else Completed(message=summary(results))
 

@@ -128,7 +128,8 @@ def git_patch(root: Path) -> str:
 
 
 def _without_secrets(patch: str) -> str:
-    kept, left_out = [], []
+    kept: list[str] = []
+    left_out: list[str] = []
     for diff in re.split(r"^(?=diff --git )", patch, flags=re.MULTILINE):
         is_secret = has_secret(diff)
         if _DVC_SETTINGS.match(diff):
