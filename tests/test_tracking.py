@@ -22,7 +22,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
-from lumiere import run_origin, tracking
+from lumiere import run_origin, sqlite_files, tracking
 from lumiere.addresses import keep_loopback_direct, redacted
 from lumiere.errors import DataError, ParamsError
 from lumiere.run_origin import PACKAGES, git_patch, git_tags
@@ -401,7 +401,7 @@ def test_a_damaged_database_is_set_aside(damage: str, caplog: pytest.LogCaptureF
 def test_a_database_that_another_program_locks_delays_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(store, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(sqlite_files, "LOCK_SECONDS", 0.1)
     monkeypatch.setattr(courier, "MAX_RETRY_SECONDS", 0.1)
     with sqlite3.connect(".lumiere/mlflow.db", isolation_level=None) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -596,7 +596,7 @@ def test_the_pages_open_at_the_runs_of_the_store_in_use(
     shutil.copy(".lumiere/mlflow.db", "other.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
     pages.main()
-    assert os.environ["MLFLOW_BACKEND_STORE_URI"] == "sqlite:///other.db"
+    assert os.environ["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{Path.cwd()}/other.db"
 
 
 def test_a_full_disk_ends_no_run(
