@@ -2,31 +2,25 @@
 
 Prefect reads its settings when it is first imported. This module runs before any `import prefect`
 of this package, so it sets the defaults for an embedded run here. Variables that the user has set
-are not changed.
+are not changed, except those that switch telemetry on.
 """
 
 import contextlib
+import json
 import os
 from importlib.util import find_spec
 from pathlib import Path
 
 from lumiere.addresses import is_loopback, keep_loopback_direct
 from lumiere.locks import make_folder
+from lumiere.start import switch_telemetry_off
 
 _PROJECT = Path(__file__).resolve().parents[1]
 
-TELEMETRY_OFF = {
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DVC_NO_ANALYTICS": "1",
-}
-
 
 def _set_defaults() -> None:
-    defaults = dict(TELEMETRY_OFF)
     # Prefect's default is 20 s, but a busy machine needed 40 s.
-    defaults["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "120"
+    defaults = {"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120"}
     if not _has_prefect_settings():
         home = _PROJECT / ".lumiere" / "prefect"
         with contextlib.suppress(OSError):  # `flows.program.check_server` says so in a sentence
@@ -34,12 +28,15 @@ def _set_defaults() -> None:
         defaults["PREFECT_HOME"] = str(home)
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    switch_telemetry_off()
     keep_loopback_direct()
     _put_socks_proxies_away()
 
 
-# Proxies that this process does without and its stages get.
+# Proxies that this process does without and its stages get. The processes between the two, such as
+# a worker of Prefect and the run that it starts, hand them on in the variable.
 STAGE_PROXIES: dict[str, str] = {}
+PROXIES_VARIABLE = "LUMIERE_STAGE_PROXIES"
 
 
 def _put_socks_proxies_away() -> None:
@@ -48,12 +45,15 @@ def _put_socks_proxies_away() -> None:
     Prefect's HTTP client cannot even be made with such a proxy unless the package socksio is
     installed.
     """
+    STAGE_PROXIES.update(json.loads(os.environ.get(PROXIES_VARIABLE, "{}")))
     if find_spec("socksio") or not is_loopback(os.environ.get("PREFECT_API_URL", "//localhost")):
         return
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         for variable in (name, name.upper()):
             if os.environ.get(variable, "").startswith("socks"):
                 STAGE_PROXIES[variable] = os.environ.pop(variable)
+    if STAGE_PROXIES:
+        os.environ[PROXIES_VARIABLE] = json.dumps(STAGE_PROXIES)
 
 
 def _has_prefect_settings() -> bool:

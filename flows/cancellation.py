@@ -12,7 +12,7 @@ from uuid import UUID
 import prefect.runtime
 from prefect.client.orchestration import SyncPrefectClient, get_client
 
-POLL_SECONDS = 5.0
+POLL_SECONDS = 1.5
 
 
 @contextlib.contextmanager

@@ -86,12 +86,13 @@ def _check_lock_files(root: Path) -> None:
 
 
 def check_inputs(root: Path) -> None:
-    """Check that DVC can read the inputs of all stages, without reading them.
+    """Check that DVC can read its own files and the inputs of all stages, without reading inputs.
 
     Raises:
         dvc.exceptions.DvcException: if `dvc.yaml` is broken.
         DataError: with the file, what is wrong and the cure.
     """
+    _check_lock_files(root)
     with Repo(str(root)) as repo:
         _check_inputs(root, repo)
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
+from pathlib import Path
+
+from PIL import Image
 
 from flows.report import StageResult, shown
+from lumiere import tracking
 
 FLOOR = "_floor"  # the ending of the metric of real clips that belongs to another metric
 MAX_CHANGES = 12  # lines
+SHEET = "contact-sheet.png"
+SHEET_SIZE = (640, 2560)  # at most; a wider picture would make MLflow's whole page wider
 
 Metrics = Mapping[str, Mapping[str, float]]
 
@@ -18,6 +26,7 @@ def describe(
     before: Metrics,
     git: Mapping[str, str],
     run_id: str | None = None,
+    has_sheet: bool = False,
 ) -> str:
     """Return the description of a run, in Markdown.
 
@@ -26,10 +35,32 @@ def describe(
         before: the metrics by stage as they were before the run.
         git: the tags of the run's commit.
         run_id: MLflow's id of the run, if MLflow has created it yet.
+        has_sheet: whether to show the artifact `SHEET`. Only MLflow's pages find it.
     """
     parts = [_verdict(results), _stages(results), _floors(results, before)]
+    if has_sheet and run_id:
+        # Relative, so that it leads to the server that shows the page.
+        parts.append(f"![generated videos](get-artifact?path={SHEET}&run_uuid={run_id})")
     parts += [_changes(results, before), _again(git, run_id or "RUN_ID")]
     return "\n\n".join(part for part in parts if part)
+
+
+def log_contact_sheet(tracked: tracking.Run, results: Sequence[StageResult]) -> bool:
+    """Store a small copy of the evaluation's contact sheet as the artifact `SHEET`; return whether
+    there is one.
+    """
+    for path in (
+        output / "plots" / "generated.png" for result in results for output in result.outputs
+    ):
+        if path.is_file():
+            with tempfile.TemporaryDirectory() as folder, contextlib.suppress(OSError):
+                copy = Path(folder, SHEET)
+                with Image.open(path) as picture:
+                    picture.thumbnail(SHEET_SIZE)
+                    picture.save(copy)
+                tracked.log_artifact(copy)
+                return True
+    return False
 
 
 def _verdict(results: Sequence[StageResult]) -> str:

@@ -6,8 +6,10 @@ into the flow's process too. That takes longer than the rest of a flow that has 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -17,11 +19,19 @@ from pathlib import Path
 
 from lumiere.addresses import check_database_folder
 from lumiere.errors import LumiereError, ParamsError
+from lumiere.locks import exclusive
+from lumiere.sqlite_files import probe, set_aside
 
 HOST = "127.0.0.1"
 SUPERVISOR = Path(__file__).resolve().with_name("supervisor.py")
 SERVER = Path(__file__).resolve().with_name("server_process.py")
 LOG = "embedded-server.log"  # in Prefect's home folder
+DATABASE = "prefect.db"  # there too
+CHOSEN_DATABASE = {
+    "PREFECT_API_DATABASE_CONNECTION_URL",
+    "PREFECT_SERVER_DATABASE_CONNECTION_URL",
+}
+DAMAGE = ("database disk image is malformed", "file is not a database")  # as SQLite says it
 POLL_SECONDS = 0.05
 # As Prefect's own embedded server, apart from the last.
 SETTINGS = {
@@ -34,6 +44,48 @@ SETTINGS = {
 }
 # With one of these files in the current folder, Prefect may have settings that only it can read.
 SETTINGS_FILES = ("prefect.toml", ".env")
+
+
+def mend_database(home: Path) -> None:
+    """Rename Prefect's database if SQLite cannot read it, so that a new one begins, and say so.
+
+    Args:
+        home: Prefect's home folder. A database elsewhere is left alone: somebody chose it.
+    """
+    path = home / DATABASE
+    if not CHOSEN_DATABASE.isdisjoint(os.environ) or not path.exists():
+        return
+    with exclusive(home / f"{DATABASE}.lock"):
+        try:
+            probe(path)
+        except sqlite3.OperationalError:  # locked, or not to be opened: the server says so
+            return
+        except sqlite3.DatabaseError as error:
+            print(
+                f"note: Prefect's database was damaged ({error}); it is now {set_aside(path)}, and a "
+                "new one begins without the runs of the past and without `python -m flows.notify`",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def why_it_ended(log: Path, home: Path, begin: int = 0) -> str:
+    """Return why a server of Prefect ended, as a part of a sentence.
+
+    Args:
+        log: its output.
+        home: Prefect's home folder.
+        begin: where the output of this server begins, in bytes.
+    """
+    said = ""
+    with contextlib.suppress(OSError):
+        said = log.read_bytes()[begin:].decode(errors="replace")
+    if any(words in said for words in DAMAGE):
+        return (
+            f"its database {home / DATABASE} is damaged, as {log} says; move that file away, and a new "
+            "one begins"
+        )
+    return f"{log} says why"
 
 
 class EmbeddedServer:
@@ -50,6 +102,7 @@ class EmbeddedServer:
         home = os.environ.get("PREFECT_HOME")
         if home is None or not _is_plain(Path(home)):
             return
+        mend_database(Path(home))
         port = _free_port()
         self._api, self._log = f"http://{HOST}:{port}/api", Path(home, LOG)
         words = ["-P", str(SERVER), "--host", HOST, "--port", str(port)]
@@ -76,7 +129,8 @@ class EmbeddedServer:
         deadline = time.monotonic() + seconds
         while not self._is_healthy():
             if self._process.poll() is not None:
-                raise LumiereError(f"the embedded Prefect server has ended; {self._log} says why")
+                why = why_it_ended(self._log, self._log.parent)
+                raise LumiereError(f"the embedded Prefect server has ended; {why}")
             if time.monotonic() > deadline:
                 raise LumiereError(
                     f"the embedded Prefect server does not answer within {seconds:g} s; {self._log} "

@@ -10,6 +10,7 @@ resolve neither `__main__` nor a string.
 """
 
 import contextlib
+import gc
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ from lumiere.config import to_dict
 from lumiere.errors import LockError, LumiereError, one_line
 from lumiere.locks import inheritable_lock
 from lumiere.run_origin import git_tags
+from lumiere.tracking.pages import run_link
 
 PROJECT = Path(__file__).resolve().parents[1]
 LOCK_SECONDS = 20.0  # a killed run's stages may take 10 s to stop, and hold the lock until then
@@ -141,7 +143,8 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
             results = _submit_and_wait(nodes, run)
             if is_cancelled.is_set():
                 raise RunCancelled
-            text = description.describe(results, before, git_tags(run.root), tracked.run_id)
+            told = (results, before, git_tags(run.root), tracked.run_id)
+            text = description.describe(*told, description.log_contact_sheet(tracked, results))
             tracked.describe(text)
             tracked.log_inputs(data_inputs(read_stages(run.root / "dvc.lock")), "pipeline")
             _log_results(tracked, results)
@@ -155,7 +158,8 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
         outputs = [path for result in results for path in result.outputs]
         registry = run.params.get("registry")
         register_model(run.root, registry, outputs, tracked.run_id, text, git_tags(run.root))
-    report.publish_artifacts(results, text)
+    link = run_link(run.root, tracked.run_id) if tracked.run_id else ""
+    report.publish_artifacts(results, description.describe(*told), link)
     report.print_report(run.root, results)
     return Failed(message=failure) if failure else Completed(message=summary(results))
 
@@ -200,6 +204,8 @@ def _submit_and_wait(nodes: list[dag.StageNode], run: PipelineRun) -> list[Stage
         return [_result(node.name, futures[node.name].state, run) for node in nodes]
     except BaseException:  # Ctrl-C, SIGTERM, Prefect's cancellation
         run.supervisors.stop()
+        # As the process ends, the collector would look at all objects of all packages again.
+        gc.freeze()
         # DVC reads params.yaml again when a command has ended, so it must have ended before the
         # params of this run are put back.
         wait(list(futures.values()), timeout=END_SECONDS)

@@ -1,4 +1,6 @@
-"""Names the inputs of the stages that DVC cannot read, because DVC would wait for them forever.
+"""Names the inputs of the stages and the files of its own that DVC cannot read, with the cure.
+
+At some inputs, DVC would wait forever.
 
 python -m flows.inputs && dvc repro    # is `make repro`
 """

@@ -26,6 +26,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.deployments import run_deployment
 
 from flows.flow import PROJECT
+from flows.program import check_home
 from lumiere.errors import first_line, run_program
 from lumiere.files import write_atomically
 from lumiere.locks import make_folder
@@ -119,6 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m flows.new_data", description=__doc__)
     parser.add_argument("--every", type=float, default=60.0, metavar="SECONDS", help="default: 60")
     seconds = parser.parse_args().every
+    check_home()
     watch = DataWatch(PROJECT)
     while True:
         look(watch, lambda: run_deployment(DEPLOYMENT, timeout=0), has_unfinished_run)

@@ -24,6 +24,7 @@ from prefect.settings import (
 from pydantic import ValidationError
 
 from flows import dag
+from flows.embedded_server import mend_database
 from flows.flow import MAX_MINUTES, PROJECT, lumiere_pipeline
 from flows.run_params import check_params, read_override
 from lumiere import tracking
@@ -117,8 +118,16 @@ def check_server() -> None:
         )
 
 
-def check_home() -> None:
-    """Check Prefect's home folder, because Prefect would wait forever for its server."""
+def check_home(starts_server: bool = False) -> None:
+    """Check Prefect's home folder, because Prefect would wait forever for its server. A damaged database
+    in it is renamed.
+
+    Args:
+        starts_server: whether a server is started there; by default one is if no other is set.
+
+    Raises:
+        ParamsError: if it cannot be written, or cannot hold a database.
+    """
     home = PREFECT_HOME.value()
     try:
         make_folder(home)
@@ -129,9 +138,10 @@ def check_home() -> None:
             f"PREFECT_HOME={home}: cannot be written ({error.strerror}); let this user write it, or "
             "set PREFECT_HOME to another folder"
         ) from None
-    embeds_server = not PREFECT_API_URL.value()
-    if embeds_server and str(home) in str(PREFECT_API_DATABASE_CONNECTION_URL.value() or home):
+    starts_server = starts_server or not PREFECT_API_URL.value()
+    if starts_server and str(home) in str(PREFECT_API_DATABASE_CONNECTION_URL.value() or home):
         check_database_folder(home)
+        mend_database(home)
 
 
 def read_schedule(cron: str, timezone: str) -> CronSchedule:

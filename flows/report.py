@@ -63,10 +63,17 @@ def _print_videos(root: Path, results: list[StageResult], console: Console) -> N
         console.print(f"  … and {len(videos) - MAX_VIDEOS} more")
 
 
-def publish_artifacts(results: list[StageResult], description: str) -> None:
+def publish_artifacts(results: list[StageResult], description: str, link: str = "") -> None:
     """Publish the description of the run and its tables as Prefect artifacts. Prefect allows
     [a-z0-9-] in keys.
+
+    Args:
+        results: how the stages ended.
+        description: of the run, in Markdown.
+        link: the address of the run in MLflow's pages, if it has one.
     """
+    if link:
+        description += f"\n\n[This run in MLflow]({link}), with its videos and pictures (`make ui` serves the pages)"
     create_markdown_artifact(description, key="lumiere-run", description="The last pipeline run")
     rows = [
         {"stage": result.stage, "status": result.status, "seconds": round(result.seconds, 1)}

@@ -25,10 +25,12 @@ from typing import TextIO
 
 import psutil
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
+from flows.embedded_server import mend_database, why_it_ended
 from flows.flow import PROJECT
 from flows.leftovers import POOL, crash_leftovers
+from flows.program import check_home
 from flows.supervisor import Supervisors
 from lumiere.errors import LockError, LumiereError, first_line, run_program, sentence
 from lumiere.locks import inheritable_lock, make_folder
@@ -41,6 +43,7 @@ START_SECONDS = 180.0  # a new database takes up to a minute on a busy machine
 STOP_SECONDS = 60.0
 RESTART_SECONDS = 5.0
 CHECK_SECONDS = 1.0
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Services:
@@ -77,10 +80,13 @@ class Services:
         supervisors: Supervisors,
         before: Callable[[], None] | None,
     ) -> None:
-        why = f"its last words are in {LOGS / name}.log"
+        why = ""
         try:
-            with (LOGS / f"{name}.log").open("a", encoding="utf-8", buffering=1) as log:
+            path = LOGS / f"{name}.log"
+            with path.open("a", encoding="utf-8", buffering=1) as log:
+                begin = log.tell()
                 self._run_again_and_again(name, command, supervisors, before, log)
+            why = why_it_ended(path, PREFECT_HOME.value(), begin)
         except Exception as error:  # a thread that ends with an error would end silently
             why = sentence(error)
         finally:
@@ -131,6 +137,7 @@ def main() -> None:
         stop()
         return
     busy = "schedules are already served by process {owner}; `make serve-stop` ends it"
+    check_home(starts_server=True)
     with inheritable_lock(LOCK, 0.0, busy), contextlib.suppress(KeyboardInterrupt):
         serve(options.port)
 
@@ -141,7 +148,8 @@ def serve(port: int) -> None:
     Raises:
         LumiereError: if the port is taken, the server does not start, or a program ends for good.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in STOPPING:
+        signal.signal(number, _interrupt)
     check_port(port)
     make_folder(LOGS)
     api = f"http://{HOST}:{port}/api"
@@ -149,7 +157,8 @@ def serve(port: int) -> None:
     env["PATH"] = own_programs_first(env.get("PATH", ""))
     services = Services(env)
     try:
-        services.start("server", "prefect", "server", "start", "--host", HOST, "--port", str(port))
+        server = ("prefect", "server", "start", "--host", HOST, "--port", str(port))
+        services.start("server", *server, before=lambda: mend_database(PREFECT_HOME.value()))
         print(f"starting a Prefect server at http://{HOST}:{port}", flush=True)
         for _ in _until(lambda: is_healthy(api), "the server did not start"):
             services.check()
@@ -165,6 +174,8 @@ def serve(port: int) -> None:
             services.check()
             time.sleep(CHECK_SECONDS)
     finally:
+        _ignore_signals()
+        print("stopping, which takes up to half a minute", flush=True)
         services.stop()
         print("stopped", flush=True)
 
@@ -261,7 +272,15 @@ def _until(condition: Callable[[], bool], problem: str) -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    _ignore_signals()
     raise KeyboardInterrupt
+
+
+def _ignore_signals() -> None:
+    """Let no further signal break off the end: programs would go on with nobody to end them."""
+    for number in STOPPING:
+        # Programs that are started now would inherit SIG_IGN.
+        signal.signal(number, lambda *_: None)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
-from flows import STAGE_PROXIES, TELEMETRY_OFF, dag, second_tries
+from flows import PROXIES_VARIABLE, STAGE_PROXIES, dag, second_tries
 from flows.report import StageResult
 from flows.screen import Screen, StageOutput
 from flows.second_tries import MayPass
@@ -27,7 +27,7 @@ from flows.supervisor import TIMED_OUT, Supervisors
 from lumiere import tracking
 from lumiere.errors import first_line
 from lumiere.run_origin import git_tags
-from lumiere.start import own_programs_first
+from lumiere.start import TELEMETRY_OFF, own_programs_first
 
 SLOT_SECONDS = 0.5  # how often a waiting stage checks whether the run has been stopped
 
@@ -108,6 +108,7 @@ class PipelineRun:
         """
         env = dict(os.environ) | STAGE_PROXIES | TELEMETRY_OFF
         env.pop("MLFLOW_RUN_ID", None)  # the stage would write into that run
+        env.pop(PROXIES_VARIABLE, None)
         env["PATH"] = own_programs_first(env.get("PATH", ""))
         env["PYTHONUNBUFFERED"] = "1"
         # Idle threads must not spin, because parallel stages share the cores.

@@ -13,6 +13,7 @@ from lumiere.errors import ParamsError
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 HIDDEN = "***"
+SURE = 8  # characters; a shorter secret may be an ordinary word of the text
 
 # Variables whose value is a secret, or an address that may contain one.
 _SECRETS = (
@@ -49,6 +50,11 @@ def redacted(value: object) -> str:
         text = text.replace(secret, HIDDEN)
     text = _USER.sub(f"{HIDDEN}@", text)
     return _QUERY.sub(rf"\g<1>{HIDDEN}", text)
+
+
+def has_secret(text: str) -> bool:
+    """Return whether a text contains a secret of the environment, of at least `SURE` characters."""
+    return any(len(secret) >= SURE and secret in text for secret in _secrets())
 
 
 def _secrets() -> set[str]:

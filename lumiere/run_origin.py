@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
+import re
 import socket
 import subprocess
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
+
+from lumiere.addresses import has_secret
 
 CLOCK_SECONDS = 2.0  # the start time of a process moves when the machine's clock is corrected
 MAX_PATCH = 1_000_000  # characters
 LEFT_OUT = "The patch is left out"
 CODE = ("lumiere", "stages", "flows")
+PACKAGES = ("av", "diffusers", "numpy", "opencv-python", "pillow", "torch", "transformers")
+
+SECRETS_LEFT_OUT = "Left out, because of secrets in them:"
+_DVC_SETTINGS = re.compile(r"diff --git a/(?:.*/)?\.dvc/config ")
+# A setting of a remote that is a secret, or an address with a password, in a line of a diff.
+_SECRET_SETTING = re.compile(
+    r"^[-+ ]\s*[\w-]*(?:passw|passphrase|secret|token|credential|connection_string|key(?!file|tab))"
+    r"[\w-]*\s*=\s*(?!true\b|false\b)\S|://[^/\s:@]*:[^/\s@]+@",
+    re.MULTILINE | re.IGNORECASE,
+)
 
 
 def process_tags() -> dict[str, str]:
@@ -31,7 +45,18 @@ def package_tags() -> dict[str, str]:
     """Return the versions that decide the last bits of what a stage writes. They make no stage stale,
     because DVC does not know them.
     """
-    return {"torch": version("torch"), "python": platform.python_version()}
+    found = {name: _version(name) for name in PACKAGES}
+    versions = {name: number for name, number in found.items() if number}
+    return versions | {"python": platform.python_version()}
+
+
+@functools.cache
+def _version(package: str) -> str:
+    """Return the version of a package; empty if it is not installed under this name."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def experiment_tags() -> dict[str, str]:
@@ -82,6 +107,10 @@ def git_patch(root: Path) -> str:
 
     New files are not in it. A patch of more than `MAX_PATCH` characters, or one that is not UTF-8,
     is replaced by a sentence that begins with `LEFT_OUT`, and the list of files.
+
+    The patch is stored where others read it. So it lacks DVC's settings if the diff shows a secret of
+    theirs, and each file with a secret of the environment. A first line, which begins with
+    `SECRETS_LEFT_OUT`, names them.
     """
     what = ("HEAD", "--", ".", ":(exclude)dvc.lock")
     # A person's settings of git must not change the form of the patch.
@@ -93,9 +122,23 @@ def git_patch(root: Path) -> str:
     except UnicodeDecodeError:
         problem = "is not UTF-8"
     if not problem:
-        return patch
+        return _without_secrets(patch)
     files = _git(root, "diff", *form, "--stat", *what) or ""
     return f"{LEFT_OUT} because it {problem}.\n{files}\n"
+
+
+def _without_secrets(patch: str) -> str:
+    kept: list[str] = []
+    left_out: list[str] = []
+    for diff in re.split(r"^(?=diff --git )", patch, flags=re.MULTILINE):
+        is_secret = has_secret(diff)
+        if _DVC_SETTINGS.match(diff):
+            is_secret = is_secret or bool(_SECRET_SETTING.search(diff))
+        (left_out if is_secret else kept).append(diff)
+    if not left_out:
+        return patch
+    names = ", ".join(diff.splitlines()[0].rpartition(" b/")[2] for diff in left_out)
+    return "".join([f"{SECRETS_LEFT_OUT} {names}\n", *kept])
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -1,6 +1,6 @@
 """Checks the interpreter, the variables of a launch and the parent process when a program starts.
 
-It also makes the PATH for the programs that this one starts.
+It also makes the PATH for the programs that this one starts, and sets the switches of telemetry.
 """
 
 from __future__ import annotations
@@ -20,7 +20,23 @@ from lumiere.errors import ParamsError
 
 # torchrun and accelerate set all of them.
 LAUNCH_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# What MPI launchers set, and accelerate would take for a launch. The project is not launched by MPI.
+MPI_VARIABLES = (
+    *("PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+    *("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    *("OMPI_COMM_WORLD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    *("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"),
+    *("MV2_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_RANK"),
+)
 SHELLS = {"sh", "bash", "dash", "zsh"}
+# The switches of DVC, Hugging Face, MLflow and Prefect. The packages read them when they are imported.
+TELEMETRY_OFF = {
+    "DO_NOT_TRACK": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
 POLL_SECONDS = 1.0
 
 
@@ -37,6 +53,11 @@ def check_interpreter() -> None:
         )
 
 
+def switch_telemetry_off() -> None:
+    """Keep every package from reporting its use, also if the environment asks for it."""
+    os.environ.update(TELEMETRY_OFF)
+
+
 def own_programs_first(path: str) -> str:
     """Return a PATH with which child processes find this interpreter, and the programs beside it,
     before others.
@@ -48,17 +69,18 @@ def drop_stray_launch() -> str:
     """Remove variables of a launch in several processes if they do not describe one.
 
     A cluster or an earlier shell can leave `RANK=1` behind. Such a process would train to its end
-    and write nothing, because only the first one writes.
+    and write nothing, because only the first one writes. With `OMPI_COMM_WORLD_SIZE=8`, it would
+    look for seven others. In a launch, only the variables of MPI are removed.
 
     Returns:
-        A note for the user; empty if nothing was removed.
+        A note for the user; empty if nothing was removed, or the launch decides anyway.
     """
-    variables = {name: os.environ[name] for name in LAUNCH_VARIABLES[:3] if name in os.environ}
-    if not variables or is_launch(os.environ):
+    has_launch = is_launch(os.environ)
+    names = MPI_VARIABLES if has_launch else LAUNCH_VARIABLES[:3] + MPI_VARIABLES
+    stray = {name: os.environ.pop(name) for name in names if name in os.environ}
+    if not stray or has_launch:
         return ""
-    for name in variables:
-        del os.environ[name]
-    shown = ", ".join(f"{name}={value}" for name, value in variables.items())
+    shown = ", ".join(f"{name}={value}" for name, value in stray.items())
     return f"{shown} in the environment is ignored, because a launch sets {_LISTED}, and they agree"
 
 

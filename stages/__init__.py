@@ -22,7 +22,12 @@ from lumiere.config import Params, to_dict
 from lumiere.errors import DataError, DiskError, LumiereError, ParamsError, exit_code, one_line
 from lumiere.files import raise_machine_error
 from lumiere.locks import make_folder
-from lumiere.start import check_interpreter, drop_stray_launch, end_with_dvc
+from lumiere.start import (
+    check_interpreter,
+    drop_stray_launch,
+    end_with_dvc,
+    switch_telemetry_off,
+)
 from lumiere.threads import set_threads
 
 OUTPUTS = ("out", "report", "metrics", "pipeline")
@@ -32,6 +37,8 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 MAKE_INPUTS = "`dvc repro` makes what a stage needs"
+
+switch_telemetry_off()  # before a stage imports packages that read the switches
 
 
 def run(main: Callable[[], None]) -> None:

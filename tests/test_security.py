@@ -10,6 +10,7 @@ import itertools
 import os
 import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +20,11 @@ import pytest
 import stages
 from lumiere import tracking
 from lumiere.addresses import redacted
+from lumiere.cli.reproduce import clone
 from lumiere.locks import exclusive, inheritable_lock, make_folder
+from lumiere.run_origin import SECRETS_LEFT_OUT, git_patch
 from lumiere.tracking import store
+from lumiere.tracking.origins import Origin
 from tests.test_tracking import journals, warnings_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -208,6 +212,70 @@ def test_a_stage_makes_the_state_folder_for_this_user_only(
     monkeypatch.setattr(sys, "argv", ["curate"])
     stages.parse_arguments("x", scratch="finished measurements")
     assert stat.S_IMODE(Path(".lumiere").stat().st_mode) == 0o700
+
+
+def commit_all(root: Path) -> str:
+    """Make a commit of everything; return its id."""
+    git = ["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "-m", "a"]):
+        subprocess.run([*git, *words], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    return head.stdout.strip()
+
+
+REMOTE = "[core]\n    remote = s\n['remote \"s\"']\n    url = s3://bucket/data\n"
+
+
+@pytest.mark.parametrize(
+    ("committed", "now"),
+    [
+        (REMOTE, REMOTE + "    secret_access_key = hunter2secret\n"),
+        (REMOTE + "    password = hunter2secret\n", REMOTE + "    timeout = 9\n"),  # the old one
+        (REMOTE, REMOTE.replace("s3://", "https://me:hunter2secret@")),
+    ],
+)
+def test_a_patch_has_no_secrets_of_dvc_and_still_applies(
+    committed: str,
+    now: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root, again = tmp_path / "project", tmp_path / "again"
+    (root / ".dvc").mkdir(parents=True)
+    config, code, page = root / ".dvc" / "config", root / "code.py", root / "page.txt"
+    config.write_text(committed)
+    code.write_text("first\n")
+    page.write_text("first\n")
+    commit = commit_all(root)
+    config.write_text(now)
+    code.write_text("second\n")
+    page.write_text("a note of my-s3-secret\n")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "my-s3-secret")
+    patch = git_patch(root)
+    assert "hunter2" not in patch and "my-s3-secret" not in patch
+    assert patch.splitlines()[0] == f"{SECRETS_LEFT_OUT} .dvc/config, page.txt"
+    clone(root, again, Origin("pipeline", commit, patch, "", {}))
+    assert [(again / name).read_text() for name in ("code.py", ".dvc/config", "page.txt")] == [
+        "second\n",
+        committed,
+        "first\n",
+    ]
+    assert f"{SECRETS_LEFT_OUT} .dvc/config, page.txt" in capsys.readouterr().err
+    code.write_text("first\n")  # nothing is left
+    clone(root, tmp_path / "last", Origin("pipeline", commit, git_patch(root), "", {}))
+
+
+def test_settings_of_dvc_without_secrets_are_in_the_patch(tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text(REMOTE)
+    (tmp_path / "code.py").write_text("first\n")
+    commit_all(tmp_path)
+    more = "    keyfile = ~/.ssh/id\n    ask_password = true\n    url = ssh://me@host/data\n"
+    (tmp_path / ".dvc" / "config").write_text(REMOTE + more)
+    (tmp_path / "code.py").write_text("password = 'a' * 8\n")  # code is not a setting
+    patch = git_patch(tmp_path)
+    assert patch.startswith("diff --git ") and "ask_password" in patch and "'a' * 8" in patch
 
 
 @pytest.mark.parametrize(

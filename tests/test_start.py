@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import accelerate.state
+import accelerate.utils.environment
 import psutil
 import pytest
 import torch
@@ -33,7 +36,7 @@ LAUNCH = {
 def _no_launch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("LUMIERE_NUM_THREADS", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what a stage sets is gone afterwards
-    for name in start.LAUNCH_VARIABLES:
+    for name in start.LAUNCH_VARIABLES + start.MPI_VARIABLES:
         monkeypatch.setenv(name, "")  # so that what a test removes comes back, or goes
         monkeypatch.delenv(name)
     threads = torch.get_num_threads()
@@ -55,6 +58,9 @@ def test_a_launch_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         {"RANK": ""},
         {"RANK": "0", "WORLD_SIZE": "1"},
         {"WORLD_SIZE": "8"},
+        {"OMPI_COMM_WORLD_SIZE": "8", "OMPI_COMM_WORLD_RANK": "1"},
+        {"PMI_SIZE": "2", "PMI_RANK": ""},
+        {"MV2_COMM_WORLD_SIZE": "2", "MPI_LOCALRANKID": "1", "RANK": "1"},
         LAUNCH | {"LOCAL_RANK": ""},
         LAUNCH | {"RANK": "2"},
         LAUNCH | {"RANK": "0"},  # the second process of its machine cannot be the first of all
@@ -68,11 +74,32 @@ def test_stray_variables_of_a_launch_are_removed_and_named(
         monkeypatch.setenv(name, value)
     assert not is_launched()
     seen: list[str] = []
-    stages.run(lambda: seen.extend(set(os.environ) & {"RANK", "LOCAL_RANK", "WORLD_SIZE"}))
+    dropped = {"RANK", "LOCAL_RANK", "WORLD_SIZE", *start.MPI_VARIABLES}
+    stages.run(lambda: seen.extend(set(os.environ) & dropped))
     assert seen == []
     note = capsys.readouterr().err
     assert note.startswith("note: ") and note.count("\n") == 1
     assert all(f"{name}=" in note for name in stray if not name.startswith("MASTER"))
+
+
+def test_a_launch_that_mpi_started_keeps_its_own_variables_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where `mpirun` starts one `torchrun` for each node."""
+    for name, value in (LAUNCH | {"OMPI_COMM_WORLD_SIZE": "8", "PMI_SIZE": "8"}).items():
+        monkeypatch.setenv(name, value)
+    assert start.drop_stray_launch() == "" and is_launched()
+    assert {name: os.environ[name] for name in LAUNCH} == LAUNCH
+    assert not set(os.environ) & set(start.MPI_VARIABLES)
+
+
+def test_accelerate_reads_no_variable_of_another_launch() -> None:
+    """The list has every name that the installed accelerate asks for."""
+    names: set[str] = set()
+    for module in (accelerate.state, accelerate.utils.environment):
+        source = Path(module.__file__).read_text(encoding="utf-8")
+        names |= set(re.findall(r'"((?:\w+_COMM_WORLD|PMI|MPI)_\w+)"', source))
+    assert names == set(start.MPI_VARIABLES)
 
 
 def test_nothing_is_said_without_such_variables(capsys: pytest.CaptureFixture[str]) -> None:

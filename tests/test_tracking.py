@@ -22,10 +22,10 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
-from lumiere import run_origin, tracking
+from lumiere import run_origin, sqlite_files, tracking
 from lumiere.addresses import keep_loopback_direct, redacted
 from lumiere.errors import DataError, ParamsError
-from lumiere.run_origin import git_patch, git_tags
+from lumiere.run_origin import PACKAGES, git_patch, git_tags
 from lumiere.tracking import batches, courier, pages, recording, store
 from lumiere.tracking.courier import deliver_abandoned
 from lumiere.tracking.journal import QUEUE, EntryFile
@@ -288,6 +288,7 @@ def test_an_address_that_cannot_be_used_is_an_error_of_the_flow_and_a_warning_of
     for address, shown in (
         ("sqlite:////dev/null/none.db", "/dev/null/none.db"),
         ("nonsense://me:hunter2secret@host", "nonsense://***@host"),
+        ("./mlruns", "./mlruns"),
     ):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         with (
@@ -400,7 +401,7 @@ def test_a_damaged_database_is_set_aside(damage: str, caplog: pytest.LogCaptureF
 def test_a_database_that_another_program_locks_delays_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(store, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(sqlite_files, "LOCK_SECONDS", 0.1)
     monkeypatch.setattr(courier, "MAX_RETRY_SECONDS", 0.1)
     with sqlite3.connect(".lumiere/mlflow.db", isolation_level=None) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -484,6 +485,55 @@ def test_a_queued_experiment_is_recorded_in_the_project(
     assert tracking.project_root() == project
 
 
+def test_a_relative_address_of_a_store_begins_at_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of the flow, one of a stage in another folder, and one of a queued experiment."""
+    project = Path.cwd()
+    (project / "dvc.yaml").touch()
+    (project / ".lumiere" / "mlflow.db").rename(project / "mine.db")
+    copy = project / ".dvc" / "tmp" / "exps" / "tmpabc"
+    copy.mkdir(parents=True)
+    (copy / "dvc.yaml").touch()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mine.db?timeout=5")
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    monkeypatch.chdir(tmp_path)
+    with tracking.pipeline_run(project, {}, "all") as parent:
+        monkeypatch.setenv(tracking.PARENT_VARIABLE, str(parent.reference))
+        for folder in (project / ".lumiere", copy):
+            monkeypatch.chdir(folder)
+            with tracking.stage_run(folder.name, {}):
+                pass
+    client = store.open_store(project)
+    found = client.search_runs([store.experiment_id(client, project)])
+    assert {run.info.run_name for run in found} == {"all", ".lumiere", "tmpabc"}
+    assert {run.info.status for run in found} == {"FINISHED"}
+    assert [path.relative_to(project).name for path in tmp_path.rglob("mine.db*")] == ["mine.db"]
+    assert not (project / ".lumiere" / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "address"),
+    [
+        ("", "sqlite:////p/.lumiere/mlflow.db"),
+        ("sqlite:///mine.db?timeout=5", "sqlite:////p/mine.db?timeout=5"),
+        ("sqlite+pysqlite:///a/b.db", "sqlite+pysqlite:////p/a/b.db"),
+        ("sqlite:////elsewhere/mine.db", "sqlite:////elsewhere/mine.db"),
+        ("sqlite:///:memory:", "sqlite:///:memory:"),
+        ("postgresql://u@h/d", "postgresql://u@h/d"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+    ],
+)
+def test_addresses_of_the_store_are_absolute(
+    chosen: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", chosen)
+    assert store.tracking_uri(Path("/p")) == address
+    if chosen.startswith("sqlite:///mine"):
+        with pytest.raises(ParamsError, match="rename the folder"):
+            store.tracking_uri(Path("/p ?q"))
+
+
 def test_params_of_every_run_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recording, "_shared_params", {})
     tracking.record_with_every_run({"launch": {"precision": "bf16"}})
@@ -503,7 +553,8 @@ def test_a_reviewer_finds_data_versions_and_a_description() -> None:
         "data/raw",
         "0123456789abcdef0123456789abcdef.dir",
     )
-    assert found.data.tags["torch"] == version("torch")
+    for package in PACKAGES:
+        assert found.data.tags[package] == version(package)
     experiment = store.open_store(Path.cwd()).get_experiment(found.info.experiment_id)
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
@@ -545,7 +596,7 @@ def test_the_pages_open_at_the_runs_of_the_store_in_use(
     shutil.copy(".lumiere/mlflow.db", "other.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
     pages.main()
-    assert os.environ["MLFLOW_BACKEND_STORE_URI"] == "sqlite:///other.db"
+    assert os.environ["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{Path.cwd()}/other.db"
 
 
 def test_a_full_disk_ends_no_run(

@@ -14,7 +14,7 @@ import typer
 import yaml
 
 from lumiere.errors import DataError
-from lumiere.run_origin import CODE, package_tags
+from lumiere.run_origin import CODE, SECRETS_LEFT_OUT, package_tags
 from lumiere.start import own_programs_first
 from lumiere.tracking.origins import LOCK, Origin, read_origin
 from lumiere.tracking.project import project_root
@@ -72,18 +72,23 @@ def clone(root: Path, folder: Path, origin: Origin) -> None:
         raise DataError(f"{folder}: exists; name a new folder")
     if not COMMIT.fullmatch(origin.commit):  # git could take it for an option
         raise DataError(f"the run's commit is {origin.commit!r}; expected 40 hexadecimal digits")
-    if origin.patch and not origin.patch.startswith("diff --git "):
+    without_secrets, begin, rest = origin.patch.partition("diff --git ")
+    patch = begin + rest
+    if without_secrets and not without_secrets.startswith(SECRETS_LEFT_OUT):
         raise DataError(
             "the run has uncommitted changes, but its patch was left out; see the run's "
             "uncommitted.patch in MLflow"
         )
     _git(root, "clone", "--quiet", "--no-checkout", str(root), str(folder.resolve()))
     _git(folder, "checkout", "--quiet", "--detach", origin.commit)
-    if origin.patch:
+    if without_secrets:
+        first = without_secrets.splitlines()[0]
+        print(f"note: uncommitted changes of the run. {first}", file=sys.stderr)
+    if patch:
         # The patch is code from the tracking store, so a person sees what it changes.
-        files = _git(folder, "apply", "--stat", "-", text=origin.patch)
+        files = _git(folder, "apply", "--stat", "-", text=patch)
         print(f"uncommitted changes of the run:\n{files.rstrip()}", file=sys.stderr)
-        _git(folder, "apply", "--whitespace=nowarn", "-", text=origin.patch)
+        _git(folder, "apply", "--whitespace=nowarn", "-", text=patch)
 
 
 def check_data(folder: Path, lock: str, name: str) -> None:

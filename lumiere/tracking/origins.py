@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lumiere.errors import DataError, first_line
+from lumiere.run_origin import PACKAGES
 from lumiere.tracking import store
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class Origin:
     Attributes:
         stage: the name of the run's stage; "pipeline" if it is a run of the whole pipeline.
         commit: the commit of the checkout.
-        patch: how tracked files differed from the commit; may be empty.
+        patch: how tracked files differed from the commit, as `git_patch` returns it; may be empty.
         lock: the content of `dvc.lock` after the run.
         versions: versions of packages that decide the last bits of the outputs.
     """
@@ -62,7 +63,7 @@ def read_origin(root: Path, run_id: str) -> Origin:
             f"run {run_id} has no dvc.lock, because plain `dvc repro` started it; check out the commit "
             f"{tags['git_commit']} and run `dvc repro {run.data.tags.get('stage', '')}`"
         )
-    versions = {name: tags[name] for name in ("torch", "python") if name in tags}
+    versions = {name: tags[name] for name in (*PACKAGES, "python") if name in tags}
     patch = _read(client, parent.info.run_id, PATCH)
     return Origin(run.data.tags.get("stage", ""), tags["git_commit"], patch, lock, versions)
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from lumiere.addresses import redacted
 from lumiere.errors import run_program
 from lumiere.tracking import store
 from lumiere.tracking.project import project_root
 
-HOST = "127.0.0.1"
+HOST, PORT = "127.0.0.1", 5000
 
 
 def main() -> None:
     """Print the link to the runs, and serve the pages unless a server does already."""
     parser = argparse.ArgumentParser(prog="python -m lumiere.tracking.pages", description=__doc__)
-    parser.add_argument("--port", type=int, default=5000, help="default: 5000")
+    parser.add_argument("--port", type=int, default=PORT, help="default: 5000")
     parser.add_argument(
         "--allowed-hosts",
         metavar="NAMES",
@@ -45,6 +46,15 @@ def main() -> None:
 def link(server: str, experiment: str) -> str:
     """Return the address of the page with the runs, in MLflow's view of trainings."""
     return f"{server.rstrip('/')}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+
+
+def run_link(root: Path, run_id: str) -> str:
+    """Return the address of the page of a run: on the server that has it, or where `make ui` serves
+    pages by default.
+    """
+    uri = store.tracking_uri(root)
+    server = redacted(uri) if uri.startswith(("http:", "https:")) else f"http://{HOST}:{PORT}"
+    return f"{server.rstrip('/')}/#/runs/{run_id}"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import logging
 import os
@@ -11,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lumiere.addresses import redacted
 from lumiere.errors import DataError, ParamsError, first_line
@@ -34,8 +35,9 @@ from lumiere.tracking.system_metrics import system_metrics_recorded
 PARENT_VARIABLE = "LUMIERE_PARENT_RUN_ID"
 
 # How many seconds the end of a run waits for MLflow, by its status. A stage has 10 seconds between
-# SIGTERM and SIGKILL, which loses nothing of the journal.
-STAGE_PATIENCE, PIPELINE_PATIENCE, KILLED_PATIENCE = 10.0, 60.0, 5.0
+# SIGTERM and SIGKILL, mostly to save its state. What it leaves in the journal, the flow delivers.
+STAGE_PATIENCE, PIPELINE_PATIENCE = 10.0, 60.0
+KILLED_STAGE_PATIENCE, KILLED_PIPELINE_PATIENCE = 2.0, 5.0
 FAILING_PATIENCE = 1.0  # of a stage, if MLflow did not answer lately; the flow delivers the rest
 START_PATIENCE = 60.0  # a new database takes up to half a minute on a busy machine
 SERVER_START_PATIENCE = 5.0  # a server is there or not
@@ -82,7 +84,8 @@ def stage_run(stage: str, params: Mapping[str, Any]) -> Iterator[Run]:
         except (OSError, ParamsError) as error:
             logger.warning("this run is not recorded in MLflow: %s", error)
     run.log_params({**params, **_shared_params})
-    with _ended(run, STAGE_PATIENCE, FAILING_PATIENCE), system_metrics_recorded(run):
+    patience = Patience(STAGE_PATIENCE, FAILING_PATIENCE, KILLED_STAGE_PATIENCE)
+    with _ended(run, patience), system_metrics_recorded(run):
         yield run
 
 
@@ -103,7 +106,8 @@ def pipeline_run(root: Path, params: Mapping[str, Any], name: str = "") -> Itera
         yield Run()
         return
     run = _begin_pipeline_run(root, params, name or f"pipeline {time.strftime('%Y-%m-%d %H:%M')}")
-    with _ended(run, PIPELINE_PATIENCE, PIPELINE_PATIENCE):
+    patience = Patience(PIPELINE_PATIENCE, PIPELINE_PATIENCE, KILLED_PIPELINE_PATIENCE)
+    with _ended(run, patience):
         try:
             yield run
         finally:
@@ -190,16 +194,19 @@ def _begin_run(root: Path, name: str, tags: dict[str, str], parent: str | None) 
     return Run(root, journal)
 
 
+class Patience(NamedTuple):
+    """How many seconds the end of a run waits for MLflow."""
+
+    usual: float
+    failing: float  # if MLflow did not answer lately
+    killed: float  # at most, after Ctrl-C or SIGTERM
+
+
 @contextlib.contextmanager
-def _ended(run: Run, patience: float, failing_patience: float) -> Iterator[None]:
+def _ended(run: Run, patience: Patience) -> Iterator[None]:
     """End the run as the block ends.
 
     Inside the block, SIGTERM raises SystemExit; by default it would end Python at once.
-
-    Args:
-        run: the run.
-        patience: how many seconds the end waits for MLflow.
-        failing_patience: the same, if MLflow did not answer lately.
     """
     status = "FINISHED"
     can_listen = threading.current_thread() is threading.main_thread()
@@ -213,12 +220,14 @@ def _ended(run: Run, patience: float, failing_patience: float) -> Iterator[None]
         raise
     except BaseException:  # Ctrl-C, SIGTERM, Prefect's cancellation
         status = "KILLED"
+        # As the process ends, the collector would look at all objects of all packages again.
+        gc.freeze()
         raise
     finally:
         if previous is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        patience = failing_patience if run.is_failing else patience
-        run.end(status, min(patience, KILLED_PATIENCE) if status == "KILLED" else patience)
+        seconds = patience.failing if run.is_failing else patience.usual
+        run.end(status, min(seconds, patience.killed) if status == "KILLED" else seconds)
 
 
 def _raise_exit(signum: int, frame: object) -> None:

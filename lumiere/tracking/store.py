@@ -2,12 +2,11 @@
 
 The default store is an SQLite database in the project's folder `.lumiere/`. MLFLOW_TRACKING_URI
 names another database or a server, and MLFLOW_DEFAULT_ARTIFACT_ROOT another place for artifacts; a
-server chooses that place itself.
+server chooses that place itself. Relative paths begin at the project's folder.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
@@ -16,12 +15,14 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from lumiere.addresses import check_database_folder, keep_loopback_direct, redacted
 from lumiere.errors import DataError, first_line
 from lumiere.locks import exclusive
 from lumiere.run_origin import has_lost_its_process
+from lumiere.sqlite_files import probe, set_aside
+from lumiere.start import switch_telemetry_off
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,7 +32,6 @@ EXPERIMENT = "lumiere"
 # MLflow's pages then open the experiment at its runs, not at traces of language models.
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 EMBEDDED = "embedded"  # the address of the default store, wherever the project is moved
-LOCK_SECONDS = 2.0  # how long a check of the database waits for another process
 
 # MLflow's defaults let one request wait for minutes. `lumiere.tracking.delivery` tries again itself.
 SETTINGS = {
@@ -39,8 +39,6 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "PGCONNECT_TIMEOUT": "10",  # seconds, of PostgreSQL's client library
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
 }
 CURE = "correct MLFLOW_TRACKING_URI, or set LUMIERE_TRACKING=off to record nothing"
 EMBEDDED_CURE = (
@@ -52,16 +50,17 @@ logger = logging.getLogger("lumiere.tracking")
 
 def tracking_uri(root: Path) -> str:
     """Return the address of the store. It is absolute: MLflow's default depends on the current
-    folder.
+    folder, and so does a relative path in MLFLOW_TRACKING_URI, which begins at the project here.
 
     Raises:
         ParamsError: if the project's path cannot be part of a database's address.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if uri:
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///.lumiere/mlflow.db"
+    kind, has_path, path = uri.partition(":///")
+    if not (kind.startswith("sqlite") and has_path) or path.startswith(("/", ":memory:")):
         return uri
     check_database_folder(root.resolve())
-    return f"sqlite:///{root.resolve()}/.lumiere/mlflow.db"
+    return f"{kind}:///{root.resolve()}/{path}"
 
 
 def store_name(root: Path) -> str:
@@ -92,6 +91,7 @@ def import_mlflow(uri: str) -> None:
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    switch_telemetry_off()
     keep_loopback_direct()
     import mlflow.store.tracking.rest_store
 
@@ -119,7 +119,8 @@ def open_store(root: Path) -> MlflowClient:
         if not os.environ.get("MLFLOW_TRACKING_URI"):
             _set_aside_if_damaged(root.resolve() / ".lumiere" / "mlflow.db")
         elif uri.startswith("sqlite:///"):
-            _check_sqlite(Path(uri.removeprefix("sqlite:///")))
+            # As SQLAlchemy reads it.
+            _check_sqlite(Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])))
         elif uri.startswith("postgresql"):
             _check_postgresql(uri)
         if (artifact_location(root) or "").startswith("s3:") and not find_spec("boto3"):
@@ -215,6 +216,7 @@ def lasting_problem(error: Exception, root: Path) -> DataError | None:
                 "MLFLOW_TRACKING_PASSWORD, or set LUMIERE_TRACKING=off to record nothing"
             )
         is_wrong = any(word in type(error).__name__ for word in ("Invalid", "Unsupported"))
+        is_wrong |= "filesystem tracking backend" in text  # which MLflow has given up
         if status == 404 or is_wrong:
             return DataError(f"MLflow's store {store} cannot be used ({text}); {CURE}")
     elif isinstance(error, ImportError | ValueError):
@@ -242,7 +244,7 @@ def reason(error: Exception) -> str:
 def _set_aside_if_damaged(path: Path) -> None:
     """Rename the embedded database if SQLite cannot read it, so that a new one begins."""
     try:
-        _probe(path)
+        probe(path)
     except sqlite3.OperationalError as error:
         raise _unusable(path, error) from error
     except sqlite3.DatabaseError as error:
@@ -250,19 +252,17 @@ def _set_aside_if_damaged(path: Path) -> None:
 
 
 def _set_aside(path: Path, problem: str) -> None:
-    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
-    for suffix in ("", "-journal", "-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(f"{path}{suffix}", f"{aside}{suffix}")
     logger.warning(
-        "MLflow's database was damaged (%s); it is now %s, and a new one begins", problem, aside
+        "MLflow's database was damaged (%s); it is now %s, and a new one begins",
+        problem,
+        set_aside(path),
     )
 
 
 def _check_sqlite(path: Path) -> None:
     """Raise an error at once if a database cannot be opened; MLflow would try for minutes."""
     try:
-        _probe(path)
+        probe(path)
     except sqlite3.DatabaseError as error:
         raise _unusable(path, error) from error
 
@@ -295,8 +295,3 @@ def _unusable(path: Path, error: sqlite3.DatabaseError) -> Exception:
         return TimeoutError(f"{path}: another process has locked the database")
     cure = CURE if os.environ.get("MLFLOW_TRACKING_URI") else EMBEDDED_CURE
     return DataError(f"MLflow's store {path} cannot be used ({error}); {cure}")
-
-
-def _probe(path: Path) -> None:
-    with contextlib.closing(sqlite3.connect(path, timeout=LOCK_SECONDS)) as database:
-        database.execute("SELECT count(*) FROM sqlite_master").fetchone()

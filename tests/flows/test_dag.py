@@ -147,14 +147,16 @@ def test_the_project_has_its_stages() -> None:
 def test_files_that_a_merge_or_a_kill_broke_name_their_cure(toy_project: Path) -> None:
     lock, busy = toy_project / "dvc.lock", toy_project / ".dvc" / "tmp" / "rwlock"
     lock.write_text("schema: '2.0'\n<<<<<<< HEAD\nstages: {}\n=======\n>>>>>>> other\n")
-    with pytest.raises(DataError, match=r"dvc\.lock: .*git checkout --ours"):
-        dag.read_dag(toy_project)
+    for check in (dag.read_dag, dag.check_inputs):
+        with pytest.raises(DataError, match=r"dvc\.lock: .*git checkout --ours"):
+            check(toy_project)
     lock.unlink()
     busy.parent.mkdir(parents=True, exist_ok=True)
     for damaged in ("", '{"/a/b": {"read"'):
         busy.write_text(damaged)
-        with pytest.raises(DataError, match=r"rwlock: is damaged.*delete it"):
-            dag.read_dag(toy_project)
+        for check in (dag.read_dag, dag.check_inputs):
+            with pytest.raises(DataError, match=r"rwlock: is damaged.*delete it"):
+                check(toy_project)
     busy.write_text("{}")
     assert dag.read_dag(toy_project)
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from flows.description import MAX_CHANGES, describe
+import pytest
+from PIL import Image
+
+from flows.description import MAX_CHANGES, SHEET, describe, log_contact_sheet
 from flows.report import StageResult
+from lumiere.tracking.pages import run_link
 
 PAGE = """<section class="verdict bad"><h2>Told apart</h2><p>One&#39;s <b>first</b>.</p><p>Second.</p></section>
 <section><p>Other.</p></section>"""
@@ -35,6 +40,36 @@ def test_a_reviewer_sees_verdict_floors_changes_and_the_way_back(tmp_path: Path)
 
 def test_a_run_without_a_report_has_a_short_description(tmp_path: Path) -> None:
     assert describe(results(tmp_path), {}, {}) == "**Stages**: cached: train; ran: evaluate"
+
+
+def test_the_description_shows_a_small_contact_sheet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[tuple[str, tuple[int, int]]] = []
+
+    class Run:
+        def log_artifact(self, path: Path) -> None:
+            with Image.open(path) as picture:
+                logged.append((path.name, picture.size))
+
+    run: Any = Run()
+    assert not log_contact_sheet(run, results(tmp_path))
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / "generated.png").write_bytes(b"damaged")
+    assert not log_contact_sheet(run, results(tmp_path)) and logged == []
+    Image.new("RGB", (1920, 600)).save(tmp_path / "plots" / "generated.png")
+    assert log_contact_sheet(run, results(tmp_path)) and logged == [(SHEET, (640, 200))]
+    picture = f"![generated videos](get-artifact?path={SHEET}&run_uuid=123)"
+    assert picture in describe(results(tmp_path), {}, {}, "123", True)
+    for text in (
+        describe(results(tmp_path), {}, {}, None, True),
+        describe(results(tmp_path), {}, {}),
+    ):
+        assert "get-artifact" not in text  # MLflow has no such run, or the text is for Prefect
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert run_link(tmp_path, "123") == "http://127.0.0.1:5000/#/runs/123"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:hunter2secret@mlflow.example.org/")
+    assert run_link(tmp_path, "123") == "https://***@mlflow.example.org/#/runs/123"
 
 
 def test_a_long_list_of_changes_is_cut(tmp_path: Path) -> None:

@@ -10,7 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from lumiere.addresses import LOOPBACK
+from lumiere.start import TELEMETRY_OFF
+from lumiere.tracking import store
 from tests.flows.conftest import REPOSITORY
 
 CODE = """
@@ -23,28 +27,47 @@ from mlflow.telemetry.utils import is_telemetry_disabled
 assert is_telemetry_disabled(), "MLflow"
 from dvc.analytics import is_enabled
 assert not is_enabled(), "DVC"
+from huggingface_hub.constants import HF_HUB_DISABLE_TELEMETRY
+assert HF_HUB_DISABLE_TELEMETRY, "Hugging Face"
 """
-SWITCHES = {
-    "DO_NOT_TRACK",
-    "MLFLOW_DISABLE_TELEMETRY",
-    "PREFECT_SERVER_ANALYTICS_ENABLED",
-    "DVC_NO_ANALYTICS",
+OTHER_PROGRAMS = """
+import os, sys
+__import__(sys.argv[1])  # which comes before all other imports of a program of the package
+from lumiere import start
+assert os.environ | start.TELEMETRY_OFF == os.environ
+"""
+SWITCHES = {*TELEMETRY_OFF}
+TELEMETRY_ON = {
+    "DO_NOT_TRACK": "false",
+    "DVC_NO_ANALYTICS": "",
+    "HF_HUB_DISABLE_TELEMETRY": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "false",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "true",
 }
 CI_VARIABLES = {"CI", "GITHUB_ACTIONS", "PYTEST_CURRENT_TEST"}  # they switch telemetry off too
 
 
-def test_importing_flows_switches_all_telemetry_off() -> None:
-    unset = SWITCHES | CI_VARIABLES
-    env = {name: value for name, value in os.environ.items() if name not in unset}
+@pytest.mark.parametrize("package", ["flows", "stages", "lumiere.cli"])
+def test_every_program_switches_all_telemetry_off(package: str) -> None:
+    env = {name: value for name, value in os.environ.items() if name not in CI_VARIABLES}
+    code = CODE if package == "flows" else OTHER_PROGRAMS
     done = subprocess.run(
-        [sys.executable, "-c", CODE],
+        [sys.executable, "-c", code, package],
         cwd=REPOSITORY,
-        env=env,
+        env=env | TELEMETRY_ON,
         capture_output=True,
         text=True,
         timeout=180,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_what_records_runs_switches_it_off_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for those who call `lumiere.tracking` from a program of their own."""
+    for name, value in TELEMETRY_ON.items():
+        monkeypatch.setenv(name, value)
+    store.import_mlflow("sqlite:///any.db")
+    assert os.environ | TELEMETRY_OFF == os.environ
 
 
 WATCH = """
