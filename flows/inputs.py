@@ -1,6 +1,5 @@
-"""Names the inputs of the stages and the files of its own that DVC cannot read, with the cure.
-
-At some inputs, DVC would wait forever.
+"""Names what DVC cannot read: inputs of the stages, at some of which it would wait forever, and its
+own files.
 
 python -m flows.inputs && dvc repro    # is `make repro`
 """
