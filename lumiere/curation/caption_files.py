@@ -43,13 +43,13 @@ def read_rows(path: Path) -> list[tuple[int, Cells]]:
     if reader is None:
         return _csv_rows(path)
     try:
-        found = list(reader(path))
+        rows = list(reader(path))
     except OSError as error:
         what = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or error
         raise DataError(f"{path}: {what}") from None
-    if not found:
+    if not rows:
         raise DataError(f"{path}: no rows; expected at least one")
-    cells = [(line, _cells(path, line, row)) for line, row in found]
+    cells = [(line, _cells(path, line, row)) for line, row in rows]
     absent = dict.fromkeys((name for _, row in cells for name in row), "")
     return [(line, absent | row) for line, row in cells]
 
@@ -186,9 +186,9 @@ def _check_names(path: Path, line: int, names: list[str]) -> None:
     expected = ", ".join(OWN)
     for name in REQUIRED:
         if name not in names:
-            found = ", ".join(names) or "none"
+            present = ", ".join(names) or "none"
             raise DataError(
-                f"{path}, line {line}: no {name!r}; expected {expected}; found: {found}"
+                f"{path}, line {line}: no {name!r}; expected {expected}; found: {present}"
             )
     check_others(names, OWN, f"{path}, line {line}")
 

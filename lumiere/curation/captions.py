@@ -52,10 +52,10 @@ def read_captions(path: Path) -> dict[str, list[Caption]]:
         name, text = row["video"], " ".join(row["caption"].split())
         if not name:
             raise DataError(f"{path}, line {line}: no video; name it, or delete the row")
-        known = captions.setdefault(normal_name(name), [])
+        captions_so_far = captions.setdefault(normal_name(name), [])
         if text:
             where = f"captions.csv, line {line}"
-            add_caption(known, make_caption(text, row, where), where)
+            add_caption(captions_so_far, make_caption(text, row, where), where)
     return captions
 
 

@@ -147,9 +147,9 @@ class Vectors:
 
     def of(self, key: str) -> np.ndarray:
         """Return float32 (d,)."""
-        found = np.empty((1, self._cache.size), np.float32)
-        self._cache.copy_to([key], found)
-        return found[0]
+        vectors = np.empty((1, self._cache.size), np.float32)
+        self._cache.copy_to([key], vectors)
+        return vectors[0]
 
 
 class Scores:

@@ -61,13 +61,13 @@ def find_look_alikes(
     if len(signatures) < 2:
         return []
     digests = [hashlib.sha256(clip.tobytes()).hexdigest() for clip in signatures]
-    known, pairs = _read_cache(cache)
+    compared, pairs = _read_cache(cache)
     places = {digest: i for i, digest in enumerate(digests)}
-    num_known = sum(digest in known for digest in places)
-    if num_known < len(places):
-        order = sorted(places, key=lambda digest: (digest not in known, places[digest]))
+    num_compared = sum(digest in compared for digest in places)
+    if num_compared < len(places):
+        order = sorted(places, key=lambda digest: (digest not in compared, places[digest]))
         clips = [signatures[places[digest]] for digest in order]
-        new = _compare(clips, num_known, None if cache is None else cache.parent)
+        new = _compare(clips, num_compared, None if cache is None else cache.parent)
         # Clips of earlier runs that are gone were not compared with the new ones.
         pairs = {pair for pair in pairs if set(pair) <= set(places)}
         pairs |= {(order[i], order[j]) for i, j in new}
@@ -80,16 +80,16 @@ def _places_of(digests: list[str], pairs: set[tuple[str, str]]) -> list[tuple[in
     places: dict[str, list[int]] = {}
     for i, digest in enumerate(digests):
         places.setdefault(digest, []).append(i)
-    found: set[tuple[int, int]] = set()
+    linked: set[tuple[int, int]] = set()
     for one, other in pairs | {(digest, digest) for digest in places}:
         for i, j in itertools.product(places.get(one, ()), places.get(other, ())):
             if i != j:
-                found.add((min(i, j), max(i, j)))
-    return sorted(found)
+                linked.add((min(i, j), max(i, j)))
+    return sorted(linked)
 
 
 def _compare(
-    clips: Sequence[np.ndarray], num_known: int, folder: Path | None
+    clips: Sequence[np.ndarray], num_compared: int, folder: Path | None
 ) -> Iterator[tuple[int, int]]:
     """Yield the pairs (i, j), i < j, of which clip j is not among the first `num_known`."""
     size = BLOCKS * BLOCKS * ORIENTATIONS
@@ -104,7 +104,7 @@ def _compare(
 
     starts = range(0, len(clips), ROWS)
     for start in tqdm(starts, desc="look-alikes", unit="block", disable=len(starts) < 4):
-        for column in range(max(start, num_known), len(clips), COLUMNS):
+        for column in range(max(start, num_compared), len(clips), COLUMNS):
             rows, columns = edges[start : start + ROWS], edges[column : column + COLUMNS]
             for i, j in screen.candidates(slice(start, start + len(rows)), column, len(columns)):
                 if i < j and not is_backdrop_only(ground(i), ground(j)):
@@ -141,8 +141,8 @@ class _Screen:
             for i, j in np.argwhere(bound >= MIN_EDGE_CORRELATION - ROUNDING):
                 one, other = self._edges[rows.start + i], self._edges[column + j]
                 highest[i, j] = (one @ other.T).max()
-        found = np.argwhere(highest >= MIN_EDGE_CORRELATION)
-        return [(rows.start + int(i), column + int(j)) for i, j in found]
+        correlated = np.argwhere(highest >= MIN_EDGE_CORRELATION)
+        return [(rows.start + int(i), column + int(j)) for i, j in correlated]
 
 
 def _highest(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -241,10 +241,10 @@ def _read_cache(cache: Path | None) -> tuple[set[str], set[tuple[str, str]]]:
     return set(digests), {(digests[i], digests[j]) for i, j in arrays["pairs"].tolist()}
 
 
-def _write_cache(cache: Path | None, known: set[str], pairs: set[tuple[str, str]]) -> None:
+def _write_cache(cache: Path | None, compared: set[str], pairs: set[tuple[str, str]]) -> None:
     if cache is None:
         return
-    digests = sorted(known)
+    digests = sorted(compared)
     places = {digest: i for i, digest in enumerate(digests)}
     numbers = sorted((places[one], places[other]) for one, other in pairs)
     content = pack_arrays(

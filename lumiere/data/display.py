@@ -192,9 +192,9 @@ def deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[tuple[av.VideoFram
     for frame in frames:
         if frame.interlaced_frame:
             # The filter needs the frame before, which has been shown.
-            known = [] if before is None else [before]
-            rest = itertools.chain(known, [frame], frames)
-            shown = itertools.islice(_filtered(rest), len(known), None)
+            earlier = [] if before is None else [before]
+            rest = itertools.chain(earlier, [frame], frames)
+            shown = itertools.islice(_filtered(rest), len(earlier), None)
             yield from ((frame, True) for frame in shown)
             return
         yield frame, False

@@ -264,9 +264,9 @@ def _fetch(files: Any, path: str, copy: Path, size: int | None) -> None:
         with files.open(path, "rb", block_size=CHUNK) as source, temporary.open("wb") as target:
             for chunk in _chunks(source):
                 target.write(chunk)
-        found = temporary.stat().st_size
-        if size is not None and found != size:
-            raise OSError(0, f"{found} of {size} bytes came", path)
+        num_bytes = temporary.stat().st_size
+        if size is not None and num_bytes != size:
+            raise OSError(0, f"{num_bytes} of {size} bytes came", path)
         os.replace(temporary, copy)
     finally:
         with contextlib.suppress(OSError):

@@ -79,8 +79,8 @@ def run_tasks(
     Raises:
         WorkerError: if a worker process cannot start.
     """
-    with contextlib.closing(supervise(function, tasks, workers, timeout_s, memory_mb)) as found:
-        for outcome in found:
+    with contextlib.closing(supervise(function, tasks, workers, timeout_s, memory_mb)) as outcomes:
+        for outcome in outcomes:
             if outcome is not None:
                 yield outcome
 

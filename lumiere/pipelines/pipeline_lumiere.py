@@ -494,8 +494,8 @@ class LumierePipeline(LumiereComponents):
         )
         positive, negative = prompts.encode(self.text_encoder, num_images_per_prompt)
         device = self._execution_device if device is None else device
-        wanted = negative.embeds.to(device) if do_classifier_free_guidance else None
-        return positive.embeds.to(device), wanted
+        negative_embeds = negative.embeds.to(device) if do_classifier_free_guidance else None
+        return positive.embeds.to(device), negative_embeds
 
     @property
     def guidance_scale(self) -> float:

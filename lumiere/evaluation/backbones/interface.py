@@ -204,8 +204,10 @@ class VideoNetwork(Network):
 
 def check_frames(frames: np.ndarray) -> None:
     """Raise ValueError unless `frames` is uint8 of shape (n, h, w, 3), without an empty axis."""
-    found = f"{frames.dtype} {frames.shape}"
+    type_and_shape = f"{frames.dtype} {frames.shape}"
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
-        raise ValueError(f"frames are {found}; allowed: uint8 of shape (n, h, w, 3)")
+        raise ValueError(f"frames are {type_and_shape}; allowed: uint8 of shape (n, h, w, 3)")
     if frames.size == 0:
-        raise ValueError(f"frames are {found}, which has no pixels; at least one frame is needed")
+        raise ValueError(
+            f"frames are {type_and_shape}, which has no pixels; at least one frame is needed"
+        )
