@@ -18,7 +18,7 @@ from lumiere.errors import DataError, first_line
 REQUIRED, OPTIONAL = ("video", "caption"), ("start", "end")
 OWN = (*REQUIRED, *OPTIONAL)
 EMPTY = (None, "")
-# What may stand behind "start" and "end" in a column that means the same.
+# The words that may follow "start" or "end" in the name of a column that means the same.
 TIME_WORDS = r"([\W_]*(at|ts|s|ms|secs?|seconds?|time|timestamp|pos|position|\d+))*[\W_]*"
 
 Cells = dict[str, str]
@@ -221,9 +221,10 @@ def check_others(names: Iterable[str], own: Container[str], where: str) -> None:
 
 
 def _is_slip(name: str, own: str) -> bool:
-    """Return whether a name is another with something behind it that has to do with time, such as
-    `start_time` or `endSec`; or with two letters swapped; or, if it is long enough to tell from
-    words such as "en", with one letter too many, too few or wrong.
+    """Return whether a name is probably meant to be another one.
+
+    It may have a word for time added, such as `start_time` or `endSec`, or two letters swapped. If
+    it is long enough to tell from words such as "en", one letter may be extra, missing or wrong.
     """
     if name.startswith(own) and re.fullmatch(TIME_WORDS, name[len(own) :]):
         return True

@@ -53,9 +53,13 @@ class Network(Protocol):
     """The part of an evaluation backbone that is used here."""
 
     @property
-    def identity(self) -> str: ...
+    def identity(self) -> str:
+        """A hash over all that decides the features; the key of the cache."""
+        ...
 
-    def embed(self, frames: np.ndarray) -> np.ndarray: ...
+    def embed(self, frames: np.ndarray) -> np.ndarray:
+        """Compute float32 features (n, d) of uint8 frames (n, h, w, 3)."""
+        ...
 
 
 def embed_clips(signatures: Sequence[np.ndarray], network: Network, cache: Path) -> np.ndarray:
@@ -140,7 +144,7 @@ def _nearest_pairs(vectors: np.ndarray) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class _Alignment:
-    """Where one picture lies in another.
+    """Describes where one picture lies in another.
 
     Attributes:
         is_swapped: the first clip lies in the second, and not the second in the first.

@@ -74,7 +74,7 @@ def write_page(
 
 @dataclass(frozen=True)
 class Shown:
-    """What the page shows of clips.
+    """Holds the pictures of clips that the page shows.
 
     Attributes:
         pictures: uint8 (4, 64, 64, 3), by clip_id.

@@ -39,9 +39,9 @@ BACKDROP_SHARE = 0.5  # of the edges of both clips; less is a thing on a plain g
 
 GROUNDS = 4096  # clips whose still parts are kept
 ROWS, COLUMNS = 256, 2048  # clips that are compared at a time
-# Of many clips, this many leading directions of their edges are compared first. What is left can
-# add at most the product of its lengths, so that the screen loses no pair. On held-out sample clips
-# 2 % of the pairs pass it.
+# With at least SCREEN_FROM clips, only this many leading directions of their edges are compared at
+# first. What is left of two frames adds at most the product of its lengths, so the screen loses no
+# pair. On held-out sample clips 2 % of the pairs pass it.
 SCREEN_FROM, DIRECTIONS = 1024, 128
 BASIS_FRAMES = 4096  # from which the directions are computed
 ROUNDING = 1e-3
@@ -91,7 +91,7 @@ def _places_of(digests: list[str], pairs: set[tuple[str, str]]) -> list[tuple[in
 def _compare(
     clips: Sequence[np.ndarray], num_compared: int, folder: Path | None
 ) -> Iterator[tuple[int, int]]:
-    """Yield the pairs (i, j), i < j, of which clip j is not among the first `num_known`."""
+    """Yield the pairs (i, j), i < j and j >= `num_compared`, of clips that look alike."""
     size = BLOCKS * BLOCKS * ORIENTATIONS
     edges = disk_array((len(clips), len(clips[0]), size), np.float32, folder)  # (n, 4, 1536)
     for place, clip in enumerate(clips):
@@ -128,7 +128,7 @@ class _Screen:
         self._rest = np.sqrt(np.maximum(0, left))  # (n, 4)
 
     def candidates(self, rows: slice, column: int, num_columns: int) -> list[tuple[int, int]]:
-        """Return the pairs (row, column) of clips, some frames of which correlate."""
+        """Return the pairs (row, column) of clips that have frames with similar edges."""
         columns = slice(column, column + num_columns)
         if self._coarse is None or self._rest is None:
             highest = _highest(self._edges[rows], self._edges[columns])
@@ -155,7 +155,7 @@ def _highest(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 class Ground:
-    """What of a clip stands still.
+    """Describes the parts of a clip that do not move.
 
     Attributes:
         clip: uint8 (4, 64, 64, 3).

@@ -1,4 +1,4 @@
-"""The manifest: one row per clip or rejected input, as parquet."""
+"""Writes and reads the manifest: one row per clip or rejected input, as parquet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Raw videos in an object store: lists them, and fetches each when it is read.
+"""Lists the raw videos in an object store, and fetches each when it is read.
 
 A video is fetched once for each version of it. Its copy lies in a cache under the hash of its
 address and of the tag that the store gives to its content, so hashes, decoders and seeking work as
@@ -243,7 +243,7 @@ def _open(url: str) -> tuple[Any, str]:
 
 
 def _tag(facts: dict[str, Any]) -> str:
-    """Return what changes with the content of a file."""
+    """Return a tag that changes with the content of a file."""
     for name in TAGS:
         if facts.get(name):
             return str(facts[name])

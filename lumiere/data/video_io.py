@@ -160,7 +160,7 @@ class Ticks:
 
     @property
     def last_time(self) -> Fraction | None:
-        """Where decoding may stop: just after the last wanted tick, or at the end."""
+        """The time at which decoding may stop: just after the last wanted tick, or at the end."""
         if self.wanted is None:
             return self.end
         last = self.start + max(self.wanted, default=0) / self.fps

@@ -1,4 +1,4 @@
-"""What every backbone offers: features of frames or of whole videos, and an exact identity.
+"""Defines what every backbone offers: features of frames or of whole videos, and an exact identity.
 
 A backbone is a network that never saw the data of this project. The Fréchet distance, the kernel
 distance and the consistency scores compare its features.
@@ -26,7 +26,7 @@ from lumiere.evaluation.backbones.weight_files import Weights
 
 @runtime_checkable
 class Backbone(Protocol):
-    """What frame and video backbones share.
+    """Describes what frame and video backbones share.
 
     Attributes:
         name: lower-case letters, digits and underscores, such as "dino_vitb16".
