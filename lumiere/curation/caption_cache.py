@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class CaptionCache:
-    """Sentences by key.
+    """Stores sentences by key.
 
     Args:
         path: a file of JSON lines. From the first line that is damaged it is overwritten: a run that

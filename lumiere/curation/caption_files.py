@@ -18,7 +18,7 @@ from lumiere.errors import DataError, first_line
 REQUIRED, OPTIONAL = ("video", "caption"), ("start", "end")
 OWN = (*REQUIRED, *OPTIONAL)
 EMPTY = (None, "")
-# What may stand behind "start" and "end" in a column that means the same.
+# The words that may follow "start" or "end" in the name of a column that means the same.
 TIME_WORDS = r"([\W_]*(at|ts|s|ms|secs?|seconds?|time|timestamp|pos|position|\d+))*[\W_]*"
 
 Cells = dict[str, str]
@@ -43,13 +43,13 @@ def read_rows(path: Path) -> list[tuple[int, Cells]]:
     if reader is None:
         return _csv_rows(path)
     try:
-        found = list(reader(path))
+        rows = list(reader(path))
     except OSError as error:
         what = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or error
         raise DataError(f"{path}: {what}") from None
-    if not found:
+    if not rows:
         raise DataError(f"{path}: no rows; expected at least one")
-    cells = [(line, _cells(path, line, row)) for line, row in found]
+    cells = [(line, _cells(path, line, row)) for line, row in rows]
     absent = dict.fromkeys((name for _, row in cells for name in row), "")
     return [(line, absent | row) for line, row in cells]
 
@@ -186,9 +186,9 @@ def _check_names(path: Path, line: int, names: list[str]) -> None:
     expected = ", ".join(OWN)
     for name in REQUIRED:
         if name not in names:
-            found = ", ".join(names) or "none"
+            present = ", ".join(names) or "none"
             raise DataError(
-                f"{path}, line {line}: no {name!r}; expected {expected}; found: {found}"
+                f"{path}, line {line}: no {name!r}; expected {expected}; found: {present}"
             )
     check_others(names, OWN, f"{path}, line {line}")
 
@@ -221,9 +221,10 @@ def check_others(names: Iterable[str], own: Container[str], where: str) -> None:
 
 
 def _is_slip(name: str, own: str) -> bool:
-    """Return whether a name is another with something behind it that has to do with time, such as
-    `start_time` or `endSec`; or with two letters swapped; or, if it is long enough to tell from
-    words such as "en", with one letter too many, too few or wrong.
+    """Return whether a name is probably meant to be another one.
+
+    It may have a word for time added, such as `start_time` or `endSec`, or two letters swapped. If
+    it is long enough to tell from words such as "en", one letter may be extra, missing or wrong.
     """
     if name.startswith(own) and re.fullmatch(TIME_WORDS, name[len(own) :]):
         return True

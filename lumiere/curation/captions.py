@@ -25,7 +25,7 @@ class Caption:
         problem: why the row's span cannot be used; empty if it can.
         others: the cells of all other columns, by column. They do not count when captions are
             compared.
-        notes: what of the rows that repeat it is not used.
+        notes: the values of repeated rows that are not used, in words.
     """
 
     text: str
@@ -41,7 +41,7 @@ def read_captions(path: Path) -> dict[str, list[Caption]]:
     Returns:
         The captions of each video, in the file's order, each once; none if its rows have no
         sentence. A video is a path relative to the raw folder, spelled as by `normal_name`. Of
-        rows that differ in other columns only, the first one counts, and has a note.
+        rows that differ only in other columns, the first one counts and gets a note.
 
     Raises:
         DataError: if the file is missing, is not of the format that its name says, lacks a column,
@@ -52,10 +52,10 @@ def read_captions(path: Path) -> dict[str, list[Caption]]:
         name, text = row["video"], " ".join(row["caption"].split())
         if not name:
             raise DataError(f"{path}, line {line}: no video; name it, or delete the row")
-        known = captions.setdefault(normal_name(name), [])
+        captions_so_far = captions.setdefault(normal_name(name), [])
         if text:
             where = f"captions.csv, line {line}"
-            add_caption(known, make_caption(text, row, where), where)
+            add_caption(captions_so_far, make_caption(text, row, where), where)
     return captions
 
 

@@ -68,13 +68,13 @@ def clip_frames(
         Ticks(Fraction(SAMPLE_FPS), start, end, frozenset(own))
         for (start, end), own in zip(spans, picks, strict=True)
     ]
-    found: dict[int, np.ndarray] = {}
+    frames_of: dict[int, np.ndarray] = {}
     try:
         for place, decoded in decode_spans(path, ticks, transform=lambda f: _fit(crop(f, box))):
             order = sorted(set(picks[place]))
             rows = [min(order.index(pick), len(decoded.frames) - 1) for pick in picks[place]]
-            found[place] = decoded.frames[rows]
-        return [found[place] for place in range(len(spans))]
+            frames_of[place] = decoded.frames[rows]
+        return [frames_of[place] for place in range(len(spans))]
     except (VideoError, OSError, IndexError) as error:
         detail = f"Its frames cannot be read again ({error}); `dvc repro -f curate` tries again."
         raise Rejection(Reason.UNREADABLE, detail) from None

@@ -1,4 +1,4 @@
-"""The models that may look at clips, by what curation needs of each, and their answers on the disk."""
+"""Defines the models that may look at clips, and keeps their answers on the disk."""
 
 from __future__ import annotations
 
@@ -39,28 +39,38 @@ class ImageTextNetwork(Protocol):
     """Embeds pictures and sentences in one space; the part of a text backbone that is used here."""
 
     @property
-    def identity(self) -> str: ...
+    def identity(self) -> str:
+        """A hash over all that decides the features; the key of the cache."""
+        ...
 
-    def embed(self, frames: np.ndarray) -> np.ndarray: ...
+    def embed(self, frames: np.ndarray) -> np.ndarray:
+        """Compute float32 features (n, d) of uint8 frames (n, h, w, 3)."""
+        ...
 
-    def embed_texts(self, texts: list[str]) -> np.ndarray: ...
+    def embed_texts(self, texts: list[str]) -> np.ndarray:
+        """Compute float32 features (n, d) of sentences."""
+        ...
 
 
 class AestheticHead(Protocol):
     """A linear layer on image features of length 1: weight (d,) and bias."""
 
     @property
-    def weight(self) -> np.ndarray: ...
+    def weight(self) -> np.ndarray:
+        """The factors (d,) of the features."""
+        ...
 
     @property
-    def bias(self) -> float: ...
+    def bias(self) -> float:
+        """The number added to the product."""
+        ...
 
 
 class TextReader(Protocol):
     """Finds text in pictures.
 
     Attributes:
-        identity: a hash over all that decides what is found; the key of the cache.
+        identity: a hash over all that decides the boxes; the key of the cache.
     """
 
     identity: str
@@ -74,7 +84,7 @@ class TextReader(Protocol):
 
 @dataclass(frozen=True)
 class ClipModels:
-    """The models that are asked; None for each that the params do not name."""
+    """Holds the models that look at clips; None for each that the params do not name."""
 
     captioner: Captioner | None = None
     network: ImageTextNetwork | None = None
@@ -96,19 +106,22 @@ def check_head(head: AestheticHead, network: ImageTextNetwork) -> None:
 
 
 class Captions:
-    """A captioner, and what it has said."""
+    """Asks a captioner for sentences about clips, and stores them."""
 
     def __init__(self, captioner: Captioner, scratch: Path) -> None:
         self.captioner = captioner
         self._cache = CaptionCache(scratch / "clip_captions.jsonl")
 
     def knows(self, clip: str) -> bool:
+        """Return whether there is a sentence for a clip."""
         return self._key(clip) in self._cache
 
     def ask(self, clip: str, frames: np.ndarray) -> None:
+        """Let the captioner describe a clip, uint8 (n, h, w, 3), and store the sentence."""
         self._cache.add(self._key(clip), self.captioner.caption(frames))
 
     def of(self, clip: str) -> str:
+        """Return the sentence for a clip; empty if the captioner wrote nothing."""
         return self._cache[self._key(clip)]
 
     def _key(self, clip: str) -> str:
@@ -116,12 +129,12 @@ class Captions:
 
 
 class Vectors:
-    """What a model says of clips or sentences as vectors of one length.
+    """Stores the answers of a model about clips or sentences as vectors of one length.
 
     Args:
         folder: holds the earlier answers, a file for each model, because the lengths differ.
-        name: begins the name of the file.
-        identity: of the model.
+        name: the start of the file's name.
+        identity: the hash of the model.
     """
 
     def __init__(self, folder: Path, name: str, identity: str) -> None:
@@ -131,6 +144,7 @@ class Vectors:
         self._cache, self._num_new = EmbeddingCache(folder / f"{name}_{model}.bin"), 0
 
     def knows(self, key: str) -> bool:
+        """Return whether there is a vector under a key."""
         return key in self._cache
 
     def add(self, key: str, vector: np.ndarray) -> None:
@@ -141,19 +155,19 @@ class Vectors:
             self._cache.save()
 
     def save(self) -> None:
-        """Make all vectors count."""
+        """Write the keys, so that the next run finds all vectors."""
         if self._num_new:
             self._cache.save()
 
     def of(self, key: str) -> np.ndarray:
-        """Return float32 (d,)."""
-        found = np.empty((1, self._cache.size), np.float32)
-        self._cache.copy_to([key], found)
-        return found[0]
+        """Return the vector under a key, float32 (d,)."""
+        vectors = np.empty((1, self._cache.size), np.float32)
+        self._cache.copy_to([key], vectors)
+        return vectors[0]
 
 
 class Scores:
-    """A network that compares pictures and sentences, and a head that scores pictures."""
+    """Scores clips by a network that compares pictures with sentences, and by an aesthetic head."""
 
     def __init__(
         self, network: ImageTextNetwork, head: AestheticHead | None, scratch: Path
@@ -163,18 +177,20 @@ class Scores:
         self._texts = Vectors(scratch, "caption_vectors", network.identity)
 
     def knows(self, clip: str) -> bool:
+        """Return whether the network has seen a clip."""
         return self._clips.knows(clip)
 
     def ask(self, clip: str, frames: np.ndarray) -> None:
-        """Keep the mean of the frames' unit vectors, from which both scores follow."""
+        """Store the mean of the frames' unit vectors, from which both scores follow."""
         self._clips.add(clip, _unit(self._network.embed(frames)).mean(axis=0))
 
     def save(self) -> None:
+        """Write the keys of all vectors, so that the next run finds them."""
         self._clips.save()
         self._texts.save()
 
     def columns(self, clip: str, captions: Sequence[str]) -> dict[str, float]:
-        """Return the cells of a clip: means over its frames, and of its captions the worst."""
+        """Return the cells of a clip: means over its frames; the caption that fits worst counts."""
         picture = self._clips.of(clip).astype(np.float64)
         match = min((float(self._sentence(text) @ picture) for text in captions), default=0.0)
         cells = {"caption_match": round(match, 5)}
@@ -191,30 +207,33 @@ class Scores:
 
 
 class TextAreas:
-    """A reader, and how much of clips is under text."""
+    """Measures the share of clips that is under text, and stores it."""
 
     def __init__(self, reader: TextReader, scratch: Path) -> None:
         self._reader = reader
         self._areas = Vectors(scratch, "text_areas", reader.identity)
 
     def knows(self, clip: str) -> bool:
+        """Return whether the reader has seen a clip."""
         return self._areas.knows(clip)
 
     def ask(self, clip: str, frames: np.ndarray) -> None:
-        """Keep the mean over frames."""
+        """Store the mean share over the frames, uint8 (n, h, w, 3)."""
         shares = [covered(self._reader.boxes(frame), frame.shape[:2]) for frame in frames]
         self._areas.add(clip, np.array([np.mean(shares)]))
 
     def save(self) -> None:
+        """Write the keys of all shares, so that the next run finds them."""
         self._areas.save()
 
     def columns(self, clip: str) -> dict[str, float]:
+        """Return the cell of a clip."""
         return {"text_area": round(float(self._areas.of(clip)[0]), 5)}
 
 
 def covered(boxes: Sequence[np.ndarray], size: tuple[int, ...]) -> float:
-    """Return the share of a picture of (height, width) pixels that boxes cover; where they overlap,
-    pixels count once.
+    """Return the share of a picture of (height, width) pixels that boxes cover; a pixel under
+    several boxes counts once.
     """
     mask = np.zeros(size, np.uint8)
     for box in boxes:

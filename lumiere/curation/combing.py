@@ -1,4 +1,4 @@
-"""Notices pictures woven from two fields of different times, where no flag says so.
+"""Detects pictures that are woven from two fields of different times but not marked as such.
 
 Where something moves, the rows of such a picture alternate between two times like a comb. Fine
 texture alternates as well, but between columns too.
@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import numpy as np
 
-STEP = 4  # of four columns, one is looked at; of four rows too
+STEP = 4  # every fourth column is looked at, and every fourth row
 LEAST_CONTRAST = 12  # of 255, between rows that alternate
 LEAST_SHARE = 0.002  # of the pixels of a picture
 MORE_THAN_COLUMNS = 4  # times as many pixels
 LEAST_PICTURES, LEAST_PICTURES_SHARE = (
     3,
     0.2,
-)  # of those that are looked at; what rests is not combed
+)  # of the pictures that are looked at; still ones are not combed
 
 
 def is_combed(gray: np.ndarray) -> bool:
-    """Return whether the rows of a picture, uint8 (h, w), alternate as in no single field."""
+    """Return whether the rows of a picture, uint8 (h, w), alternate between two times."""
     rows = _alternating(gray[:, ::STEP])
     return rows > LEAST_SHARE and rows > MORE_THAN_COLUMNS * _alternating(gray[::STEP].T)
 

@@ -53,9 +53,13 @@ class Network(Protocol):
     """The part of an evaluation backbone that is used here."""
 
     @property
-    def identity(self) -> str: ...
+    def identity(self) -> str:
+        """A hash over all that decides the features; the key of the cache."""
+        ...
 
-    def embed(self, frames: np.ndarray) -> np.ndarray: ...
+    def embed(self, frames: np.ndarray) -> np.ndarray:
+        """Compute float32 features (n, d) of uint8 frames (n, h, w, 3)."""
+        ...
 
 
 def embed_clips(signatures: Sequence[np.ndarray], network: Network, cache: Path) -> np.ndarray:
@@ -71,20 +75,20 @@ def embed_clips(signatures: Sequence[np.ndarray], network: Network, cache: Path)
     """
     prefix = network.identity.encode()
     keys = [hashlib.sha256(prefix + clip[FRAMES].tobytes()).hexdigest()[:32] for clip in signatures]
-    known = EmbeddingCache(cache)
+    stored = EmbeddingCache(cache)
     first = {key: i for i, key in reversed(list(enumerate(keys)))}
-    missing = [i for i, key in enumerate(keys) if key not in known and first[key] == i]
+    missing = [i for i, key in enumerate(keys) if key not in stored and first[key] == i]
     for start in range(0, len(missing), BATCH):
         batch = missing[start : start + BATCH]
         frames = np.concatenate([signatures[i][FRAMES] for i in batch])
         vectors = network.embed(frames).reshape(len(batch), 2, -1)
         vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)
-        known.add([keys[i] for i in batch], vectors.reshape(len(batch), -1))
+        stored.add([keys[i] for i in batch], vectors.reshape(len(batch), -1))
     if missing:
-        known.save()
-    found = disk_array((len(keys), known.size), np.float32, cache.parent)
-    known.copy_to(keys, found)
-    return found.reshape(len(keys), 2, -1)
+        stored.save()
+    embeddings = disk_array((len(keys), stored.size), np.float32, cache.parent)
+    stored.copy_to(keys, embeddings)
+    return embeddings.reshape(len(keys), 2, -1)
 
 
 def find_copies(
@@ -98,22 +102,22 @@ def find_copies(
         cache: file of the verdicts of earlier runs; only new pairs are compared, and added to it.
     """
     pairs = _nearest_pairs(vectors)
-    known = VerdictCache(cache, str(code_version(__name__)))
+    verdicts = VerdictCache(cache, str(code_version(__name__)))
     digests = [hashlib.sha256(clip.tobytes()).hexdigest()[:32] for clip in signatures]
     # In this order, because the search takes the first of equally good places.
     keys = [(digests[i], digests[j]) for i, j in pairs]
-    new = [place for place, key in enumerate(keys) if key not in known]
+    new = [place for place, key in enumerate(keys) if key not in verdicts]
     shown = tqdm(new, desc="copies", unit="pair", mininterval=0.5, disable=len(new) < SHOWN_FROM)
     for count, place in enumerate(shown, 1):
         i, j = pairs[place]
-        if keys[place] in known:  # the same content a second time
+        if keys[place] in verdicts:  # the same content a second time
             continue
-        known.add(keys[place], is_copy(signatures[i], signatures[j]))
+        verdicts.add(keys[place], is_copy(signatures[i], signatures[j]))
         if count % SAVED_EVERY == 0:
-            known.save()
+            verdicts.save()
     if new:
-        known.save()
-    return [pair for pair, key in zip(pairs, keys, strict=True) if known[key]]
+        verdicts.save()
+    return [pair for pair, key in zip(pairs, keys, strict=True) if verdicts[key]]
 
 
 def _nearest_pairs(vectors: np.ndarray) -> list[tuple[int, int]]:
@@ -140,7 +144,7 @@ def _nearest_pairs(vectors: np.ndarray) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class _Alignment:
-    """Where one picture lies in another.
+    """Describes where one picture lies in another.
 
     Attributes:
         is_swapped: the first clip lies in the second, and not the second in the first.
@@ -191,7 +195,7 @@ def _search(ones: np.ndarray, others: np.ndarray) -> _Alignment:
     Args:
         ones, others: float32 (n, 64, 64), compared frame by frame.
     """
-    best, found = -1.0, UNMOVED[0]
+    best, alignment = -1.0, UNMOVED[0]
     for a, b in zip(ones, others, strict=True):
         for is_swapped, is_mirrored in itertools.product((False, True), repeat=2):
             whole, part = (b, a) if is_swapped else (a, b)
@@ -203,8 +207,8 @@ def _search(ones: np.ndarray, others: np.ndarray) -> _Alignment:
                 _, highest, _, (left, top) = cv2.minMaxLoc(match)
                 if highest > best:
                     best = highest
-                    found = _Alignment(is_swapped, is_mirrored, side, left, top)
-    return found
+                    alignment = _Alignment(is_swapped, is_mirrored, side, left, top)
+    return alignment
 
 
 def _lined_up(

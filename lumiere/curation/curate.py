@@ -69,10 +69,10 @@ def curate(
     """
     captions = read_captions(captions_file)
     listed = _list(raw, config)
-    chosen = set(matching(listed, pattern))
+    matched = set(matching(listed, pattern))
     has_rows = {name for name in listed if normal_name(name) in captions}
     sidecars, names, late = read_sidecars(
-        raw, listed, chosen, has_rows, config.workers, config.timeout_s
+        raw, listed, matched, has_rows, config.workers, config.timeout_s
     )
     where = raw if isinstance(raw, Path) else raw.url
     if not names:

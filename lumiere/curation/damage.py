@@ -28,7 +28,7 @@ def undamaged(path: Path, codec: str, end: Fraction, damage: Damage) -> list[Spa
         path: the video.
         codec: its canonical name.
         end: when the last frame ends.
-        damage: what decoding it has noticed.
+        damage: the damage that decoding it has shown.
     """
     if not damage.is_timed or codec not in MARKING_CODECS:
         return []

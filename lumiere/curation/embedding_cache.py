@@ -10,7 +10,7 @@ from lumiere.files import write_atomically
 
 
 class EmbeddingCache:
-    """Vectors of one length by key.
+    """Stores vectors of one length by key.
 
     Args:
         path: the file of the vectors; the keys lie beside it. A run that was killed leaves vectors

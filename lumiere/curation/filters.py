@@ -23,7 +23,7 @@ cv2.setNumThreads(1)
 
 
 class Frames(Protocol):
-    """t of uint8 (64, 64, 3): an array, a list, or a `TickFrames`."""
+    """A sequence of t pictures, uint8 (64, 64, 3): an array, a list, or a `TickFrames`."""
 
     def __len__(self) -> int: ...
 

@@ -30,7 +30,7 @@ MAY_HAVE_BARS = "may have bars"
 
 @dataclass
 class Pass:
-    """What one pass over the frames of a video gathers.
+    """Gathers facts about a video in one pass over its frames.
 
     Attributes:
         cuts: has seen every source frame.

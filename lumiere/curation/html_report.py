@@ -74,7 +74,7 @@ def write_page(
 
 @dataclass(frozen=True)
 class Shown:
-    """What the page shows of clips.
+    """Holds the pictures of clips that the page shows.
 
     Attributes:
         pictures: uint8 (4, 64, 64, 3), by clip_id.
@@ -218,14 +218,14 @@ def _scores(rows: list[Row]) -> str:
 def _doubtful(accepted: list[Row], shown: Shown, config: CurateConfig) -> list[str]:
     """Return the accepted clips that are unusual, or near a threshold."""
     lines = ['<h2 id="look">Accepted, but worth a look</h2>']
-    found = [row for row in accepted if _warnings(row, config)]
-    if not found:
+    doubtful = [row for row in accepted if _warnings(row, config)]
+    if not doubtful:
         return [*lines, "<p>No accepted clip is unusual or near a threshold.</p>"]
     lines.append(
         "<p>These clips are unusual, were corrected, or hardly reach a threshold "
-        f"({_shown(found)}).</p>"
+        f"({_shown(doubtful)}).</p>"
     )
-    cards = (_card(row, shown, _warnings(row, config)) for row in _picked(found))
+    cards = (_card(row, shown, _warnings(row, config)) for row in _picked(doubtful))
     return [*lines, '<div class="clips">', *cards, "</div>"]
 
 

@@ -39,9 +39,9 @@ BACKDROP_SHARE = 0.5  # of the edges of both clips; less is a thing on a plain g
 
 GROUNDS = 4096  # clips whose still parts are kept
 ROWS, COLUMNS = 256, 2048  # clips that are compared at a time
-# Of many clips, this many leading directions of their edges are compared first. What is left can
-# add at most the product of its lengths, so that the screen loses no pair. On held-out sample clips
-# 2 % of the pairs pass it.
+# With at least SCREEN_FROM clips, only this many leading directions of their edges are compared at
+# first. What is left of two frames adds at most the product of its lengths, so the screen loses no
+# pair. On held-out sample clips 2 % of the pairs pass it.
 SCREEN_FROM, DIRECTIONS = 1024, 128
 BASIS_FRAMES = 4096  # from which the directions are computed
 ROUNDING = 1e-3
@@ -61,13 +61,13 @@ def find_look_alikes(
     if len(signatures) < 2:
         return []
     digests = [hashlib.sha256(clip.tobytes()).hexdigest() for clip in signatures]
-    known, pairs = _read_cache(cache)
+    compared, pairs = _read_cache(cache)
     places = {digest: i for i, digest in enumerate(digests)}
-    num_known = sum(digest in known for digest in places)
-    if num_known < len(places):
-        order = sorted(places, key=lambda digest: (digest not in known, places[digest]))
+    num_compared = sum(digest in compared for digest in places)
+    if num_compared < len(places):
+        order = sorted(places, key=lambda digest: (digest not in compared, places[digest]))
         clips = [signatures[places[digest]] for digest in order]
-        new = _compare(clips, num_known, None if cache is None else cache.parent)
+        new = _compare(clips, num_compared, None if cache is None else cache.parent)
         # Clips of earlier runs that are gone were not compared with the new ones.
         pairs = {pair for pair in pairs if set(pair) <= set(places)}
         pairs |= {(order[i], order[j]) for i, j in new}
@@ -80,18 +80,18 @@ def _places_of(digests: list[str], pairs: set[tuple[str, str]]) -> list[tuple[in
     places: dict[str, list[int]] = {}
     for i, digest in enumerate(digests):
         places.setdefault(digest, []).append(i)
-    found: set[tuple[int, int]] = set()
+    linked: set[tuple[int, int]] = set()
     for one, other in pairs | {(digest, digest) for digest in places}:
         for i, j in itertools.product(places.get(one, ()), places.get(other, ())):
             if i != j:
-                found.add((min(i, j), max(i, j)))
-    return sorted(found)
+                linked.add((min(i, j), max(i, j)))
+    return sorted(linked)
 
 
 def _compare(
-    clips: Sequence[np.ndarray], num_known: int, folder: Path | None
+    clips: Sequence[np.ndarray], num_compared: int, folder: Path | None
 ) -> Iterator[tuple[int, int]]:
-    """Yield the pairs (i, j), i < j, of which clip j is not among the first `num_known`."""
+    """Yield the pairs (i, j), i < j and j >= `num_compared`, of clips that look alike."""
     size = BLOCKS * BLOCKS * ORIENTATIONS
     edges = disk_array((len(clips), len(clips[0]), size), np.float32, folder)  # (n, 4, 1536)
     for place, clip in enumerate(clips):
@@ -104,7 +104,7 @@ def _compare(
 
     starts = range(0, len(clips), ROWS)
     for start in tqdm(starts, desc="look-alikes", unit="block", disable=len(starts) < 4):
-        for column in range(max(start, num_known), len(clips), COLUMNS):
+        for column in range(max(start, num_compared), len(clips), COLUMNS):
             rows, columns = edges[start : start + ROWS], edges[column : column + COLUMNS]
             for i, j in screen.candidates(slice(start, start + len(rows)), column, len(columns)):
                 if i < j and not is_backdrop_only(ground(i), ground(j)):
@@ -128,7 +128,7 @@ class _Screen:
         self._rest = np.sqrt(np.maximum(0, left))  # (n, 4)
 
     def candidates(self, rows: slice, column: int, num_columns: int) -> list[tuple[int, int]]:
-        """Return the pairs (row, column) of clips, some frames of which correlate."""
+        """Return the pairs (row, column) of clips that have frames with similar edges."""
         columns = slice(column, column + num_columns)
         if self._coarse is None or self._rest is None:
             highest = _highest(self._edges[rows], self._edges[columns])
@@ -141,8 +141,8 @@ class _Screen:
             for i, j in np.argwhere(bound >= MIN_EDGE_CORRELATION - ROUNDING):
                 one, other = self._edges[rows.start + i], self._edges[column + j]
                 highest[i, j] = (one @ other.T).max()
-        found = np.argwhere(highest >= MIN_EDGE_CORRELATION)
-        return [(rows.start + int(i), column + int(j)) for i, j in found]
+        correlated = np.argwhere(highest >= MIN_EDGE_CORRELATION)
+        return [(rows.start + int(i), column + int(j)) for i, j in correlated]
 
 
 def _highest(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -155,7 +155,7 @@ def _highest(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 class Ground:
-    """What of a clip stands still.
+    """Describes the parts of a clip that do not move.
 
     Attributes:
         clip: uint8 (4, 64, 64, 3).
@@ -241,10 +241,10 @@ def _read_cache(cache: Path | None) -> tuple[set[str], set[tuple[str, str]]]:
     return set(digests), {(digests[i], digests[j]) for i, j in arrays["pairs"].tolist()}
 
 
-def _write_cache(cache: Path | None, known: set[str], pairs: set[tuple[str, str]]) -> None:
+def _write_cache(cache: Path | None, compared: set[str], pairs: set[tuple[str, str]]) -> None:
     if cache is None:
         return
-    digests = sorted(known)
+    digests = sorted(compared)
     places = {digest: i for i, digest in enumerate(digests)}
     numbers = sorted((places[one], places[other]) for one, other in pairs)
     content = pack_arrays(

@@ -39,7 +39,7 @@ NOTHING_SAID = "The captioner wrote nothing for it."
 
 @dataclass(frozen=True)
 class Look:
-    """What models say of a clip.
+    """Holds the answers of the models about a clip.
 
     Attributes:
         part: the part, with the captions that count.
@@ -173,7 +173,7 @@ def _decoded(
 
 
 class _Answers:
-    """What all models have said."""
+    """Asks all models about clips, and holds their answers."""
 
     def __init__(self, models: ClipModels, scratch: Path) -> None:
         self._captions = Captions(models.captioner, scratch) if models.captioner else None
@@ -185,6 +185,7 @@ class _Answers:
         return bool(self._unasked(clip))
 
     def ask(self, clip: _Clip, frames: np.ndarray) -> None:
+        """Show a clip, uint8 (4, h, w, 3), to the models that have yet to see it."""
         for model in self._unasked(clip):
             model.ask(clip.content, frames)
 
@@ -194,11 +195,13 @@ class _Answers:
         return [model for model in models if model and not model.knows(clip.content)]
 
     def save(self) -> None:
+        """Write all answers, so that the next run finds them."""
         for model in (self._scores, self._areas):
             if model:
                 model.save()
 
     def look(self, clip: _Clip) -> Look:
+        """Return the answers about a clip that every model has seen."""
         part, columns = clip.part, dict[str, Any]()
         if self._captions:
             columns["captioner"] = ""

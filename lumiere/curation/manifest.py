@@ -1,4 +1,4 @@
-"""The manifest: one row per clip or rejected input, as parquet."""
+"""Writes and reads the manifest: one row per clip or rejected input, as parquet."""
 
 from __future__ import annotations
 
@@ -141,10 +141,10 @@ def read_manifest(
         table = table.append_column(name, pq.read_table(path, columns=[name])[name])
     numbers = list(range(len(table)))
     if verdict:
-        is_wanted = pc.equal(table["verdict"], verdict)
+        has_verdict = pc.equal(table["verdict"], verdict)
         # pc.indices_nonzero crashes if there is no row.
-        numbers = [i for i, wanted in enumerate(is_wanted.to_pylist()) if wanted]
-        table = table.filter(is_wanted)
+        numbers = [i for i, matches in enumerate(has_verdict.to_pylist()) if matches]
+        table = table.filter(has_verdict)
     rows = table.to_pylist()
     for number, row in zip(numbers, rows, strict=True):
         if row["verdict"] == "accepted":

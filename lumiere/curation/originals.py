@@ -1,7 +1,7 @@
 """Tells the original of a video from its copies, and gives it their captions.
 
-A re-encode can only lose: pixels, length, detail. Bits and pixels alone tell nothing, because a copy
-that was encoded again at a higher bitrate, or enlarged, has them without detail.
+A re-encode can only lose pixels, length and detail. Bits and pixels alone prove nothing, because a
+copy that was encoded again at a higher bitrate, or enlarged, has more of them without more detail.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from lumiere.curation.manifest import MODEL_SCHEMA, SCHEMA
 Row = dict[str, Any]
 
 SAME_LENGTH_S = 0.1  # lengths that differ by less count as equal
-# What encoding once more does to the sharpness, measured on 363 pairs of clips of cameras,
-# animations and textures (crf 16 to 20, and 4 to 38 of them). With 1.5 to 6 times the bits it hardly
-# changes: by -3 to +1 %, and up to 8 more because colours were rounded once more. With fewer bits it
-# changes more: mostly down, but the noise of coarse steps can look like detail.
+# Encoding once more changes the sharpness, as measured on 363 pairs of clips of cameras, animations
+# and textures (crf 16 to 20, and 4 to 38 of them). With 1.5 to 6 times the bits it changes little:
+# by -3 to +1 %, and up to 8 more because colours were rounded once more. With fewer bits it changes
+# more, mostly down, but the noise of coarse steps can look like detail.
 GAIN, ROUNDING_GAIN = 0.003, 5.0  # of the sharpness, and in its units; by twice the bits
 MOST_DOUBLINGS = 2.0
 NOISE = 0.03  # a clip that is sharper than one with more bits by more than this has noise
@@ -36,8 +36,10 @@ CLEARLY_LESS = 0.8  # of a difference; both are noise if the picture is symmetri
 
 
 def find_original(rows: Sequence[Row]) -> Row:
-    """Return the clip that is probably the original: of the largest ones that are not enlarged the
-    longest, and of these the one with the most detail for its bits.
+    """Return the clip that is probably the original.
+
+    It is the longest of the largest clips that are not enlarged. Among equally long ones, it has
+    the most detail for its bits.
 
     Args:
         rows: of the manifest; all show the same.
@@ -68,7 +70,9 @@ def _is_enlarged(row: Row, smaller: Row) -> bool:
 
 def _has_lost(row: Row, larger: Row) -> bool:
     """Return whether a clip was probably encoded from one with more bits, and not the other way
-    round: then its sharpness differs by more than bits that bring nothing would explain.
+    round.
+
+    Its sharpness then differs by more than bits that add no detail would explain.
     """
     ratio = max(1.0, larger["bitrate"] / max(row["bitrate"], 1e-6))
     gain = larger["sharpness"] - row["sharpness"]

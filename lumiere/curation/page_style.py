@@ -1,4 +1,4 @@
-"""The style and the script of the curation page."""
+"""Holds the style and the script of the curation page."""
 
 STYLE = """
 :root { color-scheme: light; --line: #d5d9de; --dim: #5b6570; --blue: #2f6db3; --red: #c0392b; }

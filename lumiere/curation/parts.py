@@ -91,11 +91,11 @@ def _is_covered(shot: Segment, spans: Iterable[Span], video: Measurement) -> boo
 
 def _by_span(captions: list[Caption]) -> dict[Span, list[Caption]]:
     """Return the captions of each captioned span, in the order of the spans."""
-    found: dict[Span, list[Caption]] = {}
+    captions_of: dict[Span, list[Caption]] = {}
     for caption in captions:
         if caption.span is not None:
-            found.setdefault(caption.span, []).append(caption)
-    return dict(sorted(found.items()))
+            captions_of.setdefault(caption.span, []).append(caption)
+    return dict(sorted(captions_of.items()))
 
 
 def _unusable_caption(caption: Caption) -> Part:

@@ -323,7 +323,9 @@ def _read_packets(
 
 
 class _Ends:
-    """When the streams of a file end. It counts ticks, because fractions take ten times as long."""
+    """Computes when the streams of a file end. It counts ticks, because fractions take ten times as
+    long.
+    """
 
     def __init__(self) -> None:
         self._ticks: dict[int, int] = {}  # of each stream, in its time base

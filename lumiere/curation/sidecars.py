@@ -68,8 +68,8 @@ def read_sidecars(
     described = {
         stem: [video for video in videos[stem] if video not in has_rows] for stem in beside
     }
-    wanted = [name for stem, files in beside.items() if described[stem] for name in files.values()]
-    files_of, late = _local_files(raw, wanted, workers, timeout_s)
+    to_read = [name for stem, files in beside.items() if described[stem] for name in files.values()]
+    files_of, late = _local_files(raw, to_read, workers, timeout_s)
     captions: dict[str, list[Caption]] = {}
     without: set[str] = set()
     for stem, files in beside.items():
@@ -80,12 +80,14 @@ def read_sidecars(
     return captions, others, without
 
 
-def _videos_by_stem(names: Sequence[str], chosen: Container[str]) -> dict[PurePosixPath, list[str]]:
+def _videos_by_stem(
+    names: Sequence[str], selected: Container[str]
+) -> dict[PurePosixPath, list[str]]:
     """Return the videos that count, by their paths without a suffix."""
     videos: dict[PurePosixPath, list[str]] = {}
     for name in names:
         path = PurePosixPath(name)
-        if name in chosen and path.suffix.lower() in VIDEO_SUFFIXES:
+        if name in selected and path.suffix.lower() in VIDEO_SUFFIXES:
             videos.setdefault(path.with_suffix(""), []).append(name)
     return videos
 
@@ -106,17 +108,17 @@ def _local_files(
     """
     if isinstance(raw, Path):
         return {name: raw / name for name in names}, set()
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     late = set()
     for i, outcome in run_tasks(fetch_file, [(raw, name) for name in names], workers, timeout_s):
         if not isinstance(outcome, Failure):
-            found[names[i]] = outcome
+            paths[names[i]] = outcome
         elif outcome.kind == "timeout" or isinstance(outcome.error, TimeoutError):
             late.add(names[i])
         else:
             problem = f"{_shown(raw, names[i])}: cannot be fetched: {outcome.detail}"
             raise DataError(problem, FETCH_AGAIN)
-    return found, late
+    return paths, late
 
 
 def _is_own_file(raw: Path | RemoteFolder, name: str) -> bool:
@@ -150,11 +152,11 @@ def _read(
     else:
         sentences, cells = _part(value, where)
         parts = [(sentences or texts, cells)]
-    found: list[Caption] = []
+    captions: list[Caption] = []
     for own, cells in parts:
         for text in own:
-            add_caption(found, make_caption(text, cells, source), source)
-    return found
+            add_caption(captions, make_caption(text, cells, source), source)
+    return captions
 
 
 def _part(value: Any, where: str) -> tuple[list[str], Cells]:

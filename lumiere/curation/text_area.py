@@ -44,5 +44,5 @@ class RapidOCRReader:
             picture: uint8 (h, w, 3), RGB.
         """
         bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-        found, _ = self._engine(bgr, use_det=True, use_cls=False, use_rec=False)
-        return [np.asarray(box, np.float64) for box in found or ()]
+        corners, _ = self._engine(bgr, use_det=True, use_cls=False, use_rec=False)
+        return [np.asarray(box, np.float64) for box in corners or ()]

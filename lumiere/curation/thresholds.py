@@ -54,7 +54,7 @@ MODEL_SCORES = (
 
 
 def too_small(side: int, config: CurateConfig) -> Rejection | None:
-    """Compare the shorter side of a picture, in pixels."""
+    """Return why a picture is too small by its shorter side, in pixels; None if it is not."""
     if side >= config.min_side:
         return None
     detail = f"Its shorter side is {side} pixels; curate.min_side is {config.min_side}."
@@ -62,7 +62,7 @@ def too_small(side: int, config: CurateConfig) -> Rejection | None:
 
 
 def too_short_or_still(segment: Segment, config: CurateConfig) -> Rejection | None:
-    """Compare the length and the motion of a stretch."""
+    """Return why a stretch is too short or moves too little; None if it is fine."""
     seconds = float(segment.end - segment.start)
     if seconds < config.min_seconds - SAME:
         return Rejection(
@@ -79,7 +79,7 @@ def too_short_or_still(segment: Segment, config: CurateConfig) -> Rejection | No
 
 
 def bad_score(cells: Mapping[str, Any], config: CurateConfig) -> Rejection | None:
-    """Compare the scores that models gave.
+    """Return which score by a model misses its threshold; None if none does.
 
     Args:
         cells: of the manifest, by column.
@@ -90,7 +90,7 @@ def bad_score(cells: Mapping[str, Any], config: CurateConfig) -> Rejection | Non
             continue
         value = cells[score.column]
         passes = value <= limit + SAME if score.is_upper else value >= limit - SAME
-        if not passes:  # NaN neither
+        if not passes:  # NaN passes neither test
             detail = f"Its {score.column} is {value:.4g}; curate.{score.parameter} is {limit:g}."
             return Rejection(score.reason, detail)
     return None

@@ -1,5 +1,5 @@
-"""The small picture that a video shows at each tick, in a file, so that memory does not grow with its
-length.
+"""Stores the small picture that a video shows at each tick in a file, so that memory does not grow
+with the video's length.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ SHAPE = (FLOW_SIDE, FLOW_SIDE, 3)
 
 
 class TickFrames:
-    """uint8 (64, 64, 3) for each tick.
+    """Holds the picture of each tick, uint8 (64, 64, 3).
 
-    A frame that is shown for many ticks is stored once. Ticks that are read one after the other give
-    one object if they show one frame, which tells that nothing moves.
+    A frame that is shown for many ticks is stored once. Successive ticks that show one frame return
+    the same object, so a caller sees that nothing moves.
 
     Args:
         folder: where the file lies; by default the system's folder for temporary files.
@@ -45,7 +45,7 @@ class TickFrames:
         del self._places[first:]
 
     def cut_bars(self, box: Box, size: tuple[int, int]) -> None:
-        """From now on, cut the bars off, and enlarge the rest.
+        """Cut the bars off each picture that is read from now on, and enlarge the rest.
 
         Args:
             box: the picture within bars.
@@ -70,7 +70,7 @@ class TickFrames:
         return len(self._places)
 
     def __getitem__(self, tick: int, /) -> np.ndarray:
-        """Raise IndexError behind the end."""
+        """Return the picture of a tick, uint8 (64, 64, 3); raise IndexError past the end."""
         place = self._places[tick]
         if self._newest is None or self._newest[0] != place:
             frame = self._file[place]
@@ -81,7 +81,7 @@ class TickFrames:
         return self._newest[1]
 
     def close(self) -> None:
-        """Delete the file, also for all parts."""
+        """Delete the file, which all parts share."""
         self._file.close()
 
 

@@ -13,11 +13,11 @@ Key = tuple[str, str]  # the digests of two clips, in order
 
 
 class VerdictCache:
-    """What was decided about pairs of clips.
+    """Holds the verdicts on pairs of clips, by key.
 
     Args:
         path: the file, an npz without pickles; None keeps nothing.
-        code: names what decides; verdicts of other code do not count.
+        code: the version of the code that decides; verdicts of another version do not count.
     """
 
     def __init__(self, path: Path | None, code: str) -> None:
@@ -39,6 +39,7 @@ class VerdictCache:
         return self._verdicts[key]
 
     def add(self, key: Key, verdict: bool) -> None:
+        """Store whether a pair of clips passed."""
         self._verdicts[key] = bool(verdict)
 
     def save(self) -> None:

@@ -67,8 +67,10 @@ def decide(
     pictures: dict[str, np.ndarray] = {}
     for name in sorted(outcomes):
         own_captions = captions.get(normal_name(name), [])
-        found = _video_rows(name, ids[name], outcomes[name], own_captions, config, looks)
-        for row, signature in found:
+        rows_and_signatures = _video_rows(
+            name, ids[name], outcomes[name], own_captions, config, looks
+        )
+        for row, signature in rows_and_signatures:
             rows.append(row)
             if signature is not None:
                 pictures[row["clip_id"]] = signature

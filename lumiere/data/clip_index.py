@@ -1,4 +1,4 @@
-"""The index of many decoded clips as Arrow files, which are mapped into memory and not read.
+"""Writes the index of many decoded clips as Arrow files, and maps it into memory to read it.
 
 `index.json` lists the clips of small sets, for people to read. With more than `MOST_IN_JSON` clips
 it only names two files for each split: `<split>.clips.arrow` has a row for each clip, and

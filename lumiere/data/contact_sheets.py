@@ -1,4 +1,4 @@
-"""Pictures of videos: contact sheets and x-t slices, for reports and for `dvc plots`."""
+"""Draws pictures of videos: contact sheets and x-t slices, for reports and for `dvc plots`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Says which decoders notice damage, and hears what they only log."""
+"""Lists the decoders that notice damage, and collects the errors that some only log."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ MARKING_CODECS = frozenset(
 )
 # These stop at almost all damage, if they are strict.
 STRICT_CODECS = frozenset({"vp9", "av1"})
-# These return a picture whose checksum is wrong, and only log it. The others say no more in words
-# than by their marks and errors.
+# These return a picture whose checksum is wrong, and only log it. The logs of the others add
+# nothing to their marks and errors.
 LOGGING_CODECS = frozenset({"hevc", "ffv1"})
 
 # A NAL unit of type 40 (suffix SEI) that begins with the MD5 of one or three planes, H.265 D.2.19.
@@ -41,7 +41,7 @@ def is_checked(codec: str, packet: av.Packet) -> bool:
 
     Args:
         codec: its canonical name.
-        packet: that of one frame.
+        packet: the packet of one frame.
     """
     if codec == "hevc":
         return HEVC_MD5.search(bytes(packet)) is not None
@@ -54,7 +54,7 @@ def is_checked(codec: str, packet: av.Packet) -> bool:
 def complaints(codec: str) -> Iterator[list[tuple[int, str, str]]]:
     """Collect the errors that FFmpeg logs on this thread, if the codec's decoder only logs some.
 
-    FFmpeg has one log for all threads, so it is switched on only meanwhile.
+    FFmpeg has one log for all threads, so it is switched on only while this context is open.
     """
     if codec not in LOGGING_CODECS:
         yield []
@@ -68,7 +68,7 @@ def complaints(codec: str) -> Iterator[list[tuple[int, str, str]]]:
 
 
 def _listen(change: int) -> None:
-    """Count the listeners; the first switches the log on, and the last back."""
+    """Count the listeners: the first one switches the log on, and the last one restores it."""
     global _num_listeners, _before
     with _lock:
         _num_listeners += change
@@ -84,8 +84,8 @@ def _listen(change: int) -> None:
 def _has_ffv1_checksum(packet: bytes) -> bool:
     """Return whether the last slice of a packet ends with its CRC, RFC 9043, section 4.8.
 
-    A slice divides by the polynomial without a remainder if it does. `zlib` reads the bits of a byte
-    the other way round, and inverts its state before and after.
+    If it does, the polynomial divides the slice without a remainder. `zlib` reads the bits of a
+    byte in the other order, and inverts its state before and after.
     """
     size = int.from_bytes(packet[-FFV1_FOOTER : 3 - FFV1_FOOTER], "big") + FFV1_FOOTER
     if size > len(packet):

@@ -1,4 +1,4 @@
-"""Arrays that lie in files without a name, so that memory does not grow with the number of clips.
+"""Keeps arrays in files without a name, so that memory does not grow with the number of clips.
 
 The system keeps as much of them in memory as it has room for, and the file is gone with the array.
 """

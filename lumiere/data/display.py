@@ -38,7 +38,7 @@ Matrix = tuple[tuple[int, int], tuple[int, int]]
 
 @dataclass(frozen=True)
 class Display:
-    """How the frames of a stream are shown.
+    """Describes how the frames of a stream are shown.
 
     Attributes:
         matrix: ((a, b), (c, d)) of zeros and signed ones: a stored pixel (x, y) is shown at
@@ -57,7 +57,7 @@ class Display:
 
     @property
     def notes(self) -> list[str]:
-        """What differs from the stored frames, in words."""
+        """The differences from the stored frames, in words."""
         notes = []
         if self.matrix != IDENTITY:
             notes.append("rotated or mirrored")
@@ -73,7 +73,7 @@ class Display:
 
     @property
     def are_rows_shown(self) -> bool:
-        """Whether the rows of a stored frame are shown as rows, and not as columns."""
+        """Return whether the rows of a stored frame are shown as rows, and not as columns."""
         return self.matrix[0][0] != 0
 
     def size(self, width: int, height: int) -> tuple[int, int]:
@@ -125,7 +125,7 @@ class Display:
 
 
 class Converter:
-    """What all frames of a stream share, because one per frame is half as fast."""
+    """Converts the frames of a stream, which share it, because one per frame is half as fast."""
 
     def __init__(self) -> None:
         self.reformatter = VideoReformatter()
@@ -192,9 +192,9 @@ def deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[tuple[av.VideoFram
     for frame in frames:
         if frame.interlaced_frame:
             # The filter needs the frame before, which has been shown.
-            known = [] if before is None else [before]
-            rest = itertools.chain(known, [frame], frames)
-            shown = itertools.islice(_filtered(rest), len(known), None)
+            earlier = [] if before is None else [before]
+            rest = itertools.chain(earlier, [frame], frames)
+            shown = itertools.islice(_filtered(rest), len(earlier), None)
             yield from ((frame, True) for frame in shown)
             return
         yield frame, False

@@ -233,17 +233,17 @@ def choose_windows(starts: list[int], length: int, motions: np.ndarray, share: f
     if not starts or not len(motions):
         return starts
     least = least_motion(motions, length, share)
-    chosen = [start for start in starts if motions[start] >= least]
-    while len(chosen) < len(starts):
+    lively = [start for start in starts if motions[start] >= least]
+    while len(lively) < len(starts):
         free = [
             start
             for start in range(len(motions))
-            if motions[start] >= least and all(abs(start - other) >= length for other in chosen)
+            if motions[start] >= least and all(abs(start - other) >= length for other in lively)
         ]
         if not free:
             break
-        chosen.append(max(free, key=lambda start: motions[start]))
-    return sorted(chosen)
+        lively.append(max(free, key=lambda start: motions[start]))
+    return sorted(lively)
 
 
 def least_motion(motions: np.ndarray, length: int, share: float) -> float:
@@ -302,19 +302,19 @@ def _cut(
     Yields:
         (index of the stretch, its windows or why it has none) for every stretch, in any order.
     """
-    chosen: dict[int, list[int]] = {}
+    starts_of: dict[int, list[int]] = {}
     for i, source in enumerate(sources):
-        chosen[i] = _choose(source, settings)
-        if not chosen[i]:
+        starts_of[i] = _choose(source, settings)
+        if not starts_of[i]:
             count = _count_ticks(source, settings)
             length, fps = settings.num_frames, settings.fps
             yield i, VideoError(f"{counted(count, 'frame')} at {fps} fps; a window needs {length}")
-    left = [i for i in chosen if chosen[i]]
+    left = [i for i in starts_of if starts_of[i]]
     for decoder in (sources[0].decoder, "pyav"):  # PyAV reads what decord cannot: the same frames
         try:
-            for i, decoded in _decode(sources, settings, chosen, left, decoder):
+            for i, decoded in _decode(sources, settings, starts_of, left, decoder):
                 left = [other for other in left if other != i]
-                yield i, _windows(sources[i], settings, chosen[i], decoded)
+                yield i, _windows(sources[i], settings, starts_of[i], decoded)
         except (VideoError, ImportError) as error:
             if decoder != "pyav":
                 continue
@@ -336,14 +336,14 @@ def _choose(source: Source, settings: WindowSettings) -> list[int]:
     return choose_windows(starts, length, motions, settings.min_window_motion)
 
 
-def _wanted(starts: list[int], length: int) -> list[int]:
+def _needed_frames(starts: list[int], length: int) -> list[int]:
     return sorted({k for start in starts for k in range(start, start + length)})
 
 
 def _decode(
     sources: Sequence[Source],
     settings: WindowSettings,
-    chosen: Mapping[int, list[int]],
+    starts_of: Mapping[int, list[int]],
     left: list[int],
     decoder: str,
 ) -> Iterator[tuple[int, Decoded]]:
@@ -351,9 +351,9 @@ def _decode(
     (size,) = as_sizes(settings.size)
     spans = []
     for i in left:
-        wanted = frozenset(_wanted(chosen[i], settings.num_frames))
+        needed = frozenset(_needed_frames(starts_of[i], settings.num_frames))
         start, end = Fraction(sources[i].start), Fraction(sources[i].end)
-        spans.append(Ticks(Fraction(settings.fps), start, end, wanted))
+        spans.append(Ticks(Fraction(settings.fps), start, end, needed))
     box = sources[0].box
     decoded = decode_spans(
         local_copy(sources[0].path),
@@ -370,15 +370,15 @@ def _windows(
 ) -> Windows | VideoError:
     """Divide the decoded frames of a stretch into windows; an error if one is missing or damaged."""
     length, fps = settings.num_frames, settings.fps
-    wanted = _wanted(starts, length)
+    needed = _needed_frames(starts, length)
     # Curation cuts around damage that a decoder meets nevertheless.
     if decoded.damage.is_in(source.start, source.end):
         return VideoError(f"damaged ({decoded.damage}); run the curate stage again")
-    if len(decoded.frames) < len(wanted):
+    if len(decoded.frames) < len(needed):
         return VideoError(
-            f"{len(decoded.frames)} of the {len(wanted)} frames of its windows can be decoded"
+            f"{len(decoded.frames)} of the {len(needed)} frames of its windows can be decoded"
         )
     frames = decoded.frames
-    places = {k: place for place, k in enumerate(wanted)}
+    places = {k: place for place, k in enumerate(needed)}
     videos = [pack_frames(frames[[places[start + i] for i in range(length)]]) for start in starts]
     return Windows(videos, [float(source.start + Fraction(start, fps)) for start in starts])

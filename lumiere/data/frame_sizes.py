@@ -1,4 +1,4 @@
-"""Sizes of clips: one for all, or several ("buckets"), of which each clip has the one that fits it.
+"""Handles the sizes of clips: one for all, or several ("buckets"); each clip gets the best fit.
 
 Sizes are (height, width) in pixels. The first one is the main size: a stage that names the shorter
 side of its frames means that of the main size, and scales all sizes by the same factor.
@@ -56,7 +56,7 @@ def at_side(sizes: Sequence[Size], side: int) -> tuple[Size, ...]:
 
 def nearest(sizes: Sequence[Size], height: int, width: int) -> int:
     """Return the number of the size that keeps most of a picture when it is cropped to that shape;
-    of equal ones the first.
+    the first of equals.
     """
 
     def kept(size: Size) -> Fraction:

@@ -1,4 +1,4 @@
-"""Answers for every reader when the frames of a video are shown, and how long it is."""
+"""Computes when the frames of a video are shown, and how long it is, for every reader."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MEND_TIMES = "write them anew with `ffmpeg -i <file> <new file>`"
 
 @dataclass(frozen=True)
 class Timeline:
-    """When the frames of a video are shown, from its packets alone.
+    """Holds the times at which the frames of a video are shown, read from its packets alone.
 
     Attributes:
         times: ascending seconds of the frames, the first at 0.
@@ -98,14 +98,14 @@ def end_of(times: Sequence[Fraction], last_duration: Fraction) -> Fraction:
 
 
 class Clock:
-    """When the frames of a decoder are shown, in ticks of the stream's time base."""
+    """Computes when the frames of a decoder are shown, in ticks of the stream's time base."""
 
     def __init__(self, container_format: str) -> None:
         self._has_pts = container_format not in NO_PTS
         self._following: int | None = 0 if container_format in RAW_STREAMS else None
 
     def point(self, frame: av.VideoFrame) -> int | None:
-        """Return when the next frame is shown; None if nobody knows."""
+        """Return when the next frame is shown; None if that is unknown."""
         point = frame.pts if self._has_pts else frame.dts
         if point is None:
             point = self._following
@@ -114,7 +114,7 @@ class Clock:
         return point
 
     def packet_point(self, packet: av.Packet) -> int | None:
-        """Return when the frame of a packet is shown; None if nobody knows."""
+        """Return when the frame of a packet is shown; None if that is unknown."""
         return packet.pts if self._has_pts else packet.dts
 
 

@@ -32,7 +32,7 @@ HEVC_IRAP = range(16, 22)  # BLA, IDR and CRA pictures in H.265, table 7-1
 
 @dataclass(frozen=True)
 class KeyFrames:
-    """Where decoding may begin.
+    """Holds the key frames at which decoding may begin.
 
     Attributes:
         points: ascending timestamps of the key frames, in ticks of `time_base`; the first is that of
@@ -81,7 +81,7 @@ def key_frames(path: str | Path, must_seek: bool = True) -> KeyFrames:
 
 
 class _Irregular(Exception):
-    """A packet that has no time, is damaged, or is not to be shown."""
+    """Reports a packet that has no time, is damaged, or is not to be shown."""
 
 
 def _read_points(
@@ -179,7 +179,7 @@ def _units(content: bytes, length_size: int) -> list[bytes]:
 
 
 def _av1_resets(content: bytes, extradata: bytes) -> bool:
-    """A key frame that is shown: AV1 bitstream specification, 5.3.2 and 5.9.2."""
+    """Return whether a packet is a key frame that is shown: AV1 specification, 5.3.2 and 5.9.2."""
     place = 0
     while place + 1 < len(content):
         kind, has_extension, has_size = (

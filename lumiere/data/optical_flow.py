@@ -1,4 +1,4 @@
-"""How far things move between two frames, by Farnebäck's dense optical flow."""
+"""Measures how far things move between two frames, by Farnebäck's dense optical flow."""
 
 from __future__ import annotations
 

@@ -38,22 +38,22 @@ def unit_to_bytes(pixels: Tensor) -> Tensor:
 
 
 def to_model_range(frames: np.ndarray) -> Tensor:
-    """uint8 (t, h, w, c) -> float32 (c, t, h, w) in [-1, 1]."""
+    """Convert uint8 (t, h, w, c) to float32 (c, t, h, w) in [-1, 1]."""
     return bytes_to_model(_tensor(frames).permute(3, 0, 1, 2))
 
 
 def from_model_range(video: Tensor) -> np.ndarray:
-    """float (c, t, h, w) in [-1, 1] -> uint8 (t, h, w, c), the inverse of `to_model_range`; clamps."""
+    """Undo `to_model_range`: (c, t, h, w) in [-1, 1] to uint8 (t, h, w, c); clamp."""
     return model_to_bytes(video).permute(1, 2, 3, 0).contiguous().cpu().numpy()
 
 
 def to_unit_range(frames: np.ndarray) -> Tensor:
-    """uint8 (t, h, w, c) -> float32 (t, c, h, w) in [0, 1]."""
+    """Convert uint8 (t, h, w, c) to float32 (t, c, h, w) in [0, 1]."""
     return bytes_to_unit(_tensor(frames).permute(0, 3, 1, 2))
 
 
 def from_unit_range(video: Tensor) -> np.ndarray:
-    """float (t, c, h, w) in [0, 1] -> uint8 (t, h, w, c), the inverse of `to_unit_range`."""
+    """Undo `to_unit_range`: (t, c, h, w) in [0, 1] to uint8 (t, h, w, c)."""
     return unit_to_bytes(video.permute(0, 2, 3, 1)).cpu().numpy()
 
 

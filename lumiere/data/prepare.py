@@ -50,7 +50,9 @@ Embeddings = Mapping[str, tuple[np.ndarray, np.ndarray]]  # caption -> float16 (
 class Encoder(Protocol):
     """The part of a text encoder that is used here."""
 
-    def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]: ...
+    def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Return the states (b, n, d) and the mask (b, n) of sentences."""
+        ...
 
 
 def cut_all(

@@ -1,4 +1,4 @@
-"""Raw videos in an object store: lists them, and fetches each when it is read.
+"""Lists the raw videos in an object store, and fetches each when it is read.
 
 A video is fetched once for each version of it. Its copy lies in a cache under the hash of its
 address and of the tag that the store gives to its content, so hashes, decoders and seeking work as
@@ -243,7 +243,7 @@ def _open(url: str) -> tuple[Any, str]:
 
 
 def _tag(facts: dict[str, Any]) -> str:
-    """Return what changes with the content of a file."""
+    """Return a tag that changes with the content of a file."""
     for name in TAGS:
         if facts.get(name):
             return str(facts[name])
@@ -264,9 +264,9 @@ def _fetch(files: Any, path: str, copy: Path, size: int | None) -> None:
         with files.open(path, "rb", block_size=CHUNK) as source, temporary.open("wb") as target:
             for chunk in _chunks(source):
                 target.write(chunk)
-        found = temporary.stat().st_size
-        if size is not None and found != size:
-            raise OSError(0, f"{found} of {size} bytes came", path)
+        num_bytes = temporary.stat().st_size
+        if size is not None and num_bytes != size:
+            raise OSError(0, f"{num_bytes} of {size} bytes came", path)
         os.replace(temporary, copy)
     finally:
         with contextlib.suppress(OSError):

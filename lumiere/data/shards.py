@@ -1,4 +1,4 @@
-"""WebDataset-style tar shards with an index; equal samples give equal bytes.
+"""Writes and reads WebDataset-style tar shards with an index; equal samples give equal bytes.
 
 A sample has three members: `<key>.json`, `<key>.text.npz` (caption embeddings) and
 `<key>.video.npz` (frames). Each frame is an array of its own, `00000`, `00001`, ..., so that some

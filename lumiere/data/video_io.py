@@ -160,7 +160,7 @@ class Ticks:
 
     @property
     def last_time(self) -> Fraction | None:
-        """Where decoding may stop: just after the last wanted tick, or at the end."""
+        """The time at which decoding may stop: just after the last wanted tick, or at the end."""
         if self.wanted is None:
             return self.end
         last = self.start + max(self.wanted, default=0) / self.fps
@@ -174,8 +174,8 @@ def select_ticks(times: Sequence[Fraction], ticks: Ticks, end: Fraction) -> list
         times: ascending seconds of the source frames, the first at 0.
         end: seconds at which the last frame ends.
     """
-    wanted = ticks.between(Fraction(0), end)
-    return [bisect.bisect_right(times, ticks.start + k / ticks.fps) - 1 for k in wanted]
+    numbers = ticks.between(Fraction(0), end)
+    return [bisect.bisect_right(times, ticks.start + k / ticks.fps) - 1 for k in numbers]
 
 
 def decode_spans(
@@ -219,8 +219,8 @@ class _Taker:
     @property
     def first_time(self) -> Fraction:
         """The first wanted tick."""
-        wanted = self.ticks.wanted
-        return self.ticks.start + min(wanted if wanted else (0,)) / self.ticks.fps
+        numbers = self.ticks.wanted
+        return self.ticks.start + min(numbers if numbers else (0,)) / self.ticks.fps
 
     def take(self, held: SourceFrame, until: Fraction) -> None:
         """Give a frame to each wanted tick at which it is shown."""

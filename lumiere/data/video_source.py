@@ -1,7 +1,7 @@
 """Decodes the frames of a video, each at its time, and counts what is damaged.
 
-`video_streams` says which stream is the video, `frame_times` when its frames are shown, and `display`
-how.
+`video_streams` picks the stream that is the video, `frame_times` computes when its frames are
+shown, and `display` how.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from lumiere.plurals import counted
 DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 STRICT = "crccheck+bitstream+buffer+explode"
 
-FRAMES_LOOKED_AT = 8  # the first frame of an interlaced video may be marked otherwise
+FRAMES_LOOKED_AT = 8  # the first frame of an interlaced video may be marked differently
 
 
 class SeekError(VideoError):
-    """Decoding did not begin at the key frame that was asked for."""
+    """Reports that decoding did not begin at the key frame that was asked for."""
 
 
 @dataclass
 class Damage:
-    """What a decoder could not read, counted while frames are decoded.
+    """Counts what a decoder cannot read while frames are decoded.
 
     Attributes:
         num_frames: frames whose damage the decoder concealed or logged.
@@ -74,7 +74,7 @@ class Damage:
 
     @property
     def is_timed(self) -> bool:
-        """Whether the time of each sign is known."""
+        """Return whether the time of each sign is known."""
         return len(self.signs) == self.num_frames + self.num_packets
 
     def is_in(self, start: Fraction, end: Fraction) -> bool:
@@ -82,6 +82,7 @@ class Damage:
         return not self.is_timed or any(start <= sign < end for sign in self.signs)
 
     def copy(self) -> Damage:
+        """Return a copy that later signs do not change."""
         return Damage(self.num_frames, self.num_packets, list(self.signs))
 
     def __bool__(self) -> bool:
@@ -115,11 +116,11 @@ class SourceFrame:
     is_interlaced: bool = False
 
     def picture(self) -> np.ndarray:
-        """uint8 (h, w, 3), RGB, as shown."""
+        """Return the picture as shown, uint8 (h, w, 3), RGB."""
         return self.display.picture(self.frame, self.converter)
 
     def thumbnail(self, side: int) -> np.ndarray:
-        """uint8 (side, side, 3), RGB: the picture squashed to a small square, at little cost."""
+        """Return the picture cheaply squashed to a small square, uint8 (side, side, 3), RGB."""
         return self.display.thumbnail(self.frame, self.converter, side)
 
     @property
@@ -167,6 +168,7 @@ class FirstFrames:
 
     @property
     def is_complete(self) -> bool:
+        """Return whether enough frames are decoded."""
         return len(self._frames) >= FRAMES_LOOKED_AT
 
     def add(self, packet: av.Packet | None) -> None:
@@ -174,7 +176,7 @@ class FirstFrames:
         if self.is_complete:
             return
         with contextlib.suppress(av.error.FFmpegError):
-            # FFmpeg's own decoder, for only these are told the display matrix.
+            # Use FFmpeg's own decoder, because no other one gets the display matrix.
             self._frames += self._stream.codec_context.decode(packet)
 
     def display(self) -> Display:

@@ -1,4 +1,4 @@
-"""Opens videos, and answers for every reader which stream is the video."""
+"""Opens videos, and picks the stream that is the video."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OPEN_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 
 MACHINE_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT})
 
-# Pictures that stand for a video, and are not the video.
+# Streams of covers, thumbnails or stills, which lie in the file beside the video.
 NOT_THE_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 
 
@@ -73,7 +73,7 @@ def demuxed(
     """Yield the packets of some streams, or of all, and at last an empty one for each.
 
     PyAV raises IndexError where it meets a stream that begins within the file, or that damage made
-    up. That is none of ours, so reading goes on behind it.
+    up. We read no such stream, so reading goes on after it.
 
     Raises:
         FFmpegError: if the demuxer gives up.

@@ -1,11 +1,11 @@
 """Runs tasks in worker processes that can be killed, so that a decoder that hangs costs one clip
 instead of the run.
 
-A worker serves many tasks, because starting a process takes seconds. A worker that makes no progress
-within the limit, or takes more memory than its own, is killed and replaced. A task that takes too
-much memory in a worker that served others before is tried once more in the new one. Progress is what the
-task reports by `report_progress`, such as a decoded frame, a packet or a part of a hashed file: a
-long video may take its time, and a decoder that spins reports nothing.
+A worker serves many tasks, because starting a process takes seconds. It is killed and replaced if
+it makes no progress within the time limit, or takes more memory than the limit allows. A task that
+takes too much memory in a worker with earlier tasks is tried once more in a new worker. A task
+reports progress with `report_progress`, for example after a decoded frame, a packet or a part of a
+hashed file: a long video may take its time, and a decoder that spins reports nothing.
 
 The package pebble (5.2.3) does not help: if the parent is killed while a decoder spins, its workers
 keep running, because they notice the end of the parent only when they read their pipe.
@@ -79,8 +79,8 @@ def run_tasks(
     Raises:
         WorkerError: if a worker process cannot start.
     """
-    with contextlib.closing(supervise(function, tasks, workers, timeout_s, memory_mb)) as found:
-        for outcome in found:
+    with contextlib.closing(supervise(function, tasks, workers, timeout_s, memory_mb)) as outcomes:
+        for outcome in outcomes:
             if outcome is not None:
                 yield outcome
 
@@ -123,12 +123,12 @@ _reported = 0.0
 
 
 class _Slot(Generic[Result]):
-    """One worker process at a time, and its current task.
+    """Runs one worker process at a time, and holds its current task.
 
     Attributes:
         index: of the current task; None without one.
         task: the arguments of the latest task.
-        num_sent: tasks that this process has been given.
+        num_sent: the number of tasks that were sent to this process.
     """
 
     def __init__(self, function: Callable[..., Result], timeout_s: float, memory_mb: float) -> None:
@@ -186,8 +186,8 @@ class _Slot(Generic[Result]):
         return None
 
     def _out_of_memory(self) -> tuple[int, Failure] | None:
-        """End a task that takes too much memory; once more in a new process, if earlier tasks may
-        have left memory behind in this one.
+        """End a task that takes too much memory. If earlier tasks may have left memory behind in
+        this process, try the task once more in a new one.
         """
         if self.num_sent == 1:
             return self._replace("memory", f"it took more than {self.memory_mb:g} MB")
@@ -232,7 +232,7 @@ def hash_with_progress(path: Path) -> str:
 
 
 class _ReportingFile(io.FileIO):
-    """A file of which each read is progress; a large one takes minutes."""
+    """Reports progress at each read of a file, because a large file takes minutes."""
 
     def readinto(self, buffer: Any, /) -> int:
         report_progress()

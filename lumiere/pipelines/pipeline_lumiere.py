@@ -1,4 +1,4 @@
-"""Every mode of the paper (sections 3 and 4) in one call: text, pictures and videos in, videos out."""
+"""Runs every mode of the paper (sections 3 and 4) in one call, from text, pictures or videos."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ from lumiere.pipelines.turns import in_turn
 
 
 class LumierePipeline(LumiereComponents):
-    """Text, image and video to video, inpainting, outpainting and cinemagraphs, in any style.
+    """Makes videos from text, images or videos, inpaints, outpaints and animates, in any style.
 
     Name the mode, or leave it to the inputs (`lumiere.modes.infer_mode`). Modes with known pixels
     need a network with conditioning channels; that network does text to video as well.
@@ -494,8 +494,8 @@ class LumierePipeline(LumiereComponents):
         )
         positive, negative = prompts.encode(self.text_encoder, num_images_per_prompt)
         device = self._execution_device if device is None else device
-        wanted = negative.embeds.to(device) if do_classifier_free_guidance else None
-        return positive.embeds.to(device), wanted
+        negative_embeds = negative.embeds.to(device) if do_classifier_free_guidance else None
+        return positive.embeds.to(device), negative_embeds
 
     @property
     def guidance_scale(self) -> float:
@@ -504,7 +504,7 @@ class LumierePipeline(LumiereComponents):
 
     @property
     def do_classifier_free_guidance(self) -> bool:
-        """Whether the network computes two predictions at a step."""
+        """Return whether the network computes two predictions at a step."""
         return self.is_guided(self._guidance_scale)
 
     # --- parts of a call --------------------------------------------------------------------------

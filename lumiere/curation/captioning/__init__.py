@@ -1,3 +1,3 @@
-"""Captions of clips by a model of transformers."""
+"""Writes captions of clips with a model of transformers."""
 
 import lumiere.compat  # noqa: F401  before transformers

@@ -16,11 +16,11 @@ CLIP = "open_clip_vit_l_14"  # the backbone that the head was trained on
 
 @dataclass(frozen=True)
 class AestheticHead:
-    """The layer.
+    """Holds the linear layer, and the file that it came from.
 
     Attributes:
-        weight: float64 (768,).
-        bias: added to the product.
+        weight: the factors of the features, float64 (768,).
+        bias: the number added to the product.
         weights: the file, and its hash.
     """
 

@@ -48,17 +48,17 @@ class ConvNorm(nn.Module):
 
 
 def wide(in_channels: int, out_channels: int, length: int) -> ConvNorm:
-    """A 1×length filter that keeps the size."""
+    """Make a 1×length filter that keeps the size."""
     return ConvNorm(in_channels, out_channels, (1, length), padding=(0, length // 2))
 
 
 def tall(in_channels: int, out_channels: int, length: int) -> ConvNorm:
-    """A length×1 filter that keeps the size."""
+    """Make a length×1 filter that keeps the size."""
     return ConvNorm(in_channels, out_channels, (length, 1), padding=(length // 2, 0))
 
 
 def average_pool(x: Tensor) -> Tensor:
-    """3×3 averages; at the border only of positions inside the map."""
+    """Compute 3×3 averages, at the border only of positions inside the map."""
     return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
 
 

@@ -1,4 +1,4 @@
-"""What every backbone offers: features of frames or of whole videos, and an exact identity.
+"""Defines what every backbone offers: features of frames or of whole videos, and an exact identity.
 
 A backbone is a network that never saw the data of this project. The Fréchet distance, the kernel
 distance and the consistency scores compare its features.
@@ -26,7 +26,7 @@ from lumiere.evaluation.backbones.weight_files import Weights
 
 @runtime_checkable
 class Backbone(Protocol):
-    """What frame and video backbones share.
+    """Describes what frame and video backbones share.
 
     Attributes:
         name: lower-case letters, digits and underscores, such as "dino_vitb16".
@@ -204,8 +204,10 @@ class VideoNetwork(Network):
 
 def check_frames(frames: np.ndarray) -> None:
     """Raise ValueError unless `frames` is uint8 of shape (n, h, w, 3), without an empty axis."""
-    found = f"{frames.dtype} {frames.shape}"
+    type_and_shape = f"{frames.dtype} {frames.shape}"
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
-        raise ValueError(f"frames are {found}; allowed: uint8 of shape (n, h, w, 3)")
+        raise ValueError(f"frames are {type_and_shape}; allowed: uint8 of shape (n, h, w, 3)")
     if frames.size == 0:
-        raise ValueError(f"frames are {found}, which has no pixels; at least one frame is needed")
+        raise ValueError(
+            f"frames are {type_and_shape}, which has no pixels; at least one frame is needed"
+        )

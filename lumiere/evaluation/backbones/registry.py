@@ -1,4 +1,4 @@
-"""The backbones by name."""
+"""Finds backbones by name."""
 
 from __future__ import annotations
 

@@ -93,9 +93,9 @@ def check_folder(path: Path, expected: str | None) -> Weights:
 def _compare(
     path: Path, digest: str, expected: str | None, published: str | None, advice: str
 ) -> Weights:
-    wanted = expected.lower() if expected is not None else published
-    if wanted is not None and digest != wanted:
-        raise DataError(f"{path}: has sha256 {digest}, expected {wanted}; {advice}")
+    required = expected.lower() if expected is not None else published
+    if required is not None and digest != required:
+        raise DataError(f"{path}: has sha256 {digest}, expected {required}; {advice}")
     return Weights(path, digest, published=digest == published, expected=expected is not None)
 
 
