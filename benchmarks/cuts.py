@@ -147,7 +147,8 @@ def lines(kinds: dict[str, list[Labelled]]) -> Iterator[str]:
         total += (found, missed, false)
         yield f"| {kind.replace('_', ' ')} | {len(videos)} | {found} | {missed} | {false} |"
     found, missed, false = total.tolist()
-    scores = f"precision {found / (found + false):.3f}, recall {found / (found + missed):.3f}"
+    precision, recall = found / max(1, found + false), found / max(1, found + missed)
+    scores = f"precision {precision:.3f}, recall {recall:.3f}"
     yield f"| all: {scores} | {sum(map(len, kinds.values()))} | {found} | {missed} | {false} |"
 
 

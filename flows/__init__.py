@@ -11,7 +11,7 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
-from lumiere.addresses import is_loopback, keep_loopback_direct
+from lumiere.addresses import PROXIES_VARIABLE, is_loopback, keep_loopback_direct
 from lumiere.locks import make_folder
 from lumiere.start import switch_telemetry_off
 
@@ -36,7 +36,6 @@ def _set_defaults() -> None:
 # Proxies that this process does without and its stages get. The processes between the two, such as
 # a worker of Prefect and the run that it starts, hand them on in the variable.
 STAGE_PROXIES: dict[str, str] = {}
-PROXIES_VARIABLE = "LUMIERE_STAGE_PROXIES"
 
 
 def _put_socks_proxies_away() -> None:
@@ -45,7 +44,7 @@ def _put_socks_proxies_away() -> None:
     Prefect's HTTP client cannot even be made with such a proxy unless the package socksio is
     installed.
     """
-    STAGE_PROXIES.update(json.loads(os.environ.get(PROXIES_VARIABLE, "{}")))
+    STAGE_PROXIES.update(json.loads(os.environ.get(PROXIES_VARIABLE) or "{}"))
     if find_spec("socksio") or not is_loopback(os.environ.get("PREFECT_API_URL", "//localhost")):
         return
     for name in ("http_proxy", "https_proxy", "all_proxy"):

@@ -49,11 +49,11 @@ def log_contact_sheet(tracked: tracking.Run, results: Sequence[StageResult]) -> 
     """Store a small copy of the evaluation's contact sheet as the artifact `SHEET`; return whether
     there is one.
     """
-    for path in (
-        output / "plots" / "generated.png" for result in results for output in result.outputs
-    ):
+    for path in (output / "generated.png" for result in results for output in result.outputs):
         if path.is_file():
-            with tempfile.TemporaryDirectory() as folder, contextlib.suppress(OSError):
+            # What Pillow raises for damaged PNG files.
+            unreadable = contextlib.suppress(OSError, SyntaxError, ValueError)
+            with tempfile.TemporaryDirectory() as folder, unreadable:
                 copy = Path(folder, SHEET)
                 with Image.open(path) as picture:
                     picture.thumbnail(SHEET_SIZE)
@@ -152,7 +152,7 @@ def _again(git: Mapping[str, str], run_id: str) -> str:
         "and compares the outputs. By hand:\n\n"
         "```sh\n"
         f"git clone REPOSITORY again && cd again && git checkout {commit}\n"
-        "git apply uncommitted.patch    # if this run has that artifact\n"
+        "git apply --allow-empty uncommitted.patch    # if this run has that artifact\n"
         "make install && source .venv/bin/activate\n"
         "dvc repro\n"
         "```"

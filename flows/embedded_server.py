@@ -80,7 +80,7 @@ def why_it_ended(log: Path, home: Path, begin: int = 0) -> str:
     said = ""
     with contextlib.suppress(OSError):
         said = log.read_bytes()[begin:].decode(errors="replace")
-    if any(words in said for words in DAMAGE):
+    if CHOSEN_DATABASE.isdisjoint(os.environ) and any(words in said for words in DAMAGE):
         return (
             f"its database {home / DATABASE} is damaged, as {log} says; move that file away, and a new "
             "one begins"

@@ -137,8 +137,8 @@ def main() -> None:
         stop()
         return
     busy = "schedules are already served by process {owner}; `make serve-stop` ends it"
-    check_home(starts_server=True)
     with inheritable_lock(LOCK, 0.0, busy), contextlib.suppress(KeyboardInterrupt):
+        check_home(starts_server=True)
         serve(options.port)
 
 

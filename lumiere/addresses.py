@@ -4,6 +4,8 @@ into addresses.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 from pathlib import Path
@@ -11,6 +13,8 @@ from urllib.parse import unquote, urlsplit
 
 from lumiere.errors import ParamsError
 
+# Proxies that the flow's programs do without and its stages get, as JSON.
+PROXIES_VARIABLE = "LUMIERE_STAGE_PROXIES"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 HIDDEN = "***"
 SURE = 8  # characters; a shorter secret may be an ordinary word of the text
@@ -60,15 +64,23 @@ def has_secret(text: str) -> bool:
 def _secrets() -> set[str]:
     """Return the secrets in the environment, as they are written there and decoded."""
     candidates = {os.environ.get(name, "") for name in _SECRETS}
-    for name in _ADDRESSES:
-        for address in (os.environ.get(name, ""), os.environ.get(name.lower(), "")):
-            user, has_user, _ = address.partition("://")[2].rpartition("@")
-            password = user.partition(":")[2]
-            if has_user and password:
-                candidates |= {user, password, unquote(password)}
+    for address in _addresses():
+        user, has_user, _ = address.partition("://")[2].rpartition("@")
+        password = user.partition(":")[2]
+        if has_user and password:
+            candidates |= {user, password, unquote(password)}
     # Replacing a short password everywhere would garble messages; patterns still hide it in
     # addresses.
     return {secret for secret in candidates if len(secret) > 3}
+
+
+def _addresses() -> list[str]:
+    """Return the addresses in the environment that may contain a password."""
+    names = [*_ADDRESSES, *(name.lower() for name in _ADDRESSES)]
+    with contextlib.suppress(ValueError, AttributeError):  # the variable may be someone else's
+        proxies = json.loads(os.environ.get(PROXIES_VARIABLE) or "{}")
+        return [*(os.environ.get(name, "") for name in names), *map(str, proxies.values())]
+    return [os.environ.get(name, "") for name in names]
 
 
 def is_loopback(address: str) -> bool:

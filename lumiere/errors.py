@@ -94,11 +94,6 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def shortened(text: str, most: int = 300) -> str:
-    """Return a text, or its beginning if it has more than `most` characters."""
-    return text if len(text) <= most else f"{text[:most]}..."
-
-
 def sentence(error: Exception) -> str:
     """Return the message of an error, on one line. An error of the operating system about a file
     names the file first.

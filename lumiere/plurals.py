@@ -1,4 +1,4 @@
-"""Writes how many there are of something, for messages."""
+"""Writes counts, lists and quotations for messages."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ def counted(count: int, noun: str) -> str:
 def there_are(count: int, noun: str) -> str:
     """Write "there is 1 clip" or "there are 3 clips"."""
     return f"there {is_or_are(count)} {counted(count, noun)}"
+
+
+def shortened(text: str, most: int = 300) -> str:
+    """Return a text, or its beginning and "..." if it has more than `most` characters."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def some_of(names: Sequence[str], most: int) -> str:

@@ -20,14 +20,19 @@ CLOCK_SECONDS = 2.0  # the start time of a process moves when the machine's cloc
 MAX_PATCH = 1_000_000  # characters
 LEFT_OUT = "The patch is left out"
 CODE = ("lumiere", "stages", "flows")
-PACKAGES = ("av", "diffusers", "numpy", "opencv-python", "pillow", "torch", "transformers")
+PACKAGES = (
+    "av", "diffusers", "matplotlib", "numpy", "open_clip_torch", "opencv-python", "pillow", "pyarrow",
+    "safetensors", "torch", "transformers",
+)  # fmt: skip
 
 SECRETS_LEFT_OUT = "Left out, because of secrets in them:"
-_DVC_SETTINGS = re.compile(r"diff --git a/(?:.*/)?\.dvc/config ")
-# A setting of a remote that is a secret, or an address with a password, in a line of a diff.
+_DVC_SETTINGS = re.compile(r'diff --git "?a/(?:.*/)?\.dvc/config"? ')
+# A setting of a remote that is a secret, or an address with a password, a token or a signed query, in
+# a line of a diff.
 _SECRET_SETTING = re.compile(
     r"^[-+ ]\s*[\w-]*(?:passw|passphrase|secret|token|credential|connection_string|key(?!file|tab))"
-    r"[\w-]*\s*=\s*(?!true\b|false\b)\S|://[^/\s:@]*:[^/\s@]+@",
+    r"[\w-]*\s*=\s*(?!true\b|false\b)\S|://[^/\s:@]*:\S+@|https?://[^/\s@]+@"
+    r"|[?&](?:sig|signature|sas|x-amz-)",
     re.MULTILINE | re.IGNORECASE,
 )
 
@@ -115,7 +120,9 @@ def git_patch(root: Path) -> str:
     what = ("HEAD", "--", ".", ":(exclude)dvc.lock")
     # A person's settings of git must not change the form of the patch.
     form = ("--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/")
-    content = _git_bytes(root, "diff", *form, "--binary", *what) or b""
+    content = (
+        _git_bytes(root, "-c", "core.quotePath=false", "diff", *form, "--binary", *what) or b""
+    )
     try:
         patch = content.decode("utf-8")  # to the byte: white space at line ends belongs to it
         problem = f"has {len(patch)} characters" if len(patch) > MAX_PATCH else ""

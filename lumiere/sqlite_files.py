@@ -1,4 +1,4 @@
-"""Looks at files of SQLite before a program opens them: can they be read, or are they damaged."""
+"""Checks files of SQLite before a program opens them, and renames those that are damaged."""
 
 from __future__ import annotations
 

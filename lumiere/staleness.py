@@ -119,7 +119,12 @@ def _nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
             and isinstance(child.test, ast.Name)
             and child.test.id == "TYPE_CHECKING"
         )
-        if not is_for_types:
+        if is_for_types:
+            assert isinstance(child, ast.If)
+            for node in child.orelse:
+                yield node
+                yield from _nodes_that_run(node)
+        else:
             yield child
             yield from _nodes_that_run(child)
 
@@ -159,8 +164,10 @@ def offered_names(path: Path) -> dict[str, str]:
     names: dict[str, str] = {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         is_list = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
-        if isinstance(node, ast.ImportFrom) and not node.level:
-            names |= {each.asname or each.name: f"{node.module}.{each.name}" for each in node.names}
+        # A name that is imported under another one is more than an offer: the package decides it.
+        is_offer = isinstance(node, ast.ImportFrom) and all(not each.asname for each in node.names)
+        if isinstance(node, ast.ImportFrom) and is_offer and not node.level:
+            names |= {each.name: f"{node.module}.{each.name}" for each in node.names}
         elif not (is_list or _is_no_code(node)):
             return {}
     return names

@@ -176,7 +176,7 @@ def weigh_captions(sentences: int, shorts: int) -> list[float]:
     """Return the shares of a subject's captions: first the sentences, then the short captions.
 
     The first short caption is the most usual: it is drawn at least three times as often as each of
-    the others, and in a fifth of all draws of short captions.
+    the others, and in at least a fifth of all draws of short captions.
     """
     share = SENTENCE_SHARE if sentences else 0.0
     relative = [max(3.0, (shorts - 1) / 4), *[1.0] * (shorts - 1)]

@@ -228,10 +228,10 @@ def test_of_a_package_those_names_count_that_are_imported_from_it(
         "stages/all.py": "from lumiere import part\n",
         "lumiere/part/__init__.py": (
             '"""Offers names."""\nfrom lumiere.part.early import x\n'
-            'from lumiere.part.module import a as late\n__all__ = ["late", "x"]\n'
+            'from lumiere.part.module import late\n__all__ = ["late", "x"]\n'
         ),
         "lumiere/part/early.py": "x = 1\n",
-        "lumiere/part/module.py": "a = 1\n",
+        "lumiere/part/module.py": "late = 1\n",
         "lumiere/__init__.py": "",
     }
     write_files(tmp_path, contents)
@@ -239,6 +239,14 @@ def test_of_a_package_those_names_count_that_are_imported_from_it(
     for stage, modules in {"one": {"module"}, "two": {"early"}, "all": {"early", "module"}}.items():
         deciding = deciding_files(tmp_path / "stages" / f"{stage}.py")
         assert {path.stem for path in deciding} == {stage, *modules}
+    # Which object has the name `late` is decided by the package itself.
+    renamed = "from lumiere.part.early import x\nfrom lumiere.part.module import late as y\n"
+    (tmp_path / "lumiere/part/__init__.py").write_text(renamed)
+    staleness.offered_names.cache_clear()
+    staleness.has_code.cache_clear()
+    staleness.imported_names.cache_clear()
+    deciding = deciding_files(tmp_path / "stages" / "two.py")
+    assert {path.stem for path in deciding} == {"two", "early", "module", "__init__"}
 
 
 def test_metrics_do_not_make_curation_stale() -> None:

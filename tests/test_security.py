@@ -266,6 +266,25 @@ def test_a_patch_has_no_secrets_of_dvc_and_still_applies(
     clone(root, tmp_path / "last", Origin("pipeline", commit, git_patch(root), "", {}))
 
 
+@pytest.mark.parametrize("folder", ["", "übung"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "url = https://ghp_0123456789@host/data", "url = https://h/x?sv=1&sig=hunter2",
+        "url = ssh://me:hunter2/more@host", "password = hunter2",
+    ],
+)  # fmt: skip
+def test_settings_of_dvc_with_secrets_are_not_in_the_patch(
+    tmp_path: Path, folder: str, setting: str
+) -> None:
+    config = tmp_path / folder / ".dvc" / "config"
+    config.parent.mkdir(parents=True)
+    config.write_text(REMOTE)
+    commit_all(tmp_path)
+    config.write_text(f"{REMOTE}    {setting}\n")
+    assert setting not in git_patch(tmp_path / folder)
+
+
 def test_settings_of_dvc_without_secrets_are_in_the_patch(tmp_path: Path) -> None:
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc" / "config").write_text(REMOTE)

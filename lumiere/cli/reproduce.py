@@ -47,10 +47,11 @@ def reproduce(
         raise DataError(
             f"--stage {name!r} is not in the dvc.lock of the run; it has {sorted(stages)}"
         )
-    for package, version in package_tags().items():
-        if origin.versions.get(package, version) != version:
+    here = package_tags()
+    for package, version in origin.versions.items():
+        if here.get(package, "none") != version:
             print(
-                f"note: the run used {package} {origin.versions[package]}, and this is {version}; the "
+                f"note: the run used {package} {version}, and this is {here.get(package, 'none')}; the "
                 "last bits may differ",
                 file=sys.stderr,
             )
@@ -72,18 +73,17 @@ def clone(root: Path, folder: Path, origin: Origin) -> None:
         raise DataError(f"{folder}: exists; name a new folder")
     if not COMMIT.fullmatch(origin.commit):  # git could take it for an option
         raise DataError(f"the run's commit is {origin.commit!r}; expected 40 hexadecimal digits")
-    without_secrets, begin, rest = origin.patch.partition("diff --git ")
+    note, begin, rest = origin.patch.partition("diff --git ")
     patch = begin + rest
-    if without_secrets and not without_secrets.startswith(SECRETS_LEFT_OUT):
+    if note and not note.startswith(SECRETS_LEFT_OUT):
         raise DataError(
             "the run has uncommitted changes, but its patch was left out; see the run's "
             "uncommitted.patch in MLflow"
         )
     _git(root, "clone", "--quiet", "--no-checkout", str(root), str(folder.resolve()))
     _git(folder, "checkout", "--quiet", "--detach", origin.commit)
-    if without_secrets:
-        first = without_secrets.splitlines()[0]
-        print(f"note: uncommitted changes of the run. {first}", file=sys.stderr)
+    if note:
+        print(f"note: uncommitted changes of the run. {note.splitlines()[0]}", file=sys.stderr)
     if patch:
         # The patch is code from the tracking store, so a person sees what it changes.
         files = _git(folder, "apply", "--stat", "-", text=patch)

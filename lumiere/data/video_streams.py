@@ -11,7 +11,8 @@ import av
 from av.stream import Disposition
 
 from lumiere.data.workers import report_progress
-from lumiere.errors import VideoError, first_line, shortened
+from lumiere.errors import VideoError, first_line
+from lumiere.plurals import shortened
 
 # Playlists (HLS, concat) refer to other files, so they are refused whatever the suffix.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,ivf,h264,hevc,mjpeg,yuv4mpegpipe"

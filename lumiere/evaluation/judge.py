@@ -26,7 +26,8 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from lumiere.errors import DataError, one_line, shortened
+from lumiere.errors import DataError, one_line
+from lumiere.plurals import shortened
 from lumiere.tensor_files import read_tensors
 from lumiere.text.minilm_encoder import model_folder
 

@@ -55,6 +55,11 @@ def measure_known(
     return (known.put_back(video) if put_back else video), psnr_db
 
 
+def mask_of(known: KnownPixels | None) -> Tensor | None:
+    """Return the mask of known pixels; None without any."""
+    return None if known is None else known.mask
+
+
 def known_output(known: KnownPixels | None) -> dict[str, Tensor]:
     """Return the known pixels in the form of `LumierePipelineOutput`."""
     if known is None:

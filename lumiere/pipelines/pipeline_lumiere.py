@@ -50,13 +50,14 @@ from lumiere.pipelines.callbacks import NO_CALLBACK, Callback, StepCallback
 from lumiere.pipelines.component_checks import check_scheduler
 from lumiere.pipelines.components import LumiereComponents
 from lumiere.pipelines.inputs import SourcePixels, read_source_pixels
-from lumiere.pipelines.known_pixels import KnownPixels, known_output, measure_known
+from lumiere.pipelines.known_pixels import KnownPixels, known_output, mask_of, measure_known
 from lumiere.pipelines.pipeline_output import LumierePipelineOutput, check_output_type, to_output
 from lumiere.pipelines.pipeline_ssr import LumiereUpscalePipeline
 from lumiere.pipelines.plans import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_NOISE_LEVEL,
     DEFAULT_WINDOW_WEIGHTS,
+    UpscalePlan,
     WindowPlan,
     plan_base_windows,
 )
@@ -414,32 +415,31 @@ class LumierePipeline(LumiereComponents):
             return output if return_dict else (x_0,)
         x_0 = space.decode(x_0)
         if len(timesteps) and not self._interrupt:  # what no step has made stays as it is
-            kept = None if held is None else held.mask
-            x_0 = smooth_in_space(x_0, settings.spatial_smoothing, kept)
-        base, known_psnr = measure_known(x_0, known, keep_known)
+            x_0 = smooth_in_space(x_0, settings.spatial_smoothing, mask_of(held))
+        x_0, known_psnr = measure_known(x_0, known, keep_known)
 
         # --- super-resolution ---------------------------------------------------------------------
-        enlarged = None
-        if upscaler is not None:
+        base = x_0
+        if upscaler is not None and not self._interrupt:
             scale = upscale_plan.size[1] / size[1]
             draw_known = partial(self._known_pixels, pixels, num_frames, size, scale)
-            run = partial(upscaler.upscale, base, upscale_plan, ssr_generators)
-            enlarged = self._upscale(upscaler, run, callback, draw_known, guide_known)
-        video = base
-        if enlarged is not None:
-            video, known = enlarged
-            video, known_psnr = measure_known(video, known, keep_known)
+            held = draw_known() if guide_known else None
+            x_0 = self._upscale(upscaler, base, upscale_plan, ssr_generators, callback, held)
+            if x_0 is not base:
+                # Pixels that are not held are drawn only now, because they take memory.
+                known = held or draw_known()
+                x_0, known_psnr = measure_known(x_0, known, keep_known)
 
         # --- output -------------------------------------------------------------------------------
         self.maybe_free_model_hooks()
-        frames = to_output(video, output_type)
+        frames = to_output(x_0, output_type)
         if not return_dict:
             return (frames,)
         return LumierePipelineOutput(
             frames=frames,
             fps=settings.fps,
             mode=mode,
-            base_frames=None if enlarged is None else to_output(base, output_type),
+            base_frames=None if x_0 is base else to_output(base, output_type),
             known_psnr=known_psnr,
             **known_output(known),
         )
@@ -674,26 +674,15 @@ class LumierePipeline(LumiereComponents):
     def _upscale(
         self,
         upscaler: LumiereUpscalePipeline,
-        run: Callable[..., Tensor],
+        base: Tensor,
+        plan: UpscalePlan,
+        generators: list[torch.Generator],
         callback: StepCallback,
-        draw_known: Callable[[], KnownPixels | None],
-        guide_known: bool,
-    ) -> tuple[Tensor, KnownPixels | None] | None:
-        """Enlarge the base model's video, and draw its known pixels at that size.
-
-        Args:
-            run: `upscaler.upscale` of that video; it lacks the arguments from the callback on.
-            draw_known: draws the known pixels. If super-resolution need not hold them, they are
-                drawn after it, because they take memory.
-
-        Returns:
-            The video (b, 3, t, h, w) and its known pixels; None if the call is interrupted.
-        """
-        if self._interrupt:
-            return None
+        held_pixels: KnownPixels | None,
+    ) -> Tensor:
+        """Enlarge the base model's video (b, 3, t, h, w); returns it as it is if interrupted."""
         if not set(callback.tensor_names) <= set(upscaler._callback_tensor_inputs):
             callback = NO_CALLBACK  # it needs tensors that super-resolution does not have
-        held_pixels = draw_known() if guide_known else None
-        enlarged = run(callback, held_pixels, self._is_stopped)
+        enlarged = upscaler.upscale(base, plan, generators, callback, held_pixels, self._is_stopped)
         self._interrupt = self._interrupt or upscaler.interrupt
-        return None if self._interrupt else (enlarged, held_pixels or draw_known())
+        return base if self._interrupt else enlarged

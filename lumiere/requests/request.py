@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from lumiere.errors import shortened
 from lumiere.modes import check_mode, infer_mode, strength_applies_to, subject
+from lumiere.plurals import shortened
 
 QUOTED = 40  # characters of a value in a message
 FILES = ("image", "last_image", "video", "mask")

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lumiere.errors import shortened
-from lumiere.plurals import some_of
+from lumiere.plurals import shortened, some_of
 from lumiere.text import TextEncoder
 
 SHOWN = 3  # sentences that a note quotes

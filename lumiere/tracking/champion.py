@@ -4,7 +4,7 @@ The rule: the chosen score has to be better by more than chance. It is, if the 9
 versions do not overlap. The report of an evaluation marks a score as better by the same rule.
 
 Only versions that were measured in the same way are compared: a digest in their tags identifies the
-settings of the evaluation and for the clips that it compared with.
+settings of the evaluation, and the clips that it compared with.
 """
 
 from __future__ import annotations

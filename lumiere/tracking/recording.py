@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -220,8 +221,9 @@ def _ended(run: Run, patience: Patience) -> Iterator[None]:
         raise
     except BaseException:  # Ctrl-C, SIGTERM, Prefect's cancellation
         status = "KILLED"
-        # As the process ends, the collector would look at all objects of all packages again.
-        gc.freeze()
+        if not hasattr(sys, "ps1"):  # an interactive session goes on
+            # As the process ends, the collector would look at all objects of all packages again.
+            gc.freeze()
         raise
     finally:
         if previous is signal.SIG_DFL:

@@ -50,14 +50,16 @@ logger = logging.getLogger("lumiere.tracking")
 
 def tracking_uri(root: Path) -> str:
     """Return the address of the store. It is absolute: MLflow's default depends on the current
-    folder, and so does a relative path in MLFLOW_TRACKING_URI, which begins at the project here.
+    folder, and so does the relative path of an SQLite database in MLFLOW_TRACKING_URI, which begins
+    at the project here.
 
     Raises:
         ParamsError: if the project's path cannot be part of a database's address.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///.lumiere/mlflow.db"
     kind, has_path, path = uri.partition(":///")
-    if not (kind.startswith("sqlite") and has_path) or path.startswith(("/", ":memory:")):
+    is_relative = path != "" and not path.startswith(("/", ":memory:", "file:"))
+    if not (kind.startswith("sqlite") and has_path and is_relative):
         return uri
     check_database_folder(root.resolve())
     return f"{kind}:///{root.resolve()}/{path}"

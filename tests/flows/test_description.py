@@ -55,9 +55,9 @@ def test_the_description_shows_a_small_contact_sheet(
     run: Any = Run()
     assert not log_contact_sheet(run, results(tmp_path))
     (tmp_path / "plots").mkdir()
-    (tmp_path / "plots" / "generated.png").write_bytes(b"damaged")
+    (tmp_path / "generated.png").write_bytes(b"damaged")
     assert not log_contact_sheet(run, results(tmp_path)) and logged == []
-    Image.new("RGB", (1920, 600)).save(tmp_path / "plots" / "generated.png")
+    Image.new("RGB", (1920, 600)).save(tmp_path / "generated.png")
     assert log_contact_sheet(run, results(tmp_path)) and logged == [(SHEET, (640, 200))]
     picture = f"![generated videos](get-artifact?path={SHEET}&run_uuid=123)"
     assert picture in describe(results(tmp_path), {}, {}, "123", True)

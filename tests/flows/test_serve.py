@@ -155,10 +155,12 @@ def test_further_signals_do_not_break_off_the_end(
     monkeypatch.setattr(serve, "end_leftovers", lambda *_: None)
 
     def send() -> None:
-        wait_until(lambda: pids(tmp_path, "worker"))
-        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
-            os.kill(os.getpid(), number)
-            time.sleep(0.3)
+        try:
+            wait_until(lambda: pids(tmp_path, "worker"))
+        finally:
+            for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+                os.kill(os.getpid(), number)
+                time.sleep(0.3)
 
     handlers = {number: signal.getsignal(number) for number in serve.STOPPING}
     sender = threading.Thread(target=send, daemon=True)

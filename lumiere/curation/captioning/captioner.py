@@ -20,10 +20,11 @@ import torch
 from PIL import Image
 
 from lumiere.data.video_io import code_version
-from lumiere.errors import DataError, one_line, shortened
+from lumiere.errors import DataError, one_line
 from lumiere.files import content_hash, is_file
 from lumiere.hub_folders import SUFFIXES, find_folder
 from lumiere.loading.silence import silent_transformers
+from lumiere.plurals import shortened
 
 QUESTION = "Describe what this video shows and how it moves, in one short sentence."
 MAX_TOKENS = 48  # of a caption; a sentence that they cut off is dropped if another is whole

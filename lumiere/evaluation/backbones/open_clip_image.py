@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lumiere.errors import DataError, ParamsError, one_line, shortened
+from lumiere.errors import DataError, ParamsError, one_line
 from lumiere.evaluation.backbones.interface import FrameNetwork
 from lumiere.evaluation.backbones.weight_files import check_file
+from lumiere.plurals import shortened
 
 TOKENIZER_CURE = (
     "set HF_HUB_OFFLINE=0 once to download it, or take an architecture whose tokenizer is "

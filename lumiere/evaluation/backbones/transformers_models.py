@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lumiere.errors import DataError, one_line, shortened
+from lumiere.errors import DataError, one_line
 from lumiere.evaluation.backbones.interface import FrameNetwork, VideoNetwork
 from lumiere.evaluation.backbones.resizing import (
     centre_crop,
@@ -26,6 +26,7 @@ from lumiere.evaluation.backbones.resizing import (
 )
 from lumiere.evaluation.backbones.weight_files import Weights, check_folder
 from lumiere.loading.silence import silent_transformers
+from lumiere.plurals import shortened
 
 LETTERS = {192: "ti", 384: "s", 768: "b", 1024: "l", 1280: "h", 1408: "g"}  # of ViT's widths
 DINO_SIZE = 224  # pixels

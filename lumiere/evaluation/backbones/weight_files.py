@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lumiere.errors import DataError, first_line, one_line, shortened
+from lumiere.errors import DataError, first_line, one_line
 from lumiere.files import check_readable, content_hash, is_file
+from lumiere.plurals import shortened
 
 ABSENT = "download it, and name the place where it lies: NAME=PATH"
 ANOTHER = "get the file again, or give the hash that you expect: NAME=PATH@SHA256"
