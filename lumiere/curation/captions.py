@@ -54,7 +54,7 @@ def read_captions(path: Path) -> dict[str, list[Caption]]:
             raise DataError(f"{path}, line {line}: no video; name it, or delete the row")
         captions_so_far = captions.setdefault(normal_name(name), [])
         if text:
-            where = f"captions.csv, line {line}"
+            where = f"{path.name}, line {line}"
             add_caption(captions_so_far, make_caption(text, row, where), where)
     return captions
 

@@ -119,7 +119,8 @@ class Pass:
         first, last = self.damage.first, self.times[-1]
         if first is None or first < last or len(self.times) < 2:
             return
-        if self.damage.num_frames + self.damage.num_packets > MOST_AT_END:
+        is_more = self.damage.num_frames + self.damage.num_packets > MOST_AT_END
+        if is_more or not self.damage.is_timed:
             return
         self.notes.append("a damaged last frame left out")
         if first == last:
@@ -152,6 +153,15 @@ def read_frames(path: Path, display: Display, folder: Path | None = None) -> Pas
         VideoError: if no frame can be decoded.
     """
     seen = Pass(CutFinder(folder), TickFrames(folder))
+    try:
+        _gather(seen, path, display)
+    except BaseException:
+        seen.close()
+        raise
+    return seen
+
+
+def _gather(seen: Pass, path: Path, display: Display) -> None:
     held: SourceFrame | None = None
     small: np.ndarray = np.empty(0, np.uint8)
     for frame in source_frames(path, seen.damage, display=display):
@@ -168,4 +178,3 @@ def read_frames(path: Path, display: Display, folder: Path | None = None) -> Pas
         seen.notes.append("interlaced in part")
     elif combing.is_interlaced(seen.num_combed, len(seen.sharp)):
         seen.notes.append("looks interlaced")
-    return seen

@@ -134,7 +134,7 @@ def read_manifest(
     """
     path = Path(path)
     names = SCHEMA.names if columns is None else list(dict.fromkeys([*columns, "verdict"]))
-    present = _column_names(path) if columns is None else []
+    present = list(_column_types(path)) if columns is None else []
     models = [column for column in MODEL_SCHEMA if column.name in present]
     table = read_columns(path, [*(SCHEMA.field(name) for name in names), *models])
     for name in other_columns(path) if columns is None or with_others else []:
@@ -155,12 +155,17 @@ def read_manifest(
 def other_columns(path: str | Path) -> list[str]:
     """Return the names of the columns that the table of captions added."""
     own = {*SCHEMA.names, *MODEL_SCHEMA.names}
-    return [name for name in _column_names(Path(path)) if name not in own]
+    types = _column_types(Path(path))
+    # A program that edits a manifest may add columns of its own, such as pandas' index.
+    return [name for name, kind in types.items() if name not in own and kind == OTHER_TYPE]
 
 
-def _column_names(path: Path) -> list[str]:
-    """Return the names of the columns; none if the file cannot be read, which `read_columns` reports."""
+def _column_types(path: Path) -> dict[str, pa.DataType]:
+    """Return the types of the columns, by name; none if the file cannot be read, which `read_columns`
+    reports.
+    """
     try:
-        return pq.read_schema(path).names
+        schema = pq.read_schema(path)
     except (pa.ArrowException, OSError):
-        return []
+        return {}
+    return dict(zip(schema.names, schema.types, strict=True))

@@ -381,11 +381,11 @@ def _check_whole(facts: Probe, seen: Pass, has_stretches: bool) -> None:
         raise Rejection(
             Reason.TRUNCATED, f"The file ends {missing:.2f} s earlier than its header promises."
         )
-    if seen.damage and not has_stretches:
-        detail = f"It gives {counted(num_frames, 'frame')}; the decoder reports {seen.damage}."
-        raise Rejection(Reason.DAMAGED, detail)
     if len(seen.sizes) > 1:
         named = ", ".join(f"{width}x{height}" for width, height in seen.sizes[:4])
         raise Rejection(
             Reason.UNREADABLE, f"Its pictures change their size ({named}); convert it to one size."
         )
+    if seen.damage and not has_stretches:
+        detail = f"It gives {counted(num_frames, 'frame')}; the decoder reports {seen.damage}."
+        raise Rejection(Reason.DAMAGED, detail)

@@ -30,7 +30,6 @@ MORE_BITS = 1.1  # from which on that counts
 # enlarged ones had 10 to 15 % of the sharpness, real ones 27 to 73 %; at k = 1.5, 21 to 31 % and 59
 # to 161 %. The limit lies between.
 ENLARGED_POWER = 2.2
-LEAST_ENLARGED = 1.1  # smaller factors are crops
 
 CLEARLY_LESS = 0.8  # of a difference; both are noise if the picture is symmetric
 
@@ -63,7 +62,7 @@ def _area(row: Row) -> int:
 def _is_enlarged(row: Row, smaller: Row) -> bool:
     """Return whether a clip has no more detail than a smaller one."""
     factor = math.sqrt(_area(row) / max(1, _area(smaller)))
-    if factor < LEAST_ENLARGED:
+    if factor <= 1:
         return False
     return row["sharpness"] < smaller["sharpness"] * factor**-ENLARGED_POWER
 

@@ -26,11 +26,11 @@ SMALL_SHARE = 0.55  # jumps from this share of the threshold on are cuts if thei
 SMALL_RATIO = 3.0
 COLOUR_JUMP = 0.3  # share of the pixels that change their coarse colour
 COLOUR_RATIO = 3.0
-FLASH_S = Fraction(1, 8)  # a flash is no longer; three frames at 24 fps
-SWING_S = Fraction(1, 4)  # what swings fast enough to look like a cut is back so soon
-RETURN_SHARE = (
-    0.5  # a picture has returned if it differs from itself less than this share of the jump
-)
+# Three frames at 24 fps, or a little less. Some containers round times to milliseconds.
+FLASH_S = Fraction(1, 8) + Fraction(2, 1000)  # a flash is no longer
+SWING_S = Fraction(1, 4) + Fraction(2, 1000)  # what swings like a cut is back so soon
+# A picture has returned if it differs from itself less than this share of the jump.
+RETURN_SHARE = 0.5
 PLAIN_DEVIATION = 8.0  # of 255; a picture whose channels deviate less is one colour
 SAME_STRUCTURE = 0.5  # correlation of a scene with itself in another light
 ONE_WAY = 0.85  # share of the pixels that get brighter, or darker, if the light changes

@@ -74,7 +74,7 @@ def decide(
             rows.append(row)
             if signature is not None:
                 pictures[row["clip_id"]] = signature
-    with_video = {normal_name(name) for name in outcomes}
+    with_video = {normal_name(name): outcome for name, outcome in outcomes.items()}
     for name in captions:
         if name in with_video:
             continue
@@ -82,7 +82,7 @@ def decide(
         clip_id = f"{name}#caption" if name in ids.values() else name
         row = {**empty_row(), "clip_id": clip_id, "video": name}
         row |= _caption_columns(captions[name]) | {"notes": _caption_notes(captions[name])}
-        rows.append(_reject(row, *_why_absent(name, outcomes)))
+        rows.append(_reject(row, *_why_absent(name, with_video)))
     _check_ids(rows)
     _fill_columns(rows, captions, looks)
     _split_and_mark_duplicates(rows, pictures, config, find_copies, find_look_alikes)

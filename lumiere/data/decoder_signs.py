@@ -12,10 +12,7 @@ import av
 import av.logging
 
 # These decoders mark the frames whose damage they conceal. All others have to be strict instead.
-MARKING_CODECS = frozenset(
-    {"h264", "mpeg1video", "mpeg2video", "mpeg4", "h263", "flv1", "msmpeg4v1", "msmpeg4v2"}
-    | {"msmpeg4v3", "wmv1", "wmv2", "wmv3", "vc1"}
-)
+MARKING_CODECS = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4", "flv1"})
 # These stop at almost all damage, if they are strict.
 STRICT_CODECS = frozenset({"vp9", "av1"})
 # These return a picture whose checksum is wrong, and only log it. The logs of the others add
@@ -30,10 +27,8 @@ REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 _lock = threading.Lock()
 _num_listeners = 0
-_before: tuple[int | None, bool] = (
-    None,
-    True,
-)  # FFmpeg's log: its level, and whether it joins lines
+# FFmpeg's log: its level, and whether it joins lines.
+_before: tuple[int | None, bool] = (None, True)
 
 
 def is_checked(codec: str, packet: av.Packet) -> bool:

@@ -273,7 +273,8 @@ def least_motion(motions: np.ndarray, length: int, share: float) -> float:
     noise = float(ascending[counts[is_band][-1] // 2])
     if top < STANDS_OUT * noise:
         return share * top
-    return noise + max(share * (top - noise), min(noise, (top - noise) / 2))
+    limit = noise + max(share * (top - noise), min(noise, (top - noise) / 2))
+    return min(top, limit)  # rounding may exceed it
 
 
 def fit(frame: np.ndarray, size: Size) -> np.ndarray:

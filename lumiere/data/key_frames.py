@@ -17,6 +17,7 @@ from pathlib import Path
 
 import av
 
+from lumiere.data.frame_times import Clock
 from lumiere.data.video_source import first_point
 from lumiere.data.video_streams import demuxed, main_stream, open_video
 from lumiere.data.workers import report_progress
@@ -24,7 +25,6 @@ from lumiere.data.workers import report_progress
 # Containers whose index leads to a frame and not near it.
 SEEKABLE = frozenset({"mov", "mp4", "matroska", "webm"})
 IDR = 5  # types of NAL units in H.264, ITU-T H.264, table 7-1
-SEQUENCE_HEADER, MPEG4_PICTURE = b"\x00\x00\x01\xb3", b"\x00\x00\x01\xb6"
 AV1_FRAMES = (3, 6)  # types of OBUs that begin with a frame's header
 START_CODE = b"\x00\x00\x01"
 HEVC_IRAP = range(16, 22)  # BLA, IDR and CRA pictures in H.265, table 7-1
@@ -70,7 +70,7 @@ def key_frames(path: str | Path, must_seek: bool = True) -> KeyFrames:
         if must_seek and not SEEKABLE & set(container.format.name.split(",")):
             return nothing
         try:
-            points, candidates = _read_points(container, stream)
+            points, candidates = _read_points(container, stream, must_seek)
         except (av.error.FFmpegError, _Irregular):
             return nothing
     if not candidates or candidates[0] != 0 or len(set(points)) < len(points):
@@ -85,7 +85,7 @@ class _Irregular(Exception):
 
 
 def _read_points(
-    container: av.container.InputContainer, stream: av.VideoStream
+    container: av.container.InputContainer, stream: av.VideoStream, must_be_whole: bool
 ) -> tuple[list[int], list[int]]:
     """Return the timestamps of all packets, and the places among them of those that reset the
     decoder.
@@ -96,17 +96,19 @@ def _read_points(
     """
     context = stream.codec_context
     resets_decoder = RESETS.get(context.codec.canonical_name, _never)
+    clock = Clock(container.format.name)
     points: list[int] = []
     candidates: list[int] = []
     for packet in demuxed(container, stream):
         report_progress()
         if not packet.size:
             continue
-        if packet.pts is None or packet.is_discard or packet.is_corrupt:
+        point = clock.packet_point(packet)
+        if point is None or packet.is_discard or (must_be_whole and packet.is_corrupt):
             raise _Irregular
         if packet.is_keyframe and resets_decoder(bytes(packet), context.extradata or b""):
             candidates.append(len(points))
-        points.append(packet.pts)
+        points.append(point)
     return points, candidates
 
 
@@ -133,14 +135,6 @@ def _never(content: bytes, extradata: bytes) -> bool:
 
 def _always(content: bytes, extradata: bytes) -> bool:
     return True
-
-
-def _mpeg2_resets(content: bytes, extradata: bytes) -> bool:
-    return SEQUENCE_HEADER in content  # with the quantiser's matrices
-
-
-def _mpeg4_resets(content: bytes, extradata: bytes) -> bool:
-    return content.count(MPEG4_PICTURE) == 1  # two are packed if they are shown in another order
 
 
 def _vp9_resets(content: bytes, extradata: bytes) -> bool:
@@ -213,9 +207,8 @@ def _leb128(content: bytes, place: int) -> tuple[int, int]:
 # own data.
 RESETS: dict[str, Callable[[bytes, bytes], bool]] = {
     **dict.fromkeys(("mjpeg", "prores", "dnxhd", "ffvhuff", "huffyuv"), _always),
-    **dict.fromkeys(
-        ("mpeg1video", "mpeg2video", "mpeg4"), _always
-    ),  # key frames are whole pictures
+    # Their key frames are whole pictures.
+    **dict.fromkeys(("mpeg1video", "mpeg2video", "mpeg4"), _always),
     "vp9": _vp9_resets,
     "av1": _av1_resets,
     "h264": _h264_resets,

@@ -43,7 +43,7 @@ class Damage:
 
     Attributes:
         num_frames: frames whose damage the decoder concealed or logged.
-        num_packets: packets that gave no frame because they are damaged.
+        num_packets: packets that are damaged, or from which parts are missing.
         signs: seconds from the first frame to each sign of damage whose time is known.
     """
 
@@ -51,19 +51,23 @@ class Damage:
     num_packets: int = 0
     signs: list[Fraction] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._times = set(self.signs)
+
     def note(self, time: Fraction) -> None:
         """Note the time of a sign of damage."""
         self.signs.append(max(time, Fraction(0)))
+        self._times.add(self.signs[-1])
 
     def note_packet(self, point: int | None, first: int, time_base: Fraction) -> None:
-        """Count a packet that gave no frame, at its time if that is known."""
+        """Count a damaged packet, at its time if that is known."""
         self.num_packets += 1
         if point is not None:
             self.note((point - first) * time_base)
 
     def note_frame(self, time: Fraction) -> None:
         """Count the damaged frame at a time, once."""
-        if max(time, Fraction(0)) not in self.signs:
+        if max(time, Fraction(0)) not in self._times:
             self.num_frames += 1
             self.note(time)
 
@@ -289,10 +293,11 @@ def _frames(
     for packet in _packets(container, stream, damage):
         with complaints(codec) as messages:
             decoded = _decode(decoder, packet)
-        if decoded is None and first is not None and packet is not None:
+        is_broken = decoded is None or (packet is not None and packet.is_corrupt)
+        if is_broken and first is not None and packet is not None:
             # Before the first frame it is no damage: a recording may begin in the middle of a group
             # of pictures, which cannot be decoded.
-            damage.note_packet(packet.pts, first, time_base)
+            damage.note_packet(clock.packet_point(packet), first, time_base)
         elif decoded is not None and packet is not None and _concern(messages, codec):
             point = clock.packet_point(packet)
             suspects.add(point)

@@ -93,7 +93,7 @@ def test_other_values_of_a_caption_that_repeats_are_noted(tmp_path):
     captions = read_captions(tmp_path / "c.csv")
     rows, _ = decide({"a.mp4": Rejection(Reason.TIMEOUT)}, captions, CurateConfig())
     assert rows[0]["captions"] == ["one"] and rows[0]["source"] == ["web"]
-    assert rows[0]["notes"] == [f"captions.csv, line 4: {note}"]
+    assert rows[0]["notes"] == [f"c.csv, line 4: {note}"]
     sidecars, _, _ = read_sidecars(tmp_path, ["a.mp4", "a.json"], ["a.mp4"])
     one, two = sidecars["a.mp4"]
     assert (one.notes, two.notes) == ((f"a.json: {note}",), ())

@@ -94,3 +94,13 @@ def test_shots_of_a_file_start_at_the_exact_time_of_a_frame(tmp_path, fps):
     encode(tmp_path / "a.mp4", np.concatenate(parts), fps)
     shots = measure_video(tmp_path, "a.mp4", (), THRESHOLD, tmp_path / "scratch").shots
     assert shots == ((0, 30 / fps), (30 / fps, 42 / fps), (42 / fps, 82 / fps))
+
+
+def test_a_flash_of_three_frames_is_no_cut_at_any_film_rate() -> None:
+    draw = np.random.default_rng(0)
+    scene = draw.integers(0, 200, (8, 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    for rate in (Fraction(24000, 1001), Fraction(24), Fraction(30000, 1001)):
+        finder = CutFinder()
+        for i in range(40):
+            finder.add(np.full_like(scene, 255) if 20 <= i < 23 else np.roll(scene, i, axis=1))
+        assert finder.cuts(27.0, [i / rate for i in range(40)]) == []
