@@ -293,8 +293,7 @@ def _frames(
     for packet in _packets(container, stream, damage):
         with complaints(codec) as messages:
             decoded = _decode(decoder, packet)
-        is_broken = decoded is None or (packet is not None and packet.is_corrupt)
-        if is_broken and first is not None and packet is not None:
+        if packet is not None and first is not None and _is_broken(packet, decoded):
             # Before the first frame it is no damage: a recording may begin in the middle of a group
             # of pictures, which cannot be decoded.
             damage.note_packet(clock.packet_point(packet), first, time_base)
@@ -318,6 +317,11 @@ def _decode(decoder: av.VideoCodecContext, packet: av.Packet | None) -> list[av.
         return decoder.decode(packet)
     except av.error.FFmpegError:
         return None
+
+
+def _is_broken(packet: av.Packet, decoded: list[av.VideoFrame] | None) -> bool:
+    """Return whether a packet cannot be decoded, or the demuxer misses parts of it."""
+    return decoded is None or packet.is_corrupt
 
 
 def _concern(messages: list[tuple[int, str, str]], codec: str) -> bool:

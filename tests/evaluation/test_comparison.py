@@ -212,7 +212,9 @@ def test_blank_videos_are_counted_and_nothing_is_infinite() -> None:
     # Features of zeros have no direction, so no cosine.
     assert "independent_similarity" not in values and "independent_consistency" not in values
     [remark] = blank_videos(found)
-    assert remark.why.startswith("8 of 8 show nothing (made 0, made 1, made 2, made 3, made 4, …)")
+    assert remark.why.startswith(
+        "8 of 8 show nothing (made 0, made 1, made 2, made 3, made 4, ...)"
+    )
 
 
 def test_the_judge_sees_as_many_frames_of_every_window() -> None:
