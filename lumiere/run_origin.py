@@ -50,9 +50,9 @@ def package_tags() -> dict[str, str]:
     """Return the versions that decide the last bits of what a stage writes. They make no stage stale,
     because DVC does not know them.
     """
-    found = {name: _version(name) for name in PACKAGES}
-    versions = {name: number for name, number in found.items() if number}
-    return versions | {"python": platform.python_version()}
+    versions = {name: _version(name) for name in PACKAGES}
+    installed = {name: number for name, number in versions.items() if number}
+    return installed | {"python": platform.python_version()}
 
 
 @functools.cache
@@ -120,9 +120,8 @@ def git_patch(root: Path) -> str:
     what = ("HEAD", "--", ".", ":(exclude)dvc.lock")
     # A person's settings of git must not change the form of the patch.
     form = ("--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/")
-    content = (
-        _git_bytes(root, "-c", "core.quotePath=false", "diff", *form, "--binary", *what) or b""
-    )
+    diff = ("-c", "core.quotePath=false", "diff", *form, "--binary")
+    content = _git_bytes(root, *diff, *what) or b""
     try:
         patch = content.decode("utf-8")  # to the byte: white space at line ends belongs to it
         problem = f"has {len(patch)} characters" if len(patch) > MAX_PATCH else ""
