@@ -7,7 +7,6 @@ import os
 import platform
 import re
 import socket
-import subprocess
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +14,8 @@ from pathlib import Path
 import psutil
 
 from lumiere.addresses import has_secret
+from lumiere.errors import DataError
+from lumiere.git import git_text, run_git
 
 CLOCK_SECONDS = 2.0  # the start time of a process moves when the machine's clock is corrected
 MAX_PATCH = 1_000_000  # characters
@@ -93,14 +94,14 @@ def git_tags(root: Path) -> dict[str, str]:
     `git_dirty` is "true", "false", or "unknown" if git fails. Outside a repository there are no
     tags.
     """
-    commit = _git(root, "rev-parse", "HEAD")
+    commit = git_text(root, "rev-parse", "HEAD")
     if not commit:
         return {}
     # dvc.lock does not count, because every run writes it. New files count if a run may read them.
-    changed = _git(
+    changed = git_text(
         root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock"
     )
-    added = _git(root, "ls-files", "--others", "--exclude-standard", "--", *CODE, "*.yaml")
+    added = git_text(root, "ls-files", "--others", "--exclude-standard", "--", *CODE, "*.yaml")
     is_dirty = "true" if changed or added else "false"
     if changed is None or added is None:
         is_dirty = "unknown"
@@ -121,7 +122,10 @@ def git_patch(root: Path) -> str:
     # A person's settings of git must not change the form of the patch.
     form = ("--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/")
     diff = ("-c", "core.quotePath=false", "diff", *form, "--binary")
-    content = _git_bytes(root, *diff, *what) or b""
+    try:
+        content = run_git(root, *diff, *what)
+    except DataError:
+        return ""
     try:
         patch = content.decode("utf-8")  # to the byte: white space at line ends belongs to it
         problem = f"has {len(patch)} characters" if len(patch) > MAX_PATCH else ""
@@ -129,7 +133,7 @@ def git_patch(root: Path) -> str:
         problem = "is not UTF-8"
     if not problem:
         return _without_secrets(patch)
-    files = _git(root, "diff", *form, "--stat", *what) or ""
+    files = git_text(root, "diff", *form, "--stat", *what) or ""
     return f"{LEFT_OUT} because it {problem}.\n{files}\n"
 
 
@@ -145,17 +149,3 @@ def _without_secrets(patch: str) -> str:
         return patch
     names = ", ".join(diff.splitlines()[0].rpartition(" b/")[2] for diff in left_out)
     return "".join([f"{SECRETS_LEFT_OUT} {names}\n", *kept])
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    """Return what a git command prints, or None if it fails."""
-    content = _git_bytes(root, *arguments)
-    return None if content is None else content.decode("utf-8", "replace").strip()
-
-
-def _git_bytes(root: Path, *arguments: str) -> bytes | None:
-    try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None

@@ -243,7 +243,7 @@ def test_new_code_makes_a_run_dirty_and_outputs_do_not(
 
 def test_a_state_that_git_cannot_tell_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"rev-parse": "abc", "status": None, "ls-files": ""}
-    monkeypatch.setattr(run_origin, "_git", lambda root, command, *rest: answers[command])
+    monkeypatch.setattr(run_origin, "git_text", lambda root, command, *rest: answers[command])
     assert git_tags(Path.cwd())["git_dirty"] == "unknown"
 
 

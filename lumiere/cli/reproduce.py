@@ -14,6 +14,7 @@ import typer
 import yaml
 
 from lumiere.errors import DataError
+from lumiere.git import run_git
 from lumiere.run_origin import CODE, SECRETS_LEFT_OUT, package_tags
 from lumiere.start import own_programs_first
 from lumiere.tracking.origins import LOCK, Origin, read_origin
@@ -80,15 +81,16 @@ def clone(root: Path, folder: Path, origin: Origin) -> None:
             "the run has uncommitted changes, but its patch was left out; see the run's "
             "uncommitted.patch in MLflow"
         )
-    _git(root, "clone", "--quiet", "--no-checkout", str(root), str(folder.resolve()))
-    _git(folder, "checkout", "--quiet", "--detach", origin.commit)
+    clone = ("clone", "--quiet", "--no-checkout", str(root), str(folder.resolve()))
+    run_git(root, *clone, timeout_s=None)
+    run_git(folder, "checkout", "--quiet", "--detach", origin.commit, timeout_s=None)
     if note:
         print(f"note: uncommitted changes of the run. {note.splitlines()[0]}", file=sys.stderr)
     if patch:
         # The patch is code from the tracking store, so a person sees what it changes.
-        files = _git(folder, "apply", "--stat", "-", text=patch)
+        files = run_git(folder, "apply", "--stat", "-", stdin=patch).decode("utf-8", "replace")
         print(f"uncommitted changes of the run:\n{files.rstrip()}", file=sys.stderr)
-        _git(folder, "apply", "--whitespace=nowarn", "-", text=patch)
+        run_git(folder, "apply", "--whitespace=nowarn", "-", stdin=patch)
 
 
 def check_data(folder: Path, lock: str, name: str) -> None:
@@ -175,13 +177,3 @@ def _stages(lock: str) -> dict[str, dict[str, str]]:
         name: {out["path"]: out.get("md5", "") for out in stage.get("outs", [])}
         for name, stage in stages.items()
     }
-
-
-def _git(folder: Path, *arguments: str, text: str = "") -> str:
-    done = subprocess.run(
-        ["git", "-C", str(folder), *arguments], input=text.encode("utf-8"), capture_output=True
-    )
-    if done.returncode:
-        problem = " ".join(done.stderr.decode("utf-8", "replace").split())
-        raise DataError(f"git {arguments[0]} failed in {folder}: {problem}")
-    return done.stdout.decode("utf-8", "replace")

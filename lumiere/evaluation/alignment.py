@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lumiere.evaluation.bootstrap import at_ceiling, bootstrap, prediction_interval
+from lumiere.evaluation.caption_keys import caption_key
 from lumiere.evaluation.mean_scores import mean_score
 from lumiere.evaluation.scores import (
     ZERO_TO_ONE,
@@ -150,12 +151,12 @@ def caption_pool(
     positions: dict[str, int] = {}
     texts: list[str] = []
     for text in [*(text for captions in real_captions for text in captions), *prompts]:
-        if positions.setdefault(_normal(text), len(texts)) == len(texts):
+        if positions.setdefault(caption_key(text), len(texts)) == len(texts):
             texts.append(text)
     if len(texts) < 2:
         raise ValueError(f"{len(texts)} different captions; retrieval needs at least 2")
     own_real = [
-        sorted({positions[_normal(text)] for text in sentences}) for sentences in real_captions
+        sorted({positions[caption_key(text)] for text in sentences}) for sentences in real_captions
     ]
     equal: dict[int, set[int]] = {}
     for own in own_real:
@@ -163,7 +164,7 @@ def caption_pool(
             equal.setdefault(position, set()).update(own)
     own_generated = []
     for prompt in prompts:
-        position = positions[_normal(prompt)]
+        position = positions[caption_key(prompt)]
         own_generated.append(sorted(equal.get(position, set()) | {position}))
     return CaptionPool(texts, own_generated), CaptionPool(texts, own_real)
 
@@ -347,7 +348,3 @@ def _check_ranks(ranks: np.ndarray, num_candidates: int) -> np.ndarray:
     if ranks.min() < 1 or ranks.max() > num_candidates:
         raise ValueError(f"ranks {ranks.min()} to {ranks.max()} among {num_candidates} captions")
     return ranks
-
-
-def _normal(text: str) -> str:
-    return " ".join(text.casefold().split())

@@ -13,6 +13,7 @@ from fractions import Fraction
 from functools import partial
 
 from lumiere.errors import DataError, VideoError
+from lumiere.evaluation.caption_keys import caption_key
 from lumiere.evaluation.videos import (
     MAX_FRAMES,
     MIN_VIDEOS,
@@ -190,19 +191,15 @@ def _partners(generated: Sequence[FileEntry], real: Sequence[FileEntry]) -> list
     for index, entry in enumerate(real):
         by_stem.setdefault(entry.stem, index)
         for caption in entry.captions:
-            by_caption.setdefault(_normal(caption), index)
+            by_caption.setdefault(caption_key(caption), index)
     partners: list[int | None] = []
     for entry in generated:
         partner = by_stem.get(entry.stem)
         for caption in entry.captions:
             if partner is None:
-                partner = by_caption.get(_normal(caption))
+                partner = by_caption.get(caption_key(caption))
         partners.append(partner)
     return partners
-
-
-def _normal(caption: str) -> str:
-    return " ".join(caption.lower().split())
 
 
 def _long_enough(folder: Folder, length: int, fps: Fraction) -> Folder:
@@ -304,4 +301,6 @@ def _describe_names(generated: Folder, real: Folder, partners: Sequence[int | No
 def _differ(captions: Sequence[str], others: Sequence[str]) -> bool:
     if not captions or not others:
         return False
-    return not {_normal(caption) for caption in captions} & {_normal(text) for text in others}
+    return not {caption_key(caption) for caption in captions} & {
+        caption_key(text) for text in others
+    }

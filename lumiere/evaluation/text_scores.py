@@ -12,6 +12,7 @@ from lumiere.evaluation.alignment import (
     cosine_similarity,
     retrieval_scores,
 )
+from lumiere.evaluation.caption_keys import caption_key
 from lumiere.evaluation.judge import Judge
 from lumiere.evaluation.matching import MatchedSets
 from lumiere.evaluation.mean_scores import mean_score
@@ -89,8 +90,8 @@ def _real_ranks(
 
 
 def _positions(texts: Sequence[str], captions: Sequence[str]) -> list[int]:
-    normalised = {" ".join(caption.casefold().split()) for caption in captions}
-    return [i for i, text in enumerate(texts) if " ".join(text.casefold().split()) in normalised]
+    keys = {caption_key(caption) for caption in captions}
+    return [i for i, text in enumerate(texts) if caption_key(text) in keys]
 
 
 def _text_space(measurements: Sequence[Measurement]) -> np.ndarray:

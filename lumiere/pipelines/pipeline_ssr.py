@@ -200,23 +200,24 @@ class LumiereUpscalePipeline(LumiereBasePipeline):
         num_frames: int,
         low_size: Sequence[int],
         *,
-        num_inference_steps: int = DEFAULT_SSR_STEPS,
-        noise_level: int = DEFAULT_NOISE_LEVEL,
-        noise_correlation: float | None = None,
+        num_inference_steps: int,
+        noise_level: int,
+        noise_correlation: float | None,
+        window_size: int | None,
+        overlap: int,
+        multidiffusion: bool,
+        window_weights: str,
+        batch_size: int | None,
         scale: float | None = None,
-        window_size: int | None = None,
-        overlap: int = DEFAULT_OVERLAP,
-        multidiffusion: bool = True,
-        window_weights: str = DEFAULT_WINDOW_WEIGHTS,
-        batch_size: int | None = DEFAULT_BATCH_SIZE,
     ) -> UpscalePlan:
         """Plan the enlargement of a clip, so that wrong settings raise before any network runs.
 
         Args:
             num_frames: frames of the clip.
             low_size: height and width of the clip.
-            num_inference_steps, noise_level, noise_correlation, scale, window_size, overlap,
-                multidiffusion, window_weights, batch_size: as in a call, with the same defaults.
+            num_inference_steps, noise_level, noise_correlation, window_size, overlap,
+                multidiffusion, window_weights, batch_size, scale: as in a call, which holds their
+                defaults.
 
         Raises:
             ValueError: if a setting cannot be used.

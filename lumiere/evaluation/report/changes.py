@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,6 +21,7 @@ from lumiere.errors import DataError
 from lumiere.evaluation.report.content import Previous
 from lumiere.evaluation.report.wording import number
 from lumiere.evaluation.scores import DIGITS, Better, Interval, Score
+from lumiere.git import git_text
 from lumiere.plurals import counted
 
 # The keys that `scores.flat` adds to the key of a score.
@@ -63,11 +63,11 @@ def previous_metrics(metrics_path: str | Path) -> Previous | None:
     while not folder.is_dir():
         folder = folder.parent
     name = path.relative_to(folder).as_posix()
-    text = _git(folder, "show", f"HEAD:./{name}")
-    commit = _git(folder, "log", "-1", "--format=%h", "--", name)
+    text = git_text(folder, "show", f"HEAD:./{name}")
+    commit = git_text(folder, "--literal-pathspecs", "log", "-1", "--format=%h", "--", name)
     if text is None or commit is None:
         return None
-    return Previous(parse_metrics(text, f"{path} in the last commit"), commit.strip())
+    return Previous(parse_metrics(text, f"{path} in the last commit"), commit)
 
 
 def parse_metrics(text: str, name: str) -> dict[str, float]:
@@ -172,18 +172,3 @@ def _stem(key: str, metrics: Mapping[str, float]) -> str:
         if stem != key and stem in metrics:
             return stem
     return key
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """Run Git; None if there is no Git or it refuses."""
-    try:
-        done = subprocess.run(
-            ["git", "--literal-pathspecs", "-C", str(folder), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
