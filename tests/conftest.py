@@ -119,14 +119,12 @@ def same_environment() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def kept_counts(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Count the FLOPs of each toy network once; see `tests.counted_flops`."""
+def few_operations_counted() -> None:
+    """Let trainings estimate the FLOPs of their step; see `tests.estimated_flops`."""
     if "lumiere.training" in sys.modules:  # do not import it for tests without trainings
-        from tests import counted_flops
+        from tests import estimated_flops
 
-        folder = make_once(tmp_path_factory, "counted flops", lambda folder: None)
-        os.environ[counted_flops.FOLDER] = str(folder)
-        counted_flops.keep_counts()
+        estimated_flops.estimate_flops()
 
 
 def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

@@ -101,7 +101,7 @@ def _serve() -> None:
     """Fork a program for each line of stdin."""
     for name in ("stages.training", "lumiere.training.video_task"):
         importlib.import_module(name)
-    importlib.import_module("tests.counted_flops").keep_counts()
+    importlib.import_module("tests.estimated_flops").estimate_flops()
     for line in iter(sys.stdin.readline, ""):
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:

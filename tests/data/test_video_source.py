@@ -315,7 +315,7 @@ def levels_of_hdr(path: Path, signal: np.ndarray, transfer: str) -> np.ndarray:
     with av.open(str(path), "w") as container:
         stream = add(container, "libx265", (64, 96))
         stream.pix_fmt = "yuv420p10le"
-        stream.options = {"x265-params": options, "crf": "4"}
+        stream.options = {"x265-params": options, "crf": "4", "preset": "ultrafast"}
         for _ in range(4):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb48le")
             container.mux(stream.encode(frame.reformat(format="yuv420p10le", dst_colorspace=9)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from functools import cache
 
@@ -16,6 +15,7 @@ from lumiere.diffusion.objective import make_scheduler
 from lumiere.models import SpaceTimeUNet
 from lumiere.pipelines import LumierePipeline
 from lumiere.text import TextEncoder
+from tests.copies import copy_network
 
 SIZE, LARGE = 16, 32
 
@@ -99,10 +99,10 @@ def pipe() -> LumierePipeline:
     """
     unet, ssr, random_state = networks()
     pipe = LumierePipeline(
-        copy.deepcopy(unet),
+        copy_network(unet),
         make_scheduler(),
         WordHashEncoder(max_tokens=6),
-        copy.deepcopy(ssr),
+        copy_network(ssr),
         make_scheduler(),
         num_frames=5,
         ssr_window_size=4,
@@ -117,7 +117,7 @@ def base_only() -> LumierePipeline:
     """Without conditioning channels and without super-resolution."""
     unet, random_state = base_network()
     pipe = LumierePipeline(
-        copy.deepcopy(unet), make_scheduler(), WordHashEncoder(max_tokens=6), num_frames=5
+        copy_network(unet), make_scheduler(), WordHashEncoder(max_tokens=6), num_frames=5
     )
     pipe.set_progress_bar_config(disable=True)
     torch.set_rng_state(random_state)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from lumiere.pipelines.assemble import load_guide
 from lumiere.pipelines.run_request import check_request, describe_output
 from lumiere.requests import Request
 from lumiere.sample_files import SetEntry
+from tests.copies import copy_network
 from tests.pipelines.conftest import shaken, text_to_image_unet
 from tests.pipelines.test_files_and_styles import style_weights
 from tests.pipelines.test_modes import IMAGE, STEPS, seed
@@ -34,7 +34,7 @@ WIDE = {"guidance_threshold": 1e6}
 def weaker(unet: SpaceTimeUNet) -> SpaceTimeUNet:
     """A copy with other temporal weights."""
     torch.manual_seed(7)
-    return shaken(copy.deepcopy(unet))
+    return shaken(copy_network(unet))
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_projected_guidance_of_a_network_that_predicts_the_noise(
 def test_a_guide_equal_to_the_network_leaves_the_conditional_prediction(
     pipe: LumierePipeline,
 ) -> None:
-    pipe.add_guide(copy.deepcopy(pipe.unet))
+    pipe.add_guide(copy_network(pipe.unet))
     options = {"num_frames": 12, **PLAIN}
     auto = pipe(
         "a cat", guidance_type="auto", guidance_scale=4.0, generator=seed(), **options
@@ -184,7 +184,7 @@ def test_autoguidance_can_be_projected(guided: LumierePipeline) -> None:
 
 
 def test_a_style_acts_on_the_guide_too(pipe: LumierePipeline) -> None:
-    pipe.add_guide(copy.deepcopy(pipe.unet))
+    pipe.add_guide(copy_network(pipe.unet))
     pipe.add_style("ink", style_weights(pipe))
     before = [weight.clone() for weight in pipe.guide_unet.parameters()]
     options = {"style": "ink", "alpha": 0.5, **PLAIN}
