@@ -41,9 +41,9 @@ from lumiere.models import SpaceTimeUNet
 from lumiere.models.pretrained import load_text_to_image
 from lumiere.training.examples import StoredClips
 from lumiere.training.loop import train
+from lumiere.training.space_time_task import SpaceTimeTask
 from lumiere.training.staged_training import StagedTraining
 from lumiere.training.state import TrainingResult
-from lumiere.training.video_task import SpaceTimeTask
 
 OURS, HE, KEYFRAMES, TSR = "ours", "ours, He start", "cascade: keyframes", "cascade: TSR"
 

@@ -31,8 +31,8 @@ from lumiere.models import SpaceTimeUNet
 from lumiere.models.pretrained import load_text_to_image
 from lumiere.training.examples import open_clips
 from lumiere.training.loader import Positions, make_loader
+from lumiere.training.space_time_task import SpaceTimeTask
 from lumiere.training.state import trained_parameters
-from lumiere.training.video_task import SpaceTimeTask
 
 
 def seconds_per_batch(task: SpaceTimeTask, batches: int, workers: int) -> float:

@@ -31,11 +31,12 @@ from lumiere.models.autoencoder import load_vae, vae_factor
 from lumiere.models.text_to_image import load_scheduler
 from lumiere.plurals import counted
 from lumiere.training.checkpoint import fingerprint
+from lumiere.training.conditioned_task import ConditionedTask
 from lumiere.training.examples import StoredClips
 from lumiere.training.loop import train
 from lumiere.training.lora import MOTION, add_motion_lora
 from lumiere.training.loss_curves import write_record
-from lumiere.training.video_task import ConditionedTask, SpaceTimeTask
+from lumiere.training.space_time_task import SpaceTimeTask
 
 NAME = "motion_lora"
 

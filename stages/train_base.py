@@ -10,7 +10,7 @@ from lumiere.data.frame_sizes import shorter_side
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.text_to_image import TextToImage, save_companions
 from lumiere.training.examples import open_clips
-from lumiere.training.video_task import SpaceTimeTask
+from lumiere.training.space_time_task import SpaceTimeTask
 from stages.training import training_stage
 
 

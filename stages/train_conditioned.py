@@ -10,8 +10,8 @@ from lumiere.data.frame_sizes import shorter_side
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.autoencoder import load_vae
 from lumiere.models.text_to_image import image_size, load_scheduler, save_companions
+from lumiere.training.conditioned_task import ConditionedTask
 from lumiere.training.examples import open_clips
-from lumiere.training.video_task import ConditionedTask
 from stages.training import training_stage
 
 

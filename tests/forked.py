@@ -99,7 +99,7 @@ def _server() -> subprocess.Popen[str]:
 
 def _serve() -> None:
     """Fork a program for each line of stdin."""
-    for name in ("stages.training", "lumiere.training.video_task"):
+    for name in ("stages.training", "lumiere.training.conditioned_task"):
         importlib.import_module(name)
     importlib.import_module("tests.estimated_flops").estimate_flops()
     for line in iter(sys.stdin.readline, ""):

@@ -19,10 +19,11 @@ from lumiere.data.pixel_values import bytes_to_model
 from lumiere.diffusion.noise import video_generators
 from lumiere.pipelines.pipeline_lumiere import LumierePipeline
 from lumiere.pipelines.pipeline_output import LumierePipelineOutput
+from lumiere.training.conditioned_task import ConditionedTask
 from lumiere.training.diffusion_task import Batch
 from lumiere.training.examples import Clips, Text
 from lumiere.training.masks import draw_conditioning
-from lumiere.training.video_task import ConditionedTask, SpaceTimeTask
+from lumiere.training.space_time_task import SpaceTimeTask
 
 ENDS = "first_and_last"  # the mask kind of a segment: its keyframes are known
 

@@ -26,9 +26,9 @@ from lumiere.diffusion.guidance import TextGuidance
 from lumiere.diffusion.latents import LatentShapes
 from lumiere.diffusion.schedulers import check_prediction_type
 from lumiere.models import SpaceTimeUNet
+from lumiere.training.conditioned_task import ConditionedTask
 from lumiere.training.diffusion_task import Batch, NetworkInput
 from lumiere.training.throughput import count_flops
-from lumiere.training.video_task import ConditionedTask
 
 
 def make_student(teacher: SpaceTimeUNet, trained: str) -> SpaceTimeUNet:

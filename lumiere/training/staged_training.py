@@ -23,6 +23,7 @@ from lumiere.training.loss_curves import write_record
 from lumiere.training.parallel import is_main_process
 from lumiere.training.state import TrainingResult
 
+RECORD = "lumiere/training/loss_curves.py"  # writes down how a training went; decides no weights
 KEPT = 2  # states of other runs of the same stage, to resume after a return to earlier params
 
 
@@ -46,13 +47,13 @@ class StagedTraining:
             params: provides `launch` and `runtime`.
             section: the stage's params.
             inputs: files and folders. For a Python file, everything that it imports and that
-                decides its outputs counts too (`lumiere.staleness`). Empty strings, which mean that
-                an input is not used, are left out.
+                decides its outputs counts too (`lumiere.staleness`), but for `RECORD`. Empty
+                strings, which mean that an input is not used, are left out.
         """
         files: list[Path] = []
         for name in inputs:
             if Path(name).suffix == ".py":
-                files += deciding_files(Path(name))
+                files += [path for path in deciding_files(Path(name)) if not path.match(RECORD)]
             elif name != "":
                 files.append(Path(name))
         self.launch, self.runtime = params.launch, params.runtime

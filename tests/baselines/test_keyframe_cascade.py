@@ -29,7 +29,7 @@ from lumiere.models.unet_builders import build_text_to_image_unet
 from lumiere.pipelines import LumierePipeline
 from lumiere.training.examples import Text
 from lumiere.training.loop import train
-from lumiere.training.video_task import SpaceTimeTask
+from lumiere.training.space_time_task import SpaceTimeTask
 from tests.video_factory import numbered
 
 SIZE, TOKENS, DIM = 8, 4, 32

@@ -28,7 +28,8 @@ from lumiere.models.pretrained import load_text_to_image
 from lumiere.models.text_to_image import TextToImage, load_scheduler
 from lumiere.pipelines import LumierePipeline
 from lumiere.text import load_text_encoder
-from lumiere.training.video_task import ConditionedTask, SpaceTimeTask
+from lumiere.training.conditioned_task import ConditionedTask
+from lumiere.training.space_time_task import SpaceTimeTask
 from tests.models.zoo import CONFIGS, TEXT_DIM
 from tests.text.pipelines import (
     SD_SCHEDULERS,

@@ -36,8 +36,8 @@ from lumiere.pipelines.sample_videos import read_videos
 from lumiere.tracking import Run
 from lumiere.training.diffusion_task import Batch, DiffusionTask
 from lumiere.training.distillation_task import DistillationTask
+from lumiere.training.space_time_task import SpaceTimeTask
 from lumiere.training.ssr_task import SuperResolutionTask
-from lumiere.training.video_task import SpaceTimeTask
 from tests.stages.conftest import (
     FPS,
     FRAMES,

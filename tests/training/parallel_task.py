@@ -25,7 +25,7 @@ from lumiere.models.unet_builders import build_text_to_image_unet
 from lumiere.training.examples import Text
 from lumiere.training.launch import end_with_launcher, is_launched, run_in_processes
 from lumiere.training.loop import train
-from lumiere.training.video_task import SpaceTimeTask
+from lumiere.training.space_time_task import SpaceTimeTask
 from tests.full_disk import fill_disk
 
 CONFIG = TextOptimConfig(

@@ -74,7 +74,7 @@ def test_every_mask_kind_is_drawn(
         drawn.add(kind)
         return kind
 
-    monkeypatch.setattr("lumiere.training.video_task.draw_kind", draw)
+    monkeypatch.setattr("lumiere.training.conditioned_task.draw_kind", draw)
     task = TRAININGS["conditioned, every kind"](stores)
     task.config = CONFIG
     for position in range(CONFIG.steps * CONFIG.batch_size):

@@ -24,14 +24,15 @@ from lumiere.models.pretrained import load_text_to_image
 from lumiere.pipelines import LumierePipeline, LumierePipelineOutput
 from lumiere.pipelines.assemble import assemble_pipeline
 from lumiere.text import load_text_encoder
+from lumiere.training.conditioned_task import ConditionedTask
 from lumiere.training.diffusion_task import Batch
 from lumiere.training.image_task import TextToImageTask
 from lumiere.training.loop import train
 from lumiere.training.parallel import Parallel
 from lumiere.training.preview import SamplePreview
+from lumiere.training.space_time_task import SpaceTimeTask
 from lumiere.training.state import trained_parameters
 from lumiere.training.throughput import count_flops
-from lumiere.training.video_task import ConditionedTask, SpaceTimeTask
 from tests.models.zoo import randomise_temporal
 from tests.stages.conftest import STYLE, few_validations, run_stage
 from tests.text.pipelines import SD_SCHEDULERS, Sentences, clip, save_stable_diffusion, tokenizer

@@ -8,7 +8,7 @@ import pytest
 
 from lumiere import staleness
 from lumiere.config import Params
-from lumiere.training.staged_training import StagedTraining
+from lumiere.training.staged_training import RECORD, StagedTraining
 from tests.stale_stages import write_files
 
 
@@ -25,7 +25,9 @@ def test_a_training_begins_anew_when_code_that_decides_its_weights_changes(
 ) -> None:
     monkeypatch.setattr(staleness, "ROOT", tmp_path)
     contents = {
-        "stages/train_base.py": "from lumiere import step\nfrom lumiere.config import x\n",
+        "stages/train_base.py": "from lumiere import step\nfrom lumiere.config import x\n"
+        "from lumiere.training.loss_curves import x\n",
+        "lumiere/training/loss_curves.py": "x = 1\n",
         "lumiere/step.py": "x = 1\n",
         "lumiere/config.py": "x = 1\n",
         "lumiere/guidance.py": "x = 1\n",
@@ -33,7 +35,7 @@ def test_a_training_begins_anew_when_code_that_decides_its_weights_changes(
     write_files(tmp_path, contents)
 
     first = state_folder(tmp_path)
-    for name in ("lumiere/config.py", "lumiere/guidance.py"):
+    for name in ("lumiere/config.py", "lumiere/guidance.py", RECORD):
         (tmp_path / name).write_text("x = 2\n", encoding="utf-8")
     assert state_folder(tmp_path) == first
     for name in ("lumiere/step.py", "stages/train_base.py"):

@@ -29,15 +29,16 @@ from lumiere.models import SpaceTimeUNet
 from lumiere.models.pretrained import load_text_to_image
 from lumiere.models.text_to_image import TextToImage, load_image_network, load_scheduler
 from lumiere.models.unet_builders import build_ssr_unet, build_text_to_image_unet
+from lumiere.training.conditioned_task import ConditionedTask
 from lumiere.training.diffusion_task import Batch
 from lumiere.training.examples import Pictures, StoredClips, draw_captioned
 from lumiere.training.image_task import TextToImageTask
 from lumiere.training.loss_curves import write_record
 from lumiere.training.seeding import generator_for
+from lumiere.training.space_time_task import SpaceTimeTask
 from lumiere.training.ssr_task import SuperResolutionTask
 from lumiere.training.staged_training import StagedTraining
 from lumiere.training.state import TrainingResult, trained_parameters
-from lumiere.training.video_task import ConditionedTask, SpaceTimeTask
 from tests import forked
 from tests.conftest import REPOSITORY
 from tests.default_dtype import same, under_each_default_dtype

@@ -1,4 +1,4 @@
-"""Trains the base Space-Time U-Net, on text or on <J, C, M> (paper, sections 3.1 and 4)."""
+"""Trains the base Space-Time U-Net on <J, C, M>: clips of which a part is known (paper, section 4)."""
 
 from __future__ import annotations
 
@@ -8,39 +8,13 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from lumiere.data.pixel_values import bytes_to_model
-from lumiere.models import SpaceTimeUNet
-from lumiere.training.captioned_task import CaptionedTask
 from lumiere.training.diffusion_task import Batch, NoisedBatch
 from lumiere.training.examples import Clips
 from lumiere.training.masks import draw_conditioning, draw_kind
-from lumiere.training.seeding import generator_for
+from lumiere.training.space_time_task import SpaceTimeTask
 
 # Mask kinds with fully known frames. A clip of one frame would leave nothing to generate.
 WHOLE_FRAMES = ("first_frame", "last_frame", "first_and_last", "cinemagraph")
-
-
-@dataclass(eq=False, repr=False)
-class SpaceTimeTask(CaptionedTask):
-    """Trains on captioned clips, and on single frames for a share of the steps.
-
-    Attributes:
-        image_share: the share of the steps that train on single frames.
-    """
-
-    network: SpaceTimeUNet
-    image_share: float = field(default=0.0, kw_only=True)
-
-    def one_frame(self, step: int) -> bool:
-        """Return whether a step trains on single frames; all clips of a batch have the same length."""
-        if self.image_share == 0:
-            return False
-        generator = generator_for(self.name, self.config.seed, "images", step)
-        draw = torch.rand((), generator=generator, dtype=torch.float32)
-        return bool(draw < self.image_share)
-
-    def one_frame_choices(self) -> tuple[bool, ...]:
-        """Return what `one_frame` returns for one step or another."""
-        return (False, True) if self.image_share else (False,)
 
 
 @dataclass(eq=False, repr=False)
