@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
@@ -16,7 +17,11 @@ import psutil
 
 from lumiere.addresses import has_secret
 
-CLOCK_SECONDS = 2.0  # the start time of a process moves when the machine's clock is corrected
+BOOT = Path("/proc/sys/kernel/random/boot_id")  # on Linux
+AFTER_BOOT = " s after boot "
+CLOCK_SECONDS = (
+    2.0  # how far a small correction of the machine's clock moves the start of a process
+)
 MAX_PATCH = 1_000_000  # characters
 LEFT_OUT = "The patch is left out"
 CODE = ("lumiere", "stages", "flows")
@@ -40,10 +45,22 @@ _SECRET_SETTING = re.compile(
 def process_tags() -> dict[str, str]:
     """Return tags that identify this process.
 
-    The start time distinguishes it from a later process with the same id.
+    The start distinguishes it from a later process with the same id.
     """
-    started = psutil.Process().create_time()
-    return {"host": socket.gethostname(), "pid": str(os.getpid()), "pid_started": str(started)}
+    started = _start_of(psutil.Process())
+    return {"host": socket.gethostname(), "pid": str(os.getpid()), "pid_started": started}
+
+
+def _start_of(process: psutil.Process) -> str:
+    """Return what the start of a process is known by, for as long as it runs.
+
+    On Linux it is the boot and the seconds since then. A time of day would not do: it moves for all
+    processes when the machine's clock is set.
+    """
+    with contextlib.suppress(OSError):
+        boot = BOOT.read_text().strip()
+        return f"{process.create_time() - psutil.boot_time():.2f}{AFTER_BOOT}{boot}"
+    return str(process.create_time())
 
 
 def package_tags() -> dict[str, str]:
@@ -81,8 +98,10 @@ def has_lost_its_process(tags: Mapping[str, str]) -> bool:
 
 def _is_alive(tags: Mapping[str, str]) -> bool:
     try:
-        started = psutil.Process(int(tags["pid"])).create_time()
-        return abs(started - float(tags["pid_started"])) < CLOCK_SECONDS
+        process = psutil.Process(int(tags["pid"]))
+        if AFTER_BOOT in tags["pid_started"]:
+            return _start_of(process) == tags["pid_started"]
+        return abs(process.create_time() - float(tags["pid_started"])) < CLOCK_SECONDS
     except (KeyError, ValueError, psutil.NoSuchProcess):
         return False
 

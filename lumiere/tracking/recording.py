@@ -25,6 +25,7 @@ from lumiere.run_origin import (
     process_tags,
 )
 from lumiere.tracking import store
+from lumiere.tracking.clock import now_in_ms
 from lumiere.tracking.courier import courier
 from lumiere.tracking.journal import QUEUE, begin_journal
 from lumiere.tracking.origins import LOCK, PATCH
@@ -188,7 +189,7 @@ def _begin_run(root: Path, name: str, tags: dict[str, str], parent: str | None) 
             "name": name,
             "tags": tags | origin,
             "parent": parent,
-            "time": int(time.time() * 1000),
+            "time": now_in_ms(),
         }
     )
     courier(root).add(journal)

@@ -7,11 +7,11 @@ import json
 import logging
 import os
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from lumiere.tracking.clock import now_in_ms
 from lumiere.tracking.courier import courier
 from lumiere.tracking.journal import QUEUE, Journal
 from lumiere.tracking.values import flatten, metric_name, shortened
@@ -58,7 +58,7 @@ class Run:
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Append one point per metric."""
-        now = int(time.time() * 1000)
+        now = now_in_ms()
         points = [[metric_name(name), float(value), now, step] for name, value in metrics.items()]
         self._points += len(points)
         self._add("metrics", urgent=self._points >= WAKE_EVERY, items=points)
@@ -136,7 +136,7 @@ class Run:
 
     def mark_ended(self, status: str) -> None:
         """Close the run without waiting for MLflow; `status` as in `end`."""
-        self._add("end", status=status, time=int(time.time() * 1000))
+        self._add("end", status=status, time=now_in_ms())
 
     def end(self, status: str = "FINISHED", seconds: float = PATIENCE) -> None:
         """Close the run, and wait until MLflow has it, for at most `seconds`.

@@ -23,6 +23,7 @@ from lumiere.locks import exclusive
 from lumiere.run_origin import has_lost_its_process
 from lumiere.sqlite_files import probe, set_aside
 from lumiere.start import switch_telemetry_off
+from lumiere.tracking.clock import now_in_ms
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -185,7 +186,8 @@ def close_abandoned_runs(client: MlflowClient, root: Path, kept: set[str]) -> No
     running = client.search_runs([experiment_id(client, root)], "attributes.status = 'RUNNING'")
     for run in running:
         if run.info.run_id not in kept and has_lost_its_process(run.data.tags):
-            client.set_terminated(run.info.run_id, status="KILLED")
+            ended = max(now_in_ms(), run.info.start_time)  # the clock may have been set back
+            client.set_terminated(run.info.run_id, status="KILLED", end_time=ended)
 
 
 def lasting_problem(error: Exception, root: Path) -> DataError | None:
