@@ -28,6 +28,7 @@ from lumiere.tracking import store
 from lumiere.tracking.clock import now_in_ms
 from lumiere.tracking.courier import courier
 from lumiere.tracking.journal import QUEUE, begin_journal
+from lumiere.tracking.new_database import is_being_made
 from lumiere.tracking.origins import LOCK, PATCH
 from lumiere.tracking.project import is_on, project_root, workspace
 from lumiere.tracking.run_record import Run
@@ -230,6 +231,8 @@ def _ended(run: Run, patience: Patience) -> Iterator[None]:
         if previous is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         seconds = patience.failing if run.is_failing else patience.usual
+        if is_being_made():  # or every short stage of a busy machine would begin it in vain
+            seconds = START_PATIENCE
         run.end(status, min(seconds, patience.killed) if status == "KILLED" else seconds)
 
 
