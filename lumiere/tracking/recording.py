@@ -29,7 +29,7 @@ from lumiere.tracking.clock import now_in_ms
 from lumiere.tracking.courier import courier
 from lumiere.tracking.journal import QUEUE, begin_journal
 from lumiere.tracking.new_database import is_being_made
-from lumiere.tracking.origins import LOCK, PATCH
+from lumiere.tracking.origins import LOCK
 from lumiere.tracking.project import is_on, project_root, workspace
 from lumiere.tracking.run_record import Run
 from lumiere.tracking.store import tracking_uri
@@ -84,6 +84,8 @@ def stage_run(stage: str, params: Mapping[str, Any]) -> Iterator[Run]:
             parent = os.environ.get(PARENT_VARIABLE)
             tags = {"stage": stage, "cached": "false"} | git_tags(workspace())
             run = _begin_run(project_root(), stage, tags, parent)
+            if not parent:  # as plain `dvc repro` starts it; otherwise the parent has the patch
+                run.log_patch(git_patch(workspace()))
         except (OSError, ParamsError) as error:
             logger.warning("this run is not recorded in MLflow: %s", error)
     run.log_params({**params, **_shared_params})
@@ -128,9 +130,7 @@ def _begin_pipeline_run(root: Path, params: Mapping[str, Any], name: str) -> Run
         raise DataError(f"{root / QUEUE}: cannot be written ({first_line(error)})") from error
     run.log_params(params)
     run.log_dict(params, "params.json")
-    patch = git_patch(root)
-    if patch:
-        run.log_text(patch, PATCH)
+    run.log_patch(git_patch(root))
     run.close_abandoned()
     is_server = tracking_uri(root).startswith(("http:", "https:"))
     if not run.flush(SERVER_START_PATIENCE if is_server else START_PATIENCE):

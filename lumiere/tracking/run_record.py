@@ -14,6 +14,7 @@ from typing import Any
 from lumiere.tracking.clock import now_in_ms
 from lumiere.tracking.courier import courier
 from lumiere.tracking.journal import QUEUE, Journal
+from lumiere.tracking.origins import PATCH
 from lumiere.tracking.values import flatten, metric_name, shortened
 
 WAKE_EVERY = 200  # points; a write to SQLite costs 70 ms, however many points it has
@@ -98,6 +99,11 @@ class Run:
             path = Path(temporary, artifact.name)
             path.write_text(text, encoding="utf-8")
             self.log_artifact(path, folder)
+
+    def log_patch(self, patch: str) -> None:
+        """Store how tracked files differ from the commit, unless the patch is empty."""
+        if patch:
+            self.log_text(patch, PATCH)
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Write tags. Values are converted to text."""
