@@ -1,42 +1,76 @@
-"""Notices that a run of the flow is being cancelled.
+"""Notices that a run of the flow has to end: it is being cancelled, or its worker has ended.
 
-Prefect's worker notices it too, but it gives up for good when its server was away for half a minute.
-A run that a person started by hand has no worker at all. So the flow asks the server itself.
+Prefect's worker notices a cancellation too, but it gives up for good when its server was away for half
+a minute. A run that a person started by hand has no worker at all. So the flow asks the server itself.
+
+A run outlives a worker that was killed, and nobody would end it with `make serve`. It could not go on
+for long either, because its output leads to the worker.
 """
 
 import contextlib
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import prefect.runtime
+import psutil
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import State
+from prefect.states import Cancelled, Crashed
+
+from lumiere.start import is_alive
 
 POLL_SECONDS = 1.5
+RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"  # in the environment of every process that a worker starts
+CANCELLED = "the stages at work were stopped; the next run goes on from there"
+WORKER_LOST = f"the worker that started this run has ended; {CANCELLED}"
+
+
+@dataclass
+class Ending:
+    """Why a run has to end: the state in which it ends, None while it may go on."""
+
+    state: State[Any] | None = None
 
 
 @contextlib.contextmanager
-def cancellation_watched(stop: Callable[[], None]) -> Iterator[threading.Event]:
-    """Call `stop` from a thread if the current flow run is being cancelled.
+def ending_watched(stop: Callable[[], None]) -> Iterator[Ending]:
+    """Call `stop` from a thread if the current flow run has to end.
 
     Yields:
-        An event that is set then.
+        What says so then.
     """
-    is_cancelled, has_ended = threading.Event(), threading.Event()
+    ending, has_ended = Ending(), threading.Event()
     run_id = UUID(str(prefect.runtime.flow_run.id))
+    worker = starting_process()
 
-    def watch() -> None:
+    def end(state: State[Any]) -> None:
+        ending.state = ending.state or state
+        stop()
+
+    def watch_server() -> None:
         with get_client(sync_client=True) as client:
             while not has_ended.wait(POLL_SECONDS):
                 if is_being_cancelled(client, run_id):
-                    is_cancelled.set()
-                    stop()
+                    end(Cancelled(message=CANCELLED))
                     return
 
-    thread = threading.Thread(target=watch, name="lumiere-cancellation", daemon=True)
-    thread.start()
+    def watch_worker() -> None:
+        while worker is not None and not has_ended.wait(POLL_SECONDS):
+            if not is_alive(worker):
+                drop_output()
+                end(Crashed(message=WORKER_LOST))
+                return
+
+    # Two threads, because a server may take long to answer.
+    for watch in (watch_server, watch_worker):
+        threading.Thread(target=watch, name=f"lumiere-{watch.__name__}", daemon=True).start()
     try:
-        yield is_cancelled
+        yield ending
     finally:
         has_ended.set()
 
@@ -48,3 +82,25 @@ def is_being_cancelled(client: SyncPrefectClient, run_id: UUID) -> bool:
     except Exception:  # the server is away; it is asked again later
         return False
     return state is not None and (state.is_cancelling() or state.is_cancelled())
+
+
+def starting_process() -> psutil.Process | None:
+    """Return the process that has started this one for a run of Prefect's: a worker, or
+    `python -m flows.pipeline --schedule`. None for a run by hand.
+    """
+    if RUN_VARIABLE not in os.environ:
+        return None
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process().parent()
+    return None
+
+
+def drop_output() -> None:
+    """Send what this process prints nowhere. Nobody reads it any more, and the next line would end
+    the process in the middle of its work.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.__stdout__, sys.__stderr__):
+        with contextlib.suppress(OSError, ValueError):
+            if stream is not None:
+                os.dup2(nowhere, stream.fileno())

@@ -27,7 +27,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from flows import dag, description, report
-from flows.cancellation import cancellation_watched
+from flows.cancellation import ending_watched
 from flows.lock_file import data_inputs, read_stages
 from flows.registration import register_model
 from flows.report import StageResult
@@ -50,8 +50,11 @@ MAX_MINUTES = 1_000_000  # of a time limit
 THREADS: Any = ThreadPoolTaskRunner()  # the annotation of `flow` excludes Prefect's own runner
 
 
-class RunCancelled(BaseException):
-    """A person cancelled the run. MLflow records it as KILLED."""
+class RunEnds(BaseException):
+    """The run ends before its stages have. MLflow records it as KILLED."""
+
+    def __init__(self, state: State[Any]) -> None:
+        self.state = state
 
 
 def _run_name() -> str:
@@ -136,21 +139,21 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
     try:
         with (
             tracking.pipeline_run(run.root, run.params, prefect.runtime.flow_run.name) as tracked,
-            cancellation_watched(run.supervisors.stop) as is_cancelled,
+            ending_watched(run.supervisors.stop) as ending,
         ):
             run.parent = tracked.reference
             before = {node.name: _old_metrics(node) for node in nodes}
             results = _submit_and_wait(nodes, run)
-            if is_cancelled.is_set():
-                raise RunCancelled
+            if ending.state is not None:
+                raise RunEnds(ending.state)
             told = (results, before, git_tags(run.root), tracked.run_id)
             text = description.describe(*told, description.log_contact_sheet(tracked, results))
             tracked.describe(text)
             tracked.log_inputs(data_inputs(read_stages(run.root / "dvc.lock")), "pipeline")
             _log_results(tracked, results)
             _raise_unless_complete(results)
-    except RunCancelled:
-        return Cancelled(message="the stages at work were stopped; the next run goes on from there")
+    except RunEnds as end:
+        return end.state
     except PipelineFailed as error:
         failure = str(error)
     run.screen.clear()
@@ -159,8 +162,8 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
         registry = run.params.get("registry")
         register_model(run.root, registry, outputs, tracked.run_id, text, git_tags(run.root))
     link = run_link(run.root, tracked.run_id) if tracked.run_id else ""
-    report.publish_artifacts(results, description.describe(*told), link)
     report.print_report(run.root, results)
+    report.publish_artifacts(results, description.describe(*told), link)
     return Failed(message=failure) if failure else Completed(message=summary(results))
 
 

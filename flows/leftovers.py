@@ -27,6 +27,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Cancelled, Crashed
 
+from flows.cancellation import RUN_VARIABLE
 from flows.program import check_server
 from lumiere.errors import run_program
 
@@ -35,7 +36,6 @@ AT_WORK = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 # A stage's processes may outlive a killed flow by 14 s, and a worker needs seconds to start a run.
 PATIENCE = 30.0  # seconds
 LOOK_SECONDS = 1.0
-RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"  # in the environment of every process of a run
 MESSAGE = "its process is gone, as after a power cut; the next run goes on from there"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,11 @@ from pathlib import Path
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from rich.console import Console
 from rich.table import Table
+
+from lumiere.addresses import redacted
+from lumiere.errors import first_line
+
+logger = logging.getLogger("lumiere.flows")
 
 MAX_VIDEOS = 12  # paths printed
 COLOURS = {
@@ -65,7 +71,7 @@ def _print_videos(root: Path, results: list[StageResult], console: Console) -> N
 
 def publish_artifacts(results: list[StageResult], description: str, link: str = "") -> None:
     """Publish the description of the run and its tables as Prefect artifacts. Prefect allows
-    [a-z0-9-] in keys.
+    [a-z0-9-] in keys. A server that is away is a warning: the stages are done.
 
     Args:
         results: how the stages ended.
@@ -74,6 +80,15 @@ def publish_artifacts(results: list[StageResult], description: str, link: str = 
     """
     if link:
         description += f"\n\n[This run in MLflow]({link}), with its videos and pictures (`make ui` serves the pages)"
+    try:
+        _publish(results, description)
+    except Exception as error:
+        logger.warning(
+            "Prefect's page of this run lacks artifacts: %s", redacted(first_line(error))
+        )
+
+
+def _publish(results: list[StageResult], description: str) -> None:
     create_markdown_artifact(description, key="lumiere-run", description="The last pipeline run")
     rows = [
         {"stage": result.stage, "status": result.status, "seconds": round(result.seconds, 1)}

@@ -31,6 +31,7 @@ from flows.embedded_server import mend_database, why_it_ended
 from flows.flow import PROJECT
 from flows.leftovers import POOL, crash_leftovers
 from flows.program import check_home
+from flows.second_tries import KILLED
 from flows.supervisor import Supervisors
 from lumiere.errors import LockError, LumiereError, first_line, run_program, sentence
 from lumiere.locks import inheritable_lock, make_folder
@@ -111,7 +112,8 @@ class Services:
             )
             if supervisors.is_stopped or not self.is_ready:
                 return
-            print(f"the {name} ended with exit code {status} and starts again", flush=True)
+            how = "was killed" if status in KILLED else f"ended with exit code {status}"
+            print(f"the {name} {how} and starts again", flush=True)
             time.sleep(RESTART_SECONDS)
 
     def check(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from lumiere.errors import DataError
@@ -11,7 +12,11 @@ TIMEOUT_S = 60
 
 
 def run_git(
-    folder: Path, *arguments: str, stdin: str = "", timeout_s: float | None = TIMEOUT_S
+    folder: Path,
+    *arguments: str,
+    stdin: str = "",
+    timeout_s: float | None = TIMEOUT_S,
+    env: Mapping[str, str] | None = None,
 ) -> bytes:
     """Run `git` in a folder and return what it prints.
 
@@ -20,6 +25,7 @@ def run_git(
         arguments: the command and its own arguments.
         stdin: text that the command reads.
         timeout_s: the limit in seconds; None for a command that may be long, such as a clone.
+        env: its environment; by default that of this process.
 
     Raises:
         DataError: if there is no Git, it fails, or it takes too long; with what it said.
@@ -27,7 +33,7 @@ def run_git(
     command = ["git", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(
-            command, input=stdin.encode("utf-8"), capture_output=True, timeout=timeout_s
+            command, input=stdin.encode("utf-8"), capture_output=True, timeout=timeout_s, env=env
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise DataError(f"git failed in {folder}: {error}") from None

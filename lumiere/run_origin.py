@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
 import re
+import shutil
 import socket
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,9 +18,12 @@ import psutil
 
 from lumiere.addresses import has_secret
 from lumiere.errors import DataError
-from lumiere.git import git_text, run_git
+from lumiere.git import run_git
 
-CLOCK_SECONDS = 2.0  # the start time of a process moves when the machine's clock is corrected
+BOOT = Path("/proc/sys/kernel/random/boot_id")  # on Linux
+AFTER_BOOT = " ticks after boot "
+START_FIELD = 22 - 3  # of /proc/PID/stat, counted from its third, which follows the name
+CLOCK_SECONDS = 2.0  # how far a small correction of the machine's clock moves a process's start
 MAX_PATCH = 1_000_000  # characters
 LEFT_OUT = "The patch is left out"
 CODE = ("lumiere", "stages", "flows")
@@ -41,10 +47,23 @@ _SECRET_SETTING = re.compile(
 def process_tags() -> dict[str, str]:
     """Return tags that identify this process.
 
-    The start time distinguishes it from a later process with the same id.
+    The start distinguishes it from a later process with the same id.
     """
-    started = psutil.Process().create_time()
-    return {"host": socket.gethostname(), "pid": str(os.getpid()), "pid_started": str(started)}
+    started = _start_of(psutil.Process())
+    return {"host": socket.gethostname(), "pid": str(os.getpid()), "pid_started": started}
+
+
+def _start_of(process: psutil.Process) -> str:
+    """Return what the start of a process is known by, for as long as it runs.
+
+    On Linux it is the boot and the ticks since then. A time of day would not do: it moves for all
+    processes when the machine's clock is set.
+    """
+    with contextlib.suppress(OSError):
+        boot = BOOT.read_text().strip()
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        return f"{fields[START_FIELD]}{AFTER_BOOT}{boot}"
+    return str(process.create_time())
 
 
 def package_tags() -> dict[str, str]:
@@ -82,8 +101,11 @@ def has_lost_its_process(tags: Mapping[str, str]) -> bool:
 
 def _is_alive(tags: Mapping[str, str]) -> bool:
     try:
-        started = psutil.Process(int(tags["pid"])).create_time()
-        return abs(started - float(tags["pid_started"])) < CLOCK_SECONDS
+        process = psutil.Process(int(tags["pid"]))
+        if AFTER_BOOT in tags["pid_started"]:
+            return _start_of(process) == tags["pid_started"]
+        # On another system, or by an older version.
+        return abs(process.create_time() - float(tags["pid_started"])) < CLOCK_SECONDS
     except (KeyError, ValueError, psutil.NoSuchProcess):
         return False
 
@@ -94,14 +116,14 @@ def git_tags(root: Path) -> dict[str, str]:
     `git_dirty` is "true", "false", or "unknown" if git fails. Outside a repository there are no
     tags.
     """
-    commit = git_text(root, "rev-parse", "HEAD")
+    commit = _git(root, "rev-parse", "HEAD")
     if not commit:
         return {}
     # dvc.lock does not count, because every run writes it. New files count if a run may read them.
-    changed = git_text(
+    changed = _git(
         root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock"
     )
-    added = git_text(root, "ls-files", "--others", "--exclude-standard", "--", *CODE, "*.yaml")
+    added = _git(root, "ls-files", "--others", "--exclude-standard", "--", *CODE, "*.yaml")
     is_dirty = "true" if changed or added else "false"
     if changed is None or added is None:
         is_dirty = "unknown"
@@ -122,10 +144,7 @@ def git_patch(root: Path) -> str:
     # A person's settings of git must not change the form of the patch.
     form = ("--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/")
     diff = ("-c", "core.quotePath=false", "diff", *form, "--binary")
-    try:
-        content = run_git(root, *diff, *what)
-    except DataError:
-        return ""
+    content = _git_bytes(root, *diff, *what) or b""
     try:
         patch = content.decode("utf-8")  # to the byte: white space at line ends belongs to it
         problem = f"has {len(patch)} characters" if len(patch) > MAX_PATCH else ""
@@ -133,7 +152,7 @@ def git_patch(root: Path) -> str:
         problem = "is not UTF-8"
     if not problem:
         return _without_secrets(patch)
-    files = git_text(root, "diff", *form, "--stat", *what) or ""
+    files = _git(root, "diff", *form, "--stat", *what) or ""
     return f"{LEFT_OUT} because it {problem}.\n{files}\n"
 
 
@@ -149,3 +168,37 @@ def _without_secrets(patch: str) -> str:
         return patch
     names = ", ".join(diff.splitlines()[0].rpartition(" b/")[2] for diff in left_out)
     return "".join([f"{SECRETS_LEFT_OUT} {names}\n", *kept])
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """Return what a git command prints, or None if it fails."""
+    content = _git_bytes(root, *arguments)
+    return None if content is None else content.decode("utf-8", "replace").strip()
+
+
+def _git_bytes(root: Path, *arguments: str) -> bytes | None:
+    try:
+        with _git_environment(root) as env:
+            return run_git(root, *arguments, env=env)
+    except (OSError, DataError):
+        return None
+
+
+@contextlib.contextmanager
+def _git_environment(root: Path) -> Iterator[dict[str, str]]:
+    """Yield the environment of git. In an experiment of DVC, git reads the content of every file.
+
+    Elsewhere it trusts sizes and times in whole seconds. DVC checks an experiment out and changes its
+    params within a second, and `seed: 2` is as long as `seed: 1`.
+    """
+    env = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}  # a reader must not disturb a person's git
+    if not experiment_tags():
+        yield env
+        return
+    answer = run_git(root, "rev-parse", "--git-path", "index", env=env)
+    with tempfile.TemporaryDirectory() as folder:
+        index = Path(folder, "index")
+        shutil.copyfile(root / os.fsdecode(answer).rstrip("\n"), index)
+        # Git reads files that seem to be newer than its index.
+        os.utime(index, (1, 1))
+        yield env | {"GIT_INDEX_FILE": str(index)}

@@ -118,13 +118,13 @@ def end_with_dvc() -> None:
 
 
 def _end_with(watched: list[psutil.Process]) -> None:
-    while all(_is_alive(process) for process in watched):
+    while all(is_alive(process) for process in watched):
         time.sleep(POLL_SECONDS)
     print("DVC has ended, so this stage ends too", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _is_alive(process: psutil.Process) -> bool:
+def is_alive(process: psutil.Process) -> bool:
     """Return whether the process itself runs: not a later one of the same id, and not a zombie."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE

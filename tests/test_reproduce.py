@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from lumiere import tracking
 from lumiere.cli.app import app
 from lumiere.cli.reproduce import clone
+from lumiere.data.video_io import read_video
 from lumiere.errors import DataError
 from lumiere.run_origin import git_patch
 from lumiere.tracking.origins import Origin, read_origin
@@ -23,6 +24,19 @@ stages:
   b: {cmd: python make.py a.txt b.txt, deps: [make.py, a.txt], outs: [b.txt]}
 """
 MAKE = "import sys; open(sys.argv[2], 'w').write(open(sys.argv[1]).read() + '+')"
+
+VIDEO_YAML = """
+stages:
+  generate: {cmd: python make.py, deps: [make.py, input.txt], outs: [videos]}
+"""
+MAKE_VIDEO = """
+import pathlib, numpy
+from lumiere.data.video_io import write_video
+
+random = numpy.random.default_rng(int(pathlib.Path("input.txt").read_text()))
+pathlib.Path("videos").mkdir()
+write_video(pathlib.Path("videos/fox.mp4"), random.integers(0, 256, (8, 32, 32, 3), numpy.uint8), 16)
+"""
 
 
 def call(root: Path, *command: str) -> None:
@@ -82,6 +96,18 @@ def test_a_run_is_made_again_to_the_byte_also_of_changes_that_were_not_committed
     done = CliRunner().invoke(app, ["reproduce", run_id, str(tmp_path / "part"), "--stage", "a"])
     assert (done.exit_code, done.stdout) == (0, "same  a.txt\n")
     assert not (tmp_path / "part" / "b.txt").exists()
+
+
+def test_an_mp4_is_made_again_to_the_byte(project: Path, tmp_path: Path) -> None:
+    (project / "dvc.yaml").write_text(VIDEO_YAML)
+    (project / "make.py").write_text(MAKE_VIDEO)
+    (project / "input.txt").write_text("3")
+    run_id = record(project)
+    done = CliRunner().invoke(app, ["reproduce", run_id, str(tmp_path / "again")])
+    assert (done.exit_code, done.stdout) == (0, "same  videos\n"), done.output
+    made, again = (root / "videos" / "fox.mp4" for root in (project, tmp_path / "again"))
+    assert made.read_bytes() == again.read_bytes() and made.stat().st_ino != again.stat().st_ino
+    assert read_video(again).shape == (8, 32, 32, 3)
 
 
 def test_nothing_comes_from_a_cache_that_the_clone_shares(project: Path, tmp_path: Path) -> None:

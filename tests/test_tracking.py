@@ -241,9 +241,33 @@ def test_new_code_makes_a_run_dirty_and_outputs_do_not(
     assert "params.yaml | 2 +-" in git_patch(root) and "is left out because" in git_patch(root)
 
 
+def test_a_change_within_the_second_of_the_checkout_is_seen_in_an_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git itself looks at the size and the seconds of its times only."""
+    root = tmp_path / "repository"
+    root.mkdir()
+
+    def write(text: str) -> None:
+        (root / "params.yaml").write_text(text)
+        os.utime(root / "params.yaml", (1000, 1000))
+
+    write("seed: 1")
+    who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    arguments: list[tuple[str, ...]] = [("init",), ("config", "core.trustctime", "false")]
+    for command in (*arguments, ("add", "."), (*who, "commit", "-m", "first")):
+        subprocess.run(["git", *command], cwd=root, check=True, capture_output=True)
+    write("seed: 2")
+    monkeypatch.setenv("DVC_EXP_NAME", "brown-fox")
+    assert git_tags(root)["git_dirty"] == "true"
+    assert "+seed: 2" in git_patch(root)
+    write("seed: 1")
+    assert git_tags(root)["git_dirty"] == "false" and git_patch(root) == ""
+
+
 def test_a_state_that_git_cannot_tell_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"rev-parse": "abc", "status": None, "ls-files": ""}
-    monkeypatch.setattr(run_origin, "git_text", lambda root, command, *rest: answers[command])
+    monkeypatch.setattr(run_origin, "_git", lambda root, command, *rest: answers[command])
     assert git_tags(Path.cwd())["git_dirty"] == "unknown"
 
 
@@ -464,12 +488,13 @@ def test_other_paths_are_kept_as_they_are(
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted({name, "a project"})
 
 
+@pytest.mark.parametrize("folder", ["tmpabc", "standalone/tmpabc"])  # of the queue, and of --temp
 def test_a_queued_experiment_is_recorded_in_the_project(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = tmp_path / "a project"
-    copy = project / ".dvc" / "tmp" / "exps" / "tmpabc"
-    copy.mkdir(parents=True)
+    copy = project / ".dvc" / "tmp" / "exps" / folder
+    (copy / ".dvc").mkdir(parents=True)
     (copy / "dvc.yaml").touch()
     monkeypatch.chdir(copy)
     monkeypatch.setenv("DVC_ROOT", str(project))
@@ -493,7 +518,7 @@ def test_a_relative_address_of_a_store_begins_at_the_project(
     (project / "dvc.yaml").touch()
     (project / ".lumiere" / "mlflow.db").rename(project / "mine.db")
     copy = project / ".dvc" / "tmp" / "exps" / "tmpabc"
-    copy.mkdir(parents=True)
+    (copy / ".dvc").mkdir(parents=True)
     (copy / "dvc.yaml").touch()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mine.db?timeout=5")
     monkeypatch.setenv("DVC_ROOT", str(project))

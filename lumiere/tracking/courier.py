@@ -191,7 +191,9 @@ class Courier:
             return
         for journal in abandoned_journals(self._root, store.store_name(self._root), own):
             if not journal.is_ended:  # as after `kill -9`
-                ended = int(journal.figures.path.stat().st_mtime * 1000)
+                # The clock may have been set back since the run began.
+                last_written = int(journal.figures.path.stat().st_mtime * 1000)
+                ended = max(last_written, journal.begun_at)
                 journal.figures.add({"do": "end", "status": "KILLED", "time": ended})
             with self._changed:
                 self._journals[journal.key] = journal

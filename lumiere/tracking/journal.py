@@ -153,12 +153,24 @@ class Journal:
             last = file.read().rstrip(b"\n").rpartition(b"\n")[2]
         return last.startswith(b'{"do": "end"')
 
+    @property
+    def begun_at(self) -> int:
+        """When the run began, in milliseconds since 1970; 0 if its first entry was cut short."""
+        return int(self._beginning().get("time", 0))
+
     def is_child_of(self, other: Journal) -> bool:
         """Return whether the run's parent is the run of another journal."""
+        parent = self._beginning().get("parent")
+        return parent is not None and parent in (other.key, other.run_id)
+
+    def _beginning(self) -> Entry:
         with self.figures.path.open("rb") as file:
             lines = (line for line in file if line.strip())
-            parent = json.loads(next(lines, b"{}")).get("parent")
-        return parent is not None and parent in (other.key, other.run_id)
+            try:
+                entry: Entry = json.loads(next(lines, b"{}"))
+            except ValueError:
+                return {}
+        return entry
 
     def copy(self, path: Path) -> str:
         """Copy a file or folder into the journal, because the original may change before it is

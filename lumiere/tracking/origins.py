@@ -61,7 +61,8 @@ def read_origin(root: Path, run_id: str) -> Origin:
     if not lock:
         raise DataError(
             f"run {run_id} has no dvc.lock, because plain `dvc repro` started it; check out the commit "
-            f"{tags['git_commit']} and run `dvc repro {run.data.tags.get('stage', '')}`"
+            f"{tags['git_commit']}, apply its artifact {PATCH} with `git apply` if it has one, and run "
+            f"`dvc repro {run.data.tags.get('stage', '')}`"
         )
     versions = {name: tags[name] for name in (*PACKAGES, "python") if name in tags}
     patch = _read(client, parent.info.run_id, PATCH)

@@ -14,16 +14,15 @@ def is_on() -> bool:
 def project_root() -> Path:
     """Return the project's folder, which has the store.
 
-    DVC runs queued experiments in a temporary copy of the project and deletes it afterwards; the
-    project itself is returned then.
+    DVC runs queued experiments, and those of `--temp`, in a temporary copy of the project and deletes
+    it afterwards; the project itself is returned then.
     """
     here = workspace()
     original = os.environ.get("DVC_ROOT")  # DVC sets it for the commands of stages
-    if original:
-        copies = Path(original).resolve() / ".dvc" / "tmp" / "exps"
-        if here.is_relative_to(copies):
-            within = here.relative_to(copies).parts[1:]  # the first part names the copy
-            return Path(original).resolve().joinpath(*within)
+    if original and here.is_relative_to(Path(original).resolve() / ".dvc" / "tmp" / "exps"):
+        for copy in (here, *here.parents):
+            if (copy / ".dvc").is_dir():
+                return Path(original).resolve() / here.relative_to(copy)
     return here
 
 

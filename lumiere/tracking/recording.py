@@ -25,9 +25,11 @@ from lumiere.run_origin import (
     process_tags,
 )
 from lumiere.tracking import store
+from lumiere.tracking.clock import now_in_ms
 from lumiere.tracking.courier import courier
 from lumiere.tracking.journal import QUEUE, begin_journal
-from lumiere.tracking.origins import LOCK, PATCH
+from lumiere.tracking.new_database import is_being_made
+from lumiere.tracking.origins import LOCK
 from lumiere.tracking.project import is_on, project_root, workspace
 from lumiere.tracking.run_record import Run
 from lumiere.tracking.store import tracking_uri
@@ -82,6 +84,8 @@ def stage_run(stage: str, params: Mapping[str, Any]) -> Iterator[Run]:
             parent = os.environ.get(PARENT_VARIABLE)
             tags = {"stage": stage, "cached": "false"} | git_tags(workspace())
             run = _begin_run(project_root(), stage, tags, parent)
+            if not parent:  # as plain `dvc repro` starts it; otherwise the parent has the patch
+                run.log_patch(git_patch(workspace()))
         except (OSError, ParamsError) as error:
             logger.warning("this run is not recorded in MLflow: %s", error)
     run.log_params({**params, **_shared_params})
@@ -126,9 +130,7 @@ def _begin_pipeline_run(root: Path, params: Mapping[str, Any], name: str) -> Run
         raise DataError(f"{root / QUEUE}: cannot be written ({first_line(error)})") from error
     run.log_params(params)
     run.log_dict(params, "params.json")
-    patch = git_patch(root)
-    if patch:
-        run.log_text(patch, PATCH)
+    run.log_patch(git_patch(root))
     run.close_abandoned()
     is_server = tracking_uri(root).startswith(("http:", "https:"))
     if not run.flush(SERVER_START_PATIENCE if is_server else START_PATIENCE):
@@ -188,7 +190,7 @@ def _begin_run(root: Path, name: str, tags: dict[str, str], parent: str | None) 
             "name": name,
             "tags": tags | origin,
             "parent": parent,
-            "time": int(time.time() * 1000),
+            "time": now_in_ms(),
         }
     )
     courier(root).add(journal)
@@ -229,6 +231,8 @@ def _ended(run: Run, patience: Patience) -> Iterator[None]:
         if previous is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         seconds = patience.failing if run.is_failing else patience.usual
+        if is_being_made():  # or every short stage of a busy machine would begin it in vain
+            seconds = START_PATIENCE
         run.end(status, min(seconds, patience.killed) if status == "KILLED" else seconds)
 
 

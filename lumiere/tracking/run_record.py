@@ -7,13 +7,14 @@ import json
 import logging
 import os
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from lumiere.tracking.clock import now_in_ms
 from lumiere.tracking.courier import courier
 from lumiere.tracking.journal import QUEUE, Journal
+from lumiere.tracking.origins import PATCH
 from lumiere.tracking.values import flatten, metric_name, shortened
 
 WAKE_EVERY = 200  # points; a write to SQLite costs 70 ms, however many points it has
@@ -58,7 +59,7 @@ class Run:
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Append one point per metric."""
-        now = int(time.time() * 1000)
+        now = now_in_ms()
         points = [[metric_name(name), float(value), now, step] for name, value in metrics.items()]
         self._points += len(points)
         self._add("metrics", urgent=self._points >= WAKE_EVERY, items=points)
@@ -99,6 +100,11 @@ class Run:
             path.write_text(text, encoding="utf-8")
             self.log_artifact(path, folder)
 
+    def log_patch(self, patch: str) -> None:
+        """Store how tracked files differ from the commit, unless the patch is empty."""
+        if patch:
+            self.log_text(patch, PATCH)
+
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Write tags. Values are converted to text."""
         items = [[key, shortened(value)] for key, value in tags.items()]
@@ -136,7 +142,7 @@ class Run:
 
     def mark_ended(self, status: str) -> None:
         """Close the run without waiting for MLflow; `status` as in `end`."""
-        self._add("end", status=status, time=int(time.time() * 1000))
+        self._add("end", status=status, time=now_in_ms())
 
     def end(self, status: str = "FINISHED", seconds: float = PATIENCE) -> None:
         """Close the run, and wait until MLflow has it, for at most `seconds`.

@@ -23,6 +23,8 @@ from lumiere.locks import exclusive
 from lumiere.run_origin import has_lost_its_process
 from lumiere.sqlite_files import probe, set_aside
 from lumiere.start import switch_telemetry_off
+from lumiere.tracking.clock import now_in_ms
+from lumiere.tracking.new_database import make_database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -116,13 +118,16 @@ def open_store(root: Path) -> MlflowClient:
     import_mlflow(uri)
     from mlflow import MlflowClient
 
+    path: Path | None = None  # of an SQLite database
     # One process initialises a store: concurrent migrations crash.
     with exclusive(root / ".lumiere" / "mlflow.lock"):
         if not os.environ.get("MLFLOW_TRACKING_URI"):
-            _set_aside_if_damaged(root.resolve() / ".lumiere" / "mlflow.db")
+            path = root.resolve() / ".lumiere" / "mlflow.db"
+            _set_aside_if_damaged(path)
         elif uri.startswith("sqlite:///"):
             # As SQLAlchemy reads it.
-            _check_sqlite(Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])))
+            path = Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0]))
+            _check_sqlite(path)
         elif uri.startswith("postgresql"):
             _check_postgresql(uri)
         if (artifact_location(root) or "").startswith("s3:") and not find_spec("boto3"):
@@ -130,6 +135,8 @@ def open_store(root: Path) -> MlflowClient:
                 "MLFLOW_DEFAULT_ARTIFACT_ROOT is in S3, and the package boto3 is missing; install it with "
                 "pip install -e '.[s3]'"
             )
+        if path is not None and path.exists() and not path.stat().st_size:
+            make_database(uri, path)
         client = MlflowClient(uri)
         client.get_experiment_by_name(EXPERIMENT)
     return client
@@ -185,7 +192,8 @@ def close_abandoned_runs(client: MlflowClient, root: Path, kept: set[str]) -> No
     running = client.search_runs([experiment_id(client, root)], "attributes.status = 'RUNNING'")
     for run in running:
         if run.info.run_id not in kept and has_lost_its_process(run.data.tags):
-            client.set_terminated(run.info.run_id, status="KILLED")
+            ended = max(now_in_ms(), run.info.start_time)  # the clock may have been set back
+            client.set_terminated(run.info.run_id, status="KILLED", end_time=ended)
 
 
 def lasting_problem(error: Exception, root: Path) -> DataError | None:

@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 import yaml
@@ -27,11 +28,12 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Failed
 
-from flows import dag, notify
-from flows.flow import lumiere_pipeline
+from flows import dag, notify, report
+from flows.flow import lumiere_pipeline, pipeline_lock
 from flows.new_data import DEPLOYMENT
 from flows.pipeline import main
 from flows.program import read_schedule
+from flows.report import StageResult
 from lumiere.errors import ParamsError
 from tests.flows.conftest import REPOSITORY
 
@@ -262,6 +264,17 @@ def test_a_bad_schedule_is_one_line(
     assert error.count("\n") == 1 and message in error
 
 
+def test_a_server_that_is_away_at_the_end_fails_no_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise httpx.ConnectError("All connection attempts failed")
+
+    monkeypatch.setattr(report, "create_markdown_artifact", refuse)
+    report.publish_artifacts([StageResult("a", "ran")], "text")
+    assert "lacks artifacts: All connection attempts failed" in caplog.text
+
+
 # --- on a real server. Schedules come last: while served, they use the processor -----------------
 
 
@@ -310,3 +323,23 @@ def test_a_served_schedule_fires(processes: Processes) -> None:
     assert (processes.folder / "served project" / "only.txt").read_text() == "made"
     log = (processes.folder / "served.log").read_text()
     assert f"schedule: {EVERY_TEN_SECONDS} in the time zone UTC" in log
+
+
+def test_a_run_ends_with_the_worker_that_was_killed(processes: Processes) -> None:
+    root = processes.folder / "pooled project"
+    wait = "import os, time; open('pid.txt', 'w').write(str(os.getpid())); time.sleep(600)"
+    (root / "wait.py").write_text(wait)
+    (root / "dvc.yaml").write_text("stages: {only: {cmd: python wait.py, outs: [made.txt]}}")
+    pid = root / "pid.txt"
+    _poll(lambda: pid.exists() and bool(pid.read_text()), RUN_SECONDS, lambda: "no run has begun")
+    (worker,) = (child for child in psutil.Process().children() if "worker" in child.cmdline())
+    family = worker.children(recursive=True)
+    assert int(pid.read_text()) in {process.pid for process in family}
+    worker.kill()
+    _, alive = psutil.wait_procs(family, timeout=60)  # the aim is 15, on a quiet machine
+    assert not alive
+    with pipeline_lock(root):  # free
+        pass
+    assert not any(json.loads((root / ".dvc" / "tmp" / "rwlock").read_text()).values())
+    states = {run["state_name"]: run["state"] for run in processes.scheduled_runs("nightly")}
+    assert "the worker that started this run has ended" in states["Crashed"]["message"]

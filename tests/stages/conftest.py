@@ -25,6 +25,7 @@ from lumiere.training.diffusion_task import DiffusionTask
 from lumiere.training.image_task import TextToImageTask
 from lumiere.training.ssr_task import SuperResolutionTask
 from tests.conftest import REPOSITORY, make_once
+from tests.stages.linked_outputs import changed_in_cache, drop_links, link_outputs
 from tests.video_factory import numbered
 
 FRAMES, FPS, SIZE, LARGE, TOKENS = 8, 16, 16, 32, 8  # tokens: not the encoder's default
@@ -172,11 +173,19 @@ def _few_validations(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def make_chain(root: Path) -> None:
-    """Make a project, and run all stages from the T2I to the evaluation in it."""
+    """Make a project, and run all stages from the T2I to the evaluation in it, each on links into a
+    cache.
+
+    Raises:
+        AssertionError: if one has written through such a link.
+    """
     make_project(root)
     with few_validations():
         for name in list(commands())[2:]:
+            link_outputs(root)
             run_stage(root, name)
+            assert not changed_in_cache(root), f"{name} writes into outputs of other stages"
+    drop_links(root)
 
 
 @pytest.fixture(scope="session")
