@@ -12,7 +12,7 @@ import numpy as np
 from lumiere.curation import combing, filters
 from lumiere.curation.shots import CutFinder
 from lumiere.curation.tick_frames import TickFrames
-from lumiere.data.bars import Box, are_black, find_picture, may_have_bars
+from lumiere.data.bars import Box, are_black, find_picture, has_dark_edges, may_have_bars
 from lumiere.data.display import Display
 from lumiere.data.frame_times import end_of
 from lumiere.data.optical_flow import FLOW_FPS
@@ -39,6 +39,8 @@ class Pass:
         end: when the last one ends.
         sizes: the different (width, height) of the pictures, as shown.
         sharp: the sharpness by tick, for `DETAIL_FPS` ticks a second.
+        sharp_cells: the same in the cells of a grid, as long as the picture may have bars, whose
+            edges are sharp.
         damage: what could not be read.
         most_colour: the highest mean difference of a frame's channels, 0 to 255.
         notes: what is unusual.
@@ -55,6 +57,7 @@ class Pass:
     end: Fraction = Fraction(0)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     sharp: dict[int, float] = field(default_factory=dict)
+    sharp_cells: dict[int, np.ndarray] = field(default_factory=dict)
     damage: Damage = field(default_factory=Damage)
     most_colour: float = 0.0
     notes: list[str] = field(default_factory=list)
@@ -92,6 +95,10 @@ class Pass:
             self.brightest = gray
         elif self.brightest.shape == gray.shape:
             np.maximum(self.brightest, gray, out=self.brightest)
+        if not has_dark_edges(self.brightest):
+            self.sharp_cells.clear()
+        elif close[0] == 0 or self.sharp_cells:
+            self.sharp_cells |= dict.fromkeys(close, filters.sharpness_cells(gray))
 
     def picture_box(self) -> Box | None:
         """Return the picture within black bars, see `bars`; None without bars, or in doubt, which is
@@ -105,6 +112,14 @@ class Pass:
         if box is not None or may_have_one:
             self.notes.append(MAY_HAVE_BARS)
         return None
+
+    def cut_bars(self, box: Box) -> None:
+        """Leave the bars around a box out of the small pictures, and of the sharpness."""
+        self.frames.cut_bars(box, self.sizes[0])
+        self.sharp = {
+            tick: filters.sharpness_within(self.sharp_cells[tick], box, self.sizes[0])
+            for tick in self.sharp
+        }
 
     def sharpness(self, first: int, last: int) -> float:
         """Return the median sharpness of the ticks from `first` up to `last`, or of the next one

@@ -47,6 +47,8 @@ SCHEMA = pa.schema(
         ("motion", pa.float64()),  # mean length of the optical flow, pixels per frame at 64 pixels
         ("motion_curve", pa.list_(pa.float64())),  # of the fastest 5 %, for each 1/16 s
         ("sharpness", pa.float64()),  # median variance of the Laplacian
+        ("dark_share", pa.float64()),  # of the pixels that are nearly black, within black bars
+        ("bright_share", pa.float64()),  # of the pixels that are nearly white
         ("hash", pa.string()),  # perceptual hashes of four frames, hexadecimal
         ("notes", pa.list_(pa.string())),  # what is corrected: rotation, HDR, bars, ...
         ("sha256", pa.string()),  # of the file

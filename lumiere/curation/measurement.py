@@ -255,7 +255,7 @@ def _measure_frames(
     facts = _with_decoder(facts, seen, bool(stretches))
     box = seen.picture_box()
     if box is not None:
-        seen.frames.cut_bars(box, seen.sizes[0])
+        seen.cut_bars(box)
     cuts = seen.cuts.cuts(shot_threshold, seen.times)
     shots = tuple(shots_between(seen.times, cuts, seen.end))
     if stretches:
