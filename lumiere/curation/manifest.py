@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lumiere.curation.manifest_check import check_accepted, read_columns
+from lumiere.curation.manifest_check import check_accepted, check_videos, read_columns
 from lumiere.files import write_atomically
 
 ALSO = " Also: "  # in a detail, before a reason that no threshold changes
@@ -148,9 +148,14 @@ def read_manifest(
         numbers = [i for i, matches in enumerate(has_verdict.to_pylist()) if matches]
         table = table.filter(has_verdict)
     rows = table.to_pylist()
-    for number, row in zip(numbers, rows, strict=True):
-        if row["verdict"] == "accepted":
-            check_accepted(path, number, row)
+    accepted = [
+        (number, row)
+        for number, row in zip(numbers, rows, strict=True)
+        if row["verdict"] == "accepted"
+    ]
+    for number, row in accepted:
+        check_accepted(path, number, row)
+    check_videos(path, accepted)
     return rows
 
 

@@ -40,7 +40,7 @@ SHARE_SCRATCH = "give all nodes of the cluster one scratch folder at the same pa
 # The columns of the manifest that are read.
 COLUMNS = (
     "clip_id", "video", "start", "end", "exact_start", "exact_end", "captions", "split", "decoder",
-    "width", "height", "crop", "motion_curve", "sha256",
+    "width", "height", "crop", "duration", "motion_curve", "sha256",
 )  # fmt: skip
 
 Row = Mapping[str, Any]

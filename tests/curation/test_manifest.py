@@ -19,6 +19,7 @@ ACCEPTED = empty_row() | {
     "clip_id": "boat", "video": "boat.mp4", "start": 1.2, "end": 3.0, "exact_start": "6/5",
     "exact_end": "3", "verdict": "accepted", "captions": ["a boat"], "split": "train",
     "decoder": "pyav", "motion_curve": [0.5, 0.25], "sha256": "ab" * 32,
+    "width": 96, "height": 64, "duration": 3.5,
 }  # fmt: skip
 REJECTED = empty_row() | {
     "clip_id": "x",
@@ -57,14 +58,27 @@ WRONG = [
     (2, "captions", ["a", None], r"row 3 \(boat2\): captions is .*; expected a list of texts"),
     (2, "captions", [], r"row 3 \(boat2\): captions is \[\]; expected at least one sentence"),
     (2, "motion_curve", [1.0, float("nan")], r"row 3 .*; expected a list of numbers"),
-    (1, "verdict", "maybe", r"row 2: verdict is 'maybe'; expected one of accepted, rejected"),
-    (0, "split", "test", "row 1: split is 'test'; expected one of train, validation, nothing"),
+    (1, "verdict", "maybe", r"row 2 \(x\): verdict is 'maybe'; expected one of accepted, rejected"),
+    (0, "split", "test", r"row 1 \(boat\): split is 'test'; expected one of train, validation, nothing"),
     (2, "split", "", r"row 3 \(boat2\): split is ''; expected train or validation"),
-    (1, "reason", "ugly", "row 2: reason is 'ugly'; expected one of hidden, "),
+    (1, "reason", "ugly", r"row 2 \(x\): reason is 'ugly'; expected one of hidden, "),
     (2, "exact_start", "6:5", r"row 3 \(boat2\): exact_start is '6:5'; expected a fraction"),
     (2, "start", 2.0, r"row 3 \(boat2\): exact_start is '6/5'; expected a fraction .* as in start"),
     (0, "crop", [1, 2], r"row 1 \(boat\): crop is \[1, 2\]; expected nothing, or left"),
     (0, "sha256", "ab", r"row 1 \(boat\): sha256 is 'ab'; expected 64 hexadecimal digits"),
+    (2, "start", -1.0, r"row 3 \(boat2\): start is -1.0; expected at least 0"),
+    (2, "motion_curve", [0.5, -0.5], r"row 3 \(boat2\): motion_curve is \[0.5, -0.5\]; expected at"),
+    (0, "crop", [-4, 0, 96, 64], r"row 1 \(boat\): crop is \[-4, 0, 96, 64\]; expected at least 0"),
+    (0, "crop", [0, 8, 96, 48], r"row 1 \(boat\): crop is .*; expected width and height as in"),
+    (1, "dark_share", 25.0, r"row 2 \(x\): dark_share is 25.0; expected from 0 to 1"),
+    (0, "width", 0, r"row 1 \(boat\): width is 0; expected at least 1"),
+    (2, "exact_end", "4", r"row 3 \(boat2\): exact_end is '4'; expected a fraction .* as in end"),
+    (2, "duration", 2.5, r"row 3 \(boat2\): exact_end is '3'; expected at most duration"),
+    (2, "clip_id", "boat", r"row 3: clip_id is 'boat'; expected a name of its own; row 1 has this"),
+    (2, "captions", ["a", " "], r"row 3 \(boat2\): captions is .*; expected at least one sentence"),
+    (0, "video", "../boat.mp4", r"row 1 \(boat\): video is '../boat.mp4'; expected a path in the raw"),
+    (0, "video", "", r"row 1 \(boat\): video is ''; expected a path in the raw folder"),
+    (2, "sha256", "cd" * 32, r"row 3 \(boat2\): sha256 is 'cdcd.*; expected '.*, as in row 1 of the"),
 ]  # fmt: skip
 
 
