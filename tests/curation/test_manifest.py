@@ -5,6 +5,7 @@ is read, whichever program wrote it.
 from __future__ import annotations
 
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from lumiere.curation.manifest import SCHEMA, empty_row, read_manifest, write_manifest
+from lumiere.curation.manifest import (
+    SCHEMA,
+    empty_row,
+    open_manifest,
+    read_manifest,
+    write_manifest,
+)
 from lumiere.errors import DataError
 
 ACCEPTED = empty_row() | {
@@ -111,6 +118,28 @@ def test_columns_are_read_by_name_and_rows_by_verdict(tmp_path):
     read_manifest(tmp_path / "less.parquet", COLUMNS[:-1])
     with pytest.raises(DataError, match="no column 'sha256'; run the curate stage again"):
         read_manifest(tmp_path / "less.parquet", COLUMNS)
+
+
+def test_rows_are_like_a_list_and_take_less_memory(tmp_path):
+    curve = {"motion_curve": [i / 7 for i in range(80)]}
+    rows = [ACCEPTED | curve | {"clip_id": f"boat#{i}"} for i in range(2500)]
+    write_manifest(tmp_path / "m.parquet", [REJECTED, *rows])
+    columns = ("clip_id", "motion_curve")
+
+    def opened(read) -> tuple[Any, int]:
+        tracemalloc.start()
+        found = read(tmp_path / "m.parquet", columns, "accepted")
+        size = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        return found, size
+
+    (own, small), (values, large) = opened(open_manifest), opened(read_manifest)
+    expected = [{name: row[name] for name in (*columns, "verdict")} for row in rows]
+    assert list(own) == values == expected and len(own) == 2500
+    assert own[7] == expected[7] and own[-1] == expected[-1] and own[3:9:2] == expected[3:9:2]
+    with pytest.raises(IndexError):
+        own[2500]
+    assert small < large / 8
 
 
 def test_a_manifest_without_rows_is_read(tmp_path):
