@@ -66,6 +66,7 @@ MODEL_SCHEMA = pa.schema(
 )
 
 BLOCK = 1024  # rows that are turned into Python values at a time
+_OWN = {*SCHEMA.names, *MODEL_SCHEMA.names}
 OTHER_TYPE = pa.list_(pa.string())  # of columns that the table of captions adds
 
 _DEFAULTS = {
@@ -155,9 +156,11 @@ def open_manifest(
         numbers = [i for i, matches in enumerate(has_verdict.to_pylist()) if matches]
         if len(numbers) < len(table):
             table = table.filter(has_verdict)
-    checked = [name for name in CHECKED if name in table.column_names]
+    others = [name for name in table.column_names if name not in _OWN]
+    checked = [*(name for name in CHECKED if name in table.column_names), *others]
     rows = zip(numbers, Rows(table.select(checked)), strict=True)
-    check_accepted(path, (row for row in rows if row[1]["verdict"] == "accepted"))
+    accepted = (row for row in rows if row[1]["verdict"] == "accepted")
+    check_accepted(path, accepted, others)
     opened = Rows(table)
     del table
     pa.default_memory_pool().release_unused()  # what reading took besides the columns
@@ -207,10 +210,9 @@ class Rows(Sequence[dict[str, Any]]):
 
 def other_columns(path: str | Path) -> list[str]:
     """Return the names of the columns that the table of captions added."""
-    own = {*SCHEMA.names, *MODEL_SCHEMA.names}
     types = _column_types(Path(path))
     # A program that edits a manifest may add columns of its own, such as pandas' index.
-    return [name for name, kind in types.items() if name not in own and kind == OTHER_TYPE]
+    return [name for name, kind in types.items() if name not in _OWN and kind == OTHER_TYPE]
 
 
 def _column_types(path: Path) -> dict[str, pa.DataType]:

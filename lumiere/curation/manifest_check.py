@@ -101,13 +101,14 @@ def read_columns(path: Path, fields: Sequence[pa.Field]) -> pa.Table:
     return checked
 
 
-def check_accepted(path: Path, rows: Iterable[tuple[int, Row]]) -> None:
+def check_accepted(path: Path, rows: Iterable[tuple[int, Row]], others: Sequence[str] = ()) -> None:
     """Check what decoding needs of accepted clips, as far as the rows have its columns, and that the
     clips of a video agree, because it is read once for all of them.
 
     Args:
         path: the manifest, for messages.
         rows: the accepted rows, each with its place in the file, counted from 0.
+        others: columns that the table of captions added.
 
     Raises:
         DataError: with the column, the row, what is expected and the cure.
@@ -117,6 +118,11 @@ def check_accepted(path: Path, rows: Iterable[tuple[int, Row]]) -> None:
         for column, expected, is_right in ACCEPTED:
             if column in row and not is_right(row):
                 raise _error(path, number, row.get("clip_id"), column, row[column], expected)
+        for column in others:
+            values = row[column]
+            if values and "captions" in row and len(values) != len(row["captions"]):
+                expected = "a text for each caption"
+                raise _error(path, number, row.get("clip_id"), column, values, expected)
         if "video" not in row:
             continue
         facts = tuple(row.get(column) for column in OF_VIDEO)

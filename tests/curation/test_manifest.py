@@ -142,6 +142,16 @@ def test_rows_are_like_a_list_and_take_less_memory(tmp_path):
     assert small < large / 8
 
 
+def test_other_columns_have_a_text_for_each_caption(tmp_path):
+    two = ACCEPTED | {"captions": ["a boat", "its sail"]}
+    for licence in (["CC", ""], []):
+        write_manifest(tmp_path / "m.parquet", [two | {"licence": licence}])
+        assert read_manifest(tmp_path / "m.parquet")[0]["licence"] == licence
+    write_manifest(tmp_path / "m.parquet", [two | {"licence": ["CC"]}])
+    with pytest.raises(DataError, match=r"licence is \['CC'\]; expected a text for each caption"):
+        read_manifest(tmp_path / "m.parquet", COLUMNS, "accepted", with_others=True)
+
+
 def test_a_manifest_without_rows_is_read(tmp_path):
     write_manifest(tmp_path / "m.parquet", [])
     assert read_manifest(tmp_path / "m.parquet", COLUMNS, "accepted") == []
