@@ -9,6 +9,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import cv2  # noqa: F401  it changes the environment when it is first imported
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
