@@ -13,10 +13,10 @@ from lumiere.curation import combing, filters
 from lumiere.curation.shots import CutFinder
 from lumiere.curation.tick_frames import TickFrames
 from lumiere.data.bars import Box, are_black, find_picture, has_dark_edges, may_have_bars
-from lumiere.data.display import Display
+from lumiere.data.display import INTERLACED, Display
 from lumiere.data.frame_times import end_of
 from lumiere.data.optical_flow import FLOW_FPS
-from lumiere.data.video_source import Damage, SourceFrame, source_frames
+from lumiere.data.video_source import FRAMES_LOOKED_AT, Damage, SourceFrame, source_frames
 from lumiere.data.workers import report_progress
 from lumiere.errors import VideoError
 
@@ -44,8 +44,8 @@ class Pass:
         damage: what could not be read.
         most_colour: the highest mean difference of a frame's channels, 0 to 255.
         notes: what is unusual.
-        is_interlaced: whether any frame was marked as interlaced.
-        num_combed: the frames that look interlaced, of those that are looked at closely.
+        num_interlaced: how many frames were marked as interlaced.
+        combs: counts the frames that look interlaced, of those that are looked at closely.
         brightest: uint8 (h, w), the brightest grey of each pixel of the frames that are looked at
             closely, as shown.
         brightest_small: uint8 (64, 64), the same of all frames, squashed.
@@ -61,8 +61,8 @@ class Pass:
     damage: Damage = field(default_factory=Damage)
     most_colour: float = 0.0
     notes: list[str] = field(default_factory=list)
-    is_interlaced: bool = False
-    num_combed: int = 0
+    num_interlaced: int = 0
+    combs: combing.CombCounter = field(default_factory=combing.CombCounter)
     brightest: np.ndarray | None = None
     brightest_small: np.ndarray = field(
         default_factory=lambda: np.zeros((filters.FLOW_SIDE, filters.FLOW_SIDE), np.uint8)
@@ -73,7 +73,7 @@ class Pass:
         self.times.append(frame.time)
         if frame.size not in self.sizes:
             self.sizes.append(frame.size)
-        self.is_interlaced = frame.is_interlaced
+        self.num_interlaced += frame.is_interlaced
         self.cuts.add(small)
         red, green, blue = cv2.split(small)
         high, low = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
@@ -85,11 +85,13 @@ class Pass:
         """Give the newest frame to each tick at which it is shown, and look at it closely in time."""
         first, last = _tick(held.time), _tick(until)
         self.frames.hold(small, last - first)
+        self.combs.see(held, small)
         close = [tick for tick in range(first, last) if tick % DETAIL_STEP == 0]
         if not close:
             return
-        gray = cv2.cvtColor(held.picture(), cv2.COLOR_RGB2GRAY)
-        self.num_combed += combing.is_combed(gray if held.display.are_rows_shown else gray.T)
+        picture = held.picture()
+        self.combs.look(picture)
+        gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
         self.sharp |= dict.fromkeys(close, filters.sharpness(gray))
         if self.brightest is None:
             self.brightest = gray
@@ -167,7 +169,8 @@ def read_frames(path: Path, display: Display, folder: Path | None = None) -> Pas
     Raises:
         VideoError: if no frame can be decoded.
     """
-    seen = Pass(CutFinder(folder), TickFrames(folder))
+    combs = combing.CombCounter(display.are_rows_shown)
+    seen = Pass(CutFinder(folder), TickFrames(folder), combs=combs)
     try:
         _gather(seen, path, display)
     except BaseException:
@@ -189,7 +192,10 @@ def _gather(seen: Pass, path: Path, display: Display) -> None:
         raise VideoError("no frame could be decoded")
     seen.end = end_of(seen.times, held.duration)
     seen.hold(held, small, seen.end)
-    if seen.is_interlaced and not display.is_interlaced:
-        seen.notes.append("interlaced in part")
-    elif combing.is_interlaced(seen.num_combed, len(seen.sharp)):
+    if seen.num_interlaced:
+        # The first frames of an interlaced video may be marked differently.
+        in_part = seen.num_interlaced < len(seen.times) - FRAMES_LOOKED_AT
+        if in_part or not display.is_interlaced:
+            seen.notes.append(f"{INTERLACED} in part")
+    elif combing.is_interlaced(seen.combs.count(), len(seen.sharp)):
         seen.notes.append("looks interlaced")
