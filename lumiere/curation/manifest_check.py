@@ -66,7 +66,11 @@ RANGES: dict[str, tuple[float, float]] = {
     "bitrate": ANY_SIZE, "motion": ANY_SIZE, "motion_curve": ANY_SIZE, "sharpness": ANY_SIZE,
     "dark_share": SHARE, "bright_share": SHARE, "text_area": SHARE, "caption_match": (-1, 1),
 }  # fmt: skip
-OF_VIDEO = ("sha256", "decoder")  # columns that are the same for all accepted clips of a video
+OF_VIDEO = (
+    "sha256",
+    "decoder",
+    "crop",
+)  # columns that are the same for all accepted clips of a video
 
 
 def read_columns(path: Path, fields: Sequence[pa.Field]) -> pa.Table:
