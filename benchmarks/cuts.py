@@ -25,6 +25,7 @@ from lumiere.config import CurateConfig
 from lumiere.curation.filters import FLOW_SIDE
 from lumiere.curation.shots import CutFinder
 from lumiere.data.video_source import source_frames
+from lumiere.errors import VideoError
 from tests.curation.labelled_shots import Labelled, labelled_set
 
 FPS = 24
@@ -44,12 +45,16 @@ def cuts_in(frames: np.ndarray, fps: Fraction | int = FPS) -> set[int]:
 
 
 def stretches_of(folder: Path) -> list[np.ndarray]:
-    """Return stretches without a cut of the clips in a folder."""
+    """Return stretches without a cut of the clips in a folder; files that are no videos get a note."""
     found = []
     for path in sorted(folder.iterdir()):
         if not path.is_file():
             continue
-        frames = np.stack([frame.thumbnail(FLOW_SIDE) for frame in source_frames(path)])
+        try:
+            frames = np.stack([frame.thumbnail(FLOW_SIDE) for frame in source_frames(path)])
+        except VideoError as error:
+            print(f"left out: {path.name}: {error}", file=sys.stderr)
+            continue
         borders = [0, *sorted(cuts_in(frames)), len(frames)]
         shots = [frames[start:end] for start, end in itertools.pairwise(borders)]
         found += [shot for shot in shots if len(shot) >= STRETCH]
@@ -159,7 +164,15 @@ def main() -> None:
     arguments = parser.parse_args()
     sets = {"labelled set": labelled_set(PER_KIND)}
     if arguments.folder is not None:
-        sets["joins of real clips"] = made_of(stretches_of(arguments.folder))
+        if not arguments.folder.is_dir():
+            parser.error(f"{arguments.folder}: no such folder")
+        stretches = stretches_of(arguments.folder)
+        if len(stretches) < 2:
+            parser.error(
+                f"{arguments.folder}: joins need two stretches of {STRETCH} frames without a cut; "
+                f"its clips have {len(stretches)}"
+            )
+        sets["joins of real clips"] = made_of(stretches)
     for name, kinds in sets.items():
         print(f"\n| {name} | videos | found | missed | false |\n|---|---:|---:|---:|---:|")
         print(*lines(kinds), sep="\n")

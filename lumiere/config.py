@@ -33,6 +33,11 @@ class CurateConfig:
     shot_threshold: float = number(27.0, above=0)
     # mean length of the optical flow, pixels per frame at 64 pixels
     min_motion: float = number(0.01, at_least=0)
+    # variance of the Laplacian, which depends on the size of the pictures; 0 for no threshold
+    min_sharpness: float = number(0.0, at_least=0)
+    # shares of the pixels that are nearly black, and nearly white; 1 for no threshold
+    max_dark_share: float = number(1.0, at_least=0, at_most=1)
+    max_bright_share: float = number(1.0, at_least=0, at_most=1)
     # up to this many differing bits of 64, two clips may be duplicates
     max_hash_distance: int = number(4, at_least=0, at_most=64)
     validation_fraction: float = number(0.1, at_least=0, at_most=0.5)

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import stages
 
 if TYPE_CHECKING:
     from lumiere.config import DecodeConfig
+    from lumiere.curation.manifest import Rows
 
 
-def check_lengths(rows: list[dict[str, Any]], config: DecodeConfig) -> None:
+def check_lengths(rows: Rows, config: DecodeConfig) -> None:
     """Raise ParamsError if a window is longer than an accepted clip."""
     from lumiere.errors import ParamsError
     from lumiere.plurals import counted
 
     seconds = config.num_frames / config.fps
-    short = [row["clip_id"] for row in rows if row["end"] - row["start"] < seconds - 1e-6]
-    if short:
+    if short := [row["clip_id"] for row in rows if row["end"] - row["start"] < seconds - 1e-6]:
         raise ParamsError(
             f"decode.num_frames: {config.num_frames} at decode.fps {config.fps} are {seconds:g} s, but curation "
             f"accepted {counted(len(short), 'shorter clip')} ({short[0]}); allowed: at most curate.min_seconds"
@@ -32,7 +32,7 @@ def main() -> None:
     # text encoder.
     from lumiere import tracking
     from lumiere.config import load_params, to_dict
-    from lumiere.curation.manifest import other_columns, read_manifest
+    from lumiere.curation.manifest import open_manifest, other_columns
     from lumiere.data.extract import WindowSettings
     from lumiere.data.prepare import (
         COLUMNS,
@@ -58,7 +58,7 @@ def main() -> None:
     params = load_params(arguments.params)
     config = params.decode
     with stages.reading(arguments.manifest):
-        rows = read_manifest(arguments.manifest, COLUMNS, "accepted", with_others=True)
+        rows = open_manifest(arguments.manifest, COLUMNS, "accepted", with_others=True)
     if not rows:
         raise DataError(
             f"{arguments.manifest}: no clip was accepted; the report of the curate stage says why"
@@ -87,7 +87,7 @@ def main() -> None:
         check_training_clips(rows, files, arguments.raw)
         captions = [caption for row in rows for caption in row["captions"]]
         with stages.blaming(arguments.params, "decode.text_encoder"):  # loads its weights
-            embeddings = embed_captions([*captions, ""], encoder)
+            embeddings = embed_captions([*captions, ""], encoder, arguments.scratch)
         losses = find_losses(captions, encoder)
         for note in notes(losses, encoder):
             print(f"note: captions: {note}", file=sys.stderr)

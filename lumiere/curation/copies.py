@@ -134,12 +134,21 @@ def _nearest_pairs(vectors: np.ndarray) -> list[tuple[int, int]]:
                 np.maximum(cosines, rows[:, one] @ vectors[:, other].T, out=cosines)
         own = np.arange(len(rows))
         cosines[own, start + own] = -1.0
-        order = np.argsort(-cosines, axis=1, kind="stable")[:, :NEAREST]
-        for i, nearest in enumerate(order.tolist()):
-            for j in nearest:
-                if cosines[i, j] >= POSSIBLE:
-                    pairs.add((min(start + i, j), max(start + i, j)))
+        for i, row in enumerate(cosines):
+            for j in _highest_places(row):
+                pairs.add((min(start + i, j), max(start + i, j)))
     return sorted(pairs)
+
+
+def _highest_places(cosines: np.ndarray) -> list[int]:
+    """Return where the highest cosines (n,) are, of those that are possible copies."""
+    places = np.flatnonzero(cosines >= POSSIBLE)
+    if len(places) > NEAREST:
+        values = cosines[places]
+        least = np.partition(values, -NEAREST)[-NEAREST]
+        places = places[values >= least]
+        places = places[np.argsort(-cosines[places], kind="stable")[:NEAREST]]
+    return places.tolist()
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,11 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from lumiere.data.bars import Box
 from lumiere.data.optical_flow import FLOW_SIDE, flow_lengths
 
 NUM_FLOW_PAIRS = 16
+CELLS = 32  # of the grid in which sharpness is kept, on a side
 # Up to 64 pairs, each is measured; of a longer shot every second to fourth, at least 4 a second.
 DENSE_PAIRS = 64
 LARGEST_STEP = 4
@@ -40,6 +42,31 @@ def sharpness(gray: np.ndarray) -> float:
     edges = cv2.Laplacian(gray, cv2.CV_16S)
     # The mean square less the square of the mean takes half as long as OpenCV's deviation.
     return cv2.norm(edges, cv2.NORM_L2SQR) / edges.size - cv2.mean(edges)[0] ** 2
+
+
+def sharpness_cells(gray: np.ndarray) -> np.ndarray:
+    """Return the mean square of the Laplacian in each cell of a grid, float32 (32, 32) or less, of
+    uint8 (h, w).
+    """
+    squares = np.square(cv2.Laplacian(gray, cv2.CV_32F))
+    size = min(CELLS, gray.shape[1]), min(CELLS, gray.shape[0])
+    return cv2.resize(squares, size, interpolation=cv2.INTER_AREA)
+
+
+def sharpness_within(cells: np.ndarray, box: Box, size: tuple[int, int]) -> float:
+    """Return the sharpness of the part of a picture within a box; the edge of the box does not count.
+
+    Args:
+        cells: from `sharpness_cells`; the mean of the Laplacian, nearly 0, is left out.
+        box: left, top, width and height in pixels.
+        size: the (width, height) of the picture.
+    """
+    left, top, width, height = box
+    columns, rows = cells.shape[1] / size[0], cells.shape[0] / size[1]
+    first_row, last_row = math.floor(top * rows) + 1, math.ceil((top + height) * rows) - 1
+    first, last = math.floor(left * columns) + 1, math.ceil((left + width) * columns) - 1
+    inner = cells[first_row:last_row, first:last]
+    return float((inner if inner.size else cells).mean())
 
 
 def motion(frames: Frames) -> float:

@@ -12,11 +12,11 @@ import numpy as np
 from lumiere.curation import combing, filters
 from lumiere.curation.shots import CutFinder
 from lumiere.curation.tick_frames import TickFrames
-from lumiere.data.bars import Box, are_black, find_picture, may_have_bars
-from lumiere.data.display import Display
+from lumiere.data.bars import Box, are_black, find_picture, has_dark_edges, may_have_bars
+from lumiere.data.display import INTERLACED, Display
 from lumiere.data.frame_times import end_of
 from lumiere.data.optical_flow import FLOW_FPS
-from lumiere.data.video_source import Damage, SourceFrame, source_frames
+from lumiere.data.video_source import FRAMES_LOOKED_AT, Damage, SourceFrame, source_frames
 from lumiere.data.workers import report_progress
 from lumiere.errors import VideoError
 
@@ -39,11 +39,13 @@ class Pass:
         end: when the last one ends.
         sizes: the different (width, height) of the pictures, as shown.
         sharp: the sharpness by tick, for `DETAIL_FPS` ticks a second.
+        sharp_cells: the same in the cells of a grid, as long as the picture may have bars, whose
+            edges are sharp.
         damage: what could not be read.
         most_colour: the highest mean difference of a frame's channels, 0 to 255.
         notes: what is unusual.
-        is_interlaced: whether any frame was marked as interlaced.
-        num_combed: the frames that look interlaced, of those that are looked at closely.
+        num_interlaced: how many frames were marked as interlaced.
+        combs: counts the frames that look interlaced, of those that are looked at closely.
         brightest: uint8 (h, w), the brightest grey of each pixel of the frames that are looked at
             closely, as shown.
         brightest_small: uint8 (64, 64), the same of all frames, squashed.
@@ -55,11 +57,12 @@ class Pass:
     end: Fraction = Fraction(0)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     sharp: dict[int, float] = field(default_factory=dict)
+    sharp_cells: dict[int, np.ndarray] = field(default_factory=dict)
     damage: Damage = field(default_factory=Damage)
     most_colour: float = 0.0
     notes: list[str] = field(default_factory=list)
-    is_interlaced: bool = False
-    num_combed: int = 0
+    num_interlaced: int = 0
+    combs: combing.CombCounter = field(default_factory=combing.CombCounter)
     brightest: np.ndarray | None = None
     brightest_small: np.ndarray = field(
         default_factory=lambda: np.zeros((filters.FLOW_SIDE, filters.FLOW_SIDE), np.uint8)
@@ -70,7 +73,7 @@ class Pass:
         self.times.append(frame.time)
         if frame.size not in self.sizes:
             self.sizes.append(frame.size)
-        self.is_interlaced = frame.is_interlaced
+        self.num_interlaced += frame.is_interlaced
         self.cuts.add(small)
         red, green, blue = cv2.split(small)
         high, low = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
@@ -82,16 +85,22 @@ class Pass:
         """Give the newest frame to each tick at which it is shown, and look at it closely in time."""
         first, last = _tick(held.time), _tick(until)
         self.frames.hold(small, last - first)
+        self.combs.see(held, small)
         close = [tick for tick in range(first, last) if tick % DETAIL_STEP == 0]
         if not close:
             return
-        gray = cv2.cvtColor(held.picture(), cv2.COLOR_RGB2GRAY)
-        self.num_combed += combing.is_combed(gray if held.display.are_rows_shown else gray.T)
+        picture = held.picture()
+        self.combs.look(picture)
+        gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
         self.sharp |= dict.fromkeys(close, filters.sharpness(gray))
         if self.brightest is None:
             self.brightest = gray
         elif self.brightest.shape == gray.shape:
             np.maximum(self.brightest, gray, out=self.brightest)
+        if not has_dark_edges(self.brightest):
+            self.sharp_cells.clear()
+        elif close[0] == 0 or self.sharp_cells:
+            self.sharp_cells |= dict.fromkeys(close, filters.sharpness_cells(gray))
 
     def picture_box(self) -> Box | None:
         """Return the picture within black bars, see `bars`; None without bars, or in doubt, which is
@@ -105,6 +114,14 @@ class Pass:
         if box is not None or may_have_one:
             self.notes.append(MAY_HAVE_BARS)
         return None
+
+    def cut_bars(self, box: Box) -> None:
+        """Leave the bars around a box out of the small pictures, and of the sharpness."""
+        self.frames.cut_bars(box, self.sizes[0])
+        self.sharp = {
+            tick: filters.sharpness_within(self.sharp_cells[tick], box, self.sizes[0])
+            for tick in self.sharp
+        }
 
     def sharpness(self, first: int, last: int) -> float:
         """Return the median sharpness of the ticks from `first` up to `last`, or of the next one
@@ -152,7 +169,8 @@ def read_frames(path: Path, display: Display, folder: Path | None = None) -> Pas
     Raises:
         VideoError: if no frame can be decoded.
     """
-    seen = Pass(CutFinder(folder), TickFrames(folder))
+    combs = combing.CombCounter(display.are_rows_shown)
+    seen = Pass(CutFinder(folder), TickFrames(folder), combs=combs)
     try:
         _gather(seen, path, display)
     except BaseException:
@@ -174,7 +192,10 @@ def _gather(seen: Pass, path: Path, display: Display) -> None:
         raise VideoError("no frame could be decoded")
     seen.end = end_of(seen.times, held.duration)
     seen.hold(held, small, seen.end)
-    if seen.is_interlaced and not display.is_interlaced:
-        seen.notes.append("interlaced in part")
-    elif combing.is_interlaced(seen.num_combed, len(seen.sharp)):
+    if seen.num_interlaced:
+        # The first frames of an interlaced video may be marked differently.
+        in_part = seen.num_interlaced < len(seen.times) - FRAMES_LOOKED_AT
+        if in_part or not display.is_interlaced:
+            seen.notes.append(f"{INTERLACED} in part")
+    elif combing.is_interlaced(seen.combs.count(), len(seen.sharp)):
         seen.notes.append("looks interlaced")

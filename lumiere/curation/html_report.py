@@ -23,7 +23,7 @@ from lumiere.curation.page_style import SCRIPT, STYLE
 from lumiere.curation.reasons import Reason
 from lumiere.curation.score_charts import Score, chart
 from lumiere.curation.split import split_notes
-from lumiere.curation.thresholds import MODEL_SCORES, ModelScore
+from lumiere.curation.thresholds import MODEL_SCORES, PICTURE_SCORES, LimitedScore
 from lumiere.data.frame_sizes import Size, as_sizes, fitting_part, nearest
 from lumiere.files import write_atomically
 
@@ -162,17 +162,12 @@ def _charts(rows: list[Row], config: CurateConfig) -> list[str]:
             "side", "shorter side, pixels", parameter="curate.min_side",
             threshold=config.min_side, reason=Reason.TOO_SMALL.value,
         ),
-        score("sharpness", "sharpness, variance of the Laplacian", is_log=True, lowest=1.0),
+        *(score(each.column, each.title, **_threshold(each, config)) for each in PICTURE_SCORES),
         score("bitrate", "bits per second of the file", is_log=True, lowest=1e3),
         score("rate", "frames per second of the file"),
     ]  # fmt: skip
     for model in _model_scores(rows):
-        limit = model.limit(config)
-        settings = {
-            "parameter": f"curate.{model.parameter}", "threshold": model.off if limit is None else limit,
-            "reason": model.reason.value, "is_upper": model.is_upper, "is_off": limit is None,
-        }  # fmt: skip
-        scores.append(score(model.column, model.title, **settings))
+        scores.append(score(model.column, model.title, **_threshold(model, config)))
     lines = ['<h2 id="scores-at">Scores</h2>']
     lines.append(
         "<p>Accepted clips are blue, rejected ones grey, for whatever reason. The red line is the "
@@ -183,7 +178,24 @@ def _charts(rows: list[Row], config: CurateConfig) -> list[str]:
     return [*lines, '<div class="charts">', *map(chart, scores), "</div>"]
 
 
-def _model_scores(rows: Sequence[Row]) -> list[ModelScore]:
+def _threshold(score: LimitedScore, config: CurateConfig) -> dict[str, Any]:
+    """Return what the chart of a score says of its threshold."""
+    limit = score.limit(config)
+    settings: dict[str, Any] = {
+        "parameter": f"curate.{score.parameter}", "threshold": score.off if limit is None else limit,
+        "reason": score.reason.value, "is_upper": score.is_upper, "is_off": limit is None,
+    }  # fmt: skip
+    if score.lowest:
+        settings |= {"is_log": True, "lowest": score.lowest}
+    return settings
+
+
+def _limited_scores(rows: Sequence[Row]) -> list[LimitedScore]:
+    """Return the scores of pictures, and those of the models that the params name."""
+    return [*PICTURE_SCORES, *_model_scores(rows)]
+
+
+def _model_scores(rows: Sequence[Row]) -> list[LimitedScore]:
     """Return the scores of the models that the params name."""
     return [score for score in MODEL_SCORES if any(score.column in row for row in rows)]
 
@@ -206,7 +218,7 @@ def _scores(rows: list[Row]) -> str:
             "motion": row["motion"],
             "seconds": round(_value(row, "seconds"), 9),
             "side": _value(row, "side"),
-            **{score.column: row[score.column] for score in _model_scores([row])},
+            **{score.column: row[score.column] for score in _limited_scores([row])},
             **({"stays": True} if ALSO in row["detail"] else {}),
         }
         for row in rows
@@ -339,9 +351,8 @@ def _card(row: Row, shown: Shown, warnings: Sequence[str]) -> str:
     if row["hash"]:
         lines.append(
             f'<br><small class="dim">{row["width"]} × {row["height"]}, '
-            f"{row['start']:.2f}–{row['end']:.2f} s, motion {row['motion']:.3g}, "
-            f"sharpness {row['sharpness']:.0f}"
-            + "".join(f", {s.column} {row[s.column]:.3g}" for s in _model_scores([row]))
+            f"{row['start']:.2f}–{row['end']:.2f} s, motion {row['motion']:.3g}"
+            + "".join(f", {s.column} {row[s.column]:.3g}" for s in _limited_scores([row]))
             + "</small>"
         )
     return (

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lumiere.curation.manifest_check import check_accepted, read_columns
+from lumiere.curation.manifest_check import CHECKED, check_accepted, read_columns
 from lumiere.files import write_atomically
 
 ALSO = " Also: "  # in a detail, before a reason that no threshold changes
@@ -47,6 +47,8 @@ SCHEMA = pa.schema(
         ("motion", pa.float64()),  # mean length of the optical flow, pixels per frame at 64 pixels
         ("motion_curve", pa.list_(pa.float64())),  # of the fastest 5 %, for each 1/16 s
         ("sharpness", pa.float64()),  # median variance of the Laplacian
+        ("dark_share", pa.float64()),  # of the pixels that are nearly black, within black bars
+        ("bright_share", pa.float64()),  # of the pixels that are nearly white
         ("hash", pa.string()),  # perceptual hashes of four frames, hexadecimal
         ("notes", pa.list_(pa.string())),  # what is corrected: rotation, HDR, bars, ...
         ("sha256", pa.string()),  # of the file
@@ -63,6 +65,8 @@ MODEL_SCHEMA = pa.schema(
     ]
 )
 
+BLOCK = 1024  # rows that are turned into Python values at a time
+_OWN = {*SCHEMA.names, *MODEL_SCHEMA.names}
 OTHER_TYPE = pa.list_(pa.string())  # of columns that the table of captions adds
 
 _DEFAULTS = {
@@ -117,9 +121,20 @@ def read_manifest(
     verdict: str = "",
     with_others: bool = False,
 ) -> list[dict[str, Any]]:
-    """Read a manifest, and check what is read.
+    """Read all that `open_manifest` opens into memory."""
+    return list(open_manifest(path, columns, verdict, with_others))
 
-    Memory grows with the columns and rows that are asked for, not with the others.
+
+def open_manifest(
+    path: str | Path,
+    columns: Sequence[str] | None = None,
+    verdict: str = "",
+    with_others: bool = False,
+) -> Rows:
+    """Read columns of a manifest, and check what is read.
+
+    Memory grows with the columns and rows that are asked for, not with the others. It holds columns
+    of numbers and text, which take an eighth of the memory of Python's values.
 
     Args:
         path: the manifest.
@@ -133,31 +148,71 @@ def read_manifest(
             value; it names the column, the row and the cure.
     """
     path = Path(path)
+    table = _read_table(path, columns, with_others)
+    numbers: Sequence[int] = range(len(table))
+    if verdict:
+        has_verdict = pc.equal(table["verdict"], verdict)
+        # pc.indices_nonzero crashes if there is no row.
+        numbers = [i for i, matches in enumerate(has_verdict.to_pylist()) if matches]
+        if len(numbers) < len(table):
+            table = table.filter(has_verdict)
+    others = [name for name in table.column_names if name not in _OWN]
+    checked = [*(name for name in CHECKED if name in table.column_names), *others]
+    rows = zip(numbers, Rows(table.select(checked)), strict=True)
+    accepted = (row for row in rows if row[1]["verdict"] == "accepted")
+    check_accepted(path, accepted, others)
+    opened = Rows(table)
+    del table
+    pa.default_memory_pool().release_unused()  # what reading took besides the columns
+    return opened
+
+
+def _read_table(path: Path, columns: Sequence[str] | None, with_others: bool) -> pa.Table:
+    """Read columns, see `open_manifest`, and check each cell by itself."""
     names = SCHEMA.names if columns is None else list(dict.fromkeys([*columns, "verdict"]))
     present = list(_column_types(path)) if columns is None else []
     models = [column for column in MODEL_SCHEMA if column.name in present]
     table = read_columns(path, [*(SCHEMA.field(name) for name in names), *models])
     for name in other_columns(path) if columns is None or with_others else []:
         table = table.append_column(name, pq.read_table(path, columns=[name])[name])
-    numbers = list(range(len(table)))
-    if verdict:
-        has_verdict = pc.equal(table["verdict"], verdict)
-        # pc.indices_nonzero crashes if there is no row.
-        numbers = [i for i, matches in enumerate(has_verdict.to_pylist()) if matches]
-        table = table.filter(has_verdict)
-    rows = table.to_pylist()
-    for number, row in zip(numbers, rows, strict=True):
-        if row["verdict"] == "accepted":
-            check_accepted(path, number, row)
-    return rows
+    return table
+
+
+class Rows(Sequence[dict[str, Any]]):
+    """Holds rows by column. A row becomes Python values each time it is asked for.
+
+    Args:
+        table: the columns.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table.combine_chunks()  # rows of many chunks are found slowly
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @overload
+    def __getitem__(self, place: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[dict[str, Any]]: ...
+
+    def __getitem__(self, place: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        place = range(len(self))[place]  # a negative one counts from the end
+        return self._table.slice(place, 1).to_pylist()[0]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for start in range(0, len(self), BLOCK):
+            yield from self._table.slice(start, BLOCK).to_pylist()
 
 
 def other_columns(path: str | Path) -> list[str]:
     """Return the names of the columns that the table of captions added."""
-    own = {*SCHEMA.names, *MODEL_SCHEMA.names}
     types = _column_types(Path(path))
     # A program that edits a manifest may add columns of its own, such as pandas' index.
-    return [name for name, kind in types.items() if name not in own and kind == OTHER_TYPE]
+    return [name for name, kind in types.items() if name not in _OWN and kind == OTHER_TYPE]
 
 
 def _column_types(path: Path) -> dict[str, pa.DataType]:

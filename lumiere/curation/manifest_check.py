@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,21 @@ VALUES: dict[str, tuple[str, ...]] = {
     "decoder": ("pyav", "decord", ""),
     "reason": (*Reason, ""),
 }
+ANY_SIZE = (0, math.inf)
+SHARE = (0, 1)
+SLACK = 1e-4  # beyond a range, for what models round
+# From where to where the numbers of a column may lie, also those in lists.
+RANGES: dict[str, tuple[float, float]] = {
+    "start": ANY_SIZE, "end": ANY_SIZE, "width": ANY_SIZE, "height": ANY_SIZE, "crop": ANY_SIZE,
+    "duration": ANY_SIZE, "frame_rate": ANY_SIZE, "num_frames": ANY_SIZE, "num_shots": ANY_SIZE,
+    "bitrate": ANY_SIZE, "motion": ANY_SIZE, "motion_curve": ANY_SIZE, "sharpness": ANY_SIZE,
+    "dark_share": SHARE, "bright_share": SHARE, "text_area": SHARE, "caption_match": (-1, 1),
+}  # fmt: skip
+OF_VIDEO = (
+    "sha256",
+    "decoder",
+    "crop",
+)  # columns that are the same for all accepted clips of a video
 
 
 def read_columns(path: Path, fields: Sequence[pa.Field]) -> pa.Table:
@@ -81,27 +97,47 @@ def read_columns(path: Path, fields: Sequence[pa.Field]) -> pa.Table:
         problem = f"{path}: not a Parquet file: {str(error).splitlines()[0]}"
         raise DataError(problem, cure="run the curate stage again") from None
     columns = [_column(path, table, field) for field in fields]
-    for field, column in zip(fields, columns, strict=True):
-        _check_values(path, field.name, column)
-    return pa.table(columns, schema=pa.schema(fields))
+    checked = pa.table(columns, schema=pa.schema(fields))
+    for name in names:
+        _check_values(path, checked, name)
+        _check_range(path, checked, name)
+    _check_ids(path, checked)
+    return checked
 
 
-def check_accepted(path: Path, number: int, row: Row) -> None:
-    """Check what decoding needs of an accepted clip, as far as the row has its columns.
+def check_accepted(path: Path, rows: Iterable[tuple[int, Row]], others: Sequence[str] = ()) -> None:
+    """Check what decoding needs of accepted clips, as far as the rows have its columns, and that the
+    clips of a video agree, because it is read once for all of them.
 
     Args:
         path: the manifest, for messages.
-        number: the place of the row in the file, counted from 0.
-        row: the row.
+        rows: the accepted rows, each with its place in the file, counted from 0.
+        others: columns that the table of captions added.
 
     Raises:
         DataError: with the column, the row, what is expected and the cure.
     """
-    for column, expected, is_right in ACCEPTED:
-        if column in row and not is_right(row):
-            raise _error(path, number, row.get("clip_id"), column, row[column], expected)
+    first: dict[str, tuple[int, tuple[Any, ...]]] = {}
+    for number, row in rows:
+        for column, expected, is_right in ACCEPTED:
+            if column in row and not is_right(row):
+                raise _error(path, number, row.get("clip_id"), column, row[column], expected)
+        for column in others:
+            values = row[column]
+            if values and "captions" in row and len(values) != len(row["captions"]):
+                expected = "a text for each caption"
+                raise _error(path, number, row.get("clip_id"), column, values, expected)
+        if "video" not in row:
+            continue
+        facts = tuple(row.get(column) for column in OF_VIDEO)
+        other, known = first.setdefault(row["video"], (number, facts))
+        for column, value, expected in zip(OF_VIDEO, facts, known, strict=True):
+            if value != expected:
+                expected = f"{expected!r}, as in row {other + 1} of the same video"
+                raise _error(path, number, row.get("clip_id"), column, value, expected)
 
 
+@functools.lru_cache(maxsize=64)
 def _fraction(text: str) -> Fraction | None:
     try:
         return Fraction(text)
@@ -122,7 +158,32 @@ def _is_time(name: str) -> Callable[[Row], bool]:
 
 
 def _is_after_start(row: Row) -> bool:
-    return "exact_start" not in row or Fraction(row["exact_start"]) < Fraction(row["exact_end"])
+    start, end = _fraction(row.get("exact_start", "0")), _fraction(row["exact_end"])
+    return start is None or end is None or "exact_start" not in row or start < end
+
+
+def _is_in_video(row: Row) -> bool:
+    end = _fraction(row["exact_end"])
+    return end is None or "duration" not in row or float(end) <= row["duration"] + SAME_TIME
+
+
+def _is_in_folder(row: Row) -> bool:
+    name = row["video"]
+    return bool(name) and not name.startswith("/") and ".." not in name.split("/")
+
+
+def _fits_size(row: Row) -> bool:
+    """Return whether a crop is empty, or as large as the picture that it leaves."""
+    if not row["crop"]:
+        return True
+    size = [
+        row.get(name, size) for name, size in zip(("width", "height"), row["crop"][2:], strict=True)
+    ]
+    return row["crop"][2:] == size
+
+
+def _are_sentences(captions: Sequence[str]) -> bool:
+    return bool(captions) and all(caption.strip() for caption in captions)
 
 
 # Columns of accepted rows, what each has to be, and a test.
@@ -130,11 +191,22 @@ ACCEPTED: tuple[tuple[str, str, Callable[[Row], bool]], ...] = (
     ("exact_start", "a fraction of seconds, as in start", _is_time("start")),
     ("exact_end", "a fraction of seconds, as in end", _is_time("end")),
     ("exact_end", "more than exact_start", _is_after_start),
-    ("captions", "at least one sentence", lambda row: bool(row["captions"]) and all(row["captions"])),
+    ("exact_end", "at most duration", _is_in_video),
+    ("video", "a path in the raw folder", _is_in_folder),
+    ("captions", "at least one sentence, and none empty", lambda row: _are_sentences(row["captions"])),
+    ("width", "at least 1", lambda row: row["width"] >= 1),
+    ("height", "at least 1", lambda row: row["height"] >= 1),
     ("split", "train or validation", lambda row: bool(row["split"])),
     ("decoder", "pyav or decord", lambda row: bool(row["decoder"])),
     ("crop", "nothing, or left, top, width and height", lambda row: len(row["crop"]) in (0, 4)),
+    ("crop", "width and height as in their columns", _fits_size),
     ("sha256", "64 hexadecimal digits", lambda row: bool(SHA256.fullmatch(row["sha256"]))),
+)  # fmt: skip
+
+# The columns that these tests read.
+CHECKED = (
+    "clip_id", "video", "verdict", "start", "end", "exact_start", "exact_end", "duration", "captions",
+    "split", "decoder", "width", "height", "crop", "sha256",
 )  # fmt: skip
 
 
@@ -162,15 +234,49 @@ def _is_fine(column: pa.ChunkedArray, kind: pa.DataType) -> bool:
     )
 
 
-def _check_values(path: Path, name: str, column: pa.ChunkedArray) -> None:
+def _check_values(path: Path, table: pa.Table, name: str) -> None:
     """Raise DataError at the first value that a column may not have."""
     if name not in VALUES:
         return
+    column = table[name]
     is_known = pc.is_in(column, pa.array([str(value) for value in VALUES[name]]))
     number = pc.index(is_known, False).as_py()
     if number >= 0:
         expected = ", ".join(value or "nothing" for value in VALUES[name])
-        raise _error(path, number, None, name, column[number].as_py(), f"one of {expected}")
+        clip_id = _clip_id(table, number)
+        raise _error(path, number, clip_id, name, column[number].as_py(), f"one of {expected}")
+
+
+def _check_range(path: Path, table: pa.Table, name: str) -> None:
+    """Raise DataError at the first number of a column that is too small or too large."""
+    if name not in RANGES:
+        return
+    column, (low, high) = table[name], RANGES[name]
+    is_list = pa.types.is_list(column.type)
+    numbers = pc.list_flatten(column) if is_list else column
+    lowest, highest = pc.min_max(numbers).as_py().values()
+    if lowest is None or (lowest >= low - SLACK and highest <= high + SLACK):
+        return
+    is_out = pc.or_(pc.less(numbers, low - SLACK), pc.greater(numbers, high + SLACK))
+    place = pc.index(is_out, True).as_py()
+    row = pc.list_parent_indices(column)[place].as_py() if is_list else place
+    expected = f"at least {low}" if math.isinf(high) else f"from {low} to {high}"
+    raise _error(path, row, _clip_id(table, row), name, column[row].as_py(), expected)
+
+
+def _check_ids(path: Path, table: pa.Table) -> None:
+    """Raise DataError if two rows have one clip_id, because a clip would train twice."""
+    if "clip_id" not in table.column_names:
+        return
+    column = table["clip_id"]
+    if pc.count_distinct(column).as_py() == len(column):
+        return
+    first: dict[str, int] = {}
+    for number, clip_id in enumerate(column.to_pylist()):
+        if clip_id in first:
+            expected = f"a name of its own; row {first[clip_id] + 1} has this one"
+            raise _error(path, number, None, "clip_id", clip_id, expected)
+        first[clip_id] = number
 
 
 def _clip_id(table: pa.Table, number: int) -> Any:

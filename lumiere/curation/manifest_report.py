@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from lumiere.curation.manifest import SCHEMA, describe_duplicate
 from lumiere.curation.reasons import Reason
-from lumiere.curation.thresholds import MODEL_SCORES
+from lumiere.curation.thresholds import MODEL_SCORES, PICTURE_SCORES
 from lumiere.data.contact_sheets import contact_sheet, save_picture
 from lumiere.plurals import counted, there_are
 
@@ -208,11 +208,14 @@ def funnel(rows: list[Row]) -> list[tuple[str, int]]:
         "has a usable caption": {Reason.NO_CAPTION, Reason.BAD_SPAN, Reason.CAPTION_SPANS_CUTS},
         "large and long enough": {Reason.TOO_SMALL, Reason.TOO_SHORT},
         "moves": {Reason.NO_MOTION},
+        "sharp, not too dark or bright": {score.reason for score in PICTURE_SCORES},
         "reaches the models' scores": {score.reason for score in MODEL_SCORES},
         "not a duplicate": {Reason.DUPLICATE},
     }
     if not any(score.column in row for row in rows for score in MODEL_SCORES):
         del stages["reaches the models' scores"]
+    if not any(row["reason"] in stages["sharp, not too dark or bright"] for row in rows):
+        del stages["sharp, not too dark or bright"]  # usually, these thresholds are off
     left, steps = len(rows), [("all candidates", len(rows))]
     for name, reasons in stages.items():
         left -= sum(row["reason"] in reasons for row in rows)

@@ -25,6 +25,7 @@ from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.shots import Span, shots_between
 from lumiere.curation.tick_frames import brightest_of
 from lumiere.data.bars import Box, find_picture
+from lumiere.data.display import INTERLACED
 from lumiere.data.remote import RemoteFolder
 from lumiere.data.shards import pack_arrays, unpack_arrays
 from lumiere.data.video_io import code_version
@@ -255,7 +256,7 @@ def _measure_frames(
     facts = _with_decoder(facts, seen, bool(stretches))
     box = seen.picture_box()
     if box is not None:
-        seen.frames.cut_bars(box, seen.sizes[0])
+        seen.cut_bars(box)
     cuts = seen.cuts.cuts(shot_threshold, seen.times)
     shots = tuple(shots_between(seen.times, cuts, seen.end))
     if stretches:
@@ -293,7 +294,9 @@ def _measure_frames(
 
 def _with_decoder(facts: Probe, seen: Pass, has_stretches: bool) -> Probe:
     """Return the facts with PyAV as the decoder if the frames show that decord is no choice."""
-    if not has_stretches and not seen.is_interlaced:
+    if f"{INTERLACED} in part" in seen.notes:  # and not, as the first frames say, the whole
+        facts = dataclasses.replace(facts, notes=tuple(n for n in facts.notes if n != INTERLACED))
+    if not has_stretches and not seen.num_interlaced:
         return facts
     doubt = "damaged" if has_stretches else "interlaced"
     return dataclasses.replace(facts, decoder="pyav", decoder_reason=doubt)

@@ -93,19 +93,37 @@ def is_mirrored(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def take_captions(best: Row, copy: Row) -> None:
-    """Give a clip the captions of a copy that it lacks, with their other cells and a note.
+    """Give a clip the captions of a copy that it lacks, with their other cells and a note. Of a
+    caption that it has, its own other cells count, and a note names the copy's.
 
     Captions of a person and those of a model are not mixed, because one column says who wrote them.
     """
     if best.get("captioner", "") != copy.get("captioner", ""):
         return
+    own = {*SCHEMA.names, *MODEL_SCHEMA.names}
+    others = [name for name in copy if name not in own]
+    best["notes"] = [*best["notes"], *_unused_cells(best, copy, others)]
     places = [i for i, text in enumerate(copy["captions"]) if text not in best["captions"]]
     if not places:
         return
-    own = {*SCHEMA.names, *MODEL_SCHEMA.names} - {"captions"}
-    for name in copy:
-        if name not in own:
-            best[name] = [*best[name], *(copy[name][i] for i in places)]
+    for name in ("captions", *others):
+        best[name] = [*best[name], *(copy[name][i] for i in places)]
     best["notes"] = [*best["notes"], f"captions of {copy['video']}, a duplicate"]
     if "caption_match" in best:  # that of the caption that fits worst
         best["caption_match"] = min(best["caption_match"], copy["caption_match"])
+
+
+def _unused_cells(best: Row, copy: Row, others: Sequence[str]) -> list[str]:
+    """Return a note on the other cells of captions that both have, if they differ."""
+    unused = []
+    for i, text in enumerate(copy["captions"]):
+        if text not in best["captions"]:
+            continue
+        place = best["captions"].index(text)
+        for name in others:
+            cell = copy[name][i]
+            if cell and cell != best[name][place]:
+                unused.append(f"{name}: {cell}")
+    if not unused:
+        return []
+    return [f"values of {copy['video']}, a duplicate, that are not used ({', '.join(unused)})"]

@@ -25,6 +25,9 @@ class Reason(StrEnum):
     CAPTION_SPANS_CUTS = "caption_spans_cuts"
     CAPTION_WITHOUT_VIDEO = "caption_without_video"
     NO_MOTION = "no_motion"
+    BLURRED = "blurred"
+    TOO_DARK = "too_dark"
+    TOO_BRIGHT = "too_bright"
     LOW_AESTHETIC = "low_aesthetic"
     CAPTION_MISMATCH = "caption_mismatch"
     TOO_MUCH_TEXT = "too_much_text"
@@ -54,6 +57,9 @@ _SENTENCES = {
     Reason.CAPTION_SPANS_CUTS: "Its caption describes more than one shot, so no single shot shows all of it.",
     Reason.CAPTION_WITHOUT_VIDEO: "captions.csv names a video that does not exist.",
     Reason.NO_MOTION: "It hardly moves: its mean optical flow is not above curate.min_motion.",
+    Reason.BLURRED: "Its sharpness is below curate.min_sharpness.",
+    Reason.TOO_DARK: "More of its pictures is nearly black than curate.max_dark_share.",
+    Reason.TOO_BRIGHT: "More of its pictures is nearly white than curate.max_bright_share.",
     Reason.LOW_AESTHETIC: "Its aesthetic score is below curate.min_aesthetic.",
     Reason.CAPTION_MISMATCH: "What it shows fits its caption less than curate.min_caption_match.",
     Reason.TOO_MUCH_TEXT: "Text covers more of its pictures than curate.max_text_area.",

@@ -14,16 +14,17 @@ SAME = 1e-6  # differences that do not count
 
 
 @dataclass(frozen=True)
-class ModelScore:
-    """A score that a model gives, and its threshold.
+class LimitedScore:
+    """A score with a threshold that may be off.
 
     Attributes:
-        column: of the manifest; it is there if the params name the model.
+        column: of the manifest; that of a model is there if the params name the model.
         title: what it is, with its unit.
         parameter: the key of the threshold, without its section.
         off: the value of that key at which there is no threshold.
         reason: of clips that do not reach it.
         is_upper: whether higher values are rejected.
+        lowest: where the logarithmic axis of its chart begins; 0 for a linear one.
     """
 
     column: str
@@ -32,6 +33,7 @@ class ModelScore:
     off: float
     reason: Reason
     is_upper: bool = False
+    lowest: float = 0.0
 
     def limit(self, config: CurateConfig) -> float | None:
         """Return the threshold; None if there is none."""
@@ -39,15 +41,41 @@ class ModelScore:
         return None if value == self.off else value
 
 
+PICTURE_SCORES = (
+    LimitedScore(
+        "sharpness",
+        "sharpness, variance of the Laplacian",
+        "min_sharpness",
+        0.0,
+        Reason.BLURRED,
+        lowest=1.0,
+    ),
+    LimitedScore(
+        "dark_share",
+        "share that is nearly black",
+        "max_dark_share",
+        1.0,
+        Reason.TOO_DARK,
+        is_upper=True,
+    ),
+    LimitedScore(
+        "bright_share",
+        "share that is nearly white",
+        "max_bright_share",
+        1.0,
+        Reason.TOO_BRIGHT,
+        is_upper=True,
+    ),
+)
 MODEL_SCORES = (
-    ModelScore(
+    LimitedScore(
         "aesthetic", "aesthetic score, about 1 to 10", "min_aesthetic", 0.0, Reason.LOW_AESTHETIC
     ),
-    ModelScore(
+    LimitedScore(
         "caption_match", "fit of the caption, cosine", "min_caption_match", 0.0,
         Reason.CAPTION_MISMATCH,
     ),
-    ModelScore(
+    LimitedScore(
         "text_area", "share under text", "max_text_area", 1.0, Reason.TOO_MUCH_TEXT, is_upper=True
     ),
 )  # fmt: skip
@@ -79,12 +107,12 @@ def too_short_or_still(segment: Segment, config: CurateConfig) -> Rejection | No
 
 
 def bad_score(cells: Mapping[str, Any], config: CurateConfig) -> Rejection | None:
-    """Return which score by a model misses its threshold; None if none does.
+    """Return which score of its pictures or by a model misses its threshold; None if none does.
 
     Args:
         cells: of the manifest, by column.
     """
-    for score in MODEL_SCORES:
+    for score in (*PICTURE_SCORES, *MODEL_SCORES):
         limit = score.limit(config)
         if limit is None or score.column not in cells:
             continue

@@ -9,6 +9,10 @@ import numpy as np
 from lumiere.data.shards import pack_arrays, unpack_arrays
 from lumiere.files import write_atomically
 
+# Verdicts that a run did not ask for. Clips that a threshold rejects for a while keep theirs; if
+# there are more, their videos are probably gone.
+MOST_UNUSED = 100_000
+
 Key = tuple[str, str]  # the digests of two clips, in order
 
 
@@ -23,6 +27,7 @@ class VerdictCache:
     def __init__(self, path: Path | None, code: str) -> None:
         self._path, self._code = path, code
         self._verdicts: dict[Key, bool] = {}
+        self._used: set[Key] = set()
         if path is None or not path.is_file():
             return
         arrays = unpack_arrays(path.read_bytes())
@@ -33,6 +38,7 @@ class VerdictCache:
         self._verdicts = {(digests[i], digests[j]): verdict for (i, j), verdict in pairs}
 
     def __contains__(self, key: Key) -> bool:
+        self._used.add(key)
         return key in self._verdicts
 
     def __getitem__(self, key: Key) -> bool:
@@ -43,9 +49,13 @@ class VerdictCache:
         self._verdicts[key] = bool(verdict)
 
     def save(self) -> None:
-        """Write all verdicts."""
+        """Write the verdicts: all, or, if there are too many others, those that this run asked for."""
         if self._path is None:
             return
+        unused = self._verdicts.keys() - self._used
+        if len(unused) > MOST_UNUSED:
+            for key in unused:
+                del self._verdicts[key]
         keys = sorted(self._verdicts)
         digests = sorted({digest for key in keys for digest in key})
         places = {digest: place for place, digest in enumerate(digests)}

@@ -15,6 +15,7 @@ import numpy as np
 from lumiere.config import CurateConfig
 from lumiere.curation.captions import Caption, normal_name
 from lumiere.curation.dedupe import clusters, find_duplicates
+from lumiere.curation.exposure import dark_and_bright
 from lumiere.curation.filters import perceptual_hash
 from lumiere.curation.look_alikes import find_look_alikes
 from lumiere.curation.looks import Look, LookKey
@@ -221,11 +222,12 @@ def _part_row(base: Row, look: Look, signature: np.ndarray | None, config: Curat
     row["notes"] = [*base["notes"], *_caption_notes(part.captions)]
     if signature is not None:
         row["hash"] = "".join(f"{perceptual_hash(frame):016x}" for frame in signature)
+        row["dark_share"], row["bright_share"] = dark_and_bright(signature)
     if small := too_small(min(row["width"], row["height"]), config):
         also = "" if problem is None else ALSO + problem.detail
         return _reject(row, small.reason, small.detail + also)
     if problem is None:
-        problem = too_short_or_still(segment, config) or bad_score(look.columns, config)
+        problem = too_short_or_still(segment, config) or bad_score(row, config)
     if problem is not None:
         return _reject(row, problem.reason, problem.detail)
     return {**row, "verdict": "accepted"}

@@ -40,6 +40,12 @@ def find_picture(brightest: np.ndarray) -> Box | None:
     return left, top, width - left - right, height - top - bottom
 
 
+def has_dark_edges(brightest: np.ndarray) -> bool:
+    """Return whether opposite edges of (h, w) are so dark that bars may be there."""
+    ends = ((brightest[0], brightest[-1]), (brightest[:, 0], brightest[:, -1]))
+    return any(max(np.median(one), np.median(other)) <= DARK_GREY for one, other in ends)
+
+
 def may_have_bars(brightest: np.ndarray) -> bool:
     """Return whether a picture without pairs of bars ends in a straight edge at one side: a single
     bar, or the night above a lit wall.

@@ -9,6 +9,7 @@ belong to two fields of different times. Every reader of videos goes through `Di
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -30,6 +31,7 @@ UNSPECIFIED, BT2020 = 2, 9  # of primaries and of the matrix, in H.273
 # FFmpeg's scaler maps the tones so that highlights keep their detail.
 TONE_MAPPING = "out_transfer=bt709:out_primaries=bt709:intent=perceptual"
 SMALL_PICTURE = 256 * 256  # pixels; up to there, areas are shrunk exactly, in any proportion
+INTERLACED = "interlaced"  # the note
 MOST_STRETCHED = 8  # a pixel's longer side by its shorter one; real videos go up to 3
 ALPHA_CODECS = frozenset({"vp8", "vp9"})  # store alpha beside the picture and not in its format
 
@@ -68,7 +70,7 @@ class Display:
         if self.hdr:
             notes.append(f"HDR ({self.hdr})")
         if self.is_interlaced:
-            notes.append("interlaced")
+            notes.append(INTERLACED)
         return notes
 
     @property
@@ -183,7 +185,7 @@ def deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[tuple[av.VideoFram
     Frames that are not marked as interlaced pass unchanged.
 
     Yields:
-        a frame, and whether one up to it is marked as interlaced.
+        a frame, and whether it was marked as interlaced.
 
     Raises:
         VideoError: if the frames change their size.
@@ -194,25 +196,29 @@ def deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[tuple[av.VideoFram
             # The filter needs the frame before, which has been shown.
             earlier = [] if before is None else [before]
             rest = itertools.chain(earlier, [frame], frames)
-            shown = itertools.islice(_filtered(rest), len(earlier), None)
-            yield from ((frame, True) for frame in shown)
+            yield from itertools.islice(_filtered(rest), len(earlier), None)
             return
         yield frame, False
         before = frame
 
 
-def _filtered(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    """Pass frames, at least one, through the deinterlacer, with times in the same ticks."""
+def _filtered(frames: Iterator[av.VideoFrame]) -> Iterator[tuple[av.VideoFrame, bool]]:
+    """Pass frames, at least one, through the deinterlacer, with times in the same ticks, and say
+    whether each was marked as interlaced.
+    """
     first = next(frames)
     chain = FilterChain(first, ("bwdif", "mode=send_frame:deint=interlaced"))
+    marks: deque[bool] = deque()  # of the frames that are in the filter, which keeps their order
     for frame in itertools.chain([first], frames, [None]):
+        if frame is not None:
+            marks.append(bool(frame.interlaced_frame))
         if frame is not None and (frame.width, frame.height) != (first.width, first.height):
             raise VideoError("the pictures change their size; convert it to one size")
         for shown in chain.push(frame):
             assert shown.time_base is not None and shown.pts is not None
             ratio = shown.time_base / chain.time_base  # the filter counts in halves
             shown.pts, shown.duration = int(shown.pts * ratio), int((shown.duration or 0) * ratio)
-            yield shown
+            yield shown, marks.popleft() if marks else False
 
 
 def display_of(stream: av.VideoStream, frames: Sequence[av.VideoFrame]) -> Display:

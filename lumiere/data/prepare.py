@@ -10,8 +10,8 @@ import errno
 import math
 import shutil
 import sys
-from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
+from lumiere.data.disk_arrays import disk_array
 from lumiere.data.extract import Source, WindowSettings, extract_video, load_windows
 from lumiere.data.frame_sizes import as_sizes, nearest, plain
 from lumiere.data.ray_engine import RunTasks
@@ -40,7 +41,7 @@ SHARE_SCRATCH = "give all nodes of the cluster one scratch folder at the same pa
 # The columns of the manifest that are read.
 COLUMNS = (
     "clip_id", "video", "start", "end", "exact_start", "exact_end", "captions", "split", "decoder",
-    "width", "height", "crop", "motion_curve", "sha256",
+    "width", "height", "crop", "duration", "motion_curve", "sha256",
 )  # fmt: skip
 
 Row = Mapping[str, Any]
@@ -92,14 +93,13 @@ def cut_all(
             missing.
     """
     own_folder(scratch, "another decoding")
-    by_video: dict[str, list[Row]] = {}
-    for row in rows:
-        by_video.setdefault(row["video"], []).append(row)
-    videos = list(by_video.values())
-    tasks = [
-        (tuple(_source(row, raw, decoder) for row in own), _settings_of(own[0], settings), scratch)
-        for own in videos
-    ]
+    by_video: dict[str, list[int]] = {}
+    clip_ids = []
+    for number, row in enumerate(rows):
+        by_video.setdefault(row["video"], []).append(number)
+        clip_ids.append(row["clip_id"])
+    names, videos = list(by_video), list(by_video.values())
+    tasks = _Tasks(rows, videos, raw, settings, scratch, decoder)
     files: dict[str, Path] = {}
     failures: dict[str, str] = {}
     missing: list[str] = []
@@ -109,22 +109,47 @@ def cut_all(
     ):
         own = videos[index]
         if isinstance(outcome, Failure):
-            error, video = outcome.error, own[0]["video"]
+            error, video = outcome.error, names[index]
             if isinstance(error, FetchError):
                 missing.append(f"{video}: {error}")
             elif isinstance(error, OSError) and error.errno in MACHINE:
                 raise DataError(f"{video}: {sentence(error)}", "then run the stage again") from None
         outcomes = [outcome] * len(own) if isinstance(outcome, Failure) else outcome
-        for row, result in zip(own, outcomes, strict=True):
+        for number, result in zip(own, outcomes, strict=True):
             if isinstance(result, Path):
                 if not result.is_file():
                     raise DataError(f"{result}: not on this machine", SHARE_SCRATCH)
-                files[row["clip_id"]] = result
+                files[clip_ids[number]] = result
             else:
-                failures[row["clip_id"]] = _explanation(result)
+                failures[clip_ids[number]] = _explanation(result)
     if missing:
         raise not_fetched(missing)
     return files, failures
+
+
+@dataclass(frozen=True)
+class _Tasks(Sequence[tuple]):
+    """Holds the arguments of `extract_video` for each video, made when they are asked for.
+
+    Attributes:
+        rows: of the manifest.
+        videos: the places of each video's rows.
+    """
+
+    rows: Sequence[Row]
+    videos: Sequence[Sequence[int]]
+    raw: Path | RemoteFolder
+    settings: WindowSettings
+    scratch: Path
+    decoder: str
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, i: Any) -> Any:  # no slices
+        own = [self.rows[number] for number in self.videos[i]]
+        sources = tuple(_source(row, self.raw, self.decoder) for row in own)
+        return sources, _settings_of(own[0], self.settings), self.scratch
 
 
 def _source(row: Row, raw: Path | RemoteFolder, decoder: str) -> Source:
@@ -158,22 +183,59 @@ def _explanation(outcome: Failure | VideoError) -> str:
     return str(outcome.error) if isinstance(outcome.error, VideoError) else outcome.detail
 
 
-def embed_captions(captions: Sequence[str], encoder: Encoder) -> Embeddings:
-    """Embed every different caption.
+def embed_captions(
+    captions: Sequence[str], encoder: Encoder, folder: Path | None = None
+) -> Embeddings:
+    """Embed every different caption. The embeddings lie in a file without a name.
 
     Captions are sorted and batched in a fixed way, because the composition of a batch may change
     the last bits.
+
+    Args:
+        captions: sentences, which may repeat.
+        folder: where the file lies; by default the system's folder for temporary files.
     """
     texts = sorted(set(captions))
-    embeddings: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    stored = _StoredEmbeddings(texts)
     for start in tqdm(
         range(0, len(texts), TEXT_BATCH), desc="captions", unit="batch", mininterval=0.5
     ):
         batch = texts[start : start + TEXT_BATCH]
         embeds, mask = (np.asarray(array.cpu()) for array in encoder.encode(batch))
-        pairs = zip(embeds.astype(np.float16), mask.astype(np.uint8), strict=True)
-        embeddings.update(zip(batch, pairs, strict=True))
-    return embeddings
+        stored.put(start, embeds, mask, folder)
+    return stored
+
+
+class _StoredEmbeddings(Mapping[str, tuple[np.ndarray, np.ndarray]]):
+    """Maps sentences to their embeddings on the disk: float16 (n, d) and uint8 (n,).
+
+    Args:
+        texts: all sentences, each once.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._places = {text: place for place, text in enumerate(texts)}
+        self._embeds = np.empty(0, np.float16)
+        self._masks = np.empty(0, np.uint8)
+
+    def put(self, start: int, embeds: np.ndarray, masks: np.ndarray, folder: Path | None) -> None:
+        """Store those of the sentences from `start` on, (b, n, d) and (b, n)."""
+        if not self._embeds.size:
+            count = len(self._places)
+            self._embeds = disk_array((count, *embeds.shape[1:]), np.float16, folder)
+            self._masks = np.zeros((count, *masks.shape[1:]), np.uint8)
+        self._embeds[start : start + len(embeds)] = embeds
+        self._masks[start : start + len(masks)] = masks
+
+    def __getitem__(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        place = self._places[text]
+        return self._embeds[place], self._masks[place]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 def check_training_clips(rows: Sequence[Row], decoded: Container[str], raw: str | Path) -> None:
@@ -187,12 +249,16 @@ def check_training_clips(rows: Sequence[Row], decoded: Container[str], raw: str 
     Raises:
         DataError: if no clip is left to train on.
     """
-    usable = [row for row in rows if row["clip_id"] in decoded]
-    if not usable:
+    num_usable, trained_on = 0, set[str]()
+    for row in rows:
+        if row["clip_id"] in decoded:
+            num_usable += 1
+            if row["split"] == "train":
+                trained_on.add(row["video"])
+    if not num_usable:
         raise DataError(f"{raw}: no accepted clip could be decoded ({len(rows)} tried)")
-    trained_on = {row["video"] for row in usable if row["split"] == "train"}
     if not trained_on:
-        all_are = "the only clip is" if len(usable) == 1 else f"all {len(usable)} clips are"
+        all_are = "the only clip is" if num_usable == 1 else f"all {num_usable} clips are"
         raise DataError(
             f"{raw}: {all_are} held out, so none is left to train on; add videos, or lower curate.validation_fraction"
         )
@@ -247,8 +313,12 @@ def write_clips(
     temporary.mkdir(parents=True)
     splits = {}
     for split in SPLITS:
-        own_rows = [row for row in rows if row["split"] == split and row["clip_id"] in files]
-        own_rows.sort(key=lambda row: _bucket(row, settings))
+        places = [
+            (_bucket(row, settings), number)
+            for number, row in enumerate(rows)
+            if row["split"] == split and row["clip_id"] in files
+        ]
+        own_rows = (rows[number] for _, number in sorted(places))
         samples = tqdm(
             _samples(own_rows, files, embeddings, settings, others),
             desc=f"write {split}",
@@ -287,7 +357,7 @@ def _old(folder: Path) -> Path:
 
 
 def _samples(
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     files: Mapping[str, Path],
     embeddings: Embeddings,
     settings: WindowSettings,

@@ -109,7 +109,7 @@ class SourceFrame:
     Attributes:
         time: seconds from the first frame.
         duration: its own duration in seconds; 0 if unknown.
-        is_interlaced: whether a frame up to it was interlaced; now it is not.
+        is_interlaced: whether it was marked as interlaced; now it is not.
     """
 
     time: Fraction

@@ -68,7 +68,7 @@ def run_tasks(
     Args:
         function: a function that can be imported by its name; its arguments and results must
             pickle.
-        tasks: the arguments of each call.
+        tasks: the arguments of each call; one is asked for when a worker is free for it.
         workers: how many processes to start.
         timeout_s: the limit for a task between two reports of progress, in wall-clock seconds.
         memory_mb: the limit for one worker process, of memory that only it uses.
@@ -94,14 +94,14 @@ def supervise(
     beat_s: float = math.inf,
 ) -> Generator[tuple[int, Result | Failure] | None]:
     """Do what `run_tasks` does, and also yield None every `beat_s` seconds, as a sign of life."""
-    waiting = list(enumerate(tasks))[::-1]
+    waiting = iter(enumerate(tasks))
     slots = [_Slot(function, timeout_s, memory_mb) for _ in range(min(workers, len(tasks)))]
     left, beat = len(tasks), time.monotonic()
     try:
         while left:
             for slot in slots:
-                if slot.is_idle and waiting:
-                    slot.send(*waiting.pop())
+                if slot.is_idle and (following := next(waiting, None)) is not None:
+                    slot.send(*following)
             limit = min(slot.deadline for slot in slots) - time.monotonic()
             limit = min(limit, beat_s, math.inf if memory_mb == math.inf else LOOK_EVERY_S)
             ready = wait([slot.connection for slot in slots], timeout=max(0.0, limit))

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from lumiere.config import CurateConfig
-from lumiere.curation import copies
+from lumiere.curation import copies, verdict_cache
 from lumiere.curation.captions import Caption
 from lumiere.curation.copies import NEAREST, embed_clips, find_copies
 from lumiere.curation.measurement import measure_video
 from lumiere.curation.split import MOST_HELD_OUT, assign_splits, split_notes
+from lumiere.curation.verdict_cache import VerdictCache
 from lumiere.curation.verdicts import decide
 from lumiere.data.video_io import read_video
 from lumiere.evaluation.backbones.efficientnet_lite import EfficientNetLite0Backbone
@@ -162,6 +163,28 @@ def test_the_original_is_kept_whatever_the_bitrate_of_its_copy(tmp_path, crf):
     )[0]
     assert (copy["reason"], kept["verdict"]) == ("duplicate", "accepted")
     assert (copy["bitrate"] > kept["bitrate"]) == (crf == "4")
+
+
+def test_verdicts_that_no_clip_needs_are_forgotten_if_they_are_many(tmp_path, monkeypatch):
+    path = tmp_path / "copies.npz"
+    monkeypatch.setattr(verdict_cache, "MOST_UNUSED", 10)
+
+    def run(keys: list[tuple[str, str]]) -> VerdictCache:
+        cache = VerdictCache(path, "code")
+        for key in keys:
+            if key not in cache:
+                cache.add(key, len(key[0]) > 1)
+        cache.save()
+        return VerdictCache(path, "code")
+
+    first = [("a", str(i)) for i in range(10)]
+    run(first)
+    later = [("bb", str(i)) for i in range(5)]
+    cache = run(later)
+    assert all(key in cache for key in [*first, *later])  # the others may be back tomorrow
+    cache = run([("bb", "5"), *later[:4]])
+    assert [key for key in [*first, *later] if key in cache] == later[:4]
+    assert all(cache[key] for key in later[:4])
 
 
 def test_the_held_out_share_is_bounded():

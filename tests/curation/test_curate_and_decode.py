@@ -559,6 +559,7 @@ def test_a_manifest_without_a_clip_to_train_on_is_named(
         "end": 9.0,
     }
     changes |= {"captions": ["a"], "decoder": "pyav", "sha256": "0" * 64}
+    changes |= {"video": "a.mp4", "width": 64, "height": 64, "duration": 9.0}
     write_manifest(
         tmp_path / "manifest.parquet", [empty_row() | changes | {"clip_id": name} for name in names]
     )

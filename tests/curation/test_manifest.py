@@ -5,20 +5,29 @@ is read, whichever program wrote it.
 from __future__ import annotations
 
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import cv2  # noqa: F401  it changes the environment when it is first imported
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from lumiere.curation.manifest import SCHEMA, empty_row, read_manifest, write_manifest
+from lumiere.curation.manifest import (
+    SCHEMA,
+    empty_row,
+    open_manifest,
+    read_manifest,
+    write_manifest,
+)
 from lumiere.errors import DataError
 
 ACCEPTED = empty_row() | {
     "clip_id": "boat", "video": "boat.mp4", "start": 1.2, "end": 3.0, "exact_start": "6/5",
     "exact_end": "3", "verdict": "accepted", "captions": ["a boat"], "split": "train",
     "decoder": "pyav", "motion_curve": [0.5, 0.25], "sha256": "ab" * 32,
+    "width": 96, "height": 64, "duration": 3.5,
 }  # fmt: skip
 REJECTED = empty_row() | {
     "clip_id": "x",
@@ -57,14 +66,28 @@ WRONG = [
     (2, "captions", ["a", None], r"row 3 \(boat2\): captions is .*; expected a list of texts"),
     (2, "captions", [], r"row 3 \(boat2\): captions is \[\]; expected at least one sentence"),
     (2, "motion_curve", [1.0, float("nan")], r"row 3 .*; expected a list of numbers"),
-    (1, "verdict", "maybe", r"row 2: verdict is 'maybe'; expected one of accepted, rejected"),
-    (0, "split", "test", "row 1: split is 'test'; expected one of train, validation, nothing"),
+    (1, "verdict", "maybe", r"row 2 \(x\): verdict is 'maybe'; expected one of accepted, rejected"),
+    (0, "split", "test", r"row 1 \(boat\): split is 'test'; expected one of train, validation, nothing"),
     (2, "split", "", r"row 3 \(boat2\): split is ''; expected train or validation"),
-    (1, "reason", "ugly", "row 2: reason is 'ugly'; expected one of hidden, "),
+    (1, "reason", "ugly", r"row 2 \(x\): reason is 'ugly'; expected one of hidden, "),
     (2, "exact_start", "6:5", r"row 3 \(boat2\): exact_start is '6:5'; expected a fraction"),
     (2, "start", 2.0, r"row 3 \(boat2\): exact_start is '6/5'; expected a fraction .* as in start"),
     (0, "crop", [1, 2], r"row 1 \(boat\): crop is \[1, 2\]; expected nothing, or left"),
     (0, "sha256", "ab", r"row 1 \(boat\): sha256 is 'ab'; expected 64 hexadecimal digits"),
+    (2, "start", -1.0, r"row 3 \(boat2\): start is -1.0; expected at least 0"),
+    (2, "motion_curve", [0.5, -0.5], r"row 3 \(boat2\): motion_curve is \[0.5, -0.5\]; expected at"),
+    (0, "crop", [-4, 0, 96, 64], r"row 1 \(boat\): crop is \[-4, 0, 96, 64\]; expected at least 0"),
+    (0, "crop", [0, 8, 96, 48], r"row 1 \(boat\): crop is .*; expected width and height as in"),
+    (2, "crop", [8, 0, 96, 64], r"row 3 \(boat2\): crop is \[8, .*; expected \[\], as in row 1 of the"),
+    (1, "dark_share", 25.0, r"row 2 \(x\): dark_share is 25.0; expected from 0 to 1"),
+    (0, "width", 0, r"row 1 \(boat\): width is 0; expected at least 1"),
+    (2, "exact_end", "4", r"row 3 \(boat2\): exact_end is '4'; expected a fraction .* as in end"),
+    (2, "duration", 2.5, r"row 3 \(boat2\): exact_end is '3'; expected at most duration"),
+    (2, "clip_id", "boat", r"row 3: clip_id is 'boat'; expected a name of its own; row 1 has this"),
+    (2, "captions", ["a", " "], r"row 3 \(boat2\): captions is .*; expected at least one sentence"),
+    (0, "video", "../boat.mp4", r"row 1 \(boat\): video is '../boat.mp4'; expected a path in the raw"),
+    (0, "video", "", r"row 1 \(boat\): video is ''; expected a path in the raw folder"),
+    (2, "sha256", "cd" * 32, r"row 3 \(boat2\): sha256 is 'cdcd.*; expected '.*, as in row 1 of the"),
 ]  # fmt: skip
 
 
@@ -97,6 +120,38 @@ def test_columns_are_read_by_name_and_rows_by_verdict(tmp_path):
     read_manifest(tmp_path / "less.parquet", COLUMNS[:-1])
     with pytest.raises(DataError, match="no column 'sha256'; run the curate stage again"):
         read_manifest(tmp_path / "less.parquet", COLUMNS)
+
+
+def test_rows_are_like_a_list_and_take_less_memory(tmp_path):
+    curve = {"motion_curve": [i / 7 for i in range(80)]}
+    rows = [ACCEPTED | curve | {"clip_id": f"boat#{i}"} for i in range(2500)]
+    write_manifest(tmp_path / "m.parquet", [REJECTED, *rows])
+    columns = ("clip_id", "motion_curve")
+
+    def opened(read) -> tuple[Any, int]:
+        tracemalloc.start()
+        found = read(tmp_path / "m.parquet", columns, "accepted")
+        size = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        return found, size
+
+    (own, small), (values, large) = opened(open_manifest), opened(read_manifest)
+    expected = [{name: row[name] for name in (*columns, "verdict")} for row in rows]
+    assert list(own) == values == expected and len(own) == 2500
+    assert own[7] == expected[7] and own[-1] == expected[-1] and own[3:9:2] == expected[3:9:2]
+    with pytest.raises(IndexError):
+        own[2500]
+    assert small < large / 8
+
+
+def test_other_columns_have_a_text_for_each_caption(tmp_path):
+    two = ACCEPTED | {"captions": ["a boat", "its sail"]}
+    for licence in (["CC", ""], []):
+        write_manifest(tmp_path / "m.parquet", [two | {"licence": licence}])
+        assert read_manifest(tmp_path / "m.parquet")[0]["licence"] == licence
+    write_manifest(tmp_path / "m.parquet", [two | {"licence": ["CC"]}])
+    with pytest.raises(DataError, match=r"licence is \['CC'\]; expected a text for each caption"):
+        read_manifest(tmp_path / "m.parquet", COLUMNS, "accepted", with_others=True)
 
 
 def test_a_manifest_without_rows_is_read(tmp_path):

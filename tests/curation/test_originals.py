@@ -119,7 +119,11 @@ def test_the_original_takes_the_captions_of_its_duplicates(tmp_path):
     kept = rows["z"]
     assert kept["captions"] == ["one", "two", "three", "four"]
     assert kept["by"] == ["ann", "", "eve", ""]
-    assert kept["notes"] == ["captions of b.mp4, a duplicate", "captions of c.mp4, a duplicate"]
+    assert kept["notes"] == [
+        "captions of b.mp4, a duplicate",
+        "values of c.mp4, a duplicate, that are not used (by: bob)",
+        "captions of c.mp4, a duplicate",
+    ]
     for name in "bc":
         assert (rows[name]["reason"], rows[name]["detail"]) == ("duplicate", f"{DUPLICATE_OF}z.mp4")
         assert rows[name]["captions"] == [caption.text for caption in captions[name]]

@@ -25,16 +25,21 @@ CONFIG = CurateConfig(min_motion=0.1234567, min_seconds=1.0, min_side=64)
 MOTIONS = (0.0, 0.05, 0.1234567, 0.1234568, 0.3, 2.5)
 SECONDS = (Fraction(1, 2), Fraction(99_996, 100_000), Fraction(1), Fraction(3, 2), Fraction(10, 3))
 SIDES = (32, 64, 63, 128)
+SHARPNESS = (0.0, 3.25, 40.0)
+DARKEST = (0, 16, 40)  # rows of 64 that are black
 
 
 def measurement(number: int, motion: float, seconds: Fraction, side: int) -> Measurement:
     """Return the measurement of a video of its own pictures."""
     facts = Probe("h264", "mov", 2 * side, side, 25.0, None, 0.0, "pyav", "")
-    picture = np.random.default_rng(number).integers(0, 255, (1, 4, 64, 64, 3), np.uint8)
+    picture = np.random.default_rng(number).integers(40, 240, (1, 4, 64, 64, 3), np.uint8)
+    picture[:, :, : DARKEST[number % 5 % 3]] = 10 + number % 20
+    picture[:, :, 64 - DARKEST[number % 7 % 3] // 2 :] = 250
+    blur = SHARPNESS[number % 3]
     return Measurement(
         sha256=f"{number:064x}", num_bytes=1000, probe=facts, width=2 * side, height=side,
         duration=seconds, shots=((Fraction(0), seconds),),
-        segments=(Segment(Fraction(0), seconds, None, motion, 9.0),), signatures=picture,
+        segments=(Segment(Fraction(0), seconds, None, motion, blur),), signatures=picture,
     )  # fmt: skip
 
 
@@ -102,6 +107,9 @@ def test_the_rule_is_that_of_the_script():
         {}, {"min_motion": 0.05}, {"min_motion": 0.0}, {"min_motion": 1.0}, {"min_seconds": 0.25},
         {"min_seconds": 1.5}, {"min_side": 16}, {"min_side": 100},
         {"min_motion": 0.01, "min_seconds": 0.5, "min_side": 32},
+        {"min_sharpness": 3.25}, {"min_sharpness": 3.26}, {"max_dark_share": 0.25},
+        {"max_dark_share": 0.24}, {"max_bright_share": 0.2},
+        {"min_sharpness": 20.0, "max_dark_share": 0.5, "min_motion": 0.05},
     ],
     ids=str,
 )  # fmt: skip

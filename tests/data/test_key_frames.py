@@ -15,7 +15,7 @@ from lumiere.data.video_io import Ticks, decode, decode_spans
 from lumiere.errors import VideoError
 from lumiere.files import content_hash
 from tests.curation.test_damage import moving_texture
-from tests.data.test_video_source import bar, progressive_then_interlaced
+from tests.data.test_video_source import bar, interlaced_in_part
 from tests.video_factory import cut_by_edit_list, encode
 
 # Name of the file, codec, options, and whether it has exact key frames behind the first; None if
@@ -87,7 +87,7 @@ def test_spans_of_one_file_come_from_one_pass(tmp_path, eager, monkeypatch):
 def test_every_span_of_a_partly_interlaced_file_is_exact(tmp_path, eager):
     """The deinterlacer looks at the frames before and after."""
     parts = bar(30, is_woven=False), bar(50, is_woven=True)
-    path = progressive_then_interlaced(tmp_path / "a.mkv", parts)
+    path = interlaced_in_part(tmp_path / "a.mkv", parts)
     assert len(key_frames(path).points) > 4
     whole = decode(path, 25).frames
     for start in range(0, 72, 4):

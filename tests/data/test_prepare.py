@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lumiere.config import load_params
 from lumiere.curation.measurement import measure_video
@@ -55,6 +56,32 @@ def test_a_second_decoding_is_refused_until_the_first_is_gone(tmp_path, folder):
         other.wait()
     decode()
     decode()  # the same process may go on
+
+
+class Letters:
+    """Embeds a sentence by its letters, and notes the batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+
+    def encode(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        self.batches.append(texts)
+        codes = torch.tensor([[[len(text), sum(text.encode())]] * 3 for text in texts])
+        return codes.float(), torch.ones(len(texts), 3)
+
+
+def test_captions_are_embedded_once_and_lie_on_the_disk(tmp_path):
+    captions = [f"caption {i % 70}" for i in range(200)]
+    encoder = Letters()
+    found = prepare.embed_captions([*captions, ""], encoder, tmp_path)
+    assert [len(batch) for batch in encoder.batches] == [64, 7]
+    assert [*itertools.chain(*encoder.batches)] == sorted({*captions, ""}) == list(found)
+    for text in found:
+        embeds, mask = found[text]
+        assert embeds.dtype == np.float16 and mask.dtype == np.uint8
+        assert embeds.tolist() == [[len(text), sum(text.encode())]] * 3 and mask.tolist() == [1] * 3
+    assert isinstance(found[""][0].base.base, np.memmap) or isinstance(found[""][0].base, np.memmap)
+    assert list(tmp_path.iterdir()) == []  # the file has no name
 
 
 class Killed(BaseException):

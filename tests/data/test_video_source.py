@@ -356,8 +356,8 @@ def bar(num_frames: int, is_woven: bool) -> np.ndarray:
     return frames
 
 
-def progressive_then_interlaced(path: Path, parts: Sequence[np.ndarray]) -> Path:
-    """A transport stream of two encodings, of which the second is marked."""
+def interlaced_in_part(path: Path, parts: Sequence[np.ndarray], marked: int = 1) -> Path:
+    """A transport stream of two encodings, of which one is marked as interlaced."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg2video", rate=25, options={"b": "4000000"})
         stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
@@ -366,7 +366,10 @@ def progressive_then_interlaced(path: Path, parts: Sequence[np.ndarray]) -> Path
             codec = av.CodecContext.create("mpeg2video", "w")
             codec.height, codec.width, codec.pix_fmt = 64, 96, "yuv420p"
             codec.time_base, codec.framerate = Fraction(1, 25), Fraction(25)
-            codec.options = {"b": "4000000", "flags": "+ildct+ilme" if number else "-ildct"}
+            codec.options = {
+                "b": "4000000",
+                "flags": "+ildct+ilme" if number == marked else "-ildct",
+            }
             frames = [av.VideoFrame.from_ndarray(picture, format="rgb24") for picture in pictures]
             for i, frame in enumerate(frames):
                 frame.pts, frame.time_base = start + i, Fraction(1, 25)
@@ -380,7 +383,7 @@ def progressive_then_interlaced(path: Path, parts: Sequence[np.ndarray]) -> Path
 
 def test_frames_that_are_interlaced_later_are_deinterlaced(tmp_path):
     parts = bar(12, is_woven=False), bar(60, is_woven=True)
-    path = progressive_then_interlaced(tmp_path / "a.ts", parts)
+    path = interlaced_in_part(tmp_path / "a.ts", parts)
     frames = read_video(path, 25)
     assert len(frames) == 72 and decode(path).duration == Fraction(72, 25)
     assert combing(parts[1]) > 1.5
@@ -388,6 +391,35 @@ def test_frames_that_are_interlaced_later_are_deinterlaced(tmp_path):
     measured = measure(path)
     assert measured.reason == "" and "interlaced in part" in measured.notes
     assert (measured.probe.decoder, measured.probe.decoder_reason) == ("pyav", "interlaced")
+
+
+def test_an_interlaced_beginning_is_not_the_whole(tmp_path):
+    parts = bar(24, is_woven=True), bar(48, is_woven=False)
+    notes = []
+    for name, marked in (("beginning", 0), ("end", 1)):
+        path = interlaced_in_part(tmp_path / f"{name}.ts", parts, marked)
+        measured = measure(path)
+        notes.append([*measured.probe.notes, *measured.notes].count("interlaced in part"))
+        assert "interlaced" not in [*measured.probe.notes, *measured.notes]
+    assert notes == [1, 1]
+    whole = encode(tmp_path / "a.mp4", parts[0], 25, **{"x264-params": "interlaced=1:tff=1"})
+    measured = measure(whole)
+    assert [*measured.probe.notes, *measured.notes] == ["interlaced", "without colour"]
+
+
+@pytest.mark.parametrize("speed, pan", [(0, 0), (3, 0), (9, 0), (2, 1)])
+@pytest.mark.parametrize("height", [1, 2])
+def test_slats_do_not_look_interlaced(tmp_path, speed, pan, height):
+    """Stripes of one and two rows, with a thing that moves before them, and a camera that tilts."""
+    y, _ = np.mgrid[:96, :128]
+    frames = np.full((48, 96, 128, 3), 60, np.uint8)
+    for i, frame in enumerate(frames):
+        frame[(y + pan * i) // height % 2 == 0] = 180
+        if speed:
+            left = (8 + speed * i) % 100
+            frame[20:70, left : left + 24] = (200, 90, 30)
+    path = encode(tmp_path / "a.mp4", frames, 24)
+    assert "looks interlaced" not in measure(path).notes
 
 
 @pytest.mark.parametrize("is_woven", [False, True])

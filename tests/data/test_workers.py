@@ -66,5 +66,24 @@ def test_memory_that_other_tasks_left_behind_does_not_count():
     assert outcomes[3] == Failure("memory", "it took more than 150 MB")
 
 
+class Tasks(list):
+    """Counts the tasks that were asked for."""
+
+    asked = 0
+
+    def __iter__(self):
+        for task in super().__iter__():
+            self.asked += 1
+            yield task
+
+
+def test_a_task_is_asked_for_when_a_worker_is_free():
+    tasks = Tasks([(i, "") for i in range(8)])
+    outcomes = run_tasks(work, tasks, workers=1, timeout_s=30.0)
+    next(outcomes)
+    assert 1 <= tasks.asked <= 2
+    assert len(list(outcomes)) == 7 and tasks.asked == 8
+
+
 def test_no_tasks_start_no_process():
     assert list(run_tasks(work, [], workers=4, timeout_s=1.0)) == []

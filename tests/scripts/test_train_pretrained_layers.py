@@ -114,6 +114,7 @@ def test_what_the_image_model_does_not_see_is_held_out(data: Path, tmp_path: Pat
     path = tmp_path / "manifest.parquet"
     facts = {"exact_start": "0", "exact_end": "1", "end": 1.0, "captions": ["a thing"]}
     facts |= {"split": "train", "decoder": "pyav", "sha256": "0" * 64}
+    facts |= {"width": 64, "height": 64, "duration": 1.0}
     rows = [
         empty_row() | facts | {"clip_id": name, "video": name, "verdict": verdict}
         for name, verdict in zip(names, verdicts, strict=True)
