@@ -20,9 +20,8 @@ LEAST_SHARE = 0.002  # of the pixels of a picture
 MORE_THAN_COLUMNS = 4  # times as many pixels
 # Of the pictures that are looked at; still ones are not combed.
 LEAST_PICTURES, LEAST_PICTURES_SHARE = 3, 0.2
-MOVING_SHARE = (
-    0.1  # of the pixels where rows alternate; fewer are edges of what moves before stripes
-)
+# Of the pixels where rows alternate; fewer are edges of what moves before stripes.
+MOVING_SHARE = 0.1
 SAME_SHARE = 0.5  # of the contrast, by which rows that stay as they are may change
 CHANGE = 12  # of 255, by which a part of a small picture changes if it is another one
 CUT = 40.0  # of 255, by which it changes in the mean if the scene is another one

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-DARK, BRIGHT = (
-    32,
-    245,
-)  # of 255; in nearly black pixels no channel is above, in white ones none below
+# Of 255: no channel of a nearly black pixel is above the one, none of a nearly white one below the
+# other.
+DARK, BRIGHT = 32, 245
 
 
 def dark_and_bright(frames: np.ndarray) -> tuple[float, float]:
