@@ -20,3 +20,16 @@ def dark_and_bright(frames: np.ndarray) -> tuple[float, float]:
     dark = float((frames.max(axis=-1) <= DARK).mean())
     bright = float((frames.min(axis=-1) >= BRIGHT).mean())
     return round(dark, 5), round(bright, 5)
+
+
+def picture_scores(sharpness: float, signature: np.ndarray | None) -> dict[str, float]:
+    """Return the scores of a clip's pictures by their column of the manifest.
+
+    Args:
+        sharpness: see `filters.sharpness`.
+        signature: uint8 (4, h, w, 3), the clip's small frames; None leaves out those that need them.
+    """
+    if signature is None:
+        return {"sharpness": sharpness}
+    dark, bright = dark_and_bright(signature)
+    return {"sharpness": sharpness, "dark_share": dark, "bright_share": bright}

@@ -23,7 +23,7 @@ from lumiere.curation.page_style import SCRIPT, STYLE
 from lumiere.curation.reasons import Reason
 from lumiere.curation.score_charts import Score, chart
 from lumiere.curation.split import split_notes
-from lumiere.curation.thresholds import MODEL_SCORES, PICTURE_SCORES, LimitedScore
+from lumiere.curation.thresholds import MODEL_SCORES, PICTURE_SCORES, LimitedScore, plain
 from lumiere.data.frame_sizes import Size, as_sizes, fitting_part, nearest
 from lumiere.files import write_atomically
 
@@ -352,7 +352,7 @@ def _card(row: Row, shown: Shown, warnings: Sequence[str]) -> str:
         lines.append(
             f'<br><small class="dim">{row["width"]} × {row["height"]}, '
             f"{row['start']:.2f}–{row['end']:.2f} s, motion {row['motion']:.3g}"
-            + "".join(f", {s.column} {row[s.column]:.3g}" for s in _limited_scores([row]))
+            + "".join(f", {s.column} {plain(row[s.column])}" for s in _limited_scores([row]))
             + "</small>"
         )
     return (

@@ -21,11 +21,12 @@ from lumiere.config import CurateConfig
 from lumiere.curation.captions import Caption, normal_name
 from lumiere.curation.clip_frames import CODE, NUM_FRAMES, SHORTER_SIDE, clip_frames
 from lumiere.curation.clip_models import Captions, ClipModels, Scores, TextAreas
+from lumiere.curation.exposure import picture_scores
 from lumiere.curation.frame_pass import SAMPLE_FPS
 from lumiere.curation.measurement import Measurement
 from lumiere.curation.parts import Part, divide
 from lumiere.curation.reasons import Reason, Rejection
-from lumiere.curation.thresholds import too_short_or_still, too_small
+from lumiere.curation.thresholds import bad_score, too_short_or_still, too_small
 from lumiere.data.bars import Box
 from lumiere.data.ray_engine import RunTasks
 from lumiere.data.remote import RemoteFolder
@@ -118,8 +119,12 @@ def _clips(
         for number, part in enumerate(parts):
             needs_caption = models.captioner is not None and _lacks_caption(part, config)
             if needs_caption:
-                small = too_small(min(video.width, video.height), config)
-                if small or too_short_or_still(part.segment, config):
+                scores = picture_scores(part.segment.sharpness, video.signature_of(part.segment))
+                if (
+                    too_small(min(video.width, video.height), config)
+                    or too_short_or_still(part.segment, config)
+                    or bad_score(scores, config)
+                ):
                     needs_caption = False  # a threshold rejects it, whatever it shows
                     part = dataclasses.replace(part, problem=None)
             segment = part.segment

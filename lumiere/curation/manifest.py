@@ -134,7 +134,7 @@ def open_manifest(
     """Read columns of a manifest, and check what is read.
 
     Memory grows with the columns and rows that are asked for, not with the others. It holds columns
-    of numbers and text, which take an eighth of the memory of Python's values.
+    of numbers and text, which take about a fifth of the memory of Python's values.
 
     Args:
         path: the manifest.

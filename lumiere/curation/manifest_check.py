@@ -66,11 +66,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "bitrate": ANY_SIZE, "motion": ANY_SIZE, "motion_curve": ANY_SIZE, "sharpness": ANY_SIZE,
     "dark_share": SHARE, "bright_share": SHARE, "text_area": SHARE, "caption_match": (-1, 1),
 }  # fmt: skip
-OF_VIDEO = (
-    "sha256",
-    "decoder",
-    "crop",
-)  # columns that are the same for all accepted clips of a video
+# Columns that are the same for all accepted clips of a video.
+OF_VIDEO = ("sha256", "decoder", "crop", "width", "height", "duration", "split")
 
 
 def read_columns(path: Path, fields: Sequence[pa.Field]) -> pa.Table:
@@ -254,6 +251,7 @@ def _check_range(path: Path, table: pa.Table, name: str) -> None:
     column, (low, high) = table[name], RANGES[name]
     is_list = pa.types.is_list(column.type)
     numbers = pc.list_flatten(column) if is_list else column
+    numbers = numbers.cast(pa.float64(), safe=False)
     lowest, highest = pc.min_max(numbers).as_py().values()
     if lowest is None or (lowest >= low - SLACK and highest <= high + SLACK):
         return

@@ -126,6 +126,12 @@ class Measurement:
         default_factory=lambda: np.empty((0, 4, 64, 64, 3), np.uint8)
     )
 
+    def signature_of(self, stretch: Segment) -> np.ndarray | None:
+        """Return the small frames of a stretch; None if it was not measured."""
+        wanted = (stretch.start, stretch.end, stretch.span)
+        pairs = zip(self.segments, self.signatures, strict=True)
+        return next((own for s, own in pairs if (s.start, s.end, s.span) == wanted), None)
+
 
 def _fetched(raw: RemoteFolder, name: str) -> Path:
     try:

@@ -126,4 +126,6 @@ def _unused_cells(best: Row, copy: Row, others: Sequence[str]) -> list[str]:
                 unused.append(f"{name}: {cell}")
     if not unused:
         return []
-    return [f"values of {copy['video']}, a duplicate, that are not used ({', '.join(unused)})"]
+    return [
+        f"values of {copy['video']}, a duplicate, that are not used ({', '.join(dict.fromkeys(unused))})"
+    ]

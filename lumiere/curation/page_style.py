@@ -44,7 +44,7 @@ const clips = [...document.querySelectorAll('.clip')];
 const inputs = [...document.querySelectorAll('input[type=range]')];
 const measured = JSON.parse(document.getElementById('scores').textContent);
 const valueOf = input => input.dataset.log
-  ? (input.value <= input.min ? 0 : 10 ** input.value) : +input.value;
+  ? (+input.value <= +input.min ? 0 : 10 ** input.value) : +input.value;
 function apply() {
   const limits = inputs.map(input => ({
     key: input.dataset.key, reason: input.dataset.reason, strict: input.dataset.strict, upper: input.dataset.upper,

@@ -106,6 +106,11 @@ def too_short_or_still(segment: Segment, config: CurateConfig) -> Rejection | No
     return None
 
 
+def plain(value: float) -> str:
+    """Return a score in three digits, and without an exponent if it is large."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def bad_score(cells: Mapping[str, Any], config: CurateConfig) -> Rejection | None:
     """Return which score of its pictures or by a model misses its threshold; None if none does.
 
@@ -119,6 +124,6 @@ def bad_score(cells: Mapping[str, Any], config: CurateConfig) -> Rejection | Non
         value = cells[score.column]
         passes = value <= limit + SAME if score.is_upper else value >= limit - SAME
         if not passes:  # NaN passes neither test
-            detail = f"Its {score.column} is {value:.4g}; curate.{score.parameter} is {limit:g}."
+            detail = f"Its {score.column} is {plain(value)}; curate.{score.parameter} is {limit:g}."
             return Rejection(score.reason, detail)
     return None

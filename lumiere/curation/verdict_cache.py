@@ -9,8 +9,8 @@ import numpy as np
 from lumiere.data.shards import pack_arrays, unpack_arrays
 from lumiere.files import write_atomically
 
-# Verdicts that a run did not ask for. Clips that a threshold rejects for a while keep theirs; if
-# there are more, their videos are probably gone.
+# Verdicts that a run did not ask for, or as many as it did ask for. Clips that a threshold rejects
+# for a while keep theirs; if there are more, their videos are probably gone.
 MOST_UNUSED = 100_000
 
 Key = tuple[str, str]  # the digests of two clips, in order
@@ -53,7 +53,7 @@ class VerdictCache:
         if self._path is None:
             return
         unused = self._verdicts.keys() - self._used
-        if len(unused) > MOST_UNUSED:
+        if len(unused) > max(MOST_UNUSED, len(self._used)):
             for key in unused:
                 del self._verdicts[key]
         keys = sorted(self._verdicts)

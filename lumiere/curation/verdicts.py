@@ -15,7 +15,7 @@ import numpy as np
 from lumiere.config import CurateConfig
 from lumiere.curation.captions import Caption, normal_name
 from lumiere.curation.dedupe import clusters, find_duplicates
-from lumiere.curation.exposure import dark_and_bright
+from lumiere.curation.exposure import picture_scores
 from lumiere.curation.filters import perceptual_hash
 from lumiere.curation.look_alikes import find_look_alikes
 from lumiere.curation.looks import Look, LookKey
@@ -195,17 +195,13 @@ def _video_rows(
     base |= _facts(outcome)
     stretches, unusable = divide(outcome, captions)
     is_divided = len(stretches) > 1 or any(part.segment.span for part in stretches)
-    signatures = {
-        (segment.start, segment.end, segment.span): signature
-        for segment, signature in zip(outcome.segments, outcome.signatures, strict=True)
-    }
     rows = []
     for number, part in enumerate([*stretches, *unusable]):
         # The parts of the second list are never looked at, and come behind those of the first.
         look, segment = looks.get((name, number), Look(part)), part.segment
         is_numbered = is_divided or number >= len(stretches)
         part_id = f"{clip_id}#{number}" if is_numbered else clip_id
-        signature = signatures.get((segment.start, segment.end, segment.span))
+        signature = outcome.signature_of(segment)
         rows.append((_part_row({**base, "clip_id": part_id}, look, signature, config), signature))
     return rows
 
@@ -218,11 +214,10 @@ def _part_row(base: Row, look: Look, signature: np.ndarray | None, config: Curat
     row |= {"start": float(segment.start), "end": float(segment.end)}
     row |= {"exact_start": str(segment.start), "exact_end": str(segment.end)}
     row |= {"motion_curve": list(segment.motion_curve), **_caption_columns(part.captions)}
-    row |= {"motion": segment.motion, "sharpness": segment.sharpness}
+    row |= {"motion": segment.motion, **picture_scores(segment.sharpness, signature)}
     row["notes"] = [*base["notes"], *_caption_notes(part.captions)]
     if signature is not None:
         row["hash"] = "".join(f"{perceptual_hash(frame):016x}" for frame in signature)
-        row["dark_share"], row["bright_share"] = dark_and_bright(signature)
     if small := too_small(min(row["width"], row["height"]), config):
         also = "" if problem is None else ALSO + problem.detail
         return _reject(row, small.reason, small.detail + also)

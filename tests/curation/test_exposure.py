@@ -12,6 +12,7 @@ import pytest
 from lumiere.config import CurateConfig, load_params
 from lumiere.curation.captions import Caption
 from lumiere.curation.exposure import dark_and_bright
+from lumiere.curation.filters import sharpness, sharpness_cells, sharpness_within
 from lumiere.curation.html_report import write_page
 from lumiere.curation.manifest import read_manifest, write_manifest
 from lumiere.curation.manifest_report import funnel
@@ -74,6 +75,28 @@ def test_bars_count_neither_as_dark_nor_as_sharp(measured):
     # Inside the bars, the picture is as sharp as without them.
     for boxed, bare in (("boxed", "blurred"), ("sharp boxed", "scene")):
         assert rows[boxed]["sharpness"] == pytest.approx(rows[bare]["sharpness"], rel=0.25)
+
+
+@pytest.mark.parametrize(
+    "size, bar",
+    [
+        ((1080, 1080), (0, 236)),
+        ((852, 480), (106, 0)),
+        ((720, 576), (0, 73)),
+        ((366, 205), (19, 0)),
+    ],
+    ids=str,
+)
+def test_the_edge_of_a_bar_is_not_sharp_whatever_the_size(size, bar):
+    (width, height), (left, top) = size, bar
+    rng = np.random.default_rng(0)
+    noise = rng.integers(100, 200, (height - 2 * top, width - 2 * left), dtype=np.uint8)
+    scene = cv2.GaussianBlur(noise, (0, 0), 2)
+    boxed = cv2.copyMakeBorder(scene, top, top, left, left, cv2.BORDER_CONSTANT, value=0)
+    box = (left, top, width - 2 * left, height - 2 * top)
+    within = sharpness_within(sharpness_cells(boxed), box, size)
+    assert within == pytest.approx(sharpness(scene), rel=0.1)
+    assert within < sharpness(boxed) / 2
 
 
 @pytest.mark.parametrize(

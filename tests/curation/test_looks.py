@@ -108,6 +108,13 @@ def test_clips_without_a_caption_get_one_and_the_others_keep_theirs(captioned):
     assert {rows[f"several#{i}"]["reason"] for i in (0, 1)} == {"caption_spans_cuts"}
 
 
+def test_what_a_threshold_of_pictures_rejects_is_not_described(inputs, captioned):
+    reader, config = Reader(), dataclasses.replace(CONFIG, captioner="reader", min_sharpness=1e9)
+    with pytest.raises(DataError, match="5 x blurred"):
+        curate(*inputs, config, captioned[3] / "new", run=here, models=ClipModels(reader))
+    assert reader.calls == 0
+
+
 def test_the_shots_of_a_video_with_one_caption_are_described_if_asked_for(inputs, captioned):
     scratch = captioned[3]
     reader, config = (

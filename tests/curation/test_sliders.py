@@ -92,6 +92,7 @@ def promised(scores: list[dict[str, Any]], limits: dict[str, dict[str, Any]]) ->
 def test_the_rule_is_that_of_the_script():
     """A change of the script needs the same change of `promised`."""
     for line in (
+        "? (+input.value <= +input.min ? 0 : 10 ** input.value) : +input.value;",
         "const passes = (clip, l) => l.upper ? clip[l.key] <= l.limit + 1e-6",
         ": l.strict ? clip[l.key] > l.limit : clip[l.key] >= l.limit - 1e-6;",
         "const open = clip.reason === '' || !clip.stays && limits.some(l => l.reason === clip.reason);",
