@@ -9,7 +9,6 @@ for long either, because its output leads to the worker.
 
 import contextlib
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,12 +21,28 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Crashed
 
+from flows.screen import drop_output
 from lumiere.start import is_alive
 
 POLL_SECONDS = 1.5
 RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"  # in the environment of every process that a worker starts
 CANCELLED = "the stages at work were stopped; the next run goes on from there"
 WORKER_LOST = f"the worker that started this run has ended; {CANCELLED}"
+
+
+def starting_process() -> psutil.Process | None:
+    """Return the process that has started this one for a run of Prefect's: a worker, or
+    `python -m flows.pipeline --schedule`. None for a run by hand.
+    """
+    if RUN_VARIABLE not in os.environ:
+        return None
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process().parent()
+    return None
+
+
+# Asked when the program starts: later, the process may be gone, and a run waits for the lock for hours.
+STARTER = starting_process()
 
 
 @dataclass
@@ -42,11 +57,11 @@ def ending_watched(stop: Callable[[], None]) -> Iterator[Ending]:
     """Call `stop` from a thread if the current flow run has to end.
 
     Yields:
-        What says so then.
+        The state in which the run ends, once it has to.
     """
     ending, has_ended = Ending(), threading.Event()
     run_id = UUID(str(prefect.runtime.flow_run.id))
-    worker = starting_process()
+    worker = STARTER
 
     def end(state: State[Any]) -> None:
         ending.state = ending.state or state
@@ -82,25 +97,3 @@ def is_being_cancelled(client: SyncPrefectClient, run_id: UUID) -> bool:
     except Exception:  # the server is away; it is asked again later
         return False
     return state is not None and (state.is_cancelling() or state.is_cancelled())
-
-
-def starting_process() -> psutil.Process | None:
-    """Return the process that has started this one for a run of Prefect's: a worker, or
-    `python -m flows.pipeline --schedule`. None for a run by hand.
-    """
-    if RUN_VARIABLE not in os.environ:
-        return None
-    with contextlib.suppress(psutil.Error):
-        return psutil.Process().parent()
-    return None
-
-
-def drop_output() -> None:
-    """Send what this process prints nowhere. Nobody reads it any more, and the next line would end
-    the process in the middle of its work.
-    """
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.__stdout__, sys.__stderr__):
-        with contextlib.suppress(OSError, ValueError):
-            if stream is not None:
-                os.dup2(nowhere, stream.fileno())

@@ -6,7 +6,9 @@ lines go to the same terminal, so a filter on its handlers wipes the bar before 
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import re
 import sys
 import threading
@@ -42,7 +44,7 @@ class Screen:
         """Write a whole line of a stage's output."""
         with self._lock:
             self.clear()
-            print(f"{stage:>18} │ {text}", file=self.stream, flush=True)
+            self._write(f"{stage:>18} │ {text}\n")
 
     def bar(self, stage: str, text: str) -> None:
         """Update a stage's progress bar. Updates that come too fast are dropped."""
@@ -53,8 +55,7 @@ class Screen:
                 return
             self._last_bar[stage] = now
             if self.is_terminal:
-                self.stream.write(f"\r\x1b[2K{stage:>18} │ {text}")
-                self.stream.flush()
+                self._write(f"\r\x1b[2K{stage:>18} │ {text}")
                 self._has_bar = True
             else:
                 self.line(stage, text)
@@ -63,9 +64,15 @@ class Screen:
         """Wipe the bar to make room for other output."""
         with self._lock:
             if self._has_bar:
-                self.stream.write("\r\x1b[2K")
-                self.stream.flush()
+                self._write("\r\x1b[2K")
                 self._has_bar = False
+
+    def _write(self, text: str) -> None:
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except BrokenPipeError:  # the worker that read it was killed
+            drop_output()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Filter log records: drop what is already on the screen, and make room for the rest."""
@@ -80,6 +87,17 @@ class Screen:
             if isinstance(handler, logging.StreamHandler):
                 handler.filters = [old for old in handler.filters if not isinstance(old, Screen)]
                 handler.addFilter(self)
+
+
+def drop_output() -> None:
+    """Send what this process prints nowhere. Nobody reads it any more, and the next line would end
+    the process in the middle of its work.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.__stdout__, sys.__stderr__):
+        with contextlib.suppress(OSError, ValueError):
+            if stream is not None:
+                os.dup2(nowhere, stream.fileno())
 
 
 class StageOutput:

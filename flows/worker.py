@@ -28,9 +28,14 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 def main() -> None:
-    """End the runs that an earlier worker of the pool has left behind, then work until interrupted."""
+    """Work until interrupted."""
     parser = argparse.ArgumentParser(prog="python -m flows.worker", description=__doc__)
     parser.add_argument("--pool", default=POOL, help=f"the work pool (default: {POOL})")
+    parser.add_argument(
+        "--end-leftovers",
+        action="store_true",
+        help="first set runs of the pool that have no process here to Crashed; only for the one worker of a pool",
+    )
     parser.add_argument("--limit", type=int, default=2, help="runs at the same time (default: 2)")
     options = parser.parse_args()
     if not PREFECT_API_URL.value():
@@ -38,24 +43,26 @@ def main() -> None:
             "a worker needs a Prefect server; set PREFECT_API_URL=http://127.0.0.1:4200/api"
         )
     check_server()
-    with get_client(sync_client=True) as client:
-        for line in crash_leftovers(client, options.pool):
-            print(line, flush=True)
+    if options.end_leftovers:
+        with get_client(sync_client=True) as client:
+            for line in crash_leftovers(client, options.pool):
+                print(line, flush=True)
     words = ["prefect", "worker", "start", "--pool", options.pool, "--type", "process"]
-    work([sys.executable, "-m", *words, "--limit", str(options.limit)])
+    words.append("--no-create-pool-if-not-found")  # a typing error would wait forever
+    sys.exit(work([sys.executable, "-m", *words, "--limit", str(options.limit)]))
 
 
 def work(command: list[str]) -> int:
     """Run a worker until it ends, or until SIGINT or SIGTERM; then end it with all its runs.
 
     Returns:
-        The exit status of the worker.
+        The exit status of the worker; 0 after a signal.
     """
-    supervisors = Supervisors()
+    supervisors, is_stopped = Supervisors(), threading.Event()
 
-    def stop(
-        *_: object,
-    ) -> None:  # in a thread, because this one may hold the lock of the supervisors
+    def stop(*_: object) -> None:
+        is_stopped.set()
+        # In a thread, because this one may hold the lock of the supervisors.
         threading.Thread(target=supervisors.stop).start()
 
     for number in STOPPING:
@@ -65,7 +72,7 @@ def work(command: list[str]) -> int:
     # The stages save their state, and hold this lock until they have.
     with contextlib.suppress(LockError), pipeline_lock(PROJECT):
         pass
-    return status
+    return 0 if is_stopped.is_set() else status
 
 
 if __name__ == "__main__":

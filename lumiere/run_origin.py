@@ -50,7 +50,17 @@ def process_tags() -> dict[str, str]:
     The start distinguishes it from a later process with the same id.
     """
     started = _start_of(psutil.Process())
-    return {"host": socket.gethostname(), "pid": str(os.getpid()), "pid_started": started}
+    tags = {"host": socket.gethostname(), "pid": str(os.getpid()), "pid_started": started}
+    return tags | {"pid_namespace": _pid_namespace()}
+
+
+def _pid_namespace() -> str:
+    """Return what the numbers of processes hold in: a container may share its host's name, and counts
+    its own processes. Empty where there is nothing of the kind.
+    """
+    with contextlib.suppress(OSError):
+        return os.readlink("/proc/self/ns/pid")
+    return ""
 
 
 def _start_of(process: psutil.Process) -> str:
@@ -91,12 +101,14 @@ def experiment_tags() -> dict[str, str]:
 
 
 def has_lost_its_process(tags: Mapping[str, str]) -> bool:
-    """Return whether a run's process was on this machine and has ended.
+    """Return whether a run's process was on this machine, in the same container, and has ended.
 
     Args:
         tags: the tags of the run, with those of `process_tags`.
     """
-    return tags.get("host") == socket.gethostname() and not _is_alive(tags)
+    here = _pid_namespace()
+    is_here = tags.get("host") == socket.gethostname() and tags.get("pid_namespace", here) == here
+    return is_here and not _is_alive(tags)
 
 
 def _is_alive(tags: Mapping[str, str]) -> bool:

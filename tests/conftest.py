@@ -101,14 +101,14 @@ def no_shared_params() -> Iterator[None]:
 def same_environment() -> Iterator[None]:
     """Fail the test that leaves a variable behind, and not a later one that happens to read it.
 
-    Variables that stay set for good reason: decord adds to PATH when it is imported, and opening a
-    store sets the limits of MLflow that are not set.
+    Variables that stay set for good reason: decord adds to PATH when it is imported, torch's
+    compiler sets the folder of its cache, and opening a store sets the limits of MLflow that are not set.
     """
     before = dict(os.environ)
     yield
     after = dict(os.environ)
     changed = {key for key in before | after if before.get(key) != after.get(key)}
-    changed -= {"PYTEST_CURRENT_TEST", "PATH"}
+    changed -= {"PYTEST_CURRENT_TEST", "PATH", "TORCHINDUCTOR_CACHE_DIR"}
     changed -= {key for key, value in SETTINGS.items() if after.get(key) == value}
     for key in changed:
         if key in before:

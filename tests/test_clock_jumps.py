@@ -21,7 +21,7 @@ from lumiere.tracking.journal import begin_journal
 REPOSITORY = Path(__file__).resolve().parents[1]
 HOUR = 3600.0
 # What the clock of the machine decides, and only this: the times that MLflow shows, the names of
-# journals, and the age of files, which is told by the same clock.
+# journals, and the age of files, which the same clock measures.
 READERS = {
     "lumiere/tracking/clock.py",
     "lumiere/tracking/journal.py",
@@ -83,7 +83,9 @@ def test_a_run_at_work_is_not_taken_for_a_lost_one(
     monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: boot + jump)  # as the kernel does
     assert not has_lost_its_process(tags)
     assert has_lost_its_process(tags | {"pid": "1"})
-    assert has_lost_its_process(tags | {"pid_started": tags["pid_started"] + "1"})  # another boot
+    late = tags | {"pid_started": tags["pid_started"] + "1"}  # another boot
+    assert has_lost_its_process(late)
+    assert not has_lost_its_process(late | {"pid_namespace": "of a container"})
 
 
 def test_processes_of_runs_that_an_older_version_recorded_are_found() -> None:

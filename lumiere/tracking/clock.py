@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 
-_WALL_START, _START = time.time(), time.monotonic()
+# Where the system has a clock that goes on while it sleeps, that one; `time.monotonic` stops on Linux.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_WALL_START, _START = time.time(), time.clock_gettime(_CLOCK)
 
 
 def now_in_ms() -> int:
@@ -14,4 +16,4 @@ def now_in_ms() -> int:
     during a run makes no duration negative, and MLflow, which sorts the points of a step by their
     time, keeps their order.
     """
-    return int((_WALL_START + time.monotonic() - _START) * 1000)
+    return int((_WALL_START + time.clock_gettime(_CLOCK) - _START) * 1000)

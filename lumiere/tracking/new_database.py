@@ -11,17 +11,38 @@ import os
 import threading
 from pathlib import Path
 
-_at_work = threading.Event()
+from lumiere.locks import exclusive
+
+_is_due = threading.Event()
 
 
-def is_being_made() -> bool:
-    """Return whether this process makes a database now."""
-    return _at_work.is_set()
+def is_due() -> bool:
+    """Return whether this process has a database to make, or makes it now."""
+    return _is_due.is_set()
+
+
+def expect_database(path: Path | None) -> None:
+    """Note that this process will make a database if it is not there; `database_is_open` ends that.
+
+    Args:
+        path: its file; None for a database of another kind.
+    """
+    if path is not None and is_empty(path):
+        _is_due.set()
+
+
+def database_is_open() -> None:
+    """Note that the database is there, or cannot be made."""
+    _is_due.clear()
+
+
+def is_empty(path: Path) -> bool:
+    """Return whether a file is missing, or has no content."""
+    return not path.exists() or not path.stat().st_size
 
 
 def make_database(uri: str, path: Path) -> None:
-    """Make the tables of MLflow in a file beside the database, and rename it. The caller holds the lock
-    that keeps other processes out.
+    """Make the tables of MLflow in a file beside the database, and rename it.
 
     Args:
         uri: the address of the database, as MLflow reads it.
@@ -30,16 +51,16 @@ def make_database(uri: str, path: Path) -> None:
     from mlflow.store.db import utils
 
     new = Path(f"{path}.new")
-    for suffix in ("", "-journal", "-wal", "-shm"):  # of a process that was killed
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(f"{new}{suffix}")
-    _at_work.set()
-    try:
+    # Projects may share a database.
+    with exclusive(Path(f"{path}.lock")):
+        if not is_empty(path):
+            return
+        for suffix in ("", "-journal", "-wal", "-shm"):  # of a process that was killed
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(f"{new}{suffix}")
         engine = utils.create_sqlalchemy_engine(f"{uri.partition('?')[0]}.new")
         try:
             utils._initialize_tables(engine)  # there is no public function for a file alone
         finally:
             engine.dispose()
         os.replace(new, path)
-    finally:
-        _at_work.clear()

@@ -28,7 +28,7 @@ from lumiere.tracking import store
 from lumiere.tracking.clock import now_in_ms
 from lumiere.tracking.courier import courier
 from lumiere.tracking.journal import QUEUE, begin_journal
-from lumiere.tracking.new_database import is_being_made
+from lumiere.tracking.new_database import expect_database, is_due
 from lumiere.tracking.origins import LOCK
 from lumiere.tracking.project import is_on, project_root, workspace
 from lumiere.tracking.run_record import Run
@@ -193,6 +193,7 @@ def _begin_run(root: Path, name: str, tags: dict[str, str], parent: str | None) 
             "time": now_in_ms(),
         }
     )
+    expect_database(store.sqlite_path(root))
     courier(root).add(journal)
     return Run(root, journal)
 
@@ -231,7 +232,7 @@ def _ended(run: Run, patience: Patience) -> Iterator[None]:
         if previous is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         seconds = patience.failing if run.is_failing else patience.usual
-        if is_being_made():  # or every short stage of a busy machine would begin it in vain
+        if is_due():  # or every short stage of a busy machine would begin the database in vain
             seconds = START_PATIENCE
         run.end(status, min(seconds, patience.killed) if status == "KILLED" else seconds)
 

@@ -24,7 +24,7 @@ from lumiere.run_origin import has_lost_its_process
 from lumiere.sqlite_files import probe, set_aside
 from lumiere.start import switch_telemetry_off
 from lumiere.tracking.clock import now_in_ms
-from lumiere.tracking.new_database import make_database
+from lumiere.tracking.new_database import database_is_open, make_database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -114,19 +114,34 @@ def open_store(root: Path) -> MlflowClient:
         DataError: if the store cannot be used until a person changes something.
         Exception: of many kinds, if it cannot be used now.
     """
+    try:
+        return _open_store(root)
+    finally:
+        database_is_open()
+
+
+def sqlite_path(root: Path) -> Path | None:
+    """Return the file of the store's database; None if it is not SQLite."""
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        return root.resolve() / ".lumiere" / "mlflow.db"
+    uri = tracking_uri(root)
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0]))  # as SQLAlchemy reads it
+
+
+def _open_store(root: Path) -> MlflowClient:
     uri = tracking_uri(root)
     import_mlflow(uri)
     from mlflow import MlflowClient
 
-    path: Path | None = None  # of an SQLite database
+    path = sqlite_path(root)
     # One process initialises a store: concurrent migrations crash.
     with exclusive(root / ".lumiere" / "mlflow.lock"):
         if not os.environ.get("MLFLOW_TRACKING_URI"):
-            path = root.resolve() / ".lumiere" / "mlflow.db"
+            assert path is not None
             _set_aside_if_damaged(path)
-        elif uri.startswith("sqlite:///"):
-            # As SQLAlchemy reads it.
-            path = Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0]))
+        elif path is not None:
             _check_sqlite(path)
         elif uri.startswith("postgresql"):
             _check_postgresql(uri)

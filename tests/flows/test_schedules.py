@@ -327,7 +327,8 @@ def test_a_served_schedule_fires(processes: Processes) -> None:
 
 def test_a_run_ends_with_the_worker_that_was_killed(processes: Processes) -> None:
     root = processes.folder / "pooled project"
-    wait = "import os, time; open('pid.txt', 'w').write(str(os.getpid())); time.sleep(600)"
+    wait = "import os, time; open('pid.txt', 'w').write(str(os.getpid()))\n"
+    wait += "while True: print('at work', flush=True); time.sleep(0.1)"  # lines that nobody reads
     (root / "wait.py").write_text(wait)
     (root / "dvc.yaml").write_text("stages: {only: {cmd: python wait.py, outs: [made.txt]}}")
     pid = root / "pid.txt"

@@ -61,6 +61,7 @@ def test_the_jobs_of_docker_are_those_of_prefects_worker(deployment: Any) -> Non
     assert made.volumes == [f"{FOLDER}:{FOLDER}"] and made.get_network_mode() == "host"
     assert made.env["PYTHONPATH"] == FOLDER
     assert made.container_create_kwargs["user"] == "1000:1000"
+    assert made.env["USER"], "getpass finds no name for a number that the image does not know"
 
 
 def test_the_image_has_what_its_build_needs() -> None:
@@ -78,7 +79,7 @@ def test_the_job_of_slurm_is_a_script_that_ends_as_its_worker() -> None:
     lines = path.read_text().splitlines()
     options = {line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH")}
     assert {"dependency=singleton", "signal=B:TERM@120"} <= options
-    assert lines[-1] == "exec python -m flows.worker --pool lumiere-slurm --limit 1"
+    assert lines[-1] == "exec python -m flows.worker --pool lumiere-slurm --end-leftovers --limit 1"
 
 
 WORKER = """
@@ -104,7 +105,7 @@ def test_a_worker_that_is_stopped_ends_its_run(
     thread = threading.Thread(target=stop)
     thread.start()
     try:
-        worker.work([sys.executable, "-c", WORKER])
+        assert worker.work([sys.executable, "-c", WORKER]) == 0
     finally:
         thread.join()
         for number, handler in before.items():
@@ -116,3 +117,13 @@ def test_a_worker_without_a_server_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(sys, "argv", ["worker"])
     with temporary_settings({PREFECT_API_URL: None}), pytest.raises(ParamsError, match="a worker"):
         worker.main()
+
+
+def test_a_worker_that_fails_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "PROJECT", tmp_path)
+    before = {number: signal.getsignal(number) for number in worker.STOPPING}
+    try:
+        assert worker.work([sys.executable, "-c", "raise SystemExit(3)"]) == 3
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -117,7 +117,7 @@ def test_a_server_answers_a_prompt_with_an_mp4(tmp_path: Path) -> None:
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     with (tmp_path / "log").open("wb") as log:
         server = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=log, stderr=log)
-    family = [psutil.Process(server.pid)]
+    root = psutil.Process(server.pid)
     try:
         deadline = time.monotonic() + 180
         while not answers(f"http://127.0.0.1:{port}/ping"):
@@ -125,14 +125,13 @@ def test_a_server_answers_a_prompt_with_an_mp4(tmp_path: Path) -> None:
                 tmp_path / "log"
             ).read_text()
             time.sleep(0.2)
-        family += family[0].children(recursive=True)
         rows = [{"prompt": "a red fox", "seed": 1}]
         (answer,) = post(port, rows)["predictions"]
         with pytest.raises(urllib.error.HTTPError, match="400"):
             post(port, [{"prompt": " "}])
     finally:
-        for process in reversed(family):
-            with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in [*root.children(recursive=True), root]:
                 process.kill()
         server.wait()
     assert answer["seed"] == 1
