@@ -98,6 +98,7 @@ def drop_output() -> None:
         with contextlib.suppress(OSError, ValueError):
             if stream is not None:
                 os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 class StageOutput:

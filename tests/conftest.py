@@ -119,7 +119,7 @@ def same_environment() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def few_operations_counted() -> None:
+def flops_estimated() -> None:
     """Let trainings estimate the FLOPs of their step; see `tests.estimated_flops`."""
     if "lumiere.training" in sys.modules:  # do not import it for tests without trainings
         from tests import estimated_flops

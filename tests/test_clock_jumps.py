@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ import pytest
 
 from lumiere import tracking
 from lumiere.run_origin import has_lost_its_process, process_tags
-from lumiere.tracking import store
+from lumiere.tracking import clock, store
 from lumiere.tracking.courier import deliver_abandoned
 from lumiere.tracking.journal import begin_journal
 
@@ -103,3 +104,17 @@ def test_nothing_else_asks_for_the_time_of_day() -> None:
     ]
     found = {str(path.relative_to(REPOSITORY)) for path in files if asks.search(path.read_text())}
     assert found == READERS
+
+
+def test_the_time_is_right_where_the_system_has_no_clock_of_its_boot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    try:
+        with monkeypatch.context() as patch:
+            for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC", "clock_gettime"):  # as on Windows
+                patch.delattr(time, name, raising=False)
+            importlib.reload(clock)
+            assert abs(clock.now_in_ms() - 1000 * time.time()) < 1000
+    finally:
+        importlib.reload(clock)
+    assert abs(clock.now_in_ms() - 1000 * time.time()) < 1000

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import time
 
-# Where the system has a clock that goes on while it sleeps, that one; `time.monotonic` stops on Linux.
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-_WALL_START, _START = time.time(), time.clock_gettime(_CLOCK)
+_BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", None)  # on Linux
+
+
+def _seconds() -> float:
+    """Return the seconds of a clock that nobody sets, and that goes on while the machine sleeps;
+    `time.monotonic` does not on Linux.
+    """
+    return time.monotonic() if _BOOT_CLOCK is None else time.clock_gettime(_BOOT_CLOCK)
+
+
+_WALL_START, _START = time.time(), _seconds()
 
 
 def now_in_ms() -> int:
@@ -16,4 +24,4 @@ def now_in_ms() -> int:
     during a run makes no duration negative, and MLflow, which sorts the points of a step by their
     time, keeps their order.
     """
-    return int((_WALL_START + time.clock_gettime(_CLOCK) - _START) * 1000)
+    return int((_WALL_START + _seconds() - _START) * 1000)
