@@ -61,7 +61,7 @@ function apply() {
     const gained = measured.filter(c => c.reason === l.reason && now[c.id] === '').length;
     const kept = measured.filter(c => c.reason === '').length - dropped;
     l.input.parentNode.querySelector('output').textContent =
-      `${l.input.dataset.name}: ${+l.limit.toPrecision(3)} keeps ${kept} of the accepted clips, ` +
+      `${l.input.dataset.name}: ${Number.isFinite(l.limit) ? +l.limit.toPrecision(3) : 'off'} keeps ${kept} of the accepted clips, ` +
       `drops ${dropped}, and adds ${gained} of the rejected ones.`;
   }
   for (const card of clips) {
