@@ -177,20 +177,20 @@ def test_a_longer_video_takes_its_own_memory_three_times(
     pipe: LumierePipeline, output_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The noised low resolution, x_t and the prediction; neither the scheduler's arithmetic nor the first noise."""
-    monkeypatch.setattr(Stepper, "part_size", 8 * 3 * 32 * 32)
+    monkeypatch.setattr(Stepper, "part_size", 4 * 3 * 32 * 32)
     upscaler = pipe.upscaler()
     peaks: dict[int, int] = {}
-    for num_frames in (16, 32, 64):
+    for num_frames in (8, 16, 32):
         low = torch.rand(1, num_frames, 3, 16, 16, generator=seed())
         with Storages() as storages:
             made = upscaler(
-                low, num_inference_steps=3, batch_size=1, generator=seed(), output_type=output_type
+                low, num_inference_steps=2, batch_size=1, generator=seed(), output_type=output_type
             ).frames
         peaks[num_frames] = storages.peak
-    per_frame = [(peaks[2 * n] - peaks[n]) / n / (3 * 32 * 32 * 4) for n in (16, 32)]
-    assert made.shape[1] == 64
+    per_frame = [(peaks[2 * n] - peaks[n]) / n / (3 * 32 * 32 * 4) for n in (8, 16)]
+    assert made.shape[1] == 32
     # 3, and the low resolution as it was given and as it is read: a quarter each.
-    assert all(3 < videos < 3.8 for videos in per_frame), per_frame
+    print(per_frame); assert all(3 < videos < 3.8 for videos in per_frame), per_frame
 
 
 def test_another_precision(pipe: LumierePipeline) -> None:
