@@ -25,14 +25,14 @@ from lumiere.config import (
     PrepareT2IConfig,
     TrainSSRConfig,
 )
-from lumiere.inspection import meta_shapes
-from lumiere.inspection.meta_shapes import MetaShapes
 from lumiere.inspection.meter import LiveBytes, StandIn, measure
 from lumiere.inspection.networks import Workload, stored_workloads, workloads
 from lumiere.inspection.plan import optimizer_bytes, plan
 from lumiere.inspection.summary import as_text, fits
 from lumiere.models import SpaceTimeUNet, lean
 from lumiere.models.unet_builders import build_ssr_unet, build_text_to_image_unet
+from lumiere.training import meta_shapes
+from lumiere.training.meta_shapes import MetaShapes
 from lumiere.training.optimizer import make_optimizer
 from tests.conftest import REPOSITORY
 

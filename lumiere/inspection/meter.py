@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from lumiere.inspection.meta_shapes import MetaShapes
+from lumiere.training.meta_shapes import MetaShapes
 from lumiere.training.throughput import count_step_flops
 
 aten = torch.ops.aten
@@ -254,11 +254,7 @@ def measure(
     # Two runs, one after the other: the counter's hooks keep what checkpointing computes again
     # longer than a plain run does.
     if flops:
-        with (
-            torch.set_grad_enabled(backward),
-            MetaShapes(),
-            StandIn(device_type, autocast) as stand_in,
-        ):
+        with torch.set_grad_enabled(backward), StandIn(device_type, autocast) as stand_in:
             forward, total = count_step_flops(functools.partial(_forward, run, stand_in), backward)
         _drop_gradients(parameters)
     live = LiveBytes([*parameters, *network.buffers(), *inputs])

@@ -1,7 +1,8 @@
 """Computes the shapes of an operation on the meta device once, for all its calls on equal shapes.
 
 torch computes many of these shapes in Python, which takes most of the time of a step without
-numbers. The layers of a network repeat the same operations, and a plan repeats the same step.
+numbers. The layers of a network repeat the same operations, and `lumiere inspect` repeats the same
+step. A training counts its FLOPs this way when it starts.
 """
 
 from __future__ import annotations
