@@ -31,6 +31,8 @@ from lumiere.inspection.plan import optimizer_bytes, plan
 from lumiere.inspection.summary import as_text, fits
 from lumiere.models import SpaceTimeUNet, lean
 from lumiere.models.unet_builders import build_ssr_unet, build_text_to_image_unet
+from lumiere.training import meta_shapes
+from lumiere.training.meta_shapes import MetaShapes
 from lumiere.training.optimizer import make_optimizer
 from tests.conftest import REPOSITORY
 
@@ -106,6 +108,32 @@ def test_live_bytes_follow_a_tensor_from_its_making_to_its_end() -> None:
         assert live.now == 0
         known.add_(1)
     assert (live.now, live.peak) == (0, 4000)
+
+
+def test_remembered_shapes_are_those_that_torch_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meta_shapes, "_outputs", {})
+    matrix = torch.zeros(4, 6, device="meta")
+    whole = torch.zeros(4, 6, device="meta", dtype=torch.int64)
+
+    def made() -> list[torch.Tensor]:
+        values, indices = matrix.topk(2)
+        # 1, 1.0 and True are equal, but the first and the last leave whole numbers whole.
+        sums = [whole + 1, whole + 1.0, whole + True]
+        # Arguments by name; memory that is not in order; tensors with numbers.
+        others = [matrix.T + 1, matrix.sum(0, keepdim=True), torch.tensor([1, 0]).nonzero()]
+        return [*sums, *others, torch.tensor([1, 1]).nonzero(), values, indices]
+
+    def layouts() -> list[Any]:
+        return [(each.shape, each.stride(), each.dtype, each.device) for each in made()]
+
+    expected = layouts()
+    with MetaShapes():
+        assert layouts() == expected
+        known = len(meta_shapes._outputs)
+        assert layouts() == expected and len(meta_shapes._outputs) == known >= 6
+        for _ in range(2):  # a view that its operation does not declare, and one that it does
+            for view in (torch.ops.aten._unsafe_view(matrix, [6, 4]), matrix.view(-1)):
+                assert view.untyped_storage()._cdata == matrix.untyped_storage()._cdata
 
 
 def test_attention_is_fused_and_counted() -> None:

@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from lumiere.errors import DataError, one_line
+from lumiere.evaluation.no_random_weights import NoRandomWeights
 from lumiere.plurals import shortened
 from lumiere.tensor_files import read_tensors
 from lumiere.text.minilm_encoder import model_folder
@@ -188,7 +189,9 @@ def _load_embedded(folder: Path) -> Judge:
                 f"judge: no {path}; allowed: the embedded judge's folder, or set open_clip_model"
             )
     config = json.loads(config_path.read_text(encoding="utf-8"))
-    model, tokenize = build_model(config)
+    # Every weight comes from a file, or the call ends in an error.
+    with torch.random.fork_rng(devices=[]), NoRandomWeights():
+        model, tokenize = build_model(config)
     state = {
         key: value.float() if value.is_floating_point() else value
         for key, value in read_tensors(weights).items()

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from lumiere.training.meta_shapes import MetaShapes
 from lumiere.training.throughput import count_step_flops
 
 aten = torch.ops.aten
@@ -260,6 +261,7 @@ def measure(
     with (
         _gradients_not_counted(parameters, live),
         torch.set_grad_enabled(backward),
+        MetaShapes(),  # before `live`, which counts the tensors that it makes
         live,
         StandIn(device_type, autocast) as stand_in,
     ):

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from lumiere.training.meta_shapes import MetaShapes
+
 aten = torch.ops.aten
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]  # of a batch: its names and their shapes
 
@@ -73,7 +75,8 @@ def count_step_flops(run: Callable[[], Tensor], backward: bool = True) -> tuple[
     Returns:
         The number of operations of the forward pass, and of the whole step.
     """
-    with FlopCounterMode(display=False, custom_mapping=FLOP_FORMULAS) as counter:
+    counter = FlopCounterMode(display=False, custom_mapping=FLOP_FORMULAS)
+    with MetaShapes(), counter:
         output = run()
         forward = counter.get_total_flops()
         if backward:

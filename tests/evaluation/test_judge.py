@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lumiere.evaluation import retrieval, train_judge
+from lumiere.evaluation import no_random_weights, retrieval, train_judge
 from lumiere.evaluation.judge import build_model, load_judge, save_judge
 from lumiere.evaluation.train_judge import CONFIG, INPUT_SIZE, held_out_names
 
@@ -108,6 +108,19 @@ def test_saved_and_loaded_is_the_same_model(tmp_path):
             loaded.encode_image(images, normalize=True),
         )
     torch.testing.assert_close(read, written, atol=5e-3, rtol=0)  # stored as fp16
+
+
+def test_no_weight_is_left_as_memory_was_and_the_caller_keeps_its_random_numbers(
+    judge, monkeypatch
+):
+    state = torch.get_rng_state()
+    monkeypatch.setattr(no_random_weights, "DRAWS", set())
+    drawn_first = load_judge(FOLDER).model
+    assert torch.equal(torch.get_rng_state(), state)
+    for kind in ("named_parameters", "named_buffers"):
+        own, expected = (dict(getattr(model, kind)()) for model in (judge.model, drawn_first))
+        assert own.keys() == expected.keys()
+        assert all(torch.equal(value, expected[name]) for name, value in own.items())
 
 
 def test_degraded_frames_stay_images():

@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -202,20 +202,15 @@ def server(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> 
 
 @pytest.fixture(scope="module")
 def processes(server: Processes, empty_project: Path) -> Iterator[Processes]:
-    """Run a worker for the deployment of prefect.yaml and a served schedule, both on the server."""
+    """Run a worker for the deployment of prefect.yaml."""
     folder = server.folder
-    pooled, served = (
-        _project(folder / f"{name} project", empty_project) for name in ("pooled", "served")
-    )
-    with ExitStack() as stack:
-        program = ("flows.pipeline", "--root", str(served), "--schedule", EVERY_TEN_SECONDS)
-        stack.enter_context(server.running("served", *program))
-        server.run("prefect", "work-pool", "create", "lumiere", "--type", "process")
-        deployment = _deployment_file(folder / "prefect.yaml", pooled)
-        options = ("--name", "nightly", "--no-prompt", "--prefect-file", str(deployment))
-        server.run("prefect", "deploy", *options)
-        worker = ("worker", "start", "--pool", "lumiere", "--limit", "1")
-        stack.enter_context(server.running("worker", "prefect", *worker))
+    project = _project(folder / "pooled project", empty_project)
+    server.run("prefect", "work-pool", "create", "lumiere", "--type", "process")
+    deployment = _deployment_file(folder / "prefect.yaml", project)
+    options = ("--name", "nightly", "--no-prompt", "--prefect-file", str(deployment))
+    server.run("prefect", "deploy", *options)
+    worker = ("worker", "start", "--pool", "lumiere", "--limit", "1")
+    with server.running("worker", "prefect", *worker):
         yield server
 
 
@@ -313,16 +308,20 @@ def test_a_failed_run_is_told_to_a_webhook(server: Processes) -> None:
     assert secret.encode() not in database
 
 
+def test_a_served_schedule_fires(server: Processes, empty_project: Path) -> None:
+    """The process ends with this test: runs that begin later would cost seconds each."""
+    project = _project(server.folder / "served project", empty_project)
+    program = ("flows.pipeline", "--root", str(project), "--schedule", EVERY_TEN_SECONDS)
+    with server.running("served", *program):
+        server.wait_for_a_completed_run("scheduled")
+    assert (project / "only.txt").read_text() == "made"
+    log = (server.folder / "served.log").read_text()
+    assert f"schedule: {EVERY_TEN_SECONDS} in the time zone UTC" in log
+
+
 def test_the_schedule_of_a_work_pool_fires(processes: Processes) -> None:
     processes.wait_for_a_completed_run("nightly")
     assert (processes.folder / "pooled project" / "only.txt").read_text() == "made"
-
-
-def test_a_served_schedule_fires(processes: Processes) -> None:
-    processes.wait_for_a_completed_run("scheduled")
-    assert (processes.folder / "served project" / "only.txt").read_text() == "made"
-    log = (processes.folder / "served.log").read_text()
-    assert f"schedule: {EVERY_TEN_SECONDS} in the time zone UTC" in log
 
 
 def test_a_run_ends_with_the_worker_that_was_killed(processes: Processes) -> None:

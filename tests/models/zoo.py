@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lumiere.models import SpaceTimeUNet
 from lumiere.models.unet_builders import build_text_to_image_unet
+from tests.copies import copy_network
 
 TEXT_TOKENS, TEXT_DIM = 5, 32
 
@@ -148,6 +149,11 @@ NEED_WHOLE_HALVINGS = (
 
 def make_unet2d(name: str, seed: int = 0) -> UNet2DConditionModel:
     """A network with random weights, in evaluation mode."""
+    return copy_network(_unet2d(name, seed))
+
+
+@cache
+def _unet2d(name: str, seed: int) -> UNet2DConditionModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name == "ours":

@@ -488,13 +488,13 @@ def test_inspection_counts_the_clips_that_pass_through_the_network(
         "a cat",
         guidance_scale=scale,
         guidance_interval=interval,
-        num_inference_steps=20,
+        num_inference_steps=8,
         timestep_power=2.0,  # which DDIM does not take
         output_type="pt",
         generator=seed(),
     )
     config = GenerateConfig(
-        num_inference_steps=20,
+        num_inference_steps=8,
         guidance_scale=scale,
         guidance_interval=interval,
         timestep_power=2.0,

@@ -20,13 +20,13 @@ from lumiere.config import MASK_KINDS
 from lumiere.data.clips import ClipStore
 from lumiere.training.loop import train
 from lumiere.training.masks import draw_kind
-from tests.training.small_task import make_task
+from tests.training.small_task import TWO_LEVELS, make_task
 from tests.training.test_lora import make_adapted
 from tests.training.test_tasks import OPTIM, TASKS, base_task, write_clips
 
 TRAININGS: dict[str, Callable[[tuple[ClipStore, ClipStore]], Any]] = TASKS | {
     "conditioned, every kind": lambda stores: base_task(stores, dict.fromkeys(MASK_KINDS, 1.0)),
-    "style": lambda stores: make_task(),
+    "style": lambda stores: make_task(channels=TWO_LEVELS),
     "style LoRA": lambda stores: make_adapted(),
 }
 GOLDEN = Path(__file__).with_name("golden_losses.json")

@@ -29,7 +29,7 @@ from lumiere.training.state import trained_parameters
 from tests import forked
 from tests.conftest import REPOSITORY
 from tests.stages.conftest import PARAMS, STYLE, commands, run_stage
-from tests.training.small_task import CONFIG, Stop, at_step, make_task
+from tests.training.small_task import CONFIG, TWO_LEVELS, Stop, at_step, make_task
 
 RANK = 3
 FAST = replace(CONFIG, learning_rate=1e-2)
@@ -37,7 +37,7 @@ FAST = replace(CONFIG, learning_rate=1e-2)
 
 def make_adapted(config: TextOptimConfig = CONFIG) -> TextToImageTask:
     """The small training, of adapters, the same each time."""
-    task = make_task()
+    task = make_task(channels=TWO_LEVELS)
     task.config = config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -47,7 +47,7 @@ def make_adapted(config: TextOptimConfig = CONFIG) -> TextToImageTask:
 
 @pytest.fixture
 def original() -> dict[str, Tensor]:
-    return make_task().network.state_dict()
+    return make_task(channels=TWO_LEVELS).network.state_dict()
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def is_adapted(name: str) -> bool:
 
 
 def test_adapters_change_nothing_at_first() -> None:
-    assert torch.equal(paint(make_adapted().network), paint(make_task().network))
+    assert torch.equal(paint(make_adapted().network), paint(make_task(channels=TWO_LEVELS).network))
 
 
 def test_adapters_alone_have_a_gradient() -> None:
@@ -129,7 +129,7 @@ def test_the_merged_network_is_plain_and_paints_the_same(
         filter(is_adapted, original)
     )
     torch.testing.assert_close(paint(network), painted, rtol=0, atol=1e-5)
-    plain = make_task().network
+    plain = make_task(channels=TWO_LEVELS).network
     assert not torch.allclose(paint(plain), painted, atol=1e-2)
     plain.load_state_dict(merged)
     assert torch.equal(paint(plain), paint(network))
@@ -142,7 +142,7 @@ def test_adapters_are_read_by_diffusers_and_by_us(
     painted = paint(network)
     adapter = fuse_lora(network)
     save_file(adapter, tmp_path / "ink.lora.safetensors")
-    fresh = make_task().network
+    fresh = make_task(channels=TWO_LEVELS).network
     fresh.load_lora_adapter(tmp_path, weight_name="ink.lora.safetensors", prefix="unet")
     torch.testing.assert_close(paint(fresh), painted, rtol=0, atol=1e-6)
     merged = merge_lora(original, load_file(tmp_path / "ink.lora.safetensors"))
