@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from lumiere.config import CurateConfig
-from lumiere.curation.manifest import ALSO, describe_duplicate, kept_video
+from lumiere.curation.manifest import ALSO, describe_duplicate, kept_video, notes_about
 from lumiere.curation.manifest_report import counts, funnel
 from lumiere.curation.page_style import SCRIPT, STYLE
 from lumiere.curation.reasons import Reason
@@ -286,7 +286,8 @@ def _groups(accepted: list[Row], rejected: list[Row], shown: Shown) -> list[str]
     for row in rejected:
         kept = by_video.get(kept_video(row["detail"]))
         if row["reason"] == Reason.DUPLICATE and kept is not None:
-            blocks.append(_block("Duplicate: the first one is kept", [kept, row], shown))
+            notes = notes_about(row["video"], [kept])
+            blocks.append(_block("Duplicate: the first one is kept", [kept, row], shown, notes))
     for group in several[:MOST_GROUPS]:
         side = {"train": "for training", "validation": "held out"}[group[0]["split"]]
         blocks.append(_block(f"{len(group)} videos, all {side}", group, shown))
@@ -297,7 +298,7 @@ def _groups(accepted: list[Row], rejected: list[Row], shown: Shown) -> list[str]
     return [*lines, '<div class="groups">', *blocks, "</div>"]
 
 
-def _block(title: str, rows: Sequence[Row], shown: Shown) -> str:
+def _block(title: str, rows: Sequence[Row], shown: Shown, notes: Sequence[str] = ()) -> str:
     figures = []
     for row in rows[:MOST_IN_GROUP]:
         source = _data_uri(shown.strip(row, slice(1, 2)))
@@ -307,6 +308,7 @@ def _block(title: str, rows: Sequence[Row], shown: Shown) -> str:
         )
     more = len(rows) - MOST_IN_GROUP
     extra = f"<small>and {more} more</small>" if more > 0 else ""
+    extra += "".join(f"<br><small>{escape(note)}</small>" for note in notes)
     return (
         f'<div class="group"><b>{escape(title)}</b>'
         f'<div class="pictures">{"".join(figures)}</div>{extra}</div>'

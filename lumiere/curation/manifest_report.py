@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lumiere.curation.manifest import SCHEMA, describe_duplicate
+from lumiere.curation.manifest import SCHEMA, describe_duplicate, kept_video, notes_about
 from lumiere.curation.reasons import Reason
 from lumiere.curation.thresholds import MODEL_SCORES, PICTURE_SCORES
 from lumiere.curation.unread_captions import TITLE, UnreadCaptions, named
@@ -96,7 +96,7 @@ def _page(
         "",
         *_captioned(rows),
         *(_unread(unread) if unread else []),
-        *_rejections(rejected),
+        *_rejections(rejected, rows),
         *_decoders(rows, numbers),
         "## Pictures",
         "",
@@ -135,8 +135,12 @@ def _unread(unread: UnreadCaptions) -> list[str]:
     return [*lines, ""]
 
 
-def _rejections(rejected: list[Row]) -> list[str]:
+def _rejections(rejected: list[Row], rows: list[Row]) -> list[str]:
     """Return two tables: how often each reason occurs, and each rejected candidate."""
+    kept: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["verdict"] == "accepted":
+            kept.setdefault(row["video"], []).append(row)
     lines = ["## Rejected", ""]
     if not rejected:
         return [*lines, "Nothing was rejected.", ""]
@@ -148,7 +152,8 @@ def _rejections(rejected: list[Row]) -> list[str]:
     for row in rejected:
         detail = row["detail"]
         if row["reason"] == Reason.DUPLICATE:
-            detail = describe_duplicate(detail)
+            notes = notes_about(row["video"], kept.get(kept_video(detail), []))
+            detail = "; ".join([describe_duplicate(detail), *notes])
         lines.append(f"| {_cell(row['clip_id'])} | `{row['reason']}` | {_cell(detail)} |")
     return [*lines, ""]
 

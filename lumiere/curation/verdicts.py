@@ -28,7 +28,12 @@ from lumiere.curation.manifest import (
     empty_row,
 )
 from lumiere.curation.measurement import Measurement
-from lumiere.curation.originals import find_original, is_mirrored, take_captions
+from lumiere.curation.originals import (
+    find_original,
+    is_mirrored,
+    note_differences,
+    take_captions,
+)
 from lumiere.curation.parts import divide
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.split import assign_splits
@@ -258,9 +263,11 @@ def _split_and_mark_duplicates(
         # The captions of a model are not mixed with those of people, which come first.
         by_people = [row for row in duplicates if not row.get("captioner")]
         best = find_original(by_people or duplicates)
-        for row in sorted(duplicates, key=lambda row: row["clip_id"]):
-            if row is best:
-                continue
+        copies = sorted(
+            (row for row in duplicates if row is not best), key=lambda row: row["clip_id"]
+        )
+        note_differences(best, copies)
+        for row in copies:
             detail = f"{DUPLICATE_OF}{best['video']}"
             if is_mirrored(pictures[best["clip_id"]], pictures[row["clip_id"]]):
                 detail += MIRRORED  # its captions may name directions
