@@ -73,10 +73,13 @@ def windows(decoder: str, seeks: bool = True) -> Callable[[Path, int], None]:
 
     def cut(path: Path, start: int) -> None:
         video_io.SEEK_FROM = 10 if seeks else 10**9
-        span = Ticks(Fraction(16), Fraction(start), wanted=WINDOW)
-        ((_, decoded),) = decode_spans(
-            path, [span], decoder, lambda frame: fit(frame, (SIZE, SIZE))
+        span = Ticks(
+            Fraction(16),
+            Fraction(start),
+            wanted=WINDOW,
+            transform=lambda frame: fit(frame, (SIZE, SIZE)),
         )
+        ((_, decoded),) = decode_spans(path, [span], decoder)
         assert len(decoded.frames) == len(WINDOW)
 
     return cut

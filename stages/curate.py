@@ -25,6 +25,7 @@ def main() -> None:
     from lumiere.curation.manifest import write_manifest
     from lumiere.curation.manifest_report import counts, write_report
     from lumiere.curation.split import split_notes
+    from lumiere.curation.unread_captions import find_unread
     from lumiere.data.ray_engine import engine
     from lumiere.data.remote import split_source
     from lumiere.evaluation.backbones.efficientnet_lite import EfficientNetLite0Backbone
@@ -49,11 +50,16 @@ def main() -> None:
         rows, pictures = curate(
             raw, arguments.captions, config, arguments.scratch, network, pattern, run_tasks, models
         )
+        decode = params.decode
+        unread = find_unread(rows, decode.text_encoder, decode.max_text_tokens)
         shutil.rmtree(arguments.report, ignore_errors=True)
-        write_report(arguments.report, rows, pictures, config.min_motion)
-        write_page(arguments.report / "report.html", rows, pictures, config, params.decode.size)
+        write_report(arguments.report, rows, pictures, config.min_motion, unread)
+        page = arguments.report / "report.html"
+        write_page(page, rows, pictures, config, decode.size, unread)
         write_manifest(arguments.out, rows)
         numbers = counts(rows)
+        if unread.number is not None:
+            numbers["captions_not_all_read"] = unread.number
         write_atomically(arguments.metrics, (json.dumps(numbers, indent=2) + "\n").encode())
         run.log_metrics(numbers)
         run.log_artifact(arguments.report)
@@ -62,7 +68,8 @@ def main() -> None:
         f"{counted(int(numbers['accepted']), 'clip')} accepted, {numbers['rejected']} rejected: see "
         f"{arguments.report}/report.html"
     )
-    for note in split_notes(rows, config.validation_fraction):
+    notes = [*split_notes(rows, config.validation_fraction), unread.note]
+    for note in filter(None, notes):
         print(f"note: {note}", file=sys.stderr)
 
 

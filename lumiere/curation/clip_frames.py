@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from fractions import Fraction
@@ -39,7 +40,7 @@ def clip_frames(
     raw: Path | RemoteFolder,
     name: str,
     spans: Sequence[Span],
-    box: Box | None = None,
+    boxes: Sequence[Box | None],
     roots: tuple[Path, ...] = (),
 ) -> list[np.ndarray]:
     """Decode the frames at 1/8, 3/8, 5/8 and 7/8 of some stretches of a video.
@@ -48,7 +49,7 @@ def clip_frames(
         raw: the folder of raw videos.
         name: the file's path in it.
         spans: (start, end) of each stretch, in seconds from the first frame.
-        box: the picture within black bars: left, top, width and height in pixels.
+        boxes: the picture of each stretch within black bars: left, top, width and height in pixels.
         roots: other folders that links may lead to.
 
     Returns:
@@ -65,12 +66,12 @@ def clip_frames(
         raise FetchError(f"{name}: cannot be fetched: {error.strerror or error}") from None
     picks = [_picks(span) for span in spans]
     ticks = [
-        Ticks(Fraction(SAMPLE_FPS), start, end, frozenset(own))
-        for (start, end), own in zip(spans, picks, strict=True)
+        Ticks(Fraction(SAMPLE_FPS), start, end, frozenset(own), functools.partial(_fit, box=box))
+        for (start, end), own, box in zip(spans, picks, boxes, strict=True)
     ]
     frames_of: dict[int, np.ndarray] = {}
     try:
-        for place, decoded in decode_spans(path, ticks, transform=lambda f: _fit(crop(f, box))):
+        for place, decoded in decode_spans(path, ticks):
             order = sorted(set(picks[place]))
             rows = [min(order.index(pick), len(decoded.frames) - 1) for pick in picks[place]]
             frames_of[place] = decoded.frames[rows]
@@ -86,8 +87,9 @@ def _picks(span: Span) -> list[int]:
     return [(2 * i + 1) * count // (2 * NUM_FRAMES) for i in range(NUM_FRAMES)]
 
 
-def _fit(frame: np.ndarray) -> np.ndarray:
-    """Shrink a picture to `SHORTER_SIDE`; a smaller one stays as it is."""
+def _fit(frame: np.ndarray, box: Box | None) -> np.ndarray:
+    """Cut the bars off, and shrink the rest to `SHORTER_SIDE`; a smaller one stays as it is."""
+    frame = crop(frame, box)
     height, width = frame.shape[:2]
     scale = SHORTER_SIDE / min(height, width)
     if scale >= 1:

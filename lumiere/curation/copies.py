@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -24,6 +26,7 @@ from lumiere.curation.embedding_cache import EmbeddingCache
 from lumiere.curation.verdict_cache import VerdictCache
 from lumiere.data.disk_arrays import disk_array
 from lumiere.data.video_io import code_version
+from lumiere.data.workers import Failure, report_progress, run_tasks
 
 FRAMES = slice(1, 3)  # of a signature: the two in the middle
 BATCH = 256  # clips that are embedded, or compared with all others, at a time
@@ -34,6 +37,8 @@ NEAREST = 20  # clips with which each clip is compared; a copy of a copy is foun
 # clips of one camera reach 0.99, so that no cosine is certain.
 POSSIBLE = 0.6
 SHOWN_FROM = 1000  # comparisons, of 4 ms each, that show their progress
+PROCESSES_FROM = 2000  # comparisons that are shared by processes, which take a second to start
+PAIRS = 128  # that a process compares at a time
 SAVED_EVERY = 10_000  # comparisons, so that a killed run resumes
 SIDES = (64, 58, 52, 46, 40)  # to which a picture is shrunk to be found in the other: 100 to 62 %
 EDGE = 2  # pixels that are left out around it, where a crop and a whole picture differ
@@ -92,7 +97,11 @@ def embed_clips(signatures: Sequence[np.ndarray], network: Network, cache: Path)
 
 
 def find_copies(
-    signatures: Sequence[np.ndarray], vectors: np.ndarray, cache: Path | None = None
+    signatures: Sequence[np.ndarray],
+    vectors: np.ndarray,
+    cache: Path | None = None,
+    workers: int = 1,
+    timeout_s: float = 60.0,
 ) -> list[tuple[int, int]]:
     """Return the pairs (i, j), i < j, of clips one of which is probably an edited copy of the other.
 
@@ -100,24 +109,88 @@ def find_copies(
         signatures: one per clip, uint8 (4, 64, 64, 3).
         vectors: from `embed_clips`.
         cache: file of the verdicts of earlier runs; only new pairs are compared, and added to it.
+        workers: how many processes compare, if there are many pairs. The result does not depend on
+            it.
+        timeout_s: seconds, the limit for a comparison in one of them.
     """
     pairs = _nearest_pairs(vectors)
     verdicts = VerdictCache(cache, str(code_version(__name__)))
     digests = [hashlib.sha256(clip.tobytes()).hexdigest()[:32] for clip in signatures]
     # In this order, because the search takes the first of equally good places.
     keys = [(digests[i], digests[j]) for i, j in pairs]
-    new = [place for place, key in enumerate(keys) if key not in verdicts]
-    shown = tqdm(new, desc="copies", unit="pair", mininterval=0.5, disable=len(new) < SHOWN_FROM)
-    for count, place in enumerate(shown, 1):
-        i, j = pairs[place]
-        if keys[place] in verdicts:  # the same content a second time
-            continue
-        verdicts.add(keys[place], is_copy(signatures[i], signatures[j]))
-        if count % SAVED_EVERY == 0:
-            verdicts.save()
-    if new:
+    first = {key: place for place, key in reversed(list(enumerate(keys)))}  # equal clips count once
+    new = [place for key, place in first.items() if key not in verdicts]
+    batches = _Batches(signatures, [pairs[place] for place in sorted(new)])
+    unsaved = 0
+    with tqdm(total=len(new), desc="copies", unit="pair", disable=len(new) < SHOWN_FROM) as shown:
+        for number, answers in _compared(batches, workers, timeout_s):
+            for (i, j), answer in zip(batches.pairs_of(number), answers, strict=True):
+                verdicts.add((digests[i], digests[j]), answer)
+            shown.update(len(answers))
+            unsaved += len(answers)
+            if unsaved >= SAVED_EVERY:
+                verdicts.save()
+                unsaved = 0
+    if unsaved:
         verdicts.save()
     return [pair for pair, key in zip(pairs, keys, strict=True) if verdicts[key]]
+
+
+def compare(clips: np.ndarray, pairs: Sequence[tuple[int, int]]) -> list[bool]:
+    """Return whether the clips of each pair are copies, see `is_copy`.
+
+    Args:
+        clips: uint8 (n, 4, 64, 64, 3).
+        pairs: the places of two clips.
+    """
+    answers = []
+    for i, j in pairs:
+        answers.append(is_copy(clips[i], clips[j]))
+        report_progress()
+    return answers
+
+
+def _compared(
+    batches: _Batches, workers: int, timeout_s: float
+) -> Iterator[tuple[int, list[bool]]]:
+    """Yield the number and the answers of each batch, in any order."""
+    workers = min(workers, os.cpu_count() or 1)
+    if workers < 2 or len(batches.pairs) < PROCESSES_FROM:
+        for number, batch in enumerate(batches):
+            yield number, compare(*batch)
+        return
+    for number, outcome in run_tasks(compare, batches, workers, timeout_s):
+        # What goes wrong in a process says nothing about clips.
+        yield number, compare(*batches[number]) if isinstance(outcome, Failure) else outcome
+
+
+@dataclass(frozen=True)
+class _Batches(Sequence[tuple]):
+    """Holds the arguments of `compare` for some pairs at a time, made when they are asked for.
+
+    Attributes:
+        signatures: of all clips.
+        pairs: the places of two clips in it.
+    """
+
+    signatures: Sequence[np.ndarray]
+    pairs: list[tuple[int, int]]
+
+    def pairs_of(self, number: int) -> list[tuple[int, int]]:
+        """Return the pairs of a batch."""
+        return self.pairs[number * PAIRS : (number + 1) * PAIRS]
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.pairs) / PAIRS)
+
+    def __getitem__(self, number: Any) -> Any:  # no slices
+        if number >= len(self):
+            raise IndexError(number)
+        own = self.pairs_of(number)
+        needed = sorted({place for pair in own for place in pair})
+        places = {place: k for k, place in enumerate(needed)}
+        clips = np.stack([self.signatures[place] for place in needed])
+        return clips, [(places[i], places[j]) for i, j in own]
 
 
 def _nearest_pairs(vectors: np.ndarray) -> list[tuple[int, int]]:

@@ -101,7 +101,8 @@ def curate(
         if network is None or len(signatures) < 2:
             return []
         vectors = embed_clips(signatures, network, scratch / "embeddings.bin")
-        return find_copies(signatures, vectors, scratch / "copies.npz")
+        found = scratch / "copies.npz"
+        return find_copies(signatures, vectors, found, config.workers, config.timeout_s)
 
     alike = functools.partial(find_look_alikes, cache=scratch / "look_alikes.npz")
     rows, pictures = decide(outcomes, captions, config, copies, alike, looks)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from lumiere.curation import combing, filters
-from lumiere.curation.shots import CutFinder
+from lumiere.curation.shots import CutFinder, Span
 from lumiere.curation.tick_frames import TickFrames
 from lumiere.data.bars import Box, are_black, find_picture, has_dark_edges, may_have_bars
 from lumiere.data.display import INTERLACED, Display
@@ -123,10 +123,18 @@ class Pass:
             for tick in self.sharp
         }
 
-    def sharpness(self, first: int, last: int) -> float:
-        """Return the median sharpness of the ticks from `first` up to `last`, or of the next one
-        before.
-        """
+    def ticks_of(self, span: Span) -> tuple[int, int]:
+        """Return the first tick in a span, and the first behind it; at least one lies between."""
+        first = min(_tick(span[0]), len(self.frames) - 1)
+        return first, max(first + 1, _tick(span[1]))
+
+    def part(self, span: Span) -> TickFrames:
+        """Return the small pictures of a span."""
+        return self.frames.part(*self.ticks_of(span))
+
+    def sharpness(self, span: Span) -> float:
+        """Return the median sharpness of the ticks of a span, or of the next one before."""
+        first, last = self.ticks_of(span)
         near = [value for tick, value in self.sharp.items() if first <= tick < last]
         before = self.sharp[first // DETAIL_STEP * DETAIL_STEP]
         return round(float(np.median(near or [before])), 3)

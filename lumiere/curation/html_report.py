@@ -17,13 +17,14 @@ import numpy as np
 from PIL import Image
 
 from lumiere.config import CurateConfig
-from lumiere.curation.manifest import ALSO, describe_duplicate, kept_video
+from lumiere.curation.manifest import ALSO, describe_duplicate, kept_video, notes_about
 from lumiere.curation.manifest_report import counts, funnel
 from lumiere.curation.page_style import SCRIPT, STYLE
 from lumiere.curation.reasons import Reason
 from lumiere.curation.score_charts import Score, chart
 from lumiere.curation.split import split_notes
 from lumiere.curation.thresholds import MODEL_SCORES, PICTURE_SCORES, LimitedScore, plain
+from lumiere.curation.unread_captions import UnreadCaptions, html_section
 from lumiere.data.frame_sizes import Size, as_sizes, fitting_part, nearest
 from lumiere.files import write_atomically
 
@@ -41,7 +42,12 @@ Pictures = Mapping[str, np.ndarray]
 
 
 def write_page(
-    path: Path, rows: list[Row], pictures: Pictures, config: CurateConfig, size: Any = 1
+    path: Path,
+    rows: list[Row],
+    pictures: Pictures,
+    config: CurateConfig,
+    size: Any = 1,
+    unread: UnreadCaptions | None = None,
 ) -> None:
     """Write the page; the same rows give the same bytes.
 
@@ -51,6 +57,7 @@ def write_page(
         pictures: four frames of each clip that could be read, uint8 (4, 64, 64, 3), by clip_id.
         config: the thresholds.
         size: `decode.size`, whose shape decides what training sees of each clip; a square by default.
+        unread: captions that are not read in full; without it, the page does not mention them.
     """
     sizes = as_sizes(size)
     shown = Shown(pictures, sizes)
@@ -60,9 +67,10 @@ def write_page(
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Curation</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<style>{STYLE}</style></head><body><main>",
-        *_head(rows, config, sizes),
+        *_head(rows, config, sizes, unread),
         *_charts(rows, config),
         *_doubtful(accepted, shown, config),
+        *(html_section(unread) if unread else []),
         *_groups(accepted, rejected, shown),
         *_rejected(rejected, shown),
         *_accepted(accepted, shown),
@@ -103,7 +111,9 @@ class Shown:
         return np.concatenate(shown[1:], axis=1)
 
 
-def _head(rows: list[Row], config: CurateConfig, sizes: Sequence[Size]) -> list[str]:
+def _head(
+    rows: list[Row], config: CurateConfig, sizes: Sequence[Size], unread: UnreadCaptions | None
+) -> list[str]:
     """Return the title, the counts, the notes, and what each check leaves."""
     numbers = counts(rows)
     figures = [
@@ -124,6 +134,7 @@ def _head(rows: list[Row], config: CurateConfig, sizes: Sequence[Size]) -> list[
         f"frames; training sees the bright {part} in the middle.</p>"
     )
     links = {"scores-at": "Scores", "look": "Worth a look", "alike": "Look-alikes"}
+    links |= {"unread": "Captions"} if unread else {}
     links |= {"rejected": "Rejected", "accepted": "Accepted"}
     parts.append("<nav>" + "".join(f'<a href="#{k}">{v}</a>' for k, v in links.items()) + "</nav>")
     parts.append(
@@ -131,7 +142,9 @@ def _head(rows: list[Row], config: CurateConfig, sizes: Sequence[Size]) -> list[
     )
     cells = (f'<div class="figure"><b>{value}</b>{word}</div>' for value, word in figures)
     parts.append(f'<div class="figures">{"".join(cells)}</div>')
-    for note in split_notes(rows, config.validation_fraction):
+    warnings = split_notes(rows, config.validation_fraction)
+    warnings += [unread.note] if unread and unread.note else []
+    for note in warnings:
         parts.append(f'<p class="warning">{escape(note[0].upper() + note[1:])}.</p>')
     parts.append("<h2>What each check leaves</h2>")
     parts.append('<div class="funnel">')
@@ -273,7 +286,8 @@ def _groups(accepted: list[Row], rejected: list[Row], shown: Shown) -> list[str]
     for row in rejected:
         kept = by_video.get(kept_video(row["detail"]))
         if row["reason"] == Reason.DUPLICATE and kept is not None:
-            blocks.append(_block("Duplicate: the first one is kept", [kept, row], shown))
+            notes = notes_about(row["video"], [kept])
+            blocks.append(_block("Duplicate: the first one is kept", [kept, row], shown, notes))
     for group in several[:MOST_GROUPS]:
         side = {"train": "for training", "validation": "held out"}[group[0]["split"]]
         blocks.append(_block(f"{len(group)} videos, all {side}", group, shown))
@@ -284,7 +298,7 @@ def _groups(accepted: list[Row], rejected: list[Row], shown: Shown) -> list[str]
     return [*lines, '<div class="groups">', *blocks, "</div>"]
 
 
-def _block(title: str, rows: Sequence[Row], shown: Shown) -> str:
+def _block(title: str, rows: Sequence[Row], shown: Shown, notes: Sequence[str] = ()) -> str:
     figures = []
     for row in rows[:MOST_IN_GROUP]:
         source = _data_uri(shown.strip(row, slice(1, 2)))
@@ -294,6 +308,7 @@ def _block(title: str, rows: Sequence[Row], shown: Shown) -> str:
         )
     more = len(rows) - MOST_IN_GROUP
     extra = f"<small>and {more} more</small>" if more > 0 else ""
+    extra += "".join(f"<br><small>{escape(note)}</small>" for note in notes)
     return (
         f'<div class="group"><b>{escape(title)}</b>'
         f'<div class="pictures">{"".join(figures)}</div>{extra}</div>'

@@ -27,7 +27,6 @@ from lumiere.curation.measurement import Measurement
 from lumiere.curation.parts import Part, divide
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.thresholds import bad_score, too_short_or_still, too_small
-from lumiere.data.bars import Box
 from lumiere.data.ray_engine import RunTasks
 from lumiere.data.remote import RemoteFolder
 from lumiere.data.workers import Failure
@@ -58,14 +57,12 @@ class _Clip:
     Attributes:
         key: its video and number.
         part: as `divide` returns it.
-        box: the picture within black bars.
         content: a hash over the file, the stretch and how frames are taken from it.
         needs_caption: whether the captioner has to describe it.
     """
 
     key: LookKey
     part: Part
-    box: Box | None
     content: str
     needs_caption: bool
 
@@ -121,17 +118,17 @@ def _clips(
             if needs_caption:
                 scores = picture_scores(part.segment.sharpness, video.signature_of(part.segment))
                 if (
-                    too_small(min(video.width, video.height), config)
+                    too_small(min(video.size_of(part.segment)), config)
                     or too_short_or_still(part.segment, config)
                     or bad_score(scores, config)
                 ):
                     needs_caption = False  # a threshold rejects it, whatever it shows
                     part = dataclasses.replace(part, problem=None)
             segment = part.segment
-            facts = [CODE, NUM_FRAMES, SHORTER_SIDE, SAMPLE_FPS, video.sha256, video.box]
+            facts = [CODE, NUM_FRAMES, SHORTER_SIDE, SAMPLE_FPS, video.sha256, segment.box]
             facts += [segment.start, segment.end]
             content = hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:32]
-            yield _Clip((name, number), part, video.box, content, needs_caption)
+            yield _Clip((name, number), part, content, needs_caption)
 
 
 def _lacks_caption(part: Part, config: CurateConfig) -> bool:
@@ -165,8 +162,10 @@ def _decoded(
     ]
     tasks = []
     for group in groups:
-        spans = [(clip.part.segment.start, clip.part.segment.end) for clip in group]
-        tasks.append((raw, group[0].key[0], spans, group[0].box, roots))
+        segments = [clip.part.segment for clip in group]
+        spans = [(segment.start, segment.end) for segment in segments]
+        boxes = [segment.box for segment in segments]
+        tasks.append((raw, group[0].key[0], spans, boxes, roots))
     if not tasks:
         return
     finished = run(clip_frames, tasks, config.workers, config.timeout_s, config.memory_mb)

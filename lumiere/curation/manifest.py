@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -16,6 +16,7 @@ from lumiere.files import write_atomically
 
 ALSO = " Also: "  # in a detail, before a reason that no threshold changes
 DUPLICATE_OF = "duplicate_of:"  # begins the detail of a duplicate; the video that is kept follows
+A_DUPLICATE = ", a duplicate"  # follows the name of a video, in notes of the clip that is kept
 MIRRORED = "; mirrored, so its captions are not taken over"  # may end the detail of a duplicate
 
 SCHEMA = pa.schema(
@@ -93,6 +94,11 @@ def describe_duplicate(detail: str) -> str:
     """Return the detail of a duplicate in a sentence."""
     end = MIRRORED if detail.endswith(MIRRORED) else ""
     return f"It shows the same as {kept_video(detail)}, which is kept{end}."
+
+
+def notes_about(video: str, kept: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what the notes of clips that are kept say of a duplicate."""
+    return [note for row in kept for note in row["notes"] if f" of {video}{A_DUPLICATE}" in note]
 
 
 def default_of(column: str) -> Any:

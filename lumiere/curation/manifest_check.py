@@ -66,8 +66,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "bitrate": ANY_SIZE, "motion": ANY_SIZE, "motion_curve": ANY_SIZE, "sharpness": ANY_SIZE,
     "dark_share": SHARE, "bright_share": SHARE, "text_area": SHARE, "caption_match": (-1, 1),
 }  # fmt: skip
-# Columns that are the same for all accepted clips of a video.
-OF_VIDEO = ("sha256", "decoder", "crop", "width", "height", "duration", "split")
+# Columns that are the same for all accepted clips of a video, and for those without black bars.
+OF_VIDEO = ("sha256", "decoder", "duration", "split")
+OF_PICTURE = ("width", "height")
 
 
 def read_columns(path: Path, fields: Sequence[pa.Field]) -> pa.Table:
@@ -114,7 +115,7 @@ def check_accepted(path: Path, rows: Iterable[tuple[int, Row]], others: Sequence
     Raises:
         DataError: with the column, the row, what is expected and the cure.
     """
-    first: dict[str, tuple[int, tuple[Any, ...]]] = {}
+    first: dict[tuple[str, str], tuple[int, Any]] = {}
     for number, row in rows:
         for column, expected, is_right in ACCEPTED:
             if column in row and not is_right(row):
@@ -126,12 +127,12 @@ def check_accepted(path: Path, rows: Iterable[tuple[int, Row]], others: Sequence
                 raise _error(path, number, row.get("clip_id"), column, values, expected)
         if "video" not in row:
             continue
-        facts = tuple(row.get(column) for column in OF_VIDEO)
-        other, known = first.setdefault(row["video"], (number, facts))
-        for column, value, expected in zip(OF_VIDEO, facts, known, strict=True):
-            if value != expected:
-                expected = f"{expected!r}, as in row {other + 1} of the same video"
-                raise _error(path, number, row.get("clip_id"), column, value, expected)
+        columns = OF_VIDEO if row.get("crop") else (*OF_VIDEO, *OF_PICTURE)
+        for column in columns:
+            other, known = first.setdefault((row["video"], column), (number, row.get(column)))
+            if row.get(column) != known:
+                expected = f"{known!r}, as in row {other + 1} of the same video"
+                raise _error(path, number, row.get("clip_id"), column, row.get(column), expected)
 
 
 @functools.lru_cache(maxsize=64)

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lumiere.curation.manifest import SCHEMA, describe_duplicate
+from lumiere.curation.manifest import SCHEMA, describe_duplicate, kept_video, notes_about
 from lumiere.curation.reasons import Reason
 from lumiere.curation.thresholds import MODEL_SCORES, PICTURE_SCORES
+from lumiere.curation.unread_captions import TITLE, UnreadCaptions, named
 from lumiere.data.contact_sheets import contact_sheet, save_picture
 from lumiere.plurals import counted, there_are
 
@@ -45,9 +46,21 @@ def counts(rows: list[Row]) -> dict[str, int | float]:
 
 
 def write_report(
-    folder: Path, rows: list[Row], pictures: Mapping[str, np.ndarray], min_motion: float
+    folder: Path,
+    rows: list[Row],
+    pictures: Mapping[str, np.ndarray],
+    min_motion: float,
+    unread: UnreadCaptions | None = None,
 ) -> None:
-    """Write report.md, curation.png, accepted.png and rejected.png; the same rows give the same bytes."""
+    """Write report.md, curation.png, accepted.png and rejected.png; the same rows give the same bytes.
+
+    Args:
+        folder: for the files.
+        rows: of the manifest.
+        pictures: four frames of each clip that could be read, uint8 (4, 64, 64, 3), by clip_id.
+        min_motion: the threshold.
+        unread: captions that are not read in full; without it, the report does not mention them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rejected = [row for row in rows if row["verdict"] == "rejected"]
     accepted = [row for row in rows if row["verdict"] == "accepted"]
@@ -58,10 +71,16 @@ def write_report(
     shown = [row for row in rejected if row["clip_id"] in pictures]
     if shown:
         _draw_sheet(folder / "rejected.png", shown[:SHEET_CLIPS], pictures, 6)
-    (folder / "report.md").write_text(_page(rows, rejected, bool(shown)), encoding="utf-8")
+    page = _page(rows, rejected, bool(shown), unread)
+    (folder / "report.md").write_text(page, encoding="utf-8")
 
 
-def _page(rows: list[Row], rejected: list[Row], has_rejected_sheet: bool) -> str:
+def _page(
+    rows: list[Row],
+    rejected: list[Row],
+    has_rejected_sheet: bool,
+    unread: UnreadCaptions | None,
+) -> str:
     numbers = counts(rows)
     lines = [
         "# Curation",
@@ -76,7 +95,8 @@ def _page(rows: list[Row], rejected: list[Row], has_rejected_sheet: bool) -> str
         "![how many candidates each check leaves, their motion and their length](curation.png)",
         "",
         *_captioned(rows),
-        *_rejections(rejected),
+        *(_unread(unread) if unread else []),
+        *_rejections(rejected, rows),
         *_decoders(rows, numbers),
         "## Pictures",
         "",
@@ -101,8 +121,26 @@ def _captioned(rows: list[Row]) -> list[str]:
     return [f"{have} captions from `{_cell(names[0])}`.", ""]
 
 
-def _rejections(rejected: list[Row]) -> list[str]:
+def _unread(unread: UnreadCaptions) -> list[str]:
+    """Return which captions the text encoder does not read in full."""
+    lines = [f"## {TITLE}", "", _cell(unread.summary), ""]
+    if not unread.cut and not unread.odd:
+        return lines
+    lines += ["| caption | clip | not read |", "|---|---|---|"]
+    for caption in dict.fromkeys((*unread.cut, *unread.odd)):
+        lost = [caption.rest.strip()] if caption.rest else []
+        lost += [f"unknown: {' '.join(caption.unknown)}"] if caption.unknown else []
+        cells = (caption.read + caption.rest, named(caption.clip_ids), "; ".join(lost))
+        lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    return [*lines, ""]
+
+
+def _rejections(rejected: list[Row], rows: list[Row]) -> list[str]:
     """Return two tables: how often each reason occurs, and each rejected candidate."""
+    kept: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["verdict"] == "accepted":
+            kept.setdefault(row["video"], []).append(row)
     lines = ["## Rejected", ""]
     if not rejected:
         return [*lines, "Nothing was rejected.", ""]
@@ -114,7 +152,8 @@ def _rejections(rejected: list[Row]) -> list[str]:
     for row in rejected:
         detail = row["detail"]
         if row["reason"] == Reason.DUPLICATE:
-            detail = describe_duplicate(detail)
+            notes = notes_about(row["video"], kept.get(kept_video(detail), []))
+            detail = "; ".join([describe_duplicate(detail), *notes])
         lines.append(f"| {_cell(row['clip_id'])} | `{row['reason']}` | {_cell(detail)} |")
     return [*lines, ""]
 

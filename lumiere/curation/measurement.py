@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import math
 import statistics
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,12 +18,12 @@ import numpy as np
 
 from lumiere.curation import filters
 from lumiere.curation.damage import undamaged, within
-from lumiere.curation.frame_pass import MAY_HAVE_BARS, SAMPLE_FPS, Pass, read_frames
+from lumiere.curation.frame_pass import SAMPLE_FPS, Pass, read_frames
+from lumiere.curation.inner_pictures import inner_pictures
 from lumiere.curation.probe import Probe, locate, probe
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.shots import Span, shots_between
-from lumiere.curation.tick_frames import brightest_of
-from lumiere.data.bars import Box, find_picture
+from lumiere.data.bars import Box
 from lumiere.data.display import INTERLACED
 from lumiere.data.remote import RemoteFolder
 from lumiere.data.shards import pack_arrays, unpack_arrays
@@ -41,6 +40,7 @@ CODE = code_version(
     "lumiere.curation.damage",
     "lumiere.curation.filters",
     "lumiere.curation.frame_pass",
+    "lumiere.curation.inner_pictures",
     "lumiere.curation.probe",
     "lumiere.curation.shots",
     "lumiere.curation.tick_frames",
@@ -81,6 +81,8 @@ class Segment:
         motion, sharpness: see `filters`.
         motion_curve: see `filters.motions`, starting at the first sixteenth of a second within the
             segment.
+        box: the picture within black bars: left, top, width and height in pixels; None without
+            bars.
     """
 
     start: Fraction
@@ -89,6 +91,7 @@ class Segment:
     motion: float
     sharpness: float
     motion_curve: tuple[float, ...] = ()
+    box: Box | None = None
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,7 @@ class Measurement:
 
     Attributes:
         reason, detail: why it cannot be read; empty if it can.
-        width, height: pixels, as shown, without black bars.
-        box: the picture within black bars: left, top, width and height in pixels; None without
-            bars.
+        width, height: pixels, as shown, with black bars.
         num_frames: source frames that the decoder returned.
         notes: what is unusual about its pictures and times.
         damage: what was cut out, in words; empty for nothing.
@@ -115,7 +116,6 @@ class Measurement:
     probe: Probe | None = None
     width: int = 0
     height: int = 0
-    box: Box | None = None
     num_frames: int = 0
     duration: Fraction = Fraction(0)
     notes: tuple[str, ...] = ()
@@ -125,6 +125,10 @@ class Measurement:
     signatures: np.ndarray = dataclasses.field(
         default_factory=lambda: np.empty((0, 4, 64, 64, 3), np.uint8)
     )
+
+    def size_of(self, stretch: Segment) -> tuple[int, int]:
+        """Return the (width, height) of a stretch within black bars."""
+        return (self.width, self.height) if stretch.box is None else stretch.box[2:]
 
     def signature_of(self, stretch: Segment) -> np.ndarray | None:
         """Return the small frames of a stretch; None if it was not measured."""
@@ -209,7 +213,6 @@ def from_bytes(content: bytes) -> Measurement:
     facts: dict[str, Any] = json.loads(str(arrays["facts"]))
     if facts["probe"]:
         facts["probe"] = Probe(**{**facts["probe"], "notes": tuple(facts["probe"]["notes"])})
-    facts["box"] = tuple(facts["box"]) if facts["box"] else None
     facts["notes"] = tuple(facts["notes"])
     facts["duration"] = Fraction(facts["duration"])
     facts["shots"] = tuple(_span(shot) for shot in facts["shots"])
@@ -232,8 +235,9 @@ def _span(texts: list[str]) -> Span:
 def _segment(facts: dict[str, Any]) -> Segment:
     start, end = _span([facts["start"], facts["end"]])
     span = _span(facts["span"]) if facts["span"] else None
-    curve = tuple(facts["motion_curve"])
-    return Segment(**{**facts, "start": start, "end": end, "span": span, "motion_curve": curve})
+    curve, box = tuple(facts["motion_curve"]), tuple(facts["box"]) if facts["box"] else None
+    times = {"start": start, "end": end, "span": span}
+    return Segment(**{**facts, **times, "motion_curve": curve, "box": box})
 
 
 def _measure(
@@ -260,9 +264,9 @@ def _measure_frames(
     stretches = undamaged(path, facts.codec, seen.end, seen.damage) if seen.damage else []
     _check_whole(facts, seen, bool(stretches))
     facts = _with_decoder(facts, seen, bool(stretches))
-    box = seen.picture_box()
-    if box is not None:
-        seen.cut_bars(box)
+    whole = seen.picture_box()
+    if whole is not None:
+        seen.cut_bars(whole)
     cuts = seen.cuts.cuts(shot_threshold, seen.times)
     shots = tuple(shots_between(seen.times, cuts, seen.end))
     if stretches:
@@ -270,24 +274,20 @@ def _measure_frames(
         seen.notes.append(f"cut around damage ({seen.damage})")
     pieces: list[tuple[Span, Span | None]] = [(shot, None) for shot in shots]
     pieces += [(part, span) for span in spans if (part := containing_shot(span, shots))]
+    pictures = inner_pictures(path, seen, [piece for piece, _ in pieces], len(shots), whole)
     segments, signatures = [], []
-    for (start, end), span in pieces:
-        first, last = _ticks_of((start, end), seen)
-        frames = seen.frames.part(first, last)
-        motion, curve = filters.motions(frames)
+    for ((start, end), span), inner in zip(pieces, pictures, strict=True):
+        motion, curve = filters.motions(inner.frames)
         report_progress()
-        blur = seen.sharpness(first, last)
-        segments.append(Segment(start, end, span, motion, blur, tuple(curve)))
-        signatures.append(filters.signature(frames))
-    if MAY_HAVE_BARS not in seen.notes:
-        seen.notes += _doubtful_bars(seen, shots)
+        score = motion, inner.sharpness, tuple(curve)
+        segments.append(Segment(start, end, span, *score, inner.box))
+        signatures.append(filters.signature(inner.frames))
     return Measurement(
         sha256=sha256,
         num_bytes=path.stat().st_size,
         probe=facts,
-        width=seen.sizes[0][0] if box is None else box[2],
-        height=seen.sizes[0][1] if box is None else box[3],
-        box=box,
+        width=seen.sizes[0][0],
+        height=seen.sizes[0][1],
         num_frames=len(seen.times),
         duration=seen.end,
         notes=tuple(_remarks(seen, segments)),
@@ -306,21 +306,6 @@ def _with_decoder(facts: Probe, seen: Pass, has_stretches: bool) -> Probe:
         return facts
     doubt = "damaged" if has_stretches else "interlaced"
     return dataclasses.replace(facts, decoder="pyav", decoder_reason=doubt)
-
-
-def _ticks_of(span: Span, seen: Pass) -> tuple[int, int]:
-    """Return the first tick in a span, and the first behind it; at least one lies between."""
-    first = min(math.ceil(span[0] * SAMPLE_FPS), len(seen.frames) - 1)
-    return first, max(first + 1, math.ceil(span[1] * SAMPLE_FPS))
-
-
-def _doubtful_bars(seen: Pass, shots: tuple[Span, ...]) -> list[str]:
-    """Return a note if some shots have bars that the whole video does not have."""
-    parts = [seen.frames.part(*_ticks_of(shot, seen)) for shot in shots]
-    count = sum(find_picture(brightest_of(part)) is not None for part in parts)
-    if not count:
-        return []
-    return [MAY_HAVE_BARS + (f" in {count} of {len(shots)} shots" if len(shots) > 1 else "")]
 
 
 def _undamaged_shots(

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from lumiere.curation.dedupe import block_means
-from lumiere.curation.manifest import MODEL_SCHEMA, SCHEMA
+from lumiere.curation.manifest import A_DUPLICATE, MODEL_SCHEMA, SCHEMA
+from lumiere.plurals import shortened, some_of
 
 Row = dict[str, Any]
 
@@ -30,6 +31,8 @@ MORE_BITS = 1.1  # from which on that counts
 # enlarged ones had 10 to 15 % of the sharpness, real ones 27 to 73 %; at k = 1.5, 21 to 31 % and 59
 # to 161 %. The limit lies between.
 ENLARGED_POWER = 2.2
+
+MOST_LISTED, LONGEST = 3, 60  # cells of a column in a note, and characters of each
 
 CLEARLY_LESS = 0.8  # of a difference; both are noise if the picture is symmetric
 
@@ -92,40 +95,57 @@ def is_mirrored(one: np.ndarray, other: np.ndarray) -> bool:
     return bool(turned < CLEARLY_LESS * as_it_is)
 
 
+def note_differences(best: Row, copies: Sequence[Row]) -> None:
+    """Note what the table of captions says of copies in its other columns, such as a licence, and not
+    of the clip that is kept.
+
+    Nothing is filled in: a licence belongs to a file, and whether it holds for another file with the
+    same pictures is for a person to decide.
+    """
+    notes = []
+    for copy in copies:
+        for name in _other_columns(copy):
+            known = list(filter(None, dict.fromkeys(best[name])))
+            said = dict.fromkeys(
+                cell
+                for text, cell in zip(copy["captions"], copy[name], strict=True)
+                if cell and (cell not in known or _says_otherwise(best, name, text, cell))
+            )
+            if said:
+                notes.append(
+                    f"{name} of {copy['video']}{A_DUPLICATE}: {_listed(list(said))}; "
+                    f"of this video: {_listed(known) or 'none'}"
+                )
+    best["notes"] = [*best["notes"], *notes]
+
+
+def _says_otherwise(best: Row, name: str, text: str, cell: str) -> bool:
+    """Return whether a clip has a caption with another cell in a column."""
+    return text in best["captions"] and best[name][best["captions"].index(text)] != cell
+
+
+def _listed(cells: Sequence[str]) -> str:
+    return some_of([shortened(cell, LONGEST) for cell in cells], MOST_LISTED)
+
+
+def _other_columns(row: Row) -> list[str]:
+    """Return the columns that the table of captions has besides its own."""
+    own = {*SCHEMA.names, *MODEL_SCHEMA.names}
+    return [name for name in row if name not in own]
+
+
 def take_captions(best: Row, copy: Row) -> None:
-    """Give a clip the captions of a copy that it lacks, with their other cells and a note. Of a
-    caption that it has, its own other cells count, and a note names the copy's.
+    """Give a clip the captions of a copy that it lacks, with their other cells and a note.
 
     Captions of a person and those of a model are not mixed, because one column says who wrote them.
     """
     if best.get("captioner", "") != copy.get("captioner", ""):
         return
-    own = {*SCHEMA.names, *MODEL_SCHEMA.names}
-    others = [name for name in copy if name not in own]
-    best["notes"] = [*best["notes"], *_unused_cells(best, copy, others)]
     places = [i for i, text in enumerate(copy["captions"]) if text not in best["captions"]]
     if not places:
         return
-    for name in ("captions", *others):
+    for name in ("captions", *_other_columns(copy)):
         best[name] = [*best[name], *(copy[name][i] for i in places)]
-    best["notes"] = [*best["notes"], f"captions of {copy['video']}, a duplicate"]
+    best["notes"] = [*best["notes"], f"captions of {copy['video']}{A_DUPLICATE}"]
     if "caption_match" in best:  # that of the caption that fits worst
         best["caption_match"] = min(best["caption_match"], copy["caption_match"])
-
-
-def _unused_cells(best: Row, copy: Row, others: Sequence[str]) -> list[str]:
-    """Return a note on the other cells of captions that both have, if they differ."""
-    unused = []
-    for i, text in enumerate(copy["captions"]):
-        if text not in best["captions"]:
-            continue
-        place = best["captions"].index(text)
-        for name in others:
-            cell = copy[name][i]
-            if cell and cell != best[name][place]:
-                unused.append(f"{name}: {cell}")
-    if not unused:
-        return []
-    return [
-        f"values of {copy['video']}, a duplicate, that are not used ({', '.join(dict.fromkeys(unused))})"
-    ]

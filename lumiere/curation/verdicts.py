@@ -28,7 +28,12 @@ from lumiere.curation.manifest import (
     empty_row,
 )
 from lumiere.curation.measurement import Measurement
-from lumiere.curation.originals import find_original, is_mirrored, take_captions
+from lumiere.curation.originals import (
+    find_original,
+    is_mirrored,
+    note_differences,
+    take_captions,
+)
 from lumiere.curation.parts import divide
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.split import assign_splits
@@ -202,7 +207,9 @@ def _video_rows(
         is_numbered = is_divided or number >= len(stretches)
         part_id = f"{clip_id}#{number}" if is_numbered else clip_id
         signature = outcome.signature_of(segment)
-        rows.append((_part_row({**base, "clip_id": part_id}, look, signature, config), signature))
+        width, height = outcome.size_of(segment)
+        own = {"clip_id": part_id, "width": width, "height": height}
+        rows.append((_part_row(base | own, look, signature, config), signature))
     return rows
 
 
@@ -215,7 +222,9 @@ def _part_row(base: Row, look: Look, signature: np.ndarray | None, config: Curat
     row |= {"exact_start": str(segment.start), "exact_end": str(segment.end)}
     row |= {"motion_curve": list(segment.motion_curve), **_caption_columns(part.captions)}
     row |= {"motion": segment.motion, **picture_scores(segment.sharpness, signature)}
-    row["notes"] = [*base["notes"], *_caption_notes(part.captions)]
+    bars = ["black bars"] if segment.box else []
+    row |= {"crop": list(segment.box or ())}
+    row["notes"] = [*base["notes"], *bars, *_caption_notes(part.captions)]
     if signature is not None:
         row["hash"] = "".join(f"{perceptual_hash(frame):016x}" for frame in signature)
     if small := too_small(min(row["width"], row["height"]), config):
@@ -254,9 +263,11 @@ def _split_and_mark_duplicates(
         # The captions of a model are not mixed with those of people, which come first.
         by_people = [row for row in duplicates if not row.get("captioner")]
         best = find_original(by_people or duplicates)
-        for row in sorted(duplicates, key=lambda row: row["clip_id"]):
-            if row is best:
-                continue
+        copies = sorted(
+            (row for row in duplicates if row is not best), key=lambda row: row["clip_id"]
+        )
+        note_differences(best, copies)
+        for row in copies:
             detail = f"{DUPLICATE_OF}{best['video']}"
             if is_mirrored(pictures[best["clip_id"]], pictures[row["clip_id"]]):
                 detail += MIRRORED  # its captions may name directions
@@ -284,19 +295,12 @@ def _facts(video: Measurement) -> Row:
         "decoder_reason": video.probe.decoder_reason,
         "codec": video.probe.codec,
         "container": video.probe.container,
-        "width": video.width,
-        "height": video.height,
-        "crop": list(video.box or ()),
         "duration": round(float(video.duration), 6),
         "frame_rate": round(video.probe.frame_rate, 6),
         "num_frames": video.num_frames,
         "num_shots": len(video.shots),
         "bitrate": round(8 * video.num_bytes / max(float(video.duration), 1e-6), 1),
-        "notes": [
-            *video.probe.notes,
-            *video.notes,
-            *(["black bars"] if video.box else []),
-        ],
+        "notes": [*video.probe.notes, *video.notes],
         "sha256": video.sha256,
     }
 

@@ -33,10 +33,12 @@ def find_picture(brightest: np.ndarray) -> Box | None:
         brightest: uint8 (h, w), the brightest grey of each pixel over all frames.
     """
     top, bottom = _bars(brightest)
-    left, right = _bars(brightest[top : brightest.shape[0] - bottom].T)
+    height, width = brightest.shape
+    left, right = _bars(brightest[top : height - bottom].T)
     if not (top or left):
         return None
-    height, width = brightest.shape
+    if not top:  # a row between wide bars is too short to count as lit
+        top, bottom = _bars(brightest[:, left : width - right])
     return left, top, width - left - right, height - top - bottom
 
 

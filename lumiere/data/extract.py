@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -83,7 +84,8 @@ class Source:
         decoder: "decord" or "pyav".
         motion_curve: the manifest's column, by which windows are chosen; windows are evenly spread
             if it is empty.
-        box: the picture within black bars, see `bars`; None without bars.
+        box: the picture within black bars, see `bars`; None without bars. Stretches of one video
+            may have different ones.
     """
 
     path: Path | RemoteFile
@@ -354,16 +356,15 @@ def _decode(
     for i in left:
         needed = frozenset(_needed_frames(starts_of[i], settings.num_frames))
         start, end = Fraction(sources[i].start), Fraction(sources[i].end)
-        spans.append(Ticks(Fraction(settings.fps), start, end, needed))
-    box = sources[0].box
-    decoded = decode_spans(
-        local_copy(sources[0].path),
-        spans,
-        decoder,
-        transform=lambda frame: fit(crop(frame, box), size),
-    )
-    for place, frames in decoded:
+        transform = functools.partial(_cropped_and_fit, box=sources[i].box, size=size)
+        spans.append(Ticks(Fraction(settings.fps), start, end, needed, transform))
+    for place, frames in decode_spans(local_copy(sources[0].path), spans, decoder):
         yield left[place], frames
+
+
+def _cropped_and_fit(frame: np.ndarray, box: Box | None, size: Size) -> np.ndarray:
+    """Cut the bars off a frame (h, w, 3), and fit the rest to `size`."""
+    return fit(crop(frame, box), size)
 
 
 def _windows(

@@ -93,12 +93,13 @@ def cut_all(
             missing.
     """
     own_folder(scratch, "another decoding")
-    by_video: dict[str, list[int]] = {}
+    # Shots of a video may have different bars, and so different shapes.
+    by_video: dict[tuple[str, int], list[int]] = {}
     clip_ids = []
     for number, row in enumerate(rows):
-        by_video.setdefault(row["video"], []).append(number)
+        by_video.setdefault((row["video"], _bucket(row, settings)), []).append(number)
         clip_ids.append(row["clip_id"])
-    names, videos = list(by_video), list(by_video.values())
+    names, videos = [name for name, _ in by_video], list(by_video.values())
     tasks = _Tasks(rows, videos, raw, settings, scratch, decoder)
     files: dict[str, Path] = {}
     failures: dict[str, str] = {}
@@ -133,7 +134,7 @@ class _Tasks(Sequence[tuple]):
 
     Attributes:
         rows: of the manifest.
-        videos: the places of each video's rows.
+        videos: the places of each video's rows that get windows of one size.
     """
 
     rows: Sequence[Row]
@@ -166,13 +167,13 @@ def _source(row: Row, raw: Path | RemoteFolder, decoder: str) -> Source:
 
 
 def _bucket(row: Row, settings: WindowSettings) -> int:
-    """Return the number of the size that a clip gets; all clips of a video get the same."""
+    """Return the number of the size that a clip gets."""
     sizes = as_sizes(settings.size)
     return nearest(sizes, row["height"], row["width"]) if len(sizes) > 1 else 0
 
 
 def _settings_of(row: Row, settings: WindowSettings) -> WindowSettings:
-    """Return the settings for the windows of a video."""
+    """Return the settings for the windows of a clip."""
     return replace(settings, size=plain(as_sizes(settings.size)[_bucket(row, settings)]))
 
 

@@ -45,6 +45,7 @@ FOREVER = Fraction(10**12)  # seconds
 LARGEST_DENOMINATOR = 1_000_000  # of times given as floats: microseconds, and every usual time base
 
 Seconds = float | Fraction
+Transform = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def read_video(
     start: Seconds = 0,
     end: Seconds | None = None,
     decoder: str = "pyav",
-    transform: Callable[[np.ndarray], np.ndarray] | None = None,
+    transform: Transform | None = None,
 ) -> np.ndarray:
     """Read the frames of a video at `fps`, by the rule in the module's docstring.
 
@@ -120,7 +121,7 @@ def decode(
     start: Seconds = 0,
     end: Seconds | None = None,
     decoder: str = "pyav",
-    transform: Callable[[np.ndarray], np.ndarray] | None = None,
+    transform: Transform | None = None,
     wanted: Collection[int] | None = None,
 ) -> Decoded:
     """Decode like `read_video`, and also count the source frames and what is damaged.
@@ -130,8 +131,8 @@ def decode(
             decoding ends after the last of them.
     """
     stop = None if end is None else exact_seconds(end)
-    ticks = Ticks(Fraction(fps), exact_seconds(start), stop, wanted)
-    ((_, decoded),) = decode_spans(path, [ticks], decoder, transform)
+    ticks = Ticks(Fraction(fps), exact_seconds(start), stop, wanted, transform or np.asarray)
+    ((_, decoded),) = decode_spans(path, [ticks], decoder)
     return decoded
 
 
@@ -141,12 +142,15 @@ class Ticks:
 
     Attributes:
         wanted: the values of k that count; all if None.
+        transform: applied to each source frame (h, w, c) that is shown then, such as a crop, or a
+            resize that saves memory.
     """
 
     fps: Fraction
     start: Fraction = Fraction(0)
     end: Fraction | None = None
     wanted: Collection[int] | None = None
+    transform: Transform = np.asarray
 
     def count_before(self, time: Fraction) -> int:
         """Return how many ticks lie before `time`, wanted or not."""
@@ -182,7 +186,6 @@ def decode_spans(
     path: str | Path,
     spans: Sequence[Ticks],
     decoder: str = "pyav",
-    transform: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Iterator[tuple[int, Decoded]]:
     """Decode several spans of a video in one pass.
 
@@ -194,7 +197,6 @@ def decode_spans(
         path: any container and codec that FFmpeg reads.
         spans: the ticks of each span, in any order; wanted ticks save time and memory.
         decoder: see `read_video`.
-        transform: see `read_video`.
 
     Yields:
         (index of the span, its frames), see `Decoded`, in the order of their ends.
@@ -204,7 +206,7 @@ def decode_spans(
     """
     if decoder not in _DECODERS:
         raise ValueError(f"decoder is {decoder!r}; allowed: {', '.join(sorted(_DECODERS))}")
-    yield from _DECODERS[decoder](path, spans, transform or np.asarray)
+    yield from _DECODERS[decoder](path, spans)
 
 
 @dataclass
@@ -213,7 +215,6 @@ class _Taker:
 
     index: int
     ticks: Ticks
-    transform: Callable[[np.ndarray], np.ndarray]
     frames: list[np.ndarray] = field(default_factory=list)
 
     @property
@@ -225,7 +226,7 @@ class _Taker:
     def take(self, held: SourceFrame, until: Fraction) -> None:
         """Give a frame to each wanted tick at which it is shown."""
         if shown := self.ticks.between(held.time, until):
-            self.frames.extend([self.transform(held.picture())] * len(shown))
+            self.frames.extend([self.ticks.transform(held.picture())] * len(shown))
 
     def is_complete(self, time: Fraction) -> bool:
         """Return whether no frame from `time` on is wanted."""
@@ -233,19 +234,15 @@ class _Taker:
         return last is not None and last < time
 
 
-def _decode_pyav(
-    path: str | Path,
-    spans: Sequence[Ticks],
-    transform: Callable[[np.ndarray], np.ndarray],
-) -> Iterator[tuple[int, Decoded]]:
+def _decode_pyav(path: str | Path, spans: Sequence[Ticks]) -> Iterator[tuple[int, Decoded]]:
     """Decode in order, by timestamp, from the start or from exact key frames."""
-    takers = [_Taker(i, ticks, transform) for i, ticks in enumerate(spans)]
+    takers = [_Taker(i, ticks) for i, ticks in enumerate(spans)]
     takers.sort(key=lambda taker: taker.first_time)
     for seek, group in _runs(path, takers):
         try:
-            yield from _decode_run(path, group, transform, seek)
+            yield from _decode_run(path, group, seek)
         except SeekError:  # nothing has been taken yet
-            yield from _decode_run(path, group, transform, None)
+            yield from _decode_run(path, group, None)
 
 
 def _runs(path: str | Path, takers: list[_Taker]) -> Iterator[tuple[Seek | None, list[_Taker]]]:
@@ -274,10 +271,7 @@ def _runs(path: str | Path, takers: list[_Taker]) -> Iterator[tuple[Seek | None,
 
 
 def _decode_run(
-    path: str | Path,
-    takers: list[_Taker],
-    transform: Callable[[np.ndarray], np.ndarray],
-    seek: Seek | None,
+    path: str | Path, takers: list[_Taker], seek: Seek | None
 ) -> Iterator[tuple[int, Decoded]]:
     """Decode once, from `seek` on, and hand over each span when it is complete."""
     times: list[Fraction] = []
@@ -287,7 +281,7 @@ def _decode_run(
 
     def finish(duration: Fraction, taker: _Taker) -> tuple[int, Decoded]:
         assert held is not None
-        frames = _stack(taker.frames, held.picture, transform)
+        frames = _stack(taker.frames, held.picture, taker.ticks.transform)
         return taker.index, Decoded(frames, len(times), duration, damage.copy())
 
     for frame in source_frames(path, damage, seek):
@@ -311,11 +305,7 @@ def _decode_run(
         yield finish(duration, taker)
 
 
-def _decode_decord(
-    path: str | Path,
-    spans: Sequence[Ticks],
-    transform: Callable[[np.ndarray], np.ndarray],
-) -> Iterator[tuple[int, Decoded]]:
+def _decode_decord(path: str | Path, spans: Sequence[Ticks]) -> Iterator[tuple[int, Decoded]]:
     """Decode by index, with the exact timestamps of the container, because decord rounds them to float32."""
     import decord  # late: decord has no wheels for some machines, where PyAV reads everything
 
@@ -331,8 +321,8 @@ def _decode_decord(
             frames = []
             for i in range(0, len(indices), DECORD_BATCH):
                 pictures = reader.get_batch(indices[i : i + DECORD_BATCH]).asnumpy()
-                frames += [transform(picture) for picture in pictures]
-            stacked = _stack(frames, lambda: reader[0].asnumpy(), transform)
+                frames += [ticks.transform(picture) for picture in pictures]
+            stacked = _stack(frames, lambda: reader[0].asnumpy(), ticks.transform)
             yield number, Decoded(stacked, len(times), timeline.end)
     except decord.DECORDError as error:
         raise VideoError(f"decord: {reason_of(error)}") from None
@@ -349,9 +339,7 @@ def _installed_version(distribution: str) -> str:
 
 
 def _stack(
-    frames: list[np.ndarray],
-    example: Callable[[], np.ndarray],
-    transform: Callable[[np.ndarray], np.ndarray],
+    frames: list[np.ndarray], example: Callable[[], np.ndarray], transform: Transform
 ) -> np.ndarray:
     """Stack frames to (t, h, w, c); `example` gives the shape if there are none.
 

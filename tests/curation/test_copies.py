@@ -15,6 +15,7 @@ from lumiere.curation.split import MOST_HELD_OUT, assign_splits, split_notes
 from lumiere.curation.verdict_cache import VerdictCache
 from lumiere.curation.verdicts import decide
 from lumiere.data.video_io import read_video
+from lumiere.data.workers import Failure
 from lumiere.evaluation.backbones.efficientnet_lite import EfficientNetLite0Backbone
 from tests.curation.test_scores import RAW
 from tests.video_factory import encode
@@ -132,6 +133,29 @@ def test_only_new_pairs_are_compared(tmp_path, monkeypatch):
     assert len(compared) == 1
     monkeypatch.setattr(copies, "code_version", lambda name: {name: "changed"})
     assert found(5) == ([(1, 4)], 10)
+
+
+CRASHED = Failure("crashed", "the worker process died")
+
+
+def test_processes_find_the_same_pairs_in_the_same_order(tmp_path, monkeypatch):
+    generator = np.random.default_rng(3)
+    clips = list(generator.integers(0, 255, (12, 4, 64, 64, 3), np.uint8))
+    clips += [clip[:, :, ::-1].copy() for clip in clips[:4]] + [clips[5]]
+    vectors = np.ones((17, 2, 4), np.float32) / 2
+    alone = find_copies(clips, vectors)
+    assert alone == [(0, 12), (1, 13), (2, 14), (3, 15), (5, 16)]
+    monkeypatch.setattr(copies, "PROCESSES_FROM", 2)
+    monkeypatch.setattr(copies, "PAIRS", 50)
+    cache = tmp_path / "copies.npz"
+    assert find_copies(clips, vectors, cache, workers=2) == alone
+    content = cache.read_bytes()
+    assert find_copies(clips, vectors, tmp_path / "other.npz") == alone
+    assert (tmp_path / "other.npz").read_bytes() == content
+    monkeypatch.setattr(
+        copies, "run_tasks", lambda _, tasks, *limits: enumerate([CRASHED] * len(tasks))
+    )
+    assert find_copies(clips, vectors, workers=2) == alone, "compared here instead"
 
 
 def test_embeddings_are_computed_once(tmp_path):

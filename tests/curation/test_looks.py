@@ -294,13 +294,15 @@ def test_a_video_that_cannot_be_read_again_is_named(inputs, tmp_path):
 def test_large_pictures_are_shrunk_in_their_proportions(tmp_path):
     frames = np.repeat(np.repeat(numbered(16, 8), 8, axis=1), 8, axis=2)
     encode(tmp_path / "large.mp4", frames)
-    (seen,) = clip_frames(tmp_path, "large.mp4", [(Fraction(0), Fraction(1))])
+    (seen,) = clip_frames(tmp_path, "large.mp4", [(Fraction(0), Fraction(1))], [None])
     height, width = frames.shape[1:3]
     assert seen.shape == (4, 384, round(384 * width / height), 3)
-    (part,) = clip_frames(tmp_path, "large.mp4", [(Fraction(0), Fraction(1))], box=(0, 0, 40, 20))
+    (part,) = clip_frames(tmp_path, "large.mp4", [(Fraction(0), Fraction(1))], [(0, 0, 40, 20)])
     assert part.shape == (4, 20, 40, 3)
     start, end = Fraction(1, 2), Fraction(9, 16)  # one tick
-    (short, whole) = clip_frames(tmp_path, "large.mp4", [(start, end), (Fraction(0), Fraction(1))])
+    (short, whole) = clip_frames(
+        tmp_path, "large.mp4", [(start, end), (Fraction(0), Fraction(1))], [None, None]
+    )
     assert short.shape == whole.shape and (short == short[:1]).all()
 
 

@@ -87,7 +87,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path, has_bars):
     measured = measure_video(tmp_path, "a.mp4", (), 27.0, tmp_path / "scratch")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert measured.num_frames == 320 and bool(measured.box) == has_bars
+    assert measured.num_frames == 320 and bool(measured.segments[0].box) == has_bars
     assert peak < 1.5e6, "its 320 pictures of 12 kB are in memory"
     assert [path.suffix for path in (tmp_path / "scratch").iterdir()] == [".npz"]
 

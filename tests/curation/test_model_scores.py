@@ -256,7 +256,7 @@ def test_an_open_clip_model_and_its_head_give_the_scores_of_the_evaluation(
     found = load_models(tmp_path / "params.yaml", config)
     rows, _ = curate(*inputs, config, tmp_path / "scratch", run=here, models=found)
     row = next(row for row in rows if row["clip_id"] == "middle")
-    (frames,) = clip_frames(inputs[0], "middle.mp4", [(Fraction(0), Fraction(20, 16))])
+    (frames,) = clip_frames(inputs[0], "middle.mp4", [(Fraction(0), Fraction(20, 16))], [None])
     backbone = OpenCLIPBackbone(config.clip_model)
     pictures, (text,) = backbone.embed(frames), backbone.embed_texts(row["captions"])
     head = load_aesthetic_head(weights / "head.pth")

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lumiere.text import TextEncoder, load_text_encoder
 from lumiere.text.encoder import read_with_tokenizer
-from lumiere.text.lost_words import find_losses, notes
+from lumiere.text.lost_words import find_losses, notes, read_part
 from tests.text.pipelines import save_if
 
 
@@ -88,3 +88,13 @@ class Nameless(TextEncoder):
 def test_an_encoder_of_another_kind_loses_nothing_that_is_found() -> None:
     encoder = Nameless(4)
     assert notes(find_losses(["a cat that runs and runs"], encoder), encoder) == []
+
+
+def test_the_part_that_is_read_ends_with_a_whole_word() -> None:
+    encoder = load_text_encoder("minilm", 8)
+    long = "a red  fox runs over a hill and a brook"
+    assert read_part(long, encoder) == "a red  fox runs over a"
+    assert read_part("a red fox runs", encoder) == "a red fox runs"
+    assert read_part("antidisestablishmentarianistically so", encoder) == ""
+    states, _ = encoder.encode([long, read_part(long, encoder) + " sea"])
+    assert torch.equal(states[0], states[1])
