@@ -60,9 +60,10 @@ function apply() {
     const dropped = measured.filter(c => c.reason === '' && !passes(c, l)).length;
     const gained = measured.filter(c => c.reason === l.reason && now[c.id] === '').length;
     const kept = measured.filter(c => c.reason === '').length - dropped;
+    const limit = Number.isFinite(l.limit) ? +l.limit.toPrecision(3) : 'off';
     l.input.parentNode.querySelector('output').textContent =
-      `${l.input.dataset.name}: ${Number.isFinite(l.limit) ? +l.limit.toPrecision(3) : 'off'} keeps ${kept} of the accepted clips, ` +
-      `drops ${dropped}, and adds ${gained} of the rejected ones.`;
+      `${l.input.dataset.name}: ${limit} keeps ${kept} of the accepted clips, drops ${dropped}, ` +
+      `and adds ${gained} of the rejected ones.`;
   }
   for (const card of clips) {
     const was = card.dataset.reason, is = now[card.dataset.id];
