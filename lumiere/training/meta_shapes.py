@@ -41,7 +41,8 @@ class MetaShapes(TorchDispatchMode):
         if not _makes_new_tensors(func):
             return func(*args, **kwargs)
         try:
-            key = (func, _described(args), tuple(kwargs), _described(tuple(kwargs.values())))
+            layout = _described((args, tuple(kwargs), tuple(kwargs.values())))
+            key = (func, torch.get_default_dtype(), layout)
             layouts = _outputs.get(key)
         except (NotMeta, TypeError):  # TypeError: an argument that cannot be compared
             return func(*args, **kwargs)

@@ -43,7 +43,7 @@ def text_to_image_unet(text_dim: int = WordHashEncoder.embed_dim) -> UNet2DCondi
     return UNet2DConditionModel(
         sample_size=SIZE, in_channels=3, out_channels=3, block_out_channels=(8, 16), layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        mid_block_type=None, cross_attention_dim=text_dim, attention_head_dim=2, norm_num_groups=4,
+        cross_attention_dim=text_dim, attention_head_dim=2, norm_num_groups=4,
         addition_embed_type="text", addition_embed_type_num_heads=2,
     )  # fmt: skip
 
