@@ -24,6 +24,7 @@ from lumiere.curation.manifest import (
     DUPLICATE_OF,
     MIRRORED,
     SCHEMA,
+    clip_name,
     default_of,
     empty_row,
 )
@@ -268,7 +269,7 @@ def _split_and_mark_duplicates(
         )
         note_differences(best, copies)
         for row in copies:
-            detail = f"{DUPLICATE_OF}{best['video']}"
+            detail = f"{DUPLICATE_OF}{clip_name(best)}"
             if is_mirrored(pictures[best["clip_id"]], pictures[row["clip_id"]]):
                 detail += MIRRORED  # its captions may name directions
             else:
