@@ -15,10 +15,13 @@ from lumiere.curation.clip_frames import clip_frames
 from lumiere.curation.manifest import open_manifest, write_manifest
 from lumiere.curation.measurement import Measurement, from_bytes, measure_video, to_bytes
 from lumiere.curation.verdicts import decide
+from lumiere.data import extract
 from lumiere.data.clips import ClipStore
 from lumiere.data.extract import WindowSettings, fit, load_windows
 from lumiere.data.prepare import COLUMNS, cut_all, write_clips
 from lumiere.data.shards import unpack_arrays
+from lumiere.data.workers import Failure
+from lumiere.errors import DataError, FetchError
 from tests.curation.test_curate_and_decode import in_this_process
 from tests.data.test_bars import shots_of
 from tests.video_factory import encode
@@ -86,16 +89,27 @@ def test_a_letterboxed_shot_and_a_full_one_are_both_read_right(tmp_path):
     assert letterboxed.shape == (4, 80, 128, 3) and full.shape == (4, 128, 128, 3)
 
 
-def test_each_clip_gets_the_size_of_its_own_picture(tmp_path):
+def test_each_clip_gets_the_size_of_its_own_picture(tmp_path, monkeypatch):
     first, second = shots_of(2)
     rows = rows_of(tmp_path, measured(tmp_path, boxed(first, LETTERBOX), boxed(second, PILLARBOX)))
     assert [row["crop"] for row in rows] == [list(LETTERBOX), list(PILLARBOX)]
     rows = [row | {"split": "train"} for row in rows]
     settings = WindowSettings(16, 16, ((64, 64), (40, 64), (64, 32)), clips_per_video=1)
+    read = []
+    for name in ("hash_with_progress", "decode_spans"):
+        real = getattr(extract, name)
+        monkeypatch.setattr(extract, name, lambda *a, n=name, f=real: read.append(n) or f(*a))
     files, failures = cut_all(
         rows, tmp_path, settings, 1, 60, tmp_path / "windows", run=in_this_process
     )
     assert not failures
+    assert read == ["hash_with_progress", "decode_spans"], "the file is read once"
+
+    def gone(_, tasks, *limits):
+        return [(i, Failure("", "", FetchError("gone"))) for i in range(len(tasks))]
+
+    with pytest.raises(DataError, match=r"^a\.mp4: gone"):
+        cut_all(rows, tmp_path, settings, 1, 60, tmp_path / "gone", run=gone)
     words = (np.zeros((4, 8), np.float16), np.ones(4, np.uint8))
     text = {"text_encoder": "minilm", "embed_dim": 8, "max_text_tokens": 4}
     embeddings = {"words": words, "": words}
@@ -103,6 +117,27 @@ def test_each_clip_gets_the_size_of_its_own_picture(tmp_path):
     clips = ClipStore(tmp_path / "clips")
     assert [clips[i].frames.shape for i in range(2)] == [(16, 40, 64, 3), (16, 64, 32, 3)]
     assert min(clips[i].frames.mean(axis=(0, 3)).min() for i in range(2)) > 40, "no bar is left"
+
+
+@pytest.mark.parametrize("crop", [[8, 24, 128, 80], [500, 0, 300, 64], [0, 100, 128, 80]])
+def test_a_crop_that_a_person_wrote_outside_the_frames_is_named(tmp_path, crop):
+    """No clip of the video without bars tells the size of its frames in the manifest."""
+    first, second = shots_of(2)
+    rows = rows_of(tmp_path, measured(tmp_path, boxed(first, LETTERBOX), boxed(second, PILLARBOX)))
+    rows[0] |= {"crop": crop, "width": crop[2], "height": crop[3], "split": "train"}
+    rows[1] |= {"split": "train"}
+    write_manifest(tmp_path / "m.parquet", rows)
+    opened = open_manifest(tmp_path / "m.parquet", COLUMNS, "accepted")
+    settings = WindowSettings(16, 16, 64, clips_per_video=1)
+    for decoder in ("pyav", "decord"):
+        files, failures = cut_all(
+            opened, tmp_path, settings, 1, 60, tmp_path / decoder, decoder=decoder, run=in_this_process
+        )  # fmt: skip
+        assert list(files) == ["a#1"]
+        assert failures == {
+            "a#0": f"crop is {crop}; expected a part of its frames of 128x128 pixels; "
+            "run the curate stage again, or mend the cell"
+        }
 
 
 def test_bars_of_the_whole_file_and_more_of_one_shot(tmp_path):
