@@ -132,6 +132,12 @@ def _unread(unread: UnreadCaptions) -> list[str]:
         lost += [f"unknown: {' '.join(caption.unknown)}"] if caption.unknown else []
         cells = (caption.read + caption.rest, named(caption.clip_ids), "; ".join(lost))
         lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    for what, captions, number in (
+        ("too long", unread.cut, unread.num_cut),
+        ("with unknown words", unread.odd, unread.num_odd),
+    ):
+        if number > len(captions):
+            lines += ["", f"Of {number} captions {what}, {len(captions)} are shown."]
     return [*lines, ""]
 
 
