@@ -21,7 +21,7 @@ from lumiere.data.extract import WindowSettings, fit, load_windows
 from lumiere.data.prepare import COLUMNS, cut_all, write_clips
 from lumiere.data.shards import unpack_arrays
 from lumiere.data.workers import Failure
-from lumiere.errors import DataError, FetchError
+from lumiere.errors import DataError, FetchError, VideoError
 from tests.curation.test_curate_and_decode import in_this_process
 from tests.data.test_bars import shots_of
 from tests.video_factory import encode
@@ -172,6 +172,31 @@ def test_bars_in_doubt_are_noted(tmp_path):
     frames = boxed(first, (0, 64, 256, 128))
     frames[:, 1:64, ::2] = frames[:, 193:-1, ::2] = 42
     found = measured(tmp_path, frames, second)
+    assert boxes_of(found) == [None, None]
+    assert found.notes == ("may have bars in 1 of 2 shots",)
+
+
+@pytest.mark.parametrize("flash", [[7], [8], [11, 12]])
+def test_bars_that_a_flash_touches_are_noted(tmp_path, flash):
+    """Whether the flash is among the frames that are looked at closely or not."""
+    first, second = shots_of(2)
+    frames = boxed(first, LETTERBOX)
+    frames[flash] = 250
+    found = measured(tmp_path, frames, second)
+    assert len(found.shots) == 2 and boxes_of(found) == [None, None]
+    assert found.notes == ("may have bars in 1 of 2 shots",)
+    (tmp_path / "alone").mkdir()
+    alone = measured(tmp_path / "alone", frames)
+    assert boxes_of(alone) == [None] and alone.notes == ("may have bars",)
+
+
+def test_bars_stay_noted_if_a_second_look_fails(tmp_path, monkeypatch):
+    def fail(*_: Any) -> None:
+        raise VideoError("gone")
+
+    monkeypatch.setattr(inner_pictures, "decode_spans", fail)
+    first, second = shots_of(2)
+    found = measured(tmp_path, boxed(first, LETTERBOX), second)
     assert boxes_of(found) == [None, None]
     assert found.notes == ("may have bars in 1 of 2 shots",)
 
