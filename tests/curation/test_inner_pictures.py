@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from lumiere.config import CurateConfig
 from lumiere.curation import inner_pictures
-from lumiere.curation.captions import read_captions
+from lumiere.curation.captions import Caption, read_captions
 from lumiere.curation.clip_frames import clip_frames
 from lumiere.curation.manifest import open_manifest, write_manifest
 from lumiere.curation.measurement import Measurement, from_bytes, measure_video, to_bytes
@@ -188,6 +189,25 @@ def test_bars_that_a_flash_touches_are_noted(tmp_path, flash):
     (tmp_path / "alone").mkdir()
     alone = measured(tmp_path / "alone", frames)
     assert boxes_of(alone) == [None] and alone.notes == ("may have bars",)
+
+
+def test_a_doubt_about_the_video_ends_when_all_shots_have_bars():
+    notes = ["may have bars"]
+    inner_pictures._note(notes, 1, 0, 2)
+    assert notes == ["may have bars"]
+    inner_pictures._note(notes, 2, 0, 2)
+    assert notes == []
+
+
+def test_a_part_that_is_not_used_has_the_bars_of_the_whole_video(tmp_path):
+    first, second = shots_of(2)
+    span = (Fraction(1), Fraction(3))  # over the cut
+    captions = {"a.mp4": [Caption("words", span)]}
+    for other, crop in ((LETTERBOX, list(LETTERBOX)), (PILLARBOX, [])):
+        frames = boxed(first, LETTERBOX), boxed(second, other)
+        rows, _ = decide({"a.mp4": measured(tmp_path, *frames, spans=(span,))}, captions, CONFIG)
+        (row,) = (row for row in rows if row["reason"] == "caption_spans_cuts")
+        assert (row["crop"], row["notes"]) == (crop, ["black bars"] if crop else [])
 
 
 def test_bars_stay_noted_if_a_second_look_fails(tmp_path, monkeypatch):
