@@ -323,10 +323,7 @@ def _cut(
         try:
             for i, decoded in _decode(pairs, starts_of, left, decoder):
                 left = [other for other in left if other != i]
-                if isinstance(decoded, Decoded):
-                    yield i, _windows(*pairs[i], starts_of[i], decoded)
-                else:
-                    yield i, decoded
+                yield i, _windows(*pairs[i], starts_of[i], decoded)
         except (VideoError, ImportError) as error:
             if decoder != "pyav":
                 continue
@@ -378,9 +375,11 @@ def _cropped_and_fit(frame: np.ndarray, cropper: Cropper, size: Size) -> np.ndar
 
 
 def _windows(
-    source: Source, settings: WindowSettings, starts: list[int], decoded: Decoded
+    source: Source, settings: WindowSettings, starts: list[int], decoded: Decoded | VideoError
 ) -> Windows | VideoError:
     """Divide the decoded frames of a stretch into windows; an error if one is missing or damaged."""
+    if isinstance(decoded, VideoError):
+        return decoded
     length, fps = settings.num_frames, settings.fps
     needed = _needed_frames(starts, length)
     # Curation cuts around damage that a decoder meets nevertheless.
