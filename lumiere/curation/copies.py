@@ -9,6 +9,7 @@ training.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import math
@@ -27,6 +28,7 @@ from lumiere.curation.verdict_cache import VerdictCache
 from lumiere.data.disk_arrays import disk_array
 from lumiere.data.video_io import code_version
 from lumiere.data.workers import Failure, report_progress, run_tasks
+from lumiere.errors import WorkerError
 
 FRAMES = slice(1, 3)  # of a signature: the two in the middle
 BATCH = 256  # clips that are embedded, or compared with all others, at a time
@@ -159,9 +161,15 @@ def _compared(
         for number, batch in enumerate(batches):
             yield number, compare(*batch)
         return
-    for number, outcome in run_tasks(compare, batches, workers, timeout_s):
-        # What goes wrong in a process says nothing about clips.
-        yield number, compare(*batches[number]) if isinstance(outcome, Failure) else outcome
+    left = set(range(len(batches)))
+    # What goes wrong in a process, or at its start, says nothing about clips.
+    with contextlib.suppress(WorkerError):
+        for number, outcome in run_tasks(compare, batches, workers, timeout_s):
+            if not isinstance(outcome, Failure):
+                left.remove(number)
+                yield number, outcome
+    for number in sorted(left):
+        yield number, compare(*batches[number])
 
 
 @dataclass(frozen=True)

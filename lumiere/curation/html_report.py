@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from lumiere.config import CurateConfig
-from lumiere.curation.manifest import ALSO, describe_duplicate, kept_video, notes_about
+from lumiere.curation.manifest import ALSO, clip_name, describe_duplicate, kept_clip, notes_about
 from lumiere.curation.manifest_report import counts, funnel
 from lumiere.curation.page_style import SCRIPT, STYLE
 from lumiere.curation.reasons import Reason
@@ -283,10 +283,11 @@ def _groups(accepted: list[Row], rejected: list[Row], shown: Shown) -> list[str]
         key=lambda group: (-len(group), group[0]["clip_id"]),
     )
     blocks = []
+    by_name = {clip_name(row): row for row in accepted}
     for row in rejected:
-        kept = by_video.get(kept_video(row["detail"]))
+        kept = by_name.get(kept_clip(row["detail"]))
         if row["reason"] == Reason.DUPLICATE and kept is not None:
-            notes = notes_about(row["video"], [kept])
+            notes = notes_about(row, kept)
             blocks.append(_block("Duplicate: the first one is kept", [kept, row], shown, notes))
     for group in several[:MOST_GROUPS]:
         side = {"train": "for training", "validation": "held out"}[group[0]["split"]]
@@ -304,7 +305,7 @@ def _block(title: str, rows: Sequence[Row], shown: Shown, notes: Sequence[str] =
         source = _data_uri(shown.strip(row, slice(1, 2)))
         figures.append(
             f'<figure><img alt="" loading="lazy" src="{source}">'
-            f"<figcaption>{escape(row['video'])}</figcaption></figure>"
+            f"<figcaption>{escape(clip_name(row))}</figcaption></figure>"
         )
     more = len(rows) - MOST_IN_GROUP
     extra = f"<small>and {more} more</small>" if more > 0 else ""

@@ -24,6 +24,7 @@ from lumiere.data.video_io import Ticks, decode_spans
 from lumiere.errors import VideoError
 
 MOST_FRAMES = 12  # of a clip that are looked at, in memory at full size
+FLASH_TICKS = 3  # that a flash of 1/8 s may light
 EDGE = 2  # pixels inside the bars, whose edges are sharp
 
 
@@ -54,7 +55,7 @@ def inner_pictures(
         num_shots: how many of the clips are shots.
         whole: the picture within the bars of the whole video; None without bars.
     """
-    doubtful = [i for i, clip in enumerate(clips) if find_picture(brightest_of(seen.part(clip)))]
+    doubtful = [i for i, clip in enumerate(clips) if _seems_boxed(seen.part(clip))]
     found: dict[int, InnerPicture] = {}
     # What a single shot shows is what the whole video shows.
     if doubtful and (num_shots > 1 or seen.damage):
@@ -65,6 +66,12 @@ def inner_pictures(
         found.get(i) or InnerPicture(seen.part(clip), seen.sharpness(clip), whole)
         for i, clip in enumerate(clips)
     ]
+
+
+def _seems_boxed(frames: TickFrames) -> bool:
+    """Return whether a clip has bars in its small pictures, perhaps except in a flash."""
+    flash = min(FLASH_TICKS, len(frames) // 4)
+    return any(find_picture(brightest_of(frames, ticks)) for ticks in {0, flash})
 
 
 def _note(notes: list[str], num_found: int, num_doubtful: int, num_shots: int) -> None:
@@ -118,7 +125,7 @@ def _inner_picture(
     if inner is None:
         return None
     box = outer[0] + inner[0], outer[1] + inner[1], inner[2], inner[3]
-    frames.cut_bars((0, 0, *size), size)  # nothing, also no bars of the whole video
+    frames.cut_bars((0, 0, *size), size)  # look at whole pictures, with all bars
     if not are_black(brightest_of(frames), box, size):
         return None
     frames.cut_bars(box, size)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any, overload
 
 import pyarrow as pa
@@ -15,8 +15,10 @@ from lumiere.curation.manifest_check import CHECKED, check_accepted, read_column
 from lumiere.files import write_atomically
 
 ALSO = " Also: "  # in a detail, before a reason that no threshold changes
-DUPLICATE_OF = "duplicate_of:"  # begins the detail of a duplicate; the video that is kept follows
-A_DUPLICATE = ", a duplicate"  # follows the name of a video, in notes of the clip that is kept
+DUPLICATE_OF = (
+    "duplicate_of:"  # begins the detail of a duplicate; the `clip_name` that is kept follows
+)
+A_DUPLICATE = ", a duplicate"  # follows the name of a clip, in notes of the clip that is kept
 MIRRORED = "; mirrored, so its captions are not taken over"  # may end the detail of a duplicate
 
 SCHEMA = pa.schema(
@@ -29,7 +31,10 @@ SCHEMA = pa.schema(
         ("exact_end", pa.string()),
         ("verdict", pa.string()),  # "accepted" or "rejected"
         ("reason", pa.string()),  # a code of `reasons.Reason`, or empty
-        ("detail", pa.string()),  # the reason in a sentence; for a duplicate, DUPLICATE_OF + video
+        (
+            "detail",
+            pa.string(),
+        ),  # the reason in a sentence; for a duplicate, DUPLICATE_OF + clip_name
         ("captions", pa.list_(pa.string())),
         ("split", pa.string()),  # "train", "validation", or empty for rejected clips
         ("group", pa.string()),  # the best of the videos that look alike; a group is never split
@@ -85,20 +90,29 @@ def empty_row() -> dict[str, Any]:
     return {field.name: _DEFAULTS[field.type] for field in SCHEMA}
 
 
-def kept_video(detail: str) -> str:
-    """Return the video that is kept, from the detail of a duplicate."""
+def clip_name(row: Mapping[str, Any]) -> str:
+    """Return how people and other rows name a clip: its video, with "#<number>" for a part."""
+    whole, mark, number = row["clip_id"].rpartition("#")
+    is_part = mark and whole in (row["video"], str(PurePosixPath(row["video"]).with_suffix("")))
+    return f"{row['video']}#{number}" if is_part else row["video"]
+
+
+def kept_clip(detail: str) -> str:
+    """Return the `clip_name` of the clip that is kept, from the detail of a duplicate."""
     return detail.removeprefix(DUPLICATE_OF).removesuffix(MIRRORED)
 
 
 def describe_duplicate(detail: str) -> str:
     """Return the detail of a duplicate in a sentence."""
     end = MIRRORED if detail.endswith(MIRRORED) else ""
-    return f"It shows the same as {kept_video(detail)}, which is kept{end}."
+    return f"It shows the same as {kept_clip(detail)}, which is kept{end}."
 
 
-def notes_about(video: str, kept: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return what the notes of clips that are kept say of a duplicate."""
-    return [note for row in kept for note in row["notes"] if f" of {video}{A_DUPLICATE}" in note]
+def notes_about(copy: Mapping[str, Any], kept: Mapping[str, Any]) -> list[str]:
+    """Return what the notes of a clip that is kept say of its duplicate."""
+    columns = ["captions", *(name for name in kept if name not in _OWN)]
+    beginnings = tuple(f"{column} of {clip_name(copy)}{A_DUPLICATE}" for column in columns)
+    return [note for note in kept["notes"] if note.startswith(beginnings)]
 
 
 def default_of(column: str) -> Any:

@@ -116,6 +116,7 @@ def check_accepted(path: Path, rows: Iterable[tuple[int, Row]], others: Sequence
         DataError: with the column, the row, what is expected and the cure.
     """
     first: dict[tuple[str, str], tuple[int, Any]] = {}
+    crops: dict[str, list[tuple[int, Any, list[int]]]] = {}
     for number, row in rows:
         for column, expected, is_right in ACCEPTED:
             if column in row and not is_right(row):
@@ -133,6 +134,34 @@ def check_accepted(path: Path, rows: Iterable[tuple[int, Row]], others: Sequence
             if row.get(column) != known:
                 expected = f"{known!r}, as in row {other + 1} of the same video"
                 raise _error(path, number, row.get("clip_id"), column, row.get(column), expected)
+        if row.get("crop"):
+            crops.setdefault(row["video"], []).append((number, row.get("clip_id"), row["crop"]))
+    _check_crops(path, crops, first)
+
+
+def _check_crops(
+    path: Path,
+    crops: Mapping[str, Sequence[tuple[int, Any, Sequence[int]]]],
+    first: Mapping[tuple[str, str], tuple[int, Any]],
+) -> None:
+    """Raise DataError at the first crop that reaches beyond the frames of its video, whose size is
+    that of its clips without bars. If all have bars, the decode stage checks it.
+
+    Args:
+        path: the manifest, for messages.
+        crops: the place, the clip_id and the crop of each row with one, by video.
+        first: the place and the value of the first cell in a video's column.
+    """
+    for video, own in crops.items():
+        if any((video, column) not in first for column in OF_PICTURE):
+            continue
+        (other, width), (_, height) = (first[video, column] for column in OF_PICTURE)
+        for number, clip_id, box in own:
+            if box[0] + box[2] > width or box[1] + box[3] > height:
+                expected = (
+                    f"a part of {width}x{height} pixels, as in row {other + 1} of the same video"
+                )
+                raise _error(path, number, clip_id, "crop", box, expected)
 
 
 @functools.lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lumiere.curation.manifest import SCHEMA, describe_duplicate, kept_video, notes_about
+from lumiere.curation.manifest import SCHEMA, clip_name, describe_duplicate, kept_clip, notes_about
 from lumiere.curation.reasons import Reason
 from lumiere.curation.thresholds import MODEL_SCORES, PICTURE_SCORES
 from lumiere.curation.unread_captions import TITLE, UnreadCaptions, named
@@ -132,15 +132,18 @@ def _unread(unread: UnreadCaptions) -> list[str]:
         lost += [f"unknown: {' '.join(caption.unknown)}"] if caption.unknown else []
         cells = (caption.read + caption.rest, named(caption.clip_ids), "; ".join(lost))
         lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    for what, captions, number in (
+        ("too long", unread.cut, unread.num_cut),
+        ("with unknown words", unread.odd, unread.num_odd),
+    ):
+        if number > len(captions):
+            lines += ["", f"Of {number} captions {what}, {len(captions)} are shown."]
     return [*lines, ""]
 
 
 def _rejections(rejected: list[Row], rows: list[Row]) -> list[str]:
     """Return two tables: how often each reason occurs, and each rejected candidate."""
-    kept: dict[str, list[Row]] = {}
-    for row in rows:
-        if row["verdict"] == "accepted":
-            kept.setdefault(row["video"], []).append(row)
+    kept = {clip_name(row): row for row in rows if row["verdict"] == "accepted"}
     lines = ["## Rejected", ""]
     if not rejected:
         return [*lines, "Nothing was rejected.", ""]
@@ -152,8 +155,10 @@ def _rejections(rejected: list[Row], rows: list[Row]) -> list[str]:
     for row in rejected:
         detail = row["detail"]
         if row["reason"] == Reason.DUPLICATE:
-            notes = notes_about(row["video"], kept.get(kept_video(detail), []))
-            detail = "; ".join([describe_duplicate(detail), *notes])
+            best = kept.get(kept_clip(detail))
+            notes = notes_about(row, best) if best else []
+            quoted = ", ".join(f'"{note}"' for note in notes)
+            detail = describe_duplicate(detail) + (f" Its notes say: {quoted}." if notes else "")
         lines.append(f"| {_cell(row['clip_id'])} | `{row['reason']}` | {_cell(detail)} |")
     return [*lines, ""]
 

@@ -126,9 +126,19 @@ class Measurement:
         default_factory=lambda: np.empty((0, 4, 64, 64, 3), np.uint8)
     )
 
+    def box_of(self, stretch: Segment) -> Box | None:
+        """Return the picture of a stretch within black bars; that of the whole video, if its shots
+        agree, for a stretch that was not measured.
+        """
+        if self.signature_of(stretch) is not None:
+            return stretch.box
+        boxes = {segment.box for segment in self.segments}
+        return boxes.pop() if len(boxes) == 1 else None
+
     def size_of(self, stretch: Segment) -> tuple[int, int]:
         """Return the (width, height) of a stretch within black bars."""
-        return (self.width, self.height) if stretch.box is None else stretch.box[2:]
+        box = self.box_of(stretch)
+        return (self.width, self.height) if box is None else box[2:]
 
     def signature_of(self, stretch: Segment) -> np.ndarray | None:
         """Return the small frames of a stretch; None if it was not measured."""

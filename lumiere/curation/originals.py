@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lumiere.curation.dedupe import block_means
-from lumiere.curation.manifest import A_DUPLICATE, MODEL_SCHEMA, SCHEMA
+from lumiere.curation.manifest import A_DUPLICATE, MODEL_SCHEMA, SCHEMA, clip_name
 from lumiere.plurals import shortened, some_of
 
 Row = dict[str, Any]
@@ -113,7 +113,7 @@ def note_differences(best: Row, copies: Sequence[Row]) -> None:
             )
             if said:
                 notes.append(
-                    f"{name} of {copy['video']}{A_DUPLICATE}: {_listed(list(said))}; "
+                    f"{name} of {clip_name(copy)}{A_DUPLICATE}: {_listed(list(said))}; "
                     f"of this video: {_listed(known) or 'none'}"
                 )
     best["notes"] = [*best["notes"], *notes]
@@ -146,6 +146,6 @@ def take_captions(best: Row, copy: Row) -> None:
         return
     for name in ("captions", *_other_columns(copy)):
         best[name] = [*best[name], *(copy[name][i] for i in places)]
-    best["notes"] = [*best["notes"], f"captions of {copy['video']}{A_DUPLICATE}"]
+    best["notes"] = [*best["notes"], f"captions of {clip_name(copy)}{A_DUPLICATE}"]
     if "caption_match" in best:  # that of the caption that fits worst
         best["caption_match"] = min(best["caption_match"], copy["caption_match"])

@@ -85,13 +85,20 @@ class TickFrames:
         self._file.close()
 
 
-def brightest_of(frames: TickFrames) -> np.ndarray:
-    """Return the brightest grey of each pixel, uint8 (64, 64)."""
-    brightest = np.zeros(SHAPE[:2], np.uint8)
+def brightest_of(frames: TickFrames, left_out: int = 0) -> np.ndarray:
+    """Return the brightest grey of each pixel, uint8 (64, 64).
+
+    Args:
+        frames: the small pictures.
+        left_out: ticks in which each pixel is even brighter, such as those of a flash.
+    """
+    highest = [np.zeros(SHAPE[:2], np.uint8) for _ in range(left_out + 1)]
     before = None
     for tick in range(len(frames)):
         frame = frames[tick]
-        if frame is not before:
-            cv2.max(brightest, cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), dst=brightest)
-        before = frame
-    return brightest
+        if frame is before and not left_out:
+            continue
+        before, rest = frame, cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        for i, known in enumerate(highest):
+            highest[i], rest = cv2.max(known, rest), cv2.min(known, rest)
+    return highest[-1]

@@ -10,7 +10,7 @@ from typing import Any
 from lumiere.errors import one_line
 from lumiere.plurals import counted
 from lumiere.text import TextEncoder, load_text_encoder
-from lumiere.text.lost_words import Loss, find_losses, notes, read_part
+from lumiere.text.lost_words import Loss, find_losses, notes
 
 MOST_SHOWN = 20  # captions of each kind
 TITLE = "Captions that are not read in full"
@@ -24,7 +24,7 @@ class UnreadCaption:
 
     Attributes:
         clip_ids: the accepted clips that it describes.
-        read, rest: its beginning, and the end that is cut off or empty.
+        read, rest: its beginning, and the end that is cut off or empty; a word may be cut in two.
         unknown: the words or characters that the encoder does not know.
     """
 
@@ -41,12 +41,15 @@ class UnreadCaptions:
     Attributes:
         summary: one paragraph.
         number: how many captions are concerned; None if they could not be checked.
-        cut, odd: the first captions that are too long, and that hold unknown words.
+        num_cut, num_odd: how many captions are too long, and hold unknown words.
+        cut, odd: the first of them.
         note: the same on one line, for the console; empty if everything is read.
     """
 
     summary: str
     number: int | None = None
+    num_cut: int = 0
+    num_odd: int = 0
     cut: Sequence[UnreadCaption] = field(default=())
     odd: Sequence[UnreadCaption] = field(default=())
     note: str = ""
@@ -83,11 +86,16 @@ def find_unread(rows: Iterable[Row], encoder: str, max_tokens: int) -> UnreadCap
             f"{len(cut)} longer than {max_tokens} tokens (decode.max_text_tokens), "
             f"{len(odd)} with words that it does not know."
         )
+    elif clips:
+        what = f"all {len(clips)} captions" if len(clips) > 1 else "the only caption"
+        summary = f"{name} reads {what} in full."
     else:
-        summary = f"{name} reads each of {counted(len(clips), 'caption')} in full."
+        summary = "No accepted clip has a caption."
     return UnreadCaptions(
         summary,
         len(losses),
+        len(cut),
+        len(odd),
         [_unread(text, clips, losses, reader) for text in cut[:MOST_SHOWN]],
         [_unread(text, clips, losses, reader) for text in odd[:MOST_SHOWN]],
         f"captions: {'; '.join(notes(losses, reader))}" if losses else "",
@@ -97,17 +105,24 @@ def find_unread(rows: Iterable[Row], encoder: str, max_tokens: int) -> UnreadCap
 def _unread(
     text: str, clips: Mapping[str, list[str]], losses: Mapping[str, Loss], reader: TextEncoder
 ) -> UnreadCaption:
-    read = read_part(text, reader)
-    return UnreadCaption(tuple(clips[text]), read, text[len(read) :], losses[text].unknown)
+    end = reader.num_read(text)
+    return UnreadCaption(tuple(clips[text]), text[:end], text[end:], losses[text].unknown)
 
 
 def html_section(unread: UnreadCaptions) -> list[str]:
     """Return the section of the page, with the ends that are cut off struck out."""
     lines = [f'<h2 id="unread">{TITLE}</h2>', f"<p>{escape(unread.summary)}</p>"]
-    for title, captions in (("Too long", unread.cut), ("Unknown words", unread.odd)):
+    kinds = (
+        ("Too long", unread.cut, unread.num_cut),
+        ("Unknown words", unread.odd, unread.num_odd),
+    )
+    for title, captions, number in kinds:
         if not captions:
             continue
-        lines.append(f"<h3>{title}</h3><ul>")
+        lines.append(f"<h3>{title}</h3>")
+        if number > len(captions):
+            lines.append(f"<p>{len(captions)} of {number} are shown.</p>")
+        lines.append("<ul>")
         for caption in captions:
             rest = f"<del>{escape(caption.rest)}</del>" if caption.rest else ""
             words = "".join(f" <mark>{escape(word)}</mark>" for word in caption.unknown)

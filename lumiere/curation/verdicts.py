@@ -24,6 +24,7 @@ from lumiere.curation.manifest import (
     DUPLICATE_OF,
     MIRRORED,
     SCHEMA,
+    clip_name,
     default_of,
     empty_row,
 )
@@ -209,6 +210,7 @@ def _video_rows(
         signature = outcome.signature_of(segment)
         width, height = outcome.size_of(segment)
         own = {"clip_id": part_id, "width": width, "height": height}
+        own |= {"crop": list(outcome.box_of(segment) or ())}
         rows.append((_part_row(base | own, look, signature, config), signature))
     return rows
 
@@ -222,8 +224,7 @@ def _part_row(base: Row, look: Look, signature: np.ndarray | None, config: Curat
     row |= {"exact_start": str(segment.start), "exact_end": str(segment.end)}
     row |= {"motion_curve": list(segment.motion_curve), **_caption_columns(part.captions)}
     row |= {"motion": segment.motion, **picture_scores(segment.sharpness, signature)}
-    bars = ["black bars"] if segment.box else []
-    row |= {"crop": list(segment.box or ())}
+    bars = ["black bars"] if row["crop"] else []
     row["notes"] = [*base["notes"], *bars, *_caption_notes(part.captions)]
     if signature is not None:
         row["hash"] = "".join(f"{perceptual_hash(frame):016x}" for frame in signature)
@@ -268,7 +269,7 @@ def _split_and_mark_duplicates(
         )
         note_differences(best, copies)
         for row in copies:
-            detail = f"{DUPLICATE_OF}{best['video']}"
+            detail = f"{DUPLICATE_OF}{clip_name(best)}"
             if is_mirrored(pictures[best["clip_id"]], pictures[row["clip_id"]]):
                 detail += MIRRORED  # its captions may name directions
             else:

@@ -90,6 +90,31 @@ def crop(picture: np.ndarray, box: Box | None) -> np.ndarray:
     return picture[top : top + height, left : left + width]
 
 
+class Cropper:
+    """Cuts a box out of each frame of a stretch of video.
+
+    Attributes:
+        problem: says which box reaches beyond the frames, which are then left whole; else empty.
+            A person may have written the box.
+    """
+
+    def __init__(self, box: Box | None) -> None:
+        self.box = box
+        self.problem = ""
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        """Crop (h, w, c)."""
+        height, width = frame.shape[:2]
+        left, top, box_width, box_height = self.box or (0, 0, width, height)
+        if left + box_width <= width and top + box_height <= height:
+            return crop(frame, self.box)
+        self.problem = (
+            f"crop is [{left}, {top}, {box_width}, {box_height}]; "
+            f"expected a part of its frames of {width}x{height} pixels"
+        )
+        return frame
+
+
 def _limit(level: float) -> float:
     """Return up to which brightness pixels belong to a bar of some brightness."""
     return max(BLACK, level + UNEVEN)

@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lumiere.data.bars import Box, crop
+from lumiere.data.bars import Box, Cropper
 from lumiere.data.frame_sizes import Size, as_sizes, fitting_part
 from lumiere.data.optical_flow import FLOW_FPS
 from lumiere.data.remote import RemoteFile, local_copy
@@ -40,6 +40,8 @@ CODE = code_version(
     "lumiere.data.video_source",
     "lumiere.data.video_streams",
 )
+
+CURE = "run the curate stage again, or mend the cell"
 
 cv2.setNumThreads(1)  # the pool has a process per core
 
@@ -116,14 +118,14 @@ def extract_windows(source: Source, settings: WindowSettings, scratch: Path) -> 
     Raises:
         VideoError: if the file has changed since curation, or has fewer frames than a window.
     """
-    (outcome,) = extract_video((source,), settings, scratch)
+    (outcome,) = extract_video((source,), (settings,), scratch)
     if isinstance(outcome, VideoError):
         raise outcome
     return outcome
 
 
 def extract_video(
-    sources: Sequence[Source], settings: WindowSettings, scratch: Path
+    sources: Sequence[Source], settings: Sequence[WindowSettings], scratch: Path
 ) -> list[Path | VideoError]:
     """Cut the windows of all stretches of one video into files, unless an earlier run has done so.
 
@@ -131,7 +133,7 @@ def extract_video(
 
     Args:
         sources: the stretches, all of one file.
-        settings: the shape of the windows.
+        settings: the shape of the windows of each stretch.
         scratch: folder for finished windows, keyed by content, stretch, settings and code version.
 
     Returns:
@@ -152,11 +154,12 @@ def extract_video(
     sources = [replace(source, path=path) for source in sources]
     if hash_with_progress(path) != sources[0].sha256:
         raise VideoError("the file has changed since it was curated; run the curate stage again")
-    paths = [_place(source, settings, scratch) for source in sources]
+    pairs = list(zip(sources, settings, strict=True))
+    paths = [_place(source, own, scratch) for source, own in pairs]
     outcomes: list[Path | VideoError] = list(paths)
     missing = [i for i, path in enumerate(paths) if not path.is_file()]
     if missing:
-        for place, windows in _cut([sources[i] for i in missing], settings):
+        for place, windows in _cut([pairs[i] for i in missing]):
             i = missing[place]
             if isinstance(windows, VideoError):
                 outcomes[i] = windows
@@ -298,26 +301,29 @@ def fit(frame: np.ndarray, size: Size) -> np.ndarray:
 
 
 def _cut(
-    sources: Sequence[Source], settings: WindowSettings
+    pairs: Sequence[tuple[Source, WindowSettings]],
 ) -> Iterator[tuple[int, Windows | VideoError]]:
     """Decode the frames of the windows of all stretches, and only these.
+
+    Args:
+        pairs: each stretch with the shape of its windows.
 
     Yields:
         (index of the stretch, its windows or why it has none) for every stretch, in any order.
     """
     starts_of: dict[int, list[int]] = {}
-    for i, source in enumerate(sources):
+    for i, (source, settings) in enumerate(pairs):
         starts_of[i] = _choose(source, settings)
         if not starts_of[i]:
             count = _count_ticks(source, settings)
             length, fps = settings.num_frames, settings.fps
             yield i, VideoError(f"{counted(count, 'frame')} at {fps} fps; a window needs {length}")
     left = [i for i in starts_of if starts_of[i]]
-    for decoder in (sources[0].decoder, "pyav"):  # PyAV reads what decord cannot: the same frames
+    for decoder in (pairs[0][0].decoder, "pyav"):  # PyAV reads what decord cannot: the same frames
         try:
-            for i, decoded in _decode(sources, settings, starts_of, left, decoder):
+            for i, decoded in _decode(pairs, starts_of, left, decoder):
                 left = [other for other in left if other != i]
-                yield i, _windows(sources[i], settings, starts_of[i], decoded)
+                yield i, _windows(*pairs[i], starts_of[i], decoded)
         except (VideoError, ImportError) as error:
             if decoder != "pyav":
                 continue
@@ -344,33 +350,36 @@ def _needed_frames(starts: list[int], length: int) -> list[int]:
 
 
 def _decode(
-    sources: Sequence[Source],
-    settings: WindowSettings,
+    pairs: Sequence[tuple[Source, WindowSettings]],
     starts_of: Mapping[int, list[int]],
     left: list[int],
     decoder: str,
-) -> Iterator[tuple[int, Decoded]]:
+) -> Iterator[tuple[int, Decoded | VideoError]]:
     """Decode the windows of some stretches; frames are uint8 (t, h, w, 3)."""
-    (size,) = as_sizes(settings.size)
-    spans = []
+    spans, croppers = [], [Cropper(source.box) for source, _ in pairs]
     for i in left:
+        source, settings = pairs[i]
+        (size,) = as_sizes(settings.size)
         needed = frozenset(_needed_frames(starts_of[i], settings.num_frames))
-        start, end = Fraction(sources[i].start), Fraction(sources[i].end)
-        transform = functools.partial(_cropped_and_fit, box=sources[i].box, size=size)
+        start, end = Fraction(source.start), Fraction(source.end)
+        transform = functools.partial(_cropped_and_fit, cropper=croppers[i], size=size)
         spans.append(Ticks(Fraction(settings.fps), start, end, needed, transform))
-    for place, frames in decode_spans(local_copy(sources[0].path), spans, decoder):
-        yield left[place], frames
+    for place, decoded in decode_spans(local_copy(pairs[0][0].path), spans, decoder):
+        problem = croppers[left[place]].problem
+        yield left[place], VideoError(f"{problem}; {CURE}") if problem else decoded
 
 
-def _cropped_and_fit(frame: np.ndarray, box: Box | None, size: Size) -> np.ndarray:
+def _cropped_and_fit(frame: np.ndarray, cropper: Cropper, size: Size) -> np.ndarray:
     """Cut the bars off a frame (h, w, 3), and fit the rest to `size`."""
-    return fit(crop(frame, box), size)
+    return fit(cropper(frame), size)
 
 
 def _windows(
-    source: Source, settings: WindowSettings, starts: list[int], decoded: Decoded
+    source: Source, settings: WindowSettings, starts: list[int], decoded: Decoded | VideoError
 ) -> Windows | VideoError:
     """Divide the decoded frames of a stretch into windows; an error if one is missing or damaged."""
+    if isinstance(decoded, VideoError):
+        return decoded
     length, fps = settings.num_frames, settings.fps
     needed = _needed_frames(starts, length)
     # Curation cuts around damage that a decoder meets nevertheless.

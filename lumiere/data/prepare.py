@@ -93,13 +93,12 @@ def cut_all(
             missing.
     """
     own_folder(scratch, "another decoding")
-    # Shots of a video may have different bars, and so different shapes.
-    by_video: dict[tuple[str, int], list[int]] = {}
+    by_video: dict[str, list[int]] = {}
     clip_ids = []
     for number, row in enumerate(rows):
-        by_video.setdefault((row["video"], _bucket(row, settings)), []).append(number)
+        by_video.setdefault(row["video"], []).append(number)
         clip_ids.append(row["clip_id"])
-    names, videos = [name for name, _ in by_video], list(by_video.values())
+    names, videos = list(by_video), list(by_video.values())
     tasks = _Tasks(rows, videos, raw, settings, scratch, decoder)
     files: dict[str, Path] = {}
     failures: dict[str, str] = {}
@@ -134,7 +133,7 @@ class _Tasks(Sequence[tuple]):
 
     Attributes:
         rows: of the manifest.
-        videos: the places of each video's rows that get windows of one size.
+        videos: the places of each video's rows.
     """
 
     rows: Sequence[Row]
@@ -150,7 +149,9 @@ class _Tasks(Sequence[tuple]):
     def __getitem__(self, i: Any) -> Any:  # no slices
         own = [self.rows[number] for number in self.videos[i]]
         sources = tuple(_source(row, self.raw, self.decoder) for row in own)
-        return sources, _settings_of(own[0], self.settings), self.scratch
+        # Shots of a video may have different bars, and so different shapes.
+        settings = tuple(_settings_of(row, self.settings) for row in own)
+        return sources, settings, self.scratch
 
 
 def _source(row: Row, raw: Path | RemoteFolder, decoder: str) -> Source:

@@ -55,6 +55,9 @@ class PassedTextEncoder(TextEncoder):
         """See `TextEncoder.read_words`."""
         return read_with_tokenizer(self.tokenizer, KINDS[self.kind].prepare(text))
 
+    def _find_cut(self, text: str) -> int | None:
+        return KINDS[self.kind].find_cut(self.tokenizer, text, self.max_tokens)
+
     def save_pretrained(self, folder: str | Path, **_: Any) -> None:
         """Write the folders of the text encoder and, beside it, of the tokenizer, as diffusers
         does.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lumiere.errors import one_line
-from lumiere.text.encoder import TextEncoder, read_with_tokenizer
+from lumiere.text.encoder import TextEncoder, find_cut, read_with_tokenizer
 from lumiere.text.hub import pipeline_folder
 
 if TYPE_CHECKING:
@@ -37,6 +37,14 @@ class Kind:
     def prepare(self, text: str) -> str:
         """Return a sentence as the tokenizer gets it."""
         return text.lower().strip() if self.lowers else text
+
+    def find_cut(
+        self, tokenizer: PreTrainedTokenizerBase, text: str, max_tokens: int
+    ) -> int | None:
+        """Return how many characters of a sentence lie before the cut, see `encoder.find_cut`."""
+        cut = find_cut(tokenizer, self.prepare(text), max_tokens)
+        stripped = len(text) - len(text.lstrip()) if self.lowers else 0
+        return None if cut is None else stripped + cut
 
 
 # IFPipeline masks padding inside T5 and lowers the prompt; StableDiffusionPipeline leaves both to
@@ -85,6 +93,10 @@ class DiffusersTextEncoder(TextEncoder):
         """See `TextEncoder.read_words`."""
         tokenizer = _load_tokenizer(_anywhere(self.source))
         return read_with_tokenizer(tokenizer, KINDS[self.kind].prepare(text))
+
+    def _find_cut(self, text: str) -> int | None:
+        tokenizer = _load_tokenizer(_anywhere(self.source))
+        return KINDS[self.kind].find_cut(tokenizer, text, self.max_tokens)
 
 
 def token_states(

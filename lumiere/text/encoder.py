@@ -7,6 +7,7 @@ encoder.
 
 from __future__ import annotations
 
+import bisect
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from lumiere.text_config import write_text_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+LONG_WORD = 24  # characters
 
 
 def read_with_tokenizer(
@@ -34,6 +37,16 @@ def read_with_tokenizer(
         if unknown_id in tokenizer(word, add_special_tokens=False)["input_ids"]:
             unknown.append(word)
     return len(ids), tuple(dict.fromkeys(unknown))
+
+
+def find_cut(tokenizer: PreTrainedTokenizerBase, text: str, max_tokens: int) -> int | None:
+    """Return how many characters lie before the cut, see `TextEncoder.num_read`; None if a tokenizer
+    of transformers is one of those that do not say where their tokens lie.
+    """
+    if not tokenizer.is_fast:
+        return None
+    tokens = tokenizer(text, truncation=True, max_length=max_tokens, return_offsets_mapping=True)
+    return max((end for _, end in tokens["offset_mapping"]), default=0)  # marks lie at (0, 0)
 
 
 class TextEncoder(ABC):
@@ -86,6 +99,28 @@ class TextEncoder(ABC):
         Encoders that do not override this method lose nothing that can be found.
         """
         return 0, ()
+
+    def num_read(self, text: str) -> int:
+        """Return how many characters of a sentence the encoder reads before it cuts."""
+        if self.read_words(text)[0] <= self.max_tokens:
+            return len(text)
+        cut = self._find_cut(text)
+        return self._search_cut(text) if cut is None else min(cut, len(text))
+
+    def _find_cut(self, text: str) -> int | None:
+        """Return how many characters of a long sentence are read; None if its tokens do not tell."""
+        return None
+
+    def _search_cut(self, text: str) -> int:
+        """Return how long a beginning of a long sentence may be. A part of a word may have more
+        tokens than the word, so the search goes on to the end of a word.
+        """
+
+        def is_read(end: int) -> bool:
+            return self.read_words(text[:end])[0] <= self.max_tokens
+
+        found = bisect.bisect_left(range(1, len(text) + 1), True, key=lambda end: not is_read(end))
+        return max((end for end in range(found, found + LONG_WORD) if is_read(end)), default=0)
 
     def save_pretrained(self, folder: str | Path, **_: Any) -> None:
         """Write the config; the weights stay in the package or hub that they come from."""

@@ -6,8 +6,6 @@ can give the same video.
 
 from __future__ import annotations
 
-import bisect
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -43,17 +41,6 @@ def find_losses(texts: Iterable[str], encoder: TextEncoder) -> dict[str, Loss]:
         if loss.num_cut or loss.unknown:
             losses[text] = loss
     return losses
-
-
-def read_part(text: str, encoder: TextEncoder) -> str:
-    """Return the beginning of a sentence, in whole words, that an encoder reads before it cuts."""
-    ends = [match.end() for match in re.finditer(r"\S+", text)]
-    if not ends or encoder.read_words(text)[0] <= encoder.max_tokens:
-        return text
-    is_cut = bisect.bisect_left(
-        ends, True, key=lambda end: encoder.read_words(text[:end])[0] > encoder.max_tokens
-    )
-    return text[: ends[is_cut - 1]] if is_cut else ""
 
 
 def notes(losses: dict[str, Loss], encoder: TextEncoder) -> list[str]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lumiere.files import content_hash
 from lumiere.tensor_files import read_tensors
-from lumiere.text.encoder import TextEncoder, read_with_tokenizer
+from lumiere.text.encoder import TextEncoder, find_cut, read_with_tokenizer
 
 if TYPE_CHECKING:
     from transformers import BertModel, PreTrainedTokenizerBase
@@ -103,3 +103,6 @@ class MiniLMTextEncoder(TextEncoder):
     def read_words(self, text: str) -> tuple[int, tuple[str, ...]]:
         """See `TextEncoder.read_words`."""
         return read_with_tokenizer(_load_tokenizer(), text)
+
+    def _find_cut(self, text: str) -> int | None:
+        return find_cut(_load_tokenizer(), text, self.max_tokens)

@@ -16,6 +16,7 @@ from lumiere.curation.verdict_cache import VerdictCache
 from lumiere.curation.verdicts import decide
 from lumiere.data.video_io import read_video
 from lumiere.data.workers import Failure
+from lumiere.errors import WorkerError
 from lumiere.evaluation.backbones.efficientnet_lite import EfficientNetLite0Backbone
 from tests.curation.test_scores import RAW
 from tests.video_factory import encode
@@ -147,6 +148,7 @@ def test_processes_find_the_same_pairs_in_the_same_order(tmp_path, monkeypatch):
     assert alone == [(0, 12), (1, 13), (2, 14), (3, 15), (5, 16)]
     monkeypatch.setattr(copies, "PROCESSES_FROM", 2)
     monkeypatch.setattr(copies, "PAIRS", 50)
+    monkeypatch.setattr(copies.os, "cpu_count", lambda: 2)
     cache = tmp_path / "copies.npz"
     assert find_copies(clips, vectors, cache, workers=2) == alone
     content = cache.read_bytes()
@@ -156,6 +158,13 @@ def test_processes_find_the_same_pairs_in_the_same_order(tmp_path, monkeypatch):
         copies, "run_tasks", lambda _, tasks, *limits: enumerate([CRASHED] * len(tasks))
     )
     assert find_copies(clips, vectors, workers=2) == alone, "compared here instead"
+
+    def failing(_, tasks, *limits):
+        yield 1, copies.compare(*tasks[1])
+        raise WorkerError("a worker cannot start")
+
+    monkeypatch.setattr(copies, "run_tasks", failing)
+    assert find_copies(clips, vectors, workers=2) == alone, "and no error"
 
 
 def test_embeddings_are_computed_once(tmp_path):

@@ -208,7 +208,7 @@ def test_a_damaged_file_is_cut_around(tmp_path):
         sha = hashlib.sha256(path.read_bytes()).hexdigest()
         for start, end in measured.shots:
             source = Source(path, sha, start, end, "pyav")
-            (cut,) = extract_video((source,), settings, tmp_path / name)
+            (cut,) = extract_video((source,), (settings,), tmp_path / name)
             assert not isinstance(cut, VideoError), cut
     kept = [sorted(file.read_bytes() for file in (tmp_path / name).iterdir()) for name in "xy"]
     assert kept[0] == kept[1]

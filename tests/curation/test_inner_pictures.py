@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,18 @@ import pytest
 
 from lumiere.config import CurateConfig
 from lumiere.curation import inner_pictures
-from lumiere.curation.captions import read_captions
+from lumiere.curation.captions import Caption, read_captions
 from lumiere.curation.clip_frames import clip_frames
 from lumiere.curation.manifest import open_manifest, write_manifest
 from lumiere.curation.measurement import Measurement, from_bytes, measure_video, to_bytes
 from lumiere.curation.verdicts import decide
+from lumiere.data import extract
 from lumiere.data.clips import ClipStore
 from lumiere.data.extract import WindowSettings, fit, load_windows
 from lumiere.data.prepare import COLUMNS, cut_all, write_clips
 from lumiere.data.shards import unpack_arrays
+from lumiere.data.workers import Failure
+from lumiere.errors import DataError, FetchError, VideoError
 from tests.curation.test_curate_and_decode import in_this_process
 from tests.data.test_bars import shots_of
 from tests.video_factory import encode
@@ -86,16 +90,27 @@ def test_a_letterboxed_shot_and_a_full_one_are_both_read_right(tmp_path):
     assert letterboxed.shape == (4, 80, 128, 3) and full.shape == (4, 128, 128, 3)
 
 
-def test_each_clip_gets_the_size_of_its_own_picture(tmp_path):
+def test_each_clip_gets_the_size_of_its_own_picture(tmp_path, monkeypatch):
     first, second = shots_of(2)
     rows = rows_of(tmp_path, measured(tmp_path, boxed(first, LETTERBOX), boxed(second, PILLARBOX)))
     assert [row["crop"] for row in rows] == [list(LETTERBOX), list(PILLARBOX)]
     rows = [row | {"split": "train"} for row in rows]
     settings = WindowSettings(16, 16, ((64, 64), (40, 64), (64, 32)), clips_per_video=1)
+    read = []
+    for name in ("hash_with_progress", "decode_spans"):
+        real = getattr(extract, name)
+        monkeypatch.setattr(extract, name, lambda *a, n=name, f=real: read.append(n) or f(*a))
     files, failures = cut_all(
         rows, tmp_path, settings, 1, 60, tmp_path / "windows", run=in_this_process
     )
     assert not failures
+    assert read == ["hash_with_progress", "decode_spans"], "the file is read once"
+
+    def gone(_, tasks, *limits):
+        return [(i, Failure("", "", FetchError("gone"))) for i in range(len(tasks))]
+
+    with pytest.raises(DataError, match=r"^a\.mp4: gone"):
+        cut_all(rows, tmp_path, settings, 1, 60, tmp_path / "gone", run=gone)
     words = (np.zeros((4, 8), np.float16), np.ones(4, np.uint8))
     text = {"text_encoder": "minilm", "embed_dim": 8, "max_text_tokens": 4}
     embeddings = {"words": words, "": words}
@@ -103,6 +118,27 @@ def test_each_clip_gets_the_size_of_its_own_picture(tmp_path):
     clips = ClipStore(tmp_path / "clips")
     assert [clips[i].frames.shape for i in range(2)] == [(16, 40, 64, 3), (16, 64, 32, 3)]
     assert min(clips[i].frames.mean(axis=(0, 3)).min() for i in range(2)) > 40, "no bar is left"
+
+
+@pytest.mark.parametrize("crop", [[8, 24, 128, 80], [500, 0, 300, 64], [0, 100, 128, 80]])
+def test_a_crop_that_a_person_wrote_outside_the_frames_is_named(tmp_path, crop):
+    """No clip of the video without bars tells the size of its frames in the manifest."""
+    first, second = shots_of(2)
+    rows = rows_of(tmp_path, measured(tmp_path, boxed(first, LETTERBOX), boxed(second, PILLARBOX)))
+    rows[0] |= {"crop": crop, "width": crop[2], "height": crop[3], "split": "train"}
+    rows[1] |= {"split": "train"}
+    write_manifest(tmp_path / "m.parquet", rows)
+    opened = open_manifest(tmp_path / "m.parquet", COLUMNS, "accepted")
+    settings = WindowSettings(16, 16, 64, clips_per_video=1)
+    for decoder in ("pyav", "decord"):
+        files, failures = cut_all(
+            opened, tmp_path, settings, 1, 60, tmp_path / decoder, decoder=decoder, run=in_this_process
+        )  # fmt: skip
+        assert list(files) == ["a#1"]
+        assert failures == {
+            "a#0": f"crop is {crop}; expected a part of its frames of 128x128 pixels; "
+            "run the curate stage again, or mend the cell"
+        }
 
 
 def test_bars_of_the_whole_file_and_more_of_one_shot(tmp_path):
@@ -137,6 +173,50 @@ def test_bars_in_doubt_are_noted(tmp_path):
     frames = boxed(first, (0, 64, 256, 128))
     frames[:, 1:64, ::2] = frames[:, 193:-1, ::2] = 42
     found = measured(tmp_path, frames, second)
+    assert boxes_of(found) == [None, None]
+    assert found.notes == ("may have bars in 1 of 2 shots",)
+
+
+@pytest.mark.parametrize("flash", [[7], [8], [11, 12]])
+def test_bars_that_a_flash_touches_are_noted(tmp_path, flash):
+    """Whether the flash is among the frames that are looked at closely or not."""
+    first, second = shots_of(2)
+    frames = boxed(first, LETTERBOX)
+    frames[flash] = 250
+    found = measured(tmp_path, frames, second)
+    assert len(found.shots) == 2 and boxes_of(found) == [None, None]
+    assert found.notes == ("may have bars in 1 of 2 shots",)
+    (tmp_path / "alone").mkdir()
+    alone = measured(tmp_path / "alone", frames)
+    assert boxes_of(alone) == [None] and alone.notes == ("may have bars",)
+
+
+def test_a_doubt_about_the_video_ends_when_all_shots_have_bars():
+    notes = ["may have bars"]
+    inner_pictures._note(notes, 1, 0, 2)
+    assert notes == ["may have bars"]
+    inner_pictures._note(notes, 2, 0, 2)
+    assert notes == []
+
+
+def test_a_part_that_is_not_used_has_the_bars_of_the_whole_video(tmp_path):
+    first, second = shots_of(2)
+    span = (Fraction(1), Fraction(3))  # over the cut
+    captions = {"a.mp4": [Caption("words", span)]}
+    for other, crop in ((LETTERBOX, list(LETTERBOX)), (PILLARBOX, [])):
+        frames = boxed(first, LETTERBOX), boxed(second, other)
+        rows, _ = decide({"a.mp4": measured(tmp_path, *frames, spans=(span,))}, captions, CONFIG)
+        (row,) = (row for row in rows if row["reason"] == "caption_spans_cuts")
+        assert (row["crop"], row["notes"]) == (crop, ["black bars"] if crop else [])
+
+
+def test_bars_stay_noted_if_a_second_look_fails(tmp_path, monkeypatch):
+    def fail(*_: Any) -> None:
+        raise VideoError("gone")
+
+    monkeypatch.setattr(inner_pictures, "decode_spans", fail)
+    first, second = shots_of(2)
+    found = measured(tmp_path, boxed(first, LETTERBOX), second)
     assert boxes_of(found) == [None, None]
     assert found.notes == ("may have bars in 1 of 2 shots",)
 

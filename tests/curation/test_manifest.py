@@ -80,6 +80,8 @@ WRONG = [
     (2, "motion_curve", [0.5, -0.5], r"row 3 \(boat2\): motion_curve is \[0.5, -0.5\]; expected at"),
     (0, "crop", [-4, 0, 96, 64], r"row 1 \(boat\): crop is \[-4, 0, 96, 64\]; expected at least 0"),
     (0, "crop", [0, 8, 96, 48], r"row 1 \(boat\): crop is .*; expected width and height as in"),
+    (2, "crop", [8, 0, 96, 64], r"row 3 \(boat2\): crop is \[8, 0, 96, 64\]; expected a part of 96x64"),
+    (0, "crop", [8, 0, 96, 64], r"row 1 \(boat\): crop is \[8, .*; expected .*, as in row 3 of the same"),
     (2, "crop", [8, 0, 90, 64], r"row 3 \(boat2\): crop is \[8, .*; expected width and height as in"),
     (1, "dark_share", 25.0, r"row 2 \(x\): dark_share is 25.0; expected from 0 to 1"),
     (0, "width", 0, r"row 1 \(boat\): width is 0; expected at least 1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from lumiere.config import CurateConfig
 from lumiere.curation.captions import Caption
 from lumiere.curation.html_report import write_page
-from lumiere.curation.manifest import DUPLICATE_OF, MIRRORED, describe_duplicate, kept_video
+from lumiere.curation.manifest import DUPLICATE_OF, MIRRORED, describe_duplicate, kept_clip
 from lumiere.curation.manifest_report import write_report
 from lumiere.curation.measurement import measure_video
 from lumiere.curation.originals import find_original, note_differences, take_captions
@@ -158,6 +159,7 @@ def test_a_licence_of_a_duplicate_is_named_and_not_taken(kind):
     own, others, said = LICENCES[kind]
     best, copy = (
         {
+            "clip_id": video.removesuffix(".mp4"),
             "video": video,
             "notes": [],
             "captions": [caption.text for caption in captions],
@@ -192,7 +194,7 @@ def test_captions_of_a_mirrored_duplicate_are_not_taken(tmp_path):
     assert rows["z"]["notes"] == [note]
     detail = rows["a"]["detail"]
     assert detail == f"{DUPLICATE_OF}z.mp4{MIRRORED}"
-    assert kept_video(detail) == "z.mp4"
+    assert kept_clip(detail) == "z.mp4"
     assert describe_duplicate(detail) == (
         "It shows the same as z.mp4, which is kept; mirrored, so its captions are not taken over."
     )
@@ -206,8 +208,58 @@ def test_captions_of_a_mirrored_duplicate_are_not_taken(tmp_path):
 
 def test_captions_of_a_model_and_of_people_are_not_mixed():
     best = {"captions": ["a boat"], "captioner": "", "notes": [], "caption_match": 0.3}
-    copy = {"captions": ["a ship"], "captioner": "blip", "video": "b", "caption_match": 0.2}
+    copy = {"captions": ["a ship"], "captioner": "blip", "caption_match": 0.2}
+    copy |= {"clip_id": "b", "video": "b"}
     take_captions(best, copy)
     assert best["captions"] == ["a boat"]
     take_captions(best, copy | {"captioner": ""})
     assert best["captions"] == ["a boat", "a ship"] and best["caption_match"] == 0.2
+
+
+def test_each_clip_shows_the_licence_of_its_own_duplicate(tmp_path):
+    """Two shots of one file may be copies of two shots of another, under two licences."""
+    other = 255 - detailed()[:, ::-1, ::-1]
+    frames, cut = np.concatenate([detailed(), other]), COUNT // 16
+    spans = {"CC0": (Fraction(0), Fraction(cut)), "GPL": (Fraction(cut), Fraction(2 * cut))}
+    captions = {
+        "a": [Caption(text, span, others=NONE) for text, span in zip("xy", spans.values(), strict=True)],
+        "king of b": [Caption("x", spans["CC0"], others={"licence": "all rights reserved"})],
+        "b": [
+            Caption(text, span, others={"licence": licence})
+            for text, (licence, span) in zip("xy", spans.items(), strict=True)
+        ],
+    }  # fmt: skip
+    names = list(captions)
+    for i, name in enumerate(names):
+        encode(tmp_path / f"{name}.mp4", frames, crf=str(12 + 8 * i), threads="1")
+    found = {
+        f"{name}.mp4": measure_video(
+            tmp_path, f"{name}.mp4", tuple(spans.values()), 27.0, tmp_path / "s"
+        )
+        for name in names
+    }
+    own = {f"{name}.mp4": captions[name] for name in names}
+    rows, pictures = decide(found, own, CurateConfig(min_motion=0.0, max_hash_distance=40))
+    table = {row["clip_id"]: row for row in rows}
+    assert [table[name]["verdict"] for name in ("a#0", "a#1")] == ["accepted"] * 2
+    assert [table[name]["detail"] for name in ("b#0", "b#1", "king of b#0")] == [
+        f"{DUPLICATE_OF}a.mp4#0", f"{DUPLICATE_OF}a.mp4#1", f"{DUPLICATE_OF}a.mp4#0",
+    ]  # fmt: skip
+    noted = {
+        "b#0": "licence of b.mp4#0, a duplicate: CC0; of this video: none",
+        "b#1": "licence of b.mp4#1, a duplicate: GPL; of this video: none",
+        "king of b#0": "licence of king of b.mp4#0, a duplicate: all rights reserved; of this video: none",
+    }  # fmt: skip
+    write_report(tmp_path, rows, pictures, 0.1)
+    write_page(tmp_path / "report.html", rows, pictures, CurateConfig())
+    lines = (tmp_path / "report.md").read_text().splitlines()
+    blocks = (tmp_path / "report.html").read_text().split('<div class="group">')[1:]
+    for clip_id, note in noted.items():
+        name, kept = f"{clip_id.replace('#', '.mp4#')}", f"a.mp4#{clip_id[-1]}"
+        (line,) = (line for line in lines if line.startswith(f"| {clip_id} | `duplicate`"))
+        assert line.endswith(
+            f'| It shows the same as {kept}, which is kept. Its notes say: "{note}". |'
+        )
+        (block,) = (block for block in blocks if f"<figcaption>{name}<" in block)
+        assert f"<figcaption>{kept}<" in block
+        assert [other for other in noted.values() if f"<small>{other}<" in block] == [note]

@@ -12,7 +12,8 @@ import pytest
 
 import lumiere.curation.curate
 from lumiere.curation.manifest import empty_row
-from lumiere.curation.unread_captions import find_unread
+from lumiere.curation.manifest_report import write_report
+from lumiere.curation.unread_captions import find_unread, html_section
 from lumiere.text import minilm_encoder
 from stages import curate as stage
 
@@ -65,7 +66,27 @@ def test_captions_are_counted_once_and_show_what_is_lost() -> None:
 def test_captions_that_are_read_in_full_give_no_note() -> None:
     unread = find_unread(ROWS[3:], "minilm", 8)
     assert (unread.number, unread.note) == (0, "")
-    assert unread.summary == "The text encoder minilm reads each of 1 caption in full."
+    assert unread.summary == "The text encoder minilm reads the only caption in full."
+    two = find_unread([row_of("a", PLAIN, "a fox")], "minilm", 8)
+    assert two.summary == "The text encoder minilm reads all 2 captions in full."
+    assert find_unread(ROWS[4:], "minilm", 8).summary == "No accepted clip has a caption."
+
+
+def test_reports_say_how_many_of_many_captions_they_show(tmp_path: Path) -> None:
+    rows = [row_of(f"v{i}", f"{LONG} {i}", f"a 🦄 of {i}") for i in range(50)]
+    unread = find_unread(rows, "minilm", 8)
+    section = "".join(html_section(unread))
+    assert section.count("<li>") == 40 and section.count("<p>20 of 50 are shown.</p>") == 2
+    write_report(
+        tmp_path,
+        rows,
+        {row["clip_id"]: np.zeros((4, 64, 64, 3), np.uint8) for row in rows},
+        0.1,
+        unread,
+    )
+    text = (tmp_path / "report.md").read_text()
+    assert "Of 50 captions too long, 20 are shown." in text
+    assert "Of 50 captions with unknown words, 20 are shown." in text
 
 
 def test_captions_that_cannot_be_checked_are_no_success() -> None:

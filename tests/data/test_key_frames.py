@@ -114,11 +114,11 @@ def test_all_stretches_of_a_video_are_cut_at_once(tmp_path, monkeypatch):
     ends = [(0, 1), (Fraction(3, 2), 4), (4, Fraction(9, 2)), (4, 5)]
     sources = [Source(path, sha256, Fraction(a), Fraction(b), "pyav") for a, b in ends]
     settings = WindowSettings(16, 16, 32, clips_per_video=2)
-    first, second, short, last = extract_video(sources, settings, tmp_path / "scratch")
+    first, second, short, last = extract_video(sources, [settings] * 4, tmp_path / "scratch")
     assert hashes == [path]
     assert isinstance(short, VideoError) and "a window needs 16" in str(short)
     assert load_windows(first).starts == [0.0]
     assert load_windows(second).starts == [1.5, 3.0]
     assert load_windows(last).starts == [4.0]
-    alone = extract_video([sources[1]], settings, tmp_path / "alone")[0]
+    alone = extract_video([sources[1]], [settings], tmp_path / "alone")[0]
     assert Path(alone).read_bytes() == Path(second).read_bytes()

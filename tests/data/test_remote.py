@@ -122,7 +122,7 @@ def test_an_address_gives_what_the_folder_gives(videos, of_the_folder, tmp_path,
     row = read_manifest(tmp_path / "manifest.parquet", verdict="accepted")[0]
     source = Source(file_in(raw, row["video"]), row["sha256"], Fraction(0), Fraction(1), "pyav")
     with pytest.raises(VideoError, match="changed since it was curated"):
-        extract_video((source,), SETTINGS, tmp_path / "cut")
+        extract_video((source,), (SETTINGS,), tmp_path / "cut")
 
 
 def test_a_store_that_fails_is_named(videos, tmp_path, monkeypatch):
@@ -315,7 +315,7 @@ def test_a_client_that_gives_up_waiting_is_a_timeout_too(videos, tmp_path, monke
     assert (raised.value.reason, len(tries)) == (Reason.TIMEOUT, remote.TRIES)
     source = Source(file_in(raw, "a.mp4"), "", Fraction(0), Fraction(1), "pyav")
     with pytest.raises(VideoError, match="sent nothing for too long") as raised:
-        extract_video((source,), SETTINGS, tmp_path / "cut")
+        extract_video((source,), (SETTINGS,), tmp_path / "cut")
     assert not isinstance(raised.value, FetchError)  # which would end the run
 
 
@@ -344,7 +344,7 @@ def test_a_store_that_cannot_be_reached_ends_the_run(videos, tmp_path, monkeypat
         measure_video(raw, "a.mp4", (), 27.0, tmp_path)
     source = Source(file_in(raw, "a.mp4"), "", Fraction(0), Fraction(1), "pyav")
     with pytest.raises(FetchError, match="cannot be fetched"):
-        extract_video((source,), SETTINGS, tmp_path / "cut")
+        extract_video((source,), (SETTINGS,), tmp_path / "cut")
 
 
 def test_stages_take_addresses_and_globs_but_no_folder_that_is_missing(

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lumiere.text import TextEncoder, load_text_encoder
 from lumiere.text.encoder import read_with_tokenizer
-from lumiere.text.lost_words import find_losses, notes, read_part
+from lumiere.text.lost_words import find_losses, notes
 from tests.text.pipelines import save_if
 
 
@@ -90,11 +90,38 @@ def test_an_encoder_of_another_kind_loses_nothing_that_is_found() -> None:
     assert notes(find_losses(["a cat that runs and runs"], encoder), encoder) == []
 
 
-def test_the_part_that_is_read_ends_with_a_whole_word() -> None:
+LONG = "a red  fox runs over a hill and a brook"
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        (LONG, "a red  fox runs over a"),
+        ("a red fox runs", "a red fox runs"),
+        ("a fox runs over the hill.", "a fox runs over the hill"),
+        ("hello,world,hello,world,hello", "hello,world,hello,"),
+        ("犬が走る日本海の山の上", "犬が走る日本"),
+        ("  ", "  "),
+    ],
+)
+def test_the_part_that_is_read_gives_the_same_states(text: str, read: str) -> None:
     encoder = load_text_encoder("minilm", 8)
-    long = "a red  fox runs over a hill and a brook"
-    assert read_part(long, encoder) == "a red  fox runs over a"
-    assert read_part("a red fox runs", encoder) == "a red fox runs"
-    assert read_part("antidisestablishmentarianistically so", encoder) == ""
-    states, _ = encoder.encode([long, read_part(long, encoder) + " sea"])
+    assert text[: encoder.num_read(text)] == read
+    states, _ = encoder.encode([text, read])
     assert torch.equal(states[0], states[1])
+
+
+def test_a_word_may_be_cut_in_two() -> None:
+    encoder, word = load_text_encoder("minilm", 8), "antidisestablishmentarianistically"
+    read = word[: encoder.num_read(word)]
+    assert read and read != word and find_losses([word], encoder)
+    assert not find_losses([read], encoder)
+
+
+def test_what_is_read_is_found_with_other_tokenizers(tmp_path: Path) -> None:
+    """T5's pipeline strips the sentence; some tokenizers do not say where their tokens lie."""
+    save_if(tmp_path / "IF")
+    encoder = load_text_encoder(f"diffusers:{tmp_path / 'IF'}", 4)
+    assert encoder.num_read("  A Cat runs a dog") == len("  A Cat runs")
+    assert encoder._search_cut("A Cat runs a dog") == len("A Cat runs ")
+    assert Nameless(4).num_read(LONG) == len(LONG)
