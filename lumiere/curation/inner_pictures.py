@@ -19,7 +19,7 @@ from lumiere.curation import filters
 from lumiere.curation.frame_pass import MAY_HAVE_BARS, SAMPLE_FPS, Pass
 from lumiere.curation.shots import Span
 from lumiere.curation.tick_frames import TickFrames, brightest_of
-from lumiere.data.bars import Box, are_black, crop, find_picture
+from lumiere.data.bars import Box, are_black, crop, find_picture, may_have_bars
 from lumiere.data.video_io import Ticks, decode_spans
 from lumiere.errors import VideoError
 
@@ -60,6 +60,10 @@ def inner_pictures(
     # What a single shot shows is what the whole video shows.
     if doubtful and (num_shots > 1 or seen.damage):
         found = _look_again(path, seen, {i: clips[i] for i in doubtful}, whole)
+    if num_shots > 1:  # of a single shot, the first pass has seen the same at full size
+        doubtful += [
+            i for i in range(num_shots) if i not in doubtful and _may_have_bars(seen.part(clips[i]))
+        ]
     num_found = sum(i < num_shots for i in found)
     _note(seen.notes, num_found, sum(i < num_shots for i in doubtful) - num_found, num_shots)
     return [
@@ -72,6 +76,12 @@ def _seems_boxed(frames: TickFrames) -> bool:
     """Return whether a clip has bars in its small pictures, perhaps except in a flash."""
     flash = min(FLASH_TICKS, len(frames) // 4)
     return any(find_picture(brightest_of(frames, ticks)) for ticks in {0, flash})
+
+
+def _may_have_bars(frames: TickFrames) -> bool:
+    """Return whether a clip has a single bar in its small pictures, perhaps except in a flash."""
+    flash = min(FLASH_TICKS, len(frames) // 4)
+    return any(may_have_bars(brightest_of(frames, ticks)) for ticks in {0, flash})
 
 
 def _note(notes: list[str], num_found: int, num_doubtful: int, num_shots: int) -> None:

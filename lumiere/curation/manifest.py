@@ -15,9 +15,8 @@ from lumiere.curation.manifest_check import CHECKED, check_accepted, read_column
 from lumiere.files import write_atomically
 
 ALSO = " Also: "  # in a detail, before a reason that no threshold changes
-DUPLICATE_OF = (
-    "duplicate_of:"  # begins the detail of a duplicate; the `clip_name` that is kept follows
-)
+# Begins the detail of a duplicate; the `clip_name` that is kept follows.
+DUPLICATE_OF = "duplicate_of:"
 A_DUPLICATE = ", a duplicate"  # follows the name of a clip, in notes of the clip that is kept
 MIRRORED = "; mirrored, so its captions are not taken over"  # may end the detail of a duplicate
 
@@ -31,10 +30,7 @@ SCHEMA = pa.schema(
         ("exact_end", pa.string()),
         ("verdict", pa.string()),  # "accepted" or "rejected"
         ("reason", pa.string()),  # a code of `reasons.Reason`, or empty
-        (
-            "detail",
-            pa.string(),
-        ),  # the reason in a sentence; for a duplicate, DUPLICATE_OF + clip_name
+        ("detail", pa.string()),  # the reason; for a duplicate, DUPLICATE_OF + clip_name
         ("captions", pa.list_(pa.string())),
         ("split", pa.string()),  # "train", "validation", or empty for rejected clips
         ("group", pa.string()),  # the best of the videos that look alike; a group is never split

@@ -191,6 +191,19 @@ def test_bars_that_a_flash_touches_are_noted(tmp_path, flash):
     assert boxes_of(alone) == [None] and alone.notes == ("may have bars",)
 
 
+@pytest.mark.parametrize("bars", ["one", "crossed by a subtitle"])
+def test_bars_of_one_shot_that_are_no_clean_pair_are_noted(tmp_path, bars):
+    first, second = shots_of(2)
+    if bars == "one":
+        first[:, :24] = 0
+    else:
+        first = boxed(first, LETTERBOX)
+        first[:, 98:112, 8:120] = 230  # over the edge of the lower bar, at row 104
+    found = measured(tmp_path, first, second)
+    assert boxes_of(found) == [None, None]
+    assert found.notes == ("may have bars in 1 of 2 shots",)
+
+
 def test_a_doubt_about_the_video_ends_when_all_shots_have_bars():
     notes = ["may have bars"]
     inner_pictures._note(notes, 1, 0, 2)
