@@ -9,11 +9,11 @@ training.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import math
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,11 +163,13 @@ def _compared(
         return
     left = set(range(len(batches)))
     # What goes wrong in a process, or at its start, says nothing about clips.
-    with contextlib.suppress(WorkerError):
+    try:
         for number, outcome in run_tasks(compare, batches, workers, timeout_s):
             if not isinstance(outcome, Failure):
                 left.remove(number)
                 yield number, outcome
+    except WorkerError as error:
+        tqdm.write(f"{error}. The search for copies goes on in this process.", file=sys.stderr)
     for number in sorted(left):
         yield number, compare(*batches[number])
 

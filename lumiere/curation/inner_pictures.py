@@ -73,13 +73,13 @@ def inner_pictures(
 
 
 def _seems_boxed(frames: TickFrames) -> bool:
-    """Return whether a clip has bars in its small pictures, perhaps except in a flash."""
+    """Return whether the small pictures of a clip seem to have bars, a flash not counted."""
     flash = min(FLASH_TICKS, len(frames) // 4)
     return any(find_picture(brightest_of(frames, ticks)) for ticks in {0, flash})
 
 
 def _may_have_bars(frames: TickFrames) -> bool:
-    """Return whether a clip has a single bar in its small pictures, perhaps except in a flash."""
+    """Return whether the small pictures of a clip seem to have one bar, a flash not counted."""
     flash = min(FLASH_TICKS, len(frames) // 4)
     return any(may_have_bars(brightest_of(frames, ticks)) for ticks in {0, flash})
 
@@ -135,6 +135,8 @@ def _inner_picture(
     if inner is None:
         return None
     box = outer[0] + inner[0], outer[1] + inner[1], inner[2], inner[3]
+    if find_picture(brightest_of(frames)) is None:
+        return None  # something is there for a short time, perhaps between the frames looked at
     frames.cut_bars((0, 0, *size), size)  # look at whole pictures, with all bars
     if not are_black(brightest_of(frames), box, size):
         return None

@@ -105,7 +105,7 @@ def describe_duplicate(detail: str) -> str:
 
 
 def notes_about(copy: Mapping[str, Any], kept: Mapping[str, Any]) -> list[str]:
-    """Return what the notes of a clip that is kept say of its duplicate."""
+    """Return the notes of a kept clip that concern one of its duplicates."""
     columns = ["captions", *(name for name in kept if name not in _OWN)]
     beginnings = tuple(f"{column} of {clip_name(copy)}{A_DUPLICATE}" for column in columns)
     return [note for note in kept["notes"] if note.startswith(beginnings)]

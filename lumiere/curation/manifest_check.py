@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from lumiere.curation.reasons import Reason
 from lumiere.errors import DataError
 
-CURE = "run the curate stage again, or mend the cell"
+CURE = "run the curate stage again, or correct the cell"
 SHA256 = re.compile(r"[0-9a-f]{64}")
 SAME_TIME = 1e-6  # seconds
 
@@ -144,8 +144,8 @@ def _check_crops(
     crops: Mapping[str, Sequence[tuple[int, Any, Sequence[int]]]],
     first: Mapping[tuple[str, str], tuple[int, Any]],
 ) -> None:
-    """Raise DataError at the first crop that reaches beyond the frames of its video, whose size is
-    that of its clips without bars. If all have bars, the decode stage checks it.
+    """Raise DataError for the first crop that reaches beyond the frames of its video. Their size is
+    that of the video's clips without a crop; if all clips have one, the decode stage checks instead.
 
     Args:
         path: the manifest, for messages.
@@ -156,10 +156,12 @@ def _check_crops(
         if any((video, column) not in first for column in OF_PICTURE):
             continue
         (other, width), (_, height) = (first[video, column] for column in OF_PICTURE)
+        if width is None or height is None:
+            continue  # a column that was not read
         for number, clip_id, box in own:
             if box[0] + box[2] > width or box[1] + box[3] > height:
                 expected = (
-                    f"a part of {width}x{height} pixels, as in row {other + 1} of the same video"
+                    f"a box within {width}x{height} pixels, as in row {other + 1} of the same video"
                 )
                 raise _error(path, number, clip_id, "crop", box, expected)
 

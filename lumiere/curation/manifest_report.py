@@ -137,7 +137,7 @@ def _unread(unread: UnreadCaptions) -> list[str]:
         ("with unknown words", unread.odd, unread.num_odd),
     ):
         if number > len(captions):
-            lines += ["", f"Of {number} captions {what}, {len(captions)} are shown."]
+            lines += ["", f"The table shows {len(captions)} of the {number} captions {what}."]
     return [*lines, ""]
 
 

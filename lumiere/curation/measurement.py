@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -127,12 +128,12 @@ class Measurement:
     )
 
     def box_of(self, stretch: Segment) -> Box | None:
-        """Return the picture of a stretch within black bars; that of the whole video, if its shots
-        agree, for a stretch that was not measured.
+        """Return the box of the picture within black bars; None without bars. A stretch that was not
+        measured gets the box that all shots share; None if they differ.
         """
-        if self.signature_of(stretch) is not None:
+        if _key(stretch) in self._places:
             return stretch.box
-        boxes = {segment.box for segment in self.segments}
+        boxes = {segment.box for segment in self.segments if segment.span is None}
         return boxes.pop() if len(boxes) == 1 else None
 
     def size_of(self, stretch: Segment) -> tuple[int, int]:
@@ -142,9 +143,17 @@ class Measurement:
 
     def signature_of(self, stretch: Segment) -> np.ndarray | None:
         """Return the small frames of a stretch; None if it was not measured."""
-        wanted = (stretch.start, stretch.end, stretch.span)
-        pairs = zip(self.segments, self.signatures, strict=True)
-        return next((own for s, own in pairs if (s.start, s.end, s.span) == wanted), None)
+        place = self._places.get(_key(stretch))
+        return None if place is None else self.signatures[place]
+
+    @functools.cached_property
+    def _places(self) -> dict[tuple[Any, ...], int]:
+        """Where the segments are."""
+        return {_key(segment): place for place, segment in enumerate(self.segments)}
+
+
+def _key(segment: Segment) -> tuple[Any, ...]:
+    return segment.start, segment.end, segment.span
 
 
 def _fetched(raw: RemoteFolder, name: str) -> Path:

@@ -90,7 +90,7 @@ def brightest_of(frames: TickFrames, left_out: int = 0) -> np.ndarray:
 
     Args:
         frames: the small pictures.
-        left_out: ticks in which each pixel is even brighter, such as those of a flash.
+        left_out: how many of the brightest ticks of each pixel do not count, such as a flash.
     """
     highest = [np.zeros(SHAPE[:2], np.uint8) for _ in range(left_out + 1)]
     before = None

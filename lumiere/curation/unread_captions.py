@@ -24,7 +24,7 @@ class UnreadCaption:
 
     Attributes:
         clip_ids: the accepted clips that it describes.
-        read, rest: its beginning, and the end that is cut off or empty; a word may be cut in two.
+        read, rest: its beginning, and the end that is cut off, which may be empty; a word may be cut in two.
         unknown: the words or characters that the encoder does not know.
     """
 
@@ -40,8 +40,8 @@ class UnreadCaptions:
 
     Attributes:
         summary: one paragraph.
-        number: how many captions are concerned; None if they could not be checked.
-        num_cut, num_odd: how many captions are too long, and hold unknown words.
+        number: how many captions are not read in full; None if they could not be checked.
+        num_cut, num_odd: how many captions are too long, and how many contain unknown words.
         cut, odd: the first of them.
         note: the same on one line, for the console; empty if everything is read.
     """
@@ -83,8 +83,8 @@ def find_unread(rows: Iterable[Row], encoder: str, max_tokens: int) -> UnreadCap
     if losses:
         summary = (
             f"{name} does not read {len(losses)} of {counted(len(clips), 'caption')} in full: "
-            f"{len(cut)} longer than {max_tokens} tokens (decode.max_text_tokens), "
-            f"{len(odd)} with words that it does not know."
+            f"too long, with more than {max_tokens} tokens (decode.max_text_tokens): {len(cut)}; "
+            f"with unknown words: {len(odd)}."
         )
     elif clips:
         what = f"all {len(clips)} captions" if len(clips) > 1 else "the only caption"
@@ -121,7 +121,7 @@ def html_section(unread: UnreadCaptions) -> list[str]:
             continue
         lines.append(f"<h3>{title}</h3>")
         if number > len(captions):
-            lines.append(f"<p>{len(captions)} of {number} are shown.</p>")
+            lines.append(f"<p>The list shows {len(captions)} of {number} captions.</p>")
         lines.append("<ul>")
         for caption in captions:
             rest = f"<del>{escape(caption.rest)}</del>" if caption.rest else ""

@@ -20,6 +20,7 @@ STEP = 24  # of 255, by which the picture is brighter than a bar three rows furt
 UNEQUAL = 0.03  # share of a side by which opposite bars may differ
 LIT_ROW = 0.01  # share of a row that is lit where the picture, or a text, is
 TEXT = 0.25  # share of a bar that text may cover in the course of a video
+CROSSABLE = 4  # rows of a small picture; text may fill a lower bar from edge to edge
 
 
 def find_picture(brightest: np.ndarray) -> Box | None:
@@ -79,7 +80,24 @@ def are_black(brightest: np.ndarray, box: Box, size: tuple[int, int]) -> bool:
     if not outside.size:
         return True
     level = float(np.median(outside))
-    return level <= DARK_GREY and float((outside > _limit(level)).mean()) <= TEXT
+    is_lit = is_outside & (brightest > _limit(level))
+    if level > DARK_GREY or is_lit.sum() > TEXT * outside.size:
+        return False
+    return not (_is_crossed(is_lit, is_outside) or _is_crossed(is_lit.T, is_outside.T))
+
+
+def _is_crossed(is_lit: np.ndarray, is_outside: np.ndarray) -> bool:
+    """Return whether something lights a bar above or below from its outer to its inner edge, as no
+    text does.
+
+    Args:
+        is_lit: (h, w), the bright pixels of bars.
+        is_outside: (h, w), all pixels of bars.
+    """
+    rows: np.ndarray = np.all(is_outside, axis=1)
+    above, below = int(np.argmin(rows)), int(np.argmin(rows[::-1]))
+    bars = is_lit[:above], is_lit[len(is_lit) - below :]
+    return any(len(bar) >= CROSSABLE and float(bar.all(axis=0).mean()) > LIT_ROW for bar in bars)
 
 
 def crop(picture: np.ndarray, box: Box | None) -> np.ndarray:
@@ -94,8 +112,8 @@ class Cropper:
     """Cuts a box out of each frame of a stretch of video.
 
     Attributes:
-        problem: says which box reaches beyond the frames, which are then left whole; else empty.
-            A person may have written the box.
+        problem: empty, or a message if the box reaches beyond the frames, as one edited by hand
+            may; such frames are returned whole.
     """
 
     def __init__(self, box: Box | None) -> None:
@@ -110,7 +128,7 @@ class Cropper:
             return crop(frame, self.box)
         self.problem = (
             f"crop is [{left}, {top}, {box_width}, {box_height}]; "
-            f"expected a part of its frames of {width}x{height} pixels"
+            f"expected a box within its frames of {width}x{height} pixels"
         )
         return frame
 

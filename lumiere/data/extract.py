@@ -41,7 +41,7 @@ CODE = code_version(
     "lumiere.data.video_streams",
 )
 
-CURE = "run the curate stage again, or mend the cell"
+CURE = "run the curate stage again, or correct the cell"
 
 cv2.setNumThreads(1)  # the pool has a process per core
 

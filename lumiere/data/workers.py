@@ -144,7 +144,13 @@ class _Slot(Generic[Result]):
         self.process = context.Process(
             target=_serve, args=(self.function, theirs, os.getpid()), daemon=True
         )
-        self.process.start()
+        try:
+            self.process.start()
+        except OSError as error:
+            raise WorkerError(
+                f"a worker process cannot start: {error.strerror or error}; "
+                "free memory or lower the number of workers, and run the stage again"
+            ) from None
         theirs.close()
         self.is_ready, self.index, self.num_sent = False, None, 0
         self.deadline = time.monotonic() + START_LIMIT_S

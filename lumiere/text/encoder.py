@@ -40,8 +40,8 @@ def read_with_tokenizer(
 
 
 def find_cut(tokenizer: PreTrainedTokenizerBase, text: str, max_tokens: int) -> int | None:
-    """Return how many characters lie before the cut, see `TextEncoder.num_read`; None if a tokenizer
-    of transformers is one of those that do not say where their tokens lie.
+    """Return how many characters lie before the cut, see `TextEncoder.num_read`; None if the
+    tokenizer is not a fast one: only those of transformers say where their tokens lie.
     """
     if not tokenizer.is_fast:
         return None
@@ -101,19 +101,20 @@ class TextEncoder(ABC):
         return 0, ()
 
     def num_read(self, text: str) -> int:
-        """Return how many characters of a sentence the encoder reads before it cuts."""
+        """Return how many characters of a sentence the encoder reads before the cut."""
         if self.read_words(text)[0] <= self.max_tokens:
             return len(text)
         cut = self._find_cut(text)
         return self._search_cut(text) if cut is None else min(cut, len(text))
 
     def _find_cut(self, text: str) -> int | None:
-        """Return how many characters of a long sentence are read; None if its tokens do not tell."""
+        """Return how many characters of a long sentence are read; None if it has no offsets."""
         return None
 
     def _search_cut(self, text: str) -> int:
-        """Return how long a beginning of a long sentence may be. A part of a word may have more
-        tokens than the word, so the search goes on to the end of a word.
+        """Return the length of the longest beginning that fits. A part of a word can have more tokens
+        than the whole word, so the search goes on to the end of the word. A word that is cut in two
+        may be cut at another letter than by the encoder.
         """
 
         def is_read(end: int) -> bool:

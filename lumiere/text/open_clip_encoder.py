@@ -7,8 +7,10 @@ vector.
 
 from __future__ import annotations
 
+import bisect
 import difflib
 import functools
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lumiere.errors import one_line
-from lumiere.text.encoder import TextEncoder, read_with_tokenizer
+from lumiere.text.encoder import TextEncoder, find_cut, read_with_tokenizer
 
 if TYPE_CHECKING:
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
@@ -84,6 +86,22 @@ class OpenCLIPTextEncoder(TextEncoder):
             return read_with_tokenizer(wrapped, tokenizer.clean_fn(text))
         # Byte pairs know every character.
         return len(tokenizer.encode(text)) + 2, ()
+
+    def _find_cut(self, text: str) -> int | None:
+        tokenizer = _load_tokenizer(self.architecture)
+        if hasattr(tokenizer, "tokenizer"):
+            cleaned = tokenizer.clean_fn(text)
+            if len(cleaned) != len(text):
+                return None
+            return find_cut(tokenizer.tokenizer, cleaned, self.max_tokens)
+        # Each character of a token is a byte of a word, and "</w>" marks the word's end.
+        sizes = [len(tokenizer.decoder[i].removesuffix("</w>")) for i in tokenizer.encode(text)]
+        words = [len(character.lower().strip().encode()) for character in text]
+        if sum(sizes) != sum(words):  # the tokenizer writes the sentence in another way
+            return None
+        ends = list(itertools.accumulate(words))
+        end = bisect.bisect_right(ends, sum(sizes[: self.max_tokens - 2]))
+        return len(text[:end].rstrip())
 
 
 def _describe(architecture: str) -> tuple[int, int]:

@@ -18,13 +18,14 @@ from torch.utils._pytree import tree_leaves
 
 Layout = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]  # shape, strides in numbers, dtype
 
-# By operation and arguments: one layout, or a list of those of several outputs, which may be None.
+# By operation, default dtype and arguments: one layout, or a list of those of several outputs, which may be None.
 _outputs: dict[tuple[Any, ...], Layout | list[Layout | None]] = {}
 
 
 class MetaShapes(TorchDispatchMode):
     """Within it, an operation on meta tensors gives new, empty tensors of the layout that it gave
-    the last time, if its arguments have the same layouts and values.
+    the last time, if its arguments have the same layouts and values, and the default dtype is the
+    same.
 
     Operations that write into an argument, or return a view of one, run as they do without it, and
     so does everything on a real device.

@@ -14,7 +14,7 @@ from lumiere.curation import inner_pictures
 from lumiere.curation.captions import Caption, read_captions
 from lumiere.curation.clip_frames import clip_frames
 from lumiere.curation.manifest import open_manifest, write_manifest
-from lumiere.curation.measurement import Measurement, from_bytes, measure_video, to_bytes
+from lumiere.curation.measurement import Measurement, Segment, from_bytes, measure_video, to_bytes
 from lumiere.curation.verdicts import decide
 from lumiere.data import extract
 from lumiere.data.clips import ClipStore
@@ -136,8 +136,8 @@ def test_a_crop_that_a_person_wrote_outside_the_frames_is_named(tmp_path, crop):
         )  # fmt: skip
         assert list(files) == ["a#1"]
         assert failures == {
-            "a#0": f"crop is {crop}; expected a part of its frames of 128x128 pixels; "
-            "run the curate stage again, or mend the cell"
+            "a#0": f"crop is {crop}; expected a box within its frames of 128x128 pixels; "
+            "run the curate stage again, or correct the cell"
         }
 
 
@@ -177,12 +177,13 @@ def test_bars_in_doubt_are_noted(tmp_path):
     assert found.notes == ("may have bars in 1 of 2 shots",)
 
 
-@pytest.mark.parametrize("flash", [[7], [8], [11, 12]])
-def test_bars_that_a_flash_touches_are_noted(tmp_path, flash):
+@pytest.mark.parametrize("part", [slice(None), slice(40, 68)], ids=["all", "a column"])
+@pytest.mark.parametrize("flash", [[7], [8], [9, 10], [11, 12]])
+def test_bars_that_a_flash_touches_are_noted(tmp_path, flash, part):
     """Whether the flash is among the frames that are looked at closely or not."""
     first, second = shots_of(2)
     frames = boxed(first, LETTERBOX)
-    frames[flash] = 250
+    frames[flash, :, part] = 250
     found = measured(tmp_path, frames, second)
     assert len(found.shots) == 2 and boxes_of(found) == [None, None]
     assert found.notes == ("may have bars in 1 of 2 shots",)
@@ -221,6 +222,18 @@ def test_a_part_that_is_not_used_has_the_bars_of_the_whole_video(tmp_path):
         rows, _ = decide({"a.mp4": measured(tmp_path, *frames, spans=(span,))}, captions, CONFIG)
         (row,) = (row for row in rows if row["reason"] == "caption_spans_cuts")
         assert (row["crop"], row["notes"]) == (crop, ["black bars"] if crop else [])
+
+
+def test_what_another_caption_covers_does_not_decide_the_bars_of_the_video(tmp_path):
+    first, second = (boxed(shot, LETTERBOX) for shot in shots_of(2))
+    first[:8] = boxed(first[:8], PILLARBOX)
+    whole = (Fraction(1), Fraction(3))  # over the cut
+    boxes = []
+    for spans in ((whole,), ((Fraction(0), Fraction(1)), whole)):
+        found = measured(tmp_path, first, second, spans=spans)
+        boxes.append(found.box_of(Segment(*whole, whole, 0.0, 0.0)))
+        assert found.shots[0][1] == 2
+    assert boxes == [LETTERBOX, LETTERBOX]
 
 
 def test_bars_stay_noted_if_a_second_look_fails(tmp_path, monkeypatch):

@@ -80,7 +80,7 @@ WRONG = [
     (2, "motion_curve", [0.5, -0.5], r"row 3 \(boat2\): motion_curve is \[0.5, -0.5\]; expected at"),
     (0, "crop", [-4, 0, 96, 64], r"row 1 \(boat\): crop is \[-4, 0, 96, 64\]; expected at least 0"),
     (0, "crop", [0, 8, 96, 48], r"row 1 \(boat\): crop is .*; expected width and height as in"),
-    (2, "crop", [8, 0, 96, 64], r"row 3 \(boat2\): crop is \[8, 0, 96, 64\]; expected a part of 96x64"),
+    (2, "crop", [8, 0, 96, 64], r"row 3 \(boat2\): crop is \[8, 0, 96, 64\]; expected a box within 96x64"),
     (0, "crop", [8, 0, 96, 64], r"row 1 \(boat\): crop is \[8, .*; expected .*, as in row 3 of the same"),
     (2, "crop", [8, 0, 90, 64], r"row 3 \(boat2\): crop is \[8, .*; expected width and height as in"),
     (1, "dark_share", 25.0, r"row 2 \(x\): dark_share is 25.0; expected from 0 to 1"),
@@ -103,7 +103,7 @@ def test_a_wrong_cell_is_named(tmp_path, row, column, cell, message):
     path = edited(tmp_path / "m.parquet", row, column, cell)
     with pytest.raises(DataError, match=message) as error:
         read_manifest(path)
-    assert str(error.value).endswith("; run the curate stage again, or mend the cell")
+    assert str(error.value).endswith("; run the curate stage again, or correct the cell")
     assert str(error.value).startswith(f"{path}, row ") and "\n" not in str(error.value)
 
 
@@ -121,6 +121,11 @@ def test_columns_are_read_by_name_and_rows_by_verdict(tmp_path):
     rows = read_manifest(tmp_path / "m.parquet", COLUMNS, "accepted")
     assert rows == [{name: ACCEPTED[name] for name in (*COLUMNS, "verdict")}]
     assert read_manifest(tmp_path / "m.parquet")[1]["source"] == ["web"]
+    bare = [row | {"crop": [0, 8, 96, 48], "height": 48} for row in (ACCEPTED,)]
+    write_manifest(tmp_path / "c.parquet", [ACCEPTED, bare[0] | {"clip_id": "boat3"}])
+    assert [row["crop"] for row in read_manifest(tmp_path / "c.parquet", ["video", "crop"])] == [
+        [], [0, 8, 96, 48],
+    ]  # fmt: skip
     # A column that is not read need not be there.
     table = pq.read_table(tmp_path / "m.parquet").drop_columns(["motion", "sha256"])
     pq.write_table(table, tmp_path / "less.parquet")

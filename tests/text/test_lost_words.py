@@ -123,5 +123,7 @@ def test_what_is_read_is_found_with_other_tokenizers(tmp_path: Path) -> None:
     save_if(tmp_path / "IF")
     encoder = load_text_encoder(f"diffusers:{tmp_path / 'IF'}", 4)
     assert encoder.num_read("  A Cat runs a dog") == len("  A Cat runs")
+    # In lower case, "İ" has two characters.
+    assert encoder.num_read("İ A Cat runs a dog") == len("İ A Cat ")
     assert encoder._search_cut("A Cat runs a dog") == len("A Cat runs ")
     assert Nameless(4).num_read(LONG) == len(LONG)

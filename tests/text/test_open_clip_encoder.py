@@ -91,6 +91,31 @@ def test_fewer_tokens_are_the_first_ones_and_a_cut_sentence_ends(architectures: 
     assert mask.all() and torch.equal(embeds[0], embeds[1])
 
 
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("a red cat with a spiky back", "a red cat with a spi"),
+        ("  A Cat  runs & hides behind it", "  A Cat  runs & hides behind"),
+        ("a cat, a cat, a cat", "a cat, a cat,"),
+        ("日本日本日本", None),
+    ],
+)
+def test_the_part_that_is_read_has_the_first_tokens(
+    text: str, read: str | None, architectures: Path
+) -> None:
+    encoder = encoder_of(architectures, max_tokens=8)
+    end = encoder.num_read(text)
+    if read is not None:
+        assert text[:end] == read
+    tokenizer = open_clip.get_tokenizer("tiny-plain")
+    tokens, first = tokenizer.encode(text), tokenizer.encode(text[:end])
+    assert 0 < end < len(text) and len(first) <= 6
+    joined = [
+        "".join(tokenizer.decoder[i] for i in ids).replace("</w>", "") for ids in (tokens, first)
+    ]
+    assert joined[0].startswith(joined[1])
+
+
 def test_its_config_loads_the_same_encoder(
     architectures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
