@@ -33,7 +33,7 @@ SENTENCE_SHARE = 0.5  # of a video's draws show one of its sentences
 VIDEO_FOLDERS = "raw", "pretraining/raw"  # in data/; the sentences are in captions.csv beside them
 
 # How often a subject is drawn, relative to 1: one of the demo's videos, or one of a group.
-DEMO_VIDEO_WEIGHT = 3.0
+DEMO_VIDEO_WEIGHT = 5.0
 GROUP_WEIGHTS = {
     "animal-": 2.0, "transport-": 2.0, "face-": 1.0, "food-": 1.0, "heart": 1.0, "plant-": 1.5, "geometric": 0.3,
     "person": 0.35, "hand": 0.35, "body-parts": 0.4, "place-": 0.8, "office": 0.5, "mail": 0.4, "clothing": 0.7,
