@@ -22,8 +22,9 @@ from lumiere.params_file import read
 from lumiere.tensor_files import read_metadata, read_tensors
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "data")]
 
+import build_pretraining_data as building  # noqa: E402
 import pretraining_data as data_module  # noqa: E402
 import train_pretrained as script  # noqa: E402
 
@@ -371,3 +372,25 @@ def test_the_atlas_holds_what_the_table_says_and_the_split_is_the_videos() -> No
     assert "a red fox" in fox.captions
     red, green, blue = fox.pictures[0].reshape(-1, 3).mean(0)
     assert red > green > blue
+
+
+def test_a_short_caption_that_people_type_has_one_subject() -> None:
+    """A small network that sees two subjects with one caption mixes them."""
+    subjects = [row for row in data_module.read_subjects() if not row.held_out]
+    for noun, name in building.MEANT.items():
+        captions = {noun, building.with_article(noun)}
+        assert {row.name for row in subjects if captions & set(row.captions)} == {name}, noun
+    walking = [row.name for row in subjects if "a cat walks" in row.captions]
+    assert walking == ["cat2"]
+
+
+def test_a_subject_without_a_caption_of_its_own_is_named() -> None:
+    subjects = [
+        building.Subject(name, "animal-mammal", "train", captions=captions)
+        for name, captions in (("pig2", ["a pig", "a pig runs"]), ("pig", ["a pig", "a pig runs"]))
+    ]
+    with pytest.raises(SystemExit, match="pig has no caption left; write one in short_captions"):
+        building.tell_apart(subjects)
+    subjects[1].captions.append("a pig face")
+    building.tell_apart(subjects)
+    assert [subject.captions for subject in subjects] == [["a pig", "a pig runs"], ["a pig face"]]
