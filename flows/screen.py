@@ -15,6 +15,7 @@ import threading
 import time
 from typing import Any, TextIO
 
+from flows.progress import StageProgress
 from flows.second_tries import exit_code
 from lumiere.plurals import counted
 
@@ -102,22 +103,32 @@ def drop_output() -> None:
 
 
 class StageOutput:
-    """Sends the output of one stage to the screen, and a limited part of it to Prefect."""
+    """Sends the output of one stage to the screen, and a limited part of it to Prefect.
+
+    Args:
+        stage: its name.
+        screen: shows all of it.
+        logger: Prefect's, which gets whole lines.
+        progress: gets the positions of progress bars.
+    """
 
     def __init__(
         self,
         stage: str,
         screen: Screen,
         logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
+        progress: StageProgress,
     ) -> None:
         self.has_run = False  # whether DVC started the stage's command
         self.exit_code: int | None = None  # of the stage's command, if it failed
         self._stage, self._screen, self._logger = stage, screen, logger
+        self._progress = progress
         self._second, self._sent, self._dropped = 0.0, 0, 0
 
     def __call__(self, text: str, is_line: bool) -> None:
         if not is_line:
             self._screen.bar(self._stage, text)
+            self._progress.see(text)
             return
         if HINTS.match(text):  # DVC's advice after every stage
             return

@@ -20,6 +20,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
 from flows import PROXIES_VARIABLE, STAGE_PROXIES, dag, second_tries
+from flows.progress import StageProgress
 from flows.report import StageResult
 from flows.screen import Screen, StageOutput
 from flows.second_tries import MayPass
@@ -150,9 +151,13 @@ def _try_again_and_again(node: dag.StageNode, run: PipelineRun) -> tuple[StageRe
 
 
 def _reproduce(node: dag.StageNode, run: PipelineRun) -> tuple[StageResult, State[Any]]:
-    output = StageOutput(node.name, run.screen, prefect.get_run_logger())
+    progress = StageProgress(node.name)
+    output = StageOutput(node.name, run.screen, prefect.get_run_logger(), progress)
     if run.is_stale(node):
-        status = _run_dvc(node, run, output)
+        try:
+            status = _run_dvc(node, run, output)
+        finally:
+            progress.end()
         if run.supervisors.is_stopped:
             return StageResult(node.name, "stopped"), Cancelled(message="the run was stopped")
         if status:

@@ -26,7 +26,7 @@ with tracking.stage_run(name, {"optim": {"steps": 3}}) as run, open("events.txt"
         os.kill(os.getpid(), 9)
     if pathlib.Path(f"busy-{name}").exists():
         sys.exit(75)
-    print(f"{name}: 50%", end="\\r", flush=True)
+    print(f"{name}: 50%|#####     | 1/2", end="\\r", flush=True)
     if pathlib.Path("slow").exists():
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=True)
         print("start", name, child.pid, time.time(), file=events, flush=True)

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from flows import supervisor
+from flows.progress import StageProgress
 from flows.screen import Screen, StageOutput
 from flows.supervisor import Supervisors, split_output
 
@@ -116,7 +117,7 @@ def test_too_many_lines_are_counted_not_sent(capfd: pytest.CaptureFixture[str]) 
     handler = logging.Handler()
     handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
     logger.addHandler(handler)
-    output = StageOutput("a", Screen(sys.stderr), logger)
+    output = StageOutput("a", Screen(sys.stderr), logger, StageProgress("a"))
     for i in range(50):
         output(f"line {i}", True)
     assert not output.has_run
