@@ -216,7 +216,8 @@ def captions_for(name: str, label: str, subcategory: str, color: str) -> list[st
 
 
 def tell_apart(subjects: Sequence[Subject]) -> None:
-    """Take the captions that `MEANT` gives to one subject from all others.
+    """Take the captions that `MEANT` gives to one subject from all others, held-out ones too. If
+    that subject is held out, all keep them.
 
     Raises:
         SystemExit: if a subject has no caption left.

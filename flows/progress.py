@@ -1,4 +1,4 @@
-"""Shows how far a stage is as a progress artifact on Prefect's pages."""
+"""Shows the current progress bar of a stage as a progress artifact on Prefect's pages."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-BAR = re.compile(r"^(?:(?P<what>[^|]*?):)?\s*(?P<percent>\d{1,3})%\|")  # as tqdm writes it
+BAR = re.compile(r"^(?:(?P<title>[^|]*?):)?\s*(?P<percent>\d{1,3})%\|")  # as tqdm writes it
+UP = "\x1b[A"  # by which tqdm returns from a bar within another one
 UPDATE_SECONDS = 5.0  # between two updates of the server
 
 
 class StageProgress:
     """Sends the newest position of a stage's progress bar to Prefect, from a thread of its own.
 
-    A server that is slow or away neither delays the stage nor fails it: the artifact then shows an
-    older position, or is not there.
+    A server that is slow or away neither delays the stage nor fails it; the artifact shows an
+    earlier position until the server answers again.
 
     Args:
         stage: its name. The artifact's key is `progress-<stage>`, with hyphens for underscores.
@@ -26,16 +27,19 @@ class StageProgress:
 
     def __init__(self, stage: str, pause: float = UPDATE_SECONDS) -> None:
         self._stage, self._pause = stage, pause
-        self._percent: float | None = None
+        self._newest: tuple[str, float] | None = None  # the title of the bar, and percent
         self._is_over = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def see(self, bar: str) -> None:
-        """Take an update of a progress bar; other texts do not count."""
-        found = BAR.match(bar)
-        if found is None:
+    def see(self, text: str) -> None:
+        """Take a line or an update of a bar. Bars within another one and other texts do not count."""
+        found = BAR.match(text)
+        if found is None or UP in text:
             return
-        self._percent = min(100.0, float(found["percent"]))
+        title, percent = (found["title"] or "").strip(), min(100.0, float(found["percent"]))
+        if self._newest and title != self._newest[0] and percent == 100 > self._newest[1]:
+            return  # one within another that stays on the screen when it ends
+        self._newest = title, percent
         if self._thread is None:
             # The artifact belongs to the task run that this context knows.
             context = contextvars.copy_context()
@@ -47,18 +51,27 @@ class StageProgress:
         self._is_over.set()
 
     def _send(self) -> None:
+        artifact: UUID | None = None
+        sent: tuple[str, float] | None = None
+        is_over = False
+        while not is_over:
+            is_over = self._is_over.is_set()
+            newest = self._newest
+            if newest is not None and newest != sent:
+                try:
+                    artifact = self._publish(artifact, *newest)
+                    sent = newest
+                except Exception:  # the server is away; the log says how far the stage is
+                    pass
+            if not is_over:
+                self._is_over.wait(self._pause)
+
+    def _publish(self, artifact: UUID | None, title: str, percent: float) -> UUID:
+        words = f"Stage {self._stage}" + ("" if title in ("", self._stage) else f": {title}")
+        if artifact is not None:
+            update_progress_artifact(artifact, percent, description=words)
+            return artifact
         key = f"progress-{self._stage.replace('_', '-')}"
-        sent = self._percent or 0.0
-        try:
-            artifact = create_progress_artifact(
-                progress=sent, key=key, description=f"Progress of the stage {self._stage}"
-            )
-            assert isinstance(artifact, UUID)  # and no coroutine: this thread has no event loop
-            is_over = False
-            while not is_over:
-                is_over = self._is_over.wait(self._pause)
-                if self._percent is not None and self._percent != sent:
-                    sent = self._percent
-                    update_progress_artifact(artifact, sent)
-        except Exception:  # the server is away; the lines of the log say how far the stage is
-            return
+        made = create_progress_artifact(progress=percent, key=key, description=words)
+        assert isinstance(made, UUID)  # and no coroutine: this thread has no event loop
+        return made

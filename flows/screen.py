@@ -126,9 +126,9 @@ class StageOutput:
         self._second, self._sent, self._dropped = 0.0, 0, 0
 
     def __call__(self, text: str, is_line: bool) -> None:
+        self._progress.see(text)
         if not is_line:
             self._screen.bar(self._stage, text)
-            self._progress.see(text)
             return
         if HINTS.match(text):  # DVC's advice after every stage
             return

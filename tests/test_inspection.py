@@ -120,10 +120,12 @@ def test_remembered_shapes_are_those_that_torch_computes(monkeypatch: pytest.Mon
         # 1, 1.0 and True are equal, but the first and the last leave whole numbers whole.
         sums = [whole + 1, whole + 1.0, whole + True]
         # A whole number divided becomes one of the default dtype.
-        for dtype in (torch.float32, torch.float64):
-            torch.set_default_dtype(dtype)
-            sums.append(whole / 2)
-        torch.set_default_dtype(torch.float32)
+        try:
+            for dtype in (torch.float64, torch.float32):
+                torch.set_default_dtype(dtype)
+                sums.append(whole / 2)
+        finally:
+            torch.set_default_dtype(torch.float32)
         # Arguments by name; memory that is not in order; tensors with numbers.
         others = [matrix.T + 1, matrix.sum(0, keepdim=True), torch.tensor([1, 0]).nonzero()]
         return [*sums, *others, torch.tensor([1, 1]).nonzero(), values, indices]

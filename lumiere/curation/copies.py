@@ -169,7 +169,9 @@ def _compared(
                 left.remove(number)
                 yield number, outcome
     except WorkerError as error:
-        tqdm.write(f"{error}. The search for copies goes on in this process.", file=sys.stderr)
+        cause = str(error).partition(";")[0]
+        told = f"copies: {cause}; comparing in this process, which is slower"
+        tqdm.write(told, file=sys.stderr)
     for number in sorted(left):
         yield number, compare(*batches[number])
 

@@ -133,11 +133,11 @@ def _unread(unread: UnreadCaptions) -> list[str]:
         cells = (caption.read + caption.rest, named(caption.clip_ids), "; ".join(lost))
         lines.append(f"| {' | '.join(map(_cell, cells))} |")
     for what, captions, number in (
-        ("too long", unread.cut, unread.num_cut),
-        ("with unknown words", unread.odd, unread.num_odd),
+        ("are too long", unread.cut, unread.num_cut),
+        ("have unknown words", unread.odd, unread.num_odd),
     ):
         if number > len(captions):
-            lines += ["", f"The table shows {len(captions)} of the {number} captions {what}."]
+            lines += ["", f"The table shows {len(captions)} of the {number} captions that {what}."]
     return [*lines, ""]
 
 

@@ -148,7 +148,7 @@ class Measurement:
 
     @functools.cached_property
     def _places(self) -> dict[tuple[Any, ...], int]:
-        """Where the segments are."""
+        """The index of each segment, by its key."""
         return {_key(segment): place for place, segment in enumerate(self.segments)}
 
 

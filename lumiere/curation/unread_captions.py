@@ -83,8 +83,8 @@ def find_unread(rows: Iterable[Row], encoder: str, max_tokens: int) -> UnreadCap
     if losses:
         summary = (
             f"{name} does not read {len(losses)} of {counted(len(clips), 'caption')} in full: "
-            f"too long, with more than {max_tokens} tokens (decode.max_text_tokens): {len(cut)}; "
-            f"with unknown words: {len(odd)}."
+            f"{len(cut)} with more than {max_tokens} tokens (decode.max_text_tokens), "
+            f"{len(odd)} with unknown words."
         )
     elif clips:
         what = f"all {len(clips)} captions" if len(clips) > 1 else "the only caption"

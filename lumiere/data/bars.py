@@ -20,7 +20,7 @@ STEP = 24  # of 255, by which the picture is brighter than a bar three rows furt
 UNEQUAL = 0.03  # share of a side by which opposite bars may differ
 LIT_ROW = 0.01  # share of a row that is lit where the picture, or a text, is
 TEXT = 0.25  # share of a bar that text may cover in the course of a video
-CROSSABLE = 4  # rows of a small picture; text may fill a lower bar from edge to edge
+CROSSABLE = 4  # rows of a small picture; text fills most lower bars from edge to edge
 
 
 def find_picture(brightest: np.ndarray) -> Box | None:
@@ -87,8 +87,8 @@ def are_black(brightest: np.ndarray, box: Box, size: tuple[int, int]) -> bool:
 
 
 def _is_crossed(is_lit: np.ndarray, is_outside: np.ndarray) -> bool:
-    """Return whether something lights a bar above or below from its outer to its inner edge, as no
-    text does.
+    """Return whether something lights a bar above or below from its outer to its inner edge. Text
+    that nearly fills a bar does too; the picture then stays as it is, with a note.
 
     Args:
         is_lit: (h, w), the bright pixels of bars.

@@ -34,6 +34,7 @@ Result = TypeVar("Result")
 
 PROGRESS = "progress"
 
+CURE = "free memory or lower the number of workers, and run the stage again"
 PROGRESS_EVERY_S = 0.5  # reports that follow each other faster are dropped
 LOOK_EVERY_S = 0.5  # at the memory of the workers
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -95,9 +96,11 @@ def supervise(
 ) -> Generator[tuple[int, Result | Failure] | None]:
     """Do what `run_tasks` does, and also yield None every `beat_s` seconds, as a sign of life."""
     waiting = iter(enumerate(tasks))
-    slots = [_Slot(function, timeout_s, memory_mb) for _ in range(min(workers, len(tasks)))]
+    slots: list[_Slot[Result]] = []
     left, beat = len(tasks), time.monotonic()
     try:
+        for _ in range(min(workers, len(tasks))):
+            slots.append(_Slot(function, timeout_s, memory_mb))
         while left:
             for slot in slots:
                 if slot.is_idle and (following := next(waiting, None)) is not None:
@@ -147,11 +150,12 @@ class _Slot(Generic[Result]):
         try:
             self.process.start()
         except OSError as error:
+            self.connection.close()
             raise WorkerError(
-                f"a worker process cannot start: {error.strerror or error}; "
-                "free memory or lower the number of workers, and run the stage again"
+                f"a worker process cannot start: {error.strerror or error}; {CURE}"
             ) from None
-        theirs.close()
+        finally:
+            theirs.close()
         self.is_ready, self.index, self.num_sent = False, None, 0
         self.deadline = time.monotonic() + START_LIMIT_S
 
@@ -206,8 +210,7 @@ class _Slot(Generic[Result]):
     def _replace(self, kind: str, detail: str) -> tuple[int, Failure] | None:
         if not self.is_ready:
             raise WorkerError(
-                f"a worker process cannot start: {detail} (exit code {self.process.exitcode}); "
-                "free memory or lower the number of workers, and run the stage again"
+                f"a worker process cannot start: {detail} (exit code {self.process.exitcode}); {CURE}"
             )
         index = self.index
         self.kill()
@@ -217,8 +220,9 @@ class _Slot(Generic[Result]):
         return None if index is None else (index, Failure(kind, detail))
 
     def kill(self) -> None:
-        self.process.kill()
-        self.process.join()
+        if self.process.pid is not None:  # or it could not start
+            self.process.kill()
+            self.process.join()
         self.connection.close()
 
 

@@ -42,7 +42,7 @@ class Kind:
         self, tokenizer: PreTrainedTokenizerBase, text: str, max_tokens: int
     ) -> int | None:
         """Return how many characters of a sentence lie before the cut, see `encoder.find_cut`."""
-        if len(text.lower()) != len(text):  # "İ" in lower case has two characters
+        if self.lowers and len(text.lower()) != len(text):  # "İ" in lower case has two characters
             return None
         cut = find_cut(tokenizer, self.prepare(text), max_tokens)
         stripped = len(text) - len(text.lstrip()) if self.lowers else 0

@@ -41,7 +41,7 @@ def read_with_tokenizer(
 
 def find_cut(tokenizer: PreTrainedTokenizerBase, text: str, max_tokens: int) -> int | None:
     """Return how many characters lie before the cut, see `TextEncoder.num_read`; None if the
-    tokenizer is not a fast one: only those of transformers say where their tokens lie.
+    tokenizer is not a fast one, because only fast tokenizers say where their tokens lie.
     """
     if not tokenizer.is_fast:
         return None

@@ -94,13 +94,13 @@ class OpenCLIPTextEncoder(TextEncoder):
             if len(cleaned) != len(text):
                 return None
             return find_cut(tokenizer.tokenizer, cleaned, self.max_tokens)
-        # Each character of a token is a byte of a word, and "</w>" marks the word's end.
-        sizes = [len(tokenizer.decoder[i].removesuffix("</w>")) for i in tokenizer.encode(text)]
-        words = [len(character.lower().strip().encode()) for character in text]
-        if sum(sizes) != sum(words):  # the tokenizer writes the sentence in another way
-            return None
-        ends = list(itertools.accumulate(words))
-        end = bisect.bisect_right(ends, sum(sizes[: self.max_tokens - 2]))
+        # Each character of a token stands for a byte of a word, and "</w>" marks the word's end.
+        tokens = [tokenizer.decoder[i].removesuffix("</w>") for i in tokenizer.encode(text)]
+        words = [character.lower().strip().encode() for character in text]
+        if [tokenizer.byte_encoder[byte] for byte in b"".join(words)] != list("".join(tokens)):
+            return None  # the tokenizer writes the sentence in another way
+        ends = list(itertools.accumulate(map(len, words)))
+        end = bisect.bisect_right(ends, len("".join(tokens[: self.max_tokens - 2])))
         return len(text[:end].rstrip())
 
 

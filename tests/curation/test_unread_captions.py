@@ -47,8 +47,8 @@ def test_captions_are_counted_once_and_show_what_is_lost() -> None:
     unread = find_unread(ROWS, "minilm", 8)
     assert unread.number == 3
     assert unread.summary == (
-        "The text encoder minilm does not read 3 of 4 captions in full: too long, "
-        "with more than 8 tokens (decode.max_text_tokens): 2; with unknown words: 2."
+        "The text encoder minilm does not read 3 of 4 captions in full: 2 with more "
+        "than 8 tokens (decode.max_text_tokens), 2 with unknown words."
     )
     long, both = unread.cut
     assert (long.read, long.rest) == ("a red fox runs over a", " hill & a brook")
@@ -88,8 +88,8 @@ def test_reports_say_how_many_of_many_captions_they_show(tmp_path: Path) -> None
         unread,
     )
     text = (tmp_path / "report.md").read_text()
-    assert "The table shows 20 of the 50 captions too long." in text
-    assert "The table shows 20 of the 50 captions with unknown words." in text
+    assert "The table shows 20 of the 50 captions that are too long." in text
+    assert "The table shows 20 of the 50 captions that have unknown words." in text
 
 
 def test_captions_that_cannot_be_checked_are_no_success() -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import multiprocessing
 import os
 import signal
 import time
+from multiprocessing.context import SpawnProcess
+
+import pytest
 
 from lumiere.data.workers import Failure, report_progress, run_tasks
+from lumiere.errors import WorkerError
 
 
 def work(number: int, how: str) -> int:
@@ -87,3 +93,20 @@ def test_a_task_is_asked_for_when_a_worker_is_free():
 
 def test_no_tasks_start_no_process():
     assert list(run_tasks(work, [], workers=4, timeout_s=1.0)) == []
+
+
+@pytest.mark.parametrize("failing", [2, 3], ids=["at the beginning", "of one that died"])
+def test_a_process_that_cannot_start_is_an_error_and_the_others_end(monkeypatch, failing):
+    """As where a limit of processes is reached."""
+    start, starts = SpawnProcess.start, []
+
+    def limited(self):
+        starts.append(self)
+        if len(starts) == failing:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        start(self)
+
+    monkeypatch.setattr(SpawnProcess, "start", limited)
+    with pytest.raises(WorkerError, match="cannot start: Resource temporarily unavailable; free"):
+        list(run_tasks(work, [(0, "die"), (1, ""), (2, ""), (3, "")], workers=2, timeout_s=5.0))
+    assert len(starts) == failing and not multiprocessing.active_children()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
+from uuid import UUID, uuid4
 
 import prefect
 import pytest
@@ -12,6 +15,7 @@ from prefect import get_client
 
 from flows import progress
 from flows.progress import StageProgress
+from flows.supervisor import split_output
 
 
 def show(stage: str, *bars: str) -> threading.Thread | None:
@@ -21,6 +25,28 @@ def show(stage: str, *bars: str) -> threading.Thread | None:
         time.sleep(0.3)
     shown.end()
     return shown._thread
+
+
+NESTED = """
+import time
+from tqdm import tqdm
+for _ in tqdm(range(4), desc="generate", mininterval=0, miniters=1):
+    for _ in tqdm(range(3), desc="base model", leave=LEAVES, mininterval=0, miniters=1):
+        time.sleep(0.02)
+"""
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_the_outer_one_of_two_bars_counts(leaves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, seen = StageProgress("generate"), []
+    monkeypatch.setattr(StageProgress, "_send", lambda self: None)
+    code = NESTED.replace("LEAVES", str(leaves))
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        for text, _ in split_output(process.stderr.fileno()):
+            shown.see(text)
+            seen.append(shown._newest)
+    assert list(dict.fromkeys(seen)) == [("generate", 25.0 * i) for i in range(5)]
 
 
 @prefect.task
@@ -54,6 +80,33 @@ def test_the_last_position_of_the_bar_is_an_artifact_of_the_task() -> None:
     assert artifact.task_run_id is not None
     flow("collecting files")
     assert len(artifacts_of_tasks()) == len(known) + 1
+
+
+def test_a_server_that_comes_back_gets_the_position(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[float] = []
+    key = uuid4()
+
+    def create(progress: float, **_: Any) -> UUID:
+        calls.append(progress)
+        if len(calls) < 3:
+            raise ConnectionError("away")
+        return key
+
+    def update(artifact: UUID, progress: float, **_: Any) -> None:
+        assert artifact == key
+        calls.append(progress)
+
+    monkeypatch.setattr(progress, "create_progress_artifact", create)
+    monkeypatch.setattr(progress, "update_progress_artifact", update)
+    shown = StageProgress("a", pause=0.02)
+    shown.see("a:  10%|#")
+    while len(calls) < 3:
+        time.sleep(0.01)
+    shown.see("a: 100%|##########| 9/9")
+    shown.end()
+    assert shown._thread is not None
+    shown._thread.join(20)
+    assert calls == [10.0, 10.0, 10.0, 100.0]
 
 
 def test_a_server_that_hangs_or_is_away_delays_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
