@@ -102,8 +102,8 @@ SAYINGS = {
     "sauropod": ("dinosaur", "long-necked dinosaur"), "unicorn_face": ("unicorn",),
     "ladybug": ("ladybug", "red beetle with black dots"), "robot": ("robot",),
 }  # fmt: skip
-# Which subject people mean by a short caption that would suit several: the caption without its verb. A small network
-# that sees two subjects with one caption mixes them: "a pig" gave a body with a face on its side.
+# Maps a short caption without its verb, if it fits several subjects, to the subject that people mean by it. A small
+# network mixes two subjects that share a caption: "a pig" gave a body with a face on its side.
 MEANT = {
     "cat": "cat2", "mouse": "mouse2", "cow": "cow2", "tiger": "tiger2", "dragon": "dragon", "whale": "whale2",
     "light blue whale": "whale2", "horse": "racehorse", "brown horse": "racehorse", "pig": "pig2", "pink pig": "pig2",
@@ -216,8 +216,8 @@ def captions_for(name: str, label: str, subcategory: str, color: str) -> list[st
 
 
 def tell_apart(subjects: Sequence[Subject]) -> None:
-    """Take the captions that `MEANT` gives to one subject from all others, held-out ones too. If
-    that subject is held out, all keep them.
+    """Remove each caption that `MEANT` assigns to a subject from all other subjects, also from
+    held-out ones. If the assigned subject is itself held out, every subject keeps the caption.
 
     Raises:
         SystemExit: if a subject has no caption left.

@@ -10,15 +10,15 @@ from uuid import UUID
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 BAR = re.compile(r"^(?:(?P<title>[^|]*?):)?\s*(?P<percent>\d{1,3})%\|")  # as tqdm writes it
-UP = "\x1b[A"  # by which tqdm returns from a bar within another one
+UP = "\x1b[A"  # by which tqdm moves the cursor back up after a nested bar
 UPDATE_SECONDS = 5.0  # between two updates of the server
 
 
 class StageProgress:
     """Sends the newest position of a stage's progress bar to Prefect, from a thread of its own.
 
-    A server that is slow or away neither delays the stage nor fails it; the artifact shows an
-    earlier position until the server answers again.
+    A server that is slow or away neither delays the stage nor fails it. The artifact is then late,
+    keeps an earlier position, or is missing.
 
     Args:
         stage: its name. The artifact's key is `progress-<stage>`, with hyphens for underscores.
@@ -32,13 +32,13 @@ class StageProgress:
         self._thread: threading.Thread | None = None
 
     def see(self, text: str) -> None:
-        """Take a line or an update of a bar. Bars within another one and other texts do not count."""
+        """Take a line of output or an update of a bar; ignore nested bars and all other text."""
         found = BAR.match(text)
         if found is None or UP in text:
             return
         title, percent = (found["title"] or "").strip(), min(100.0, float(found["percent"]))
         if self._newest and title != self._newest[0] and percent == 100 > self._newest[1]:
-            return  # one within another that stays on the screen when it ends
+            return  # a nested bar that stays on the screen after it ends
         self._newest = title, percent
         if self._thread is None:
             # The artifact belongs to the task run that this context knows.
@@ -73,5 +73,5 @@ class StageProgress:
             return artifact
         key = f"progress-{self._stage.replace('_', '-')}"
         made = create_progress_artifact(progress=percent, key=key, description=words)
-        assert isinstance(made, UUID)  # and no coroutine: this thread has no event loop
+        assert isinstance(made, UUID)  # not a coroutine, because this thread has no event loop
         return made

@@ -100,7 +100,8 @@ def test_a_server_that_comes_back_gets_the_position(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(progress, "update_progress_artifact", update)
     shown = StageProgress("a", pause=0.02)
     shown.see("a:  10%|#")
-    while len(calls) < 3:
+    deadline = time.monotonic() + 20
+    while len(calls) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
     shown.see("a: 100%|##########| 9/9")
     shown.end()
