@@ -216,7 +216,7 @@ def captions_for(name: str, label: str, subcategory: str, color: str) -> list[st
 
 
 def tell_apart(subjects: Sequence[Subject]) -> None:
-    """Remove each caption that `MEANT` assigns to a subject from all other subjects, also from
+    """If `MEANT` assigns a caption to one subject, remove it from all other subjects, including
     held-out ones. If the assigned subject is itself held out, every subject keeps the caption.
 
     Raises:

@@ -32,7 +32,7 @@ class StageProgress:
         self._thread: threading.Thread | None = None
 
     def see(self, text: str) -> None:
-        """Take a line of output or an update of a bar; ignore nested bars and all other text."""
+        """Read a line or an update of a bar, and keep the position if it is that of an outer bar."""
         found = BAR.match(text)
         if found is None or UP in text:
             return
