@@ -60,7 +60,7 @@ def inner_pictures(
     # What a single shot shows is what the whole video shows.
     if doubtful and (num_shots > 1 or seen.damage):
         found = _look_again(path, seen, {i: clips[i] for i in doubtful}, whole)
-    if num_shots > 1:  # of a single shot, the first pass has seen the same at full size
+    if num_shots > 1:  # the first pass has checked a single shot at full size
         doubtful += [
             i for i in range(num_shots) if i not in doubtful and _may_have_bars(seen.part(clips[i]))
         ]
@@ -73,13 +73,13 @@ def inner_pictures(
 
 
 def _seems_boxed(frames: TickFrames) -> bool:
-    """Return whether the small pictures of a clip seem to have bars, a flash not counted."""
+    """Return whether the small pictures of a clip seem to have bars, with or without a flash."""
     flash = min(FLASH_TICKS, len(frames) // 4)
     return any(find_picture(brightest_of(frames, ticks)) for ticks in {0, flash})
 
 
 def _may_have_bars(frames: TickFrames) -> bool:
-    """Return whether the small pictures of a clip seem to have one bar, a flash not counted."""
+    """Return whether the small pictures of a clip seem to have one bar, with or without a flash."""
     flash = min(FLASH_TICKS, len(frames) // 4)
     return any(may_have_bars(brightest_of(frames, ticks)) for ticks in {0, flash})
 
@@ -136,7 +136,7 @@ def _inner_picture(
         return None
     box = outer[0] + inner[0], outer[1] + inner[1], inner[2], inner[3]
     if find_picture(brightest_of(frames)) is None:
-        return None  # something is there for a short time, perhaps between the frames looked at
+        return None  # something lights the bars briefly, perhaps between the decoded frames
     frames.cut_bars((0, 0, *size), size)  # look at whole pictures, with all bars
     if not are_black(brightest_of(frames), box, size):
         return None

@@ -20,7 +20,7 @@ STEP = 24  # of 255, by which the picture is brighter than a bar three rows furt
 UNEQUAL = 0.03  # share of a side by which opposite bars may differ
 LIT_ROW = 0.01  # share of a row that is lit where the picture, or a text, is
 TEXT = 0.25  # share of a bar that text may cover in the course of a video
-CROSSABLE = 4  # rows of a small picture; text fills most lower bars from edge to edge
+CROSSABLE = 4  # rows of a small picture; a line of text can fill a bar with fewer rows
 
 
 def find_picture(brightest: np.ndarray) -> Box | None:
@@ -87,8 +87,8 @@ def are_black(brightest: np.ndarray, box: Box, size: tuple[int, int]) -> bool:
 
 
 def _is_crossed(is_lit: np.ndarray, is_outside: np.ndarray) -> bool:
-    """Return whether something lights a bar above or below from its outer to its inner edge. Text
-    that nearly fills a bar does too; the picture then stays as it is, with a note.
+    """Return whether something bright crosses the top or bottom bar from its outer to its inner
+    edge. Text that nearly fills a bar also counts: the picture is not cropped, and gets a note.
 
     Args:
         is_lit: (h, w), the bright pixels of bars.
@@ -112,8 +112,8 @@ class Cropper:
     """Cuts a box out of each frame of a stretch of video.
 
     Attributes:
-        problem: empty, or a message if the box reaches beyond the frames, as one edited by hand
-            may; such frames are returned whole.
+        problem: empty, or an error message if the box reaches beyond the frames, which are then
+            returned uncropped. This can happen if the manifest was edited by hand.
     """
 
     def __init__(self, box: Box | None) -> None:
@@ -128,7 +128,7 @@ class Cropper:
             return crop(frame, self.box)
         self.problem = (
             f"crop is [{left}, {top}, {box_width}, {box_height}]; "
-            f"expected a box within its frames of {width}x{height} pixels"
+            f"expected a box within the video's frames of {width}x{height} pixels"
         )
         return frame
 

@@ -220,7 +220,7 @@ class _Slot(Generic[Result]):
         return None if index is None else (index, Failure(kind, detail))
 
     def kill(self) -> None:
-        if self.process.pid is not None:  # or it could not start
+        if self.process.pid is not None:  # None if the process could not start
             self.process.kill()
             self.process.join()
         self.connection.close()

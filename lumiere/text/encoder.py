@@ -108,13 +108,13 @@ class TextEncoder(ABC):
         return self._search_cut(text) if cut is None else min(cut, len(text))
 
     def _find_cut(self, text: str) -> int | None:
-        """Return how many characters of a long sentence are read; None if it has no offsets."""
+        """Return how many characters of a long sentence are read; None if offsets are unknown."""
         return None
 
     def _search_cut(self, text: str) -> int:
         """Return the length of the longest beginning that fits. A part of a word can have more tokens
-        than the whole word, so the search goes on to the end of the word. A word that is cut in two
-        may be cut at another letter than by the encoder.
+        than the whole word, so the search goes on to the end of the word. If the cut falls
+        within a word, the result may differ by some letters from the encoder's own cut.
         """
 
         def is_read(end: int) -> bool:

@@ -98,7 +98,7 @@ class OpenCLIPTextEncoder(TextEncoder):
         tokens = [tokenizer.decoder[i].removesuffix("</w>") for i in tokenizer.encode(text)]
         words = [character.lower().strip().encode() for character in text]
         if [tokenizer.byte_encoder[byte] for byte in b"".join(words)] != list("".join(tokens)):
-            return None  # the tokenizer writes the sentence in another way
+            return None  # the tokenizer changed the text, so its bytes match no characters
         ends = list(itertools.accumulate(map(len, words)))
         end = bisect.bisect_right(ends, len("".join(tokens[: self.max_tokens - 2])))
         return len(text[:end].rstrip())

@@ -18,7 +18,8 @@ from torch.utils._pytree import tree_leaves
 
 Layout = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]  # shape, strides in numbers, dtype
 
-# By operation, default dtype and arguments: one layout, or a list of those of several outputs, which may be None.
+# Maps (operation, default dtype, arguments) to the layout of the output; if there are several
+# outputs, to a list of layouts, with None for an output that is None.
 _outputs: dict[tuple[Any, ...], Layout | list[Layout | None]] = {}
 
 

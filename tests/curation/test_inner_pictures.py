@@ -136,7 +136,7 @@ def test_a_crop_that_a_person_wrote_outside_the_frames_is_named(tmp_path, crop):
         )  # fmt: skip
         assert list(files) == ["a#1"]
         assert failures == {
-            "a#0": f"crop is {crop}; expected a box within its frames of 128x128 pixels; "
+            "a#0": f"crop is {crop}; expected a box within the video's frames of 128x128 pixels; "
             "run the curate stage again, or correct the cell"
         }
 
