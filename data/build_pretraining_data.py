@@ -222,23 +222,18 @@ def tell_apart(subjects: Sequence[Subject]) -> None:
     Raises:
         SystemExit: if a subject has no caption left.
     """
-    meant = {with_article(noun): name for noun, name in MEANT.items()} | MEANT
-    names = {subject.name for subject in subjects if subject.split == "train"}
-    moves = {move for moves in MOVES.values() for move in moves} | {"moves"}
+    trained = {subject.name for subject in subjects if subject.split == "train"}
+    ends = ["", *(f" {move}" for moves in MOVES.values() for move in moves)]
+    owners = {
+        caption + end: name
+        for noun, name in MEANT.items()
+        if name in trained
+        for caption in (noun, with_article(noun))
+        for end in ends
+    }
     for subject in subjects:
-        kept = []
-        for caption in subject.captions:
-            noun = next(
-                (
-                    caption.removesuffix(f" {move}")
-                    for move in moves
-                    if caption.endswith(f" {move}")
-                ),
-                caption,
-            )
-            owner = meant.get(noun, subject.name)
-            if owner == subject.name or owner not in names:
-                kept.append(caption)
+        name = subject.name
+        kept = [caption for caption in subject.captions if owners.get(caption, name) == name]
         if not kept:
             raise SystemExit(
                 f"error: {subject.name} has no caption left; write one in short_captions.csv"

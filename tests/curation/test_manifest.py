@@ -121,8 +121,8 @@ def test_columns_are_read_by_name_and_rows_by_verdict(tmp_path):
     rows = read_manifest(tmp_path / "m.parquet", COLUMNS, "accepted")
     assert rows == [{name: ACCEPTED[name] for name in (*COLUMNS, "verdict")}]
     assert read_manifest(tmp_path / "m.parquet")[1]["source"] == ["web"]
-    bare = [row | {"crop": [0, 8, 96, 48], "height": 48} for row in (ACCEPTED,)]
-    write_manifest(tmp_path / "c.parquet", [ACCEPTED, bare[0] | {"clip_id": "boat3"}])
+    cropped = ACCEPTED | {"clip_id": "boat3", "crop": [0, 8, 96, 48], "height": 48}
+    write_manifest(tmp_path / "c.parquet", [ACCEPTED, cropped])
     assert [row["crop"] for row in read_manifest(tmp_path / "c.parquet", ["video", "crop"])] == [
         [], [0, 8, 96, 48],
     ]  # fmt: skip

@@ -17,16 +17,6 @@ from flows import progress
 from flows.progress import StageProgress
 from flows.supervisor import split_output
 
-
-def show(stage: str, *bars: str) -> threading.Thread | None:
-    shown = StageProgress(stage, pause=0.02)
-    for bar in bars:
-        shown.see(bar)
-        time.sleep(0.3)
-    shown.end()
-    return shown._thread
-
-
 NESTED = """
 import time
 from tqdm import tqdm
@@ -51,9 +41,13 @@ def test_the_outer_one_of_two_bars_counts(leaves: bool, monkeypatch: pytest.Monk
 
 @prefect.task
 def task(*bars: str) -> None:
-    thread = show("train_base", *bars)
-    if thread is not None:
-        thread.join(20)
+    shown = StageProgress("train_base", pause=0.02)
+    for bar in bars:
+        shown.see(bar)
+        time.sleep(0.3)
+    shown.end()
+    if shown._thread is not None:
+        shown._thread.join(20)
 
 
 @prefect.flow
