@@ -7,10 +7,11 @@ of a clip show more of them, a few of its frames are decoded again at full size.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -55,14 +56,16 @@ def inner_pictures(
         num_shots: how many of the clips are shots.
         whole: the picture within the bars of the whole video; None without bars.
     """
-    doubtful = [i for i, clip in enumerate(clips) if _seems_boxed(seen.part(clip))]
+    doubtful = [i for i, clip in enumerate(clips) if _shows(find_picture, seen.part(clip))]
     found: dict[int, InnerPicture] = {}
     # What a single shot shows is what the whole video shows.
     if doubtful and (num_shots > 1 or seen.damage):
         found = _look_again(path, seen, {i: clips[i] for i in doubtful}, whole)
     if num_shots > 1:  # the first pass has checked a single shot at full size
         doubtful += [
-            i for i in range(num_shots) if i not in doubtful and _may_have_bars(seen.part(clips[i]))
+            i
+            for i in range(num_shots)
+            if i not in doubtful and _shows(may_have_bars, seen.part(clips[i]))
         ]
     num_found = sum(i < num_shots for i in found)
     _note(seen.notes, num_found, sum(i < num_shots for i in doubtful) - num_found, num_shots)
@@ -72,16 +75,12 @@ def inner_pictures(
     ]
 
 
-def _seems_boxed(frames: TickFrames) -> bool:
-    """Return whether the small pictures of a clip seem to have bars, with or without a flash."""
+def _shows(look: Callable[[np.ndarray], Any], frames: TickFrames) -> bool:
+    """Return whether `look` finds something in the brightest small picture of a clip, with or
+    without a flash.
+    """
     flash = min(FLASH_TICKS, len(frames) // 4)
-    return any(find_picture(brightest_of(frames, ticks)) for ticks in {0, flash})
-
-
-def _may_have_bars(frames: TickFrames) -> bool:
-    """Return whether the small pictures of a clip seem to have one bar, with or without a flash."""
-    flash = min(FLASH_TICKS, len(frames) // 4)
-    return any(may_have_bars(brightest_of(frames, ticks)) for ticks in {0, flash})
+    return any(look(brightest_of(frames, ticks)) for ticks in {0, flash})
 
 
 def _note(notes: list[str], num_found: int, num_doubtful: int, num_shots: int) -> None:
