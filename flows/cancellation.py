@@ -7,6 +7,8 @@ A run outlives a worker that was killed, and nobody would end it with `make serv
 for long either, because its output leads to the worker.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import threading
@@ -26,23 +28,44 @@ from lumiere.start import is_alive
 
 POLL_SECONDS = 1.5
 RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"  # in the environment of every process that a worker starts
+# The process id of `make serve` and the like, in the environment of all processes below it.
+SERVED_BY = "LUMIERE_SERVED_BY"
 CANCELLED = "the stages at work were stopped; the next run goes on from there"
 WORKER_LOST = f"the worker that started this run has ended; {CANCELLED}"
 
 
-def starting_process() -> psutil.Process | None:
-    """Return the process that has started this one for a run of Prefect's: a worker, or
-    `python -m flows.pipeline --schedule`. None for a run by hand.
+@dataclass(frozen=True)
+class Starter:
+    """What has started this process for a run of Prefect's.
+
+    Attributes:
+        process: a worker, or `python -m flows.pipeline --schedule`. None for a run by hand.
+        was_lost: whether it had ended before this process asked for it. Then the system has given
+            this process another parent. Only known below a process that set `SERVED_BY`.
     """
-    if RUN_VARIABLE not in os.environ:
-        return None
-    with contextlib.suppress(psutil.Error):
-        return psutil.Process().parent()
-    return None
+
+    process: psutil.Process | None = None
+    was_lost: bool = False
+
+    @classmethod
+    def find(cls) -> Starter:
+        """Look among the parents of this process."""
+        if RUN_VARIABLE not in os.environ:
+            return cls()
+        with contextlib.suppress(psutil.Error):
+            parents = psutil.Process().parents()
+            served_by = os.environ.get(SERVED_BY)
+            was_lost = served_by is not None and served_by not in (str(p.pid) for p in parents)
+            return cls(parents[0] if parents else None, was_lost)
+        return cls()
+
+    def is_alive(self) -> bool:
+        """Return whether it runs; True for a run by hand."""
+        return not self.was_lost and (self.process is None or is_alive(self.process))
 
 
 # Asked when the program starts: later, the process may be gone, and a run waits for the lock for hours.
-STARTER = starting_process()
+STARTER = Starter.find()
 
 
 @dataclass
@@ -61,7 +84,7 @@ def ending_watched(stop: Callable[[], None]) -> Iterator[Ending]:
     """
     ending, has_ended = Ending(), threading.Event()
     run_id = UUID(str(prefect.runtime.flow_run.id))
-    worker = STARTER
+    starter = STARTER
 
     def end(state: State[Any]) -> None:
         ending.state = ending.state or state
@@ -75,8 +98,8 @@ def ending_watched(stop: Callable[[], None]) -> Iterator[Ending]:
                     return
 
     def watch_worker() -> None:
-        while worker is not None and not has_ended.wait(POLL_SECONDS):
-            if not is_alive(worker):
+        while not has_ended.wait(POLL_SECONDS):
+            if not starter.is_alive():
                 drop_output()
                 end(Crashed(message=WORKER_LOST))
                 return

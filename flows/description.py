@@ -45,22 +45,22 @@ def describe(
     return "\n\n".join(part for part in parts if part)
 
 
-def log_contact_sheet(tracked: tracking.Run, results: Sequence[StageResult]) -> bool:
-    """Store a small copy of the evaluation's contact sheet as the artifact `SHEET`; return whether
-    there is one.
-    """
+def contact_sheet(results: Sequence[StageResult]) -> Image.Image | None:
+    """Return a small copy of the evaluation's contact sheet; None if there is none."""
     for path in (output / "generated.png" for result in results for output in result.outputs):
-        if path.is_file():
-            # What Pillow raises for damaged PNG files.
-            unreadable = contextlib.suppress(OSError, SyntaxError, ValueError)
-            with tempfile.TemporaryDirectory() as folder, unreadable:
-                copy = Path(folder, SHEET)
-                with Image.open(path) as picture:
-                    picture.thumbnail(SHEET_SIZE)
-                    picture.save(copy)
-                tracked.log_artifact(copy)
-                return True
-    return False
+        # What Pillow raises for damaged PNG files.
+        unreadable = contextlib.suppress(OSError, SyntaxError, ValueError)
+        with unreadable, Image.open(path) as picture:
+            picture.thumbnail(SHEET_SIZE)
+            return picture.convert("RGB")
+    return None
+
+
+def log_contact_sheet(tracked: tracking.Run, sheet: Image.Image) -> None:
+    """Store a contact sheet as the artifact `SHEET`."""
+    with tempfile.TemporaryDirectory() as folder:
+        sheet.save(Path(folder, SHEET))
+        tracked.log_artifact(Path(folder, SHEET))
 
 
 def _verdict(results: Sequence[StageResult]) -> str:

@@ -147,7 +147,10 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
             if ending.state is not None:
                 raise RunEnds(ending.state)
             told = (results, before, git_tags(run.root), tracked.run_id)
-            text = description.describe(*told, description.log_contact_sheet(tracked, results))
+            sheet = description.contact_sheet(results)
+            if sheet is not None:
+                description.log_contact_sheet(tracked, sheet)
+            text = description.describe(*told, has_sheet=sheet is not None)
             tracked.describe(text)
             tracked.log_inputs(data_inputs(read_stages(run.root / "dvc.lock")), "pipeline")
             _log_results(tracked, results)
@@ -163,7 +166,7 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
         register_model(run.root, registry, outputs, tracked.run_id, text, git_tags(run.root))
     link = run_link(run.root, tracked.run_id) if tracked.run_id else ""
     report.print_report(run.root, results)
-    report.publish_artifacts(results, description.describe(*told), link)
+    report.publish_artifacts(results, description.describe(*told), link, sheet)
     return Failed(message=failure) if failure else Completed(message=summary(results))
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from PIL import Image
+from prefect.artifacts import (
+    create_image_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
 from rich.console import Console
 from rich.table import Table
 
@@ -69,26 +76,32 @@ def _print_videos(root: Path, results: list[StageResult], console: Console) -> N
         console.print(f"  … and {len(videos) - MAX_VIDEOS} more")
 
 
-def publish_artifacts(results: list[StageResult], description: str, link: str = "") -> None:
-    """Publish the description of the run and its tables as Prefect artifacts. Prefect allows
-    [a-z0-9-] in keys. A server that is away is a warning: the stages are done.
+def publish_artifacts(
+    results: list[StageResult],
+    description: str,
+    link: str = "",
+    sheet: Image.Image | None = None,
+) -> None:
+    """Publish the description of the run, its tables and its contact sheet as Prefect artifacts.
+    Prefect allows [a-z0-9-] in keys. A server that is away is a warning: the stages are done.
 
     Args:
         results: how the stages ended.
         description: of the run, in Markdown.
         link: the address of the run in MLflow's pages, if it has one.
+        sheet: a small picture of the generated videos.
     """
     if link:
         description += f"\n\n[This run in MLflow]({link}), with its videos and pictures (`make ui` serves the pages)"
     try:
-        _publish(results, description)
+        _publish(results, description, sheet)
     except Exception as error:
         logger.warning(
             "Prefect's page of this run lacks artifacts: %s", redacted(first_line(error))
         )
 
 
-def _publish(results: list[StageResult], description: str) -> None:
+def _publish(results: list[StageResult], description: str, sheet: Image.Image | None) -> None:
     create_markdown_artifact(description, key="lumiere-run", description="The last pipeline run")
     rows = [
         {"stage": result.stage, "status": result.status, "seconds": round(result.seconds, 1)}
@@ -99,6 +112,20 @@ def _publish(results: list[StageResult], description: str) -> None:
         create_table_artifact(
             figures, key="lumiere-metrics", description="Metrics of the last pipeline run"
         )
+    if sheet is not None:
+        create_image_artifact(
+            in_address(sheet),
+            key="lumiere-contact-sheet",
+            description="Generated videos of the last pipeline run",
+        )
+
+
+def in_address(picture: Image.Image) -> str:
+    """Return a `data:` address that contains a picture: Prefect keeps addresses of pictures alone."""
+    with io.BytesIO() as file:
+        picture.save(file, "WEBP", quality=80)
+        content = base64.b64encode(file.getvalue()).decode()
+    return f"data:image/webp;base64,{content}"
 
 
 def metric_rows(results: list[StageResult]) -> list[dict[str, str]]:

@@ -59,7 +59,7 @@ def changed_params(
     changed = render_params(root, profile, overrides or {})
     make_folder((root / CHANGED).parent)
     write_atomically(root / CHANGED, changed)
-    params = _load(root / CHANGED, root / (profile or PARAMS))
+    params = _load(root / CHANGED, profile or PARAMS)
     write_atomically(root / BEFORE, path.read_bytes())
     write_atomically(path, changed)
     try:
@@ -80,7 +80,7 @@ def check_params(root: Path, profile: str, overrides: Mapping[str, Any]) -> None
         checked = root / CHANGED.with_name(f"params-checked-{os.getpid()}.yaml")
         write_atomically(checked, render_params(root, profile, overrides))
         try:
-            _load(checked, root / (profile or PARAMS))
+            _load(checked, profile or PARAMS)
         finally:
             checked.unlink()
 
@@ -147,12 +147,13 @@ def read_override(text: str) -> tuple[str, Any]:
     raise ParamsError(f"--set {text!r}: expected KEY=VALUE, as in generate.seed=3")
 
 
-def _load(path: Path, origin: Path) -> Params:
-    """Load changed params; an error names the file that they come from."""
+def _load(path: Path, origin: str) -> Params:
+    """Load changed params. The file itself is fine, so an error is about the overrides."""
     try:
         return load_params(path)
     except ParamsError as error:
-        raise ParamsError(str(error).replace(str(path), str(origin), 1)) from None
+        told = str(error).replace(str(path), f"overrides (--set) of {origin}", 1)
+        raise ParamsError(told) from None
 
 
 def main(root: Path = PROJECT) -> None:

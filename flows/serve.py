@@ -27,6 +27,7 @@ import psutil
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
+from flows.cancellation import SERVED_BY
 from flows.embedded_server import mend_database, why_it_ended
 from flows.flow import PROJECT
 from flows.leftovers import POOL, crash_leftovers
@@ -156,7 +157,7 @@ def serve(port: int) -> None:
     make_folder(LOGS)
     api = f"http://{HOST}:{port}/api"
     env = dict(os.environ) | {"PREFECT_API_URL": api, "PYTHONUNBUFFERED": "1"}
-    env["PATH"] = own_programs_first(env.get("PATH", ""))
+    env |= {"PATH": own_programs_first(env.get("PATH", "")), SERVED_BY: str(os.getpid())}
     services = Services(env)
     try:
         server = ("prefect", "server", "start", "--host", HOST, "--port", str(port))

@@ -17,6 +17,7 @@ import threading
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
+from flows.cancellation import SERVED_BY
 from flows.flow import PROJECT, pipeline_lock
 from flows.leftovers import POOL, crash_leftovers
 from flows.program import check_server
@@ -67,7 +68,10 @@ def work(command: list[str]) -> int:
 
     for number in STOPPING:
         signal.signal(number, stop)
-    env = os.environ | {"PATH": own_programs_first(os.environ.get("PATH", ""))}
+    env = os.environ | {
+        "PATH": own_programs_first(os.environ.get("PATH", "")),
+        SERVED_BY: str(os.getpid()),
+    }
     status = supervisors.run(command, PROJECT, env, lambda text, _: print(text, flush=True))
     # The stages save their state, and hold this lock until they have.
     with contextlib.suppress(LockError), pipeline_lock(PROJECT):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -58,6 +59,13 @@ def switch_telemetry_off() -> None:
     os.environ.update(TELEMETRY_OFF)
 
 
+def let_idle_threads_sleep() -> None:
+    """Keep the threads of OpenMP from spinning while they wait, which takes the processor from other
+    processes. The library reads this when torch is imported. The user's own choice stays.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 def own_programs_first(path: str) -> str:
     """Return a PATH with which child processes find this interpreter, and the programs beside it,
     before others.
@@ -104,7 +112,8 @@ def end_with_dvc() -> None:
     """If DVC started this process, send it SIGTERM when DVC ends before it, as after `kill -9`.
 
     Otherwise a training would go on beside the next run. DVC starts a stage through a shell, which
-    outlives DVC, so each process up to DVC is watched.
+    outlives DVC, so each process up to DVC is watched. The imports of a stage take seconds; if DVC
+    has ended meanwhile, the system has given the shell another parent.
     """
     if "DVC_STAGE" not in os.environ or "LUMIERE_LAUNCHER" in os.environ:
         return
@@ -114,12 +123,26 @@ def end_with_dvc() -> None:
             watched.append(process)
             if process.name() not in SHELLS:
                 break
+        if watched and adopts_orphans(watched[-1]):
+            _end()
     threading.Thread(target=_end_with, args=(watched,), name="lumiere-dvc", daemon=True).start()
+
+
+def adopts_orphans(process: psutil.Process) -> bool:
+    """Return whether a process is one to which the system gives processes whose parent has ended. In
+    a container, DVC itself may be the first process.
+    """
+    is_first = process.pid == 1 or process.name() == "systemd"
+    return is_first and not any(re.search("dvc|python", word) for word in process.cmdline())
 
 
 def _end_with(watched: list[psutil.Process]) -> None:
     while all(is_alive(process) for process in watched):
         time.sleep(POLL_SECONDS)
+    _end()
+
+
+def _end() -> None:
     print("DVC has ended, so this stage ends too", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -26,6 +26,7 @@ from lumiere.start import (
     check_interpreter,
     drop_stray_launch,
     end_with_dvc,
+    let_idle_threads_sleep,
     switch_telemetry_off,
 )
 from lumiere.threads import set_threads
@@ -38,7 +39,9 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 MAKE_INPUTS = "`dvc repro` makes what a stage needs"
 
-switch_telemetry_off()  # before a stage imports packages that read the switches
+# Before a stage imports packages that read them.
+switch_telemetry_off()
+let_idle_threads_sleep()
 
 
 def run(main: Callable[[], None]) -> None:

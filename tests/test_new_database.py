@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mlflow.store.db import utils
 
 from lumiere import tracking
 from lumiere.tracking import recording, store
+from lumiere.tracking.new_database import make_database
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +66,23 @@ def test_a_short_stage_waits_until_its_database_is_made(
     with tracking.stage_run("a", {}):
         time.sleep(0.3)  # its work; the database is begun meanwhile
     assert statuses() == ["FINISHED"]
+
+
+def test_two_databases_are_not_made_at_the_same_time(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """alembic would mix up their connections."""
+    at_work: list[str] = []
+
+    def fill(engine: Any) -> None:
+        at_work.append(engine.url.database)
+        time.sleep(0.2)
+        assert len(at_work) == 1
+        shutil.copy(empty_store, engine.url.database)
+        at_work.clear()
+
+    monkeypatch.setattr(utils, "_initialize_tables", fill)
+    paths = [tmp_path / name for name in ("a.db", "b.db")]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda path: make_database(f"sqlite:///{path}", path), paths))
+    assert all(path.stat().st_size for path in paths)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import accelerate.state
 import accelerate.utils.environment
@@ -139,6 +140,51 @@ def test_a_stage_ends_when_dvc_is_killed(tmp_path: Path) -> None:
     dvc.wait()
     _, alive = psutil.wait_procs([stage], timeout=20)
     assert not alive
+
+
+def test_a_stage_ends_if_dvc_was_killed_before_it_could_look(tmp_path: Path) -> None:
+    said = tmp_path / "said.txt"
+    code = (
+        "import os, sys, time\n"
+        "while os.getppid() == int(os.environ['DVC']): time.sleep(0.01)\n"
+        "from lumiere.start import end_with_dvc; end_with_dvc(); time.sleep(60)"
+    )
+    # The shell becomes the stage, as with most shells.
+    parent = (
+        "import os, signal, subprocess\n"
+        "env = os.environ | {'DVC': str(os.getpid())}\n"
+        """subprocess.Popen('exec "$PYTHON" -c "$CODE" 2> "$SAID"', shell=True, env=env)\n"""
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    env = os.environ | {
+        "PYTHON": sys.executable,
+        "CODE": code,
+        "DVC_STAGE": "a",
+        "PYTHONPATH": str(REPOSITORY),
+        "SAID": str(said),
+    }
+    assert subprocess.run([sys.executable, "-c", parent], env=env).returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 20
+    while not (said.exists() and "DVC has ended" in said.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("pid", "name", "command", "is_orphanage"),
+    [
+        (1, "systemd", "/sbin/init", True),
+        (1, "tini", "tini -- bash", True),
+        (1, "dvc", "/usr/bin/dvc repro", False),
+        (1, "python3", "python3 -m dvc repro", False),
+        (700, "systemd", "/usr/lib/systemd/systemd --user", True),
+        (700, "srun", "srun python -m stages.curate", False),
+    ],
+)
+def test_who_takes_orphans(pid: int, name: str, command: str, is_orphanage: bool) -> None:
+    process = Mock(pid=pid)
+    process.name.return_value, process.cmdline.return_value = name, command.split()
+    assert start.adopts_orphans(process) is is_orphanage
 
 
 def test_a_stage_without_dvc_watches_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -687,6 +687,19 @@ def test_a_forked_child_leaves_the_run_to_its_parent() -> None:
     assert only_run().info.status == "FINISHED" and only_run().data.metrics == {"loss": 1.0}
 
 
+def test_what_was_delivered_but_not_deleted_is_deleted_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr(courier.Courier, "_forget_if_complete", lambda self, journal: None)
+        with tracking.stage_run("a", {}) as run:
+            run.log_metrics({"loss": 1.0})
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(journals()) == 1 and only_run().info.status == "FINISHED"
+    assert deliver_abandoned(Path.cwd(), 60) == (0, None)
+    assert not journals() and only_run().data.metrics == {"loss": 1.0}
+
+
 def test_a_run_that_mlflow_refuses_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     send = batches.log_batch
     refused: set[str | None] = set()

@@ -129,6 +129,17 @@ def test_a_server_that_does_not_answer_holds_up_no_step(
     assert history(run) == points(1000)
 
 
+def test_the_password_is_printed_nowhere(
+    server: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As a run ends, MLflow itself would print the address of its page."""
+    with tracking.stage_run("a", {}) as run:
+        log(run, range(3))
+    assert eventually(lambda: not journals())
+    printed = capfd.readouterr()
+    assert "hunter2secret" not in printed.out + printed.err
+
+
 def test_a_server_that_is_down_and_comes_back_gets_everything(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

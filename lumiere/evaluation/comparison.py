@@ -73,7 +73,7 @@ def _compare_pairs(
         return {}, {}
     paired: dict[int, dict[str, float]] = {}
     paired_real: dict[int, dict[str, float]] = {}
-    for index in tqdm(generated, desc="pairs", unit="video", leave=False, disable=None):
+    for index in tqdm(generated, desc="pairs", unit="video", leave=False):
         partner = sets.partners[index]
         if partner is None or partner not in real:
             continue

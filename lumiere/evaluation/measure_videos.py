@@ -148,7 +148,7 @@ def measure_set(
     """
     measured: dict[int, Measurement] = {}
     unreadable: dict[str, str] = {}
-    for index in tqdm(indices, desc=what, unit="video", leave=False, disable=None):
+    for index in tqdm(indices, desc=what, unit="video", leave=False):
         try:
             video = videos[index]
         except VideoError as error:

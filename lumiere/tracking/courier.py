@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,8 +80,13 @@ class Courier:
             self._is_due = True
             self._changed.notify_all()
 
-    def wait(self, journals: Sequence[Journal], seconds: float) -> bool:
-        """Wait until journals are delivered; return whether they are.
+    def wait(
+        self,
+        journals: Sequence[Journal],
+        seconds: float,
+        is_done: Callable[[Journal], bool] = lambda journal: journal.is_delivered,
+    ) -> bool:
+        """Wait until all journals are done, by default delivered; return whether they are.
 
         Give up after `seconds`, or as soon as an attempt fails.
         """
@@ -91,7 +96,7 @@ class Courier:
             self._is_due = True
             self._failures = 0  # try at once
             self._changed.notify_all()
-            while not all(journal.is_delivered for journal in journals):
+            while not all(map(is_done, journals)):
                 has_failed = self.error is not None and self._attempts > first
                 left = deadline - time.monotonic()
                 if has_failed or left <= 0:
@@ -224,7 +229,8 @@ def deliver_abandoned(root: Path, seconds: float) -> tuple[int, Exception | None
         if not journals:
             return 0, None
         own_courier.add(journals[0])
-        own_courier.wait(journals, deadline - time.monotonic())
+        # A process that ends once they are delivered would leave their folders behind.
+        own_courier.wait(journals, deadline - time.monotonic(), lambda one: not one.folder.exists())
         left = [journal for journal in journals if journal.folder.exists()]
         if left:
             return len(left), own_courier.error

@@ -14,6 +14,7 @@ from pathlib import Path
 from lumiere.locks import exclusive
 
 _is_due = threading.Event()
+_migrating = threading.Lock()
 
 
 def is_due() -> bool:
@@ -60,7 +61,9 @@ def make_database(uri: str, path: Path) -> None:
                 os.remove(f"{new}{suffix}")
         engine = utils.create_sqlalchemy_engine(f"{uri.partition('?')[0]}.new")
         try:
-            utils._initialize_tables(engine)  # there is no public function for a file alone
+            # alembic has one current connection for the whole process.
+            with _migrating:
+                utils._initialize_tables(engine)  # there is no public function for a file alone
         finally:
             engine.dispose()
         os.replace(new, path)

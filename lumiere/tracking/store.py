@@ -95,6 +95,7 @@ def import_mlflow(uri: str) -> None:
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # with the password in it
     switch_telemetry_off()
     keep_loopback_direct()
     import mlflow.store.tracking.rest_store

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from flows.description import MAX_CHANGES, SHEET, describe, log_contact_sheet
+from flows.description import MAX_CHANGES, SHEET, contact_sheet, describe, log_contact_sheet
 from flows.report import StageResult
 from lumiere.tracking.pages import run_link
 
@@ -52,13 +52,16 @@ def test_the_description_shows_a_small_contact_sheet(
             with Image.open(path) as picture:
                 logged.append((path.name, picture.size))
 
-    run: Any = Run()
-    assert not log_contact_sheet(run, results(tmp_path))
+    assert contact_sheet(results(tmp_path)) is None
     (tmp_path / "plots").mkdir()
     (tmp_path / "generated.png").write_bytes(b"damaged")
-    assert not log_contact_sheet(run, results(tmp_path)) and logged == []
+    assert contact_sheet(results(tmp_path)) is None
     Image.new("RGB", (1920, 600)).save(tmp_path / "generated.png")
-    assert log_contact_sheet(run, results(tmp_path)) and logged == [(SHEET, (640, 200))]
+    sheet = contact_sheet(results(tmp_path))
+    assert sheet is not None
+    run: Any = Run()
+    log_contact_sheet(run, sheet)
+    assert logged == [(SHEET, (640, 200))]
     picture = f"![generated videos](get-artifact?path={SHEET}&run_uuid=123)"
     assert picture in describe(results(tmp_path), {}, {}, "123", True)
     for text in (

@@ -512,6 +512,15 @@ def test_bad_params_stop_before_any_work(
     assert not events(toy_project)
 
 
+def test_bad_overrides_are_not_blamed_on_the_file(
+    toy_project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--root", str(toy_project), "--set", "curate.sead=3"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: overrides (--set) of params.yaml: curate.sead: unknown key;")
+    assert not events(toy_project)
+
+
 def test_unknown_stage_and_broken_dag(
     toy_project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,23 +18,28 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import psutil
 import pytest
 import yaml
+from PIL import Image
 from prefect import Flow
+from prefect.artifacts import create_image_artifact
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Failed
 
 from flows import dag, notify, report
+from flows.cancellation import RUN_VARIABLE, SERVED_BY, Starter
 from flows.flow import lumiere_pipeline, pipeline_lock
 from flows.new_data import DEPLOYMENT
 from flows.pipeline import main
 from flows.program import read_schedule
 from flows.report import StageResult
 from lumiere.errors import ParamsError
+from tests.browser import browser
 from tests.flows.conftest import REPOSITORY
 
 # Generous, for a busy machine; on a quiet one a run ends after half a minute.
@@ -194,9 +199,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> 
     (folder / "prefect").mkdir()
     shutil.copy(prefect_database, folder / "prefect")
     started = Processes(folder, env, f"http://127.0.0.1:{port}/api")
+    env["PREFECT_API_URL"] = started.api  # the pages ask there
     with started.running("server", "prefect", "server", "start", "--port", port):
         _poll(lambda: _is_healthy(started.api), START_SECONDS, lambda: started.report([]))
-        env["PREFECT_API_URL"] = started.api
         yield started
 
 
@@ -322,6 +327,60 @@ def test_a_served_schedule_fires(server: Processes, empty_project: Path) -> None
 def test_the_schedule_of_a_work_pool_fires(processes: Processes) -> None:
     processes.wait_for_a_completed_run("nightly")
     assert (processes.folder / "pooled project" / "only.txt").read_text() == "made"
+
+
+def test_prefects_page_shows_a_finished_run(processes: Processes, tmp_path: Path) -> None:
+    with browser(tmp_path / "profile") as page:
+        runs = processes.scheduled_runs("nightly")
+        run = next(run for run in runs if run["state_name"] == "Completed")
+        page.open(f"{processes.api.removesuffix('/api')}/runs/flow-run/{run['id']}")
+        for text in (run["name"], "Completed", "Logs", "Artifacts"):
+            page.wait_for_text(text)
+        sheet = report.in_address(Image.new("RGB", (64, 40), "red"))
+        with temporary_settings({PREFECT_API_URL: processes.api}):
+            artifact = create_image_artifact(sheet, key="lumiere-contact-sheet")
+        page.open(f"{processes.api.removesuffix('/api')}/artifacts/artifact/{artifact}")
+        page.wait_for("[...document.images].some((image) => image.naturalWidth == 64)")
+
+
+ASK_LATE = """
+import os, pathlib, time
+while os.getppid() == {worker}: time.sleep(0.01)
+from flows.cancellation import Starter
+pathlib.Path({answer!r}).write_text(str(Starter.find().is_alive()))
+"""
+BE_KILLED = """
+import os, signal, subprocess, sys
+from pathlib import Path
+subprocess.Popen([sys.executable, "-c", {late!r}.replace("WORKER", str(os.getpid()))])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("is_served", [True, False])
+def test_a_run_knows_that_its_worker_ended_before_it_could_ask(
+    tmp_path: Path, is_served: bool
+) -> None:
+    """The imports of a run take seconds. Meanwhile its worker may be killed, and the run gets another
+    parent, which never ends. Only `make serve` and the like say who is above the worker.
+    """
+    answer = tmp_path / "answer.txt"
+    late = ASK_LATE.format(worker="WORKER", answer=str(answer))
+    env = os.environ | {RUN_VARIABLE: str(uuid4())}
+    if is_served:
+        env[SERVED_BY] = str(os.getpid())
+    words = [sys.executable, "-c", BE_KILLED.format(late=late)]
+    assert subprocess.run(words, cwd=REPOSITORY, env=env).returncode == -signal.SIGKILL
+    _poll(lambda: answer.exists() and bool(answer.read_text()), 60, lambda: "no answer")
+    assert answer.read_text() == str(not is_served)
+
+
+def test_a_run_with_a_living_worker_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RUN_VARIABLE, str(uuid4()))
+    monkeypatch.setenv(SERVED_BY, str(os.getppid()))
+    starter = Starter.find()
+    assert starter.process == psutil.Process(os.getppid())
+    assert starter.is_alive()
 
 
 def test_a_run_ends_with_the_worker_that_was_killed(processes: Processes) -> None:
