@@ -14,6 +14,7 @@ from flows.report import StageResult, shown
 from lumiere import tracking
 
 FLOOR = "_floor"  # the ending of the metric of real clips that belongs to another metric
+FLOOR_COLUMNS = ("metric", "this run", "real clips", "before")
 MAX_CHANGES = 12  # lines
 SHEET = "contact-sheet.png"
 SHEET_SIZE = (640, 2560)  # at most; a wider picture would make MLflow's whole page wider
@@ -122,10 +123,12 @@ def _floors(results: Sequence[StageResult], before: Metrics) -> str:
                 continue
             old = before.get(result.stage, {}).get(name)
             change = "–" if old is None else "same" if old == value else f"was {shown(old)}"
-            rows.append(f"| {name} | {shown(value)} | {shown(floor)} | {change} |")
+            rows.append([name, shown(value), shown(floor), change])
     if not rows:
         return ""
-    return "\n".join(["| metric | this run | real clips | before |", "|---|---:|---:|---:|", *rows])
+    # MLflow's pages put no space between columns.
+    lines = [f"| {' | &emsp;'.join(row)} |" for row in (FLOOR_COLUMNS, *rows)]
+    return "\n".join([lines[0], "|---|---:|---:|---:|", *lines[1:]])
 
 
 def _changes(results: Sequence[StageResult], before: Metrics) -> str:

@@ -31,7 +31,8 @@ def test_a_reviewer_sees_verdict_floors_changes_and_the_way_back(tmp_path: Path)
     assert text.startswith(
         "**Told apart.** One's first. Second.\n\n**Stages**: cached: train; ran: evaluate"
     )
-    assert "| fid | 12.35 | 4 | was 20 |" in text and "| same | 1 | 1 | same |" in text
+    table = text.replace("&emsp;", "")
+    assert "| fid | 12.35 | 4 | was 20 |" in table and "| same | 1 | 1 | same |" in table
     assert "- evaluate/count: 2 → 3" in text
     assert "new" not in text and "Other." not in text
     assert "git checkout abc" in text and "lumiere reproduce RUN_ID again" in text
