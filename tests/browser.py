@@ -16,7 +16,12 @@ from websockets.sync.client import ClientConnection, connect
 from tests.servers import program
 
 START_SECONDS, PAGE_SECONDS = 60.0, 120.0  # generous, for a busy machine
-OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required"]
+OPTIONS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--autoplay-policy=no-user-gesture-required",
+]
 
 
 TEXT = "(document.body?.innerText ?? '')"  # a page that loads has no body yet
@@ -69,7 +74,12 @@ class Browser:
 @contextmanager
 def browser(folder: Path) -> Iterator[Browser]:
     """Start Chromium, with a profile in a new folder; skip the test where there is none."""
-    words = [program("chromium"), *OPTIONS, f"--user-data-dir={folder}", "--remote-debugging-port=0"]
+    words = [
+        program("chromium"),
+        *OPTIONS,
+        f"--user-data-dir={folder}",
+        "--remote-debugging-port=0",
+    ]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             with connect(_address_of_tab(folder), max_size=None) as connection:

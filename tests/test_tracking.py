@@ -687,7 +687,9 @@ def test_a_forked_child_leaves_the_run_to_its_parent() -> None:
     assert only_run().info.status == "FINISHED" and only_run().data.metrics == {"loss": 1.0}
 
 
-def test_what_was_delivered_but_not_deleted_is_deleted_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_delivered_but_not_deleted_is_deleted_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     child = os.fork()
     if not child:
         monkeypatch.setattr(courier.Courier, "_forget_if_complete", lambda self, journal: None)

@@ -129,9 +129,7 @@ def test_a_server_that_does_not_answer_holds_up_no_step(
     assert history(run) == points(1000)
 
 
-def test_the_password_is_printed_nowhere(
-    server: Server, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_password_is_printed_nowhere(server: Server, capfd: pytest.CaptureFixture[str]) -> None:
     """As a run ends, MLflow itself would print the address of its page."""
     with tracking.stage_run("a", {}) as run:
         log(run, range(3))
