@@ -54,7 +54,7 @@ for name in (
 
 import lumiere.compat  # noqa: E402, F401  after the environment, before any test imports diffusers
 from lumiere.addresses import keep_loopback_direct  # noqa: E402
-from lumiere.tracking.store import SETTINGS  # noqa: E402
+from lumiere.tracking.store import SETTINGS, SILENCE  # noqa: E402
 
 keep_loopback_direct()  # as opening a store does, so that no test is the first to change no_proxy
 
@@ -102,14 +102,15 @@ def same_environment() -> Iterator[None]:
     """Fail the test that leaves a variable behind, and not a later one that happens to read it.
 
     Variables that stay set for good reason: decord adds to PATH when it is imported, torch's
-    compiler sets the folder of its cache, and opening a store sets the limits of MLflow that are not set.
+    compiler sets the folder of its cache, and opening a store sets the limits of MLflow that are not
+    set, and keeps it silent.
     """
     before = dict(os.environ)
     yield
     after = dict(os.environ)
     changed = {key for key in before | after if before.get(key) != after.get(key)}
     changed -= {"PYTEST_CURRENT_TEST", "PATH", "TORCHINDUCTOR_CACHE_DIR"}
-    changed -= {key for key, value in SETTINGS.items() if after.get(key) == value}
+    changed -= {key for key, value in (SETTINGS | SILENCE).items() if after.get(key) == value}
     for key in changed:
         if key in before:
             os.environ[key] = before[key]

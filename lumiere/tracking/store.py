@@ -42,6 +42,8 @@ SETTINGS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "PGCONNECT_TIMEOUT": "10",  # seconds, of PostgreSQL's client library
 }
+# As a run ends, MLflow would print the address of its page, with the password in it.
+SILENCE = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 CURE = "correct MLFLOW_TRACKING_URI, or set LUMIERE_TRACKING=off to record nothing"
 EMBEDDED_CURE = (
     "let this user read and write it and its folder, or set LUMIERE_TRACKING=off to record nothing"
@@ -95,7 +97,7 @@ def import_mlflow(uri: str) -> None:
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # with the password in it
+    os.environ.update(SILENCE)
     switch_telemetry_off()
     keep_loopback_direct()
     import mlflow.store.tracking.rest_store
