@@ -57,6 +57,13 @@ class Browser:
         """Wait until the page shows a text."""
         self.wait_for(f"{TEXT}.includes({json.dumps(text)})")
 
+    def click(self, text: str) -> None:
+        """Wait until the page shows an element with this text alone, and click it."""
+        has_text = f"(element) => element.textContent.trim() == {json.dumps(text)}"
+        # The last one is the innermost.
+        script = f"const found = [...document.querySelectorAll('body *')].filter({has_text}).pop();"
+        self.wait_for(f"(() => {{ {script} found?.click(); return !!found; }})()")
+
     def text(self) -> str:
         """Return all text that the page shows."""
         return str(self.evaluate(TEXT))

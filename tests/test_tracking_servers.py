@@ -213,14 +213,14 @@ def test_what_is_deleted_in_the_pages(server: Server, caplog: pytest.LogCaptureF
         experiment = store.experiment_id(client, Path.cwd())
         client.delete_experiment(experiment)
         log(run, range(3))
-    assert not journals() and history(run) == points(3)
+    assert eventually(lambda: not journals()) and history(run) == points(3)
     client.delete_experiment(experiment)
     with tracking.stage_run("b", {}) as run:
         log(run, range(3))
         assert run.flush()
         client.delete_run(str(run.run_id))  # on purpose, so it stays deleted
         log(run, range(3, 6))
-    assert not journals()
+    assert eventually(lambda: not journals())
     assert client.get_run(str(run.run_id)).info.lifecycle_stage == "deleted"
     assert store.experiment_id(client, Path.cwd()) == experiment
     assert sum("is restored" in warning for warning in warnings_of(caplog)) == 2
