@@ -27,6 +27,7 @@ def describe(
     before: Metrics,
     git: Mapping[str, str],
     run_id: str | None = None,
+    picked: Sequence[str] = (),
     has_sheet: bool = False,
 ) -> str:
     """Return the description of a run, in Markdown.
@@ -36,13 +37,14 @@ def describe(
         before: the metrics by stage as they were before the run.
         git: the tags of the run's commit.
         run_id: MLflow's id of the run, if MLflow has created it yet.
+        picked: the stages that the run selected; empty if they are all there are.
         has_sheet: whether to show the artifact `SHEET`. Only MLflow's pages find it.
     """
     parts = [_verdict(results), _stages(results), _floors(results, before)]
     if has_sheet and run_id:
         # Relative, so that it leads to the server that shows the page.
         parts.append(f"![generated videos](get-artifact?path={SHEET}&run_uuid={run_id})")
-    parts += [_changes(results, before), _again(git, run_id or "RUN_ID")]
+    parts += [_changes(results, before), _again(git, run_id or "RUN_ID", picked)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -146,7 +148,7 @@ def _changes(results: Sequence[StageResult], before: Metrics) -> str:
     return "\n".join(["**Other metrics that changed**", "", *lines]) if lines else ""
 
 
-def _again(git: Mapping[str, str], run_id: str) -> str:
+def _again(git: Mapping[str, str], run_id: str, picked: Sequence[str]) -> str:
     commit = git.get("git_commit")
     if commit is None:
         return ""
@@ -157,6 +159,6 @@ def _again(git: Mapping[str, str], run_id: str) -> str:
         f"git clone REPOSITORY again && cd again && git checkout {commit}\n"
         "git apply --allow-empty uncommitted.patch    # if this run has that artifact\n"
         "make install && source .venv/bin/activate\n"
-        "dvc repro\n"
+        f"{' '.join(['dvc repro', *picked])}\n"
         "```"
     )

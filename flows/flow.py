@@ -41,6 +41,7 @@ from lumiere.config import to_dict
 from lumiere.errors import LockError, LumiereError, one_line
 from lumiere.locks import inheritable_lock
 from lumiere.run_origin import git_tags
+from lumiere.tracking.origins import OF_STAGE
 from lumiere.tracking.pages import run_link
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -120,20 +121,22 @@ def lumiere_pipeline(
             contextlib.closing(dag.StageChecker(folder)) as checker,
         ):
             tie_to_this_process("prefect.server.api")
-            nodes = dag.select(dag.read_dag(folder, checker), stages or [], only, from_stage)
+            every = dag.read_dag(folder, checker)
+            nodes = dag.select(every, stages or [], only, from_stage)
+            picked = [node.name for node in nodes] if len(nodes) < len(every) else []
             forced = set(stages or [node.name for node in nodes]) if force else set()
             run = PipelineRun(
                 folder, to_dict(params), forced, max_parallel, lock, checker, time_limits, retries
             )
-            return _run_nodes(nodes, run)
+            return _run_nodes(nodes, picked, run)
     except LockError as error:
         return Cancelled(name="Skipped", message=one_line(error))
     except (LumiereError, DvcException, ValueError) as error:
         return Failed(message=redacted(one_line(error)))
 
 
-def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
-    """Submit every stage, wait, report."""
+def _run_nodes(nodes: list[dag.StageNode], picked: list[str], run: PipelineRun) -> State[Any]:
+    """Submit every stage, wait, report. `picked` has their names, unless they are all there are."""
     run.screen.share_terminal()
     failure = ""
     try:
@@ -146,7 +149,7 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
             results = _submit_and_wait(nodes, run)
             if ending.state is not None:
                 raise RunEnds(ending.state)
-            told = (results, before, git_tags(run.root), tracked.run_id)
+            told = (results, before, git_tags(run.root), tracked.run_id, picked)
             sheet = description.contact_sheet(results)
             if sheet is not None:
                 description.log_contact_sheet(tracked, sheet)
@@ -172,7 +175,7 @@ def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun) -> State[Any]:
 
 def _log_results(tracked: tracking.Run, results: list[StageResult]) -> None:
     """Record how each stage ended, how long it took, and its metrics."""
-    tracked.set_tags({f"stage.{result.stage}": result.status for result in results})
+    tracked.set_tags({OF_STAGE + result.stage: result.status for result in results})
     tracked.log_metrics({f"seconds/{result.stage}": result.seconds for result in results})
     for result in results:
         figures = {f"{result.stage}/{name}": x for name, x in result.metrics.items()}

@@ -16,7 +16,7 @@ from lumiere.cli.reproduce import clone
 from lumiere.data.video_io import read_video
 from lumiere.errors import DataError
 from lumiere.run_origin import git_patch
-from lumiere.tracking.origins import Origin, read_origin
+from lumiere.tracking.origins import OF_STAGE, Origin, read_origin
 
 DVC_YAML = """
 stages:
@@ -98,6 +98,20 @@ def test_a_run_is_made_again_to_the_byte_also_of_changes_that_were_not_committed
     assert not (tmp_path / "part" / "b.txt").exists()
 
 
+def test_a_run_of_some_stages_is_made_again_without_the_others(
+    project: Path, tmp_path: Path
+) -> None:
+    call(project, sys.executable, "-m", "dvc", "repro", "--quiet")
+    (project / "make.py").write_text(MAKE.replace("'+'", "'-'"))  # so b.txt is of another program
+    with tracking.pipeline_run(project, {}) as run:
+        call(project, sys.executable, "-m", "dvc", "repro", "--quiet", "a")
+        run.set_tags({OF_STAGE + "a": "ran"})
+    folder = tmp_path / "again"
+    done = CliRunner().invoke(app, ["reproduce", str(run.run_id), str(folder)])
+    assert (done.exit_code, done.stdout) == (0, "same  a.txt\n"), done.output
+    assert not (folder / "b.txt").exists()
+
+
 def test_an_mp4_is_made_again_to_the_byte(project: Path, tmp_path: Path) -> None:
     (project / "dvc.yaml").write_text(VIDEO_YAML)
     (project / "make.py").write_text(MAKE_VIDEO)
@@ -139,9 +153,9 @@ def test_a_changed_binary_file_is_in_the_patch_and_new_data_are_named(
 def test_a_commit_or_patch_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "again"
     with pytest.raises(DataError, match="commit is '--orphan=x'"):
-        clone(tmp_path, folder, Origin("a", "--orphan=x", "", "", {}))
+        clone(tmp_path, folder, Origin(("a",), "--orphan=x", "", "", {}))
     with pytest.raises(DataError, match="its patch was left out"):
-        clone(tmp_path, folder, Origin("a", "0" * 40, "The patch has 9 characters", "", {}))
+        clone(tmp_path, folder, Origin(("a",), "0" * 40, "The patch has 9 characters", "", {}))
     assert not folder.exists()
 
 

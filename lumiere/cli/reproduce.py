@@ -20,7 +20,6 @@ from lumiere.start import own_programs_first
 from lumiere.tracking.origins import LOCK, Origin, read_origin
 from lumiere.tracking.project import project_root
 
-WHOLE = "pipeline"
 STDERR = 2
 COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -35,19 +34,20 @@ def reproduce(
     """Make the outputs of a run again, and compare them to the byte.
 
     The project is cloned to FOLDER at the commit of the run, with the changes that were not committed. Every stage
-    runs there without the cache of DVC, so it takes as long as the first time. The run may be one of the whole
-    pipeline or of a stage; for a stage, the stages that it depends on run too.
+    runs there without the cache of DVC, so it takes as long as the first time. The run may be one of the pipeline or of
+    a stage; if it is not one of all stages, only its stages and those that they depend on run.
 
     Exit codes: 0 every output is the same; 1 some differ; 2 the input is wrong.
     """
     root = project_root()
     origin = read_origin(root, run_id)
-    name = stage or ("" if origin.stage == WHOLE else origin.stage)
+    names = [stage] if stage else list(origin.stages)
     stages = _stages(origin.lock)
-    if name and name not in stages:
-        raise DataError(
-            f"--stage {name!r} is not in the dvc.lock of the run; it has {sorted(stages)}"
-        )
+    for name in names:
+        if name not in stages:
+            raise DataError(
+                f"stage {name!r} is not in the dvc.lock of the run; it has {sorted(stages)}"
+            )
     here = package_tags()
     for package, version in origin.versions.items():
         if here.get(package, "none") != version:
@@ -57,9 +57,9 @@ def reproduce(
                 file=sys.stderr,
             )
     clone(root, folder, origin)
-    check_data(folder, origin.lock, name)
-    _repro(folder, name)
-    is_same = compare(stages, _stages((folder / LOCK).read_text(encoding="utf-8")), name)
+    check_data(folder, origin.lock, names)
+    _repro(folder, names)
+    is_same = compare(stages, _stages((folder / LOCK).read_text(encoding="utf-8")), names)
     raise typer.Exit(0 if is_same else 1)
 
 
@@ -93,7 +93,7 @@ def clone(root: Path, folder: Path, origin: Origin) -> None:
         run_git(folder, "apply", "--whitespace=nowarn", "-", stdin=patch)
 
 
-def check_data(folder: Path, lock: str, name: str) -> None:
+def check_data(folder: Path, lock: str, names: list[str]) -> None:
     """Check that the clone has the data that the run read.
 
     New files that git does not know are not in the patch of a run.
@@ -101,13 +101,13 @@ def check_data(folder: Path, lock: str, name: str) -> None:
     Args:
         folder: the clone; its dvc.lock is replaced.
         lock: the content of dvc.lock after the run.
-        name: the stage that was asked for; if empty, all count.
+        names: the stages that were asked for; if empty, all count.
 
     Raises:
         DataError: if data differ or are missing.
     """
     (folder / LOCK).write_text(lock, encoding="utf-8")
-    command = [sys.executable, "-m", "dvc", "status", "--json", *_with_dependencies(name)]
+    command = [sys.executable, "-m", "dvc", "status", "--json", *_with_dependencies(names)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         raise DataError(f"{folder}: `dvc status` failed: {' '.join(done.stderr.split())}")
@@ -122,8 +122,8 @@ def check_data(folder: Path, lock: str, name: str) -> None:
                 )
 
 
-def _with_dependencies(name: str) -> list[str]:
-    return ["--with-deps", name] if name else []
+def _with_dependencies(names: list[str]) -> list[str]:
+    return ["--with-deps", *names] if names else []
 
 
 def _changed_dependencies(changes: list[object]) -> dict[str, str]:
@@ -139,18 +139,20 @@ def _changed_dependencies(changes: list[object]) -> dict[str, str]:
     return states
 
 
-def compare(then: dict[str, dict[str, str]], now: dict[str, dict[str, str]], name: str) -> bool:
+def compare(
+    then: dict[str, dict[str, str]], now: dict[str, dict[str, str]], names: list[str]
+) -> bool:
     """Print each output and whether it is the same; return whether all are.
 
     Args:
         then: the digests of the outputs by path, by stage, of the run.
         now: the same of the clone.
-        name: the stage that was asked for; if empty, all count.
+        names: the stages that were asked for; if empty, all count.
     """
     is_same = True
     for stage, outputs in then.items():
-        if name and stage not in now:
-            continue  # the stage that was asked for does not need it
+        if names and stage not in now:
+            continue  # the stages that were asked for do not need it
         for path, digest in outputs.items():
             is_equal = now.get(stage, {}).get(path) == digest
             is_same = is_same and is_equal
@@ -158,13 +160,13 @@ def compare(then: dict[str, dict[str, str]], now: dict[str, dict[str, str]], nam
     return is_same
 
 
-def _repro(folder: Path, name: str) -> None:
+def _repro(folder: Path, names: list[str]) -> None:
     # Without the lock and DVC's run cache, which projects may share, nothing can be taken from
     # earlier runs.
     (folder / LOCK).unlink(missing_ok=True)
     environment = os.environ | {"LUMIERE_TRACKING": "off"}
     environment["PATH"] = own_programs_first(environment.get("PATH", ""))
-    command = [sys.executable, "-m", "dvc", "repro", "--no-run-cache", *([name] if name else [])]
+    command = [sys.executable, "-m", "dvc", "repro", "--no-run-cache", *names]
     # Standard output is for the comparison.
     if subprocess.run(command, cwd=folder, env=environment, stdout=STDERR).returncode:
         raise DataError(f"{folder}: `dvc repro` failed; see its output above")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 LOCK, PATCH = "dvc.lock", "uncommitted.patch"
+PIPELINE = "pipeline"  # the tag `stage` of a run of the pipeline
+OF_STAGE = "stage."  # how the tags begin that say how each stage of such a run ended
+COMPLETE = ("ran", "cached")
 
 
 @dataclass(frozen=True)
@@ -22,14 +26,15 @@ class Origin:
     """The commit, code and data that a run was made from.
 
     Attributes:
-        stage: the name of the run's stage; "pipeline" if it is a run of the whole pipeline.
+        stages: the stages that the run was about: its own, or those of the pipeline that it completed.
+            Empty if a pipeline run does not say.
         commit: the commit of the checkout.
         patch: how tracked files differed from the commit, as `git_patch` returns it; may be empty.
         lock: the content of `dvc.lock` after the run.
         versions: versions of packages that decide the last bits of the outputs.
     """
 
-    stage: str
+    stages: tuple[str, ...]
     commit: str
     patch: str
     lock: str
@@ -66,7 +71,14 @@ def read_origin(root: Path, run_id: str) -> Origin:
         )
     versions = {name: tags[name] for name in (*PACKAGES, "python") if name in tags}
     patch = _read(client, parent.info.run_id, PATCH)
-    return Origin(run.data.tags.get("stage", ""), tags["git_commit"], patch, lock, versions)
+    return Origin(_stages(run.data.tags), tags["git_commit"], patch, lock, versions)
+
+
+def _stages(tags: Mapping[str, str]) -> tuple[str, ...]:
+    if tags.get("stage", PIPELINE) != PIPELINE:
+        return (tags["stage"],)
+    complete = (name for name in tags if name.startswith(OF_STAGE) and tags[name] in COMPLETE)
+    return tuple(name.removeprefix(OF_STAGE) for name in complete)
 
 
 def _read(client: MlflowClient, run_id: str, name: str) -> str:

@@ -29,7 +29,7 @@ from lumiere.tracking.clock import now_in_ms
 from lumiere.tracking.courier import courier
 from lumiere.tracking.journal import QUEUE, begin_journal
 from lumiere.tracking.new_database import expect_database, is_due
-from lumiere.tracking.origins import LOCK
+from lumiere.tracking.origins import LOCK, PIPELINE
 from lumiere.tracking.project import is_on, project_root, workspace
 from lumiere.tracking.run_record import Run
 from lumiere.tracking.store import tracking_uri
@@ -125,7 +125,7 @@ def pipeline_run(root: Path, params: Mapping[str, Any], name: str = "") -> Itera
 
 def _begin_pipeline_run(root: Path, params: Mapping[str, Any], name: str) -> Run:
     try:
-        run = _begin_run(root, name, {"stage": "pipeline"} | git_tags(root), None)
+        run = _begin_run(root, name, {"stage": PIPELINE} | git_tags(root), None)
     except OSError as error:
         raise DataError(f"{root / QUEUE}: cannot be written ({first_line(error)})") from error
     run.log_params(params)

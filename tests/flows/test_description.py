@@ -37,6 +37,9 @@ def test_a_reviewer_sees_verdict_floors_changes_and_the_way_back(tmp_path: Path)
     assert "new" not in text and "Other." not in text
     assert "git checkout abc" in text and "lumiere reproduce RUN_ID again" in text
     assert "reproduce 123 again" in describe(found, before, {"git_commit": "abc"}, "123")
+    assert "\ndvc repro\n" in text
+    some = describe(found, before, {"git_commit": "abc"}, picked=["train", "evaluate"])
+    assert "\ndvc repro train evaluate\n" in some
 
 
 def test_a_run_without_a_report_has_a_short_description(tmp_path: Path) -> None:
@@ -64,9 +67,9 @@ def test_the_description_shows_a_small_contact_sheet(
     log_contact_sheet(run, sheet)
     assert logged == [(SHEET, (640, 200))]
     picture = f"![generated videos](get-artifact?path={SHEET}&run_uuid=123)"
-    assert picture in describe(results(tmp_path), {}, {}, "123", True)
+    assert picture in describe(results(tmp_path), {}, {}, "123", has_sheet=True)
     for text in (
-        describe(results(tmp_path), {}, {}, None, True),
+        describe(results(tmp_path), {}, {}, None, has_sheet=True),
         describe(results(tmp_path), {}, {}),
     ):
         assert "get-artifact" not in text  # MLflow has no such run, or the text is for Prefect
