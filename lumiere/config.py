@@ -84,6 +84,9 @@ class DecodeConfig:
     clips_per_video: int = number(2, at_least=1)
     # share of the motion of a clip's liveliest window that each of its windows must have
     min_window_motion: float = number(0.1, at_least=0, at_most=1)
+    # how far below that of the clip's best window a window's fit with its caption may be, as a
+    # difference of cosines; only with curate.clip_model
+    max_match_drop: float = number(0.05, at_least=0, at_most=2)
     clips_per_shard: int = number(64, at_least=1)
     timeout_s: float = number(60.0, above=0)
     memory_mb: float = number(4096.0, at_least=64)

@@ -33,7 +33,6 @@ def main() -> None:
     from lumiere import tracking
     from lumiere.config import load_params, to_dict
     from lumiere.curation.manifest import open_manifest, other_columns
-    from lumiere.data.extract import WindowSettings
     from lumiere.data.prepare import (
         COLUMNS,
         check_training_clips,
@@ -43,6 +42,7 @@ def main() -> None:
     )
     from lumiere.data.ray_engine import engine
     from lumiere.data.remote import split_source
+    from lumiere.data.window_choice import WindowSettings
     from lumiere.errors import DataError
     from lumiere.plurals import counted
     from lumiere.text import load_text_encoder
@@ -67,9 +67,7 @@ def main() -> None:
     with stages.blaming(arguments.params, "decode.text_encoder"):
         encoder = load_text_encoder(config.text_encoder, config.max_text_tokens)
     raw, _ = split_source(arguments.raw, arguments.scratch.with_name("sources"))
-    settings = WindowSettings(
-        config.fps, config.num_frames, config.size, config.clips_per_video, config.min_window_motion
-    )
+    settings = WindowSettings.of(config)
     with tracking.stage_run("decode", to_dict(config)) as run:
         files, failures = cut_all(
             rows,

@@ -33,6 +33,7 @@ CODE = code_version(
     "lumiere.data.video_streams",
 )
 NUM_FRAMES = 4  # of each clip, evenly spread
+PER_SECOND, MOST_FRAMES = 2, 28  # for models that follow a clip
 SHORTER_SIDE = 384  # pixels, at most; what BLIP takes, and more than most CLIP models do
 
 
@@ -42,8 +43,9 @@ def clip_frames(
     spans: Sequence[Span],
     boxes: Sequence[Box | None],
     roots: tuple[Path, ...] = (),
+    counts: Sequence[int] | None = None,
 ) -> list[np.ndarray]:
-    """Decode the frames at 1/8, 3/8, 5/8 and 7/8 of some stretches of a video.
+    """Decode evenly spread frames of some stretches of a video.
 
     Args:
         raw: the folder of raw videos.
@@ -51,9 +53,11 @@ def clip_frames(
         spans: (start, end) of each stretch, in seconds from the first frame.
         boxes: the picture of each stretch within black bars: left, top, width and height in pixels.
         roots: other folders that links may lead to.
+        counts: how many frames n of each stretch, in the middles of n equal parts; by default
+            `NUM_FRAMES`.
 
     Returns:
-        For each stretch, uint8 (4, h, w, 3), RGB, as shown and without bars. The shorter side has
+        For each stretch, uint8 (n, h, w, 3), RGB, as shown and without bars. The shorter side has
         at most `SHORTER_SIDE` pixels.
 
     Raises:
@@ -64,7 +68,8 @@ def clip_frames(
         path = locate(raw, name, roots)
     except OSError as error:
         raise FetchError(f"{name}: cannot be fetched: {error.strerror or error}") from None
-    picks = [_picks(span) for span in spans]
+    counts = counts or [NUM_FRAMES] * len(spans)
+    picks = [_picks(span, count) for span, count in zip(spans, counts, strict=True)]
     ticks = [
         Ticks(Fraction(SAMPLE_FPS), start, end, frozenset(own), functools.partial(_fit, box=box))
         for (start, end), own, box in zip(spans, picks, boxes, strict=True)
@@ -81,10 +86,25 @@ def clip_frames(
         raise Rejection(Reason.UNREADABLE, detail) from None
 
 
-def _picks(span: Span) -> list[int]:
+def frames_to_follow(span: Span) -> int:
+    """Return how many frames show how a stretch goes on: about `PER_SECOND`, at most `MOST_FRAMES`.
+
+    It is an odd multiple of `NUM_FRAMES`, so that `sparse` finds these among them.
+    """
+    wanted = min(MOST_FRAMES, float(span[1] - span[0]) * PER_SECOND)
+    return NUM_FRAMES * (1 + 2 * math.ceil(max(0.0, wanted / NUM_FRAMES - 1) / 2))
+
+
+def sparse(frames: np.ndarray) -> np.ndarray:
+    """Return the `NUM_FRAMES` frames of a clip among those of `frames_to_follow`."""
+    step = len(frames) // NUM_FRAMES
+    return frames[step // 2 :: step]
+
+
+def _picks(span: Span, num_frames: int) -> list[int]:
     """Return the ticks to look at; a very short stretch repeats some."""
     count = max(1, math.ceil((span[1] - span[0]) * SAMPLE_FPS))
-    return [(2 * i + 1) * count // (2 * NUM_FRAMES) for i in range(NUM_FRAMES)]
+    return [(2 * i + 1) * count // (2 * num_frames) for i in range(num_frames)]
 
 
 def _fit(frame: np.ndarray, box: Box | None) -> np.ndarray:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -181,23 +182,38 @@ class Scores:
         return self._clips.knows(clip)
 
     def ask(self, clip: str, frames: np.ndarray) -> None:
-        """Store the mean of the frames' unit vectors, from which both scores follow."""
-        self._clips.add(clip, _unit(self._network.embed(frames)).mean(axis=0))
+        """Store the frames' unit vectors, and their mean, from which all scores follow."""
+        vectors = _unit(self._network.embed(frames))
+        for i, vector in enumerate(vectors):
+            if not self._clips.knows(f"{clip}:{i}"):  # a run was killed between them
+                self._clips.add(f"{clip}:{i}", vector)
+        self._clips.add(clip, vectors.mean(axis=0))
 
     def save(self) -> None:
         """Write the keys of all vectors, so that the next run finds them."""
         self._clips.save()
         self._texts.save()
 
-    def columns(self, clip: str, captions: Sequence[str]) -> dict[str, float]:
-        """Return the cells of a clip: means over its frames; the caption that fits worst counts."""
+    def columns(self, clip: str, captions: Sequence[str]) -> dict[str, Any]:
+        """Return the cells of a clip: means over its frames, and a curve; the caption that fits worst
+        counts.
+        """
         picture = self._clips.of(clip).astype(np.float64)
-        match = min((float(self._sentence(text) @ picture) for text in captions), default=0.0)
-        cells = {"caption_match": round(match, 5)}
+        sentences = [self._sentence(text) for text in captions]
+        match = min((float(sentence @ picture) for sentence in sentences), default=0.0)
+        cells: dict[str, Any] = {"caption_match": round(match, 5), "match_curve": []}
+        if sentences:
+            fits = np.stack(sentences) @ self._frames(clip).T
+            cells["match_curve"] = [round(fit, 4) for fit in fits.min(axis=0).tolist()]
         if self._head is not None:
             beauty = float(self._head.weight @ picture) + self._head.bias
             cells["aesthetic"] = round(beauty, 5)
         return cells
+
+    def _frames(self, clip: str) -> np.ndarray:
+        """Return the vectors (n, d) of a clip's frames."""
+        keys = itertools.takewhile(self._clips.knows, (f"{clip}:{i}" for i in itertools.count()))
+        return np.stack([self._clips.of(key) for key in keys]).astype(np.float64)
 
     def _sentence(self, text: str) -> np.ndarray:
         key = hashlib.sha256(text.encode()).hexdigest()[:32]

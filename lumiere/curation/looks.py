@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,21 @@ from tqdm import tqdm
 
 from lumiere.config import CurateConfig
 from lumiere.curation.captions import Caption, normal_name
-from lumiere.curation.clip_frames import CODE, NUM_FRAMES, SHORTER_SIDE, clip_frames
+from lumiere.curation.clip_frames import (
+    CODE,
+    NUM_FRAMES,
+    SHORTER_SIDE,
+    clip_frames,
+    frames_to_follow,
+    sparse,
+)
 from lumiere.curation.clip_models import Captions, ClipModels, Scores, TextAreas
 from lumiere.curation.exposure import picture_scores
 from lumiere.curation.frame_pass import SAMPLE_FPS
 from lumiere.curation.measurement import Measurement
 from lumiere.curation.parts import Part, divide
 from lumiere.curation.reasons import Reason, Rejection
+from lumiere.curation.shots import Span
 from lumiere.curation.thresholds import bad_score, too_short_or_still, too_small
 from lumiere.data.ray_engine import RunTasks
 from lumiere.data.remote import RemoteFolder
@@ -94,7 +102,8 @@ def look_at(
     answers = _Answers(models, scratch)
     failures: dict[str, Failure] = {}
     missing = [clip for clip in clips if answers.lack(clip)]
-    for clip, frames in _decoded(raw, missing, failures, config, run, roots):
+    follow = frames_to_follow if models.network else lambda span: NUM_FRAMES
+    for clip, frames in _decoded(raw, missing, follow, failures, config, run, roots):
         answers.ask(clip, frames)
     looks = {clip.key: answers.look(clip) for clip in clips if clip.key[0] not in failures}
     answers.save()
@@ -142,14 +151,16 @@ def _lacks_caption(part: Part, config: CurateConfig) -> bool:
 def _decoded(
     raw: Path | RemoteFolder,
     clips: Sequence[_Clip],
+    num_frames: Callable[[Span], int],
     failures: dict[str, Failure],
     config: CurateConfig,
     run: RunTasks,
     roots: tuple[Path, ...],
 ) -> Iterator[tuple[_Clip, np.ndarray]]:
-    """Yield clips with their frames, uint8 (4, h, w, 3), in the order in which they are decoded.
+    """Yield clips with their frames, uint8 (n, h, w, 3), in the order in which they are decoded.
 
     Args:
+        num_frames: how many frames of a stretch to take.
         failures: takes the videos that cannot be read.
     """
     by_video: dict[str, list[_Clip]] = {}
@@ -165,7 +176,8 @@ def _decoded(
         segments = [clip.part.segment for clip in group]
         spans = [(segment.start, segment.end) for segment in segments]
         boxes = [segment.box for segment in segments]
-        tasks.append((raw, group[0].key[0], spans, boxes, roots))
+        counts = [num_frames(span) for span in spans]
+        tasks.append((raw, group[0].key[0], spans, boxes, roots, counts))
     if not tasks:
         return
     finished = run(clip_frames, tasks, config.workers, config.timeout_s, config.memory_mb)
@@ -189,9 +201,9 @@ class _Answers:
         return bool(self._unasked(clip))
 
     def ask(self, clip: _Clip, frames: np.ndarray) -> None:
-        """Show a clip, uint8 (4, h, w, 3), to the models that have yet to see it."""
+        """Show a clip, uint8 (n, h, w, 3), to the models that have yet to see it."""
         for model in self._unasked(clip):
-            model.ask(clip.content, frames)
+            model.ask(clip.content, frames if model is self._scores else sparse(frames))
 
     def _unasked(self, clip: _Clip) -> list[Captions | Scores | TextAreas]:
         captions = self._captions if clip.needs_caption else None

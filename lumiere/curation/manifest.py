@@ -63,6 +63,7 @@ MODEL_SCHEMA = pa.schema(
         ("captioner", pa.string()),  # the model that wrote the captions; empty if a person did
         ("aesthetic", pa.float64()),  # of LAION's head, about 1 to 10
         ("caption_match", pa.float64()),  # cosine of pictures and the caption that fits worst
+        ("match_curve", pa.list_(pa.float64())),  # the same of evenly spread pictures, in order
         ("text_area", pa.float64()),  # share of the pictures under text
     ]
 )
@@ -154,8 +155,8 @@ def open_manifest(
 
     Args:
         path: the manifest.
-        columns: names of `SCHEMA`; by default all, and those that models and the table of captions
-            added.
+        columns: names of `SCHEMA`, or of `MODEL_SCHEMA`, which are read if they are there; by
+            default all, and those that the table of captions added.
         verdict: only rows with this verdict; by default all.
         with_others: reads `other_columns` too.
 
@@ -185,9 +186,10 @@ def open_manifest(
 
 def _read_table(path: Path, columns: Sequence[str] | None, with_others: bool) -> pa.Table:
     """Read columns, see `open_manifest`, and check each cell by itself."""
-    names = SCHEMA.names if columns is None else list(dict.fromkeys([*columns, "verdict"]))
-    present = list(_column_types(path)) if columns is None else []
-    models = [column for column in MODEL_SCHEMA if column.name in present]
+    asked = [*SCHEMA.names, *MODEL_SCHEMA.names] if columns is None else [*columns, "verdict"]
+    names = [name for name in dict.fromkeys(asked) if name not in MODEL_SCHEMA.names]
+    present = _column_types(path)
+    models = [column for column in MODEL_SCHEMA if column.name in asked and column.name in present]
     table = read_columns(path, [*(SCHEMA.field(name) for name in names), *models])
     for name in other_columns(path) if columns is None or with_others else []:
         table = table.append_column(name, pq.read_table(path, columns=[name])[name])

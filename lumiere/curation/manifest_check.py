@@ -65,6 +65,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "duration": ANY_SIZE, "frame_rate": ANY_SIZE, "num_frames": ANY_SIZE, "num_shots": ANY_SIZE,
     "bitrate": ANY_SIZE, "motion": ANY_SIZE, "motion_curve": ANY_SIZE, "sharpness": ANY_SIZE,
     "dark_share": SHARE, "bright_share": SHARE, "text_area": SHARE, "caption_match": (-1, 1),
+    "match_curve": (-1, 1),
 }  # fmt: skip
 # Columns that are the same for all accepted clips of a video, and for those without black bars.
 OF_VIDEO = ("sha256", "decoder", "duration", "split")

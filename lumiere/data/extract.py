@@ -1,26 +1,24 @@
-"""Cuts training windows out of a video where something moves, in a process that can be killed."""
+"""Cuts training windows out of a video, in a process that can be killed."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
-from lumiere.data.bars import Box, Cropper
+from lumiere.data.bars import Cropper
 from lumiere.data.frame_sizes import Size, as_sizes, fitting_part
-from lumiere.data.optical_flow import FLOW_FPS
-from lumiere.data.remote import RemoteFile, local_copy
+from lumiere.data.remote import local_copy
 from lumiere.data.shards import pack_arrays, pack_frames, unpack_arrays
 from lumiere.data.video_io import Decoded, Ticks, code_version, decode_spans
+from lumiere.data.window_choice import Source, WindowSettings, choose, count_ticks
 from lumiere.data.workers import hash_with_progress
 from lumiere.errors import FetchError, VideoError
 from lumiere.files import write_atomically
@@ -39,64 +37,12 @@ CODE = code_version(
     "lumiere.data.video_io",
     "lumiere.data.video_source",
     "lumiere.data.video_streams",
+    "lumiere.data.window_choice",
 )
 
 CURE = "run the curate stage again, or correct the cell"
 
 cv2.setNumThreads(1)  # the pool has a process per core
-
-# How the stillest windows of camera footage tell what is noise, see `least_motion`. Chosen on made
-# and real backdrops with noise and shake, and so that animation without noise stays as it is.
-BAND_PER_WINDOW = 0.05  # width of their band per window's length, as a share of what rises above it
-WIDEST_BAND = 0.2
-LOW_SHARE = 0.4  # the band begins above this share of them, because the very stillest are chance
-STANDS_OUT = 1.6  # times their motion; what moves less does not stand out
-
-
-@dataclass(frozen=True)
-class WindowSettings:
-    """The shape of a training clip.
-
-    Attributes:
-        fps: frames per second.
-        num_frames: frames of one window.
-        size: in pixels: the side of a square, (height, width), or several such pairs. Windows are
-            cut at one of them.
-        clips_per_video: windows per clip of the manifest; fewer if the clip is too short for that
-            many.
-        min_window_motion: share of the motion of the liveliest window that every window has, above
-            what noise and shake move.
-    """
-
-    fps: int
-    num_frames: int
-    size: Any
-    clips_per_video: int
-    min_window_motion: float = 0.0
-
-
-@dataclass(frozen=True)
-class Source:
-    """A stretch of a video.
-
-    Attributes:
-        path: the file; a remote one is fetched when it is read.
-        sha256: the hash of the file when it was curated.
-        start, end: seconds from its first frame, exact.
-        decoder: "decord" or "pyav".
-        motion_curve: the manifest's column, by which windows are chosen; windows are evenly spread
-            if it is empty.
-        box: the picture within black bars, see `bars`; None without bars. Stretches of one video
-            may have different ones.
-    """
-
-    path: Path | RemoteFile
-    sha256: str
-    start: Fraction
-    end: Fraction
-    decoder: str
-    motion_curve: tuple[float, ...] = ()
-    box: Box | None = None
 
 
 @dataclass(frozen=True)
@@ -190,98 +136,6 @@ def load_windows(path: Path) -> Windows:
     return Windows([arrays[f"video_{i}"].tobytes() for i in range(len(starts))], starts)
 
 
-def window_starts(num_ticks: int, num_frames: int, count: int) -> list[int]:
-    """Return the first frames of up to `count` different windows, evenly spread over the video."""
-    if num_ticks < num_frames:
-        return []
-    return sorted(
-        {round(start) for start in np.linspace(0, num_ticks - num_frames, count).tolist()}
-    )
-
-
-def window_motions(source: Source, num_ticks: int, settings: WindowSettings) -> np.ndarray:
-    """Return the mean of the motion curve in each window of a stretch, by the window's first frame;
-    empty without a curve.
-    """
-    curve = source.motion_curve
-    count = num_ticks - settings.num_frames + 1
-    if not curve or count < 1:
-        return np.empty(0)
-    sums = np.concatenate([[0.0], np.cumsum(curve)])
-    origin = math.ceil(source.start * FLOW_FPS)  # the tick at which the curve begins
-    motions = []
-    for first in range(count):
-        begin = source.start + Fraction(first, settings.fps)
-        end = begin + Fraction(settings.num_frames - 1, settings.fps)
-        low = min(max(0, math.floor(begin * FLOW_FPS) - origin), len(curve) - 1)
-        high = min(max(low + 1, math.ceil(end * FLOW_FPS) - origin), len(curve))
-        motions.append((sums[high] - sums[low]) / (high - low))
-    return np.array(motions)
-
-
-def choose_windows(starts: list[int], length: int, motions: np.ndarray, share: float) -> list[int]:
-    """Replace windows in which little moves by livelier ones.
-
-    Motion is measured over a whole clip, and its first and last second may be still: the road
-    before the car drives by.
-
-    Args:
-        starts: the first frames of evenly spread windows, from `window_starts`.
-        length: frames of a window.
-        motions: from `window_motions`.
-        share: of the motion of the liveliest window that a window must have, see `least_motion`.
-
-    Returns:
-        The first frames of up to as many windows, at least one, in order. Those that replace others
-        overlap none.
-    """
-    if not starts or not len(motions):
-        return starts
-    least = least_motion(motions, length, share)
-    lively = [start for start in starts if motions[start] >= least]
-    while len(lively) < len(starts):
-        free = [
-            start
-            for start in range(len(motions))
-            if motions[start] >= least and all(abs(start - other) >= length for other in lively)
-        ]
-        if not free:
-            break
-        lively.append(max(free, key=lambda start: motions[start]))
-    return sorted(lively)
-
-
-def least_motion(motions: np.ndarray, length: int, share: float) -> float:
-    """Return how much has to move in a window.
-
-    That is a share of what moves in the liveliest window. Sensor noise and a shaking hand move all
-    the time, though. So if many windows lie in a narrow band at the bottom, and others far above it,
-    the band is noise: the share counts above it, and a window has to rise to twice the band, or half
-    of the way up. Otherwise nothing stands out, and every window that moves is as good.
-
-    Args:
-        motions: from `window_motions`; at least one.
-        length: frames of a window.
-        share: 0 to 1; 0 if anything will do.
-    """
-    top = float(motions.max())
-    if share <= 0:
-        return 0.0
-    ascending = np.sort(motions)
-    counts = np.arange(length, len(motions))  # how many windows the band may hold
-    low = ascending[(LOW_SHARE * counts).astype(int)]
-    # Windows that share frames are alike, so a few of them are no evidence.
-    widths = np.minimum(WIDEST_BAND, BAND_PER_WINDOW * counts / length)
-    is_band = ascending[counts] - low <= widths * (top - low)
-    if not is_band.any():
-        return share * top
-    noise = float(ascending[counts[is_band][-1] // 2])
-    if top < STANDS_OUT * noise:
-        return share * top
-    limit = noise + max(share * (top - noise), min(noise, (top - noise) / 2))
-    return min(top, limit)  # rounding may exceed it
-
-
 def fit(frame: np.ndarray, size: Size) -> np.ndarray:
     """Cut the largest centred part of the shape of `size` (height, width) out of a uint8 (h, w, 3),
     and resize it to (height, width, 3) without aliasing.
@@ -313,9 +167,9 @@ def _cut(
     """
     starts_of: dict[int, list[int]] = {}
     for i, (source, settings) in enumerate(pairs):
-        starts_of[i] = _choose(source, settings)
+        starts_of[i] = choose(source, settings)
         if not starts_of[i]:
-            count = _count_ticks(source, settings)
+            count = count_ticks(source, settings)
             length, fps = settings.num_frames, settings.fps
             yield i, VideoError(f"{counted(count, 'frame')} at {fps} fps; a window needs {length}")
     left = [i for i in starts_of if starts_of[i]]
@@ -331,18 +185,6 @@ def _cut(
                 yield i, error if isinstance(error, VideoError) else VideoError(str(error))
         if not left or decoder == "pyav":
             return
-
-
-def _count_ticks(source: Source, settings: WindowSettings) -> int:
-    return max(0, math.ceil((source.end - source.start) * settings.fps))
-
-
-def _choose(source: Source, settings: WindowSettings) -> list[int]:
-    """Return the first frames of the windows of a stretch."""
-    num_ticks, length = _count_ticks(source, settings), settings.num_frames
-    starts = window_starts(num_ticks, length, settings.clips_per_video)
-    motions = window_motions(source, num_ticks, settings)
-    return choose_windows(starts, length, motions, settings.min_window_motion)
 
 
 def _needed_frames(starts: list[int], length: int) -> list[int]:

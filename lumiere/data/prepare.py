@@ -20,11 +20,12 @@ import numpy as np
 from tqdm import tqdm
 
 from lumiere.data.disk_arrays import disk_array
-from lumiere.data.extract import Source, WindowSettings, extract_video, load_windows
+from lumiere.data.extract import extract_video, load_windows
 from lumiere.data.frame_sizes import as_sizes, nearest, plain
 from lumiere.data.ray_engine import RunTasks
 from lumiere.data.remote import RemoteFolder, file_in, not_fetched
 from lumiere.data.shards import Sample, write_index, write_null_text, write_shards
+from lumiere.data.window_choice import Source, WindowSettings
 from lumiere.data.workers import Failure, run_tasks
 from lumiere.errors import DataError, FetchError, VideoError, sentence
 from lumiere.files import MACHINE_CURES
@@ -41,7 +42,7 @@ SHARE_SCRATCH = "give all nodes of the cluster one scratch folder at the same pa
 # The columns of the manifest that are read.
 COLUMNS = (
     "clip_id", "video", "start", "end", "exact_start", "exact_end", "captions", "split", "decoder",
-    "width", "height", "crop", "duration", "motion_curve", "sha256",
+    "width", "height", "crop", "duration", "motion_curve", "sha256", "match_curve",
 )  # fmt: skip
 
 Row = Mapping[str, Any]
@@ -164,6 +165,7 @@ def _source(row: Row, raw: Path | RemoteFolder, decoder: str) -> Source:
         row["decoder"] if decoder == "decord" else "pyav",
         tuple(row["motion_curve"]),
         tuple(row["crop"]) or None,
+        tuple(row.get("match_curve") or ()),  # only models fill it
     )
 
 
@@ -328,7 +330,11 @@ def write_clips(
             mininterval=0.5,
         )
         splits[split] = write_shards(temporary, split, samples, clips_per_shard)
-    choice = ("clips_per_video", "min_window_motion")  # of windows, and no property of the clips
+    choice = (
+        "clips_per_video",
+        "min_window_motion",
+        "max_match_drop",
+    )  # of windows, and no property of the clips
     shared = {key: value for key, value in asdict(settings).items() if key not in choice}
     write_null_text(temporary, *embeddings[""])
     write_index(

@@ -28,8 +28,9 @@ from lumiere.curation.reasons import Reason, Rejection
 from lumiere.curation.verdicts import clip_ids, decide
 from lumiere.data import prepare
 from lumiere.data.clips import ClipStore
-from lumiere.data.extract import Source, WindowSettings, extract_video, extract_windows
+from lumiere.data.extract import extract_video, extract_windows
 from lumiere.data.video_io import read_video
+from lumiere.data.window_choice import Source, WindowSettings
 from lumiere.data.workers import Failure
 from lumiere.errors import DataError, ParamsError, VideoError
 from tests import forked

@@ -18,10 +18,11 @@ from lumiere.curation.measurement import measure_video
 from lumiere.curation.verdicts import decide
 from lumiere.data import video_io
 from lumiere.data.decoder_signs import HEVC_MD5
-from lumiere.data.extract import Source, WindowSettings, extract_video
+from lumiere.data.extract import extract_video
 from lumiere.data.key_frames import key_frames
 from lumiere.data.video_io import decode, read_video
 from lumiere.data.video_source import Damage, source_frames
+from lumiere.data.window_choice import Source, WindowSettings
 from lumiere.errors import VideoError
 from tests.video_factory import encode
 

@@ -18,9 +18,10 @@ from lumiere.curation.measurement import Measurement, Segment, from_bytes, measu
 from lumiere.curation.verdicts import decide
 from lumiere.data import extract
 from lumiere.data.clips import ClipStore
-from lumiere.data.extract import WindowSettings, fit, load_windows
+from lumiere.data.extract import fit, load_windows
 from lumiere.data.prepare import COLUMNS, cut_all, write_clips
 from lumiere.data.shards import unpack_arrays
+from lumiere.data.window_choice import WindowSettings
 from lumiere.data.workers import Failure
 from lumiere.errors import DataError, FetchError, VideoError
 from tests.curation.test_curate_and_decode import in_this_process

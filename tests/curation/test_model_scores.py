@@ -17,14 +17,23 @@ from safetensors.torch import save_file
 
 import lumiere.compat  # noqa: F401  before open_clip
 from lumiere.config import CurateConfig, load_params
-from lumiere.curation.clip_frames import clip_frames
+from lumiere.curation.clip_frames import (
+    MOST_FRAMES,
+    NUM_FRAMES,
+    clip_frames,
+    frames_to_follow,
+    sparse,
+)
 from lumiere.curation.clip_models import ClipModels, Scores, TextAreas, check_head, covered
 from lumiere.curation.curate import curate
 from lumiere.curation.html_report import write_page
-from lumiere.curation.manifest import read_manifest, write_manifest
+from lumiere.curation.manifest import open_manifest, read_manifest, write_manifest
 from lumiere.curation.manifest_report import counts, funnel
 from lumiere.curation.text_area import RapidOCRReader
 from lumiere.curation.thresholds import bad_score
+from lumiere.data.extract import load_windows
+from lumiere.data.prepare import COLUMNS, cut_all
+from lumiere.data.window_choice import WindowSettings
 from lumiere.errors import DataError, ParamsError
 from lumiere.evaluation.backbones import load_aesthetic_head
 from lumiere.evaluation.backbones.open_clip_image import OpenCLIPBackbone
@@ -120,6 +129,42 @@ def test_scores_are_columns_beside_the_others(scored, tmp_path):
     assert (unread["aesthetic"], unread["caption_match"], unread["text_area"]) == (0, 0, 0)
     write_manifest(tmp_path / "m.parquet", list(rows.values()))
     assert read_manifest(tmp_path / "m.parquet") == list(rows.values())
+
+
+def test_windows_show_what_the_caption_says(tmp_path):
+    height, width = np.mgrid[:64, :96]
+    # A pattern that always moves; the picture is light from second 3 to 4.5 of six alone.
+    seconds = np.arange(96) / 16
+    light = 130 * np.exp(-(((seconds - 3.75) / 0.75) ** 4))
+    pattern = 25 * np.sin((height + width + 3 * np.arange(96)[:, None, None]) / 4)
+    frames = (50 + light[:, None, None] + pattern).astype(np.uint8)
+    encode(tmp_path / "raw" / "door.mp4", np.repeat(frames[..., None], 3, axis=3), fps=16)
+    table = write_captions(tmp_path / "captions.csv", [("door.mp4", "a light picture", "", "")])
+    rows, _ = curate(tmp_path / "raw", table, CONFIG, tmp_path / "a", models=models())
+    (curve,) = (row["match_curve"] for row in rows)
+    assert len(curve) == 12 and 6 <= int(np.argmax(curve)) <= 8  # two a second
+    assert max(curve) - min(curve) > 0.3
+    write_manifest(tmp_path / "m.parquet", rows)
+    rows = open_manifest(tmp_path / "m.parquet", COLUMNS, "accepted")
+    assert list(rows[0]["match_curve"]) == curve
+    for drop, expected in ((0.1, range(40, 65)), (2.0, [0, 80])):
+        settings = WindowSettings(16, 16, 32, 2, 0.03, drop)
+        (file,) = cut_all(rows, tmp_path / "raw", settings, 1, 60, tmp_path / "b")[0].values()
+        starts = [round(start * 16) for start in load_windows(file).starts]
+        assert starts and set(starts) <= set(expected), drop
+
+
+def test_more_pictures_of_a_long_clip_hold_those_that_other_models_see(tmp_path):
+    encode(tmp_path / "a.mp4", numbered(140, 1))
+    spans = [(Fraction(1, 3), Fraction(end)) for end in ("0.5", "2.5", "4", "8.7")]
+    counts = [frames_to_follow(span) for span in spans]
+    assert counts == [4, 12, 12, 20]
+    few = clip_frames(tmp_path, "a.mp4", spans, [None] * 4)
+    many = clip_frames(tmp_path, "a.mp4", spans, [None] * 4, counts=counts)
+    for some, frames, count in zip(few, many, counts, strict=True):
+        assert len(frames) == count and len(some) == NUM_FRAMES
+        assert np.array_equal(sparse(frames), some)
+    assert frames_to_follow((Fraction(0), Fraction(900))) == MOST_FRAMES
 
 
 def test_a_cell_that_is_no_number_is_named(scored, tmp_path):

@@ -10,8 +10,9 @@ import pytest
 
 from lumiere.curation.measurement import measure_video
 from lumiere.data.bars import are_black, crop, find_picture, may_have_bars
-from lumiere.data.extract import Source, WindowSettings, extract_windows, load_windows
+from lumiere.data.extract import extract_windows, load_windows
 from lumiere.data.shards import unpack_arrays
+from lumiere.data.window_choice import Source, WindowSettings
 from tests.video_factory import encode, numbered
 
 

@@ -14,9 +14,10 @@ import torch
 
 from lumiere.data.clips import ClipStore, clip_order, resize_video
 from lumiere.data.contact_sheets import contact_sheet, xt_slice
-from lumiere.data.extract import fit, window_starts
+from lumiere.data.extract import fit
 from lumiere.data.pixel_values import from_model_range, to_model_range
 from lumiere.data.shards import Sample, Split, pack_frames, write_index, write_shards
+from lumiere.data.window_choice import window_starts
 from lumiere.errors import DataError
 
 NUM_FRAMES, SIZE = 5, 40

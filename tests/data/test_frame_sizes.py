@@ -11,8 +11,9 @@ import pytest
 from lumiere.curation.measurement import measure_video
 from lumiere.data import clip_index, prepare
 from lumiere.data.clips import ClipStore, batch_order, clip_order, epoch_length
-from lumiere.data.extract import WindowSettings, fit
+from lumiere.data.extract import fit
 from lumiere.data.frame_sizes import as_sizes, at_side, fitting_part, nearest, plain
+from lumiere.data.window_choice import WindowSettings
 from lumiere.errors import DataError
 from lumiere.training.examples import StoredClips
 from tests.video_factory import encode, numbered

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from lumiere.data import video_io
-from lumiere.data.extract import Source, WindowSettings, extract_video, load_windows
+from lumiere.data.extract import extract_video, load_windows
 from lumiere.data.key_frames import key_frames
 from lumiere.data.video_io import Ticks, decode, decode_spans
+from lumiere.data.window_choice import Source, WindowSettings
 from lumiere.errors import VideoError
 from lumiere.files import content_hash
 from tests.curation.test_damage import moving_texture

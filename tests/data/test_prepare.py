@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,13 @@ import torch
 from lumiere.config import load_params
 from lumiere.curation.measurement import measure_video
 from lumiere.data import extract, prepare
-from lumiere.data.extract import (
+from lumiere.data.extract import extract_windows, load_windows
+from lumiere.data.window_choice import (
     Source,
     WindowSettings,
     choose_windows,
-    extract_windows,
     least_motion,
-    load_windows,
+    window_matches,
 )
 from lumiere.errors import LockError
 from lumiere.files import content_hash
@@ -201,3 +202,23 @@ def test_lively_windows_stay_evenly_spread_and_others_overlap_none():
     motions[40] = 1
     assert choose_windows([0, 84], 16, motions, 0.1) == [40]
     assert choose_windows([0, 84], 16, np.empty(0), 0.1) == [0, 84]
+
+
+def test_windows_that_fit_the_caption_replace_lively_ones_that_do_not():
+    motions = np.ones(85)
+    matches = np.full(85, 0.2)
+    matches[30:50] = 0.3
+    assert choose_windows([0, 84], 16, motions, 0.1, matches, 0.05) == [30, 46]
+    assert choose_windows([0, 84], 16, motions, 0.1, matches, 0.2) == [0, 84]
+    motions[30:50] = 0.01  # where nothing moves, a caption of motion does not fit either
+    assert choose_windows([0, 84], 16, motions, 0.1, matches, 0.05) == [0, 84]
+
+
+def test_the_match_of_a_window_is_the_mean_over_its_frames():
+    settings = WindowSettings(16, 16, 32, 1)
+    source = Source(Path(), "", Fraction(3), Fraction(7), "pyav", match_curve=(0.1, 0.1, 0.3, 0.3))
+    matches = window_matches(source, 64, settings)
+    assert len(matches) == 49
+    assert matches[0] == pytest.approx(0.1) and matches[-1] == pytest.approx(0.3)
+    assert matches[24] == pytest.approx(0.2), "half of its frames before the middle, half after it"
+    assert not len(window_matches(source, 15, settings))

@@ -22,9 +22,9 @@ from lumiere.config import CurateConfig
 from lumiere.curation.curate import curate
 from lumiere.curation.manifest import write_manifest
 from lumiere.data import ray_engine
-from lumiere.data.extract import WindowSettings
 from lumiere.data.prepare import cut_all
 from lumiere.data.ray_engine import engine
+from lumiere.data.window_choice import WindowSettings
 from lumiere.data.workers import Failure, report_progress, run_tasks
 from lumiere.errors import DataError, ParamsError, VideoError, WorkerError
 from tests.video_factory import encode, numbered

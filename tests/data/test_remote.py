@@ -22,9 +22,10 @@ from lumiere.curation.manifest import read_manifest, write_manifest
 from lumiere.curation.measurement import measure_video
 from lumiere.curation.reasons import Reason, Rejection
 from lumiere.data import remote
-from lumiere.data.extract import Source, WindowSettings, extract_video
+from lumiere.data.extract import extract_video
 from lumiere.data.prepare import cut_all
 from lumiere.data.remote import RemoteFolder, file_in, matching, split_source
+from lumiere.data.window_choice import Source, WindowSettings
 from lumiere.data.workers import Failure
 from lumiere.errors import DataError, FetchError, VideoError
 from tests.video_factory import encode, numbered
