@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import stages
@@ -67,7 +68,8 @@ def main() -> None:
     with stages.blaming(arguments.params, "decode.text_encoder"):
         encoder = load_text_encoder(config.text_encoder, config.max_text_tokens)
     raw, _ = split_source(arguments.raw, arguments.scratch.with_name("sources"))
-    settings = WindowSettings.of(config)
+    names = [field.name for field in fields(WindowSettings)]
+    settings = WindowSettings(**{name: getattr(config, name) for name in names})
     with tracking.stage_run("decode", to_dict(config)) as run:
         files, failures = cut_all(
             rows,

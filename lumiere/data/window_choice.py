@@ -5,19 +5,16 @@ fit the caption.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lumiere.data.bars import Box
 from lumiere.data.optical_flow import FLOW_FPS
 from lumiere.data.remote import RemoteFile
-
-if TYPE_CHECKING:
-    from lumiere.config import DecodeConfig
 
 # How the stillest windows of camera footage tell what is noise, see `least_motion`. Chosen on made
 # and real backdrops with noise and shake, and so that animation without noise stays as it is.
@@ -50,11 +47,6 @@ class WindowSettings:
     clips_per_video: int
     min_window_motion: float = 0.0
     max_match_drop: float = 2.0
-
-    @classmethod
-    def of(cls, config: DecodeConfig) -> WindowSettings:
-        """Return the settings that the params name."""
-        return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True)
