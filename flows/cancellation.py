@@ -28,8 +28,9 @@ from lumiere.start import is_alive
 
 POLL_SECONDS = 1.5
 RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"  # in the environment of every process that a worker starts
-# The process id of `make serve` and the like, in the environment of all processes below it.
-SERVED_BY = "LUMIERE_SERVED_BY"
+# A process id, in the environment of all processes below that process: of the one that starts runs, or of
+# one that starts a worker, which starts them.
+STARTED_BY, SERVED_BY = "LUMIERE_STARTED_BY", "LUMIERE_SERVED_BY"
 CANCELLED = "the stages at work were stopped; the next run goes on from there"
 WORKER_LOST = f"the worker that started this run has ended; {CANCELLED}"
 
@@ -41,7 +42,7 @@ class Starter:
     Attributes:
         process: a worker, or `python -m flows.pipeline --schedule`. None for a run by hand.
         was_lost: whether it had ended before this process asked for it. Then the system has given
-            this process another parent. Only known below a process that set `SERVED_BY`.
+            this process another parent. Only known below a process that set `STARTED_BY` or `SERVED_BY`.
     """
 
     process: psutil.Process | None = None
@@ -54,8 +55,10 @@ class Starter:
             return cls()
         with contextlib.suppress(psutil.Error):
             parents = psutil.Process().parents()
-            served_by = os.environ.get(SERVED_BY)
-            was_lost = served_by is not None and served_by not in (str(p.pid) for p in parents)
+            above = [str(process.pid) for process in parents]
+            # In a container, the process that started the worker may also be the one that takes orphans.
+            was_lost = os.environ.get(STARTED_BY) not in (None, *above[:1])
+            was_lost = was_lost or os.environ.get(SERVED_BY) not in (None, *above[1:])
             return cls(parents[0] if parents else None, was_lost)
         return cls()
 
@@ -100,17 +103,22 @@ def ending_watched(stop: Callable[[], None]) -> Iterator[Ending]:
     def watch_worker() -> None:
         while not has_ended.wait(POLL_SECONDS):
             if not starter.is_alive():
-                drop_output()
-                end(Crashed(message=WORKER_LOST))
+                end(worker_lost())
                 return
 
     # Two threads, because a server may take long to answer.
-    for watch in (watch_server, watch_worker):
+    for watch in (watch_server, watch_worker) if starter.process else (watch_server,):
         threading.Thread(target=watch, name=f"lumiere-{watch.__name__}", daemon=True).start()
     try:
         yield ending
     finally:
         has_ended.set()
+
+
+def worker_lost() -> State[Any]:
+    """Return the state in which a run ends whose worker has ended. Its output leads nowhere now."""
+    drop_output()
+    return Crashed(message=WORKER_LOST)
 
 
 def is_being_cancelled(client: SyncPrefectClient, run_id: UUID) -> bool:

@@ -59,11 +59,13 @@ def contact_sheet(results: Sequence[StageResult]) -> Image.Image | None:
     return None
 
 
-def log_contact_sheet(tracked: tracking.Run, sheet: Image.Image) -> None:
-    """Store a contact sheet as the artifact `SHEET`."""
-    with tempfile.TemporaryDirectory() as folder:
+def log_contact_sheet(tracked: tracking.Run, sheet: Image.Image) -> bool:
+    """Store a contact sheet as the artifact `SHEET`; return whether the disk had room for it."""
+    with contextlib.suppress(OSError), tempfile.TemporaryDirectory() as folder:
         sheet.save(Path(folder, SHEET))
         tracked.log_artifact(Path(folder, SHEET))
+        return True
+    return False
 
 
 def _verdict(results: Sequence[StageResult]) -> str:

@@ -27,7 +27,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from flows import dag, description, report
-from flows.cancellation import ending_watched
+from flows.cancellation import STARTER, ending_watched, worker_lost
 from flows.lock_file import data_inputs, read_stages
 from flows.registration import register_model
 from flows.report import StageResult
@@ -110,6 +110,8 @@ def lumiere_pipeline(
         cause.
     """
     folder = Path(root).resolve() if root else PROJECT
+    if not STARTER.is_alive():
+        return worker_lost()
     try:
         dag.check_choice(stages or [], only, from_stage)
         named = [*(stages or []), *(time_limits or {}), *([from_stage] if from_stage else [])]
@@ -120,6 +122,8 @@ def lumiere_pipeline(
             changed_params(folder, profile, overrides) as params,
             contextlib.closing(dag.StageChecker(folder)) as checker,
         ):
+            if not STARTER.is_alive():  # it may have waited long for the lock
+                return worker_lost()
             tie_to_this_process("prefect.server.api")
             every = dag.read_dag(folder, checker)
             nodes = dag.select(every, stages or [], only, from_stage)
@@ -151,9 +155,8 @@ def _run_nodes(nodes: list[dag.StageNode], picked: list[str], run: PipelineRun) 
                 raise RunEnds(ending.state)
             told = (results, before, git_tags(run.root), tracked.run_id, picked)
             sheet = description.contact_sheet(results)
-            if sheet is not None:
-                description.log_contact_sheet(tracked, sheet)
-            text = description.describe(*told, has_sheet=sheet is not None)
+            has_sheet = sheet is not None and description.log_contact_sheet(tracked, sheet)
+            text = description.describe(*told, has_sheet=has_sheet)
             tracked.describe(text)
             tracked.log_inputs(data_inputs(read_stages(run.root / "dvc.lock")), "pipeline")
             _log_results(tracked, results)

@@ -25,7 +25,7 @@ from prefect.settings import (
 from pydantic import ValidationError
 
 from flows import dag
-from flows.cancellation import SERVED_BY
+from flows.cancellation import STARTED_BY
 from flows.embedded_server import mend_database
 from flows.flow import MAX_MINUTES, PROJECT, lumiere_pipeline
 from flows.run_params import check_params, read_override
@@ -185,7 +185,7 @@ def serve(schedule: CronSchedule, parameters: dict[str, object]) -> None:
             "--schedule needs a Prefect server, because the embedded one ends with its run; start one with "
             "`prefect server start`, then set PREFECT_API_URL=http://127.0.0.1:4200/api and try again"
         )
-    os.environ[SERVED_BY] = str(os.getpid())
+    os.environ[STARTED_BY] = str(os.getpid())
     print(f"schedule: {schedule.cron} in the time zone {schedule.timezone} (Ctrl-C stops it)")
     # Each run loads the flow from its file, so edits take effect in the next run.
     flow = lumiere_pipeline.from_source(str(PROJECT), entrypoint="flows.flow.lumiere_pipeline")

@@ -114,14 +114,14 @@ def _publish(results: list[StageResult], description: str, sheet: Image.Image | 
         )
     if sheet is not None:
         create_image_artifact(
-            in_address(sheet),
+            data_url(sheet),
             key="lumiere-contact-sheet",
             description="Generated videos of the last pipeline run",
         )
 
 
-def in_address(picture: Image.Image) -> str:
-    """Return a `data:` address that contains a picture: Prefect keeps addresses of pictures alone."""
+def data_url(picture: Image.Image) -> str:
+    """Return a `data:` URL that contains a picture. Prefect stores only the address of a picture."""
     with io.BytesIO() as file:
         picture.save(file, "WEBP", quality=80)
         content = base64.b64encode(file.getvalue()).decode()

@@ -112,8 +112,6 @@ class PipelineRun:
         env.pop(PROXIES_VARIABLE, None)
         env["PATH"] = own_programs_first(env.get("PATH", ""))
         env["PYTHONUNBUFFERED"] = "1"
-        # Idle threads must not spin, because parallel stages share the cores.
-        env.setdefault("OMP_WAIT_POLICY", "passive")
         env.setdefault("TQDM_NCOLS", "90")
         if self.parent:
             env[tracking.PARENT_VARIABLE] = self.parent

@@ -129,11 +129,12 @@ def end_with_dvc() -> None:
 
 
 def adopts_orphans(process: psutil.Process) -> bool:
-    """Return whether a process is one to which the system gives processes whose parent has ended. In
-    a container, DVC itself may be the first process.
+    """Return whether a process is one to which the system gives processes whose parent has ended: the
+    first one or systemd, unless its program is DVC, as it may be in a container. Other programs can
+    ask the system for orphans too; they are not recognised.
     """
     is_first = process.pid == 1 or process.name() == "systemd"
-    return is_first and not any(re.search("dvc|python", word) for word in process.cmdline())
+    return is_first and not any(re.search("dvc|python", word) for word in process.cmdline()[:1])
 
 
 def _end_with(watched: list[psutil.Process]) -> None:
@@ -143,7 +144,7 @@ def _end_with(watched: list[psutil.Process]) -> None:
 
 
 def _end() -> None:
-    print("DVC has ended, so this stage ends too", file=sys.stderr, flush=True)
+    print("DVC has ended or is out of sight, so this stage ends too", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
 
 

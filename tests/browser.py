@@ -15,7 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.servers import program
 
-START_SECONDS, PAGE_SECONDS = 60.0, 120.0  # generous, for a busy machine
+START_SECONDS, PAGE_SECONDS, END_SECONDS = 60.0, 120.0, 30.0  # generous, for a busy machine
 OPTIONS = [
     "--headless",
     "--no-sandbox",
@@ -25,6 +25,10 @@ OPTIONS = [
 
 
 TEXT = "(document.body?.innerText ?? '')"  # a page that loads has no body yet
+
+
+class ProtocolError(Exception):
+    """The browser refused a command."""
 
 
 class Browser:
@@ -49,9 +53,15 @@ class Browser:
     def wait_for(self, script: str, seconds: float = PAGE_SECONDS) -> None:
         """Wait until an expression is true; if it never is, the test fails with the page's text."""
         deadline = time.monotonic() + seconds
-        while not self.evaluate(script):
+        while not self._holds(script):
             assert time.monotonic() < deadline, f"{script}\n{self.text()}"
             time.sleep(0.2)
+
+    def _holds(self, script: str) -> bool:
+        try:
+            return bool(self.evaluate(script))
+        except ProtocolError:  # the page is being left
+            return False
 
     def wait_for_text(self, text: str) -> None:
         """Wait until the page shows a text."""
@@ -74,7 +84,8 @@ class Browser:
         while True:
             answer = json.loads(self._connection.recv(timeout=PAGE_SECONDS))
             if answer.get("id") == self._calls:  # others are events
-                assert "error" not in answer, answer
+                if "error" in answer:
+                    raise ProtocolError(answer["error"])
                 return dict(answer["result"])
 
 
@@ -93,6 +104,10 @@ def browser(folder: Path) -> Iterator[Browser]:
                 yield Browser(connection)
         finally:
             process.terminate()
+            try:
+                process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def _address_of_tab(folder: Path) -> str:

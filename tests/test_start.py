@@ -175,6 +175,7 @@ def test_a_stage_ends_if_dvc_was_killed_before_it_could_look(tmp_path: Path) -> 
     [
         (1, "systemd", "/sbin/init", True),
         (1, "tini", "tini -- bash", True),
+        (1, "docker-init", "/sbin/docker-init -- python -m flows.worker", True),
         (1, "dvc", "/usr/bin/dvc repro", False),
         (1, "python3", "python3 -m dvc repro", False),
         (700, "systemd", "/usr/lib/systemd/systemd --user", True),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 EVERY_SECONDS = 5.0  # so that users can watch a curve while it grows
 RETRY_SECONDS = 2.0  # doubled after each failure
 MAX_RETRY_SECONDS = 30.0
+CLEANING_SECONDS = 5.0  # for the deletion of what was delivered
 MAX_ADOPTED = 100  # journals at a time; each keeps a file open
 
 logger = logging.getLogger("lumiere.tracking")
@@ -230,7 +231,8 @@ def deliver_abandoned(root: Path, seconds: float) -> tuple[int, Exception | None
             return 0, None
         own_courier.add(journals[0])
         # A process that ends once they are delivered would leave their folders behind.
-        own_courier.wait(journals, deadline - time.monotonic(), lambda one: not one.folder.exists())
+        own_courier.wait(journals, deadline - time.monotonic())
+        own_courier.wait(journals, CLEANING_SECONDS, lambda one: not one.folder.exists())
         left = [journal for journal in journals if journal.folder.exists()]
         if left:
             return len(left), own_courier.error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -64,8 +66,11 @@ def test_the_description_shows_a_small_contact_sheet(
     sheet = contact_sheet(results(tmp_path))
     assert sheet is not None
     run: Any = Run()
-    log_contact_sheet(run, sheet)
+    assert log_contact_sheet(run, sheet)
     assert logged == [(SHEET, (640, 200))]
+    with monkeypatch.context() as full:
+        full.setattr(Image.Image, "save", Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
+        assert not log_contact_sheet(run, sheet)
     picture = f"![generated videos](get-artifact?path={SHEET}&run_uuid=123)"
     assert picture in describe(results(tmp_path), {}, {}, "123", has_sheet=True)
     for text in (

@@ -32,7 +32,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Failed
 
 from flows import dag, notify, report
-from flows.cancellation import RUN_VARIABLE, SERVED_BY, Starter
+from flows.cancellation import RUN_VARIABLE, SERVED_BY, STARTED_BY, Starter
 from flows.flow import lumiere_pipeline, pipeline_lock
 from flows.new_data import DEPLOYMENT
 from flows.pipeline import main
@@ -50,7 +50,9 @@ EVERY_TEN_SECONDS = "* * * * * */10"  # the sixth field means seconds
 STAGE = """
 stages:
   only:
-    cmd: python -c "open('only.txt', 'w').write('made')"
+    cmd: >-
+      python -c "import os; open('starter', 'w').write(os.environ.get('LUMIERE_STARTED_BY', ''));
+      open('only.txt', 'w').write('made')"
     outs: [only.txt]
 """
 
@@ -77,8 +79,8 @@ class Processes:
         assert done.returncode == 0, done.stdout
 
     @contextmanager
-    def running(self, name: str, *command: str) -> Iterator[None]:
-        """Keep a command at work; its output goes to a log.
+    def running(self, name: str, *command: str) -> Iterator[int]:
+        """Keep a command at work; its output goes to a log. Yields its process id.
 
         Ends it with everything that it started.
         """
@@ -91,7 +93,7 @@ class Processes:
                 stderr=log,
             )
             try:
-                yield
+                yield process.pid
             finally:
                 _end(process)
 
@@ -317,8 +319,9 @@ def test_a_served_schedule_fires(server: Processes, empty_project: Path) -> None
     """The process ends with this test: runs that begin later would cost seconds each."""
     project = _project(server.folder / "served project", empty_project)
     program = ("flows.pipeline", "--root", str(project), "--schedule", EVERY_TEN_SECONDS)
-    with server.running("served", *program):
+    with server.running("served", *program) as pid:
         server.wait_for_a_completed_run("scheduled")
+    assert (project / "starter").read_text() == str(pid)  # so a run notices that it has gone
     assert (project / "only.txt").read_text() == "made"
     log = (server.folder / "served.log").read_text()
     assert f"schedule: {EVERY_TEN_SECONDS} in the time zone UTC" in log
@@ -331,12 +334,13 @@ def test_the_schedule_of_a_work_pool_fires(processes: Processes) -> None:
 
 def test_prefects_page_shows_a_finished_run(processes: Processes, tmp_path: Path) -> None:
     with browser(tmp_path / "profile") as page:
+        processes.wait_for_a_completed_run("nightly")
         runs = processes.scheduled_runs("nightly")
         run = next(run for run in runs if run["state_name"] == "Completed")
         page.open(f"{processes.api.removesuffix('/api')}/runs/flow-run/{run['id']}")
         for text in (run["name"], "Completed", "Logs", "Artifacts"):
             page.wait_for_text(text)
-        sheet = report.in_address(Image.new("RGB", (64, 40), "red"))
+        sheet = report.data_url(Image.new("RGB", (64, 40), "red"))
         with temporary_settings({PREFECT_API_URL: processes.api}):
             artifact = create_image_artifact(sheet, key="lumiere-contact-sheet")
         page.open(f"{processes.api.removesuffix('/api')}/artifacts/artifact/{artifact}")
@@ -377,10 +381,39 @@ def test_a_run_knows_that_its_worker_ended_before_it_could_ask(
 
 def test_a_run_with_a_living_worker_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(RUN_VARIABLE, str(uuid4()))
-    monkeypatch.setenv(SERVED_BY, str(os.getppid()))
+    parent, above, *_ = psutil.Process().parents()
+    monkeypatch.setenv(STARTED_BY, str(parent.pid))
+    monkeypatch.setenv(SERVED_BY, str(above.pid))
     starter = Starter.find()
-    assert starter.process == psutil.Process(os.getppid())
+    assert starter.process == parent
     assert starter.is_alive()
+    # As in a container whose first process started the worker: it takes the worker's orphans.
+    monkeypatch.setenv(SERVED_BY, str(parent.pid))
+    assert not Starter.find().is_alive()
+
+
+def test_a_run_whose_worker_is_gone_begins_no_work(
+    toy_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.flow.STARTER", Starter(was_lost=True))
+    monkeypatch.setattr("flows.cancellation.drop_output", lambda: None)  # it is pytest's
+    state = lumiere_pipeline(root=str(toy_project), return_state=True)
+    assert state.is_crashed() and "the worker that started this run has ended" in state.message
+    assert not (toy_project / "events.txt").exists()
+
+
+def test_prefect_gets_the_contact_sheet(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: dict[str, str] = {}
+    for kind in ("markdown", "table"):
+        monkeypatch.setattr(report, f"create_{kind}_artifact", lambda *_, **__: None)
+    monkeypatch.setattr(
+        report, "create_image_artifact", lambda url, key, description: sent.update({key: url})
+    )
+    report.publish_artifacts([StageResult("a", "ran")], "text", sheet=Image.new("RGB", (64, 40)))
+    assert sent["lumiere-contact-sheet"].startswith("data:image/webp;base64,")
+    sent.clear()
+    report.publish_artifacts([StageResult("a", "ran")], "text")
+    assert not sent
 
 
 def test_a_run_ends_with_the_worker_that_was_killed(processes: Processes) -> None:

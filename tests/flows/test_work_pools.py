@@ -83,9 +83,10 @@ def test_the_job_of_slurm_is_a_script_that_ends_as_its_worker() -> None:
 
 
 WORKER = """
-import pathlib, signal, subprocess, sys
+import os, pathlib, signal, subprocess, sys
 
 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as Prefect's, which waits for its run
+open("served by", "w").write(os.environ["LUMIERE_SERVED_BY"])
 save = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (open('saved', 'w'), sys.exit()))"
 run = subprocess.Popen([sys.executable, "-c", f"{save}; open('at work', 'w'); time.sleep(60)"], start_new_session=True)
 run.wait()
@@ -111,6 +112,7 @@ def test_a_worker_that_is_stopped_ends_its_run(
         for number, handler in before.items():
             signal.signal(number, handler)
     assert (tmp_path / "saved").exists()
+    assert (tmp_path / "served by").read_text() == str(os.getpid())
 
 
 def test_a_worker_without_a_server_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
