@@ -38,7 +38,7 @@ from prefect.states import Cancelling, Completed, Crashed, Failed, Pending, Runn
 
 import flows
 from flows import dag, embedded_server
-from flows.cancellation import is_being_cancelled
+from flows.cancellation import Starter, is_being_cancelled
 from flows.flow import _result, lumiere_pipeline, pipeline_lock
 from flows.pipeline import main
 from flows.program import check_server
@@ -528,6 +528,16 @@ def test_unknown_stage_and_broken_dag(
     assert "'x' is not a stage; allowed: a, b, c, d" in capsys.readouterr().err
     (toy_project / "dvc.yaml").write_text("stages: 3")
     assert main(["--root", str(toy_project)]) == 1
+    assert not events(toy_project)
+
+
+def test_a_run_whose_worker_is_gone_begins_no_work(
+    toy_project: Path, untracked: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.flow.STARTER", Starter(was_lost=True))
+    monkeypatch.setattr("flows.cancellation.drop_output", lambda: None)  # it is pytest's
+    state = run(toy_project)
+    assert state.is_crashed() and "the worker that started this run has ended" in state.message
     assert not events(toy_project)
 
 

@@ -392,16 +392,6 @@ def test_a_run_with_a_living_worker_goes_on(monkeypatch: pytest.MonkeyPatch) -> 
     assert not Starter.find().is_alive()
 
 
-def test_a_run_whose_worker_is_gone_begins_no_work(
-    toy_project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("flows.flow.STARTER", Starter(was_lost=True))
-    monkeypatch.setattr("flows.cancellation.drop_output", lambda: None)  # it is pytest's
-    state = lumiere_pipeline(root=str(toy_project), return_state=True)
-    assert state.is_crashed() and "the worker that started this run has ended" in state.message
-    assert not (toy_project / "events.txt").exists()
-
-
 def test_prefect_gets_the_contact_sheet(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: dict[str, str] = {}
     for kind in ("markdown", "table"):
