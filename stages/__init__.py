@@ -19,7 +19,15 @@ from safetensors import SafetensorError
 
 from lumiere import tracking
 from lumiere.config import Params, to_dict
-from lumiere.errors import DataError, DiskError, LumiereError, ParamsError, exit_code, one_line
+from lumiere.errors import (
+    DataError,
+    DiskError,
+    LumiereError,
+    ParamsError,
+    exit_code,
+    one_line,
+    run_program,
+)
 from lumiere.files import raise_machine_error
 from lumiere.locks import make_folder
 from lumiere.start import (
@@ -39,7 +47,8 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 MAKE_INPUTS = "`dvc repro` makes what a stage needs"
 
-# Before a stage imports packages that read them.
+# Before a stage imports packages that need docstrings, or that read these variables.
+run_program(check_interpreter)
 switch_telemetry_off()
 let_idle_threads_sleep()
 
@@ -47,7 +56,6 @@ let_idle_threads_sleep()
 def run(main: Callable[[], None]) -> None:
     """Run a stage's main; print an error that the user can fix as one line, and exit with its code."""
     try:
-        check_interpreter()
         note = drop_stray_launch()
         if note:
             print(f"note: {note}", file=sys.stderr)
