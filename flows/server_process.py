@@ -26,7 +26,7 @@ def main() -> None:
     # The imports make a million objects that all stay. The collector would look at them again and
     # again, which is a fifth of the time until the server answers.
     gc.disable()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser()
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
     options = parser.parse_args()
