@@ -36,7 +36,7 @@ def counts(rows: list[Row]) -> dict[str, int | float]:
         "train": int((accepted["split"] == "train").sum()),
         "validation": int((accepted["split"] == "validation").sum()),
         "captions": sum(map(len, accepted["captions"])),
-        "seconds": round(float((accepted["end"] - accepted["start"]).sum()), 2),
+        "accepted_seconds": round(float((accepted["end"] - accepted["start"]).sum()), 2),
         "read_by_decord": int(videos_by_decoder.get("decord", 0)),
         "read_by_pyav": int(videos_by_decoder.get("pyav", 0)),
     }
