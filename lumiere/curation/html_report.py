@@ -122,7 +122,7 @@ def _head(
         (numbers["rejected"], "rejected"),
         (numbers["train"], "for training"),
         (numbers["validation"], "held out"),
-        (f"{numbers['seconds']:g} s", "accepted"),
+        (f"{numbers['accepted_seconds']:g} s", "accepted"),
     ]
     if "captioned" in numbers:
         figures.append((numbers["captioned"], "described by a model"))

@@ -89,7 +89,7 @@ def _page(
             f"The raw folder and captions.csv name {counted(int(numbers['inputs']), 'file')}. In them "
             f"{there_are(len(rows), 'candidate')}: **{numbers['accepted']} accepted** "
             f"({numbers['train']} for training and {numbers['validation']} held out, "
-            f"{numbers['seconds']:g} s together) and **{numbers['rejected']} rejected**."
+            f"{numbers['accepted_seconds']:g} s together) and **{numbers['rejected']} rejected**."
         ),
         "",
         "![how many candidates each check leaves, their motion and their length](curation.png)",
