@@ -122,25 +122,25 @@ def lumiere_pipeline(
             changed_params(folder, profile, overrides) as params,
             contextlib.closing(dag.StageChecker(folder)) as checker,
         ):
-            if not STARTER.is_alive():  # it may have waited long for the lock
-                return worker_lost()
             tie_to_this_process("prefect.server.api")
             every = dag.read_dag(folder, checker)
             nodes = dag.select(every, stages or [], only, from_stage)
-            picked = [node.name for node in nodes] if len(nodes) < len(every) else []
             forced = set(stages or [node.name for node in nodes]) if force else set()
             run = PipelineRun(
                 folder, to_dict(params), forced, max_parallel, lock, checker, time_limits, retries
             )
-            return _run_nodes(nodes, picked, run)
+            return _run_nodes(nodes, run, is_all=len(nodes) == len(every))
     except LockError as error:
         return Cancelled(name="Skipped", message=one_line(error))
     except (LumiereError, DvcException, ValueError) as error:
         return Failed(message=redacted(one_line(error)))
 
 
-def _run_nodes(nodes: list[dag.StageNode], picked: list[str], run: PipelineRun) -> State[Any]:
-    """Submit every stage, wait, report. `picked` has their names, unless they are all there are."""
+def _run_nodes(nodes: list[dag.StageNode], run: PipelineRun, is_all: bool) -> State[Any]:
+    """Submit every stage, wait, report. `is_all` says whether the pipeline has no others."""
+    if not STARTER.is_alive():  # the run may have waited long for the lock
+        return worker_lost()
+    picked = [] if is_all else [node.name for node in nodes]
     run.screen.share_terminal()
     failure = ""
     try:

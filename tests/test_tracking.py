@@ -692,10 +692,14 @@ def test_what_was_delivered_but_not_deleted_is_deleted_later(
 ) -> None:
     child = os.fork()
     if not child:
-        monkeypatch.setattr(courier.Courier, "_forget_if_complete", lambda self, journal: None)
-        with tracking.stage_run("a", {}) as run:
-            run.log_metrics({"loss": 1.0})
-        os._exit(0)
+        status = 1
+        try:
+            monkeypatch.setattr(courier.Courier, "_forget_if_complete", lambda self, journal: None)
+            with tracking.stage_run("a", {}) as run:
+                run.log_metrics({"loss": 1.0})
+            status = 0
+        finally:
+            os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
     assert len(journals()) == 1 and only_run().info.status == "FINISHED"
     assert deliver_abandoned(Path.cwd(), 60) == (0, None)

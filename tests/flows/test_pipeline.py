@@ -402,7 +402,7 @@ def test_a_killed_flow_leaves_nothing_behind_and_the_next_run_succeeds(
         assert {pid for _, _, pid, _ in events(toy_project)} <= {child.pid for child in family}
         assert any("server_process" in " ".join(child.cmdline()) for child in family)
         process.send_signal(number)
-        assert process.wait(30) != 0
+        assert process.wait(150) != 0  # generous, for a busy machine
         wait_until(lambda: not any(child.is_running() for child in family))
     finally:
         process.kill()
